@@ -1,0 +1,1 @@
+"""Control-plane messages: one file a direction of talk."""

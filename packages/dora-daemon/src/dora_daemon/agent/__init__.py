@@ -1,0 +1,1 @@
+"""The machine agent: one per machine, talks to the coordinator."""

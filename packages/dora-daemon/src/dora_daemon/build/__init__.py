@@ -1,0 +1,1 @@
+"""Prepares nodes: git sources, build commands, lock file."""

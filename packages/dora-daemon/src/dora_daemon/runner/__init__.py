@@ -1,0 +1,1 @@
+"""The runner of one dataflow: supervises its nodes."""
