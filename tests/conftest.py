@@ -1,0 +1,53 @@
+"""Fixtures of every test: an isolated home, a time limit, and a look at what was left behind."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from support.homes import isolated_environment, short_directory
+from support.leftovers import TAG, Before, runtime_files
+from support.workspace import Workspace
+
+# A loaded machine is slow, not wrong: no deadline for an example, and no complaint about it.
+settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "ci",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=True,
+    print_blob=True,
+)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.fixture(autouse=True)
+def home() -> Iterator[Path]:
+    """A fresh HOME with a short name, set with all XDG folders; no dora setting is inherited.
+
+    At the end nothing of the test may be left: no process, no shared memory, no runtime folder,
+    no pipe, socket or memory file in the test process.
+    """
+    before = Before.now(uuid.uuid4().hex)
+    with short_directory() as path, pytest.MonkeyPatch.context() as patch:
+        environment = isolated_environment(path, dict(os.environ)) | {TAG: before.tag}
+        for name in set(os.environ) - set(environment):
+            patch.delenv(name)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        (path / "run").mkdir(mode=0o700)
+        yield path
+        left = before.end_processes()
+        left += before.new_shared_memory() + runtime_files(path) + before.new_descriptors()
+    if left:
+        pytest.fail("the test left behind:\n  " + "\n  ".join(left), pytrace=False)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """A folder to write nodes and dataflows in."""
+    return Workspace(tmp_path)

@@ -1,0 +1,70 @@
+"""The check for leftovers notices what it is there to notice."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+from support.leftovers import TAG, Before, runtime_files
+from support.waiting import StillWaiting, wait_until
+
+
+@pytest.fixture
+def before() -> Before:
+    return Before.now(uuid.uuid4().hex)
+
+
+def test_a_child_is_noticed_and_gone_after_it_ended(before: Before) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert before.processes() == [child.pid]
+    child.communicate(b"\n")
+    assert before.processes() == []
+
+
+def test_a_detached_process_is_noticed_by_its_tag(before: Before, tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    program = (
+        "import os, sys, time\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    open(sys.argv[1], 'w').write(str(os.getpid()))\n"
+        "    time.sleep(60)\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program, str(pid_file)],
+        env={**os.environ, TAG: before.tag},
+        check=True,
+    )
+    pid = int(wait_until(lambda: pid_file.exists() and pid_file.read_text(), what="the pid"))
+    assert before.processes() == [pid]
+    os.kill(pid, 9)
+    wait_until(lambda: before.processes() == [], what="the end of the detached process")
+
+
+def test_an_open_pipe_is_noticed(before: Before) -> None:
+    ends = os.pipe()
+    assert len(before.new_descriptors()) == 2
+    for end in ends:
+        os.close(end)
+    assert before.new_descriptors() == []
+
+
+def test_shared_memory_is_noticed(before: Before) -> None:
+    path = Path("/dev/shm") / f"dora-test-{before.tag}"
+    path.touch()
+    assert before.new_shared_memory() == [str(path)]
+    path.unlink()
+
+
+def test_a_runtime_folder_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "state" / "dora" / "run" / "1").mkdir(parents=True)
+    assert runtime_files(tmp_path) == ["state/dora/run/1"]
+
+
+def test_waiting_in_vain_says_for_what() -> None:
+    with pytest.raises(StillWaiting, match=r"waited 0\.01 s for the moon; the last look gave 0"):
+        wait_until(lambda: 0, timeout=0.01, what="the moon")

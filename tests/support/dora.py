@@ -1,0 +1,164 @@
+"""Run the ``dora`` command as a user does: a process of its own, its whole output kept."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from support.waiting import wait_until
+
+DORA = Path(sys.executable).with_name("dora")
+"""The console script beside the interpreter that runs the tests."""
+
+
+@dataclass(frozen=True)
+class Completed:
+    """How a ``dora`` command ended: exit code (negative: signal) and both texts."""
+
+    args: tuple[str, ...]
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def output(self) -> str:
+        return self.stdout + self.stderr
+
+    def succeeded(self) -> Completed:
+        """Itself, when the exit code is 0; otherwise AssertionError with all that was printed."""
+        return self.exited(0)
+
+    def exited(self, code: int) -> Completed:
+        """Itself, when the exit code is ``code``; otherwise AssertionError with both texts."""
+        if self.code != code:
+            raise AssertionError(f"exit code {self.code}, expected {code}\n{self}")
+        return self
+
+    def __str__(self) -> str:
+        return (
+            f"$ dora {' '.join(self.args)}\n[exit code {self.code}]\n"
+            f"--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
+        )
+
+
+@dataclass
+class RunningDora:
+    """A ``dora`` command that is still running, in a process group of its own."""
+
+    args: tuple[str, ...]
+    process: subprocess.Popen[bytes]
+    _out: IO[bytes] = field(repr=False)
+    _err: IO[bytes] = field(repr=False)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def stdout(self) -> str:
+        return _text_so_far(self._out)
+
+    @property
+    def stderr(self) -> str:
+        return _text_so_far(self._err)
+
+    def wait_for(self, text: str, *, timeout: float = 20.0) -> None:
+        """Until ``text`` has been printed on either stream; fails early when the command ended."""
+
+        def printed() -> bool:
+            ended = self.process.poll() is not None
+            if text in self.stdout or text in self.stderr:
+                return True
+            if ended:
+                raise AssertionError(f"ended without printing {text!r}\n{self.result()}")
+            return False
+
+        wait_until(
+            printed,
+            timeout=timeout,
+            what=lambda: f"{text!r} from dora {' '.join(self.args)}:\n{self.stdout}{self.stderr}",
+        )
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Signal the command alone, not its group (a terminal's Ctrl-C reaches the whole group)."""
+        self.process.send_signal(number)
+
+    def interrupt(self) -> None:
+        self.send_signal(signal.SIGINT)
+
+    def wait(self, *, timeout: float = 30.0) -> Completed:
+        """Until the command has ended; past ``timeout`` seconds it is killed and the test fails."""
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"did not end within {timeout:g} s\n{self.result()}") from None
+        return self.result()
+
+    def result(self) -> Completed:
+        code = self.process.poll()
+        return Completed(self.args, 0 if code is None else code, self.stdout, self.stderr)
+
+    def kill(self) -> None:
+        """SIGKILL to the command's process group; then reap it."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+
+
+def _text_so_far(file: IO[bytes]) -> str:
+    return os.pread(file.fileno(), 1 << 26, 0).decode(errors="replace")
+
+
+@contextmanager
+def running_dora(
+    *args: str | Path,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: str | None = None,
+) -> Iterator[RunningDora]:
+    """Start ``dora ARGS``; on leaving the block a command that still runs is killed.
+
+    ``env`` is added to the test's environment. Output goes to unnamed files, never to a pipe that
+    could fill up.
+    """
+    words = tuple(str(arg) for arg in args)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        with tempfile.TemporaryFile() as source:
+            source.write((stdin or "").encode())
+            source.seek(0)
+            process = subprocess.Popen(
+                [str(DORA), *words],
+                cwd=cwd,
+                env={**os.environ, **(env or {})},
+                stdin=source,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+        running = RunningDora(words, process, out, err)
+        try:
+            yield running
+        finally:
+            if process.poll() is None:
+                running.kill()
+
+
+def run_dora(
+    *args: str | Path,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: str | None = None,
+    timeout: float = 30.0,
+) -> Completed:
+    """Run ``dora ARGS`` to its end; past ``timeout`` seconds the test fails with the output."""
+    with running_dora(*args, cwd=cwd, env=env, stdin=stdin) as running:
+        return running.wait(timeout=timeout)

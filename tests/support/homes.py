@@ -1,0 +1,56 @@
+"""A home of its own for a test: no test sees the developer's machine."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import rmtree
+
+KEPT_PREFIXES = ("DORA_TESTS_",)
+
+
+@contextmanager
+def short_directory() -> Iterator[Path]:
+    """A directory with a short name: AF_UNIX names end at 104 bytes, pytest's folders are long."""
+    path = Path(tempfile.mkdtemp(prefix="d", dir="/tmp"))
+    try:
+        yield path
+    finally:
+        rmtree(path, ignore_errors=True)
+
+
+def isolated_environment(home: Path, environ: dict[str, str]) -> dict[str, str]:
+    """``environ`` with HOME and the XDG folders under ``home`` and without any dora setting.
+
+    Package caches stay where they were, so that a test that installs something is quick.
+    """
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith("DORA_") or name.startswith(KEPT_PREFIXES)
+    }
+    real_cache = Path(environ.get("XDG_CACHE_HOME", Path(environ.get("HOME", "/tmp")) / ".cache"))
+    for name in ("RUNTIME_DIRECTORY", "STATE_DIRECTORY", "RUST_LOG", "FORCE_COLOR", "NO_COLOR"):
+        kept.pop(name, None)
+    kept.setdefault("UV_CACHE_DIR", str(real_cache / "uv"))
+    kept.setdefault("PIP_CACHE_DIR", str(real_cache / "pip"))
+    return kept | {
+        "HOME": str(home),
+        "XDG_STATE_HOME": str(home / "state"),
+        "XDG_CONFIG_HOME": str(home / "config"),
+        "XDG_CACHE_HOME": str(home / "cache"),
+        "XDG_DATA_HOME": str(home / "data"),
+        "XDG_RUNTIME_DIR": str(home / "run"),
+        "COLUMNS": "120",
+        "LINES": "40",
+        "TERM": "dumb",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_AUTHOR_NAME": "Test",
+        "GIT_AUTHOR_EMAIL": "test@example.invalid",
+        "GIT_COMMITTER_NAME": "Test",
+        "GIT_COMMITTER_EMAIL": "test@example.invalid",
+    }

@@ -1,0 +1,150 @@
+"""What a test left behind: processes, shared memory, files of a runtime directory, descriptors."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+TAG = "DORA_TESTS_TAG"
+"""Environment variable that marks every process a test started, in whatever session it ended up."""
+
+_LINUX = sys.platform.startswith("linux")
+_SHARED_MEMORY = Path("/dev/shm")
+_HELPERS_OF_MULTIPROCESSING = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+_GRACE = 5.0
+"""Seconds that a process of the test may still need to end."""
+
+
+def _pids() -> set[int]:
+    return {int(name) for name in os.listdir("/proc") if name.isdigit()} if _LINUX else set()
+
+
+def _shared_memory() -> set[str]:
+    return set(os.listdir(_SHARED_MEMORY)) if _LINUX and _SHARED_MEMORY.is_dir() else set()
+
+
+def _descriptors() -> dict[int, str]:
+    """Kernel objects that the test process holds: pipes, sockets and memory files."""
+    found: dict[int, str] = {}
+    if not _LINUX:
+        return found
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            target = os.readlink(f"/proc/self/fd/{name}")
+            if target.startswith(("pipe:", "socket:", "/memfd:")):
+                found[int(name)] = target
+    return found
+
+
+def _command_line(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    return ""
+
+
+def _state_and_parent(pid: int) -> tuple[str, int]:
+    """The letter of /proc/PID/stat and the parent's pid; ("", 0) when the process is gone."""
+    with suppress(OSError, IndexError, ValueError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return fields[0], int(fields[1])
+    return "", 0
+
+
+def _is_mapped_by_another(name: str, tag: str) -> bool:
+    """True when a process that no test started uses this shared memory (someone else's work)."""
+    for pid in _pids():
+        with suppress(OSError):
+            if f"/dev/shm/{name}" in Path(f"/proc/{pid}/maps").read_text() and not _carries(
+                pid, tag
+            ):
+                return pid != os.getpid()
+    return False
+
+
+def _carries(pid: int, tag: str) -> bool:
+    with suppress(OSError):
+        return f"{TAG}={tag}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return False
+
+
+@dataclass(frozen=True)
+class Before:
+    """What was there when the test began; taken by ``Before.now``."""
+
+    tag: str
+    pids: frozenset[int]
+    shared_memory: frozenset[str]
+    descriptors: frozenset[tuple[int, str]]
+
+    @classmethod
+    def now(cls, tag: str) -> Before:
+        return cls(
+            tag=tag,
+            pids=frozenset(_pids()),
+            shared_memory=frozenset(_shared_memory()),
+            descriptors=frozenset(_descriptors().items()),
+        )
+
+    def processes(self) -> list[int]:
+        """Processes that began since: children of ours, and whatever carries the test's tag."""
+        found = []
+        for pid in _pids() - self.pids:
+            state, parent = _state_and_parent(pid)
+            ours = parent == os.getpid() or (state != "Z" and _carries(pid, self.tag))
+            helper = any(name in _command_line(pid) for name in _HELPERS_OF_MULTIPROCESSING)
+            if state and ours and not helper:
+                found.append(pid)
+        return sorted(found)
+
+    def end_processes(self) -> list[str]:
+        """Give the test's processes a moment to end, kill what stays; returns a line for each."""
+        deadline = time.monotonic() + _GRACE
+        while (left := self.processes()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        lines = []
+        for pid in left:
+            state, parent = _state_and_parent(pid)
+            lines.append(
+                f"process {pid} (state {state}, parent {parent}): "
+                f"{_command_line(pid) or 'not waited for'}"
+            )
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+            if parent == os.getpid():
+                with suppress(OSError):
+                    os.waitpid(pid, 0)
+        return lines
+
+    def new_shared_memory(self) -> list[str]:
+        new = _shared_memory() - self.shared_memory
+        return sorted(
+            f"/dev/shm/{name}" for name in new if not _is_mapped_by_another(name, self.tag)
+        )
+
+    def new_descriptors(self) -> list[str]:
+        new = set(_descriptors().items()) - self.descriptors
+        if new:
+            # What only a cycle holds is garbage, not a leak.
+            gc.collect()
+            new = set(_descriptors().items()) - self.descriptors
+        return sorted(f"descriptor {fd}: {target}" for fd, target in new)
+
+
+def runtime_files(home: Path) -> list[str]:
+    """Sockets, locks and numbered folders that a runner left under the test's home."""
+    found = []
+    for folder in (home / "state" / "dora" / "run", home / "run"):
+        if folder.is_dir():
+            found += [str(path.relative_to(home)) for path in folder.rglob("*") if _matters(path)]
+    return sorted(found)
+
+
+def _matters(path: Path) -> bool:
+    """Numbered folders and what is in them; an index or a lock of the folder itself may stay."""
+    return path.is_socket() or any(part.isdigit() for part in path.parts[-3:])

@@ -1,0 +1,69 @@
+"""Wait for a condition with a deadline; the only way in which a test may wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import anyio
+
+T = TypeVar("T")
+
+_FIRST_PAUSE = 0.001
+_LONGEST_PAUSE = 0.05
+
+
+class StillWaiting(AssertionError):
+    """The condition did not come true before the deadline."""
+
+    def __init__(self, what: str, timeout: float, last: object) -> None:
+        self.what = what
+        self.timeout = timeout
+        self.last = last
+        super().__init__(f"waited {timeout:g} s for {what}; the last look gave {last!r}")
+
+
+def wait_until(
+    condition: Callable[[], T],
+    *,
+    timeout: float = 10.0,
+    what: str | Callable[[], str] = "a condition",
+) -> T:
+    """Call ``condition`` until it returns something true, and return that.
+
+    ``timeout`` is in seconds. ``what`` completes "waited 10 s for ..."; give a function
+    to have it made when the wait fails (a log's tail, say).
+    Raises StillWaiting at the deadline; what ``condition`` raises passes through at once.
+    """
+    deadline = time.monotonic() + timeout
+    pause = _FIRST_PAUSE
+    while True:
+        result = condition()
+        if result:
+            return result
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise StillWaiting(what if isinstance(what, str) else what(), timeout, result)
+        time.sleep(min(pause, left))
+        pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+async def wait_until_async(
+    condition: Callable[[], T],
+    *,
+    timeout: float = 10.0,  # noqa: ASYNC109 - the deadline must name what was awaited
+    what: str | Callable[[], str] = "a condition",
+) -> T:
+    """As wait_until, for a test that runs inside an event loop (asyncio or trio)."""
+    deadline = time.monotonic() + timeout
+    pause = _FIRST_PAUSE
+    while True:
+        result = condition()
+        if result:
+            return result
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise StillWaiting(what if isinstance(what, str) else what(), timeout, result)
+        await anyio.sleep(min(pause, left))
+        pause = min(pause * 2, _LONGEST_PAUSE)
