@@ -1,1 +1,30 @@
-"""The runner of one dataflow: supervises its nodes."""
+"""The runner of one dataflow: supervises its nodes, in the foreground or as a process of its own.
+
+``run_foreground`` is what ``dora run`` calls; ``python -m dora_daemon.runner DIRECTORY`` is what a daemon
+starts (see :mod:`dora_daemon.runner.runtime_dir` for what lies in the directory).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dora_config.protocol.runner import DataflowResult, RunnerEvent, RunPlan
+
+__all__ = ["run_foreground"]
+
+
+def run_foreground(
+    plan: RunPlan, *, on_event: Callable[[RunnerEvent], None] | None = None
+) -> DataflowResult:
+    """Run a dataflow to its end and return how it ended; call it on the main thread.
+
+    ``on_event`` is called on a thread of its own, one event at a time and in order; when it falls
+    behind, log lines (only those) are shed and counted. SIGINT, SIGTERM and SIGHUP stop the dataflow
+    gracefully, a second one kills. Raises :class:`dora_daemon.runner.errors.PreparationError` when a node
+    cannot be prepared; then none was spawned.
+    """
+    from dora_daemon.runner.foreground import run
+
+    return run(plan, on_event=on_event)

@@ -1,0 +1,638 @@
+"""daemon <-> runner: the plan of one dataflow, control messages, events, results; does no I/O.
+
+A runner supervises the nodes of one dataflow on one machine. It is given a :class:`RunPlan`, tells what
+happens as :data:`RunnerEvent` values, and answers :data:`RunnerRequest` values on its control socket.
+
+On the socket a message is one line of JSON: ``{"id": 3, "request": {...}}``,
+``{"id": 3, "reply": {...}}`` or ``{"notice": {...}}``. A runner outlives the daemon that started it, so
+both sides accept the other's next and previous minor version: unknown fields are ignored, every field
+that is added has a default, a request of an unknown kind is answered with :class:`Refusal`, and a notice
+of an unknown kind is skipped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from dora_config import ResolvedDataflow, ResolvedNode
+
+RUNNER_PROTOCOL: Final = (1, 0)
+"""Major and minor version of these messages."""
+
+MAX_LINE: Final = 64 * 1024 * 1024
+"""Bytes one message may take on the socket."""
+
+LogLevel = Literal["stdout", "trace", "debug", "info", "warn", "error"]
+"""Lowest first: ``stdout`` lets everything pass, plain printed lines included."""
+
+LOG_LEVELS: Final[tuple[LogLevel, ...]] = ("stdout", "trace", "debug", "info", "warn", "error")
+
+
+class RunnerMessage(BaseModel):
+    """Base of everything here: immutable, and tolerant of fields a newer version added."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
+
+
+# ---------------------------------------------------------------------------------- the plan
+
+
+class NodePlace(RunnerMessage):
+    """What preparing a node on this machine found out; everything has a sensible default."""
+
+    working_dir: str | None = None
+    """Absolute directory the node runs in; ``None``: the plan's ``working_dir``."""
+    python: str | None = None
+    """Interpreter of the node's managed environment; ``None``: chosen at start."""
+    build_id: str | None = None
+
+
+class LogSettings(RunnerMessage):
+    """Which lines become :class:`LogLine` events; files always get all that the node's level allows."""
+
+    level: LogLevel = "stdout"
+    per_node: dict[str, LogLevel] = Field(default_factory=dict)
+    """Level by node id; wins over ``level``."""
+
+
+class RunPlan(RunnerMessage):
+    """All a runner needs to know to run (its part of) one dataflow."""
+
+    dataflow_id: str
+    name: str | None = None
+    resolved: ResolvedDataflow
+    descriptor: dict[str, Any] = Field(default_factory=dict)
+    """The YAML as parsed, for ``Node.dataflow_descriptor()``."""
+    nodes: tuple[str, ...] | None = None
+    """Ids of the nodes that run here; ``None``: all of them."""
+    working_dir: str
+    """Absolute base directory; relative paths start here and logs lie below ``out/<dataflow id>``."""
+    create_working_dirs: bool = False
+    """Create a missing working directory; otherwise it is an error."""
+    places: dict[str, NodePlace] = Field(default_factory=dict)
+    """By node id."""
+    env_overrides: dict[str, str] = Field(default_factory=dict)
+    """``--env`` of ``run`` and ``start``: above the root ``env``, below the node's own."""
+    uv: bool = False
+    allow_shell: bool = False
+    stop_after: float | None = None
+    """Seconds after the start barrier opened until a normal stop."""
+    stop_grace: float = 10.0
+    """Seconds between the STOP event and SIGTERM; SIGKILL follows half as many later."""
+    exit_when_nodes_finish: bool = False
+    hold_at_barrier: bool = False
+    """Wait for :class:`Release` after all local nodes have connected (a dataflow on several machines)."""
+    machine_id: str | None = None
+    daemon_id: str | None = None
+    build_id: str | None = None
+    logs: LogSettings = LogSettings()
+
+    def local_nodes(self) -> tuple[ResolvedNode, ...]:
+        """The nodes that run here, in the order of the file."""
+        wanted = None if self.nodes is None else set(self.nodes)
+        return tuple(n for n in self.resolved.nodes if wanted is None or n.id in wanted)
+
+
+# ----------------------------------------------------------------------------------- results
+
+
+class NodeResult(RunnerMessage):
+    """How one node ended. ``message`` is a full sentence for failures, empty for success."""
+
+    node: str
+    outcome: Literal["success", "failed", "cascading"]
+    message: str = ""
+    caused_by: str | None = None
+    """For ``cascading``: the node whose failure brought this one down."""
+    exit_code: int | None = None
+    signal: str | None = None
+    """Name of the signal that ended it, for example ``SIGKILL``."""
+    stderr_tail: tuple[str, ...] = ()
+    """The last lines (at most 500) the node wrote to stderr."""
+    restarts: int = 0
+    order: int = 0
+    """0 for the node that ended first, and so on; sorts failures by cause."""
+
+
+class DataflowResult(RunnerMessage):
+    """How a dataflow ended on this machine."""
+
+    dataflow_id: str
+    name: str | None = None
+    nodes: tuple[NodeResult, ...] = ()
+    """In the order in which they ended."""
+    stop_reason: str | None = None
+    """Why it was stopped (``"stop requested"``, ``"signal SIGINT"``...); ``None``: it ended by itself."""
+    error: str | None = None
+    """Set when nothing ran at all: what could not be prepared, one problem a line."""
+    log_dir: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """True when no node failed."""
+        return self.error is None and all(n.outcome == "success" for n in self.nodes)
+
+    @property
+    def root_causes(self) -> tuple[NodeResult, ...]:
+        """Failed nodes that nobody else brought down, first cause first."""
+        return tuple(n for n in self.nodes if n.outcome == "failed")
+
+    @property
+    def cascading(self) -> tuple[NodeResult, ...]:
+        """Nodes that failed only because another did."""
+        return tuple(n for n in self.nodes if n.outcome == "cascading")
+
+
+# ------------------------------------------------------------------------------------ events
+
+
+class LogLine(RunnerMessage):
+    """One line of a node, or of the runner itself (``node`` is ``None``)."""
+
+    kind: Literal["log"] = "log"
+    ts: str
+    """RFC 3339, milliseconds, UTC."""
+    level: LogLevel
+    node: str | None = None
+    stream: Literal["stdout", "stderr"] = "stdout"
+    message: str = ""
+    target: str | None = None
+    file: str | None = None
+    line: int | None = None
+    fields: dict[str, Any] | None = None
+
+
+class NodeSpawned(RunnerMessage):
+    """A process was started for a node."""
+
+    kind: Literal["node_spawned"] = "node_spawned"
+    node: str
+    pid: int
+    incarnation: int
+    restarts: int = 0
+
+
+class NodeConnected(RunnerMessage):
+    """The node has subscribed (a dynamic node: has attached)."""
+
+    kind: Literal["node_connected"] = "node_connected"
+    node: str
+    pid: int
+    incarnation: int
+    dynamic: bool = False
+
+
+class NodeRestarting(RunnerMessage):
+    """The process of a node ended and will be started again after ``delay`` seconds."""
+
+    kind: Literal["node_restarting"] = "node_restarting"
+    node: str
+    reason: str
+    delay: float
+    restarts: int
+
+
+class NodeEnded(RunnerMessage):
+    """A node has ended for good with success, or a dynamic node has left."""
+
+    kind: Literal["node_ended"] = "node_ended"
+    node: str
+    dynamic: bool = False
+
+
+class NodeFailed(RunnerMessage):
+    """A node has ended for good and failed."""
+
+    kind: Literal["node_failed"] = "node_failed"
+    result: NodeResult
+
+
+class NodesReady(RunnerMessage):
+    """All local nodes have connected; with ``hold_at_barrier`` the runner now waits for Release."""
+
+    kind: Literal["nodes_ready"] = "nodes_ready"
+
+
+class DataflowStarted(RunnerMessage):
+    """The start barrier opened."""
+
+    kind: Literal["dataflow_started"] = "dataflow_started"
+    dataflow_id: str
+
+
+class DataflowStopping(RunnerMessage):
+    """STOP was sent to all nodes; ``grace`` seconds until SIGTERM (0: killed at once)."""
+
+    kind: Literal["dataflow_stopping"] = "dataflow_stopping"
+    reason: str
+    grace: float
+
+
+class DataflowFinished(RunnerMessage):
+    """Every node has ended; the last event."""
+
+    kind: Literal["dataflow_finished"] = "dataflow_finished"
+    result: DataflowResult
+
+
+class LinesShed(RunnerMessage):
+    """The reader of these events was too slow: ``count`` log lines were not handed to it."""
+
+    kind: Literal["lines_shed"] = "lines_shed"
+    count: int
+
+
+RunnerEvent = Annotated[
+    LogLine
+    | NodeSpawned
+    | NodeConnected
+    | NodeRestarting
+    | NodeEnded
+    | NodeFailed
+    | NodesReady
+    | DataflowStarted
+    | DataflowStopping
+    | DataflowFinished
+    | LinesShed,
+    Field(discriminator="kind"),
+]
+
+# ---------------------------------------------------------------------------------- requests
+
+
+class Greet(RunnerMessage):
+    """First request on a connection; answered with :class:`Greeting` or refused."""
+
+    kind: Literal["greet"] = "greet"
+    protocol: tuple[int, int] = RUNNER_PROTOCOL
+
+
+class GetStatus(RunnerMessage):
+    """Answered with :class:`RunnerStatus`."""
+
+    kind: Literal["get_status"] = "get_status"
+
+
+class GetStatistics(RunnerMessage):
+    """Answered with :class:`Statistics`: the counters of every edge that ends here."""
+
+    kind: Literal["get_statistics"] = "get_statistics"
+
+
+class Release(RunnerMessage):
+    """Open the start barrier (see ``RunPlan.hold_at_barrier``); repeating it does no harm."""
+
+    kind: Literal["release"] = "release"
+
+
+class StopDataflow(RunnerMessage):
+    """Stop all nodes; ``grace`` ``None``: the plan's. Answered when the stop has begun."""
+
+    kind: Literal["stop_dataflow"] = "stop_dataflow"
+    grace: float | None = None
+    force: bool = False
+    reason: str = "stop requested"
+
+
+class StopNode(RunnerMessage):
+    """Stop one node for good. Answered when it has ended."""
+
+    kind: Literal["stop_node"] = "stop_node"
+    node: str
+    grace: float = 10.0
+
+
+class RestartNode(RunnerMessage):
+    """Stop one node and start it again whatever its policy. Answered when the new process runs."""
+
+    kind: Literal["restart_node"] = "restart_node"
+    node: str
+    grace: float = 5.0
+
+
+class AddNode(RunnerMessage):
+    """Add a node to the running dataflow. Answered when it was spawned."""
+
+    kind: Literal["add_node"] = "add_node"
+    node: ResolvedNode
+    place: NodePlace = NodePlace()
+
+
+class RemoveNode(RunnerMessage):
+    """Stop a node and drop its edges. Answered when it has ended."""
+
+    kind: Literal["remove_node"] = "remove_node"
+    node: str
+    grace: float = 10.0
+
+
+class ReplaceNode(RunnerMessage):
+    """Run another program under the id and the ports of a node; the new process starts first."""
+
+    kind: Literal["replace_node"] = "replace_node"
+    node: ResolvedNode
+    place: NodePlace = NodePlace()
+    grace: float = 10.0
+
+
+class ConnectInput(RunnerMessage):
+    """Add the edge ``source/output -> target/input``."""
+
+    kind: Literal["connect_input"] = "connect_input"
+    source: str
+    output: str
+    target: str
+    input: str
+    queue_size: int = 10
+    queue_policy: Literal["drop_oldest", "backpressure"] = "drop_oldest"
+    input_timeout: float | None = None
+
+
+class DisconnectInput(RunnerMessage):
+    """Remove the edge ``source/output -> target/input``."""
+
+    kind: Literal["disconnect_input"] = "disconnect_input"
+    source: str
+    output: str
+    target: str
+    input: str
+
+
+class SetParam(RunnerMessage):
+    """Store a parameter of a node (any JSON value) and tell the node."""
+
+    kind: Literal["set_param"] = "set_param"
+    node: str
+    key: str
+    value: Any = None
+
+
+class DeleteParam(RunnerMessage):
+    kind: Literal["delete_param"] = "delete_param"
+    node: str
+    key: str
+
+
+class GetParams(RunnerMessage):
+    """Answered with :class:`Params`."""
+
+    kind: Literal["get_params"] = "get_params"
+    node: str
+
+
+class Publish(RunnerMessage):
+    """Inject one message as if ``node`` had sent it on ``output``."""
+
+    kind: Literal["publish"] = "publish"
+    node: str
+    output: str
+    data: Any = None
+    """A JSON value: a list becomes an Arrow array, anything else an array of length one."""
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class Reload(RunnerMessage):
+    """Hot-reload an operator of a node (``None``: all of them)."""
+
+    kind: Literal["reload"] = "reload"
+    node: str
+    operator: str | None = None
+
+
+class FollowEvents(RunnerMessage):
+    """From now on every event comes as a notice; ``logs`` says whether :class:`LogLine` is among them."""
+
+    kind: Literal["follow_events"] = "follow_events"
+    logs: bool = True
+    node: str | None = None
+    """Only the log lines of this node."""
+    level: LogLevel = "stdout"
+
+
+class AcknowledgeResult(RunnerMessage):
+    """The result is stored elsewhere: the runner may remove its directory and end."""
+
+    kind: Literal["acknowledge_result"] = "acknowledge_result"
+
+
+class ShutDown(RunnerMessage):
+    """Kill whatever still runs, forget the result, end."""
+
+    kind: Literal["shut_down"] = "shut_down"
+
+
+RunnerRequest = Annotated[
+    Greet
+    | GetStatus
+    | GetStatistics
+    | Release
+    | StopDataflow
+    | StopNode
+    | RestartNode
+    | AddNode
+    | RemoveNode
+    | ReplaceNode
+    | ConnectInput
+    | DisconnectInput
+    | SetParam
+    | DeleteParam
+    | GetParams
+    | Publish
+    | Reload
+    | FollowEvents
+    | AcknowledgeResult
+    | ShutDown,
+    Field(discriminator="kind"),
+]
+
+# ----------------------------------------------------------------------------------- replies
+
+
+class Done(RunnerMessage):
+    kind: Literal["done"] = "done"
+    warnings: tuple[str, ...] = ()
+
+
+class Refusal(RunnerMessage):
+    """The request failed; ``message`` says what, where, and what to do."""
+
+    kind: Literal["refusal"] = "refusal"
+    message: str
+
+
+class Greeting(RunnerMessage):
+    kind: Literal["greeting"] = "greeting"
+    protocol: tuple[int, int] = RUNNER_PROTOCOL
+    version: str
+    dataflow_id: str
+    name: str | None = None
+    pid: int
+
+
+NodeState = Literal[
+    "Starting", "Running", "Restarting", "Degraded", "Stopping", "Finished", "Failed", "Stopped"
+]
+"""``Degraded``: an input timed out. ``Stopped``: a dynamic node that is not attached, or stopped by hand."""
+
+
+class NodeStatus(RunnerMessage):
+    """One node as ``node list`` and ``top`` show it."""
+
+    node: str
+    state: NodeState
+    pid: int | None = None
+    incarnation: int = 0
+    restarts: int = 0
+    dynamic: bool = False
+    broken_inputs: tuple[str, ...] = ()
+    blocked_on: str | None = None
+    """``node/input`` whose full backpressure queue this node waits for."""
+    cpu_percent: float | None = None
+    """Of one core, over the last two seconds, the node's children included."""
+    memory_bytes: int | None = None
+    """Resident set of the node and its children."""
+    read_bytes: int | None = None
+    written_bytes: int | None = None
+    queued: int = 0
+    """Messages waiting at all inputs."""
+    health_kills: int = 0
+    input_timeouts: int = 0
+    input_recoveries: int = 0
+    error: str | None = None
+
+
+class RunnerStatus(RunnerMessage):
+    kind: Literal["status"] = "status"
+    dataflow_id: str
+    name: str | None = None
+    phase: Literal["starting", "ready", "running", "stopping", "finished"]
+    nodes: tuple[NodeStatus, ...] = ()
+    result: DataflowResult | None = None
+    started_at: float | None = None
+    """Unix time at which the start barrier opened."""
+    lines_shed: int = 0
+
+
+class EdgeStatus(RunnerMessage):
+    """Counters of one edge since the dataflow began. ``sent = received + dropped + queued``."""
+
+    source: str
+    """``node/output``."""
+    target: str
+    """``node/input``."""
+    policy: str
+    bound: int
+    sent: int = 0
+    received: int = 0
+    dropped: int = 0
+    queued: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    blocked: bool = False
+    idle_seconds: float | None = None
+    """Since the last message arrived."""
+    latency_us: dict[str, float] = Field(default_factory=dict)
+    """``p50``, ``p99`` and ``max``, in microseconds."""
+
+
+class Statistics(RunnerMessage):
+    kind: Literal["statistics"] = "statistics"
+    edges: tuple[EdgeStatus, ...] = ()
+
+
+class Params(RunnerMessage):
+    kind: Literal["params"] = "params"
+    values: dict[str, Any] = Field(default_factory=dict)
+
+
+RunnerReply = Annotated[
+    Done | Refusal | Greeting | RunnerStatus | Statistics | Params, Field(discriminator="kind")
+]
+
+# ---------------------------------------------------------------------------------- the wire
+
+
+class RunnerProtocolError(Exception):
+    """A line on the control socket that is no message; ``str()`` says why."""
+
+
+class Envelope(RunnerMessage):
+    """One line: exactly one of ``request``, ``reply`` and ``notice`` is set."""
+
+    id: int | None = None
+    request: RunnerRequest | None = None
+    reply: RunnerReply | None = None
+    notice: RunnerEvent | None = None
+
+
+class UnknownMessage(RunnerMessage):
+    """A well-formed line whose request or notice this version does not know."""
+
+    id: int | None = None
+    part: Literal["request", "reply", "notice"]
+    name: str
+    problem: str
+
+
+_ENVELOPE: TypeAdapter[Envelope] = TypeAdapter(Envelope)
+
+
+def encode_line(envelope: Envelope) -> bytes:
+    """One envelope as a line of JSON, newline included."""
+    return envelope.model_dump_json(exclude_none=True).encode() + b"\n"
+
+
+def request_line(number: int, request: RunnerRequest) -> bytes:
+    """The line that carries ``request`` under ``number``, which the reply repeats."""
+    return encode_line(Envelope(id=number, request=request))
+
+
+class LineDecoder:
+    """Sans-IO: bytes of the control socket in, envelopes out."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Envelope | UnknownMessage]:
+        """Yield each message completed by ``data``; raises :class:`RunnerProtocolError` on garbage."""
+        self._buffer += data
+        while (end := self._buffer.find(b"\n")) >= 0:
+            line = bytes(self._buffer[:end])
+            del self._buffer[: end + 1]
+            if line.strip():
+                yield decode_line(line)
+        if len(self._buffer) > MAX_LINE:
+            raise RunnerProtocolError(
+                f"a message of more than {MAX_LINE} bytes without an end; closing the connection"
+            )
+
+
+def decode_line(line: bytes) -> Envelope | UnknownMessage:
+    """One line as an envelope; raises :class:`RunnerProtocolError` if it is no JSON object."""
+    try:
+        return _ENVELOPE.validate_json(line)
+    except ValidationError as error:
+        problem = error
+    try:
+        raw = json.loads(line)
+    except ValueError as error:
+        raise RunnerProtocolError(f"not a line of JSON: {line[:80]!r} ({error})") from error
+    if not isinstance(raw, dict):
+        raise RunnerProtocolError(f"expected a JSON object, found {line[:80]!r}")
+    number = raw.get("id") if isinstance(raw.get("id"), int) else None
+    for part in ("request", "reply", "notice"):
+        body = raw.get(part)
+        if isinstance(body, dict):
+            first = problem.errors(include_url=False)[0]
+            where = ".".join(str(item) for item in first["loc"])
+            return UnknownMessage(
+                id=number,
+                part=part,
+                name=str(body.get("kind")),
+                problem=f"{where}: {first['msg']}",
+            )
+    raise RunnerProtocolError(f"expected one of request, reply, notice; found keys {sorted(raw)}")
