@@ -1,0 +1,154 @@
+"""Imports point downwards, deciding modules are pure, files stay small and have proper names."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+
+from support.sources import PACKAGES, Source, packaged_sources, python_sources
+
+MAY_IMPORT = {
+    "dora_config": set[str](),
+    "dora_node_api": set[str](),
+    "dora": {"dora_node_api"},
+    "dora_coordinator": {"dora_config"},
+    "dora_daemon": {"dora_config", "dora_node_api"},
+    "dora_cli": {"dora_config", "dora_node_api", "dora_coordinator", "dora_daemon"},
+}
+"""Which of our own packages each of our packages may import (beside itself)."""
+
+THIRD_PARTY = {
+    "dora_config": {"pydantic", "pydantic_core", "yaml"},
+    "dora_node_api": {"pyarrow"},
+    "dora": {"pyarrow"},
+}
+"""What the light packages may import from outside the standard library; the others are free."""
+
+DECIDING = {
+    "dora_config.resolve",
+    "dora_config.graph",
+    "dora_config.placement",
+    "dora_node_api.session",
+    "dora_coordinator.state",
+    "dora_coordinator.dataflow",
+    "dora_coordinator.membership",
+    "dora_coordinator.recovery",
+    "dora_daemon.runner.state",
+    "dora_daemon.runner.node",
+    "dora_daemon.runner.restart",
+    "dora_daemon.agent.state",
+    "dora_daemon.link.credits",
+    "dora_cli.cluster.plan",
+}
+"""Modules that decide: plain functions of what they are told. Any module whose docstring says
+"pure" in its first line is held to the same."""
+
+IMPURE = {
+    "anyio", "asyncio", "ctypes", "fcntl", "multiprocessing", "os", "paramiko", "psutil", "random",
+    "select", "selectors", "signal", "socket", "sqlite3", "subprocess", "tempfile", "threading",
+    "time", "trio", "uvicorn", "websockets", "zenoh",
+}  # fmt: skip
+
+VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "misc", "core", "base"}
+
+MOST_LINES = 600
+MOST_LINES_OF_A_FUNCTION = 60
+
+OURS = {name for names in PACKAGES.values() for name in names}
+SOURCES = packaged_sources()
+
+
+def test_imports_point_downwards() -> None:
+    wrong = [
+        f"{source.name}:{line}: {source.top} must not import {name}"
+        for source in SOURCES
+        for line, name in source.imports(at_run_time=False)
+        if (top := name.partition(".")[0]) in OURS
+        and top not in MAY_IMPORT[source.top] | {source.top}
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_light_packages_stay_light() -> None:
+    wrong = []
+    for source in SOURCES:
+        if source.top in THIRD_PARTY:
+            allowed = THIRD_PARTY[source.top] | OURS | set(sys.stdlib_module_names)
+            optional = set(_optional_imports(source.tree))
+            wrong += [
+                f"{source.name}:{line}: {source.top} may not depend on {name}"
+                for line, name in source.imports()
+                if name.partition(".")[0] not in allowed and line not in optional
+            ]
+    assert not wrong, "\n".join(wrong)
+
+
+def _optional_imports(tree: ast.Module) -> Iterator[int]:
+    """Lines of imports inside ``try: ... except ImportError``: used where present, never needed."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Try) and any(
+            handler.type is not None and "ImportError" in ast.dump(handler.type)
+            for handler in node.handlers
+        ):
+            for child in ast.walk(node):
+                if isinstance(child, ast.Import | ast.ImportFrom):
+                    yield child.lineno
+
+
+def _says_pure(source: Source) -> bool:
+    return "pure" in re.findall(r"[a-z]+", source.docstring().partition("\n")[0].lower())
+
+
+def test_modules_that_decide_are_pure() -> None:
+    wrong = []
+    for source in SOURCES:
+        if source.module in DECIDING or _says_pure(source):
+            wrong += [
+                f"{source.name}:{line}: a module that decides must not import {name}"
+                for line, name in source.imports()
+                if name.partition(".")[0] in IMPURE
+            ]
+            wrong += [
+                f"{source.name}:{node.lineno}: a module that decides does not wait"
+                for node in ast.walk(source.tree)
+                if isinstance(node, ast.Await | ast.AsyncFunctionDef)
+            ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_module_says_what_it_holds() -> None:
+    wrong = [
+        f"{source.name}: the first line must say what the module holds"
+        for source in SOURCES
+        if source.text.strip() and source.path.name != "_version.py" and not source.docstring()
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_modules_and_functions_stay_small() -> None:
+    wrong = [
+        f"{source.name}: {lines} lines, split it"
+        for source in SOURCES
+        if (lines := source.text.count("\n")) > MOST_LINES
+    ]
+    wrong += [
+        f"{source.name}:{node.lineno}: {node.name} has {length} lines of code"
+        for source in SOURCES
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (length := _lines_of_code(node)) > MOST_LINES_OF_A_FUNCTION
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def _lines_of_code(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of the body, its docstring left out: a long explanation is welcome."""
+    body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def test_no_file_has_a_vague_name() -> None:
+    wrong = [source.name for source in python_sources() if source.path.stem in VAGUE_NAMES]
+    assert not wrong

@@ -1,0 +1,80 @@
+"""The five packages agree with each other, and nothing of one machine is in the repository."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from support.sources import PACKAGES, ROOT, tracked_files
+
+NAMES = sorted(PACKAGES)
+
+
+def _project(name: str) -> dict[str, Any]:
+    text = (ROOT / "packages" / name / "pyproject.toml").read_text()
+    project: dict[str, Any] = tomllib.loads(text)["project"]
+    return project
+
+
+def _version(name: str) -> str:
+    source = ROOT / "packages" / name / "src" / PACKAGES[name][0] / "_version.py"
+    match = re.search(r'^__version__ = "([^"]+)"$', source.read_text(), re.MULTILINE)
+    assert match, f"{source} holds no version"
+    return match[1]
+
+
+def test_one_version() -> None:
+    assert len({_version(name) for name in NAMES}) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_requirements(name: str) -> None:
+    """Our own packages are pinned to the one version; every other has a lower bound."""
+    for text in _project(name)["dependencies"]:
+        requirement = Requirement(text)
+        operators = {specifier.operator for specifier in requirement.specifier}
+        if requirement.name in PACKAGES:
+            assert str(requirement.specifier) == f"=={_version(name)}", text
+        else:
+            assert operators & {">=", "~="}, f"{name}: {text} has no lower bound"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_package_files(name: str) -> None:
+    folder = ROOT / "packages" / name
+    project = _project(name)
+    assert project["requires-python"] == ">=3.11"
+    assert project["license"] == "Apache-2.0"
+    assert (folder / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+    assert (folder / "README.md").read_text().startswith(f"# {name}\n")
+    for package in PACKAGES[name]:
+        assert (folder / "src" / package / "py.typed").is_file()
+
+
+def test_the_changelog_knows_the_version_and_names_the_wheel() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    headings = re.findall(r"^## (\S+)", text, re.MULTILINE)
+    assert headings[0] in {_version("dora-cli"), "Unreleased"}
+    for entry in re.findall(r"^- (.*)", text, re.MULTILINE):
+        wheel = entry.partition(":")[0]
+        assert wheel in {*PACKAGES, "repository"}, f"an entry starts with its wheel: {entry}"
+
+
+FOREIGN = re.compile(
+    r"/home/(?!pi|user)\w+/|(?:index-url|registry)[ =]+https?:",
+)
+TEXT_SUFFIXES = {".py", ".md", ".toml", ".yml", ".yaml", ".txt", ".json", ".cfg", ".sh", ""}
+
+
+def test_nothing_of_one_machine_is_in_the_repository() -> None:
+    wrong = []
+    for path in tracked_files():
+        if path.suffix not in TEXT_SUFFIXES or path.name == "test_packages.py":
+            continue
+        for number, line in enumerate(path.read_text(errors="ignore").splitlines(), 1):
+            if FOREIGN.search(line):
+                wrong.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}")
+    assert not wrong, "\n".join(wrong)

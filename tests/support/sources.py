@@ -1,0 +1,101 @@
+"""The project's own source files, parsed; what the checks over the repository read."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PACKAGES = {
+    "dora-config": ("dora_config",),
+    "dora-node-api": ("dora_node_api", "dora"),
+    "dora-coordinator": ("dora_coordinator",),
+    "dora-daemon": ("dora_daemon",),
+    "dora-cli": ("dora_cli",),
+}
+"""Wheel to the import packages that it holds."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One Python file of the project."""
+
+    path: Path
+    text: str
+    tree: ast.Module
+
+    @property
+    def name(self) -> str:
+        """Path from the repository's root, as it is shown."""
+        return self.path.relative_to(ROOT).as_posix()
+
+    @property
+    def module(self) -> str:
+        """Dotted name of a packaged module, for example ``dora_daemon.runner.state``."""
+        parts = self.path.relative_to(ROOT).parts
+        dotted = ".".join(parts[parts.index("src") + 1 :]).removesuffix(".py")
+        return dotted.removesuffix(".__init__")
+
+    @property
+    def top(self) -> str:
+        return self.module.partition(".")[0]
+
+    def docstring(self) -> str:
+        return ast.get_docstring(self.tree) or ""
+
+    def imports(self, *, at_run_time: bool = True) -> Iterator[tuple[int, str]]:
+        """Line and absolute dotted name of each import; those under TYPE_CHECKING on request."""
+        for node in _walk(self.tree, skip_type_checking=at_run_time):
+            if isinstance(node, ast.Import):
+                yield from ((node.lineno, alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                base = node.module or ""
+                if node.level:
+                    package = self.module.split(".")
+                    if self.path.name != "__init__.py":
+                        package.pop()
+                    package = package[: len(package) - node.level + 1]
+                    base = ".".join([*package, base] if base else package)
+                yield node.lineno, base
+                yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+
+
+def _walk(tree: ast.AST, *, skip_type_checking: bool) -> Iterator[ast.AST]:
+    yield tree
+    for child in ast.iter_child_nodes(tree):
+        guarded = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)
+        if not (guarded and skip_type_checking):
+            yield from _walk(child, skip_type_checking=skip_type_checking)
+
+
+@cache
+def tracked_files() -> tuple[Path, ...]:
+    """What git would commit: tracked files, and new ones that it does not ignore."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split("\0")
+    return tuple(ROOT / name for name in listed if name and (ROOT / name).is_file())
+
+
+@cache
+def python_sources(folder: str = "") -> tuple[Source, ...]:
+    """Parsed Python files under ``folder`` (from the root; "" for all of them)."""
+    return tuple(
+        Source(path, text := path.read_text(), ast.parse(text, str(path)))
+        for path in tracked_files()
+        if path.suffix == ".py" and path.is_relative_to(ROOT / folder)
+    )
+
+
+def packaged_sources() -> tuple[Source, ...]:
+    """Modules that end up in a wheel."""
+    return tuple(source for source in python_sources("packages") if "src" in source.path.parts)
