@@ -1,0 +1,107 @@
+"""The rules of names: nodes, inputs and outputs, machines, dataflows.
+
+Distinct types, so that a checker tells a node from an output; each comes from its `parse_`
+function only.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import NewType
+
+from dora_config.errors import InvalidId
+
+NodeId = NewType("NodeId", str)
+DataId = NewType("DataId", str)
+OutputId = NewType("OutputId", str)
+MachineId = NewType("MachineId", str)
+DataflowId = NewType("DataflowId", str)
+
+RESERVED_NODE_ID = "dora"
+"""The first segment of virtual sources, so no node may have it."""
+
+NODE_ID_PATTERN = r"^(?!dora$)[A-Za-z0-9_-][A-Za-z0-9_.-]*$"
+DATA_ID_PATTERN = r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$"
+MACHINE_ID_PATTERN = r"^[A-Za-z0-9_.][A-Za-z0-9_.-]*$"
+LABEL_PATTERN = r"^[A-Za-z0-9_.-]+$"
+
+_ALLOWED = "letters, digits, '_', '.' and '-'"
+_INVALID_IN_NODE_ID = re.compile(r"[^A-Za-z0-9_.-]")
+_INVALID_IN_DATA_ID = re.compile(r"[^A-Za-z0-9_./-]")
+
+
+def _check_characters(text: str, what: str, invalid: re.Pattern[str], allowed: str) -> None:
+    if not text:
+        raise InvalidId(text, f"{what}: identifier must not be empty")
+    bad = invalid.search(text)
+    if bad:
+        raise InvalidId(
+            text,
+            f"{what} {text!r} contains invalid character {bad.group()!r}: allowed are {allowed}",
+        )
+
+
+def parse_node_id(text: str) -> NodeId:
+    """A node's id; raises `InvalidId`."""
+    _check_characters(text, "node id", _INVALID_IN_NODE_ID, _ALLOWED)
+    if text == RESERVED_NODE_ID:
+        raise InvalidId(text, "node id 'dora' is reserved for timers and logs")
+    if text.startswith("."):
+        raise InvalidId(text, f"node id {text!r} must not start with '.'")
+    return NodeId(text)
+
+
+def parse_data_id(text: str, what: str = "data id") -> DataId:
+    """The id of an input or output, which may have segments `a/b`; raises `InvalidId`."""
+    _check_characters(text, what, _INVALID_IN_DATA_ID, f"{_ALLOWED}, with '/' between segments")
+    if not all(text.split("/")):
+        raise InvalidId(
+            text, f"{what} {text!r} has an empty path segment: '/' only stands between two names"
+        )
+    return DataId(text)
+
+
+def parse_machine_id(text: str) -> MachineId:
+    """A machine's id, as in `cluster.yml` and `--machine-id`; raises `InvalidId`."""
+    if not text:
+        raise InvalidId(text, "machine id must not be empty")
+    bad = _INVALID_IN_NODE_ID.search(text)
+    if bad:
+        raise InvalidId(
+            text,
+            f"machine id {text!r} contains invalid character {bad.group()!r}: "
+            "allowed are [a-zA-Z0-9_.-]",
+        )
+    if text.startswith("-"):
+        raise InvalidId(text, f"machine id {text!r} must not start with '-'")
+    return MachineId(text)
+
+
+def parse_label(text: str, what: str) -> str:
+    """The key or value (`what`) of a label; raises `InvalidId`. A key must not start with '-'."""
+    if not text:
+        raise InvalidId(text, f"{what} must not be empty")
+    bad = _INVALID_IN_NODE_ID.search(text)
+    if bad:
+        raise InvalidId(
+            text,
+            f"{what} {text!r} contains invalid character {bad.group()!r}: "
+            "allowed are [a-zA-Z0-9_.-]",
+        )
+    if what.endswith("key") and text.startswith("-"):
+        raise InvalidId(text, f"{what} {text!r} must not start with '-'")
+    return text
+
+
+def parse_dataflow_id(text: str) -> DataflowId:
+    """A dataflow's id: a UUID in its usual lower-case form; raises `InvalidId`."""
+    try:
+        return DataflowId(str(uuid.UUID(text)))
+    except ValueError:
+        raise InvalidId(text, f"dataflow id {text!r} is not a UUID") from None
+
+
+def output_id(node: NodeId, output: DataId) -> OutputId:
+    """The name of an output as inputs write it: `node/output`."""
+    return OutputId(f"{node}/{output}")

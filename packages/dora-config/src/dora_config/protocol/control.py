@@ -1,0 +1,349 @@
+"""CLI <-> coordinator: requests, replies, and what comes in between; does no I/O.
+
+The client greets, the coordinator welcomes it or refuses. Then each request carries a number; it is answered
+by any count of :class:`Progress` frames with that number and one :class:`Answer` or :class:`Failure`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from dora_config.protocol.dataflow import DataflowSpec, LogFilter, NodeView
+from dora_config.protocol.envelope import Codec, Message, Party
+from dora_config.protocol.runner import NodeResult
+
+# -------------------------------------------------------------------------------- requests
+
+
+class DataflowRef(Message):
+    """Which dataflow: a UUID or a name; both empty means the only one that runs."""
+
+    uuid: str | None = None
+    name: str | None = None
+
+
+class StartDataflow(Message):
+    """Place, prepare and release a dataflow; progress :class:`StartTriggered`, answer :class:`Started`."""
+
+    kind: Literal["start"] = "start"
+    spec: DataflowSpec
+    dry_run: bool = False
+    """Only say where the nodes would run: answered with :class:`PlacementPlan`."""
+
+
+class StopDataflow(Message):
+    """Stop and wait for the end; answered with :class:`Ended`."""
+
+    kind: Literal["stop"] = "stop"
+    dataflow: DataflowRef = DataflowRef()
+    all: bool = False
+    grace: float | None = None
+    force: bool = False
+
+
+class RestartDataflow(Message):
+    """Stop, then start the stored specification; answered with :class:`Restarted`."""
+
+    kind: Literal["restart"] = "restart"
+    dataflow: DataflowRef = DataflowRef()
+    grace: float | None = None
+    force: bool = False
+
+
+class WaitForEnd(Message):
+    """Answered with :class:`Ended` once the dataflow has ended."""
+
+    kind: Literal["wait"] = "wait"
+    dataflow: DataflowRef = DataflowRef()
+
+
+class ListDataflows(Message):
+    """Answered with :class:`DataflowList`."""
+
+    kind: Literal["list"] = "list"
+
+
+class ListNodes(Message):
+    """Answered with :class:`NodeList`; without a reference: the nodes of all running dataflows."""
+
+    kind: Literal["nodes"] = "nodes"
+    dataflow: DataflowRef | None = None
+
+
+class ForgetEnded(Message):
+    """Forget dataflows that have ended; answered with :class:`DataflowList` of what was forgotten."""
+
+    kind: Literal["clean"] = "clean"
+
+
+class ClusterStatus(Message):
+    """Answered with :class:`ClusterReport`."""
+
+    kind: Literal["status"] = "status"
+
+
+class ReadLogs(Message):
+    """Log lines as progress :class:`LogLines`; answered with :class:`LogsEnd` unless followed."""
+
+    kind: Literal["logs"] = "logs"
+    dataflow: DataflowRef = DataflowRef()
+    nodes: tuple[str, ...] = ()
+    """Empty: all nodes."""
+    filter: LogFilter = LogFilter()
+    follow: bool = False
+
+
+class Destroy(Message):
+    """End all daemons and the coordinator; answered with :class:`Destroyed` before it ends."""
+
+    kind: Literal["destroy"] = "destroy"
+    force: bool = False
+    """Stop the dataflows that still run instead of refusing."""
+
+
+ControlRequest = Annotated[
+    StartDataflow
+    | StopDataflow
+    | RestartDataflow
+    | WaitForEnd
+    | ListDataflows
+    | ListNodes
+    | ForgetEnded
+    | ClusterStatus
+    | ReadLogs
+    | Destroy,
+    Field(discriminator="kind"),
+]
+
+# ------------------------------------------------------------------ answers and progress
+
+DataflowStatus = Literal[
+    "Starting", "Running", "Recovering", "Degraded", "Stopping", "Finished", "Failed"
+]
+
+
+class DataflowSummary(Message):
+    """One dataflow as ``list`` shows it."""
+
+    uuid: str
+    name: str | None = None
+    status: DataflowStatus
+    reason: str | None = None
+    """Why it failed, is degraded or recovers."""
+    nodes: int = 0
+    daemons: tuple[str, ...] = ()
+    cpu: float = 0.0
+    """Per cent of one core."""
+    memory: int = 0
+    """Bytes."""
+
+
+class StartTriggered(Message):
+    kind: Literal["start_triggered"] = "start_triggered"
+    uuid: str
+
+
+class Placed(Message):
+    """Where one node goes, and why."""
+
+    node: str
+    daemon: str
+    reason: str
+
+
+class PlacementPlan(Message):
+    kind: Literal["placement"] = "placement"
+    nodes: tuple[Placed, ...]
+
+
+class Started(Message):
+    kind: Literal["started"] = "started"
+    uuid: str
+    warnings: tuple[str, ...] = ()
+
+
+class EndedDataflow(Message):
+    """How one dataflow ended."""
+
+    uuid: str
+    name: str | None = None
+    ok: bool
+    reason: str | None = None
+    """Why it failed as a whole (not prepared, machine lost...)."""
+    nodes: tuple[NodeResult, ...] = ()
+    """First ended first, over all daemons."""
+
+
+class Ended(Message):
+    kind: Literal["ended"] = "ended"
+    dataflows: tuple[EndedDataflow, ...] = ()
+
+
+class Restarted(Message):
+    kind: Literal["restarted"] = "restarted"
+    old: str
+    new: str
+
+
+class DataflowList(Message):
+    kind: Literal["dataflows"] = "dataflows"
+    dataflows: tuple[DataflowSummary, ...] = ()
+
+
+class NodeSummary(Message):
+    """One node as ``node list`` and ``top`` show it."""
+
+    node: str
+    dataflow: str
+    dataflow_name: str | None = None
+    daemon: str
+    status: NodeView
+    pid: int | None = None
+    cpu_percent: float | None = None
+    memory_bytes: int | None = None
+    restarts: int = 0
+    read_bytes: int | None = None
+    written_bytes: int | None = None
+    queued: int = 0
+    blocked_on: str | None = None
+    broken_inputs: tuple[str, ...] = ()
+    error: str | None = None
+
+
+class NodeList(Message):
+    kind: Literal["nodes"] = "nodes"
+    nodes: tuple[NodeSummary, ...] = ()
+
+
+class DaemonSummary(Message):
+    """One daemon as ``cluster status`` shows it."""
+
+    daemon: str
+    machine_id: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    address: str = ""
+    release: str = ""
+    connected: bool = True
+    heartbeat_age: float = 0.0
+    """Seconds since it was last heard."""
+    restarts: int = 0
+    health_kills: int = 0
+    input_timeouts: int = 0
+    input_recoveries: int = 0
+
+
+class ClusterReport(Message):
+    kind: Literal["cluster"] = "cluster"
+    coordinator: Party
+    daemons: tuple[DaemonSummary, ...] = ()
+    active_dataflows: int = 0
+
+
+class LogLines(Message):
+    """Lines of the JSONL files as they are, oldest first."""
+
+    kind: Literal["log_lines"] = "log_lines"
+    daemon: str
+    lines: tuple[str, ...]
+    shed: int = 0
+    """Lines that were left out because the reader is too slow."""
+
+
+class LogsEnd(Message):
+    kind: Literal["logs_end"] = "logs_end"
+    problems: tuple[str, ...] = ()
+    """Daemons that could not be read, and why."""
+
+
+class Destroyed(Message):
+    kind: Literal["destroyed"] = "destroyed"
+    dataflows: tuple[EndedDataflow, ...] = ()
+
+
+ControlAnswer = Annotated[
+    PlacementPlan
+    | Started
+    | Ended
+    | Restarted
+    | DataflowList
+    | NodeList
+    | ClusterReport
+    | LogsEnd
+    | Destroyed,
+    Field(discriminator="kind"),
+]
+ControlProgress = Annotated[StartTriggered | LogLines, Field(discriminator="kind")]
+
+# ---------------------------------------------------------------------------------- frames
+
+
+class Hello(Message):
+    """First frame of a client."""
+
+    kind: Literal["hello"] = "hello"
+    party: Party
+
+
+class Ask(Message):
+    kind: Literal["ask"] = "ask"
+    id: int
+    request: ControlRequest
+
+
+class Cancel(Message):
+    """The client no longer wants what ``id`` asked for; nothing is answered, nothing is undone."""
+
+    kind: Literal["cancel"] = "cancel"
+    id: int
+
+
+ClientFrame = Annotated[Hello | Ask | Cancel, Field(discriminator="kind")]
+
+
+class Welcome(Message):
+    kind: Literal["welcome"] = "welcome"
+    party: Party
+    max_message_bytes: int
+
+
+class Refused(Message):
+    """The connection is closed after this; ``message`` is a full sentence."""
+
+    kind: Literal["refused"] = "refused"
+    message: str
+
+
+class Progress(Message):
+    kind: Literal["progress"] = "progress"
+    id: int
+    progress: ControlProgress
+
+
+class Answer(Message):
+    kind: Literal["answer"] = "answer"
+    id: int
+    answer: ControlAnswer
+
+
+FailureCode = Literal["failed", "not_found", "ambiguous", "conflict", "nothing_runs", "placement"]
+
+
+class Failure(Message):
+    """The request failed; ``message`` says what, where, and what to do."""
+
+    kind: Literal["failure"] = "failure"
+    id: int
+    message: str
+    code: FailureCode = "failed"
+    ended: EndedDataflow | None = None
+    """For a start that failed on a daemon: what is known of the nodes."""
+
+
+ServerFrame = Annotated[
+    Welcome | Refused | Progress | Answer | Failure, Field(discriminator="kind")
+]
+
+CLIENT_CODEC: Final[Codec[ClientFrame]] = Codec(ClientFrame, "coordinator")
+SERVER_CODEC: Final[Codec[ServerFrame]] = Codec(ServerFrame, "client")

@@ -1,0 +1,248 @@
+"""Coordinator <-> daemon: registration, heartbeats, parts of dataflows, logs; does no I/O.
+
+A *part* is the nodes of one dataflow on one daemon. ``attempt`` numbers its spawns: it grows when recovery
+spawns a part again, and what is said about an older attempt is ignored. Everything a daemon tells about its
+parts can be said again after a loss of the connection: registering repeats the whole truth.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, field_validator
+
+from dora_config.protocol.dataflow import DataflowSpec, LogFilter
+from dora_config.protocol.envelope import Codec, Message, Party
+from dora_config.protocol.runner import DataflowResult, NodeStatus
+
+HEARTBEAT_INTERVAL: Final = 3.0
+"""Seconds between the heartbeats of a daemon, unless the coordinator says otherwise."""
+
+COORDINATOR_SILENCE: Final = 20.0
+"""Seconds after which a daemon gives up on a silent connection and makes a new one."""
+
+PartPhase = Literal["preparing", "prepared", "running", "stopping", "ended"]
+
+# ------------------------------------------------------------------- daemon -> coordinator
+
+
+class PartReport(Message):
+    """Where one part stands on this daemon."""
+
+    dataflow_id: str
+    attempt: int
+    phase: PartPhase
+    result: DataflowResult | None = None
+    """Set when ``phase`` is ``ended``."""
+
+
+class Register(Message):
+    """First frame of a daemon: who it is and which parts it has; answered with Registered or refused."""
+
+    kind: Literal["register"] = "register"
+    party: Party
+    instance: str
+    """From the daemon's state directory: the same after a restart, another on a copied disk's second life."""
+    incarnation: str
+    """New at each start of the daemon process."""
+    machine_id: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    host: str = ""
+    boot_id: str = ""
+    parts: tuple[PartReport, ...] = ()
+
+    @field_validator("machine_id")
+    @classmethod
+    def _bounded(cls, value: str | None) -> str | None:
+        if value is not None and not is_machine_id(value):
+            raise ValueError("machine id: 1 to 256 characters of letters, digits, '_', '.' and '-'")
+        return value
+
+    @field_validator("labels")
+    @classmethod
+    def _plain_labels(cls, value: dict[str, str]) -> dict[str, str]:
+        for pair in value.items():
+            if not all(part and len(part) <= 256 and part.isprintable() for part in pair):
+                raise ValueError("labels: keys and values of 1 to 256 printable characters")
+        return value
+
+
+class Metrics(Message):
+    """The nodes of one part as sampled last."""
+
+    dataflow_id: str
+    nodes: tuple[NodeStatus, ...] = ()
+
+
+class Heartbeat(Message):
+    """Each :data:`HEARTBEAT_INTERVAL`; metrics ride on it. Answered with :class:`HeartbeatSeen`."""
+
+    kind: Literal["heartbeat"] = "heartbeat"
+    metrics: tuple[Metrics, ...] = ()
+
+
+class PartChanged(Message):
+    """A part reached another phase."""
+
+    kind: Literal["part_changed"] = "part_changed"
+    report: PartReport
+
+
+class PartLost(Message):
+    """The part is not there any more, or could not be made; nothing of it is left on this machine."""
+
+    kind: Literal["part_lost"] = "part_lost"
+    dataflow_id: str
+    attempt: int
+    reason: str
+    node: str | None = None
+    result: DataflowResult | None = None
+
+
+class PartDescribed(Message):
+    """Answer to :class:`DescribePart`."""
+
+    kind: Literal["part_described"] = "part_described"
+    dataflow_id: str
+    attempt: int
+    spec: DataflowSpec
+
+
+class LogChunk(Message):
+    """Answer to :class:`StreamLogs`, repeated until ``done``."""
+
+    kind: Literal["log_chunk"] = "log_chunk"
+    stream: int
+    lines: tuple[str, ...] = ()
+    shed: int = 0
+    done: bool = False
+    problem: str | None = None
+
+
+class Leaving(Message):
+    """The daemon ends; ``hand_over``: its nodes live on and the next daemon adopts them."""
+
+    kind: Literal["leaving"] = "leaving"
+    hand_over: bool
+
+
+DaemonMessage = Annotated[
+    Register | Heartbeat | PartChanged | PartLost | PartDescribed | LogChunk | Leaving,
+    Field(discriminator="kind"),
+]
+
+# ------------------------------------------------------------------- coordinator -> daemon
+
+
+class Registered(Message):
+    kind: Literal["registered"] = "registered"
+    party: Party
+    daemon: str
+    """The key under which the coordinator knows this daemon."""
+    heartbeat_interval: float = HEARTBEAT_INTERVAL
+    silence_limit: float = COORDINATOR_SILENCE
+
+
+class RegistrationRefused(Message):
+    kind: Literal["registration_refused"] = "registration_refused"
+    message: str
+    permanent: bool = False
+    """Trying again cannot help (wrong version)."""
+
+
+class HeartbeatSeen(Message):
+    kind: Literal["heartbeat_seen"] = "heartbeat_seen"
+
+
+class PreparePart(Message):
+    """Spawn the nodes and hold them at the start barrier."""
+
+    kind: Literal["prepare_part"] = "prepare_part"
+    dataflow_id: str
+    attempt: int
+    spec: DataflowSpec
+    """With only the nodes of this part."""
+
+
+class ReleasePart(Message):
+    """Open the barrier. Repeating it does no harm."""
+
+    kind: Literal["release_part"] = "release_part"
+    dataflow_id: str
+    attempt: int
+
+
+class StopPart(Message):
+    """Stop the nodes, whatever the attempt; a part that is not there is answered with PartLost."""
+
+    kind: Literal["stop_part"] = "stop_part"
+    dataflow_id: str
+    grace: float | None = None
+    force: bool = False
+    reason: str = "stop requested"
+
+
+class ForgetPart(Message):
+    """The end of this part is stored: the daemon need not report it again (its logs stay)."""
+
+    kind: Literal["forget_part"] = "forget_part"
+    dataflow_id: str
+    attempt: int
+
+
+class DescribePart(Message):
+    """The coordinator does not know this part: say what it is."""
+
+    kind: Literal["describe_part"] = "describe_part"
+    dataflow_id: str
+
+
+class StreamLogs(Message):
+    """Read log files; answered with :class:`LogChunk` frames of that stream."""
+
+    kind: Literal["stream_logs"] = "stream_logs"
+    stream: int
+    dataflow_id: str
+    nodes: tuple[str, ...] = ()
+    filter: LogFilter = LogFilter()
+    follow: bool = False
+
+
+class EndLogs(Message):
+    kind: Literal["end_logs"] = "end_logs"
+    stream: int
+
+
+class EndDaemon(Message):
+    """Stop everything and end the daemon process (``dora down``)."""
+
+    kind: Literal["end_daemon"] = "end_daemon"
+
+
+CoordinatorMessage = Annotated[
+    Registered
+    | RegistrationRefused
+    | HeartbeatSeen
+    | PreparePart
+    | ReleasePart
+    | StopPart
+    | ForgetPart
+    | DescribePart
+    | StreamLogs
+    | EndLogs
+    | EndDaemon,
+    Field(discriminator="kind"),
+]
+
+TO_COORDINATOR: Final[Codec[DaemonMessage]] = Codec(DaemonMessage, "coordinator")
+TO_DAEMON: Final[Codec[CoordinatorMessage]] = Codec(CoordinatorMessage, "daemon")
+
+
+def is_machine_id(text: str) -> bool:
+    """Whether ``text`` can name a machine: 1 to 256 of ``[A-Za-z0-9_.-]``, not starting with ``-``."""
+    return (
+        0 < len(text) <= 256
+        and text[0] != "-"
+        and text.isascii()
+        and all(c.isalnum() or c in "_.-" for c in text)
+    )

@@ -1,0 +1,68 @@
+"""What a started dataflow is to CLI, coordinator and daemon alike: its specification, log filters."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from dora_config.protocol.envelope import Message
+from dora_config.protocol.runner import LogLevel
+from dora_config import ResolvedDataflow
+
+
+class Origin(Message):
+    """Where the descriptor lay when it was started, so that a daemon can tell whether it sees that folder."""
+
+    boot_id: str = ""
+    """Of the machine of the CLI; empty: unknown, hence never the same machine."""
+    directory: str = ""
+    """Absolute folder of the YAML file."""
+    file_name: str = "dataflow.yml"
+
+
+class DataflowSpec(Message):
+    """Everything that is needed to start a dataflow, and to start it again."""
+
+    resolved: ResolvedDataflow
+    descriptor: dict[str, Any] = Field(default_factory=dict)
+    """The YAML as parsed, for ``Node.dataflow_descriptor()``."""
+    name: str | None = None
+    origin: Origin = Origin()
+    workspace: str = ""
+    """Folder name below ``_work`` of daemons that do not see the origin; the same at each start."""
+    env_overrides: dict[str, str] = Field(default_factory=dict)
+    uv: bool = False
+    exit_when_nodes_finish: bool = False
+    build_id: str | None = None
+
+    def part(self, nodes: tuple[str, ...]) -> DataflowSpec:
+        """The same with only ``nodes``, as it is sent to the daemon that runs them."""
+        wanted = set(nodes)
+        kept = tuple(node for node in self.resolved.nodes if node.id in wanted)
+        return self.model_copy(update={"resolved": self.resolved.model_copy(update={"nodes": kept})})
+
+
+class LogFilter(Message):
+    """Which lines of the log files; applied in the order time, level, text, tail."""
+
+    since: float | None = None
+    """Unix time in seconds."""
+    until: float | None = None
+    level: LogLevel = "stdout"
+    grep: str | None = None
+    tail: int | None = None
+
+
+NodeView = Literal[
+    "Starting",
+    "Running",
+    "Restarting",
+    "Degraded",
+    "Stopping",
+    "Finished",
+    "Failed",
+    "Stopped",
+    "Unknown",
+]
+"""State of a node as the coordinator shows it; ``Unknown``: its machine cannot be reached."""

@@ -1,0 +1,86 @@
+"""Version, message base and text form of the control plane's messages; does no I/O.
+
+On a WebSocket a message is one text frame: a JSON object whose ``kind`` names the model. Every connection
+begins with a greeting that carries :data:`PROTOCOL_VERSION`. Versions that differ in the minor number talk
+to each other: unknown fields are ignored and every field that is added has a default.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from dora_config.errors import DoraError
+
+
+class WireError(DoraError):
+    """The other side sent something that is no message; ``str()`` says what is wrong with it."""
+
+
+class Message(BaseModel):
+    """Base of everything on the control wires: immutable, tolerant of fields a newer version added."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ProtocolVersion(Message):
+    """Version of the messages, not of the software."""
+
+    major: int
+    minor: int
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}"
+
+
+PROTOCOL_VERSION: Final = ProtocolVersion(major=1, minor=0)
+
+
+class Party(Message):
+    """Who speaks: a program with its release and the protocol it speaks."""
+
+    program: str
+    release: str
+    protocol: ProtocolVersion = PROTOCOL_VERSION
+
+    def __str__(self) -> str:
+        return f"{self.program} {self.release} (protocol {self.protocol})"
+
+
+def version_problem(ours: Party, theirs: Party) -> str | None:
+    """Why the two cannot talk, naming both versions, or ``None`` when they can."""
+    if ours.protocol.major == theirs.protocol.major:
+        return None
+    newer = theirs if theirs.protocol.major > ours.protocol.major else ours
+    older = ours if newer is theirs else theirs
+    return f"{theirs} and {ours} do not understand each other: upgrade the {older.program}"
+
+
+T = TypeVar("T")
+
+
+class Codec(Generic[T]):
+    """Text to message and back for one direction of a wire (a tagged union on ``kind``)."""
+
+    def __init__(self, union: Any, name: str) -> None:
+        self._adapter: TypeAdapter[T] = TypeAdapter(union)
+        self._name = name
+
+    def decode(self, text: str | bytes) -> T:
+        """The message in ``text``; raises :class:`WireError` that names the field at fault."""
+        try:
+            return self._adapter.validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the message"
+            raise WireError(f"not a message to the {self._name}: {where}: {first['msg']}") from error
+
+    def encode(self, message: T) -> str:
+        return self._adapter.dump_json(message).decode()
+
+
+def clean_text(text: str, *, limit: int = 2000) -> str:
+    """``text`` from the wire made safe for a log line or a terminal: no control characters, bounded."""
+    shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text[:limit])
+    return shown if len(text) <= limit else shown + "..."
