@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator
 
+from dora_config.ids import parse_label, parse_machine_id
 from dora_config.protocol.dataflow import DataflowSpec, LogFilter
 from dora_config.protocol.envelope import Codec, Message, Party
 from dora_config.protocol.runner import DataflowResult, NodeStatus
@@ -20,6 +21,9 @@ HEARTBEAT_INTERVAL: Final = 3.0
 
 COORDINATOR_SILENCE: Final = 20.0
 """Seconds after which a daemon gives up on a silent connection and makes a new one."""
+
+MAX_MACHINE_ID: Final = 256
+"""Bytes."""
 
 PartPhase = Literal["preparing", "prepared", "running", "stopping", "ended"]
 
@@ -53,18 +57,20 @@ class Register(Message):
 
     @field_validator("machine_id")
     @classmethod
-    def _bounded(cls, value: str | None) -> str | None:
-        if value is not None and not is_machine_id(value):
-            raise ValueError("machine id: 1 to 256 characters of letters, digits, '_', '.' and '-'")
-        return value
+    def _valid_machine_id(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if len(value.encode()) > MAX_MACHINE_ID:
+            raise ValueError(f"machine id: longer than {MAX_MACHINE_ID} bytes")
+        return parse_machine_id(value)
 
     @field_validator("labels")
     @classmethod
-    def _plain_labels(cls, value: dict[str, str]) -> dict[str, str]:
-        for pair in value.items():
-            if not all(part and len(part) <= 256 and part.isprintable() for part in pair):
-                raise ValueError("labels: keys and values of 1 to 256 printable characters")
-        return value
+    def _valid_labels(cls, value: dict[str, str]) -> dict[str, str]:
+        return {
+            parse_label(key, "label key"): parse_label(text, f"value of label {key!r}")
+            for key, text in value.items()
+        }
 
 
 class Metrics(Message):
@@ -236,13 +242,3 @@ CoordinatorMessage = Annotated[
 
 TO_COORDINATOR: Final[Codec[DaemonMessage]] = Codec(DaemonMessage, "coordinator")
 TO_DAEMON: Final[Codec[CoordinatorMessage]] = Codec(CoordinatorMessage, "daemon")
-
-
-def is_machine_id(text: str) -> bool:
-    """Whether ``text`` can name a machine: 1 to 256 of ``[A-Za-z0-9_.-]``, not starting with ``-``."""
-    return (
-        0 < len(text) <= 256
-        and text[0] != "-"
-        and text.isascii()
-        and all(c.isalnum() or c in "_.-" for c in text)
-    )

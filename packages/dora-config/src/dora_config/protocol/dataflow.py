@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from dora_config import ResolvedDataflow
 from dora_config.protocol.envelope import Message
 from dora_config.protocol.runner import LogLevel
-from dora_config import ResolvedDataflow
 
 
 class Origin(Message):
@@ -40,7 +40,9 @@ class DataflowSpec(Message):
         """The same with only ``nodes``, as it is sent to the daemon that runs them."""
         wanted = set(nodes)
         kept = tuple(node for node in self.resolved.nodes if node.id in wanted)
-        return self.model_copy(update={"resolved": self.resolved.model_copy(update={"nodes": kept})})
+        return self.model_copy(
+            update={"resolved": self.resolved.model_copy(update={"nodes": kept})}
+        )
 
 
 class LogFilter(Message):

@@ -11,11 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from dora_config.errors import DoraError
-
-
-class WireError(DoraError):
-    """The other side sent something that is no message; ``str()`` says what is wrong with it."""
+from dora_config.errors import RemoteProtocolError
 
 
 class Message(BaseModel):
@@ -68,13 +64,15 @@ class Codec(Generic[T]):
         self._name = name
 
     def decode(self, text: str | bytes) -> T:
-        """The message in ``text``; raises :class:`WireError` that names the field at fault."""
+        """The message in ``text``; raises :class:`RemoteProtocolError` that names the field at fault."""
         try:
             return self._adapter.validate_json(text)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "the message"
-            raise WireError(f"not a message to the {self._name}: {where}: {first['msg']}") from error
+            raise RemoteProtocolError(
+                f"not a message to the {self._name}: {where}: {first['msg']}"
+            ) from error
 
     def encode(self, message: T) -> str:
         return self._adapter.dump_json(message).decode()

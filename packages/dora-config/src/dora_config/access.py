@@ -1,0 +1,146 @@
+"""How the coordinator is reached: its address, the bearer token, the user's folders for both.
+
+Everything that connects asks :func:`endpoint` for the address and :meth:`Endpoint.headers` for what it must
+show, so that TLS can be added in one place.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from dora_config.errors import DoraError
+
+DEFAULT_HOST: Final = "127.0.0.1"
+DEFAULT_PORT: Final = 6013
+TOKEN_VARIABLE: Final = "DORA_AUTH_TOKEN"
+TOKEN_FILE: Final = "token"
+
+
+class AccessError(DoraError):
+    """An address or a token that cannot be used; ``str()`` says which and what to do."""
+
+
+def config_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """The user's configuration folder of dora (not created)."""
+    base = environ.get("XDG_CONFIG_HOME") or str(
+        Path(environ.get("HOME", "~")).expanduser() / ".config"
+    )
+    return Path(base) / "dora"
+
+
+def state_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """The user's state folder of dora (not created)."""
+    home = Path(environ.get("HOME", "~")).expanduser()
+    base = environ.get("XDG_STATE_HOME") or str(home / ".local" / "state")
+    return Path(base) / "dora"
+
+
+def private_dir(path: Path) -> Path:
+    """Create ``path`` for this user alone (0700), parents as usual, and return it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
+    path.chmod(0o700)
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Host and port of a coordinator, and the token for it (``None``: it asks for none)."""
+
+    host: str
+    port: int
+    token: str | None = None
+
+    def url(self, path: str, *, scheme: str = "ws") -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{scheme}://{host}:{self.port}{path}"
+
+    def headers(self) -> dict[str, str]:
+        """What every request to the coordinator carries."""
+        return {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+def endpoint(
+    host: str | None = None, port: int | None = None, environ: Mapping[str, str] = os.environ
+) -> Endpoint:
+    """The coordinator to talk to: arguments, then DORA_COORDINATOR_ADDR and _PORT, then the defaults.
+
+    Raises :class:`AccessError` for a bad port in the environment or an unsafe token file.
+    """
+    if port is None:
+        text = environ.get("DORA_COORDINATOR_PORT")
+        port = DEFAULT_PORT if text is None else _port(text)
+    return Endpoint(
+        host or environ.get("DORA_COORDINATOR_ADDR") or DEFAULT_HOST, port, find_token(environ)
+    )
+
+
+def _port(text: str) -> int:
+    if text.isascii() and text.isdigit() and 0 < int(text) < 65536:
+        return int(text)
+    raise AccessError(f"DORA_COORDINATOR_PORT is {text!r}: expected a port from 1 to 65535")
+
+
+def find_token(environ: Mapping[str, str] = os.environ) -> str | None:
+    """The token of this account: DORA_AUTH_TOKEN, systemd's credentials, then the configuration folder."""
+    if environ.get(TOKEN_VARIABLE):
+        return environ[TOKEN_VARIABLE].strip()
+    if environ.get("CREDENTIALS_DIRECTORY"):
+        given = Path(environ["CREDENTIALS_DIRECTORY"]) / "dora-token"
+        if given.exists():
+            return given.read_text().strip()
+    return _read_token(config_dir(environ) / TOKEN_FILE)
+
+
+def ensure_token(environ: Mapping[str, str] = os.environ) -> tuple[str, Path | None]:
+    """The token of this account, made (0600) if there is none, and the file if it was made now."""
+    found = find_token(environ)
+    if found is not None:
+        return found, None
+    path = private_dir(config_dir(environ)) / TOKEN_FILE
+    token = secrets.token_hex(32)
+    fresh = path.with_name(f"{TOKEN_FILE}.{secrets.token_hex(8)}")
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(token + "\n")
+        os.link(fresh, path)  # never replaces a token that another process has just made
+    except FileExistsError:
+        return _read_token(path) or token, None
+    finally:
+        fresh.unlink()
+    return token, path
+
+
+def _read_token(path: Path) -> str | None:
+    try:
+        info = path.stat()
+        text = path.read_text()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise AccessError(f"{path}: the token cannot be read ({error.strerror})") from error
+    if info.st_uid not in (os.getuid(), 0) or stat.S_IMODE(info.st_mode) & 0o077:
+        raise AccessError(
+            f"{path}: the token must belong to you and be readable by nobody else; "
+            f"run: chmod 600 {path} (or delete it to get a new one)"
+        )
+    token = text.strip()
+    if not token:
+        raise AccessError(f"{path}: the token file is empty; delete it to get a new one")
+    return token
+
+
+def token_matches(expected: str, given: str) -> bool:
+    """Compare in a time that does not depend on where the two differ."""
+    return hmac.compare_digest(expected.encode(), given.encode("utf-8", "surrogateescape"))
