@@ -1,0 +1,248 @@
+"""Build wheel and sdist of every package, look into them, and make each one work alone.
+
+``python scripts/wheels.py DIST``. Each wheel is installed into an empty environment, from binary
+wheels only (nothing here may need a compiler), and does there what it is for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = {
+    "dora-config": {"dora_config"},
+    "dora-node-api": {"dora_node_api", "dora"},
+    "dora-coordinator": {"dora_coordinator"},
+    "dora-daemon": {"dora_daemon"},
+    "dora-cli": {"dora_cli"},
+}
+
+HELLO = """\
+nodes:
+  - id: talker
+    path: talker.py
+    outputs: [greeting]
+  - id: listener
+    path: listener.py
+    inputs: {greeting: talker/greeting}
+"""
+TALKER = """\
+from dora import Node
+import pyarrow as pa
+Node().send_output("greeting", pa.array(["hello from a wheel"]))
+"""
+LISTENER = """\
+from dora import Node
+for event in Node():
+    if event["type"] == "INPUT":
+        print(event["value"].to_pylist()[0], flush=True)
+"""
+MOCK = """\
+import sys
+import pyarrow as pa
+from dora import DoraStatus, Node
+from dora.testing import MockNode
+import dora_node_api
+node = MockNode(inputs=[("in", pa.array([1, 2]))])
+for event in node:
+    if event["type"] == "INPUT":
+        node.send_output("out", event["value"])
+assert [array.to_pylist() for array in node.outputs["out"]] == [[1, 2]], node.outputs
+"""
+
+
+def run(*command: str | Path, env: dict[str, str] | None = None, cwd: Path | None = None) -> str:
+    """Run ``command`` and return what it printed; when it fails, end the script with all of it."""
+    words = [str(word) for word in command]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, env=env, cwd=cwd)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(words)}\nended with {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def build(dist: Path) -> dict[str, Path]:
+    """Build all packages into ``dist`` (the wheel from the sdist); wheel by package name."""
+    shutil.rmtree(dist, ignore_errors=True)
+    for name in PACKAGES:
+        run("uv", "build", "--quiet", "--out-dir", dist, ROOT / "packages" / name)
+    wheels = {
+        name: next(dist.glob(f"{canonicalize_name(name).replace('-', '_')}-*.whl"))
+        for name in PACKAGES
+    }
+    for name, wheel in wheels.items():
+        look_into(name, wheel, next(dist.glob(f"{name.replace('-', '_')}-*.tar.gz")))
+    return wheels
+
+
+def look_into(name: str, wheel: Path, sdist: Path) -> None:
+    """Check that wheel and sdist hold what they should, and nothing else."""
+    assert wheel.name.endswith("-py3-none-any.whl"), wheel
+    with zipfile.ZipFile(wheel) as archive:
+        files = archive.namelist()
+        (metadata_name,) = (file for file in files if file.endswith(".dist-info/METADATA"))
+        metadata = archive.read(metadata_name).decode()
+    folders = {file.partition("/")[0] for file in files}
+    assert {folder for folder in folders if not folder.endswith(".dist-info")} == PACKAGES[name]
+    for package in PACKAGES[name]:
+        assert f"{package}/py.typed" in files, f"{wheel.name} lacks {package}/py.typed"
+    assert any(file.endswith("licenses/LICENSE") for file in files), f"{wheel.name}: no licence"
+    assert re.search(r"^License-Expression: Apache-2\.0$", metadata, re.MULTILINE)
+    assert re.search(r"^Requires-Python: >=3\.11$", metadata, re.MULTILINE)
+    sources = {
+        path.relative_to(ROOT / "packages" / name / "src").as_posix()
+        for path in (ROOT / "packages" / name / "src").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc"
+    }
+    assert sources <= set(files), f"{wheel.name} lacks {sorted(sources - set(files))}"
+    with tarfile.open(sdist) as archive_of_sources:
+        members = {member.partition("/")[2] for member in archive_of_sources.getnames()}
+    assert {"pyproject.toml", "README.md", "LICENSE"} <= members, sdist
+    print(f"{wheel.name}: {len(files)} files, {wheel.stat().st_size // 1024} KiB", flush=True)
+
+
+class Environment:
+    """An empty virtual environment with one of the wheels in it."""
+
+    def __init__(self, folder: Path, name: str, wheels: dict[str, Path]) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        run("uv", "venv", "--quiet", "--python", sys.executable, folder)
+        self.home.mkdir()
+        # Our own packages come from here, by path: an index may hold others of the same name.
+        siblings = folder / "siblings.txt"
+        siblings.write_text("".join(f"{key} @ {path.as_uri()}\n" for key, path in wheels.items()))
+        run("uv", "pip", "install", "--quiet", "--python", self.python, "--only-binary", ":all:",
+            "--constraint", siblings, wheels[name])  # fmt: skip
+
+    @property
+    def python(self) -> Path:
+        return self.folder / "bin" / "python"
+
+    @property
+    def dora(self) -> Path:
+        return self.folder / "bin" / "dora"
+
+    def variables(self) -> dict[str, str]:
+        """As after a login: nothing of the environment that runs this script."""
+        return {"PATH": "/usr/bin:/bin", "HOME": str(self.home), "LANG": "C.UTF-8"}
+
+    def run(self, *command: str | Path, cwd: Path | None = None) -> str:
+        return run(*command, env=self.variables(), cwd=cwd or self.home)
+
+    def distributions(self) -> set[str]:
+        listed = run("uv", "pip", "list", "--python", self.python, "--format", "json")
+        return {canonicalize_name(entry["name"]) for entry in json.loads(listed)}
+
+    @contextmanager
+    def service(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """``dora ARGUMENTS`` in the background; ended with SIGINT, which must be enough."""
+        with (self.folder / "service.log").open("w+") as log:
+            process = subprocess.Popen(
+                [self.dora, *arguments],
+                env=self.variables(),
+                cwd=self.home,
+                text=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+            try:
+                yield process
+                process.send_signal(signal.SIGINT)
+                process.wait(20)
+            except BaseException:
+                process.kill()
+                process.wait()
+                log.seek(0)
+                print(log.read(), file=sys.stderr)
+                raise
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for_health(port: int, process: subprocess.Popen[str]) -> None:
+    """Until the coordinator at ``port`` answers; SystemExit after 15 s."""
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=1) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.05)
+    sys.exit(f"no coordinator answers on port {port}")
+
+
+def smoke_config(environment: Environment) -> None:
+    assert environment.run(environment.dora, "--version").startswith("dora ")
+    environment.run(environment.python, "-c", "import dora_config; dora_config.load_dataflow")
+
+
+def smoke_node_api(environment: Environment) -> None:
+    environment.run(environment.python, "-I", "-c", MOCK)
+    assert environment.distributions() == {"dora-node-api", "pyarrow"}
+
+
+def smoke_coordinator(environment: Environment) -> None:
+    assert "dora coordinator" in environment.run(environment.dora, "coordinator", "--help")
+    port = free_port()
+    with environment.service("coordinator", "--port", str(port)) as process:
+        wait_for_health(port, process)
+
+
+def smoke_daemon(environment: Environment) -> None:
+    assert "dora daemon" in environment.run(environment.dora, "daemon", "--help")
+
+
+def smoke_cli(environment: Environment) -> None:
+    for name, text in {"hello.yml": HELLO, "talker.py": TALKER, "listener.py": LISTENER}.items():
+        (environment.home / name).write_text(text)
+    printed = environment.run(environment.dora, "run", "hello.yml")
+    assert "hello from a wheel" in printed, printed
+    for command in ("daemon", "coordinator"):
+        environment.run(environment.dora, command, "--help")
+
+
+SMOKE: dict[str, Callable[[Environment], None]] = {
+    "dora-config": smoke_config,
+    "dora-node-api": smoke_node_api,
+    "dora-coordinator": smoke_coordinator,
+    "dora-daemon": smoke_daemon,
+    "dora-cli": smoke_cli,
+}
+
+
+def main() -> None:
+    os.environ.pop("PYTHONPATH", None)
+    wheels = build(Path(sys.argv[1]).resolve())
+    for name, smoke in SMOKE.items():
+        # A short path: the sockets of a runner lie under this home.
+        with tempfile.TemporaryDirectory(prefix="w", dir="/tmp") as folder:
+            environment = Environment(Path(folder) / "v", name, wheels)
+            smoke(environment)
+            print(f"{name}: works alone, beside {len(environment.distributions()) - 1} others")
+
+
+if __name__ == "__main__":
+    main()
