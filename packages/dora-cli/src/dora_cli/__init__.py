@@ -1,4 +1,4 @@
-"""Placeholder docstring."""
+"""The dora command line: everything but `dora daemon` and `dora coordinator`."""
 
 from dora_cli._version import __version__
 

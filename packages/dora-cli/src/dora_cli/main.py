@@ -1,0 +1,99 @@
+"""The application: words to a command, an exception to a message and an exit code."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from dora_cli import registry
+from dora_cli._version import __version__
+
+
+class LazyCommands(TyperGroup):
+    """A group whose commands are imported when they are named."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [word for word, module in registry.MODULES.items() if find_spec(module)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        module = registry.module_of(cmd_name)
+        if module is None or find_spec(module) is None:
+            return None
+        command = typer.main.get_command(import_module(module).app)
+        command.name = cmd_name
+        return command
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        word = args[0]
+        if not word.startswith("-") and self.get_command(ctx, word) is None:
+            close = difflib.get_close_matches(word, self.list_commands(ctx), n=1)
+            hint = f", did you mean {close[0]!r}?" if close else ""
+            ctx.fail(f"no such command {word!r}{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        known = set(self.list_commands(ctx))
+        for section in registry.SECTIONS:
+            rows = [
+                (word, self.get_command(ctx, word).get_short_help_str(limit=70))
+                for word in section.commands
+                if word in known
+            ]
+            if rows:
+                with formatter.section(section.title):
+                    formatter.write_dl(rows)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"dora {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", "-V", callback=_print_version, is_eager=True, help="Show the version."
+        ),
+    ] = False,
+) -> None:
+    """Build, run and watch dataflows: graphs of nodes that exchange Arrow arrays."""
+
+
+def create_application() -> Any:
+    """The root command; importing it imports no command."""
+    app = typer.Typer(
+        cls=LazyCommands,
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # plain text: rich costs 30 ms and draws boxes nobody can grep
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    app.callback()(_root)
+    return typer.main.get_command(app)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `dora ARGUMENTS`; the exit code: 0 well, 1 failed, 2 wrong usage, 130 interrupted."""
+    try:
+        create_application().main(args=list(arguments), prog_name="dora")
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
+    except Exception as error:  # noqa: BLE001 - the edge of every command
+        from dora_cli import errors
+
+        return errors.report(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,98 @@
+"""Everything that reaches the terminal; no other module of dora-cli prints.
+
+Results go to standard output, remarks and errors to standard error. Colours and drawn tables only
+on a terminal that wants them (`NO_COLOR`, `TERM=dumb`); a pipe gets plain text of the same words.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TextIO
+
+STYLES: Mapping[str, str] = {
+    "error": "31",
+    "warn": "33",
+    "info": "32",
+    "debug": "34",
+    "trace": "35",
+    "dim": "2",
+    "bold": "1",
+}
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """Whether `stream` is a terminal whose user has not asked for plain text."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    return stream.isatty()
+
+
+def styled(text: str, style: str, *, colour: bool) -> str:
+    """`text` in one of `STYLES` when `colour`, else as it is."""
+    return f"\x1b[{STYLES[style]}m{text}\x1b[0m" if colour and style in STYLES else text
+
+
+def write(text: str = "") -> None:
+    """A line of the result, on standard output."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def remark(text: str = "") -> None:
+    """A line about the work, on standard error."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def warn(text: str) -> None:
+    """A warning, on standard error."""
+    remark(f"{styled('warning', 'warn', colour=wants_colour(sys.stderr))}: {text}")
+
+
+def failure(text: str) -> None:
+    """An error under the header that scripts look for, on standard error."""
+    header = styled("[ERROR]", "error", colour=wants_colour(sys.stderr))
+    remark(f"{header}\n{text}")
+
+
+def json_line(value: object) -> None:
+    """One JSON object on one line of standard output."""
+    write(json.dumps(value, ensure_ascii=False, separators=(", ", ": ")))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Rows under their columns; drawn by rich on a terminal, aligned text elsewhere."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    if wants_colour(sys.stdout):
+        _drawn_table(columns, cells)
+    else:
+        write(aligned(columns, cells))
+
+
+def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The rows as text: columns left-aligned, two spaces apart, no trailing space."""
+    lines = [list(columns), *[list(row) for row in rows]]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def box(title: str, lines: Sequence[str]) -> str:
+    """Text set off by a rule with a title above and a bar at its left, at any width."""
+    return "\n".join([f"  ┌─ {title}", *[f"  │ {line}".rstrip() for line in lines], "  └─"])
+
+
+def _drawn_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich import box as borders  # imported here: a terminal table is the only use of rich
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(*columns, box=borders.SIMPLE_HEAD)
+    for row in rows:
+        drawn.add_row(*row)
+    Console().print(drawn)

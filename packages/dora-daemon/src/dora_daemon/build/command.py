@@ -1,0 +1,123 @@
+"""Runs one command of a build to its end, in a process group of its own; only here.
+
+Cancelling the caller ends the whole group: SIGTERM, and SIGKILL after `STOP_GRACE` seconds.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+from anyio.abc import ByteReceiveStream, Process
+
+STOP_GRACE = 3.0
+"""Seconds between SIGTERM and SIGKILL when a build is cancelled."""
+HELD_OPEN_GRACE = 2.0
+"""Seconds that output may stay open, held by a background process, after its command ended."""
+TAIL_LINES = 40
+MAX_LINE = 10_000
+"""Characters of one line that are kept; the rest of it is cut off."""
+
+OnLine = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a command ended: exit code (negative: signal number) and its last lines."""
+
+    exit_code: int
+    tail: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return self.exit_code == 0
+
+    def __str__(self) -> str:
+        if self.exit_code >= 0:
+            return f"exit code {self.exit_code}"
+        return f"ended by {signal.Signals(-self.exit_code).name}"
+
+
+async def run_command(
+    words: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    on_line: OnLine | None = None,
+) -> Outcome:
+    """Run `words` without a shell; every line of output goes to `on_line`.
+
+    Raises OSError when the program cannot be started.
+    """
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
+
+    def keep(line: str) -> None:
+        tail.append(line)
+        if on_line is not None:
+            on_line(line)
+
+    process = await anyio.open_process(
+        list(words),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=cwd,
+        env=dict(env),
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_stop_waiting_for_output, process, tasks.cancel_scope)
+            await _read_lines(process.stdout, keep)
+            await process.wait()
+            tasks.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await _end(process)
+    return Outcome(process.returncode or 0, tuple(tail))
+
+
+async def _read_lines(stream: ByteReceiveStream, keep: OnLine) -> None:
+    """Lines until the end; a progress bar's carriage returns end lines too."""
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+    pending = ""
+    async for chunk in stream:
+        *lines, pending = (pending + decode(chunk)).replace("\r", "\n").split("\n")
+        pending = pending[:MAX_LINE]
+        for line in lines:
+            if line.strip():
+                keep(line.rstrip()[:MAX_LINE])
+    if pending.strip():
+        keep(pending.rstrip())
+
+
+async def _stop_waiting_for_output(process: Process, scope: anyio.CancelScope) -> None:
+    """A background process may hold the output open long after the command itself has ended."""
+    await process.wait()
+    await anyio.sleep(HELD_OPEN_GRACE)
+    scope.cancel()
+
+
+async def _end(process: Process) -> None:
+    """Leave no process of the group: at once after the command's own end, gently before it."""
+    if process.returncode is None:
+        _signal_group(process, signal.SIGTERM)
+        with anyio.move_on_after(STOP_GRACE):
+            await process.wait()
+    _signal_group(process, signal.SIGKILL)
+    await process.wait()
+    await process.aclose()
+
+
+def _signal_group(process: Process, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)

@@ -1,0 +1,265 @@
+"""Prepares the nodes of a dataflow on this machine: clones, environments, build lines.
+
+Nodes are independent: a failure stops the preparation of its node only, and is reported with all
+others at the end. With uv every Python node has an environment of its own and nodes are built at
+the same time; without it they share the interpreter that runs dora, where two `pip install` at
+once would get in each other's way, so they are built one after another unless asked otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import uuid
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import anyio
+
+from dora_config import FromMachine, ResolvedDataflow, ResolvedNode
+from dora_daemon.build import events, plan
+from dora_daemon.build.command import run_command
+from dora_daemon.build.errors import BuildError, NodeFailure, StepFailed
+from dora_daemon.build.git_sources import GitSources, reference
+from dora_daemon.build.python_env import (
+    activated,
+    create_environment,
+    environment_python,
+    find_uv,
+)
+from dora_daemon.build.session_file import BuiltNode
+
+MOST_JOBS = 8
+SHOWN_TAIL = 20
+"""Lines of a failed command that are part of the error."""
+OUR_SECRETS = ("DORA_AUTH_TOKEN", "DORA_NODE_CONFIG", "DORA_RUNTIME_CONFIG")
+"""Variables that build lines have no business with."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """How to prepare; `jobs` None: at once with uv, else one node after another."""
+
+    uv: bool = False
+    offline: bool = False
+    jobs: int | None = None
+    commits: Mapping[str, str] | None = None
+    """By node id: the commits of a lock file. Git sources then follow it and nothing else."""
+    apply_deploy: bool = False
+    """Whether `deploy.working_dir` counts; `dora run` ignores it."""
+
+    def parallel(self) -> int:
+        """Nodes prepared at the same time."""
+        default = min(MOST_JOBS, os.cpu_count() or 1) if self.uv else 1
+        return self.jobs or default
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """Every node of the dataflow, prepared; in the order of the file."""
+
+    build_id: str
+    nodes: tuple[BuiltNode, ...]
+
+    def node(self, node_id: str) -> BuiltNode:
+        """The prepared node of that id; raises KeyError."""
+        for built in self.nodes:
+            if built.node == node_id:
+                return built
+        raise KeyError(node_id)
+
+
+async def prepare(
+    dataflow: ResolvedDataflow,
+    base_dir: Path,
+    *,
+    options: BuildOptions = BuildOptions(),
+    nodes: Collection[str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    on_event: events.OnBuildEvent | None = None,
+) -> BuildResult:
+    """Prepare the nodes (default: all) of a dataflow whose files lie in `base_dir`.
+
+    Cancelling ends every command that runs and leaves nothing half made under a final name.
+    Raises BuildError with every node that could not be prepared.
+    """
+    builder = _Builder(
+        base_dir,
+        options,
+        dict(os.environ if environ is None else environ),
+        on_event or (lambda event: None),
+    )
+    wanted = [node for node in dataflow.nodes if nodes is None or node.id in nodes]
+    places = anyio.CapacityLimiter(options.parallel())
+    built: dict[str, BuiltNode] = {}
+    failures: dict[str, NodeFailure] = {}
+
+    async def prepare_one(node: ResolvedNode) -> None:
+        async with places:
+            outcome = await builder.prepare(node)
+        if isinstance(outcome, BuiltNode):
+            built[node.id] = outcome
+        else:
+            failures[node.id] = outcome
+
+    async with anyio.create_task_group() as tasks:
+        for node in wanted:
+            tasks.start_soon(prepare_one, node)
+    if failures:
+        raise BuildError(tuple(failures[node.id] for node in wanted if node.id in failures))
+    return BuildResult(str(uuid.uuid4()), tuple(built[node.id] for node in wanted))
+
+
+@dataclass(frozen=True, slots=True)
+class _Builder:
+    base_dir: Path
+    options: BuildOptions
+    environ: dict[str, str]
+    on_event: events.OnBuildEvent
+
+    async def prepare(self, node: ResolvedNode) -> BuiltNode | NodeFailure:
+        """Everything for one node; a failure is a value, so that other nodes go on."""
+        work = plan.needs_work(node)
+        begun = time.monotonic()
+        if work:
+            self.on_event(events.NodeBuildStarted(node.id))
+        try:
+            built = await self._prepare(node)
+        except StepFailed as error:
+            failure = NodeFailure(node.id, error.message, error.output)
+            self.on_event(events.NodeBuildFailed(failure))
+            return failure
+        if work:
+            self.on_event(events.NodeBuilt(node.id, time.monotonic() - begun))
+        return built
+
+    async def _prepare(self, node: ResolvedNode) -> BuiltNode:
+        lines = plan.build_lines(node)
+        directory = self.base_dir
+        if self.options.apply_deploy and node.deploy.working_dir:
+            directory = directory / node.deploy.working_dir
+            directory.mkdir(parents=True, exist_ok=True)
+        commit = None
+        if node.git is not None:
+            directory, commit = await self._clone(node)
+        uv = find_uv(self.environ) if self.options.uv else None
+        if self.options.uv and uv is None and lines:
+            raise StepFailed("--uv needs the program uv, which is not on PATH: pip install uv")
+        python = None
+        if uv is not None and plan.wants_environment(node):
+            python = await self._environment(node, directory, uv)
+        for line in lines:
+            await self._run_line(node, line, directory, uv, python)
+        return BuiltNode(node.id, directory, python, commit)
+
+    async def _clone(self, node: ResolvedNode) -> tuple[Path, str]:
+        assert node.git is not None
+        sources = GitSources(self.base_dir, environ=self.environ, offline=self.options.offline)
+        locked = None
+        if self.options.commits is not None:
+            locked = self.options.commits.get(node.id)
+            if locked is None:
+                raise StepFailed("its git source is not in the lock file")
+        url = node.git.url
+
+        def clone_begins(commit: str) -> None:
+            self.on_event(events.StepStarted(node.id, f"git clone {url} at {commit[:12]}"))
+
+        checkout = await sources.checkout(
+            node.git,
+            locked=locked,
+            on_line=partial(self._output, node.id),
+            on_clone=clone_begins,
+        )
+        if not checkout.cloned:
+            self.on_event(
+                events.StepSkipped(
+                    node.id,
+                    f"{reference(node.git)} of {node.git.url} is cloned at {checkout.commit[:12]}",
+                )
+            )
+        return checkout.directory, checkout.commit
+
+    async def _environment(self, node: ResolvedNode, directory: Path, uv: str) -> Path:
+        python = environment_python(directory, node.id)
+        if python is not None:
+            return python
+        self.on_event(events.StepStarted(node.id, "uv venv"))
+        return await create_environment(
+            directory,
+            node.id,
+            uv=uv,
+            environ=self._environ(),
+            on_line=partial(self._output, node.id),
+        )
+
+    async def _run_line(
+        self,
+        node: ResolvedNode,
+        line: plan.BuildLine,
+        directory: Path,
+        uv: str | None,
+        python: Path | None,
+    ) -> None:
+        env = self._environ() | _node_variables(node, self.environ)
+        words = line.words
+        if python is not None:
+            env = activated(env, python)
+        else:
+            env["PATH"] = f"{Path(sys.executable).parent}:{env.get('PATH', os.defpath)}"
+        if uv is not None:
+            words = plan.rewrite_for_uv(words, uv=uv, python=None if python else sys.executable)
+        elif find_spec("pip") is not None:
+            words = plan.rewrite_pip(words, python=sys.executable)
+        elif (found := find_uv(env)) is not None:  # an environment that uv made has no pip
+            words = plan.rewrite_for_uv(words, uv=found, python=sys.executable)
+        self.on_event(events.StepStarted(node.id, line.text))
+        where = f"build line {line.text!r} in {directory}"
+        try:
+            outcome = await run_command(
+                words, cwd=directory, env=env, on_line=partial(self._output, node.id)
+            )
+        except FileNotFoundError:
+            raise StepFailed(_not_found(where, words[0], directory)) from None
+        except OSError as error:
+            raise StepFailed(f"{where}: {words[0]}: {error.strerror}") from error
+        if not outcome.ok:
+            hint = plan.shell_hint(line)
+            raise StepFailed(
+                f"{where}: {outcome}" + (f" ({hint})" if hint else ""), outcome.tail[-SHOWN_TAIL:]
+            )
+
+    def _environ(self) -> dict[str, str]:
+        env = {name: text for name, text in self.environ.items() if name not in OUR_SECRETS}
+        if self.options.offline:
+            env |= {"UV_OFFLINE": "1", "PIP_NO_INDEX": "1"}
+        return env
+
+    def _output(self, node: str, line: str) -> None:
+        self.on_event(events.BuildOutput(node, line))
+
+
+def _node_variables(node: ResolvedNode, environ: Mapping[str, str]) -> dict[str, str]:
+    """The node's own variables; one that this machine lacks is an error."""
+    variables: dict[str, str] = {}
+    for name, value in node.env.items():
+        if isinstance(value, FromMachine):
+            if value.name not in environ:
+                raise StepFailed(
+                    f"env {name}: the variable {value.name} is not set on this machine "
+                    "(the dataflow file takes it from here with `__dora_env`)"
+                )
+            variables[name] = environ[value.name]
+        else:
+            variables[name] = value
+    return variables
+
+
+def _not_found(where: str, program: str, directory: Path) -> str:
+    if not directory.is_dir():
+        return f"{where}: the working directory does not exist"
+    return f"{where}: there is no program {program!r} on PATH"
