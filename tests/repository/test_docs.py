@@ -128,7 +128,7 @@ def test_code_is_valid(page: Path) -> None:
             pytest.fail(f"{where}: {error}")
 
 
-@pytest.mark.parametrize("page", [*PAGES, *ROOT.glob("*.md")], ids=_name)
+@pytest.mark.parametrize("page", sorted({*PAGES, *ROOT.glob("*.md")}), ids=_name)
 def test_links_lead_somewhere(page: Path) -> None:
     broken = [
         target
