@@ -1,13 +1,14 @@
 """daemon <-> runner: the plan of one dataflow, control messages, events, results; does no I/O.
 
-A runner supervises the nodes of one dataflow on one machine. It is given a :class:`RunPlan`, tells what
-happens as :data:`RunnerEvent` values, and answers :data:`RunnerRequest` values on its control socket.
+A runner supervises the nodes of one dataflow on one machine. It is given a :class:`RunPlan`, tells
+what happens as :data:`RunnerEvent` values (in ``runner_events``, offered here too), and answers
+:data:`RunnerRequest` values on its control socket.
 
 On the socket a message is one line of JSON: ``{"id": 3, "request": {...}}``,
-``{"id": 3, "reply": {...}}`` or ``{"notice": {...}}``. A runner outlives the daemon that started it, so
-both sides accept the other's next and previous minor version: unknown fields are ignored, every field
-that is added has a default, a request of an unknown kind is answered with :class:`Refusal`, and a notice
-of an unknown kind is skipped.
+``{"id": 3, "reply": {...}}`` or ``{"notice": {...}}``. A runner outlives the daemon that started
+it, so both sides accept the other's next and previous minor version: unknown fields are ignored,
+every field that is added has a default, a request of an unknown kind is answered with
+:class:`Refusal`, and a notice of an unknown kind is skipped.
 """
 
 from __future__ import annotations
@@ -16,27 +17,34 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
-from dora_config import ResolvedDataflow, ResolvedNode
+from dora_config.protocol.runner_events import (
+    LOG_LEVELS,
+    DataflowFinished,
+    DataflowResult,
+    DataflowStarted,
+    DataflowStopping,
+    LinesShed,
+    LogLevel,
+    LogLine,
+    NodeConnected,
+    NodeEnded,
+    NodeFailed,
+    NodeRestarting,
+    NodeResult,
+    NodeSpawned,
+    NodesReady,
+    RunnerEvent,
+    RunnerMessage,
+)
+from dora_config.resolved import ResolvedDataflow, ResolvedNode
 
 RUNNER_PROTOCOL: Final = (1, 0)
 """Major and minor version of these messages."""
 
 MAX_LINE: Final = 64 * 1024 * 1024
 """Bytes one message may take on the socket."""
-
-LogLevel = Literal["stdout", "trace", "debug", "info", "warn", "error"]
-"""Lowest first: ``stdout`` lets everything pass, plain printed lines included."""
-
-LOG_LEVELS: Final[tuple[LogLevel, ...]] = ("stdout", "trace", "debug", "info", "warn", "error")
-
-
-class RunnerMessage(BaseModel):
-    """Base of everything here: immutable, and tolerant of fields a newer version added."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
-
 
 # ---------------------------------------------------------------------------------- the plan
 
@@ -52,7 +60,8 @@ class NodePlace(RunnerMessage):
 
 
 class LogSettings(RunnerMessage):
-    """Which lines become :class:`LogLine` events; files always get all that the node's level allows."""
+    """Which lines become :class:`LogLine` events. Log
+    files get all that the node's own level allows."""
 
     level: LogLevel = "stdout"
     per_node: dict[str, LogLevel] = Field(default_factory=dict)
@@ -70,7 +79,7 @@ class RunPlan(RunnerMessage):
     nodes: tuple[str, ...] | None = None
     """Ids of the nodes that run here; ``None``: all of them."""
     working_dir: str
-    """Absolute base directory; relative paths start here and logs lie below ``out/<dataflow id>``."""
+    """Absolute base directory: relative paths start here, logs lie below ``out/<dataflow id>``."""
     create_working_dirs: bool = False
     """Create a missing working directory; otherwise it is an error."""
     places: dict[str, NodePlace] = Field(default_factory=dict)
@@ -85,7 +94,7 @@ class RunPlan(RunnerMessage):
     """Seconds between the STOP event and SIGTERM; SIGKILL follows half as many later."""
     exit_when_nodes_finish: bool = False
     hold_at_barrier: bool = False
-    """Wait for :class:`Release` after all local nodes have connected (a dataflow on several machines)."""
+    """Wait for :class:`Release` once all local nodes have connected (others are elsewhere)."""
     machine_id: str | None = None
     daemon_id: str | None = None
     build_id: str | None = None
@@ -96,170 +105,6 @@ class RunPlan(RunnerMessage):
         wanted = None if self.nodes is None else set(self.nodes)
         return tuple(n for n in self.resolved.nodes if wanted is None or n.id in wanted)
 
-
-# ----------------------------------------------------------------------------------- results
-
-
-class NodeResult(RunnerMessage):
-    """How one node ended. ``message`` is a full sentence for failures, empty for success."""
-
-    node: str
-    outcome: Literal["success", "failed", "cascading"]
-    message: str = ""
-    caused_by: str | None = None
-    """For ``cascading``: the node whose failure brought this one down."""
-    exit_code: int | None = None
-    signal: str | None = None
-    """Name of the signal that ended it, for example ``SIGKILL``."""
-    stderr_tail: tuple[str, ...] = ()
-    """The last lines (at most 500) the node wrote to stderr."""
-    restarts: int = 0
-    order: int = 0
-    """0 for the node that ended first, and so on; sorts failures by cause."""
-
-
-class DataflowResult(RunnerMessage):
-    """How a dataflow ended on this machine."""
-
-    dataflow_id: str
-    name: str | None = None
-    nodes: tuple[NodeResult, ...] = ()
-    """In the order in which they ended."""
-    stop_reason: str | None = None
-    """Why it was stopped (``"stop requested"``, ``"signal SIGINT"``...); ``None``: it ended by itself."""
-    error: str | None = None
-    """Set when nothing ran at all: what could not be prepared, one problem a line."""
-    log_dir: str | None = None
-
-    @property
-    def ok(self) -> bool:
-        """True when no node failed."""
-        return self.error is None and all(n.outcome == "success" for n in self.nodes)
-
-    @property
-    def root_causes(self) -> tuple[NodeResult, ...]:
-        """Failed nodes that nobody else brought down, first cause first."""
-        return tuple(n for n in self.nodes if n.outcome == "failed")
-
-    @property
-    def cascading(self) -> tuple[NodeResult, ...]:
-        """Nodes that failed only because another did."""
-        return tuple(n for n in self.nodes if n.outcome == "cascading")
-
-
-# ------------------------------------------------------------------------------------ events
-
-
-class LogLine(RunnerMessage):
-    """One line of a node, or of the runner itself (``node`` is ``None``)."""
-
-    kind: Literal["log"] = "log"
-    ts: str
-    """RFC 3339, milliseconds, UTC."""
-    level: LogLevel
-    node: str | None = None
-    stream: Literal["stdout", "stderr"] = "stdout"
-    message: str = ""
-    target: str | None = None
-    file: str | None = None
-    line: int | None = None
-    fields: dict[str, Any] | None = None
-
-
-class NodeSpawned(RunnerMessage):
-    """A process was started for a node."""
-
-    kind: Literal["node_spawned"] = "node_spawned"
-    node: str
-    pid: int
-    incarnation: int
-    restarts: int = 0
-
-
-class NodeConnected(RunnerMessage):
-    """The node has subscribed (a dynamic node: has attached)."""
-
-    kind: Literal["node_connected"] = "node_connected"
-    node: str
-    pid: int
-    incarnation: int
-    dynamic: bool = False
-
-
-class NodeRestarting(RunnerMessage):
-    """The process of a node ended and will be started again after ``delay`` seconds."""
-
-    kind: Literal["node_restarting"] = "node_restarting"
-    node: str
-    reason: str
-    delay: float
-    restarts: int
-
-
-class NodeEnded(RunnerMessage):
-    """A node has ended for good with success, or a dynamic node has left."""
-
-    kind: Literal["node_ended"] = "node_ended"
-    node: str
-    dynamic: bool = False
-
-
-class NodeFailed(RunnerMessage):
-    """A node has ended for good and failed."""
-
-    kind: Literal["node_failed"] = "node_failed"
-    result: NodeResult
-
-
-class NodesReady(RunnerMessage):
-    """All local nodes have connected; with ``hold_at_barrier`` the runner now waits for Release."""
-
-    kind: Literal["nodes_ready"] = "nodes_ready"
-
-
-class DataflowStarted(RunnerMessage):
-    """The start barrier opened."""
-
-    kind: Literal["dataflow_started"] = "dataflow_started"
-    dataflow_id: str
-
-
-class DataflowStopping(RunnerMessage):
-    """STOP was sent to all nodes; ``grace`` seconds until SIGTERM (0: killed at once)."""
-
-    kind: Literal["dataflow_stopping"] = "dataflow_stopping"
-    reason: str
-    grace: float
-
-
-class DataflowFinished(RunnerMessage):
-    """Every node has ended; the last event."""
-
-    kind: Literal["dataflow_finished"] = "dataflow_finished"
-    result: DataflowResult
-
-
-class LinesShed(RunnerMessage):
-    """The reader of these events was too slow: ``count`` log lines were not handed to it."""
-
-    kind: Literal["lines_shed"] = "lines_shed"
-    count: int
-
-
-RunnerEvent = Annotated[
-    LogLine
-    | NodeSpawned
-    | NodeConnected
-    | NodeRestarting
-    | NodeEnded
-    | NodeFailed
-    | NodesReady
-    | DataflowStarted
-    | DataflowStopping
-    | DataflowFinished
-    | LinesShed,
-    Field(discriminator="kind"),
-]
 
 # ---------------------------------------------------------------------------------- requests
 
@@ -404,7 +249,7 @@ class Reload(RunnerMessage):
 
 
 class FollowEvents(RunnerMessage):
-    """From now on every event comes as a notice; ``logs`` says whether :class:`LogLine` is among them."""
+    """From now on every event comes as a notice; with ``logs`` also each :class:`LogLine`."""
 
     kind: Literal["follow_events"] = "follow_events"
     logs: bool = True
@@ -476,7 +321,7 @@ class Greeting(RunnerMessage):
 NodeState = Literal[
     "Starting", "Running", "Restarting", "Degraded", "Stopping", "Finished", "Failed", "Stopped"
 ]
-"""``Degraded``: an input timed out. ``Stopped``: a dynamic node that is not attached, or stopped by hand."""
+"""``Degraded``: an input timed out. ``Stopped``: by hand, or dynamic and not attached."""
 
 
 class NodeStatus(RunnerMessage):
@@ -598,7 +443,7 @@ class LineDecoder:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Envelope | UnknownMessage]:
-        """Yield each message completed by ``data``; raises :class:`RunnerProtocolError` on garbage."""
+        """Yield each message that ``data`` completes; raises RunnerProtocolError on garbage."""
         self._buffer += data
         while (end := self._buffer.find(b"\n")) >= 0:
             line = bytes(self._buffer[:end])
@@ -636,3 +481,67 @@ def decode_line(line: bytes) -> Envelope | UnknownMessage:
                 problem=f"{where}: {first['msg']}",
             )
     raise RunnerProtocolError(f"expected one of request, reply, notice; found keys {sorted(raw)}")
+
+
+__all__ = [
+    "LOG_LEVELS",
+    "MAX_LINE",
+    "RUNNER_PROTOCOL",
+    "AcknowledgeResult",
+    "AddNode",
+    "ConnectInput",
+    "DataflowFinished",
+    "DataflowResult",
+    "DataflowStarted",
+    "DataflowStopping",
+    "DeleteParam",
+    "DisconnectInput",
+    "Done",
+    "EdgeStatus",
+    "Envelope",
+    "FollowEvents",
+    "GetParams",
+    "GetStatistics",
+    "GetStatus",
+    "Greet",
+    "Greeting",
+    "LineDecoder",
+    "LinesShed",
+    "LogLevel",
+    "LogLine",
+    "LogSettings",
+    "NodeConnected",
+    "NodeEnded",
+    "NodeFailed",
+    "NodePlace",
+    "NodeRestarting",
+    "NodeResult",
+    "NodeSpawned",
+    "NodeState",
+    "NodeStatus",
+    "NodesReady",
+    "Params",
+    "Publish",
+    "Refusal",
+    "Release",
+    "Reload",
+    "RemoveNode",
+    "ReplaceNode",
+    "RestartNode",
+    "RunPlan",
+    "RunnerEvent",
+    "RunnerMessage",
+    "RunnerProtocolError",
+    "RunnerReply",
+    "RunnerRequest",
+    "RunnerStatus",
+    "SetParam",
+    "ShutDown",
+    "Statistics",
+    "StopDataflow",
+    "StopNode",
+    "UnknownMessage",
+    "decode_line",
+    "encode_line",
+    "request_line",
+]

@@ -1,7 +1,7 @@
 """The runner of one dataflow: supervises its nodes, in the foreground or as a process of its own.
 
-``run_foreground`` is what ``dora run`` calls; ``python -m dora_daemon.runner DIRECTORY`` is what a daemon
-starts (see :mod:`dora_daemon.runner.runtime_dir` for what lies in the directory).
+``run_foreground`` is what ``dora run`` calls; ``python -m dora_daemon.runner DIRECTORY`` is what a
+daemon starts (see :mod:`dora_daemon.runner.runtime_dir` for what lies in the directory).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ def run_foreground(
     """Run a dataflow to its end and return how it ended; call it on the main thread.
 
     ``on_event`` is called on a thread of its own, one event at a time and in order; when it falls
-    behind, log lines (only those) are shed and counted. SIGINT, SIGTERM and SIGHUP stop the dataflow
-    gracefully, a second one kills. Raises :class:`dora_daemon.runner.errors.PreparationError` when a node
-    cannot be prepared; then none was spawned.
+    behind, log lines (only those) are shed and counted. SIGINT, SIGTERM and SIGHUP stop the
+    dataflow gracefully, a second one kills. Raises :class:`dora_daemon.runner.errors.RunnerError`
+    (PreparationError) when a node cannot be prepared; then none was spawned.
     """
     from dora_daemon.runner.foreground import run
 
