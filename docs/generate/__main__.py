@@ -13,7 +13,6 @@ from types import ModuleType
 import bad_input_page
 import cli_page
 import node_api_page
-import states_page
 import yaml_page
 
 DOCS = Path(__file__).resolve().parents[1]
@@ -22,7 +21,6 @@ PAGES: tuple[ModuleType, ...] = (
     cli_page,
     node_api_page,
     bad_input_page,
-    states_page,
 )
 
 

@@ -1,0 +1,48 @@
+"""The page of bad input and what is answered: each mistake of the tests is made, here too."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from itertools import groupby
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+
+from support.bad_input import MISTAKES, Mistake
+from support.homes import isolated_environment, short_directory
+from tables import NOTICE
+
+PAGE = "reference/errors.md"
+
+INTRODUCTION = f"""\
+{NOTICE}
+
+# Bad input and what is answered
+
+Each of these mistakes was made, and this is what dora said. All problems of a file are reported at once, each as `file:line:column`, with what was expected and, where
+there is one, the name that is closest. The exit code is 1, or 2 when the command line itself cannot be understood. `dora validate --format json` gives
+the same to an editor, one object a problem.
+"""
+
+
+def render() -> str:
+    parts = [INTRODUCTION]
+    with short_directory() as home:
+        os.environ.update(isolated_environment(home, dict(os.environ)))
+        for about, mistakes in groupby(MISTAKES, key=lambda mistake: mistake.about):
+            parts.append(f"## {about}\n")
+            parts += [_entry(mistake) for mistake in mistakes]
+    return "\n".join(parts)
+
+
+def _entry(mistake: Mistake) -> str:
+    with tempfile.TemporaryDirectory(prefix="bad") as folder:
+        answer = mistake.answer(Path(folder))
+    lines = [f"### {mistake.what}\n"]
+    if mistake.yaml:
+        lines.append(f"```yaml-with-a-mistake\n{mistake.yaml.rstrip()}\n```\n")
+    command = f"$ dora {' '.join(mistake.words)}"
+    lines.append(f"```text\n{command}\n{answer}\n```\n")
+    return "\n".join(lines)

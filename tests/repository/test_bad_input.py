@@ -1,0 +1,25 @@
+"""Every mistake is answered with what, where and what was expected; never with a traceback."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from support.bad_input import MISTAKES, Mistake
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "mistake", MISTAKES, ids=lambda mistake: re.sub(r"\W+", "-", f"{mistake.about} {mistake.what}")
+)
+def test_the_answer_says_what_and_where(mistake: Mistake, tmp_path: Path) -> None:
+    done = mistake.make(tmp_path)
+    assert done.code == mistake.code, str(done)
+    position = 0
+    for fragment in mistake.says:
+        found = done.output.find(fragment, position)
+        assert found >= 0, f"{fragment!r} is missing (in this order: {mistake.says})\n{done}"
+        position = found + len(fragment)
+    if "SyntaxError" not in mistake.says:
+        assert "Traceback" not in done.output, str(done)
