@@ -1,4 +1,4 @@
-"""Run the README's first command, word by word, in a copy of the repository and with an empty home."""
+"""Run the README's first command, word by word, in a copy of the repository with an empty home."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def main() -> None:
         print(f"$ {command}", flush=True)
         done = subprocess.run(
             ["bash", "-c", command],
-            cwd=checkout, env=environment, stdin=subprocess.DEVNULL, timeout=TIME_LIMIT, check=False,
+            cwd=checkout, env=environment, stdin=subprocess.DEVNULL, timeout=TIME_LIMIT,
+            check=False,
         )  # fmt: skip
         if done.returncode != 0:
             sys.exit(f"the README's first command ended with {done.returncode}")

@@ -19,9 +19,9 @@ def _in_code() -> dict[str, str]:
     found: dict[str, str] = {}
     for source in packaged_sources():
         for node in ast.walk(source.tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                if VARIABLE.fullmatch(node.value) and not DROPPED.fullmatch(node.value):
-                    found.setdefault(node.value, f"{source.name}:{node.lineno}")
+            name = node.value if isinstance(node, ast.Constant) else None
+            if isinstance(name, str) and VARIABLE.fullmatch(name) and not DROPPED.fullmatch(name):
+                found.setdefault(name, f"{source.name}:{getattr(node, 'lineno', 0)}")
     return found
 
 
