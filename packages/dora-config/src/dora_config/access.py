@@ -1,7 +1,7 @@
 """How the coordinator is reached: its address, the bearer token, the user's folders for both.
 
-Everything that connects asks :func:`endpoint` for the address and :meth:`Endpoint.headers` for what it must
-show, so that TLS can be added in one place.
+Everything that connects asks :func:`endpoint` for the address and :meth:`Endpoint.headers` for what
+it must show, so that TLS can be added in one place.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class Endpoint:
 def endpoint(
     host: str | None = None, port: int | None = None, environ: Mapping[str, str] = os.environ
 ) -> Endpoint:
-    """The coordinator to talk to: arguments, then DORA_COORDINATOR_ADDR and _PORT, then the defaults.
+    """The coordinator to talk to: arguments, then DORA_COORDINATOR_ADDR and _PORT, then the
+    defaults.
 
     Raises :class:`AccessError` for a bad port in the environment or an unsafe token file.
     """
@@ -92,7 +93,9 @@ def _port(text: str) -> int:
 
 
 def find_token(environ: Mapping[str, str] = os.environ) -> str | None:
-    """The token of this account: DORA_AUTH_TOKEN, systemd's credentials, then the configuration folder."""
+    """The token of this account: DORA_AUTH_TOKEN, systemd's credentials, then the configuration
+    folder.
+    """
     if environ.get(TOKEN_VARIABLE):
         return environ[TOKEN_VARIABLE].strip()
     if environ.get("CREDENTIALS_DIRECTORY"):

@@ -1,4 +1,4 @@
-"""Placeholder docstring."""
+"""Places dataflows on daemons, watches over them, remembers them; holds no code of its own."""
 
 from dora_coordinator._version import __version__
 

@@ -1,7 +1,8 @@
 """CLI <-> coordinator: requests, replies, and what comes in between; does no I/O.
 
-The client greets, the coordinator welcomes it or refuses. Then each request carries a number; it is answered
-by any count of :class:`Progress` frames with that number and one :class:`Answer` or :class:`Failure`.
+The client greets, the coordinator welcomes it or refuses. Then each request carries a number; it is
+answered by any count of :class:`Progress` frames with that number and one :class:`Answer` or
+:class:`Failure`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ class DataflowRef(Message):
 
 
 class StartDataflow(Message):
-    """Place, prepare and release a dataflow; progress :class:`StartTriggered`, answer :class:`Started`."""
+    """Place, prepare and release a dataflow; progress :class:`StartTriggered`, answer
+    :class:`Started`.
+    """
 
     kind: Literal["start"] = "start"
     spec: DataflowSpec
@@ -73,7 +76,7 @@ class ListNodes(Message):
 
 
 class ForgetEnded(Message):
-    """Forget dataflows that have ended; answered with :class:`DataflowList` of what was forgotten."""
+    """Forget what has ended; answered with :class:`DataflowList` of what was forgotten."""
 
     kind: Literal["clean"] = "clean"
 
@@ -246,9 +249,8 @@ class LogLines(Message):
 
     kind: Literal["log_lines"] = "log_lines"
     daemon: str
+    stream: int
     lines: tuple[str, ...]
-    shed: int = 0
-    """Lines that were left out because the reader is too slow."""
 
 
 class LogsEnd(Message):

@@ -1,8 +1,9 @@
 """Coordinator <-> daemon: registration, heartbeats, parts of dataflows, logs; does no I/O.
 
-A *part* is the nodes of one dataflow on one daemon. ``attempt`` numbers its spawns: it grows when recovery
-spawns a part again, and what is said about an older attempt is ignored. Everything a daemon tells about its
-parts can be said again after a loss of the connection: registering repeats the whole truth.
+A *part* is the nodes of one dataflow on one daemon. ``attempt`` numbers its spawns: it grows when
+recovery spawns a part again, and what is said about an older attempt is ignored. Everything a
+daemon tells about its parts can be said again after a loss of the connection: registering repeats
+the whole truth.
 """
 
 from __future__ import annotations
@@ -41,12 +42,16 @@ class PartReport(Message):
 
 
 class Register(Message):
-    """First frame of a daemon: who it is and which parts it has; answered with Registered or refused."""
+    """First frame of a daemon: who it is and which parts it has; answered with Registered or
+    refused.
+    """
 
     kind: Literal["register"] = "register"
     party: Party
     instance: str
-    """From the daemon's state directory: the same after a restart, another on a copied disk's second life."""
+    """From the daemon's state directory: the same after a restart, another on a copied disk's
+    second life.
+    """
     incarnation: str
     """New at each start of the daemon process."""
     machine_id: str | None = None
@@ -95,7 +100,7 @@ class PartChanged(Message):
 
 
 class PartLost(Message):
-    """The part is not there any more, or could not be made; nothing of it is left on this machine."""
+    """The part is gone, or could not be made; nothing of it is left on this machine."""
 
     kind: Literal["part_lost"] = "part_lost"
     dataflow_id: str
@@ -115,12 +120,11 @@ class PartDescribed(Message):
 
 
 class LogChunk(Message):
-    """Answer to :class:`StreamLogs`, repeated until ``done``."""
+    """Answer to :class:`StreamLogs`; the next one is sent after :class:`MoreLogs`."""
 
     kind: Literal["log_chunk"] = "log_chunk"
     stream: int
     lines: tuple[str, ...] = ()
-    shed: int = 0
     done: bool = False
     problem: str | None = None
 
@@ -214,6 +218,13 @@ class StreamLogs(Message):
     follow: bool = False
 
 
+class MoreLogs(Message):
+    """The reader took the last chunk."""
+
+    kind: Literal["more_logs"] = "more_logs"
+    stream: int
+
+
 class EndLogs(Message):
     kind: Literal["end_logs"] = "end_logs"
     stream: int
@@ -235,6 +246,7 @@ CoordinatorMessage = Annotated[
     | ForgetPart
     | DescribePart
     | StreamLogs
+    | MoreLogs
     | EndLogs
     | EndDaemon,
     Field(discriminator="kind"),

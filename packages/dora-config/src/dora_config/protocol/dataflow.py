@@ -1,4 +1,4 @@
-"""What a started dataflow is to CLI, coordinator and daemon alike: its specification, log filters."""
+"""What a started dataflow is to CLI, coordinator and daemon alike; log filters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from dora_config.protocol.runner import LogLevel
 
 
 class Origin(Message):
-    """Where the descriptor lay when it was started, so that a daemon can tell whether it sees that folder."""
+    """Where the descriptor lay when it was started, so that a daemon can tell whether it sees that
+    folder.
+    """
 
     boot_id: str = ""
     """Of the machine of the CLI; empty: unknown, hence never the same machine."""

@@ -1,8 +1,9 @@
 """Version, message base and text form of the control plane's messages; does no I/O.
 
-On a WebSocket a message is one text frame: a JSON object whose ``kind`` names the model. Every connection
-begins with a greeting that carries :data:`PROTOCOL_VERSION`. Versions that differ in the minor number talk
-to each other: unknown fields are ignored and every field that is added has a default.
+On a WebSocket a message is one text frame: a JSON object whose ``kind`` names the model. Every
+connection begins with a greeting that carries :data:`PROTOCOL_VERSION`. Versions that differ in the
+minor number talk to each other: unknown fields are ignored and every field that is added has a
+default.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dora_config.errors import RemoteProtocolError
 
 
 class Message(BaseModel):
-    """Base of everything on the control wires: immutable, tolerant of fields a newer version added."""
+    """Base of all control messages: immutable, tolerant of fields a newer version added."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -64,7 +65,9 @@ class Codec(Generic[T]):
         self._name = name
 
     def decode(self, text: str | bytes) -> T:
-        """The message in ``text``; raises :class:`RemoteProtocolError` that names the field at fault."""
+        """The message in ``text``; raises :class:`RemoteProtocolError` that names the field at
+        fault.
+        """
         try:
             return self._adapter.validate_json(text)
         except ValidationError as error:
@@ -79,6 +82,8 @@ class Codec(Generic[T]):
 
 
 def clean_text(text: str, *, limit: int = 2000) -> str:
-    """``text`` from the wire made safe for a log line or a terminal: no control characters, bounded."""
+    """``text`` from the wire made safe for a log line or a terminal: no control characters,
+    bounded.
+    """
     shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text[:limit])
     return shown if len(text) <= limit else shown + "..."

@@ -1,0 +1,252 @@
+"""`dora coordinator`: arguments, the listening socket, signals; the rest is the service's."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import anyio
+import uvicorn
+
+from dora_config.access import DEFAULT_PORT, ensure_token, state_dir
+from dora_config.errors import DoraError
+from dora_config.protocol.envelope import Party
+from dora_coordinator._version import __version__
+from dora_coordinator.artifacts import ArtifactStore
+from dora_coordinator.limits import is_loopback
+from dora_coordinator.server import create_application
+from dora_coordinator.service import Service
+from dora_coordinator.settings import Settings, parse_setting
+from dora_coordinator.store import open_store
+
+SPARE_FILES: Final = 64
+"""Open files needed beside the connections: store, libraries, listening socket."""
+
+FLUSH_TIMEOUT: Final = 2.0
+"""Seconds for the last words to clients and daemons."""
+
+logger = logging.getLogger("dora.coordinator")
+
+
+class CoordinatorError(DoraError):
+    """The coordinator cannot start; ``str()`` says why and what to do."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until SIGINT, SIGTERM or `dora down`; the exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.WARNING if options.quiet else logging.INFO,
+        format="%(asctime)s %(levelname)-7s %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S",
+    )
+    try:
+        return _run(options)
+    except DoraError as error:
+        sys.stderr.write(f"[ERROR]\n{error}\n")
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    environ = os.environ
+    parser = argparse.ArgumentParser(
+        prog="dora coordinator",
+        description="Place dataflows on daemons and watch over them.",
+    )
+    add = parser.add_argument
+    add(
+        "--interface",
+        default=environ.get("DORA_COORDINATOR_INTERFACE", "127.0.0.1"),
+        metavar="IP",
+        help="address to listen on (default: 127.0.0.1; 0.0.0.0 for all)",
+    )
+    add("--port", type=_port, default=DEFAULT_PORT, help="default: 6013; 0: any free port")
+    add(
+        "--store",
+        default="redb",
+        metavar="redb|memory|redb:PATH",
+        help="where dataflows are remembered (default: a file in your state directory)",
+    )
+    add("--recreate-store", action="store_true", help="put the store aside and begin an empty one")
+    add("--auth", action="store_true", help="ask for the token (this is the default)")
+    add("--no-auth", action="store_true", help="let anyone who reaches the port run programs")
+    add(
+        "--open-to-network",
+        action="store_true",
+        help="insist on --no-auth although the address is not loopback",
+    )
+    add("--quiet", action="store_true", help="print warnings and errors only")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change a limit or a time, for example max_connections=8000",
+    )
+    return parser
+
+
+def _port(text: str) -> int:
+    if text.isascii() and text.isdigit() and int(text) < 65536:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
+
+
+def _run(options: argparse.Namespace) -> int:
+    settings = _settings(options.set)
+    token = _token(options)
+    state = state_dir() / "coordinator"
+    store = open_store(options.store, state / "store.sqlite3", recreate=options.recreate_store)
+    try:
+        listener = _listen(options.interface, options.port)
+        with listener:
+            settings = _fit_open_files(settings)
+            party = Party(program="coordinator", release=__version__)
+            service = Service(settings, party, store)
+            artifacts = ArtifactStore(state / "artifacts", max_bytes=settings.max_artifact_bytes)
+            application = create_application(service, artifacts, token=token)
+            port = listener.getsockname()[1]
+            logger.info("store: %s", store.name)
+            if not options.quiet:
+                sys.stdout.write(f"Listening on port {port}\n")
+                sys.stdout.flush()
+            anyio.run(_serve, service, application, listener, settings)
+    finally:
+        store.close()
+    return 0
+
+
+def _settings(pairs: Sequence[str]) -> Settings:
+    given: dict[str, Any] = {}
+    timeout = os.environ.get("DORA_SPAWN_RESULT_TIMEOUT_SECS")
+    if timeout is not None:
+        parse_setting(given, f"start_timeout={timeout}")
+    for pair in pairs:
+        parse_setting(given, pair)
+    return Settings(**given)
+
+
+def _token(options: argparse.Namespace) -> str | None:
+    if not options.no_auth:
+        token, made = ensure_token()
+        if made is not None:
+            logger.info("made a token for this account: %s", made)
+        return token
+    if not is_loopback(options.interface) and not options.open_to_network:
+        raise CoordinatorError(
+            f"--no-auth on {options.interface} lets anyone on the network run programs on all your "
+            "machines; leave it out (the token of this account is found by itself), or insist with "
+            "--open-to-network"
+        )
+    logger.warning(
+        "NO AUTHENTICATION: anyone who reaches %s can run programs on every connected machine",
+        options.interface,
+    )
+    return None
+
+
+def _listen(interface: str, port: int) -> socket.socket:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            interface, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind)
+    except OSError as error:
+        raise CoordinatorError(
+            f"--interface {interface}: not an address of this machine ({error})"
+        ) from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise CoordinatorError(
+            f"cannot listen on {interface} port {port}: {error.strerror}; is a coordinator running "
+            "already? (choose another --port, or 0 for any)"
+        ) from error
+    return listener
+
+
+def _fit_open_files(settings: Settings) -> Settings:
+    """Raise the limit of open files; where it stays too low, allow fewer connections and say so."""
+    needed = settings.max_connections + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    if soft == unlimited or soft >= needed:
+        return settings
+    wanted = needed if hard == unlimited else min(needed, hard)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    if soft >= needed:
+        return settings
+    possible = max(1, soft - SPARE_FILES)
+    logger.warning(
+        "the limit of open files is %d: at most %d connections at once (wanted: %d)",
+        soft,
+        possible,
+        settings.max_connections,
+    )
+    return replace(settings, max_connections=possible)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own handling of signals."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _serve(
+    service: Service, application: Any, listener: socket.socket, settings: Settings
+) -> None:
+    server = _Server(
+        uvicorn.Config(
+            application,
+            ws="websockets-sansio",
+            ws_per_message_deflate=False,
+            ws_max_size=settings.max_message_bytes,
+            http="h11",
+            lifespan="off",
+            log_config=None,
+            log_level=logging.WARNING,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+    )
+    async with anyio.create_task_group() as tasks:
+
+        async def serve() -> None:
+            await server.serve([listener])
+            tasks.cancel_scope.cancel()
+
+        async def watch_signals() -> None:
+            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                async for number in signals:
+                    logger.info("%s: ending; nodes go on", signal.Signals(number).name)
+                    work.cancel()
+                    return
+
+        tasks.start_soon(serve)
+        tasks.start_soon(watch_signals)
+        with anyio.CancelScope() as work:
+            await service.run()
+        await service.flush(within=FLUSH_TIMEOUT)
+        server.should_exit = True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,582 @@
+"""The life of one dataflow: one table over phase and event; pure.
+
+A start is all or nothing: every daemon prepares its part, then all are released. Before the first
+release a failure rolls back what was prepared; after it, a part that is lost is spawned again on
+the same daemon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import assert_never
+
+from dora_config.protocol.control import DataflowStatus, EndedDataflow
+from dora_config.protocol.daemon import (
+    ForgetPart,
+    PartReport,
+    PreparePart,
+    ReleasePart,
+    StopPart,
+)
+from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.runner import DataflowResult, NodeResult
+from dora_coordinator.commands import ArmTimer, CancelTimer, Command, Log, SaveRecord, SendToDaemon
+from dora_coordinator.events import TimerKey
+from dora_coordinator.membership import Membership
+from dora_coordinator.records import DataflowRecord, PartRecord, PartState, Phase
+from dora_coordinator.recovery import Backoff
+from dora_coordinator.settings import Settings
+
+DEFAULT_GRACE = 10.0
+"""Seconds from STOP to SIGTERM when a stop names none."""
+
+LIVE = (Phase.RELEASING, Phase.RUNNING, Phase.RECOVERING)
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The dataflow was accepted and stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartReported:
+    """A daemon said where its part stands; ``registering``: as part of its status report."""
+
+    daemon: str
+    report: PartReport
+    registering: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PartGone:
+    """Nothing of the part is left on its daemon."""
+
+    daemon: str
+    attempt: int
+    reason: str
+    node: str | None = None
+    result: DataflowResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartAbsent:
+    """A daemon registered and did not report its part."""
+
+    daemon: str
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonLost:
+    daemon: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    grace: float | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TimeIsUp:
+    """A timer of this dataflow fired: ``start``, ``stop``, ``recovery`` or ``retry``."""
+
+    purpose: str
+    daemon: str = ""
+
+
+DataflowEvent = Begun | PartReported | PartGone | PartAbsent | DaemonLost | StopAsked | TimeIsUp
+
+
+@dataclass(slots=True)
+class Part:
+    """The nodes of this dataflow on one daemon."""
+
+    daemon: str
+    nodes: tuple[str, ...]
+    state: PartState
+    attempt: int
+    result: DataflowResult | None
+    reported: bool = False
+    """Since this coordinator started."""
+    was_absent: bool = False
+    """The daemon came back without it: being spawned again says nothing about a crash loop."""
+
+    @property
+    def ended(self) -> bool:
+        return self.state is PartState.ENDED
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all dataflows share."""
+
+    membership: Membership
+    backoff: Backoff
+    settings: Settings
+
+
+class Dataflow:
+    """State changes through :meth:`handle` only."""
+
+    def __init__(self, record: DataflowRecord, spec: DataflowSpec, around: Surroundings) -> None:
+        self.id = record.dataflow_id
+        self.name = record.name
+        self.spec = spec
+        self.number = record.number
+        self.phase = record.phase
+        self.reason = record.reason
+        self.parts = {
+            part.daemon: Part(part.daemon, part.nodes, part.state, part.attempt, part.result)
+            for part in record.parts
+        }
+        self._unreported = record.unreported
+        self._grace = record.grace
+        self._force = record.force
+        self._around = around
+        self._dirty = False
+
+    # ------------------------------------------------------------------------ the door
+
+    def resume(self, now: float) -> list[Command]:
+        """Go on after a restart of the coordinator."""
+        match self.phase:
+            case Phase.PREPARING | Phase.ROLLING_BACK:
+                self.phase = Phase.FAILED
+                self.reason = self.reason or "the coordinator ended while it was being prepared"
+                return [SaveRecord(self.record())]
+            case Phase.RELEASING | Phase.RUNNING | Phase.RECOVERING:
+                self.phase = Phase.RECOVERING
+                at = now + self._around.settings.recovery_timeout
+                return [SaveRecord(self.record()), ArmTimer(self._timer("recovery"), at)]
+            case Phase.STOPPING:
+                return [self._stop_deadline(now)]
+            case Phase.FINISHED | Phase.FAILED:
+                return []
+
+    def handle(self, event: DataflowEvent, now: float) -> list[Command]:
+        """What follows from ``event``; a change that must survive is saved before anything else."""
+        before = self.phase
+        self._dirty = False
+        commands = self._decide(event, now)
+        if self._dirty or self.phase is not before:
+            commands.insert(0, SaveRecord(self.record()))
+        return commands
+
+    def _decide(self, event: DataflowEvent, now: float) -> list[Command]:
+        if isinstance(event, PartReported | PartGone | PartAbsent | DaemonLost):
+            part = self.parts.get(event.daemon)
+            if part is None:
+                return []
+        match self.phase:
+            case Phase.PREPARING:
+                return self._while_preparing(event, now)
+            case Phase.ROLLING_BACK | Phase.STOPPING:
+                return self._while_stopping(event, now)
+            case Phase.RELEASING | Phase.RUNNING | Phase.RECOVERING:
+                return self._while_live(event, now)
+            case Phase.FINISHED | Phase.FAILED:
+                return self._after_end(event, now)
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    # ---------------------------------------------------------------------- preparing
+
+    def _while_preparing(self, event: DataflowEvent, now: float) -> list[Command]:
+        match event:
+            case Begun():
+                at = now + self._around.settings.start_timeout
+                return [
+                    *(self._prepare(part) for part in self.parts.values()),
+                    ArmTimer(self._timer("start"), at),
+                ]
+            case PartReported(daemon=daemon, report=PartReport(phase="prepared")):
+                self.parts[daemon].state = PartState.PREPARED
+                if any(part.state is not PartState.PREPARED for part in self.parts.values()):
+                    return []
+                self.phase = Phase.RELEASING
+                return [self._release(part) for part in self.parts.values()]
+            case PartReported(daemon=daemon, report=PartReport(phase="ended", result=result)):
+                reason = result.error if result and result.error else "nodes ended too early"
+                self._end(self.parts[daemon], result)
+                return self._roll_back(f'daemon "{daemon}": {reason}', now)
+            case PartReported():
+                return []
+            case PartGone(daemon=daemon, reason=reason, node=node, result=result):
+                where = f'daemon "{daemon}"' + (f', node "{node}"' if node else "")
+                self._end(self.parts[daemon], result)
+                return self._roll_back(f"{where}: {reason}", now)
+            case PartAbsent(daemon=daemon):
+                self._end(self.parts[daemon], None)
+                return self._roll_back(
+                    f'daemon "{daemon}" was restarted while it prepared its nodes', now
+                )
+            case DaemonLost(daemon=daemon):
+                return self._roll_back(
+                    f'the connection to daemon "{daemon}" was lost while it prepared its nodes', now
+                )
+            case TimeIsUp(purpose="start"):
+                late = self._names(p for p in self.parts.values() if p.state is PartState.PREPARING)
+                limit = self._around.settings.start_timeout
+                return self._roll_back(
+                    f"not ready within {limit:g} s: {late} (a node is ready once it has made its "
+                    "Node(); the limit is the coordinator's setting start_timeout)",
+                    now,
+                )
+            case StopAsked():
+                return self._roll_back("stopped before it had started", now)
+            case _:
+                return []
+
+    def _roll_back(self, reason: str, now: float) -> list[Command]:
+        self.phase = Phase.ROLLING_BACK
+        self.reason = reason
+        self._force = True
+        prepared = [part for part in self.parts.values() if not part.ended]
+        message = StopPart(dataflow_id=self.id, force=True, reason="the start failed")
+        commands: list[Command] = [
+            CancelTimer(self._timer("start")),
+            Log("warning", f"dataflow {self.label}: start failed: {reason}"),
+            *(SendToDaemon(part.daemon, message) for part in prepared),
+        ]
+        for part in prepared:
+            if not self._around.membership.is_connected(part.daemon):
+                self._end(part, None)  # it is told to kill its nodes when it comes back
+        return [*commands, self._stop_deadline(now), *self._finish_if_all_ended()]
+
+    # ------------------------------------------------------------------- live
+
+    def _while_live(self, event: DataflowEvent, now: float) -> list[Command]:
+        match event:
+            case PartReported(daemon=daemon, report=report, registering=registering):
+                return self._live_report(self.parts[daemon], report, registering, now)
+            case PartGone(daemon=daemon, attempt=attempt, reason=reason):
+                part = self.parts[daemon]
+                if part.ended or attempt < part.attempt:
+                    return []
+                part.was_absent = False
+                lost = Log("warning", f'dataflow {self.label} on daemon "{daemon}": {reason}')
+                return [lost, *self._recover(part, now)]
+            case PartAbsent(daemon=daemon):
+                part = self.parts[daemon]
+                part.reported = True
+                if part.ended:
+                    return []
+                part.was_absent = True
+                return self._recover(part, now)
+            case TimeIsUp(purpose="retry", daemon=daemon):
+                part = self.parts[daemon]
+                return self._recover(part, now) if part.state is PartState.MISSING else []
+            case TimeIsUp(purpose="start") if self.phase is Phase.RELEASING:
+                self.phase = Phase.RUNNING  # released cannot be taken back: it runs, degraded
+                return []
+            case TimeIsUp(purpose="recovery") if self.phase is Phase.RECOVERING:
+                return self._end_recovery()
+            case StopAsked(grace=grace, force=force):
+                return self._stop(grace, force=force, now=now)
+            case _:
+                return []
+
+    def _live_report(
+        self, part: Part, report: PartReport, registering: bool, now: float
+    ) -> list[Command]:
+        part.reported = True
+        if part.ended:
+            return [self._forget(part)] if report.phase == "ended" else [self._kill(part)]
+        if report.attempt < part.attempt and report.phase == "ended":
+            return [self._forget(part)] if not registering else self._recover(part, now)
+        if report.attempt != part.attempt:
+            part.attempt = report.attempt  # it lives: each node exactly once
+            self._dirty = True
+        match report.phase:
+            case "ended":
+                self._end(part, report.result)
+                return [self._forget(part), *self._settle()]
+            case "prepared":
+                part.state = PartState.PREPARED
+                return [self._release(part)]
+            case "running":
+                if part.was_absent or registering:
+                    self._around.backoff.clear(part.daemon, self.id)
+                part.was_absent = False
+                part.state = PartState.RUNNING
+                return [CancelTimer(self._timer("retry", part.daemon)), *self._settle()]
+            case "preparing":
+                part.state = PartState.PREPARING
+                return []
+            case "stopping":
+                return []
+
+    def _recover(self, part: Part, now: float) -> list[Command]:
+        """Spawn a part again, now or when the back-off has passed; never on another daemon."""
+        self._dirty = True
+        part.state = PartState.MISSING
+        if not self._around.membership.is_connected(part.daemon):
+            return []
+        wait = self._around.backoff.wait(part.daemon, self.id, now)
+        if wait > 0:
+            return [ArmTimer(self._timer("retry", part.daemon), now + wait)]
+        self._around.backoff.attempted(part.daemon, self.id, now)
+        part.attempt += 1
+        part.state = PartState.PREPARING
+        names = ", ".join(part.nodes)
+        text = f'auto-recovery: re-spawning {names} of {self.label} on daemon "{part.daemon}"'
+        return [Log("info", text), self._prepare(part)]
+
+    def _end_recovery(self) -> list[Command]:
+        waiting = [part for part in self.parts.values() if not part.ended]
+        if any(part.reported for part in waiting):
+            self.phase = Phase.RUNNING
+            return []
+        self.phase = Phase.FAILED
+        self._unreported = True
+        limit = self._around.settings.recovery_timeout
+        self.reason = (
+            f"the coordinator was restarted and {self._names(waiting)} did not report within "
+            f"{limit:g} s (it runs again if one of them comes back with its nodes)"
+        )
+        return [Log("warning", f"dataflow {self.label} failed: {self.reason}")]
+
+    def _settle(self) -> list[Command]:
+        """The phase that follows once no part is on its way any more."""
+        finished = self._finish_if_all_ended()
+        if finished:
+            return finished
+        still = [part for part in self.parts.values() if not part.ended]
+        if all(part.state is PartState.RUNNING for part in still) and (
+            self.phase is not Phase.RECOVERING or all(part.reported for part in still)
+        ):
+            self.phase = Phase.RUNNING
+            return [CancelTimer(self._timer("start")), CancelTimer(self._timer("recovery"))]
+        return []
+
+    # --------------------------------------------------------------- stopping and ended
+
+    def _stop(self, grace: float | None, *, force: bool, now: float) -> list[Command]:
+        self.phase = Phase.STOPPING
+        self._grace, self._force = grace, force
+        commands: list[Command] = [
+            CancelTimer(self._timer(purpose)) for purpose in ("start", "recovery")
+        ]
+        for part in self.parts.values():
+            commands.append(CancelTimer(self._timer("retry", part.daemon)))
+            if part.state is PartState.MISSING:
+                self._end(part, None)
+            elif not part.ended:
+                commands.append(self._stop_part(part))
+        return [*commands, self._stop_deadline(now), *self._finish_if_all_ended()]
+
+    def _while_stopping(self, event: DataflowEvent, now: float) -> list[Command]:
+        match event:
+            case PartReported(daemon=daemon, report=PartReport(phase="ended", result=result)):
+                part = self.parts[daemon]
+                self._end(part, result)
+                return [self._forget(part), *self._finish_if_all_ended()]
+            case PartReported(daemon=daemon, registering=True):
+                return [self._stop_part(self.parts[daemon])]
+            case PartGone(daemon=daemon, reason=reason, result=result):
+                part = self.parts[daemon]
+                if self.phase is Phase.STOPPING and result is None:
+                    result = DataflowResult(dataflow_id=self.id, name=self.name, error=reason)
+                self._end(part, result)
+                return self._finish_if_all_ended()
+            case PartAbsent(daemon=daemon):
+                self._end(self.parts[daemon], None)
+                return self._finish_if_all_ended()
+            case DaemonLost(daemon=daemon) if self.phase is Phase.ROLLING_BACK:
+                self._end(self.parts[daemon], None)
+                return self._finish_if_all_ended()
+            case StopAsked(grace=grace, force=force):
+                self._grace = grace
+                self._force = self._force or force
+                left = [part for part in self.parts.values() if not part.ended]
+                return [*(self._stop_part(part) for part in left), self._stop_deadline(now)]
+            case TimeIsUp(purpose="stop"):
+                left = [part for part in self.parts.values() if not part.ended]
+                self.phase = Phase.FAILED
+                self.reason = self.reason or (
+                    f"the stop was not confirmed by {self._names(left)}: its nodes are stopped "
+                    "when it comes back"
+                )
+                return []
+            case _:
+                return []
+
+    def _after_end(self, event: DataflowEvent, now: float) -> list[Command]:
+        match event:
+            case PartReported(daemon=daemon, report=PartReport(phase="ended", result=result)):
+                part = self.parts[daemon]
+                self._end(part, result)
+                return [self._forget(part)]
+            case PartReported(daemon=daemon, report=report, registering=registering):
+                part = self.parts[daemon]
+                if not self._unreported:
+                    return [self._kill(part)] if registering else []
+                self._unreported = False
+                self.phase = Phase.RECOVERING
+                self.reason = None
+                for other in self.parts.values():
+                    other.reported = False
+                deadline = ArmTimer(
+                    self._timer("recovery"), now + self._around.settings.recovery_timeout
+                )
+                return [deadline, *self._live_report(part, report, registering, now)]
+            case PartGone(daemon=daemon) | PartAbsent(daemon=daemon):
+                self._end(self.parts[daemon], None)
+                return []
+            case _:
+                return []
+
+    def _end(self, part: Part, result: DataflowResult | None) -> None:
+        if part.ended and part.result is not None:
+            return
+        self._dirty = True
+        part.state = PartState.ENDED
+        part.result = result
+
+    def _finish_if_all_ended(self) -> list[Command]:
+        if not all(part.ended for part in self.parts.values()):
+            return []
+        ok = self.reason is None and all(
+            part.result is None or part.result.ok for part in self.parts.values()
+        )
+        self.phase = Phase.FINISHED if ok else Phase.FAILED
+        purposes = ("start", "recovery", "stop")
+        return [
+            *(CancelTimer(self._timer(purpose)) for purpose in purposes),
+            *(CancelTimer(self._timer("retry", daemon)) for daemon in self.parts),
+        ]
+
+    # ---------------------------------------------------------------------- views
+
+    @property
+    def label(self) -> str:
+        return f'"{self.name}" ({self.id})' if self.name else self.id
+
+    @property
+    def has_ended(self) -> bool:
+        return self.phase.has_ended
+
+    @property
+    def may_come_back(self) -> bool:
+        """Ended, but some daemon may still have nodes of it: it must not be forgotten."""
+        return self.has_ended and any(not part.ended for part in self.parts.values())
+
+    def status(self) -> tuple[DataflowStatus, str | None]:
+        """The word that ``list`` shows, and why."""
+        match self.phase:
+            case Phase.PREPARING | Phase.RELEASING:
+                return "Starting", None
+            case Phase.RECOVERING:
+                waiting = [p for p in self.parts.values() if not p.ended and not p.reported]
+                return "Recovering", f"waiting for {self._names(waiting)}" if waiting else None
+            case Phase.STOPPING | Phase.ROLLING_BACK:
+                return "Stopping", self.reason
+            case Phase.FINISHED:
+                return "Finished", None
+            case Phase.FAILED:
+                return "Failed", self.reason or self._failed_nodes()
+            case Phase.RUNNING:
+                return self._status_while_running()
+
+    def _status_while_running(self) -> tuple[DataflowStatus, str | None]:
+        living = [part for part in self.parts.values() if not part.ended]
+        membership = self._around.membership
+        away = [part for part in living if not membership.is_connected(part.daemon)]
+        if away:
+            return "Degraded", f"no connection to {self._names(away)}"
+        respawning = [part for part in living if part.state is not PartState.RUNNING]
+        if respawning:
+            return "Recovering", f"spawning again on {self._names(respawning)}"
+        return "Running", None
+
+    def ended(self) -> EndedDataflow:
+        """How it ended, over all daemons."""
+        nodes = [node for part in self.parts.values() if part.result for node in part.result.nodes]
+        errors = [p.result.error for p in self.parts.values() if p.result and p.result.error]
+        return EndedDataflow(
+            uuid=self.id,
+            name=self.name,
+            ok=self.phase is Phase.FINISHED,
+            reason=self.reason or "; ".join(errors) or None,
+            nodes=tuple(sorted(nodes, key=_by_order)),
+        )
+
+    def record(self) -> DataflowRecord:
+        return DataflowRecord(
+            dataflow_id=self.id,
+            name=self.name,
+            phase=self.phase,
+            parts=tuple(
+                PartRecord(
+                    daemon=part.daemon,
+                    nodes=part.nodes,
+                    state=part.state,
+                    attempt=part.attempt,
+                    result=part.result,
+                )
+                for part in self.parts.values()
+            ),
+            number=self.number,
+            reason=self.reason,
+            unreported=self._unreported,
+            grace=self._grace,
+            force=self._force,
+        )
+
+    def _failed_nodes(self) -> str | None:
+        failed = [
+            node.node
+            for part in self.parts.values()
+            if part.result
+            for node in part.result.root_causes
+        ]
+        return f"failed: {', '.join(failed)}" if failed else None
+
+    def _names(self, parts: Iterable[Part]) -> str:
+        return ", ".join(f'daemon "{part.daemon}"' for part in parts)
+
+    # -------------------------------------------------------------------- messages
+
+    def _prepare(self, part: Part) -> Command:
+        message = PreparePart(
+            dataflow_id=self.id, attempt=part.attempt, spec=self.spec.part(part.nodes)
+        )
+        return SendToDaemon(part.daemon, message)
+
+    def _release(self, part: Part) -> Command:
+        return SendToDaemon(part.daemon, ReleasePart(dataflow_id=self.id, attempt=part.attempt))
+
+    def _stop_part(self, part: Part) -> Command:
+        return SendToDaemon(
+            part.daemon, StopPart(dataflow_id=self.id, grace=self._grace, force=self._force)
+        )
+
+    def _kill(self, part: Part) -> Command:
+        message = StopPart(dataflow_id=self.id, reason="the dataflow has ended")
+        return SendToDaemon(part.daemon, message)
+
+    def _forget(self, part: Part) -> Command:
+        return SendToDaemon(part.daemon, ForgetPart(dataflow_id=self.id, attempt=part.attempt))
+
+    def _stop_deadline(self, now: float) -> Command:
+        grace = 0.0 if self._force else DEFAULT_GRACE if self._grace is None else self._grace
+        at = now + grace * 1.5 + self._around.settings.stop_margin
+        return ArmTimer(self._timer("stop"), at)
+
+    def _timer(self, purpose: str, daemon: str = "") -> TimerKey:
+        return TimerKey(purpose, self.id, daemon)
+
+
+def _by_order(node: NodeResult) -> int:
+    return node.order
+
+
+def new_record(
+    dataflow_id: str, name: str | None, placement: dict[str, tuple[str, ...]], number: int
+) -> DataflowRecord:
+    """The first record of a dataflow; ``placement`` has node ids by daemon."""
+    parts = tuple(PartRecord(daemon=daemon, nodes=nodes) for daemon, nodes in placement.items())
+    return DataflowRecord(
+        dataflow_id=dataflow_id, name=name, phase=Phase.PREPARING, parts=parts, number=number
+    )

@@ -1,0 +1,217 @@
+"""Runs the state: owns its clock, inbox, timers and store, and carries out its commands.
+
+Events are handled in batches. What a batch saves is one transaction that is durable before anything
+the batch sends leaves the process.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import uuid
+from collections import deque
+from collections.abc import Sequence
+
+import anyio
+import anyio.to_thread
+
+from dora_config.protocol.control import (
+    SERVER_CODEC,
+    Answer,
+    ControlRequest,
+    Failure,
+    LogLines,
+    Progress,
+)
+from dora_config.protocol.daemon import TO_DAEMON, DaemonMessage, Register
+from dora_config.protocol.envelope import Party
+from dora_coordinator.commands import (
+    AdmitDaemon,
+    AnswerClient,
+    ArmTimer,
+    CancelTimer,
+    CloseConnection,
+    Command,
+    DeleteRecord,
+    EndCoordinator,
+    FailClient,
+    Log,
+    SaveRecord,
+    SendToDaemon,
+    TellClient,
+)
+from dora_coordinator.connections import Connection
+from dora_coordinator.events import (
+    ClientAsked,
+    ClientCancelled,
+    ClientDisconnected,
+    DaemonDisconnected,
+    DaemonRegistered,
+    DaemonSpoke,
+    Event,
+    LinesTaken,
+    TimerFired,
+    TimerKey,
+)
+from dora_coordinator.settings import Settings
+from dora_coordinator.state import CoordinatorState
+from dora_coordinator.store import Store
+
+BATCH = 512
+"""Events handled before their commands are carried out."""
+
+logger = logging.getLogger("dora.coordinator")
+_LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+class Service:
+    """Everything runs on one event loop; methods called by the server never wait."""
+
+    def __init__(self, settings: Settings, party: Party, store: Store) -> None:
+        self.settings = settings
+        self.party = party
+        self.state = CoordinatorState(settings, party)
+        self._store = store
+        self._inbox: deque[Event] = deque()
+        self._wake = anyio.Event()
+        self._connections: dict[int, Connection] = {}
+        self._by_daemon: dict[str, Connection] = {}
+        self._last_number = 0
+        self._timers: list[tuple[float, int, TimerKey]] = []
+        self._armed: dict[TimerKey, int] = {}
+        self._timer_count = 0
+        self._ending = False
+
+    async def run(self) -> None:
+        """Work until a client destroys the coordinator; cancel to end it otherwise."""
+        stored = await anyio.to_thread.run_sync(self._store.load)
+        await self._carry_out(self.state.load(stored, anyio.current_time()))
+        while not self._ending:
+            await self._wait_for_work()
+            now = anyio.current_time()
+            commands: list[Command] = []
+            for _ in range(min(len(self._inbox), BATCH)):
+                commands += self.state.handle(self._inbox.popleft(), now)
+            for key in self._due(now):
+                commands += self.state.handle(TimerFired(key), now)
+            await self._carry_out(commands)
+
+    async def _wait_for_work(self) -> None:
+        if self._inbox:
+            return
+        self._wake = anyio.Event()
+        until = self._timers[0][0] if self._timers else None
+        timeout = None if until is None else max(0.0, until - anyio.current_time())
+        with anyio.move_on_after(timeout):
+            await self._wake.wait()
+
+    async def flush(self, *, within: float) -> None:
+        """Hang up on everybody, after what is queued for them; give up after ``within`` seconds."""
+        for connection in list(self._connections.values()):
+            connection.hang_up()
+        with anyio.move_on_after(within):
+            while self._connections:
+                self._wake = anyio.Event()
+                await self._wake.wait()
+
+    # --------------------------------------------------------- what the server tells
+
+    def connect(self, address: str) -> Connection:
+        self._last_number += 1
+        connection = Connection(self._last_number, address)
+        self._connections[connection.number] = connection
+        return connection
+
+    def disconnect(self, connection: Connection) -> None:
+        """The socket is closed; the state hears of it whichever side it was."""
+        connection.hang_up()
+        del self._connections[connection.number]
+        if connection.daemon and self._by_daemon.get(connection.daemon) is connection:
+            del self._by_daemon[connection.daemon]
+        self._post(DaemonDisconnected(connection.number))
+        self._post(ClientDisconnected(connection.number))
+
+    def registered(self, connection: Connection, register: Register) -> None:
+        self._post(DaemonRegistered(connection.number, register, connection.address))
+
+    def spoke(self, connection: Connection, message: DaemonMessage) -> None:
+        self._post(DaemonSpoke(connection.number, message))
+
+    def asked(self, connection: Connection, number: int, request: ControlRequest) -> None:
+        fresh = str(uuid.uuid4())
+        self._post(ClientAsked(connection.number, number, request, fresh))
+
+    def cancelled(self, connection: Connection, number: int) -> None:
+        self._post(ClientCancelled(connection.number, number))
+
+    def _post(self, event: Event) -> None:
+        self._inbox.append(event)
+        self._wake.set()
+
+    # ------------------------------------------------------------------- commands
+
+    async def _carry_out(self, commands: Sequence[Command]) -> None:
+        changes = [c for c in commands if isinstance(c, SaveRecord | DeleteRecord)]
+        if changes:
+            await anyio.to_thread.run_sync(self._store.apply, changes)
+        for command in commands:
+            self._do(command)
+
+    def _do(self, command: Command) -> None:
+        match command:
+            case SaveRecord() | DeleteRecord():
+                pass  # done for the whole batch
+            case SendToDaemon(daemon=daemon, message=message):
+                connection = self._by_daemon.get(daemon)
+                if connection is not None:
+                    connection.send(TO_DAEMON.encode(message))
+            case AnswerClient(number=number, answer=answer):
+                self._to_client(command.client, Answer(id=number, answer=answer))
+            case TellClient(number=number, progress=progress):
+                self._to_client(command.client, Progress(id=number, progress=progress))
+            case FailClient(number=number, message=message, code=code, ended=ended):
+                failure = Failure(id=number, message=message, code=code, ended=ended)
+                self._to_client(command.client, failure)
+            case AdmitDaemon(connection=number, daemon=daemon):
+                admitted = self._connections.get(number)
+                if admitted is not None:
+                    admitted.daemon = daemon
+                    self._by_daemon[daemon] = admitted
+            case CloseConnection(connection=number, last=last):
+                connection = self._connections.get(number)
+                if connection is not None:
+                    if last is not None:
+                        connection.send(TO_DAEMON.encode(last))
+                    connection.hang_up()
+            case ArmTimer(key=key, at=at):
+                self._timer_count += 1
+                self._armed[key] = self._timer_count
+                heapq.heappush(self._timers, (at, self._timer_count, key))
+            case CancelTimer(key=key):
+                self._armed.pop(key, None)
+            case Log(level=level, text=text):
+                logger.log(_LEVELS[level], "%s", text)
+            case EndCoordinator():
+                self._ending = True
+
+    def _to_client(self, client: int, frame: Answer | Progress | Failure) -> None:
+        connection = self._connections.get(client)
+        if connection is None:
+            return
+        sent = None
+        if isinstance(frame, Progress) and isinstance(frame.progress, LogLines):
+            taken = LinesTaken(frame.progress.stream)
+
+            def sent() -> None:
+                self._post(taken)
+
+        connection.send(SERVER_CODEC.encode(frame), sent)
+
+    def _due(self, now: float) -> list[TimerKey]:
+        due = []
+        while self._timers and self._timers[0][0] <= now:
+            _, count, key = heapq.heappop(self._timers)
+            if self._armed.get(key) == count:
+                del self._armed[key]
+                due.append(key)
+        return due

@@ -1,0 +1,61 @@
+"""Limits and times of a coordinator, each with its default; every one can be set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from dora_config.errors import DoraError
+from dora_config.protocol.daemon import COORDINATOR_SILENCE, HEARTBEAT_INTERVAL
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Times in seconds, sizes in bytes."""
+
+    heartbeat_interval: float = HEARTBEAT_INTERVAL
+    daemon_silence_warning: float = 15.0
+    daemon_silence_limit: float = 30.0
+    """A daemon silent for longer counts as lost."""
+    coordinator_silence_limit: float = COORDINATOR_SILENCE
+    """Told to daemons: after so long without a word they connect anew."""
+    start_timeout: float = 60.0
+    """Within which every daemon must have prepared and released its part."""
+    stop_margin: float = 30.0
+    """Beyond one and a half graces, until a stop that nobody confirms is given up."""
+    recovery_timeout: float = 60.0
+    """After a restart of the coordinator: what no daemon has reported by then has failed."""
+    recovery_backoff: float = 30.0
+    """Between two attempts to spawn the same part again."""
+    destroy_timeout: float = 46.0
+    """Until the coordinator ends although dataflows have not."""
+    archived_dataflows: int = 200
+    streams_per_client: int = 16
+    max_message_bytes: int = 16 * MIB
+    max_connections: int = 4096
+    new_connections_per_minute: int = 20
+    """Per address, of peers that show no valid token; loopback is exempt."""
+    max_artifact_bytes: int = 4096 * MIB
+
+
+def parse_setting(settings: dict[str, Any], text: str) -> None:
+    """Add the pair ``name=value`` to ``settings``; raises :class:`DoraError` naming what is
+    allowed.
+    """
+    name, equals, value = text.partition("=")
+    kinds: dict[str, type[int] | type[float]] = {
+        field.name: int if isinstance(field.default, int) else float for field in fields(Settings)
+    }
+    if not equals or name not in kinds:
+        raise DoraError(
+            f"setting {text!r}: expected NAME=NUMBER with one of the names {', '.join(kinds)}"
+        )
+    try:
+        number = kinds[name](value)
+    except ValueError:
+        number = None
+    if number is None or not 0 < number < float("inf"):
+        raise DoraError(f"setting {name}: {value!r} is not a number above 0")
+    settings[name] = number

@@ -1,0 +1,198 @@
+"""The coordinator's state: events and a clock reading in, commands out; the one door; pure.
+
+The commands of one call are carried out in order. Service and tests see the parts (`fleet`) to read
+them; nobody but :meth:`CoordinatorState.handle` changes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import assert_never
+
+from dora_config.protocol.daemon import (
+    DaemonMessage,
+    Heartbeat,
+    HeartbeatSeen,
+    Leaving,
+    LogChunk,
+    PartChanged,
+    PartDescribed,
+    PartLost,
+    Register,
+    Registered,
+    RegistrationRefused,
+)
+from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.envelope import Party, clean_text, version_problem
+from dora_coordinator.clients import Clients
+from dora_coordinator.commands import (
+    AdmitDaemon,
+    ArmTimer,
+    CloseConnection,
+    Command,
+    Log,
+    SendToDaemon,
+)
+from dora_coordinator.dataflow import TimeIsUp
+from dora_coordinator.events import (
+    ClientAsked,
+    ClientCancelled,
+    ClientDisconnected,
+    DaemonDisconnected,
+    DaemonRegistered,
+    DaemonSpoke,
+    Event,
+    LinesTaken,
+    TimerFired,
+    TimerKey,
+)
+from dora_coordinator.fleet import Fleet
+from dora_coordinator.log_streams import LogStreams
+from dora_coordinator.membership import Member
+from dora_coordinator.records import DataflowRecord
+from dora_coordinator.settings import Settings
+
+SILENCE = TimerKey("silence")
+
+
+class CoordinatorState:
+    def __init__(self, settings: Settings, party: Party) -> None:
+        self._settings = settings
+        self._party = party
+        self.fleet = Fleet(settings)
+        self._streams = LogStreams(self.fleet.membership)
+        self._clients = Clients(self.fleet, self._streams, settings, party)
+        self._silence_armed = False
+
+    def load(
+        self, stored: Iterable[tuple[DataflowRecord, DataflowSpec]], now: float
+    ) -> list[Command]:
+        """Start from what was stored; called once, before any event."""
+        return self.fleet.load(stored, now)
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        commands = self._decide(event, now)
+        while self.fleet.changes:
+            dataflow, before = self.fleet.changes.pop(0)
+            commands += self._clients.phase_changed(dataflow, before, now)
+        return commands
+
+    def _decide(self, event: Event, now: float) -> list[Command]:
+        match event:
+            case DaemonSpoke(connection=connection, message=message):
+                return self._daemon_spoke(connection, message, now)
+            case DaemonRegistered():
+                return self._daemon_registered(event, now)
+            case DaemonDisconnected(connection=connection):
+                member = self.fleet.membership.disconnected(connection)
+                return [] if member is None else self._daemon_lost(member, "disconnected", now)
+            case ClientAsked():
+                return self._clients.asked(event, now)
+            case ClientCancelled(client=client, number=number):
+                self._clients.cancelled(client, number)
+                return self._streams.cancel(client, number)
+            case ClientDisconnected(client=client):
+                self._clients.client_gone(client)
+                return self._streams.client_gone(client)
+            case LinesTaken(stream=stream):
+                return self._streams.taken(stream)
+            case TimerFired(key=key):
+                return self._timer_fired(key, now)
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    # -------------------------------------------------------------------- daemons
+
+    def _daemon_registered(self, event: DaemonRegistered, now: float) -> list[Command]:
+        register = event.register
+        problem = version_problem(self._party, register.party)
+        if problem is not None:
+            refusal = RegistrationRefused(message=problem, permanent=True)
+            log = Log("warning", f"daemon at {event.address} refused: {problem}")
+            return [log, CloseConnection(event.connection, refusal)]
+        admission = self.fleet.membership.register(event.connection, register, event.address, now)
+        if admission.refusal is not None:
+            log = Log("warning", admission.refusal)
+            refusal = RegistrationRefused(message=admission.refusal)
+            return [log, CloseConnection(event.connection, refusal)]
+        member = self.fleet.membership.get(admission.key)
+        assert member is not None
+        commands: list[Command] = []
+        if admission.replaced is not None:
+            commands.append(CloseConnection(admission.replaced))
+            commands += self._streams.daemon_lost(admission.key)
+        welcome = Registered(
+            party=self._party,
+            daemon=admission.key,
+            heartbeat_interval=self._settings.heartbeat_interval,
+            silence_limit=self._settings.coordinator_silence_limit,
+        )
+        host = clean_text(register.host, limit=100)
+        return [
+            *commands,
+            AdmitDaemon(event.connection, admission.key),
+            SendToDaemon(admission.key, welcome),
+            Log("info", f'daemon "{admission.key}" connected from {event.address} ({host})'),
+            *self.fleet.registered(member, now),
+            *self._arm_silence(),
+        ]
+
+    def _daemon_spoke(self, connection: int, message: DaemonMessage, now: float) -> list[Command]:
+        member = self.fleet.membership.heard(connection, now)
+        if member is None:
+            return []  # a connection that was replaced
+        match message:
+            case Heartbeat(metrics=metrics):
+                member.metrics = {sample.dataflow_id: sample for sample in metrics}
+                return [SendToDaemon(member.key, HeartbeatSeen())]
+            case PartChanged() | PartLost() | PartDescribed():
+                return self.fleet.told(member.key, message, now)
+            case LogChunk():
+                return self._streams.chunk(member.key, message)
+            case Leaving(hand_over=hand_over):
+                manner = "hands over to its successor" if hand_over else "ends"
+                return [Log("info", f'daemon "{member.key}" {manner}')]
+            case Register():
+                return [Log("warning", f'daemon "{member.key}" registered twice: ignored')]
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    def _daemon_lost(self, member: Member, how: str, now: float) -> list[Command]:
+        return [
+            Log("warning", f'daemon "{member.key}" {how}'),
+            *self._streams.daemon_lost(member.key),
+            *self.fleet.lost(member, now),
+        ]
+
+    # --------------------------------------------------------------------- timers
+
+    def _timer_fired(self, key: TimerKey, now: float) -> list[Command]:
+        if key == SILENCE:
+            return self._drop_silent(now)
+        if key.purpose == "destroy":
+            return self._clients.destroy_overdue()
+        dataflow = self.fleet.get(key.subject)
+        if dataflow is None:
+            return []
+        return self.fleet.apply(dataflow, TimeIsUp(key.purpose, key.daemon), now)
+
+    def _drop_silent(self, now: float) -> list[Command]:
+        self._silence_armed = False
+        commands: list[Command] = []
+        for member in self.fleet.membership.silent(now):
+            connection = member.connection
+            if connection is None:
+                continue
+            self.fleet.membership.disconnected(connection)
+            limit = self._settings.daemon_silence_limit
+            commands.append(CloseConnection(connection))
+            commands += self._daemon_lost(member, f"silent for {limit:g} s: given up", now)
+        return [*commands, *self._arm_silence()]
+
+    def _arm_silence(self) -> list[Command]:
+        """One timer for all daemons: at the earliest moment one of them can have been silent."""
+        deadline = self.fleet.membership.next_deadline()
+        if self._silence_armed or deadline is None:
+            return []
+        self._silence_armed = True
+        return [ArmTimer(SILENCE, deadline)]

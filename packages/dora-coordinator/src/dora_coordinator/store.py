@@ -1,0 +1,237 @@
+"""Where records of dataflows are kept: in memory, or in a SQLite file; knows nothing of their
+meaning.
+
+A store has a schema version `major.minor`. A file of an older major version is migrated after a
+copy of it was kept; one of the same major version opens whatever its minor version is (a rollback
+needs the next one); anything newer is refused.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from pydantic import ValidationError
+
+from dora_config.access import private_dir
+from dora_config.errors import DoraError
+from dora_config.protocol.dataflow import DataflowSpec
+from dora_coordinator.commands import DeleteRecord, SaveRecord
+from dora_coordinator.records import DataflowRecord
+
+SCHEMA_VERSION: Final = (1, 0)
+
+Migration = Callable[[sqlite3.Connection], None]
+
+MIGRATIONS: Final[Mapping[int, Migration]] = {}
+"""By the major version it starts from; leads to the next."""
+
+_TABLES = (
+    "CREATE TABLE IF NOT EXISTS dataflow "
+    "(id TEXT PRIMARY KEY, record TEXT NOT NULL, spec TEXT NOT NULL)"
+)
+
+Stored = tuple[DataflowRecord, DataflowSpec]
+
+
+class StoreError(DoraError):
+    """The store cannot be used; ``str()`` says why and what to do."""
+
+
+class Store(Protocol):
+    """Changes are durable (as far as the store is) when ``apply`` returns."""
+
+    @property
+    def name(self) -> str: ...
+
+    def load(self) -> list[Stored]: ...
+
+    def apply(self, changes: Sequence[SaveRecord | DeleteRecord]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class MemoryStore:
+    """Keeps nothing beyond the process; the state machine has all it needs."""
+
+    name = "memory"
+
+    def load(self) -> list[Stored]:
+        return []
+
+    def apply(self, changes: Sequence[SaveRecord | DeleteRecord]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class SqliteStore:
+    """One file for one coordinator at a time; may be used from any thread, one call at a time."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        version: tuple[int, int] = SCHEMA_VERSION,
+        migrations: Mapping[int, Migration] = MIGRATIONS,
+    ) -> None:
+        """Open or create ``path``; raises :class:`StoreError`."""
+        self.name = str(path)
+        self._path = path
+        if not path.parent.is_dir():
+            private_dir(path.parent)
+        self._lock = _lock(path)
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            try:
+                self._prepare(version, migrations)
+            except BaseException:
+                self._db.close()
+                raise
+        except (sqlite3.Error, OSError) as error:
+            os.close(self._lock)
+            raise StoreError(
+                f"{path}: the store cannot be opened ({error}); start with --recreate-store to put "
+                "it aside and begin an empty one"
+            ) from error
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def _prepare(self, version: tuple[int, int], migrations: Mapping[int, Migration]) -> None:
+        found = _decode_version(self._db.execute("PRAGMA user_version").fetchone()[0])
+        if found is not None and found[0] > version[0]:
+            raise StoreError(
+                f"{self._path}: written by a newer dora (store version {_text(found)}, this one "
+                f"reads up to {version[0]}.x); upgrade dora-coordinator, or start with "
+                "--recreate-store to put it aside"
+            )
+        if found is not None and found[0] < version[0]:
+            self._migrate(found[0], version[0], migrations)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute(_TABLES)
+        if found is None or found < version:
+            self._db.execute(f"PRAGMA user_version={version[0] * 1000 + version[1]}")
+
+    def _migrate(self, start: int, end: int, migrations: Mapping[int, Migration]) -> None:
+        copy = self._path.with_name(f"{self._path.name}.v{start}")
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        shutil.copyfile(self._path, copy)
+        copy.chmod(0o600)
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            for major in range(start, end):
+                migrations[major](self._db)
+            self._db.execute(f"PRAGMA user_version={end * 1000}")
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def load(self) -> list[Stored]:
+        """All records; raises :class:`StoreError` naming one that cannot be read."""
+        stored = []
+        for dataflow_id, record, spec in self._db.execute("SELECT id, record, spec FROM dataflow"):
+            try:
+                stored.append(
+                    (
+                        DataflowRecord.model_validate_json(record),
+                        DataflowSpec.model_validate_json(spec),
+                    )
+                )
+            except ValidationError as error:
+                problem = error.errors(include_url=False, include_input=False)[0]["msg"]
+                raise StoreError(
+                    f"{self._path}: the record of dataflow {dataflow_id} cannot be read "
+                    f"({problem}); start with --recreate-store to put the store aside"
+                ) from error
+        return stored
+
+    def apply(self, changes: Sequence[SaveRecord | DeleteRecord]) -> None:
+        """Write all changes in one transaction; the last record of a dataflow counts."""
+        specs = {
+            change.dataflow_id: change.spec
+            for change in changes
+            if isinstance(change, SaveRecord) and change.spec is not None
+        }
+        last: dict[str, SaveRecord | DeleteRecord] = {}
+        for change in changes:
+            last[change.dataflow_id] = change
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            for dataflow_id, change in last.items():
+                self._write(dataflow_id, change, specs.get(dataflow_id))
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def _write(
+        self, dataflow_id: str, change: SaveRecord | DeleteRecord, spec: DataflowSpec | None
+    ) -> None:
+        if isinstance(change, DeleteRecord):
+            self._db.execute("DELETE FROM dataflow WHERE id = ?", (dataflow_id,))
+            return
+        record = change.record.model_dump_json()
+        if spec is None:
+            self._db.execute("UPDATE dataflow SET record = ? WHERE id = ?", (record, dataflow_id))
+        else:
+            self._db.execute(
+                "INSERT OR REPLACE INTO dataflow VALUES (?, ?, ?)",
+                (dataflow_id, record, spec.model_dump_json()),
+            )
+
+    def close(self) -> None:
+        self._db.close()
+        os.close(self._lock)
+
+
+def _lock(path: Path) -> int:
+    handle = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
+        os.close(handle)
+        raise StoreError(
+            f"{path}: in use by another coordinator (process {owner}); stop that one, or give this "
+            "one a store of its own: --store redb:PATH or --store memory"
+        ) from None
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, str(os.getpid()).encode(), 0)
+    return handle
+
+
+def _decode_version(number: int) -> tuple[int, int] | None:
+    return None if number == 0 else divmod(number, 1000)
+
+
+def _text(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
+
+
+def open_store(text: str, default: Path, *, recreate: bool = False) -> Store:
+    """The store that ``--store`` names: ``redb`` (the default file), ``redb:PATH`` or ``memory``.
+
+    ``redb`` is what existing deployments call the durable store; ``sqlite`` means the same.
+    """
+    kind, colon, path = text.partition(":")
+    if text == "memory":
+        return MemoryStore()
+    if kind not in ("redb", "sqlite") or (colon and not path):
+        raise StoreError(f"--store {text!r}: expected redb, redb:PATH or memory")
+    file = Path(path).expanduser().absolute() if path else default
+    if recreate and file.exists():
+        os.close(_lock(file))
+        file.replace(file.with_name(f"{file.name}.old"))
+        for suffix in ("-wal", "-shm"):
+            file.with_name(file.name + suffix).unlink(missing_ok=True)
+    return SqliteStore(file)
