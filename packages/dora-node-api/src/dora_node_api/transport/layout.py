@@ -1,0 +1,130 @@
+"""Every struct and offset in shared memory and in a queue record; maps nothing itself.
+
+All words are 8 bytes, aligned, native order, and have one writer each. A *record* is what travels
+through a queue's pipe: 64 bytes, written and read by one atomic system call. A *block* is where a
+payload lies in a segment; its head repeats the record's stamp, so that a record that points
+anywhere else is noticed.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+
+RECORD_SIZE = 64
+RECORD_WORDS = 8
+# Words of a record. The last one is the sequence number xor CHECK: a torn or foreign record fails.
+R_SEQUENCE = 0
+R_SEGMENT = 1  # incarnation << 32 | segment number
+R_OFFSET = 2
+R_LENGTH = 3  # bytes of the block in use, its head included
+R_SENT_NS = 4  # CLOCK_MONOTONIC
+R_STAMP = 5
+R_TAGS = 6  # slot | generation << 16 | kind << 24 | flags << 32
+R_CHECK = 7
+CHECK = 0x646F_7261_5F70_7931  # "dora_py1"
+RECORD = struct.Struct("=8Q")
+
+NO_SLOT = 0xFFFF  # a record without a ledger slot: the receiver copies, which releases it
+FLAG_PROTECTED = 1
+FLAG_FLUSH = 2
+
+LARGEST_BOUND = 16_000
+# Room that the producer leaves in a pipe for the runner's lifecycle records.
+LIFECYCLE_ROOM = 64
+
+
+class RecordKind(IntEnum):
+    """What a record announces."""
+
+    DATA = 0
+    CLOSED = 1
+    """The producer has ended, and this was its last record."""
+    NODE_RESTARTED = 2
+    NODE_FAILED = 3
+
+
+# --- blocks ---------------------------------------------------------------------------------
+# magic, descriptor bytes, metadata bytes, stamp, CLOCK_REALTIME ns, offset of the data, layout,
+# and the array's length, null count
+BLOCK_HEAD = struct.Struct("=IIIIQQQqq")
+BLOCK_HEAD_SIZE = 64
+BLOCK_MAGIC = 0x6472_626B
+ALIGNMENT = 64
+
+# --- status board ---------------------------------------------------------------------------
+PAGE = 4096
+BOARD_MAGIC = 0x646F_7261_626F_6172
+NODE_AREA = 128
+N_BEATS = 0
+N_LAST_BEAT_NS = 1
+N_STATE = 2
+
+# Words of an edge's area. Those of one writer share cache lines; writers do not.
+P_SENT = 0  # the last sequence number given out; stored before the record is written
+P_BYTES_SENT = 1
+P_EVICTED = 2
+P_BLOCKED = 3  # 1 while the producer waits for room
+P_EVICTED_SEQUENCE = 4  # of the data pipe: everything up to it is gone from there
+P_FLUSHED = 5  # records of the data pipe below it are void
+P_BLOCKED_NS = 6
+P_REFUSED = 7
+
+C_RECEIVED = 16  # records taken out of the pipes; stored right after the read
+C_BYTES_RECEIVED = 17
+C_LAST_DATA = 18  # last sequence number taken from the data pipe
+C_LAST_URGENT = 19
+C_SETTLED = 20  # everything up to it was handed out or dropped
+C_DISCARDED = 21  # taken, but not handed out: held too long, flushed
+C_BROKEN = 22
+C_LAST_ARRIVAL_NS = 23  # CLOCK_MONOTONIC
+C_COPIED = 24  # private copies made
+
+F_FLOOR_DATA = 32  # records of the data pipe below it are nobody's any more
+F_FLOOR_URGENT = 33
+X_NOTICE_LENGTH = 40  # bytes of text that go with the last NODE_FAILED
+
+HISTOGRAM = 64  # first of the latency histogram's words
+HISTOGRAM_BUCKETS = 160
+EDGE_WORDS = 256
+NOTICE = EDGE_WORDS * 8  # offset in the area
+NOTICE_SIZE = 2048
+LEDGER = NOTICE + NOTICE_SIZE  # one byte a slot: the generation released last, by the consumer
+# After the ledger follow as many bytes: the generation given out last, by the producer.
+
+
+def edge_area_size(ledger_slots: int) -> int:
+    """Bytes of an edge's area, a whole number of pages."""
+    return -(-(LEDGER + 2 * ledger_slots) // PAGE) * PAGE
+
+
+def ledger_slots_for(bound: int) -> int:
+    """Slots for a queue of ``bound`` messages and as many, but at least 1,000, held arrays."""
+    return min(max(1024, 2 * bound + 128), 32_768)
+
+
+def pack_tags(slot: int, generation: int, kind: int, flags: int) -> int:
+    return slot | generation << 16 | kind << 24 | flags << 32
+
+
+def unpack_tags(tags: int) -> tuple[int, int, int, int]:
+    """Slot, generation, kind and flags."""
+    return tags & 0xFFFF, tags >> 16 & 0xFF, tags >> 24 & 0xFF, tags >> 32
+
+
+def latency_bucket(nanoseconds: int) -> int:
+    """Index in the latency histogram: log-linear, four buckets for each doubling from 256 ns."""
+    units = nanoseconds >> 6
+    if units < 4:
+        return units if units > 0 else 0
+    exponent = units.bit_length() - 1
+    index = (exponent - 1) << 2 | (units >> exponent - 2) & 3
+    return index if index < HISTOGRAM_BUCKETS else HISTOGRAM_BUCKETS - 1
+
+
+def bucket_start(index: int) -> int:
+    """Smallest latency, in nanoseconds, that falls into this bucket."""
+    if index < 4:
+        return index << 6
+    exponent = (index >> 2) + 1
+    return (4 + (index & 3)) << exponent - 2 << 6
