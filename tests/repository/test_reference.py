@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import ast
 import re
+from typing import get_args
 
+import pytest
 from support.sources import ROOT, packaged_sources
+
+from dora_config.protocol.control import DataflowStatus
+from dora_config.protocol.runner import NodeState as ShownState
+from dora_coordinator.records import PartState
+from dora_coordinator.records import Phase as DataflowPhase
+from dora_daemon.runner.node import NodeState
+from dora_daemon.runner.state import Phase as RunnerPhase
 
 VARIABLE = re.compile(r"DORA_[A-Z][A-Z_]*[A-Z]")
 DROPPED = re.compile(
@@ -32,3 +41,22 @@ def test_environment_variables_are_documented() -> None:
     assert not missing, "not in docs/reference/environment.md:\n" + "\n".join(missing)
     unknown = documented - set(used)
     assert not unknown, f"nothing reads {sorted(unknown)}, which environment.md names"
+
+
+STATES = {
+    "A node, as users see it": get_args(ShownState),
+    "A node, inside the runner": tuple(state.value for state in NodeState),
+    "A dataflow, inside the runner": get_args(RunnerPhase),
+    "A dataflow, as users see it": get_args(DataflowStatus),
+    "A dataflow, inside the coordinator": tuple(DataflowPhase),
+    "A part of a dataflow, the nodes on one machine": tuple(PartState),
+}
+
+
+@pytest.mark.parametrize("heading", STATES)
+def test_every_state_has_a_sentence(heading: str) -> None:
+    page = (ROOT / "docs/reference/states.md").read_text()
+    section = page.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([\w ]+) \| (.+) \|$", section, re.MULTILINE)[1:]
+    assert [state for state, _ in rows] == [str(state) for state in STATES[heading]]
+    assert all(sentence.endswith(".") for _, sentence in rows)
