@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
+import argparse
+import sys
 import textwrap
 from collections.abc import Iterator
 from typing import Any
@@ -44,7 +44,8 @@ def render() -> str:
     if aliases:
         parts.append(f"Also understood: {aliases}.\n")
     parts.append("## Services\n")
-    parts += [_service(word) for word in OWN_WORDS]
+    for word in OWN_WORDS:
+        parts += _service(word)
     return "\n".join(parts)
 
 
@@ -109,12 +110,27 @@ def _value(option: Any) -> str:
     return str(option.metavar or option.type.name).upper()
 
 
-def _service(word: str) -> str:
-    """The help that a wheel other than dora-cli prints for its command."""
+def _service(word: str) -> Iterator[str]:
+    """A command that a wheel other than dora-cli brings: its options as its parser knows them."""
     command = find_command(word)
-    printed = io.StringIO()
-    if command is not None:
-        with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-            command(["--help"])
-    text = "\n".join(line.rstrip() for line in printed.getvalue().strip().splitlines())
-    return f"### `dora {word}`\n\n```text\n{text}\n```\n"
+    if command is None:
+        return
+    parser: argparse.ArgumentParser = sys.modules[command.__module__]._parser()
+    yield f"### `dora {word} [OPTIONS]`\n"
+    yield f"{(parser.description or '').strip()}\n"
+    rows = [
+        _parser_option(action)
+        for action in parser._actions
+        if action.dest != "help" and action.help != argparse.SUPPRESS
+    ]
+    yield table(("option", "default", "meaning"), rows) + "\n"
+
+
+def _parser_option(action: argparse.Action) -> tuple[str, str, str]:
+    words = ", ".join(f"`{name}`" for name in action.option_strings) or f"`{action.dest.upper()}`"
+    if action.nargs != 0 and action.option_strings:
+        words += f" `{action.metavar or action.dest.upper()}`"
+    text = (action.help or "") % {"default": action.default, "prog": "dora"}
+    shown = action.default not in (None, False, [], argparse.SUPPRESS) and "default" not in text
+    default = action.default if shown else ""
+    return words, f"`{default}`" if default != "" else "", text

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import dora_node_api
 from tables import NOTICE
 
 import dora
+import dora_node_api
 
 PAGE = "reference/node-api.md"
 PROSE = Path(__file__).with_name("node-api.md")
