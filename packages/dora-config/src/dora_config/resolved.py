@@ -5,7 +5,7 @@ These models travel to daemons and runners as JSON (`model_dump_json`, `model_va
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,9 +26,7 @@ QueuePolicy = Literal["drop_oldest", "backpressure"]
 RestartPolicy = Literal["never", "on-failure", "always"]
 Distribution = Literal["local", "scp", "http"]
 OutputFraming = Literal["raw", "arrow-ipc"]
-CommunicationPattern = Literal[
-    "service-server", "service-client", "action-server", "action-client"
-]
+CommunicationPattern = Literal["service-server", "service-client", "action-server", "action-client"]
 
 
 class Frozen(BaseModel):
@@ -113,7 +111,8 @@ class ResolvedNode(Frozen):
 
     `args` is already split; of a shell node it holds the one text for `sh -c`. The ports of a
     runtime node's operators stand in `inputs` and `outputs` as `operator/port`, and each build
-    command of an operator is also in `build`.
+    command of an operator is also in `build`. `inherited_env` names those variables of `env` that
+    come from the root of the file, which `--env` may replace.
     """
 
     id: str
@@ -124,6 +123,7 @@ class ResolvedNode(Frozen):
     path_sha256: str | None = None
     args: tuple[str, ...] = ()
     env: dict[str, EnvValue] = Field(default_factory=dict)
+    inherited_env: tuple[str, ...] = ()
     build: tuple[str, ...] = ()
     git: GitSource | None = None
     inputs: dict[str, ResolvedInput] = Field(default_factory=dict)
@@ -151,6 +151,11 @@ class ResolvedNode(Frozen):
     def is_dynamic(self) -> bool:
         """Whether a user starts this node's process by hand."""
         return self.kind == "dynamic"
+
+    def env_with(self, overrides: Mapping[str, str]) -> dict[str, EnvValue]:
+        """`env` with the variables of `--env`: above those of the root, below the node's own."""
+        own = self.env.keys() - set(self.inherited_env)
+        return {**self.env, **{k: v for k, v in overrides.items() if k not in own}}
 
 
 class TypeRule(Frozen):

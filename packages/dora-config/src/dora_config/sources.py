@@ -24,7 +24,9 @@ MODULE_PORT_PREFIX = "_mod/"
 
 _UNIT_NANOSECONDS = {"secs": 10**9, "millis": 10**6, "micros": 10**3, "nanos": 1}
 _MAX_INTERVAL_NS = 10**18
-_HZ_TEXT = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$|^[+-]?(inf|nan|infinity)$", re.I)
+_HZ_TEXT = re.compile(
+    r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$|^[+-]?(inf|nan|infinity)$", re.I
+)
 
 
 class _Source(BaseModel):

@@ -1,0 +1,225 @@
+"""Checks across nodes: sources that exist, ports that are declared, cycles that can block; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from dora_config.closest import closest, closest_name
+from dora_config.errors import Severity
+from dora_config.resolved import ResolvedDataflow, ResolvedNode
+from dora_config.sources import LogSource, OutputSource
+from dora_config.yaml_text import Path
+
+_PATTERN_KEYS = {
+    "service-server": ("request_id",),
+    "service-client": ("request_id",),
+    "action-server": ("goal_id", "goal_status"),
+    "action-client": ("goal_id",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GraphFinding:
+    """A problem at `path` within a node of the resolved dataflow."""
+
+    node: str
+    path: Path
+    message: str
+    hint: str | None = None
+    severity: Severity = "error"
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """What the graph must not be blamed for, because parts of the file could not be read."""
+
+    nodes: frozenset[str] = frozenset()
+    some_node_lost: bool = False
+
+
+def check_graph(
+    dataflow: ResolvedDataflow,
+    unreadable: Unreadable = Unreadable(),
+    written: Mapping[tuple[str, str], str] | None = None,
+) -> Iterator[GraphFinding]:
+    """Everything that is wrong between the nodes; `written` has the source texts of inputs."""
+    nodes = {node.id: node for node in dataflow.nodes}
+    yield from _duplicates(dataflow)
+    for node in dataflow.nodes:
+        yield from _sources(node, nodes, unreadable, written or {})
+        yield from _ports(node, unreadable)
+    yield from backpressure_cycles(dataflow)
+
+
+def _duplicates(dataflow: ResolvedDataflow) -> Iterator[GraphFinding]:
+    seen: set[str] = set()
+    for node in dataflow.nodes:
+        if node.id in seen:
+            message = f'duplicate node ID "{node.id}": ids must be unique once modules are applied'
+            yield GraphFinding(node.id, ("id",), message)
+        seen.add(node.id)
+
+
+def _sources(
+    node: ResolvedNode,
+    nodes: Mapping[str, ResolvedNode],
+    unreadable: Unreadable,
+    written: Mapping[tuple[str, str], str],
+) -> Iterator[GraphFinding]:
+    for name, wanted in node.inputs.items():
+        place: Path = ("inputs", name, "source")
+        match wanted.source:
+            case OutputSource(node=producer_id, output=output):
+                producer = nodes.get(producer_id)
+                if producer is not None and output in producer.outputs:
+                    continue
+                if producer_id in unreadable.nodes:
+                    continue
+                text = written.get((node.id, name), str(wanted.source))
+                message = f"output `{text}` mapped to input `{node.id}/{name}` does not exist"
+                if producer is None:
+                    if not unreadable.some_node_lost:
+                        yield _unknown_node(node.id, place, message, producer_id, output, nodes)
+                else:
+                    yield _unknown_output(node.id, place, message, producer, output)
+            case LogSource(node=str(watched)) if watched not in nodes:
+                if not unreadable.some_node_lost:
+                    message = (
+                        f"input `{node.id}/{name}` reads the logs of node "
+                        f'"{watched}", which does not exist'
+                    )
+                    hint = _did_you_mean(closest_name(watched, nodes))
+                    yield GraphFinding(node.id, place, message, hint, "warning")
+
+
+def _did_you_mean(name: str | None) -> str | None:
+    return f'did you mean "{name}"?' if name is not None else None
+
+
+def _unknown_node(
+    reader: str,
+    place: Path,
+    message: str,
+    producer: str,
+    output: str,
+    nodes: Mapping[str, ResolvedNode],
+) -> GraphFinding:
+    near = closest_name(producer, [*nodes])
+    message += f': there is no node "{producer}"'
+    if near is not None and output in nodes[near].outputs:
+        return GraphFinding(reader, place, message, f'did you mean "{near}/{output}"?')
+    if near is None:
+        owners = [f"{node.id}/{output}" for node in nodes.values() if output in node.outputs]
+        if len(owners) == 1:
+            return GraphFinding(reader, place, message, f'did you mean "{owners[0]}"?')
+        message += f", only {_listed([*nodes])}"
+    return GraphFinding(reader, place, message, _did_you_mean(near))
+
+
+def _unknown_output(
+    reader: str, place: Path, message: str, producer: ResolvedNode, output: str
+) -> GraphFinding:
+    outputs = list(producer.outputs)
+    near = closest_name(output, outputs)
+    if outputs:
+        message += f': node "{producer.id}" has outputs {_listed(outputs)}'
+        return GraphFinding(reader, place, message, _did_you_mean(near and f"{producer.id}/{near}"))
+    message += f': node "{producer.id}" has no outputs'
+    return GraphFinding(reader, place, message, f'add `outputs: [{output}]` to "{producer.id}"')
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:8])
+    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown or "none"
+
+
+def _ports(node: ResolvedNode, unreadable: Unreadable) -> Iterator[GraphFinding]:
+    if node.id in unreadable.nodes:
+        return
+    where = f'node "{node.id}"'
+    for setting in ("send_stdout_as", "send_logs_as"):
+        output = getattr(node, setting)
+        if output is not None and output not in node.outputs:
+            message = f'{where}: `{setting}` names "{output}", which is not among its outputs'
+            if node.operators:
+                message += f": {_listed(list(node.outputs))}"
+            hint = f"add it: `outputs: [{', '.join([*node.outputs, output])}]`"
+            yield GraphFinding(node.id, (setting,), message, hint)
+    if node.send_stdout_as is not None and node.send_stdout_as == node.send_logs_as:
+        message = f"{where}: `send_stdout_as` and `send_logs_as` name the same output"
+        yield GraphFinding(node.id, ("send_logs_as",), message, severity="warning")
+    for group in ("output_framing", "output_metadata"):
+        for output in getattr(node, group):
+            if output not in node.outputs:
+                message = (
+                    f'{where}: `{group}` names "{output}", which is not among its outputs: '
+                    f"{_listed(list(node.outputs))}{closest(output, node.outputs)}"
+                )
+                yield GraphFinding(node.id, (group, output), message)
+    yield from _pattern(node, where)
+
+
+def _pattern(node: ResolvedNode, where: str) -> Iterator[GraphFinding]:
+    """A node with a part in a service or action promises the keys that tie answers to questions."""
+    if node.pattern is None:
+        return
+    if not node.outputs:
+        message = f"{where}: a {node.pattern} sends messages, but has no outputs"
+        yield GraphFinding(node.id, ("pattern",), message)
+    for output, keys in node.output_metadata.items():
+        missing = [key for key in _PATTERN_KEYS[node.pattern] if key not in keys]
+        if missing:
+            message = (
+                f'{where}: output "{output}" of a {node.pattern} must promise the metadata keys '
+                f"{', '.join(missing)}"
+            )
+            yield GraphFinding(node.id, ("output_metadata", output), message)
+
+
+def backpressure_cycles(dataflow: ResolvedDataflow) -> Iterator[GraphFinding]:
+    """A warning for each group of nodes that can wait for each other's full queues for ever."""
+    readers: dict[str, list[str]] = {node.id: [] for node in dataflow.nodes}
+    entry: dict[tuple[str, str], str] = {}
+    for node in dataflow.nodes:
+        for name, wanted in node.inputs.items():
+            source = wanted.source
+            if wanted.queue_policy != "backpressure" or not isinstance(source, OutputSource):
+                continue
+            if source.node in readers:
+                readers[source.node].append(node.id)
+                entry[source.node, node.id] = name
+    for cycle in _cycles(readers):
+        first, second = cycle[0], cycle[1 % len(cycle)]
+        path = " -> ".join([*cycle, cycle[0]])
+        message = (
+            f"backpressure cycle {path}: each node can wait for room at the next one, "
+            "and then none of them goes on"
+        )
+        hint = "give one of these inputs `queue_policy: drop_oldest`"
+        place: Path = ("inputs", entry[first, second], "queue_policy")
+        yield GraphFinding(second, place, message, hint, "warning")
+
+
+def _cycles(successors: Mapping[str, list[str]]) -> Iterator[list[str]]:
+    """One cycle for each back edge of a depth-first walk, without recursion."""
+    done: set[str] = set()
+    for start in successors:
+        if start in done:
+            continue
+        trail: list[str] = [start]
+        on_trail = {start: 0}
+        pending = [iter(successors[start])]
+        while pending:
+            following = next(pending[-1], None)
+            if following is None:
+                pending.pop()
+                finished = trail.pop()
+                del on_trail[finished]
+                done.add(finished)
+            elif following in on_trail:
+                yield trail[on_trail[following] :]
+            elif following not in done:
+                on_trail[following] = len(trail)
+                trail.append(following)
+                pending.append(iter(successors[following]))

@@ -1,0 +1,97 @@
+"""`$VAR` in texts of the YAML, and which variables a dataflow may set; pure.
+
+`$NAME` and `${NAME}` stand for the variable, `${NAME:-text}` for the text where it is not set,
+and `$$` for a dollar sign. Any other `$` stands for itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+_REFERENCE = re.compile(
+    r"\$(?:(?P<dollar>\$)|(?P<bare>[A-Za-z_][A-Za-z0-9_]*)"
+    r"|\{(?P<braced>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\})",
+    re.ASCII,
+)
+_PATH_REFERENCE = re.compile(
+    r"\$(?:(HOME|USER|PWD|DORA_WORKSPACE)\b|\{(HOME|USER|PWD|DORA_WORKSPACE)\})"
+)
+_PARAMETER = re.compile(r"\$(?:(PARAM_[A-Za-z0-9_]+)|\{(PARAM_[A-Za-z0-9_]+)\})", re.ASCII)
+
+_RESERVED = frozenset(
+    {
+        "DORA_NODE_CONFIG",
+        "DORA_RUNTIME_CONFIG",
+        "ZENOH_CONFIG",
+        "DORA_RUN_PARENT_PID",
+        "DORA_AUTH_TOKEN",
+        "DORA_ALLOW_SHELL_NODES",
+        "LD_PRELOAD",
+        "LD_AUDIT",
+        "LD_LIBRARY_PATH",
+    }
+)
+_RESERVED_PREFIXES = ("DORA_ZENOH_", "DYLD_")
+
+
+class UndefinedVariable(ValueError):
+    """A text refers to a variable that is not set."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(name)
+
+    def __str__(self) -> str:
+        return f"environment variable ${self.name} is not defined"
+
+
+def expand_variables(text: str, environ: Mapping[str, str]) -> str:
+    """`text` with the values of `environ`; raises `UndefinedVariable`."""
+    if "$" not in text:
+        return text
+
+    def value(match: re.Match[str]) -> str:
+        if match["dollar"]:
+            return "$"
+        name = match["bare"] or match["braced"]
+        found = environ.get(name, match["default"])
+        if found is None:
+            raise UndefinedVariable(name)
+        return found
+
+    return _REFERENCE.sub(value, text)
+
+
+def escape_variables(text: str) -> str:
+    """A text that `expand_variables` turns into `text`."""
+    return text.replace("$", "$$")
+
+
+def expand_path(path: str, environ: Mapping[str, str]) -> str:
+    """A node's `path` with HOME, USER, PWD and DORA_WORKSPACE of the machine it runs on.
+
+    A variable that is not set stays as it is, so that the error about the missing file shows it.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        return environ.get(match[1] or match[2], match[0])
+
+    return _PATH_REFERENCE.sub(value, path) if "$" in path else path
+
+
+def expand_parameters(text: str, parameters: Mapping[str, str]) -> str:
+    """`text` with the parameters of a module (`PARAM_<KEY>`) in it; raises `UndefinedVariable`."""
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        if name not in parameters:
+            raise UndefinedVariable(name)
+        return parameters[name]
+
+    return _PARAMETER.sub(value, text) if "$" in text else text
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a dataflow must not set this variable: dora's own, and the loader's."""
+    return name in _RESERVED or name.startswith(_RESERVED_PREFIXES)
