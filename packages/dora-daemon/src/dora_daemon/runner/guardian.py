@@ -1,0 +1,118 @@
+"""Ends what a runner that was killed leaves behind: its nodes' sessions and its directory.
+
+Run as a script by the runner, before anything else, with the reading end of a pipe as stdin; when
+the runner is gone the pipe ends. The script is kept apart from everything: it imports three modules
+of the standard library and nothing of ours, so that it starts in milliseconds and stays small.
+
+A process is identified by pid, start time and boot id, because pids are used again. The runner
+notes each node in the file ``groups`` (a line ``PID START_TIME``) right after it has started it.
+"""
+
+# Nothing but os, signal and sys, because this process lives as long as the dataflow.
+# ruff: noqa: PTH, SIM105
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+GROUPS = "groups"
+RESULT = "result.json"
+
+
+def boot_id() -> str:
+    """Identifies this boot of the machine; empty where the system does not tell."""
+    return _read("/proc/sys/kernel/random/boot_id").strip()
+
+
+def start_time(pid: int) -> int | None:
+    """Clock ticks since boot at which a process started; ``None`` if it does not exist."""
+    fields = _stat(pid)
+    return int(fields[19]) if len(fields) > 19 else None
+
+
+def is_alive(pid: int, started: int) -> bool:
+    """Whether exactly that process still runs (a zombie does not)."""
+    fields = _stat(pid)
+    return len(fields) > 19 and int(fields[19]) == started and fields[0] not in "ZX"
+
+
+def kill_session(leader: int, started: int) -> None:
+    """SIGKILL to the process group and the whole session that ``leader`` began."""
+    if not os.path.isdir("/proc/self"):
+        _kill(leader, group=True)
+        return
+    now = start_time(leader)
+    if now is not None and now != started:
+        # The pid is somebody else's by now, so the group is too.
+        return
+    if now is not None:
+        _kill(leader, group=True)
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        fields = _stat(int(name))
+        if len(fields) > 19 and int(fields[3]) == leader and int(fields[19]) >= started:
+            _kill(int(name), group=False)
+
+
+def kill_recorded(directory: str) -> None:
+    """Kill every session noted in the directory's ``groups``; call it only for this boot."""
+    for line in _read(os.path.join(directory, GROUPS)).splitlines():
+        words = line.split()
+        if len(words) == 2 and words[0].isdigit() and words[1].isdigit():
+            kill_session(int(words[0]), int(words[1]))
+
+
+def remove_directory(directory: str) -> None:
+    """Remove a runtime directory with all that is in it, links not followed."""
+    try:
+        entries = list(os.scandir(directory))
+    except OSError:
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            remove_directory(entry.path)
+        else:
+            _quietly(os.unlink, entry.path)
+    _quietly(os.rmdir, directory)
+
+
+def _stat(pid: int) -> list[str]:
+    """Fields of /proc/PID/stat after the command's name: state first, start time the 20th."""
+    return _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _kill(pid: int, *, group: bool) -> None:
+    _quietly(os.killpg if group else os.kill, pid, signal.SIGKILL)
+
+
+def _quietly(call: object, *arguments: object) -> None:
+    try:
+        call(*arguments)  # type: ignore[operator]
+    except OSError:
+        pass
+
+
+def main(directory: str) -> None:
+    """Wait for the end of stdin, then clean up."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    while os.read(0, 4096):
+        pass
+    kill_recorded(directory)
+    if not os.path.exists(os.path.join(directory, RESULT)):
+        remove_directory(directory)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
+    os._exit(0)

@@ -1,0 +1,109 @@
+"""Puts our ``dora`` in front of what a node may have installed, and explains when that fails."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGES = ("dora", "dora_node_api")
+_IGNORES_PYTHONPATH = ("-I", "-E", "-IE", "-EI")
+_BINARY_START = (b"\x7fELF", b"MZ", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
+
+
+def make_package_folder(folder: Path) -> Path:
+    """A folder with links to our two packages and nothing else, for the front of PYTHONPATH.
+
+    A node's own environment then needs pyarrow only, and a ``dora`` of somebody else that is
+    installed there does not come first.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for name in PACKAGES:
+        link = folder / name
+        if not link.is_symlink():
+            link.symlink_to(_location(name), target_is_directory=True)
+    return folder
+
+
+def _location(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent.resolve()
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchFacts:
+    """What is known about how a node was started."""
+
+    argv: tuple[str, ...]
+    script: Path | None
+    """The Python file, when there is one."""
+    shell: bool = False
+
+
+def explain(facts: LaunchFacts) -> str | None:
+    """Why a node may not have found our ``dora`` package; ``None`` if there is no sign of it."""
+    if facts.shell:
+        return None
+    if (flag := _isolating_flag(facts)) is not None:
+        return (
+            f"it runs Python with {flag}, which ignores PYTHONPATH, so that dora could not hand it"
+            f" its own `dora` package; leave {flag} out"
+        )
+    if facts.script is not None:
+        return _shadowed(facts.script)
+    if _is_program_of_its_own(Path(facts.argv[0])):
+        return (
+            f"{facts.argv[0]} is a program of its own (a frozen application, say), which brings its"
+            " own `dora` or none; run the Python file instead, or build it with this version's"
+            " dora-node-api"
+        )
+    return None
+
+
+def _isolating_flag(facts: LaunchFacts) -> str | None:
+    words = list(facts.argv)
+    first = Path(words[0])
+    if facts.script is None and not first.name.startswith("python"):
+        words = _shebang(first)
+    for word in words[1:]:
+        if word in _IGNORES_PYTHONPATH:
+            return word
+        if not word.startswith("-") and not Path(word).name.startswith("python"):
+            break
+    return None
+
+
+def _shebang(program: Path) -> list[str]:
+    """The words of a script's first line, if Python is to run it."""
+    try:
+        with program.open("rb") as file:
+            line = file.readline(256)
+    except OSError:
+        return []
+    if line.startswith(b"#!") and b"python" in line:
+        return line[2:].decode(errors="replace").split()
+    return []
+
+
+def _shadowed(script: Path) -> str | None:
+    """A module beside the script comes before PYTHONPATH."""
+    for name in PACKAGES:
+        for beside in (script.parent / name, script.parent / f"{name}.py"):
+            if beside.is_dir() or beside.is_file():
+                return (
+                    f"{beside} lies beside the node's script, so that `import {name}` finds it"
+                    " instead of the dora package; rename it"
+                )
+    return None
+
+
+def _is_program_of_its_own(program: Path) -> bool:
+    if program.name.startswith("python"):
+        return False
+    try:
+        with program.open("rb") as file:
+            return file.read(4).startswith(_BINARY_START)
+    except OSError:
+        return False

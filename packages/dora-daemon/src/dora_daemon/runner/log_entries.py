@@ -1,0 +1,172 @@
+"""One line of a node's output as a log entry: what counts as structured, what it becomes; pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from dora_config.protocol.runner_events import LOG_LEVELS, LogLevel, LogLine
+
+MAX_LINE = 1024 * 1024
+"""Bytes of one line that are kept."""
+
+CUT_MARK = " ... [line cut: longer than 1 MB]"
+
+_RANK = {level: rank for rank, level in enumerate(LOG_LEVELS)}
+_NAMES: dict[str, LogLevel] = {
+    **{level: level for level in LOG_LEVELS},
+    "warning": "warn",
+    "critical": "error",
+    "fatal": "error",
+}
+
+
+def passes(level: LogLevel, wanted: LogLevel | None) -> bool:
+    """Whether an entry of ``level`` is at least as important as ``wanted``."""
+    return wanted is None or _RANK[level] >= _RANK[wanted]
+
+
+def entry_from_line(text: str, *, node: str, stream: str, ts: str) -> LogLine:
+    """The entry that a printed line is: structured if it is a JSON object with level and message.
+
+    Anything else is an entry of level ``stdout`` whose message is the line.
+    """
+    if text.startswith("{") and text.endswith("}"):
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError):
+            values = None
+        if isinstance(values, dict):
+            entry = _structured(values, node=node, stream=stream, ts=ts)
+            if entry is not None:
+                return entry
+    return LogLine.model_construct(
+        kind="log",
+        ts=ts,
+        level="stdout",
+        node=node,
+        stream=stream,
+        message=text,
+        target=None,
+        file=None,
+        line=None,
+        fields=None,
+    )
+
+
+def _structured(values: Mapping[str, Any], *, node: str, stream: str, ts: str) -> LogLine | None:
+    level = values.get("level")
+    name = _NAMES.get(level.lower()) if isinstance(level, str) else None
+    message = values.get("message", values.get("msg"))
+    fields = values.get("fields")
+    if isinstance(fields, dict) and message is None:
+        # The shape of Rust's tracing: the message is one of the fields.
+        fields = dict(fields)
+        message = fields.pop("message", None)
+    if name is None or not isinstance(message, str):
+        return None
+    line = values.get("line")
+    return LogLine.model_construct(
+        kind="log",
+        ts=values["timestamp"] if _is_time(values.get("timestamp")) else ts,
+        level=name,
+        node=node,
+        stream=stream,
+        message=message,
+        target=_text(values.get("target")),
+        file=_text(values.get("file")),
+        line=line if isinstance(line, int) and not isinstance(line, bool) else None,
+        fields=fields if isinstance(fields, dict) and fields else None,
+    )
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, str) and len(value) >= 20 and value[4] == "-" and value[10] == "T"
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def file_line(entry: LogLine) -> str:
+    """An entry as it stands in the log file, without the newline."""
+    values: dict[str, Any] = {
+        "ts": entry.ts,
+        "level": entry.level,
+        "node": entry.node,
+        "stream": entry.stream,
+        "msg": entry.message,
+    }
+    if entry.target is not None:
+        values["target"] = entry.target
+    if entry.file is not None:
+        values["file"] = entry.file
+    if entry.line is not None:
+        values["line"] = entry.line
+    if entry.fields is not None:
+        values["fields"] = entry.fields
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+
+
+def message_text(
+    entry: LogLine, *, dataflow_id: str, daemon_id: str | None, build_id: str | None
+) -> str:
+    """An entry as nodes receive it on ``dora/logs`` and ``send_logs_as``."""
+    return json.dumps(
+        {
+            "build_id": build_id,
+            "dataflow_id": dataflow_id,
+            "node_id": entry.node,
+            "daemon_id": daemon_id,
+            "level": entry.level if entry.level == "stdout" else entry.level.upper(),
+            "target": entry.target,
+            "module_path": None,
+            "file": entry.file,
+            "line": entry.line,
+            "message": entry.message,
+            "timestamp": entry.ts,
+            "fields": entry.fields,
+        },
+        ensure_ascii=False,
+    )
+
+
+class LineSplitter:
+    """Bytes of a stream in, lines of text out; a line past MAX_LINE is cut, with a mark."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._cut = False
+
+    def feed(self, data: bytes) -> list[str]:
+        """The lines that ``data`` completes."""
+        self._buffer += data
+        if b"\n" not in data:
+            self._limit()
+            return []
+        *complete, rest = bytes(self._buffer).split(b"\n")
+        self._buffer = bytearray(rest)
+        lines = []
+        for raw in complete:
+            lines.append(self._text(raw, cut=self._cut or len(raw) > MAX_LINE))
+            self._cut = False
+        self._limit()
+        return lines
+
+    def flush(self) -> list[str]:
+        """What came after the last newline, at the end of the stream."""
+        raw, cut = bytes(self._buffer), self._cut
+        self._buffer.clear()
+        self._cut = False
+        return [self._text(raw, cut=cut)] if raw else []
+
+    def _limit(self) -> None:
+        if len(self._buffer) > MAX_LINE:
+            del self._buffer[MAX_LINE:]
+            self._cut = True
+
+    @staticmethod
+    def _text(raw: bytes, *, cut: bool) -> str:
+        text = raw[:MAX_LINE].decode("utf-8", "replace").removesuffix("\r")
+        return text + CUT_MARK if cut else text

@@ -1,0 +1,82 @@
+"""A node's log file: JSON lines, appended across restarts, rotated by size."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+class LogFile:
+    """Opened at the first entry. Trouble is told once and never raised: nodes go on without."""
+
+    def __init__(self, path: Path, *, max_size: int | None = None, rotated: int = 5) -> None:
+        self.path = path
+        self._max_size = max_size
+        self._rotated = rotated
+        self._descriptor: int | None = None
+        self._size = 0
+        self._torn = False
+        """The last write was cut off: a newline must come first."""
+        self.trouble: str | None = None
+        """What went wrong at first; entries since then may be missing."""
+
+    def write(self, text: str) -> str | None:
+        """Append whole lines; returns a sentence the first time something goes wrong."""
+        data = text.encode("utf-8", "replace")
+        try:
+            if self._descriptor is None:
+                self._open()
+            if self._torn:
+                data = b"\n" + data
+            self._write(data)
+        except OSError as error:
+            return self._failed(error)
+        if self._max_size is not None and self._size > self._max_size:
+            try:
+                self._rotate()
+            except OSError as error:
+                return self._failed(error)
+        return None
+
+    def _write(self, data: bytes) -> None:
+        assert self._descriptor is not None
+        view = memoryview(data)
+        while view:
+            self._torn = True
+            written = os.write(self._descriptor, view)
+            self._size += written
+            view = view[written:]
+        self._torn = False
+
+    def _open(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._descriptor = os.open(self.path, flags, 0o644)
+        self._size = os.fstat(self._descriptor).st_size
+
+    def _rotate(self) -> None:
+        self.close()
+        self._numbered(self._rotated).unlink(missing_ok=True)
+        for number in range(self._rotated - 1, 0, -1):
+            if self._numbered(number).exists():
+                self._numbered(number).replace(self._numbered(number + 1))
+        self.path.replace(self._numbered(1))
+        self._open()
+
+    def _numbered(self, number: int) -> Path:
+        return self.path.with_name(f"{self.path.name}.{number}")
+
+    def _failed(self, error: OSError) -> str | None:
+        if self.trouble is not None:
+            return None
+        self.trouble = (
+            f"cannot write the log file {self.path}: {error.strerror}; entries are missing from it"
+            " from now on, the nodes go on"
+        )
+        return self.trouble
+
+    def close(self) -> None:
+        """Close the file; a later entry opens it again."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

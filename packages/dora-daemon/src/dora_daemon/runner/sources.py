@@ -1,0 +1,123 @@
+"""Finds what a node's ``path`` names: a file, a program on PATH, a download."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+from dora_daemon.runner.errors import RunnerError
+
+EXPANDED = ("HOME", "USER", "PWD", "DORA_WORKSPACE")
+"""The variables that may stand in ``path``."""
+
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+_DOWNLOAD_SECONDS = 60.0
+_CHUNK = 1 << 20
+
+
+class SourceNotFound(RunnerError):
+    """``path`` names nothing that can be run; the text holds the full path that was looked at."""
+
+
+def expand(path: str, environ: Mapping[str, str]) -> str:
+    """``path`` with the few variables that may stand in it replaced."""
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        return environ.get(name, match[0]) if name in EXPANDED else match[0]
+
+    return _VARIABLE.sub(value, path)
+
+
+def find_program(
+    path: str,
+    *,
+    working_dir: Path,
+    variables: Mapping[str, str],
+    managed_python: str | None = None,
+) -> Path:
+    """The absolute path of what ``path`` names.
+
+    With a slash it is a file relative to ``working_dir``; a bare name is looked for in
+    ``working_dir``, beside the node's managed interpreter, then on PATH. Raises SourceNotFound.
+    """
+    expanded = expand(path, variables)
+    in_working_dir = working_dir / expanded
+    if in_working_dir.is_file():
+        # Not resolved: a script finds what lies beside the link, not beside the link's target.
+        return Path(os.path.normpath(in_working_dir))
+    if "/" in expanded:
+        where = "a directory" if in_working_dir.is_dir() else "no file"
+        raise SourceNotFound(
+            f"Could not find source path `{path}`: there is {where} at {in_working_dir}"
+            " (paths are relative to the node's working directory)"
+        )
+    if managed_python is not None:
+        beside = Path(managed_python).parent / expanded
+        if os.access(beside, os.X_OK):
+            return beside
+    found = shutil.which(expanded, path=variables.get("PATH"))
+    if found is not None and not expanded.endswith(".py"):
+        return Path(found)
+    raise SourceNotFound(
+        f"Could not find source path `{path}`: there is no file at {in_working_dir}, and no"
+        f" program of that name on PATH"
+    )
+
+
+def is_python(program: Path) -> bool:
+    """Whether a file is run by an interpreter of our choice."""
+    return program.suffix == ".py"
+
+
+def require_executable(program: Path, path: str) -> None:
+    """Raises SourceNotFound if the file may not be executed."""
+    if not os.access(program, os.X_OK):
+        raise SourceNotFound(
+            f"`{path}` is not executable: {program} (chmod +x it, or name it .py if Python is to"
+            " run it)"
+        )
+
+
+def download(url: str, sha256: str | None, working_dir: Path) -> Path:
+    """Fetch a program into ``<working dir>/build/`` and make it executable.
+
+    A file that is there already with the wanted checksum is used again. Raises SourceNotFound.
+    """
+    name = Path(urllib.parse.urlparse(url).path).name or "node"
+    target = working_dir / "build" / name
+    if sha256 is not None and target.is_file() and _sha256(target) == sha256.lower():
+        return target
+    part = target.with_name(f".{name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        request = urllib.request.Request(url, headers={"User-Agent": "dora"})
+        with (
+            urllib.request.urlopen(request, timeout=_DOWNLOAD_SECONDS) as answer,
+            part.open("wb") as file,
+        ):
+            shutil.copyfileobj(answer, file, _CHUNK)
+    except (OSError, ValueError, urllib.error.URLError) as error:
+        part.unlink(missing_ok=True)
+        raise SourceNotFound(f"cannot download {url} to {target}: {error}") from error
+    found = _sha256(part)
+    if sha256 is not None and found != sha256.lower():
+        part.unlink()
+        raise SourceNotFound(
+            f"{url} has the SHA-256 {found}, but path_sha256 is {sha256}; it was not run"
+        )
+    part.chmod(0o755)
+    part.replace(target)
+    return target
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
