@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -14,6 +15,8 @@ from typer.core import TyperGroup
 
 from dora_cli import registry
 from dora_cli._version import __version__
+
+COMPLETION_VARIABLE = "_DORA_COMPLETE"
 
 
 class LazyCommands(TyperGroup):
@@ -79,6 +82,10 @@ def create_application() -> Any:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback()(_root)
+    if COMPLETION_VARIABLE in os.environ:  # the shell asks, through the script of `completion`
+        from typer.completion import completion_init  # type: ignore[attr-defined]
+
+        completion_init()
     return typer.main.get_command(app)
 
 

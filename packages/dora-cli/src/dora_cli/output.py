@@ -35,6 +35,18 @@ def styled(text: str, style: str, *, colour: bool) -> str:
     return f"\x1b[{STYLES[style]}m{text}\x1b[0m" if colour and style in STYLES else text
 
 
+def escape(style: str) -> str | None:
+    """The escape sequence that begins a style, None for one without colour."""
+    return f"\x1b[{STYLES[style]}m" if style in STYLES else None
+
+
+def discard() -> None:
+    """From now on standard output goes nowhere: its reader has gone."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
 def write(text: str = "") -> None:
     """A line of the result, on standard output."""
     sys.stdout.write(f"{text}\n")

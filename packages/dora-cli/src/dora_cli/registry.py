@@ -1,7 +1,7 @@
 """Which module holds which command; nothing is imported before its command is named.
 
-A command module has an attribute `app`, a `typer.Typer` with either one command or several (then
-the word is a group, as `dora self update`). To add a command, add its file and a line here.
+A command module has `app = options.application()` with either one command or several (then the
+word is a group, as `dora self update`). To add a command, add its file and a line here.
 """
 
 from __future__ import annotations

@@ -1,0 +1,60 @@
+"""`dora build`: clone git sources and run build lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dora_cli import building, dataflow_file, options, output
+from dora_cli.building import LockChoice
+
+app = options.application()
+
+
+@app.command()
+def build(
+    path: options.DataflowFile,
+    uv: options.Uv = False,
+    local: Annotated[
+        bool, typer.Option("--local", help="Build on this machine, whatever `deploy` says.")
+    ] = False,
+    strict_types: options.StrictTypes = False,
+    locked: options.Locked = False,
+    write_lockfile: options.WriteLockFile = False,
+    lockfile: options.LockFile = None,
+    parallel: Annotated[
+        bool,
+        typer.Option(
+            "--parallel", help="Build several nodes at once (with --uv this is the default)."
+        ),
+    ] = False,
+    offline: options.Offline = False,
+) -> None:
+    """Run the build lines of a dataflow and clone its git sources."""
+    from dora_daemon.build.service import MOST_JOBS
+
+    lock = lock_choice(locked=locked, write=write_lockfile, path=lockfile)
+    loaded = dataflow_file.load(path, strict_types=strict_types or None)
+    if loaded.resolved.uses_deploy and not local:
+        output.remark("building on this machine: no coordinator is asked to build elsewhere yet")
+    result = building.prepare_nodes(
+        loaded,
+        path.resolve().parent,
+        uv=uv,
+        offline=offline,
+        jobs=MOST_JOBS if parallel else None,
+        lock=lock,
+    )
+    if building.needs_work(loaded):
+        output.write(f"build finished successfully: {result.build_id}")
+    else:
+        output.write("nothing to build: no node has `build` or `git`")
+
+
+def lock_choice(*, locked: bool, write: bool, path: Path | None) -> LockChoice:
+    """The lock options of a command; a usage error when they contradict each other."""
+    if locked and write:
+        raise typer.BadParameter("--locked and --write-lockfile exclude each other")
+    return LockChoice(locked, write, path)

@@ -1,0 +1,45 @@
+"""`dora graph`: a dataflow as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dora_cli import dataflow_file, options, output
+
+app = options.application()
+
+
+@app.command()
+def graph(
+    path: options.DataflowFile,
+    mermaid: Annotated[
+        bool, typer.Option("--mermaid", help="Print Mermaid text instead of writing a page.")
+    ] = False,
+    open_page: Annotated[
+        bool, typer.Option("--open", help="Open the page in the browser.")
+    ] = False,
+) -> None:
+    """Draw a dataflow: an HTML page that works offline, or Mermaid text."""
+    from dora_cli import graph_page
+
+    if mermaid and open_page:
+        raise typer.BadParameter("--open opens the page, which --mermaid does not write")
+    loaded = dataflow_file.load(path)
+    if mermaid:
+        output.write(graph_page.mermaid(loaded.resolved))
+        return
+    page = path.with_name(f"{path.stem}-graph.html")
+    page.write_text(graph_page.html_page(loaded.resolved, loaded.resolved.name or path.stem))
+    output.write(f"wrote {page}")
+    if open_page:
+        _open(page)
+
+
+def _open(page: Path) -> None:
+    import webbrowser
+
+    if not webbrowser.open(page.resolve().as_uri()):
+        output.warn(f"no browser could be started; open {page} yourself")

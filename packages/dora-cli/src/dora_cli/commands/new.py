@@ -1,0 +1,70 @@
+"""`dora new`: a dataflow or a node to start from."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dora_cli import options, output, templates
+from dora_config import DoraError
+
+app = options.application()
+
+
+class Kind(StrEnum):
+    """What to make."""
+
+    DATAFLOW = "dataflow"
+    NODE = "node"
+
+
+class TargetExists(DoraError):
+    """Something stands where the new files should go; nothing was written."""
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="The folder to make.", show_default=False)],
+    kind: Annotated[
+        Kind, typer.Option("--kind", help="A runnable dataflow, or one node as a project.")
+    ] = Kind.DATAFLOW,
+    lang: Annotated[
+        str, typer.Option("--lang", metavar="LANGUAGE", help="Only python is offered.")
+    ] = "python",
+) -> None:
+    """Make a dataflow (two talkers and a listener) or a node to start from."""
+    if lang.lower() != "python":
+        raise typer.BadParameter(f"{lang!r}: this dora writes Python nodes only: --lang python")
+    folder = Path(name)
+    try:
+        files = _files(kind, folder.name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    if folder.exists():
+        raise TargetExists(f"{folder} exists already; choose another name or remove it")
+    for relative, text in files.items():
+        target = folder / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+    output.write(f"created {kind} {folder}:")
+    for relative in files:
+        output.write(f"  {folder / relative}")
+    output.write("next:")
+    for line in _next(kind, folder):
+        output.write(f"  {line}")
+
+
+def _files(kind: Kind, name: str) -> dict[str, str]:
+    if kind is Kind.NODE:
+        return dict(templates.node_files(name))
+    templates.package_name(name)
+    return dict(templates.dataflow_files(name))
+
+
+def _next(kind: Kind, folder: Path) -> list[str]:
+    if kind is Kind.NODE:
+        return [f"cd {folder}", "pip install -e . pytest", "pytest"]
+    return [f"cd {folder}", "dora run dataflow.yml"]

@@ -1,0 +1,129 @@
+"""`dora run`: build a dataflow and run it here, without a coordinator."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dora_cli import building, dataflow_file, options, output
+from dora_cli.building import LockChoice
+from dora_cli.commands.build import lock_choice
+from dora_cli.durations import parse_duration
+from dora_cli.errors import CommandFailed
+from dora_cli.log_lines import LogFormat
+
+if TYPE_CHECKING:
+    from dora_config import LoadedDataflow
+    from dora_config.protocol.runner import NodePlace, RunPlan
+
+ALLOW_SHELL = "DORA_ALLOW_SHELL_NODES"
+
+app = options.application()
+
+
+@app.command(cls=options.OptionalValues)
+def run(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="PATH_OR_URL", help="The dataflow file.", show_default=False),
+    ],
+    uv: options.Uv = False,
+    stop_after: Annotated[
+        float | None,
+        typer.Option(
+            "--stop-after",
+            metavar="DURATION",
+            parser=options.checked(parse_duration),
+            help="Stop normally after this time: 30, 10s, 5m, 1h30m, 500ms.",
+        ),
+    ] = None,
+    log_level: options.LogLevel = "stdout",
+    log_format: options.LogStyle = LogFormat.PRETTY,
+    log_filter: options.LogFilterText = None,
+    allow_shell_nodes: Annotated[
+        bool,
+        typer.Option(
+            "--allow-shell-nodes",
+            envvar=ALLOW_SHELL,
+            help="Allow nodes with `path: shell`, which may run any command.",
+        ),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Turn on debug inspection, whatever the file says.")
+    ] = False,
+    env: options.EnvPairs = None,
+    exit_when_nodes_finish: options.ExitWhenNodesFinish = None,
+    locked: options.Locked = False,
+    write_lockfile: options.WriteLockFile = False,
+    lockfile: options.LockFile = None,
+    offline: options.Offline = False,
+) -> None:
+    """Build a dataflow and run it on this machine until it ends.
+
+    Needs no coordinator. Ctrl-C stops the nodes gracefully, a second one kills them. The exit
+    code is 1 when a node failed.
+    """
+    lock = lock_choice(locked=locked, write=write_lockfile, path=lockfile)
+    overrides = options.env_overrides(env)
+    levels = options.node_levels(log_filter)
+    path = dataflow_file.fetched(source)
+    loaded = dataflow_file.load(path)
+    if loaded.resolved.uses_deploy:
+        output.remark("note: `deploy` is ignored by `dora run`; all nodes run on this machine")
+    places = _prepare(loaded, uv=uv, offline=offline, lock=lock)
+
+    from dora_config.protocol.runner import LogSettings, RunPlan
+
+    resolved = loaded.resolved
+    if debug:
+        resolved = resolved.model_copy(update={"debug_inspection": True})
+    finish = options.optional_boolean(exit_when_nodes_finish)
+    plan = RunPlan(
+        dataflow_id=str(uuid.uuid4()),
+        name=resolved.name,
+        resolved=resolved,
+        descriptor=loaded.descriptor_dict,
+        working_dir=str(path.resolve().parent),
+        places=places,
+        env_overrides=overrides,
+        uv=uv,
+        allow_shell=allow_shell_nodes,
+        stop_after=stop_after,
+        exit_when_nodes_finish=resolved.exit_when_nodes_finish if finish is None else finish,
+        logs=LogSettings.model_validate({"level": log_level, "per_node": levels}),
+    )
+    _run(plan, log_format)
+
+
+def _prepare(
+    loaded: LoadedDataflow, *, uv: bool, offline: bool, lock: LockChoice
+) -> dict[str, NodePlace]:
+    """Build what has to be built; where each prepared node runs and with which interpreter."""
+    if not building.needs_work(loaded):
+        return {}
+    from dora_config.protocol.runner import NodePlace
+
+    base_dir = loaded.path.resolve().parent
+    result = building.prepare_nodes(loaded, base_dir, uv=uv, offline=offline, lock=lock)
+    return {
+        built.node: NodePlace(
+            working_dir=str(built.working_dir) if built.working_dir != base_dir else None,
+            python=str(built.python) if built.python is not None else None,
+            build_id=result.build_id,
+        )
+        for built in result.nodes
+    }
+
+
+def _run(plan: RunPlan, style: LogFormat) -> None:
+    from dora_cli.run_report import RunPrinter, report_result
+    from dora_daemon.build.session_file import prepare_out_dir
+    from dora_daemon.runner import run_foreground
+
+    prepare_out_dir(Path(plan.working_dir) / "out")
+    result = run_foreground(plan, on_event=RunPrinter(style).show)
+    if not report_result(result):
+        raise CommandFailed

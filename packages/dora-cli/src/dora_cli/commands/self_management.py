@@ -1,0 +1,58 @@
+"""`dora self`: how to update or remove dora; a Python installation does that itself."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from dora_cli import options, output
+from dora_cli._version import __version__
+
+WHEELS = ("dora-cli", "dora-coordinator", "dora-daemon", "dora-node-api", "dora-config")
+
+app = options.application()
+
+
+@app.callback()
+def _group() -> None:
+    """How to update or remove this installation."""
+
+
+@app.command()
+def update(
+    check_only: Annotated[
+        bool, typer.Option("--check-only", help="Only say what is installed.")
+    ] = False,
+) -> None:
+    """Say how to update dora."""
+    output.write(f"dora {__version__}, installed for {sys.executable}")
+    if check_only:
+        output.write("dora does not look for newer versions by itself; your installer does")
+        return
+    output.write("dora is a Python package: the tool that installed it updates it")
+    for line in _ways("pip install --upgrade dora-cli", "upgrade dora-cli"):
+        output.write(line)
+
+
+@app.command()
+def uninstall(
+    force: Annotated[
+        bool, typer.Option("--force", help="Accepted and without effect: nothing is removed.")
+    ] = False,
+) -> None:
+    """Say how to remove dora."""
+    output.write(f"dora {__version__}, installed for {sys.executable}")
+    output.write("dora is a Python package: the tool that installed it removes it")
+    for line in _ways(f"pip uninstall {' '.join(WHEELS)}", "uninstall dora-cli"):
+        output.write(line)
+    output.write("settings and state that stay: ~/.config/dora and ~/.local/state/dora")
+
+
+def _ways(pip: str, tool: str) -> list[str]:
+    return [
+        f"  pip:  {sys.executable} -m {pip}",
+        f"  uv:   uv tool {tool}",
+        f"  pipx: pipx {tool}",
+    ]

@@ -1,0 +1,76 @@
+"""From the PATH of a command to a loaded dataflow; warnings go to the terminal once, here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from dora_cli import output
+from dora_config import DoraError
+
+if TYPE_CHECKING:
+    from dora_config import LoadedDataflow
+
+DOWNLOAD_TIMEOUT = 30.0
+MAX_DOWNLOAD = 16 * 1024 * 1024
+
+
+class DataflowFileError(DoraError):
+    """The dataflow file is not there, or cannot be fetched."""
+
+
+def load(
+    path: Path, *, strict_types: bool | None = None, check_paths: bool = False
+) -> LoadedDataflow:
+    """Load and check a dataflow file; raises ConfigError with all its problems."""
+    from dora_config import load_dataflow
+
+    require(path)
+    loaded = load_dataflow(path, strict_types=strict_types, check_paths=check_paths)
+    for problem in loaded.warnings:
+        if problem.severity == "warning":
+            output.warn(str(problem).replace("warning: ", "", 1))
+    return loaded
+
+
+def require(path: Path) -> None:
+    """DataflowFileError unless there is a file at `path`."""
+    if not path.is_file():
+        what = "is a directory" if path.is_dir() else "does not exist"
+        raise DataflowFileError(f"{path} {what}; expected a dataflow file")
+
+
+def fetched(path_or_url: str) -> Path:
+    """The file itself, or what a URL names, stored under its own name in the working directory.
+
+    A file of that name with another content is left alone and is an error.
+    """
+    parts = urlsplit(path_or_url)
+    if parts.scheme not in ("http", "https"):
+        return Path(path_or_url)
+    name = unquote(parts.path).rpartition("/")[2]
+    if not name or name.startswith("."):
+        raise DataflowFileError(f"{path_or_url} names no file")
+    content = _download(path_or_url)
+    target = Path(name)
+    if target.exists() and target.read_bytes() != content:
+        raise DataflowFileError(
+            f"{path_or_url} would replace {target}, which is different; move that file away"
+        )
+    target.write_bytes(content)
+    return target
+
+
+def _download(url: str) -> bytes:
+    from urllib.error import URLError
+    from urllib.request import urlopen
+
+    try:
+        with urlopen(url, timeout=DOWNLOAD_TIMEOUT) as response:
+            content: bytes = response.read(MAX_DOWNLOAD + 1)
+    except (URLError, OSError) as error:
+        raise DataflowFileError(f"cannot fetch {url}: {error}") from error
+    if len(content) > MAX_DOWNLOAD:
+        raise DataflowFileError(f"{url} is larger than {MAX_DOWNLOAD} bytes; no dataflow file is")
+    return content

@@ -1,0 +1,171 @@
+"""Options and arguments that several commands share, with the parsing of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from typer.core import TyperCommand
+
+from dora_cli.env_overrides import parse_env_overrides
+from dora_cli.log_lines import LogFormat, parse_level, parse_log_filter
+
+T = TypeVar("T")
+
+
+class TableFormat(StrEnum):
+    """`-f`: a table for people, or one JSON object a line."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+def application() -> typer.Typer:
+    """The `app` of a command module: plain text, completion only through `dora completion`."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def checked(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """`parse` for an option: its ValueError becomes a usage error with the same sentence."""
+
+    def parser(text: str) -> T:
+        if not isinstance(text, str):  # a default, parsed already
+            return text
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+
+    parser.__name__ = parse.__name__
+    return parser
+
+
+def parse_boolean(text: str) -> bool:
+    """`true` or `false`; ValueError for anything else."""
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in words:
+        raise ValueError(f"{text!r}: expected true or false")
+    return words[text.lower()]
+
+
+class OptionalValues(TyperCommand):
+    """A command whose options in `bare` may stand without a value, which then is `true`."""
+
+    bare = ("--exit-when-nodes-finish",)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words = [f"{word}=true" if word in self.bare else word for word in args]
+        return super().parse_args(ctx, words)
+
+
+DataflowFile = Annotated[
+    Path, typer.Argument(metavar="PATH", help="The dataflow file.", show_default=False)
+]
+Uv = Annotated[bool, typer.Option("--uv", help="Build and run Python nodes with uv.")]
+StrictTypes = Annotated[
+    bool, typer.Option("--strict-types", help="Type warnings are errors.", show_default=False)
+]
+Locked = Annotated[
+    bool, typer.Option("--locked", help="Use the commits of the lock file for git sources.")
+]
+WriteLockFile = Annotated[
+    bool, typer.Option("--write-lockfile", help="Record the commits of git sources.")
+]
+LockFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--lockfile",
+        metavar="PATH",
+        help="The lock file; by default <dataflow>.dora-lock.yaml beside the dataflow file.",
+    ),
+]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Do not use the network: fail where it would be needed.")
+]
+LogLevel = Annotated[
+    str,
+    typer.Option(
+        "--log-level",
+        envvar="DORA_LOG_LEVEL",
+        metavar="LEVEL",
+        parser=checked(parse_level),
+        help="Lowest level to show: stdout (everything), trace, debug, info, warn or error.",
+    ),
+]
+LogStyle = Annotated[
+    LogFormat,
+    typer.Option(
+        "--log-format",
+        envvar="DORA_LOG_FORMAT",
+        case_sensitive=False,
+        help="How a log line looks; json is one object a line.",
+    ),
+]
+LogFilterText = Annotated[
+    str | None,
+    typer.Option(
+        "--log-filter",
+        envvar="DORA_LOG_FILTER",
+        metavar="NODE=LEVEL,...",
+        help="Levels of single nodes; they win over the general level.",
+    ),
+]
+EnvPairs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--env",
+        metavar="KEY=VALUE",
+        help="A variable for all nodes (repeatable); a node's own `env` wins.",
+    ),
+]
+ExitWhenNodesFinish = Annotated[
+    str | None,
+    typer.Option(
+        "--exit-when-nodes-finish",
+        metavar="[=BOOL]",
+        help="Finish when only timers are left to wake the nodes; overrides the file either way.",
+    ),
+]
+CoordinatorAddr = Annotated[
+    str | None,
+    typer.Option(
+        "--coordinator-addr",
+        metavar="IP",
+        help="Address of the coordinator. [env: DORA_COORDINATOR_ADDR; default: 127.0.0.1]",
+    ),
+]
+CoordinatorPort = Annotated[
+    int | None,
+    typer.Option(
+        "--coordinator-port",
+        metavar="PORT",
+        min=1,
+        max=65535,
+        help="Port of the coordinator. [env: DORA_COORDINATOR_PORT; default: 6013]",
+    ),
+]
+Output = Annotated[
+    TableFormat,
+    typer.Option("--format", "-f", case_sensitive=False, help="Table, or one JSON object a line."),
+]
+
+
+def node_levels(text: str | None) -> dict[str, str]:
+    """The value of `--log-filter`; a usage error when it is wrong."""
+    return checked(parse_log_filter)(text) if text else {}
+
+
+def env_overrides(pairs: list[str] | None) -> dict[str, str]:
+    """The values of `--env`; a usage error when one is wrong."""
+    try:
+        return parse_env_overrides(pairs or ())
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="'--env'") from None
+
+
+def optional_boolean(text: str | None) -> bool | None:
+    """The value of an option in `OptionalValues.bare`; a usage error when it is no boolean."""
+    return None if text is None else checked(parse_boolean)(text)

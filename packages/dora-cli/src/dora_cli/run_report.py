@@ -1,0 +1,107 @@
+"""What `dora run` prints: the merged log lines, the failures and the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dora_cli import output
+from dora_cli.log_lines import LogEntry, LogFormat, format_entry
+
+if TYPE_CHECKING:
+    from dora_config.protocol.runner import DataflowResult, LogLine, NodeResult, RunnerEvent
+
+SHOWN_STDERR_LINES = 30
+"""Lines of a failed node's stderr on the terminal; its log file has all of them."""
+
+
+class RunPrinter:
+    """Prints the events of a runner as they come; called from one thread at a time."""
+
+    def __init__(self, style: LogFormat) -> None:
+        self._style = style
+        self._coloured = style is LogFormat.PRETTY and output.wants_colour(sys.stdout)
+        self._readerless = False
+
+    def show(self, event: RunnerEvent) -> None:
+        """Print one event, if it is one that users look for."""
+        from dora_config.protocol import runner
+
+        match event:
+            case runner.LogLine():
+                self._line(event)
+            case runner.LinesShed(count=count):
+                output.remark(
+                    f"{count} log lines are not shown: this terminal reads too slowly "
+                    "(the log files have them)"
+                )
+            case runner.DataflowStopping(reason=reason, grace=grace) if grace > 0:
+                output.remark(
+                    f"stopping ({reason}): nodes have {grace:g} s; interrupt again to kill them"
+                )
+            case _:
+                pass
+
+    def _line(self, line: LogLine) -> None:
+        if self._readerless:
+            return
+        entry = entry_of(line)
+        colour = output.escape(entry.level) if self._coloured else None
+        try:
+            output.write(format_entry(entry, self._style, colour=colour))
+        except BrokenPipeError:
+            self._stop_without_reader()
+
+    def _stop_without_reader(self) -> None:
+        """`dora run ... | head`: nobody reads on, so stop the dataflow as Ctrl-C would."""
+        self._readerless = True
+        output.discard()
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def entry_of(line: LogLine) -> LogEntry:
+    """The entry as the log file has it."""
+    more = {
+        "target": line.target,
+        "file": line.file,
+        "line": line.line,
+        "fields": line.fields,
+    }
+    known = {key: value for key, value in more.items() if value is not None}
+    return LogEntry(line.ts, line.level, line.node, line.stream, line.message, known)
+
+
+def report_result(result: DataflowResult) -> bool:
+    """Say how the dataflow ended, first cause first; whether it ended well."""
+    if result.ok:
+        return True
+    if result.error is not None:
+        output.failure(result.error)
+        return False
+    for node in result.root_causes:
+        output.failure(failure_text(node))
+    if result.cascading:
+        count = len(result.cascading)
+        output.remark(f"{count} more consequential error{'' if count == 1 else 's'}")
+    if result.log_dir is not None:
+        output.remark(f"logs: {_short(result.log_dir)}")
+    return False
+
+
+def failure_text(node: NodeResult) -> str:
+    """Which node, why, and the last lines of its stderr."""
+    text = f'node "{node.node}": {node.message}'
+    tail = node.stderr_tail[-SHOWN_STDERR_LINES:]
+    if not tail:
+        return text
+    left_out = len(node.stderr_tail) - len(tail)
+    title = "stderr" if not left_out else f"stderr, {left_out} earlier lines left out"
+    return f"{text}\n{output.box(title, tail)}"
+
+
+def _short(directory: str) -> str:
+    path = Path(directory)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else directory
