@@ -1,0 +1,100 @@
+"""Runs the same node files on this project and on its peer, in turn, and prints how they compare.
+
+    python benchmarks/compare.py [--quick] [--only roundtrip,idle] [--repetitions 3] [--json FILE]
+
+The exit code says whether everything could be measured, not whether machine or code was fast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from measure import report, systems
+from measure.dataflow import MeasurementFailed
+from measure.scenarios import Effort, Scenario, scenarios
+from measure.systems import System
+
+PEER_FOLDER = Path(__file__).parent / "out" / "peer"
+
+Results = dict[str, dict[str, dict[str, list[float]]]]
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="fewer sizes, shorter, once")
+    parser.add_argument(
+        "--only", default="", help="comma-separated beginnings of scenario names: roundtrip,idle"
+    )
+    parser.add_argument("--repetitions", type=int, help="default 3, with --quick 1")
+    parser.add_argument("--json", type=Path, help="write every value into this file")
+    parser.add_argument("--systems", default="ours,peer,tuned", help="which of them to run")
+    parser.add_argument("--peer", type=Path, default=PEER_FOLDER, help="the peer's environment")
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = arguments()
+    effort = Effort(seconds=0.4, quick=True) if options.quick else Effort()
+    beginnings = tuple(options.only.split(",")) if options.only else ("",)
+    measured = [one for one in scenarios(effort) if one.name.startswith(beginnings)]
+    if not measured:
+        names = sorted({one.name.split()[0] for one in scenarios(effort)})
+        raise SystemExit(
+            f"--only {options.only}: there is no such scenario; try {', '.join(names)}"
+        )
+    chosen = _systems(options.systems.split(","), options.peer)
+    repetitions = options.repetitions or (1 if options.quick else 3)
+    results: Results = {}
+    failures = []
+    for repetition in range(repetitions):
+        for scenario in measured:
+            # Another one begins each time, so that none always follows the same neighbour.
+            turn = repetition % len(chosen)
+            for system in chosen[turn:] + chosen[:turn]:
+                failures += _measure(scenario, system, results, f"{repetition + 1}/{repetitions}")
+    print(f"\n{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores")
+    print(f"medians [range] of {repetitions} repetitions, taken in turn\n")
+    print(report.table(measured, results))
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1))
+    for failure in failures:
+        print(f"could not be measured: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _systems(names: list[str], peer_folder: Path) -> list[System]:
+    found = {"ours": systems.ours()}
+    if {"peer", "tuned"} & set(names):
+        found |= dict(zip(("peer", "tuned"), systems.peers(peer_folder), strict=True))
+    return [found[name] for name in names]
+
+
+def _measure(scenario: Scenario, system: System, results: Results, turn: str) -> list[str]:
+    """Measure once and add the values to `results`; return what went wrong."""
+    if system.name == "tuned" and not scenario.tuned:
+        return []
+    begun = time.monotonic()
+    try:
+        numbers = scenario.measure(system)
+    except (MeasurementFailed, RuntimeError, KeyError, TypeError) as error:
+        print(f"[{turn}] {scenario.name} {system.name}: failed: {error}", flush=True)
+        return [f"{scenario.name} on {system.name}: {error}"]
+    for number, value in numbers.items():
+        series = results.setdefault(scenario.name, {}).setdefault(number, {})
+        series.setdefault(system.name, []).append(value)
+    shown = ", ".join(f"{number} {value:.4g}" for number, value in numbers.items())
+    spent = time.monotonic() - begun
+    print(f"[{turn}] {scenario.name} {system.name}: {shown} ({spent:.1f} s)", flush=True)
+    return []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

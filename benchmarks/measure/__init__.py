@@ -1,0 +1,1 @@
+"""Measures this project and its peer side by side with the same node files."""

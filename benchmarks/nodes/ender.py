@@ -1,0 +1,5 @@
+"""Connects and ends."""
+
+from dora import Node
+
+Node()

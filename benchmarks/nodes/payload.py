@@ -1,0 +1,45 @@
+"""What the benchmark nodes share: payloads of changing random bytes, settings, results."""
+
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+VARIANTS = 3
+STAMP = struct.Struct("<Q")
+
+
+def setting(name: str) -> str:
+    """Return the setting `name` that the measurement put into this node's environment."""
+    return os.environ[f"BENCH_{name}"]
+
+
+def write_result(result: dict[str, Any]) -> None:
+    """Leave `result` where the measurement looks for it."""
+    Path(setting("RESULT")).write_text(json.dumps(result))
+
+
+class Payloads:
+    """Arrays of `size` random bytes used in turn: an all-zero page would flatter every copy."""
+
+    def __init__(self, size: int) -> None:
+        self._buffers = [bytearray(os.urandom(size)) for _ in range(VARIANTS)]
+        self._arrays = [
+            pa.UInt8Array.from_buffers(pa.uint8(), size, [None, pa.py_buffer(buffer)])
+            for buffer in self._buffers
+        ]
+
+    def stamped(self, number: int) -> pa.Array:
+        """Return the next array, with `number` in its first eight bytes."""
+        STAMP.pack_into(self._buffers[number % VARIANTS], 0, number)
+        return self._arrays[number % VARIANTS]
+
+    def is_stamped(self, array: pa.Array, number: int) -> bool:
+        """Tell whether `array` is the one that `stamped(number)` returned, by both its ends."""
+        sent = self._buffers[number % VARIANTS]
+        received = memoryview(array.buffers()[1])[array.offset : array.offset + len(array)]
+        ends = bytes(received[:8]), bytes(received[-8:])
+        return len(received) == len(sent) and ends == (bytes(sent[:8]), bytes(sent[-8:]))

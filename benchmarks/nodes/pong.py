@@ -1,0 +1,14 @@
+"""Sends back whatever comes."""
+
+from dora import Node
+
+
+def main() -> None:
+    node = Node()
+    for event in node:
+        if event["type"] == "INPUT":
+            node.send_output("pong", event["value"])
+
+
+if __name__ == "__main__":
+    main()
