@@ -6,6 +6,7 @@ import argparse
 import sys
 import textwrap
 from collections.abc import Iterator
+from enum import Enum
 from typing import Any
 
 from tables import NOTICE, table
@@ -104,10 +105,11 @@ def _plain(default: object) -> str:
 
 
 def _value(option: Any) -> str:
-    choices = getattr(option.type, "choices", None)
-    if choices:
-        return "|".join(str(getattr(choice, "value", choice)) for choice in choices)
-    return str(option.metavar or option.type.name).upper()
+    """The word for what follows an option: its choices, its metavar, or its type."""
+    kind = option.type_descriptor.annotation
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return "|".join(str(choice.value) for choice in kind)
+    return str(option.metavar or getattr(kind, "__name__", "value")).upper()
 
 
 def _service(word: str) -> Iterator[str]:
