@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from tables import NOTICE, table
@@ -16,6 +17,8 @@ from dora_cli.main import create_application
 from dora_config.launcher import OWN_WORDS, find_command
 
 PAGE = "reference/cli.md"
+
+_TYPE_WORDS = {str: "text", int: "number", float: "number", Path: "path"}
 
 INTRODUCTION = f"""\
 {NOTICE}
@@ -59,7 +62,7 @@ def _known_aliases(application: Any) -> Iterator[tuple[str, str]]:
 
 def _command(words: str, command: Any) -> Iterator[str]:
     subcommands = getattr(command, "commands", None)
-    arguments = [p for p in command.params if p.param_type_name == "argument"]
+    arguments = [p for p in command.params if p.param_type_name == "argument" and not p.hidden]
     options = [p for p in command.params if p.param_type_name == "option"]
     if words.count(" ") > 1 or not subcommands:
         usage = [words, *(_metavar(a) for a in arguments), "[OPTIONS]" if options else ""]
@@ -93,7 +96,7 @@ def _option(option: Any) -> tuple[str, str, str]:
         if option.default in (None, False, (), []) or callable(option.default)
         else option.default
     )
-    help_text = option.help or ""
+    help_text = (option.help or "").replace("<", "&lt;")
     if option.envvar:
         variables = [option.envvar] if isinstance(option.envvar, str) else option.envvar
         help_text += f" Also from {', '.join(f'`{name}`' for name in variables)}."
@@ -109,7 +112,7 @@ def _value(option: Any) -> str:
     kind = option.type_descriptor.annotation
     if isinstance(kind, type) and issubclass(kind, Enum):
         return "|".join(str(choice.value) for choice in kind)
-    return str(option.metavar or getattr(kind, "__name__", "value")).upper()
+    return str(option.metavar or _TYPE_WORDS.get(kind, "value")).upper()
 
 
 def _service(word: str) -> Iterator[str]:
