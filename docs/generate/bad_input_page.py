@@ -42,7 +42,7 @@ def _entry(mistake: Mistake) -> str:
         answer = mistake.answer(Path(folder))
     lines = [f"### {mistake.what}\n"]
     if mistake.yaml:
-        lines.append(f"```yaml-with-a-mistake\n{mistake.yaml.rstrip()}\n```\n")
+        lines.append(f"```yaml\n{mistake.yaml.rstrip()}\n```\n")
     command = f"$ dora {' '.join(mistake.words)}"
     lines.append(f"```text\n{command}\n{answer}\n```\n")
     return "\n".join(lines)

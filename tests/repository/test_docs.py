@@ -118,6 +118,8 @@ def test_commands_print_what_is_written(
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_code_is_valid(page: Path) -> None:
     for block in blocks(page):
+        if page.name == "errors.md" and block.language == "yaml":
+            continue  # each of these is wrong, that is what the page is about
         where = f"{_name(page)}:{block.line}"
         try:
             if block.language == "python":
