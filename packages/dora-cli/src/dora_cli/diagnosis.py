@@ -1,4 +1,4 @@
-"""What `dora doctor` looks at: each check is a function that returns findings and prints nothing."""
+"""What `dora doctor` looks at: each check returns findings and prints nothing."""
 
 from __future__ import annotations
 

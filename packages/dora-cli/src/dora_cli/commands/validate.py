@@ -41,7 +41,7 @@ def validate(
     dataflow_file.require(path)
     try:
         loaded = load_dataflow(path, strict_types=strict_types or None, check_paths=True)
-        problems, failed = loaded.warnings, False
+        problems, failed = (*loaded.warnings, *loaded.remarks), False
     except ConfigError as error:
         problems, failed = error.problems, True
     for problem in problems:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import anyio
 
-from dora_config import FromMachine, ResolvedDataflow, ResolvedNode
+from dora_config import ResolvedDataflow, ResolvedNode
 from dora_daemon.build import events, plan
 from dora_daemon.build.command import run_command
 from dora_daemon.build.errors import BuildError, NodeFailure, StepFailed
@@ -32,12 +32,11 @@ from dora_daemon.build.python_env import (
     find_uv,
 )
 from dora_daemon.build.session_file import BuiltNode
+from dora_daemon.runner.environment import is_reserved, merge_environment
 
 MOST_JOBS = 8
 SHOWN_TAIL = 20
 """Lines of a failed command that are part of the error."""
-OUR_SECRETS = ("DORA_AUTH_TOKEN", "DORA_NODE_CONFIG", "DORA_RUNTIME_CONFIG")
-"""Variables that build lines have no business with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +204,10 @@ class _Builder:
         uv: str | None,
         python: Path | None,
     ) -> None:
-        env = self._environ() | _node_variables(node, self.environ)
+        merged = merge_environment(self._environ(), {}, {}, node.env)
+        if merged.problems:
+            raise StepFailed("; ".join(merged.problems))
+        env = merged.variables
         words = line.words
         if python is not None:
             env = activated(env, python)
@@ -234,29 +236,13 @@ class _Builder:
             )
 
     def _environ(self) -> dict[str, str]:
-        env = {name: text for name, text in self.environ.items() if name not in OUR_SECRETS}
+        env = {name: text for name, text in self.environ.items() if not is_reserved(name)}
         if self.options.offline:
             env |= {"UV_OFFLINE": "1", "PIP_NO_INDEX": "1"}
         return env
 
     def _output(self, node: str, line: str) -> None:
         self.on_event(events.BuildOutput(node, line))
-
-
-def _node_variables(node: ResolvedNode, environ: Mapping[str, str]) -> dict[str, str]:
-    """The node's own variables; one that this machine lacks is an error."""
-    variables: dict[str, str] = {}
-    for name, value in node.env.items():
-        if isinstance(value, FromMachine):
-            if value.name not in environ:
-                raise StepFailed(
-                    f"env {name}: the variable {value.name} is not set on this machine "
-                    "(the dataflow file takes it from here with `__dora_env`)"
-                )
-            variables[name] = environ[value.name]
-        else:
-            variables[name] = value
-    return variables
 
 
 def _not_found(where: str, program: str, directory: Path) -> str:

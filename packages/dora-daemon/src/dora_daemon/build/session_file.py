@@ -81,22 +81,25 @@ def read_session(dataflow: Path, *, current: str | None = None) -> Session:
 
 
 def _parse(document: Any) -> Session:
-    nodes = tuple(
-        BuiltNode(
-            str(node),
-            Path(entry["working_dir"]),
-            Path(entry["python"]) if entry.get("python") else None,
-            entry.get("commit"),
+    """ValueError, KeyError or TypeError for what is no session."""
+    if not isinstance(document, dict):
+        raise TypeError("expected a mapping")
+    session_id = str(uuid.UUID(str(document["session_id"])))
+    try:
+        nodes = tuple(
+            BuiltNode(
+                str(node),
+                Path(entry["working_dir"]),
+                Path(entry["python"]) if entry["python"] else None,
+                entry["commit"],
+            )
+            for node, entry in dict(document["nodes"]).items()
         )
-        for node, entry in (document.get("nodes") or {}).items()
-    )
-    build_id = document.get("build_id")
-    return Session(
-        str(uuid.UUID(document["session_id"])),
-        str(uuid.UUID(build_id)) if build_id else None,
-        document.get("build_fingerprint"),
-        nodes,
-    )
+        build_id = document["build_id"]
+        last = str(uuid.UUID(str(build_id))) if build_id else None
+        return Session(session_id, last, document["build_fingerprint"], nodes)
+    except (KeyError, TypeError, ValueError):
+        return Session(session_id)  # written by another version, or the peer: the id still counts
 
 
 def write_session(dataflow: Path, session: Session) -> None:

@@ -1,0 +1,216 @@
+"""Clones: where they lie, when they are refreshed, and that a half-done one never counts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import anyio
+import pytest
+
+from dora_config import GitSource
+from dora_daemon.build.errors import StepFailed
+from dora_daemon.build.git_sources import UNFINISHED, Checkout, GitSources, repository_dir
+
+REFERENCES = ("branch", "tag", "rev")
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", *words], cwd=folder, check=True, capture_output=True, text=True, env=os.environ
+    )
+    return done.stdout.strip()
+
+
+class Repository:
+    """A repository on this machine whose history a test writes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True)
+        _git(folder, "init", "--quiet", "--initial-branch", "main")
+
+    @property
+    def url(self) -> str:
+        return f"file://{self.folder}"
+
+    def commit(self, text: str) -> str:
+        (self.folder / "node.py").write_text(text)
+        _git(self.folder, "add", ".")
+        _git(self.folder, "commit", "--quiet", "-m", text)
+        return _git(self.folder, "rev-parse", "HEAD")
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository(tmp_path / "remote" / "nodes.git")
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    path = tmp_path / "base"
+    path.mkdir()
+    return path
+
+
+def _checkout(
+    base: Path,
+    url: str,
+    *,
+    offline: bool = False,
+    locked: str | None = None,
+    branch: str | None = None,
+    tag: str | None = None,
+    rev: str | None = None,
+) -> Checkout:
+    sources = GitSources(base, environ=os.environ, offline=offline)
+    source = GitSource(url=url, branch=branch, tag=tag, rev=rev)
+
+    async def run() -> Checkout:
+        return await sources.checkout(source, locked=locked)
+
+    return anyio.run(run)
+
+
+@pytest.mark.parametrize(
+    ("url", "folder"),
+    [
+        ("https://git.example/team/nodes.git", "git/git.example/team/nodes"),
+        ("https://user@git.example:8443/team/nodes/", "git/git.example/team/nodes"),
+        ("ssh://git@git.example/nodes", "git/git.example/nodes"),
+        ("git@git.example:team/nodes.git", "git/git.example/team/nodes"),
+        ("file:///srv/nodes", "git/localhost/srv/nodes"),
+        ("/srv/nodes", "git/localhost/srv/nodes"),
+    ],
+)
+def test_where_clones_lie(tmp_path: Path, url: str, folder: str) -> None:
+    assert repository_dir(tmp_path, url) == tmp_path / folder
+
+
+@pytest.mark.parametrize(
+    "url", ["", "https://git.example/", "https://git.example/a/../../b", "--upload-pack=x/y"]
+)
+def test_what_is_no_repository(tmp_path: Path, url: str) -> None:
+    with pytest.raises(StepFailed, match="is not the URL of a repository"):
+        repository_dir(tmp_path, url)
+
+
+def test_a_branch_is_asked_again_at_each_build(base: Path, repository: Repository) -> None:
+    first = repository.commit("one")
+    made = _checkout(base, repository.url, branch="main")
+    assert made == Checkout(repository_dir(base, repository.url) / first, first, cloned=True)
+    assert (made.directory / "node.py").read_text() == "one"
+    assert not _checkout(base, repository.url, branch="main").cloned
+    second = repository.commit("two")
+    newer = _checkout(base, repository.url, branch="main")
+    assert newer.commit == second
+    assert (newer.directory / "node.py").read_text() == "two"
+    assert (made.directory / "node.py").read_text() == "one"
+
+
+def test_without_a_reference_the_default_branch_counts(base: Path, repository: Repository) -> None:
+    commit = repository.commit("one")
+    assert _checkout(base, repository.url).commit == commit
+
+
+def test_tag_and_revision_are_not_fetched_once_cloned(base: Path, repository: Repository) -> None:
+    first = repository.commit("one")
+    _git(repository.folder, "tag", "-a", "v1", "-m", "v1")
+    second = repository.commit("two")
+    assert _checkout(base, repository.url, tag="v1").commit == first
+    assert _checkout(base, repository.url, rev=second[:8]).commit == second
+    repository.folder.rename(repository.folder.with_name("gone"))
+    assert not _checkout(base, repository.url, tag="v1").cloned
+    assert not _checkout(base, repository.url, rev=second[:8]).cloned
+    assert not _checkout(base, repository.url, rev=first).cloned
+    with pytest.raises(StepFailed, match="cannot reach the git repository"):
+        _checkout(base, repository.url, branch="main")
+
+
+def test_a_locked_commit_wins_over_a_newer_branch(base: Path, repository: Repository) -> None:
+    first = repository.commit("one")
+    repository.commit("two")
+    assert _checkout(base, repository.url, branch="main", locked=first).commit == first
+
+
+def test_offline_uses_what_is_cloned_and_says_what_is_not(
+    base: Path, repository: Repository
+) -> None:
+    first = repository.commit("one")
+    with pytest.raises(StepFailed, match=r'branch "main" of .* was never cloned, and --offline'):
+        _checkout(base, repository.url, offline=True, branch="main")
+    with pytest.raises(StepFailed, match=f"is not cloned at commit {first}, and --offline"):
+        _checkout(base, repository.url, offline=True, rev=first)
+    _checkout(base, repository.url, branch="main")
+    repository.commit("two")
+    assert _checkout(base, repository.url, offline=True, branch="main").commit == first
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        (("branch", "nope"), 'has no branch "nope"'),
+        (("tag", "nope"), 'has no tag "nope"'),
+        (("rev", "0" * 40), "cannot check out revision"),
+        (("rev", "nope"), 'cannot check out revision "nope"'),
+    ],
+)
+def test_a_reference_that_is_not_there(
+    base: Path, repository: Repository, reference: tuple[str, str], message: str
+) -> None:
+    repository.commit("one")
+    branch, tag, rev = (reference[1] if reference[0] == k else None for k in REFERENCES)
+    with pytest.raises(StepFailed, match=message):
+        _checkout(base, repository.url, branch=branch, tag=tag, rev=rev)
+    left = [path.name for path in repository_dir(base, repository.url).iterdir()]
+    assert left == [".lock"]
+
+
+def test_what_a_killed_build_left_is_removed_and_never_used(
+    base: Path, repository: Repository
+) -> None:
+    commit = repository.commit("one")
+    half = repository_dir(base, repository.url) / f"{UNFINISHED}123"
+    half.mkdir(parents=True)
+    (half / "node.py").write_text("half")
+    made = _checkout(base, repository.url, branch="main")
+    assert (made.directory / "node.py").read_text() == "one"
+    assert sorted(path.name for path in half.parent.iterdir()) == [".lock", commit]
+
+
+def test_two_builds_at_once_share_one_clone(base: Path, repository: Repository) -> None:
+    repository.commit("one")
+    sources = GitSources(base, environ=os.environ)
+    source = GitSource(url=repository.url, branch="main")
+    made: list[Checkout] = []
+
+    async def build() -> None:
+        made.append(await sources.checkout(source))
+
+    async def run() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(build)
+            tasks.start_soon(build)
+
+    anyio.run(run)
+    assert sorted(one.cloned for one in made) == [False, True]
+
+
+def test_submodules_come_along(base: Path, tmp_path: Path, repository: Repository) -> None:
+    inner = Repository(tmp_path / "inner")
+    inner.commit("inner")
+    _git(
+        repository.folder, "-c", "protocol.file.allow=always",
+        "submodule", "--quiet", "add", inner.url, "part",
+    )  # fmt: skip
+    repository.commit("outer")
+    os.environ["GIT_CONFIG_COUNT"] = "1"
+    os.environ["GIT_CONFIG_KEY_0"] = "protocol.file.allow"
+    os.environ["GIT_CONFIG_VALUE_0"] = "always"
+    try:
+        made = _checkout(base, repository.url, branch="main")
+    finally:
+        for name in ("GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_0", "GIT_CONFIG_VALUE_0"):
+            del os.environ[name]
+    assert (made.directory / "part" / "node.py").read_text() == "inner"

@@ -1,0 +1,92 @@
+"""What preparing a node takes, from its descriptor alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from dora_config import GitSource, ResolvedNode
+from dora_daemon.build.errors import StepFailed
+from dora_daemon.build.plan import (
+    BuildLine,
+    build_lines,
+    needs_work,
+    rewrite_for_uv,
+    rewrite_pip,
+    shell_hint,
+    wants_environment,
+)
+
+
+def _node(**fields: object) -> ResolvedNode:
+    return ResolvedNode.model_validate({"id": "n", "path": "n.py", **fields})
+
+
+def test_each_line_is_one_command_split_like_a_shell_splits() -> None:
+    node = _node(build=("  pip install -e '.[all]' ", "", "   ", 'sh -c "a && b"'))
+    assert [line.words for line in build_lines(node)] == [
+        ("pip", "install", "-e", ".[all]"),
+        ("sh", "-c", "a && b"),
+    ]
+
+
+def test_open_quotes_name_the_line() -> None:
+    with pytest.raises(StepFailed, match=r"""build line 'echo "a': no closing quotation"""):
+        build_lines(_node(build=('echo "a',)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "work"),
+    [
+        ({}, False),
+        ({"build": ("", "  ")}, False),
+        ({"build": ("make",)}, True),
+        ({"git": GitSource(url="u")}, True),
+    ],
+)
+def test_what_needs_work(fields: dict[str, object], work: bool) -> None:
+    assert needs_work(_node(**fields)) is work
+
+
+@pytest.mark.parametrize(
+    ("fields", "wants"),
+    [
+        ({"build": ("make",)}, True),
+        ({"build": ()}, False),
+        ({"build": ("pip install dora-echo",), "path": "dora-echo"}, True),
+        ({"build": ("cargo build",), "path": "target/release/node"}, False),
+        ({"build": ("make",), "path": None, "operators": [{"id": "o", "python": "o.py"}]}, True),
+        ({"build": ("pip install x",), "kind": "dynamic"}, False),
+        ({"build": ("pip install x",), "kind": "shell"}, False),
+    ],
+)
+def test_who_gets_a_python_environment(fields: dict[str, object], wants: bool) -> None:
+    assert wants_environment(_node(**fields)) is wants
+
+
+@pytest.mark.parametrize(
+    ("words", "python", "rewritten"),
+    [
+        ("pip install x", None, "UV pip install x"),
+        ("pip3 install x", None, "UV pip install x"),
+        ("pip install x", "PY", "UV pip install --python PY x"),
+        ("pip install --target d x", "PY", "UV pip install --target d x"),
+        ("pip install --python=o x", "PY", "UV pip install --python=o x"),
+        ("pip compile r.in", "PY", "UV pip compile r.in"),
+        ("make all", "PY", "make all"),
+    ],
+)
+def test_pip_becomes_uv_pip(words: str, python: str | None, rewritten: str) -> None:
+    result = rewrite_for_uv(tuple(words.split()), uv="UV", python=python)
+    assert " ".join(result) == rewritten
+
+
+def test_without_uv_pip_is_that_of_the_interpreter() -> None:
+    assert rewrite_pip(("pip", "install", "x"), python="PY") == ("PY", "-m", "pip", "install", "x")
+    assert rewrite_pip(("cmake", "."), python="PY") == ("cmake", ".")
+
+
+def test_a_line_that_expects_a_shell_is_explained() -> None:
+    hint = shell_hint(BuildLine("a && b", ("a", "&&", "b")))
+    assert hint is not None
+    assert "'&&'" in hint
+    assert shell_hint(BuildLine("a b", ("a", "b"))) is None

@@ -1,0 +1,229 @@
+"""Preparing nodes: where lines run and with what, failures of one node, parallel builds."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from dora_config import ResolvedDataflow
+from dora_daemon.build import BuildError, BuildOptions, BuildResult, prepare
+from dora_daemon.build.events import (
+    BuildEvent,
+    BuildOutput,
+    NodeBuildFailed,
+    NodeBuildStarted,
+    NodeBuilt,
+    StepStarted,
+)
+from dora_daemon.build.python_env import environment_dir, find_uv
+
+PLAIN = BuildOptions()
+
+
+def python_line(program: str) -> str:
+    """A build line that runs a Python program."""
+    return f"python -c {shlex.quote(program)}"
+
+
+def build(
+    base: Path,
+    *nodes: Mapping[str, Any],
+    options: BuildOptions = PLAIN,
+    environ: Mapping[str, str] | None = None,
+) -> tuple[BuildResult, list[BuildEvent]]:
+    dataflow = ResolvedDataflow.model_validate(
+        {"nodes": [{"path": f"{node['id']}.py", **node} for node in nodes]}
+    )
+    seen: list[BuildEvent] = []
+
+    async def run() -> BuildResult:
+        return await prepare(dataflow, base, options=options, environ=environ, on_event=seen.append)
+
+    return anyio.run(run), seen
+
+
+def test_a_node_without_build_is_ready_as_it_is(tmp_path: Path) -> None:
+    result, events = build(tmp_path, {"id": "a"})
+    assert events == []
+    assert result.node("a").working_dir == tmp_path
+    assert result.node("a").python is None
+
+
+def test_lines_run_in_order_in_the_working_dir_with_the_nodes_environment(tmp_path: Path) -> None:
+    show = "import os; print(os.getcwd(), os.environ['COLOUR'], os.environ.get('DORA_AUTH_TOKEN'))"
+    result, events = build(
+        tmp_path,
+        {"id": "a", "build": [python_line(show), "echo $HOME && echo '*'"], "env": {"COLOUR": "x"}},
+        environ={**os.environ, "DORA_AUTH_TOKEN": "secret"},
+    )
+    assert [event for event in events if isinstance(event, BuildOutput)] == [
+        BuildOutput("a", f"{tmp_path} x None"),
+        BuildOutput("a", "$HOME && echo *"),
+    ]
+    assert events[0] == NodeBuildStarted("a")
+    assert events[1] == StepStarted("a", python_line(show))
+    assert isinstance(events[-1], NodeBuilt)
+    assert result.node("a").working_dir == tmp_path
+
+
+def test_python_is_the_one_that_runs_dora(tmp_path: Path) -> None:
+    _, events = build(
+        tmp_path, {"id": "a", "build": [python_line("import sys; print(sys.prefix)")]}
+    )
+    assert BuildOutput("a", sys.prefix) in events
+
+
+def test_a_failure_names_node_line_exit_code_and_output_and_stops_that_node_only(
+    tmp_path: Path,
+) -> None:
+    fails = python_line("import sys; print('boom'); sys.exit(4)")
+    with pytest.raises(BuildError) as caught:
+        build(
+            tmp_path,
+            {"id": "a", "build": [fails, "touch never"]},
+            {"id": "b", "build": ["touch made"]},
+        )
+    assert str(caught.value) == (
+        f'node "a": build line {fails!r} in {tmp_path}: exit code 4\n  boom'
+    )
+    assert (tmp_path / "made").exists()
+    assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("no-such-tool --x", "there is no program 'no-such-tool' on PATH"),
+        ("./here", "./here: Permission denied"),
+        ("cat a | wc", "build lines run without a shell, so '|' is an ordinary word here"),
+        ("echo 'a", "no closing quotation"),
+    ],
+)
+def test_lines_that_cannot_run(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "here").write_text("")
+    with pytest.raises(BuildError) as caught:
+        build(tmp_path, {"id": "a", "build": [line]})
+    assert message in str(caught.value)
+
+
+def test_a_variable_that_this_machine_lacks(tmp_path: Path) -> None:
+    node = {"id": "a", "build": ["true"], "env": {"PORT": {"name": "NO_SUCH"}}}
+    with pytest.raises(BuildError, match="NO_SUCH"):
+        build(tmp_path, node)
+
+
+def test_all_failures_are_reported_in_the_order_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(BuildError) as caught:
+        build(
+            tmp_path,
+            *({"id": name, "build": ["false"]} for name in "cab"),
+            options=BuildOptions(jobs=3),
+        )
+    assert [failure.node for failure in caught.value.failures] == ["c", "a", "b"]
+
+
+def test_jobs_bound_how_many_nodes_are_built_at_once(tmp_path: Path) -> None:
+    """Three nodes that each wait until `most` of them run; a fourth at once would be noticed."""
+    program = (
+        "import pathlib, time\n"
+        "here = pathlib.Path('running'); here.mkdir(exist_ok=True)\n"
+        "mine = here / {name!r}; mine.touch()\n"
+        "end = time.monotonic() + 20\n"
+        "while len(list(here.iterdir())) + len(list(pathlib.Path().glob('done-*'))) < 2:\n"
+        "    time.sleep(0.01); assert time.monotonic() < end\n"
+        "assert len(list(here.iterdir())) <= 2\n"
+        "pathlib.Path('done-' + {name!r}).touch(); mine.unlink()\n"
+    )
+    for name in "abc":
+        (tmp_path / f"{name}_build.py").write_text(program.format(name=name))
+    nodes = [{"id": name, "build": [f"python {name}_build.py"]} for name in "abc"]
+    build(tmp_path, *nodes, options=BuildOptions(jobs=2))
+
+
+def test_without_uv_nodes_are_built_one_after_another(tmp_path: Path) -> None:
+    _, events = build(tmp_path, *({"id": name, "build": ["true"]} for name in "abc"))
+    order = [
+        (type(event).__name__, event.node)
+        for event in events
+        if isinstance(event, NodeBuildStarted | NodeBuilt)
+    ]
+    assert order == [(kind, n) for n in "abc" for kind in ("NodeBuildStarted", "NodeBuilt")]
+
+
+def test_deploy_working_dir_counts_only_where_asked(tmp_path: Path) -> None:
+    node = {"id": "a", "deploy": {"working_dir": "sub"}}
+    result, _ = build(tmp_path, node)
+    assert result.node("a").working_dir == tmp_path
+    result, _ = build(tmp_path, node, options=BuildOptions(apply_deploy=True))
+    assert result.node("a").working_dir == tmp_path / "sub"
+    assert (tmp_path / "sub").is_dir()
+
+
+def test_uv_gives_a_python_node_its_own_environment(tmp_path: Path) -> None:
+    show = python_line("import sys; print(sys.prefix)")
+    node = {"id": "a", "build": ["pip list --verbose", "python --version", show]}
+    result, events = build(tmp_path, node, options=BuildOptions(uv=True))
+    directory = environment_dir(tmp_path, "a")
+    assert directory == tmp_path / ".dora" / "python-envs" / "a"
+    assert result.node("a").python == directory / "bin" / "python"
+    assert BuildOutput("a", str(directory)) in events
+    assert any(isinstance(e, BuildOutput) and e.line.startswith("DEBUG uv ") for e in events)
+    again, events = build(tmp_path, node, options=BuildOptions(uv=True))
+    assert StepStarted("a", "uv venv") not in events
+    assert again.node("a").python == result.node("a").python
+
+
+def test_an_environment_without_interpreter_is_made_anew(tmp_path: Path) -> None:
+    directory = environment_dir(tmp_path, "a")
+    directory.mkdir(parents=True)
+    (directory / "pyvenv.cfg").touch()
+    result, events = build(tmp_path, {"id": "a", "build": ["true"]}, options=BuildOptions(uv=True))
+    assert StepStarted("a", "uv venv") in events
+    assert result.node("a").python is not None
+
+
+def test_uv_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dora_daemon.build.service.find_uv", lambda environ: None)
+    with pytest.raises(BuildError, match="--uv needs the program uv"):
+        build(tmp_path, {"id": "a", "build": ["true"]}, options=BuildOptions(uv=True))
+
+
+def test_uv_beside_the_interpreter_is_found_without_path() -> None:
+    assert find_uv({"PATH": ""}) == str(Path(sys.executable).with_name("uv"))
+
+
+def test_cancelling_leaves_nothing_half_made(tmp_path: Path) -> None:
+    seen: list[BuildEvent] = []
+    dataflow = ResolvedDataflow.model_validate(
+        {
+            "nodes": [
+                {
+                    "id": "a",
+                    "path": "a.py",
+                    "build": [python_line("import time; print(1, flush=True); time.sleep(600)")],
+                },
+                {"id": "b", "path": "b.py", "build": ["touch never"]},
+            ]
+        }
+    )
+
+    async def run() -> None:
+        async with anyio.create_task_group() as tasks:
+
+            def stop_at_output(event: BuildEvent) -> None:
+                seen.append(event)
+                if isinstance(event, BuildOutput):
+                    tasks.cancel_scope.cancel()
+
+            await prepare(dataflow, tmp_path, on_event=stop_at_output)
+
+    anyio.run(run)
+    assert not (tmp_path / "never").exists()
+    assert not any(isinstance(event, NodeBuilt | NodeBuildFailed) for event in seen)
