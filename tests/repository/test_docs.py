@@ -138,3 +138,11 @@ def test_links_lead_somewhere(page: Path) -> None:
         if not (page.parent / target).exists()
     ]
     assert not broken
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    commands = [
+        block.body.strip() for block in blocks(ROOT / "README.md") if block.language == "sh"
+    ]
+    assert len(commands) == 2, "one command to see it work, one to run the tests"
+    assert commands[1] in (ROOT / ".ci/run").read_text().splitlines()
