@@ -195,7 +195,7 @@ def percentile(values: list[float], percent: int) -> float:
 
 
 def _lost(sent: int, sink: dict[str, Any]) -> float:
-    return 100 * (sent - sink["received"]) / sent
+    return 100 * float(sent - sink["received"]) / sent
 
 
 def _refuse_wrong(wrong: int) -> None:

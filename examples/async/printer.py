@@ -1,0 +1,7 @@
+"""Prints the reports."""
+
+from dora import Node
+
+for event in Node():
+    if event["type"] == "INPUT":
+        print(event["value"][0].as_py())

@@ -1,0 +1,12 @@
+"""Prints what it hears, until nobody is left to say anything."""
+
+from dora import Node
+
+for event in Node():
+    match event["type"]:
+        case "INPUT":
+            print("heard:", event["value"][0].as_py())
+        case "INPUT_CLOSED":
+            print("the talker has ended")
+        case "STOP":
+            print("nothing more will come:", event["id"])

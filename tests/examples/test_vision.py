@@ -1,0 +1,39 @@
+"""The main job: a real film, every frame of it searched and recorded."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from examples.conftest import CopyExample
+from support.dora import run_dora
+
+PNG = b"\x89PNG\r\n\x1a\n"
+FRAMES = 120  # of the film, as its container says
+
+
+@pytest.mark.timeout(300)  # the first run installs OpenCV and matplotlib
+@pytest.mark.parametrize("speed", ["1", "0"], ids=["film speed", "as fast as possible"])
+def test_no_frame_is_lost(speed: str, copy_example: CopyExample) -> None:
+    file = copy_example("vision")
+    done = run_dora("run", file, "--env", f"SPEED={speed}", timeout=280)
+    done.succeeded()
+    counts = rf"{FRAMES} in the file, {FRAMES} sent, {FRAMES} seen, {FRAMES} searched"
+    assert re.search(counts, done.output), done
+    assert f"in {FRAMES} of {FRAMES} frames" in done.output
+    assert re.search(rf"\] +{FRAMES}/{FRAMES} +face at", done.output)
+    check_results(file.parent / "out")
+
+
+def check_results(folder: Path) -> None:
+    faces = pq.read_table(folder / "detections.parquet").to_pydict()
+    assert sorted(set(faces["frame"])) == list(range(FRAMES))
+    # The head stays left of the middle of the 176 x 144 pixels and tilts to one side.
+    assert all(50 < x < 100 and 40 < y < 80 for x, y in zip(faces["x"], faces["y"], strict=True))
+    assert all(latency > 0 for latency in faces["latency_ms"])
+    for picture in ("faces.png", "timeline.png"):
+        content = (folder / picture).read_bytes()
+        assert content.startswith(PNG)
+        assert len(content) > 20_000
