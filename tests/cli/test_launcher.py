@@ -1,0 +1,123 @@
+"""The `dora` script finds commands in the installed wheels and explains the missing ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import EntryPoint, EntryPoints
+from typing import Any
+
+import pytest
+
+from dora_config import launcher
+from dora_config._version import __version__
+
+
+def _install(monkeypatch: pytest.MonkeyPatch, **commands: Callable[[Sequence[str]], int]) -> None:
+    """Let `dora.commands` hold exactly these functions."""
+
+    class Offered(EntryPoint):
+        def load(self) -> Any:
+            return commands[self.name]
+
+    points = [Offered(name, "m:f", launcher.ENTRY_POINT_GROUP) for name in commands]
+
+    def entry_points(**wanted: Any) -> EntryPoints:
+        return EntryPoints(points).select(**wanted)
+
+    monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
+
+
+def test_the_version_needs_no_wheel(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _install(monkeypatch)
+    assert launcher.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"dora {__version__}\n"
+
+
+def test_a_word_goes_to_its_wheel_and_the_rest_of_the_line_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[str, list[str]]] = []
+
+    def command(name: str, code: int) -> Callable[[Sequence[str]], int]:
+        def run(words: Sequence[str]) -> int:
+            seen.append((name, list(words)))
+            return code
+
+        return run
+
+    _install(
+        monkeypatch,
+        cli=command("cli", 3),
+        daemon=command("daemon", 4),
+        coordinator=command("coordinator", 5),
+    )
+    assert launcher.main(["run", "x.yml"]) == 3
+    assert launcher.main(["daemon", "--quiet"]) == 4
+    assert launcher.main(["coordinator"]) == 5
+    assert launcher.main([]) == 3
+    assert seen == [
+        ("cli", ["run", "x.yml"]),
+        ("daemon", ["--quiet"]),
+        ("coordinator", []),
+        ("cli", []),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "installed", "message"),
+    [
+        (
+            ["daemon"],
+            ["cli"],
+            "[ERROR]\n`dora daemon` is part of the wheel dora-daemon, which is not installed for "
+            f"{sys.executable}\n  install it: pip install dora-daemon\n",
+        ),
+        (
+            ["run", "x.yml"],
+            ["daemon"],
+            "[ERROR]\n`dora run` is part of the wheel dora-cli, which is not installed for "
+            f"{sys.executable}\n  install it: pip install dora-cli\n"
+            "  installed here: dora daemon\n",
+        ),
+        (
+            ["--help"],
+            ["daemon", "coordinator"],
+            "[ERROR]\n`dora` without a command is part of the wheel dora-cli, which is not "
+            f"installed for {sys.executable}\n  install it: pip install dora-cli\n"
+            "  installed here: dora daemon, dora coordinator\n",
+        ),
+    ],
+)
+def test_a_missing_wheel_is_named_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    installed: list[str],
+    message: str,
+) -> None:
+    _install(monkeypatch, **dict.fromkeys(installed, lambda words: 0))
+    assert launcher.main(words) == 1
+    assert capsys.readouterr().err == message
+
+
+def test_ctrl_c_ends_it_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(words: Sequence[str]) -> int:
+        raise KeyboardInterrupt
+
+    _install(monkeypatch, cli=interrupted)
+    assert launcher.main(["run"]) == 130
+
+
+def test_it_imports_neither_typer_nor_pydantic() -> None:
+    program = (
+        "import sys; from dora_config import launcher; launcher.main(['--version']);"
+        "print([n for n in ('typer', 'pydantic', 'yaml', 'rich', 'anyio') if n in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[1] == "[]"

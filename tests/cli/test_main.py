@@ -1,0 +1,116 @@
+"""Words find their commands lazily; exceptions become messages and exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import typer
+from cli.conftest import Dora
+
+from dora_cli import registry
+from dora_cli._version import __version__
+from dora_cli.errors import CommandFailed, describe
+from dora_config import ConfigError, DoraError, Problem
+
+
+def test_help_lists_every_command_under_its_heading(dora: Dora) -> None:
+    shown = dora("--help")
+    assert shown.code == 0
+    for section in registry.SECTIONS:
+        here = any(find_spec(module) for module in section.commands.values())
+        assert (f"\n{section.title}:\n" in shown.out) is here
+        for word, module in section.commands.items():
+            assert (f"\n  {word} " in shown.out) is (find_spec(module) is not None)
+
+
+@pytest.mark.parametrize("word", sorted(registry.MODULES))
+def test_every_command_has_help(dora: Dora, word: str) -> None:
+    if find_spec(registry.MODULES[word]) is None:
+        assert dora(word, "-h").code == 2
+        return
+    shown = dora(word, "-h")
+    assert shown.code == 0
+    assert shown.out.startswith(f"Usage: dora {word}")
+
+
+def test_version(dora: Dora) -> None:
+    assert dora("--version").out == f"dora {__version__}\n"
+
+
+def test_an_unknown_command_is_answered_with_a_close_one(dora: Dora) -> None:
+    shown = dora("rnu")
+    assert shown.code == 2
+    assert "no such command 'rnu', did you mean 'run'?" in shown.err
+    assert "no such command 'zzz'\n" in dora("zzz").err
+
+
+def test_an_unknown_option_is_a_usage_error(dora: Dora) -> None:
+    assert dora("run", "--nonsense", "x.yml").code == 2
+
+
+def test_aliases_name_commands() -> None:
+    for alias, word in registry.ALIASES.items():
+        assert word in registry.MODULES
+        assert registry.module_of(alias) == registry.MODULES[word]
+
+
+def test_naming_one_command_imports_no_other() -> None:
+    program = (
+        "import sys; from dora_cli.main import main; main(['completion', 'bash']);"
+        "loaded = sorted(n for n in sys.modules if n.startswith('dora_cli.commands.'));"
+        "heavy = ('rich', 'anyio', 'yaml', 'websockets', 'paramiko', 'pyarrow');"
+        "print(loaded, [n for n in heavy if n in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "['dora_cli.commands.completion'] []\n"
+
+
+def _raised(error: BaseException, cause: BaseException) -> BaseException:
+    try:
+        raise error from cause
+    except BaseException as caught:  # noqa: BLE001 - handed back to the test
+        return caught
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "code"),
+    [
+        (DoraError("it is wrong"), "it is wrong", 1),
+        (CommandFailed(3), None, 3),
+        (FileNotFoundError(2, "No such file or directory", "x.yml"), "x.yml: No such file or", 1),
+        (ConfigError([Problem("f.yml", 3, 1, "a"), Problem("f.yml", 5, 2, "b")]),
+         "f.yml:3:1: a\nf.yml:5:2: b", 1),
+        (_raised(DoraError("top"), DoraError("bottom")), "top\n  caused by: bottom", 1),
+        (_raised(DoraError("top: bottom"), OSError("bottom")), "top: bottom", 1),
+        (ExceptionGroup("g", [DoraError("inner")]), "inner", 1),
+        (ExceptionGroup("g", [DoraError("one"), DoraError("two")]), "one\ntwo", 1),
+        (ZeroDivisionError("oops"), "dora met an error it did not expect; please report it\n", 1),
+    ],
+)  # fmt: skip
+def test_what_an_exception_looks_like(error: BaseException, message: str | None, code: int) -> None:
+    failure = describe(error)
+    assert failure.exit_code == code
+    if message is None:
+        assert failure.message is None
+    else:
+        assert failure.message is not None
+        assert failure.message.startswith(message)
+
+
+def test_an_error_stands_under_its_header_on_stderr(dora: Dora) -> None:
+    shown = dora("validate", "missing.yml")
+    assert (shown.code, shown.out) == (1, "")
+    assert shown.err == "[ERROR]\nmissing.yml does not exist; expected a dataflow file\n"
+
+
+def test_every_command_module_offers_an_app(tmp_path: Path) -> None:
+    for module in registry.MODULES.values():
+        if find_spec(module) is not None:
+            assert isinstance(import_module(module).app, typer.Typer)
