@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import EntryPoint, EntryPoints
+from importlib.metadata import EntryPoint, EntryPoints, PackageNotFoundError
 from typing import Any
 
 import pytest
@@ -15,18 +15,24 @@ from dora_config._version import __version__
 
 
 def _install(monkeypatch: pytest.MonkeyPatch, **commands: Callable[[Sequence[str]], int]) -> None:
-    """Let `dora.commands` hold exactly these functions."""
+    """Let exactly the wheels of these commands be installed."""
 
     class Offered(EntryPoint):
         def load(self) -> Any:
             return commands[self.name]
 
-    points = [Offered(name, "m:f", launcher.ENTRY_POINT_GROUP) for name in commands]
+    class Wheel:
+        def __init__(self, name: str) -> None:
+            offered = Offered(name, "m:f", launcher.ENTRY_POINT_GROUP)
+            self.entry_points = EntryPoints([offered])
 
-    def entry_points(**wanted: Any) -> EntryPoints:
-        return EntryPoints(points).select(**wanted)
+    def distribution(wheel: str) -> Wheel:
+        for name in commands:
+            if launcher.WHEELS[name] == wheel:
+                return Wheel(name)
+        raise PackageNotFoundError(wheel)
 
-    monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
+    monkeypatch.setattr("importlib.metadata.distribution", distribution)
 
 
 def test_the_version_needs_no_wheel(
