@@ -9,7 +9,7 @@ notes each node in the file ``groups`` (a line ``PID START_TIME``) right after i
 """
 
 # Nothing but os, signal and sys, because this process lives as long as the dataflow.
-# ruff: noqa: PTH, SIM105
+# ruff: noqa: PTH110, PTH112, PTH118, SIM105
 from __future__ import annotations
 
 import os

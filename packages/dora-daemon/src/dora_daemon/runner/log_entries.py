@@ -170,3 +170,8 @@ class LineSplitter:
     def _text(raw: bytes, *, cut: bool) -> str:
         text = raw[:MAX_LINE].decode("utf-8", "replace").removesuffix("\r")
         return text + CUT_MARK if cut else text
+
+
+def as_level(name: str) -> LogLevel:
+    """A level as others write it (``WARNING``, ``critical``); unknown ones count as info."""
+    return _NAMES.get(name.lower(), "info")

@@ -1,4 +1,4 @@
-"""Which Python runs a node: its managed environment, uv, the runner's own interpreter, then PATH."""
+"""Which Python runs a node: its own environment, uv, the one that runs dora, then PATH."""
 
 from __future__ import annotations
 

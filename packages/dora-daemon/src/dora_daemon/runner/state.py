@@ -18,7 +18,7 @@ from dora_config.protocol.runner import (
     NodeResult,
     NodesReady,
 )
-from dora_config.resolved import ResolvedNode
+from dora_config.resolved import DEFAULT_FINISH_GRACE, ResolvedNode
 from dora_daemon.runner.commands import (
     AnnounceClosed,
     AnnounceClosedAgain,
@@ -81,7 +81,7 @@ class RunnerState:
         stop_after: float | None = None,
         exit_when_nodes_finish: bool = False,
         hold_at_barrier: bool = False,
-        finish_grace: float | Literal["per node"] | None = "per node",
+        default_finish_grace: float | None = DEFAULT_FINISH_GRACE,
         log_dir: str | None = None,
     ) -> None:
         nodes = tuple(nodes)
@@ -94,7 +94,7 @@ class RunnerState:
         self.stop_after = stop_after
         self.exit_when_nodes_finish = exit_when_nodes_finish
         self.hold_at_barrier = hold_at_barrier
-        self.finish_grace = finish_grace
+        self.default_finish_grace = default_finish_grace
         self.stop_reason: str | None = None
         self.started = False
         """The barrier is open."""
@@ -112,7 +112,8 @@ class RunnerState:
         )
 
     def _add_life(self, node: ResolvedNode) -> NodeLife:
-        grace = node.finish_grace if self.finish_grace == "per node" else self.finish_grace
+        own_grace = node.finish_grace != DEFAULT_FINISH_GRACE
+        grace = node.finish_grace if own_grace else self.default_finish_grace
         life = NodeLife(
             node,
             lambda: next(self._incarnations),

@@ -1,0 +1,68 @@
+"""A runner in the foreground: what ``dora run`` is, from the plan to the result."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import anyio
+
+from dora_config.protocol.runner import DataflowResult, RunnerEvent, RunPlan
+from dora_daemon.runner.events import StopRequested
+from dora_daemon.runner.outlet import Outlet
+from dora_daemon.runner.runtime_dir import RuntimeDir, runtime_root
+from dora_daemon.runner.service import Runner
+
+STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def run(
+    plan: RunPlan,
+    *,
+    on_event: Callable[[RunnerEvent], None] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> DataflowResult:
+    """Run a dataflow to its end, as ``dora_daemon.runner.run_foreground`` says."""
+    outlet = Outlet(on_event)
+    directory = RuntimeDir.create(runtime_root(environ))
+    runner = None
+    try:
+        runner = Runner(plan, directory, on_event=outlet.put, foreground=True, environ=environ)
+        runner.prepare()
+        return anyio.run(_run, runner)
+    finally:
+        directory.release()
+        if runner is not None:
+            runner.dismiss_guardian()
+        outlet.close()
+
+
+async def _run(runner: Runner) -> DataflowResult:
+    try:
+        with _signals_stop(runner):
+            return await runner.run()
+    finally:
+        # Inside the loop: readers are taken out of it.
+        runner.close()
+
+
+@contextmanager
+def _signals_stop(runner: Runner) -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP stop gracefully; a second one kills."""
+    loop = asyncio.get_running_loop()
+    seen: list[str] = []
+
+    def stop(name: str) -> None:
+        runner.tell(StopRequested(f"signal {name}", force=bool(seen)))
+        seen.append(name)
+
+    for number in STOPPING_SIGNALS:
+        loop.add_signal_handler(number, stop, number.name)
+    try:
+        yield
+    finally:
+        for number in STOPPING_SIGNALS:
+            loop.remove_signal_handler(number)

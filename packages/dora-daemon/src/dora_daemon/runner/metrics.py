@@ -1,0 +1,78 @@
+"""CPU and memory of node processes and their children, read when somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import psutil
+
+OLDEST = 1.0
+"""Seconds for which a sample is used again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessLoad:
+    """``cpu_percent`` of one core since the last sample; bytes otherwise."""
+
+    cpu_percent: float | None
+    memory_bytes: int
+    read_bytes: int | None
+    written_bytes: int | None
+
+
+class Metrics:
+    """Samples process trees. Costs nothing while nobody looks: there is no sampling task."""
+
+    def __init__(self) -> None:
+        self._cpu: dict[str, tuple[int, float, float]] = {}
+        self._loads: dict[str, ProcessLoad] = {}
+        self._taken = float("-inf")
+
+    def sample(self, pids: Mapping[str, int], now: float) -> Mapping[str, ProcessLoad]:
+        """The load of each node's process tree, at most OLDEST seconds old."""
+        if now - self._taken >= OLDEST:
+            self._taken = now
+            loads = {node: self._load(node, pid, now) for node, pid in pids.items()}
+            self._loads = {node: load for node, load in loads.items() if load is not None}
+            self._cpu = {n: v for n, v in self._cpu.items() if n in pids}
+        return self._loads
+
+    def _load(self, node: str, pid: int, now: float) -> ProcessLoad | None:
+        import psutil
+
+        try:
+            root = psutil.Process(pid)
+            tree = [root, *root.children(recursive=True)]
+        except psutil.Error:
+            return None
+        cpu, memory, read, written = 0.0, 0, 0, 0
+        for process in tree:
+            try:
+                with process.oneshot():
+                    times = process.cpu_times()
+                    cpu += times.user + times.system
+                    memory += process.memory_info().rss
+                    read_here, written_here = _io(process)
+            except psutil.Error:
+                continue
+            read += read_here
+            written += written_here
+        before = self._cpu.get(node)
+        self._cpu[node] = (pid, cpu, now)
+        percent = None
+        if before is not None and before[0] == pid and now > before[2]:
+            percent = max(0.0, 100.0 * (cpu - before[1]) / (now - before[2]))
+        return ProcessLoad(percent, memory, read, written)
+
+
+def _io(process: psutil.Process) -> tuple[int, int]:
+    import psutil
+
+    try:
+        counters = process.io_counters()
+    except (psutil.Error, AttributeError):
+        return 0, 0
+    return counters.read_bytes, counters.write_bytes

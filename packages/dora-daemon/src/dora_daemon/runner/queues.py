@@ -1,0 +1,220 @@
+"""The queues in front of every input, as the runner keeps them, and the segments of producers.
+
+The runner makes each queue before either end starts and keeps it open, so that what is sent early
+or while a consumer restarts waits. It also holds a descriptor of each segment: consumers ask for it
+on first use, also when its producer has ended meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from dora_daemon.runner.wiring import Edge
+from dora_node_api.transport.board import Board
+from dora_node_api.transport.queue import QueueEnds, QueueKeeper, create_queue
+from dora_node_api.transport.specs import BACKPRESSURE, DROP_OLDEST, QueueSpec
+
+RUNNER = 0
+"""Incarnation of the runner itself as a producer."""
+
+
+@dataclass(slots=True)
+class KeptQueue:
+    """One queue and the edge that it serves."""
+
+    edge: Edge
+    spec: QueueSpec
+    ends: QueueEnds
+    keeper: QueueKeeper
+    from_runner: bool = False
+    """The runner is its producer: log entries and lines that are sent as messages."""
+
+
+@dataclass(slots=True)
+class Grave:
+    """A producer's process that has ended; its segments stay while a queue may refer to them."""
+
+    incarnation: int
+    waits_for: list[tuple[KeptQueue, int]] = field(default_factory=list)
+    """Queues it sent to, each with the last sequence number it gave out there."""
+
+
+class QueueBook:
+    """All queues and segments of a dataflow on this machine."""
+
+    def __init__(self, board: Board) -> None:
+        self.board = board
+        self._queues: dict[Edge, KeptQueue] = {}
+        self._numbers = 0
+        self._segments: dict[tuple[int, int], tuple[int, int]] = {}
+        self._graves: list[Grave] = []
+        self._retired: list[KeptQueue] = []
+
+    # ------------------------------------------------------------------------------ queues
+
+    def ensure(
+        self, edge: Edge, *, bound: int, backpressure: bool = False, from_runner: bool = False
+    ) -> tuple[KeptQueue, bool]:
+        """The queue of an edge, and whether it was made just now. Raises OSError, ValueError."""
+        kept = self._queues.get(edge)
+        if kept is not None:
+            return kept, False
+        area, slots = self.board.allocate_edge(bound)
+        self._numbers += 1
+        spec = QueueSpec(
+            queue=self._numbers,
+            producer=edge.source,
+            output=edge.output,
+            consumer=edge.target,
+            input=edge.input,
+            policy=BACKPRESSURE if backpressure and not from_runner else DROP_OLDEST,
+            bound=bound,
+            area=area,
+            ledger_slots=slots,
+        )
+        try:
+            ends = create_queue(spec)
+        except BaseException:
+            self.board.free_edge(area)
+            raise
+        kept = KeptQueue(edge, spec, ends, QueueKeeper(self.board, spec, ends), from_runner)
+        self._queues[edge] = kept
+        return kept, True
+
+    def get(self, edge: Edge) -> KeptQueue | None:
+        return self._queues.get(edge)
+
+    def all(self) -> list[KeptQueue]:
+        """Every queue, in the order in which they were made."""
+        return list(self._queues.values())
+
+    def into(self, node: str) -> list[KeptQueue]:
+        """Queues that a node reads."""
+        return [q for q in self._queues.values() if q.edge.target == node]
+
+    def out_of(self, node: str, outputs: Iterable[str] | None = None) -> list[KeptQueue]:
+        """Queues that a node's outputs (``None``: all) go to."""
+        wanted = None if outputs is None else set(outputs)
+        return [
+            q
+            for q in self._queues.values()
+            if q.edge.source == node and (wanted is None or q.edge.output in wanted)
+        ]
+
+    def drop(self, edge: Edge, *, producer_lives: bool) -> None:
+        """Close a queue; its producer was told, but may still write to its area on the board."""
+        kept = self._queues.pop(edge, None)
+        if kept is None:
+            return
+        for grave in self._graves:
+            grave.waits_for = [w for w in grave.waits_for if w[0] is not kept]
+        if producer_lives and not kept.from_runner:
+            kept.ends.close()
+            self._retired.append(kept)
+        else:
+            kept.keeper.close()
+
+    def _bury_retired(self, producer: str) -> None:
+        """The producer's process is gone: nobody writes to these areas any more."""
+        for kept in [q for q in self._retired if q.edge.source == producer]:
+            self._retired.remove(kept)
+            kept.keeper.close()
+
+    def queued(self, node: str) -> int:
+        """Messages that wait at all inputs of a node."""
+        return sum(q.ends.depth() for q in self.into(node))
+
+    # ---------------------------------------------------------------------------- lifecycle
+
+    def announce_closed(self, node: str, outputs: Iterable[str] | None = None) -> None:
+        """After the last message of these outputs: the input brings nothing more."""
+        for kept in self.out_of(node, outputs):
+            kept.keeper.announce_closed()
+
+    def announce_restarted(self, node: str) -> None:
+        for kept in self.out_of(node):
+            kept.keeper.announce_restarted()
+
+    def announce_failed(self, node: str, error: str) -> None:
+        for kept in self.out_of(node):
+            kept.keeper.announce_failed(error)
+
+    def announce_closed_again(self, node: str, inputs: Iterable[str]) -> None:
+        """Tell a new process of a consumer what an earlier one was told."""
+        wanted = set(inputs)
+        for kept in self.into(node):
+            if kept.edge.input in wanted:
+                kept.keeper.announce_closed()
+
+    def consumer_died(self, node: str) -> None:
+        """The process that read these queues was reaped: what it held is free."""
+        for kept in self.into(node):
+            kept.keeper.consumer_died()
+
+    def producer_died(self, node: str, incarnation: int) -> None:
+        """The process was reaped; call it before anything is announced."""
+        self._bury_retired(node)
+        waits = [(q, q.keeper.sent_sequence()) for q in self.out_of(node) if not q.from_runner]
+        if any(incarnation == owner for owner, _ in self._segments):
+            self._graves.append(Grave(incarnation, waits))
+
+    @property
+    def untidy(self) -> bool:
+        """Whether `tidy` has something to wait for."""
+        return bool(self._graves) or any(q.keeper.needs_retry for q in self._queues.values())
+
+    def tidy(self) -> None:
+        """Write announcements that did not fit, close segments that nothing refers to."""
+        for kept in self._queues.values():
+            if kept.keeper.needs_retry:
+                kept.keeper.retry()
+        left = []
+        for grave in self._graves:
+            grave.waits_for = [
+                (q, last) for q, last in grave.waits_for if q.keeper.may_reference(last)
+            ]
+            if grave.waits_for:
+                left.append(grave)
+            else:
+                self._close_segments(grave.incarnation)
+        self._graves = left
+
+    # ----------------------------------------------------------------------------- segments
+
+    def add_segment(self, incarnation: int, number: int, descriptor: int, size: int) -> None:
+        """Take over a segment's descriptor."""
+        self.remove_segment(incarnation, number)
+        self._segments[incarnation, number] = (descriptor, size)
+
+    def segment(self, incarnation: int, number: int) -> tuple[int, int] | None:
+        """Descriptor (still ours) and size of a segment."""
+        return self._segments.get((incarnation, number))
+
+    def remove_segment(self, incarnation: int, number: int) -> None:
+        """Close a segment that nothing refers to any more; an unknown one is ignored."""
+        entry = self._segments.pop((incarnation, number), None)
+        if entry is not None:
+            with suppress(OSError):
+                os.close(entry[0])
+
+    def segment_bytes(self, incarnation: int) -> int:
+        """Size of all segments of one process."""
+        return sum(size for (owner, _), (_, size) in self._segments.items() if owner == incarnation)
+
+    def _close_segments(self, incarnation: int) -> None:
+        for owner, number in [k for k in self._segments if k[0] == incarnation]:
+            self.remove_segment(owner, number)
+
+    def close(self) -> None:
+        """Close every queue, every segment and the board."""
+        for kept in [*self._queues.values(), *self._retired]:
+            kept.keeper.close()
+        self._queues.clear()
+        self._retired.clear()
+        for owner, number in list(self._segments):
+            self.remove_segment(owner, number)
+        self._graves.clear()
+        self.board.close()

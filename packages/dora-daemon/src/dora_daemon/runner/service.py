@@ -1,0 +1,436 @@
+"""Ties a runner together: carries out what the state machine asks, tells it what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from dora_config.protocol.runner import (
+    DataflowResult,
+    LogLevel,
+    LogLine,
+    RunnerEvent,
+    RunPlan,
+)
+from dora_config.resolved import DEFAULT_FINISH_GRACE, ResolvedNode
+from dora_daemon.runner import events as happened
+from dora_daemon.runner import guardian
+from dora_daemon.runner.commands import (
+    Admit,
+    AnnounceClosed,
+    AnnounceClosedAgain,
+    AnnounceFailed,
+    AnnounceRestarted,
+    ArmTimer,
+    CancelTimer,
+    Command,
+    DropInputs,
+    Finish,
+    Refuse,
+    Report,
+    Say,
+    SendGo,
+    SendStop,
+    SignalNode,
+    SpawnNode,
+)
+from dora_daemon.runner.health import InputWatch
+from dora_daemon.runner.injection import explain, make_package_folder
+from dora_daemon.runner.log_entries import message_text, passes
+from dora_daemon.runner.log_files import LogFile
+from dora_daemon.runner.logs import NodeLog, now_text
+from dora_daemon.runner.metrics import Metrics
+from dora_daemon.runner.node_desk import Desk, log_route
+from dora_daemon.runner.node_server import NodeServer
+from dora_daemon.runner.prepare import PreparedNode, Preparer
+from dora_daemon.runner.process import raise_open_files
+from dora_daemon.runner.processes import Processes
+from dora_daemon.runner.publishing import RunnerOutputs
+from dora_daemon.runner.queues import QueueBook
+from dora_daemon.runner.runtime_dir import IndexEntry, RuntimeDir, own_identity
+from dora_daemon.runner.state import RunnerState
+from dora_daemon.runner.watching import Watcher
+from dora_node_api.transport.board import Board
+from dora_node_api.transport.errors import TransportError
+
+NODE_SOCKET = "n"
+TIDY_SECONDS = 0.05
+FINISH_GRACE = "DORA_FINISH_DRAIN_GRACE_SECS"
+
+
+class Runner:
+    """One dataflow on this machine, from its plan to its result."""
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        directory: RuntimeDir,
+        *,
+        on_event: Callable[[RunnerEvent], None],
+        foreground: bool,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.plan = plan
+        self.directory = directory
+        self.foreground = foreground
+        self._on_event = on_event
+        self._environ = environ
+        packages = make_package_folder(directory.path / "packages")
+        self.preparer = Preparer(plan, packages, environ)
+        self.specs: dict[str, ResolvedNode] = {}
+        self.prepared: dict[str, PreparedNode] = {}
+        self.logs: dict[str, NodeLog] = {}
+        self.state: RunnerState
+        self.book: QueueBook
+        self.desk: Desk
+        self.outputs: RunnerOutputs
+        self.processes: Processes
+        self.metrics = Metrics()
+        self.inputs = InputWatch()
+        self.watcher = Watcher(self)
+        self.result: DataflowResult | None = None
+        self.started_at: float | None = None
+        self._guardian: subprocess.Popen[bytes] | None = None
+        self._timers: dict[tuple[str | None, str], asyncio.TimerHandle] = {}
+        self._inbox: deque[happened.RunnerStimulus] = deque()
+        self._busy = False
+        self._tidying: asyncio.TimerHandle | None = None
+        self._failure: BaseException | None = None
+        self._complained_of_sending = False
+
+    # ------------------------------------------------------------------------ preparation
+
+    def prepare(self) -> None:
+        """Check and gather everything; raises PreparationError before anything was spawned."""
+        for prepared in self.preparer.prepare_all():
+            self.specs[prepared.spec.id] = prepared.spec
+            self.prepared[prepared.spec.id] = prepared
+        local = self.plan.local_nodes()
+        self.state = RunnerState(
+            local,
+            dataflow_id=self.plan.dataflow_id,
+            name=self.plan.name,
+            stop_grace=self.plan.stop_grace,
+            stop_after=self.plan.stop_after,
+            exit_when_nodes_finish=self.plan.exit_when_nodes_finish,
+            hold_at_barrier=self.plan.hold_at_barrier,
+            default_finish_grace=_default_finish_grace(self._environ),
+            log_dir=str(Path(self.plan.working_dir) / "out" / self.plan.dataflow_id),
+        )
+        self.start_guardian()
+
+    def start_guardian(self) -> None:
+        """Before any node: whoever kills us, somebody cleans up."""
+        self._guardian = subprocess.Popen(
+            [sys.executable, "-I", "-S", guardian.__file__, str(self.directory.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={},
+            start_new_session=True,
+        )
+
+    # ------------------------------------------------------------------------------- life
+
+    async def run(
+        self, *, after_start: Callable[[TaskGroup], None] | None = None
+    ) -> DataflowResult:
+        """Run to the end. Whatever happens, no process of a node is left."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._callback_failed)
+        self.finished = anyio.Event()
+        try:
+            self._open(loop)
+            async with anyio.create_task_group() as tasks:
+                if after_start is not None:
+                    after_start(tasks)
+                self.tell(happened.Prepared())
+                await self.finished.wait()
+                tasks.cancel_scope.cancel()
+            if self._failure is not None:
+                raise self._failure
+            assert self.result is not None
+            return self.result
+        finally:
+            loop.set_exception_handler(None)
+
+    def _open(self, loop: asyncio.AbstractEventLoop) -> None:
+        open_files = raise_open_files()
+        self._loop = loop
+        self.book = QueueBook(Board.create())
+        self.outputs = RunnerOutputs(self.book)
+        self.desk = Desk(
+            self.plan,
+            self.specs,
+            self.book,
+            self.outputs,
+            tell=self.tell,
+            log=self.log,
+        )
+        self.processes = Processes(
+            prepared=self.prepared,
+            logs=self.logs,
+            config_for=self._node_config,
+            record=self.directory.record_process,
+            on_spawned=lambda node, number, pid: self.tell(happened.NodeSpawned(node, number, pid)),
+            on_failed=lambda node, number, text: self.tell(
+                happened.SpawnFailed(node, number, text)
+            ),
+            on_exited=self._exited,
+            open_files=open_files,
+        )
+        for prepared in self.prepared.values():
+            self.open_log(prepared)
+        for spec in self.specs.values():
+            if not spec.is_dynamic:
+                self.desk.make_inputs(spec)
+        self.server = NodeServer(self.directory.path / NODE_SOCKET, self.desk)
+        self.write_index()
+        self.watcher.look_soon()
+
+    def open_log(self, prepared: PreparedNode) -> None:
+        """Where a node's lines go."""
+        spec = prepared.spec
+        file = LogFile(
+            prepared.log_file, max_size=spec.max_log_size, rotated=spec.max_rotated_files
+        )
+        self.logs[spec.id] = NodeLog(
+            spec,
+            file,
+            settings=self.plan.logs,
+            upward=self._on_event,
+            as_message=lambda output, text: self._send(f"{spec.id}/{output}", text),
+            to_subscribers=self._to_subscribers,
+            to_message=self._message_text,
+            complain=lambda text: self.say("warn", text),
+        )
+        for text in prepared.warnings:
+            self.say("warn", f'node "{spec.id}": {text}')
+
+    def write_index(self) -> None:
+        """Tell dynamic nodes and later daemons who is here."""
+        from dora_daemon import __version__
+
+        pid, started, boot = own_identity()
+        self.directory.write_index(
+            IndexEntry(
+                dataflow_id=self.plan.dataflow_id,
+                name=self.plan.name,
+                nodes=tuple(self.specs),
+                dynamic_nodes=tuple(s.id for s in self.specs.values() if s.is_dynamic),
+                pid=pid,
+                start_time=started,
+                boot_id=boot,
+                foreground=self.foreground,
+                machine_id=self.plan.machine_id,
+                version=__version__,
+            )
+        )
+
+    def _node_config(self, node: str, incarnation: int) -> str:
+        self.desk.restarts[node] = self.state.nodes[node].restarts
+        values: dict[str, Any] = {
+            "dora": "python",
+            "protocol": 1,
+            "dataflow_id": self.plan.dataflow_id,
+            "node_id": node,
+            "incarnation": incarnation,
+            "socket": str(self.directory.path / NODE_SOCKET),
+        }
+        if self.plan.machine_id is not None:
+            values["machine_id"] = self.plan.machine_id
+        return json.dumps(values)
+
+    def close(self) -> None:
+        """Kill what runs, close what is open; the directory is released by the caller."""
+        for handle in self._timers.values():
+            handle.cancel()
+        self._timers.clear()
+        if self._tidying is not None:
+            self._tidying.cancel()
+        self.watcher.close()
+        for name in ("processes", "desk", "server", "outputs", "book"):
+            part = getattr(self, name, None)
+            if part is not None:
+                part.close()
+        for log in self.logs.values():
+            log.close()
+
+    def dismiss_guardian(self) -> None:
+        """After the directory was released: there is nothing left to guard."""
+        if self._guardian is not None:
+            assert self._guardian.stdin is not None
+            self._guardian.stdin.close()
+            self._guardian.wait()
+            self._guardian = None
+
+    def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A bug in a callback of the loop ends the runner: exceptions must propagate."""
+        error = context.get("exception") or RuntimeError(context["message"])
+        if self._failure is None:
+            self._failure = error
+        self.finished.set()
+
+    # ----------------------------------------------------------------------- state machine
+
+    def tell(self, event: happened.RunnerStimulus) -> None:
+        """Pass an event to the state machine and do what it asks, in order."""
+        self._inbox.append(event)
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._inbox:
+                now = self._loop.time()
+                for command in self.state.handle(self._inbox.popleft(), now):
+                    self._do(command)
+        finally:
+            self._busy = False
+
+    def _do(self, command: Command) -> None:
+        match command:
+            case SpawnNode():
+                self.processes.spawn(command)
+            case SignalNode(node=node, signal=name):
+                self.processes.signal(node, name)
+            case Admit(node=node, incarnation=number):
+                self.desk.admit(node, number)
+            case Refuse(node=node, message=message):
+                self.desk.refuse(node, message)
+            case SendGo(nodes=nodes):
+                self.started_at = self.started_at or time.time()
+                self.desk.go(nodes)
+            case SendStop(node=node, reason=reason):
+                self.desk.stop(node, reason)
+            case ArmTimer():
+                self._arm(command)
+            case CancelTimer(node=node, timer=timer):
+                if (handle := self._timers.pop((node, timer), None)) is not None:
+                    handle.cancel()
+            case Report(event=event):
+                self._on_event(event)
+            case Say(level=level, message=message, node=about):
+                self.say(level, message if about is None else f'node "{about}": {message}')
+            case DropInputs(node=node):
+                self.desk.drop_inputs(node)
+            case Finish(result=result):
+                self.result = result
+                self.finished.set()
+            case _:
+                self._announce(command)
+
+    def _announce(
+        self,
+        command: AnnounceClosed | AnnounceRestarted | AnnounceFailed | AnnounceClosedAgain,
+    ) -> None:
+        match command:
+            case AnnounceClosed(node=node, outputs=outputs):
+                self.book.announce_closed(node, outputs)
+            case AnnounceRestarted(node=node):
+                self.book.announce_restarted(node)
+            case AnnounceFailed(node=node, error=error):
+                self.book.announce_failed(node, error)
+            case AnnounceClosedAgain(node=node, inputs=inputs):
+                self.book.announce_closed_again(node, inputs)
+        self._tidy_soon()
+
+    def _arm(self, command: ArmTimer) -> None:
+        key = (command.node, command.timer)
+        if (old := self._timers.pop(key, None)) is not None:
+            old.cancel()
+        self._timers[key] = self._loop.call_at(command.at, self._fire, *key)
+
+    def _fire(self, node: str | None, timer: str) -> None:
+        del self._timers[node, timer]
+        queued = self.book.queued(node) if node is not None and timer == "finish" else 0
+        self.tell(happened.TimerFired(node, timer, queued))
+
+    def _exited(self, node: str, incarnation: int, status: happened.Exit) -> None:
+        life = self.state.nodes.get(node)
+        drained = self.book.queued(node) == 0
+        never_connected = life is not None and not life.connected
+        self.desk.process_ended(node, incarnation)
+        self._tidy_soon()
+        self.tell(
+            happened.NodeExited(
+                node,
+                incarnation,
+                status,
+                drained=drained,
+                stderr_tail=tuple(self.logs[node].tail),
+                explanation=explain(self.prepared[node].facts) if never_connected else None,
+            )
+        )
+
+    def _tidy_soon(self) -> None:
+        if self._tidying is None and self.book.untidy:
+            self._tidying = self._loop.call_later(TIDY_SECONDS, self._tidy)
+
+    def _tidy(self) -> None:
+        self._tidying = None
+        self.book.tidy()
+        self._tidy_soon()
+
+    # --------------------------------------------------------------------------------- logs
+
+    def say(self, level: LogLevel, message: str) -> None:
+        """A line of the runner itself."""
+        self.log(LogLine(ts=now_text(), level=level, message=message, target="dora.runner"))
+
+    def log(self, entry: LogLine) -> None:
+        """An entry that no node printed: the runner's own, or of a node's library."""
+        if entry.node is not None and entry.node in self.logs:
+            self.logs[entry.node].say(entry)
+            return
+        if passes(entry.level, self.plan.logs.level):
+            self._on_event(entry)
+        self._to_subscribers(entry)
+
+    def _to_subscribers(self, entry: LogLine) -> None:
+        desk = getattr(self, "desk", None)
+        if desk is None:
+            return
+        for (node, name), source in desk.log_inputs.items():
+            about = source.node
+            wanted = node != entry.node and (about is None or about == entry.node)
+            if wanted and passes(entry.level, source.level):
+                self._send(log_route(node, name), self._message_text(entry))
+
+    def _message_text(self, entry: LogLine) -> str:
+        return message_text(
+            entry,
+            dataflow_id=self.plan.dataflow_id,
+            daemon_id=self.plan.daemon_id,
+            build_id=self.plan.build_id,
+        )
+
+    def _send(self, route: str, text: str) -> None:
+        try:
+            self.outputs.send_text(route, text)
+        except TransportError as error:
+            if not self._complained_of_sending:
+                self._complained_of_sending = True
+                self.say("warn", f"log lines cannot be sent as messages: {error}")
+
+
+def _default_finish_grace(environ: Mapping[str, str]) -> float | None:
+    text = environ.get(FINISH_GRACE, "").strip().lower()
+    if text == "off":
+        return None
+    try:
+        grace = float(text)
+    except ValueError:
+        return DEFAULT_FINISH_GRACE
+    return grace if 0 <= grace < float("inf") else DEFAULT_FINISH_GRACE
