@@ -19,7 +19,25 @@ from dora_config.errors import (
 )
 
 if TYPE_CHECKING:
-    from dora_config.loader import LoadedDataflow, load_dataflow, parse_dataflow
+    from dora_config.cluster import Cluster, Coordinator, Machine
+    from dora_config.cluster_loader import LoadedCluster, load_cluster, parse_cluster
+    from dora_config.expand import expand_dataflow
+    from dora_config.graph_html import graph_page
+    from dora_config.loader import (
+        LoadedDataflow,
+        LoadedModule,
+        load_dataflow,
+        load_module,
+        parse_dataflow,
+    )
+    from dora_config.mermaid import mermaid_graph
+    from dora_config.placement import (
+        ConnectedDaemon,
+        Placement,
+        UnplacedNodes,
+        choose_daemon,
+        place,
+    )
     from dora_config.resolved import (
         Deploy,
         EnvValue,
@@ -32,10 +50,30 @@ if TYPE_CHECKING:
         RestartSettings,
         TypeRule,
     )
+    from dora_config.schema import json_schema
     from dora_config.sources import InputSource, LogSource, OutputSource, TimerSource
+    from dora_config.variables import expand_path
 
 # The launcher must start without pydantic, so these are imported when they are asked for.
 _LAZY = {
+    "Cluster": "cluster",
+    "Coordinator": "cluster",
+    "Machine": "cluster",
+    "LoadedCluster": "cluster_loader",
+    "load_cluster": "cluster_loader",
+    "parse_cluster": "cluster_loader",
+    "ConnectedDaemon": "placement",
+    "Placement": "placement",
+    "UnplacedNodes": "placement",
+    "choose_daemon": "placement",
+    "place": "placement",
+    "expand_path": "variables",
+    "expand_dataflow": "expand",
+    "mermaid_graph": "mermaid",
+    "graph_page": "graph_html",
+    "json_schema": "schema",
+    "LoadedModule": "loader",
+    "load_module": "loader",
     "LoadedDataflow": "loader",
     "load_dataflow": "loader",
     "parse_dataflow": "loader",
@@ -56,7 +94,10 @@ _LAZY = {
 }
 
 __all__ = [
+    "Cluster",
     "ConfigError",
+    "ConnectedDaemon",
+    "Coordinator",
     "Deploy",
     "DoraError",
     "EnvValue",
@@ -65,10 +106,14 @@ __all__ = [
     "InputSource",
     "InvalidId",
     "InvalidTransition",
+    "LoadedCluster",
     "LoadedDataflow",
+    "LoadedModule",
     "LocalProtocolError",
     "LogSource",
+    "Machine",
     "OutputSource",
+    "Placement",
     "PlacementError",
     "Problem",
     "ProtocolError",
@@ -80,9 +125,20 @@ __all__ = [
     "RestartSettings",
     "TimerSource",
     "TypeRule",
+    "UnplacedNodes",
     "__version__",
+    "choose_daemon",
+    "expand_dataflow",
+    "expand_path",
+    "graph_page",
+    "json_schema",
+    "load_cluster",
     "load_dataflow",
+    "load_module",
+    "mermaid_graph",
+    "parse_cluster",
     "parse_dataflow",
+    "place",
 ]
 
 

@@ -45,15 +45,15 @@ RotatedFilesField = Annotated[int, Field(ge=1, le=MAX_ROTATED_FILES)]
 class Deploy(Written):
     """Where a node runs."""
 
-    machine: MachineIdField | None = Field(None, description="Id of the machine to run on.")
+    machine: MachineIdField | None = Field(default=None, description="Id of the machine to run on.")
     labels: LabelsField | None = Field(
-        None, description="Labels the machine must have, all of them."
+        default=None, description="Labels the machine must have, all of them."
     )
     working_dir: TextField | None = Field(
-        None, description="Working directory there, relative to the daemon's own."
+        default=None, description="Working directory there, relative to the daemon's own."
     )
     distribute: Distribution | None = Field(
-        None, description="How the node's files reach the machine."
+        default=None, description="How the node's files reach the machine."
     )
 
 
@@ -61,7 +61,7 @@ class Debug(Written):
     """Switches for looking into a dataflow."""
 
     enable_debug_inspection: bool | None = Field(
-        None, description="Lets `dora topic echo`, `hz`, `info` and `pub` see messages."
+        default=None, description="Lets `dora topic echo`, `hz`, `info` and `pub` see messages."
     )
 
 
@@ -79,13 +79,14 @@ class Input(Written):
         description="`node/output`, `dora/timer/<unit>/<value>` or `dora/logs[/<level>[/<node>]]`."
     )
     queue_size: Annotated[int, Field(ge=0, le=MAX_QUEUE_SIZE)] | None = Field(
-        None, description=f"Messages that may wait (default {DEFAULT_QUEUE_SIZE})."
+        default=None, description=f"Messages that may wait (default {DEFAULT_QUEUE_SIZE})."
     )
     queue_policy: QueuePolicy | None = Field(
-        None, description="What happens when the queue is full (default drop_oldest)."
+        default=None, description="What happens when the queue is full (default drop_oldest)."
     )
     input_timeout: SecondsField | None = Field(
-        None, description="Seconds without a message after which the input counts as broken."
+        default=None,
+        description="Seconds without a message after which the input counts as broken.",
     )
 
 
@@ -115,40 +116,40 @@ class PythonSource(Written):
 class _WithPorts(Written):
     """What standard nodes and operators have in common."""
 
-    name: str | None = Field(None, description="For people only.")
-    description: str | None = Field(None, description="For people only.")
-    inputs: Inputs | None = Field(None, description="What the node reads, by input id.")
-    outputs: Outputs | None = Field(None, description="Ids of what the node sends.")
+    name: str | None = Field(default=None, description="For people only.")
+    description: str | None = Field(default=None, description="For people only.")
+    inputs: Inputs | None = Field(default=None, description="What the node reads, by input id.")
+    outputs: Outputs | None = Field(default=None, description="Ids of what the node sends.")
     input_types: dict[InputIdField, TextField] | None = Field(
-        None, description="Types of inputs, such as std/media/v1/Image."
+        default=None, description="Types of inputs, such as std/media/v1/Image."
     )
     output_types: dict[OutputIdField, TextField] | None = Field(
-        None, description="Types of outputs, such as std/media/v1/Image."
+        default=None, description="Types of outputs, such as std/media/v1/Image."
     )
     build: BuildField | None = Field(
-        None, description="Commands that prepare the node, one a line, run without a shell."
+        default=None, description="Commands that prepare the node, one a line, run without a shell."
     )
     send_stdout_as: OutputIdField | None = Field(
-        None, description="Output on which each line of stdout is sent."
+        default=None, description="Output on which each line of stdout is sent."
     )
     send_logs_as: OutputIdField | None = Field(
-        None, description="Output on which each structured log entry is sent."
+        default=None, description="Output on which each structured log entry is sent."
     )
     min_log_level: LogLevelField | None = Field(
-        None, description="Entries below this level are dropped."
+        default=None, description="Entries below this level are dropped."
     )
     max_log_size: SizeField | None = Field(
-        None, description="Size at which the log file is rotated, such as 50MB."
+        default=None, description="Size at which the log file is rotated, such as 50MB."
     )
     max_rotated_files: RotatedFilesField | None = Field(
-        None, description="Rotated log files that are kept (default 5)."
+        default=None, description="Rotated log files that are kept (default 5)."
     )
 
 
 class Operator(_WithPorts):
     """One operator of a runtime node."""
 
-    id: OutputIdField | None = Field(None, description="Needed in `operators`.")
+    id: OutputIdField | None = Field(default=None, description="Needed in `operators`.")
     python: (
         Annotated[
             PythonSource,
@@ -168,8 +169,8 @@ class Operator(_WithPorts):
             ),
         ]
         | None
-    ) = Field(None, description="File with a class `Operator`.")
-    shared_library: RefusedField = Field(None, alias="shared-library")
+    ) = Field(default=None, description="File with a class `Operator`.")
+    shared_library: RefusedField = Field(default=None, alias="shared-library")
 
 
 class Node(_WithPorts):
@@ -177,62 +178,69 @@ class Node(_WithPorts):
 
     id: NodeIdField = Field(description="Unique name: letters, digits, '_', '.', '-'.")
     path: TextField | None = Field(
-        None, description="File, program, `dynamic`, `shell` or an http(s) URL."
+        default=None, description="File, program, `dynamic`, `shell` or an http(s) URL."
     )
     path_sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = Field(
-        None, description="Checksum of the file behind a URL."
+        default=None, description="Checksum of the file behind a URL."
     )
-    args: ArgsField | None = Field(None, description="Arguments, split as a shell would.")
-    env: EnvField | None = Field(None, description="Environment variables of the node.")
-    git: TextField | None = Field(None, description="Repository that holds the node.")
-    branch: TextField | None = Field(None, description="Branch of the repository.")
-    tag: TextField | None = Field(None, description="Tag of the repository.")
-    rev: TextField | None = Field(None, description="Commit of the repository.")
+    args: ArgsField | None = Field(default=None, description="Arguments, split as a shell would.")
+    env: EnvField | None = Field(default=None, description="Environment variables of the node.")
+    git: TextField | None = Field(default=None, description="Repository that holds the node.")
+    branch: TextField | None = Field(default=None, description="Branch of the repository.")
+    tag: TextField | None = Field(default=None, description="Tag of the repository.")
+    rev: TextField | None = Field(default=None, description="Commit of the repository.")
     output_framing: dict[OutputIdField, OutputFraming] | None = Field(
-        None, description="Wire format of outputs: raw (default) or arrow-ipc."
+        default=None, description="Wire format of outputs: raw (default) or arrow-ipc."
     )
     output_metadata: dict[OutputIdField, list[str]] | None = Field(
-        None, description="Metadata keys that outputs promise."
+        default=None, description="Metadata keys that outputs promise."
     )
     pattern: CommunicationPattern | None = Field(
-        None, description="Part the node has in a service or action."
+        default=None, description="Part the node has in a service or action."
     )
     restart_policy: RestartPolicy | None = Field(
-        None, description="When the node is started again (default never)."
+        default=None, description="When the node is started again (default never)."
     )
     max_restarts: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = Field(
-        None, description="How often; 0 (default) means without limit."
+        default=None, description="How often; 0 (default) means without limit."
     )
     restart_delay: SecondsField | None = Field(
-        None, description="Seconds before the first restart; doubles each time."
+        default=None, description="Seconds before the first restart; doubles each time."
     )
     max_restart_delay: SecondsField | None = Field(
-        None, description="Seconds that the delay never exceeds."
+        default=None, description="Seconds that the delay never exceeds."
     )
     restart_window: SecondsField | None = Field(
-        None, description="Seconds after which restarts are counted anew."
+        default=None, description="Seconds after which restarts are counted anew."
     )
     health_check_timeout: SecondsField | None = Field(
-        None, description="Seconds of silence after which the node is killed."
+        default=None, description="Seconds of silence after which the node is killed."
     )
     finish_grace_secs: SecondsField | None = Field(
-        None, description="Seconds the node may live on after its inputs ended (default 120)."
+        default=None,
+        description="Seconds the node may live on after its inputs ended (default 120).",
     )
     startup_timeout: SecondsField | None = Field(
-        None, description="Seconds within which the node must have connected."
+        default=None, description="Seconds within which the node must have connected."
     )
     shared_memory_pool_size: SizeField | None = Field(
-        None, description="Shared memory for what the node sends, such as 256MB."
+        default=None, description="Shared memory for what the node sends, such as 256MB."
     )
     cpu_affinity: list[Annotated[int, Field(ge=0, le=_MAX_CORES)]] | None = Field(
-        None, description="Cores the node may run on."
+        default=None, description="Cores the node may run on."
     )
-    deploy: Deploy | None = Field(None, description="Where the node runs.")
-    operator: Operator | None = Field(None, description="The one operator of a runtime node.")
-    operators: list[Operator] | None = Field(None, description="Operators of a runtime node.")
-    module: TextField | None = Field(None, description="File with the nodes this one stands for.")
+    deploy: Deploy | None = Field(default=None, description="Where the node runs.")
+    operator: Operator | None = Field(
+        default=None, description="The one operator of a runtime node."
+    )
+    operators: list[Operator] | None = Field(
+        default=None, description="Operators of a runtime node."
+    )
+    module: TextField | None = Field(
+        default=None, description="File with the nodes this one stands for."
+    )
     params: dict[str, ParamField] | None = Field(
-        None, description="Values for the module, `$PARAM_<KEY>` inside."
+        default=None, description="Values for the module, `$PARAM_<KEY>` inside."
     )
     ros2: RefusedField = None
     hub: RefusedField = None
@@ -242,18 +250,21 @@ class Descriptor(Written):
     """A whole dataflow file."""
 
     nodes: list[Node] = Field(description="The nodes of the graph.")
-    env: EnvField | None = Field(None, description="Environment variables of all nodes.")
-    deploy: Deploy | None = Field(None, description="Placement of nodes without their own.")
-    debug: Debug | None = Field(None, description="Switches for looking into the dataflow.")
+    env: EnvField | None = Field(default=None, description="Environment variables of all nodes.")
+    deploy: Deploy | None = Field(default=None, description="Placement of nodes without their own.")
+    debug: Debug | None = Field(default=None, description="Switches for looking into the dataflow.")
     health_check_interval: PositiveSecondsField | None = Field(
-        None, description="Seconds between two checks of nodes and inputs (default 5)."
+        default=None, description="Seconds between two checks of nodes and inputs (default 5)."
     )
-    strict_types: bool | None = Field(None, description="Makes warnings about types errors.")
+    strict_types: bool | None = Field(
+        default=None, description="Makes warnings about types errors."
+    )
     exit_when_nodes_finish: bool | None = Field(
-        None, description="Ends the dataflow when only nodes with nothing but timers are left."
+        default=None,
+        description="Ends the dataflow when only nodes with nothing but timers are left.",
     )
     type_rules: list[TypeRule] | None = Field(
-        None, description="Conversions that the type check allows in addition."
+        default=None, description="Conversions that the type check allows in addition."
     )
 
 
@@ -261,19 +272,25 @@ class ModuleInterface(Written):
     """What a module shows to the dataflow that uses it."""
 
     name: TextField = Field(description="The module's name.")
-    description: str | None = Field(None, description="For people only.")
-    inputs: list[InputIdField] | None = Field(None, description="Inputs that must be connected.")
-    inputs_optional: list[InputIdField] | None = Field(
-        None, description="Inputs that may be connected."
+    description: str | None = Field(default=None, description="For people only.")
+    inputs: list[InputIdField] | None = Field(
+        default=None, description="Inputs that must be connected."
     )
-    outputs: list[OutputIdField] | None = Field(None, description="Outputs others may read.")
+    inputs_optional: list[InputIdField] | None = Field(
+        default=None, description="Inputs that may be connected."
+    )
+    outputs: list[OutputIdField] | None = Field(
+        default=None, description="Outputs others may read."
+    )
 
 
 class Module(Written):
     """A module file."""
 
     module: ModuleInterface = Field(description="The module's face.")
-    build: BuildField | None = Field(None, description="Build commands of nodes without their own.")
+    build: BuildField | None = Field(
+        default=None, description="Build commands of nodes without their own."
+    )
     nodes: list[Node] = Field(description="The nodes inside.")
 
 

@@ -22,7 +22,7 @@ from dora_config.ids import (
 )
 from dora_config.quantities import MAX_SECONDS, SIZE_PATTERN, check_seconds, parse_size
 from dora_config.resolved import EnvValue, FromMachine
-from dora_config.sources import LOG_LEVELS, parse_log_level, parse_source
+from dora_config.sources import LOG_LEVELS, LogLevel, parse_log_level, parse_source
 from dora_config.yaml_text import written
 
 _ENV_NAME = re.compile(r"[^=\s\x00]+")
@@ -96,7 +96,9 @@ def _env_name(name: str) -> str:
     return name
 
 
-def _log_level(value: str) -> str:
+def _log_level(value: Any) -> LogLevel:
+    if not isinstance(value, str):
+        raise _wrong(f"expected one of {', '.join(LOG_LEVELS)}")
     return parse_log_level(value)
 
 
@@ -210,8 +212,8 @@ PositiveSecondsField = Annotated[
     WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": MAX_SECONDS}),
 ]
 LogLevelField = Annotated[
-    str,
-    AfterValidator(_log_level),
+    LogLevel,
+    BeforeValidator(_log_level),
     WithJsonSchema(
         {
             "type": "string",

@@ -9,14 +9,7 @@ from dora_config.closest import closest, closest_name
 from dora_config.errors import Severity
 from dora_config.resolved import ResolvedDataflow, ResolvedNode
 from dora_config.sources import LogSource, OutputSource
-from dora_config.yaml_text import Path
-
-_PATTERN_KEYS = {
-    "service-server": ("request_id",),
-    "service-client": ("request_id",),
-    "action-server": ("goal_id", "goal_status"),
-    "action-client": ("goal_id",),
-}
+from dora_config.yaml_text import KeyPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +17,7 @@ class GraphFinding:
     """A problem at `path` within a node of the resolved dataflow."""
 
     node: str
-    path: Path
+    path: KeyPath
     message: str
     hint: str | None = None
     severity: Severity = "error"
@@ -68,7 +61,7 @@ def _sources(
     written: Mapping[tuple[str, str], str],
 ) -> Iterator[GraphFinding]:
     for name, wanted in node.inputs.items():
-        place: Path = ("inputs", name, "source")
+        place: KeyPath = ("inputs", name, "source")
         match wanted.source:
             case OutputSource(node=producer_id, output=output):
                 producer = nodes.get(producer_id)
@@ -99,7 +92,7 @@ def _did_you_mean(name: str | None) -> str | None:
 
 def _unknown_node(
     reader: str,
-    place: Path,
+    place: KeyPath,
     message: str,
     producer: str,
     output: str,
@@ -118,7 +111,7 @@ def _unknown_node(
 
 
 def _unknown_output(
-    reader: str, place: Path, message: str, producer: ResolvedNode, output: str
+    reader: str, place: KeyPath, message: str, producer: ResolvedNode, output: str
 ) -> GraphFinding:
     outputs = list(producer.outputs)
     near = closest_name(output, outputs)
@@ -157,24 +150,9 @@ def _ports(node: ResolvedNode, unreadable: Unreadable) -> Iterator[GraphFinding]
                     f"{_listed(list(node.outputs))}{closest(output, node.outputs)}"
                 )
                 yield GraphFinding(node.id, (group, output), message)
-    yield from _pattern(node, where)
-
-
-def _pattern(node: ResolvedNode, where: str) -> Iterator[GraphFinding]:
-    """A node with a part in a service or action promises the keys that tie answers to questions."""
-    if node.pattern is None:
-        return
-    if not node.outputs:
+    if node.pattern is not None and not node.outputs:
         message = f"{where}: a {node.pattern} sends messages, but has no outputs"
         yield GraphFinding(node.id, ("pattern",), message)
-    for output, keys in node.output_metadata.items():
-        missing = [key for key in _PATTERN_KEYS[node.pattern] if key not in keys]
-        if missing:
-            message = (
-                f'{where}: output "{output}" of a {node.pattern} must promise the metadata keys '
-                f"{', '.join(missing)}"
-            )
-            yield GraphFinding(node.id, ("output_metadata", output), message)
 
 
 def backpressure_cycles(dataflow: ResolvedDataflow) -> Iterator[GraphFinding]:
@@ -197,7 +175,7 @@ def backpressure_cycles(dataflow: ResolvedDataflow) -> Iterator[GraphFinding]:
             "and then none of them goes on"
         )
         hint = "give one of these inputs `queue_policy: drop_oldest`"
-        place: Path = ("inputs", entry[first, second], "queue_policy")
+        place: KeyPath = ("inputs", entry[first, second], "queue_policy")
         yield GraphFinding(second, place, message, hint, "warning")
 
 

@@ -6,24 +6,30 @@ Reads the dataflow, its module files and its own types; the decisions are in the
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from dora_config import descriptor
 from dora_config.errors import ConfigError, Problem
-from dora_config.graph import Unreadable, check_graph
+from dora_config.graph import GraphFinding, Unreadable, check_graph
 from dora_config.modules import ModuleFile, SourceNode
 from dora_config.reader import NodesFile, read_nodes_file
 from dora_config.resolve import Places, resolve
 from dora_config.resolved import ResolvedDataflow
+from dora_config.text_files import MAX_FILE_BYTES, in_order, read_text
 from dora_config.validation import Finding
+from dora_config.variables import expand_path
 from dora_config.yaml_text import Document, read_document
 
-MAX_FILE_BYTES = 16 << 20
+if TYPE_CHECKING:
+    from dora_config.types import TypeDefinition
+
 MAX_MODULE_BYTES = 1 << 20
 MAX_MODULE_DEPTH = 8
+MAX_TYPE_FILES = 1000
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ def load_dataflow(
     `check_paths`, programs that are files must exist.
     """
     path = Path(path)
-    text = _read_text(path, MAX_FILE_BYTES)
+    text = read_text(path, MAX_FILE_BYTES)
     return parse_dataflow(
         text, path=path, strict_types=strict_types, environ=environ, check_paths=check_paths
     )
@@ -86,8 +92,11 @@ def parse_dataflow(
     if strict_types is not None:
         dataflow = dataflow.model_copy(update={"strict_types": strict_types})
     _check_graph(loading, dataflow, resolution.places)
+    dataflow = _check_types(loading, dataflow, resolution.places)
+    if check_paths:
+        _check_programs(loading, dataflow, resolution.places, environ)
     loading.raise_if_errors()
-    problems = _in_order(loading.problems)
+    problems = in_order(loading.problems)
     return LoadedDataflow(
         resolved=dataflow,
         warnings=tuple(problem for problem in problems if problem.severity == "warning"),
@@ -96,34 +105,6 @@ def parse_dataflow(
         descriptor_dict=document.data,
         remarks=tuple(problem for problem in problems if problem.severity == "info"),
     )
-
-
-def _read_text(path: Path, limit: int) -> str:
-    try:
-        with open(path, "rb") as stream:
-            data = stream.read(limit + 1)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ConfigError([Problem(str(path), 0, 0, f"cannot be read: {reason}")]) from error
-    except ValueError as error:  # a NUL character in the name
-        raise ConfigError([Problem(str(path), 0, 0, f"cannot be read: {error}")]) from error
-    if len(data) > limit:
-        message = f"is larger than {limit >> 20} MiB"
-        raise ConfigError([Problem(str(path), 0, 0, message)])
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
-        message = f"is not UTF-8 text: byte 0x{data[error.start]:02x}"
-        raise ConfigError([Problem(str(path), line, column, message)]) from None
-
-
-def _in_order(problems: list[Problem]) -> list[Problem]:
-    """Without repetitions, by file in the order of their first problem, then by position."""
-    files = {problem.file: index for index, problem in reversed(list(enumerate(problems)))}
-    unique = dict.fromkeys(problems)
-    return sorted(unique, key=lambda problem: (files[problem.file], problem.line, problem.column))
 
 
 @dataclass
@@ -137,7 +118,7 @@ class _Loading:
     def raise_if_errors(self) -> None:
         """Raises `ConfigError` if anything found so far is an error."""
         if any(problem.severity == "error" for problem in self.problems):
-            raise ConfigError(_in_order(self.problems))
+            raise ConfigError(in_order(self.problems))
 
     def read(
         self,
@@ -155,6 +136,7 @@ class _Loading:
         return file
 
     def report(self, document: Document, findings: list[Finding]) -> None:
+        """Adds findings about one document."""
         for finding in findings:
             self.problems.append(
                 document.problem(
@@ -165,6 +147,41 @@ class _Loading:
                     severity=finding.severity,
                 )
             )
+
+    def report_graph(self, places: Places, findings: Iterable[GraphFinding]) -> None:
+        """Adds findings about the resolved dataflow, each at the place where it is written."""
+        for finding in findings:
+            self.problems.append(
+                places.problem(
+                    finding.node,
+                    finding.path,
+                    finding.message,
+                    hint=finding.hint,
+                    severity=finding.severity,
+                )
+            )
+
+    def user_types(self) -> list[TypeDefinition]:
+        """The types in the files below `types/` beside the dataflow."""
+        from dora_config.type_files import read_type_file
+
+        root = self.base / "types"
+        found: list[TypeDefinition] = []
+        files = [path for path in root.rglob("*") if path.suffix in (".yml", ".yaml")]
+        for path in sorted(path for path in files if path.is_file())[:MAX_TYPE_FILES]:
+            try:
+                text = read_text(path, MAX_MODULE_BYTES)
+            except ConfigError as error:
+                self.problems.extend(error.problems)
+                continue
+            document = read_document(text, str(path))
+            self.problems.extend(document.problems)
+            if not document.problems:
+                place = PurePosixPath(path.relative_to(root).as_posix())
+                definitions, findings = read_type_file(document, place)
+                found.extend(definitions)
+                self.report(document, findings)
+        return found
 
     def modules(
         self, file: NodesFile, directory: str, users: tuple[Path, ...]
@@ -206,7 +223,7 @@ class _Loading:
             if path in users:
                 refuse("uses itself")
                 return None
-            text = _read_text(self.base / relative, MAX_MODULE_BYTES)
+            text = read_text(self.base / relative, MAX_MODULE_BYTES)
         except ConfigError as error:
             refuse(error.problems[0].message)
             return None
@@ -228,6 +245,70 @@ class _Loading:
         )
 
 
+@dataclass(frozen=True)
+class LoadedModule:
+    """A module file that a dataflow can use."""
+
+    name: str
+    inputs: tuple[str, ...]
+    optional_inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    node_ids: tuple[str, ...]
+    warnings: tuple[Problem, ...]
+    path: Path
+
+
+def load_module(path: Path | str) -> LoadedModule:
+    """Checks a module file by itself, as if every input were connected; raises `ConfigError`."""
+    path = Path(path)
+    loading = _Loading(path.parent)
+    document = read_document(read_text(path, MAX_MODULE_BYTES), str(path))
+    file = loading.read(document, descriptor.Module)
+    if not isinstance(file.root, descriptor.Module):
+        loading.raise_if_errors()
+        raise AssertionError("a module that cannot be read has problems")
+    face = file.root.module
+    inner = ModuleFile(
+        document,
+        "",
+        face,
+        file.root.build,
+        file.nodes,
+        loading.modules(file, "", (path.resolve(),)),
+    )
+    ports = [*(face.inputs or ()), *(face.inputs_optional or ())]
+    # timers stand for what a user would connect: they need no node
+    user = descriptor.Node.model_validate(
+        {"id": "module", "module": path.name, "inputs": dict.fromkeys(ports, "dora/logs")}
+    )
+    resolution = resolve(
+        descriptor.Descriptor(nodes=[]),
+        document,
+        (SourceNode(user, ()),),
+        {"module": inner},
+        _AnyVariable(),
+    )
+    loading.problems.extend(resolution.problems)
+    _check_graph(loading, resolution.dataflow, resolution.places)
+    loading.raise_if_errors()
+    return LoadedModule(
+        name=face.name,
+        inputs=tuple(face.inputs or ()),
+        optional_inputs=tuple(face.inputs_optional or ()),
+        outputs=tuple(face.outputs or ()),
+        node_ids=tuple(node.id.removeprefix("module.") for node in resolution.dataflow.nodes),
+        warnings=tuple(in_order(loading.problems)),
+        path=path,
+    )
+
+
+class _AnyVariable(dict[str, str]):
+    """An environment, or the parameters of a module, in which everything is set."""
+
+    def __missing__(self, key: str) -> str:
+        return ""
+
+
 def _check_graph(loading: _Loading, dataflow: ResolvedDataflow, places: Places) -> None:
     unreadable = Unreadable(
         nodes=frozenset(node.id for node in dataflow.nodes if places.is_incomplete(node.id)),
@@ -238,13 +319,45 @@ def _check_graph(loading: _Loading, dataflow: ResolvedDataflow, places: Places) 
         for flat in places.flat.values()
         for name, wired in flat.inputs.items()
     }
-    for finding in check_graph(dataflow, unreadable, written):
-        loading.problems.append(
-            places.problem(
-                finding.node,
-                finding.path,
-                finding.message,
-                hint=finding.hint,
-                severity=finding.severity,
-            )
-        )
+    loading.report_graph(places, check_graph(dataflow, unreadable, written))
+
+
+def _check_types(loading: _Loading, dataflow: ResolvedDataflow, places: Places) -> ResolvedDataflow:
+    """Types checked where a port declares one; the dataflow with the inferred ones."""
+    from dora_config import types
+
+    if not types.uses_types(dataflow) and not dataflow.type_rules:
+        return dataflow
+    checked = types.check_types(dataflow, loading.user_types())
+    loading.report_graph(places, checked.findings)
+    return types.with_inferred_types(dataflow, checked.inferred)
+
+
+def _check_programs(
+    loading: _Loading, dataflow: ResolvedDataflow, places: Places, environ: Mapping[str, str]
+) -> None:
+    """A node that is not built and runs on this machine must find its program here."""
+    for node in dataflow.nodes:
+        if node.build or node.git is not None or not node.deploy.is_empty:
+            continue
+        if node.kind == "standard" and node.path is not None:
+            path = expand_path(node.path, environ)
+            if not _program_exists(loading.base, path, environ):
+                message = f'node "{node.id}": could not find source path "{path}"'
+                hint = f"looked in {loading.base.resolve()}" + (
+                    "" if "/" in path or path.endswith(".py") else " and in PATH"
+                )
+                loading.problems.append(places.problem(node.id, ("path",), message, hint=hint))
+        for operator in node.operators:
+            if not (loading.base / operator.python).is_file():
+                message = f'node "{node.id}": could not find source path "{operator.python}"'
+                place = ("python", f"{operator.id}/source")
+                loading.problems.append(places.problem(node.id, place, message))
+
+
+def _program_exists(base: Path, path: str, environ: Mapping[str, str]) -> bool:
+    if (base / path).is_file():
+        return True
+    if "/" in path or path.endswith(".py"):
+        return False
+    return shutil.which(path, path=environ.get("PATH")) is not None

@@ -10,11 +10,12 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from dora_config import descriptor
 from dora_config.closest import closest
 from dora_config.errors import Problem
-from dora_config.resolved import SINGLE_OPERATOR_ID, EnvValue
+from dora_config.resolved import SINGLE_OPERATOR_ID, EnvValue, QueuePolicy
 from dora_config.sources import (
     MODULE_PORT_PREFIX,
     LogSource,
@@ -28,9 +29,16 @@ from dora_config.variables import (
     expand_variables,
     is_reserved,
 )
-from dora_config.yaml_text import Document, Path, written
+from dora_config.yaml_text import Document, KeyPath, written
+
+Value = TypeVar("Value")
 
 _PORT_NODE = MODULE_PORT_PREFIX.rstrip("/")
+
+
+def _nearest(*values: Value | None) -> Value | None:
+    """The first that was written: a node's own, then its module's, then that of the user."""
+    return next((value for value in values if value is not None), None)
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class SourceNode:
     """A node as read from a file, and where it stands there."""
 
     node: descriptor.Node
-    path: Path
+    path: KeyPath
     incomplete: bool = False
 
 
@@ -64,9 +72,9 @@ class WiredInput:
     source: OutputSource | TimerSource | LogSource
     written: str
     document: Document
-    path: Path
+    path: KeyPath
     queue_size: int | None = None
-    queue_policy: str | None = None
+    queue_policy: QueuePolicy | None = None
     input_timeout: float | None = None
 
 
@@ -77,11 +85,12 @@ class FlatNode:
     id: str
     node: descriptor.Node
     document: Document
-    path: Path
+    path: KeyPath
     directory: str
     env: dict[str, EnvValue]
     deploy: descriptor.Deploy | None
     build: str | None
+    cpu_affinity: list[int] | None
     args: str | None
     inputs: dict[str, WiredInput]
     incomplete: bool = False
@@ -98,10 +107,11 @@ class _Scope:
     env: Mapping[str, EnvValue] = field(default_factory=dict)
     deploy: descriptor.Deploy | None = None
     build: str | None = None
+    cpu_affinity: list[int] | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
 
 
-def operators_of(node: descriptor.Node) -> list[tuple[str, descriptor.Operator, Path]]:
+def operators_of(node: descriptor.Node) -> list[tuple[str, descriptor.Operator, KeyPath]]:
     """The operators of a runtime node: id, operator, path within the node."""
     if node.operator is not None:
         return [(node.operator.id or SINGLE_OPERATOR_ID, node.operator, ("operator",))]
@@ -133,8 +143,9 @@ class Flattening:
         self,
         env: Mapping[str, EnvValue] | None,
         document: Document,
-        path: Path,
+        path: KeyPath,
         parameters: Mapping[str, str],
+        where: str,
     ) -> dict[str, EnvValue]:
         """The variables of an `env` at `path` with `$VAR` expanded and reserved names left out."""
         values: dict[str, EnvValue] = {}
@@ -142,7 +153,7 @@ class Flattening:
         for name, value in (env or {}).items():
             place = (*path, name)
             if is_reserved(name):
-                message = f"environment variable {name} is reserved and is left out"
+                message = f"{where}: environment variable {name} is reserved and is left out"
                 self._problem(document, place, message, at_key=True, severity="warning")
                 continue
             if isinstance(value, str):
@@ -153,14 +164,14 @@ class Flattening:
                         f"set it, write ${{{error.name}:-default}}, or {{__dora_env: {error.name}}}"
                         " to take it from the machine that the node runs on"
                     )
-                    self._problem(document, place, f"env {name}: {error}", hint=hint)
+                    self._problem(document, place, f"{where}: env {name}: {error}", hint=hint)
             values[name] = value
         return values
 
     def _problem(
         self,
         document: Document,
-        path: Path,
+        path: KeyPath,
         message: str,
         *,
         hint: str | None = None,
@@ -188,7 +199,9 @@ class Flattening:
     def _flat_node(self, source: SourceNode, scope: _Scope, wiring: _Wiring) -> FlatNode:
         node = source.node
         where = f'node "{node.id}"'
-        env = self.environment(node.env, scope.document, (*source.path, "env"), scope.parameters)
+        env = self.environment(
+            node.env, scope.document, (*source.path, "env"), scope.parameters, where
+        )
         inputs = wiring.inputs(node.inputs, (*source.path, "inputs"))
         for operator_id, operator, path in operators_of(node):
             wired = wiring.inputs(operator.inputs, (*source.path, *path, "inputs"))
@@ -209,8 +222,9 @@ class Flattening:
             path=source.path,
             directory=scope.directory,
             env={**scope.env, **env},
-            deploy=node.deploy if node.deploy is not None else scope.deploy,
-            build=node.build if node.build is not None else scope.build,
+            deploy=_nearest(node.deploy, scope.deploy),
+            build=_nearest(node.build, scope.build),
+            cpu_affinity=_nearest(node.cpu_affinity, scope.cpu_affinity),
             args=args,
             inputs=inputs,
             incomplete=source.incomplete,
@@ -220,19 +234,20 @@ class Flattening:
         self, source: SourceNode, module: ModuleFile, scope: _Scope, wiring: _Wiring
     ) -> None:
         node, path = source.node, source.path
+        where = f'node "{node.id}"'
         given = wiring.inputs(node.inputs, (*path, "inputs"))
         ports = self._ports(source, module, given, scope)
         parameters = {**scope.parameters, **self._parameters(source, scope)}
-        env = self.environment(node.env, scope.document, (*path, "env"), scope.parameters)
-        build = module.build if module.build is not None else node.build
+        env = self.environment(node.env, scope.document, (*path, "env"), scope.parameters, where)
         inner = _Scope(
             document=module.document,
             directory=module.directory,
             prefix=f"{scope.prefix}{node.id}.",
             ports=ports,
             env={**scope.env, **parameters, **env},
-            deploy=node.deploy if node.deploy is not None else scope.deploy,
-            build=build if build is not None else scope.build,
+            deploy=_nearest(node.deploy, scope.deploy),
+            build=_nearest(module.build, node.build, scope.build),
+            cpu_affinity=_nearest(node.cpu_affinity, scope.cpu_affinity),
             parameters=parameters,
         )
         self._flatten(module.nodes, module.modules, inner)
@@ -323,7 +338,7 @@ class _Wiring:
     module_outputs: Mapping[str, Mapping[str, tuple[str, str]]]
 
     def inputs(
-        self, inputs: Mapping[str, descriptor.Input] | None, path: Path
+        self, inputs: Mapping[str, descriptor.Input] | None, path: KeyPath
     ) -> dict[str, WiredInput]:
         """The inputs at `path`; one that reads an unconnected optional port is left out."""
         wired: dict[str, WiredInput] = {}
@@ -333,7 +348,7 @@ class _Wiring:
                 wired[name] = one
         return wired
 
-    def _input(self, wanted: descriptor.Input, path: Path) -> WiredInput | None:
+    def _input(self, wanted: descriptor.Input, path: KeyPath) -> WiredInput | None:
         source = parse_source(wanted.source)
         own = WiredInput(
             source=source,
@@ -379,9 +394,9 @@ class _Wiring:
             return None
         return replace(
             given,
-            queue_size=given.queue_size if own.queue_size is None else own.queue_size,
-            queue_policy=given.queue_policy if own.queue_policy is None else own.queue_policy,
-            input_timeout=given.input_timeout if own.input_timeout is None else own.input_timeout,
+            queue_size=_nearest(own.queue_size, given.queue_size),
+            queue_policy=_nearest(own.queue_policy, given.queue_policy),
+            input_timeout=_nearest(own.input_timeout, given.input_timeout),
         )
 
     def _from_module(self, own: WiredInput, node: str, output: str) -> WiredInput | None:

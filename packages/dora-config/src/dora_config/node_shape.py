@@ -7,16 +7,16 @@ from typing import Any, Literal
 
 from dora_config.closest import closest_name
 from dora_config.validation import Finding
-from dora_config.yaml_text import Path
+from dora_config.yaml_text import KeyPath
 
 DescriptorKind = Literal["path", "operator", "operators", "module"]
 KINDS: tuple[DescriptorKind, ...] = ("path", "operator", "operators", "module")
 
 _SHARED = frozenset({"id", "name", "description", "env", "deploy", "cpu_affinity"})
-_ALLOWED = {
+ALLOWED_FIELDS: Mapping[DescriptorKind, frozenset[str]] = {
     "operator": _SHARED | {"operator"},
     "operators": _SHARED | {"operators"},
-    "module": _SHARED | {"module", "inputs", "params"},
+    "module": _SHARED | {"module", "inputs", "params", "build"},
 }
 _OPERATOR_FIELDS = frozenset(
     {
@@ -69,7 +69,7 @@ def node_kind(node: Mapping[str, Any]) -> DescriptorKind | None:
     return present[0] if len(present) == 1 else None
 
 
-def shape_findings(node: Mapping[str, Any], path: Path, where: str) -> Iterator[Finding]:
+def shape_findings(node: Mapping[str, Any], path: KeyPath, where: str) -> Iterator[Finding]:
     """Everything wrong with the combination of fields of the raw `node` at `path`."""
     present = {key for key, value in node.items() if value is not None}
     for field in sorted(present & _REFUSED.keys()):
@@ -83,7 +83,7 @@ def shape_findings(node: Mapping[str, Any], path: Path, where: str) -> Iterator[
     yield from _git_findings(present, path, where)
 
 
-def _kind_findings(present: set[str], path: Path, where: str) -> Iterator[Finding]:
+def _kind_findings(present: set[str], path: KeyPath, where: str) -> Iterator[Finding]:
     kinds = [kind for kind in KINDS if kind in present]
     expected = "expected exactly one of path, operator, operators, module"
     replaced = {*_REFUSED, "custom"}
@@ -99,7 +99,7 @@ def _kind_findings(present: set[str], path: Path, where: str) -> Iterator[Findin
 
 
 def _standard_findings(
-    node: Mapping[str, Any], present: set[str], path: Path, where: str
+    node: Mapping[str, Any], present: set[str], path: KeyPath, where: str
 ) -> Iterator[Finding]:
     if "params" in present:
         message = f"{where}: `params` are not allowed on standard nodes"
@@ -118,15 +118,19 @@ def _standard_findings(
             yield Finding((*path, field), message, at_key=True, severity="warning")
 
 
-def _misplaced_findings(kind: str, present: set[str], path: Path, where: str) -> Iterator[Finding]:
+def _misplaced_findings(
+    kind: DescriptorKind, present: set[str], path: KeyPath, where: str
+) -> Iterator[Finding]:
     kinds: set[str] = set(KINDS)
-    known = present - _ALLOWED[kind] - _REFUSED.keys() - kinds - NODE_HINTS.keys()
+    known = present - ALLOWED_FIELDS[kind] - _REFUSED.keys() - kinds - NODE_HINTS.keys()
     for field in sorted(known):
         if field not in _OPERATOR_FIELDS | _STANDARD_FIELDS:
             continue
         message = f"{where}: `{field}` is among the fields that are not allowed on {kind} nodes"
         if kind == "module":
-            hint = "module nodes take only inputs and params beside " + ", ".join(sorted(_SHARED))
+            hint = "module nodes take only inputs, params and build beside " + ", ".join(
+                sorted(_SHARED)
+            )
         elif field in _OPERATOR_FIELDS:
             hint = f"move it into the `{kind}` block"
         else:
@@ -159,7 +163,7 @@ _STANDARD_FIELDS = frozenset(
 )
 
 
-def _git_findings(present: set[str], path: Path, where: str) -> Iterator[Finding]:
+def _git_findings(present: set[str], path: KeyPath, where: str) -> Iterator[Finding]:
     references = [field for field in _REFERENCES if field in present]
     if len(references) > 1:
         message = f"{where}: only one of branch, tag and rev is allowed, found " + " and ".join(
@@ -171,7 +175,7 @@ def _git_findings(present: set[str], path: Path, where: str) -> Iterator[Finding
         yield Finding((*path, references[0]), message, at_key=True)
 
 
-def operator_findings(operator: Any, path: Path, where: str) -> Iterator[Finding]:
+def operator_findings(operator: Any, path: KeyPath, where: str) -> Iterator[Finding]:
     """What is wrong with the code that the raw `operator` at `path` names."""
     if not isinstance(operator, dict):
         return

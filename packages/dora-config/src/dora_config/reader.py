@@ -22,7 +22,7 @@ from dora_config.node_shape import (
     shape_findings,
 )
 from dora_config.validation import Finding, describe_place, show, validate
-from dora_config.yaml_text import OLD_NAMES, Document, Path
+from dora_config.yaml_text import OLD_NAMES, Document, KeyPath
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -71,11 +71,11 @@ def read_nodes_file(
     return file
 
 
-def _describe(document: Document) -> Callable[[Path], str]:
+def _describe(document: Document) -> Callable[[KeyPath], str]:
     return lambda path: describe_place(document.data, path)
 
 
-def _renamed(file: NodesFile, data: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def _renamed(file: NodesFile, data: Mapping[str, Any], path: KeyPath) -> dict[str, Any]:
     """`data` with keys of dora 0.x under the names they have now."""
     renamed = dict(data)
     for new, old in OLD_NAMES.items():
@@ -95,7 +95,7 @@ def _renamed(file: NodesFile, data: Mapping[str, Any], path: Path) -> dict[str, 
     return renamed
 
 
-def _read_node(file: NodesFile, raw: Any, path: Path) -> SourceNode | None:
+def _read_node(file: NodesFile, raw: Any, path: KeyPath) -> SourceNode | None:
     describe = _describe(file.document)
     if not isinstance(raw, dict):
         message = f"{describe(path)}: expected a mapping that begins with `id`, found {show(raw)}"
@@ -132,7 +132,7 @@ _OUTPUT_FIELDS = ("outputs", "operator", "operators", "module", "path")
 _ALL_FIELDS = tuple(descriptor.Node.model_fields)
 
 
-def _raw_operators(raw: Mapping[str, Any]) -> Iterator[tuple[Path, Any]]:
+def _raw_operators(raw: Mapping[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
     if raw.get("operator") is not None:
         yield ("operator",), raw["operator"]
     if isinstance(raw.get("operators"), list):
@@ -140,7 +140,7 @@ def _raw_operators(raw: Mapping[str, Any]) -> Iterator[tuple[Path, Any]]:
             yield ("operators", index), operator
 
 
-def _node_findings(node: descriptor.Node, path: Path, where: str) -> Iterator[Finding]:
+def _node_findings(node: descriptor.Node, path: KeyPath, where: str) -> Iterator[Finding]:
     """What is wrong between the fields of one node that was read."""
     if node.operators is not None:
         yield from _operator_list_findings(node.operators, (*path, "operators"), where)
@@ -163,7 +163,7 @@ def _node_findings(node: descriptor.Node, path: Path, where: str) -> Iterator[Fi
 
 
 def _operator_list_findings(
-    operators: list[descriptor.Operator], path: Path, where: str
+    operators: list[descriptor.Operator], path: KeyPath, where: str
 ) -> Iterator[Finding]:
     if not operators:
         yield Finding(path, f"{where}: `operators` must hold at least one operator")
@@ -195,7 +195,7 @@ _LOG_SETTINGS = (
 )
 
 
-def _repeated(outputs: list[str] | None, path: Path, where: str) -> Iterator[Finding]:
+def _repeated(outputs: list[str] | None, path: KeyPath, where: str) -> Iterator[Finding]:
     seen: set[str] = set()
     for index, output in enumerate(outputs or ()):
         if output in seen:

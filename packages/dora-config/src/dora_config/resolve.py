@@ -23,6 +23,7 @@ from dora_config.resolved import (
     DEFAULT_HEALTH_CHECK_INTERVAL,
     DEFAULT_QUEUE_SIZE,
     DEFAULT_ROTATED_FILES,
+    CommunicationPattern,
     Deploy,
     EnvValue,
     GitSource,
@@ -35,7 +36,15 @@ from dora_config.resolved import (
     TypeRule,
 )
 from dora_config.sources import OutputSource
-from dora_config.yaml_text import Document, Path
+from dora_config.yaml_text import Document, KeyPath
+
+PATTERN_KEYS: dict[CommunicationPattern, tuple[str, ...]] = {
+    "service-server": ("request_id",),
+    "service-client": ("request_id",),
+    "action-server": ("goal_id", "goal_status"),
+    "action-client": ("goal_id",),
+}
+"""Metadata keys that tie answers to questions: a node with that pattern promises them."""
 
 _SPECIAL_KINDS: dict[str, NodeKind] = {"dynamic": "dynamic", "shell": "shell"}
 _URL_SCHEMES = ("http://", "https://")
@@ -52,7 +61,7 @@ class Places:
     def problem(
         self,
         node: str | None,
-        path: Path,
+        path: KeyPath,
         message: str,
         *,
         hint: str | None = None,
@@ -65,7 +74,7 @@ class Places:
         document, place = self._locate(flat, path)
         return document.problem(place, message, hint=hint, severity=severity)
 
-    def _locate(self, flat: FlatNode, path: Path) -> tuple[Document, Path]:
+    def _locate(self, flat: FlatNode, path: KeyPath) -> tuple[Document, KeyPath]:
         match path:
             case ("inputs", str(name), *rest) if name in flat.inputs:
                 wired = flat.inputs[name]
@@ -101,7 +110,7 @@ def resolve(
 ) -> Resolution:
     """Resolves the `nodes` of a file; `modules` holds the module files by the id of their user."""
     flattening = Flattening(environ)
-    root_env = flattening.environment(root.env, document, ("env",), {})
+    root_env = flattening.environment(root.env, document, ("env",), {}, "the dataflow")
     flattening.run(document, nodes, modules)
     single = {
         flat.id: operators_of(flat.node)[0]
@@ -134,7 +143,7 @@ def _default(value: float | None, default: float) -> float:
 
 
 def _to_operator(
-    wired: WiredInput, single: Mapping[str, tuple[str, descriptor.Operator, Path]]
+    wired: WiredInput, single: Mapping[str, tuple[str, descriptor.Operator, KeyPath]]
 ) -> WiredInput:
     """`node/output` of a node with a single operator means `node/op/output`."""
     source = wired.source
@@ -180,7 +189,7 @@ def _resolve_node(
         outputs=facts.outputs,
         input_types=facts.input_types,
         output_types=facts.output_types,
-        output_metadata={k: tuple(v) for k, v in (node.output_metadata or {}).items()},
+        output_metadata=_promised_metadata(node, facts.outputs),
         output_framing=dict(node.output_framing or {}),
         pattern=node.pattern,
         send_stdout_as=facts.only("send_stdout_as"),
@@ -199,7 +208,7 @@ def _resolve_node(
         finish_grace=_default(node.finish_grace_secs, DEFAULT_FINISH_GRACE),
         startup_timeout=node.startup_timeout,
         shared_memory_pool_size=node.shared_memory_pool_size,
-        cpu_affinity=tuple(sorted(set(node.cpu_affinity or ()))),
+        cpu_affinity=tuple(sorted(set(flat.cpu_affinity or ()))),
         deploy=_deploy(flat.deploy if flat.deploy is not None else root.deploy),
         operators=operators,
     )
@@ -242,6 +251,17 @@ class _Ports:
             if value is not None:
                 return f"{operator.id}/{value}" if name.startswith("send_") else value
         return None
+
+
+def _promised_metadata(
+    node: descriptor.Node, outputs: tuple[str, ...]
+) -> dict[str, tuple[str, ...]]:
+    promised = {output: tuple(keys) for output, keys in (node.output_metadata or {}).items()}
+    if node.pattern is not None:
+        for output in outputs:
+            keys = (*promised.get(output, ()), *PATTERN_KEYS[node.pattern])
+            promised[output] = tuple(dict.fromkeys(keys))
+    return promised
 
 
 def _kind(node: descriptor.Node) -> NodeKind:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from dora_config.closest import closest_name
 from dora_config.errors import Severity
-from dora_config.yaml_text import Path, written
+from dora_config.yaml_text import KeyPath, written
 
 _MAX_ROUNDS = 8
 _SHOWN_CHARACTERS = 60
@@ -29,7 +29,7 @@ Hints = Callable[[str], str | None]
 class Finding:
     """A problem at a path of a document; the loader turns it into a line and a column."""
 
-    path: Path
+    path: KeyPath
     message: str
     hint: str | None = None
     at_key: bool = False
@@ -48,8 +48,8 @@ class Validated(Generic[Model]):
 def validate(
     model: type[Model],
     data: Any,
-    path: Path = (),
-    describe: Callable[[Path], str] = lambda path: "",
+    path: KeyPath = (),
+    describe: Callable[[KeyPath], str] = lambda path: "",
     hints: Hints | None = None,
 ) -> Validated[Model]:
     """Reads `data`, which stands at `path`; `describe` is what messages call a place there."""
@@ -72,13 +72,13 @@ def validate(
     return Validated(None, tuple(findings), True)
 
 
-def _place(detail: Mapping[str, Any]) -> Path:
+def _place(detail: Mapping[str, Any]) -> KeyPath:
     """What has to be left out for this error to disappear."""
-    loc: Path = tuple(part for part in detail["loc"] if part != "[key]")
+    loc: KeyPath = tuple(part for part in detail["loc"] if part != "[key]")
     return loc[:-1] if detail["type"] == "missing" else loc
 
 
-def _prune(data: Any, places: Iterable[Path]) -> bool:
+def _prune(data: Any, places: Iterable[KeyPath]) -> bool:
     """Removes what stands at each place, or around it; False if that is everything."""
     targets = {_existing(data, place) for place in places}
     if () in targets:
@@ -97,20 +97,19 @@ def _prune(data: Any, places: Iterable[Path]) -> bool:
     return True
 
 
-def _existing(data: Any, place: Path) -> Path:
+def _existing(data: Any, place: KeyPath) -> KeyPath:
     """The longest part of `place` that leads to something in `data`."""
     for depth, part in enumerate(place):
-        if isinstance(data, dict) and part not in data:
-            return place[:depth]
-        if isinstance(data, list) and not (isinstance(part, int) and part < len(data)):
-            return place[:depth]
-        if not isinstance(data, dict | list):
+        known = (
+            data if isinstance(data, dict) else range(len(data)) if isinstance(data, list) else ()
+        )
+        if part not in known:
             return place[:depth]
         data = data[part]
     return place
 
 
-def _value_at(data: Any, path: Path) -> Any:
+def _value_at(data: Any, path: KeyPath) -> Any:
     for part in path:
         data = data[part]
     return data
@@ -123,8 +122,8 @@ class _Translation:
         self,
         model: type[BaseModel],
         data: Any,
-        path: Path,
-        describe: Callable[[Path], str],
+        path: KeyPath,
+        describe: Callable[[KeyPath], str],
         hints: Hints | None,
     ) -> None:
         self._model = model
@@ -135,7 +134,7 @@ class _Translation:
 
     def finding(self, detail: Mapping[str, Any]) -> Finding:
         is_key = "[key]" in detail["loc"]
-        loc: Path = tuple(part for part in detail["loc"] if part != "[key]")
+        loc: KeyPath = tuple(part for part in detail["loc"] if part != "[key]")
         kind: str = detail["type"]
         full = (*self._path, *loc)
         match kind:
@@ -153,12 +152,12 @@ class _Translation:
         return self._at(full, message, is_key=is_key)
 
     def _at(
-        self, full: Path, message: str, *, hint: str | None = None, is_key: bool = False
+        self, full: KeyPath, message: str, *, hint: str | None = None, is_key: bool = False
     ) -> Finding:
         where = self._describe(full)
         return Finding(full, f"{where}: {message}" if where else message, hint, at_key=is_key)
 
-    def _unknown_field(self, loc: Path, full: Path) -> Finding:
+    def _unknown_field(self, loc: KeyPath, full: KeyPath) -> Finding:
         name = str(loc[-1])
         known = _fields_at(self._model, loc[:-1])
         near = closest_name(name, known)
@@ -171,7 +170,7 @@ class _Translation:
         return Finding(full, f"{where}: {message}" if where else message, hint, at_key=True)
 
 
-def _fields_at(model: type[BaseModel], loc: Path) -> list[str]:
+def _fields_at(model: type[BaseModel], loc: KeyPath) -> list[str]:
     """The names of the fields that the model at `loc` inside `model` has in YAML."""
     for part in loc:
         if isinstance(part, str):
@@ -259,7 +258,7 @@ def _shorten(text: str) -> str:
     return printable if len(text) <= _SHOWN_CHARACTERS else printable[:_SHOWN_CHARACTERS] + "..."
 
 
-def describe_place(data: Any, path: Path) -> str:
+def describe_place(data: Any, path: KeyPath) -> str:
     """What people call a place: `node "plot": input "image": queue_size`."""
     words: list[str] = []
     fields: list[str] = []

@@ -11,16 +11,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import yaml
 
 from dora_config.errors import Problem
 
+_Parser: Any
 try:
-    from yaml.cyaml import CParser as _FastParser
+    _Parser = import_module("yaml.cyaml").CParser
 except ImportError:  # PyYAML built without libyaml
-    _FastParser = None
+    _Parser = yaml.SafeLoader
 
 MAX_DEPTH = 60
 MAX_VALUES = 200_000
@@ -29,7 +31,7 @@ MAX_DIGITS = 400
 OLD_NAMES = {"deploy": "_unstable_deploy", "debug": "_unstable_debug"}
 """Names of dora 0.x for keys; a path with the new name finds a value under the old one."""
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 """Keys and indices from the root of a document to one of its values."""
 
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
@@ -131,7 +133,7 @@ class Document:
 
     def problem(
         self,
-        path: Path,
+        path: KeyPath,
         message: str,
         *,
         hint: str | None = None,
@@ -155,7 +157,7 @@ class Document:
             end_column=span.end_column,
         )
 
-    def span(self, path: Path, *, at_key: bool = False) -> Span:
+    def span(self, path: KeyPath, *, at_key: bool = False) -> Span:
         """The position of `path`, or of the nearest thing around it that the text has.
 
         A value that is a whole mapping or list is located by its key.
@@ -179,7 +181,7 @@ class Document:
                 span = Span(span.line, span.column, span.line, span.column)
         return span
 
-    def lines_of(self, path: Path) -> Span:
+    def lines_of(self, path: KeyPath) -> Span:
         """The whole extent of the value that `path` leads to."""
         node = self._root
         for part in path:
@@ -353,7 +355,7 @@ class _Composer:
 
     def _node(self, event: Any, depth: int) -> _Node:
         if isinstance(event, yaml.AliasEvent):
-            node = self._anchors.get(event.anchor)
+            node = self._anchors.get(str(event.anchor))
             if node is None:
                 raise _Unusable(f"unknown alias *{event.anchor}", _span(event))
             return node
@@ -399,7 +401,7 @@ def _span(start: Any, end: Any = None) -> Span:
 
 
 def _events(text: str) -> Iterator[Any]:
-    parser: Any = yaml.SafeLoader(text) if _FastParser is None else _FastParser(text)
+    parser = _Parser(text)
     try:
         while parser.check_event():
             yield parser.get_event()

@@ -1,0 +1,276 @@
+"""The machines of a cluster, as `cluster.yml` lists them, checked with line and column; pure.
+
+Reading the file is `load_cluster` in `cluster_loader`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from dora_config.fields import LabelsField, MachineIdField, PortNumberField, Written
+from dora_config.resolved import Frozen
+from dora_config.validation import Finding, describe_place, show, validate
+from dora_config.yaml_text import Document
+
+DEFAULT_COORDINATOR_PORT = 6013
+DEFAULT_SSH_PORT = 22
+DEFAULT_DAEMON_PORT = 53291
+DEFAULT_ZENOH_PORT = 5456
+
+_ENDPOINT = re.compile(r"tcp/(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})")
+ENDPOINT_PATTERN = r"^tcp/(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):\d{1,5}$"
+_HOST_PATTERN = r"^[^\s-]\S*$"
+
+
+def _wrong(sentence: str) -> PydanticCustomError:
+    return PydanticCustomError("dora", "{sentence}", {"sentence": sentence})
+
+
+def _ip_address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise _wrong(f'expected an IP address such as 192.0.2.10, found "{value}"') from None
+
+
+def _host(value: str) -> str:
+    return _ssh_word(value, "host")
+
+
+def _user(value: str) -> str:
+    return _ssh_word(value, "user")
+
+
+def _ssh_word(value: str, what: str) -> str:
+    if not value.strip():
+        raise _wrong(f"{what} must not be empty")
+    if value.startswith("-"):
+        raise _wrong(f"{what} {value!r} must not start with '-': ssh would take it for an option")
+    bad = re.search(r"[\s\x00-\x1f\x7f]", value)
+    if bad:
+        raise _wrong(f"{what} {value!r} contains invalid character {bad.group()!r}")
+    if what == "host" and "@" in value:
+        raise _wrong(f"host {value!r} must not contain '@': write the name before it as `user`")
+    return value
+
+
+def _endpoint(value: str) -> str:
+    match = _ENDPOINT.fullmatch(value)
+    if not match or not 1 <= int(match[2]) <= 65535:
+        raise _wrong(f'expected an endpoint tcp/HOST:PORT, found "{value}"')
+    return value
+
+
+IpAddressField = Annotated[
+    str,
+    AfterValidator(_ip_address),
+    WithJsonSchema({"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}),
+]
+HostField = Annotated[
+    str, AfterValidator(_host), WithJsonSchema({"type": "string", "pattern": _HOST_PATTERN})
+]
+UserField = Annotated[
+    str, AfterValidator(_user), WithJsonSchema({"type": "string", "pattern": _HOST_PATTERN})
+]
+EndpointField = Annotated[
+    str, AfterValidator(_endpoint), WithJsonSchema({"type": "string", "pattern": ENDPOINT_PATTERN})
+]
+
+
+class WrittenCoordinator(Written):
+    """Where the coordinator is reached."""
+
+    addr: IpAddressField = Field(description="IP address at which the machines reach it.")
+    port: PortNumberField | None = Field(default=None, description="Its port (default 6013).")
+
+
+class WrittenMachine(Written):
+    """One machine of the cluster."""
+
+    id: MachineIdField = Field(description="Unique name, as in `deploy: {machine: ...}`.")
+    host: HostField = Field(description="Host name or address for ssh.")
+    user: UserField | None = Field(default=None, description="User for ssh (default: ssh's own).")
+    port: PortNumberField | None = Field(default=None, description="Port of ssh (default 22).")
+    daemon_port: PortNumberField | None = Field(
+        default=None, description="Port of the daemon for nodes you start (default 53291)."
+    )
+    labels: LabelsField | None = Field(default=None, description="Labels for placing nodes.")
+    zenoh_addr: IpAddressField | None = Field(
+        default=None, description="Address for data links (default: `host` if it is an address)."
+    )
+    zenoh_port: PortNumberField | None = Field(
+        default=None, description="First port for data links (default 5456)."
+    )
+
+
+class WrittenCluster(Written):
+    """A whole cluster file."""
+
+    coordinator: WrittenCoordinator = Field(description="The one coordinator.")
+    zenoh_peer: EndpointField | None = Field(
+        default=None, description="Router that every daemon's data links go through."
+    )
+    machines: list[WrittenMachine] = Field(
+        description="The machines.", json_schema_extra={"minItems": 1}
+    )
+
+
+class Coordinator(Frozen):
+    """Where the coordinator is reached."""
+
+    addr: str
+    port: int = DEFAULT_COORDINATOR_PORT
+
+
+class Machine(Frozen):
+    """One machine: how ssh reaches it, and where its data links listen (None: not dialable)."""
+
+    id: str
+    host: str
+    user: str | None = None
+    port: int = DEFAULT_SSH_PORT
+    daemon_port: int = DEFAULT_DAEMON_PORT
+    labels: dict[str, str] = Field(default_factory=dict)
+    zenoh_addr: str | None = None
+    zenoh_port: int = DEFAULT_ZENOH_PORT
+
+    @property
+    def target(self) -> str:
+        """What messages call the machine: `user@host`, or the host alone."""
+        return f"{self.user}@{self.host}" if self.user else self.host
+
+
+class Cluster(Frozen):
+    """A cluster with every default filled in."""
+
+    coordinator: Coordinator
+    machines: tuple[Machine, ...]
+    zenoh_peer: str | None = None
+
+    def machine(self, machine_id: str) -> Machine:
+        """The machine of that id; raises `KeyError`."""
+        for machine in self.machines:
+            if machine.id == machine_id:
+                return machine
+        raise KeyError(machine_id)
+
+    @property
+    def has_mesh(self) -> bool:
+        """Whether every daemon can be told the addresses of all others."""
+        dialable = all(machine.zenoh_addr is not None for machine in self.machines)
+        return self.zenoh_peer is None and len(self.machines) > 1 and dialable
+
+
+def read_cluster(document: Document) -> tuple[Cluster | None, list[Finding]]:
+    """The cluster of a document that has no problems of syntax, and what is wrong with it."""
+    data = document.data
+    if not isinstance(data, dict):
+        found = "the file is empty" if data is None else f"found {show(data)}"
+        message = f"{found}: expected a mapping with `coordinator` and `machines`"
+        return None, [Finding((), message)]
+    checked = validate(
+        WrittenCluster, data, (), lambda path: describe_place(data, path), _HINTS.get
+    )
+    findings = list(checked.findings)
+    raw_machines = data.get("machines")
+    if isinstance(raw_machines, list):
+        findings.extend(
+            _machine_findings(raw_machines, has_peer=data.get("zenoh_peer") is not None)
+        )
+    if checked.model is None:
+        return None, findings
+    cluster = _resolve(checked.model)
+    findings.extend(_mesh_warnings(cluster))
+    return cluster, findings
+
+
+_HINTS = {
+    "ip": "the address of a machine is called `host`",
+    "address": "the coordinator's address is called `addr`, a machine's `host`",
+    "name": "a machine's name is called `id`",
+    "hostname": "it is called `host`",
+    "username": "it is called `user`",
+    "ssh_port": "it is called `port`",
+}
+
+
+def _machine_findings(machines: list[Any], *, has_peer: bool) -> Iterator[Finding]:
+    """What the fields of single machines do not show."""
+    if not machines:
+        yield Finding(("machines",), "a cluster must define at least one machine", at_key=True)
+    first: dict[str, int] = {}
+    for index, machine in enumerate(machines):
+        if not isinstance(machine, dict):
+            continue
+        machine_id = machine.get("id")
+        if isinstance(machine_id, str) and machine_id:
+            other = first.setdefault(machine_id, index)
+            if other != index:
+                message = f'duplicate machine id "{machine_id}": machine {other + 1} has it too'
+                yield Finding(("machines", index, "id"), message)
+        for field in ("zenoh_addr", "zenoh_port"):
+            if has_peer and machine.get(field) is not None:
+                message = f"`{field}` of a machine and `zenoh_peer` are mutually exclusive"
+                hint = "remove one: with `zenoh_peer` all data goes through that router"
+                yield Finding(("machines", index, field), message, hint, at_key=True)
+
+
+def _resolve(written: WrittenCluster) -> Cluster:
+    return Cluster(
+        coordinator=Coordinator(
+            addr=written.coordinator.addr,
+            port=written.coordinator.port or DEFAULT_COORDINATOR_PORT,
+        ),
+        machines=tuple(_resolve_machine(machine) for machine in written.machines),
+        zenoh_peer=written.zenoh_peer,
+    )
+
+
+def _resolve_machine(machine: WrittenMachine) -> Machine:
+    return Machine(
+        id=machine.id,
+        host=machine.host,
+        user=machine.user,
+        port=machine.port or DEFAULT_SSH_PORT,
+        daemon_port=machine.daemon_port or DEFAULT_DAEMON_PORT,
+        labels=dict(machine.labels or {}),
+        zenoh_addr=machine.zenoh_addr or _address(machine.host),
+        zenoh_port=machine.zenoh_port or DEFAULT_ZENOH_PORT,
+    )
+
+
+def _address(host: str) -> str | None:
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return None
+
+
+def _mesh_warnings(cluster: Cluster) -> Iterator[Finding]:
+    if cluster.zenoh_peer is not None or len(cluster.machines) < 2:
+        return
+    taken: dict[tuple[str, int], str] = {}
+    for index, machine in enumerate(cluster.machines):
+        if machine.zenoh_addr is None:
+            message = (
+                f'machine "{machine.id}": "{machine.host}" is a name, so the other machines '
+                "are given no address for its data links"
+            )
+            hint = "add `zenoh_addr: <IP address>`"
+            yield Finding(("machines", index, "host"), message, hint, severity="warning")
+            continue
+        place = (machine.zenoh_addr, machine.zenoh_port)
+        other = taken.setdefault(place, machine.id)
+        if other != machine.id:
+            message = (
+                f'machine "{machine.id}": its data links have the same address and port '
+                f'as those of "{other}": {place[0]}:{place[1]}'
+            )
+            hint = "give one of them another `zenoh_port`"
+            yield Finding(("machines", index, "host"), message, hint, severity="warning")

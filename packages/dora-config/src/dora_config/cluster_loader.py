@@ -1,0 +1,48 @@
+"""A cluster file to its machines, or every problem in it with line and column."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dora_config.cluster import Cluster, read_cluster
+from dora_config.errors import ConfigError, Problem
+from dora_config.text_files import MAX_FILE_BYTES, in_order, read_text
+from dora_config.yaml_text import read_document
+
+
+@dataclass(frozen=True)
+class LoadedCluster:
+    """A cluster, and what its author should know about the file."""
+
+    cluster: Cluster
+    warnings: tuple[Problem, ...]
+    path: Path
+
+
+def load_cluster(path: Path | str) -> LoadedCluster:
+    """Reads a cluster file; raises `ConfigError` with all its problems."""
+    return parse_cluster(read_text(Path(path), MAX_FILE_BYTES), path=path)
+
+
+def parse_cluster(text: str, *, path: Path | str = "cluster.yml") -> LoadedCluster:
+    """The same for a text; `path` is what problems call it."""
+    document = read_document(text, str(path))
+    problems = list(document.problems)
+    cluster: Cluster | None = None
+    if document.data is not None or not problems:
+        cluster, findings = read_cluster(document)
+        problems.extend(
+            document.problem(
+                finding.path,
+                finding.message,
+                hint=finding.hint,
+                at_key=finding.at_key,
+                severity=finding.severity,
+            )
+            for finding in findings
+        )
+    ordered = in_order(problems)
+    if cluster is None or any(problem.severity == "error" for problem in ordered):
+        raise ConfigError(ordered)
+    return LoadedCluster(cluster, tuple(ordered), Path(path))

@@ -1,0 +1,40 @@
+"""Files to text, with what is wrong about them as problems; and problems in reading order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from dora_config.errors import ConfigError, Problem
+
+MAX_FILE_BYTES = 16 << 20
+
+
+def read_text(path: Path, limit: int) -> str:
+    """The text of a file of at most `limit` bytes; raises `ConfigError`."""
+    try:
+        with open(path, "rb") as stream:
+            data = stream.read(limit + 1)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigError([Problem(str(path), 0, 0, f"cannot be read: {reason}")]) from error
+    except ValueError as error:  # a NUL character in the name
+        raise ConfigError([Problem(str(path), 0, 0, f"cannot be read: {error}")]) from error
+    if len(data) > limit:
+        raise ConfigError([Problem(str(path), 0, 0, f"is larger than {limit >> 20} MiB")])
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
+        message = f"is not UTF-8 text: byte 0x{data[error.start]:02x}"
+        raise ConfigError([Problem(str(path), line, column, message)]) from None
+
+
+def in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """Without repetitions, files in the order of their first problem, then by position."""
+    unique = list(dict.fromkeys(problems))
+    files: dict[str, int] = {}
+    for problem in unique:
+        files.setdefault(problem.file, len(files))
+    return sorted(unique, key=lambda problem: (files[problem.file], problem.line, problem.column))
