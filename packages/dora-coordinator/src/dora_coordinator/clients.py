@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dora_config.errors import PlacementError
+from dora_config.placement import UnplacedNodes
 from dora_config.protocol.control import (
     ClusterStatus,
     ControlAnswer,
@@ -81,7 +82,7 @@ class Clients:
             return self._answer(asked, now)
         except Unresolved as problem:
             return [self._fail(asked, str(problem), problem.code)]
-        except PlacementError as problem:
+        except (PlacementError, UnplacedNodes) as problem:
             return [self._fail(asked, str(problem), "placement")]
 
     def _answer(self, asked: ClientAsked, now: float) -> list[Command]:
@@ -131,7 +132,7 @@ class Clients:
             return [self._fail(asked, message, "conflict")]
         plan = place(spec.resolved, self._fleet.membership.connected())
         if dry_run:
-            return [self._reply(asked, plan.explained())]
+            return [self._reply(asked, plan.explained)]
         self._wait(_Wait(asked, "started", {asked.fresh_id}))
         triggered = TellClient(asked.client, asked.number, StartTriggered(uuid=asked.fresh_id))
         return [triggered, *self._fleet.start(asked.fresh_id, spec, plan.parts, now)]
@@ -224,7 +225,7 @@ class Clients:
             return [self._reply(wait.asked, Ended(dataflows=tuple(wait.ended)))]
         try:
             plan = place(dataflow.spec.resolved, self._fleet.membership.connected())
-        except PlacementError as problem:
+        except (PlacementError, UnplacedNodes) as problem:
             message = f"{dataflow.label} was stopped but not started again: {problem}"
             return [self._fail(wait.asked, message, "placement")]
         fresh = wait.asked.fresh_id

@@ -1,4 +1,4 @@
-"""From connected daemons and a dataflow to its parts, or why not; pure."""
+"""From the connected daemons and a dataflow to its parts, or why not; pure."""
 
 from __future__ import annotations
 
@@ -6,40 +6,32 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dora_config import ResolvedDataflow, ResolvedNode
+from dora_config import ResolvedDataflow
 from dora_config.errors import PlacementError
+from dora_config.placement import ConnectedDaemon
+from dora_config.placement import place as choose
 from dora_config.protocol.control import Placed, PlacementPlan
+from dora_config.resolved import Deploy
 from dora_coordinator.membership import Member
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where every node goes. ``reasons`` holds (daemon, why) by node, in the order of the file."""
+    """``parts``: node ids by daemon; ``explained``: where each node goes and why."""
 
-    reasons: dict[str, tuple[str, str]]
-
-    @property
-    def parts(self) -> dict[str, tuple[str, ...]]:
-        """Node ids by daemon."""
-        parts: dict[str, tuple[str, ...]] = {}
-        for node, (daemon, _) in self.reasons.items():
-            parts[daemon] = (*parts.get(daemon, ()), node)
-        return parts
-
-    def explained(self) -> PlacementPlan:
-        return PlacementPlan(
-            nodes=tuple(
-                Placed(node=node, daemon=daemon, reason=reason)
-                for node, (daemon, reason) in self.reasons.items()
-            )
-        )
+    parts: dict[str, tuple[str, ...]]
+    explained: PlacementPlan
 
 
 def place(dataflow: ResolvedDataflow, members: Sequence[Member]) -> Plan:
-    """Machine, then labels, then the first unnamed daemon; raises :class:`PlacementError`."""
-    plan = Plan({node.id: _place_node(node, members) for node in dataflow.nodes})
+    """Raises :class:`DoraError` when a node has no daemon or an edge would cross two of them."""
+    daemons = [
+        ConnectedDaemon(member.key, member.register.machine_id, member.register.labels)
+        for member in members
+    ]
+    by_node = choose(dataflow, daemons).by_node
     for source, consumer, input_id in dataflow.edges():
-        here, there = plan.reasons[consumer][0], plan.reasons[source.node][0]
+        here, there = by_node[consumer], by_node[source.node]
         if here != there:
             raise PlacementError(
                 consumer,
@@ -47,41 +39,21 @@ def place(dataflow: ResolvedDataflow, members: Sequence[Member]) -> Plan:
                 f'"{there}", while "{consumer}" itself runs on "{here}": data across daemons is '
                 "not supported yet; put both nodes on one machine",
             )
-    return plan
-
-
-def _place_node(node: ResolvedNode, members: Sequence[Member]) -> tuple[str, str]:
-    deploy = node.deploy
-    if deploy.machine is not None:
-        for member in members:
-            if member.register.machine_id == deploy.machine:
-                return member.key, f'machine "{deploy.machine}"'
-        raise PlacementError(
-            node.id,
-            f'no matching daemon for machine id "{deploy.machine}"; {_connected(members)}',
+    parts: dict[str, list[str]] = {}
+    for node, daemon in by_node.items():
+        parts.setdefault(daemon, []).append(node)
+    explained = PlacementPlan(
+        nodes=tuple(
+            Placed(node=node.id, daemon=by_node[node.id], reason=_reason(node.deploy))
+            for node in dataflow.nodes
         )
+    )
+    return Plan({daemon: tuple(nodes) for daemon, nodes in parts.items()}, explained)
+
+
+def _reason(deploy: Deploy) -> str:
+    if deploy.machine is not None:
+        return f'machine "{deploy.machine}"'
     if deploy.labels:
-        wanted = deploy.labels.items()
-        shown = json.dumps(deploy.labels)
-        for member in members:
-            if wanted <= member.register.labels.items():
-                return member.key, f"labels {shown}"
-        raise PlacementError(node.id, f"no daemon matches labels {shown}; {_connected(members)}")
-    for member in members:
-        if member.register.machine_id is None:
-            return member.key, "the first daemon without a machine id"
-    raise PlacementError(
-        node.id,
-        "no unnamed daemon connections: the node asks for no machine and every connected daemon "
-        f"has a machine id; {_connected(members)}",
-    )
-
-
-def _connected(members: Sequence[Member]) -> str:
-    if not members:
-        return "no daemon is connected"
-    listed = ", ".join(
-        f'"{m.key}"' + (f" {json.dumps(m.register.labels)}" if m.register.labels else "")
-        for m in members
-    )
-    return f"connected: {listed}"
+        return f"first daemon with labels {json.dumps(deploy.labels, ensure_ascii=False)}"
+    return "first daemon without a machine id"

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from dora_config import ResolvedDataflow
 from dora_config.protocol.envelope import Message
-from dora_config.protocol.runner import LogLevel
+from dora_config.protocol.runner import LogLevel, NodePlace
 
 
 class Origin(Message):
@@ -20,6 +20,9 @@ class Origin(Message):
     """Of the machine of the CLI; empty: unknown, hence never the same machine."""
     directory: str = ""
     """Absolute folder of the YAML file."""
+    device: int = 0
+    inode: int = 0
+    """Of that folder: a container that shares the kernel may have another under the same name."""
     file_name: str = "dataflow.yml"
 
 
@@ -33,6 +36,8 @@ class DataflowSpec(Message):
     origin: Origin = Origin()
     workspace: str = ""
     """Folder name below ``_work`` of daemons that do not see the origin; the same at each start."""
+    places: dict[str, NodePlace] = Field(default_factory=dict)
+    """What the last build made, by node id; of use only where the origin is seen."""
     env_overrides: dict[str, str] = Field(default_factory=dict)
     uv: bool = False
     exit_when_nodes_finish: bool = False

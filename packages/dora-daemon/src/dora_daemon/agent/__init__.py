@@ -1,1 +1,1 @@
-"""The machine agent: one per machine, talks to the coordinator."""
+"""The agent of one machine: runs the parts of dataflows that the coordinator gives it."""

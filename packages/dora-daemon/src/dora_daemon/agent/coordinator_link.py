@@ -1,0 +1,198 @@
+"""The connection to the coordinator: made, kept alive, made again, for ever."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+
+from dora_config.access import Endpoint
+from dora_config.errors import DoraError, RemoteProtocolError
+from dora_config.protocol.daemon import (
+    TO_COORDINATOR,
+    TO_DAEMON,
+    CoordinatorMessage,
+    DaemonMessage,
+    Heartbeat,
+    HeartbeatSeen,
+    Register,
+    Registered,
+    RegistrationRefused,
+)
+from dora_config.protocol.envelope import clean_text
+from dora_daemon.agent.backoff import waits
+
+REGISTRATION_TIMEOUT = 30.0
+QUEUE = 4096
+"""Messages that may wait for the socket; a coordinator that reads none is given up before."""
+MAX_MESSAGE = 64 * 1024 * 1024
+
+logger = logging.getLogger("dora.daemon")
+
+
+class RefusedForGood(DoraError):
+    """The coordinator refuses this daemon and trying again cannot help."""
+
+
+class _Lost(Exception):
+    """The connection ended; ``str()`` says how."""
+
+
+class CoordinatorLink:
+    """``endpoint`` and ``register`` are asked anew at each attempt."""
+
+    def __init__(
+        self,
+        *,
+        endpoint: Callable[[], Endpoint],
+        register: Callable[[], Register],
+        heartbeat: Callable[[], Heartbeat],
+        received: Callable[[CoordinatorMessage], None],
+        lost: Callable[[], None],
+    ) -> None:
+        self._endpoint = endpoint
+        self._register = register
+        self._heartbeat = heartbeat
+        self._received = received
+        self._lost = lost
+        self._queue: MemoryObjectSendStream[DaemonMessage] | None = None
+        self._registered = False
+        self._finishing = False
+        self._said = ""
+
+    def send(self, message: DaemonMessage) -> None:
+        """Queue a message; dropped while there is no connection: registering says it all again."""
+        if self._queue is None:
+            return
+        try:
+            self._queue.send_nowait(message)
+        except anyio.WouldBlock:
+            self._queue.close()  # ends the writer, and with it the connection
+            self._queue = None
+        except (anyio.ClosedResourceError, anyio.BrokenResourceError):
+            self._queue = None
+
+    def finish(self) -> None:
+        """Let :meth:`run` return once what is queued has been sent."""
+        self._finishing = True
+        if self._queue is not None:
+            self._queue.close()
+            self._queue = None
+
+    async def run(self) -> None:
+        """Connect again and again until :meth:`finish`; raises :class:`RefusedForGood`."""
+        pauses = waits(random.random)
+        while not self._finishing:
+            self._registered = False
+            try:
+                await self._session()
+            except _Lost as problem:
+                self._say(str(problem))
+            if self._registered:
+                self._lost()
+                pauses = waits(random.random)
+            if not self._finishing:
+                await anyio.sleep(next(pauses))
+
+    async def _session(self) -> None:
+        """One connection, until it ends; raises :class:`_Lost`."""
+        try:
+            endpoint = self._endpoint()
+        except DoraError as error:  # the token file was spoilt while we ran
+            raise _Lost(str(error)) from error
+        try:
+            async with connect(
+                endpoint.url("/api/daemon"),
+                additional_headers=endpoint.headers(),
+                compression=None,
+                max_size=MAX_MESSAGE,
+                ping_interval=None,  # our own heartbeat says more
+                close_timeout=1,
+                proxy=None,
+            ) as socket:
+                await self._talk(socket, endpoint)
+        except (OSError, WebSocketException, RemoteProtocolError) as error:
+            raise _Lost(_explain(endpoint, error)) from error
+        finally:
+            self._queue = None
+
+    async def _talk(self, socket: ClientConnection, endpoint: Endpoint) -> None:
+        send, outgoing = anyio.create_memory_object_stream[DaemonMessage](QUEUE)
+        self._queue = send  # before the status report is made, so that no change is missed
+        await socket.send(TO_COORDINATOR.encode(self._register()))
+        with anyio.fail_after(REGISTRATION_TIMEOUT):
+            answer = TO_DAEMON.decode(await socket.recv())
+        if isinstance(answer, RegistrationRefused):
+            sentence = clean_text(answer.message)
+            raise RefusedForGood(sentence) if answer.permanent else _Lost(sentence)
+        if not isinstance(answer, Registered):
+            raise RemoteProtocolError("the registration was not answered")
+        self._registered = True
+        self._say(f'connected to the coordinator at {endpoint} as "{answer.daemon}"')
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._write, socket, outgoing)
+            tasks.start_soon(self._beat, answer.heartbeat_interval)
+            reason = await self._read(socket, answer.silence_limit)
+            tasks.cancel_scope.cancel()
+        if not self._finishing:
+            raise _Lost(f"the connection to the coordinator at {endpoint} was lost: {reason}")
+
+    async def _write(
+        self, socket: ClientConnection, outgoing: MemoryObjectReceiveStream[DaemonMessage]
+    ) -> None:
+        try:
+            with outgoing:
+                async for message in outgoing:
+                    await socket.send(TO_COORDINATOR.encode(message))
+            await socket.close()
+        except ConnectionClosed:
+            pass  # the reader sees it too
+
+    async def _beat(self, interval: float) -> None:
+        while True:
+            self.send(self._heartbeat())
+            await anyio.sleep(interval)
+
+    async def _read(self, socket: ClientConnection, silence_limit: float) -> str:
+        """Hand on messages until the connection ends; why it did."""
+        try:
+            while True:
+                with anyio.fail_after(silence_limit):
+                    text = await socket.recv()
+                message = TO_DAEMON.decode(text)
+                if isinstance(message, RegistrationRefused):
+                    return clean_text(message.message)
+                if not isinstance(message, HeartbeatSeen | Registered):
+                    self._received(message)
+        except TimeoutError:
+            return f"silent for {silence_limit:g} s"
+        except RemoteProtocolError as error:
+            return str(error)
+        except ConnectionClosed as error:
+            return "it closed the connection" if error.rcvd else "no word of farewell"
+
+    def _say(self, sentence: str) -> None:
+        """Log what is new; a coordinator that is away is not worth a line at every attempt."""
+        if sentence != self._said:
+            logger.log(logging.INFO if self._registered else logging.WARNING, "%s", sentence)
+            self._said = sentence
+
+
+def _explain(endpoint: Endpoint, error: Exception) -> str:
+    if isinstance(error, InvalidStatus):
+        status = error.response.status_code
+        if status == 401:
+            shown = "has another token than" if endpoint.token else "wants a token, and there is no"
+            return (
+                f"the coordinator at {endpoint} {shown} this account: copy the token file of the "
+                "coordinator's account (~/.config/dora/token, mode 0600), or set DORA_AUTH_TOKEN"
+            )
+        return f"the coordinator at {endpoint} refuses connections for now (HTTP status {status})"
+    if isinstance(error, TimeoutError):
+        return f"the coordinator at {endpoint} does not answer"
+    return f"no connection to the coordinator at {endpoint}: {error}"

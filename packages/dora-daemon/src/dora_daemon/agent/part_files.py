@@ -1,0 +1,90 @@
+"""Records of parts on disk, one file each, replaced as a whole; and who this daemon is."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import uuid
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from dora_config.access import private_dir
+from dora_config.errors import DoraError
+from dora_daemon.agent.records import PartRecord
+
+KEPT_ENDED = 200
+"""Records of ended parts that are kept, so that their logs can be found."""
+
+
+class DaemonStateError(DoraError):
+    """The daemon's state directory cannot be used; ``str()`` says why and what to do."""
+
+
+class DaemonFiles:
+    """A daemon's state directory, locked for as long as the process lives."""
+
+    def __init__(self, directory: Path) -> None:
+        """Make and lock ``directory``; raises :class:`DaemonStateError` when it is in use."""
+        private_dir(directory.parent)
+        self.directory = private_dir(directory)
+        self._parts = private_dir(directory / "parts")
+        self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(self._lock, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(self._lock)
+            raise DaemonStateError(
+                f"a daemon of this name runs already on this machine (process {owner}); to run a "
+                "second one give it another --machine-id, or another --local-listen-port"
+            ) from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, str(os.getpid()).encode(), 0)
+        self.instance = self._instance()
+
+    def _instance(self) -> str:
+        path = self.directory / "instance"
+        try:
+            return str(uuid.UUID(path.read_text().strip()))
+        except (FileNotFoundError, ValueError):
+            made = str(uuid.uuid4())
+            _replace(path, made)
+            return made
+
+    def load(self) -> tuple[list[PartRecord], list[str]]:
+        """All records, and sentences about files that cannot be read (they are put aside)."""
+        records, problems = [], []
+        for path in sorted(self._parts.glob("*.json")):
+            try:
+                records.append(PartRecord.model_validate_json(path.read_bytes()))
+            except ValidationError:
+                path.replace(path.with_suffix(".unreadable"))
+                problems.append(f"{path}: not a record of this version, put aside")
+        ended = [record for record in records if record.forgotten]
+        ended.sort(key=lambda record: record.ended_at)
+        for record in ended[: max(0, len(ended) - KEPT_ENDED)]:
+            self.drop(record.dataflow_id)
+            records.remove(record)
+        return records, problems
+
+    def save(self, record: PartRecord) -> None:
+        """Replace the record of that part; old or new, never half of it."""
+        path = self._parts / f"{uuid.UUID(record.dataflow_id)}.json"
+        _replace(path, record.model_dump_json())
+
+    def drop(self, dataflow_id: str) -> None:
+        (self._parts / f"{uuid.UUID(dataflow_id)}.json").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        os.close(self._lock)
+
+
+def _replace(path: Path, text: str) -> None:
+    fresh = path.with_name(f".{path.name}.new")
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)

@@ -1,0 +1,86 @@
+"""Where the nodes of a part run on this machine; looks at folders, makes none.
+
+The rule, the same for every daemon: relative paths start at the folder of the dataflow file when
+this machine sees that folder; otherwise at ``_work/<dataflow>`` in the folder where the daemon was
+started. A node's ``deploy.working_dir`` is joined to that (an absolute one replaces it).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dora_config.protocol.dataflow import DataflowSpec, Origin
+from dora_config.protocol.runner import NodePlace, RunPlan
+from dora_daemon.agent.records import PartRecord
+
+WORK_DIR = "_work"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the rule needs to know of this daemon."""
+
+    base_dir: Path
+    """Where the daemon was started."""
+    boot_id: str
+    machine_id: str | None = None
+    daemon_id: str | None = None
+    allow_shell: bool = False
+
+
+def sees(origin: Origin, machine: Machine) -> bool:
+    """Whether this machine has the folder of the dataflow file itself, not a namesake."""
+    if not origin.boot_id or origin.boot_id != machine.boot_id:
+        return False
+    try:
+        found = Path(origin.directory).stat()
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == (origin.device, origin.inode)
+
+
+def make_plan(record: PartRecord, machine: Machine) -> RunPlan:
+    """The runner's plan for one part."""
+    spec = record.spec
+    local = sees(spec.origin, machine)
+    base = Path(spec.origin.directory)
+    if not local:
+        base = machine.base_dir / WORK_DIR / (spec.workspace or record.dataflow_id)
+    return RunPlan(
+        dataflow_id=record.dataflow_id,
+        name=spec.name,
+        resolved=spec.resolved,
+        descriptor=spec.descriptor,
+        working_dir=str(base),
+        create_working_dirs=True,
+        places=_places(spec, base, local=local),
+        env_overrides=spec.env_overrides,
+        uv=spec.uv,
+        allow_shell=machine.allow_shell,
+        exit_when_nodes_finish=spec.exit_when_nodes_finish,
+        hold_at_barrier=True,
+        machine_id=machine.machine_id,
+        daemon_id=machine.daemon_id,
+        build_id=spec.build_id,
+    )
+
+
+def _places(spec: DataflowSpec, base: Path, *, local: bool) -> dict[str, NodePlace]:
+    places = dict(spec.places) if local else {}
+    for node in spec.resolved.nodes:
+        if node.deploy.working_dir is not None and node.git is None:
+            place = places.get(node.id, NodePlace())
+            directory = str(base / node.deploy.working_dir)
+            places[node.id] = place.model_copy(update={"working_dir": directory})
+    return places
+
+
+def log_dirs(plan: RunPlan) -> dict[str, str]:
+    """Folder of each node's log file, by node id."""
+    base = Path(plan.working_dir)
+    found = {}
+    for node in plan.local_nodes():
+        place = plan.places.get(node.id, NodePlace())
+        found[node.id] = str(base / (place.working_dir or "") / "out" / plan.dataflow_id)
+    return found

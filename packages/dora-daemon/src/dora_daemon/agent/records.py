@@ -1,0 +1,41 @@
+"""What a daemon writes down about a part, so that the next daemon process can go on with it."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from dora_config.protocol.daemon import PartPhase, PartReport
+from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.envelope import Message
+from dora_config.protocol.runner import DataflowResult
+
+
+class PartRecord(Message):
+    """One part on this machine."""
+
+    dataflow_id: str
+    attempt: int
+    spec: DataflowSpec
+    phase: PartPhase = "preparing"
+    result: DataflowResult | None = None
+    stopping: bool = False
+    forgotten: bool = False
+    """The coordinator has the result; only the place of the logs is still of use."""
+    runtime_dir: str = ""
+    """Of its runner; empty before there is one."""
+    log_dirs: dict[str, str] = Field(default_factory=dict)
+    """Folder of the log file of each node."""
+    ended_at: float = 0.0
+    """Unix time."""
+
+    @property
+    def is_live(self) -> bool:
+        return self.phase != "ended"
+
+    def report(self) -> PartReport:
+        return PartReport(
+            dataflow_id=self.dataflow_id,
+            attempt=self.attempt,
+            phase="stopping" if self.is_live and self.stopping else self.phase,
+            result=self.result,
+        )

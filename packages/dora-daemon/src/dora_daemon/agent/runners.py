@@ -1,0 +1,264 @@
+"""Runner processes of this daemon: started, adopted, asked, and known to be gone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
+
+from dora_config.access import TOKEN_VARIABLE
+from dora_config.protocol.runner import (
+    DataflowFinished,
+    DataflowResult,
+    Envelope,
+    FollowEvents,
+    GetStatus,
+    Greet,
+    LineDecoder,
+    NodeStatus,
+    Refusal,
+    RunnerProtocolError,
+    RunnerRequest,
+    RunnerStatus,
+    request_line,
+)
+from dora_daemon.agent.events import Event, RunnerGone, RunnerPlaced, RunnerReached, RunnerSpoke
+from dora_daemon.agent.places import Machine, log_dirs, make_plan
+from dora_daemon.agent.records import PartRecord
+from dora_daemon.runner import runtime_dir
+from dora_daemon.runner.errors import RunnerError
+from dora_daemon.runner.guardian import RESULT, is_alive
+from dora_node_api.control_socket import connect_unix
+
+RETRY = 0.02
+"""Seconds between attempts to reach the socket of a runner that starts."""
+
+logger = logging.getLogger("dora.daemon")
+
+
+class Runners:
+    """Each runner is attended by one task, from its start or adoption until nothing is left."""
+
+    def __init__(
+        self,
+        tasks: TaskGroup,
+        root: Path,
+        machine: Callable[[], Machine],
+        post: Callable[[Event], None],
+    ) -> None:
+        self._tasks = tasks
+        self._root = root
+        self._machine = machine
+        self._post = post
+        self._attended: dict[str, _Attendant] = {}
+
+    def start(self, record: PartRecord) -> None:
+        attendant = self._new(record.dataflow_id)
+        self._tasks.start_soon(attendant.start, record, self._root, self._machine())
+
+    def adopt(self, record: PartRecord) -> None:
+        """Attend a runner that an earlier daemon started."""
+        attendant = self._new(record.dataflow_id)
+        self._tasks.start_soon(attendant.attend, Path(record.runtime_dir))
+
+    def ask(self, dataflow_id: str, request: RunnerRequest) -> None:
+        if dataflow_id in self._attended:
+            self._attended[dataflow_id].ask(request)
+
+    def kill(self, dataflow_id: str) -> None:
+        if dataflow_id in self._attended:
+            self._attended[dataflow_id].kill()
+
+    def ask_for_status(self) -> None:
+        """Have fresh figures for the next :meth:`nodes`."""
+        for attendant in self._attended.values():
+            attendant.ask(GetStatus())
+
+    def nodes(self) -> Mapping[str, tuple[NodeStatus, ...]]:
+        """The nodes of each runner as it told last, by dataflow id."""
+        return {
+            dataflow_id: attendant.nodes
+            for dataflow_id, attendant in self._attended.items()
+            if attendant.nodes
+        }
+
+    def _new(self, dataflow_id: str) -> _Attendant:
+        attendant = _Attendant(dataflow_id, self._deliver)
+        self._attended[dataflow_id] = attendant
+        return attendant
+
+    def _deliver(self, attendant: _Attendant, event: Event) -> None:
+        """Pass on what an attendant says, unless it has been replaced."""
+        if self._attended.get(attendant.dataflow_id) is not attendant:
+            return
+        if isinstance(event, RunnerGone):
+            del self._attended[attendant.dataflow_id]
+        self._post(event)
+
+
+class _Attendant:
+    def __init__(self, dataflow_id: str, deliver: Callable[[_Attendant, Event], None]) -> None:
+        self.dataflow_id = dataflow_id
+        self.nodes: tuple[NodeStatus, ...] = ()
+        self._deliver = deliver
+        self._writer: asyncio.StreamWriter | None = None
+        self._last_request = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._directory: Path | None = None
+        self._reached = False
+        self._kill_wanted = False
+
+    def ask(self, request: RunnerRequest) -> None:
+        """Send a request; the runner's notices and its end say what came of it."""
+        if self._writer is not None and not self._writer.is_closing():
+            self._last_request += 1
+            self._writer.write(request_line(self._last_request, request))
+
+    def kill(self) -> None:
+        """SIGKILL the runner; its guardian and then we clean up behind it."""
+        self._kill_wanted = True
+        if self._process is not None:
+            self._process.kill()
+        elif self._directory is not None:
+            entry = runtime_dir.read_entry(self._directory)
+            if entry is not None and is_alive(entry.pid, entry.start_time):
+                with suppress(ProcessLookupError):
+                    os.kill(entry.pid, signal.SIGKILL)
+
+    # ------------------------------------------------------------------------ life
+
+    async def start(self, record: PartRecord, root: Path, machine: Machine) -> None:
+        plan = make_plan(record, machine)
+        try:
+            directory = await anyio.to_thread.run_sync(runtime_dir.RuntimeDir.create, root)
+        except (RunnerError, OSError) as error:
+            self._deliver(self, RunnerGone(self.dataflow_id, str(error)))
+            return
+        directory.write("plan.json", plan.model_dump_json())
+        placed = RunnerPlaced(self.dataflow_id, str(directory.path), log_dirs(plan))
+        self._deliver(self, placed)  # known to the next daemon before there is a process
+        try:
+            self._process = _spawn(directory)
+        finally:
+            os.close(directory.lock_descriptor)
+        if self._kill_wanted:
+            self._process.kill()
+        await self.attend(directory.path)
+
+    async def attend(self, directory: Path) -> None:
+        """Talk to the runner until it has ended, then say how."""
+        self._directory = directory
+        while not await anyio.to_thread.run_sync(_has_ended, directory):
+            with suppress(OSError):
+                connection = connect_unix(directory / "c", timeout=1.0)
+                await self._talk(connection)
+            await anyio.sleep(RETRY)
+        if self._process is not None:
+            await anyio.to_thread.run_sync(self._process.wait)
+        await self._tell_end(directory)
+
+    async def _tell_end(self, directory: Path) -> None:
+        result = await anyio.to_thread.run_sync(_read_result, directory)
+        if result is not None:
+            self._deliver(self, RunnerSpoke(self.dataflow_id, DataflowFinished(result=result)))
+        # by now the result is saved; what is left of the runner can go
+        reason = "its runner ended unexpectedly" + await anyio.to_thread.run_sync(_tail, directory)
+        await anyio.to_thread.run_sync(_clean_up, directory)
+        self._deliver(self, RunnerGone(self.dataflow_id, reason))
+
+    async def _talk(self, connection: socket.socket) -> None:
+        """One connection to the runner, until it ends."""
+        reader, self._writer = await asyncio.open_unix_connection(sock=connection, limit=65536)
+        decoder = LineDecoder()
+        try:
+            for request in (Greet(), FollowEvents(logs=False), GetStatus()):
+                self.ask(request)
+            while data := await reader.read(65536):
+                for envelope in decoder.feed(data):
+                    if isinstance(envelope, Envelope):
+                        self._heard(envelope)
+        except RunnerProtocolError as error:
+            logger.warning("runner of dataflow %s: %s", self.dataflow_id, error)
+        except OSError:
+            pass  # it ended while we wrote; what follows finds out
+        finally:
+            writer, self._writer = self._writer, None
+            writer.close()
+
+    def _heard(self, envelope: Envelope) -> None:
+        match envelope:
+            case Envelope(notice=notice) if notice is not None:
+                self._deliver(self, RunnerSpoke(self.dataflow_id, notice))
+            case Envelope(reply=RunnerStatus() as status):
+                self.nodes = status.nodes
+                if not self._reached:
+                    self._reached = True
+                    self._deliver(self, RunnerReached(self.dataflow_id, status))
+            case Envelope(reply=Refusal(message=message)):
+                logger.warning("runner of dataflow %s refuses: %s", self.dataflow_id, message)
+            case _:
+                pass
+
+
+def _spawn(directory: runtime_dir.RuntimeDir) -> subprocess.Popen[bytes]:
+    """A runner of its own session, which keeps the lock of its directory from the first moment."""
+    environ = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
+    log = os.open(directory.path / "runner.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "dora_daemon.runner", str(directory.path)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environ,
+            start_new_session=True,
+            pass_fds=(directory.lock_descriptor,),
+        )
+    finally:
+        os.close(log)
+
+
+def _has_ended(directory: Path) -> bool:
+    """Whether nobody holds the directory's lock."""
+    try:
+        descriptor = runtime_dir.lock(directory / "lock")
+    except OSError:
+        return True  # it is not there any more
+    if descriptor is None:
+        return False
+    os.close(descriptor)
+    return True
+
+
+def _read_result(directory: Path) -> DataflowResult | None:
+    try:
+        return DataflowResult.model_validate_json((directory / RESULT).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _tail(directory: Path) -> str:
+    """The last words of a runner that died, for the reason that users are shown."""
+    try:
+        lines = (directory / "runner.log").read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "".join(f"\n  {line}" for line in lines[-5:])
+
+
+def _clean_up(directory: Path) -> None:
+    """Kill what the runner had started and remove its directory (its guardian may be faster)."""
+    with suppress(RunnerError, OSError):
+        (directory / RESULT).unlink(missing_ok=True)
+        runtime_dir.sweep(directory.parent)

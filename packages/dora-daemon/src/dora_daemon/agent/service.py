@@ -1,0 +1,184 @@
+"""Runs the agent: carries out what its state commands, joins link, runners and logs."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+
+from dora_config.access import Endpoint
+from dora_config.protocol.daemon import Heartbeat, Metrics, Register
+from dora_config.protocol.envelope import Party
+from dora_daemon._version import __version__
+from dora_daemon.agent.commands import (
+    AskRunner,
+    CloseLogs,
+    Command,
+    DropPart,
+    EndDaemon,
+    KillRunner,
+    Log,
+    OpenLogs,
+    ReadOn,
+    SavePart,
+    StartRunner,
+    TellCoordinator,
+)
+from dora_daemon.agent.coordinator_link import CoordinatorLink
+from dora_daemon.agent.events import CoordinatorSpoke, Event, RunnerGone
+from dora_daemon.agent.log_streams import LogStreams
+from dora_daemon.agent.part_files import DaemonFiles
+from dora_daemon.agent.places import Machine
+from dora_daemon.agent.runners import Runners
+from dora_daemon.agent.state import AgentState
+from dora_daemon.runner.guardian import boot_id
+
+ADOPTION_TIMEOUT = 10.0
+"""Seconds for runners of an earlier daemon to answer before the coordinator is told of them."""
+FLUSH_TIMEOUT = 2.0
+"""Seconds for the last words to the coordinator."""
+
+logger = logging.getLogger("dora.daemon")
+_LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOptions:
+    """What the command line says."""
+
+    machine_id: str | None
+    labels: dict[str, str]
+    base_dir: Path
+    allow_shell: bool = False
+
+
+class Agent:
+    """Everything runs on one event loop; :meth:`post` may be called from it at any time."""
+
+    def __init__(
+        self,
+        options: AgentOptions,
+        files: DaemonFiles,
+        runtime_root: Path,
+        endpoint: Callable[[], Endpoint],
+    ) -> None:
+        self._options = options
+        self._files = files
+        self._root = runtime_root
+        self._endpoint = endpoint
+        self._incarnation = str(uuid.uuid4())
+        records, problems = files.load()
+        for problem in problems:
+            logger.warning("%s", problem)
+        self.state = AgentState(records)
+        self._unsettled = {record.dataflow_id for record in records if record.is_live}
+        self._settled = anyio.Event()
+        self._ended = anyio.Event()
+
+    async def run(self) -> None:
+        """Adopt what is there, then serve the coordinator until told to end."""
+        async with anyio.create_task_group() as tasks:
+            self._runners = Runners(tasks, self._root, self._machine, self.post)
+            self._link = CoordinatorLink(
+                endpoint=self._endpoint,
+                register=self._register,
+                heartbeat=self._heartbeat,
+                received=lambda message: self.post(CoordinatorSpoke(message)),
+                lost=lambda: self._streams.close_all(),
+            )
+            self._streams = LogStreams(tasks, self._link.send, self._is_live)
+            await self._adopt()
+            async with anyio.create_task_group() as talking:
+                talking.start_soon(self._link.run)
+                await self._ended.wait()
+                self._link.finish()
+                talking.cancel_scope.deadline = anyio.current_time() + FLUSH_TIMEOUT
+            tasks.cancel_scope.cancel()
+
+    async def _adopt(self) -> None:
+        for dataflow_id in list(self._unsettled):
+            record = self.state.parts[dataflow_id].record
+            if record.runtime_dir:
+                logger.info("adopting the runner of dataflow %s", dataflow_id)
+                self._runners.adopt(record)
+            else:
+                self.post(RunnerGone(dataflow_id, "the daemon ended before its runner started"))
+        if self._unsettled:
+            with anyio.move_on_after(ADOPTION_TIMEOUT):
+                await self._settled.wait()
+
+    def post(self, event: Event) -> None:
+        """Handle an event and carry out what follows, at once."""
+        for command in self.state.handle(event, time.time()):
+            self._do(command)
+        dataflow_id = getattr(event, "dataflow_id", None)
+        if dataflow_id in self._unsettled:
+            self._unsettled.discard(dataflow_id)
+            if not self._unsettled:
+                self._settled.set()
+
+    def _do(self, command: Command) -> None:
+        match command:
+            case SavePart(record=record):
+                self._files.save(record)
+            case DropPart(dataflow_id=dataflow_id):
+                self._files.drop(dataflow_id)
+            case TellCoordinator(message=message):
+                self._link.send(message)
+            case StartRunner(record=record):
+                self._runners.start(record)
+            case AskRunner(dataflow_id=dataflow_id, request=request):
+                self._runners.ask(dataflow_id, request)
+            case KillRunner(dataflow_id=dataflow_id):
+                self._runners.kill(dataflow_id)
+            case OpenLogs(record=record, request=request):
+                self._streams.open(record, request)
+            case ReadOn(stream=stream):
+                self._streams.read_on(stream)
+            case CloseLogs(stream=stream):
+                self._streams.close(stream)
+            case Log(level=level, text=text):
+                logger.log(_LEVELS[level], "%s", text)
+            case EndDaemon():
+                self._ended.set()
+
+    # ------------------------------------------------------------------ what others ask
+
+    def _register(self) -> Register:
+        return Register(
+            party=Party(program="daemon", release=__version__),
+            instance=self._files.instance,
+            incarnation=self._incarnation,
+            machine_id=self._options.machine_id,
+            labels=self._options.labels,
+            host=socket.gethostname(),
+            boot_id=boot_id(),
+            parts=self.state.reports(),
+        )
+
+    def _heartbeat(self) -> Heartbeat:
+        metrics = tuple(
+            Metrics(dataflow_id=dataflow_id, nodes=nodes)
+            for dataflow_id, nodes in self._runners.nodes().items()
+        )
+        self._runners.ask_for_status()
+        return Heartbeat(metrics=metrics)
+
+    def _machine(self) -> Machine:
+        return Machine(
+            base_dir=self._options.base_dir,
+            boot_id=boot_id(),
+            machine_id=self._options.machine_id,
+            daemon_id=self._files.instance,
+            allow_shell=self._options.allow_shell,
+        )
+
+    def _is_live(self, dataflow_id: str) -> bool:
+        part = self.state.parts.get(dataflow_id)
+        return part is not None and part.live

@@ -1,0 +1,335 @@
+"""The agent's decisions: which parts this machine has and what is done about them; pure.
+
+The coordinator says what should be, runners say what is. Every change that a successor must know is
+saved before it is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import assert_never
+
+from dora_config.protocol.daemon import (
+    CoordinatorMessage,
+    DescribePart,
+    EndDaemon,
+    EndLogs,
+    ForgetPart,
+    HeartbeatSeen,
+    Leaving,
+    LogChunk,
+    MoreLogs,
+    PartChanged,
+    PartDescribed,
+    PartLost,
+    PartReport,
+    PreparePart,
+    Registered,
+    RegistrationRefused,
+    ReleasePart,
+    StopPart,
+    StreamLogs,
+)
+from dora_config.protocol.runner import (
+    AcknowledgeResult,
+    DataflowFinished,
+    DataflowResult,
+    DataflowStarted,
+    NodesReady,
+    Release,
+    RunnerEvent,
+    RunnerStatus,
+    StopDataflow,
+)
+from dora_daemon.agent import commands
+from dora_daemon.agent.commands import (
+    AskRunner,
+    CloseLogs,
+    Command,
+    DropPart,
+    KillRunner,
+    Log,
+    OpenLogs,
+    ReadOn,
+    SavePart,
+    StartRunner,
+    TellCoordinator,
+)
+from dora_daemon.agent.events import (
+    CoordinatorSpoke,
+    EndAsked,
+    Event,
+    HandOverAsked,
+    RunnerGone,
+    RunnerPlaced,
+    RunnerReached,
+    RunnerSpoke,
+)
+from dora_daemon.agent.records import PartRecord
+
+
+@dataclass(slots=True)
+class Part:
+    """A part and what is to happen to it next."""
+
+    record: PartRecord
+    reached: bool = False
+    """Its runner answers."""
+    stop: StopPart | None = None
+    next: PreparePart | None = None
+    """Wanted in its place once nothing of it is left."""
+
+    @property
+    def live(self) -> bool:
+        return self.record.is_live
+
+
+class AgentState:
+    def __init__(self, records: Iterable[PartRecord] = ()) -> None:
+        """``records``: what an earlier daemon process wrote down; its runners may still live."""
+        self.parts = {record.dataflow_id: Part(record) for record in records}
+        self._ending = False
+
+    def reports(self) -> tuple[PartReport, ...]:
+        """The status report that goes with a registration."""
+        records = (part.record for part in self.parts.values())
+        return tuple(record.report() for record in records if not record.forgotten)
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """What follows from ``event``; ``now`` is Unix time."""
+        match event:
+            case CoordinatorSpoke(message=message):
+                return self._coordinator_spoke(message)
+            case RunnerPlaced() | RunnerReached() | RunnerSpoke() | RunnerGone():
+                part = self.parts.get(event.dataflow_id)
+                return [] if part is None else self._about_runner(part, event, now)
+            case EndAsked():
+                return self._end()
+            case HandOverAsked():
+                leaving = TellCoordinator(Leaving(hand_over=True))
+                return [leaving, commands.EndDaemon()]
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    # ---------------------------------------------------------------- from the coordinator
+
+    def _coordinator_spoke(self, message: CoordinatorMessage) -> list[Command]:
+        match message:
+            case PreparePart():
+                return self._prepare(message)
+            case ReleasePart(dataflow_id=dataflow_id, attempt=attempt):
+                part = self.parts.get(dataflow_id)
+                if part is None or part.record.attempt != attempt:
+                    return []
+                if part.record.phase == "prepared" and part.stop is None:
+                    return [AskRunner(dataflow_id, Release())]
+                return [self._tell(part)]
+            case StopPart():
+                return self._stop(message)
+            case ForgetPart(dataflow_id=dataflow_id, attempt=attempt):
+                part = self.parts.get(dataflow_id)
+                if part is None or part.live or part.record.attempt > attempt:
+                    return []
+                return [self._save(part, forgotten=True, result=None)]
+            case DescribePart(dataflow_id=dataflow_id):
+                part = self.parts.get(dataflow_id)
+                if part is None or not part.live:
+                    return []
+                described = PartDescribed(
+                    dataflow_id=dataflow_id, attempt=part.record.attempt, spec=part.record.spec
+                )
+                return [TellCoordinator(described)]
+            case StreamLogs(dataflow_id=dataflow_id, stream=stream):
+                part = self.parts.get(dataflow_id)
+                if part is None:
+                    problem = "this machine has no logs of that dataflow any more"
+                    chunk = LogChunk(stream=stream, done=True, problem=problem)
+                    return [TellCoordinator(chunk)]
+                return [OpenLogs(part.record, message)]
+            case MoreLogs(stream=stream):
+                return [ReadOn(stream)]
+            case EndLogs(stream=stream):
+                return [CloseLogs(stream)]
+            case EndDaemon():
+                return self._end()
+            case Registered() | RegistrationRefused() | HeartbeatSeen():
+                return []
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    def _prepare(self, message: PreparePart) -> list[Command]:
+        part = self.parts.get(message.dataflow_id)
+        if part is not None and part.live:
+            if part.record.attempt >= message.attempt:
+                return [self._tell(part)]
+            part.next = message  # each node exactly once: first nothing of the old may be left
+            return [KillRunner(message.dataflow_id)]
+        if self._ending:
+            lost = PartLost(
+                dataflow_id=message.dataflow_id,
+                attempt=message.attempt,
+                reason="the daemon is ending and starts nothing more",
+            )
+            return [TellCoordinator(lost)]
+        return self._make(message)
+
+    def _make(self, message: PreparePart) -> list[Command]:
+        record = PartRecord(
+            dataflow_id=message.dataflow_id, attempt=message.attempt, spec=message.spec
+        )
+        self.parts[message.dataflow_id] = Part(record)
+        return [SavePart(record), StartRunner(record)]
+
+    def _stop(self, message: StopPart) -> list[Command]:
+        part = self.parts.get(message.dataflow_id)
+        if part is None:
+            lost = PartLost(
+                dataflow_id=message.dataflow_id, attempt=0, reason="not on this machine"
+            )
+            return [TellCoordinator(lost)]
+        part.next = None
+        if not part.live:
+            return [self._tell(part)]
+        part.stop = message
+        save = self._save(part, stopping=True)
+        return [save, self._ask_stop(part, message)] if part.reached else [save]
+
+    def _ask_stop(self, part: Part, stop: StopPart) -> Command:
+        request = StopDataflow(grace=stop.grace, force=stop.force, reason=stop.reason)
+        return AskRunner(part.record.dataflow_id, request)
+
+    # --------------------------------------------------------------------- from runners
+
+    def _about_runner(
+        self,
+        part: Part,
+        event: RunnerPlaced | RunnerReached | RunnerSpoke | RunnerGone,
+        now: float,
+    ) -> list[Command]:
+        match event:
+            case RunnerPlaced(runtime_dir=runtime_dir, log_dirs=log_dirs):
+                return [self._save(part, runtime_dir=runtime_dir, log_dirs=log_dirs)]
+            case RunnerReached(status=status):
+                return self._runner_reached(part, status, now)
+            case RunnerSpoke(event=spoken):
+                return self._runner_spoke(part, spoken, now)
+            case RunnerGone(reason=reason):
+                return self._gone(part, reason)
+
+    def _runner_reached(self, part: Part, status: RunnerStatus, now: float) -> list[Command]:
+        part.reached = True
+        if status.phase == "finished" and status.result is not None:
+            return self._finished(part, status.result, now)
+        if part.stop is not None:
+            return [self._ask_stop(part, part.stop)]
+        if part.record.stopping and status.phase != "stopping":
+            # asked for before this daemon started, and the runner may not have heard of it
+            stop = part.stop = StopPart(dataflow_id=part.record.dataflow_id)
+            return [self._ask_stop(part, stop)]
+        match status.phase:
+            case "ready":
+                return self._reached_phase(part, NodesReady())
+            case "running":
+                started = DataflowStarted(dataflow_id=part.record.dataflow_id)
+                return self._reached_phase(part, started)
+            case _:
+                return []
+
+    def _runner_spoke(self, part: Part, event: RunnerEvent, now: float) -> list[Command]:
+        match event:
+            case NodesReady() | DataflowStarted():
+                return self._reached_phase(part, event)
+            case DataflowFinished(result=result):
+                return self._finished(part, result, now)
+            case _:
+                return []
+
+    def _reached_phase(self, part: Part, event: NodesReady | DataflowStarted) -> list[Command]:
+        if isinstance(event, DataflowStarted):
+            return [self._save(part, phase="running"), self._tell(part)]
+        if part.record.phase == "running":
+            return []
+        return [self._save(part, phase="prepared"), self._tell(part)]
+
+    def _finished(self, part: Part, result: DataflowResult, now: float) -> list[Command]:
+        """The runner ended with a result; it waits until that is stored."""
+        if not part.live:
+            return []
+        record = part.record
+        acknowledge = AskRunner(record.dataflow_id, AcknowledgeResult())
+        part.reached = False
+        if record.phase in ("preparing", "prepared") and part.stop is None:
+            node, reason = _cause(result)
+            return [acknowledge, *self._gone(part, reason, node, result)]
+        if part.next is not None:
+            return [acknowledge, *self._make(part.next)]
+        save = self._save(part, phase="ended", result=result, ended_at=now)
+        return [save, acknowledge, self._tell(part), *self._end_if_idle()]
+
+    def _gone(
+        self,
+        part: Part,
+        reason: str,
+        node: str | None = None,
+        result: DataflowResult | None = None,
+    ) -> list[Command]:
+        if not part.live:
+            return []
+        if part.next is not None:
+            return self._make(part.next)
+        record = part.record
+        del self.parts[record.dataflow_id]
+        lost = PartLost(
+            dataflow_id=record.dataflow_id,
+            attempt=record.attempt,
+            reason=reason,
+            node=node,
+            result=result,
+        )
+        log = Log("warning", f"dataflow {record.dataflow_id}: {reason}")
+        return [DropPart(record.dataflow_id), log, TellCoordinator(lost), *self._end_if_idle()]
+
+    # --------------------------------------------------------------------- ending
+
+    def _end(self) -> list[Command]:
+        force = self._ending
+        self._ending = True
+        out: list[Command] = []
+        for part in self.parts.values():
+            if not part.live:
+                continue
+            part.next = None
+            part.stop = StopPart(
+                dataflow_id=part.record.dataflow_id, force=force, reason="the daemon was ended"
+            )
+            out.append(self._save(part, stopping=True))
+            if part.reached:
+                out.append(self._ask_stop(part, part.stop))
+            elif force:
+                out.append(KillRunner(part.record.dataflow_id))
+        return [*out, *self._end_if_idle()]
+
+    def _end_if_idle(self) -> list[Command]:
+        if not self._ending or any(part.live for part in self.parts.values()):
+            return []
+        return [TellCoordinator(Leaving(hand_over=False)), commands.EndDaemon()]
+
+    # --------------------------------------------------------------------- small steps
+
+    def _save(self, part: Part, **changes: object) -> Command:
+        part.record = part.record.model_copy(update=changes)
+        return SavePart(part.record)
+
+    def _tell(self, part: Part) -> Command:
+        return TellCoordinator(PartChanged(report=part.record.report()))
+
+
+def _cause(result: DataflowResult) -> tuple[str | None, str]:
+    """The node and the sentence that say best why nothing came of a start."""
+    if result.error is not None:
+        return None, result.error
+    for node in result.root_causes:
+        tail = "".join(f"\n  {line}" for line in node.stderr_tail[-20:])
+        return node.node, f"{node.message}{tail}"
+    return None, "all its nodes ended before the dataflow had started"

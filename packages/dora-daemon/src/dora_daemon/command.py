@@ -1,0 +1,187 @@
+"""`dora daemon`: arguments, the daemon's name and folders, signals; the rest is the agent's."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import anyio
+
+from dora_config.access import endpoint, state_dir
+from dora_config.errors import DoraError, InvalidId
+from dora_config.ids import parse_label, parse_machine_id
+from dora_daemon.agent.events import EndAsked, HandOverAsked
+from dora_daemon.agent.part_files import DaemonFiles
+from dora_daemon.agent.service import Agent, AgentOptions
+from dora_daemon.runner.runtime_dir import runtime_root
+
+DEFAULT_LISTEN_PORT: Final = 53291
+HAND_OVER: Final = (signal.SIGHUP, signal.SIGUSR2)
+"""End, and leave the nodes to the daemon that comes next."""
+
+logger = logging.getLogger("dora.daemon")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until a signal or `dora down`; the exit code."""
+    options = _parser().parse_args(arguments)
+    quiet = options.quiet or os.environ.get("DORA_QUIET", "").lower() in ("1", "true")
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.WARNING if quiet else logging.INFO,
+        format="%(asctime)s %(levelname)-7s %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S",
+    )
+    logging.getLogger("websockets").setLevel(logging.ERROR)
+    for name in options.ignored:
+        logger.warning("%s has no effect: data between machines is not supported yet", name)
+    try:
+        return _run(options)
+    except DoraError as error:
+        sys.stderr.write(f"[ERROR]\n{error}\n")
+        return 1
+    except ExceptionGroup as group:
+        expected, others = group.split(DoraError)
+        if expected is None or others is not None:
+            raise
+        sys.stderr.write(f"[ERROR]\n{_sentences(expected)}\n")
+        return 1
+
+
+def _sentences(group: BaseExceptionGroup[BaseException]) -> str:
+    parts = (
+        _sentences(e) if isinstance(e, BaseExceptionGroup) else str(e) for e in group.exceptions
+    )
+    return "\n".join(parts)
+
+
+class _Ignored(argparse.Action):
+    """An option that other versions know and this one accepts without obeying."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        namespace.ignored = [*namespace.ignored, option_string]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dora daemon", description="Run the nodes that a coordinator places on this machine."
+    )
+    parser.set_defaults(ignored=[])
+    add = parser.add_argument
+    add(
+        "--machine-id",
+        type=_machine_id,
+        metavar="ID",
+        help="the name dataflows use for this machine; without it this is the default daemon",
+    )
+    add(
+        "-c",
+        "--coordinator-addr",
+        metavar="IP",
+        help="default: 127.0.0.1, or DORA_COORDINATOR_ADDR",
+    )
+    add("--coordinator-port", type=_port, help="default: 6013, or DORA_COORDINATOR_PORT")
+    add("--labels", type=_labels, default={}, metavar="K=V,...", help="for placement by labels")
+    add(
+        "--local-listen-port",
+        type=_port,
+        default=DEFAULT_LISTEN_PORT,
+        metavar="PORT",
+        help="tells daemons on one machine apart that have no machine id (default: 53291)",
+    )
+    add(
+        "--allow-shell-nodes",
+        action="store_true",
+        help="allow nodes with `path: shell`, which may run any command",
+    )
+    add("--quiet", action="store_true", help="print warnings and errors only (also DORA_QUIET)")
+    for name in ("listen", "connect", "peer", "config-overlay"):
+        add(f"--zenoh-{name}", action=_Ignored, metavar="VALUE", help=argparse.SUPPRESS)
+    add("--zenoh-no-multicast", action=_Ignored, nargs=0, help=argparse.SUPPRESS)
+    add("--worker-threads", action=_Ignored, help=argparse.SUPPRESS)
+    add("--rt", action=_Ignored, nargs=0, help=argparse.SUPPRESS)
+    return parser
+
+
+def _machine_id(text: str) -> str:
+    try:
+        return parse_machine_id(text)
+    except InvalidId as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _port(text: str) -> int:
+    if text.isascii() and text.isdigit() and 0 < int(text) < 65536:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
+
+
+def _labels(text: str) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for pair in filter(None, text.split(",")):
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise argparse.ArgumentTypeError(f"invalid label {pair!r}: expected key=value")
+        try:
+            labels[parse_label(key, "label key")] = parse_label(value, "label value")
+        except InvalidId as error:
+            raise argparse.ArgumentTypeError(f"invalid label {pair!r}: {error}") from error
+    return labels
+
+
+def _run(options: argparse.Namespace) -> int:
+    reach = partial(endpoint, options.coordinator_addr, options.coordinator_port)
+    reach()  # a bad address or token file is an error now, not a retry for ever
+    name = options.machine_id or "default"
+    if options.local_listen_port != DEFAULT_LISTEN_PORT:
+        name = f"{name}@{options.local_listen_port}"
+    files = DaemonFiles(state_dir() / "daemon" / name)
+    try:
+        agent = Agent(
+            AgentOptions(
+                machine_id=options.machine_id,
+                labels=options.labels,
+                base_dir=Path.cwd(),
+                allow_shell=options.allow_shell_nodes,
+            ),
+            files,
+            runtime_root(),
+            reach,
+        )
+        anyio.run(_serve, agent)
+    finally:
+        files.close()
+    return 0
+
+
+async def _serve(agent: Agent) -> None:
+    async with anyio.create_task_group() as tasks:
+
+        async def watch_signals() -> None:
+            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, *HAND_OVER) as signals:
+                async for number in signals:
+                    hand_over = number in HAND_OVER
+                    manner = "nodes go on" if hand_over else "stopping nodes, then ending"
+                    logger.info("%s: %s", signal.Signals(number).name, manner)
+                    agent.post(HandOverAsked() if hand_over else EndAsked())
+
+        tasks.start_soon(watch_signals)
+        await agent.run()
+        tasks.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
