@@ -42,7 +42,7 @@ def run(
 
 async def _run(runner: Runner) -> DataflowResult:
     try:
-        with _signals_stop(runner):
+        with signals_stop(runner):
             return await runner.run()
     finally:
         # Inside the loop: readers are taken out of it.
@@ -50,7 +50,7 @@ async def _run(runner: Runner) -> DataflowResult:
 
 
 @contextmanager
-def _signals_stop(runner: Runner) -> Iterator[None]:
+def signals_stop(runner: Runner) -> Iterator[None]:
     """SIGINT, SIGTERM and SIGHUP stop gracefully; a second one kills."""
     loop = asyncio.get_running_loop()
     seen: list[str] = []

@@ -23,7 +23,7 @@ from dora_config.protocol.runner import (
     RunnerEvent,
     RunPlan,
 )
-from dora_config.resolved import DEFAULT_FINISH_GRACE, ResolvedNode
+from dora_config.resolved import DEFAULT_FINISH_GRACE, ResolvedInput, ResolvedNode
 from dora_daemon.runner import events as happened
 from dora_daemon.runner import guardian
 from dora_daemon.runner.commands import (
@@ -58,6 +58,7 @@ from dora_daemon.runner.process import raise_open_files
 from dora_daemon.runner.processes import Processes
 from dora_daemon.runner.publishing import RunnerOutputs
 from dora_daemon.runner.queues import QueueBook
+from dora_daemon.runner.replacing import Replacing
 from dora_daemon.runner.runtime_dir import IndexEntry, RuntimeDir, own_identity
 from dora_daemon.runner.state import RunnerState
 from dora_daemon.runner.watching import Watcher
@@ -107,6 +108,9 @@ class Runner:
         self._busy = False
         self._tidying: asyncio.TimerHandle | None = None
         self._failure: BaseException | None = None
+        self._change = asyncio.Event()
+        self.replacing = Replacing(self)
+        self.lines_shed: Callable[[], int] = lambda: 0
         self._complained_of_sending = False
 
     # ------------------------------------------------------------------------ preparation
@@ -219,6 +223,30 @@ class Runner:
         for text in prepared.warnings:
             self.say("warn", f'node "{spec.id}": {text}')
 
+    def take_in(self, prepared: PreparedNode) -> None:
+        """A node that joins the running dataflow."""
+        spec = prepared.spec
+        self.specs[spec.id] = spec
+        self.prepared[spec.id] = prepared
+        self.open_log(prepared)
+        if not spec.is_dynamic:
+            self.desk.make_inputs(spec)
+        self.write_index()
+        self.watcher.look_soon()
+
+    def forget(self, node: str) -> None:
+        """A node that has ended leaves the dataflow, and its edges with it."""
+        for kept in [*self.book.into(node), *self.book.out_of(node)]:
+            self.desk.drop_queue(kept)
+        self.tell(happened.NodeRemoved(node))
+        self.logs.pop(node).close()
+        del self.specs[node], self.prepared[node]
+        self.write_index()
+
+    def set_inputs(self, node: str, inputs: dict[str, ResolvedInput]) -> None:
+        """The inputs of a node have changed."""
+        self.specs[node] = self.specs[node].model_copy(update={"inputs": inputs})
+
     def write_index(self) -> None:
         """Tell dynamic nodes and later daemons who is here."""
         from dora_daemon import __version__
@@ -298,6 +326,16 @@ class Runner:
                     self._do(command)
         finally:
             self._busy = False
+        self._change.set()
+        self._change = asyncio.Event()
+
+    async def changed(self) -> None:
+        """Wait until the state machine has handled another event."""
+        await self._change.wait()
+
+    def now(self) -> float:
+        """The clock of the state machine, in seconds."""
+        return self._loop.time()
 
     def _do(self, command: Command) -> None:
         match command:

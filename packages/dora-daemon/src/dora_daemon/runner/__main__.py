@@ -1,0 +1,17 @@
+"""A runner that a daemon starts: ``python -m dora_daemon.runner DIRECTORY [LOCK_FD]``.
+
+The directory holds ``plan.json``. The process is the leader of its own session and does not care
+whether its daemon lives. When the dataflow has ended the result lies in ``result.json`` until it is
+acknowledged: on the socket while the process lingers, else with ``runtime_dir.acknowledge``.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from dora_daemon.runner.background import main
+
+if __name__ == "__main__":
+    directory = Path(sys.argv[1])
+    sys.exit(main(directory, int(sys.argv[2]) if len(sys.argv) > 2 else None))

@@ -1,0 +1,127 @@
+"""A runner as a process of its own: control socket, result on disk until it is acknowledged."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import anyio
+from anyio.abc import TaskGroup
+
+from dora_config.protocol import runner as protocol
+from dora_daemon.runner.control_server import ControlServer
+from dora_daemon.runner.errors import PreparationError
+from dora_daemon.runner.events import StopRequested
+from dora_daemon.runner.foreground import signals_stop
+from dora_daemon.runner.guardian import RESULT
+from dora_daemon.runner.requests import Requests
+from dora_daemon.runner.runtime_dir import RuntimeDir
+from dora_daemon.runner.service import Runner
+
+CONTROL_SOCKET = "c"
+LINGER_SECONDS = 30.0
+"""How long the process waits for its result to be acknowledged on the socket."""
+
+
+class Background:
+    """The runner, its control socket, and the wait for the acknowledgement."""
+
+    def __init__(self, plan: protocol.RunPlan, directory: RuntimeDir) -> None:
+        self._directory = directory
+        self._plan = plan
+        self.runner = Runner(plan, directory, on_event=self._put_event, foreground=False)
+        self.requests = Requests(self.runner)
+        self.acknowledged = False
+        self._server: ControlServer | None = None
+        self._done: anyio.Event
+        self._failed_to_prepare = False
+
+    def _put_event(self, event: protocol.RunnerEvent) -> None:
+        if self._server is not None:
+            self._server.put_event(event)
+        if isinstance(event, protocol.LogLine) and event.node is None:
+            print(f"{event.ts} {event.level} {event.message}", file=sys.stderr, flush=True)
+
+    async def answer(self, request: protocol.RunnerRequest) -> protocol.RunnerReply:
+        """What concerns the process itself; the rest is for Requests."""
+        match request:
+            case protocol.FollowEvents():
+                return protocol.Done()
+            case protocol.AcknowledgeResult():
+                if self.runner.result is None:
+                    return protocol.Refusal(message="the dataflow has not ended yet")
+                self.acknowledged = True
+                self._done.set()
+                return protocol.Done()
+            case protocol.ShutDown():
+                self.acknowledged = True
+                if self.runner.result is None:
+                    self.runner.tell(StopRequested("the runner was told to end", force=True))
+                self._done.set()
+                return protocol.Done()
+            case protocol.GetStatus() if self._failed_to_prepare:
+                return protocol.RunnerStatus(
+                    dataflow_id=self._plan.dataflow_id,
+                    name=self._plan.name,
+                    phase="finished",
+                    result=self.runner.result,
+                )
+            case _ if self._failed_to_prepare and not isinstance(request, protocol.Greet):
+                return protocol.Refusal(message="the dataflow could not be prepared")
+        return await self.requests.answer(request)
+
+    async def run(self) -> None:
+        """From the spawning of nodes to the acknowledged (or lingering) result."""
+        self._done = anyio.Event()
+        self.runner.lines_shed = self._lines_shed
+        try:
+            self._server = ControlServer(self._directory.path / CONTROL_SOCKET, self.answer)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._server.serve)
+                await self._run_dataflow(tasks)
+                tasks.cancel_scope.cancel()
+        finally:
+            self.runner.close()
+
+    async def _run_dataflow(self, tasks: TaskGroup) -> None:
+        with signals_stop(self.runner):
+            try:
+                self.runner.prepare()
+            except PreparationError as error:
+                self._failed_to_prepare = True
+                self.runner.result = protocol.DataflowResult(
+                    dataflow_id=self._plan.dataflow_id, name=self._plan.name, error=str(error)
+                )
+                self._put_event(protocol.DataflowFinished(result=self.runner.result))
+            else:
+                await self.runner.run()
+        assert self.runner.result is not None
+        self._directory.write(RESULT, self.runner.result.model_dump_json())
+        with anyio.move_on_after(LINGER_SECONDS):
+            await self._done.wait()
+        assert self._server is not None
+        for client in list(self._server.clients):
+            await client.flush(1.0)
+
+    def _lines_shed(self) -> int:
+        return self._server.shed if self._server is not None else 0
+
+
+def main(path: Path, lock_descriptor: int | None) -> int:
+    """Run the plan in a runtime directory. Returns the exit code: 0 if no node failed."""
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    directory = RuntimeDir.take_over(path, lock_descriptor)
+    background = None
+    try:
+        plan = protocol.RunPlan.model_validate_json((path / "plan.json").read_bytes())
+        background = Background(plan, directory)
+        anyio.run(background.run)
+    finally:
+        keep = background is not None and not background.acknowledged
+        directory.release(keep=keep)
+        if background is not None:
+            background.runner.dismiss_guardian()
+    result = background.runner.result
+    return os.EX_OK if result is not None and result.ok else 1
