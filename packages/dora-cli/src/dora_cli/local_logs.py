@@ -162,6 +162,7 @@ class Follower:
         except FileNotFoundError:
             return
         if rotated:
+            yield from self._complete_lines(path)  # what was written after the look above
             file.close()
             if self._open(path) is not None:
                 yield from self._complete_lines(path)
