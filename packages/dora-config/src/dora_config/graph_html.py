@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
-from dora_config.graph_layout import Layout, Position, Size, lay_out
+from dora_config.graph_layout import Layout, Position, Route, Size, lay_out
 from dora_config.graph_page import PAGE
 from dora_config.resolved import ResolvedDataflow, ResolvedInput, ResolvedNode
 from dora_config.sources import OutputSource
@@ -20,6 +21,7 @@ _MAX_CHARACTERS = 34
 _PILL_HEIGHT = 28.0
 _MARGIN = 40.0
 _COLOURS = 8
+_UNITS = {"secs": "s", "millis": "ms", "micros": "µs", "nanos": "ns"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,10 @@ def graph_page(dataflow: ResolvedDataflow, title: str) -> str:
     layout = lay_out(boxes, [(edge.start, edge.end) for edge in edges])
     nodes = {node.id: node for node in dataflow.nodes}
     machines = _machine_colours(dataflow)
-    parts = [_draw_edge(edge, nodes, boxes, layout) for edge in edges]
+    parts = [
+        _draw_edge(edge, route, nodes, boxes, layout)
+        for edge, route in zip(edges, layout.routes, strict=True)
+    ]
     for node in dataflow.nodes:
         colour = machines.get(_placement_text(node), 0)
         parts.append(_draw_node(node, boxes[node.id], layout.positions[node.id], colour))
@@ -95,7 +100,12 @@ def _pill_size(text: str) -> Size:
 
 
 def _pill_text(text: str) -> str:
-    return _shorten(text.removeprefix("dora/").replace("timer/", "every ").replace("/", " "))
+    """A timer or the logs in words."""
+    match text.split("/"):
+        case ["dora", "timer", unit, value]:
+            return f"every {value} {_UNITS[unit]}"
+        case _:
+            return _shorten(text.removeprefix("dora/").replace("/", " "))
 
 
 def _shorten(text: str) -> str:
@@ -128,27 +138,20 @@ def _port_y(names: list[str], name: str) -> float:
 
 
 def _draw_edge(
-    edge: _Edge, nodes: dict[str, ResolvedNode], boxes: dict[str, Size], layout: Layout
+    edge: _Edge,
+    route: Route,
+    nodes: dict[str, ResolvedNode],
+    boxes: dict[str, Size],
+    layout: Layout,
 ) -> str:
-    start, end = layout.positions[edge.start], layout.positions[edge.end]
-    x1 = start.x + boxes[edge.start].width
-    y1 = start.y + boxes[edge.start].height / 2
+    at, to = layout.positions[edge.start], layout.positions[edge.end]
+    height = boxes[edge.start].height / 2
     producer = nodes.get(edge.start)
     if producer is not None and edge.output in producer.outputs:
-        y1 = start.y + _port_y(list(producer.outputs), edge.output)
-    x2, y2 = end.x, end.y + _port_y(list(nodes[edge.end].inputs), edge.input)
-    if x2 > x1:
-        bend = max(40.0, (x2 - x1) / 2)
-        path = (
-            f"M{x1:.1f} {y1:.1f} C{x1 + bend:.1f} {y1:.1f} "
-            f"{x2 - bend:.1f} {y2:.1f} {x2:.1f} {y2:.1f}"
-        )
-    else:
-        below = max(start.y + boxes[edge.start].height, end.y + boxes[edge.end].height) + 24
-        path = (
-            f"M{x1:.1f} {y1:.1f} C{x1 + 60:.1f} {y1:.1f} {x1 + 60:.1f} {below:.1f} "
-            f"{(x1 + x2) / 2:.1f} {below:.1f} S{x2 - 60:.1f} {y2:.1f} {x2:.1f} {y2:.1f}"
-        )
+        height = _port_y(list(producer.outputs), edge.output)
+    start = Position(at.x + boxes[edge.start].width, at.y + height)
+    end = Position(to.x, to.y + _port_y(list(nodes[edge.end].inputs), edge.input))
+    path = _lane_path(start, end, route.lane) if route.lane else _path([start, *route.points, end])
     kinds = ["edge"]
     if edge.start.startswith("dora/"):
         kinds.append("virtual")
@@ -158,6 +161,29 @@ def _draw_edge(
         f'<g class="{" ".join(kinds)}" data-from="{escape(edge.start)}" '
         f'data-to="{escape(edge.end)}"><title>{escape(_edge_text(edge))}</title>'
         f'<path class="hit" d="{path}"/><path class="line" d="{path}"/></g>'
+    )
+
+
+def _path(points: list[Position]) -> str:
+    """A line that leaves and reaches each point horizontally."""
+    parts = [f"M{points[0].x:.1f} {points[0].y:.1f}"]
+    for one, other in pairwise(points):
+        bend = (other.x - one.x) / 2
+        parts.append(
+            f"C{one.x + bend:.1f} {one.y:.1f} {other.x - bend:.1f} {other.y:.1f} "
+            f"{other.x:.1f} {other.y:.1f}"
+        )
+    return " ".join(parts)
+
+
+def _lane_path(start: Position, end: Position, lane: float) -> str:
+    """A line down to the lane of an edge that closes a cycle, back along it, and up again."""
+    turn = 45.0
+    return (
+        f"M{start.x:.1f} {start.y:.1f} "
+        f"C{start.x + turn:.1f} {start.y:.1f} {start.x + turn:.1f} {lane:.1f} "
+        f"{start.x:.1f} {lane:.1f} L{end.x:.1f} {lane:.1f} "
+        f"C{end.x - turn:.1f} {lane:.1f} {end.x - turn:.1f} {end.y:.1f} {end.x:.1f} {end.y:.1f}"
     )
 
 

@@ -1,7 +1,8 @@
 """Where the boxes of a graph are drawn: in columns along the flow of data; pure.
 
-Every box stands right of what it reads, except on edges that close a cycle; within a column,
-boxes are ordered so that few edges cross.
+Every box stands right of what it reads, except on edges that close a cycle: those run in lanes of
+their own below everything. An edge over several columns is led between the boxes of those columns.
+Within a column, boxes are ordered so that few edges cross.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from dataclasses import dataclass
 
 COLUMN_GAP = 110.0
 ROW_GAP = 26.0
-_SWEEPS = 8
+LANE_GAP = 14.0
+_BEND_HEIGHT = 6.0
+_SWEEPS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,73 +27,117 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """The upper left corner of a box, in pixels."""
+    """A point, of a box its upper left corner, in pixels."""
 
     x: float
     y: float
 
 
 @dataclass(frozen=True)
+class Route:
+    """How an edge runs: through `points`, or (`lane` not None) leftwards at the height `lane`."""
+
+    points: tuple[Position, ...] = ()
+    lane: float | None = None
+
+
+@dataclass(frozen=True)
 class Layout:
-    """Where each box stands, and the size of the whole drawing."""
+    """Where each box stands, how each edge runs, and the size of the whole drawing."""
 
     positions: Mapping[str, Position]
+    routes: tuple[Route, ...]
     size: Size
 
 
 def lay_out(boxes: Mapping[str, Size], edges: Sequence[tuple[str, str]]) -> Layout:
     """Places the boxes; edges are (from, to) with names of boxes."""
     forward = _without_cycles(list(boxes), edges)
-    columns = _ordered(_columns(list(boxes), forward), forward)
+    depth = _depths(list(boxes), [edges[index] for index in forward])
+    columns: list[list[str]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
+    for name in boxes:
+        columns[depth[name]].append(name)
+    sizes = dict(boxes)
+    links: list[tuple[str, str]] = []
+    bends: dict[int, list[str]] = {}
+    for index in forward:
+        start, end = edges[index]
+        chain = [start]
+        for column in range(depth[start] + 1, depth[end]):
+            # a space cannot be part of a box's name, so a bend is never taken for one
+            bend = f" {index} {column}"
+            sizes[bend] = Size(0.0, _BEND_HEIGHT)
+            columns[column].append(bend)
+            chain.append(bend)
+        bends[index] = chain[1:]
+        links.extend(zip(chain, [*chain[1:], end], strict=True))
+    ordered = _ordered([column for column in columns if column], links)
+    return _placed(ordered, sizes, len(edges), bends)
+
+
+def _placed(
+    columns: list[list[str]], sizes: Mapping[str, Size], edges: int, bends: Mapping[int, list[str]]
+) -> Layout:
     heights = [
-        sum(boxes[name].height for name in column) + ROW_GAP * (len(column) - 1)
+        sum(sizes[name].height for name in column) + ROW_GAP * (len(column) - 1)
         for column in columns
     ]
     height = max(heights, default=0.0)
     positions: dict[str, Position] = {}
+    widths: dict[str, float] = {}
     x = 0.0
     for column, used in zip(columns, heights, strict=True):
         y = (height - used) / 2
-        width = max(boxes[name].width for name in column)
+        width = max(sizes[name].width for name in column)
         for name in column:
             positions[name] = Position(x, y)
-            y += boxes[name].height + ROW_GAP
+            widths[name] = width
+            y += sizes[name].height + ROW_GAP
         x += width + COLUMN_GAP
-    return Layout(positions, Size(max(0.0, x - COLUMN_GAP), height))
-
-
-def _without_cycles(
-    names: Sequence[str], edges: Sequence[tuple[str, str]]
-) -> list[tuple[str, str]]:
-    """The edges without those that lead back to where a walk came from."""
-    successors: dict[str, list[str]] = {name: [] for name in names}
-    for start, end in edges:
-        if start != end and end in successors and start in successors:
-            successors[start].append(end)
-    state: dict[str, int] = {}
-    kept: list[tuple[str, str]] = []
-    for root in names:
-        if root in state:
+    routes: list[Route] = []
+    for index in range(edges):
+        if index not in bends:
+            height += LANE_GAP if height else 0.0
+            routes.append(Route(lane=height))
             continue
-        state[root] = 1
+        points: list[Position] = []
+        for bend in bends[index]:
+            at = positions.pop(bend)
+            middle = at.y + _BEND_HEIGHT / 2
+            points += [Position(at.x, middle), Position(at.x + widths[bend], middle)]
+        routes.append(Route(tuple(points)))
+    return Layout(positions, tuple(routes), Size(max(0.0, x - COLUMN_GAP), height))
+
+
+def _without_cycles(names: Sequence[str], edges: Sequence[tuple[str, str]]) -> list[int]:
+    """Which edges do not lead back to where a walk along them came from."""
+    successors: dict[str, list[tuple[int, str]]] = {name: [] for name in names}
+    for index, (start, end) in enumerate(edges):
+        successors[start].append((index, end))
+    on_trail: dict[str, bool] = {}
+    kept: list[int] = []
+    for root in names:
+        if root in on_trail:
+            continue
+        on_trail[root] = True
         trail = [(root, iter(successors[root]))]
         while trail:
             name, following = trail[-1]
-            child = next(following, None)
-            if child is None:
-                state[name] = 2
+            index, child = next(following, (-1, ""))
+            if index < 0:
+                on_trail[name] = False
                 trail.pop()
                 continue
-            if state.get(child) != 1:
-                kept.append((name, child))
-            if child not in state:
-                state[child] = 1
+            if not on_trail.get(child, False):
+                kept.append(index)
+            if child not in on_trail:
+                on_trail[child] = True
                 trail.append((child, iter(successors[child])))
-    return kept
+    return sorted(kept)
 
 
-def _columns(names: Sequence[str], edges: Sequence[tuple[str, str]]) -> list[list[str]]:
-    """Each box one column right of the rightmost box it reads; sources beside their readers."""
+def _depths(names: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """The column of each box: right of the rightmost it reads; sources beside their readers."""
     successors: dict[str, list[str]] = {name: [] for name in names}
     waiting = dict.fromkeys(names, 0)
     for start, end in edges:
@@ -98,7 +145,7 @@ def _columns(names: Sequence[str], edges: Sequence[tuple[str, str]]) -> list[lis
         waiting[end] += 1
     depth = dict.fromkeys(names, 0)
     ready = [name for name in names if not waiting[name]]
-    sources = set(ready)
+    sources = [name for name in ready if successors[name]]
     while ready:
         name = ready.pop()
         for child in successors[name]:
@@ -107,18 +154,15 @@ def _columns(names: Sequence[str], edges: Sequence[tuple[str, str]]) -> list[lis
             if not waiting[child]:
                 ready.append(child)
     for name in sources:
-        if successors[name]:
-            depth[name] = min(depth[child] for child in successors[name]) - 1
-    columns: list[list[str]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
-    for name in names:
-        columns[depth[name]].append(name)
-    return [column for column in columns if column]
+        depth[name] = min(depth[child] for child in successors[name]) - 1
+    used = sorted(set(depth.values()))
+    return {name: used.index(column) for name, column in depth.items()}
 
 
-def _ordered(columns: list[list[str]], edges: Sequence[tuple[str, str]]) -> list[list[str]]:
+def _ordered(columns: list[list[str]], links: Sequence[tuple[str, str]]) -> list[list[str]]:
     """The columns with each box near the average place of its neighbours."""
     neighbours: dict[str, list[str]] = {name: [] for column in columns for name in column}
-    for start, end in edges:
+    for start, end in links:
         neighbours[start].append(end)
         neighbours[end].append(start)
     place = {
