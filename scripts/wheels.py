@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -33,6 +34,9 @@ PACKAGES = {
     "dora-daemon": {"dora_daemon"},
     "dora-cli": {"dora_cli"},
 }
+
+TOKEN = secrets.token_hex(32)
+"""What coordinator and daemon know each other by in these checks."""
 
 HELLO = """\
 nodes:
@@ -123,6 +127,7 @@ class Environment:
     def __init__(self, folder: Path, name: str, wheels: dict[str, Path]) -> None:
         self.folder = folder
         self.home = folder / "home"
+        self.wheels = wheels
         run("uv", "venv", "--quiet", "--python", sys.executable, folder)
         self.home.mkdir()
         # Our own packages come from here, by path: an index may hold others of the same name.
@@ -141,7 +146,12 @@ class Environment:
 
     def variables(self) -> dict[str, str]:
         """As after a login: nothing of the environment that runs this script."""
-        return {"PATH": "/usr/bin:/bin", "HOME": str(self.home), "LANG": "C.UTF-8"}
+        return {
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(self.home),
+            "LANG": "C.UTF-8",
+            "DORA_AUTH_TOKEN": TOKEN,
+        }
 
     def run(self, *command: str | Path, cwd: Path | None = None) -> str:
         return run(*command, env=self.variables(), cwd=cwd or self.home)
@@ -150,10 +160,15 @@ class Environment:
         listed = run("uv", "pip", "list", "--python", self.python, "--format", "json")
         return {canonicalize_name(entry["name"]) for entry in json.loads(listed)}
 
+    @property
+    def log(self) -> Path:
+        """What the service has printed."""
+        return self.folder / "service.log"
+
     @contextmanager
     def service(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         """``dora ARGUMENTS`` in the background; ended with SIGINT, which must be enough."""
-        with (self.folder / "service.log").open("w+") as log:
+        with self.log.open("w+") as log:
             process = subprocess.Popen(
                 [self.dora, *arguments],
                 env=self.variables(),
@@ -213,6 +228,17 @@ def smoke_coordinator(environment: Environment) -> None:
 
 def smoke_daemon(environment: Environment) -> None:
     assert "dora daemon" in environment.run(environment.dora, "daemon", "--help")
+    other = Environment(environment.folder / "c", "dora-coordinator", environment.wheels)
+    port = free_port()
+    address = ("--coordinator-addr", "127.0.0.1", "--coordinator-port", str(port))
+    with other.service("coordinator", "--port", str(port)) as coordinator:
+        wait_for_health(port, coordinator)
+        with environment.service("daemon", *address, "--machine-id", "robot") as daemon:
+            deadline = time.monotonic() + 15
+            while "connected to the coordinator" not in environment.log.read_text():
+                if time.monotonic() > deadline or daemon.poll() is not None:
+                    raise SystemExit("the daemon did not connect to the coordinator")
+                time.sleep(0.05)
 
 
 def smoke_cli(environment: Environment) -> None:

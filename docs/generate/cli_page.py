@@ -136,6 +136,6 @@ def _parser_option(action: argparse.Action) -> tuple[str, str, str]:
     if action.nargs != 0 and action.option_strings:
         words += f" `{action.metavar or action.dest.upper()}`"
     text = (action.help or "") % {"default": action.default, "prog": "dora"}
-    shown = action.default not in (None, False, [], argparse.SUPPRESS) and "default" not in text
+    shown = action.default not in (None, False, [], {}, argparse.SUPPRESS) and "default" not in text
     default = action.default if shown else ""
     return words, f"`{default}`" if default != "" else "", text
