@@ -21,6 +21,7 @@ TS = "2026-08-21T09:30:00.123Z"
 CLOCK = datetime.fromisoformat(TS).astimezone().strftime("%H:%M:%S")
 ENTRY = LogEntry(TS, "info", "planner", "stdout", "path found", {"target": "planner.core"})
 PRINTED = LogEntry(TS, "stdout", "planner", "stdout", "x")
+COMPLAINT = LogEntry(TS, "stdout", "planner", "stderr", "oh")
 SYSTEM = LogEntry(TS, "warn", None, "stdout", "careful")
 
 
@@ -29,6 +30,7 @@ SYSTEM = LogEntry(TS, "warn", None, "stdout", "careful")
     [
         (ENTRY, LogFormat.PRETTY, f"{CLOCK} INFO   planner: path found"),
         (PRINTED, LogFormat.PRETTY, f"{CLOCK} stdout planner: x"),
+        (COMPLAINT, LogFormat.PRETTY, f"{CLOCK} stderr planner: oh"),
         (SYSTEM, LogFormat.PRETTY, f"{CLOCK} WARN   [dora]: careful"),
         (ENTRY, LogFormat.COMPACT, f"{CLOCK} INFO planner: path found"),
         (SYSTEM, LogFormat.COMPACT, f"{CLOCK} WARN [dora]: careful"),

@@ -77,7 +77,8 @@ def format_entry(entry: LogEntry, style: LogFormat, *, colour: str | None = None
     if style is LogFormat.JSON:
         return json.dumps(entry.as_dict(), ensure_ascii=False)
     clock = datetime.fromtimestamp(entry.time).strftime("%H:%M:%S")
-    level = entry.level if entry.level == "stdout" else entry.level.upper()
+    # A printed line has no level: the word says where it was printed.
+    level = entry.stream if entry.level == "stdout" else entry.level.upper()
     if style is LogFormat.COMPACT:
         return f"{clock} {level} {entry.node or '[dora]'}: {entry.msg}"
     padded = f"{level:<6}"

@@ -23,16 +23,16 @@ def graph(
     ] = False,
 ) -> None:
     """Draw a dataflow: an HTML page that works offline, or Mermaid text."""
-    from dora_cli import graph_page
+    from dora_config import graph_page, mermaid_graph
 
     if mermaid and open_page:
         raise typer.BadParameter("--open opens the page, which --mermaid does not write")
     loaded = dataflow_file.load(path)
     if mermaid:
-        output.write(graph_page.mermaid(loaded.resolved))
+        output.write(mermaid_graph(loaded.resolved).rstrip())
         return
     page = path.with_name(f"{path.stem}-graph.html")
-    page.write_text(graph_page.html_page(loaded.resolved, loaded.resolved.name or path.stem))
+    page.write_text(graph_page(loaded.resolved, loaded.resolved.name or path.stem))
     output.write(f"wrote {page}")
     if open_page:
         _open(page)

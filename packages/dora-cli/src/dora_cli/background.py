@@ -1,0 +1,62 @@
+"""Coordinator and default daemon as background processes of this account."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dora_config import DoraError
+from dora_config.access import private_dir, state_dir
+
+
+class NotStarted(DoraError):
+    """A background process ended, or did not get ready in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """A process in a session of its own, its words in `log`."""
+
+    what: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def wait_until(self, ready: Callable[[], bool], *, within: float) -> None:
+        """Raises NotStarted with the last words of the process."""
+        deadline = time.monotonic() + within
+        while not ready():
+            code = self.process.poll()
+            if code is not None:
+                raise NotStarted(f"the {self.what} ended with code {code}:\n{self._tail()}")
+            if time.monotonic() > deadline:
+                raise NotStarted(
+                    f"the {self.what} did not get ready within {within:g} s:\n{self._tail()}"
+                )
+            time.sleep(0.02)
+
+    def _tail(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()[-20:]
+        return "\n".join(f"  {line}" for line in lines) + f"\n  (log: {self.log})"
+
+
+def start(what: str, module: str, arguments: Sequence[str]) -> Background:
+    """Run `python -m MODULE ARGUMENTS` detached from this terminal."""
+    folder = private_dir(private_dir(state_dir()) / "log")
+    log = folder / f"{what}.log"
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=handle,
+            stderr=handle,
+            start_new_session=True,
+        )
+    finally:
+        os.close(handle)
+    return Background(what, process, log)

@@ -1,0 +1,28 @@
+"""`dora down`: end the coordinator and all its daemons."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dora_cli import coordinator_options as coordinator
+from dora_cli import options, output
+
+app = options.application()
+
+
+@app.command()
+def down(
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Stop dataflows that still run.")
+    ] = False,
+    coordinator_addr: coordinator.Addr = None,
+    coordinator_port: coordinator.Port = None,
+) -> None:
+    """End the coordinator and its daemons; refused while dataflows run, unless forced."""
+    from dora_config.protocol.control import Destroy, Destroyed
+
+    with coordinator.client(coordinator_addr, coordinator_port) as client:
+        client.ask(Destroy(force=force), Destroyed)
+    output.write("coordinator and daemons destroyed successfully")

@@ -1,0 +1,109 @@
+"""`dora list`: the dataflows a coordinator knows."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dora_cli import coordinator_options as coordinator
+from dora_cli import options, output
+
+if TYPE_CHECKING:
+    from dora_config.protocol.control import DataflowSummary
+
+GB = 1024**3
+
+app = options.application()
+
+
+class StatusChoice(StrEnum):
+    """`--status`: `running` is all that has not ended."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+class SortChoice(StrEnum):
+    CPU = "cpu"
+    MEMORY = "memory"
+
+
+@app.command(name="list")
+def list_dataflows(
+    output_format: options.Output = options.TableFormat.TABLE,
+    status: Annotated[
+        StatusChoice | None, typer.Option("--status", help="Only these.", show_default=False)
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="TEXT", help="Only names with this text in them."),
+    ] = None,
+    sort_by: Annotated[
+        SortChoice | None, typer.Option("--sort-by", help="Largest first.", show_default=False)
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print UUIDs only.")] = False,
+    coordinator_addr: coordinator.Addr = None,
+    coordinator_port: coordinator.Port = None,
+) -> None:
+    """List dataflows, running and ended."""
+    from dora_config.protocol.control import DataflowList, ListDataflows
+
+    with coordinator.client(coordinator_addr, coordinator_port) as client:
+        found = client.ask(ListDataflows(), DataflowList).dataflows
+    rows = [row for row in found if _wanted(row, status, name)]
+    if sort_by is not None:
+        rows.sort(key=lambda row: row.cpu if sort_by is SortChoice.CPU else row.memory)
+        rows.reverse()
+    print_dataflows(rows, output_format, quiet=quiet)
+
+
+def print_dataflows(
+    rows: list[DataflowSummary], output_format: options.TableFormat, *, quiet: bool
+) -> None:
+    """Dataflows as a table, as JSON lines, or their UUIDs only."""
+    if quiet:
+        for row in rows:
+            output.write(row.uuid)
+    elif output_format is options.TableFormat.JSON:
+        for row in rows:
+            output.json_line(_as_json(row))
+    else:
+        columns = ("UUID", "Name", "Status", "Nodes", "CPU", "Memory")
+        output.table(columns, [_as_cells(row) for row in rows])
+        for row in rows:
+            if row.reason is not None:
+                output.remark(f"{row.name or row.uuid}: {row.reason}")
+
+
+def _wanted(row: DataflowSummary, status: StatusChoice | None, name: str | None) -> bool:
+    if name is not None and name not in (row.name or ""):
+        return False
+    match status:
+        case StatusChoice.RUNNING:
+            return row.status not in ("Finished", "Failed")
+        case StatusChoice.FINISHED:
+            return row.status == "Finished"
+        case StatusChoice.FAILED:
+            return row.status == "Failed"
+        case None:
+            return True
+
+
+def _as_json(row: DataflowSummary) -> dict[str, object]:
+    facts: dict[str, object] = {
+        "uuid": row.uuid,
+        "name": row.name,
+        "status": row.status,
+        "nodes": row.nodes,
+        "cpu": round(row.cpu, 1),
+        "memory": round(row.memory / GB, 3),
+    }
+    return facts if row.reason is None else facts | {"reason": row.reason}
+
+
+def _as_cells(row: DataflowSummary) -> tuple[object, ...]:
+    cpu, memory = f"{row.cpu:.1f}%", f"{row.memory / GB:.2f} GB"
+    return (row.uuid, row.name or "", row.status, row.nodes, cpu, memory)

@@ -1,0 +1,52 @@
+"""`dora stop`: end running dataflows and wait for it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dora_cli import coordinator_options as coordinator
+from dora_cli import options, output
+from dora_cli.errors import CommandFailed
+
+app = options.application()
+
+
+@app.command()
+def stop(
+    dataflow: coordinator.Chosen = None,
+    name: coordinator.Name = None,
+    every: Annotated[bool, typer.Option("--all", help="All dataflows that run.")] = False,
+    grace_duration: coordinator.Grace = None,
+    force: coordinator.Force = False,
+    coordinator_addr: coordinator.Addr = None,
+    coordinator_port: coordinator.Port = None,
+) -> None:
+    """Stop a dataflow and wait for its end; the exit code is 1 when it failed."""
+    from dora_cli.client import RequestFailed
+    from dora_cli.ended_report import label, report_ended
+    from dora_config.protocol.control import Ended, StopDataflow
+
+    if every and (dataflow is not None or name is not None):
+        raise typer.BadParameter("--all and a dataflow exclude each other")
+    request = StopDataflow(
+        dataflow=coordinator.reference(dataflow, name),
+        all=every,
+        grace=coordinator.grace_seconds(grace_duration, force=force),
+        force=force,
+    )
+    with coordinator.client(coordinator_addr, coordinator_port) as client:
+        try:
+            answer = client.ask(request, Ended)
+        except RequestFailed as problem:
+            if problem.code == "nothing_runs":
+                output.write(str(problem))
+                return
+            raise
+    ok = True
+    for ended in answer.dataflows:
+        output.write(f"dataflow stopped: {label(ended.uuid, ended.name)}")
+        ok = report_ended(ended) and ok
+    if not ok:
+        raise CommandFailed

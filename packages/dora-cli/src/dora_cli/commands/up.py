@@ -1,0 +1,83 @@
+"""`dora up`: a coordinator and a default daemon in the background."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dora_cli import coordinator_options as coordinator
+from dora_cli import options, output
+
+if TYPE_CHECKING:
+    from dora_config.access import Endpoint
+
+COORDINATOR_TIMEOUT = 10.0
+DAEMON_TIMEOUT = 10.0
+
+app = options.application()
+
+
+@app.command()
+def up(
+    auth: Annotated[bool, typer.Option("--auth", help="Ask for the token (the default).")] = False,
+    recreate_store: Annotated[
+        bool, typer.Option("--recreate-store", help="Put the coordinator's store aside.")
+    ] = False,
+    coordinator_port: coordinator.Port = None,
+) -> None:
+    """Start a coordinator and a daemon on this machine, unless they run already."""
+    from dora_cli.client import CoordinatorUnreachable
+    from dora_config.access import endpoint
+
+    target = endpoint("127.0.0.1", coordinator_port)
+    try:
+        daemons = _default_daemons(target)
+        output.write("coordinator: already running")
+    except CoordinatorUnreachable:
+        _start_coordinator(target, recreate=recreate_store)
+        daemons = 0
+        output.write("coordinator: started")
+    if daemons:
+        output.write("daemon: already running")
+    else:
+        _start_daemon(target)
+        output.write("daemon: started")
+
+
+def _default_daemons(target: Endpoint) -> int:
+    """How many connected daemons have no machine id; raises what `Client` raises."""
+    from dora_cli.client import Client
+    from dora_config.protocol.control import ClusterReport, ClusterStatus
+
+    with Client(target) as client:
+        report = client.ask(ClusterStatus(), ClusterReport)
+    return sum(one.connected and one.machine_id is None for one in report.daemons)
+
+
+def _start_coordinator(target: Endpoint, *, recreate: bool) -> None:
+    from dora_cli import background
+    from dora_cli.client import CoordinatorUnreachable
+    from dora_config.access import endpoint
+
+    arguments = ["--port", str(target.port), *(["--recreate-store"] if recreate else [])]
+    process = background.start("coordinator", "dora_coordinator.command", arguments)
+
+    def answers() -> bool:
+        try:
+            _default_daemons(endpoint(target.host, target.port))  # it may have made the token
+        except CoordinatorUnreachable:
+            return False
+        return True
+
+    process.wait_until(answers, within=COORDINATOR_TIMEOUT)
+
+
+def _start_daemon(target: Endpoint) -> None:
+    from dora_cli import background
+    from dora_config.access import endpoint
+
+    arguments = ["--coordinator-addr", target.host, "--coordinator-port", str(target.port)]
+    process = background.start("daemon", "dora_daemon.command", arguments)
+    fresh = endpoint(target.host, target.port)
+    process.wait_until(lambda: _default_daemons(fresh) > 0, within=DAEMON_TIMEOUT)
