@@ -44,7 +44,7 @@ from dora_daemon.runner.events import (
     TimerFired,
 )
 from dora_daemon.runner.restart import GiveUp, RestartAfter, RestartHistory, decide
-from dora_daemon.runner.results import Ending, Verdict, describe, judge
+from dora_daemon.runner.results import ENDED_AS_ASKED, Ending, Verdict, describe, judge
 
 LOOK_AGAIN = 0.2
 """Share of its grace after which a straggler that still has messages waiting is looked at again."""
@@ -123,6 +123,7 @@ class NodeLife:
 
     spec: ResolvedNode
     next_incarnation: Callable[[], int]
+    next_order: Callable[[], int]
     stop_grace: float = 10.0
     finish_grace: float | None = 120.0
     """Seconds a node may live on after its inputs ended and were emptied; ``None``: for ever."""
@@ -133,6 +134,8 @@ class NodeLife:
     incarnation: int = 0
     pid: int | None = None
     connected: bool = False
+    ended_unconnected: bool = False
+    """Its last process ended before it connected."""
     restarts: int = 0
     history: RestartHistory = field(default_factory=RestartHistory)
     health_kills: int = 0
@@ -141,6 +144,8 @@ class NodeLife:
     inputs_ended: bool = False
     broken_by: str | None = None
     """The node whose end before connecting keeps the dataflow from starting."""
+    refused: bool = False
+    """The process was told so."""
     result: NodeResult | None = None
 
     def __post_init__(self) -> None:
@@ -233,7 +238,7 @@ class NodeLife:
             ):
                 return []
             case _, NodeConnected():
-                return [Refuse(self.id, f'node "{self.id}" is {self.state.value}')]
+                return self._turn_down()
             case _:
                 raise InvalidTransition(f'node "{self.id}"', self.state.value, event)
 
@@ -279,7 +284,7 @@ class NodeLife:
     def _connected(self, pid: int) -> list[Command]:
         self.pid = pid
         if self.broken_by is not None:
-            return [Refuse(self.id, _broke(self.broken_by))]
+            return self._refuse(self.broken_by)
         self.connected = True
         self.stopping = None
         self.state = NodeState.RUNNING if self.barrier_open else NodeState.WAITING
@@ -295,9 +300,7 @@ class NodeLife:
 
     def _barrier_broke(self, event: BarrierBroke, now: float) -> list[Command]:
         self.broken_by = event.cause
-        refusal: list[Command] = []
-        if self.state is NodeState.WAITING:
-            refusal.append(Refuse(self.id, _broke(event.cause)))
+        refusal = self._refuse(event.cause) if self.state is NodeState.WAITING else []
         if self.dynamic:
             return refusal
         self.state = NodeState.STOPPING
@@ -307,6 +310,17 @@ class NodeLife:
             CancelTimer(self.id, "startup"),
             ArmTimer(self.id, "terminate", now + event.grace),
         ]
+
+    def _turn_down(self) -> list[Command]:
+        if self.broken_by is not None:
+            return self._refuse(self.broken_by)
+        if self.dynamic:
+            return [Refuse(self.id, f'node "{self.id}" is attached already (pid {self.pid})')]
+        return [Refuse(self.id, f'node "{self.id}" is {self.state.value}')]
+
+    def _refuse(self, cause: str) -> list[Command]:
+        self.refused = True
+        return [Refuse(self.id, _broke(cause))]
 
     def _detached(self) -> list[Command]:
         self.state = NodeState.ABSENT
@@ -456,18 +470,20 @@ class NodeLife:
         self, verdict: Verdict, tail: tuple[str, ...] = (), status: Exit | None = None
     ) -> list[Command]:
         exited = status or Exit()
-        cascading = self.broken_by is not None
+        cascading = self.broken_by is not None and not self._failed_by_itself(exited)
         self.result = NodeResult(
             node=self.id,
             outcome="cascading" if cascading else verdict.outcome,
-            message=_broke(self.broken_by) if self.broken_by is not None else verdict.message,
-            caused_by=self.broken_by,
+            message=_broke(self.broken_by or "") if cascading else verdict.message,
+            caused_by=self.broken_by if cascading else None,
             exit_code=exited.code,
             signal=exited.signal,
             stderr_tail=() if verdict.outcome == "success" else tail,
             restarts=self.restarts,
+            order=self.next_order(),
         )
         self.state = NodeState.ENDED
+        self.ended_unconnected = not self.connected
         self.connected = False
         self.pid = None
         commands: list[Command] = [*self._cancel_timers(), DropInputs(self.id)]
@@ -479,6 +495,10 @@ class NodeLife:
             AnnounceClosed(self.id),
             Report(NodeFailed(result=self.result)),
         ]
+
+    def _failed_by_itself(self, exited: Exit) -> bool:
+        """It was never told that another node failed, and ended with an error of its own."""
+        return not self.refused and bool(exited.code) and exited.code not in ENDED_AS_ASKED.values()
 
     def _cancel_timers(self) -> list[Command]:
         names = ("startup", "finish", "terminate", "kill", "backoff")

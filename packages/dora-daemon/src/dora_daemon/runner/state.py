@@ -117,6 +117,7 @@ class RunnerState:
         life = NodeLife(
             node,
             lambda: next(self._incarnations),
+            lambda: len(self.results),
             stop_grace=self.stop_grace,
             finish_grace=grace,
             barrier_open=self.started,
@@ -177,7 +178,6 @@ class RunnerState:
         commands = life.handle(event, now)  # type: ignore[arg-type]
         if life.ended and not was_ended:
             assert life.result is not None
-            life.result = life.result.model_copy(update={"order": len(self.results)})
             self.results.append(life.result)
             commands += self._closed(node, None, now)
             commands += self._check_barrier_after(life, now)
@@ -265,7 +265,7 @@ class RunnerState:
         result = life.result
         if self.phase != "starting" or life.id not in self._barrier:
             return []
-        if result is None or result.outcome != "failed":
+        if result is None or result.outcome != "failed" or not life.ended_unconnected:
             return []
         self.phase = "stopping"
         self.stop_reason = f'node "{life.id}" exited before connecting'
