@@ -62,7 +62,8 @@ def read_nodes_file(
             "expected a list of nodes" if raw_nodes is not None else "field `nodes` is required"
         )
         hint = 'a dataflow begins with `nodes:` and a list, one "- id: NAME" for each node'
-        file.findings.append(Finding(("nodes",), message, hint))
+        if raw_nodes is not None or not any(closest_name(key, ["nodes"]) for key in data):
+            file.findings.append(Finding(("nodes",), message, hint))
         file.lost_nodes = True
         return file
     nodes = [_read_node(file, raw, ("nodes", index)) for index, raw in enumerate(raw_nodes)]

@@ -481,8 +481,12 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    style = '"' if text and text[0] in "-+.0123456789" and _number(text) != text else None
-    if "\n" in text and text.strip() == text.rstrip("\n") and "\t" not in text:
+    style = None
+    if text and text[0] in "-+.0123456789" and _number(text) != text:
+        style = '"'
+    elif not all(c.isprintable() or c == "\n" for c in text):
+        style = '"'
+    elif "\n" in text and text.strip() == text.rstrip("\n"):
         style = "|"
     return dumper.represent_scalar(_TAG + "str", text, style=style)
 

@@ -1,0 +1,81 @@
+"""Problems as text and as JSON, and the tree of errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import dora_config
+from dora_config import ConfigError, DoraError, InvalidId, InvalidTransition, Problem
+
+
+def test_problem_names_file_line_and_column() -> None:
+    problem = Problem("flow.yml", 3, 7, "wrong", hint="do this")
+    assert str(problem) == "flow.yml:3:7: wrong (do this)"
+
+
+def test_problem_of_a_whole_file_has_no_line() -> None:
+    assert str(Problem("flow.yml", 0, 0, "cannot be read")) == "flow.yml: cannot be read"
+
+
+def test_warning_says_that_it_is_one() -> None:
+    assert "flow.yml:1:1: warning: old" in str(Problem("flow.yml", 1, 1, "old", severity="warning"))
+
+
+def test_json_has_the_keys_of_editors_and_leaves_out_what_is_unknown() -> None:
+    full = Problem("f", 1, 2, "m", hint="h", severity="warning", end_line=3, end_column=4)
+    assert full.to_json() == {
+        "file": "f",
+        "line": 1,
+        "column": 2,
+        "endLine": 3,
+        "endColumn": 4,
+        "severity": "warning",
+        "message": "m",
+        "hint": "h",
+    }
+    assert set(Problem("f", 1, 2, "m").to_json()) == {
+        "file",
+        "line",
+        "column",
+        "severity",
+        "message",
+    }
+
+
+def test_config_error_lists_every_problem_and_keeps_errors_apart() -> None:
+    error = ConfigError([Problem("f", 1, 1, "a", severity="warning"), Problem("f", 2, 1, "b")])
+    assert str(error).splitlines() == ["f:1:1: warning: a", "f:2:1: b"]
+    assert [problem.message for problem in error.errors] == ["b"]
+
+
+@pytest.mark.parametrize("name", ["ConfigError", "ProtocolError", "InvalidId", "PlacementError"])
+def test_every_error_is_a_dora_error(name: str) -> None:
+    assert issubclass(getattr(dora_config, name), DoraError)
+
+
+def test_invalid_id_is_a_value_error_with_the_value() -> None:
+    error = InvalidId("x y", "no blanks")
+    assert isinstance(error, ValueError)
+    assert (error.value, str(error)) == ("x y", "no blanks")
+
+
+def test_invalid_transition_names_subject_state_and_event() -> None:
+    assert str(InvalidTransition("camera", "running", "Spawned")) == (
+        "camera cannot handle 'Spawned' in state running"
+    )
+
+
+def test_every_public_name_can_be_imported() -> None:
+    for name in dora_config.__all__:
+        assert getattr(dora_config, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = dora_config.nothing
+
+
+def test_the_package_starts_without_pydantic_and_yaml() -> None:
+    code = "import sys, dora_config; print([m for m in ('pydantic', 'yaml') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
