@@ -49,6 +49,8 @@ class RecordKind(IntEnum):
 # and the array's length, null count
 BLOCK_HEAD = struct.Struct("=IIIIQQQqq")
 BLOCK_HEAD_SIZE = 64
+BLOCK_WALL = 24  # offset of the CLOCK_REALTIME word
+WORD = struct.Struct("=Q")
 BLOCK_MAGIC = 0x6472_626B
 ALIGNMENT = 64
 
@@ -79,10 +81,12 @@ C_DISCARDED = 21  # taken, but not handed out: held too long, flushed
 C_BROKEN = 22
 C_LAST_ARRIVAL_NS = 23  # CLOCK_MONOTONIC
 C_COPIED = 24  # private copies made
+C_CLOSED = 25  # 1 once the consumer has closed the input: what it was not handed is void
 
 F_FLOOR_DATA = 32  # records of the data pipe below it are nobody's any more
 F_FLOOR_URGENT = 33
 X_NOTICE_LENGTH = 40  # bytes of text that go with the last NODE_FAILED
+X_CONSUMER_DEAD = 41  # 1 from when the consumer was reaped until another one is started
 
 HISTOGRAM = 64  # first of the latency histogram's words
 HISTOGRAM_BUCKETS = 160

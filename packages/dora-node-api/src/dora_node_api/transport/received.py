@@ -1,16 +1,104 @@
-"""One message over a segment, and when its memory is given back."""
+"""One message over a segment, and when its memory is given back.
+
+A `Lease` releases by storing one byte in the ledger, from whatever thread drops the last view. It
+takes no lock and makes no call, and it does nothing in a forked child.
+"""
 
 from __future__ import annotations
 
+import mmap
 from typing import Any
 
+from dora_node_api.transport import layout
+from dora_node_api.transport.errors import BrokenRecord
+from dora_node_api.transport.forking import ForkAware, forked_error
 from dora_node_api.transport.layout import RecordKind
+from dora_node_api.transport.specs import QueueSpec
+
+_DATA = RecordKind.DATA
+
+
+class MappedSegment:
+    """A producer's segment in this process, read-only."""
+
+    __slots__ = ("_address", "memory", "size", "view")
+
+    def __init__(self, memory: mmap.mmap, size: int) -> None:
+        self.memory = memory
+        self.size = size
+        self.view = memoryview(memory)
+        self._address = 0
+
+    @property
+    def address(self) -> int:
+        if not self._address:
+            import pyarrow as pa
+
+            self._address = pa.py_buffer(self.memory).address
+        return self._address
+
+
+class Account(ForkAware):
+    """What the consumer of one input holds at the moment."""
+
+    __slots__ = ("held", "held_bytes", "ledger")
+
+    def __init__(self, ledger: memoryview) -> None:
+        super().__init__()
+        self.ledger = ledger
+        self.held = 0
+        self.held_bytes = 0
+
+
+class Lease:
+    """Keeps one block from being used again by its producer, until it is dropped.
+
+    Nothing is released before `armed` is True: the record may be handed out again till then.
+    """
+
+    __slots__ = ("account", "armed", "generation", "nbytes", "segment", "slot")
+
+    def __init__(
+        self, account: Account, segment: MappedSegment, slot: int, generation: int, nbytes: int
+    ) -> None:
+        self.armed = False
+        self.account = account
+        self.segment = segment
+        self.slot = slot
+        self.generation = generation
+        self.nbytes = nbytes
+
+    def __del__(self) -> None:
+        if self.armed:
+            account = self.account
+            if not account.forked:
+                account.ledger[self.slot] = self.generation
+                account.held -= 1
+                account.held_bytes -= self.nbytes
 
 
 class Delivery:
     """One record handed out. The array and every view of it keep the shared memory alive."""
 
+    __slots__ = (
+        "_base",
+        "_head",
+        "_offset",
+        "_value",
+        "_view",
+        "error",
+        "kind",
+        "nbytes",
+        "protected",
+        "sent_ns",
+        "sequence",
+        "spec",
+        "timestamp_ns",
+        "validate",
+    )
+
     kind: RecordKind
+    spec: QueueSpec
     sequence: int
     protected: bool
     sent_ns: int
@@ -19,21 +107,108 @@ class Delivery:
     """CLOCK_REALTIME of the send, nanoseconds; 0 for lifecycle records."""
     nbytes: int
     """Of the block in use."""
+    error: str
+    """Of NODE_FAILED: what the runner says."""
+
+    def __init__(
+        self,
+        spec: QueueSpec,
+        kind: RecordKind,
+        sequence: int,
+        sent_ns: int,
+        nbytes: int,
+        protected: bool,
+        head: tuple[int, ...] | None,
+        view: memoryview | None,
+        base: Lease | bytes | None,
+        offset: int,
+    ) -> None:
+        self.spec = spec
+        self.kind = kind
+        self.sequence = sequence
+        self.sent_ns = sent_ns
+        self.nbytes = nbytes
+        self.protected = protected
+        self._head = head
+        self._view = view
+        self._base = base
+        self._offset = offset
+        self._value: Any = None
+        self.timestamp_ns = head[5] if head is not None else 0
+        self.error = ""
+        self.validate = False
 
     @property
     def value(self) -> Any:
         """The pyarrow array, backed by shared memory; decoded on first use.
 
-        Raises BrokenRecord when it cannot be decoded.
+        None for lifecycle records. Raises BrokenRecord when it cannot be decoded, and NodeForked.
         """
-        raise NotImplementedError
+        if self._value is None and self._head is not None:
+            self._value = self._decode()
+        return self._value
+
+    def _decode(self) -> Any:
+        from dora_node_api import arrow
+
+        head, view, base = self._head, self._view, self._base
+        assert head is not None
+        assert view is not None
+        _, descriptor_size, _, array_layout, _, _, data_offset, length, null_count = head
+        size = self.nbytes - data_offset
+        start = layout.BLOCK_HEAD_SIZE
+        descriptor = bytes(view[start : start + descriptor_size])
+        try:
+            if isinstance(base, Lease):
+                if base.account.forked:
+                    raise forked_error()
+                address = base.segment.address + self._offset + data_offset
+                data = arrow.foreign_buffer(address, size, base)
+            else:
+                data = arrow.plain_buffer(base, data_offset, size)
+            return arrow.decode(
+                descriptor, array_layout, length, null_count, data, validate=self.validate
+            )
+        except (ValueError, TypeError, LookupError, OSError, NotImplementedError) as error:
+            raise BrokenRecord(self.spec.edge, f"message {self.sequence}: {error}") from error
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The sender's metadata with `timestamp` (aware UTC datetime) unless the sender set one."""
-        raise NotImplementedError
+        """The sender's metadata with `timestamp` (aware UTC datetime) unless the sender set one.
+
+        Raises BrokenRecord when it cannot be decoded.
+        """
+        from dora_node_api import arrow
+
+        head, view = self._head, self._view
+        if head is None or view is None:
+            return {}
+        size = head[2]
+        metadata: dict[str, Any] = {"timestamp": arrow.utc_datetime(self.timestamp_ns)}
+        if size:
+            start = layout.BLOCK_HEAD_SIZE + head[1]
+            try:
+                metadata.update(arrow.decode_metadata(view[start : start + size]))
+            except ValueError as error:
+                raise BrokenRecord(
+                    self.spec.edge, f"metadata of message {self.sequence}: {error}"
+                ) from error
+        return metadata
 
     @property
-    def error(self) -> str:
-        """Of NODE_FAILED: what the runner says."""
-        raise NotImplementedError
+    def data(self) -> memoryview:
+        """The payload's bytes as they lie in memory, read-only; empty for lifecycle records.
+
+        Valid only while the delivery or its value is alive.
+        """
+        if self._head is None or self._view is None:
+            return memoryview(b"")
+        return self._view[self._head[6] : self.nbytes]
+
+    @property
+    def copied(self) -> bool:
+        """Whether this is a private copy, because the consumer holds too much."""
+        return isinstance(self._base, bytes)
+
+    def __repr__(self) -> str:
+        return f"<Delivery {self.kind.name} {self.sequence} of {self.spec.edge}>"

@@ -1,13 +1,35 @@
-"""The sending end of a node: one copy into shared memory, then a record for every edge."""
+"""The sending end of a node: one copy into shared memory, then a record for every edge.
+
+One lock, held for microseconds, guards the pool and every route. What may take long, a large copy
+or a wait for room, is done without it, on a block that a `_Hold` owns: should an exception end the
+send there, the hold's finalizer gives the block back. What happens under the lock needs no such
+care: `_inside` stays True when an exception comes out of it, and the next one to enter makes every
+list again from the tables that tell the truth.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import select
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from dora_node_api.transport import layout
 from dora_node_api.transport.board import Board
-from dora_node_api.transport.pool import Pool
+from dora_node_api.transport.errors import PoolExhausted, SampleError
+from dora_node_api.transport.forking import ForkAware, forked_error
+from dora_node_api.transport.layout import (
+    BLOCK_HEAD,
+    BLOCK_HEAD_SIZE,
+    BLOCK_MAGIC,
+    RECORD_SIZE,
+)
+from dora_node_api.transport.pool import Block, Pool
 from dora_node_api.transport.queue import QueueEnds
+from dora_node_api.transport.route import Route
 from dora_node_api.transport.specs import QueueSpec
 
 if TYPE_CHECKING:
@@ -24,26 +46,142 @@ and remove_route may be called within.
 OnFirstDrop = Callable[[QueueSpec, str], None]
 """Called once per edge, after the send, with a sentence that names the setting to change."""
 
+# Up to here the copy is made under the lock; above, other threads may send meanwhile.
+_COPY_UNDER_LOCK = 256 * 1024
+_LOOK_AGAIN = 0.1  # seconds; the doorbell wakes earlier
+_TRIM_EVERY_NS = 5_000_000_000
+_monotonic_ns = time.monotonic_ns
+_time_ns = time.time_ns
+
+
+def wait_readable(_spec: QueueSpec, fd: int, timeout: float) -> bool:
+    """The `WaitForRoom` of a sender that was given none."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    poll.poll(max(1, int(timeout * 1000)))
+    return True
+
+
+class _Hold:
+    """Owns a block outside the lock; dropped, it leaves the block where its sender finds it."""
+
+    __slots__ = ("block", "returned")
+
+    def __init__(self, returned: deque[Block]) -> None:
+        self.block: Block | None = None
+        self.returned = returned
+
+    def __del__(self) -> None:
+        block = self.block
+        if block is not None:
+            self.returned.append(block)
+
 
 class Sample:
     """A block to be filled in place and then sent (b.4). Gives its memory back when dropped."""
 
-    nbytes: int
+    __slots__ = ("_buffer", "_hold", "_views", "data_offset", "nbytes", "total")
 
-    def as_buffer(self) -> object:
-        """The same writable buffer object each time. Raises BufferError after send."""
-        raise NotImplementedError
+    def __init__(self, hold: _Hold, data_offset: int, nbytes: int) -> None:
+        self._hold: _Hold | None = hold
+        self._buffer: memoryview | None = None
+        self._views: list[weakref.ref[memoryview]] = []
+        self.data_offset = data_offset
+        self.nbytes = nbytes
+        self.total = data_offset + nbytes
+
+    @property
+    def block(self) -> Block:
+        """The block, while the sample is neither sent nor discarded. Raises SampleError."""
+        if self._hold is None or self._hold.block is None:
+            raise SampleError("this sample has already been sent or discarded")
+        return self._hold.block
+
+    @property
+    def usable(self) -> bool:
+        return self._hold is not None
+
+    def _view(self) -> memoryview:
+        return self.block.view[self.data_offset : self.total]
+
+    def as_buffer(self) -> memoryview:
+        """The same writable buffer each time. Raises BufferError after send or discard."""
+        if self._hold is None:
+            raise BufferError("this sample has already been sent or discarded")
+        if self._buffer is None:
+            self._buffer = self._view()
+        return self._buffer
 
     def as_memoryview(self) -> memoryview:
-        """A new writable memoryview each time. Raises SampleError after send."""
-        raise NotImplementedError
+        """A new writable memoryview each time. Raises SampleError after send or discard."""
+        view = self._view()
+        self._views.append(weakref.ref(view))
+        return view
+
+    def close_views(self) -> None:
+        """Make sure that nobody can write any more; raises SampleError when somebody could."""
+        still_open = any(_is_open(ref()) for ref in self._views)
+        if not still_open and self._buffer is not None:
+            try:
+                self._buffer.release()
+            except BufferError:
+                still_open = True
+        if still_open:
+            raise SampleError(
+                "buffer view(s) still open: let go of arrays and memoryviews of the sample "
+                "(`del array`, `view.release()`) before it is sent"
+            )
+        self._views = []
+        self._buffer = None
+
+    def take_hold(self) -> _Hold:
+        """The block, to be sent; the sample is of no more use. Raises SampleError."""
+        hold = self._hold
+        if hold is None:
+            raise SampleError("this sample has already been sent or discarded")
+        self._hold = None
+        return hold
 
     def discard(self) -> None:
-        """Give the memory back unsent."""
-        raise NotImplementedError
+        """Give the memory back unsent. Views that are open keep the block from being used again
+        until they are gone."""
+        hold = self._hold
+        if hold is not None and self._views_are_open():
+            # Leaked on purpose into the views' hands: nothing else may write there.
+            hold.block = None
+        self._hold = None
+
+    def _views_are_open(self) -> bool:
+        try:
+            self.close_views()
+        except SampleError:
+            return True
+        return False
 
 
-class Sender:
+def _is_open(view: memoryview | None) -> bool:
+    if view is None:
+        return False
+    try:
+        view.nbytes  # noqa: B018 (raises when the view was released)
+    except ValueError:
+        return False
+    return True
+
+
+class _Output:
+    """Where one output goes, and what keeps the order of sends that wait."""
+
+    __slots__ = ("backpressure", "order", "owner", "routes")
+
+    def __init__(self) -> None:
+        self.routes: tuple[Route, ...] = ()
+        self.backpressure = False
+        self.order = threading.Lock()
+        self.owner = 0
+
+
+class Sender(ForkAware):
     """Sends a node's outputs. Thread-safe; unusable in forked children (NodeForked)."""
 
     def __init__(
@@ -55,23 +193,67 @@ class Sender:
         wait_for_room: WaitForRoom | None = None,
         on_first_drop: OnFirstDrop | None = None,
     ) -> None:
-        raise NotImplementedError
+        super().__init__()
+        self.pool = pool
+        self.board = board
+        self.incarnation = incarnation
+        self._segment_base = incarnation << 32
+        self._wait_for_room = wait_for_room or wait_readable
+        self._on_first_drop = on_first_drop
+        self._outputs: dict[str, _Output] = {}
+        # Removed routes whose consumer may still read what it was handed.
+        self._lingering: list[Route] = []
+        self._lock = threading.Lock()
+        self._owner = 0
+        self._inside = False
+        self._returned: deque[Block] = deque()
+        self._trim_at = 0
+        self._drops: list[Route] = []
+        self._record = bytearray(RECORD_SIZE)
+        self._words = memoryview(self._record).cast("Q")
 
+    # --- routes -------------------------------------------------------------------------------
     def add_route(self, output: str, spec: QueueSpec, ends: QueueEnds) -> None:
         """Send ``output`` to this queue too from now on. Takes ``ends`` over."""
-        raise NotImplementedError
+        route = Route(spec, ends, self.board, self.incarnation)
+        self._check(self._lock, self._owner)
+        with self._lock:
+            known = self._outputs.get(output)
+            if known is None:
+                known = self._outputs[output] = _Output()
+            # drop_oldest queues are served first: they never make the others wait.
+            known.routes = tuple(sorted((*known.routes, route), key=lambda r: r.backpressure))
+            known.backpressure = any(r.backpressure for r in known.routes)
 
     def remove_route(self, queue: int) -> None:
         """Stop sending to a queue, close its descriptors, free what was outstanding on it.
 
-        An unknown number is ignored. A send that waits for the queue goes on without it.
+        What a living consumer was handed stays until it is released. An unknown number is ignored.
+        A send that waits for the queue goes on without it.
         """
-        raise NotImplementedError
+        self._check(self._lock, self._owner)
+        with self._lock:
+            self._enter()
+            for known in self._outputs.values():
+                gone = [r for r in known.routes if r.spec.queue == queue]
+                if not gone:
+                    continue
+                known.routes = tuple(r for r in known.routes if r.spec.queue != queue)
+                known.backpressure = any(r.backpressure for r in known.routes)
+                for route in gone:
+                    while route.evict():
+                        pass
+                    route.close()
+                    if route.sweep(self.pool):
+                        self._lingering.append(route)
+            self._inside = False
 
     def routes(self, output: str) -> int:
         """How many queues ``output`` goes to."""
-        raise NotImplementedError
+        known = self._outputs.get(output)
+        return 0 if known is None else len(known.routes)
 
+    # --- sending ------------------------------------------------------------------------------
     def send(
         self,
         output: str,
@@ -87,26 +269,365 @@ class Sender:
         ``timestamp_ns`` (CLOCK_REALTIME) defaults to now. Without routes nothing is copied.
         Raises PoolExhausted, NodeForked, and what ``wait_for_room`` raises.
         """
-        raise NotImplementedError
+        known = self._outputs.get(output)
+        if self.forked:
+            raise forked_error()
+        if known is None or not known.routes:
+            return 0
+        total = payload.total
+        flags = 0
+        if protected:
+            flags = layout.FLAG_PROTECTED
+        if flush:
+            flags |= layout.FLAG_FLUSH
+        if known.backpressure or total > _COPY_UNDER_LOCK:
+            return self._send_slowly(known, payload, flags, timestamp_ns)
+        lock = self._lock
+        if lock.locked():
+            self._check(lock, self._owner)
+        with lock:
+            self._owner = threading.get_ident()
+            if self._inside or self._returned:
+                self._enter()
+            self._inside = True
+            routes = known.routes
+            for route in routes:
+                if route.order:
+                    route.collect(self.pool)
+            try:
+                block = self.pool.take(total)
+            except MemoryError:
+                block = None
+            if block is not None:
+                now = _monotonic_ns()
+                self._fill(block, payload, timestamp_ns)
+                self._set_record(block, total, now)
+                for route in routes:
+                    route.push(self._record, self._words, block, flags)
+                    if route.drop_news:
+                        self._drops.append(route)
+                if not block.refs:
+                    self.pool.give(block)
+                if now > self._trim_at:
+                    self._trim(now)
+            self._inside = False
+        if block is None:
+            return self._send_slowly(known, payload, flags, timestamp_ns)
+        if self._drops:
+            self._report_drops()
+        return len(routes)
 
+    def _send_slowly(
+        self, known: _Output, payload: EncodedPayload, flags: int, timestamp_ns: int | None
+    ) -> int:
+        """A send whose copy or wait for room others need not wait for."""
+        hold = self._allocate(payload.total, known)
+        block = hold.block
+        assert block is not None
+        self._fill(block, payload, timestamp_ns)
+        return self._deliver(known, hold, payload.total, flags)
+
+    def _fill(self, block: Block, payload: EncodedPayload, timestamp_ns: int | None) -> None:
+        view = block.view
+        BLOCK_HEAD.pack_into(
+            view,
+            0,
+            BLOCK_MAGIC,
+            len(payload.descriptor),
+            len(payload.metadata),
+            payload.layout,
+            block.stamp,
+            _time_ns() if timestamp_ns is None else timestamp_ns,
+            payload.data_offset,
+            payload.length,
+            payload.null_count,
+        )
+        payload.write_into(view)
+
+    def _set_record(self, block: Block, total: int, now: int) -> None:
+        words = self._words
+        words[layout.R_SEGMENT] = self._segment_base | block.segment.number
+        words[layout.R_OFFSET] = block.offset
+        words[layout.R_LENGTH] = total
+        words[layout.R_SENT_NS] = now
+        words[layout.R_STAMP] = block.stamp
+
+    def _deliver(self, known: _Output, hold: _Hold, total: int, flags: int) -> int:
+        """Write the records of a filled block: drop_oldest queues at once, then the others."""
+        block = hold.block
+        assert block is not None
+        now = _monotonic_ns()
+        taken = 0
+        self._check(self._lock, self._owner)
+        with self._lock:
+            self._enter()
+            waiting = tuple(r for r in known.routes if r.backpressure)
+            for route in known.routes:
+                if not route.backpressure:
+                    self._set_record(block, total, now)
+                    route.push(self._record, self._words, block, flags)
+                    taken += 1
+                    if route.drop_news:
+                        self._drops.append(route)
+            self._inside = False
+        if waiting:
+            taken += self._deliver_in_order(known, waiting, block, total, flags)
+        self._finish(hold)
+        if self._drops:
+            self._report_drops()
+        return taken
+
+    def _deliver_in_order(
+        self, known: _Output, waiting: Iterable[Route], block: Block, total: int, flags: int
+    ) -> int:
+        taken = 0
+        self._check(known.order, known.owner)
+        with known.order:
+            known.owner = threading.get_ident()
+            for route in waiting:
+                if self._push_or_wait(route, block, total, flags):
+                    taken += 1
+        return taken
+
+    def _try_push(self, route: Route, block: Block, total: int, flags: int) -> bool:
+        self._check(self._lock, self._owner)
+        with self._lock:
+            self._enter()
+            self._set_record(block, total, _monotonic_ns())
+            done = route.removed
+            if not done:
+                route.clear_room()
+                done = route.push(self._record, self._words, block, flags)
+            self._inside = False
+        return done
+
+    def _push_or_wait(self, route: Route, block: Block, total: int, flags: int) -> bool:
+        """Write the record once there is room; False when the message was given up."""
+        if self._try_push(route, block, total, flags):
+            return not route.removed
+        start = _monotonic_ns()
+        try:
+            # The consumer rings when it sees the word; both sides go through the pipe's own lock
+            # between their store and their look, so one of the two sees the other.
+            route.set_blocked(True)
+            while not self._try_push(route, block, total, flags):
+                if not self._wait_for_room(route.spec, route.ends.room_read, _LOOK_AGAIN):
+                    self._give_up(route)
+                    return False
+        finally:
+            route.set_blocked(False)
+            route.add_blocked_time(start)
+        return not route.removed
+
+    def _give_up(self, route: Route) -> None:
+        self._check(self._lock, self._owner)
+        with self._lock:
+            self._enter()
+            route.refuse()
+            if route.drop_news:
+                self._drops.append(route)
+            self._inside = False
+
+    def _finish(self, hold: _Hold) -> None:
+        """The records own the block now; without any it is free again."""
+        self._check(self._lock, self._owner)
+        with self._lock:
+            self._enter()
+            block = hold.block
+            hold.block = None
+            if block is not None:
+                block.pinned = False
+                if not block.refs:
+                    self.pool.give(block)
+            if _monotonic_ns() > self._trim_at:
+                self._trim(_monotonic_ns())
+            self._inside = False
+
+    def _report_drops(self) -> None:
+        drops, self._drops = self._drops, []
+        for route in drops:
+            if not route.drop_news:
+                continue
+            route.drop_news = False
+            if self._on_first_drop is not None:
+                spec = route.spec
+                self._on_first_drop(
+                    spec,
+                    f"{spec.edge}: the input is full ({spec.bound} messages wait), so its oldest "
+                    "messages are dropped from now on. If that is not wanted, raise `queue_size` "
+                    "of the input or set its `queue_policy: backpressure`",
+                )
+
+    # --- samples ------------------------------------------------------------------------------
     def allocate_sample(self, nbytes: int, metadata: bytes = b"") -> Sample:
         """Memory for ``nbytes`` bytes that the receivers see as a UInt8Array.
 
         ``metadata`` comes from `arrow.encode_metadata`. Raises PoolExhausted.
         """
-        raise NotImplementedError
+        from dora_node_api.arrow import raw_payload
+
+        payload = raw_payload(nbytes, metadata)
+        hold = self._allocate(payload.total, None)
+        assert hold.block is not None
+        self._fill(hold.block, payload, None)
+        return Sample(hold, payload.data_offset, nbytes)
 
     def send_sample(
         self, output: str, sample: Sample, *, protected: bool = False, flush: bool = False
     ) -> int:
         """Send a sample, without a copy. Raises SampleError if views of it are open or it was
         sent or discarded before; nothing is sent then."""
-        raise NotImplementedError
+        if self.forked:
+            raise forked_error()
+        block = sample.block
+        sample.close_views()
+        known = self._outputs.get(output)
+        if known is None or not known.routes:
+            sample.discard()
+            return 0
+        flags = (layout.FLAG_PROTECTED if protected else 0) | (layout.FLAG_FLUSH if flush else 0)
+        layout.WORD.pack_into(block.view, layout.BLOCK_WALL, _time_ns())
+        return self._deliver(known, sample.take_hold(), sample.total, flags)
+
+    # --- memory -------------------------------------------------------------------------------
+    def _allocate(self, total: int, known: _Output | None) -> _Hold:
+        """A hold on a block of ``total`` bytes, for which older messages are given up if need be.
+
+        Raises PoolExhausted.
+        """
+        hold = _Hold(self._returned)
+        while True:
+            self._check(self._lock, self._owner)
+            with self._lock:
+                self._enter()
+                block = self._take_or_evict(total, known)
+                if block is not None:
+                    hold.block = block
+                    block.pinned = True
+                self._inside = False
+                if block is not None:
+                    return hold
+                full = self._queue_to_wait_for() if total <= self.pool.cap_bytes else None
+            if full is None:
+                raise PoolExhausted(total, self.pool.cap_bytes, self.held_bytes())
+            if not self._wait_for_room(full.spec, full.ends.room_read, 0.005):
+                raise PoolExhausted(total, self.pool.cap_bytes, self.held_bytes())
+
+    def _take_or_evict(self, total: int, known: _Output | None) -> Block | None:
+        if known is not None:
+            for route in known.routes:
+                route.collect(self.pool)
+        try:
+            if (block := self.pool.take_free(total)) is not None:
+                return block
+            # Before the pool grows, look at everything that may have been released.
+            self._sweep_all()
+            if (block := self.pool.take(total)) is not None:
+                return block
+            if total > self.pool.cap_bytes:
+                return None
+            while self._evict_oldest():
+                if (block := self.pool.take(total)) is not None:
+                    return block
+        except MemoryError as error:
+            raise PoolExhausted(total, self.pool.cap_bytes, self._holders(), str(error)) from error
+        return None
+
+    def _all_routes(self) -> list[Route]:
+        routes = [route for known in self._outputs.values() for route in known.routes]
+        return routes + self._lingering
+
+    def _sweep_all(self) -> None:
+        for known in self._outputs.values():
+            for route in known.routes:
+                if route.order or route.slotless:
+                    route.sweep(self.pool)
+        if self._lingering:
+            self._lingering = [r for r in self._lingering if r.sweep(self.pool)]
+
+    def _evict_oldest(self) -> bool:
+        """Drop the oldest message of the drop_oldest queue that keeps the most bytes waiting."""
+        candidates = [r for r in self._all_routes() if not r.backpressure and not r.removed]
+        candidates.sort(key=Route.outstanding_bytes, reverse=True)
+        return any(route.evict() for route in candidates)
+
+    def _queue_to_wait_for(self) -> Route | None:
+        """A backpressure queue in which messages wait: its consumer will give memory back."""
+        for route in self._all_routes():
+            if route.backpressure and not route.removed and route.waiting():
+                return route
+        return None
+
+    def _trim(self, now: int) -> None:
+        if self._trim_at:
+            self._sweep_all()
+            self.pool.trim()
+        self._trim_at = now + _TRIM_EVERY_NS
+
+    def trim(self) -> None:
+        """Give memory back that the last seconds did not need; for a node that sends rarely."""
+        if self.forked:
+            raise forked_error()
+        self._check(self._lock, self._owner)
+        with self._lock:
+            self._enter()
+            self._trim(_monotonic_ns())
+            self._inside = False
 
     def held_bytes(self) -> dict[str, int]:
-        """Bytes outstanding by edge."""
-        raise NotImplementedError
+        """Bytes outstanding by edge: queued, or held by the consumer."""
+        self._check(self._lock, self._owner)
+        with self._lock:
+            self._enter()
+            self._sweep_all()
+            held = self._holders()
+            self._inside = False
+        return held
+
+    def _holders(self) -> dict[str, int]:
+        held = {r.spec.edge: r.outstanding_bytes() for r in self._all_routes()}
+        return {edge: size for edge, size in held.items() if size}
+
+    # --- the lock -----------------------------------------------------------------------------
+    def _check(self, lock: threading.Lock, owner: int) -> None:
+        """Before a lock is taken: it must not be this very thread that holds it."""
+        if self.forked:
+            raise forked_error()
+        if lock.locked() and owner == threading.get_ident():
+            raise RuntimeError(
+                "a signal handler (or finalizer) sent while the send that it interrupted holds "
+                "the sender; set a flag in the handler and send outside of it"
+            )
+
+    def _enter(self) -> None:
+        """First thing under the lock: put right what an exception left half done."""
+        self._owner = threading.get_ident()
+        if self._inside:
+            self._restore()
+        self._inside = True
+        while self._returned:
+            block = self._returned[0]
+            block.pinned = False
+            self._returned.popleft()
+            if not block.refs and block not in block.home.free:
+                self.pool.give(block)
+
+    def _restore(self) -> None:
+        routes = self._all_routes()
+        for route in routes:
+            route.restore()
+        self.pool.rebuild(block for route in routes for block in route.outstanding())
 
     def close(self) -> None:
         """Close every route and the pool. What was sent stays readable."""
-        raise NotImplementedError
+        if self.forked:
+            return
+        self._check(self._lock, self._owner)
+        with self._lock:
+            self._enter()
+            for known in self._outputs.values():
+                for route in known.routes:
+                    route.close()
+                known.routes = ()
+            self.pool.close()
+            self._inside = False

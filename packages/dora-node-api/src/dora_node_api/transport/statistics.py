@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dora_node_api.frozen import Frozen
+from dora_node_api.transport import layout
 from dora_node_api.transport.board import Board
 from dora_node_api.transport.queue import QueueEnds
 from dora_node_api.transport.specs import QueueSpec
@@ -18,11 +19,28 @@ class Histogram(Frozen):
         return sum(self.counts)
 
     def merged(self, other: Histogram) -> Histogram:
-        raise NotImplementedError
+        """The histogram of both."""
+        longer = max(len(self.counts), len(other.counts))
+        own = self.counts + (0,) * (longer - len(self.counts))
+        added = other.counts + (0,) * (longer - len(other.counts))
+        return Histogram(tuple(a + b for a, b in zip(own, added, strict=True)))
 
     def quantile(self, fraction: float) -> float | None:
-        """Seconds below which ``fraction`` of the messages stayed; None without messages."""
-        raise NotImplementedError
+        """Seconds below which ``fraction`` of the messages stayed; None without messages.
+
+        Exact to the width of a bucket (25 %); ``fraction`` is between 0 and 1.
+        """
+        total = self.total
+        if not total:
+            return None
+        wanted = max(1, -(-int(fraction * total * 1_000_000) // 1_000_000))
+        seen = 0
+        for index, count in enumerate(self.counts):
+            seen += count
+            if seen >= wanted:
+                middle = layout.bucket_start(index) + layout.bucket_start(index + 1)
+                return middle / 2e9
+        return layout.bucket_start(len(self.counts)) / 1e9
 
 
 class EdgeStatistics(Frozen):
@@ -49,4 +67,35 @@ class EdgeStatistics(Frozen):
 
 def read_statistics(board: Board, spec: QueueSpec, ends: QueueEnds) -> EdgeStatistics:
     """Read an edge's counters; any process with the board and a read end may, at any time."""
-    raise NotImplementedError
+    words = board.edge_words(spec.area)
+    for _ in range(20):
+        before = words[layout.P_SENT], words[layout.C_RECEIVED], words[layout.P_EVICTED]
+        queued = ends.depth()
+        counters = words.tolist()
+        after = (
+            counters[layout.P_SENT],
+            counters[layout.C_RECEIVED],
+            counters[layout.P_EVICTED],
+        )
+        if before == after:
+            break
+    sent = counters[layout.P_SENT]
+    taken = min(counters[layout.C_RECEIVED], sent)
+    handed = max(taken - counters[layout.C_DISCARDED] - counters[layout.C_BROKEN], 0)
+    queued = min(queued, sent - taken)
+    buckets = counters[layout.HISTOGRAM : layout.HISTOGRAM + layout.HISTOGRAM_BUCKETS]
+    return EdgeStatistics(
+        sent=sent,
+        received=handed,
+        dropped=sent - handed - queued,
+        queued=queued,
+        bytes_sent=counters[layout.P_BYTES_SENT],
+        bytes_received=counters[layout.C_BYTES_RECEIVED],
+        evicted=counters[layout.P_EVICTED],
+        broken=counters[layout.C_BROKEN],
+        copied=counters[layout.C_COPIED],
+        blocked=bool(counters[layout.P_BLOCKED]),
+        blocked_seconds=counters[layout.P_BLOCKED_NS] / 1e9,
+        last_arrival_ns=counters[layout.C_LAST_ARRIVAL_NS],
+        latency=Histogram(tuple(buckets)),
+    )

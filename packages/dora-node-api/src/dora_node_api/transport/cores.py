@@ -1,0 +1,60 @@
+"""How many processors this process may keep busy at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+
+def usable_cores() -> float:
+    """Processors by affinity and by the cgroup's quota, whichever is less; 1.5 is possible."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = float(len(os.sched_getaffinity(0)))
+    else:
+        cores = float(os.cpu_count() or 1)
+    return min([cores, *_quotas_v2(), *_quotas_v1()])
+
+
+def _read(path: str) -> list[str]:
+    with contextlib.suppress(OSError), open(path, encoding="ascii", errors="replace") as file:
+        return file.read().split()
+    return []
+
+
+def parse_cpu_max(words: list[str]) -> float | None:
+    """Processors that a `cpu.max` file (quota and period in microseconds) allows; None: no limit."""
+    try:
+        return int(words[0]) / int(words[1])
+    except (IndexError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _own_groups(controller: str) -> list[str]:
+    """Paths of this process's cgroup and those above it, below the mount point."""
+    groups = [""]
+    with contextlib.suppress(OSError), open("/proc/self/cgroup", encoding="utf-8") as file:
+        for line in file:
+            _, names, path = line.rstrip("\n").split(":", 2)
+            if (names == "" and not controller) or controller in names.split(","):
+                parts = path.strip("/").split("/")
+                groups += ["/" + "/".join(parts[:depth]) for depth in range(len(parts), 0, -1)]
+    return groups
+
+
+def _quotas_v2() -> list[float]:
+    limits = (parse_cpu_max(_read(f"/sys/fs/cgroup{group}/cpu.max")) for group in _own_groups(""))
+    return [limit for limit in limits if limit is not None]
+
+
+def _quotas_v1() -> list[float]:
+    quotas: list[float] = []
+    for mount in ("/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct"):
+        if not os.path.isdir(mount):  # noqa: PTH112 (pathlib would cost its import at every start)
+            continue
+        for group in _own_groups("cpu"):
+            words = _read(f"{mount}{group}/cpu.cfs_quota_us")
+            words += _read(f"{mount}{group}/cpu.cfs_period_us")
+            limit = parse_cpu_max(words)
+            if limit is not None and limit > 0:
+                quotas.append(limit)
+    return quotas

@@ -1,0 +1,110 @@
+"""Memory that processes share: made, sealed, reserved, mapped. Knows nothing of its contents."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import mmap
+import os
+import sys
+import tempfile
+
+# A hole punched in shared memory gives the pages back and keeps the addresses (Linux).
+_MADV_REMOVE = getattr(mmap, "MADV_REMOVE", None)
+_MADV_POPULATE_WRITE = 23 if sys.platform == "linux" else None
+
+
+def create_memory(name: str, size: int) -> int:
+    """A descriptor of ``size`` bytes of shared memory that has no name in any file system.
+
+    It cannot be shrunk by anybody, so that a mapping of it never raises SIGBUS for its size. No
+    page is used yet. Where there is no memfd it is an unlinked temporary file. Raises OSError.
+    """
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create(f"dora-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(fd, size)
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+    fd, path = tempfile.mkstemp(prefix="dora-")
+    try:
+        os.unlink(path)  # noqa: PTH108 (pathlib would cost its import at every start)
+        os.ftruncate(fd, size)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def read_only_descriptor(fd: int) -> int:
+    """Another descriptor of the same memory that cannot write; a plain duplicate without /proc."""
+    try:
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return os.dup(fd)
+
+
+def map_memory(fd: int, size: int, *, writable: bool) -> mmap.mmap:
+    """Map ``size`` bytes of ``fd``. Raises OSError, and ValueError when it is smaller."""
+    if os.fstat(fd).st_size < size:
+        raise ValueError(f"shared memory of {os.fstat(fd).st_size} bytes, expected {size}")
+    access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(fd, size, flags=mmap.MAP_SHARED, prot=access, trackfd=False)
+    return mmap.mmap(fd, size, flags=mmap.MAP_SHARED, prot=access)
+
+
+def reserve(fd: int, memory: mmap.mmap, offset: int, size: int) -> None:
+    """Have pages for this range, so that writing to it cannot fail. Raises MemoryError."""
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, offset, size)
+    except OSError as error:
+        if error.errno in (errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise MemoryError(f"the system has no {size:,} bytes: {error.strerror}") from error
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+    if _MADV_POPULATE_WRITE is not None and size >= 65536:
+        # Only spares faults one page at a time; kernels before 5.14 do not know it.
+        with contextlib.suppress(OSError):
+            memory.madvise(_MADV_POPULATE_WRITE, offset, size)
+
+
+def give_back(memory: mmap.mmap, offset: int, size: int) -> bool:
+    """Return the pages of this range to the system; whole pages only. False where impossible."""
+    if _MADV_REMOVE is None:
+        return False
+    try:
+        memory.madvise(_MADV_REMOVE, offset, size)
+    except OSError:
+        return False
+    return True
+
+
+def usable_memory() -> int:
+    """Bytes of memory that this process may use: the machine's, or its cgroup's limit if lower."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError), open(path, "rb") as file:
+            limits.append(int(file.read()))
+    limits.extend(_own_cgroup_limits())
+    return min(limits)
+
+
+def _own_cgroup_limits() -> list[int]:
+    """`memory.max` of this process's cgroup and those above it (cgroup v2)."""
+    limits: list[int] = []
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/cgroup", "rb") as file:
+        for line in file.read().decode().splitlines():
+            if not line.startswith("0::"):
+                continue
+            parts = line[3:].strip("/").split("/")
+            for depth in range(len(parts), 0, -1):
+                path = "/sys/fs/cgroup/" + "/".join(parts[:depth]) + "/memory.max"
+                with contextlib.suppress(OSError, ValueError), open(path, "rb") as limit:
+                    limits.append(int(limit.read()))
+    return limits
