@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TypeVar
@@ -102,7 +104,7 @@ class Client:
             raise RequestFailed(
                 Failure(
                     id=self._last_id,
-                    message=f"the request takes {len(text.encode())} bytes, the coordinator accepts "
+                    message=f"the request takes {len(text.encode())} bytes, the coordinator takes "
                     f"{self._max_message} (its setting max_message_bytes)",
                 )
             )
@@ -126,6 +128,17 @@ class Client:
                 raise ConnectionLost(f"the coordinator refuses: {frame.message}")
             if isinstance(frame, Progress | Answer | Failure):
                 yield frame
+
+    def wait_until_gone(self) -> None:
+        """Until nobody listens at the coordinator's address any more (or a few seconds)."""
+        address = (self._endpoint.host, self._endpoint.port)
+        deadline = time.monotonic() + CONNECT_TIMEOUT
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(address, CONNECT_TIMEOUT).close()
+            except OSError:
+                return
+            time.sleep(0.02)
 
     def ask(
         self,

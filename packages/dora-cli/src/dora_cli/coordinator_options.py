@@ -47,7 +47,7 @@ Grace = Annotated[
     typer.Option(
         "--grace-duration",
         metavar="DURATION",
-        help="Time from the request to end until SIGTERM (default 10s); SIGKILL half as long after.",
+        help="Time from STOP to SIGTERM (default 10s); SIGKILL half as long after.",
         show_default=False,
     ),
 ]

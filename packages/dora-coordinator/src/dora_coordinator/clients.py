@@ -74,6 +74,7 @@ class Clients:
         self._waits: dict[str, list[_Wait]] = {}
         """By dataflow id."""
         self._destroying: _Wait | None = None
+        self._daemons_told = False
 
     # ------------------------------------------------------------------ requests
 
@@ -182,7 +183,7 @@ class Clients:
         ]
         for dataflow in live:
             commands += self._fleet.apply(dataflow, StopAsked(), now)
-        return [*commands, *self._end_if_destroyed()]
+        return [*commands, *self.end_if_destroyed()]
 
     # --------------------------------------------------------------------- waits
 
@@ -205,7 +206,7 @@ class Clients:
             if dataflow.id in self._destroying.left:
                 self._destroying.left.discard(dataflow.id)
                 self._destroying.ended.append(dataflow.ended())
-            commands += self._end_if_destroyed()
+            commands += self.end_if_destroyed()
         return commands
 
     def _start_outcome(self, wait: _Wait, dataflow: Dataflow, *, started: bool) -> Command:
@@ -232,22 +233,20 @@ class Clients:
         self._wait(_Wait(wait.asked, "started", {fresh}, old=wait.old))
         return self._fleet.start(fresh, dataflow.spec, plan.parts, now)
 
-    def destroy_overdue(self) -> list[Command]:
-        """End now: the dataflows that are left are ended by their daemons."""
-        if self._destroying is None:
-            return []
-        self._destroying.left.clear()
-        return self._end_if_destroyed()
-
-    def _end_if_destroyed(self) -> list[Command]:
+    def end_if_destroyed(self, *, overdue: bool = False) -> list[Command]:
+        """End once the dataflows have ended and then the daemons; ``overdue``: end now."""
         wait = self._destroying
-        if wait is None or wait.left:
+        if wait is None or (wait.left and not overdue):
             return []
-        return [
-            *(SendToDaemon(m.key, EndDaemon()) for m in self._fleet.membership.connected()),
-            self._reply(wait.asked, Destroyed(dataflows=tuple(wait.ended))),
-            EndCoordinator(),
-        ]
+        commands: list[Command] = []
+        daemons = self._fleet.membership.connected()
+        if not self._daemons_told:
+            self._daemons_told = True
+            commands = [SendToDaemon(member.key, EndDaemon()) for member in daemons]
+        if daemons and not overdue:
+            return commands
+        answer = Destroyed(dataflows=tuple(wait.ended))
+        return [*commands, self._reply(wait.asked, answer), EndCoordinator()]
 
     def client_gone(self, client: int) -> None:
         for waits in list(self._waits.values()):

@@ -162,6 +162,7 @@ class CoordinatorState:
             Log("warning", f'daemon "{member.key}" {how}'),
             *self._streams.daemon_lost(member.key),
             *self.fleet.lost(member, now),
+            *self._clients.end_if_destroyed(),
         ]
 
     # --------------------------------------------------------------------- timers
@@ -170,7 +171,7 @@ class CoordinatorState:
         if key == SILENCE:
             return self._drop_silent(now)
         if key.purpose == "destroy":
-            return self._clients.destroy_overdue()
+            return self._clients.end_if_destroyed(overdue=True)
         dataflow = self.fleet.get(key.subject)
         if dataflow is None:
             return []

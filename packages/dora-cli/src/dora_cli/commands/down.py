@@ -25,4 +25,5 @@ def down(
 
     with coordinator.client(coordinator_addr, coordinator_port) as client:
         client.ask(Destroy(force=force), Destroyed)
+        client.wait_until_gone()
     output.write("coordinator and daemons destroyed successfully")

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from dora_cli import coordinator_options as coordinator
 from dora_cli import options, output
 from dora_cli.log_lines import LogEntry, LogFilter, LogFormat, format_entry, parse_level
 from dora_cli.moments import parse_moment
@@ -71,6 +72,8 @@ def logs(
         str | None,
         typer.Option("--grep", metavar="TEXT", help="Only messages with this text, in any case."),
     ] = None,
+    coordinator_addr: coordinator.Addr = None,
+    coordinator_port: coordinator.Port = None,
 ) -> None:
     """Show the logs of a dataflow. Filters apply in the order time, level, text, tail."""
     if old_node is not None:
@@ -85,6 +88,21 @@ def logs(
         until=_moment(until, now, "--until"),
         grep=grep,
     )
+    if not local:
+        from dora_cli import remote_logs
+
+        if remote_logs.show(
+            dataflow,
+            node,
+            wanted,
+            tail,
+            log_format,
+            follow=follow,
+            addr=coordinator_addr,
+            port=coordinator_port,
+        ):
+            return
+        output.remark("no coordinator answers: reading the log files below ./out")
     _local(dataflow, node, wanted, tail, log_format, follow=follow)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 import uuid
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from dora_daemon.agent.records import PartRecord
 
 KEPT_ENDED = 200
 """Records of ended parts that are kept, so that their logs can be found."""
+
+LOCK_TIMEOUT = 2.0
+"""Seconds for an earlier daemon of the same name to end."""
 
 
 class DaemonStateError(DoraError):
@@ -30,15 +34,13 @@ class DaemonFiles:
         self.directory = private_dir(directory)
         self._parts = private_dir(directory / "parts")
         self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(self._lock, within=LOCK_TIMEOUT):
             owner = os.pread(self._lock, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(self._lock)
             raise DaemonStateError(
                 f"a daemon of this name runs already on this machine (process {owner}); to run a "
                 "second one give it another --machine-id, or another --local-listen-port"
-            ) from None
+            )
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, str(os.getpid()).encode(), 0)
         self.instance = self._instance()
@@ -78,6 +80,19 @@ class DaemonFiles:
 
     def close(self) -> None:
         os.close(self._lock)
+
+
+def _locked(descriptor: int, *, within: float) -> bool:
+    """Lock the file; a predecessor that is just ending is waited for."""
+    deadline = time.monotonic() + within
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -217,7 +217,13 @@ def _spawn(directory: runtime_dir.RuntimeDir) -> subprocess.Popen[bytes]:
     log = os.open(directory.path / "runner.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         return subprocess.Popen(
-            [sys.executable, "-m", "dora_daemon.runner", str(directory.path)],
+            [
+                sys.executable,
+                "-m",
+                "dora_daemon.runner",
+                str(directory.path),
+                str(directory.lock_descriptor),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

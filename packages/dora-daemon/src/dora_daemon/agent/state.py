@@ -215,7 +215,7 @@ class AgentState:
             case RunnerSpoke(event=spoken):
                 return self._runner_spoke(part, spoken, now)
             case RunnerGone(reason=reason):
-                return self._gone(part, reason)
+                return self._gone(part, reason, now)
 
     def _runner_reached(self, part: Part, status: RunnerStatus, now: float) -> list[Command]:
         part.reached = True
@@ -261,7 +261,7 @@ class AgentState:
         part.reached = False
         if record.phase in ("preparing", "prepared") and part.stop is None:
             node, reason = _cause(result)
-            return [acknowledge, *self._gone(part, reason, node, result)]
+            return [acknowledge, *self._gone(part, reason, now, node, result)]
         if part.next is not None:
             return [acknowledge, *self._make(part.next)]
         save = self._save(part, phase="ended", result=result, ended_at=now)
@@ -271,6 +271,7 @@ class AgentState:
         self,
         part: Part,
         reason: str,
+        now: float,
         node: str | None = None,
         result: DataflowResult | None = None,
     ) -> list[Command]:
@@ -279,7 +280,11 @@ class AgentState:
         if part.next is not None:
             return self._make(part.next)
         record = part.record
-        del self.parts[record.dataflow_id]
+        if record.log_dirs:  # its logs may still be asked for
+            keep = self._save(part, phase="ended", forgotten=True, ended_at=now)
+        else:
+            del self.parts[record.dataflow_id]
+            keep = DropPart(record.dataflow_id)
         lost = PartLost(
             dataflow_id=record.dataflow_id,
             attempt=record.attempt,
@@ -288,7 +293,7 @@ class AgentState:
             result=result,
         )
         log = Log("warning", f"dataflow {record.dataflow_id}: {reason}")
-        return [DropPart(record.dataflow_id), log, TellCoordinator(lost), *self._end_if_idle()]
+        return [keep, log, TellCoordinator(lost), *self._end_if_idle()]
 
     # --------------------------------------------------------------------- ending
 
@@ -330,6 +335,5 @@ def _cause(result: DataflowResult) -> tuple[str | None, str]:
     if result.error is not None:
         return None, result.error
     for node in result.root_causes:
-        tail = "".join(f"\n  {line}" for line in node.stderr_tail[-20:])
-        return node.node, f"{node.message}{tail}"
+        return node.node, node.message
     return None, "all its nodes ended before the dataflow had started"

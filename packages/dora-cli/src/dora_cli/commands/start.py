@@ -1,0 +1,107 @@
+"""`dora start`: run a dataflow on the daemons of a coordinator."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dora_cli import coordinator_options as coordinator
+from dora_cli import dataflow_file, options, output
+from dora_cli.errors import CommandFailed
+
+if TYPE_CHECKING:
+    from dora_cli.client import Client
+    from dora_config.protocol.control import ControlProgress, StartDataflow
+
+app = options.application()
+
+
+@app.command(cls=options.OptionalValues)
+def start(
+    path: options.DataflowFile,
+    name: Annotated[
+        str | None, typer.Option("--name", "-n", help="A name for it.", show_default=False)
+    ] = None,
+    attach: Annotated[
+        bool | None,
+        typer.Option(
+            "--attach/--detach",
+            help="Show its logs until it ends (the default on a terminal), or return at once.",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show where each node would run; start nothing.")
+    ] = False,
+    uv: options.Uv = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Turn on debug inspection, whatever the file says.")
+    ] = False,
+    env: options.EnvPairs = None,
+    exit_when_nodes_finish: options.ExitWhenNodesFinish = None,
+    coordinator_addr: coordinator.Addr = None,
+    coordinator_port: coordinator.Port = None,
+) -> None:
+    """Start a dataflow on the daemons of a coordinator. Builds nothing: see `dora build`.
+
+    Attached, Ctrl-C stops the dataflow, a second one kills it.
+    """
+    overrides = options.env_overrides(env)
+    finish = options.optional_boolean(exit_when_nodes_finish)
+    loaded = dataflow_file.load(path)
+
+    from dora_cli.start_spec import make_spec
+    from dora_config.protocol.control import StartDataflow
+
+    spec = make_spec(
+        loaded,
+        name=name,
+        uv=uv,
+        debug=debug,
+        env_overrides=overrides,
+        exit_when_nodes_finish=finish,
+    )
+    request = StartDataflow(spec=spec, dry_run=dry_run)
+    with coordinator.client(coordinator_addr, coordinator_port) as client:
+        if dry_run:
+            _show_placement(client, request)
+            return
+        uuid = _start(client, request)
+        if attach if attach is not None else sys.stdin.isatty():
+            from dora_cli.attached import follow
+
+            if not follow(client, uuid):
+                raise CommandFailed
+
+
+def _start(client: Client, request: StartDataflow) -> str:
+    from dora_cli.client import RequestFailed
+    from dora_cli.ended_report import report_ended
+    from dora_config.protocol.control import Started, StartTriggered
+
+    def told(progress: ControlProgress) -> None:
+        if isinstance(progress, StartTriggered):
+            output.write(f"dataflow start triggered: {progress.uuid}")
+
+    try:
+        started = client.ask(request, Started, told)
+    except RequestFailed as failed:
+        if failed.ended is None or not failed.ended.nodes:
+            raise
+        output.failure(str(failed))
+        report_ended(failed.ended.model_copy(update={"reason": None}))
+        raise CommandFailed from None
+    for warning in started.warnings:
+        output.warn(warning)
+    output.write(f"dataflow started: {started.uuid}")
+    return started.uuid
+
+
+def _show_placement(client: Client, request: StartDataflow) -> None:
+    from dora_config.protocol.control import PlacementPlan
+
+    plan = client.ask(request, PlacementPlan)
+    rows = [(one.node, one.daemon, one.reason) for one in plan.nodes]
+    output.table(("NODE", "DAEMON", "BECAUSE"), rows)
