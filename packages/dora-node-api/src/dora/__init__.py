@@ -1,5 +1,58 @@
 """The names that ready-made dora nodes import."""
 
-from dora_node_api._version import __version__
+from __future__ import annotations
 
-__all__ = ["__version__"]
+from typing import TYPE_CHECKING, Any
+
+from dora_node_api._version import __version__
+from dora_node_api.node import Node
+
+if TYPE_CHECKING:
+    from dora import builder, testing
+    from dora_node_api.launch import build, run
+    from dora_node_api.operators import DoraStatus
+    from dora_node_api.operators import main as start_runtime
+    from dora_node_api.sample import SampleHandler
+
+__author__ = "The dora for Python authors"
+
+__all__ = [
+    "DoraStatus",
+    "Node",
+    "SampleHandler",
+    "__author__",
+    "__version__",
+    "build",
+    "builder",
+    "run",
+    "start_runtime",
+    "testing",
+]
+
+_HOMES = {
+    "DoraStatus": ("dora_node_api.operators", "DoraStatus"),
+    "SampleHandler": ("dora_node_api.sample", "SampleHandler"),
+    "build": ("dora_node_api.launch", "build"),
+    "run": ("dora_node_api.launch", "run"),
+    "start_runtime": ("dora_node_api.operators", "main"),
+    "builder": ("dora.builder", None),
+    "testing": ("dora.testing", None),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the less used names when they are used: nodes start faster without."""
+    if name not in _HOMES:
+        hint = " (there is no ROS 2 bridge in this version)" if name.startswith("Ros2") else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
+    from importlib import import_module
+
+    module, attribute = _HOMES[name]
+    loaded = import_module(module)
+    value = loaded if attribute is None else getattr(loaded, attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,5 +1,104 @@
 """Write dora nodes in Python."""
 
-from dora_node_api._version import __version__
+from __future__ import annotations
 
-__all__ = ["__version__"]
+from typing import TYPE_CHECKING, Any
+
+from dora_node_api._version import __version__
+from dora_node_api.node import Node
+from dora_node_api.sample import SampleHandler
+
+if TYPE_CHECKING:
+    from dora_node_api.errors import (
+        BackpressureDeadlock,
+        ControlError,
+        DoraNodeError,
+        InvalidData,
+        NodeClosed,
+        NodeForked,
+        OperatorError,
+        SetUpError,
+        UnknownOutput,
+    )
+    from dora_node_api.events import (
+        ErrorEvent,
+        Event,
+        EventStream,
+        InputClosed,
+        InputEvent,
+        InputRecovered,
+        NodeFailed,
+        NodeRestarted,
+        ParamDeleted,
+        ParamUpdated,
+        Reload,
+        Stop,
+        UnknownEvent,
+    )
+    from dora_node_api.operators import DoraStatus
+    from dora_node_api.testing import MockNode
+    from dora_node_api.transport.errors import BrokenRecord, PoolExhausted, TransportError
+
+__all__ = [
+    "BackpressureDeadlock",
+    "BrokenRecord",
+    "ControlError",
+    "DoraNodeError",
+    "DoraStatus",
+    "ErrorEvent",
+    "Event",
+    "EventStream",
+    "InputClosed",
+    "InputEvent",
+    "InputRecovered",
+    "InvalidData",
+    "MockNode",
+    "Node",
+    "NodeClosed",
+    "NodeFailed",
+    "NodeForked",
+    "NodeRestarted",
+    "OperatorError",
+    "ParamDeleted",
+    "ParamUpdated",
+    "PoolExhausted",
+    "Reload",
+    "SampleHandler",
+    "SetUpError",
+    "Stop",
+    "TransportError",
+    "UnknownEvent",
+    "UnknownOutput",
+    "__version__",
+]
+
+_HOMES = {
+    "errors": (
+        *("BackpressureDeadlock", "ControlError", "DoraNodeError", "InvalidData", "NodeClosed"),
+        *("NodeForked", "OperatorError", "SetUpError", "UnknownOutput"),
+    ),
+    "events": (
+        *("ErrorEvent", "Event", "EventStream", "InputClosed", "InputEvent", "InputRecovered"),
+        *("NodeFailed", "NodeRestarted", "ParamDeleted", "ParamUpdated", "Reload", "Stop"),
+        "UnknownEvent",
+    ),
+    "operators": ("DoraStatus",),
+    "testing": ("MockNode",),
+    "transport.errors": ("BrokenRecord", "PoolExhausted", "TransportError"),
+}
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the rest of the public names when they are used: nodes start faster without."""
+    if (module := _MODULE_OF.get(name)) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

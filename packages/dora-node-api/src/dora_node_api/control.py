@@ -90,6 +90,8 @@ class NodeConfig(Frozen):
     exit_when_nodes_finish: bool = False
     operators: tuple[OperatorConfig, ...] = ()
     dynamic: bool = False
+    output_types: dict[str, Any] = {}  # noqa: RUF012 - never changed, replaced as a whole
+    """By output: its type as written (`std/core/v1/Float32`), for DORA_RUNTIME_TYPE_CHECK."""
     cycles: tuple[tuple[str, ...], ...] = ()
     """Backpressure cycles this node lies on, each as node ids; a sender blocked on one gives up."""
 

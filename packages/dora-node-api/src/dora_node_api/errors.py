@@ -6,6 +6,9 @@
   - `SetUpError`: a node cannot be connected (also a `RuntimeError`, as existing nodes expect)
   - `NodeForked`: a forked child used what belongs to its parent (also a `RuntimeError`)
   - `NodeClosed`: the node was closed (also a `RuntimeError`)
+  - `InvalidData`: what was given to a send method cannot be sent (also `TypeError`, `RuntimeError`)
+  - `UnknownOutput`: an output that the dataflow does not declare (also a `RuntimeError`)
+  - `BackpressureDeadlock`: a cycle of full queues would never have come to an end
   - `OperatorError`: an operator's file or class cannot be used, or it returned something odd
 
 What the transport raises lies beside it, in `dora_node_api.transport`.
@@ -47,6 +50,31 @@ class NodeForked(DoraNodeError, RuntimeError):
 
 class NodeClosed(DoraNodeError, RuntimeError):
     """The node was closed in this process and can neither send nor receive."""
+
+
+class InvalidData(DoraNodeError, TypeError, RuntimeError):
+    """Data or metadata that cannot be sent; existing nodes expect a `RuntimeError`."""
+
+
+class UnknownOutput(DoraNodeError, RuntimeError):
+    """An output that the dataflow does not declare for this node."""
+
+
+class BackpressureDeadlock(DoraNodeError, RuntimeError):
+    """A sender waited on a cycle of backpressure queues that are all full.
+
+    `cycle` names its nodes in order.
+    """
+
+    def __init__(self, edge: str, cycle: tuple[str, ...], seconds: float) -> None:
+        self.edge = edge
+        self.cycle = cycle
+        circle = " -> ".join((*cycle, cycle[0]))
+        super().__init__(
+            f"{edge}: no room for {seconds:g} s while the inputs of this node are full too, and"
+            f" they lie on one cycle of backpressure: {circle}. Nobody on it can go on. Give one of"
+            " its inputs `queue_policy: drop_oldest`, or a queue_size above what is ever under way"
+        )
 
 
 class OperatorError(DoraNodeError):

@@ -1,0 +1,195 @@
+"""Writes a dataflow file in Python: `DataflowBuilder`, its nodes, outputs and operators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from dora_node_api.yaml_output import to_yaml
+
+__all__ = ["DataflowBuilder", "Node", "Operator", "Output"]
+
+QUEUE_POLICIES = ("drop_oldest", "backpressure")
+
+
+class DataflowBuilder:
+    """A dataflow in the making. `name` is for the reader of the program; files have no such key."""
+
+    def __init__(self, name: str = "dora-dataflow") -> None:
+        self.name = name
+        self.nodes: list[Node] = []
+
+    def add_node(self, id: str, **extra: Any) -> Node:
+        """Add a node; `extra` are further keys of its entry, as in a dataflow file."""
+        node = Node(id, **extra)
+        self.nodes.append(node)
+        return node
+
+    def to_dict(self) -> dict[str, Any]:
+        """The dataflow as plain values."""
+        return {"nodes": [node.to_dict() for node in self.nodes]}
+
+    def to_yaml(self, path: str | Path | None = None) -> str | None:
+        """The dataflow as YAML text, or written to the file at `path` (then None)."""
+        text = to_yaml(self.to_dict())
+        if path is None:
+            return text
+        Path(path).write_text(text, encoding="utf-8")
+        return None
+
+    def __enter__(self) -> DataflowBuilder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        return None
+
+
+class Output:
+    """An output of a node; its `str()` is what inputs name as their source."""
+
+    def __init__(self, node: Node, output_id: str) -> None:
+        self.node = node
+        self.output_id = output_id
+
+    def __str__(self) -> str:
+        return f"{self.node.id}/{self.output_id}"
+
+    def __repr__(self) -> str:
+        return f"Output({str(self)!r})"
+
+
+class Node:
+    """A node of a `DataflowBuilder`. The setters return the node, so that they can be chained."""
+
+    def __init__(self, id: str, **extra: Any) -> None:
+        self.id = id
+        self.config: dict[str, Any] = {"id": id, **extra}
+        self.operators: list[Operator] = []
+
+    def path(self, path: str) -> Node:
+        """The program, or `dynamic`."""
+        self.config["path"] = path
+        return self
+
+    def args(self, args: str) -> Node:
+        """Arguments of the program."""
+        self.config["args"] = args
+        return self
+
+    def env(self, env: Mapping[str, Any]) -> Node:
+        """Environment of the program."""
+        self.config["env"] = dict(env)
+        return self
+
+    def build(self, build_command: str) -> Node:
+        """Command line that prepares the node."""
+        self.config["build"] = build_command
+        return self
+
+    def git(
+        self, url: str, branch: str | None = None, tag: str | None = None, rev: str | None = None
+    ) -> Node:
+        """Where the node's source is cloned from."""
+        self.config["git"] = url
+        for key, value in (("branch", branch), ("tag", tag), ("rev", rev)):
+            if value:
+                self.config[key] = value
+        return self
+
+    def add_operator(self, operator: Operator) -> Node:
+        """Run an operator in this node."""
+        self.operators.append(operator)
+        return self
+
+    def add_output(self, output_id: str) -> Output:
+        """Declare an output; declaring it again changes nothing."""
+        outputs = self.config.setdefault("outputs", [])
+        if output_id not in outputs:
+            outputs.append(output_id)
+        return Output(self, output_id)
+
+    def add_input(
+        self,
+        input_id: str,
+        source: str | Output | Node,
+        queue_size: int | None = None,
+        queue_policy: str | None = None,
+    ) -> Node:
+        """Connect an input to a source: `node/output`, an Output, or a node with one output.
+
+        Raises ValueError for a queue_size below 1, an unknown queue_policy or a source that names
+        nothing.
+        """
+        if queue_policy is not None and queue_policy not in QUEUE_POLICIES:
+            expected = " or ".join(QUEUE_POLICIES)
+            raise ValueError(f"queue_policy must be {expected}, not {queue_policy!r}")
+        if queue_size is not None and (isinstance(queue_size, bool) or queue_size < 1):
+            raise ValueError(f"queue_size must be at least 1, not {queue_size!r}")
+        written = _source(source)
+        options: dict[str, Any] = {"source": written}
+        if queue_size is not None:
+            options["queue_size"] = queue_size
+        if queue_policy is not None:
+            options["queue_policy"] = queue_policy
+        inputs = self.config.setdefault("inputs", {})
+        inputs[input_id] = options if len(options) > 1 else written
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """The node's entry as plain values."""
+        entry = dict(self.config)
+        if self.operators:
+            entry["operators"] = [operator.to_dict() for operator in self.operators]
+        return entry
+
+
+def _source(source: object) -> str:
+    if isinstance(source, str | Output):
+        return str(source)
+    config = getattr(source, "config", None)
+    outputs = config.get("outputs", []) if isinstance(config, dict) else []
+    if len(outputs) == 1:
+        return f"{getattr(source, 'id', '')}/{outputs[0]}"
+    raise ValueError(
+        f"source {source!r} names no output: give `node/output`, an Output, or a node that has"
+        f" exactly one output (this one has {len(outputs)})"
+    )
+
+
+class Operator:
+    """An operator of a runtime node."""
+
+    def __init__(
+        self,
+        id: str,
+        name: str | None = None,
+        description: str | None = None,
+        build: str | None = None,
+        python: str | None = None,
+        shared_library: str | None = None,
+        send_stdout_as: str | None = None,
+    ) -> None:
+        self.id = id
+        given = {
+            "name": name,
+            "description": description,
+            "build": build,
+            "python": python,
+            "shared-library": shared_library,
+            "send_stdout_as": send_stdout_as,
+        }
+        self.config: dict[str, Any] = {
+            "id": id,
+            **{key: value for key, value in given.items() if value},
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The operator's entry as plain values."""
+        return dict(self.config)

@@ -1,0 +1,289 @@
+"""A node's connection to its runner: what is asked and told over the control socket, and routes.
+
+Any thread may send, one at a time receives. Whoever finds the control socket readable takes its
+messages in (`pump`): routes and answers are carried out at once, what concerns the inputs or the
+user waits in the inbox for the thread that receives.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+
+from dora_node_api.control import (
+    AddRoute,
+    Log,
+    NodeConfig,
+    OpenSegment,
+    Received,
+    RemoveRoute,
+    Segment,
+    SegmentFd,
+    SegmentUnknown,
+    Stop,
+    Welcome,
+    close_all,
+)
+from dora_node_api.control_socket import ControlSocket
+from dora_node_api.errors import BackpressureDeadlock, ControlClosed, ControlError, SetUpError
+from dora_node_api.frozen import Frozen
+from dora_node_api.transport import (
+    Board,
+    NodeWords,
+    Pool,
+    QueueEnds,
+    QueueSpec,
+    Sender,
+    default_pool_cap,
+)
+
+ANSWER_TIMEOUT = 10.0
+"""Seconds the runner may take to hand out a segment."""
+DEADLOCK_AFTER = 5.0
+"""Seconds a sender waits on a cycle of full backpressure queues before it gives up."""
+POOL_SIZE_VARIABLE = "DORA_NODE_SHM_POOL_SIZE"
+
+
+class Connection:
+    """The control socket and what hangs on it: board, pool, sender."""
+
+    def __init__(self, control: ControlSocket, welcome: Welcome, board_fd: int) -> None:
+        self.config: NodeConfig = welcome.config
+        self.incarnation = welcome.incarnation
+        self.board = Board.attach(board_fd, welcome.board_size)
+        self.words: NodeWords = self.board.node_words(welcome.node_area)
+        self.inbox: deque[Received | ControlError] = deque()
+        self.pumped = 0
+        """CLOCK_MONOTONIC ns of the last look at the control socket."""
+        self.stopped = False
+        """The runner asked this node to stop, or is gone."""
+        self.inputs_full: Callable[[], bool] = lambda: False
+        """Whether every backpressure input of this node is full; set by whoever receives."""
+        self._control = control
+        self._pumping = threading.Lock()
+        self._answers: dict[int, Received] = {}
+        self._requests = 0
+        self._said: set[str] = set()
+        self._gone = False
+        self._waits = threading.local()
+        # `wake` makes the receiving thread look again; `halt` stays readable once stopped, for
+        # the senders that wait for room.
+        self.wake_read, self._wake_write = os.pipe()
+        self._halt_read, self._halt_write = os.pipe()
+        for descriptor in (self.wake_read, self._wake_write, self._halt_write):
+            os.set_blocking(descriptor, False)
+        self.pool = Pool(pool_size(self.config), self._register_segment)
+        self.sender = Sender(
+            self.pool,
+            self.board,
+            self.incarnation,
+            wait_for_room=self._wait_for_room,
+            on_first_drop=lambda _spec, sentence: self.warn(sentence),
+        )
+
+    def fileno(self) -> int:
+        """The control socket's descriptor."""
+        return self._control.fileno()
+
+    # --- telling the runner ----------------------------------------------------------------------
+
+    def tell(self, message: Frozen, descriptors: tuple[int, ...] = ()) -> None:
+        """Send a message; once the runner is gone there is nobody to tell."""
+        try:
+            self._control.send(message, descriptors)
+        except ControlClosed:
+            self._lost()
+
+    def warn(self, sentence: str) -> None:
+        """A warning of this library, said once."""
+        if sentence not in self._said:
+            self._said.add(sentence)
+            self.tell(Log(level="warn", message=sentence, target="dora_node_api"))
+
+    def _register_segment(self, number: int, descriptor: int, size: int) -> None:
+        self.tell(Segment(number=number, size=size), (descriptor,))
+
+    # --- what the runner tells -------------------------------------------------------------------
+
+    def pump(self, *, wait: bool = True) -> None:
+        """Take in what the control socket holds. With `wait` False: only if nobody else does."""
+        self.pumped = time.monotonic_ns()
+        if not self._pumping.acquire(blocking=wait):
+            return
+        try:
+            while not self._gone and (received := self._receive(0)) is not None:
+                self._take(received)
+        finally:
+            self._pumping.release()
+
+    def _receive(self, timeout: float) -> Received | ControlError | None:
+        try:
+            return self._control.receive(timeout=timeout)
+        except ControlClosed:
+            self._lost()
+            return None
+        except ControlError as error:
+            if error.fatal:
+                self._lost()
+            return error
+
+    def _take(self, received: Received | ControlError) -> None:
+        if isinstance(received, ControlError):
+            self._to_inbox(received)
+            return
+        match received.message:
+            case AddRoute(output, spec):
+                self.add_route(output, spec, received.descriptors)
+            case RemoveRoute(queue):
+                self.sender.remove_route(queue)
+            case SegmentFd(request) | SegmentUnknown(request):
+                self._answers[request] = received
+            case Stop():
+                self._halt()
+                self._to_inbox(received)
+            case _:
+                self._to_inbox(received)
+
+    def add_route(self, output: str, spec: QueueSpec, descriptors: tuple[int, ...]) -> None:
+        """Send `output` to this queue too."""
+        try:
+            ends = QueueEnds.from_producer_fds(descriptors)
+        except ValueError as error:
+            close_all(descriptors)
+            self._to_inbox(ControlError(f"the route of output `{output}` is unusable: {error}"))
+            return
+        self.sender.add_route(output, spec, ends)
+
+    def _to_inbox(self, received: Received | ControlError) -> None:
+        self.inbox.append(received)
+        self.wake()
+
+    def wake(self) -> None:
+        """Make the receiving thread look again. Usable in a signal handler."""
+        with suppress(OSError):
+            os.write(self._wake_write, b"w")
+
+    def clear_wake(self) -> None:
+        """Called by the receiving thread before it looks."""
+        with suppress(OSError):
+            os.read(self.wake_read, 4096)
+
+    def _halt(self) -> None:
+        self.stopped = True
+        with suppress(OSError):
+            os.write(self._halt_write, b"h")
+
+    def _lost(self) -> None:
+        """The runner is gone: the node is to stop."""
+        if not self._gone:
+            self._gone = True
+            self._halt()
+            self._to_inbox(Received(Stop("MANUAL")))
+
+    @property
+    def gone(self) -> bool:
+        """Whether the control socket is of no more use."""
+        return self._gone
+
+    # --- segments of other nodes -----------------------------------------------------------------
+
+    def open_segment(self, incarnation: int, number: int) -> tuple[int, int]:
+        """Descriptor and size of a segment. Raises LookupError if nobody has it any more."""
+        with self._pumping:
+            self._requests += 1
+            request = self._requests
+            self.tell(OpenSegment(request=request, incarnation=incarnation, number=number))
+            deadline = time.monotonic() + ANSWER_TIMEOUT
+            while request not in self._answers:
+                left = deadline - time.monotonic()
+                if left <= 0 or self._gone:
+                    raise LookupError("the runner does not answer for a segment")
+                if (received := self._receive(left)) is not None:
+                    self._take(received)
+            answer = self._answers.pop(request)
+        if not isinstance(answer.message, SegmentFd) or len(answer.descriptors) != 1:
+            close_all(answer.descriptors)
+            raise LookupError(f"segment {number} of incarnation {incarnation} is gone")
+        return answer.descriptors[0], answer.message.size
+
+    # --- backpressure ----------------------------------------------------------------------------
+
+    def _wait_for_room(self, spec: QueueSpec, descriptor: int, timeout: float) -> bool:
+        """Wait until a full queue may have room; False: give this message up there."""
+        started = self._blocked_since(spec)
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.register(self._halt_read, select.POLLIN)
+        if not self._gone:
+            poll.register(self._control.fileno(), select.POLLIN)
+        self.words.beat()
+        ready = dict(poll.poll(min(timeout, 1.0) * 1000))
+        if self._control.fileno() in ready and not self._gone:
+            self.pump()
+        if self.stopped:
+            return False
+        if descriptor not in ready:
+            self._check_deadlock(spec, started)
+        return True
+
+    def _blocked_since(self, spec: QueueSpec) -> float:
+        """When this thread's present wait for this queue began."""
+        now = time.monotonic()
+        queue, began, last = getattr(self._waits, "latest", (None, now, now))
+        if queue != spec.queue or now - last > 1.5:
+            began = now
+        self._waits.latest = (spec.queue, began, now)
+        return float(began)
+
+    def _check_deadlock(self, spec: QueueSpec, started: float) -> None:
+        if time.monotonic() - started < DEADLOCK_AFTER or not self.inputs_full():
+            return
+        for cycle in self.config.cycles:
+            if spec.consumer in cycle:
+                raise BackpressureDeadlock(spec.edge, cycle, DEADLOCK_AFTER)
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the sender and every descriptor. Nobody may be receiving any more."""
+        self._halt()
+        with self._pumping:
+            self._gone = True
+            self.sender.close()
+            self._control.close()
+            for received in self.inbox:
+                if isinstance(received, Received):
+                    close_all(received.descriptors)
+            for answer in self._answers.values():
+                close_all(answer.descriptors)
+            self.board.close()
+            close_all((self.wake_read, self._wake_write, self._halt_read, self._halt_write))
+
+
+def pool_size(config: NodeConfig) -> int:
+    """Bytes of shared memory this node may use: its setting, the environment, or the default.
+
+    Raises SetUpError for an environment variable that is no size.
+    """
+    if config.pool_size is not None:
+        return config.pool_size
+    given = os.environ.get(POOL_SIZE_VARIABLE, "").strip()
+    if not given:
+        return default_pool_cap()
+    number = given.upper().removesuffix("B").removesuffix("I")
+    unit = 1
+    if number[-1:] in ("K", "M", "G"):
+        unit = 1024 ** ("KMG".index(number[-1]) + 1)
+        number = number[:-1]
+    try:
+        size = int(float(number) * unit)
+    except (ValueError, OverflowError):
+        size = 0
+    if size <= 0:
+        raise SetUpError(f"{POOL_SIZE_VARIABLE}={given!r} is no size: give bytes, or say 256MB")
+    return size

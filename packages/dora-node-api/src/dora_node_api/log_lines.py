@@ -1,0 +1,79 @@
+"""Log entries as the runner reads them: one JSON object a line on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+LEVELS = ("error", "warn", "info", "debug", "trace")
+_OTHER_NAMES = {"warning": "warn", "critical": "error", "fatal": "error"}
+LARGEST_FIELDS = 60 * 1024
+"""Bytes of JSON that the fields of one entry may take."""
+
+_writing = threading.RLock()
+
+
+def level_name(level: str) -> str:
+    """One of LEVELS; what is not known is `info`."""
+    name = level.lower()
+    name = _OTHER_NAMES.get(name, name)
+    return name if name in LEVELS else "info"
+
+
+def entry_line(
+    node_id: str,
+    level: str,
+    message: str,
+    *,
+    target: str | None = None,
+    fields: Mapping[str, Any] | None = None,
+    file: str | None = None,
+    line: int | None = None,
+) -> str:
+    """One entry as a line of JSON, without the newline. Fields that are too large are left out,
+    and the entry says so in the field `dora.fields_dropped`, the number of their bytes."""
+    values: dict[str, Any] = {
+        "timestamp": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "level": level_name(level),
+        "node_id": node_id,
+        "message": message,
+    }
+    if target:
+        values["target"] = target
+    if file:
+        values["file"] = file
+        values["line"] = line
+    if fields:
+        plain = {str(key): value for key, value in fields.items()}
+        size = len(_json(plain))
+        values["fields"] = plain if size <= LARGEST_FIELDS else {"dora.fields_dropped": size}
+    return _json(values)
+
+
+def write_line(line: str) -> None:
+    """Write one line to the process's standard output, whole, whatever sys.stdout is just now."""
+    stream = sys.__stdout__ or sys.stdout
+    if stream is None:
+        return
+    try:
+        with _writing:
+            stream.write(line + "\n")
+            stream.flush()
+    except (OSError, ValueError):
+        # The terminal or the runner is gone. A log call must not be what ends a node.
+        return
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, default=str, ensure_ascii=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError):
+        # Keys that are no strings deep inside, or a circle.
+        return json.dumps(
+            {k: v if isinstance(v, str) else repr(v) for k, v in dict(value).items()},
+            separators=(",", ":"),
+        )

@@ -1,0 +1,362 @@
+"""`Node`: how a program takes part in a dataflow."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from dora_node_api.attach import attach
+from dora_node_api.backend import Backend, Unusable, check_timeout
+from dora_node_api.errors import InvalidData, NodeClosed, NodeForked
+from dora_node_api.log_lines import entry_line, write_line
+from dora_node_api.sample import SampleHandler
+
+if TYPE_CHECKING:
+    from dora_node_api.asynchronous import AsyncReceiver
+    from dora_node_api.control import InputConfig, NodeConfig
+    from dora_node_api.events import EventStream
+    from dora_node_api.session import Event
+
+_FORKED = (
+    "this process was forked from the one that made the node, which alone may use it. Send what the"
+    " child computes back to the parent (multiprocessing.Queue, say), or start the child with the"
+    ' start method "spawn" or "forkserver"'
+)
+_CLOSED = "the node was closed"
+
+
+class Node:
+    """A node of a dataflow: receives events, sends outputs.
+
+    `Node()` belongs to the dataflow that started the process. `Node("id")` does so too where there
+    is one; started by hand it attaches to the running dataflow that has a dynamic node of that id.
+    The constructor returns once every node of the dataflow has connected. Raises RuntimeError,
+    with the reason, if the node cannot be connected.
+
+    Events come as dictionaries (`next`, iteration, `recv_async`, `async for`) or as typed objects
+    (`events`). Any thread may send; one thread at a time receives.
+    """
+
+    def __init__(self, node_id: str | None = None, daemon_port: int | None = None) -> None:
+        backend = attach(node_id, daemon_port)
+        self._backend: Backend = backend
+        self._async: AsyncReceiver | None = None
+        self._finalizer = weakref.finalize(self, backend.close)
+        self._finalizer.atexit = False
+        _living.add(self)
+        from dora_node_api.logging_bridge import install
+
+        install(backend.config.node_id)
+
+    # --- receiving -------------------------------------------------------------------------------
+
+    def next(self, timeout: float | None = None) -> Event | None:
+        """Wait for the next event. None when the stream is at its end.
+
+        After `timeout` seconds without one, an event of type ERROR that says so. Raises ValueError
+        for a timeout below zero or one that is not a number.
+        """
+        if timeout is not None:
+            timeout = check_timeout(timeout)
+        return self._backend.next_event(timeout)
+
+    def try_recv(self) -> Event | None:
+        """The next event if one is here, else None. Never blocks."""
+        return self._backend.poll_event()
+
+    def drain(self) -> list[Event]:
+        """All events that are here now. Raises RuntimeError at the end of the stream."""
+        events = []
+        while (event := self._backend.poll_event()) is not None:
+            events.append(event)
+        if not events and self._backend.ended:
+            raise NodeClosed("Could not drain events. Channel is closed")
+        return events
+
+    def is_empty(self) -> bool:
+        """Whether no event is here now."""
+        return self._backend.is_empty()
+
+    async def recv_async(self, timeout: float | None = None) -> Event | None:  # noqa: ASYNC109
+        """As `next`, inside asyncio. Cancelling it loses no event."""
+        if timeout is not None:
+            timeout = check_timeout(timeout)
+        if self._async is None:
+            from dora_node_api.asynchronous import AsyncReceiver
+
+            this = weakref.ref(self)
+            self._async = AsyncReceiver(lambda: _backend_of(this))
+        return await self._async.receive(timeout)
+
+    def __iter__(self) -> Node:
+        return self
+
+    def __next__(self) -> Event:
+        event = self._backend.next_event(None)
+        if event is None:
+            raise StopIteration
+        return event
+
+    def __aiter__(self) -> Node:
+        return self
+
+    async def __anext__(self) -> Event:
+        event = await self.recv_async()
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    def events(self) -> EventStream:
+        """The same stream as typed events, for `for` and `async for`."""
+        from dora_node_api.events import EventStream
+
+        return EventStream(self)
+
+    def merge_external_events(self, subscription: object) -> NoReturn:
+        """Streams of other systems (ROS 2) cannot be merged. Raises NotImplementedError."""
+        raise NotImplementedError(
+            "merge_external_events: this version of dora has no ROS 2 bridge. Read the subscription"
+            " in a thread of your own (sending is thread-safe), or in a node of its own"
+        )
+
+    # --- sending ---------------------------------------------------------------------------------
+
+    def send_output(
+        self, output_id: str, data: Any, metadata: Mapping[str, Any] | None = None
+    ) -> None:
+        """Send one message.
+
+        `data`: bytes or any buffer (received as a UInt8Array), a pyarrow array, or a numpy array.
+        `metadata`: str keys; bool, int, float, str, lists of these, datetime. What is sent on an
+        output that the dataflow does not declare is dropped, with one warning. Waits where an
+        input with `queue_policy: backpressure` is full. Raises RuntimeError for data or metadata
+        that cannot be sent, and MemoryError (PoolExhausted) if shared memory runs out.
+        """
+        self._backend.send(output_id, data, metadata)
+
+    def send_output_raw(
+        self, output_id: str, data_length: int, metadata: Mapping[str, Any] | None = None
+    ) -> SampleHandler:
+        """Memory for a message of `data_length` bytes, to be filled in place and then sent.
+
+        Raises RuntimeError for an output that the dataflow does not declare.
+        """
+        if data_length < 0:
+            raise InvalidData(f"output `{output_id}`: a message of {data_length} bytes")
+        kept = dict(metadata) if metadata else {}
+        sample = self._backend.allocate_sample(output_id, data_length, kept)
+        return SampleHandler(self._backend, output_id, sample, kept)
+
+    def send_service_request(
+        self, output_id: str, data: Any, metadata: Mapping[str, Any] | None = None
+    ) -> str:
+        """Send a request; the id it gets (a UUID of version 7) is in its metadata and returned."""
+        request = uuid7()
+        if metadata and "request_id" in metadata:
+            self._backend.warn(
+                f"send_service_request on output `{output_id}`: the metadata's own request_id is"
+                " replaced; send_output sends a request_id of your choice"
+            )
+        self.send_output(output_id, data, {**(metadata or {}), "request_id": request})
+        return request
+
+    def send_service_response(self, output_id: str, data: Any, metadata: Mapping[str, Any]) -> None:
+        """Answer a request: `metadata` is that of the request, with its `request_id`."""
+        if "request_id" not in metadata:
+            self._backend.warn(
+                f"send_service_response on output `{output_id}` without a request_id: nobody can"
+                " tell which request it answers. Pass the metadata of the request"
+            )
+        self.send_output(output_id, data, metadata)
+
+    # --- logging ---------------------------------------------------------------------------------
+
+    def log(
+        self,
+        level: str,
+        message: str,
+        target: str | None = None,
+        fields: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write an entry to the log. Levels: error, warn, info, debug, trace; others are info."""
+        node_id = self._backend.config.node_id
+        write_line(entry_line(node_id, level, str(message), target=target, fields=fields))
+
+    def log_error(
+        self, message: str, target: str | None = None, fields: Mapping[str, Any] | None = None
+    ) -> None:
+        """`log` at level error."""
+        self.log("error", message, target, fields)
+
+    def log_warn(
+        self, message: str, target: str | None = None, fields: Mapping[str, Any] | None = None
+    ) -> None:
+        """`log` at level warn."""
+        self.log("warn", message, target, fields)
+
+    def log_info(
+        self, message: str, target: str | None = None, fields: Mapping[str, Any] | None = None
+    ) -> None:
+        """`log` at level info."""
+        self.log("info", message, target, fields)
+
+    def log_debug(
+        self, message: str, target: str | None = None, fields: Mapping[str, Any] | None = None
+    ) -> None:
+        """`log` at level debug."""
+        self.log("debug", message, target, fields)
+
+    def log_trace(
+        self, message: str, target: str | None = None, fields: Mapping[str, Any] | None = None
+    ) -> None:
+        """`log` at level trace."""
+        self.log("trace", message, target, fields)
+
+    # --- what the node is part of ----------------------------------------------------------------
+
+    @property
+    def node_id(self) -> str:
+        """This node's id."""
+        return self._backend.config.node_id
+
+    def dataflow_descriptor(self) -> dict[str, Any]:
+        """The dataflow as written, parsed."""
+        import copy
+
+        return copy.deepcopy(self._backend.config.descriptor)
+
+    def node_config(self) -> dict[str, Any]:
+        """This node's `inputs` and `outputs`, as in a dataflow file."""
+        config = self._backend.config
+        return {
+            "inputs": {entry.id: _as_written(entry) for entry in config.inputs},
+            "outputs": list(config.outputs),
+        }
+
+    def run_config(self) -> NodeConfig:
+        """All that the runner told this node."""
+        return self._backend.config
+
+    def dataflow_id(self) -> str:
+        """The UUID of the running dataflow."""
+        return self._backend.config.dataflow_id
+
+    def is_restart(self) -> bool:
+        """Whether this process replaces one that ended."""
+        return self._backend.config.restart_count > 0
+
+    def restart_count(self) -> int:
+        """How often the node was restarted."""
+        return self._backend.config.restart_count
+
+    def timestamp(self) -> datetime:
+        """The time now, in UTC."""
+        return datetime.now(UTC)
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Leave the dataflow: the outputs close, everything sent before arrives.
+
+        At the end of the process this happens by itself. Any use afterwards raises RuntimeError.
+        """
+        backend = self._backend
+        if not isinstance(backend, Unusable):
+            self._backend = Unusable(backend.config, NodeClosed, _CLOSED)
+            self._finalizer.detach()
+            backend.close()
+
+    def close_outputs(self, outputs: tuple[str, ...]) -> None:
+        """Nothing more will be sent on these outputs: their readers get INPUT_CLOSED."""
+        self._backend.close_outputs(outputs)
+
+    def stop_dataflow(self, reason: str) -> None:
+        """Ask for the whole dataflow to be stopped; every node gets STOP, this one too."""
+        self._backend.stop_dataflow(reason)
+
+    def __enter__(self) -> Node:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        config = self._backend.config
+        return f"<Node `{config.node_id}` of dataflow {config.dataflow_id}>"
+
+    def _abandon(self) -> None:
+        """In a forked child: nothing of the parent's is touched, closed or freed."""
+        config = self._backend.config
+        self._finalizer.detach()
+        self._backend = Unusable(config, NodeForked, f"node `{config.node_id}`: {_FORKED}")
+
+
+_living: weakref.WeakSet[Node] = weakref.WeakSet()
+
+
+def _backend_of(reference: weakref.ref[Node]) -> Backend:
+    node = reference()
+    if node is None:
+        raise NodeClosed(_CLOSED)
+    return node._backend
+
+
+def _abandon_in_child() -> None:
+    for node in list(_living):
+        node._abandon()
+
+
+def _leave_at_exit() -> None:
+    # What was sent lies in the queues already; this only says that the end is no accident.
+    for node in list(_living):
+        node._backend.leave()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_in_child)
+atexit.register(_leave_at_exit)
+
+
+def _as_written(entry: InputConfig) -> str | dict[str, Any]:
+    options: dict[str, Any] = {}
+    if entry.queue_size != 10:
+        options["queue_size"] = entry.queue_size
+    if entry.queue_policy != "drop_oldest":
+        options["queue_policy"] = entry.queue_policy
+    if entry.input_timeout is not None:
+        options["input_timeout"] = entry.input_timeout
+    return {"source": entry.source, **options} if options else entry.source
+
+
+_last_uuid = (0, 0)
+_uuid_lock = threading.Lock()
+
+
+def uuid7() -> str:
+    """A new UUID of version 7; its text sorts by when it was made, within a process strictly."""
+    global _last_uuid
+    milliseconds = time.time_ns() // 1_000_000
+    random = int.from_bytes(os.urandom(10), "big")
+    counter = random >> 68 & 0x7FF
+    with _uuid_lock:
+        last, last_counter = _last_uuid
+        if milliseconds <= last:
+            milliseconds, counter = last, last_counter + 1
+            if counter > 0xFFF:
+                milliseconds, counter = last + 1, 0
+        _last_uuid = (milliseconds, counter)
+    number = milliseconds << 80 | 7 << 76 | counter << 64 | 2 << 62 | random & (1 << 62) - 1
+    text = f"{number:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -1,0 +1,229 @@
+"""Runs the operators of a runtime node in one process: `python -m dora_node_api.operators`.
+
+The node's inputs and outputs are `operator/port`. Events go to the operator they concern, with its
+own names; the operators take turns on the main thread, in the order in which their inputs arrive.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dora_node_api.control import NodeConfig, OperatorConfig
+from dora_node_api.errors import DoraNodeError, OperatorError
+
+if TYPE_CHECKING:
+    from dora_node_api.session import Event
+
+SendOutput = Callable[..., None]
+
+
+class DoraStatus(Enum):
+    """What an operator returns from `on_event`."""
+
+    CONTINUE = 0
+    STOP = 1
+    """This operator ends."""
+    STOP_ALL = 2
+    """The whole dataflow is stopped."""
+
+
+class HostNode(Protocol):
+    """What the host needs of the node it runs in."""
+
+    def send_output(
+        self, output_id: str, data: Any, metadata: Mapping[str, Any] | None = None
+    ) -> None: ...
+
+    def log_error(self, message: str, target: str | None = None) -> None: ...
+
+    def close_outputs(self, outputs: tuple[str, ...]) -> None: ...
+
+    def stop_dataflow(self, reason: str) -> None: ...
+
+
+def load_class(config: OperatorConfig) -> type[Any]:
+    """The class `Operator` of an operator's file, freshly imported. Raises OperatorError."""
+    if config.python is None:
+        raise OperatorError(
+            f"operator `{config.id}` is a shared library; this version runs Python operators only."
+            " Give it `python: file.py`"
+        )
+    path = Path(config.python).absolute()
+    if not path.is_file():
+        raise OperatorError(f"operator `{config.id}`: there is no file {path}")
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    name = f"dora_operator_{config.id}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise OperatorError(f"operator `{config.id}`: {path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    # Known by name, so that pickling and dataclasses inside the file work.
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    operator = getattr(module, "Operator", None)
+    if not isinstance(operator, type):
+        raise OperatorError(f"operator `{config.id}`: {path} has no `class Operator`")
+    return operator
+
+
+class RunningOperator:
+    """One operator: its object, which of its inputs are open, whether it has ended."""
+
+    def __init__(self, config: OperatorConfig, node: HostNode, node_config: NodeConfig) -> None:
+        self.config = config
+        self.ended = False
+        self._node = node
+        self._descriptor = node_config.descriptor
+        self._tolerant = False
+        """Reloaded: an exception is told and survived."""
+        self._prefix = f"{config.id}/"
+        own = [entry for entry in node_config.inputs if entry.id.startswith(self._prefix)]
+        self.inputs = {entry.id: entry for entry in own}
+        kinds = ("output",) if node_config.exit_when_nodes_finish else ("output", "timer", "logs")
+        self._open = {entry.id for entry in own if entry.source_kind in kinds}
+        self.object = self._construct(load_class(config))
+
+    def _construct(self, operator: type[Any]) -> Any:
+        made = operator()
+        made.dataflow_descriptor = self._descriptor
+        return made
+
+    def reload(self) -> None:
+        """Import the file again; the new object takes over the old one's attributes."""
+        try:
+            fresh = self._construct(load_class(self.config))
+        except Exception:  # noqa: BLE001 - the edge to user code: the old version goes on
+            self._report("cannot be loaded again, the old version goes on")
+            return
+        fresh.__dict__.update(self.object.__dict__)
+        self.object = fresh
+        self._tolerant = True
+
+    def concerned(self, event: Event) -> Event | None:
+        """The event as this operator sees it; None if it is another operator's."""
+        match event["type"]:
+            case "INPUT" | "INPUT_CLOSED" | "INPUT_RECOVERED":
+                if event["id"] not in self.inputs:
+                    return None
+                return {**event, "id": event["id"].removeprefix(self._prefix)}
+            case "NODE_RESTARTED":
+                sources = {entry.source_node for entry in self.inputs.values()}
+                return event if event["id"] in sources else None
+            case "NODE_FAILED":
+                value = event["value"]
+                affected = [
+                    name.removeprefix(self._prefix)
+                    for name in value["affected_input_ids"]
+                    if name in self.inputs
+                ]
+                if not affected:
+                    return None
+                return {**event, "value": {**value, "affected_input_ids": affected}}
+            case _:
+                return event
+
+    def handle(self, event: Event) -> DoraStatus:
+        """Give the operator an event that concerns it; STOP for good after its last input."""
+        status = self._call(event)
+        if event["type"] == "STOP":
+            return DoraStatus.STOP if status is DoraStatus.CONTINUE else status
+        if status is DoraStatus.CONTINUE and event["type"] == "INPUT_CLOSED":
+            self._open.discard(self._prefix + event["id"])
+            if not self._open:
+                return self.handle({"type": "STOP", "id": "ALL_INPUTS_CLOSED", "kind": "dora"})
+        return status
+
+    def _call(self, event: Event) -> DoraStatus:
+        try:
+            returned = self.object.on_event(event, self.send_output)
+        except Exception:
+            if not self._tolerant:
+                raise
+            self._report("raised after it was loaded again; the event is skipped")
+            return DoraStatus.CONTINUE
+        try:
+            return DoraStatus(getattr(returned, "value", None))
+        except ValueError:
+            raise OperatorError(
+                f"operator `{self.config.id}` returned {returned!r} from on_event; expected"
+                " DoraStatus.CONTINUE, STOP or STOP_ALL"
+            ) from None
+
+    def send_output(
+        self, output_id: str, data: Any, metadata: Mapping[str, Any] | None = None
+    ) -> None:
+        """What the operator is given to send with."""
+        self._node.send_output(self._prefix + output_id, data, metadata)
+
+    def end(self) -> None:
+        """The operator gets nothing more and sends nothing more."""
+        self.ended = True
+        self._node.close_outputs(tuple(self._prefix + output for output in self.config.outputs))
+
+    def _report(self, what: str) -> None:
+        message = f"operator `{self.config.id}` {what}\n{traceback.format_exc()}"
+        self._node.log_error(message, target=self.config.id)
+
+
+class OperatorHost:
+    """All operators of a node."""
+
+    def __init__(self, node: HostNode, config: NodeConfig) -> None:
+        self._node = node
+        self.operators = [RunningOperator(entry, node, config) for entry in config.operators]
+
+    @property
+    def ended(self) -> bool:
+        """Whether no operator is left."""
+        return all(operator.ended for operator in self.operators)
+
+    def handle(self, event: Event) -> None:
+        """Give an event to the operators it concerns. What an operator raises passes through."""
+        if event["type"] == "RELOAD":
+            for operator in self.operators:
+                if event.get("id") in (None, operator.config.id) and not operator.ended:
+                    operator.reload()
+            return
+        for operator in self.operators:
+            if operator.ended or (own := operator.concerned(event)) is None:
+                continue
+            status = operator.handle(own)
+            if status is not DoraStatus.CONTINUE:
+                operator.end()
+            if status is DoraStatus.STOP_ALL:
+                self._node.stop_dataflow(f"operator `{operator.config.id}` returned STOP_ALL")
+
+
+def main() -> int:
+    """Run the operators of the node that DORA_NODE_CONFIG describes; the exit code."""
+    from dora_node_api.node import Node
+
+    try:
+        node = Node()
+    except (DoraNodeError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    try:
+        host = OperatorHost(node, node.run_config())
+        for event in node:
+            host.handle(event)
+            if host.ended:
+                break
+    except OperatorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Exception:  # noqa: BLE001 - the edge to user code: told, and the node fails
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,272 @@
+"""`MockNode`: a stand-in for `Node` in unit tests, with inputs given and outputs kept.
+
+node = MockNode([("tick", pa.array([0]))])
+main(node)
+assert node.outputs["result"][0].to_pylist() == [42]
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from dora_node_api.node import uuid7
+
+if TYPE_CHECKING:
+    from dora_node_api.events import EventStream
+    from dora_node_api.session import Event
+
+__all__ = ["MockNode"]
+
+
+class MockNode:
+    """Has every method of `Node`; hands out the given events, then STOP, then nothing.
+
+    `inputs`: pairs of an input id and its data, each an INPUT event with its own copy of
+    `metadata`, or whole event dictionaries. STOP is added unless there is one.
+    `service_responses`: by output, the payloads that answer requests sent on it, in order.
+    """
+
+    def __init__(
+        self,
+        inputs: Iterable[tuple[str, Any] | Event] = (),
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        dataflow_descriptor: dict[str, Any] | None = None,
+        dataflow_id: str | None = None,
+        node_config: dict[str, Any] | None = None,
+        is_restart: bool = False,
+        restart_count: int = 0,
+        service_responses: Mapping[str, Sequence[Any]] | None = None,
+    ) -> None:
+        events: list[Event] = []
+        for item in inputs:
+            if isinstance(item, dict):
+                events.append(dict(item))
+            else:
+                name, data = item
+                events.append(_input_event(name, data, metadata))
+        if not any(event.get("type") == "STOP" for event in events):
+            events.append({"type": "STOP", "id": "ALL_INPUTS_CLOSED"})
+        self._events = deque(events)
+        self._descriptor = dataflow_descriptor or {}
+        self._dataflow_id = dataflow_id or ""
+        self._node_config = node_config or {}
+        self._restart_count = restart_count or int(is_restart)
+        self._answers = {name: deque(data) for name, data in (service_responses or {}).items()}
+        self.node_id = "mock"
+        self.outputs: dict[str, list[Any]] = {}
+        """By output: the data sent, in order."""
+        self.output_metadata: dict[str, list[dict[str, Any]]] = {}
+        """By output: the metadata sent beside it."""
+        self.logs: list[dict[str, Any]] = []
+        self.service_requests: list[dict[str, Any]] = []
+        self.service_responses_sent: list[dict[str, Any]] = []
+
+    # --- receiving -------------------------------------------------------------------------------
+
+    def next(self, timeout: float | None = None) -> Event | None:
+        """The next event, None after the last. Nothing is waited for."""
+        return self._events.popleft() if self._events else None
+
+    def try_recv(self) -> Event | None:
+        """As `next`."""
+        return self.next()
+
+    async def recv_async(self, timeout: float | None = None) -> Event | None:  # noqa: ASYNC109
+        """As `next`."""
+        return self.next()
+
+    def drain(self) -> list[Event]:
+        """All events that are left."""
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    def is_empty(self) -> bool:
+        """Whether no event is left."""
+        return not self._events
+
+    def __iter__(self) -> MockNode:
+        return self
+
+    def __next__(self) -> Event:
+        if not self._events:
+            raise StopIteration
+        return self._events.popleft()
+
+    def __aiter__(self) -> MockNode:
+        return self
+
+    async def __anext__(self) -> Event:
+        if not self._events:
+            raise StopAsyncIteration
+        return self._events.popleft()
+
+    def events(self) -> EventStream:
+        """The same stream as typed events."""
+        from dora_node_api.events import EventStream
+
+        return EventStream(self)
+
+    def merge_external_events(self, subscription: object) -> NoReturn:
+        """Raises NotImplementedError, as the real node does."""
+        raise NotImplementedError("merge_external_events: there is no ROS 2 bridge")
+
+    # --- sending ---------------------------------------------------------------------------------
+
+    def send_output(
+        self, output_id: str, data: Any, metadata: Mapping[str, Any] | None = None
+    ) -> None:
+        """Keep the data in `outputs`."""
+        self.outputs.setdefault(output_id, []).append(data)
+        self.output_metadata.setdefault(output_id, []).append(dict(metadata or {}))
+
+    def send_output_raw(
+        self, output_id: str, data_length: int, metadata: Mapping[str, Any] | None = None
+    ) -> MockSampleHandler:
+        """Memory to fill; what is sent of it is kept in `outputs` as bytes."""
+        return MockSampleHandler(self, output_id, data_length, metadata)
+
+    def send_service_request(
+        self, output_id: str, data: Any, metadata: Mapping[str, Any] | None = None
+    ) -> str:
+        """Keep the request in `service_requests`; a prepared answer comes before STOP."""
+        request = uuid7()
+        kept = {"output_id": output_id, "data": data, "metadata": dict(metadata or {})}
+        self.service_requests.append({**kept, "request_id": request})
+        if answers := self._answers.get(output_id):
+            event = _input_event(output_id, answers.popleft(), {"request_id": request})
+            for place, waiting in enumerate(self._events):
+                if waiting.get("type") == "STOP":
+                    self._events.insert(place, event)
+                    break
+            else:
+                self._events.append(event)
+        return request
+
+    def send_service_response(self, output_id: str, data: Any, metadata: Mapping[str, Any]) -> None:
+        """Keep the answer in `service_responses_sent`."""
+        kept = {"output_id": output_id, "data": data, "metadata": dict(metadata)}
+        self.service_responses_sent.append({**kept, "request_id": metadata.get("request_id")})
+
+    # --- logging ---------------------------------------------------------------------------------
+
+    def log(
+        self,
+        level: str,
+        message: str,
+        target: str | None = None,
+        fields: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Keep the entry in `logs`."""
+        entry = {"level": level, "message": message, "target": target}
+        self.logs.append({**entry, "fields": dict(fields or {})})
+
+    def log_error(
+        self, message: str, target: str | None = None, fields: Mapping[str, Any] | None = None
+    ) -> None:
+        """`log` at level error."""
+        self.log("error", message, target, fields)
+
+    def log_warn(
+        self, message: str, target: str | None = None, fields: Mapping[str, Any] | None = None
+    ) -> None:
+        """`log` at level warn."""
+        self.log("warn", message, target, fields)
+
+    def log_info(
+        self, message: str, target: str | None = None, fields: Mapping[str, Any] | None = None
+    ) -> None:
+        """`log` at level info."""
+        self.log("info", message, target, fields)
+
+    def log_debug(
+        self, message: str, target: str | None = None, fields: Mapping[str, Any] | None = None
+    ) -> None:
+        """`log` at level debug."""
+        self.log("debug", message, target, fields)
+
+    def log_trace(
+        self, message: str, target: str | None = None, fields: Mapping[str, Any] | None = None
+    ) -> None:
+        """`log` at level trace."""
+        self.log("trace", message, target, fields)
+
+    # --- what the node is part of ----------------------------------------------------------------
+
+    def dataflow_descriptor(self) -> dict[str, Any]:
+        """As given to the constructor."""
+        return dict(self._descriptor)
+
+    def dataflow_id(self) -> str:
+        """As given to the constructor."""
+        return self._dataflow_id
+
+    def node_config(self) -> dict[str, Any]:
+        """As given to the constructor."""
+        return dict(self._node_config)
+
+    def is_restart(self) -> bool:
+        """As given to the constructor."""
+        return self._restart_count > 0
+
+    def restart_count(self) -> int:
+        """As given to the constructor."""
+        return self._restart_count
+
+    def timestamp(self) -> datetime:
+        """The time now, in UTC."""
+        return datetime.now(UTC)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def __enter__(self) -> MockNode:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+class MockSampleHandler:
+    """What `MockNode.send_output_raw` returns: the rules of the real one, in ordinary memory."""
+
+    def __init__(
+        self, node: MockNode, output: str, nbytes: int, metadata: Mapping[str, Any] | None
+    ) -> None:
+        self._node = node
+        self._output = output
+        self._metadata = metadata
+        self._memory = bytearray(nbytes)
+        self._sent = False
+
+    def as_buffer(self) -> bytearray:
+        """The memory to fill; the same object each time."""
+        if self._sent:
+            raise RuntimeError("no view of this sample: it has already been sent")
+        return self._memory
+
+    def as_memoryview(self) -> memoryview:
+        """A new view of the memory."""
+        return memoryview(self.as_buffer())
+
+    def send(self) -> None:
+        """Keep a copy in the node's `outputs`. Raises RuntimeError the second time."""
+        if self._sent:
+            raise RuntimeError("the sample has already been sent")
+        self._sent = True
+        self._node.send_output(self._output, bytes(self._memory), self._metadata)
+
+    def __enter__(self) -> bytearray:
+        return self.as_buffer()
+
+    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
+        if kind is None and not self._sent:
+            self.send()
+
+
+def _input_event(name: str, data: Any, metadata: Mapping[str, Any] | None) -> Event:
+    return {"type": "INPUT", "id": name, "value": data, "metadata": dict(metadata or {})}
