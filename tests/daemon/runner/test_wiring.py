@@ -33,8 +33,8 @@ def test_sources_never_have_all_inputs_closed() -> None:
     wiring = Wiring([node("a", outputs="x"), node("t", timer=True)], only_data_counts=True)
     assert not wiring.all_inputs_closed("a")
     assert not wiring.all_inputs_closed("t")
-    assert wiring.reads_only_timers("t")
-    assert not wiring.reads_only_timers("a")
+    assert wiring.reads_only_virtual("t")
+    assert not wiring.reads_only_virtual("a")
 
 
 def test_closing_one_output_leaves_the_others() -> None:

@@ -107,8 +107,8 @@ class RunnerState:
             life.must_connect = _must_connect(life.spec, len(self._barrier))
         self.results: list[NodeResult] = []
         """In the order in which nodes ended."""
-        self._had_only_timers = all(
-            self.wiring.reads_only_timers(n.id) for n in nodes if not n.is_dynamic
+        self._had_only_virtual = all(
+            self.wiring.reads_only_virtual(n.id) for n in nodes if not n.is_dynamic
         )
 
     def _add_life(self, node: ResolvedNode) -> NodeLife:
@@ -236,7 +236,7 @@ class RunnerState:
             commands.append(Report(NodesReady()))
             if not self.hold_at_barrier:
                 commands += self._open_barrier(now)
-        if self.phase in ("running", "ready") and self._only_timers_left():
+        if self.phase in ("running", "ready") and self._only_virtual_left():
             commands += self._stop(StopRequested("all nodes but those with timers finished"), now)
         if self.phase != "finished" and self._all_ended():
             commands += self._finish()
@@ -347,11 +347,11 @@ class RunnerState:
     def _static(self) -> list[NodeLife]:
         return [life for life in self.nodes.values() if not life.dynamic]
 
-    def _only_timers_left(self) -> bool:
-        if not self.exit_when_nodes_finish or self._had_only_timers:
+    def _only_virtual_left(self) -> bool:
+        if not self.exit_when_nodes_finish or self._had_only_virtual:
             return False
         left = [life for life in self._static() if not life.ended]
-        return bool(left) and all(self.wiring.reads_only_timers(life.id) for life in left)
+        return bool(left) and all(self.wiring.reads_only_virtual(life.id) for life in left)
 
     def _all_ended(self) -> bool:
         static = self._static()

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from dora_config.resolved import ResolvedNode
-from dora_config.sources import OutputSource, TimerSource
+from dora_config.sources import OutputSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,6 @@ class Edge:
 class Ports:
     """What one node reads. ``virtual``: it also has timers or ``dora/logs`` inputs."""
 
-    timers: bool = False
     virtual: bool = False
     edges: dict[str, Edge] = field(default_factory=dict)
     closed: set[str] = field(default_factory=set)
@@ -51,7 +50,6 @@ class Wiring:
                 ports.edges[input_id] = Edge(source.node, source.output, node.id, input_id)
             else:
                 ports.virtual = True
-                ports.timers |= isinstance(source, TimerSource)
         self._ports[node.id] = ports
 
     def remove_node(self, node: str) -> list[Edge]:
@@ -116,7 +114,7 @@ class Wiring:
             return False
         return ports.edges.keys() <= ports.closed
 
-    def reads_only_timers(self, node: str) -> bool:
-        """Whether timers (or logs) are all that a node reads."""
+    def reads_only_virtual(self, node: str) -> bool:
+        """Whether timers and logs are all that a node reads, and it reads some."""
         ports = self._ports[node]
-        return ports.timers and not ports.edges
+        return ports.virtual and not ports.edges

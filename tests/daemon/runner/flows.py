@@ -1,0 +1,193 @@
+"""Run real dataflows through the runner: in this process, as a foreground child, as a daemon's."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from support.waiting import wait_until
+from support.workspace import Workspace
+
+from dora_config import load_dataflow
+from dora_config.protocol.runner import DataflowResult, LogLine, RunnerEvent, RunPlan
+from dora_daemon.runner import run_foreground
+
+T = TypeVar("T")
+
+TALKER = """
+    import sys
+    from dora import Node
+    node = Node()
+    for number in range(int(sys.argv[1]) if len(sys.argv) > 1 else 3):
+        node.send_output("number", bytes([number]))
+"""
+"""Sends some numbers and ends."""
+
+LISTENER = """
+    from dora import Node
+    for event in Node():
+        value = event["value"].to_pylist() if event["type"] == "INPUT" else ""
+        print(event["type"], event.get("id", ""), value, flush=True)
+"""
+"""Prints every event."""
+
+SLEEPER = """
+    import time
+    from dora import Node
+    node = Node()
+    print("up", flush=True)
+    while True:
+        time.sleep(0.05)
+"""
+"""Ignores every event."""
+
+
+def make_plan(workspace: Workspace, content: str | Mapping[str, Any], **fields: Any) -> RunPlan:
+    """The plan of a dataflow file written into the workspace."""
+    path = workspace.dataflow(content)
+    loaded = load_dataflow(path)
+    return RunPlan(
+        dataflow_id=str(uuid.uuid4()),
+        resolved=loaded.resolved,
+        descriptor=loaded.descriptor_dict,
+        working_dir=str(path.parent),
+        **fields,
+    )
+
+
+@dataclass
+class Ran:
+    """What a run reported and how it ended."""
+
+    plan: RunPlan
+    events: list[RunnerEvent] = field(default_factory=list)
+    result: DataflowResult | None = None
+
+    def of(self, kind: type[T]) -> list[T]:
+        """The events of one kind."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def lines(self, node: str | None) -> list[str]:
+        """Messages of a node's log lines (``None``: the runner's own), in order."""
+        return [line.message for line in self.of(LogLine) if line.node == node]
+
+    def outcome(self, node: str) -> str:
+        """ "success", or "failed: MESSAGE" and the like."""
+        assert self.result is not None
+        found = next(r for r in self.result.nodes if r.node == node)
+        return found.outcome if not found.message else f"{found.outcome}: {found.message}"
+
+    def log_file(self, node: str) -> list[dict[str, Any]]:
+        """The entries of a node's log file."""
+        path = Path(self.plan.working_dir, "out", self.plan.dataflow_id, f"log_{node}.jsonl")
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def run_flow(workspace: Workspace, content: str | Mapping[str, Any], **fields: Any) -> Ran:
+    """Run a dataflow to its end in this process."""
+    ran = Ran(make_plan(workspace, content, **fields))
+    ran.result = run_foreground(ran.plan, on_event=ran.events.append)
+    return ran
+
+
+# The plan comes on stdin, events go out as lines of JSON.
+_FOREGROUND = """
+import sys
+from dora_config.protocol.runner import RunPlan
+from dora_daemon.runner import run_foreground
+plan = RunPlan.model_validate_json(sys.stdin.buffer.read())
+tell = lambda event: print(event.model_dump_json(), flush=True)
+sys.exit(0 if run_foreground(plan, on_event=tell).ok else 1)
+"""
+
+
+class ForegroundRun:
+    """A runner in the foreground of a child process."""
+
+    def __init__(self, process: subprocess.Popen[bytes], out: Path, plan: RunPlan) -> None:
+        self.process = process
+        self.plan = plan
+        self._out = out
+
+    def events(self) -> list[dict[str, Any]]:
+        """What was reported so far."""
+        *complete, _ = self._out.read_text().split("\n")
+        return [json.loads(line) for line in complete if line.startswith("{")]
+
+    def wait_for(self, kind: str, *, timeout: float = 20.0, **values: Any) -> dict[str, Any]:
+        """The first event of a kind with these values."""
+
+        def found() -> dict[str, Any] | None:
+            for event in self.events():
+                if event["kind"] == kind and all(event.get(k) == v for k, v in values.items()):
+                    return event
+            assert self.process.poll() is None or kind == "dataflow_finished", self._out.read_text()
+            return None
+
+        event = wait_until(found, timeout=timeout, what=lambda: f"{kind} {values}: {self.text()}")
+        assert event is not None
+        return event
+
+    def text(self) -> str:
+        return self._out.read_text()
+
+    def pid_of(self, node: str) -> int:
+        """Of the node's process that was started last."""
+        pids = [
+            e["pid"] for e in self.events() if e["kind"] == "node_spawned" and e["node"] == node
+        ]
+        return int(pids[-1])
+
+    def wait(self, timeout: float = 20.0) -> int:
+        return self.process.wait(timeout)
+
+
+@contextmanager
+def foreground(
+    workspace: Workspace, content: str | Mapping[str, Any], **fields: Any
+) -> Iterator[ForegroundRun]:
+    """Start a dataflow in the foreground of a child process; killed when the block is left."""
+    plan = make_plan(workspace, content, **fields)
+    source = workspace.file("plan.json", plan.model_dump_json())
+    out = workspace.path / "events.jsonl"
+    with source.open("rb") as stdin, out.open("wb") as stdout:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _FOREGROUND],
+            stdin=stdin,
+            stdout=stdout,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield ForegroundRun(process, out, plan)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists and is no zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+def gone(*pids: int, timeout: float) -> None:
+    """Wait until none of these processes runs."""
+    wait_until(
+        lambda: not any(is_running(pid) for pid in pids),
+        timeout=timeout,
+        what=lambda: f"the end of {[pid for pid in pids if is_running(pid)]}",
+    )

@@ -1,0 +1,446 @@
+"""Real dataflows in the foreground: data, ends, failures, restarts, logs."""
+
+from __future__ import annotations
+
+import pytest
+from daemon.runner.flows import LISTENER, SLEEPER, TALKER, gone, run_flow
+from support.workspace import Workspace
+
+from dora_config.protocol.runner import (
+    DataflowFinished,
+    DataflowStarted,
+    LogLine,
+    NodeFailed,
+    NodeRestarting,
+    NodeSpawned,
+)
+from dora_daemon.runner.errors import PreparationError
+from dora_daemon.runner.runtime_dir import runtime_root
+
+
+def pair(**talker: object) -> dict[str, object]:
+    return {
+        "nodes": [
+            {"id": "talker", "path": "talker.py", "outputs": ["number"], **talker},
+            {"id": "listener", "path": "listener.py", "inputs": {"number": "talker/number"}},
+        ]
+    }
+
+
+def test_data_flows_and_the_end_follows_it(workspace: Workspace) -> None:
+    workspace.node("talker", TALKER)
+    workspace.node("listener", LISTENER)
+    ran = run_flow(workspace, pair())
+    assert ran.lines("listener") == [
+        "INPUT number [0]",
+        "INPUT number [1]",
+        "INPUT number [2]",
+        "INPUT_CLOSED number ",
+        "STOP ALL_INPUTS_CLOSED ",
+    ]
+    assert ran.result is not None
+    assert ran.result.ok
+    assert isinstance(ran.events[-1], DataflowFinished)
+    assert len(ran.of(DataflowStarted)) == 1
+    assert len(ran.of(NodeSpawned)) == 2
+    root = runtime_root()
+    assert [p.name for p in root.iterdir()] == [".lock"]
+
+
+def test_a_crash_is_told_to_consumers_who_go_on(workspace: Workspace) -> None:
+    workspace.node("talker", TALKER + "\n    sys.exit('broken lens')\n")
+    workspace.node("listener", LISTENER)
+    ran = run_flow(workspace, pair())
+    assert ran.lines("listener")[-3:] == [
+        "NODE_FAILED talker ",
+        "INPUT_CLOSED number ",
+        "STOP ALL_INPUTS_CLOSED ",
+    ]
+    assert ran.outcome("talker") == "failed: exited with code 1"
+    assert ran.outcome("listener") == "success"
+    failed = ran.of(NodeFailed)
+    assert [f.result.node for f in failed] == ["talker"]
+    assert failed[0].result.stderr_tail == ("broken lens",)
+    assert not ran.result.ok if ran.result else False
+
+
+def test_a_restart_is_told_and_nothing_closes(workspace: Workspace) -> None:
+    workspace.node(
+        "talker",
+        """
+        import os, signal
+        from dora import Node
+        node = Node()
+        node.send_output("number", bytes([node.restart_count()]))
+        assert node.is_restart() == (node.restart_count() > 0)
+        if node.restart_count() < 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        """,
+    )
+    workspace.node("listener", LISTENER)
+    ran = run_flow(workspace, pair(restart_policy="on-failure", restart_delay=0.01))
+    assert ran.lines("listener") == [
+        "INPUT number [0]",
+        "NODE_RESTARTED talker ",
+        "INPUT number [1]",
+        "NODE_RESTARTED talker ",
+        "INPUT number [2]",
+        "INPUT_CLOSED number ",
+        "STOP ALL_INPUTS_CLOSED ",
+    ]
+    assert [e.delay for e in ran.of(NodeRestarting)] == [0.01, 0.02]
+    assert ran.result is not None
+    assert ran.result.ok
+
+
+def test_a_consumer_that_restarts_finds_what_waits_and_what_has_closed(
+    workspace: Workspace,
+) -> None:
+    workspace.node("talker", TALKER)
+    workspace.node(
+        "listener",
+        """
+        import os
+        from dora import Node
+        node = Node()
+        for event in node:
+            print(event["type"], flush=True)
+            if node.restart_count() == 0:
+                os._exit(7)
+        """,
+    )
+    content = pair()
+    content["nodes"][1]["restart_policy"] = "on-failure"  # type: ignore[index]
+    ran = run_flow(workspace, content)
+    assert ran.lines("listener") == ["INPUT", "INPUT", "INPUT", "INPUT_CLOSED", "STOP"]
+    assert ran.result is not None
+    assert ran.result.ok
+
+
+def test_stop_after_is_a_normal_stop(workspace: Workspace) -> None:
+    workspace.node("listener", LISTENER)
+    content = {
+        "nodes": [
+            {"id": "t", "path": "listener.py", "inputs": {"tick": "dora/timer/millis/20"}},
+        ]
+    }
+    ran = run_flow(workspace, content, stop_after=0.3)
+    lines = ran.lines("t")
+    assert lines[-1] == "STOP MANUAL "
+    assert 10 <= lines.count("INPUT tick []") <= 17
+    assert ran.result is not None
+    assert ran.result.ok
+    assert ran.result.stop_reason == "stop after 0.3 s"
+
+
+def test_one_that_ignores_stop_is_terminated(workspace: Workspace) -> None:
+    workspace.node("sleeper", SLEEPER)
+    content = {"nodes": [{"id": "s", "path": "sleeper.py"}]}
+    ran = run_flow(workspace, content, stop_after=0.05, stop_grace=0.2)
+    assert ran.outcome("s") == "success"
+    assert ran.result is not None
+    assert ran.result.nodes[0].signal == "SIGTERM"
+
+
+def test_one_that_ignores_sigterm_is_killed_with_its_children(workspace: Workspace) -> None:
+    workspace.node(
+        "stubborn",
+        """
+        import signal, subprocess, sys, time
+        from dora import Node
+        node = Node()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+        print(child.pid, flush=True)
+        while True:
+            time.sleep(1)
+        """,
+    )
+    content = {"nodes": [{"id": "s", "path": "stubborn.py"}]}
+    ran = run_flow(workspace, content, stop_after=0.5, stop_grace=0.2)
+    assert "failed: was killed: it didn't react to a stop message in time" in ran.outcome("s")
+    gone(int(ran.lines("s")[0]), timeout=2.0)
+
+
+def test_one_that_fails_before_it_connects_is_the_only_cause(workspace: Workspace) -> None:
+    workspace.node("talker", "import nothing_of_that_name")
+    workspace.node("listener", LISTENER)
+    ran = run_flow(workspace, pair())
+    assert ran.result is not None
+    assert [r.node for r in ran.result.root_causes] == ["talker"]
+    assert [r.node for r in ran.result.cascading] == ["listener"]
+    assert "ModuleNotFoundError" in ran.result.root_causes[0].stderr_tail[-1]
+    assert any('"talker" exited before connecting' in line for line in ran.lines("listener"))
+
+
+def test_silence_is_punished_only_where_asked(workspace: Workspace) -> None:
+    workspace.node("sleeper", SLEEPER)
+    workspace.node("listener", LISTENER)
+    content = {
+        "health_check_interval": 0.1,
+        "nodes": [
+            {"id": "busy", "path": "sleeper.py", "health_check_timeout": 0.5},
+            {
+                "id": "idle",
+                "path": "listener.py",
+                "inputs": {"t": "dora/timer/secs/100"},
+                "health_check_timeout": 0.5,
+            },
+        ],
+    }
+    ran = run_flow(workspace, content, stop_after=2.0)
+    assert "failed: was killed: nothing was heard from it" in ran.outcome("busy")
+    assert ran.outcome("idle") == "success"
+
+
+def test_operators_run_in_a_host(workspace: Workspace) -> None:
+    workspace.node("talker", TALKER)
+    workspace.node("listener", LISTENER)
+    workspace.node(
+        "double",
+        """
+        from dora import DoraStatus
+        class Operator:
+            def on_event(self, event, send_output):
+                if event["type"] == "INPUT":
+                    send_output("twice", bytes([event["value"][0].as_py() * 2]), {})
+                return DoraStatus.CONTINUE
+        """,
+    )
+    content = {
+        "nodes": [
+            {"id": "talker", "path": "talker.py", "outputs": ["number"]},
+            {
+                "id": "host",
+                "operator": {
+                    "python": "double.py",
+                    "inputs": {"number": "talker/number"},
+                    "outputs": ["twice"],
+                },
+            },
+            {"id": "listener", "path": "listener.py", "inputs": {"n": "host/twice"}},
+        ]
+    }
+    ran = run_flow(workspace, content)
+    assert ran.lines("listener")[:3] == ["INPUT n [0]", "INPUT n [2]", "INPUT n [4]"]
+    assert ran.result is not None
+    assert ran.result.ok
+
+
+# --- what cannot be prepared
+
+
+def test_if_one_cannot_be_prepared_none_is_spawned(workspace: Workspace) -> None:
+    marker = workspace.path / "spawned"
+    workspace.node("talker", f"open({str(marker)!r}, 'w')")
+    content = {
+        "nodes": [
+            {"id": "talker", "path": "talker.py"},
+            {"id": "missing", "path": "sub/missing.py"},
+            {"id": "absent", "path": "no-such-program-anywhere"},
+            {"id": "plain", "path": "notes.txt"},
+            {"id": "sh", "path": "shell", "args": "true"},
+        ]
+    }
+    workspace.file("notes.txt", "hello")
+    with pytest.raises(PreparationError) as caught:
+        run_flow(workspace, content)
+    missing, absent, plain, shell = caught.value.problems
+    assert "Could not find source path" in missing
+    assert str(workspace.path / "sub/missing.py") in missing
+    assert 'node "absent": Could not find source path' in absent
+    assert "not executable" in plain
+    assert "security risk" in shell
+    assert "--allow-shell-nodes" in shell
+    assert not marker.exists()
+
+
+def test_shell_nodes_run_where_allowed(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = {"nodes": [{"id": "sh", "path": "shell", "args": "echo $((20 + 22)) | cat"}]}
+    assert run_flow(workspace, content, allow_shell=True).lines("sh") == ["42"]
+    monkeypatch.setenv("DORA_ALLOW_SHELL_NODES", "true")
+    assert run_flow(workspace, content).lines("sh") == ["42"]
+
+
+# --- logs
+
+
+def test_log_lines_in_file_and_terminal(workspace: Workspace) -> None:
+    workspace.node(
+        "speaker",
+        """
+        import logging, sys
+        from dora import Node
+        print("plain", flush=True)
+        print("to stderr", file=sys.stderr, flush=True)
+        node = Node()
+        node.log_warn("careful", target="arm", fields={"joint": "3"})
+        logging.info("from logging")
+        """,
+    )
+    ran = run_flow(workspace, {"nodes": [{"id": "speaker", "path": "speaker.py"}]})
+    entries = {entry["msg"]: entry for entry in ran.log_file("speaker")}
+    plain = entries["plain"]
+    assert (plain["level"], plain["stream"], plain["node"]) == ("stdout", "stdout", "speaker")
+    assert entries["to stderr"]["stream"] == "stderr"
+    assert entries["careful"]["level"] == "warn"
+    assert entries["careful"]["target"] == "arm"
+    assert entries["careful"]["fields"] == {"joint": "3"}
+    assert entries["from logging"]["level"] == "info"
+    assert {line.message for line in ran.of(LogLine)} >= set(entries)
+
+
+def test_the_log_is_appended_across_restarts(workspace: Workspace) -> None:
+    workspace.node(
+        "again",
+        """
+        from dora import Node
+        node = Node()
+        print("life", node.restart_count(), flush=True)
+        """,
+    )
+    content = {
+        "nodes": [
+            {"id": "again", "path": "again.py", "restart_policy": "always", "max_restarts": 2}
+        ]
+    }
+    ran = run_flow(workspace, content)
+    assert [e["msg"] for e in ran.log_file("again")] == ["life 0", "life 1", "life 2"] + [
+        e["msg"] for e in ran.log_file("again")[3:]
+    ]
+    assert "max restarts (2) exceeded" in ran.outcome("again")
+
+
+def test_lines_and_entries_as_messages(workspace: Workspace) -> None:
+    workspace.node(
+        "speaker",
+        """
+        from dora import Node
+        node = Node()
+        print("one", flush=True)
+        node.log_info("two")
+        print("three", flush=True)
+        """,
+    )
+    workspace.node("listener", LISTENER)
+    content = {
+        "nodes": [
+            {
+                "id": "speaker",
+                "path": "speaker.py",
+                "outputs": ["lines", "entries"],
+                "send_stdout_as": "lines",
+                "send_logs_as": "entries",
+            },
+            {"id": "of_lines", "path": "listener.py", "inputs": {"l": "speaker/lines"}},
+            {"id": "of_entries", "path": "listener.py", "inputs": {"e": "speaker/entries"}},
+            {"id": "of_logs", "path": "listener.py", "inputs": {"e": "dora/logs/info/speaker"}},
+        ]
+    }
+    ran = run_flow(workspace, content, exit_when_nodes_finish=True)
+    lines = ran.lines("of_lines")
+    assert lines[0] == "INPUT l ['one']"
+    assert "two" in lines[1]
+    assert lines[2:] == ["INPUT l ['three']", "INPUT_CLOSED l ", "STOP ALL_INPUTS_CLOSED "]
+    entries = ran.lines("of_entries")
+    assert len([line for line in entries if line.startswith("INPUT e")]) == 1
+    assert '"level": "INFO"' in entries[0]
+    assert '"message": "two"' in entries[0]
+    assert any('"message": "two"' in line for line in ran.lines("of_logs"))
+    assert not any('"message": "one"' in line for line in ran.lines("of_logs"))
+
+
+def test_min_log_level_drops_what_is_below(workspace: Workspace) -> None:
+    workspace.node(
+        "speaker",
+        """
+        from dora import Node
+        node = Node()
+        print("printed", flush=True)
+        node.log_info("told")
+        node.log_error("cried")
+        """,
+    )
+    content = {
+        "nodes": [{"id": "speaker", "path": "speaker.py", "min_log_level": "warn"}],
+    }
+    ran = run_flow(workspace, content)
+    assert [e["msg"] for e in ran.log_file("speaker")] == ["cried"]
+    assert ran.lines("speaker") == ["cried"]
+
+
+def test_a_flood_of_lines_does_not_hold_up_the_others(workspace: Workspace) -> None:
+    workspace.node(
+        "flood",
+        """
+        import sys
+        from dora import Node
+        node = Node()
+        sys.stdout.write("x\\n" * 300_000)
+        sys.stdout.flush()
+        """,
+    )
+    workspace.node("talker", TALKER)
+    workspace.node("listener", LISTENER)
+    content = pair()
+    content["nodes"].append({"id": "flood", "path": "flood.py"})  # type: ignore[attr-defined]
+    ran = run_flow(workspace, content)
+    messages = [(e.node, e.message) for e in ran.of(LogLine)]
+    stop = messages.index(("listener", "STOP ALL_INPUTS_CLOSED "))
+    assert len(messages) - stop > 100_000 or len(messages) < 300_000
+    assert len(ran.log_file("flood")) == 300_000
+
+
+def test_a_log_that_cannot_be_written_is_reported_once(workspace: Workspace) -> None:
+    workspace.file("out", "a file where the folder should be")
+    workspace.node("speaker", "print('a'); print('b'); print('c')")
+    ran = run_flow(workspace, {"nodes": [{"id": "speaker", "path": "speaker.py"}]})
+    assert ran.lines("speaker") == ["a", "b", "c"]
+    complaints = [line for line in ran.lines(None) if "cannot write the log file" in line]
+    assert len(complaints) == 1
+    assert ran.result is not None
+    assert ran.result.ok
+
+
+# --- environment and directories
+
+
+def test_layers_of_the_environment(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FROM_DAEMON", "daemon")
+    monkeypatch.setenv("DORA_ZENOH_CONNECT", "secret")
+    workspace.node(
+        "env",
+        """
+        import os
+        for name in ("FROM_DAEMON", "A", "B", "C", "M", "PYTHONUNBUFFERED", "DORA_MACHINE_ID"):
+            print(name, os.environ.get(name))
+        print("DORA_ZENOH_CONNECT" in os.environ, "LD_PRELOAD" in os.environ)
+        print(os.getcwd())
+        print(os.getpgid(0) == os.getpid(), os.getsid(0) == os.getpid())
+        """,
+    )
+    content = {
+        "env": {"A": "root", "B": "root", "C": "root"},
+        "nodes": [
+            {
+                "id": "env",
+                "path": "env.py",
+                "env": {"C": "node", "M": {"__dora_env": "FROM_DAEMON"}},
+            }
+        ],
+    }
+    ran = run_flow(workspace, content, env_overrides={"B": "cli", "C": "cli"}, machine_id="robot")
+    assert ran.lines("env") == [
+        "FROM_DAEMON daemon",
+        "A root",
+        "B cli",
+        "C node",
+        "M daemon",
+        "PYTHONUNBUFFERED 1",
+        "DORA_MACHINE_ID robot",
+        "False False",
+        str(workspace.path),
+        "True True",
+    ]
