@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import uuid
@@ -18,8 +19,11 @@ from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_config import load_dataflow
+from dora_config.protocol import runner as protocol
 from dora_config.protocol.runner import DataflowResult, LogLine, RunnerEvent, RunPlan
 from dora_daemon.runner import run_foreground
+from dora_daemon.runner.runtime_dir import read_entry, runtime_root
+from dora_node_api.control_socket import connect_unix
 
 T = TypeVar("T")
 
@@ -104,6 +108,8 @@ _FOREGROUND = """
 import sys
 from dora_config.protocol.runner import RunPlan
 from dora_daemon.runner import run_foreground
+from dora_daemon.runner.runtime_dir import read_entry, runtime_root
+from dora_node_api.control_socket import connect_unix
 plan = RunPlan.model_validate_json(sys.stdin.buffer.read())
 tell = lambda event: print(event.model_dump_json(), flush=True)
 sys.exit(0 if run_foreground(plan, on_event=tell).ok else 1)
@@ -191,3 +197,122 @@ def gone(*pids: int, timeout: float) -> None:
         timeout=timeout,
         what=lambda: f"the end of {[pid for pid in pids if is_running(pid)]}",
     )
+
+
+_DAEMON = """
+import sys
+from pathlib import Path
+from dora_config.protocol.runner import RunPlan
+from dora_daemon.runner.launch import launch_runner
+launched = launch_runner(Path(sys.argv[1]), RunPlan.model_validate_json(sys.stdin.buffer.read()))
+print(launched.path)
+"""
+
+
+class BackgroundRun:
+    """A runner that a short-lived "daemon" has started; asked over its control socket."""
+
+    def __init__(self, daemon: subprocess.Popen[bytes], path: Path, plan: RunPlan) -> None:
+        self.daemon = daemon
+        self.path = path
+        self.plan = plan
+        self.notices: list[RunnerEvent] = []
+        self._socket: socket.socket | None = None
+        self._decoder = protocol.LineDecoder()
+        self._numbers = 0
+        self._pid = 0
+
+    def pid(self) -> int:
+        """Of the runner."""
+        entry = read_entry(self.path)
+        if entry is not None:
+            self._pid = entry.pid
+        return self._pid
+
+    def ask(self, request: protocol.RunnerRequest, timeout: float = 20.0) -> Any:
+        """The reply to one request; notices that come meanwhile are kept."""
+        sock = self._connected(timeout)
+        self._numbers += 1
+        sock.sendall(protocol.request_line(self._numbers, request))
+        while True:
+            data = sock.recv(65536)
+            assert data, "the runner closed the connection"
+            reply = None
+            for message in self._decoder.feed(data):
+                assert isinstance(message, protocol.Envelope), message
+                if message.notice is not None:
+                    self.notices.append(message.notice)
+                elif message.id == self._numbers:
+                    reply = message.reply
+            if reply is not None:
+                return reply
+
+    def _connected(self, timeout: float) -> socket.socket:
+        if self._socket is None:
+            path = self.path / "c"
+            wait_until(path.exists, timeout=timeout, what=lambda: f"{path}: {self.log()}")
+            self._socket = connect_unix(path, timeout=timeout)
+            self._socket.settimeout(timeout)
+        return self._socket
+
+    def status(self) -> protocol.RunnerStatus:
+        reply = self.ask(protocol.GetStatus())
+        assert isinstance(reply, protocol.RunnerStatus), reply
+        return reply
+
+    def wait_for_phase(self, phase: str) -> protocol.RunnerStatus:
+        """The first status with this phase."""
+
+        def reached() -> protocol.RunnerStatus | None:
+            status = self.status()
+            return status if status.phase == phase else None
+
+        status = wait_until(reached, timeout=20.0, what=lambda: f"{phase}: {self.log()}")
+        assert status is not None
+        return status
+
+    def wait_for_state(self, node: str, state: str) -> protocol.NodeStatus:
+        """The first status of a node with this state."""
+
+        def reached() -> protocol.NodeStatus | None:
+            return next(
+                (n for n in self.status().nodes if n.node == node and n.state == state), None
+            )
+
+        found = wait_until(reached, timeout=20.0, what=lambda: f"{node} {state}: {self.status()}")
+        assert found is not None
+        return found
+
+    def log(self) -> str:
+        """What the runner's process printed."""
+        path = self.path / "runner.log"
+        return path.read_text() if path.exists() else "(no log)"
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+
+
+@contextmanager
+def background(
+    workspace: Workspace, content: str | Mapping[str, Any], **fields: Any
+) -> Iterator[BackgroundRun]:
+    """Start a runner the way a daemon does; killed when the block is left, if it still runs."""
+    plan = make_plan(workspace, content, **fields)
+    source = workspace.file("plan.json", plan.model_dump_json())
+    with source.open("rb") as stdin:
+        daemon = subprocess.Popen(
+            [sys.executable, "-c", _DAEMON, str(runtime_root())],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+        )
+    out, _ = daemon.communicate(timeout=20)
+    run = BackgroundRun(daemon, Path(out.decode().strip()), plan)
+    run.pid()
+    try:
+        yield run
+    finally:
+        run.close()
+        if run.pid() and is_running(run.pid()) and read_entry(run.path) is not None:
+            os.kill(run.pid(), signal.SIGKILL)
+            gone(run.pid(), timeout=5.0)

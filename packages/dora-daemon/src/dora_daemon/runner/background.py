@@ -52,14 +52,12 @@ class Background:
             case protocol.AcknowledgeResult():
                 if self.runner.result is None:
                     return protocol.Refusal(message="the dataflow has not ended yet")
-                self.acknowledged = True
-                self._done.set()
+                self._acknowledge()
                 return protocol.Done()
             case protocol.ShutDown():
-                self.acknowledged = True
+                self._acknowledge()
                 if self.runner.result is None:
                     self.runner.tell(StopRequested("the runner was told to end", force=True))
-                self._done.set()
                 return protocol.Done()
             case protocol.GetStatus() if self._failed_to_prepare:
                 return protocol.RunnerStatus(
@@ -71,6 +69,12 @@ class Background:
             case _ if self._failed_to_prepare and not isinstance(request, protocol.Greet):
                 return protocol.Refusal(message="the dataflow could not be prepared")
         return await self.requests.answer(request)
+
+    def _acknowledge(self) -> None:
+        self.acknowledged = True
+        # At once: if we are killed on the way out, nothing is to be kept.
+        self._directory.forget_result()
+        self._done.set()
 
     async def run(self) -> None:
         """From the spawning of nodes to the acknowledged (or lingering) result."""
@@ -98,7 +102,8 @@ class Background:
             else:
                 await self.runner.run()
         assert self.runner.result is not None
-        self._directory.write(RESULT, self.runner.result.model_dump_json())
+        if not self.acknowledged:
+            self._directory.write(RESULT, self.runner.result.model_dump_json())
         with anyio.move_on_after(LINGER_SECONDS):
             await self._done.wait()
         assert self._server is not None

@@ -18,6 +18,7 @@ import sys
 
 GROUPS = "groups"
 RESULT = "result.json"
+KEPT_WITH_RESULT = (RESULT, "index.json", "runner.log", "lock")
 
 
 def boot_id() -> str:
@@ -78,6 +79,18 @@ def remove_directory(directory: str) -> None:
     _quietly(os.rmdir, directory)
 
 
+def clear_directory(directory: str) -> None:
+    """Remove a runtime directory; one with a result keeps what tells of it."""
+    if not os.path.exists(os.path.join(directory, RESULT)):
+        remove_directory(directory)
+        return
+    for entry in list(os.scandir(directory)):
+        if entry.is_dir(follow_symlinks=False):
+            remove_directory(entry.path)
+        elif entry.name not in KEPT_WITH_RESULT:
+            _quietly(os.unlink, entry.path)
+
+
 def _stat(pid: int) -> list[str]:
     """Fields of /proc/PID/stat after the command's name: state first, start time the 20th."""
     return _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
@@ -109,8 +122,7 @@ def main(directory: str) -> None:
     while os.read(0, 4096):
         pass
     kill_recorded(directory)
-    if not os.path.exists(os.path.join(directory, RESULT)):
-        remove_directory(directory)
+    clear_directory(directory)
 
 
 if __name__ == "__main__":

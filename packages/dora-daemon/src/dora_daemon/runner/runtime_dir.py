@@ -32,6 +32,7 @@ from dora_daemon.runner.guardian import (
     GROUPS,
     RESULT,
     boot_id,
+    clear_directory,
     is_alive,
     kill_recorded,
     remove_directory,
@@ -172,17 +173,18 @@ class RuntimeDir:
         os.write(self._groups, f"{pid} {started}\n".encode())
         return started
 
+    def forget_result(self) -> None:
+        """The result is stored elsewhere: nothing of this directory is to be kept."""
+        (self.path / RESULT).unlink(missing_ok=True)
+
     def release(self, *, keep: bool = False) -> None:
-        """Give up the directory: remove it, or (``keep``) leave what it holds, and unlock."""
+        """Give up the directory: remove it, or (``keep``) leave its result, and unlock."""
         if self._groups is not None:
             os.close(self._groups)
             self._groups = None
-        if keep:
-            for name in ("n", "c", GROUPS):
-                (self.path / name).unlink(missing_ok=True)
-            remove_directory(str(self.path / "packages"))
-        else:
-            remove_directory(str(self.path))
+        if not keep:
+            self.forget_result()
+        clear_directory(str(self.path))
         os.close(self.lock_descriptor)
 
 
@@ -245,6 +247,8 @@ def _sweep(root: Path) -> list[Path]:
             if not _result_waits(path):
                 remove_directory(str(path))
                 removed.append(path)
+            else:
+                clear_directory(str(path))
         finally:
             os.close(descriptor)
     return removed

@@ -1,0 +1,241 @@
+"""What ends what: signals to the runner, SIGKILL of it, of its guardian, of its daemon."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from daemon.runner.flows import (
+    LISTENER,
+    SLEEPER,
+    TALKER,
+    ForegroundRun,
+    background,
+    foreground,
+    gone,
+    is_running,
+    run_flow,
+)
+from support.waiting import wait_until
+from support.workspace import Workspace
+
+from dora_config.protocol import runner as protocol
+from dora_daemon.runner import runtime_dir
+from dora_daemon.runner.runtime_dir import list_runners, runtime_root, sweep
+
+PARENT = """
+    import subprocess, sys, time
+    from dora import Node
+    node = Node()
+    sleep = [sys.executable, "-c", "import time; time.sleep(1000)"]
+    child = subprocess.Popen(sleep)
+    other_group = subprocess.Popen(sleep, process_group=0)
+    print(child.pid, other_group.pid, flush=True)
+    while True:
+        time.sleep(1)
+"""
+"""A node with two children, one of them in a process group of its own."""
+
+PARENTS = {"nodes": [{"id": "p", "path": "parent.py", "outputs": ["x"]}]}
+
+
+def children_of(run: ForegroundRun) -> list[int]:
+    return [int(word) for word in run.wait_for("log", node="p")["message"].split()]
+
+
+def nothing_left() -> None:
+    root = runtime_root()
+    wait_until(
+        lambda: [p.name for p in root.iterdir()] == [".lock"],
+        timeout=2.0,
+        what=lambda: f"an empty {root}: {list(root.rglob('*'))}",
+    )
+
+
+def guardian_of(run: ForegroundRun) -> int:
+    """Pid of the child of the runner that is its guardian."""
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            try:
+                parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+                words = (path / "cmdline").read_text().split("\0")
+            except OSError:
+                continue
+            if parent == run.process.pid and any(w.endswith("guardian.py") for w in words):
+                return int(path.name)
+    raise AssertionError("there is no guardian")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_foreground_stops_gracefully(
+    workspace: Workspace, number: signal.Signals
+) -> None:
+    workspace.node("listener", LISTENER)
+    content = {"nodes": [{"id": "t", "path": "listener.py", "inputs": {"t": "dora/timer/secs/1"}}]}
+    with foreground(workspace, content) as run:
+        run.wait_for("log", node="t")
+        run.process.send_signal(number)
+        assert run.wait() == 0
+        assert run.wait_for("dataflow_stopping")["reason"] == f"signal {number.name}"
+        assert run.wait_for("log", message="STOP MANUAL ")
+    nothing_left()
+
+
+def test_a_second_signal_kills(workspace: Workspace) -> None:
+    workspace.node("sleeper", SLEEPER)
+    with foreground(workspace, {"nodes": [{"id": "s", "path": "sleeper.py"}]}) as run:
+        run.wait_for("log", message="up")
+        run.process.send_signal(signal.SIGINT)
+        run.wait_for("dataflow_stopping")
+        assert is_running(run.pid_of("s"))
+        run.process.send_signal(signal.SIGINT)
+        assert run.wait() == 1
+        failed = run.wait_for("node_failed")
+        assert failed["result"]["message"] == "was killed: the stop was forced"
+    nothing_left()
+
+
+def test_sigkill_of_dora_run_ends_nodes_and_their_children_and_leaves_nothing(
+    workspace: Workspace,
+) -> None:
+    workspace.node("parent", PARENT)
+    with foreground(workspace, PARENTS) as run:
+        children = children_of(run)
+        node = run.pid_of("p")
+        guardian = guardian_of(run)
+        run.process.kill()
+        run.process.wait()
+        gone(node, *children, guardian, timeout=2.0)
+        nothing_left()
+
+
+def test_sigkill_of_the_whole_group_is_no_different(workspace: Workspace) -> None:
+    workspace.node("parent", PARENT)
+    with foreground(workspace, PARENTS) as run:
+        children = children_of(run)
+        node = run.pid_of("p")
+        os.killpg(run.process.pid, signal.SIGKILL)
+        run.process.wait()
+        gone(node, *children, timeout=2.0)
+        nothing_left()
+
+
+def test_after_sigkill_of_runner_and_guardian_the_next_start_sweeps(
+    workspace: Workspace,
+) -> None:
+    workspace.node("parent", PARENT)
+    workspace.node("talker", TALKER)
+    with foreground(workspace, PARENTS) as run:
+        children = children_of(run)
+        node = run.pid_of("p")
+        os.kill(guardian_of(run), signal.SIGKILL)
+        run.process.kill()
+        run.process.wait()
+        # The node dies with its runner's thread; its children do not.
+        gone(node, timeout=2.0)
+        assert all(is_running(child) for child in children)
+        assert [found.alive for found in list_runners(runtime_root())] == [False]
+        ran = run_flow(workspace, {"nodes": [{"id": "t", "path": "talker.py"}]})
+        assert ran.result is not None
+        assert ran.result.ok
+        gone(*children, timeout=1.0)
+        nothing_left()
+
+
+def test_a_sweep_leaves_living_runners_alone(workspace: Workspace) -> None:
+    workspace.node("sleeper", SLEEPER)
+    with foreground(workspace, {"nodes": [{"id": "s", "path": "sleeper.py"}]}) as run:
+        run.wait_for("log", message="up")
+        assert sweep(runtime_root()) == []
+        found = list_runners(runtime_root())
+        assert [(f.alive, f.entry.dataflow_id, f.entry.nodes) for f in found] == [
+            (True, run.plan.dataflow_id, ("s",))
+        ]
+        assert is_running(run.pid_of("s"))
+
+
+def test_a_pid_that_was_used_again_is_not_killed(workspace: Workspace) -> None:
+    root = runtime_root()
+    directory = runtime_dir.RuntimeDir.create(root)
+    directory.record_process(os.getpid())
+    text = (directory.path / "groups").read_text().split()
+    (directory.path / "groups").write_text(f"{text[0]} {int(text[1]) - 1}\n")
+    os.close(directory.lock_descriptor)
+    assert sweep(root) == [directory.path]
+
+
+# --- runners of a daemon
+
+
+def test_a_runner_survives_its_daemon_and_is_adopted_by_the_next(workspace: Workspace) -> None:
+    workspace.node("sleeper", SLEEPER)
+    with background(workspace, {"nodes": [{"id": "s", "path": "sleeper.py"}]}) as run:
+        run.wait_for_phase("running")
+        # The daemon that started it was a process of its own and has ended.
+        assert run.daemon.poll() == 0
+        found = list_runners(runtime_root())
+        assert [f.entry.dataflow_id for f in found] == [run.plan.dataflow_id]
+        assert found[0].alive
+        assert not found[0].entry.foreground
+        greeting = run.ask(protocol.Greet())
+        assert isinstance(greeting, protocol.Greeting)
+        assert greeting.pid == found[0].entry.pid
+        assert isinstance(run.ask(protocol.StopDataflow(grace=0.1)), protocol.Done)
+        run.wait_for_phase("finished")
+        assert isinstance(run.ask(protocol.AcknowledgeResult()), protocol.Done)
+        gone(greeting.pid, timeout=5.0)
+        nothing_left()
+
+
+def test_the_result_is_kept_until_it_is_acknowledged(workspace: Workspace) -> None:
+    workspace.node("talker", TALKER + "\n    sys.exit(4)\n")
+    content = {"nodes": [{"id": "t", "path": "talker.py"}]}
+    with background(workspace, content) as run:
+        run.wait_for_phase("finished")
+        assert isinstance(run.ask(protocol.AcknowledgeResult()), protocol.Done)
+    with background(workspace, content) as run:
+        run.wait_for_phase("finished")
+        os.kill(run.pid(), signal.SIGKILL)
+        gone(run.pid(), timeout=2.0)
+        # Nobody acknowledged: the guardian and any later start leave the result.
+        wait_until(lambda: not (run.path / "groups").exists(), timeout=2.0)
+        assert sweep(runtime_root()) == []
+        found = list_runners(runtime_root())
+        assert [(f.alive, f.has_result) for f in found] == [(False, True)]
+        result = protocol.DataflowResult.model_validate_json((run.path / "result.json").read_text())
+        assert [r.message for r in result.root_causes] == ["exited with code 4"]
+        runtime_dir.acknowledge(run.path)
+    nothing_left()
+
+
+def test_what_cannot_be_prepared_is_a_result_too(workspace: Workspace) -> None:
+    content = {"nodes": [{"id": "t", "path": "not-there.py"}]}
+    with background(workspace, content) as run:
+        status = run.wait_for_phase("finished")
+        assert status.result is not None
+        assert status.result.error is not None
+        assert "Could not find source path" in status.result.error
+        assert isinstance(run.ask(protocol.AcknowledgeResult()), protocol.Done)
+    nothing_left()
+
+
+def test_sigkill_of_a_daemons_runner_ends_its_nodes(workspace: Workspace) -> None:
+    workspace.node("parent", PARENT)
+    with background(workspace, PARENTS) as run:
+        status = run.wait_for_phase("running")
+        node = status.nodes[0].pid
+        assert node is not None
+        os.kill(run.pid(), signal.SIGKILL)
+        gone(node, run.pid(), timeout=2.0)
+        nothing_left()
+
+
+def test_shut_down_forgets_everything(workspace: Workspace) -> None:
+    workspace.node("sleeper", SLEEPER)
+    with background(workspace, {"nodes": [{"id": "s", "path": "sleeper.py"}]}) as run:
+        status = run.wait_for_phase("running")
+        assert isinstance(run.ask(protocol.ShutDown()), protocol.Done)
+        gone(run.pid(), status.nodes[0].pid or 0, timeout=5.0)
+    nothing_left()
