@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 from itertools import groupby
@@ -40,6 +41,8 @@ def render() -> str:
 def _entry(mistake: Mistake) -> str:
     with tempfile.TemporaryDirectory(prefix="bad") as folder:
         answer = mistake.answer(Path(folder))
+    # How the command is used is said as well; the page of commands has that.
+    answer = re.sub(r"^Usage: .*\nTry .*\n\n", "", answer)
     lines = [f"### {mistake.what}\n"]
     if mistake.yaml:
         lines.append(f"```yaml\n{mistake.yaml.rstrip()}\n```\n")

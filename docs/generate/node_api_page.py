@@ -42,14 +42,14 @@ def _find(name: str) -> Any:
 def _methods(target: type) -> Iterator[tuple[str, Callable[..., Any]]]:
     for name, member in vars(target).items():
         public = not name.startswith("_") or name == "__init__"
-        if public and inspect.isfunction(member) and inspect.getdoc(member):
+        if public and inspect.isfunction(member) and (member.__doc__ or name == "__init__"):
             yield (target.__name__ if name == "__init__" else name), member
 
 
 def _entry(name: str, function: Callable[..., Any]) -> str:
     waits = "await " if inspect.iscoroutinefunction(function) else ""
     text = inspect.cleandoc(function.__doc__ or "").replace("``", "`")
-    return f"**`{waits}{name}({_parameters(function)})`**\n\n{text}\n"
+    return f"**`{waits}{name}({_parameters(function)})`**\n\n{text}".rstrip() + "\n"
 
 
 def _parameters(function: Callable[..., Any]) -> str:
