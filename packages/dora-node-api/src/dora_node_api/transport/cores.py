@@ -22,7 +22,7 @@ def _read(path: str) -> list[str]:
 
 
 def parse_cpu_max(words: list[str]) -> float | None:
-    """Processors that a `cpu.max` file (quota and period in microseconds) allows; None: no limit."""
+    """Processors that a `cpu.max` (quota and period in us) allows; None: no limit."""
     try:
         return int(words[0]) / int(words[1])
     except (IndexError, ValueError, ZeroDivisionError):

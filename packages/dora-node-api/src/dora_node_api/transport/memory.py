@@ -8,7 +8,6 @@ import fcntl
 import mmap
 import os
 import sys
-import tempfile
 
 # A hole punched in shared memory gives the pages back and keeps the addresses (Linux).
 _MADV_REMOVE = getattr(mmap, "MADV_REMOVE", None)
@@ -30,6 +29,8 @@ def create_memory(name: str, size: int) -> int:
             os.close(fd)
             raise
         return fd
+    import tempfile
+
     fd, path = tempfile.mkstemp(prefix="dora-")
     try:
         os.unlink(path)  # noqa: PTH108 (pathlib would cost its import at every start)

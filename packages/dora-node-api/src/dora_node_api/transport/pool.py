@@ -113,6 +113,7 @@ class Pool:
         self.classes: dict[int, SizeClass] = {}
         self.stamp = int.from_bytes(os.urandom(4), "little") << 32
         self._register = register_segment
+        self._next_number = 0
 
     def take(self, nbytes: int) -> Block | None:
         """A block of at least ``nbytes``; None when that would pass the cap.
@@ -167,16 +168,22 @@ class Pool:
             segment = self.segments[-1]
             if segment.size - segment.used >= nbytes:
                 return segment
-        number = len(self.segments)
-        usual = _SEGMENT_SIZES[min(number, len(_SEGMENT_SIZES) - 1)]
+        usual = _SEGMENT_SIZES[min(len(self.segments), len(_SEGMENT_SIZES) - 1)]
+        number = self._next_number
+        self._next_number += 1  # a number is never used twice, whatever goes wrong below
         segment = Segment(number, max(usual, -(-nbytes // PAGE) * PAGE))
-        if self._register is not None:
-            shown = read_only_descriptor(segment.fd)
-            try:
-                self._register(number, shown, segment.size)
-            finally:
-                os.close(shown)
-        self.segments.append(segment)
+        try:
+            if self._register is not None:
+                shown = read_only_descriptor(segment.fd)
+                try:
+                    self._register(number, shown, segment.size)
+                finally:
+                    os.close(shown)
+            self.segments.append(segment)
+        except BaseException:
+            if segment not in self.segments:
+                segment.close()
+            raise
         return segment
 
     def _make_room(self, nbytes: int) -> bool:

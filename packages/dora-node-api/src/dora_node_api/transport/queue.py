@@ -78,7 +78,7 @@ class QueueEnds:
 
     @classmethod
     def from_producer_fds(cls, fds: Sequence[int]) -> QueueEnds:
-        """Take over the descriptors received by a producer. Raises ValueError for a wrong number."""
+        """Take over what a producer received. Raises ValueError for the number of descriptors."""
         if len(fds) not in (3, 4):
             raise ValueError(f"a producer gets 3 or 4 descriptors of a queue, not {len(fds)}")
         room = fds[3] if len(fds) == 4 else -1
@@ -86,7 +86,7 @@ class QueueEnds:
 
     @classmethod
     def from_consumer_fds(cls, fds: Sequence[int]) -> QueueEnds:
-        """Take over the descriptors received by a consumer. Raises ValueError for a wrong number."""
+        """Take over what a consumer received. Raises ValueError for the number of descriptors."""
         if len(fds) not in (2, 3):
             raise ValueError(f"a consumer gets 2 or 3 descriptors of a queue, not {len(fds)}")
         room = fds[2] if len(fds) == 3 else -1
@@ -204,7 +204,7 @@ class QueueKeeper:
             self._write(RecordKind.NODE_RESTARTED)
 
     def announce_failed(self, error: str) -> None:
-        """The producer failed for good. ``error`` is cut at 2 KB. Follow it by `announce_closed`."""
+        """The producer failed for good; ``error`` is cut at 2 KB. Call `announce_closed` next."""
         text = error.encode("utf-8", "replace")[: layout.NOTICE_SIZE]
         self._notice[: len(text)] = text
         self._words[layout.X_NOTICE_LENGTH] = len(text)
@@ -228,7 +228,7 @@ class QueueKeeper:
         return True
 
     def consumer_died(self) -> None:
-        """After the consumer was reaped: what it held is free, and a waiting producer looks again."""
+        """After the consumer was reaped: what it held is free; a waiting producer looks again."""
         words = self._words
         words[layout.F_FLOOR_DATA] = max(words[layout.F_FLOOR_DATA], words[layout.C_LAST_DATA] + 1)
         words[layout.F_FLOOR_URGENT] = max(

@@ -38,7 +38,7 @@ _monotonic_ns = time.monotonic_ns
 
 
 class Receiver(ForkAware):
-    """Takes the messages of one input. One thread at a time; arrays may be dropped by any thread."""
+    """Takes the messages of one input. One thread at a time; any thread may drop arrays."""
 
     def __init__(
         self,
@@ -329,9 +329,9 @@ class Receiver(ForkAware):
             account = self._account
             self._on_first_copy(
                 self.spec,
-                f"{self.spec.edge}: {account.held} arrays with {account.held_bytes:,} bytes of this "
-                f"input are kept alive, its share is {self.spec.hold_limit:,} bytes; further ones "
-                "are copied. Let go of arrays, or raise `shared_memory_pool_size` of "
+                f"{self.spec.edge}: {account.held} arrays with {account.held_bytes:,} bytes of "
+                f"this input are kept alive, its share is {self.spec.hold_limit:,} bytes; further "
+                "ones are copied. Let go of arrays, or raise `shared_memory_pool_size` of "
                 f"{self.spec.producer} (DORA_NODE_SHM_POOL_SIZE)",
             )
 

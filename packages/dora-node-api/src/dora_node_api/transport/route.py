@@ -138,7 +138,7 @@ class Route:
         self.state = _WRITING
         try:
             os.write(fd, record)
-        except BlockingIOError:
+        except (BlockingIOError, BrokenPipeError):
             self.state = _FULL
             self._unsend(words[layout.R_LENGTH])
             return False
@@ -151,23 +151,23 @@ class Route:
         return sequence
 
     def _unsend(self, length: int) -> None:
-        """Undo what was stored for a record that the pipe did not take."""
+        """Undo what was stored for a record that the pipe did not take; without a call between."""
         own = self.words
         slot = self.slot
-        block: Block | None
         if slot != NO_SLOT:
             block = self.blocks[slot]
-            self.assigned[slot] = self.ledger[slot]
             self.blocks[slot] = None
-            self.free_slots.append(slot)
+            self.assigned[slot] = self.ledger[slot]
         else:
             block = self.slotless[-1][1]
-            self.slotless.pop()
+            del self.slotless[-1]
         own[_P_SENT] -= 1
         own[layout.P_BYTES_SENT] -= length
         if block is not None:
             block.refs -= 1
         self.state = _IDLE
+        if slot != NO_SLOT:
+            self.free_slots.append(slot)
 
     def refuse(self) -> None:
         """Count a message that cannot be queued although nothing older may be dropped for it."""
@@ -319,7 +319,7 @@ class Route:
     def restore(self) -> None:
         """Make the lists again from the tables after an exception came between two steps."""
         if self.state == _FULL:
-            self._undo_after_exception()
+            self._unsend(0)
         self.state = _IDLE
         if self._taken_words[layout.R_SEQUENCE]:
             self._settle_taken()
@@ -336,18 +336,6 @@ class Route:
         self.order = deque(held)
         sent = self.words[_P_SENT]
         self.slotless = deque(e for e in self.slotless if (e[0] & _SEQUENCE) <= sent)
-
-    def _undo_after_exception(self) -> None:
-        slot = self.slot
-        sequence = self.words[_P_SENT]
-        if slot != NO_SLOT and (block := self.blocks[slot]) is not None:
-            if self.sequences[slot] & _SEQUENCE == sequence:
-                self.blocks[slot] = None
-                self.words[_P_SENT] = sequence - 1
-        elif slot == NO_SLOT and self.slotless:
-            if self.slotless[-1][0] & _SEQUENCE == sequence:
-                self.slotless.pop()
-                self.words[_P_SENT] = sequence - 1
 
     def outstanding(self) -> list[Block]:
         """One block for each record that is not released."""

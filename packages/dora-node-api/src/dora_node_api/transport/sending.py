@@ -23,7 +23,6 @@ from dora_node_api.transport.errors import PoolExhausted, SampleError
 from dora_node_api.transport.forking import ForkAware, forked_error
 from dora_node_api.transport.layout import (
     BLOCK_HEAD,
-    BLOCK_HEAD_SIZE,
     BLOCK_MAGIC,
     RECORD_SIZE,
 )

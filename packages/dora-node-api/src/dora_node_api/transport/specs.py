@@ -45,5 +45,5 @@ class QueueSpec(Frozen):
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> QueueSpec:
-        """The inverse of `to_json`; unknown keys are ignored. Raises TypeError for a missing one."""
+        """The inverse of `to_json`; ignores unknown keys. Raises TypeError for a missing one."""
         return cls(**{name: values[name] for name in cls.__match_args__ if name in values})
