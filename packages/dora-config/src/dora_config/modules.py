@@ -202,9 +202,9 @@ class Flattening:
         env = self.environment(
             node.env, scope.document, (*source.path, "env"), scope.parameters, where
         )
-        inputs = wiring.inputs(node.inputs, (*source.path, "inputs"))
+        inputs = wiring.inputs(node.inputs, (*source.path, "inputs"), where)
         for operator_id, operator, path in operators_of(node):
-            wired = wiring.inputs(operator.inputs, (*source.path, *path, "inputs"))
+            wired = wiring.inputs(operator.inputs, (*source.path, *path, "inputs"), where)
             inputs.update({f"{operator_id}/{name}": value for name, value in wired.items()})
         args = node.args
         if args is not None and scope.ports is not None:
@@ -235,7 +235,7 @@ class Flattening:
     ) -> None:
         node, path = source.node, source.path
         where = f'node "{node.id}"'
-        given = wiring.inputs(node.inputs, (*path, "inputs"))
+        given = wiring.inputs(node.inputs, (*path, "inputs"), where)
         ports = self._ports(source, module, given, scope)
         parameters = {**scope.parameters, **self._parameters(source, scope)}
         env = self.environment(node.env, scope.document, (*path, "env"), scope.parameters, where)
@@ -338,17 +338,17 @@ class _Wiring:
     module_outputs: Mapping[str, Mapping[str, tuple[str, str]]]
 
     def inputs(
-        self, inputs: Mapping[str, descriptor.Input] | None, path: KeyPath
+        self, inputs: Mapping[str, descriptor.Input] | None, path: KeyPath, where: str
     ) -> dict[str, WiredInput]:
         """The inputs at `path`; one that reads an unconnected optional port is left out."""
         wired: dict[str, WiredInput] = {}
         for name, wanted in (inputs or {}).items():
-            one = self._input(wanted, (*path, name))
+            one = self._input(wanted, (*path, name), f'{where}: input "{name}"')
             if one is not None:
                 wired[name] = one
         return wired
 
-    def _input(self, wanted: descriptor.Input, path: KeyPath) -> WiredInput | None:
+    def _input(self, wanted: descriptor.Input, path: KeyPath, where: str) -> WiredInput | None:
         source = parse_source(wanted.source)
         own = WiredInput(
             source=source,
@@ -361,9 +361,9 @@ class _Wiring:
         )
         match source:
             case OutputSource(node=node, output=port) if node == _PORT_NODE:
-                return self._from_port(own, port)
+                return self._from_port(own, port, where)
             case OutputSource(node=node, output=output) if node in self.module_outputs:
-                return self._from_module(own, node, output)
+                return self._from_module(own, node, output, where)
             case OutputSource(node=node) if node in self.local or self.scope.prefix:
                 return replace(
                     own, source=source.model_copy(update={"node": self.scope.prefix + node})
@@ -374,17 +374,15 @@ class _Wiring:
                 )
         return own
 
-    def _from_port(self, own: WiredInput, port: str) -> WiredInput | None:
+    def _from_port(self, own: WiredInput, port: str, where: str) -> WiredInput | None:
         ports = self.scope.ports
         if ports is None:
-            message = (
-                f"{own.written}: `_mod/` stands for an input of a module, in module files only"
-            )
+            message = f"{where}: `_mod/` stands for an input of a module, in module files only"
             self.flattening._problem(own.document, (*own.path, "source"), message)
             return None
         if port not in ports:
             message = (
-                f'{own.written}: the module declares no input "{port}", '
+                f'{where}: the module declares no input "{port}", '
                 f"expected {', '.join(ports) or 'none'}{closest(port, ports)}"
             )
             self.flattening._problem(own.document, (*own.path, "source"), message)
@@ -399,11 +397,13 @@ class _Wiring:
             input_timeout=_nearest(own.input_timeout, given.input_timeout),
         )
 
-    def _from_module(self, own: WiredInput, node: str, output: str) -> WiredInput | None:
+    def _from_module(
+        self, own: WiredInput, node: str, output: str, where: str
+    ) -> WiredInput | None:
         outputs = self.module_outputs[node]
         if output not in outputs:
             message = (
-                f'output `{own.written}` does not exist: module node "{node}" has outputs '
+                f'{where}: output `{own.written}` does not exist: module node "{node}" has outputs '
                 f"{', '.join(outputs) or 'none'}{closest(output, outputs)}"
             )
             self.flattening._problem(own.document, (*own.path, "source"), message)

@@ -62,7 +62,8 @@ def read_nodes_file(
             "expected a list of nodes" if raw_nodes is not None else "field `nodes` is required"
         )
         hint = 'a dataflow begins with `nodes:` and a list, one "- id: NAME" for each node'
-        if raw_nodes is not None or not any(closest_name(key, ["nodes"]) for key in data):
+        misspelt = "nodes" not in data and any(closest_name(key, ["nodes"]) for key in data)
+        if not misspelt:
             file.findings.append(Finding(("nodes",), message, hint))
         file.lost_nodes = True
         return file
@@ -129,7 +130,7 @@ def _hides_outputs(finding: Finding, depth: int) -> bool:
     return name in _OUTPUT_FIELDS or closest_name(name, _ALL_FIELDS) in _OUTPUT_FIELDS
 
 
-_OUTPUT_FIELDS = ("outputs", "operator", "operators", "module", "path")
+_OUTPUT_FIELDS = ("outputs", "operator", "operators", "module")
 _ALL_FIELDS = tuple(descriptor.Node.model_fields)
 
 

@@ -481,10 +481,10 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    looks_like_number = bool(text) and text[0] in "-+.0123456789" and _number(text) != text
+    has_controls = not all(c.isprintable() or c == "\n" for c in text)
     style = None
-    if text and text[0] in "-+.0123456789" and _number(text) != text:
-        style = '"'
-    elif not all(c.isprintable() or c == "\n" for c in text):
+    if looks_like_number or has_controls:
         style = '"'
     elif "\n" in text and text.strip() == text.rstrip("\n"):
         style = "|"
