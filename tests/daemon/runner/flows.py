@@ -22,7 +22,7 @@ from dora_config import load_dataflow
 from dora_config.protocol import runner as protocol
 from dora_config.protocol.runner import DataflowResult, LogLine, RunnerEvent, RunPlan
 from dora_daemon.runner import run_foreground
-from dora_daemon.runner.runtime_dir import read_entry, runtime_root
+from dora_daemon.runner.runtime_dir import list_runners, read_entry, runtime_root
 from dora_node_api.control_socket import connect_unix
 
 T = TypeVar("T")
@@ -108,7 +108,7 @@ _FOREGROUND = """
 import sys
 from dora_config.protocol.runner import RunPlan
 from dora_daemon.runner import run_foreground
-from dora_daemon.runner.runtime_dir import read_entry, runtime_root
+from dora_daemon.runner.runtime_dir import list_runners, read_entry, runtime_root
 from dora_node_api.control_socket import connect_unix
 plan = RunPlan.model_validate_json(sys.stdin.buffer.read())
 tell = lambda event: print(event.model_dump_json(), flush=True)
@@ -179,6 +179,16 @@ def foreground(
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
+        guardians_done()
+
+
+def guardians_done() -> None:
+    """Wait until the guardians of killed runners have cleaned up."""
+    wait_until(
+        lambda: all(found.alive or found.has_result for found in list_runners(runtime_root())),
+        timeout=5.0,
+        what=lambda: f"guardians: {list_runners(runtime_root())}",
+    )
 
 
 def is_running(pid: int) -> bool:
@@ -200,13 +210,24 @@ def gone(*pids: int, timeout: float) -> None:
 
 
 _DAEMON = """
-import sys
+import subprocess, sys
 from pathlib import Path
-from dora_config.protocol.runner import RunPlan
-from dora_daemon.runner.launch import launch_runner
-launched = launch_runner(Path(sys.argv[1]), RunPlan.model_validate_json(sys.stdin.buffer.read()))
-print(launched.path)
+from dora_daemon.runner.runtime_dir import RuntimeDir
+directory = RuntimeDir.create(Path(sys.argv[1]))
+directory.write("plan.json", sys.stdin.read())
+lock = directory.lock_descriptor
+with open(directory.path / "runner.log", "ab") as log:
+    subprocess.Popen(
+        [sys.executable, "-m", "dora_daemon.runner", str(directory.path), str(lock)],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        pass_fds=(lock,),
+        start_new_session=True,
+    )
+print(directory.path)
 """
+"""Starts a runner and ends; the runner holds the directory's lock from its first moment on."""
 
 
 class BackgroundRun:
@@ -316,3 +337,4 @@ def background(
         if run.pid() and is_running(run.pid()) and read_entry(run.path) is not None:
             os.kill(run.pid(), signal.SIGKILL)
             gone(run.pid(), timeout=5.0)
+        guardians_done()

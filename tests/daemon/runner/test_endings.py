@@ -133,6 +133,7 @@ def test_after_sigkill_of_runner_and_guardian_the_next_start_sweeps(
         os.kill(guardian_of(run), signal.SIGKILL)
         run.process.kill()
         run.process.wait()
+        wait_until(lambda: not list_runners(runtime_root())[0].alive, timeout=2.0)
         # The node dies with its runner's thread; its children do not.
         gone(node, timeout=2.0)
         assert all(is_running(child) for child in children)
