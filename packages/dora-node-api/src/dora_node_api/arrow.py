@@ -13,6 +13,7 @@ import struct
 import sys
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from dora_node_api.errors import DoraNodeError
@@ -150,10 +151,11 @@ def raw_payload(nbytes: int, metadata: bytes) -> EncodedPayload:
     return EncodedPayload(_flat_descriptor(b"uint8", nbytes), metadata, FLAT, nbytes, 0, nbytes, ())
 
 
-def _flat_descriptor(type_name: bytes, size: int) -> bytes:
+@lru_cache(256)
+def _flat_descriptor(type_name: bytes, size: int, form: int = 0) -> bytes:
     """Of a fixed-width type without nulls: one buffer of ``size`` bytes."""
     return (
-        _DESCRIPTOR.pack(0, 2, len(type_name))
+        _DESCRIPTOR.pack(form, 2, len(type_name))
         + _BUFFER.pack(_NO_BUFFER, 0)
         + _BUFFER.pack(0, size)
         + type_name
@@ -300,6 +302,10 @@ class _Types:
         self.written: dict[Any, tuple[int, bytes]] = {}
         self.aliases: dict[bytes, Any] = {str(t).encode(): t for t in (*simple, *text, pa.null())}
         self.described: dict[bytes, tuple[Any, tuple[tuple[int, int] | None, ...], int]] = {}
+        # Looked up once: these are called for every message.
+        self.array = pa.Array
+        self.from_buffers = pa.Array.from_buffers
+        self.foreign_buffer = pa.foreign_buffer
 
     def write(self, data_type: Any) -> tuple[int, bytes]:
         """Form and bytes by which a receiver knows the type."""
@@ -378,12 +384,7 @@ def _encode_fixed(
     form, name = types.write(array.type)
     size = last - first
     if validity is None:
-        descriptor = (
-            _DESCRIPTOR.pack(form, 2, len(name))
-            + _BUFFER.pack(_NO_BUFFER, 0)
-            + _BUFFER.pack(0, size)
-            + name
-        )
+        descriptor = _flat_descriptor(name, size, form)
         word = FLAT | shift << 8
         return EncodedPayload(descriptor, metadata, word, length, 0, size, ((0, body),))
     bitmap = memoryview(validity).cast("B")[start >> 3 : start + count + 7 >> 3]
@@ -463,7 +464,7 @@ def _encode_ipc(array: pa.Array, metadata: bytes) -> EncodedPayload:
 # --- decoding ---------------------------------------------------------------------------------
 def foreign_buffer(address: int, size: int, base: object) -> Any:
     """A pyarrow buffer over memory that lives as long as ``base``."""
-    return _types().pa.foreign_buffer(address, size, base)
+    return (_types_made or _types()).foreign_buffer(address, size, base)
 
 
 def plain_buffer(base: Any, offset: int, size: int) -> Any:
@@ -509,8 +510,11 @@ def _decode_flat(
         raise ValueError(f"buffers end at {end} in a payload of {data.size} bytes")
     if not lies:
         return types.pa.nulls(length, data_type)
-    buffers = [None if lie is None else data.slice(*lie) for lie in lies]
-    return types.pa.Array.from_buffers(data_type, length, buffers, null_count, shift)
+    if len(lies) == 2 and lies[0] is None and lies[1] == (0, data.size):
+        buffers = [None, data]  # one buffer that is all there is, the usual case
+    else:
+        buffers = [None if lie is None else data.slice(*lie) for lie in lies]
+    return types.from_buffers(data_type, length, buffers, null_count, shift)
 
 
 def _read_descriptor(
