@@ -13,7 +13,9 @@ from dora_config import load_dataflow, mermaid_graph
 
 def test_mermaid(dora: Dora, hello: Path) -> None:
     loaded = load_dataflow(hello)
-    assert dora("graph", "--mermaid", hello.name).out == mermaid_graph(loaded.resolved).rstrip() + "\n"
+    assert (
+        dora("graph", "--mermaid", hello.name).out == mermaid_graph(loaded.resolved).rstrip() + "\n"
+    )
 
 
 def test_the_page_stands_alone(dora: Dora, hello: Path) -> None:

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
@@ -23,11 +22,11 @@ class LazyCommands(TyperGroup):
     """A group whose commands are imported when they are named."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [word for word, module in registry.MODULES.items() if find_spec(module)]
+        return list(registry.MODULES)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         module = registry.module_of(cmd_name)
-        if module is None or find_spec(module) is None:
+        if module is None:
             return None
         command = typer.main.get_command(import_module(module).app)
         command.name = cmd_name
@@ -42,16 +41,13 @@ class LazyCommands(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        known = set(self.list_commands(ctx))
         for section in registry.SECTIONS:
             rows = [
-                (word, self.get_command(ctx, word).get_short_help_str(limit=70))
+                (word, self.get_command(ctx, word).get_short_help_str(limit=200).partition(";")[0])
                 for word in section.commands
-                if word in known
             ]
-            if rows:
-                with formatter.section(section.title):
-                    formatter.write_dl(rows)
+            with formatter.section(section.title):
+                formatter.write_dl(rows)
 
 
 def _print_version(asked: bool) -> None:

@@ -129,24 +129,6 @@ ExitWhenNodesFinish = Annotated[
         help="Finish when only timers are left to wake the nodes; overrides the file either way.",
     ),
 ]
-CoordinatorAddr = Annotated[
-    str | None,
-    typer.Option(
-        "--coordinator-addr",
-        metavar="IP",
-        help="Address of the coordinator. [env: DORA_COORDINATOR_ADDR; default: 127.0.0.1]",
-    ),
-]
-CoordinatorPort = Annotated[
-    int | None,
-    typer.Option(
-        "--coordinator-port",
-        metavar="PORT",
-        min=1,
-        max=65535,
-        help="Port of the coordinator. [env: DORA_COORDINATOR_PORT; default: 6013]",
-    ),
-]
 Output = Annotated[
     TableFormat,
     typer.Option("--format", "-f", case_sensitive=False, help="Table, or one JSON object a line."),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dora_cli import output
-from dora_cli.log_lines import LogEntry, LogFormat, format_entry
+from dora_cli.durations import show_duration
+from dora_cli.log_lines import LogEntry, LogFilter, LogFormat, format_entry
 
 if TYPE_CHECKING:
     from dora_config.protocol.runner import DataflowResult, LogLine, NodeResult, RunnerEvent
@@ -19,10 +21,14 @@ SHOWN_STDERR_LINES = 30
 
 
 class RunPrinter:
-    """Prints the events of a runner as they come; called from one thread at a time."""
+    """Prints the events of a runner as they come; called from one thread at a time.
 
-    def __init__(self, style: LogFormat) -> None:
+    Log lines come filtered; `wanted` is for the lines that are made here, of what happens to nodes.
+    """
+
+    def __init__(self, style: LogFormat, wanted: LogFilter) -> None:
         self._style = style
+        self._wanted = wanted
         self._coloured = style is LogFormat.PRETTY and output.wants_colour(sys.stdout)
         self._readerless = False
 
@@ -32,23 +38,35 @@ class RunPrinter:
 
         match event:
             case runner.LogLine():
-                self._line(event)
+                self._print(entry_of(event))
+            case runner.NodeRestarting(node=node, reason=why, delay=delay, restarts=count):
+                when = f" in {show_duration(delay)}" if delay else ""
+                self._say("warn", f'node "{node}" {why}; restart {count}{when}')
+            case runner.NodeFailed(result=result) if result.outcome == "failed":
+                self._say("error", f'node "{result.node}" failed: {result.message}')
             case runner.LinesShed(count=count):
                 output.remark(
                     f"{count} log lines are not shown: this terminal reads too slowly "
                     "(the log files have them)"
                 )
             case runner.DataflowStopping(reason=reason, grace=grace) if grace > 0:
+                again = " again" if reason.startswith("signal") else ""
                 output.remark(
-                    f"stopping ({reason}): nodes have {grace:g} s; interrupt again to kill them"
+                    f"stopping ({reason}): nodes have {grace:g} s, Ctrl-C{again} kills them"
                 )
             case _:
                 pass
 
-    def _line(self, line: LogLine) -> None:
+    def _say(self, level: str, message: str) -> None:
+        """A line of dora itself about a node."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        entry = LogEntry(now, level, None, "stdout", message)
+        if self._wanted.lets_pass(entry):
+            self._print(entry)
+
+    def _print(self, entry: LogEntry) -> None:
         if self._readerless:
             return
-        entry = entry_of(line)
         colour = output.escape(entry.level) if self._coloured else None
         try:
             output.write(format_entry(entry, self._style, colour=colour))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import options, output
+from dora_cli import coordinator_options, options, output
 from dora_cli.errors import CommandFailed
 
 app = options.application()
@@ -19,8 +19,8 @@ def doctor(
     dataflow: Annotated[
         Path | None, typer.Option("--dataflow", metavar="PATH", help="Check this file as well.")
     ] = None,
-    coordinator_addr: options.CoordinatorAddr = None,
-    coordinator_port: options.CoordinatorPort = None,
+    coordinator_addr: coordinator_options.Addr = None,
+    coordinator_port: coordinator_options.Port = None,
 ) -> None:
     """Check this machine: versions, programs, shared memory, limits, ports.
 

@@ -13,7 +13,8 @@ from dora_cli.building import LockChoice
 from dora_cli.commands.build import lock_choice
 from dora_cli.durations import parse_duration
 from dora_cli.errors import CommandFailed
-from dora_cli.log_lines import LogFormat
+from dora_cli.log_lines import LogFilter, LogFormat
+from dora_cli.run_report import RunPrinter, report_result
 
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
@@ -69,6 +70,7 @@ def run(
     lock = lock_choice(locked=locked, write=write_lockfile, path=lockfile)
     overrides = options.env_overrides(env)
     levels = options.node_levels(log_filter)
+    finish = options.optional_boolean(exit_when_nodes_finish)
     path = dataflow_file.fetched(source)
     loaded = dataflow_file.load(path)
     if loaded.resolved.uses_deploy:
@@ -80,7 +82,6 @@ def run(
     resolved = loaded.resolved
     if debug:
         resolved = resolved.model_copy(update={"debug_inspection": True})
-    finish = options.optional_boolean(exit_when_nodes_finish)
     plan = RunPlan(
         dataflow_id=str(uuid.uuid4()),
         name=resolved.name,
@@ -95,7 +96,7 @@ def run(
         exit_when_nodes_finish=resolved.exit_when_nodes_finish if finish is None else finish,
         logs=LogSettings.model_validate({"level": log_level, "per_node": levels}),
     )
-    _run(plan, log_format)
+    _run(plan, RunPrinter(log_format, LogFilter(level=log_level, per_node=levels)))
 
 
 def _prepare(
@@ -118,12 +119,11 @@ def _prepare(
     }
 
 
-def _run(plan: RunPlan, style: LogFormat) -> None:
-    from dora_cli.run_report import RunPrinter, report_result
+def _run(plan: RunPlan, printer: RunPrinter) -> None:
     from dora_daemon.build.session_file import prepare_out_dir
     from dora_daemon.runner import run_foreground
 
     prepare_out_dir(Path(plan.working_dir) / "out")
-    result = run_foreground(plan, on_event=RunPrinter(style).show)
+    result = run_foreground(plan, on_event=printer.show)
     if not report_result(result):
         raise CommandFailed
