@@ -259,12 +259,12 @@ class AgentState:
         record = part.record
         acknowledge = AskRunner(record.dataflow_id, AcknowledgeResult())
         part.reached = False
-        if record.phase in ("preparing", "prepared") and part.stop is None:
+        if record.phase in ("preparing", "prepared") and part.stop is None and not part.next:
             node, reason = _cause(result)
-            return [acknowledge, *self._gone(part, reason, now, node, result)]
-        if part.next is not None:
-            return [acknowledge, *self._make(part.next)]
+            return [*self._gone(part, reason, now, node, result), acknowledge]
         save = self._save(part, phase="ended", result=result, ended_at=now)
+        if part.next is not None:
+            return [save, acknowledge, *self._make(part.next)]
         return [save, acknowledge, self._tell(part), *self._end_if_idle()]
 
     def _gone(

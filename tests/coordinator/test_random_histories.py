@@ -1,0 +1,171 @@
+"""Random histories of faults over a simulated fleet: what must always hold, and what at the end."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.fleet_simulation import FakeDaemon, FakeRunner, Fleet, dataflow
+
+from dora_config.protocol.control import DataflowRef, StopDataflow
+from dora_coordinator.records import Phase
+
+OPERATIONS = (
+    "start",
+    "start",
+    "stop",
+    "to_coordinator",
+    "to_coordinator",
+    "to_daemon",
+    "to_daemon",
+    "news",
+    "news",
+    "runner",
+    "runner",
+    "disconnect",
+    "connect",
+    "connect",
+    "kill_daemon",
+    "start_daemon",
+    "kill_coordinator",
+    "start_coordinator",
+    "kill_runner",
+    "reboot",
+    "time",
+    "finish",
+)
+
+histories = st.lists(st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 11)), max_size=60)
+
+
+def _pick(fleet: Fleet, number: int) -> FakeDaemon:
+    return list(fleet.daemons.values())[number % len(fleet.daemons)]
+
+
+def _pick_runner(fleet: Fleet, number: int) -> tuple[FakeRunner, FakeDaemon] | None:
+    living = [(r, d) for d in fleet.daemons.values() for r in d.runners if r.lives]
+    return living[number % len(living)] if living else None
+
+
+def _apply(fleet: Fleet, operation: str, number: int, stopped: set[str]) -> None:
+    daemon = _pick(fleet, number)
+    match operation:
+        case "start":
+            machines = {"here": daemon.machine_id, "there": _pick(fleet, number + 1).machine_id}
+            fleet.start(dataflow(**machines))
+        case "stop" if fleet.coordinator is not None:
+            live = fleet.coordinator.fleet.live()
+            if live:
+                chosen = live[number % len(live)]
+                stopped.add(chosen.id)
+                fleet.ask(StopDataflow(dataflow=DataflowRef(uuid=chosen.id)))
+        case "to_coordinator":
+            fleet.step_to_coordinator(daemon)
+        case "to_daemon":
+            fleet.step_to_daemon(daemon)
+        case "news":
+            fleet.step_news(daemon)
+        case "runner" | "kill_runner" | "finish":
+            picked = _pick_runner(fleet, number)
+            if picked is not None and operation == "runner":
+                fleet.step_runner(*picked)
+            elif picked is not None and operation == "kill_runner":
+                fleet.kill_runner(*picked)
+            elif picked is not None and picked[0].phase == "running":
+                stopped.add(picked[0].dataflow_id)
+                fleet.finish_runner(*picked)
+        case "disconnect":
+            fleet.disconnect(daemon)
+        case "connect" if daemon.connection is None:
+            fleet.connect(daemon)
+        case "kill_daemon" if daemon.agent is not None:
+            fleet.kill_daemon(daemon)
+        case "start_daemon" if daemon.agent is None:
+            fleet.start_daemon(daemon)
+        case "kill_coordinator" if fleet.coordinator is not None:
+            fleet.kill_coordinator()
+        case "start_coordinator" if fleet.coordinator is None:
+            fleet.start_coordinator()
+        case "reboot":
+            fleet.reboot(daemon)
+        case "time":
+            fleet.now += number * number  # up to two minutes
+            fleet.fire_due()
+
+
+def _check_always(fleet: Fleet) -> None:
+    for daemon in fleet.daemons.values():
+        ids = [runner.dataflow_id for runner in daemon.runners if runner.lives]
+        assert len(ids) == len(set(ids)), "a node runs twice"
+    if fleet.coordinator is None:
+        return
+    for known in fleet.coordinator.fleet:
+        record, _ = fleet.store[known.id]
+        assert record.phase == known.phase, "a phase was not stored"
+
+
+def _check_healed(fleet: Fleet, stopped: set[str]) -> None:
+    """Every fault is over and time has passed: what is said is what is."""
+    assert fleet.coordinator is not None
+    for known in fleet.coordinator.fleet:
+        living = {
+            (daemon.key, node)
+            for daemon in fleet.daemons.values()
+            for runner in daemon.living(known.id)
+            for node in runner.nodes
+        }
+        if known.has_ended:
+            assert not living, f"{known.phase} ({known.reason}), but {living} run"
+            continue
+        assert known.phase is Phase.RUNNING, f"{known.phase}, {known.status()}"
+        assert known.status()[0] == "Running"
+        expected = {
+            (part.daemon, node)
+            for part in known.parts.values()
+            if not part.ended
+            for node in part.nodes
+        }
+        assert living == expected
+    for dataflow_id, (record, _) in fleet.store.items():
+        if dataflow_id in stopped or record.phase is not Phase.FAILED:
+            continue
+        assert record.reason, "failed without a reason"
+
+
+@given(histories)
+@settings(max_examples=300)
+def test_after_any_history_of_faults_the_fleet_is_as_it_says(
+    history: list[tuple[str, int]],
+) -> None:
+    fleet = Fleet()
+    fleet.add_daemon("a", "a")
+    fleet.add_daemon("b", "b")
+    fleet.quiet()
+    stopped: set[str] = set()
+    for operation, number in history:
+        _apply(fleet, operation, number, stopped)
+        _check_always(fleet)
+    fleet.heal()
+    _check_always(fleet)
+    _check_healed(fleet, stopped)
+
+
+@given(histories)
+@settings(max_examples=150)
+def test_what_runs_undisturbed_by_users_runs_after_every_fault(
+    history: list[tuple[str, int]],
+) -> None:
+    fleet = Fleet()
+    fleet.add_daemon("a", "a")
+    fleet.add_daemon("b", "b")
+    fleet.quiet()
+    fleet.start(dataflow(here="a", there="b"))
+    fleet.quiet()
+    (dataflow_id,) = fleet.store
+    for operation, number in history:
+        if operation not in ("start", "stop", "finish"):
+            _apply(fleet, operation, number, set())
+            _check_always(fleet)
+    fleet.heal()
+    assert fleet.store[dataflow_id][0].phase is Phase.RUNNING
+    for daemon in fleet.daemons.values():
+        assert len(daemon.living(dataflow_id)) == 1

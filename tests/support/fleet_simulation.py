@@ -1,0 +1,477 @@
+"""A whole fleet without a process, a socket or a clock: real state machines, fake runners.
+
+Messages go through the codecs as on the wire. Faults are methods. After every step the invariants
+hold: no part has two living runners, and nothing is acknowledged before it is stored.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import deque
+from dataclasses import dataclass, field
+
+from dora_config.protocol.control import (
+    ControlAnswer,
+    ControlRequest,
+    DataflowList,
+    ListDataflows,
+    StartDataflow,
+)
+from dora_config.protocol.daemon import (
+    TO_COORDINATOR,
+    TO_DAEMON,
+    DaemonMessage,
+    Heartbeat,
+    Register,
+    Registered,
+    RegistrationRefused,
+)
+from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.envelope import Party
+from dora_config.protocol.runner import (
+    AcknowledgeResult,
+    DataflowFinished,
+    DataflowResult,
+    DataflowStarted,
+    NodeResult,
+    NodesReady,
+    Release,
+    RunnerRequest,
+    RunnerStatus,
+    StopDataflow,
+)
+from dora_config.resolved import Deploy, ResolvedDataflow, ResolvedNode
+from dora_coordinator import commands as coordinator_commands
+from dora_coordinator.commands import Command
+from dora_coordinator.events import (
+    ClientAsked,
+    DaemonDisconnected,
+    DaemonRegistered,
+    DaemonSpoke,
+    Event,
+    TimerFired,
+    TimerKey,
+)
+from dora_coordinator.records import DataflowRecord
+from dora_coordinator.settings import Settings
+from dora_coordinator.state import CoordinatorState
+from dora_daemon.agent import commands as agent_commands
+from dora_daemon.agent import events as agent_events
+from dora_daemon.agent.records import PartRecord
+from dora_daemon.agent.state import AgentState
+
+COORDINATOR = Party(program="coordinator", release="1")
+DAEMON = Party(program="daemon", release="1")
+
+
+def dataflow(**machines: str | None) -> DataflowSpec:
+    """A specification of nodes without edges: ``dataflow(camera="robot", logger=None)``."""
+    nodes = tuple(
+        ResolvedNode(id=node, path=f"{node}.py", deploy=Deploy(machine=machine))
+        for node, machine in machines.items()
+    )
+    return DataflowSpec(resolved=ResolvedDataflow(nodes=nodes))
+
+
+@dataclass
+class FakeRunner:
+    """What a runner process would be doing."""
+
+    dataflow_id: str
+    attempt: int
+    nodes: tuple[str, ...]
+    phase: str = "starting"
+    result: DataflowResult | None = None
+
+    @property
+    def lives(self) -> bool:
+        """Whether nodes of it may be running."""
+        return self.phase in ("starting", "ready", "running", "stopping")
+
+
+@dataclass
+class FakeDaemon:
+    """One machine: its disk, its runners, and the daemon process if one runs."""
+
+    name: str
+    machine_id: str | None
+    labels: dict[str, str] = field(default_factory=dict)
+    instance: str = field(default_factory=lambda: str(uuid.uuid4()))
+    disk: dict[str, PartRecord] = field(default_factory=dict)
+    runners: list[FakeRunner] = field(default_factory=list)
+    agent: AgentState | None = None
+    incarnation: int = 0
+    connection: int | None = None
+    to_coordinator: deque[str] = field(default_factory=deque)
+    from_coordinator: deque[str] = field(default_factory=deque)
+    news: deque[agent_events.Event] = field(default_factory=deque)
+    broken_nodes: set[str] = field(default_factory=set)
+    """Nodes that end before they have connected."""
+
+    @property
+    def key(self) -> str:
+        return self.machine_id or f"default-{self.instance[:8]}"
+
+    def living(self, dataflow_id: str) -> list[FakeRunner]:
+        return [r for r in self.runners if r.dataflow_id == dataflow_id and r.lives]
+
+
+class Fleet:
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self.now = 1000.0
+        self.store: dict[str, tuple[DataflowRecord, DataflowSpec]] = {}
+        self.timers: dict[TimerKey, float] = {}
+        self.daemons: dict[str, FakeDaemon] = {}
+        self.answers: dict[int, ControlAnswer] = {}
+        self.failures: dict[int, coordinator_commands.FailClient] = {}
+        self.progress: list[object] = []
+        self.log: list[str] = []
+        self.ended = False
+        self.coordinator: CoordinatorState | None = None
+        self._connections: dict[int, FakeDaemon] = {}
+        self._by_key: dict[str, int] = {}
+        self._last_connection = 0
+        self._last_request = 0
+        self.start_coordinator()
+
+    # ------------------------------------------------------------------- processes
+
+    def start_coordinator(self) -> None:
+        assert self.coordinator is None
+        self.coordinator = CoordinatorState(self.settings, COORDINATOR)
+        self._carry_out(self.coordinator.load(list(self.store.values()), self.now))
+
+    def kill_coordinator(self) -> None:
+        """SIGKILL: connections break, timers and whatever was not stored are gone."""
+        self.coordinator = None
+        self.timers.clear()
+        self._by_key.clear()
+        for daemon in self.daemons.values():
+            self._hang_up(daemon)
+
+    def add_daemon(
+        self, name: str = "default", machine: str | None = None, **labels: str
+    ) -> FakeDaemon:
+        daemon = FakeDaemon(name, machine, labels)
+        self.daemons[name] = daemon
+        self.start_daemon(daemon)
+        return daemon
+
+    def start_daemon(self, daemon: FakeDaemon) -> None:
+        assert daemon.agent is None
+        daemon.incarnation += 1
+        daemon.agent = AgentState(daemon.disk.values())
+        for record in list(daemon.disk.values()):
+            if record.is_live:
+                self._agent(daemon, self._adopted(daemon, record))
+        self.connect(daemon)
+
+    def _adopted(self, daemon: FakeDaemon, record: PartRecord) -> agent_events.Event:
+        dataflow_id = record.dataflow_id
+        for runner in daemon.runners:
+            if (runner.dataflow_id, runner.attempt) != (dataflow_id, record.attempt):
+                continue
+            if runner.phase != "dead":
+                status = RunnerStatus.model_validate(
+                    {"dataflow_id": dataflow_id, "phase": runner.phase, "result": runner.result}
+                )
+                return agent_events.RunnerReached(dataflow_id, status)
+        return agent_events.RunnerGone(dataflow_id, "its runner is gone")
+
+    def kill_daemon(self, daemon: FakeDaemon) -> None:
+        """SIGKILL: runners live on, their news reach nobody."""
+        daemon.agent = None
+        daemon.news.clear()
+        self.disconnect(daemon)
+
+    def reboot(self, daemon: FakeDaemon) -> None:
+        """Power off: everything on the machine is gone but its disk."""
+        if daemon.agent is not None:
+            self.kill_daemon(daemon)
+        daemon.runners.clear()
+
+    def kill_runner(self, runner: FakeRunner, daemon: FakeDaemon) -> None:
+        runner.phase = "dead"
+        if daemon.agent is not None:
+            gone = agent_events.RunnerGone(runner.dataflow_id, "its runner was killed")
+            daemon.news.append(gone)
+
+    # ------------------------------------------------------------------- network
+
+    def connect(self, daemon: FakeDaemon) -> None:
+        if self.coordinator is None or daemon.agent is None:
+            return
+        self._last_connection += 1
+        daemon.connection = self._last_connection
+        daemon.to_coordinator.clear()
+        daemon.from_coordinator.clear()
+        self._connections[daemon.connection] = daemon
+        register = Register(
+            party=DAEMON,
+            instance=daemon.instance,
+            incarnation=str(daemon.incarnation),
+            machine_id=daemon.machine_id,
+            labels=daemon.labels,
+            parts=daemon.agent.reports(),
+        )
+        daemon.to_coordinator.append(TO_COORDINATOR.encode(register))
+
+    def disconnect(self, daemon: FakeDaemon) -> None:
+        """Both sides notice at once that the connection broke."""
+        number = daemon.connection
+        if number is None:
+            return
+        self._hang_up(daemon)
+        self.happen(DaemonDisconnected(number))
+
+    def _hang_up(self, daemon: FakeDaemon) -> None:
+        if daemon.connection is not None:
+            self._connections.pop(daemon.connection, None)
+        daemon.connection = None
+        daemon.to_coordinator.clear()
+        daemon.from_coordinator.clear()
+
+    # --------------------------------------------------------------------- clients
+
+    def ask(self, request: ControlRequest) -> int:
+        """Ask as a client; the number under which the answer comes."""
+        self._last_request += 1
+        fresh = str(uuid.uuid5(uuid.NAMESPACE_OID, str(self._last_request)))
+        self.happen(ClientAsked(1, self._last_request, request, fresh))
+        return self._last_request
+
+    def start(self, spec: DataflowSpec) -> int:
+        return self.ask(StartDataflow(spec=spec))
+
+    def listed(self) -> list[tuple[str, str | None]]:
+        """Status and reason of every dataflow, as `dora list` would show them."""
+        answer = self.answers[self.ask(ListDataflows())]
+        assert isinstance(answer, DataflowList)
+        return [(row.status, row.reason) for row in answer.dataflows]
+
+    # ----------------------------------------------------------------------- steps
+
+    def happen(self, event: Event) -> None:
+        if self.coordinator is not None:
+            self._carry_out(self.coordinator.handle(event, self.now))
+
+    def step_to_coordinator(self, daemon: FakeDaemon) -> bool:
+        """One message on its way from a daemon."""
+        if not daemon.to_coordinator or daemon.connection is None:
+            return False
+        message = TO_COORDINATOR.decode(daemon.to_coordinator.popleft())
+        if isinstance(message, Register):
+            self.happen(DaemonRegistered(daemon.connection, message, f"{daemon.name}:1"))
+        else:
+            self.happen(DaemonSpoke(daemon.connection, message))
+        return True
+
+    def step_to_daemon(self, daemon: FakeDaemon) -> bool:
+        if not daemon.from_coordinator or daemon.agent is None:
+            return False
+        message = TO_DAEMON.decode(daemon.from_coordinator.popleft())
+        if isinstance(message, RegistrationRefused):
+            self.disconnect(daemon)
+        elif not isinstance(message, Registered):
+            self._agent(daemon, agent_events.CoordinatorSpoke(message))
+        return True
+
+    def step_news(self, daemon: FakeDaemon) -> bool:
+        """One thing a runner told its daemon."""
+        if not daemon.news or daemon.agent is None:
+            return False
+        self._agent(daemon, daemon.news.popleft())
+        return True
+
+    def step_runner(self, runner: FakeRunner, daemon: FakeDaemon) -> bool:
+        """A runner gets on with it: its nodes connect, or end after a stop."""
+        if runner.phase == "starting":
+            if daemon.broken_nodes & set(runner.nodes):
+                self.finish_runner(runner, daemon, failed=daemon.broken_nodes)
+            else:
+                runner.phase = "ready"
+                self._tell(daemon, runner, NodesReady())
+            return True
+        if runner.phase == "stopping":
+            self.finish_runner(runner, daemon)
+            return True
+        return False
+
+    def finish_runner(
+        self, runner: FakeRunner, daemon: FakeDaemon, *, failed: set[str] | None = None
+    ) -> None:
+        """All nodes ended."""
+        runner.phase = "finished"
+        runner.result = DataflowResult(
+            dataflow_id=runner.dataflow_id,
+            nodes=tuple(
+                NodeResult(node=node, outcome="failed", message="exited with code 1")
+                if node in (failed or ())
+                else NodeResult(node=node, outcome="success")
+                for node in runner.nodes
+            ),
+        )
+        self._tell(daemon, runner, DataflowFinished(result=runner.result))
+
+    def fire_due(self) -> bool:
+        due = [key for key, at in self.timers.items() if at <= self.now]
+        for key in due:
+            if key in self.timers:
+                del self.timers[key]
+                self.happen(TimerFired(key))
+        return bool(due)
+
+    def quiet(self) -> None:
+        """Let everything that is on its way arrive; time stands still."""
+        for _ in range(10_000):
+            moved = False
+            for daemon in self.daemons.values():
+                moved |= self.step_to_coordinator(daemon)
+                moved |= self.step_to_daemon(daemon)
+                moved |= self.step_news(daemon)
+                for runner in list(daemon.runners):
+                    moved |= self.step_runner(runner, daemon)
+            if not moved:
+                return
+        raise AssertionError("the fleet does not come to rest")
+
+    def pass_time(self, seconds: float, *, heartbeats: bool = True) -> None:
+        """Let time pass in steps, with heartbeats of every daemon that is connected."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now = min(end, self.now + 1.0)
+            for daemon in self.daemons.values():
+                if heartbeats and daemon.connection is not None:
+                    daemon.to_coordinator.append(TO_COORDINATOR.encode(Heartbeat()))
+            self.fire_due()
+            self.quiet()
+
+    def heal(self, seconds: float = 200.0) -> None:
+        """End every fault and give the fleet time to recover."""
+        if self.coordinator is None:
+            self.start_coordinator()
+        for daemon in self.daemons.values():
+            if daemon.agent is None:
+                self.start_daemon(daemon)
+            elif daemon.connection is None:
+                self.connect(daemon)
+        self.quiet()
+        self.pass_time(seconds)
+
+    # -------------------------------------------------------------------- commands
+
+    def _carry_out(self, commands: list[Command]) -> None:
+        for command in commands:
+            self._do(command)
+
+    def _do(self, command: Command) -> None:
+        match command:
+            case coordinator_commands.SaveRecord(record=record, spec=spec):
+                known = self.store.get(record.dataflow_id)
+                assert spec is not None or known is not None, "saved without a specification"
+                kept = spec if spec is not None else known[1] if known else None
+                assert kept is not None
+                self.store[record.dataflow_id] = (record, kept)
+            case coordinator_commands.DeleteRecord(dataflow_id=dataflow_id):
+                del self.store[dataflow_id]
+            case coordinator_commands.SendToDaemon(daemon=key, message=message):
+                number = self._by_key.get(key)
+                if number in self._connections:
+                    text = TO_DAEMON.encode(message)
+                    self._connections[number].from_coordinator.append(text)
+            case coordinator_commands.AdmitDaemon(connection=number, daemon=key):
+                self._by_key[key] = number
+            case coordinator_commands.CloseConnection(connection=number, last=last):
+                closed = self._connections.get(number)
+                if closed is not None:
+                    if last is not None:
+                        self.log.append(f"refused: {last}")
+                    self._hang_up(closed)
+            case coordinator_commands.AnswerClient(number=number, answer=answer):
+                assert number not in self.answers
+                assert number not in self.failures
+                self.answers[number] = answer
+            case coordinator_commands.FailClient(number=number):
+                assert number not in self.answers
+                assert number not in self.failures
+                self.failures[number] = command
+            case coordinator_commands.TellClient(progress=progress):
+                self.progress.append(progress)
+            case coordinator_commands.ArmTimer(key=key, at=at):
+                self.timers[key] = at
+            case coordinator_commands.CancelTimer(key=key):
+                self.timers.pop(key, None)
+            case coordinator_commands.Log(text=text):
+                self.log.append(text)
+            case coordinator_commands.EndCoordinator():
+                self.ended = True
+
+    def _agent(self, daemon: FakeDaemon, event: agent_events.Event) -> None:
+        assert daemon.agent is not None
+        for command in daemon.agent.handle(event, self.now):
+            self._do_on(daemon, command)
+
+    def _do_on(self, daemon: FakeDaemon, command: agent_commands.Command) -> None:
+        match command:
+            case agent_commands.SavePart(record=record):
+                copy = PartRecord.model_validate_json(record.model_dump_json())
+                daemon.disk[record.dataflow_id] = copy
+            case agent_commands.DropPart(dataflow_id=dataflow_id):
+                daemon.disk.pop(dataflow_id, None)
+            case agent_commands.TellCoordinator(message=message):
+                self._tell_coordinator(daemon, message)
+            case agent_commands.StartRunner(record=record):
+                self._start_runner(daemon, record)
+            case agent_commands.AskRunner(dataflow_id=dataflow_id, request=request):
+                for runner in daemon.runners:
+                    if runner.dataflow_id == dataflow_id:
+                        self._ask_runner(daemon, runner, request)
+            case agent_commands.KillRunner(dataflow_id=dataflow_id):
+                for runner in daemon.living(dataflow_id):
+                    self.kill_runner(runner, daemon)
+            case agent_commands.EndDaemon():
+                daemon.agent = None
+                number = daemon.connection
+                while self.step_to_coordinator(daemon):  # last words are flushed
+                    pass
+                if number is not None and daemon.connection == number:
+                    self.disconnect(daemon)
+            case _:
+                pass
+
+    def _tell_coordinator(self, daemon: FakeDaemon, message: DaemonMessage) -> None:
+        if daemon.connection is not None:
+            daemon.to_coordinator.append(TO_COORDINATOR.encode(message))
+
+    def _start_runner(self, daemon: FakeDaemon, record: PartRecord) -> None:
+        assert not daemon.living(record.dataflow_id), "two runners of one part"
+        nodes = tuple(node.id for node in record.spec.resolved.nodes)
+        dataflow_id = record.dataflow_id
+        daemon.runners = [r for r in daemon.runners if r.dataflow_id != dataflow_id]
+        daemon.runners.append(FakeRunner(dataflow_id, record.attempt, nodes))
+        place = agent_events.RunnerPlaced(dataflow_id, "run/0", dict.fromkeys(nodes, "out"))
+        self._agent(daemon, place)
+        status = RunnerStatus(dataflow_id=dataflow_id, phase="starting")
+        daemon.news.append(agent_events.RunnerReached(dataflow_id, status))
+
+    def _ask_runner(self, daemon: FakeDaemon, runner: FakeRunner, request: RunnerRequest) -> None:
+        match request:
+            case Release() if runner.phase == "ready":
+                runner.phase = "running"
+                started = DataflowStarted(dataflow_id=runner.dataflow_id)
+                self._tell(daemon, runner, started)
+            case StopDataflow() if runner.lives:
+                runner.phase = "stopping"
+            case AcknowledgeResult():
+                assert daemon.disk[runner.dataflow_id].phase == "ended", "acknowledged, not saved"
+                runner.phase = "gone"
+
+    def _tell(
+        self,
+        daemon: FakeDaemon,
+        runner: FakeRunner,
+        event: NodesReady | DataflowStarted | DataflowFinished,
+    ) -> None:
+        if daemon.agent is not None:
+            daemon.news.append(agent_events.RunnerSpoke(runner.dataflow_id, event))
