@@ -75,6 +75,7 @@ class Clients:
         """By dataflow id."""
         self._destroying: _Wait | None = None
         self._daemons_told = False
+        self._destroyed = False
 
     # ------------------------------------------------------------------ requests
 
@@ -236,7 +237,7 @@ class Clients:
     def end_if_destroyed(self, *, overdue: bool = False) -> list[Command]:
         """End once the dataflows have ended and then the daemons; ``overdue``: end now."""
         wait = self._destroying
-        if wait is None or (wait.left and not overdue):
+        if wait is None or self._destroyed or (wait.left and not overdue):
             return []
         commands: list[Command] = []
         daemons = self._fleet.membership.connected()
@@ -245,6 +246,7 @@ class Clients:
             commands = [SendToDaemon(member.key, EndDaemon()) for member in daemons]
         if daemons and not overdue:
             return commands
+        self._destroyed = True
         answer = Destroyed(dataflows=tuple(wait.ended))
         return [*commands, self._reply(wait.asked, answer), EndCoordinator()]
 

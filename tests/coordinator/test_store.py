@@ -1,0 +1,131 @@
+"""The store: durable, private, used by one, migrated with a copy, refused when newer."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from support.fleet_simulation import dataflow
+
+from dora_coordinator.commands import DeleteRecord, SaveRecord
+from dora_coordinator.dataflow import new_record
+from dora_coordinator.records import DataflowRecord, Phase
+from dora_coordinator.store import MemoryStore, SqliteStore, StoreError, open_store
+
+SPEC = dataflow(camera="robot")
+
+
+def record(dataflow_id: str = "d1") -> DataflowRecord:
+    return new_record(dataflow_id, "a", {"robot": ("camera",)}, 1)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "store.sqlite3"
+
+
+def test_what_was_saved_is_loaded_again(path: Path) -> None:
+    store = SqliteStore(path)
+    running = record().model_copy(update={"phase": Phase.RUNNING})
+    store.apply([SaveRecord(record(), SPEC), SaveRecord(running), SaveRecord(record("d2"), SPEC)])
+    store.apply([DeleteRecord("d2")])
+    store.close()
+    again = SqliteStore(path)
+    assert again.load() == [(running, SPEC)]
+    again.close()
+
+
+def test_a_dataflow_that_came_and_went_in_one_batch_leaves_nothing(path: Path) -> None:
+    store = SqliteStore(path)
+    store.apply([SaveRecord(record(), SPEC), DeleteRecord("d1")])
+    assert store.load() == []
+    store.close()
+
+
+def test_only_the_user_may_read_it(path: Path) -> None:
+    store = SqliteStore(path)
+    store.apply([SaveRecord(record(), SPEC)])
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    for file in path.parent.iterdir():
+        assert file.stat().st_mode & 0o777 == 0o600, file
+    store.close()
+
+
+def test_one_coordinator_at_a_time(path: Path) -> None:
+    store = SqliteStore(path)
+    with pytest.raises(StoreError, match="in use by another coordinator"):
+        SqliteStore(path)
+    store.close()
+    SqliteStore(path).close()
+
+
+def test_a_newer_store_is_refused_with_both_versions(path: Path) -> None:
+    SqliteStore(path, version=(2, 0)).close()
+    with pytest.raises(StoreError, match=r"store version 2\.0, this one reads up to 1\.x"):
+        SqliteStore(path)
+
+
+def test_the_next_minor_version_still_opens_and_keeps_its_mark(path: Path) -> None:
+    store = SqliteStore(path, version=(1, 1))
+    store.apply([SaveRecord(record(), SPEC)])
+    store.close()
+    older = SqliteStore(path, version=(1, 0))
+    assert older.load() == [(record(), SPEC)]
+    older.close()
+    marked = sqlite3.connect(path)
+    assert marked.execute("PRAGMA user_version").fetchone() == (1001,)
+    marked.close()
+
+
+def test_an_older_store_is_migrated_after_a_copy_was_kept(path: Path) -> None:
+    old = SqliteStore(path)
+    old.apply([SaveRecord(record(), SPEC)])
+    old.close()
+
+    def rename(db: sqlite3.Connection) -> None:
+        db.execute("""UPDATE dataflow SET record = json_set(record, '$.name', 'migrated')""")
+
+    new = SqliteStore(path, version=(2, 0), migrations={1: rename})
+    assert [found.name for found, _ in new.load()] == ["migrated"]
+    new.close()
+    kept = SqliteStore(path.with_name("store.sqlite3.v1"))
+    assert [found.name for found, _ in kept.load()] == ["a"]
+    kept.close()
+
+
+def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
+    old = SqliteStore(path)
+    old.apply([SaveRecord(record(), SPEC)])
+    old.close()
+
+    def fail(db: sqlite3.Connection) -> None:
+        db.execute("DELETE FROM dataflow")
+        raise sqlite3.OperationalError("disk full")
+
+    with pytest.raises(StoreError, match="disk full"):
+        SqliteStore(path, version=(2, 0), migrations={1: fail})
+    again = SqliteStore(path)
+    assert again.load() == [(record(), SPEC)]
+    again.close()
+
+
+def test_what_is_no_store_is_refused_and_can_be_put_aside(path: Path) -> None:
+    path.parent.mkdir(mode=0o700)
+    path.write_bytes(b"this is not a database, but somebody's letter" * 100)
+    with pytest.raises(StoreError, match="--recreate-store"):
+        open_store("redb", path)
+    store = open_store("redb", path, recreate=True)
+    assert store.load() == []
+    store.close()
+    assert path.with_name("store.sqlite3.old").read_bytes().startswith(b"this is not")
+
+
+def test_names_of_stores(path: Path, tmp_path: Path) -> None:
+    assert isinstance(open_store("memory", path), MemoryStore)
+    other = open_store(f"redb:{tmp_path}/elsewhere.db", path)
+    assert other.name == f"{tmp_path}/elsewhere.db"
+    other.close()
+    for wrong in ("redis", "redb:", "memory:x"):
+        with pytest.raises(StoreError, match="expected redb, redb:PATH or memory"):
+            open_store(wrong, path)
