@@ -1,0 +1,197 @@
+"""A process dies at every step of a send and of a receive; the others go on and lose nothing else.
+
+A step is each store into memory, each call (so each system call) and each line of the modules that
+send and receive. After every one of them a child is killed, and the survivors are checked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from support.queues import Edge, Registry, drain, message, number_of, numbers, send
+from support.stepping import Steps, die
+
+from dora_node_api import arrow
+from dora_node_api.transport import Board, Delivery, RecordKind
+
+MODULES = tuple(
+    f"transport/{name}.py"
+    for name in ("sending", "route", "receiving", "received", "pool", "memory", "queue")
+)
+BOUND = 3
+
+
+@contextmanager
+def world() -> Iterator[tuple[Board, Registry]]:
+    registry = Registry()
+    board = Board.create(4 << 20)
+    try:
+        yield board, registry
+    finally:
+        board.close()
+        registry.close()
+
+
+def in_child(work: Callable[[], None]) -> int:
+    """Fork, run, and return the wait status."""
+    pid = os.fork()
+    if pid == 0:
+        status = 70
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitpid(pid, 0)[1]
+
+
+def kill_at_each_step(scenario: Callable[[int], int]) -> int:
+    """Run the scenario with 1, 2, 3, ... as the step to die at, until the child lives through."""
+    step = 0
+    while True:
+        step += 1
+        if scenario(step) == 0:
+            return step
+        assert step < 20_000
+
+
+@pytest.mark.parametrize("case", ["first", "evicting", "protected", "large", "flush"])
+@pytest.mark.timeout(120)
+def test_a_producer_dies_at_every_step_of_a_send(case: str) -> None:
+    with world() as (board, registry):
+        queue = 0
+
+        def scenario(step: int) -> int:
+            nonlocal queue
+            queue += 1
+            edge = Edge(board, registry, bound=BOUND, queue=queue)
+            before = {"evicting": BOUND, "flush": 2}.get(case, 0)
+            size = 300_000 if case == "large" else 200
+
+            def die_in_send() -> None:
+                sender = edge.sender(queue * 10)
+                for number in range(before):
+                    send(sender, number)
+                options = {"protected": case == "protected", "flush": case == "flush"}
+                payload = arrow.encode(message(before, size))
+                Steps(MODULES, step, die).run(lambda: sender.send("out", payload, **options))
+
+            receiver = edge.receiver()
+            held: list[Delivery] = []
+            status = in_child(die_in_send)
+            survivors(edge, receiver, before, held, incarnation=queue * 10 + 1)
+            receiver.close()
+            edge.keeper.consumer_died()
+            edge.close()
+            return status
+
+        steps = kill_at_each_step(scenario)
+    assert steps > 60
+
+
+def survivors(edge: Edge, receiver, before: int, held: list[Delivery], incarnation: int) -> None:  # type: ignore[no-untyped-def]
+    """The next incarnation of the producer and the consumer go on."""
+    edge.keeper.announce_restarted()
+    sender = edge.sender(incarnation)
+    for number in range(100, 102):
+        assert send(sender, number) == 1
+    got = drain(receiver)
+    kinds = [d.kind for d in got]
+    found = numbers([d for d in got if d.kind is RecordKind.DATA])
+    assert kinds.count(RecordKind.NODE_RESTARTED) == 1
+    assert found == sorted(found)
+    assert found[-2:] == [100, 101]
+    assert set(found) <= {*range(before + 1), 100, 101}
+    assert len(found) <= BOUND + 1  # one more, when the last one was protected
+    # The news came after what the dead one sent and before what the next one sent.
+    news = kinds.index(RecordKind.NODE_RESTARTED)
+    assert all(number_of(d.data) < 100 for d in got[:news])
+    assert all(number_of(d.data) >= 100 for d in got[news + 1 :])
+    for number in range(200, 220):
+        send(sender, number)
+    assert numbers(drain(receiver)) == [217, 218, 219]
+    seen = edge.keeper.statistics()
+    assert seen.received == len(got) + 3
+    assert seen.queued == 0
+    assert seen.sent == seen.received + seen.dropped
+    assert 17 <= seen.dropped <= 17 + before + 1
+    del got
+    assert sender.held_bytes() == {}
+    assert len(sender._all_routes()[0].inherited) <= 1
+    sender.close()
+    edge.keeper.announce_closed()
+    last = receiver.receive()
+    assert last is not None
+    assert last.kind is RecordKind.CLOSED
+    assert receiver.receive() is None
+
+
+@pytest.mark.parametrize("case", ["first", "second", "held", "urgent", "news", "backpressure"])
+@pytest.mark.timeout(120)
+def test_a_consumer_dies_at_every_step_of_a_receive(case: str) -> None:
+    with world() as (board, registry):
+        queue = 0
+
+        def scenario(step: int) -> int:
+            nonlocal queue
+            queue += 1
+            policy = "backpressure" if case == "backpressure" else "drop_oldest"
+            edge = Edge(board, registry, bound=BOUND, queue=queue, policy=policy)
+            sender = edge.sender(queue * 10, wait_for_room=lambda *_: False)
+            send(sender, 0)
+            send(sender, 1, protected=case in ("urgent", "held"))
+            send(sender, 2)
+            if case == "news":
+                edge.keeper.announce_restarted()
+
+            def die_in_receive() -> None:
+                receiver = edge.receiver()
+                kept = []
+                before = {"second": 1, "held": 2, "news": 3}.get(case, 0)
+                for _ in range(before):
+                    kept.append(receiver.receive())
+
+                def take() -> None:
+                    delivery = receiver.receive()
+                    assert delivery is not None
+                    delivery.data[:4].tobytes()
+                    del delivery
+
+                Steps(MODULES, step, die).run(take)
+
+            status = in_child(die_in_receive)
+            edge.keeper.consumer_died()
+            after_consumer(edge, sender)
+            sender.close()
+            edge.close()
+            return status
+
+        steps = kill_at_each_step(scenario)
+    assert steps > 40
+
+
+def after_consumer(edge: Edge, sender) -> None:  # type: ignore[no-untyped-def]
+    """The next incarnation of the consumer reads what is left, and all memory comes back."""
+    receiver = edge.receiver()
+    got = drain(receiver)
+    left = numbers([d for d in got if d.kind is RecordKind.DATA])
+    assert left == sorted(left)
+    assert set(left) <= {0, 1, 2}
+    taken = 3 - len(left)
+    assert taken <= 4
+    for number in (10, 11):
+        assert send(sender, number) == 1
+    more = drain(receiver)
+    assert numbers(more) == [10, 11]
+    seen = edge.keeper.statistics()
+    assert seen.queued == 0
+    assert seen.sent == seen.received + seen.dropped
+    assert seen.broken == 0
+    assert seen.received >= len(got) + 2
+    assert seen.dropped <= 1  # read by the dead one, but not counted as received
+    del got, more
+    assert sender.held_bytes() == {}
+    receiver.close()

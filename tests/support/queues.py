@@ -1,0 +1,189 @@
+"""Queues for tests that play the runner themselves: edges, a registry of segments, checked bytes."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import struct
+import tempfile
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+from dora_node_api import arrow
+from dora_node_api.transport import (
+    Board,
+    Delivery,
+    Pool,
+    QueueEnds,
+    QueueKeeper,
+    QueueSpec,
+    Receiver,
+    Sender,
+    create_queue,
+)
+
+_PATTERN = random.Random(20240607).randbytes(1 << 20)
+_HEAD = struct.Struct("=QII")
+
+
+def message(number: int, size: int) -> bytes:
+    """Bytes that say which message they are, with a checksum over varied contents."""
+    start = number * 7919 % 4096
+    body = _PATTERN[start : start + max(size - _HEAD.size, 0)]
+    return _HEAD.pack(number, len(body), zlib.crc32(body)) + body
+
+
+def number_of(data: bytes | memoryview) -> int:
+    """The number of a message, after every byte of it was checked."""
+    number, size, checksum = _HEAD.unpack_from(data)
+    body = data[_HEAD.size :]
+    assert len(body) == size, f"message {number} has {len(body)} bytes of {size}"
+    assert zlib.crc32(body) == checksum, f"wrong bytes in message {number}"
+    return int(number)
+
+
+class Segments:
+    """Who has which segment, within one process."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[int, int], tuple[int, int]] = {}
+
+    def register(self, incarnation: int) -> Callable[[int, int, int], None]:
+        def register(number: int, fd: int, size: int) -> None:
+            self.known[incarnation, number] = (os.dup(fd), size)
+
+        return register
+
+    def open(self, incarnation: int, number: int) -> tuple[int, int]:
+        fd, size = self.known[incarnation, number]
+        return os.dup(fd), size
+
+    def close(self) -> None:
+        for fd, _ in self.known.values():
+            os.close(fd)
+        self.known = {}
+
+
+class Registry:
+    """Segments across processes: a forked process that keeps every descriptor it is given."""
+
+    def __init__(self) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="q")
+        self.path = os.path.join(self._directory.name, "s")
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(self.path)
+        listener.listen(64)
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                _serve(listener)
+            finally:
+                os._exit(1)
+        listener.close()
+
+    def _call(self, text: bytes, fds: list[int]) -> tuple[bytes, list[int]]:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+            connection.connect(self.path)
+            socket.send_fds(connection, [text], fds)
+            answer, got, _, _ = socket.recv_fds(connection, 100, 1)
+            return answer, got
+
+    def register(self, incarnation: int) -> Callable[[int, int, int], None]:
+        def register(number: int, fd: int, size: int) -> None:
+            self._call(b"put %d %d %d" % (incarnation, number, size), [fd])
+
+        return register
+
+    def open(self, incarnation: int, number: int) -> tuple[int, int]:
+        answer, fds = self._call(b"get %d %d" % (incarnation, number), [])
+        if not fds:
+            raise LookupError(f"nobody has segment {incarnation}/{number}")
+        return fds[0], int(answer)
+
+    def close(self) -> None:
+        os.kill(self.pid, 9)
+        os.waitpid(self.pid, 0)
+        self._directory.cleanup()
+
+
+def _serve(listener: socket.socket) -> None:
+    known: dict[tuple[int, int], tuple[int, int]] = {}
+    while True:
+        connection, _ = listener.accept()
+        with connection:
+            text, fds, _, _ = socket.recv_fds(connection, 100, 1)
+            words = text.split()
+            try:
+                if words and words[0] == b"put":
+                    known[int(words[1]), int(words[2])] = (fds[0], int(words[3]))
+                    connection.send(b"ok")
+                elif words:
+                    found = known.get((int(words[1]), int(words[2])))
+                    if found is None:
+                        connection.send(b"no")
+                    else:
+                        socket.send_fds(connection, [b"%d" % found[1]], [found[0]])
+            except OSError:
+                pass  # the asking process was killed
+
+
+class Edge:
+    """One queue on a board, with as many senders and receivers as a test makes."""
+
+    def __init__(
+        self,
+        board: Board,
+        segments: Segments | Registry,
+        *,
+        bound: int = 10,
+        policy: str = "drop_oldest",
+        queue: int = 1,
+        hold_limit: int = 1 << 30,
+        names: tuple[str, str] = ("camera", "plot"),
+    ) -> None:
+        area, slots = board.allocate_edge(bound)
+        producer, consumer = names
+        self.board = board
+        self.segments = segments
+        self.spec = QueueSpec(
+            queue, producer, "out", consumer, "in", policy, bound, area, slots, hold_limit
+        )
+        self.ends = create_queue(self.spec)
+        self.keeper = QueueKeeper(board, self.spec, self.ends)
+
+    def for_producer(self) -> QueueEnds:
+        return QueueEnds.from_producer_fds([os.dup(fd) for fd in self.ends.for_producer()])
+
+    def for_consumer(self) -> QueueEnds:
+        return QueueEnds.from_consumer_fds([os.dup(fd) for fd in self.ends.for_consumer()])
+
+    def sender(self, incarnation: int = 1, *, cap: int = 64 << 20, **options: Any) -> Sender:
+        pool = Pool(cap, self.segments.register(incarnation))
+        sender = Sender(pool, self.board, incarnation, **options)
+        sender.add_route("out", self.spec, self.for_producer())
+        return sender
+
+    def receiver(self, **options: Any) -> Receiver:
+        return Receiver(self.spec, self.for_consumer(), self.board, self.segments.open, **options)
+
+    def close(self) -> None:
+        self.keeper.close()
+
+
+def send(sender: Sender, number: int, size: int = 64, **options: Any) -> int:
+    return sender.send("out", arrow.encode(message(number, size)), **options)
+
+
+def drain(receiver: Receiver) -> list[Delivery]:
+    """Everything that waits."""
+    found = []
+    while (delivery := receiver.receive()) is not None:
+        found.append(delivery)
+    return found
+
+
+def numbers(deliveries: list[Delivery]) -> list[int]:
+    """The numbers of checked messages."""
+    return [number_of(delivery.data) for delivery in deliveries]

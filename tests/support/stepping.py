@@ -1,0 +1,97 @@
+"""Run a call and stop it at its n-th step inside chosen modules: die there, or raise there."""
+
+from __future__ import annotations
+
+import dis
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import CodeType, FrameType
+from typing import Any
+
+_OPNAME = dis.opname
+# After these the interpreter looks whether a signal handler is to run (CPython 3.11 to 3.14).
+_CHECKS = ("CALL", "JUMP_BACKWARD", "RESUME")
+
+
+class Raised(BaseException):
+    """What a signal handler of the tests raises."""
+
+
+class Steps:
+    """Counts steps in frames whose file contains one of ``parts``; acts at the ``stop``-th.
+
+    A step is every memory store, call and new line with ``checks_only`` False, else every point at
+    which the interpreter would run a signal handler.
+    """
+
+    def __init__(
+        self,
+        parts: tuple[str, ...],
+        stop: int = 0,
+        act: Callable[[], None] | None = None,
+        *,
+        checks_only: bool = False,
+    ) -> None:
+        self.parts = parts
+        self.stop = stop
+        self.act = act
+        self.checks_only = checks_only
+        self.count = 0
+        self.at = ""
+        self._last: dict[int, str] = {}
+
+    def run(self, work: Callable[[], Any]) -> Any:
+        sys.settrace(self._enter)
+        try:
+            return work()
+        finally:
+            sys.settrace(None)
+
+    def _enter(self, frame: FrameType, event: str, arg: object) -> Any:
+        if not any(part in frame.f_code.co_filename for part in self.parts):
+            return None
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = not self.checks_only
+        self._last[id(frame)] = "RESUME"
+        return self._step
+
+    def _step(self, frame: FrameType, event: str, arg: object) -> Any:
+        if event == "line":
+            self._tick(frame)
+        elif event == "opcode":
+            name = _name(frame.f_code, frame.f_lasti)
+            if self.checks_only:
+                last = self._last.get(id(frame), "")
+                self._last[id(frame)] = name
+                if last.startswith(_CHECKS):
+                    self._tick(frame)
+            elif name.startswith(("STORE_SUBSCR", "STORE_ATTR", "CALL", "DELETE_SUBSCR")):
+                self._tick(frame)
+        return self._step
+
+    def _tick(self, frame: FrameType) -> None:
+        self.count += 1
+        if self.count == self.stop and self.act is not None:
+            self.at = f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
+            self.act()
+
+
+_names: dict[CodeType, bytes] = {}
+
+
+def _name(code: CodeType, at: int) -> str:
+    found = _names.get(code)
+    if found is None:
+        found = _names[code] = code.co_code
+    return _OPNAME[found[at]]
+
+
+def die() -> None:
+    """End this process as SIGKILL would."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def raise_here() -> None:
+    raise Raised
