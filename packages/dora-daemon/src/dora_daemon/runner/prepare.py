@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dora_config.protocol.runner import NodePlace, RunPlan
 from dora_config.resolved import ResolvedNode
+from dora_daemon.build.python_env import find_uv
 from dora_daemon.runner.environment import merge_environment, with_packages
 from dora_daemon.runner.errors import PreparationError, RunnerError
 from dora_daemon.runner.injection import LaunchFacts
@@ -140,7 +141,9 @@ class Preparer:
             argv = (*interpreter.words, "-u", str(program), *spec.args)
             return argv, LaunchFacts(argv, program)
         require_executable(program, path)
-        run = ("uv", "run") if self._plan.uv else ()
+        # A program of a managed environment names its interpreter itself.
+        uv = find_uv(variables) if self._plan.uv and place.python is None else None
+        run = (uv, "run") if uv is not None else ()
         argv = (*run, str(program), *spec.args)
         return argv, LaunchFacts(argv[len(run) :], None)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dora_daemon.build.python_env import find_uv
 from dora_daemon.runner.errors import RunnerError
 
 OLDEST = (3, 11)
@@ -53,7 +54,7 @@ class PythonChooser:
             chosen = Interpreter((managed,), "the node's own environment")
             return self._checked_or_raise(chosen, variables, cwd)
         if self._uv:
-            uv = shutil.which("uv", path=variables.get("PATH"))
+            uv = find_uv(variables)
             if uv is None:
                 raise PythonUnusable(
                     "--uv was given but `uv` is not on PATH; install uv or leave --uv out"
