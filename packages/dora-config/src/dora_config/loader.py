@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from dora_config.resolve import Places, resolve
 from dora_config.resolved import ResolvedDataflow
 from dora_config.text_files import MAX_FILE_BYTES, in_order, read_text
 from dora_config.validation import Finding
-from dora_config.variables import expand_path
+from dora_config.variables import expand_path, find_variables
 from dora_config.yaml_text import Document, read_document
 
 if TYPE_CHECKING:
@@ -276,17 +276,22 @@ def load_module(path: Path | str) -> LoadedModule:
         file.nodes,
         loading.modules(file, "", (path.resolve(),)),
     )
+    # logs stand for what a user would connect: they need no node
     ports = [*(face.inputs or ()), *(face.inputs_optional or ())]
-    # timers stand for what a user would connect: they need no node
-    user = descriptor.Node.model_validate(
-        {"id": "module", "module": path.name, "inputs": dict.fromkeys(ports, "dora/logs")}
+    names = set(find_variables("\n".join(_texts(inner))))
+    parameters = {name.removeprefix("PARAM_") for name in names if name.startswith("PARAM_")}
+    user = descriptor.Node(
+        id="module",
+        module=path.name,
+        inputs={port: descriptor.Input(source="dora/logs") for port in ports},
+        params=dict.fromkeys(parameters, "given"),
     )
     resolution = resolve(
         descriptor.Descriptor(nodes=[]),
         document,
         (SourceNode(user, ()),),
         {"module": inner},
-        _AnyVariable(),
+        dict.fromkeys(names, "set"),
     )
     loading.problems.extend(resolution.problems)
     _check_graph(loading, resolution.dataflow, resolution.places)
@@ -302,11 +307,11 @@ def load_module(path: Path | str) -> LoadedModule:
     )
 
 
-class _AnyVariable(dict[str, str]):
-    """An environment, or the parameters of a module, in which everything is set."""
-
-    def __missing__(self, key: str) -> str:
-        return ""
+def _texts(module: ModuleFile) -> Iterator[str]:
+    """The text of a module and of those it uses."""
+    yield module.document.text
+    for inner in module.modules.values():
+        yield from _texts(inner)
 
 
 def _check_graph(loading: _Loading, dataflow: ResolvedDataflow, places: Places) -> None:

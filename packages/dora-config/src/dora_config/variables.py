@@ -63,6 +63,12 @@ def expand_variables(text: str, environ: Mapping[str, str]) -> str:
     return _REFERENCE.sub(value, text)
 
 
+def find_variables(text: str) -> list[str]:
+    """The names that `text` refers to."""
+    names = [match["bare"] or match["braced"] for match in _REFERENCE.finditer(text)]
+    return [name for name in names if name]
+
+
 def escape_variables(text: str) -> str:
     """A text that `expand_variables` turns into `text`."""
     return text.replace("$", "$$")

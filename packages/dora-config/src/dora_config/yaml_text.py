@@ -173,7 +173,7 @@ class Document:
             key, node = found
             use_key = key is not None and (
                 not isinstance(node, _Scalar)
-                or not node.text
+                or (node.plain and not node.text)
                 or (at_key and depth + 1 == len(path))
             )
             span = key.span if key is not None and use_key else node.span

@@ -1,0 +1,250 @@
+"""Modules: nodes that stand for a file of nodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from dora_config import ConfigError, LoadedDataflow, load_dataflow, load_module
+
+FLOW = """\
+nodes:
+  - {id: camera, path: camera.py, outputs: [image]}
+  - id: eye
+    module: parts/eye.yml
+    inputs: {image: {source: camera/image, queue_size: 5}}
+    params: {speed: 3, mode: "fast one"}
+    env: {OUTER: o, BOTH: outer}
+    build: make outer
+    deploy: {machine: robot}
+    cpu_affinity: [1]
+  - {id: sink, path: sink.py, inputs: {boxes: eye/boxes, logs: dora/logs/warn/camera}}
+"""
+
+EYE = """\
+module:
+  name: eye
+  inputs: [image]
+  inputs_optional: [hint]
+  outputs: [boxes]
+nodes:
+  - id: find
+    path: find.py
+    args: --speed $PARAM_SPEED ${PARAM_MODE}
+    env: {BOTH: inner, SPEED: $PARAM_SPEED}
+    inputs: {image: _mod/image, hint: _mod/hint, back: keep/all, logs: dora/logs/info/keep}
+    outputs: [boxes]
+  - id: keep
+    path: python3
+    build: make inner
+    deploy: {machine: other}
+    inputs: {image: {source: _mod/image, queue_size: 1}, boxes: find/boxes}
+    outputs: [all]
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    write(tmp_path, "flow.yml", FLOW)
+    write(tmp_path, "parts/eye.yml", EYE)
+    return tmp_path
+
+
+def write(directory: Path, name: str, text: str) -> None:
+    path = directory / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(dedent(text))
+
+
+def load(directory: Path) -> LoadedDataflow:
+    return load_dataflow(directory / "flow.yml", environ={})
+
+
+def errors(directory: Path) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(directory)
+    return [str(problem).replace(f"{directory}/", "") for problem in caught.value.errors]
+
+
+def test_a_module_becomes_its_nodes(files: Path) -> None:
+    flow = load(files).resolved
+    assert [node.id for node in flow.nodes] == ["camera", "eye.find", "eye.keep", "sink"]
+    find, keep, sink = flow.nodes[1:]
+    assert find.path == "parts/find.py"
+    assert keep.path == "python3"
+    assert find.args == ("--speed", "3", "fast", "one")
+    assert {name: str(one.source) for name, one in find.inputs.items()} == {
+        "image": "camera/image",
+        "back": "eye.keep/all",
+        "logs": "dora/logs/info/eye.keep",
+    }
+    assert (find.inputs["image"].queue_size, keep.inputs["image"].queue_size) == (5, 1)
+    assert str(keep.inputs["boxes"].source) == "eye.find/boxes"
+    assert str(sink.inputs["boxes"].source) == "eye.find/boxes"
+
+
+def test_what_the_user_sets_reaches_inner_nodes_without_their_own(files: Path) -> None:
+    find, keep = load(files).resolved.nodes[1:3]
+    assert find.env == {
+        "PARAM_SPEED": "3",
+        "PARAM_MODE": "fast one",
+        "OUTER": "o",
+        "BOTH": "inner",
+        "SPEED": "3",
+    }
+    assert (find.build, keep.build) == (("make outer",), ("make inner",))
+    assert (find.deploy.machine, keep.deploy.machine) == ("robot", "other")
+    assert (find.cpu_affinity, keep.cpu_affinity) == ((1,), (1,))
+
+
+def test_the_build_of_the_module_file_goes_before_that_of_its_user(files: Path) -> None:
+    write(files, "parts/eye.yml", EYE + "build: make module\n")
+    find, keep = load(files).resolved.nodes[1:3]
+    assert (find.build, keep.build) == (("make module",), ("make inner",))
+
+
+def test_modules_in_modules(files: Path) -> None:
+    write(files, "flow.yml", FLOW.replace("parts/eye.yml", "outer.yml"))
+    write(
+        files,
+        "outer.yml",
+        """\
+        module: {name: outer, inputs: [image], outputs: [boxes]}
+        nodes:
+          - {id: eye, module: parts/eye.yml, inputs: {image: _mod/image},
+             params: {speed: $PARAM_SPEED}}
+        """,
+    )
+    flow = load(files).resolved
+    assert [node.id for node in flow.nodes][1:3] == ["eye.eye.find", "eye.eye.keep"]
+    assert flow.nodes[1].args == ("--speed", "3", "fast", "one")
+    assert str(flow.nodes[1].inputs["image"].source) == "camera/image"
+    assert flow.nodes[1].inputs["image"].queue_size == 5
+    assert str(flow.nodes[3].inputs["boxes"].source) == "eye.eye.find/boxes"
+
+
+def test_an_operator_makes_the_output_of_a_module(files: Path) -> None:
+    write(
+        files,
+        "parts/eye.yml",
+        """\
+        module: {name: eye, inputs: [image], outputs: [boxes]}
+        nodes:
+          - id: find
+            operators:
+              - {id: a, python: a.py, inputs: {image: _mod/image}, outputs: [x]}
+              - {id: b, python: b.py, inputs: {x: find/a/x}, outputs: [boxes]}
+        """,
+    )
+    flow = load(files).resolved
+    assert str(flow.node("sink").inputs["boxes"].source) == "eye.find/b/boxes"
+    assert str(flow.node("eye.find").inputs["b/x"].source) == "eye.find/a/x"
+    assert flow.node("eye.find").operators[0].python == "parts/a.py"
+
+
+MISTAKES = [
+    ("flow", "boxes: eye/boxes", "boxes: eye/boxs", 'flow.yml:11:47: node "sink": input "boxes": '),
+    ("flow", "boxes: eye/boxes", "boxes: eye/boxs", 'module node "eye" has outputs boxes; did you'),
+    ("flow", "image: {source", "imag: {source", 'module "eye" requires input "image"'),
+    ("flow", "image: {source", "imag: {source", 'no input "imag", expected image, hint; did you'),
+    ("flow", "speed: 3, ", "", "args read $PARAM_SPEED, but the module is given no such param"),
+    ("flow", "speed: 3", "speed: [3]", 'param "speed": expected a text, number or boolean'),
+    ("flow", "speed: 3", "sp eed: 3", 'param "sp eed": expected a name of letters, digits'),
+    (
+        "flow",
+        "camera/image",
+        "camera/imag",
+        "output `camera/imag` mapped to input `eye.find/image`",
+    ),
+    ("flow", "module: parts/eye.yml", "module: no.yml", "cannot be read: no such file"),
+    ("flow", "module: parts/eye.yml", "module: ../eye.yml", "lies outside the directory of the"),
+    ("flow", "module: parts/eye.yml", "module: /eye.yml", "must be a relative path"),
+    ("flow", "module: parts/eye.yml", "module: parts", "cannot be read: is a directory"),
+    ("flow", "cpu_affinity: [1]", "args: x", "not allowed on module nodes (module nodes take only"),
+    ("flow", "cpu_affinity: [1]", "outputs: [x]", "not allowed on module nodes"),
+    ("eye", "outputs: [boxes]\nnodes", "outputs: [boxs]\nnodes", "found none of its nodes"),
+    ("eye", "outputs: [all]", "outputs: [boxes]", "exactly one node inside, found find, keep"),
+    ("eye", "hint: _mod/hint", "hint: _mod/hnt", 'the module declares no input "hnt"'),
+    ("eye", "hint: _mod/hint", "hint: nobody/x", 'there is no node "eye.nobody"'),
+    ("eye", "name: eye", "nam: eye", "unknown field `nam`"),
+    ("eye", "name: eye", "nam: eye", "field `name` is required"),
+    ("eye", "nodes:", "env: {}\nnodes:", "unknown field `env`"),
+    ("eye", "id: keep", "id: find", 'parts/eye.yml:13:9: duplicate node ID "find"'),
+    ("eye", EYE, "nodes: []", "field `module` is required"),
+    ("eye", EYE, "[", "parts/eye.yml:2:1: invalid YAML"),
+    ("eye", EYE, "", "parts/eye.yml:1:1: the file is empty"),
+]
+
+
+@pytest.mark.parametrize(("file", "old", "new", "says"), MISTAKES)
+def test_mistakes(files: Path, file: str, old: str, new: str, says: str) -> None:
+    name, text = ("flow.yml", FLOW) if file == "flow" else ("parts/eye.yml", EYE)
+    assert old in text
+    write(files, name, text.replace(old, new, 1))
+    found = errors(files)
+    assert any(says in error for error in found), found
+
+
+def test_a_module_must_not_use_itself(files: Path) -> None:
+    write(files, "parts/eye.yml", "module: {name: eye}\nnodes: [{id: again, module: eye.yml}]\n")
+    assert any("uses itself" in error for error in errors(files))
+
+
+def test_modules_are_nested_eight_levels_at_most(files: Path) -> None:
+    write(files, "flow.yml", "nodes: [{id: m, module: m0.yml}]\n")
+    for n in range(12):
+        write(
+            files, f"m{n}.yml", f"module: {{name: m}}\nnodes: [{{id: m, module: m{n + 1}.yml}}]\n"
+        )
+    assert errors(files) == [
+        'm7.yml:2:25: node "m": module "m8.yml" is nested deeper than 8 levels'
+    ]
+
+
+def test_a_module_is_one_mebibyte_at_most(files: Path) -> None:
+    write(files, "parts/eye.yml", "#" * ((1 << 20) + 1))
+    assert any("is larger than 1 MiB" in error for error in errors(files))
+
+
+def test_a_link_must_not_lead_out_of_the_directory(files: Path, tmp_path: Path) -> None:
+    outside = tmp_path.parent / f"{tmp_path.name}-outside.yml"
+    outside.write_text(EYE)
+    (files / "parts/eye.yml").unlink()
+    (files / "parts/eye.yml").symlink_to(outside)
+    assert any("lies outside the directory" in error for error in errors(files))
+    outside.unlink()
+
+
+def test_links_in_a_circle(files: Path) -> None:
+    (files / "parts/eye.yml").unlink()
+    (files / "parts/eye.yml").symlink_to("eye.yml")
+    assert any("cannot be read" in error for error in errors(files))
+
+
+def test_ids_may_meet_once_modules_are_applied(files: Path) -> None:
+    write(files, "flow.yml", FLOW + "  - {id: eye.find, path: p}\n")
+    assert any('duplicate node ID "eye.find"' in error for error in errors(files))
+
+
+def test_a_module_by_itself(files: Path) -> None:
+    module = load_module(files / "parts/eye.yml")
+    assert (module.name, module.inputs, module.optional_inputs) == ("eye", ("image",), ("hint",))
+    assert (module.outputs, module.node_ids) == (("boxes",), ("find", "keep"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("hint: _mod/hint", "hint: _mod/hnt", 'the module declares no input "hnt"'),
+        ("find/boxes", "find/boxs", "does not exist"),
+        ("outputs: [all]", "outputs: [boxes]", "exactly one node inside"),
+        ("path: find.py", "pth: find.py", "unknown field `pth`"),
+        (EYE, "nodes: []", "field `module` is required"),
+    ],
+)
+def test_mistakes_in_a_module_by_itself(files: Path, old: str, new: str, says: str) -> None:
+    write(files, "parts/eye.yml", EYE.replace(old, new, 1))
+    with pytest.raises(ConfigError, match=says.replace("(", r"\(")):
+        load_module(files / "parts/eye.yml")
