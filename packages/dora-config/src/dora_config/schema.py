@@ -32,6 +32,7 @@ def json_schema(kind: FileKind) -> dict[str, Any]:
     definitions = schema.get("$defs", {})
     if "Node" in definitions:
         _add_node_rules(definitions["Node"])
+        _add_operator_rules(definitions)
         for model in (schema, definitions["Node"]):
             _add_old_names(model)
     return {
@@ -75,6 +76,14 @@ def _add_node_rules(node: dict[str, Any]) -> None:
         names = sorted({*fields, *(OLD_NAMES[name] for name in fields if name in OLD_NAMES)})
         node["allOf"].append({"if": _has(kind), "then": {"propertyNames": {"enum": names}}})
     node["allOf"].append({"if": _has("path"), "then": {"not": _has("params")}})
+
+
+def _add_operator_rules(definitions: dict[str, Any]) -> None:
+    """An operator has code, and one in a list has an id."""
+    definitions["Operator"]["required"] = ["python"]
+    several = definitions["Node"]["properties"]["operators"]["anyOf"][0]
+    several["minItems"] = 1
+    several["items"] = {"allOf": [several["items"], {"required": ["id"]}]}
 
 
 def _has(field: str) -> dict[str, Any]:
