@@ -41,6 +41,13 @@ OK = Exit(code=0)
         (Ending(Exit(code=1), before_connecting=True), "failed", "exited with code 1 before"),
         (Ending(OK, before_connecting=True, explanation="-I hides it"), "failed", "-I hides it"),
         (Ending(Exit(signal="SIGTERM"), stop_asked=True, before_connecting=True), "success", ""),
+        # A program that nobody waits for may be any program.
+        (Ending(OK, before_connecting=True, must_connect=False), "success", ""),
+        (
+            Ending(Exit(code=2), before_connecting=True, must_connect=False),
+            "failed",
+            "exited with code 2",
+        ),
     ],
 )
 def test_verdict(ending: Ending, outcome: str, message: str) -> None:

@@ -28,6 +28,14 @@ class SignalNode:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeOver:
+    """The process that waits to replace the node's former one is the node's now."""
+
+    node: str
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
 class Admit:
     """Answer a Hello with Welcome and the node's routes."""
 
@@ -135,6 +143,7 @@ class Finish:
 Command = (
     SpawnNode
     | SignalNode
+    | TakeOver
     | Admit
     | Refuse
     | SendGo

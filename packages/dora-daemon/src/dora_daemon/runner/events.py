@@ -101,6 +101,15 @@ class NodeRestartRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeReplaced:
+    """Another process of the node, ``incarnation``, has connected and waits for its place."""
+
+    spec: ResolvedNode
+    incarnation: int
+    grace: float
+
+
+@dataclass(frozen=True, slots=True)
 class NodeSilent:
     """A connected node was not heard from for ``seconds``, longer than it may be."""
 
@@ -161,6 +170,7 @@ RunnerStimulus = (
     | StopRequested
     | NodeStopRequested
     | NodeRestartRequested
+    | NodeReplaced
     | NodeSilent
     | OutputsClosed
     | Released

@@ -40,6 +40,8 @@ class LaunchFacts:
     script: Path | None
     """The Python file, when there is one."""
     shell: bool = False
+    has_ports: bool = True
+    """A program without inputs and outputs need not be a dora node at all."""
 
 
 def explain(facts: LaunchFacts) -> str | None:
@@ -53,7 +55,7 @@ def explain(facts: LaunchFacts) -> str | None:
         )
     if facts.script is not None:
         return _shadowed(facts.script)
-    if _is_program_of_its_own(Path(facts.argv[0])):
+    if facts.has_ports and _is_program_of_its_own(Path(facts.argv[0])):
         return (
             f"{facts.argv[0]} is a program of its own (a frozen application, say), which brings its"
             " own `dora` or none; run the Python file instead, or build it with this version's"

@@ -8,7 +8,7 @@ CONNECTING again, and a stop through STOPPING. What concerns several nodes is in
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Literal
 
@@ -32,6 +32,7 @@ from dora_daemon.runner.commands import (
     SendStop,
     SignalNode,
     SpawnNode,
+    TakeOver,
 )
 from dora_daemon.runner.events import (
     Exit,
@@ -63,7 +64,7 @@ class NodeState(Enum):
     ABSENT = "absent"
 
 
-Next = Literal["end", "restart"]
+Next = Literal["end", "restart", "replace"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,8 @@ class StopAsked:
     then: Next = "end"
     reason: str = "MANUAL"
     why: str = "stop requested"
+    successor: tuple[ResolvedNode, int] | None = None
+    """To replace it: what comes instead, and the incarnation that waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,7 +358,8 @@ class NodeLife:
     def _stop_again(self, event: StopAsked, now: float) -> list[Command]:
         assert self.stopping is not None
         if event.then == "end" or self.stopping.then == "end":
-            event = StopAsked(min(event.grace, self.stopping.grace), "end", event.reason, event.why)
+            event = replace(event, grace=min(event.grace, self.stopping.grace), then="end")
+            event = replace(event, successor=None)
         self.stopping = event
         if self.dynamic:
             return []
@@ -424,12 +428,15 @@ class NodeLife:
             event.exit,
             stop_asked=self.stopping is not None,
             killed_because=self.killed_because,
-            before_connecting=not self.connected and self.must_connect,
+            before_connecting=not self.connected,
+            must_connect=self.must_connect,
             explanation=event.explanation,
         )
         verdict = judge(ending)
         if self.stopping is not None and self.stopping.then == "restart":
             return self._restart(0.0, "restart requested")
+        if self.stopping is not None and self.stopping.successor is not None:
+            return self._replace(*self.stopping.successor)
         if self.stopping is None and self.restartable:
             decision = decide(
                 self.spec.restart,
@@ -465,6 +472,24 @@ class NodeLife:
         if delay > 0:
             return [*commands, ArmTimer(self.id, "backoff", now + delay)]
         return [*commands, *self._spawn()]
+
+    def _replace(self, spec: ResolvedNode, incarnation: int) -> list[Command]:
+        self.spec = spec
+        self.incarnation = incarnation
+        self.restarts += 1
+        self.history = RestartHistory()
+        self.state = NodeState.CONNECTING
+        self.connected = False
+        self.stopping = None
+        self.killed_because = None
+        return [
+            *self._cancel_timers(),
+            AnnounceRestarted(self.id),
+            Report(
+                NodeRestarting(node=self.id, reason="replaced", delay=0.0, restarts=self.restarts)
+            ),
+            TakeOver(self.id, incarnation),
+        ]
 
     def _end(
         self, verdict: Verdict, tail: tuple[str, ...] = (), status: Exit | None = None

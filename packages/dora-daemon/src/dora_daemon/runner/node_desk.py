@@ -69,6 +69,7 @@ class Desk:
         *,
         tell: Callable[[RunnerStimulus], None],
         log: Callable[[LogLine], None],
+        tell_staged: Callable[[], None],
         cycles: tuple[tuple[str, ...], ...] = (),
     ) -> None:
         self._plan = plan
@@ -77,6 +78,7 @@ class Desk:
         self._outputs = outputs
         self._tell = tell
         self._log = log
+        self._tell_staged = tell_staged
         self._cycles = cycles
         self._asking: dict[str, NodeConnection] = {}
         self.connections: dict[str, NodeConnection] = {}
@@ -87,6 +89,8 @@ class Desk:
         self.connected_at: dict[str, float] = {}
         self.params: dict[str, dict[str, Any]] = {}
         self.log_inputs: dict[tuple[str, str], LogSource] = {}
+        self.staged: dict[int, NodeConnection | None] = {}
+        """By incarnation: processes that are to replace others, once they have said Hello."""
         self._watched: dict[NodeConnection, int] = {}
         self._left: set[NodeConnection] = set()
         self.epoch_ns: int | None = None
@@ -141,8 +145,19 @@ class Desk:
             connection.close_when_sent()
             return
         connection.node = hello.node_id
+        if hello.incarnation is not None and hello.incarnation in self.staged:
+            self.staged[hello.incarnation] = connection
+            self._tell_staged()
+            return
         self._asking[hello.node_id] = connection
         self._tell(NodeConnected(hello.node_id, hello.incarnation, connection.pid or hello.pid))
+
+    def take_over(self, incarnation: int) -> None:
+        """A staged process asks for its place as if it had just come."""
+        connection = self.staged.pop(incarnation)
+        if connection is not None and connection.node is not None:
+            self._asking[connection.node] = connection
+            self._tell(NodeConnected(connection.node, incarnation, connection.pid))
 
     def _why_not(self, connection: NodeConnection, hello: Hello) -> str | None:
         """Reasons to refuse that need no state."""

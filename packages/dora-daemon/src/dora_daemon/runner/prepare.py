@@ -9,7 +9,6 @@ from pathlib import Path
 
 from dora_config.protocol.runner import NodePlace, RunPlan
 from dora_config.resolved import ResolvedNode
-from dora_daemon.build.python_env import find_uv
 from dora_daemon.runner.environment import merge_environment, with_packages
 from dora_daemon.runner.errors import PreparationError, RunnerError
 from dora_daemon.runner.injection import LaunchFacts
@@ -130,6 +129,7 @@ class Preparer:
         if spec.kind == "runtime":
             return self._operator_command(spec, place, cwd, variables)
         path = spec.path or ""
+        has_ports = bool(spec.inputs or spec.outputs)
         if spec.kind == "url":
             program = download(path, spec.path_sha256, cwd)
         else:
@@ -139,13 +139,19 @@ class Preparer:
         if is_python(program):
             interpreter = self._python.choose(place.python, variables, cwd)
             argv = (*interpreter.words, "-u", str(program), *spec.args)
-            return argv, LaunchFacts(argv, program)
+            return argv, LaunchFacts(argv, program, has_ports=has_ports)
         require_executable(program, path)
         # A program of a managed environment names its interpreter itself.
-        uv = find_uv(variables) if self._plan.uv and place.python is None else None
-        run = (uv, "run") if uv is not None else ()
+        run = self._uv_run(variables) if self._plan.uv and place.python is None else ()
         argv = (*run, str(program), *spec.args)
-        return argv, LaunchFacts(argv[len(run) :], None)
+        return argv, LaunchFacts(argv[len(run) :], None, has_ports=has_ports)
+
+    @staticmethod
+    def _uv_run(variables: Mapping[str, str]) -> tuple[str, ...]:
+        from dora_daemon.build.python_env import find_uv
+
+        uv = find_uv(variables)
+        return (uv, "run") if uv is not None else ()
 
     def _shell_command(self, spec: ResolvedNode) -> tuple[tuple[str, ...], LaunchFacts]:
         allowed = self._plan.allow_shell or self._environ.get(ALLOW_SHELL, "").lower() in (

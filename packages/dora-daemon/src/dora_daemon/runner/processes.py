@@ -42,6 +42,7 @@ class Processes:
         on_spawned: OnSpawned,
         on_failed: OnFailed,
         on_exited: OnExited,
+        on_staged_exit: Callable[[str, Exit], None],
         open_files: tuple[int, int] | None = None,
     ) -> None:
         """``config_for`` makes DORA_NODE_CONFIG; ``record`` notes a pid for whoever cleans up."""
@@ -52,9 +53,12 @@ class Processes:
         self._on_spawned = on_spawned
         self._on_failed = on_failed
         self._on_exited = on_exited
+        self._on_staged_exit = on_staged_exit
         self._open_files = open_files
         self._waiting: deque[SpawnNode] = deque()
         self.running: dict[str, Running] = {}
+        self.staged: dict[str, Running] = {}
+        """Processes that wait to replace a node's running one."""
         self._loop = asyncio.get_running_loop()
         self._has_pidfds: bool | None = None
 
@@ -76,10 +80,44 @@ class Processes:
                 self._loop.call_soon(self._spawn_next)
 
     def _spawn(self, command: SpawnNode) -> None:
-        prepared = self._prepared[command.node]
+        try:
+            running = self._start(
+                command.node,
+                command.incarnation,
+                self._prepared[command.node],
+                self._logs[command.node],
+            )
+        except (OSError, ValueError) as error:
+            self._on_failed(command.node, command.incarnation, str(error))
+            return
+        self.running[command.node] = running
+        self._watch(running)
+        self._on_spawned(command.node, command.incarnation, running.process.pid)
+
+    def stage(self, node: str, incarnation: int, prepared: PreparedNode, log: NodeLog) -> Running:
+        """Start a process beside the running one. Raises OSError and ValueError."""
+        running = self._start(node, incarnation, prepared, log)
+        self.staged[node] = running
+        self._watch(running)
+        return running
+
+    def promote(self, node: str) -> Running | None:
+        """The staged process takes the place of the one that has ended; ``None`` if it died."""
+        running = self.staged.pop(node, None)
+        if running is not None:
+            self.running[node] = running
+        return running
+
+    def drop_staged(self, node: str) -> None:
+        """Kill a process that is not to replace anything after all."""
+        running = self.staged.get(node)
+        if running is not None:
+            running.process.signal_group("SIGKILL")
+
+    def _start(self, node: str, incarnation: int, prepared: PreparedNode, log: NodeLog) -> Running:
         variables = {
             **prepared.variables,
-            "DORA_NODE_CONFIG": self._config_for(command.node, command.incarnation),
+            "DORA_NODE_CONFIG": self._config_for(node, incarnation),
         }
         request = SpawnRequest(
             prepared.argv,
@@ -91,20 +129,14 @@ class Processes:
         try:
             process = spawn(request)
         except (OSError, ValueError) as error:
-            text = f"{prepared.argv[0]} in {prepared.cwd}: {error}"
-            self._on_failed(command.node, command.incarnation, text)
-            return
+            raise OSError(f"{prepared.argv[0]} in {prepared.cwd}: {error}") from error
         self._record(process.pid)
-        log = self._logs[command.node]
         log.tail.clear()
         readers = (
             OutputReader(process.stdout, "stdout", log),
             OutputReader(process.stderr, "stderr", log),
         )
-        running = Running(command.node, command.incarnation, process, readers)
-        self.running[command.node] = running
-        self._watch(running)
-        self._on_spawned(command.node, command.incarnation, process.pid)
+        return Running(node, incarnation, process, readers)
 
     def _watch(self, running: Running) -> None:
         descriptor = running.process.exit_fd
@@ -116,7 +148,7 @@ class Processes:
             self._loop.call_soon(self._look_at_all)
 
     def _look_at_all(self) -> None:
-        for running in list(self.running.values()):
+        for running in [*self.running.values(), *self.staged.values()]:
             self._exit_of(running)
 
     def _exit_of(self, running: Running) -> None:
@@ -124,6 +156,10 @@ class Processes:
         if status is None:
             return
         self._let_go(running)
+        if self.staged.get(running.node) is running:
+            del self.staged[running.node]
+            self._on_staged_exit(running.node, status)
+            return
         self._on_exited(running.node, running.incarnation, status)
 
     def _let_go(self, running: Running) -> None:
@@ -144,7 +180,8 @@ class Processes:
     def close(self) -> None:
         """Kill and wait for whatever still runs; nobody is told."""
         self._waiting.clear()
-        left = list(self.running.values())
+        left = [*self.running.values(), *self.staged.values()]
+        self.staged.clear()
         for running in left:
             running.process.signal_group("SIGKILL")
         for running in left:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dora_daemon.build.python_env import find_uv
 from dora_daemon.runner.errors import RunnerError
 
 OLDEST = (3, 11)
@@ -54,6 +53,9 @@ class PythonChooser:
             chosen = Interpreter((managed,), "the node's own environment")
             return self._checked_or_raise(chosen, variables, cwd)
         if self._uv:
+            # The build is imported only where uv is wanted: it takes its time.
+            from dora_daemon.build.python_env import find_uv
+
             uv = find_uv(variables)
             if uv is None:
                 raise PythonUnusable(

@@ -21,7 +21,9 @@ class Ending:
     killed_because: str | None = None
     """Set when the runner sent SIGKILL; completes "was killed: ..."."""
     before_connecting: bool = False
-    """It ended before it connected, and others relied on it."""
+    """It ended before it connected."""
+    must_connect: bool = True
+    """Others rely on it, so that ending with success is not enough."""
     explanation: str | None = None
     """Why it may not have connected."""
 
@@ -50,7 +52,8 @@ def judge(ending: Ending) -> Verdict:
         if status.code in ENDED_AS_ASKED.values():
             return SUCCESS
         return Verdict("failed", describe(status))
-    if ending.before_connecting:
+    missed = ending.must_connect or (ending.explanation is not None and not status.ok)
+    if ending.before_connecting and missed:
         return Verdict("failed", _never_connected(ending))
     return SUCCESS if status.ok else Verdict("failed", describe(status))
 

@@ -44,6 +44,7 @@ from dora_daemon.runner.commands import (
     SendStop,
     SignalNode,
     SpawnNode,
+    TakeOver,
 )
 from dora_daemon.runner.health import InputWatch
 from dora_daemon.runner.injection import explain, make_package_folder
@@ -182,6 +183,7 @@ class Runner:
             self.outputs,
             tell=self.tell,
             log=self.log,
+            tell_staged=self._changed,
         )
         self.processes = Processes(
             prepared=self.prepared,
@@ -192,7 +194,8 @@ class Runner:
             on_failed=lambda node, number, text: self.tell(
                 happened.SpawnFailed(node, number, text)
             ),
-            on_exited=self._exited,
+            on_exited=self.exited,
+            on_staged_exit=lambda node, status: self._changed(),
             open_files=open_files,
         )
         for prepared in self.prepared.values():
@@ -206,11 +209,17 @@ class Runner:
 
     def open_log(self, prepared: PreparedNode) -> None:
         """Where a node's lines go."""
+        self.logs[prepared.spec.id] = self.new_log(prepared)
+        for text in prepared.warnings:
+            self.say("warn", f'node "{prepared.spec.id}": {text}')
+
+    def new_log(self, prepared: PreparedNode) -> NodeLog:
+        """A log that is not the node's yet."""
         spec = prepared.spec
         file = LogFile(
             prepared.log_file, max_size=spec.max_log_size, rotated=spec.max_rotated_files
         )
-        self.logs[spec.id] = NodeLog(
+        return NodeLog(
             spec,
             file,
             settings=self.plan.logs,
@@ -220,8 +229,6 @@ class Runner:
             to_message=self._message_text,
             complain=lambda text: self.say("warn", text),
         )
-        for text in prepared.warnings:
-            self.say("warn", f'node "{spec.id}": {text}')
 
     def take_in(self, prepared: PreparedNode) -> None:
         """A node that joins the running dataflow."""
@@ -268,7 +275,6 @@ class Runner:
         )
 
     def _node_config(self, node: str, incarnation: int) -> str:
-        self.desk.restarts[node] = self.state.nodes[node].restarts
         values: dict[str, Any] = {
             "dora": "python",
             "protocol": 1,
@@ -326,11 +332,14 @@ class Runner:
                     self._do(command)
         finally:
             self._busy = False
+        self._changed()
+
+    def _changed(self) -> None:
         self._change.set()
         self._change = asyncio.Event()
 
     async def changed(self) -> None:
-        """Wait until the state machine has handled another event."""
+        """Wait until something has happened."""
         await self._change.wait()
 
     def now(self) -> float:
@@ -343,7 +352,10 @@ class Runner:
                 self.processes.spawn(command)
             case SignalNode(node=node, signal=name):
                 self.processes.signal(node, name)
+            case TakeOver(node=node, incarnation=number):
+                self.replacing.take_over(node, number)
             case Admit(node=node, incarnation=number):
+                self.desk.restarts[node] = self.state.nodes[node].restarts
                 self.desk.admit(node, number)
             case Refuse(node=node, message=message):
                 self.desk.refuse(node, message)
@@ -395,7 +407,7 @@ class Runner:
         queued = self.book.queued(node) if node is not None and timer == "finish" else 0
         self.tell(happened.TimerFired(node, timer, queued))
 
-    def _exited(self, node: str, incarnation: int, status: happened.Exit) -> None:
+    def exited(self, node: str, incarnation: int, status: happened.Exit) -> None:
         life = self.state.nodes.get(node)
         drained = self.book.queued(node) == 0
         never_connected = life is not None and not life.connected

@@ -106,6 +106,8 @@ def download(url: str, sha256: str | None, working_dir: Path) -> Path:
             shutil.copyfileobj(answer, file, _CHUNK)
     except (OSError, ValueError, urllib.error.URLError) as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         raise SourceNotFound(f"cannot download {url} to {target}: {error}") from error
     found = _sha256(part)
     if sha256 is not None and found != sha256.lower():

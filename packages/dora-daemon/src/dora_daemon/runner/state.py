@@ -39,6 +39,7 @@ from dora_daemon.runner.events import (
     NodeDetached,
     NodeExited,
     NodeRemoved,
+    NodeReplaced,
     NodeRestartRequested,
     NodeSilent,
     NodeSpawned,
@@ -111,6 +112,10 @@ class RunnerState:
             self.wiring.reads_only_virtual(n.id) for n in nodes if not n.is_dynamic
         )
 
+    def reserve_incarnation(self) -> int:
+        """A number for a process that is to replace another."""
+        return next(self._incarnations)
+
     def _add_life(self, node: ResolvedNode) -> NodeLife:
         own_grace = node.finish_grace != DEFAULT_FINISH_GRACE
         grace = node.finish_grace if own_grace else self.default_finish_grace
@@ -154,6 +159,10 @@ class RunnerState:
                 return self._to_node(node, StopAsked(grace, why="node stop requested"), now)
             case NodeRestartRequested(node=node, grace=grace):
                 return self._restart_node(node, grace, now)
+            case NodeReplaced(spec=spec, incarnation=number, grace=grace):
+                successor = (spec, number)
+                asked = StopAsked(grace, "replace", why="replaced", successor=successor)
+                return self._to_node(spec.id, asked, now)
             case OutputsClosed(node=node, outputs=outputs):
                 return [AnnounceClosed(node, outputs), *self._closed(node, outputs, now)]
             case NodeAdded(node=node):

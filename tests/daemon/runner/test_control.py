@@ -1,0 +1,412 @@
+"""The control socket: status, statistics, logs, and changes to a running dataflow."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+from daemon.runner.flows import (
+    LISTENER,
+    SLEEPER,
+    BackgroundRun,
+    background,
+    gone,
+    is_running,
+    make_plan,
+)
+from support.waiting import wait_until
+from support.workspace import Workspace
+
+from dora_config import load_dataflow
+from dora_config.protocol import runner as protocol
+from dora_config.resolved import ResolvedNode
+
+TICKER = """
+    from dora import Node
+    node = Node()
+    for number, event in enumerate(node):
+        if event["type"] == "INPUT":
+            node.send_output("count", bytes([number % 256]))
+"""
+
+TICKING: dict[str, Any] = {
+    "nodes": [
+        {
+            "id": "ticker",
+            "path": "ticker.py",
+            "inputs": {"tick": "dora/timer/millis/10"},
+            "outputs": ["count", "spare"],
+        },
+        {"id": "listener", "path": "listener.py", "inputs": {"count": "ticker/count"}},
+    ]
+}
+
+
+def prepared(workspace: Workspace) -> dict[str, Any]:
+    workspace.node("ticker", TICKER)
+    workspace.node("listener", LISTENER)
+    workspace.node("sleeper", SLEEPER)
+    return TICKING
+
+
+def resolved(workspace: Workspace, **node: Any) -> ResolvedNode:
+    """One node as it would be resolved beside the ticking dataflow."""
+    content = {"nodes": [*(n for n in TICKING["nodes"] if n["id"] != node["id"]), node]}
+    path = workspace.dataflow(content, "changed.yml")
+    return load_dataflow(path).resolved.node(node["id"])
+
+
+def done(run: BackgroundRun, request: protocol.RunnerRequest) -> None:
+    reply = run.ask(request)
+    assert isinstance(reply, protocol.Done), reply
+
+
+def refused(run: BackgroundRun, request: protocol.RunnerRequest) -> str:
+    reply = run.ask(request)
+    assert isinstance(reply, protocol.Refusal), reply
+    return reply.message
+
+
+def finish(run: BackgroundRun) -> protocol.DataflowResult:
+    """Stop the dataflow and acknowledge its result."""
+    done(run, protocol.StopDataflow(grace=0.5))
+    status = run.wait_for_phase("finished")
+    done(run, protocol.AcknowledgeResult())
+    gone(run.pid(), timeout=5.0)
+    assert status.result is not None
+    return status.result
+
+
+def edge(run: BackgroundRun, target: str) -> protocol.EdgeStatus | None:
+    statistics = run.ask(protocol.GetStatistics())
+    return next((e for e in statistics.edges if e.target == target), None)
+
+
+def test_status_and_statistics(workspace: Workspace) -> None:
+    with background(workspace, prepared(workspace), name="demo") as run:
+        run.wait_for_phase("running")
+
+        def flowing() -> bool:
+            found = edge(run, "listener/count")
+            return found is not None and found.received > 5
+
+        wait_until(flowing, timeout=10.0, what="messages")
+        found = edge(run, "listener/count")
+        assert found is not None
+        assert found.source == "ticker/count"
+        assert found.sent == found.received + found.dropped + found.queued
+        assert found.latency_us["p50"] > 0
+        status = run.status()
+        assert status.name == "demo"
+        assert [n.state for n in status.nodes] == ["Running", "Running"]
+        assert all(n.pid is not None and is_running(n.pid) for n in status.nodes)
+        assert all((n.memory_bytes or 0) > 1_000_000 for n in status.nodes)
+        wait_until(
+            lambda: all(n.cpu_percent is not None for n in run.status().nodes),
+            timeout=5.0,
+            what="a second sample",
+        )
+        assert finish(run).ok
+
+
+def test_a_protocol_of_another_major_version_is_refused_with_both(workspace: Workspace) -> None:
+    with background(workspace, prepared(workspace)) as run:
+        run.wait_for_phase("running")
+        major, minor = protocol.RUNNER_PROTOCOL
+        message = refused(run, protocol.Greet(protocol=(major + 1, 0)))
+        assert f"{major}.{minor}" in message
+        assert f"{major + 1}.0" in message
+        greeting = run.ask(protocol.Greet(protocol=(major, minor + 1)))
+        assert isinstance(greeting, protocol.Greeting)
+        finish(run)
+
+
+def test_what_a_newer_daemon_may_ask_is_answered_with_a_sentence(workspace: Workspace) -> None:
+    with background(workspace, prepared(workspace)) as run:
+        run.wait_for_phase("running")
+        sock = run._connected(5.0)
+        sock.sendall(b'{"id": 77, "request": {"kind": "levitate", "height": 3}}\n')
+        reply = json.loads(sock.recv(65536))
+        assert reply["id"] == 77
+        assert '"levitate"' in reply["reply"]["message"]
+        sock.sendall(b'{"id": 78, "request": {"kind": "get_status", "new_field": 1}}\n')
+        assert json.loads(sock.recv(1 << 20))["reply"]["kind"] == "status"
+        finish(run)
+
+
+def test_garbage_ends_the_connection_and_nothing_else(workspace: Workspace) -> None:
+    with background(workspace, prepared(workspace)) as run:
+        run.wait_for_phase("running")
+        sock = run._connected(5.0)
+        sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert b"not a line of JSON" in sock.recv(65536)
+        assert _ends(sock)
+        run._socket = None
+        assert finish(run).ok
+
+
+def _ends(sock: socket.socket) -> bool:
+    with sock:
+        return sock.recv(65536) == b""
+
+
+def test_events_and_logs_are_followed(workspace: Workspace) -> None:
+    with background(workspace, prepared(workspace)) as run:
+        run.wait_for_phase("running")
+        done(run, protocol.FollowEvents(node="listener"))
+        wait_until(
+            lambda: bool(run.status().nodes) and len(run.notices) > 3,
+            timeout=10.0,
+            what="log lines",
+        )
+        assert {n.node for n in run.notices if isinstance(n, protocol.LogLine)} == {"listener"}
+        finish(run)
+        kinds = [n.kind for n in run.notices]
+        assert "dataflow_stopping" in kinds
+        assert kinds[-1] == "dataflow_finished"
+
+
+def test_one_node_is_stopped_and_restarted(workspace: Workspace) -> None:
+    with background(workspace, prepared(workspace)) as run:
+        run.wait_for_phase("running")
+        first = run.wait_for_state("ticker", "Running")
+        done(run, protocol.RestartNode(node="ticker", grace=1.0))
+        again = run.wait_for_state("ticker", "Running")
+        assert again.pid != first.pid
+        assert again.restarts == 1
+        assert not is_running(first.pid or 0)
+        done(run, protocol.StopNode(node="ticker", grace=1.0))
+        assert run.wait_for_state("ticker", "Stopped").pid is None
+        run.wait_for_state("listener", "Finished")
+        assert "no node" in refused(run, protocol.StopNode(node="nobody"))
+        run.wait_for_phase("finished")
+        done(run, protocol.AcknowledgeResult())
+
+
+def test_a_node_is_added_connected_disconnected_and_removed(workspace: Workspace) -> None:
+    with background(workspace, prepared(workspace)) as run:
+        run.wait_for_phase("running")
+        extra = resolved(workspace, id="extra", path="listener.py", inputs={"n": "ticker/count"})
+        done(run, protocol.AddNode(node=extra))
+        run.wait_for_state("extra", "Running")
+        assert "already" in refused(run, protocol.AddNode(node=extra))
+        wait_until(
+            lambda: (found := edge(run, "extra/n")) is not None and found.received > 3,
+            timeout=10.0,
+            what="messages at the added node",
+        )
+        wiring: dict[str, Any] = {
+            "source": "ticker",
+            "output": "count",
+            "target": "extra",
+            "input": "m",
+        }
+        done(run, protocol.ConnectInput(**wiring))
+        wait_until(
+            lambda: (found := edge(run, "extra/m")) is not None and found.received > 3,
+            timeout=10.0,
+            what="messages at the new input",
+        )
+        assert "reads" in refused(run, protocol.ConnectInput(**wiring))
+        done(run, protocol.DisconnectInput(**wiring))
+        assert edge(run, "extra/m") is None
+        assert "does not read" in refused(run, protocol.DisconnectInput(**wiring))
+        bad = protocol.ConnectInput(source="ticker", output="nope", target="extra", input="k")
+        assert "does not exist" in refused(run, bad)
+        bad = protocol.ConnectInput(source="nobody", output="x", target="extra", input="k")
+        assert "no node" in refused(run, bad)
+        done(run, protocol.RemoveNode(node="extra", grace=1.0))
+        assert [n.node for n in run.status().nodes] == ["ticker", "listener"]
+        assert finish(run).ok
+
+
+def test_a_node_that_cannot_be_prepared_is_not_added(workspace: Workspace) -> None:
+    with background(workspace, prepared(workspace)) as run:
+        run.wait_for_phase("running")
+        missing = resolved(workspace, id="extra", path="missing.py")
+        assert "Could not find source path" in refused(run, protocol.AddNode(node=missing))
+        assert len(run.status().nodes) == 2
+        assert finish(run).ok
+
+
+def test_a_node_is_replaced_while_its_consumers_go_on(workspace: Workspace) -> None:
+    with background(workspace, prepared(workspace)) as run:
+        run.wait_for_phase("running")
+        done(run, protocol.FollowEvents(node="listener"))
+        first = run.wait_for_state("ticker", "Running")
+        workspace.node("other", TICKER.replace("number % 256", "77"))
+        fields = {**TICKING["nodes"][0], "path": "other.py"}
+        done(run, protocol.ReplaceNode(node=resolved(workspace, **fields), grace=1.0))
+        second = run.wait_for_state("ticker", "Running")
+        assert second.pid != first.pid
+        assert not is_running(first.pid or 0)
+
+        def heard() -> list[str]:
+            run.status()
+            return [n.message for n in run.notices if isinstance(n, protocol.LogLine)]
+
+        wait_until(lambda: "INPUT count [77]" in heard(), timeout=10.0, what="the new program")
+        assert "NODE_RESTARTED ticker " in heard()
+        assert not any(line.startswith("INPUT_CLOSED") for line in heard())
+        assert finish(run).ok
+
+
+def test_a_bad_replacement_leaves_the_old_one_running(workspace: Workspace) -> None:
+    with background(workspace, prepared(workspace)) as run:
+        run.wait_for_phase("running")
+        first = run.wait_for_state("ticker", "Running")
+        workspace.node("broken", "raise SystemExit('no good')")
+        fields = {**TICKING["nodes"][0], "path": "broken.py"}
+        message = refused(run, protocol.ReplaceNode(node=resolved(workspace, **fields)))
+        assert "exited before connecting: no good" in message
+        fields["outputs"] = ["count"]
+        message = refused(run, protocol.ReplaceNode(node=resolved(workspace, **fields)))
+        assert "must have the same outputs" in message
+        assert run.wait_for_state("ticker", "Running").pid == first.pid
+        assert finish(run).ok
+
+
+def test_parameters(workspace: Workspace) -> None:
+    workspace.node(
+        "tuned",
+        """
+        from dora import Node
+        for event in Node():
+            print(event["type"], event.get("id"), event.get("value"), flush=True)
+        """,
+    )
+    content = {
+        "nodes": [{"id": "tuned", "path": "tuned.py", "inputs": {"t": "dora/timer/secs/1000"}}]
+    }
+    with background(workspace, content) as run:
+        run.wait_for_phase("running")
+        done(run, protocol.FollowEvents())
+        done(run, protocol.SetParam(node="tuned", key="speed", value={"max": [1, 2.5, None]}))
+        values = run.ask(protocol.GetParams(node="tuned")).values
+        assert values == {"speed": {"max": [1, 2.5, None]}}
+        done(run, protocol.DeleteParam(node="tuned", key="speed"))
+        message = refused(run, protocol.DeleteParam(node="tuned", key="speed"))
+        assert "param not found" in message
+        assert "bytes" in refused(run, protocol.SetParam(node="tuned", key="k" * 257, value=1))
+        big = protocol.SetParam(node="tuned", key="k", value="v" * 70_000)
+        assert "65536" in refused(run, big)
+
+        def heard() -> list[str]:
+            run.status()
+            return [n.message for n in run.notices if isinstance(n, protocol.LogLine)]
+
+        wait_until(
+            lambda: "PARAM_DELETED speed None" in heard(), timeout=10.0, what="the parameters"
+        )
+        assert "PARAM_UPDATE speed {'max': [1, 2.5, None]}" in heard()
+        finish(run)
+
+
+def test_a_held_barrier_waits_for_release(workspace: Workspace) -> None:
+    with background(workspace, prepared(workspace), hold_at_barrier=True) as run:
+        run.wait_for_phase("ready")
+        assert {n.state for n in run.status().nodes} == {"Starting"}
+        done(run, protocol.Release())
+        run.wait_for_phase("running")
+        done(run, protocol.Release())
+        assert finish(run).ok
+
+
+def test_a_timed_out_input_degrades_its_node_until_it_recovers(workspace: Workspace) -> None:
+    workspace.node(
+        "fitful",
+        """
+        import time
+        from dora import Node
+        node = Node()
+        node.send_output("x", b"1")
+        time.sleep(1.0)
+        for _ in range(200):
+            node.send_output("x", b"2")
+            time.sleep(0.02)
+        """,
+    )
+    workspace.node("listener", LISTENER)
+    content = {
+        "health_check_interval": 0.1,
+        "nodes": [
+            {"id": "fitful", "path": "fitful.py", "outputs": ["x"]},
+            {
+                "id": "listener",
+                "path": "listener.py",
+                "inputs": {"x": {"source": "fitful/x", "input_timeout": 0.3}},
+            },
+        ],
+    }
+    with background(workspace, content) as run:
+        broken = run.wait_for_state("listener", "Degraded")
+        assert broken.broken_inputs == ("x",)
+        assert broken.input_timeouts == 1
+        healed = run.wait_for_state("listener", "Running")
+        assert healed.input_recoveries == 1
+        finish(run)
+
+
+def test_a_slow_follower_sheds_lines_and_is_told_how_many(workspace: Workspace) -> None:
+    workspace.node(
+        "flood",
+        """
+        import sys
+        from dora import Node
+        Node()
+        for _ in range(30_000):
+            sys.stdout.write("x" * 1000 + chr(10))
+        """,
+    )
+    content = {"nodes": [{"id": "f", "path": "flood.py"}]}
+    with background(workspace, content, hold_at_barrier=True) as run:
+        done(run, protocol.FollowEvents())
+        done(run, protocol.Release())
+        # Nobody reads while 30 MB of lines are printed.
+        watcher = BackgroundRun(run.daemon, run.path, run.plan)
+        watcher.wait_for_phase("finished")
+        watcher.close()
+        run.status()
+        shed = [n.count for n in run.notices if isinstance(n, protocol.LinesShed)]
+        lines = [n for n in run.notices if isinstance(n, protocol.LogLine) and n.node == "f"]
+        assert sum(shed) + len(lines) == 30_000
+        assert sum(shed) > 0
+        done(run, protocol.AcknowledgeResult())
+
+
+def test_dynamic_nodes_attach_leave_and_attach_again(workspace: Workspace) -> None:
+    import subprocess
+    import sys
+
+    content = prepared(workspace)
+    nodes = [*content["nodes"], {"id": "dyn", "path": "dynamic", "inputs": {"n": "ticker/count"}}]
+    script = workspace.node(
+        "attach",
+        """
+        from dora import Node
+        node = Node("dyn")
+        kinds = [event["type"] for _, event in zip(range(3), node)]
+        print(*kinds)
+        """,
+    )
+    with background(workspace, {"nodes": nodes}) as run:
+        run.wait_for_phase("running")
+        run.wait_for_state("dyn", "Stopped")
+        for _ in range(2):
+            out = subprocess.run(
+                [sys.executable, script], capture_output=True, text=True, timeout=20, check=False
+            )
+            assert out.stdout.split() == ["INPUT"] * 3, out.stderr
+            run.wait_for_state("dyn", "Stopped")
+        static = workspace.node("static", "from dora import Node\nNode('ticker')\n")
+        out = subprocess.run(
+            [sys.executable, static], capture_output=True, text=True, timeout=20, check=False
+        )
+        assert "is not dynamic" in out.stderr
+        assert finish(run).ok
+
+
+def test_plans_survive_their_journey(workspace: Workspace) -> None:
+    plan = make_plan(workspace, prepared(workspace), env_overrides={"A": "b"}, uv=False)
+    assert protocol.RunPlan.model_validate_json(plan.model_dump_json()) == plan
