@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TypeVar
 
@@ -67,23 +68,27 @@ class Client:
     def __init__(self, endpoint: Endpoint) -> None:
         """Connect and greet; raises CoordinatorUnreachable, AccessDenied or ConnectionLost."""
         self._endpoint = endpoint
-        self._socket = _connect(endpoint)
         self._last_id = 0
+        with ExitStack() as stack:
+            self._socket = _connect(endpoint, stack)
+            welcome = self._greet()
+            self._close = stack.pop_all().close
+        self._max_message = welcome.max_message_bytes
+        self.coordinator = welcome.party
+
+    def _greet(self) -> Welcome:
         try:
             party = Party(program="dora", release=__version__)
             self._socket.send(CLIENT_CODEC.encode(Hello(party=party)))
             greeting = SERVER_CODEC.decode(self._socket.recv(CONNECT_TIMEOUT))
         except (WebSocketException, TimeoutError) as error:
-            self._socket.close()
             raise CoordinatorUnreachable(
-                f"what listens at {endpoint} does not greet as a coordinator: {error}"
+                f"what listens at {self._endpoint} does not greet as a coordinator: {error}"
             ) from error
         if not isinstance(greeting, Welcome):
-            self._socket.close()
             reason = greeting.message if isinstance(greeting, Refused) else "no welcome"
-            raise ConnectionLost(f"the coordinator at {endpoint} refuses: {reason}")
-        self._max_message = greeting.max_message_bytes
-        self.coordinator = greeting.party
+            raise ConnectionLost(f"the coordinator at {self._endpoint} refuses: {reason}")
+        return greeting
 
     def __enter__(self) -> Client:
         return self
@@ -94,7 +99,7 @@ class Client:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._socket.close()
+        self._close()
 
     def send(self, request: ControlRequest) -> int:
         """Ask without waiting; the number that its frames carry."""
@@ -172,17 +177,19 @@ class Client:
             ) from error
 
 
-def _connect(endpoint: Endpoint) -> ClientConnection:
+def _connect(endpoint: Endpoint, stack: ExitStack) -> ClientConnection:
     try:
-        return connect(
-            endpoint.url("/api/control"),
-            additional_headers=endpoint.headers(),
-            compression=None,
-            max_size=None,
-            open_timeout=CONNECT_TIMEOUT,
-            close_timeout=1,
-            ping_interval=None,
-            proxy=None,
+        return stack.enter_context(
+            connect(
+                endpoint.url("/api/control"),
+                additional_headers=endpoint.headers(),
+                compression=None,
+                max_size=None,
+                open_timeout=CONNECT_TIMEOUT,
+                close_timeout=1,
+                ping_interval=None,
+                proxy=None,
+            )
         )
     except InvalidStatus as error:
         status = error.response.status_code

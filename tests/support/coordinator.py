@@ -1,0 +1,68 @@
+"""A real coordinator process on a free port, and plain HTTP to it."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from support.dora import RunningDora, running_dora
+
+from dora_config.access import Endpoint, endpoint
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class RunningCoordinator:
+    process: RunningDora
+    port: int
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """With the token of this account."""
+        return endpoint("127.0.0.1", self.port)
+
+    def request(
+        self,
+        path: str,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Reply:
+        """One HTTP request; ``headers`` None: with the right token."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        shown = self.endpoint.headers() if headers is None else headers
+        try:
+            connection.request(method, path, body, dict(shown))
+            answer = connection.getresponse()
+            names = {name.lower(): value for name, value in answer.getheaders()}
+            return Reply(answer.status, answer.read(), names)
+        finally:
+            connection.close()
+
+
+@contextmanager
+def running_coordinator(
+    *args: str | Path, port: int = 0, cwd: Path | None = None
+) -> Iterator[RunningCoordinator]:
+    """``dora coordinator ARGS``; killed when the block is left and it still runs."""
+    with running_dora("coordinator", "--port", str(port), *args, cwd=cwd) as process:
+        process.wait_for("Listening on port ")
+        found = re.search(r"Listening on port (\d+)", process.stdout)
+        assert found is not None
+        yield RunningCoordinator(process, int(found.group(1)))
+
+
+def token_file() -> Path:
+    return Path(os.environ["XDG_CONFIG_HOME"]) / "dora" / "token"
