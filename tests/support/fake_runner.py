@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -157,10 +158,10 @@ class FakeRunner:
 
     def disconnect(self, node_id: str) -> None:
         """Close the connection, as if the runner had died."""
-        with self._lock:
-            connection = self.nodes[node_id].control
-            assert connection is not None
-            self._forget(connection)
+        connection = self.nodes[node_id].control
+        assert connection is not None
+        # Only close: the serving thread polls it, which would keep it open.
+        connection._connection.shutdown(socket.SHUT_RDWR)
 
     def go(self) -> None:
         """Open the start barrier."""
@@ -247,9 +248,7 @@ class FakeRunner:
             node.received.append(received.message)
         return node
 
-    def _greet(
-        self, connection: ControlSocket, node_id: str, hello: Hello
-    ) -> FakeNode | None:
+    def _greet(self, connection: ControlSocket, node_id: str, hello: Hello) -> FakeNode | None:
         node = self.nodes.get(node_id)
         if node is None:
             connection.send(control.Refused(f"there is no node `{node_id}`"))
@@ -274,7 +273,7 @@ class FakeRunner:
         node.control = connection
         node.hello = hello
         if self.auto_go:
-                self.epoch = self.epoch or time.monotonic_ns()
+            self.epoch = self.epoch or time.monotonic_ns()
             connection.send(control.Go(self.epoch))
         return node
 
@@ -296,6 +295,9 @@ class FakeRunner:
         for edge in self.edges:
             edge.keeper.close()
         self.board.close()
+        # The mapping goes with the last reference; a test's fixtures live on for a while.
+        self.edges.clear()
+        del self.board
         with suppress(FileNotFoundError):
             self.path.unlink()
 

@@ -129,7 +129,10 @@ class Connection:
             return None
         except ControlError as error:
             if error.fatal:
+                # Told first: the STOP that follows ends the stream.
+                self._to_inbox(error)
                 self._lost()
+                return None
             return error
 
     def _take(self, received: Received | ControlError) -> None:
