@@ -17,7 +17,7 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 
 from dora_config.protocol.runner_events import (
     LOG_LEVELS,
@@ -423,9 +423,6 @@ class UnknownMessage(RunnerMessage):
     problem: str
 
 
-_ENVELOPE: TypeAdapter[Envelope] = TypeAdapter(Envelope)
-
-
 def encode_line(envelope: Envelope) -> bytes:
     """One envelope as a line of JSON, newline included."""
     return envelope.model_dump_json(exclude_none=True).encode() + b"\n"
@@ -459,7 +456,7 @@ class LineDecoder:
 def decode_line(line: bytes) -> Envelope | UnknownMessage:
     """One line as an envelope; raises :class:`RunnerProtocolError` if it is no JSON object."""
     try:
-        return _ENVELOPE.validate_json(line)
+        return Envelope.model_validate_json(line)
     except ValidationError as error:
         problem = error
     try:

@@ -13,9 +13,14 @@ LOG_LEVELS: Final[tuple[LogLevel, ...]] = ("stdout", "trace", "debug", "info", "
 
 
 class RunnerMessage(BaseModel):
-    """Base of everything here: immutable, and tolerant of fields a newer version added."""
+    """Base of everything here: immutable, and tolerant of fields a newer version added.
 
-    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
+    Validators are built at first use, since most runs need few of these models.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", ser_json_inf_nan="constants", defer_build=True
+    )
 
 
 # ----------------------------------------------------------------------------------- results

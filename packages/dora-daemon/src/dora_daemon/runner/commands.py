@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from dora_config.protocol.runner import DataflowResult, LogLevel, RunnerEvent
+from dora_node_api.frozen import Frozen
 
 Signal = Literal["SIGTERM", "SIGKILL"]
 
 
-@dataclass(frozen=True, slots=True)
-class SpawnNode:
+class SpawnNode(Frozen):
     """Start a process; answered by NodeSpawned or SpawnFailed."""
 
     node: str
@@ -19,53 +18,46 @@ class SpawnNode:
     restarts: int
 
 
-@dataclass(frozen=True, slots=True)
-class SignalNode:
+class SignalNode(Frozen):
     """To the node's whole process group."""
 
     node: str
     signal: Signal
 
 
-@dataclass(frozen=True, slots=True)
-class TakeOver:
+class TakeOver(Frozen):
     """The process that waits to replace the node's former one is the node's now."""
 
     node: str
     incarnation: int
 
 
-@dataclass(frozen=True, slots=True)
-class Admit:
+class Admit(Frozen):
     """Answer a Hello with Welcome and the node's routes."""
 
     node: str
     incarnation: int
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
+class Refuse(Frozen):
     """Answer a Hello, or end the wait at the start barrier, with a sentence."""
 
     node: str
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class SendGo:
+class SendGo(Frozen):
     """The nodes may run: their constructors return and their timers count."""
 
     nodes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SendStop:
+class SendStop(Frozen):
     node: str
     reason: str = "MANUAL"
 
 
-@dataclass(frozen=True, slots=True)
-class ArmTimer:
+class ArmTimer(Frozen):
     """TimerFired at ``at``; an armed timer of the same name is moved."""
 
     node: str | None
@@ -73,59 +65,51 @@ class ArmTimer:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class CancelTimer:
+class CancelTimer(Frozen):
     node: str | None
     timer: str
 
 
-@dataclass(frozen=True, slots=True)
-class AnnounceClosed:
+class AnnounceClosed(Frozen):
     """Tell the consumers of these outputs (``None``: all) that nothing more comes."""
 
     node: str
     outputs: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AnnounceRestarted:
+class AnnounceRestarted(Frozen):
     """Tell consumers that a new process takes the node's place."""
 
     node: str
 
 
-@dataclass(frozen=True, slots=True)
-class AnnounceFailed:
+class AnnounceFailed(Frozen):
     """Tell consumers that the node failed for good."""
 
     node: str
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class AnnounceClosedAgain:
+class AnnounceClosedAgain(Frozen):
     """Tell a new process of a node that these of its inputs ended before it came."""
 
     node: str
     inputs: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DropInputs:
+class DropInputs(Frozen):
     """The node reads no more: producers are freed of its queues."""
 
     node: str
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Frozen):
     """Hand an event to whoever follows this runner."""
 
     event: RunnerEvent
 
 
-@dataclass(frozen=True, slots=True)
-class Say:
+class Say(Frozen):
     """A log line of the runner itself; ``node`` is whom it concerns."""
 
     level: LogLevel
@@ -133,8 +117,7 @@ class Say:
     node: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(Frozen):
     """Every node has ended."""
 
     result: DataflowResult

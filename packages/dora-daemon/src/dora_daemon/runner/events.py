@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from dora_config.resolved import ResolvedNode
+from dora_node_api.frozen import Frozen
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(Frozen):
     """How a process ended: an exit code, or the name of the signal that ended it."""
 
     code: int | None = None
@@ -19,27 +17,23 @@ class Exit:
         return self.code == 0
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(Frozen):
     """Everything is in place: the nodes may be spawned."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeSpawned:
+class NodeSpawned(Frozen):
     node: str
     incarnation: int
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class SpawnFailed:
+class SpawnFailed(Frozen):
     node: str
     incarnation: int
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class NodeConnected:
+class NodeConnected(Frozen):
     """A process said Hello. ``incarnation`` is ``None`` for a dynamic node."""
 
     node: str
@@ -47,8 +41,7 @@ class NodeConnected:
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class NodeExited:
+class NodeExited(Frozen):
     """The process was reaped, and all it had printed was read."""
 
     node: str
@@ -61,16 +54,14 @@ class NodeExited:
     """Why it may have ended before it connected."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeDetached:
+class NodeDetached(Frozen):
     """A dynamic node has ended or closed its connection."""
 
     node: str
     incarnation: int
 
 
-@dataclass(frozen=True, slots=True)
-class TimerFired:
+class TimerFired(Frozen):
     """A timer armed by ArmTimer. ``node`` is ``None`` for timers of the dataflow."""
 
     node: str | None
@@ -79,8 +70,7 @@ class TimerFired:
     """Messages that still wait in the node's inputs."""
 
 
-@dataclass(frozen=True, slots=True)
-class StopRequested:
+class StopRequested(Frozen):
     """Stop the dataflow; ``grace`` ``None`` means the plan's."""
 
     reason: str
@@ -88,20 +78,17 @@ class StopRequested:
     force: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class NodeStopRequested:
+class NodeStopRequested(Frozen):
     node: str
     grace: float
 
 
-@dataclass(frozen=True, slots=True)
-class NodeRestartRequested:
+class NodeRestartRequested(Frozen):
     node: str
     grace: float
 
 
-@dataclass(frozen=True, slots=True)
-class NodeReplaced:
+class NodeReplaced(Frozen):
     """Another process of the node, ``incarnation``, has connected and waits for its place."""
 
     spec: ResolvedNode
@@ -109,8 +96,7 @@ class NodeReplaced:
     grace: float
 
 
-@dataclass(frozen=True, slots=True)
-class NodeSilent:
+class NodeSilent(Frozen):
     """A connected node was not heard from for ``seconds``, longer than it may be."""
 
     node: str
@@ -118,41 +104,35 @@ class NodeSilent:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class OutputsClosed:
+class OutputsClosed(Frozen):
     """A node closed outputs (``None``: all) though its process lives on."""
 
     node: str
     outputs: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Released:
+class Released(Frozen):
     """The coordinator says that all nodes on all machines have connected."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeAdded:
+class NodeAdded(Frozen):
     node: ResolvedNode
 
 
-@dataclass(frozen=True, slots=True)
-class NodeRemoved:
+class NodeRemoved(Frozen):
     """Forget a node that has ended."""
 
     node: str
 
 
-@dataclass(frozen=True, slots=True)
-class EdgeAdded:
+class EdgeAdded(Frozen):
     source: str
     output: str
     target: str
     input: str
 
 
-@dataclass(frozen=True, slots=True)
-class EdgeRemoved:
+class EdgeRemoved(Frozen):
     source: str
     output: str
     target: str

@@ -8,7 +8,7 @@ CONNECTING again, and a stop through STOPPING. What concerns several nodes is in
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
@@ -46,6 +46,7 @@ from dora_daemon.runner.events import (
 )
 from dora_daemon.runner.restart import GiveUp, RestartAfter, RestartHistory, decide
 from dora_daemon.runner.results import ENDED_AS_ASKED, Ending, Verdict, describe, judge
+from dora_node_api.frozen import Frozen, replace
 
 LOOK_AGAIN = 0.2
 """Share of its grace after which a straggler that still has messages waiting is looked at again."""
@@ -67,13 +68,11 @@ class NodeState(Enum):
 Next = Literal["end", "restart", "replace"]
 
 
-@dataclass(frozen=True, slots=True)
-class Spawn:
+class Spawn(Frozen):
     """Start the node's process now."""
 
 
-@dataclass(frozen=True, slots=True)
-class StopAsked:
+class StopAsked(Frozen):
     """Stop the node: STOP, after ``grace`` SIGTERM, half as long later SIGKILL; 0 kills at once."""
 
     grace: float
@@ -84,21 +83,18 @@ class StopAsked:
     """To replace it: what comes instead, and the incarnation that waits."""
 
 
-@dataclass(frozen=True, slots=True)
-class BarrierOpened:
+class BarrierOpened(Frozen):
     """Every node has connected."""
 
 
-@dataclass(frozen=True, slots=True)
-class BarrierBroke:
+class BarrierBroke(Frozen):
     """``cause`` ended before it connected, so the dataflow does not start."""
 
     cause: str
     grace: float
 
 
-@dataclass(frozen=True, slots=True)
-class InputsEnded:
+class InputsEnded(Frozen):
     """All inputs are closed: the node is expected to end by itself."""
 
 

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from dora_config.resolved import RestartSettings
+from dora_node_api.frozen import Frozen
 
 MOST_DOUBLINGS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class RestartHistory:
+class RestartHistory(Frozen):
     """Restarts counted so far in the current window, and when the first of them was."""
 
     counted: int = 0
     window_start: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RestartAfter:
+class RestartAfter(Frozen):
     """Start again after ``delay`` seconds; ``history`` counts this restart."""
 
     delay: float
     history: RestartHistory
 
 
-@dataclass(frozen=True, slots=True)
-class GiveUp:
+class GiveUp(Frozen):
     """Too many restarts: the node fails for ``reason``."""
 
     reason: str

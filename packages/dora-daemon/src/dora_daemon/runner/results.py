@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from dora_daemon.runner.events import Exit
+from dora_node_api.frozen import Frozen
 
 ENDED_AS_ASKED = {"SIGTERM": 143, "SIGINT": 130}
 """Signals, and the exit codes by which shells report them, that are no failure after a stop."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(Frozen):
     """All that counts for the verdict on a process that ended."""
 
     exit: Exit
@@ -28,8 +27,7 @@ class Ending:
     """Why it may not have connected."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Frozen):
     outcome: Literal["success", "failed"]
     message: str = ""
 

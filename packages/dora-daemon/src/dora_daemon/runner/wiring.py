@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from dora_config.resolved import ResolvedNode
 from dora_config.sources import OutputSource
+from dora_node_api.frozen import Frozen
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
+class Edge(Frozen):
     """From an output of ``source`` to an input of ``target``."""
 
     source: str
