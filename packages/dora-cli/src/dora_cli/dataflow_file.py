@@ -63,12 +63,15 @@ def fetched(path_or_url: str) -> Path:
 
 
 def _download(url: str) -> bytes:
-    from urllib.error import URLError
+    from urllib.error import HTTPError, URLError
     from urllib.request import urlopen
 
     try:
         with urlopen(url, timeout=DOWNLOAD_TIMEOUT) as response:
             content: bytes = response.read(MAX_DOWNLOAD + 1)
+    except HTTPError as error:
+        error.close()
+        raise DataflowFileError(f"cannot fetch {url}: {error}") from error
     except (URLError, OSError) as error:
         raise DataflowFileError(f"cannot fetch {url}: {error}") from error
     if len(content) > MAX_DOWNLOAD:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import building, dataflow_file, options, output
+from dora_cli import building, coordinator_options, dataflow_file, options, output
 from dora_cli.building import LockChoice
 
 app = options.application()
@@ -31,14 +31,19 @@ def build(
         ),
     ] = False,
     offline: options.Offline = False,
+    coordinator_addr: coordinator_options.Addr = None,
+    coordinator_port: coordinator_options.Port = None,
 ) -> None:
     """Run the build lines of a dataflow and clone its git sources."""
     from dora_daemon.build.service import MOST_JOBS
 
     lock = lock_choice(locked=locked, write=write_lockfile, path=lockfile)
     loaded = dataflow_file.load(path, strict_types=strict_types or None)
-    if loaded.resolved.uses_deploy and not local:
-        output.remark("building on this machine: no coordinator is asked to build elsewhere yet")
+    elsewhere = coordinator_addr is not None or coordinator_port is not None
+    if not local and (elsewhere or loaded.resolved.uses_deploy):
+        output.remark(
+            "note: all nodes are built on this machine; daemons are not asked to build theirs yet"
+        )
     result = building.prepare_nodes(
         loaded,
         path.resolve().parent,

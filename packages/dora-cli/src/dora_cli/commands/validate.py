@@ -30,6 +30,10 @@ def validate(
         Path, typer.Argument(metavar="PATH", help="The dataflow file.", show_default=False)
     ] = Path("dataflow.yml"),
     strict_types: options.StrictTypes = False,
+    offline: Annotated[
+        bool,
+        typer.Option("--offline", help="Accepted and without effect: no check needs a network."),
+    ] = False,
     output_format: Annotated[
         ProblemFormat,
         typer.Option("--format", help="Text, or one JSON object a problem for editors."),

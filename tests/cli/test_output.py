@@ -1,0 +1,64 @@
+"""Plain text for pipes, colours and drawn tables for terminals that want them."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from dora_cli import output
+
+COLUMNS = ("Name", "Nodes")
+ROWS = [("a", 3), ("longer name", 12)]
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Standard output and error look like a terminal with colours."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+
+
+def test_a_table_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(COLUMNS, ROWS)
+    assert capsys.readouterr().out == (
+        "Name         Nodes\n"
+        "a            3\n"
+        "longer name  12\n"
+    )  # fmt: skip
+
+
+def test_a_table_without_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(COLUMNS, [])
+    assert capsys.readouterr().out == "Name  Nodes\n"
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_table_on_a_terminal_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(COLUMNS, ROWS)
+    shown = capsys.readouterr().out
+    assert "longer name" in shown
+    assert "─" in shown
+
+
+@pytest.mark.usefixtures("terminal")
+def test_colours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    output.failure("no")
+    output.warn("hm")
+    assert capsys.readouterr().err == "\x1b[31m[ERROR]\x1b[0m\nno\n\x1b[33mwarning\x1b[0m: hm\n"
+    for name, value in (("NO_COLOR", "1"), ("TERM", "dumb")):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            output.failure("no")
+            assert capsys.readouterr().err == "[ERROR]\nno\n"
+
+
+def test_json_keeps_every_character(capsys: pytest.CaptureFixture[str]) -> None:
+    output.json_line({"name": "größe\n", "n": 1})
+    assert capsys.readouterr().out == '{"name": "größe\\n", "n": 1}\n'
+
+
+def test_a_box() -> None:
+    assert output.box("stderr", ["one", ""]) == "  ┌─ stderr\n  │ one\n  │\n  └─"
