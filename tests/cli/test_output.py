@@ -12,11 +12,9 @@ COLUMNS = ("Name", "Nodes")
 ROWS = [("a", 3), ("longer name", 12)]
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Standard output and error look like a terminal with colours."""
+def pretend_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standard output and error look like a terminal with colours, from here on."""
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
 
@@ -35,16 +33,18 @@ def test_a_table_without_rows(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "Name  Nodes\n"
 
 
-@pytest.mark.usefixtures("terminal")
-def test_a_table_on_a_terminal_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_on_a_terminal_is_drawn(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretend_a_terminal(monkeypatch)
     output.table(COLUMNS, ROWS)
     shown = capsys.readouterr().out
     assert "longer name" in shown
     assert "─" in shown
 
 
-@pytest.mark.usefixtures("terminal")
 def test_colours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pretend_a_terminal(monkeypatch)
     output.failure("no")
     output.warn("hm")
     assert capsys.readouterr().err == "\x1b[31m[ERROR]\x1b[0m\nno\n\x1b[33mwarning\x1b[0m: hm\n"
