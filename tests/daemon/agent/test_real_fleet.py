@@ -1,0 +1,280 @@
+"""Real processes: what ends what, what is adopted, what comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from support.dora import run_dora, running_dora
+from support.fleet import counting, end_runners, is_running, pids, real_fleet
+from support.waiting import wait_until
+from support.workspace import Workspace
+
+
+def apart(workspace: Workspace, counter: dict[str, object], collector: dict[str, object]) -> Path:
+    """The counting dataflow without its edge, each node where it is told to be."""
+    flow = counting(workspace, counter=counter, collector=collector)
+    content = json.loads(flow.read_text())
+    del content["nodes"][1]["inputs"]
+    return workspace.dataflow(content)
+
+
+def wait_for_pids(workspace: Workspace, count: int) -> list[int]:
+    wait_until(lambda: len(pids(workspace)) >= count, what=f"{count} nodes to have started")
+    return pids(workspace)[-2:]
+
+
+def test_the_everyday_sequence(workspace: Workspace) -> None:
+    flow = counting(workspace)
+
+    def dora(*args: str, code: int = 0) -> str:
+        return run_dora(*args, cwd=workspace.path, timeout=40).exited(code).output
+
+    try:
+        assert dora("up") == "coordinator: started\ndaemon: started\n"
+        assert dora("up") == "coordinator: already running\ndaemon: already running\n"
+        started = dora("start", flow.name, "--name", "a", "--detach")
+        uuid = started.split("dataflow start triggered: ")[1].split()[0]
+        assert f"dataflow started: {uuid}" in started
+        assert 'already a running dataflow with name "a"' in dora(
+            "start", flow.name, "--name", "a", "--detach", code=1
+        )
+        assert f'"uuid": "{uuid}", "name": "a", "status": "Running", "nodes": 2' in dora(
+            "list", "-f", "json"
+        )
+        wait_until(lambda: "got 5" in dora("logs", "a"), what="log lines")
+        assert len(dora("logs", "a", "--node", "collector", "--tail", "5").splitlines()) == 5
+        assert '"a"' in dora("down", code=1)
+        assert f"dataflow stopped: a ({uuid})" in dora("stop", "a")
+        again = dora("stop", "a", code=1)
+        assert "no running dataflow" in again
+        assert uuid in again
+        assert "event STOP" in dora("logs", "a", "--tail", "1")  # afterwards too
+        assert dora("stop") == "No dataflows are running.\n"
+        assert "destroyed" in dora("down")
+        assert "cannot connect to the coordinator" in dora("list", code=1)
+    finally:
+        run_dora("down", "--force")
+        end_runners()
+
+
+def test_a_killed_daemon_leaves_nodes_alone_and_its_successor_adopts_them(
+    workspace: Workspace,
+) -> None:
+    flow = counting(workspace)
+    with real_fleet(workspace, None) as fleet:
+        uuid = fleet.start(flow)
+        nodes = wait_for_pids(workspace, 2)
+        runner = fleet.runner_pid()
+        fleet.daemons["default"].kill()
+        fleet.wait_for_status("Degraded")
+        fleet.wait_for_messages(uuid)
+        fleet.start_daemon()
+        fleet.wait_for_status("Running")
+        fleet.wait_for_messages(uuid)
+        assert pids(workspace) == nodes
+        assert fleet.runner_pid() == runner
+        got = fleet.messages(uuid)
+        assert got == list(range(len(got)))  # no message lost, no gap in the log
+        fleet.dora("stop")
+        assert not any(map(is_running, nodes))
+        wait_until(lambda: not is_running(runner), what="the runner to end")
+
+
+def test_an_announced_hand_over_leaves_nodes_alone(workspace: Workspace) -> None:
+    flow = counting(workspace)
+    with real_fleet(workspace, "robot") as fleet:
+        uuid = fleet.start(counting(workspace, counter=ROBOT, collector=ROBOT))
+        nodes = wait_for_pids(workspace, 2)
+        fleet.daemons["robot"].send_signal(signal.SIGUSR2)
+        fleet.daemons["robot"].wait(timeout=10).succeeded()
+        fleet.wait_for_messages(uuid)
+        fleet.start_daemon("robot")
+        fleet.wait_for_status("Running")
+        assert pids(workspace) == nodes
+        assert flow.exists()
+
+
+ROBOT: dict[str, object] = {"machine": "robot"}
+STATION: dict[str, object] = {"machine": "station"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_daemon_stops_its_nodes_first(
+    workspace: Workspace, number: signal.Signals
+) -> None:
+    flow = counting(workspace)
+    with real_fleet(workspace, None) as fleet:
+        uuid = fleet.start(flow)
+        nodes = wait_for_pids(workspace, 2)
+        fleet.wait_for_messages(uuid)
+        fleet.daemons["default"].send_signal(number)
+        fleet.daemons["default"].wait(timeout=20).succeeded()
+        assert not any(map(is_running, nodes))
+        assert fleet.wait_for_status("Finished").uuid == uuid
+        log = workspace.path / "out" / uuid / "log_collector.jsonl"
+        assert "event STOP" in log.read_text()
+
+
+def test_a_killed_coordinator_is_not_noticed_by_nodes(workspace: Workspace) -> None:
+    flow = counting(workspace)
+    with real_fleet(workspace, None) as fleet:
+        uuid = fleet.start(flow, "--name", "a")
+        nodes = wait_for_pids(workspace, 2)
+        fleet.coordinator.process.kill()
+        fleet.wait_for_messages(uuid, 50)
+        fleet.restart_coordinator()
+        fleet.wait_for_status("Running")
+        assert pids(workspace) == nodes
+        got = fleet.messages(uuid)
+        assert got == list(range(len(got)))
+        assert "dataflow stopped: a" in fleet.dora("stop", "a").stdout
+
+
+def test_a_killed_runner_takes_its_nodes_with_it_and_is_started_again(
+    workspace: Workspace,
+) -> None:
+    flow = counting(workspace)
+    with real_fleet(workspace, None) as fleet:
+        fleet.start(flow)
+        nodes = wait_for_pids(workspace, 2)
+        os.kill(fleet.runner_pid(), signal.SIGKILL)
+        again = wait_for_pids(workspace, 4)
+        wait_until(lambda: not any(map(is_running, nodes)), what="the old nodes to end")
+        assert all(map(is_running, again))
+        fleet.wait_for_status("Running")
+        fleet.coordinator.process.wait_for("auto-recovery: re-spawning counter, collector")
+        assert pids(workspace)[2:] == again  # each node exactly once
+
+
+def test_everything_killed_comes_back(workspace: Workspace) -> None:
+    """A machine that loses power, as far as processes go."""
+    flow = counting(workspace)
+    with real_fleet(workspace, None) as fleet:
+        uuid = fleet.start(flow)
+        nodes = wait_for_pids(workspace, 2)
+        fleet.coordinator.process.kill()
+        fleet.daemons["default"].kill()
+        os.kill(fleet.runner_pid(), signal.SIGKILL)
+        wait_until(lambda: not any(map(is_running, nodes)), what="the nodes to end")
+        fleet.restart_coordinator()
+        fleet.start_daemon()
+        again = wait_for_pids(workspace, 4)
+        fleet.wait_for_status("Running")
+        assert fleet.listed()[-1].uuid == uuid
+        assert all(map(is_running, again))
+
+
+def test_a_node_that_fails_on_one_daemon_leaves_nothing_on_the_other(
+    workspace: Workspace,
+) -> None:
+    flow = apart(workspace, ROBOT, STATION)
+    workspace.node("collector", "raise SystemExit('no camera here')")
+    with real_fleet(workspace, "robot", "station") as fleet:
+        failed = fleet.dora("start", flow, "--detach", code=1)
+        assert 'daemon "station", node "collector"' in failed.stderr
+        assert "no camera here" in failed.stderr
+        wait_until(lambda: not any(map(is_running, pids(workspace))), what="the roll-back")
+        assert fleet.listed()[-1].status == "Failed"
+        assert "no camera here" in fleet.dora("logs").stdout
+
+
+def test_nodes_go_where_the_file_says(workspace: Workspace) -> None:
+    flow = apart(workspace, ROBOT, {"labels": {"gpu": "yes"}})
+    with real_fleet(workspace, "robot") as fleet:
+        fleet.start_daemon("station", "--labels", "gpu=yes,arch=arm64")
+        plan = fleet.dora("start", flow, "--dry-run").stdout
+        assert [line.split()[:2] for line in plan.splitlines()[1:]] == [
+            ["counter", "robot"],
+            ["collector", "station"],
+        ]
+        fleet.start(flow)
+        wait_for_pids(workspace, 2)
+        assert set(fleet.listed()[-1].daemons) == {"robot", "station"}
+        missing = counting(workspace, counter={"machine": "nobody"})
+        refused = fleet.dora("start", missing, "--detach", code=1).stderr
+        assert 'no matching daemon for machine id "nobody"' in refused
+        fleet.dora("stop")
+
+
+def test_restart_runs_the_stored_dataflow_without_its_file(workspace: Workspace) -> None:
+    flow = counting(workspace)
+    with real_fleet(workspace, None) as fleet:
+        old = fleet.start(flow, "--name", "a")
+        flow.unlink()
+        output = fleet.dora("restart", "a").stdout
+        new = fleet.listed()[-1].uuid
+        assert output == f"dataflow restarted: {old} -> {new}\n"
+        assert [one.status for one in fleet.listed()] == ["Finished", "Running"]
+        fleet.dora("stop", "a")
+
+
+def test_attached_start_shows_logs_and_ctrl_c_stops(workspace: Workspace) -> None:
+    flow = counting(workspace)
+    with real_fleet(workspace, None) as fleet:
+        words = ("start", flow, "--attach", "--coordinator-port", str(fleet.port))
+        with running_dora(*words, cwd=workspace.path) as attached:
+            attached.wait_for("got 10")
+            attached.interrupt()
+            result = attached.wait(timeout=20).succeeded()
+        assert "event STOP" in result.stdout
+        assert fleet.listed()[-1].status == "Finished"
+
+
+def test_an_attached_start_that_fails_exits_with_1(workspace: Workspace) -> None:
+    workspace.node("bad", "from dora import Node\nNode()\nraise SystemExit(3)")
+    flow = workspace.dataflow({"nodes": [{"id": "bad", "path": "bad.py"}]})
+    with real_fleet(workspace, None) as fleet:
+        failed = fleet.dora("start", flow, "--attach", code=1)
+        assert 'node "bad"' in failed.stderr
+        assert fleet.listed()[-1].status == "Failed"
+
+
+def test_a_second_daemon_of_the_same_name_gets_a_sentence(workspace: Workspace) -> None:
+    with real_fleet(workspace, None) as fleet:
+        words = ("daemon", "--coordinator-port", str(fleet.port))
+        refused = run_dora(*words, cwd=workspace.path).exited(1)
+        assert "give it another --machine-id" in refused.stderr
+
+
+def test_a_daemon_without_the_right_token_says_so_and_keeps_trying(workspace: Workspace) -> None:
+    with real_fleet(workspace) as fleet:
+        words = ("daemon", "--coordinator-port", str(fleet.port))
+        wrong = {"DORA_AUTH_TOKEN": "wrong"}
+        with running_dora(*words, cwd=workspace.path, env=wrong) as stranger:
+            stranger.wait_for("has another token")
+            assert stranger.process.poll() is None
+            assert fleet.cluster().daemons == ()
+            stranger.interrupt()
+            stranger.wait(timeout=10).succeeded()
+
+
+def test_following_logs_goes_on_over_a_killed_runner(workspace: Workspace) -> None:
+    flow = counting(workspace)
+    with real_fleet(workspace, None) as fleet:
+        fleet.start(flow, "--name", "a")
+        words = ("logs", "a", "--follow", "--coordinator-port", str(fleet.port))
+        with running_dora(*words, cwd=workspace.path) as following:
+            following.wait_for("got 5")
+            os.kill(fleet.runner_pid(), signal.SIGKILL)
+            wait_for_pids(workspace, 4)
+            wait_until(lambda: following.stdout.count("got 5\n") == 2, what="lines of the new run")
+            fleet.dora("stop", "a")
+            result = following.wait(timeout=10).succeeded()
+        assert result.stdout.endswith("event STOP\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--labels", "gpu"), "expected key=value"),
+        (("--machine-id", "a b"), "invalid character"),
+        (("--coordinator-port", "0"), "not a port"),
+    ],
+)
+def test_wrong_words_are_usage_errors(arguments: tuple[str, ...], sentence: str) -> None:
+    refused = run_dora("daemon", *arguments).exited(2)
+    assert sentence in refused.stderr

@@ -1,0 +1,206 @@
+"""A real coordinator and real daemons on this machine, for tests that kill them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from support.coordinator import RunningCoordinator, running_coordinator
+from support.dora import Completed, RunningDora, run_dora, running_dora
+from support.waiting import wait_until
+from support.workspace import Workspace
+
+from dora_cli.client import Client
+from dora_config.protocol.control import (
+    ClusterReport,
+    ClusterStatus,
+    DataflowList,
+    DataflowSummary,
+    ListDataflows,
+)
+from dora_daemon.runner.runtime_dir import list_runners, runtime_root
+
+COUNTER = """
+    import os
+    from pathlib import Path
+    from dora import Node
+
+    node = Node()
+    with Path("pids").open("a") as file:
+        print(os.getpid(), file=file)
+    count = 0
+    for event in node:
+        if event["type"] == "INPUT":
+            node.send_output("count", bytes(count.to_bytes(8, "little")))
+            count += 1
+"""
+
+COLLECTOR = """
+    import os
+    from pathlib import Path
+    from dora import Node
+
+    node = Node()
+    with Path("pids").open("a") as file:
+        print(os.getpid(), file=file)
+    for event in node:
+        if event["type"] == "INPUT":
+            number = int.from_bytes(bytes(event["value"].to_pylist()), "little")
+            print("got", number, flush=True)
+        else:
+            print("event", event["type"], flush=True)
+"""
+
+
+def counting(workspace: Workspace, **deploy: dict[str, object]) -> Path:
+    """A dataflow of a counter and a collector that prints what it got, 50 a second."""
+    workspace.node("counter", COUNTER)
+    workspace.node("collector", COLLECTOR)
+    nodes: list[dict[str, object]] = [
+        {
+            "id": "counter",
+            "path": "counter.py",
+            "inputs": {"tick": "dora/timer/millis/20"},
+            "outputs": ["count"],
+        },
+        {
+            "id": "collector",
+            "path": "collector.py",
+            # long enough for the time it takes to import pyarrow for the first message
+            "inputs": {"count": {"source": "counter/count", "queue_size": 1000}},
+        },
+    ]
+    for node in nodes:
+        placed = deploy.get(str(node["id"]))
+        if placed is not None:
+            node["deploy"] = placed
+    return workspace.dataflow({"nodes": nodes})
+
+
+def pids(workspace: Workspace) -> list[int]:
+    """Of all node processes that have run so far."""
+    with suppress(FileNotFoundError):
+        return [int(line) for line in (workspace.path / "pids").read_text().split()]
+    return []
+
+
+def is_running(pid: int) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
+
+
+@dataclass
+class RealFleet:
+    workspace: Workspace
+    coordinator: RunningCoordinator
+    stack: ExitStack
+    daemons: dict[str, RunningDora] = field(default_factory=dict)
+
+    @property
+    def port(self) -> int:
+        return self.coordinator.port
+
+    def dora(self, *args: str | Path, code: int = 0, timeout: float = 40.0) -> Completed:
+        """A command that talks to this coordinator."""
+        words = (*args, "--coordinator-port", str(self.port))
+        return run_dora(*words, cwd=self.workspace.path, timeout=timeout).exited(code)
+
+    def start_daemon(self, machine: str | None = None, *args: str) -> RunningDora:
+        """A daemon, connected when this returns."""
+        named = ("--machine-id", machine) if machine is not None else ()
+        words = ("daemon", *named, "--coordinator-port", str(self.port), *args)
+        running = self.stack.enter_context(running_dora(*words, cwd=self.workspace.path))
+        running.wait_for("connected to the coordinator")
+        self.daemons[machine or "default"] = running
+        return running
+
+    def restart_coordinator(self) -> None:
+        """On the same port, with the same store."""
+        again = running_coordinator(port=self.port, cwd=self.workspace.path)
+        self.coordinator = self.stack.enter_context(again)
+
+    def start(self, path: Path, *args: str) -> str:
+        """Start a dataflow detached; its UUID."""
+        done = self.dora("start", path, "--detach", *args)
+        return done.stdout.split("dataflow started: ")[1].strip()
+
+    def listed(self) -> list[DataflowSummary]:
+        with Client(self.coordinator.endpoint) as client:
+            return list(client.ask(ListDataflows(), DataflowList).dataflows)
+
+    def cluster(self) -> ClusterReport:
+        with Client(self.coordinator.endpoint) as client:
+            return client.ask(ClusterStatus(), ClusterReport)
+
+    def wait_for_status(self, status: str, *, timeout: float = 20.0) -> DataflowSummary:
+        """Until the dataflow started last has that status."""
+        wait_until(
+            lambda: self.listed()[-1].status == status,
+            timeout=timeout,
+            what=lambda: f"{status}; it is {self.listed()[-1]}",
+        )
+        return self.listed()[-1]
+
+    def runner_pid(self) -> int:
+        """Of the only runner that lives."""
+        (found,) = [one for one in list_runners(runtime_root()) if one.alive]
+        return found.entry.pid
+
+    def messages(self, dataflow: str) -> list[int]:
+        """The numbers the collector has printed so far."""
+        log = self.workspace.path / "out" / dataflow / "log_collector.jsonl"
+        if not log.exists():
+            return []
+        lines = [json.loads(line)["msg"] for line in log.read_text().splitlines()]
+        return [int(line.split()[1]) for line in lines if line.startswith("got ")]
+
+    def wait_for_messages(self, dataflow: str, more: int = 10) -> None:
+        """Until the collector has got so many more."""
+        before = len(self.messages(dataflow))
+        wait_until(
+            lambda: len(self.messages(dataflow)) >= before + more, what="messages to flow on"
+        )
+
+
+@contextmanager
+def real_fleet(workspace: Workspace, *daemons: str | None) -> Iterator[RealFleet]:
+    """A coordinator and daemons of these machine ids (None: the default daemon).
+
+    On leaving the block everything is ended in the hard way, runners included.
+    """
+    with ExitStack() as stack:
+        coordinator = stack.enter_context(running_coordinator(cwd=workspace.path))
+        fleet = RealFleet(workspace, coordinator, stack)
+        for machine in daemons:
+            fleet.start_daemon(machine)
+        try:
+            yield fleet
+        finally:
+            for daemon in fleet.daemons.values():
+                daemon.kill()
+            end_runners()
+
+
+def end_runners() -> None:
+    """SIGKILL every runner of this home; wait until their guardians have cleaned up."""
+    root = runtime_root()
+    for found in list_runners(root):
+        if found.alive:
+            with suppress(ProcessLookupError):
+                os.kill(found.entry.pid, signal.SIGKILL)
+    from dora_daemon.runner.guardian import RESULT
+    from dora_daemon.runner.runtime_dir import sweep
+
+    def gone() -> bool:
+        for found in list_runners(root):
+            (found.path / RESULT).unlink(missing_ok=True)
+        sweep(root)
+        return not list_runners(root)
+
+    wait_until(gone, what="runtime directories to go")
