@@ -1,4 +1,4 @@
-"""Queues for tests that play the runner themselves: edges, a registry of segments, checked bytes."""
+"""Queues for tests that play the runner: edges, a registry of segments, checked bytes."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="q")
-        self.path = os.path.join(self._directory.name, "s")
+        self.path = f"{self._directory.name}/s"
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listener.bind(self.path)
         listener.listen(64)

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
@@ -52,6 +53,8 @@ class Steps:
     def _enter(self, frame: FrameType, event: str, arg: object) -> Any:
         if not any(part in frame.f_code.co_filename for part in self.parts):
             return None
+        if self.checks_only and frame.f_code.co_name == "__del__":
+            return None  # what is raised there is only printed
         frame.f_trace_opcodes = True
         frame.f_trace_lines = not self.checks_only
         self._last[id(frame)] = "RESUME"
@@ -65,7 +68,8 @@ class Steps:
             if self.checks_only:
                 last = self._last.get(id(frame), "")
                 self._last[id(frame)] = name
-                if last.startswith(_CHECKS):
+                # A call that raised goes to its handler without a look at signals.
+                if last.startswith(_CHECKS) and name != "PUSH_EXC_INFO":
                     self._tick(frame)
             elif name.startswith(("STORE_SUBSCR", "STORE_ATTR", "CALL", "DELETE_SUBSCR")):
                 self._tick(frame)
@@ -74,7 +78,7 @@ class Steps:
     def _tick(self, frame: FrameType) -> None:
         self.count += 1
         if self.count == self.stop and self.act is not None:
-            self.at = f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
+            self.at = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
             self.act()
 
 

@@ -52,6 +52,7 @@ class Segment:
     __slots__ = ("fd", "memory", "number", "size", "used", "view")
 
     def __init__(self, number: int, size: int) -> None:
+        self.fd = -1
         self.number = number
         self.size = size
         self.used = 0
@@ -63,6 +64,10 @@ class Segment:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(OSError, AttributeError):
+            self.close()
 
 
 class Block:

@@ -7,6 +7,7 @@ takes no lock and makes no call, and it does nothing in a forked child.
 from __future__ import annotations
 
 import mmap
+import weakref
 from typing import Any
 
 from dora_node_api.transport import layout
@@ -53,40 +54,58 @@ class MappedSegment:
 class Account(ForkAware):
     """What the consumer of one input holds at the moment."""
 
-    __slots__ = ("held", "held_bytes", "ledger")
+    __slots__ = ("check_at", "held", "held_bytes", "ledger", "leases")
 
     def __init__(self, ledger: memoryview) -> None:
         super().__init__()
         self.ledger = ledger
         self.held = 0
         self.held_bytes = 0
+        # The last lease of each slot, to find those whose finalizer was cut short.
+        self.leases: dict[int, tuple[weakref.ref[Lease], int, int]] = {}
+        self.check_at = _CHECK_AT
+
+    def release_lost(self) -> None:
+        """Release what nobody holds and was not released: a signal handler raised in a finalizer."""
+        for slot, (lease, generation, nbytes) in list(self.leases.items()):
+            if lease() is None:
+                if self.ledger[slot] != generation:
+                    self.ledger[slot] = generation
+                    self.held -= 1
+                    self.held_bytes -= nbytes
+                del self.leases[slot]
+        self.check_at = max(_CHECK_AT, 2 * self.held)
+
+
+_CHECK_AT = 16
 
 
 class Lease:
     """Keeps one block from being used again by its producer, until it is dropped.
 
-    Nothing is released before `armed` is True: the record may be handed out again till then.
+    It is armed by setting `account`, and releases nothing before: the record may be handed out
+    again till then.
     """
 
-    __slots__ = ("account", "armed", "generation", "nbytes", "segment", "slot")
+    __slots__ = ("__weakref__", "account", "generation", "nbytes", "segment", "slot")
 
-    def __init__(
-        self, account: Account, segment: MappedSegment, slot: int, generation: int, nbytes: int
-    ) -> None:
-        self.armed = False
-        self.account = account
+    account: Account
+
+    def __init__(self, segment: MappedSegment, slot: int, generation: int, nbytes: int) -> None:
         self.segment = segment
         self.slot = slot
         self.generation = generation
         self.nbytes = nbytes
 
     def __del__(self) -> None:
-        if self.armed:
+        try:
             account = self.account
-            if not account.forked:
-                account.ledger[self.slot] = self.generation
-                account.held -= 1
-                account.held_bytes -= self.nbytes
+        except AttributeError:
+            return
+        if not account.forked:
+            account.ledger[self.slot] = self.generation
+            account.held -= 1
+            account.held_bytes -= self.nbytes
 
 
 class Delivery:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -265,7 +266,11 @@ class Receiver(ForkAware):
             )
         ):
             return self._hand_out_copy(record, head, view)
-        lease = Lease(account, segment, slot, tags >> 16 & 0xFF, length)
+        if account.held > account.check_at:
+            account.release_lost()
+        generation = tags >> 16 & 0xFF
+        lease = Lease(segment, slot, generation, length)
+        known = (weakref.ref(lease), generation, length)
         delivery = Delivery(
             self.spec,
             kind,
@@ -292,7 +297,8 @@ class Receiver(ForkAware):
         record[0] = 0
         account.held += 1
         account.held_bytes += length
-        lease.armed = True
+        account.leases[slot] = known
+        lease.account = account
         return delivery
 
     def _hand_out_copy(

@@ -71,7 +71,10 @@ class _Hold:
         self.returned = returned
 
     def __del__(self) -> None:
-        block = self.block
+        try:
+            block = self.block
+        except AttributeError:
+            return  # an exception from a signal handler ended __init__
         if block is not None:
             self.returned.append(block)
 
