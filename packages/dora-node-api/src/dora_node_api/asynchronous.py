@@ -85,6 +85,15 @@ class AsyncReceiver:
         if loop is not None and descriptor >= 0 and not loop.is_closed():
             loop.remove_reader(descriptor)
 
+    def wake_all(self) -> None:
+        """Make every waiting task look again: the node is being closed. From any thread."""
+        if (loop := self._loop) is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._stop_watching)
+
+    def _stop_watching(self) -> None:
+        self._unwatch()
+        self._readable()
+
     def _readable(self) -> None:
         # Whoever wakes first takes the event; the others find nothing and wait again.
         for future in self._waiting:

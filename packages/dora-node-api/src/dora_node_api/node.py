@@ -271,6 +271,8 @@ class Node:
         if not isinstance(backend, Unusable):
             self._backend = Unusable(backend.config, NodeClosed, _CLOSED)
             self._finalizer.detach()
+            if self._async is not None:
+                self._async.wake_all()
             backend.close()
 
     def close_outputs(self, outputs: tuple[str, ...]) -> None:

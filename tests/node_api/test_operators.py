@@ -1,0 +1,217 @@
+"""Operators: events reach the one they concern, statuses and exceptions do what they should."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+from dora_node_api.control import InputConfig, NodeConfig, OperatorConfig
+from dora_node_api.errors import OperatorError
+from dora_node_api.operators import DoraStatus, OperatorHost
+
+
+class RecordingNode:
+    """Keeps what the host and its operators do."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, Any]] = []
+        self.closed: list[str] = []
+        self.stopped: list[str] = []
+        self.errors: list[str] = []
+
+    def send_output(
+        self, output_id: str, data: Any, metadata: Mapping[str, Any] | None = None
+    ) -> None:
+        self.sent.append((output_id, data))
+
+    def log_error(self, message: str, target: str | None = None) -> None:
+        self.errors.append(message)
+
+    def close_outputs(self, outputs: tuple[str, ...]) -> None:
+        self.closed += outputs
+
+    def stop_dataflow(self, reason: str) -> None:
+        self.stopped.append(reason)
+
+
+ECHO = """
+    from dora import DoraStatus
+
+    class Operator:
+        def __init__(self):
+            self.seen = []
+
+        def on_event(self, dora_event, send_output):
+            self.seen.append(dora_event)
+            if dora_event["type"] == "INPUT":
+                send_output("out", dora_event["value"], dora_event["metadata"])
+                if dora_event["value"] == "boom":
+                    raise ZeroDivisionError("boom")
+                return {"stop": DoraStatus.STOP, "all": DoraStatus.STOP_ALL, "odd": 7}.get(
+                    dora_event["value"], DoraStatus.CONTINUE
+                )
+            return DoraStatus.CONTINUE
+"""
+
+
+@pytest.fixture
+def node() -> RecordingNode:
+    return RecordingNode()
+
+
+def host(node: RecordingNode, folder: Path, *ids: str, **config: Any) -> OperatorHost:
+    """A host of operators that echo input `in` to output `out`."""
+    inputs: list[InputConfig] = []
+    operators = []
+    for name in ids:
+        path = folder / f"{name}.py"
+        if not path.exists():
+            path.write_text(dedent(ECHO))
+        operators.append(
+            OperatorConfig(id=name, python=str(path), inputs=("in",), outputs=("out",))
+        )
+        inputs.append(InputConfig(id=f"{name}/in", source="cam/image", source_node="cam"))
+    everything: dict[str, Any] = {"inputs": tuple(inputs), "operators": tuple(operators), **config}
+    return OperatorHost(node, NodeConfig(dataflow_id="d", node_id="n", **everything))
+
+
+def message(operator: str, value: object) -> dict[str, Any]:
+    return {
+        "type": "INPUT",
+        "id": f"{operator}/in",
+        "value": value,
+        "metadata": {},
+        "kind": "dora",
+    }
+
+
+STOP = {"type": "STOP", "id": "MANUAL", "kind": "dora"}
+
+
+def test_each_operator_gets_its_own_inputs_under_its_own_names(
+    node: RecordingNode, tmp_path: Path
+) -> None:
+    running = host(node, tmp_path, "a", "b", descriptor={"nodes": []})
+    running.handle(message("a", 1))
+    running.handle(message("b", 2))
+    assert node.sent == [("a/out", 1), ("b/out", 2)]
+    first, second = (operator.object for operator in running.operators)
+    assert [event["id"] for event in first.seen] == ["in"]
+    assert [event["value"] for event in second.seen] == [2]
+    assert first.dataflow_descriptor == {"nodes": []}
+
+
+def test_stop_ends_one_operator(node: RecordingNode, tmp_path: Path) -> None:
+    running = host(node, tmp_path, "a", "b")
+    running.handle(message("a", "stop"))
+    assert node.closed == ["a/out"]
+    assert not running.ended
+    running.handle(message("a", "more"))
+    assert node.sent == [("a/out", "stop")]
+    running.handle(message("b", "stop"))
+    assert running.ended
+    assert node.stopped == []
+
+
+def test_stop_all_stops_the_dataflow(node: RecordingNode, tmp_path: Path) -> None:
+    running = host(node, tmp_path, "a", "b")
+    running.handle(message("a", "all"))
+    assert len(node.stopped) == 1
+    assert "`a`" in node.stopped[0]
+    running.handle(STOP)
+    assert running.ended
+
+
+def test_an_operator_ends_after_its_last_input(node: RecordingNode, tmp_path: Path) -> None:
+    running = host(node, tmp_path, "a", "b")
+    running.handle({"type": "INPUT_CLOSED", "id": "a/in", "kind": "dora"})
+    seen = running.operators[0].object.seen
+    assert [(event["type"], event["id"]) for event in seen] == [
+        ("INPUT_CLOSED", "in"),
+        ("STOP", "ALL_INPUTS_CLOSED"),
+    ]
+    assert node.closed == ["a/out"]
+    assert running.operators[1].object.seen == []
+
+
+def test_news_of_other_nodes_and_parameters(node: RecordingNode, tmp_path: Path) -> None:
+    running = host(node, tmp_path, "a")
+    failed = {
+        "type": "NODE_FAILED",
+        "id": "cam",
+        "value": {
+            "source_node_id": "cam",
+            "error": "e",
+            "affected_input_ids": ["a/in", "other/in"],
+        },
+        "kind": "dora",
+    }
+    running.handle(failed)
+    running.handle({"type": "NODE_RESTARTED", "id": "cam", "kind": "dora"})
+    running.handle({"type": "NODE_RESTARTED", "id": "elsewhere", "kind": "dora"})
+    running.handle({"type": "PARAM_UPDATE", "id": "k", "value": 1, "kind": "dora"})
+    seen = running.operators[0].object.seen
+    assert [event["type"] for event in seen] == ["NODE_FAILED", "NODE_RESTARTED", "PARAM_UPDATE"]
+    assert seen[0]["value"]["affected_input_ids"] == ["in"]
+
+
+def test_an_exception_ends_the_node(node: RecordingNode, tmp_path: Path) -> None:
+    running = host(node, tmp_path, "a")
+    with pytest.raises(ZeroDivisionError):
+        running.handle(message("a", "boom"))
+
+
+def test_an_odd_return_value_is_an_error(node: RecordingNode, tmp_path: Path) -> None:
+    running = host(node, tmp_path, "a")
+    with pytest.raises(OperatorError, match="returned 7"):
+        running.handle(message("a", "odd"))
+
+
+def test_hot_reload_keeps_the_state_and_tolerates_exceptions(
+    node: RecordingNode, tmp_path: Path
+) -> None:
+    running = host(node, tmp_path, "a")
+    running.handle(message("a", 1))
+    (tmp_path / "a.py").write_text(
+        dedent(ECHO).replace('send_output("out"', 'send_output("new"') + "\n# longer\n"
+    )
+    running.handle({"type": "RELOAD", "id": "b", "kind": "dora"})
+    running.handle(message("a", 2))
+    running.handle({"type": "RELOAD", "id": "a", "kind": "dora"})
+    running.handle(message("a", 3))
+    assert node.sent == [("a/out", 1), ("a/out", 2), ("a/new", 3)]
+    assert [event["value"] for event in running.operators[0].object.seen] == [1, 2, 3]
+    running.handle(message("a", "boom"))
+    assert "ZeroDivisionError" in node.errors[0]
+    (tmp_path / "a.py").write_text("this is no Python")
+    running.handle({"type": "RELOAD", "kind": "dora"})
+    assert "SyntaxError" in node.errors[1]
+    running.handle(message("a", 4))
+    assert node.sent[-1] == ("a/new", 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [(None, "there is no file"), ("x = 1", "no `class Operator`")],
+)
+def test_files_that_cannot_be_used(
+    node: RecordingNode, tmp_path: Path, text: str | None, problem: str
+) -> None:
+    if text is not None:
+        (tmp_path / "op.py").write_text(text)
+    config = OperatorConfig(id="a", python=str(tmp_path / "op.py"))
+    with pytest.raises(OperatorError, match=problem):
+        OperatorHost(node, NodeConfig(dataflow_id="d", node_id="n", operators=(config,)))
+    with pytest.raises(OperatorError, match="shared library"):
+        OperatorHost(
+            node,
+            NodeConfig("d", "n", operators=(OperatorConfig(id="a", shared_library="x.so"),)),
+        )
+
+
+def test_statuses_have_the_numbers_that_operators_know() -> None:
+    assert [status.value for status in DoraStatus] == [0, 1, 2]
