@@ -1,0 +1,66 @@
+"""A daemon's own files: private, locked, replaced as a whole."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import pytest
+from support.fleet_simulation import dataflow
+
+from dora_daemon.agent import part_files
+from dora_daemon.agent.part_files import DaemonFiles, DaemonStateError
+from dora_daemon.agent.records import PartRecord
+
+
+def record(number: int, **more: object) -> PartRecord:
+    made = PartRecord(
+        dataflow_id=str(uuid.UUID(int=number)), attempt=1, spec=dataflow(camera="robot")
+    )
+    return made.model_copy(update=more)
+
+
+def test_records_and_the_instance_outlive_the_process(tmp_path: Path) -> None:
+    files = DaemonFiles(tmp_path / "daemon" / "robot")
+    files.save(record(1))
+    files.save(record(1, attempt=2))
+    files.save(record(2))
+    files.drop(record(2).dataflow_id)
+    files.close()
+    again = DaemonFiles(tmp_path / "daemon" / "robot")
+    assert again.load() == ([record(1, attempt=2)], [])
+    assert again.instance == files.instance
+    for path in again.directory.rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+    again.close()
+
+
+def test_one_daemon_of_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(part_files, "LOCK_TIMEOUT", 0.0)
+    files = DaemonFiles(tmp_path / "robot")
+    with pytest.raises(DaemonStateError, match="another --machine-id"):
+        DaemonFiles(tmp_path / "robot")
+    files.close()
+
+
+def test_a_file_that_cannot_be_read_is_put_aside(tmp_path: Path) -> None:
+    files = DaemonFiles(tmp_path / "robot")
+    broken = files.directory / "parts" / f"{uuid.UUID(int=3)}.json"
+    broken.write_text('{"dataflow_id": ')
+    records, (problem,) = files.load()
+    assert records == []
+    assert str(broken) in problem
+    assert broken.with_suffix(".unreadable").exists()
+    files.close()
+
+
+def test_only_the_newest_ended_records_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(part_files, "KEPT_ENDED", 2)
+    files = DaemonFiles(tmp_path / "robot")
+    for number in range(1, 5):
+        files.save(record(number, phase="ended", forgotten=True, ended_at=float(-number)))
+    files.save(record(9, phase="ended", ended_at=-99.0))  # not told yet: never dropped
+    assert [uuid.UUID(found.dataflow_id).int for found in files.load()[0]] == [1, 2, 9]
+    files.close()

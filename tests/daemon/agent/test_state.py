@@ -1,0 +1,193 @@
+"""The agent's decisions that a whole fleet rarely provokes."""
+
+from __future__ import annotations
+
+from support.fleet_simulation import dataflow
+
+from dora_config.protocol.daemon import (
+    DescribePart,
+    ForgetPart,
+    Leaving,
+    PartChanged,
+    PartDescribed,
+    PartLost,
+    PreparePart,
+    ReleasePart,
+    StopPart,
+    StreamLogs,
+)
+from dora_config.protocol.runner import (
+    AcknowledgeResult,
+    DataflowFinished,
+    DataflowResult,
+    DataflowStarted,
+    NodesReady,
+    Release,
+    RunnerStatus,
+    StopDataflow,
+)
+from dora_daemon.agent.commands import (
+    AskRunner,
+    Command,
+    EndDaemon,
+    KillRunner,
+    SavePart,
+    StartRunner,
+    TellCoordinator,
+)
+from dora_daemon.agent.events import (
+    CoordinatorSpoke,
+    EndAsked,
+    Event,
+    HandOverAsked,
+    RunnerGone,
+    RunnerPlaced,
+    RunnerReached,
+    RunnerSpoke,
+)
+from dora_daemon.agent.records import PartRecord
+from dora_daemon.agent.state import AgentState
+
+SPEC = dataflow(camera="robot")
+ID = "d"
+
+
+def prepare(attempt: int = 1) -> CoordinatorSpoke:
+    return CoordinatorSpoke(PreparePart(dataflow_id=ID, attempt=attempt, spec=SPEC))
+
+
+def placed() -> RunnerPlaced:
+    return RunnerPlaced(ID, "run/0", {"camera": "out"})
+
+
+def reached(phase: str = "starting", result: DataflowResult | None = None) -> RunnerReached:
+    facts = {"dataflow_id": ID, "phase": phase, "result": result}
+    return RunnerReached(ID, RunnerStatus.model_validate(facts))
+
+
+def finished() -> RunnerSpoke:
+    return RunnerSpoke(ID, DataflowFinished(result=DataflowResult(dataflow_id=ID)))
+
+
+def after(state: AgentState, *events: Event) -> list[Command]:
+    """Commands of the last event."""
+    commands: list[Command] = []
+    for event in events:
+        commands = state.handle(event, 1.0)
+    return commands
+
+
+def asked(commands: list[Command]) -> list[object]:
+    return [command.request for command in commands if isinstance(command, AskRunner)]
+
+
+def told(commands: list[Command]) -> list[object]:
+    return [command.message for command in commands if isinstance(command, TellCoordinator)]
+
+
+def test_a_part_is_on_disk_before_its_runner_starts() -> None:
+    commands = after(AgentState(), prepare())
+    assert [type(command) for command in commands] == [SavePart, StartRunner]
+
+
+def test_the_same_preparation_twice_starts_one_runner() -> None:
+    commands = after(AgentState(), prepare(), prepare())
+    assert not any(isinstance(command, StartRunner) for command in commands)
+    (message,) = told(commands)
+    assert isinstance(message, PartChanged)
+    assert message.report.phase == "preparing"
+
+
+def test_a_new_attempt_waits_until_nothing_of_the_old_is_left() -> None:
+    state = AgentState()
+    commands = after(state, prepare(), placed(), reached(), prepare(2))
+    assert commands == [KillRunner(ID)]
+    commands = after(state, RunnerGone(ID, "killed"))
+    assert [type(command) for command in commands] == [SavePart, StartRunner]
+    assert told(commands) == []
+    assert state.parts[ID].record.attempt == 2
+
+
+def test_a_stop_that_comes_before_the_runner_answers_reaches_it_later() -> None:
+    state = AgentState()
+    commands = after(state, prepare(), placed(), CoordinatorSpoke(StopPart(dataflow_id=ID)))
+    assert asked(commands) == []
+    assert asked(after(state, reached("ready"))) == [StopDataflow()]
+
+
+def test_a_stop_outlives_the_daemon() -> None:
+    record = PartRecord(dataflow_id=ID, attempt=1, spec=SPEC, phase="running", stopping=True)
+    state = AgentState([record])
+    (report,) = state.reports()
+    assert report.phase == "stopping"
+    assert asked(after(state, reached("running"))) == [StopDataflow()]
+
+
+def test_a_release_for_another_attempt_is_ignored() -> None:
+    state = AgentState()
+    after(state, prepare(2), placed(), reached(), RunnerSpoke(ID, NodesReady()))
+    assert after(state, CoordinatorSpoke(ReleasePart(dataflow_id=ID, attempt=1))) == []
+    right = CoordinatorSpoke(ReleasePart(dataflow_id=ID, attempt=2))
+    assert asked(after(state, right)) == [Release()]
+    after(state, RunnerSpoke(ID, DataflowStarted(dataflow_id=ID)))
+    again = after(state, right)
+    assert asked(again) == []
+    (message,) = told(again)
+    assert isinstance(message, PartChanged)
+    assert message.report.phase == "running"
+
+
+def test_a_result_is_saved_before_it_is_acknowledged_and_told() -> None:
+    state = AgentState()
+    started = RunnerSpoke(ID, DataflowStarted(dataflow_id=ID))
+    commands = after(state, prepare(), placed(), reached(), started, finished())
+    assert [type(command) for command in commands] == [SavePart, AskRunner, TellCoordinator]
+    assert asked(commands) == [AcknowledgeResult()]
+    assert state.reports()[0].result == DataflowResult(dataflow_id=ID)
+    assert after(state, finished()) == []
+    after(state, CoordinatorSpoke(ForgetPart(dataflow_id=ID, attempt=1)))
+    assert state.reports() == ()
+    assert ID in state.parts  # its logs can still be found
+
+
+def test_what_is_not_here_is_said_not_to_be_here() -> None:
+    state = AgentState()
+    (lost,) = told(after(state, CoordinatorSpoke(StopPart(dataflow_id=ID))))
+    assert isinstance(lost, PartLost)
+    assert after(state, CoordinatorSpoke(DescribePart(dataflow_id=ID))) == []
+    (chunk,) = told(after(state, CoordinatorSpoke(StreamLogs(stream=1, dataflow_id=ID))))
+    assert "no logs of that dataflow" in str(chunk)
+    assert after(state, finished(), RunnerGone(ID, "x"), reached()) == []
+
+
+def test_a_part_can_be_described() -> None:
+    state = AgentState()
+    (message,) = told(after(state, prepare(3), CoordinatorSpoke(DescribePart(dataflow_id=ID))))
+    assert message == PartDescribed(dataflow_id=ID, attempt=3, spec=SPEC)
+
+
+def test_ending_stops_dataflows_first_and_at_once_the_second_time() -> None:
+    state = AgentState()
+    commands = after(state, prepare(), placed(), reached(), EndAsked())
+    (stop,) = asked(commands)
+    assert isinstance(stop, StopDataflow)
+    assert not stop.force
+    (kill,) = asked(after(state, EndAsked()))
+    assert isinstance(kill, StopDataflow)
+    assert kill.force
+    commands = after(state, finished())
+    assert told(commands)[-1] == Leaving(hand_over=False)
+    assert commands[-1] == EndDaemon()
+    (lost,) = told(after(state, prepare(9), prepare(9)))
+    assert isinstance(lost, PartLost)
+
+
+def test_an_idle_daemon_ends_at_once() -> None:
+    assert after(AgentState(), EndAsked())[-1] == EndDaemon()
+
+
+def test_a_hand_over_stops_nothing() -> None:
+    commands = after(AgentState(), prepare(), placed(), reached(), HandOverAsked())
+    assert asked(commands) == []
+    assert told(commands) == [Leaving(hand_over=True)]
+    assert commands[-1] == EndDaemon()
