@@ -456,7 +456,10 @@ class LineDecoder:
 def decode_line(line: bytes) -> Envelope | UnknownMessage:
     """One line as an envelope; raises :class:`RunnerProtocolError` if it is no JSON object."""
     try:
-        return Envelope.model_validate_json(line)
+        envelope = Envelope.model_validate_json(line)
+        if envelope.request is None and envelope.reply is None and envelope.notice is None:
+            raise RunnerProtocolError(f"expected a request, a reply or a notice: {line[:80]!r}")
+        return envelope
     except ValidationError as error:
         problem = error
     try:

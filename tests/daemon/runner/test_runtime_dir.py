@@ -1,0 +1,159 @@
+"""Runtime directories: numbered, locked, swept, and found by others."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from dora_daemon.runner import guardian, runtime_dir
+from dora_daemon.runner.errors import RunnerError
+from dora_daemon.runner.runtime_dir import (
+    IndexEntry,
+    RuntimeDir,
+    acknowledge,
+    list_runners,
+    own_identity,
+    read_entry,
+    runtime_root,
+    sweep,
+)
+
+
+def entry(**fields: object) -> IndexEntry:
+    pid, started, boot = own_identity()
+    values = {
+        "dataflow_id": "id",
+        "name": "demo",
+        "nodes": ("a", "d"),
+        "dynamic_nodes": ("d",),
+        "pid": pid,
+        "start_time": started,
+        "boot_id": boot,
+        "foreground": True,
+        **fields,
+    }
+    return IndexEntry(**values)  # type: ignore[arg-type]
+
+
+def abandon(directory: RuntimeDir) -> Path:
+    """As if the owner had been killed."""
+    os.close(directory.lock_descriptor)
+    return directory.path
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_where_they_lie() -> None:
+    assert runtime_root({"RUNTIME_DIRECTORY": "/run/dora:/run/other"}) == Path("/run/dora")
+    assert runtime_root({"XDG_STATE_HOME": "/s"}) == Path("/s/dora/run")
+    assert runtime_root({"XDG_STATE_HOME": "relative"}) == Path.home() / ".local/state/dora/run"
+    assert runtime_root({}) == Path.home() / ".local/state/dora/run"
+
+
+def test_numbers_modes_and_removal(tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    first, second = RuntimeDir.create(root), RuntimeDir.create(root)
+    assert [first.path.name, second.path.name] == ["0", "1"]
+    first.write_index(entry())
+    first.write("plan.json", "{}")
+    assert mode(root) == mode(first.path) == 0o700
+    assert all(mode(p) == 0o600 for p in first.path.iterdir())
+    first.release()
+    third = RuntimeDir.create(root)
+    assert third.path.name == "0"
+    third.release()
+    second.release()
+    assert [p.name for p in root.iterdir()] == [".lock"]
+
+
+def test_the_index_round_trip_and_what_a_newer_version_adds(tmp_path: Path) -> None:
+    directory = RuntimeDir.create(tmp_path)
+    directory.write_index(entry())
+    assert read_entry(directory.path) == entry()
+    values = json.loads((directory.path / "index.json").read_text())
+    (directory.path / "index.json").write_text(json.dumps({**values, "new": 1}))
+    assert read_entry(directory.path) == entry()
+    for text in ("", "[]", "{}", "nonsense"):
+        (directory.path / "index.json").write_text(text)
+        assert read_entry(directory.path) is None
+    directory.release()
+
+
+def test_the_living_are_told_from_the_dead(tmp_path: Path) -> None:
+    directory = RuntimeDir.create(tmp_path)
+    _, started, boot = own_identity()
+    for fields, alive in (
+        ({}, True),
+        ({"start_time": started + 1}, False),
+        ({"boot_id": f"not {boot}"}, False),
+        ({"pid": 2**22 + 1}, False),
+    ):
+        directory.write_index(entry(**fields))
+        assert [found.alive for found in list_runners(tmp_path)] == [alive]
+    directory.release()
+    assert list_runners(tmp_path) == []
+    assert list_runners(tmp_path / "absent") == []
+
+
+def test_a_sweep_takes_what_nobody_owns(tmp_path: Path) -> None:
+    owned = RuntimeDir.create(tmp_path)
+    lost = RuntimeDir.create(tmp_path)
+    lost.write_index(entry())
+    (lost.path / "packages").mkdir()
+    (lost.path / "packages" / "dora").symlink_to(owned.path)
+    path = abandon(lost)
+    assert sweep(tmp_path) == [path]
+    assert owned.path.is_dir()
+    assert sweep(tmp_path) == []
+    owned.release()
+    assert sweep(tmp_path / "absent") == []
+
+
+def test_a_result_outlives_a_sweep_until_it_is_acknowledged_or_old(tmp_path: Path) -> None:
+    directory = RuntimeDir.create(tmp_path)
+    directory.write_index(entry(foreground=False))
+    directory.write("result.json", "{}")
+    (directory.path / "n").touch()
+    path = abandon(directory)
+    assert sweep(tmp_path) == []
+    assert sorted(p.name for p in path.iterdir()) == ["index.json", "lock", "result.json"]
+    assert [found.has_result for found in list_runners(tmp_path)] == [True]
+    acknowledge(path)
+    assert not path.exists()
+    old = RuntimeDir.create(tmp_path)
+    old.write("result.json", "{}")
+    month = time.time() - runtime_dir.KEEP_RESULT - 1
+    os.utime(old.path / "result.json", (month, month))
+    path = abandon(old)
+    assert sweep(tmp_path) == [path]
+
+
+def test_an_acknowledgement_does_not_touch_the_living(tmp_path: Path) -> None:
+    directory = RuntimeDir.create(tmp_path)
+    with pytest.raises(RunnerError, match="still runs"):
+        acknowledge(directory.path)
+    with pytest.raises(RunnerError, match="belongs to a runner that lives"):
+        RuntimeDir.take_over(directory.path)
+    directory.release()
+
+
+def test_a_root_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunnerError) as caught:
+        RuntimeDir.create(tmp_path / "file" / "run")
+    assert str(tmp_path / "file" / "run") in str(caught.value)
+    assert "XDG_STATE_HOME" in str(caught.value)
+
+
+def test_identities() -> None:
+    pid, started, _ = own_identity()
+    assert guardian.is_alive(pid, started)
+    assert not guardian.is_alive(pid, started + 1)
+    assert guardian.start_time(2**22 + 1) is None
