@@ -57,6 +57,10 @@ NODE = [
     ("path: p\nargs: --name 'x", "invalid quoting in node args: a quote is not closed"),
     ("path: p\nargs: x \\", "invalid quoting in node args: nothing follows the last backslash"),
     ("path: p\nargs: 5", 'args: expected a text, found 5: put it in quotes, as in "5"'),
+    ('path: p\nargs: "a\\0b"', "args: must not contain a NUL character"),
+    ('path: "a\\0b"', "path: must not contain a NUL character"),
+    ('path: p\nbuild: "a\\0b"', "build: must not contain a NUL character"),
+    ('path: p\nenv: {A: "a\\0b"}', "must not contain a NUL character"),
     ("path: p\nbuild: pip 'x", "build: invalid quoting in build command"),
     ("path: p\npath_sha256: abc", "path_sha256: does not match"),
     (f"path: p\npath_sha256: {'a' * 64}", "only allowed when `path` is an http(s) URL"),
@@ -231,6 +235,19 @@ def test_what_could_not_be_read_is_not_missed_elsewhere() -> None:
           - {id: d, path: d.py, inputs: {x: a/x, y: c/y}}
         """)
     assert len(found) == 2, found
+
+
+def test_messages_are_one_printable_line_of_bounded_length() -> None:
+    found = errors(
+        f'nodes:\n  - {{id: "\\e[31m\\n", path: p}}\n  - {{id: "{"é" * 5000}", path: p}}\n'
+    )
+    assert len(found) == 2
+    assert all(error.isprintable() and len(error) < 2100 for error in found)
+
+
+def test_a_file_with_thousands_of_mistakes_is_answered() -> None:
+    lines = [f"  - {{id: n{n}, path: p, inputs: {{x: n{n}/out, y: m{n}/out}}}}" for n in range(500)]
+    assert len(errors("nodes:\n" + "\n".join(lines))) == 1000
 
 
 def test_old_names_are_accepted_with_a_warning() -> None:

@@ -203,6 +203,16 @@ def test_modules_are_nested_eight_levels_at_most(files: Path) -> None:
     ]
 
 
+def test_modules_cannot_multiply_without_end(files: Path) -> None:
+    for name, inner in (("flow", "a"), ("a", "b"), ("b", "c")):
+        users = "".join(f"  - {{id: u{n}, module: {inner}.yml}}\n" for n in range(40))
+        face = "" if name == "flow" else f"module: {{name: {name}}}\n"
+        write(files, f"{name}.yml", f"{face}nodes:\n{users}")
+    write(files, "c.yml", "module: {name: c}\nnodes: [{id: n, path: p}]\n")
+    (error,) = errors(files)
+    assert "a dataflow may use 1000 modules" in error
+
+
 def test_a_module_is_one_mebibyte_at_most(files: Path) -> None:
     write(files, "parts/eye.yml", "#" * ((1 << 20) + 1))
     assert any("is larger than 1 MiB" in error for error in errors(files))

@@ -120,6 +120,7 @@ def split_words(text: str, what: str) -> tuple[str, ...]:
 
 
 def _args(value: str) -> str:
+    _refuse_nul(value)
     split_words(value, "node args")
     return value
 
@@ -130,14 +131,19 @@ def build_lines(text: str) -> tuple[str, ...]:
 
 
 def _build(value: str) -> str:
+    _refuse_nul(value)
     for line in build_lines(value):
         split_words(line, "build command")
     return value
 
 
-def _without_nul(value: str) -> str:
+def _refuse_nul(value: str) -> None:
     if "\x00" in value:
         raise _wrong("must not contain a NUL character")
+
+
+def _text(value: str) -> str:
+    _refuse_nul(value)
     if not value.strip():
         raise _wrong("must not be empty")
     return value
@@ -191,7 +197,7 @@ LabelValueField = Annotated[
     str, AfterValidator(_label_value), WithJsonSchema({"type": "string", "pattern": LABEL_PATTERN})
 ]
 LabelsField = dict[LabelKeyField, LabelValueField]
-TextField = Annotated[str, AfterValidator(_without_nul), WithJsonSchema(_ID_TEXT)]
+TextField = Annotated[str, AfterValidator(_text), WithJsonSchema(_ID_TEXT)]
 ArgsField = Annotated[str, AfterValidator(_args), WithJsonSchema({"type": "string"})]
 BuildField = Annotated[str, AfterValidator(_build), WithJsonSchema({"type": "string"})]
 SizeField = Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from dora_config.closest import closest, closest_name
@@ -10,6 +10,9 @@ from dora_config.errors import Severity
 from dora_config.resolved import ResolvedDataflow, ResolvedNode
 from dora_config.sources import LogSource, OutputSource
 from dora_config.yaml_text import KeyPath
+
+MAX_SUGGESTIONS = 50
+"""Each costs a comparison with all names, which a file with thousands of mistakes would notice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +40,10 @@ def check_graph(
     written: Mapping[tuple[str, str], str] | None = None,
 ) -> Iterator[GraphFinding]:
     """Everything that is wrong between the nodes; `written` has the source texts of inputs."""
-    nodes = {node.id: node for node in dataflow.nodes}
     yield from _duplicates(dataflow)
+    sources = _SourceCheck(dataflow, unreadable, written or {})
     for node in dataflow.nodes:
-        yield from _sources(node, nodes, unreadable, written or {})
+        yield from sources.check(node)
         yield from _ports(node, unreadable)
     yield from backpressure_cycles(dataflow)
 
@@ -54,72 +57,77 @@ def _duplicates(dataflow: ResolvedDataflow) -> Iterator[GraphFinding]:
         seen.add(node.id)
 
 
-def _sources(
-    node: ResolvedNode,
-    nodes: Mapping[str, ResolvedNode],
-    unreadable: Unreadable,
-    written: Mapping[tuple[str, str], str],
-) -> Iterator[GraphFinding]:
-    for name, wanted in node.inputs.items():
-        place: KeyPath = ("inputs", name, "source")
-        match wanted.source:
-            case OutputSource(node=producer_id, output=output):
-                producer = nodes.get(producer_id)
-                if producer is not None and output in producer.outputs:
-                    continue
-                if producer_id in unreadable.nodes:
-                    continue
-                text = written.get((node.id, name), str(wanted.source))
-                message = f"output `{text}` mapped to input `{node.id}/{name}` does not exist"
-                if producer is None:
-                    if not unreadable.some_node_lost:
-                        yield _unknown_node(node.id, place, message, producer_id, output, nodes)
-                else:
-                    yield _unknown_output(node.id, place, message, producer, output)
-            case LogSource(node=str(watched)) if watched not in nodes:
-                if not unreadable.some_node_lost:
-                    message = (
-                        f"input `{node.id}/{name}` reads the logs of node "
-                        f'"{watched}", which does not exist'
-                    )
-                    hint = _did_you_mean(closest_name(watched, nodes))
-                    yield GraphFinding(node.id, place, message, hint, "warning")
+class _SourceCheck:
+    """Whether the sources of inputs exist, and what was probably meant where they do not."""
+
+    def __init__(
+        self,
+        dataflow: ResolvedDataflow,
+        unreadable: Unreadable,
+        written: Mapping[tuple[str, str], str],
+    ) -> None:
+        self._nodes = {node.id: node for node in dataflow.nodes}
+        self._unreadable = unreadable
+        self._written = written
+        self._suggestions_left = MAX_SUGGESTIONS
+
+    def check(self, node: ResolvedNode) -> Iterator[GraphFinding]:
+        for name, wanted in node.inputs.items():
+            place: KeyPath = ("inputs", name, "source")
+            match wanted.source:
+                case OutputSource() as source:
+                    text = self._written.get((node.id, name), str(source))
+                    message = f"output `{text}` mapped to input `{node.id}/{name}` does not exist"
+                    found = self._missing(source, message)
+                    if found is not None:
+                        yield GraphFinding(node.id, place, *found)
+                case LogSource(node=str(watched)) if watched not in self._nodes:
+                    if not self._unreadable.some_node_lost:
+                        message = (
+                            f"input `{node.id}/{name}` reads the logs of node "
+                            f'"{watched}", which does not exist'
+                        )
+                        hint = _did_you_mean(self._closest(watched, self._nodes))
+                        yield GraphFinding(node.id, place, message, hint, "warning")
+
+    def _missing(self, source: OutputSource, message: str) -> tuple[str, str | None] | None:
+        """Message and hint about a source that does not exist; None if it may."""
+        producer = self._nodes.get(source.node)
+        if producer is None:
+            if source.node in self._unreadable.nodes or self._unreadable.some_node_lost:
+                return None
+            return self._unknown_node(source, message)
+        if source.output in producer.outputs or source.node in self._unreadable.nodes:
+            return None
+        outputs = list(producer.outputs)
+        if not outputs:
+            message += f': node "{producer.id}" has no outputs'
+            return message, f'add `outputs: [{source.output}]` to "{producer.id}"'
+        near = self._closest(source.output, outputs)
+        message += f': node "{producer.id}" has outputs {_listed(outputs)}'
+        return message, _did_you_mean(near and f"{producer.id}/{near}")
+
+    def _unknown_node(self, source: OutputSource, message: str) -> tuple[str, str | None]:
+        message += f': there is no node "{source.node}"'
+        near = self._closest(source.node, self._nodes)
+        if near is not None:
+            exact = source.output in self._nodes[near].outputs
+            return message, _did_you_mean(f"{near}/{source.output}" if exact else near)
+        owners = [node.id for node in self._nodes.values() if source.output in node.outputs]
+        if len(owners) == 1:
+            return message, _did_you_mean(f"{owners[0]}/{source.output}")
+        return f"{message}, only {_listed([*self._nodes])}", None
+
+    def _closest(self, name: str, known: Iterable[str]) -> str | None:
+        """The known name that is nearest; after many, a file has another problem, so no more."""
+        if self._suggestions_left == 0:
+            return None
+        self._suggestions_left -= 1
+        return closest_name(name, known)
 
 
 def _did_you_mean(name: str | None) -> str | None:
     return f'did you mean "{name}"?' if name is not None else None
-
-
-def _unknown_node(
-    reader: str,
-    place: KeyPath,
-    message: str,
-    producer: str,
-    output: str,
-    nodes: Mapping[str, ResolvedNode],
-) -> GraphFinding:
-    near = closest_name(producer, [*nodes])
-    message += f': there is no node "{producer}"'
-    if near is not None and output in nodes[near].outputs:
-        return GraphFinding(reader, place, message, f'did you mean "{near}/{output}"?')
-    if near is None:
-        owners = [f"{node.id}/{output}" for node in nodes.values() if output in node.outputs]
-        if len(owners) == 1:
-            return GraphFinding(reader, place, message, f'did you mean "{owners[0]}"?')
-        message += f", only {_listed([*nodes])}"
-    return GraphFinding(reader, place, message, _did_you_mean(near))
-
-
-def _unknown_output(
-    reader: str, place: KeyPath, message: str, producer: ResolvedNode, output: str
-) -> GraphFinding:
-    outputs = list(producer.outputs)
-    near = closest_name(output, outputs)
-    if outputs:
-        message += f': node "{producer.id}" has outputs {_listed(outputs)}'
-        return GraphFinding(reader, place, message, _did_you_mean(near and f"{producer.id}/{near}"))
-    message += f': node "{producer.id}" has no outputs'
-    return GraphFinding(reader, place, message, f'add `outputs: [{output}]` to "{producer.id}"')
 
 
 def _listed(names: list[str]) -> str:

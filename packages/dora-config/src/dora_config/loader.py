@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MAX_MODULE_BYTES = 1 << 20
 MAX_MODULE_DEPTH = 8
+MAX_MODULE_USES = 1000
 MAX_TYPE_FILES = 1000
 
 
@@ -114,6 +115,7 @@ class _Loading:
     base: Path
     problems: list[Problem] = field(default_factory=list)
     lost_nodes: bool = False
+    module_uses: int = 0
 
     def raise_if_errors(self) -> None:
         """Raises `ConfigError` if anything found so far is an error."""
@@ -214,6 +216,12 @@ class _Loading:
         if Path(name).is_absolute():
             refuse("must be a relative path, which stays below the directory of the dataflow")
             return None
+        self.module_uses += 1
+        if self.module_uses > MAX_MODULE_USES:
+            # said once: files that use each other many times would say it very often
+            if self.module_uses == MAX_MODULE_USES + 1:
+                refuse(f"is one too many: a dataflow may use {MAX_MODULE_USES} modules")
+            return None
         base = self.base.resolve()
         try:
             path = (self.base / relative).resolve()
@@ -223,7 +231,7 @@ class _Loading:
             if path in users:
                 refuse("uses itself")
                 return None
-            text = read_text(self.base / relative, MAX_MODULE_BYTES)
+            text = read_text(path, MAX_MODULE_BYTES)
         except ConfigError as error:
             refuse(error.problems[0].message)
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from dora_config.resolved import ResolvedDataflow, ResolvedNode
 from dora_config.sources import OutputSource
@@ -18,6 +18,11 @@ def mermaid_graph(dataflow: ResolvedDataflow) -> str:
     lines.extend(_nodes(dataflow.nodes, names))
     virtual: dict[str, str] = {}
     edges: list[str] = []
+    types = {
+        (node.id, output): declared.rpartition("/")[2]
+        for node in dataflow.nodes
+        for output, declared in node.output_types.items()
+    }
     for node in dataflow.nodes:
         for name, wanted in node.inputs.items():
             source = wanted.source
@@ -27,7 +32,7 @@ def mermaid_graph(dataflow: ResolvedDataflow) -> str:
                 text = str(source)
                 start = virtual.setdefault(text, names.of(text))
                 label = ""
-            edges.append(_edge(start, names.of(node.id), _label(dataflow, source, label, name)))
+            edges.append(_edge(start, names.of(node.id), _label(types, source, label, name)))
     lines.extend(f'  {alias}{{{{"{_text(text)}"}}}}' for text, alias in virtual.items())
     return "\n".join([*lines, *edges]) + "\n"
 
@@ -75,24 +80,17 @@ def _box(node: ResolvedNode) -> str:
     return f'["{label}"]'
 
 
-def _label(dataflow: ResolvedDataflow, source: object, output: str, name: str) -> str:
+def _label(types: Mapping[tuple[str, str], str], source: object, output: str, name: str) -> str:
     parts = [output] if output else []
     if isinstance(source, OutputSource):
         if name.rpartition("/")[2] != output.rpartition("/")[2]:
             parts.append(f"as {name}")
-        declared = _type_of(dataflow, source)
+        declared = types.get((source.node, source.output))
         if declared:
             parts.append(f"[{declared}]")
     else:
         parts.append(name)
     return " ".join(parts)
-
-
-def _type_of(dataflow: ResolvedDataflow, source: OutputSource) -> str | None:
-    for node in dataflow.nodes:
-        if node.id == source.node and source.output in node.output_types:
-            return node.output_types[source.output].rpartition("/")[2]
-    return None
 
 
 def _edge(start: str, end: str, label: str) -> str:

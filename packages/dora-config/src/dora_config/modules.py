@@ -15,6 +15,7 @@ from typing import TypeVar
 from dora_config import descriptor
 from dora_config.closest import closest
 from dora_config.errors import Problem
+from dora_config.fields import split_words
 from dora_config.resolved import SINGLE_OPERATOR_ID, EnvValue, QueuePolicy
 from dora_config.sources import (
     MODULE_PORT_PREFIX,
@@ -206,15 +207,6 @@ class Flattening:
         for operator_id, operator, path in operators_of(node):
             wired = wiring.inputs(operator.inputs, (*source.path, *path, "inputs"), where)
             inputs.update({f"{operator_id}/{name}": value for name, value in wired.items()})
-        args = node.args
-        if args is not None and scope.ports is not None:
-            try:
-                args = expand_parameters(args, scope.parameters)
-            except UndefinedVariable as error:
-                name = error.name.removeprefix("PARAM_").lower()
-                message = f"{where}: args read ${error.name}, but the module is given no such param"
-                hint = f"give `params: {{{name}: ...}}` where the module is used"
-                self._problem(scope.document, (*source.path, "args"), message, hint=hint)
         return FlatNode(
             id=scope.prefix + node.id,
             node=node,
@@ -225,10 +217,30 @@ class Flattening:
             deploy=_nearest(node.deploy, scope.deploy),
             build=_nearest(node.build, scope.build),
             cpu_affinity=_nearest(node.cpu_affinity, scope.cpu_affinity),
-            args=args,
+            args=self._args(source, scope, where),
             inputs=inputs,
             incomplete=source.incomplete,
         )
+
+    def _args(self, source: SourceNode, scope: _Scope, where: str) -> str | None:
+        """The node's `args` with the module's parameters, which must leave its quotes whole."""
+        args = source.node.args
+        if args is None or scope.ports is None:
+            return args
+        place = (*source.path, "args")
+        try:
+            expanded = expand_parameters(args, scope.parameters)
+            split_words(expanded, "node args once parameters are in place")
+        except UndefinedVariable as error:
+            name = error.name.removeprefix("PARAM_").lower()
+            message = f"{where}: args read ${error.name}, but the module is given no such param"
+            hint = f"give `params: {{{name}: ...}}` where the module is used"
+            self._problem(scope.document, place, message, hint=hint)
+        except ValueError as error:
+            self._problem(scope.document, place, f"{where}: {error}")
+        else:
+            return expanded
+        return None
 
     def _use_module(
         self, source: SourceNode, module: ModuleFile, scope: _Scope, wiring: _Wiring

@@ -27,6 +27,7 @@ except ImportError:  # PyYAML built without libyaml
 MAX_DEPTH = 60
 MAX_VALUES = 200_000
 MAX_DIGITS = 400
+MAX_MESSAGE = 2000
 
 OLD_NAMES = {"deploy": "_unstable_deploy", "debug": "_unstable_debug"}
 """Names of dora 0.x for keys; a path with the new name finds a value under the old one."""
@@ -150,8 +151,8 @@ class Document:
             file=self.file,
             line=span.line,
             column=span.column,
-            message=message,
-            hint=hint,
+            message=_showable(message),
+            hint=None if hint is None else _showable(hint),
             severity=severity,
             end_line=span.end_line,
             end_column=span.end_column,
@@ -272,6 +273,15 @@ class Document:
             self.problems.append(self._problem_at(node.span, message))
             return text
         return _number(text)
+
+
+def _showable(text: str) -> str:
+    """A message that may hold parts of a file, fit for one line of a terminal."""
+    if len(text) > MAX_MESSAGE:
+        text = text[:MAX_MESSAGE] + "..."
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _number(text: str) -> Any:

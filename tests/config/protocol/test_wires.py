@@ -1,0 +1,104 @@
+"""Control messages: text and back, tolerance of newer versions, refusal of what is no message."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dora_config.errors import RemoteProtocolError
+from dora_config.protocol import control, daemon
+from dora_config.protocol.control import CLIENT_CODEC, SERVER_CODEC
+from dora_config.protocol.daemon import TO_COORDINATOR, TO_DAEMON
+from dora_config.protocol.envelope import (
+    Codec,
+    Party,
+    ProtocolVersion,
+    clean_text,
+    version_problem,
+)
+
+UNIONS: list[tuple[Codec[Any], Any]] = [
+    (CLIENT_CODEC, control.ClientFrame),
+    (SERVER_CODEC, control.ServerFrame),
+    (TO_COORDINATOR, daemon.DaemonMessage),
+    (TO_DAEMON, daemon.CoordinatorMessage),
+]
+
+
+def kinds(union: Any) -> list[str]:
+    return [model.model_fields["kind"].default for model in get_args(get_args(union)[0])]
+
+
+@pytest.mark.parametrize(
+    "union", [union for _, union in UNIONS] + [control.ControlRequest, control.ControlAnswer]
+)
+def test_every_kind_is_named_once(union: Any) -> None:
+    assert len(set(kinds(union))) == len(kinds(union))
+
+
+def test_messages_come_back_as_they_were() -> None:
+    ask = control.Ask(id=3, request=control.StopDataflow(grace=1.5, force=True))
+    assert CLIENT_CODEC.decode(CLIENT_CODEC.encode(ask)) == ask
+    stop = daemon.StopPart(dataflow_id="d", grace=2.0)
+    assert TO_DAEMON.decode(TO_DAEMON.encode(stop)) == stop
+
+
+def test_fields_of_a_newer_version_are_ignored() -> None:
+    text = json.dumps({"kind": "cancel", "id": 4, "because": {"of": "a newer version"}})
+    assert CLIENT_CODEC.decode(text) == control.Cancel(id=4)
+
+
+def test_the_field_at_fault_is_named() -> None:
+    with pytest.raises(RemoteProtocolError, match=r"to the coordinator: cancel\.id"):
+        CLIENT_CODEC.decode('{"kind": "cancel", "id": "four"}')
+
+
+@given(st.text() | st.binary())
+def test_garbage_is_refused_and_never_more(text: str | bytes) -> None:
+    for codec, _ in UNIONS:
+        with pytest.raises(RemoteProtocolError):
+            codec.decode(text)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
+
+
+@given(st.data())
+def test_wrong_fields_are_refused_and_never_more(data: st.DataObject) -> None:
+    codec, union = data.draw(st.sampled_from(UNIONS))
+    body = data.draw(st.dictionaries(st.text(max_size=8), json_values, max_size=4))
+    body["kind"] = data.draw(st.sampled_from(kinds(union)))
+    try:
+        codec.decode(json.dumps(body))
+    except RemoteProtocolError:
+        pass
+
+
+def party(name: str, major: int, minor: int = 0) -> Party:
+    return Party(program=name, release="1.2", protocol=ProtocolVersion(major=major, minor=minor))
+
+
+def test_versions_that_differ_in_the_minor_number_talk() -> None:
+    assert version_problem(party("coordinator", 1, 0), party("daemon", 1, 7)) is None
+
+
+def test_other_versions_are_named_and_the_older_is_to_be_upgraded() -> None:
+    for ours, theirs in ((1, 2), (2, 1)):
+        problem = version_problem(party("coordinator", ours), party("daemon", theirs))
+        assert problem is not None
+        assert f"coordinator 1.2 (protocol {ours}.0)" in problem
+        assert f"daemon 1.2 (protocol {theirs}.0)" in problem
+        assert problem.endswith(f"upgrade the {'coordinator' if ours == 1 else 'daemon'}")
+
+
+def test_text_from_the_wire_is_made_harmless() -> None:
+    assert clean_text("a\x1b[2Jb\nc") == "a\\x1b[2Jb\\x0ac"
+    assert clean_text("x" * 50, limit=10) == "x" * 10 + "..."

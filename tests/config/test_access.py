@@ -1,0 +1,93 @@
+"""Addresses and tokens: where they are looked for, and which are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dora_config.access import (
+    AccessError,
+    Endpoint,
+    config_dir,
+    endpoint,
+    ensure_token,
+    find_token,
+    state_dir,
+    token_matches,
+)
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    return {"HOME": str(tmp_path)}
+
+
+def test_folders_follow_xdg(tmp_path: Path, environ: dict[str, str]) -> None:
+    assert config_dir(environ) == tmp_path / ".config" / "dora"
+    assert state_dir(environ) == tmp_path / ".local" / "state" / "dora"
+    environ |= {"XDG_CONFIG_HOME": "/c", "XDG_STATE_HOME": "/s"}
+    assert (config_dir(environ), state_dir(environ)) == (Path("/c/dora"), Path("/s/dora"))
+
+
+def test_arguments_win_over_the_environment(environ: dict[str, str]) -> None:
+    assert endpoint(environ=environ) == Endpoint("127.0.0.1", 6013)
+    environ |= {"DORA_COORDINATOR_ADDR": "192.0.2.1", "DORA_COORDINATOR_PORT": "7000"}
+    assert endpoint(environ=environ) == Endpoint("192.0.2.1", 7000)
+    assert endpoint("robot", 1, environ=environ) == Endpoint("robot", 1)
+
+
+@pytest.mark.parametrize("port", ["", "0", "65536", "x", "-1", "6013 "])
+def test_a_bad_port_in_the_environment_is_an_error(environ: dict[str, str], port: str) -> None:
+    with pytest.raises(AccessError, match="DORA_COORDINATOR_PORT"):
+        endpoint(environ={**environ, "DORA_COORDINATOR_PORT": port})
+
+
+def test_urls_of_both_families() -> None:
+    assert Endpoint("192.0.2.1", 1).url("/x") == "ws://192.0.2.1:1/x"
+    assert Endpoint("::1", 1).url("/x", scheme="http") == "http://[::1]:1/x"
+
+
+def test_the_token_is_made_once_and_private(environ: dict[str, str]) -> None:
+    assert find_token(environ) is None
+    token, made = ensure_token(environ)
+    assert made == config_dir(environ) / "token"
+    assert made.stat().st_mode & 0o777 == 0o600
+    assert made.parent.stat().st_mode & 0o777 == 0o700
+    assert ensure_token(environ) == (token, None)
+    assert [path.name for path in made.parent.iterdir()] == ["token"]
+    assert Endpoint("h", 1, token).headers() == {"Authorization": f"Bearer {token}"}
+    assert Endpoint("h", 1).headers() == {}
+
+
+def test_where_a_token_is_looked_for(tmp_path: Path, environ: dict[str, str]) -> None:
+    own, _ = ensure_token(environ)
+    (tmp_path / "credentials").mkdir()
+    environ["CREDENTIALS_DIRECTORY"] = str(tmp_path / "credentials")
+    assert find_token(environ) == own
+    (tmp_path / "credentials" / "dora-token").write_text("from systemd\n")
+    assert find_token(environ) == "from systemd"
+    environ["DORA_AUTH_TOKEN"] = "from the environment"
+    assert find_token(environ) == "from the environment"
+
+
+def test_a_token_file_that_others_can_read_is_refused(environ: dict[str, str]) -> None:
+    _, made = ensure_token(environ)
+    assert made is not None
+    made.chmod(0o640)
+    with pytest.raises(AccessError, match="chmod 600"):
+        find_token(environ)
+
+
+def test_an_empty_token_file_is_refused(environ: dict[str, str]) -> None:
+    _, made = ensure_token(environ)
+    assert made is not None
+    made.write_text("\n")
+    with pytest.raises(AccessError, match="empty"):
+        find_token(environ)
+
+
+def test_tokens_match_or_not() -> None:
+    assert token_matches("abc", "abc")
+    assert not token_matches("abc", "abcd")
+    assert not token_matches("abc", "ä\udc80")
