@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any, get_args
 
 import pytest
@@ -76,10 +77,8 @@ def test_wrong_fields_are_refused_and_never_more(data: st.DataObject) -> None:
     codec, union = data.draw(st.sampled_from(UNIONS))
     body = data.draw(st.dictionaries(st.text(max_size=8), json_values, max_size=4))
     body["kind"] = data.draw(st.sampled_from(kinds(union)))
-    try:
+    with suppress(RemoteProtocolError):
         codec.decode(json.dumps(body))
-    except RemoteProtocolError:
-        pass
 
 
 def party(name: str, major: int, minor: int = 0) -> Party:
