@@ -40,6 +40,7 @@ BEYOND = (
     "belong",
     "finite number",
     "must be at least 1",
+    "NUL",
 )
 
 
