@@ -58,16 +58,17 @@ def test_a_file_of_the_peer_is_read(tmp_path: Path) -> None:
     ("text", "message"),
     [
         (None, r"there is no lock file; write it with `dora build --write-lockfile`"),
-        ("a: [", "cannot be read"),
+        ("a: [", "line 2: invalid YAML"),
+        (b"\xff", "cannot be read"),
         ("[]", "is not a lock file"),
         ("git_sources: {n: {repo: u}}", 'git_sources of node "n": expected `repo` and'),
         ("git_sources: {n: {repo: u, commit_hash: ../x}}", "expected `repo` and `commit_hash`"),
     ],
 )
-def test_a_file_that_cannot_be_used(tmp_path: Path, text: str | None, message: str) -> None:
+def test_a_file_that_cannot_be_used(tmp_path: Path, text: str | bytes | None, message: str) -> None:
     path = tmp_path / "lock.yaml"
     if text is not None:
-        path.write_text(text)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(LockFileError, match=message) as caught:
         read_lock_file(path)
     assert str(caught.value).startswith(f"{path}: ")

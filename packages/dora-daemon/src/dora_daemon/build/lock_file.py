@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dora_config import ResolvedDataflow
 from dora_config.resolved import GitSource
+from dora_config.yaml_text import dump_yaml, read_document
 from dora_daemon.build.errors import LockFileError
 from dora_daemon.build.git_sources import reference
 
@@ -35,17 +36,17 @@ def lock_file_path(dataflow: Path) -> Path:
 
 def read_lock_file(path: Path) -> dict[str, LockedSource]:
     """Locked sources by node id; raises LockFileError."""
-    import yaml
-
     try:
-        document = yaml.safe_load(path.read_text())
+        document = read_document(path.read_text(), str(path))
     except FileNotFoundError:
         raise LockFileError(
             path, "there is no lock file; write it with `dora build --write-lockfile`"
         ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise LockFileError(path, f"cannot be read: {error}") from error
-    sources = document.get("git_sources") if isinstance(document, dict) else None
+    for problem in document.problems:
+        raise LockFileError(path, f"line {problem.line}: {problem.message}")
+    sources = document.data.get("git_sources") if isinstance(document.data, dict) else None
     if not isinstance(sources, dict):
         raise LockFileError(path, "is not a lock file: it has no mapping `git_sources`")
     return {str(node): _locked_source(path, str(node), entry) for node, entry in sources.items()}
@@ -66,13 +67,11 @@ def _locked_source(path: Path, node: str, entry: object) -> LockedSource:
 
 def write_lock_file(path: Path, sources: Mapping[str, LockedSource]) -> None:
     """Replace the lock file as a whole; raises LockFileError."""
-    import yaml
-
     entries = {
         node: {"repo": one.repo, "reference": one.reference, "commit_hash": one.commit}
         for node, one in sources.items()
     }
-    text = yaml.safe_dump({"version": VERSION, "git_sources": entries}, sort_keys=False)
+    text = dump_yaml({"version": VERSION, "git_sources": entries})
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.write_text(text)

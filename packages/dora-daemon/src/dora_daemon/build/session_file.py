@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dora_config import ResolvedDataflow
+from dora_config.yaml_text import dump_yaml, read_document
 from dora_daemon.build.errors import SessionFileError
 
 OUT_DIR = "out"
@@ -68,12 +69,10 @@ def read_session(dataflow: Path, *, current: str | None = None) -> Session:
 
     With `current`, a last build of another fingerprint is left out.
     """
-    import yaml
-
+    path = session_file_path(dataflow)
     try:
-        document = yaml.safe_load(session_file_path(dataflow).read_text())
-        session = _parse(document)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        session = _parse(read_document(path.read_text(), str(path)).data)
+    except (OSError, KeyError, TypeError, ValueError):
         return Session(str(uuid.uuid4()))
     if current is not None and session.fingerprint != current:
         return Session(session.session_id)
@@ -104,8 +103,6 @@ def _parse(document: Any) -> Session:
 
 def write_session(dataflow: Path, session: Session) -> None:
     """Replace the session file as a whole; `out/` is kept out of version control."""
-    import yaml
-
     path = session_file_path(dataflow)
     document = {
         "session_id": session.session_id,
@@ -123,7 +120,7 @@ def write_session(dataflow: Path, session: Session) -> None:
     try:
         prepare_out_dir(path.parent)
         partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(yaml.safe_dump(document, sort_keys=False))
+        partial.write_text(dump_yaml(document))
         partial.replace(path)
     except OSError as error:
         raise SessionFileError(f"{path}: cannot be written: {error.strerror}") from error
