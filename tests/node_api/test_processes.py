@@ -1,0 +1,371 @@
+"""Nodes in processes of their own: start, end, fork, backpressure, logging, operators."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from textwrap import dedent
+
+import pyarrow as pa
+import pytest
+from support.fake_runner import FakeRunner
+from support.waiting import wait_until
+
+import dora_node_api
+from dora_node_api import Node, control
+
+Open = Callable[[str], Node]
+Spawn = Callable[..., subprocess.Popen[str]]
+
+pytestmark = pytest.mark.integration
+
+SOURCES = Path(dora_node_api.__file__).parents[1]
+
+
+@pytest.fixture
+def spawn(runner: FakeRunner, tmp_path: Path) -> Iterator[Spawn]:
+    """Starts a node of the fake runner with this code; every process is ended with the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(node_id: str, code: str, **environment: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-u", "-c", dedent(code)],
+            env={**os.environ, **runner.environment(node_id), **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+    """Wait for the process's end and return what it printed."""
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == code, err
+    return out
+
+
+def test_what_is_sent_last_arrives_and_the_process_ends_at_once(
+    runner: FakeRunner, open_node: Open, spawn: Spawn
+) -> None:
+    runner.add_node("a")
+    runner.add_node("b")
+    runner.connect("a/out", "b/in", queue_size=1000)
+    b = open_node("b")
+    code = """
+        import threading, time
+        from dora import Node
+        import pyarrow as pa
+        node = Node()
+        for number in range(500):
+            node.send_output("out", pa.array([number]))
+        assert threading.active_count() == 1
+        print(time.monotonic())
+    """
+    process = spawn("a", code)
+    printed = finish(process)
+    assert time.monotonic() - float(printed) < 5
+    wait_until(lambda: runner.nodes["a"].left, what="a says that it leaves")
+    assert [event["value"][0].as_py() for event in b.drain()] == list(range(500))
+
+
+def test_nodes_wait_at_the_start_barrier(runner: FakeRunner, spawn: Spawn) -> None:
+    runner.auto_go = False
+    runner.add_node("a")
+    process = spawn("a", "from dora import Node; Node(); print('through')")
+    runner.wait_connected("a")
+    assert process.poll() is None
+    runner.go()
+    assert finish(process) == "through\n"
+
+
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [(control.Refused("node `x` exited before connecting"), "exited before connecting"),
+     (None, "runner ended before")],
+)  # fmt: skip
+def test_a_node_that_may_not_start_says_why(
+    runner: FakeRunner, spawn: Spawn, message: control.Refused | None, sentence: str
+) -> None:
+    runner.auto_go = False
+    runner.add_node("a")
+    process = spawn("a", "from dora import Node; Node()")
+    runner.wait_connected("a")
+    if message is None:
+        runner.disconnect("a")
+    else:
+        runner.send("a", message)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "SetUpError" in err
+    assert sentence in err
+
+
+def test_importing_and_connecting_touches_no_pyarrow(runner: FakeRunner, spawn: Spawn) -> None:
+    runner.add_node("a")
+    code = """
+        import sys
+        from dora import Node
+        print(sorted({"asyncio", "logging", "pyarrow", "numpy", "pathlib"} & set(sys.modules)))
+        node = Node()
+        print(sorted({"asyncio", "pyarrow", "numpy"} & set(sys.modules)))
+    """
+    assert finish(spawn("a", code)) == "[]\n[]\n"
+
+
+def test_plain_folders_on_pythonpath_are_enough(runner: FakeRunner, tmp_path: Path) -> None:
+    """No installed wheel of ours, and another `dora` installed beside us: ours is taken."""
+    other = tmp_path / "site-packages"
+    (other / "dora").mkdir(parents=True)
+    (other / "dora" / "__init__.py").write_text("raise ImportError('the wrong dora')")
+    front = tmp_path / "front"
+    front.mkdir()
+    for name in ("dora", "dora_node_api"):
+        (front / name).symlink_to(SOURCES / name)
+    runner.add_node("a", outputs=("out",))
+    code = "import sys; sys.path.append(sys.argv[1]); import dora; n = dora.Node();" + (
+        "n.send_output('out', b'x'); print(dora.__version__, n.node_config()['outputs'])"
+    )
+    pyarrow = str(Path(pa.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code, pyarrow],
+        env={**runner.environment("a"), "PYTHONPATH": f"{front}:{other}", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.stdout == f"{dora_node_api.__version__} ['out']\n", done.stderr
+
+
+def test_a_forked_child_may_not_use_the_node(
+    runner: FakeRunner, open_node: Open, spawn: Spawn
+) -> None:
+    runner.add_node("a")
+    runner.add_node("b")
+    runner.connect("a/out", "b/in", queue_size=100)
+    a = open_node("a")
+    code = """
+        import os, sys, warnings
+        warnings.simplefilter("ignore")
+        from dora import Node
+        node = Node()
+        values = [node.next()["value"] for _ in range(20)]
+        child = os.fork()
+        if child == 0:
+            told = 0
+            for use in (
+                node.next, node.try_recv, node.drain, node.is_empty, lambda: next(node),
+                lambda: node.send_output("out", b""), lambda: node.send_output_raw("out", 1),
+            ):
+                try:
+                    use()
+                except RuntimeError as error:
+                    told += "spawn" in str(error)
+            values.clear()
+            del node
+            sys.exit(told)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        print([value[0].as_py() for value in values] == list(range(20)))
+        print(node.next()["type"], node.next()["type"])
+    """
+    process = spawn("b", code)
+    for number in range(20):
+        a.send_output("out", pa.array([number]))
+    runner.wait_connected("b")
+    wait_until(lambda: process.poll() is not None or _reads(process, "True"), what="the child ends")
+    a.send_output("out", b"x")
+    runner.edges[0].keeper.announce_closed()
+    assert finish(process).splitlines()[-1] == "INPUT INPUT_CLOSED"
+    assert not runner.messages("b", control.CloseOutputs)
+
+
+def _reads(process: subprocess.Popen[str], word: str) -> bool:
+    assert process.stdout is not None
+    lines = [process.stdout.readline().strip() for _ in range(2)]
+    assert lines == ["7", word], process.stderr and process.stderr.read()
+    return True
+
+
+def test_interrupt_is_a_keyboard_interrupt(runner: FakeRunner, spawn: Spawn) -> None:
+    runner.add_node("a")
+    runner.add_timer("a", "tick", 3600)
+    code = """
+        from dora import Node
+        node = Node()
+        node.next()
+        print("ready")
+        try:
+            node.next()
+        except KeyboardInterrupt:
+            print("interrupted", node.next(timeout=0)["type"])
+    """
+    process = spawn("a", code)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert finish(process) == "interrupted ERROR\n"
+
+
+def test_backpressure_waits_and_stop_wakes_it(
+    runner: FakeRunner, open_node: Open, spawn: Spawn
+) -> None:
+    runner.add_node("a")
+    runner.add_node("b")
+    edge = runner.connect("a/out", "b/in", queue_size=3, queue_policy="backpressure")
+    b = open_node("b")
+    code = """
+        from dora import Node
+        import pyarrow as pa
+        node = Node()
+        for number in range(50):
+            node.send_output("out", pa.array([number]))
+        print(node.next()["type"])
+    """
+    process = spawn("a", code)
+    got = []
+    for _ in range(30):
+        event = b.next(timeout=20)
+        assert event is not None
+        got.append(event["value"][0].as_py())
+    assert got == list(range(30))
+    wait_until(lambda: edge.keeper.ends.depth() == 3, what="the queue is full again")
+    assert process.poll() is None
+    runner.send("a", control.Stop())
+    assert finish(process) == "STOP\n"
+
+
+def test_a_cycle_of_full_queues_is_an_error_that_names_it(
+    runner: FakeRunner, open_node: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dora_node_api.connection.DEADLOCK_AFTER", 0.2)
+    runner.add_node("a", cycles=(("a", "b"),))
+    runner.add_node("b")
+    runner.connect("a/out", "b/in", queue_size=1, queue_policy="backpressure")
+    runner.connect("b/out", "a/in", queue_size=1, queue_policy="backpressure")
+    a, b = open_node("a"), open_node("b")
+    b.send_output("out", b"")
+    a.send_output("out", b"")
+    with pytest.raises(dora_node_api.BackpressureDeadlock, match="a -> b -> a"):
+        a.send_output("out", b"")
+
+
+def test_log_entries_are_lines_of_json(runner: FakeRunner, spawn: Spawn) -> None:
+    runner.add_node("a")
+    code = """
+        import logging
+        from dora import Node
+        node = Node()
+        logging.info("first %s", 1)
+        logging.getLogger("my.module").error("second", extra={"speed": 3})
+        logging.debug("not shown")
+        try:
+            1 / 0
+        except ZeroDivisionError:
+            logging.exception("third")
+        logging.basicConfig(level=logging.DEBUG)
+        logging.debug("fourth")
+        node.log("strange", "fifth", target="t", fields={"a": 1})
+        node.log_error("sixth", fields={"big": "x" * 70_000})
+        print("plain")
+    """
+    *lines, plain = finish(spawn("a", code)).splitlines()
+    entries = [json.loads(line) for line in lines]
+    assert plain == "plain"
+    assert [(entry["level"], entry["message"].partition("\n")[0]) for entry in entries] == [
+        ("info", "first 1"),
+        ("error", "second"),
+        ("error", "third"),
+        ("debug", "fourth"),
+        ("info", "fifth"),
+        ("error", "sixth"),
+    ]
+    assert all(entry["node_id"] == "a" for entry in entries)
+    assert entries[0]["target"] == "root"
+    assert entries[1]["target"] == "my.module"
+    assert entries[1]["fields"] == {"speed": 3}
+    assert entries[0]["line"] == 5
+    assert "ZeroDivisionError" in entries[2]["message"]
+    assert entries[4]["fields"] == {"a": 1}
+    assert entries[5]["fields"] == {"dora.fields_dropped": 70_010}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_handler_of_the_users_own_is_kept(runner: FakeRunner, spawn: Spawn, when: str) -> None:
+    runner.add_node("a")
+    own = 'logging.basicConfig(stream=sys.stdout, format="own %(message)s", level=logging.INFO)'
+    code = f"""
+        import logging, sys
+        from dora import Node
+        {own if when == "before" else ""}
+        node = Node()
+        {own if when == "after" else ""}
+        logging.info("hello")
+    """
+    assert finish(spawn("a", code)) == "own hello\n"
+
+
+def test_rust_log_sets_the_level(runner: FakeRunner, spawn: Spawn) -> None:
+    runner.add_node("a")
+    code = """
+        import logging
+        from dora import Node
+        node = Node()
+        logging.info("quiet")
+        logging.warning("loud")
+    """
+    process = spawn("a", code, RUST_LOG="zenoh=debug,warn")
+    assert [json.loads(line)["message"] for line in finish(process).splitlines()] == ["loud"]
+
+
+def test_operators_run_as_a_node(runner: FakeRunner, open_node: Open, tmp_path: Path) -> None:
+    operator = tmp_path / "double.py"
+    operator.write_text(
+        dedent("""
+        import pyarrow.compute as pc
+        from dora import DoraStatus
+
+        class Operator:
+            def on_event(self, dora_event, send_output):
+                if dora_event["type"] == "INPUT":
+                    send_output("out", pc.multiply(dora_event["value"], 2), {"seen": True})
+                return DoraStatus.CONTINUE
+        """)
+    )
+    config = control.OperatorConfig(id="op", python=str(operator), inputs=("in",), outputs=("out",))
+    runner.add_node("host", operators=(config,))
+    runner.add_node("a")
+    runner.connect("a/out", "host/op/in")
+    runner.connect("host/op/out", "a/back")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dora_node_api.operators"],
+        env={**os.environ, **runner.environment("host")},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        a = open_node("a")
+        a.send_output("out", pa.array([21]))
+        event = a.next(timeout=30)
+        assert event is not None
+        assert event["type"] == "INPUT", event
+        assert event["value"].to_pylist() == [42]
+        runner.edges[0].keeper.announce_closed()
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 0, err
+    finally:
+        process.kill()
+        process.communicate()

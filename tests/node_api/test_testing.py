@@ -1,0 +1,83 @@
+"""`MockNode`: what a node under test is given, and what is kept of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from dora.testing import MockNode
+from dora_node_api import Node, events
+
+
+def test_inputs_then_stop_then_nothing() -> None:
+    metadata = {"k": 1}
+    node = MockNode([("a", pa.array([1])), ("b", pa.array([2]))], metadata=metadata)
+    first, second, stop = node
+    assert first["type"] == "INPUT"
+    assert first["id"] == "a"
+    assert first["value"].to_pylist() == [1]
+    first["metadata"]["k"] = 2
+    assert second["metadata"] == metadata == {"k": 1}
+    assert stop == {"type": "STOP", "id": "ALL_INPUTS_CLOSED"}
+    assert node.next() is None
+    assert node.next(timeout=1) is None
+    assert list(node) == []
+
+
+def test_whole_events_and_looking() -> None:
+    node = MockNode([{"type": "STOP", "id": "MANUAL"}])
+    assert not node.is_empty()
+    assert node.drain() == [{"type": "STOP", "id": "MANUAL"}]
+    assert node.is_empty()
+    assert node.try_recv() is None
+
+
+def test_async() -> None:
+    async def main() -> tuple[list[str], object]:
+        node = MockNode([("a", 1), ("b", 2)])
+        event = await node.recv_async()
+        return [e["type"] async for e in node], event and event["id"]
+
+    assert asyncio.run(main()) == (["INPUT", "STOP"], "a")
+
+
+def test_outputs_and_logs_are_kept() -> None:
+    node = MockNode()
+    node.send_output("out", b"1", {"k": 1})
+    with node.send_output_raw("out", 2) as buffer:
+        np.frombuffer(buffer, np.uint8)[:] = 7
+    handler = node.send_output_raw("out", 1)
+    with pytest.raises(ZeroDivisionError), handler:
+        raise ZeroDivisionError
+    handler.as_memoryview()[0] = 65
+    handler.send()
+    with pytest.raises(RuntimeError, match="already been sent"):
+        handler.send()
+    assert node.outputs == {"out": [b"1", b"\x07\x07", b"A"]}
+    assert node.output_metadata["out"][0] == {"k": 1}
+    node.log_warn("careful")
+    assert node.logs == [{"level": "warn", "message": "careful", "target": None, "fields": {}}]
+
+
+def test_services() -> None:
+    node = MockNode([("tick", 1)], service_responses={"ask": ["answer"]})
+    request = node.send_service_request("ask", "question")
+    node.send_service_request("ask", "another")
+    kinds = [(event["type"], event.get("id")) for event in node.drain()]
+    assert kinds == [("INPUT", "tick"), ("INPUT", "ask"), ("STOP", "ALL_INPUTS_CLOSED")]
+    node.send_service_response("reply", "r", {"request_id": request})
+    assert node.service_responses_sent[0]["request_id"] == request
+
+
+def test_typed_events() -> None:
+    stream = MockNode([("a", 1)]).events()
+    assert list(stream) == [events.InputEvent("a", 1, {}), events.Stop("ALL_INPUTS_CLOSED")]
+
+
+def test_every_public_method_of_a_node_is_there() -> None:
+    public = {name for name in vars(Node) if not name.startswith("_")}
+    runtime_only = {"run_config", "close_outputs", "stop_dataflow"}
+    assert public - runtime_only <= {*dir(MockNode()), "node_id"}
