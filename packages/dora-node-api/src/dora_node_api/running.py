@@ -137,13 +137,14 @@ class RunningBackend(Backend):
         self._connect_inputs(welcome.queues, descriptors[1:])
 
     def _connect_inputs(self, queues: Sequence[QueueSpec], descriptors: Sequence[int]) -> None:
-        if queues and len(descriptors) % len(queues):
+        # A backpressure queue has one descriptor more, to tell its producer of room.
+        shares = [3 if spec.backpressure else 2 for spec in queues]
+        if sum(shares) != len(descriptors):
             raise ControlError(f"{len(descriptors)} descriptors came for {len(queues)} queues")
-        share = len(descriptors) // len(queues) if queues else 0
-        ends = {
-            spec.input: (spec, descriptors[number * share : (number + 1) * share])
-            for number, spec in enumerate(queues)
-        }
+        ends: dict[str, tuple[QueueSpec | None, Sequence[int]]] = {}
+        for spec, share in zip(queues, shares, strict=True):
+            ends[spec.input] = (spec, descriptors[:share])
+            descriptors = descriptors[share:]
         for config in self.config.inputs:
             spec, own = ends.get(config.id, (None, ()))
             self._add_input(AddInput(config, spec), own)
