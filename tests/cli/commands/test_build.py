@@ -120,6 +120,17 @@ def test_locked_without_a_lock_file(dora: Dora, tmp_path: Path, repository: Path
     )
 
 
+def test_locked_needs_no_lock_file_without_git_sources(dora: Dora, tmp_path: Path) -> None:
+    _write(tmp_path, NODE.format("a", "true"))
+    assert dora("build", "flow.yml", "--locked").code == 0
+
+
+def test_a_lock_file_that_is_not_used_is_a_warning(dora: Dora, hello: Path) -> None:
+    shown = dora("build", hello.name, "--lockfile", "x")
+    assert shown.code == 0
+    assert shown.err == ("warning: --lockfile has no effect without --locked or --write-lockfile\n")
+
+
 def test_offline_says_what_is_missing(dora: Dora, tmp_path: Path, repository: Path) -> None:
     _write(tmp_path, f"  - {{id: n, path: node.py, git: 'file://{repository}', branch: main}}")
     shown = dora("build", "flow.yml", "--offline")

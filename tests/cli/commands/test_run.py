@@ -288,6 +288,31 @@ def test_a_reader_that_goes_away_stops_the_dataflow(workspace: Workspace) -> Non
         assert process.stderr.read().startswith("stopping (signal SIGINT)")
 
 
+def test_a_full_disk_stops_nothing(workspace: Workspace) -> None:
+    one_node(workspace, WAITING)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [DORA, "run", "flow.yml", "--stop-after", "200ms"],
+            cwd=workspace.path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("standard output cannot be written (No space left on device): ")
+    logs = run_dora("logs", "--local", cwd=workspace.path).succeeded()
+    assert "stopped by MANUAL" in logs.stdout
+
+
+def test_closed_streams_and_terminals_without_unicode(workspace: Workspace) -> None:
+    one_node(workspace, CRASHING)
+    line = f"{DORA} run flow.yml >&- 2>&-"
+    assert subprocess.run(["sh", "-c", line], cwd=workspace.path, check=False).returncode == 1
+    shown = run_dora("run", "flow.yml", cwd=workspace.path, env={"PYTHONIOENCODING": "ascii"})
+    assert "\\u2502 out of paper" in shown.exited(1).stderr
+
+
 def test_shell_nodes_need_permission(workspace: Workspace) -> None:
     workspace.dataflow({"nodes": [{"id": "n", "path": "shell", "args": "echo $COLOUR"}]}, "f.yml")
     env = {"COLOUR": "red"}

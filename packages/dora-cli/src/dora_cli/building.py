@@ -58,7 +58,7 @@ def prepare_nodes(
     from dora_daemon.build.lock_file import check_lock, read_lock_file
 
     commits = None
-    if lock.locked:
+    if lock.locked and any(node.git is not None for node in loaded.resolved.nodes):
         path = lock.file(loaded.path)
         commits = check_lock(path, read_lock_file(path), loaded.resolved)
     options = BuildOptions(uv=uv, offline=offline, jobs=jobs, commits=commits)

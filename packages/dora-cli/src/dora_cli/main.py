@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from dora_cli import registry
+from dora_cli import output, registry
 from dora_cli._version import __version__
 
 COMPLETION_VARIABLE = "_DORA_COMPLETE"
@@ -93,6 +93,7 @@ def create_application() -> Any:
 def main(arguments: Sequence[str]) -> int:
     """Run `dora ARGUMENTS`; the exit code: 0 well, 1 failed, 2 wrong usage, 130 interrupted."""
     gc.set_threshold(GC_THRESHOLD, 20, 50)
+    output.prepare_streams()
     try:
         create_application().main(args=list(arguments), prog_name="dora")
     except SystemExit as ended:

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from io import TextIOWrapper
 from typing import TextIO
 
 STYLES: Mapping[str, str] = {
@@ -21,6 +22,20 @@ STYLES: Mapping[str, str] = {
     "dim": "2",
     "bold": "1",
 }
+
+
+def prepare_streams() -> None:
+    """Let no character stop a command: what a terminal cannot show is written as an escape.
+
+    A stream that was closed before the start (`>&-`) is one that swallows everything.
+    """
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the end
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def wants_colour(stream: TextIO) -> bool:

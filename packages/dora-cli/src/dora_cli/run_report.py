@@ -72,6 +72,13 @@ class RunPrinter:
             output.write(format_entry(entry, self._style, colour=colour))
         except BrokenPipeError:
             self._stop_without_reader()
+        except OSError as error:  # a full disk is no reason to stop a robot
+            self._readerless = True
+            output.discard()
+            output.remark(
+                f"standard output cannot be written ({error.strerror}): log lines are only in the "
+                "log files from here on"
+            )
 
     def _stop_without_reader(self) -> None:
         """`dora run ... | head`: nobody reads on, so stop the dataflow as Ctrl-C would."""

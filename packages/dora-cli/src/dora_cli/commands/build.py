@@ -62,4 +62,6 @@ def lock_choice(*, locked: bool, write: bool, path: Path | None) -> LockChoice:
     """The lock options of a command; a usage error when they contradict each other."""
     if locked and write:
         raise typer.BadParameter("--locked and --write-lockfile exclude each other")
+    if path is not None and not (locked or write):
+        output.warn("--lockfile has no effect without --locked or --write-lockfile")
     return LockChoice(locked, write, path)
