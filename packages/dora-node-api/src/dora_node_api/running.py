@@ -142,8 +142,8 @@ class RunningBackend(Backend):
         if sum(shares) != len(descriptors):
             raise ControlError(f"{len(descriptors)} descriptors came for {len(queues)} queues")
         ends: dict[str, tuple[QueueSpec | None, Sequence[int]]] = {}
-        for spec, share in zip(queues, shares, strict=True):
-            ends[spec.input] = (spec, descriptors[:share])
+        for queue, share in zip(queues, shares, strict=True):
+            ends[queue.input] = (queue, descriptors[:share])
             descriptors = descriptors[share:]
         for config in self.config.inputs:
             spec, own = ends.get(config.id, (None, ()))
