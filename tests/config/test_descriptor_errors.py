@@ -276,6 +276,10 @@ def test_a_mistake_under_an_old_name_has_its_place() -> None:
 WARNINGS = [
     ("path: p\ninputs: {x: {source: source/out, queue_size: 0}}", "queue_size 0 is taken as 1"),
     ("path: p\noutputs: [a, a]", 'output "a" is listed twice'),
+    (
+        "operator: {python: p, inputs: {x: {source: source/out, queue_size: 0}}}",
+        'operator "op": input "x": queue_size 0 is taken as 1',
+    ),
     ("path: p\nmax_restarts: 3", "`max_restarts` has no effect while restart_policy is never"),
     (
         "path: p\nenv: {LD_PRELOAD: x}",

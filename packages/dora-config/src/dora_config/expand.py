@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -101,8 +102,6 @@ def _program(node: ResolvedNode) -> dict[str, Any]:
 
 
 def _args(node: ResolvedNode) -> str | None:
-    import shlex
-
     if not node.args:
         return None
     return node.args[0] if node.kind == "shell" else shlex.join(node.args)

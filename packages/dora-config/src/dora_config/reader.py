@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from dora_config import descriptor
 from dora_config.closest import closest_name
-from dora_config.modules import SourceNode
+from dora_config.modules import SourceNode, operators_of
 from dora_config.node_shape import (
     NODE_HINTS,
     ROOT_HINTS,
@@ -149,12 +149,11 @@ def _node_findings(node: descriptor.Node, path: KeyPath, where: str) -> Iterator
     if node.operator is not None and node.operator.id and "/" in node.operator.id:
         yield Finding((*path, "operator", "id"), f"{where}: an operator id must not contain '/'")
     yield from _repeated(node.outputs, (*path, "outputs"), where)
-    for wanted_in, inputs in (("inputs", node.inputs),):
-        for name, wanted in (inputs or {}).items():
-            if wanted.queue_size == 0:
-                message = f'{where}: input "{name}": queue_size 0 is taken as 1'
-                place = (*path, wanted_in, name, "queue_size")
-                yield Finding(place, message, severity="warning")
+    yield from _queue_findings(node.inputs, (*path, "inputs"), where)
+    for operator_id, operator, place in operators_of(node):
+        inner = f'{where}: operator "{operator_id}"'
+        yield from _repeated(operator.outputs, (*path, *place, "outputs"), inner)
+        yield from _queue_findings(operator.inputs, (*path, *place, "inputs"), inner)
     if node.restart_policy in (None, "never"):
         for field_name in ("max_restarts", "restart_delay", "max_restart_delay", "restart_window"):
             if getattr(node, field_name):
@@ -195,6 +194,15 @@ _LOG_SETTINGS = (
     "max_log_size",
     "max_rotated_files",
 )
+
+
+def _queue_findings(
+    inputs: Mapping[str, descriptor.Input] | None, path: KeyPath, where: str
+) -> Iterator[Finding]:
+    for name, wanted in (inputs or {}).items():
+        if wanted.queue_size == 0:
+            message = f'{where}: input "{name}": queue_size 0 is taken as 1'
+            yield Finding((*path, name, "queue_size"), message, severity="warning")
 
 
 def _repeated(outputs: list[str] | None, path: KeyPath, where: str) -> Iterator[Finding]:
