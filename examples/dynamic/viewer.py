@@ -5,7 +5,7 @@ import pyarrow as pa
 from dora import Node
 
 node = Node("viewer")
-seen = []
+seen: list[int] = []
 while len(seen) < 5:
     event = node.next()
     if event is None or event["type"] == "STOP":

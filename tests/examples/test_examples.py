@@ -77,7 +77,7 @@ PRINTED: dict[str, dict[str, list[str]]] = {
             r"note: WARN worker\.motor: motor is warm",
             r"note: ERROR worker\.motor: motor stopped {'celsius': '91'}",
         ],
-        "worker": [r"started", r"motor is warm", r"motor stopped", "a printed line"],
+        "worker": [r"started", r"motor is warm", r"motor stopped"],
     },
     "timers": {
         "watch": [
