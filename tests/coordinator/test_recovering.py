@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from support.fleet_simulation import FakeDaemon, Fleet, dataflow
 
-from dora_config.protocol.control import StopDataflow
+from dora_config.protocol.control import DataflowRef, Ended, StopDataflow
 from dora_coordinator.records import Phase
 from dora_coordinator.settings import Settings
 
@@ -110,6 +110,49 @@ def test_what_nobody_reports_fails_and_comes_back_with_its_nodes() -> None:
     fleet.quiet()
     assert fleet.listed() == [("Running", None)]
     assert [len(d.runners) for d in (robot, station)] == [1, 1]
+
+
+def test_what_nobody_reports_is_started_again_when_the_machines_have_booted() -> None:
+    fleet, robot, station = running()
+    fleet.kill_coordinator()
+    fleet.reboot(robot)
+    fleet.reboot(station)
+    fleet.start_coordinator()
+    fleet.pass_time(90)
+    assert fleet.listed()[0][0] == "Failed"
+    fleet.start_daemon(robot)
+    fleet.quiet()
+    assert fleet.listed() == [("Recovering", 'waiting for daemon "station"')]
+    fleet.start_daemon(station)
+    fleet.quiet()
+    assert fleet.listed() == [("Running", None)]
+    assert [r.phase for d in (robot, station) for r in d.runners] == ["running", "running"]
+
+
+def test_a_dataflow_that_is_awaited_can_be_stopped_or_replaced() -> None:
+    for replace in (False, True):
+        fleet = Fleet()
+        robot = fleet.add_daemon("robot", "robot")
+        fleet.quiet()
+        spec = dataflow(camera="robot").model_copy(update={"name": "a"})
+        fleet.start(spec)
+        fleet.quiet()
+        fleet.kill_coordinator()
+        fleet.start_coordinator()
+        fleet.pass_time(60)
+        (old,) = robot.runners
+        if replace:
+            fleet.add_daemon("spare")
+            fleet.quiet()
+            fleet.start(dataflow(camera=None).model_copy(update={"name": "a"}))
+            fleet.quiet()
+        else:
+            answer = fleet.answers[fleet.ask(StopDataflow(dataflow=DataflowRef(name="a")))]
+            assert isinstance(answer, Ended)
+        fleet.connect(robot)
+        fleet.quiet()
+        assert not old.lives
+        assert fleet.listed()[0][0] == "Failed"
 
 
 def test_results_of_nodes_that_ended_unseen_are_told_later() -> None:

@@ -10,7 +10,7 @@ from support.fleet_simulation import dataflow
 
 from dora_coordinator.commands import DeleteRecord, SaveRecord
 from dora_coordinator.dataflow import new_record
-from dora_coordinator.records import DataflowRecord, Phase
+from dora_coordinator.records import DataflowRecord, PartState, Phase
 from dora_coordinator.store import MemoryStore, SqliteStore, StoreError, open_store
 
 SPEC = dataflow(camera="robot")
@@ -34,6 +34,17 @@ def test_what_was_saved_is_loaded_again(path: Path) -> None:
     again = SqliteStore(path)
     assert again.load() == [(running, SPEC)]
     again.close()
+
+
+def test_parts_that_did_not_change_stay(path: Path) -> None:
+    store = SqliteStore(path)
+    first = new_record("d1", "a", {"robot": ("camera",), "station": ("net",)}, 1)
+    store.apply([SaveRecord(first, SPEC)])
+    robot, station = first.parts
+    ended = robot.model_copy(update={"state": PartState.ENDED})
+    store.apply([SaveRecord(first.model_copy(update={"parts": (ended,)}))])
+    assert [found.parts for found, _ in store.load()] == [(ended, station)]
+    store.close()
 
 
 def test_a_dataflow_that_came_and_went_in_one_batch_leaves_nothing(path: Path) -> None:

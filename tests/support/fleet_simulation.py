@@ -372,7 +372,10 @@ class Fleet:
                 assert spec is not None or known is not None, "saved without a specification"
                 kept = spec if spec is not None else known[1] if known else None
                 assert kept is not None
-                self.store[record.dataflow_id] = (record, kept)
+                parts = {part.daemon: part for part in known[0].parts} if known else {}
+                parts |= {part.daemon: part for part in record.parts}
+                whole = record.model_copy(update={"parts": tuple(parts.values())})
+                self.store[record.dataflow_id] = (whole, kept)
             case coordinator_commands.DeleteRecord(dataflow_id=dataflow_id):
                 del self.store[dataflow_id]
             case coordinator_commands.SendToDaemon(daemon=key, message=message):

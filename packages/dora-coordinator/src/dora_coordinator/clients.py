@@ -146,16 +146,25 @@ class Clients:
                 raise Unresolved("nothing_runs", "No dataflows are running.")
         else:
             chosen = [self._fleet.find(stop.dataflow, archived=False)]
-        self._wait(_Wait(asked, "ended", {dataflow.id for dataflow in chosen}))
         event = StopAsked(stop.grace, stop.force)
-        return [c for dataflow in chosen for c in self._fleet.apply(dataflow, event, now)]
+        commands = [c for dataflow in chosen for c in self._fleet.apply(dataflow, event, now)]
+        left = {dataflow.id for dataflow in chosen if not dataflow.has_ended}
+        wait = _Wait(asked, "ended", left, [one.ended() for one in chosen if one.has_ended])
+        if not left:
+            return [*commands, self._reply(asked, Ended(dataflows=tuple(wait.ended)))]
+        self._wait(wait)
+        return commands
 
     def _restart(
         self, asked: ClientAsked, ref: DataflowRef, stop: StopAsked, now: float
     ) -> list[Command]:
         dataflow = self._fleet.find(ref, archived=False)
-        self._wait(_Wait(asked, "restarted", {dataflow.id}, old=dataflow.id))
-        return self._fleet.apply(dataflow, stop, now)
+        wait = _Wait(asked, "restarted", {dataflow.id}, old=dataflow.id)
+        commands = self._fleet.apply(dataflow, stop, now)
+        if dataflow.has_ended:
+            return [*commands, *self._all_ended(wait, dataflow, now)]
+        self._wait(wait)
+        return commands
 
     def _logs(self, asked: ClientAsked, request: ReadLogs) -> list[Command]:
         dataflow = self._fleet.find(request.dataflow, archived=True)

@@ -14,7 +14,11 @@ from dora_coordinator.records import DataflowRecord
 
 @dataclass(frozen=True, slots=True)
 class SaveRecord:
-    """Written before any later command is carried out. ``spec`` only when the dataflow is new."""
+    """Written before any later command is carried out.
+
+    ``record`` has the parts that changed; parts that are stored and not in it stay as they are.
+    ``spec`` is given only when the dataflow is new.
+    """
 
     record: DataflowRecord
     spec: DataflowSpec | None = None

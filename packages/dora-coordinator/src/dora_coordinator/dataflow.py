@@ -134,7 +134,8 @@ class Dataflow:
         self._grace = record.grace
         self._force = record.force
         self._around = around
-        self._dirty = False
+        self._changed: set[str] = set()
+        """Daemons whose parts must be stored."""
 
     # ------------------------------------------------------------------------ the door
 
@@ -144,11 +145,11 @@ class Dataflow:
             case Phase.PREPARING | Phase.ROLLING_BACK:
                 self.phase = Phase.FAILED
                 self.reason = self.reason or "the coordinator ended while it was being prepared"
-                return [SaveRecord(self.record())]
+                return [SaveRecord(self._changes())]
             case Phase.RELEASING | Phase.RUNNING | Phase.RECOVERING:
                 self.phase = Phase.RECOVERING
                 at = now + self._around.settings.recovery_timeout
-                return [SaveRecord(self.record()), ArmTimer(self._timer("recovery"), at)]
+                return [SaveRecord(self._changes()), ArmTimer(self._timer("recovery"), at)]
             case Phase.STOPPING:
                 return [self._stop_deadline(now)]
             case Phase.FINISHED | Phase.FAILED:
@@ -157,10 +158,10 @@ class Dataflow:
     def handle(self, event: DataflowEvent, now: float) -> list[Command]:
         """What follows from ``event``; a change that must survive is saved before anything else."""
         before = self.phase
-        self._dirty = False
+        self._changed.clear()
         commands = self._decide(event, now)
-        if self._dirty or self.phase is not before:
-            commands.insert(0, SaveRecord(self.record()))
+        if self._changed or self.phase is not before:
+            commands.insert(0, SaveRecord(self._changes()))
         return commands
 
     def _decide(self, event: DataflowEvent, now: float) -> list[Command]:
@@ -287,7 +288,7 @@ class Dataflow:
             return [self._forget(part)] if not registering else self._recover(part, now)
         if report.attempt != part.attempt:
             part.attempt = report.attempt  # it lives: each node exactly once
-            self._dirty = True
+            self._changed.add(part.daemon)
         match report.phase:
             case "ended":
                 self._end(part, report.result)
@@ -309,7 +310,7 @@ class Dataflow:
 
     def _recover(self, part: Part, now: float) -> list[Command]:
         """Spawn a part again, now or when the back-off has passed; never on another daemon."""
-        self._dirty = True
+        self._changed.add(part.daemon)
         part.state = PartState.MISSING
         if not self._around.membership.is_connected(part.daemon):
             return []
@@ -333,7 +334,7 @@ class Dataflow:
         limit = self._around.settings.recovery_timeout
         self.reason = (
             f"the coordinator was restarted and {self._names(waiting)} did not report within "
-            f"{limit:g} s (it runs again if one of them comes back with its nodes)"
+            f"{limit:g} s (it goes on when one of them comes back)"
         )
         return [Log("warning", f"dataflow {self.label} failed: {self.reason}")]
 
@@ -403,34 +404,38 @@ class Dataflow:
                 return []
 
     def _after_end(self, event: DataflowEvent, now: float) -> list[Command]:
+        if self._unreported and isinstance(event, PartReported | PartAbsent):
+            return self._come_back(event, now)
         match event:
+            case StopAsked():
+                self._unreported = False  # from now on, what returns is killed
+                return [SaveRecord(self._changes())]
             case PartReported(daemon=daemon, report=PartReport(phase="ended", result=result)):
                 part = self.parts[daemon]
                 self._end(part, result)
                 return [self._forget(part)]
-            case PartReported(daemon=daemon, report=report, registering=registering):
-                part = self.parts[daemon]
-                if not self._unreported:
-                    return [self._kill(part)] if registering else []
-                self._unreported = False
-                self.phase = Phase.RECOVERING
-                self.reason = None
-                for other in self.parts.values():
-                    other.reported = False
-                deadline = ArmTimer(
-                    self._timer("recovery"), now + self._around.settings.recovery_timeout
-                )
-                return [deadline, *self._live_report(part, report, registering, now)]
+            case PartReported(daemon=daemon, registering=registering):
+                return [self._kill(self.parts[daemon])] if registering else []
             case PartGone(daemon=daemon) | PartAbsent(daemon=daemon):
                 self._end(self.parts[daemon], None)
                 return []
             case _:
                 return []
 
+    def _come_back(self, event: PartReported | PartAbsent, now: float) -> list[Command]:
+        """A daemon that was given up is there again, so the dataflow should run after all."""
+        self._unreported = False
+        self.phase = Phase.RECOVERING
+        self.reason = None
+        for part in self.parts.values():
+            part.reported = False
+        at = now + self._around.settings.recovery_timeout
+        return [ArmTimer(self._timer("recovery"), at), *self._while_live(event, now)]
+
     def _end(self, part: Part, result: DataflowResult | None) -> None:
         if part.ended and part.result is not None:
             return
-        self._dirty = True
+        self._changed.add(part.daemon)
         part.state = PartState.ENDED
         part.result = result
 
@@ -456,6 +461,11 @@ class Dataflow:
     @property
     def has_ended(self) -> bool:
         return self.phase.has_ended
+
+    @property
+    def is_awaited(self) -> bool:
+        """Failed for want of a report: it goes on when a daemon returns, unless stopped."""
+        return self._unreported
 
     @property
     def may_come_back(self) -> bool:
@@ -503,6 +513,14 @@ class Dataflow:
         )
 
     def record(self) -> DataflowRecord:
+        """All there is to store."""
+        return self._record(self.parts.values())
+
+    def _changes(self) -> DataflowRecord:
+        """What has to be stored anew: a fleet of a thousand parts is not written at each event."""
+        return self._record([self.parts[daemon] for daemon in sorted(self._changed)])
+
+    def _record(self, parts: Iterable[Part]) -> DataflowRecord:
         return DataflowRecord(
             dataflow_id=self.id,
             name=self.name,
@@ -515,7 +533,7 @@ class Dataflow:
                     attempt=part.attempt,
                     result=part.result,
                 )
-                for part in self.parts.values()
+                for part in parts
             ),
             number=self.number,
             reason=self.reason,

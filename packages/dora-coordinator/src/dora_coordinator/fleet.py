@@ -28,6 +28,7 @@ from dora_coordinator.dataflow import (
     PartAbsent,
     PartGone,
     PartReported,
+    StopAsked,
     Surroundings,
     new_record,
 )
@@ -88,7 +89,11 @@ class Fleet:
         self._next_number += 1
         dataflow = Dataflow(record, spec, self._around)
         self._index(dataflow)
-        return [SaveRecord(record, spec), *self.apply(dataflow, Begun(), now)]
+        commands: list[Command] = [SaveRecord(record, spec)]
+        for other in list(self._ended.values()):
+            if spec.name and other.name == spec.name and other.is_awaited:
+                commands += self.apply(other, StopAsked(), now)  # this one takes its place
+        return [*commands, *self.apply(dataflow, Begun(), now)]
 
     def apply(self, dataflow: Dataflow, event: DataflowEvent, now: float) -> list[Command]:
         """Hand ``event`` to a dataflow and keep the indices in step."""
@@ -165,7 +170,7 @@ class Fleet:
             return self._named(ref.name, archived=archived)
         else:
             return self._only_one(archived=archived)
-        if found.has_ended and not archived:
+        if found.has_ended and not archived and not found.is_awaited:
             raise Unresolved(
                 "not_found", f"dataflow {found.label} has ended already ({found.status()[0]})"
             )
@@ -176,8 +181,9 @@ class Fleet:
         if live is not None:
             return live
         ended = [dataflow for dataflow in self._ended.values() if dataflow.name == name]
-        if archived and ended:
-            return max(ended, key=lambda dataflow: dataflow.number)
+        fitting = [dataflow for dataflow in ended if archived or dataflow.is_awaited]
+        if fitting:
+            return max(fitting, key=lambda dataflow: dataflow.number)
         note = ""
         if ended:
             listed = ", ".join(f"{d.id} ({d.status()[0]})" for d in ended)

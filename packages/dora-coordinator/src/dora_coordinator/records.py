@@ -58,7 +58,7 @@ class DataflowRecord(Message):
     dataflow_id: str
     name: str | None
     phase: Phase
-    parts: tuple[PartRecord, ...]
+    parts: tuple[PartRecord, ...] = ()
     number: int
     """Dataflows are numbered in the order of their starts."""
     reason: str | None = None

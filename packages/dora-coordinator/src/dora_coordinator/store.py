@@ -22,7 +22,7 @@ from dora_config.access import private_dir
 from dora_config.errors import DoraError
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_coordinator.commands import DeleteRecord, SaveRecord
-from dora_coordinator.records import DataflowRecord
+from dora_coordinator.records import DataflowRecord, PartRecord
 
 SCHEMA_VERSION: Final = (1, 0)
 
@@ -33,7 +33,10 @@ MIGRATIONS: Final[Mapping[int, Migration]] = {}
 
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS dataflow "
-    "(id TEXT PRIMARY KEY, record TEXT NOT NULL, spec TEXT NOT NULL)"
+    "(id TEXT PRIMARY KEY, record TEXT NOT NULL, spec TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS part "
+    "(dataflow TEXT NOT NULL, daemon TEXT NOT NULL, record TEXT NOT NULL, "
+    "PRIMARY KEY (dataflow, daemon))",
 )
 
 Stored = tuple[DataflowRecord, DataflowSpec]
@@ -117,7 +120,8 @@ class SqliteStore:
             self._migrate(found[0], version[0], migrations)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
-        self._db.execute(_TABLES)
+        for table in _TABLES:
+            self._db.execute(table)
         if found is None or found < version:
             self._db.execute(f"PRAGMA user_version={version[0] * 1000 + version[1]}")
 
@@ -138,56 +142,58 @@ class SqliteStore:
 
     def load(self) -> list[Stored]:
         """All records; raises :class:`StoreError` naming one that cannot be read."""
+        parts: dict[str, list[PartRecord]] = {}
         stored = []
-        for dataflow_id, record, spec in self._db.execute("SELECT id, record, spec FROM dataflow"):
-            try:
-                stored.append(
-                    (
-                        DataflowRecord.model_validate_json(record),
-                        DataflowSpec.model_validate_json(spec),
-                    )
-                )
-            except ValidationError as error:
-                problem = error.errors(include_url=False, include_input=False)[0]["msg"]
-                raise StoreError(
-                    f"{self._path}: the record of dataflow {dataflow_id} cannot be read "
-                    f"({problem}); start with --recreate-store to put the store aside"
-                ) from error
+        dataflow_id = ""
+        try:
+            query = "SELECT dataflow, record FROM part ORDER BY rowid"
+            for dataflow_id, text in self._db.execute(query):
+                part = PartRecord.model_validate_json(text)
+                parts.setdefault(dataflow_id, []).append(part)
+            query = "SELECT id, record, spec FROM dataflow"
+            for dataflow_id, text, spec in self._db.execute(query):
+                record = DataflowRecord.model_validate_json(text)
+                whole = record.model_copy(update={"parts": tuple(parts.get(dataflow_id, ()))})
+                stored.append((whole, DataflowSpec.model_validate_json(spec)))
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False)[0]["msg"]
+            raise StoreError(
+                f"{self._path}: the record of dataflow {dataflow_id} cannot be read "
+                f"({problem}); start with --recreate-store to put the store aside"
+            ) from error
         return stored
 
     def apply(self, changes: Sequence[SaveRecord | DeleteRecord]) -> None:
-        """Write all changes in one transaction; the last record of a dataflow counts."""
-        specs = {
-            change.dataflow_id: change.spec
-            for change in changes
-            if isinstance(change, SaveRecord) and change.spec is not None
-        }
-        last: dict[str, SaveRecord | DeleteRecord] = {}
-        for change in changes:
-            last[change.dataflow_id] = change
+        """Write all changes, in their order, in one transaction."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            for dataflow_id, change in last.items():
-                self._write(dataflow_id, change, specs.get(dataflow_id))
+            for change in changes:
+                if isinstance(change, SaveRecord):
+                    self._save(change)
+                else:
+                    key = (change.dataflow_id,)
+                    self._db.execute("DELETE FROM dataflow WHERE id = ?", key)
+                    self._db.execute("DELETE FROM part WHERE dataflow = ?", key)
         except BaseException:
             self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
 
-    def _write(
-        self, dataflow_id: str, change: SaveRecord | DeleteRecord, spec: DataflowSpec | None
-    ) -> None:
-        if isinstance(change, DeleteRecord):
-            self._db.execute("DELETE FROM dataflow WHERE id = ?", (dataflow_id,))
-            return
-        record = change.record.model_dump_json()
-        if spec is None:
-            self._db.execute("UPDATE dataflow SET record = ? WHERE id = ?", (record, dataflow_id))
+    def _save(self, change: SaveRecord) -> None:
+        record = change.record
+        text = record.model_dump_json(exclude={"parts"})
+        if change.spec is None:
+            update = "UPDATE dataflow SET record = ? WHERE id = ?"
+            self._db.execute(update, (text, record.dataflow_id))
         else:
-            self._db.execute(
-                "INSERT OR REPLACE INTO dataflow VALUES (?, ?, ?)",
-                (dataflow_id, record, spec.model_dump_json()),
-            )
+            spec = change.spec.model_dump_json()
+            insert = "INSERT OR REPLACE INTO dataflow VALUES (?, ?, ?)"
+            self._db.execute(insert, (record.dataflow_id, text, spec))
+        self._db.executemany(
+            "INSERT INTO part VALUES (?, ?, ?) "
+            "ON CONFLICT (dataflow, daemon) DO UPDATE SET record = excluded.record",
+            [(record.dataflow_id, part.daemon, part.model_dump_json()) for part in record.parts],
+        )
 
     def close(self) -> None:
         self._db.close()
