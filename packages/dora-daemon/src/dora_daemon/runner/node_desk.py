@@ -199,6 +199,12 @@ class Desk:
     def _open_segment(self, connection: NodeConnection, wanted: OpenSegment) -> None:
         segment = self._book.segment(wanted.incarnation, wanted.number)
         if segment is None:
+            # Its owner told us before it sent the message that lies there; we may not have read it.
+            for owner in list(self.connections.values()):
+                if owner.incarnation == wanted.incarnation and owner is not connection:
+                    owner.read_waiting()
+            segment = self._book.segment(wanted.incarnation, wanted.number)
+        if segment is None:
             connection.send(SegmentUnknown(wanted.request))
         else:
             connection.send(SegmentFd(wanted.request, segment[1]), (segment[0],))
@@ -372,7 +378,9 @@ class Desk:
         """The node's process was reaped; call it before the state machine hears of it."""
         connection = self.connections.get(node)
         if connection is not None and connection.incarnation == incarnation:
-            del self.connections[node]
+            # Its last words: a segment that its last message lies in, say.
+            connection.read_waiting()
+            self.connections.pop(node, None)
             connection.close()
         self._book.consumer_died(node)
         self._book.producer_died(node, incarnation)
@@ -387,6 +395,7 @@ class Desk:
     def _detach(self, connection: NodeConnection) -> None:
         """A dynamic node has left or its process has ended."""
         self._unwatch(connection)
+        connection.read_waiting()
         self._left.discard(connection)
         connection.close()
         node, incarnation = connection.node, connection.incarnation

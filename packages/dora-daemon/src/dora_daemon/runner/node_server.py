@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 import struct
 import sys
@@ -141,6 +142,19 @@ class NodeConnection:
                 return None
             self._desk.node_said(self, received.message, received.descriptors)
         return None
+
+    def read_waiting(self) -> None:
+        """Take in all that has arrived, before a decision that depends on it.
+
+        What a process said last lies in the socket when its exit, or what it sent to another node,
+        has been noticed already.
+        """
+        if self._closed:
+            return
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        while not self._closed and poll.poll(0):
+            self._readable()
 
     def _hang_up(self) -> None:
         if not self._closed:
