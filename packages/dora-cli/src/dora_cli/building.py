@@ -113,7 +113,9 @@ def _run(loaded: LoadedDataflow, base_dir: Path, options: BuildOptions) -> Build
 
     result = anyio.run(build)
     if result is None:
-        output.failure(f"the build was interrupted by {interrupted[0]}; nothing half made is left")
+        output.failure(
+            f"the build was interrupted by {interrupted[0]}; run it again to complete it"
+        )
         raise CommandFailed(STOPPED_BY_USER)
     return result
 
