@@ -42,7 +42,12 @@ from dora_coordinator.commands import (
     SendToDaemon,
     TellClient,
 )
-from dora_coordinator.dataflow import Dataflow, StopAsked
+from dora_coordinator.dataflow import (
+    Dataflow,
+)
+from dora_coordinator.dataflow_events import (
+    StopAsked,
+)
 from dora_coordinator.events import ClientAsked, TimerKey
 from dora_coordinator.fleet import Fleet, Unresolved
 from dora_coordinator.log_streams import LogStreams

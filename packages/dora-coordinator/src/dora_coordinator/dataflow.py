@@ -22,6 +22,16 @@ from dora_config.protocol.daemon import (
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.runner import DataflowResult, NodeResult
 from dora_coordinator.commands import ArmTimer, CancelTimer, Command, Log, SaveRecord, SendToDaemon
+from dora_coordinator.dataflow_events import (
+    Begun,
+    DaemonLost,
+    DataflowEvent,
+    PartAbsent,
+    PartGone,
+    PartReported,
+    StopAsked,
+    TimeIsUp,
+)
 from dora_coordinator.events import TimerKey
 from dora_coordinator.membership import Membership
 from dora_coordinator.records import DataflowRecord, PartRecord, PartState, Phase
@@ -30,62 +40,6 @@ from dora_coordinator.settings import Settings
 
 DEFAULT_GRACE = 10.0
 """Seconds from STOP to SIGTERM when a stop names none."""
-
-LIVE = (Phase.RELEASING, Phase.RUNNING, Phase.RECOVERING)
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """The dataflow was accepted and stored."""
-
-
-@dataclass(frozen=True, slots=True)
-class PartReported:
-    """A daemon said where its part stands; ``registering``: as part of its status report."""
-
-    daemon: str
-    report: PartReport
-    registering: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class PartGone:
-    """Nothing of the part is left on its daemon."""
-
-    daemon: str
-    attempt: int
-    reason: str
-    node: str | None = None
-    result: DataflowResult | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PartAbsent:
-    """A daemon registered and did not report its part."""
-
-    daemon: str
-
-
-@dataclass(frozen=True, slots=True)
-class DaemonLost:
-    daemon: str
-
-
-@dataclass(frozen=True, slots=True)
-class StopAsked:
-    grace: float | None = None
-    force: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class TimeIsUp:
-    """A timer of this dataflow fired: ``start``, ``stop``, ``recovery`` or ``retry``."""
-
-    purpose: str
-    daemon: str = ""
-
-
-DataflowEvent = Begun | PartReported | PartGone | PartAbsent | DaemonLost | StopAsked | TimeIsUp
 
 
 @dataclass(slots=True)

@@ -21,16 +21,18 @@ from dora_config.protocol.daemon import (
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_coordinator.commands import Command, DeleteRecord, Log, SaveRecord, SendToDaemon
 from dora_coordinator.dataflow import (
+    Dataflow,
+    Surroundings,
+    new_record,
+)
+from dora_coordinator.dataflow_events import (
     Begun,
     DaemonLost,
-    Dataflow,
     DataflowEvent,
     PartAbsent,
     PartGone,
     PartReported,
     StopAsked,
-    Surroundings,
-    new_record,
 )
 from dora_coordinator.membership import Member, Membership
 from dora_coordinator.records import DataflowRecord, PartRecord, PartState, Phase

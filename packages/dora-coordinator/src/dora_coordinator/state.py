@@ -33,7 +33,9 @@ from dora_coordinator.commands import (
     Log,
     SendToDaemon,
 )
-from dora_coordinator.dataflow import TimeIsUp
+from dora_coordinator.dataflow_events import (
+    TimeIsUp,
+)
 from dora_coordinator.events import (
     ClientAsked,
     ClientCancelled,
