@@ -2,7 +2,7 @@
 
     python benchmarks/compare.py [--quick] [--only roundtrip,idle] [--repetitions 3] [--json FILE]
 
-The exit code says whether everything could be measured, not whether machine or code was fast.
+The exit code says whether everything of ours could be measured, not whether it was fast.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import platform
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -25,6 +26,18 @@ from measure.systems import System
 PEER_FOLDER = Path(__file__).parent / "out" / "peer"
 
 Results = dict[str, dict[str, dict[str, list[float]]]]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A scenario that one system did not get through."""
+
+    scenario: str
+    system: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.scenario} on {self.system}: {self.reason}"
 
 
 def arguments() -> argparse.Namespace:
@@ -53,7 +66,7 @@ def main() -> int:
     chosen = _systems(options.systems.split(","), options.peer)
     repetitions = options.repetitions or (1 if options.quick else 3)
     results: Results = {}
-    failures = []
+    failures: list[Failure] = []
     for repetition in range(repetitions):
         for scenario in measured:
             # Another one begins each time, so that none always follows the same neighbour.
@@ -67,7 +80,8 @@ def main() -> int:
         options.json.write_text(json.dumps(results, indent=1))
     for failure in failures:
         print(f"could not be measured: {failure}", file=sys.stderr)
-    return 1 if failures else 0
+    # The peer's own failures (it sometimes hangs with 50 nodes) are told, but they are not ours.
+    return 1 if any(failure.system == "ours" for failure in failures) else 0
 
 
 def _systems(names: list[str], peer_folder: Path) -> list[System]:
@@ -77,7 +91,7 @@ def _systems(names: list[str], peer_folder: Path) -> list[System]:
     return [found[name] for name in names]
 
 
-def _measure(scenario: Scenario, system: System, results: Results, turn: str) -> list[str]:
+def _measure(scenario: Scenario, system: System, results: Results, turn: str) -> list[Failure]:
     """Measure once and add the values to `results`; return what went wrong."""
     if system.name == "tuned" and not scenario.tuned:
         return []
@@ -86,7 +100,7 @@ def _measure(scenario: Scenario, system: System, results: Results, turn: str) ->
         numbers = scenario.measure(system)
     except (MeasurementFailed, RuntimeError, KeyError, TypeError) as error:
         print(f"[{turn}] {scenario.name} {system.name}: failed: {error}", flush=True)
-        return [f"{scenario.name} on {system.name}: {error}"]
+        return [Failure(scenario.name, system.name, str(error))]
     for number, value in numbers.items():
         series = results.setdefault(scenario.name, {}).setdefault(number, {})
         series.setdefault(system.name, []).append(value)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from .systems import System
 
 NODES = Path(__file__).parent.parent / "nodes"
-LIMIT = 180.0  # seconds until a dataflow counts as stuck
+LIMIT = 90.0  # seconds until a dataflow counts as stuck
 
 
 class MeasurementFailed(Exception):
@@ -105,8 +106,15 @@ class RunningDataflow:
             try:
                 self.process.wait(20)
             except subprocess.TimeoutExpired:
-                os.killpg(self.process.pid, signal.SIGKILL)
-                self.process.wait()
+                self._kill_all()
+
+    def _kill_all(self) -> None:
+        """Kill the process and all below it: nodes lead process groups of their own."""
+        root = psutil.Process(self.process.pid)
+        for process in [*root.children(recursive=True), root]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait()
 
 
 @contextmanager
