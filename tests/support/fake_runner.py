@@ -236,6 +236,8 @@ class FakeRunner:
                 assert node is not None
                 self.segments[node.incarnation, number] = (received.descriptors[0], size)
             case control.OpenSegment(request, incarnation, number):
+                if (incarnation, number) not in self.segments:
+                    self._read_all(connection)
                 known = self.segments.get((incarnation, number))
                 if known is None:
                     connection.send(control.SegmentUnknown(request))
@@ -247,6 +249,12 @@ class FakeRunner:
         if node is not None:
             node.received.append(received.message)
         return node
+
+    def _read_all(self, asking: ControlSocket) -> None:
+        """Take in what the others said before they sent what this one asks about."""
+        for descriptor, (connection, _) in list(self._connections.items()):
+            if connection is not asking:
+                self._serve_connection(descriptor)
 
     def _greet(self, connection: ControlSocket, node_id: str, hello: Hello) -> FakeNode | None:
         node = self.nodes.get(node_id)
