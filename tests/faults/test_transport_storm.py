@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 from support.queues import Edge, Registry, message, number_of
@@ -172,18 +173,23 @@ class Process:
 
     def start(self, incarnation: int, phase: mmap.mmap, seed: int) -> None:
         self.starts += 1
+        # A signal that comes before the child has its handlers would end it.
+        signals = {signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP}
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         self.pid = os.fork()
         if self.pid:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
             return
         try:
             signal.signal(signal.SIGUSR1, _interrupt)
             signal.signal(signal.SIGUSR2, _hold_gil)
             signal.signal(signal.SIGHUP, lambda *_: forks.append(1))
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
             if self.produces:
                 produce(self.produces, incarnation, phase, seed)
             else:
                 consume(self.consumes, phase, seed)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 (the edge of a process)
             import traceback
 
             os.write(2, traceback.format_exc().encode())
@@ -263,16 +269,12 @@ class Storm:
         self.phase[0] = QUIET
         for process in self.processes:
             if process.produces:
-                wait_until(
-                    lambda process=process: self.ended(process), timeout=20, what=process.name
-                )
+                wait_until(partial(self.ended, process), timeout=20, what=process.name)
         for edge in self.edges:
             edge.keeper.announce_closed()
         for process in self.processes:
             if process.consumes:
-                wait_until(
-                    lambda process=process: self.ended(process), timeout=20, what=process.name
-                )
+                wait_until(partial(self.ended, process), timeout=20, what=process.name)
 
     def clear(self) -> None:
         for process in self.processes:

@@ -61,7 +61,8 @@ class Account(ForkAware):
         self.ledger = ledger
         self.held = 0
         self.held_bytes = 0
-        # The last lease of each slot, to find those whose finalizer was cut short.
+        # The last lease of each slot, to find those whose finalizer was cut short. Whoever
+        # releases a slot without a lease must take its entry out first.
         self.leases: dict[int, tuple[weakref.ref[Lease], int, int]] = {}
         self.check_at = _CHECK_AT
 

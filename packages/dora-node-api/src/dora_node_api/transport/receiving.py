@@ -215,7 +215,8 @@ class Receiver(ForkAware):
         own = self._words
         tags = record[layout.R_TAGS]
         slot, generation = tags & 0xFFFF, tags >> 16 & 0xFF
-        if slot < self.spec.ledger_slots:
+        self._account.leases.pop(slot, None)
+        if slot < self._most_slots:
             self._account.ledger[slot] = generation
         own[layout.C_DISCARDED] += 1
         record[0] = 0
@@ -225,7 +226,8 @@ class Receiver(ForkAware):
         sequence = record[0]
         if release:
             slot, generation, _, _ = layout.unpack_tags(record[layout.R_TAGS])
-            if slot < self.spec.ledger_slots:
+            self._account.leases.pop(slot, None)
+            if slot < self._most_slots:
                 self._account.ledger[slot] = generation
             if sequence > self._settled:
                 self._settled = sequence
@@ -316,6 +318,7 @@ class Receiver(ForkAware):
             self._copy_said = True
             self._say_copy()
         slot, generation = tags & 0xFFFF, tags >> 16 & 0xFF
+        self._account.leases.pop(slot, None)
         now = _monotonic_ns()
         bucket = layout.HISTOGRAM + layout.latency_bucket(now - sent_ns)
         own = self._words

@@ -46,7 +46,9 @@ OnFirstDrop = Callable[[QueueSpec, str], None]
 """Called once per edge, after the send, with a sentence that names the setting to change."""
 
 # Up to here the copy is made under the lock; above, other threads may send meanwhile.
-_COPY_UNDER_LOCK = 256 * 1024
+_COPY_UNDER_LOCK = 4 << 20
+# Up to here the pool may grow at once; above, everything is first looked at for a free block.
+_GROW_AT_ONCE = 256 * 1024
 _LOOK_AGAIN = 0.1  # seconds; the doorbell wakes earlier
 _TRIM_EVERY_NS = 5_000_000_000
 _monotonic_ns = time.monotonic_ns
@@ -297,7 +299,8 @@ class Sender(ForkAware):
                 if route.order:
                     route.collect(self.pool)
             try:
-                block = self.pool.take(total)
+                take = self.pool.take if total <= _GROW_AT_ONCE else self.pool.take_free
+                block = take(total)
             except MemoryError:
                 block = None
             if block is not None:
