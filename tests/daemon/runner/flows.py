@@ -242,6 +242,8 @@ class BackgroundRun:
         self._decoder = protocol.LineDecoder()
         self._numbers = 0
         self._pid = 0
+        # Kept open: the file is gone when the runner is.
+        self._log = os.open(path / "runner.log", os.O_RDONLY)
 
     def pid(self) -> int:
         """Of the runner."""
@@ -254,10 +256,19 @@ class BackgroundRun:
         """The reply to one request; notices that come meanwhile are kept."""
         sock = self._connected(timeout)
         self._numbers += 1
-        sock.sendall(protocol.request_line(self._numbers, request))
+        try:
+            sock.sendall(protocol.request_line(self._numbers, request))
+            return self._reply(sock)
+        except ConnectionError as error:
+            # It says why at its very end.
+            gone(self.pid(), timeout=10.0)
+            raise AssertionError(f"the runner is gone ({error}):\n{self.log()}") from None
+
+    def _reply(self, sock: socket.socket) -> Any:
         while True:
             data = sock.recv(65536)
-            assert data, "the runner closed the connection"
+            if not data:
+                raise ConnectionError("closed")
             reply = None
             for message in self._decoder.feed(data):
                 assert isinstance(message, protocol.Envelope), message
@@ -306,10 +317,13 @@ class BackgroundRun:
 
     def log(self) -> str:
         """What the runner's process printed."""
-        path = self.path / "runner.log"
-        return path.read_text() if path.exists() else "(no log)"
+        try:
+            return os.pread(self._log, 1 << 20, 0).decode()
+        except OSError as error:
+            return f"(no log: {error})"
 
     def close(self) -> None:
+        os.close(self._log)
         if self._socket is not None:
             self._socket.close()
 

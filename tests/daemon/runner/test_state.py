@@ -170,10 +170,10 @@ def test_a_straggler_is_stopped_after_its_finish_grace() -> None:
     assert world.outcome("b")[0] == "success"
 
 
-def test_a_straggler_with_messages_waiting_is_left_alone() -> None:
+def test_a_straggler_that_works_through_its_backlog_is_left_alone() -> None:
     world = pair()
     world.exit("a")
-    world.pass_time(1000.0, queued=3)
+    world.pass_time(1000.0, busy=True)
     assert world.processes["b"].stops == []
     world.pass_time(1000.0)
     assert world.processes["b"].stops == ["MANUAL"]
@@ -532,6 +532,15 @@ def test_the_last_open_edge_removed_ends_the_inputs() -> None:
     world.exit("a")
     world.handle(e.EdgeRemoved("z", "y", "b", "z_y"))
     assert ("b", "finish") in world.timers
+
+
+def test_an_older_process_that_says_hello_late_is_refused() -> None:
+    world = World([node("a", restart=ALWAYS), node("b")]).start()
+    old = world.processes["a"].incarnation
+    world.exit("a", 1)
+    commands = world.handle(e.NodeConnected("a", old, 1))
+    assert [type(command) for command in commands] == [c.Refuse]
+    assert not world.state.nodes["a"].connected
 
 
 def test_news_of_an_older_process_is_ignored() -> None:

@@ -64,6 +64,24 @@ class Dataflow(RuleBasedStateMachine):
         if self.running(name) and not self.world.processes[name].connected:
             self.world.connect(name)
 
+    @rule(name=st.sampled_from(NAMES), back=st.integers(-1, 3) | st.none())
+    def say_anything(self, name: str, back: int | None) -> None:
+        """Hello of any process, at any time; news of any incarnation."""
+        life = self.world.state.nodes[name]
+        if back is None and life.dynamic:
+            return
+        if back == 0 and not (name in self.world.processes and life.connected):
+            return
+        number = None if back is None else life.incarnation - back
+        if number is not None:
+            self.world.handle(e.NodeConnected(name, number, 1))
+        if back != 0:
+            stale = -7 if number is None else number
+            self.world.handle(e.NodeSilent(name, stale, 9.0))
+            self.world.handle(e.NodeDetached(name, stale))
+            self.world.handle(e.NodeSpawned(name, stale, 3))
+            self.world.handle(e.NodeExited(name, stale, e.Exit(code=0)))
+
     @rule(name=st.sampled_from(NAMES), code=st.integers(0, 2), drained=st.booleans())
     def exit(self, name: str, code: int, drained: bool) -> None:
         if self.running(name):
@@ -86,9 +104,9 @@ class Dataflow(RuleBasedStateMachine):
         if "d" in self.world.processes:
             self.world.detach("d")
 
-    @rule(seconds=st.floats(0.01, 200.0), queued=st.integers(0, 1))
-    def pass_time(self, seconds: float, queued: int) -> None:
-        self.world.pass_time(seconds, queued=queued)
+    @rule(seconds=st.floats(0.01, 200.0), busy=st.booleans())
+    def pass_time(self, seconds: float, busy: bool) -> None:
+        self.world.pass_time(seconds, busy=busy)
 
     @rule(name=st.sampled_from(NAMES))
     def fall_silent(self, name: str) -> None:
@@ -103,6 +121,10 @@ class Dataflow(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES[:3]), grace=st.floats(0.0, 5.0))
     def restart_node(self, name: str, grace: float) -> None:
         self.world.handle(e.NodeRestartRequested(name, grace))
+
+    @rule(name=st.sampled_from(NAMES), outputs=st.none() | st.just(("x",)))
+    def close_outputs(self, name: str, outputs: tuple[str, ...] | None) -> None:
+        self.world.handle(e.OutputsClosed(name, outputs))
 
     @rule()
     def release(self) -> None:

@@ -86,14 +86,14 @@ class World:
     def stop(self, **how: Any) -> None:
         self.handle(e.StopRequested("stop requested", **how))
 
-    def pass_time(self, seconds: float, *, queued: int = 0) -> None:
+    def pass_time(self, seconds: float, *, busy: bool = False) -> None:
         """Let the clock run; timers fire in order."""
         until = self.now + seconds
         while due := sorted((at, str(k), k) for k, at in self.timers.items() if at <= until):
             at, _, key = due[0]
             self.now = max(self.now, at)
             del self.timers[key]
-            self.handle(e.TimerFired(key[0], key[1], queued))
+            self.handle(e.TimerFired(key[0], key[1], busy))
         self.now = until
 
     # --- what is done

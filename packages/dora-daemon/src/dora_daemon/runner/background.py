@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 
 from dora_config.protocol import runner as protocol
 from dora_daemon.runner.control_server import ControlServer
-from dora_daemon.runner.errors import PreparationError
+from dora_daemon.runner.errors import RunnerError
 from dora_daemon.runner.events import StopRequested
 from dora_daemon.runner.foreground import signals_stop
 from dora_daemon.runner.guardian import RESULT
@@ -93,14 +93,13 @@ class Background:
         with signals_stop(self.runner):
             try:
                 self.runner.prepare()
-            except PreparationError as error:
+                await self.runner.run()
+            except RunnerError as error:
                 self._failed_to_prepare = True
                 self.runner.result = protocol.DataflowResult(
                     dataflow_id=self._plan.dataflow_id, name=self._plan.name, error=str(error)
                 )
                 self._put_event(protocol.DataflowFinished(result=self.runner.result))
-            else:
-                await self.runner.run()
         assert self.runner.result is not None
         if not self.acknowledged:
             self._directory.write(RESULT, self.runner.result.model_dump_json())

@@ -2,6 +2,7 @@
 
 - RunnerError: base of all of them
   - PreparationError: a node cannot be started as the plan says; nothing was spawned
+  - QueueUnavailable: an edge cannot have its queue
   - RequestRefused: a request on the control socket that cannot be done
 """
 
@@ -23,6 +24,10 @@ class PreparationError(RunnerError):
 
     def __str__(self) -> str:
         return "\n".join(self.problems)
+
+
+class QueueUnavailable(RunnerError):
+    """A queue cannot be made, for want of descriptors or memory."""
 
 
 class RequestRefused(RunnerError):

@@ -66,8 +66,8 @@ class TimerFired(Frozen):
 
     node: str | None
     timer: str
-    queued: int = 0
-    """Messages that still wait in the node's inputs."""
+    busy: bool = False
+    """Messages wait in the node's inputs, and it took some since the timer was armed."""
 
 
 class StopRequested(Frozen):

@@ -45,7 +45,7 @@ async def _run(runner: Runner) -> DataflowResult:
         with signals_stop(runner):
             return await runner.run()
     finally:
-        # Inside the loop: readers are taken out of it.
+        # Inside the loop, out of which readers are taken.
         runner.close()
 
 

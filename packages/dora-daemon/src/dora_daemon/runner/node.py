@@ -48,9 +48,6 @@ from dora_daemon.runner.restart import GiveUp, RestartAfter, RestartHistory, dec
 from dora_daemon.runner.results import ENDED_AS_ASKED, Ending, Verdict, describe, judge
 from dora_node_api.frozen import Frozen, replace
 
-LOOK_AGAIN = 0.2
-"""Share of its grace after which a straggler that still has messages waiting is looked at again."""
-
 
 class NodeState(Enum):
     """What users see of these is in ``status``; a sentence each in docs/reference/states.md."""
@@ -218,8 +215,8 @@ class NodeLife:
                 return self._silent(seconds)
             case ((NodeState.WAITING | NodeState.RUNNING), InputsEnded()):
                 return self._inputs_ended(now)
-            case NodeState.RUNNING, TimerFired(timer="finish", queued=queued):
-                return self._overdue(queued, now)
+            case NodeState.RUNNING, TimerFired(timer="finish", busy=busy):
+                return self._overdue(busy, now)
             # --- the end
             case (
                 (NodeState.CONNECTING | NodeState.WAITING | NodeState.RUNNING | NodeState.STOPPING),
@@ -404,11 +401,11 @@ class NodeLife:
             return []
         return [ArmTimer(self.id, "finish", now + self.finish_grace)]
 
-    def _overdue(self, queued: int, now: float) -> list[Command]:
+    def _overdue(self, busy: bool, now: float) -> list[Command]:
         assert self.finish_grace is not None
-        if queued:
-            # It still has work that came before its inputs ended.
-            return [ArmTimer(self.id, "finish", now + max(0.1, self.finish_grace * LOOK_AGAIN))]
+        if busy:
+            # It still works through what came before its inputs ended.
+            return [ArmTimer(self.id, "finish", now + max(0.1, self.finish_grace))]
         said = Say(
             "warn",
             f"still runs {self.finish_grace:g} s after all its inputs ended (finish_grace_secs);"

@@ -11,6 +11,7 @@ from typing import Any
 from dora_config.protocol.runner import LogLine, RunPlan
 from dora_config.resolved import ResolvedInput, ResolvedNode
 from dora_config.sources import LogSource, OutputSource, TimerSource
+from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.events import (
     NodeConnected,
     NodeDetached,
@@ -52,6 +53,7 @@ from dora_node_api.control import (
     close_all,
 )
 from dora_node_api.frozen import Frozen
+from dora_node_api.transport.errors import BoardFull
 
 LOGS = "dora"
 """Producer of ``dora/logs`` inputs, as it stands in queues."""
@@ -218,8 +220,13 @@ class Desk:
         self.connections[node] = connection
         self.connected_at[node] = time.monotonic()
         spec = self._specs[node]
-        self.make_inputs(spec)
-        self._renew_area(node)
+        try:
+            self.make_inputs(spec)
+            self._renew_area(node)
+        except (QueueUnavailable, BoardFull) as error:
+            connection.send(Refused(str(error)))
+            self.complain(str(error))
+            return
         queues = self._book.into(node)
         descriptors = [self._book.board.fd]
         for kept in queues:

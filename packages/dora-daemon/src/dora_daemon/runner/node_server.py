@@ -149,12 +149,14 @@ class NodeConnection:
         What a process said last lies in the socket when its exit, or what it sent to another node,
         has been noticed already.
         """
-        if self._closed:
+        if self.closed:
             return
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
-        while not self._closed and poll.poll(0):
+        while poll.poll(0):
             self._readable()
+            if self.closed:
+                return
 
     def _hang_up(self) -> None:
         if not self._closed:

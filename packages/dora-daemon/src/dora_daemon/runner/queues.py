@@ -12,8 +12,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.wiring import Edge
 from dora_node_api.transport.board import Board
+from dora_node_api.transport.errors import TransportError
 from dora_node_api.transport.queue import QueueEnds, QueueKeeper, create_queue
 from dora_node_api.transport.specs import BACKPRESSURE, DROP_OLDEST, QueueSpec
 
@@ -58,10 +60,21 @@ class QueueBook:
     def ensure(
         self, edge: Edge, *, bound: int, backpressure: bool = False, from_runner: bool = False
     ) -> tuple[KeptQueue, bool]:
-        """The queue of an edge, and whether it was made just now. Raises OSError, ValueError."""
+        """The queue of an edge, and whether it was made just now. Raises QueueUnavailable."""
         kept = self._queues.get(edge)
         if kept is not None:
             return kept, False
+        try:
+            kept = self._make(edge, bound, backpressure and not from_runner, from_runner)
+        except (OSError, ValueError, TransportError) as error:
+            raise QueueUnavailable(
+                f"cannot make the queue of edge {edge}: {error}. Each edge takes up to six file"
+                f" descriptors, {len(self._queues)} have theirs; the limit is that of `ulimit -n`"
+            ) from error
+        self._queues[edge] = kept
+        return kept, True
+
+    def _make(self, edge: Edge, bound: int, backpressure: bool, from_runner: bool) -> KeptQueue:
         area, slots = self.board.allocate_edge(bound)
         self._numbers += 1
         spec = QueueSpec(
@@ -70,7 +83,7 @@ class QueueBook:
             output=edge.output,
             consumer=edge.target,
             input=edge.input,
-            policy=BACKPRESSURE if backpressure and not from_runner else DROP_OLDEST,
+            policy=BACKPRESSURE if backpressure else DROP_OLDEST,
             bound=bound,
             area=area,
             ledger_slots=slots,
@@ -80,9 +93,7 @@ class QueueBook:
         except BaseException:
             self.board.free_edge(area)
             raise
-        kept = KeptQueue(edge, spec, ends, QueueKeeper(self.board, spec, ends), from_runner)
-        self._queues[edge] = kept
-        return kept, True
+        return KeptQueue(edge, spec, ends, QueueKeeper(self.board, spec, ends), from_runner)
 
     def get(self, edge: Edge) -> KeptQueue | None:
         return self._queues.get(edge)

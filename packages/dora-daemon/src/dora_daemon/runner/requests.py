@@ -13,7 +13,7 @@ from dora_config.protocol import runner as protocol
 from dora_config.resolved import ResolvedInput, ResolvedNode
 from dora_config.sources import OutputSource
 from dora_daemon.runner import events as happened
-from dora_daemon.runner.errors import PreparationError, RequestRefused
+from dora_daemon.runner.errors import PreparationError, QueueUnavailable, RequestRefused
 from dora_daemon.runner.node import NodeState
 from dora_daemon.runner.reporting import edge_status, node_status
 from dora_daemon.runner.wiring import Edge
@@ -39,7 +39,7 @@ class Requests:
         """The reply; a request that cannot be done is answered with a Refusal."""
         try:
             return await self._answer(request)
-        except (RequestRefused, PreparationError) as error:
+        except (RequestRefused, PreparationError, QueueUnavailable) as error:
             return protocol.Refusal(message=str(error))
 
     async def _answer(self, request: protocol.RunnerRequest) -> protocol.RunnerReply:

@@ -105,6 +105,7 @@ class Runner:
         self.started_at: float | None = None
         self._guardian: subprocess.Popen[bytes] | None = None
         self._timers: dict[tuple[str | None, str], asyncio.TimerHandle] = {}
+        self._taken_when_armed: dict[str, int] = {}
         self._inbox: deque[happened.RunnerStimulus] = deque()
         self._busy = False
         self._tidying: asyncio.TimerHandle | None = None
@@ -398,14 +399,23 @@ class Runner:
 
     def _arm(self, command: ArmTimer) -> None:
         key = (command.node, command.timer)
+        if command.node is not None and command.timer == "finish":
+            self._taken_when_armed[command.node] = self._taken(command.node)
         if (old := self._timers.pop(key, None)) is not None:
             old.cancel()
         self._timers[key] = self._loop.call_at(command.at, self._fire, *key)
 
     def _fire(self, node: str | None, timer: str) -> None:
         del self._timers[node, timer]
-        queued = self.book.queued(node) if node is not None and timer == "finish" else 0
-        self.tell(happened.TimerFired(node, timer, queued))
+        busy = False
+        if node is not None and timer == "finish":
+            taken = self._taken(node)
+            busy = self.book.queued(node) > 0 and taken != self._taken_when_armed.get(node)
+        self.tell(happened.TimerFired(node, timer, busy))
+
+    def _taken(self, node: str) -> int:
+        """Messages that a node has taken from its inputs so far."""
+        return sum(kept.keeper.statistics().received for kept in self.book.into(node))
 
     def exited(self, node: str, incarnation: int, status: happened.Exit) -> None:
         life = self.state.nodes.get(node)

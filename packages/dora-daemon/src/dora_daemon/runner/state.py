@@ -225,6 +225,9 @@ class RunnerState:
                     f" on this machine (its nodes: {known})",
                 )
             ]
+        if event.incarnation is not None and event.incarnation != life.incarnation:
+            # The last word of a process that was killed meanwhile, or somebody with its settings.
+            return [Refuse(event.node, f'another process is node "{life.id}" now')]
         if self.phase in ("stopping", "finished") and life.broken_by is None:
             return [Refuse(event.node, "the dataflow is being stopped")]
         commands = self._to_node(event.node, event, now)
