@@ -132,6 +132,19 @@ def test_what_is_no_store_is_refused_and_can_be_put_aside(path: Path) -> None:
     assert path.with_name("store.sqlite3.old").read_bytes().startswith(b"this is not")
 
 
+def test_a_full_disk_is_told_and_nothing_is_half_written(path: Path) -> None:
+    store = SqliteStore(path)
+    store.apply([SaveRecord(record(), SPEC)])
+    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+    store._db.execute(f"PRAGMA max_page_count={pages}")
+    large = record("d2").model_copy(update={"reason": "x" * 100_000})
+    ended = record().model_copy(update={"phase": Phase.FAILED})
+    with pytest.raises(StoreError, match="cannot be written"):
+        store.apply([SaveRecord(ended), SaveRecord(large, SPEC)])
+    assert store.load() == [(record(), SPEC)]
+    store.close()
+
+
 def test_names_of_stores(path: Path, tmp_path: Path) -> None:
     assert isinstance(open_store("memory", path), MemoryStore)
     other = open_store(f"redb:{tmp_path}/elsewhere.db", path)

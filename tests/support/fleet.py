@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,6 +101,7 @@ class RealFleet:
     coordinator: RunningCoordinator
     stack: ExitStack
     daemons: dict[str, RunningDora] = field(default_factory=dict)
+    settings: tuple[str, ...] = ()
 
     @property
     def port(self) -> int:
@@ -122,7 +123,7 @@ class RealFleet:
 
     def restart_coordinator(self) -> None:
         """On the same port, with the same store."""
-        again = running_coordinator(port=self.port, cwd=self.workspace.path)
+        again = running_coordinator(*self.settings, port=self.port, cwd=self.workspace.path)
         self.coordinator = self.stack.enter_context(again)
 
     def start(self, path: Path, *args: str) -> str:
@@ -169,14 +170,16 @@ class RealFleet:
 
 
 @contextmanager
-def real_fleet(workspace: Workspace, *daemons: str | None) -> Iterator[RealFleet]:
+def real_fleet(
+    workspace: Workspace, *daemons: str | None, settings: Sequence[str] = ()
+) -> Iterator[RealFleet]:
     """A coordinator and daemons of these machine ids (None: the default daemon).
 
     On leaving the block everything is ended in the hard way, runners included.
     """
     with ExitStack() as stack:
-        coordinator = stack.enter_context(running_coordinator(cwd=workspace.path))
-        fleet = RealFleet(workspace, coordinator, stack)
+        coordinator = stack.enter_context(running_coordinator(*settings, cwd=workspace.path))
+        fleet = RealFleet(workspace, coordinator, stack, settings=tuple(settings))
         for machine in daemons:
             fleet.start_daemon(machine)
         try:

@@ -130,3 +130,12 @@ class InvalidTransition(DoraError):
 
     def __str__(self) -> str:
         return f"{self.subject} cannot handle {self.event!r} in state {self.state}"
+
+
+def sentences(group: BaseExceptionGroup[BaseException]) -> str:
+    """What the errors in a group say, one a line, however deep they lie."""
+    parts = (
+        sentences(error) if isinstance(error, BaseExceptionGroup) else str(error)
+        for error in group.exceptions
+    )
+    return "\n".join(parts)

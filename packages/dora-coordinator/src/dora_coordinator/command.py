@@ -18,7 +18,7 @@ import anyio
 import uvicorn
 
 from dora_config.access import DEFAULT_PORT, ensure_token, state_dir
-from dora_config.errors import DoraError
+from dora_config.errors import DoraError, sentences
 from dora_config.protocol.envelope import Party
 from dora_coordinator._version import __version__
 from dora_coordinator.artifacts import ArtifactStore
@@ -54,6 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(options)
     except DoraError as error:
         sys.stderr.write(f"[ERROR]\n{error}\n")
+        return 1
+    except ExceptionGroup as group:
+        expected, others = group.split(DoraError)
+        if expected is None or others is not None:
+            raise
+        sys.stderr.write(f"[ERROR]\n{sentences(expected)}\n")
         return 1
 
 

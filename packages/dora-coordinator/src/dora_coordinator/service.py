@@ -91,10 +91,21 @@ class Service:
             now = anyio.current_time()
             commands: list[Command] = []
             for _ in range(min(len(self._inbox), BATCH)):
-                commands += self.state.handle(self._inbox.popleft(), now)
+                commands += self._handle(self._inbox.popleft(), now)
             for key in self._due(now):
-                commands += self.state.handle(TimerFired(key), now)
+                commands += self._handle(TimerFired(key), now)
             await self._carry_out(commands)
+
+    def _handle(self, event: Event, now: float) -> list[Command]:
+        """A fault of ours in one event must not end what a whole fleet depends on."""
+        try:
+            return self.state.handle(event, now)
+        except Exception:
+            logger.exception("a fault of the coordinator, please report it; at %s", type(event))
+            if not isinstance(event, ClientAsked):
+                return []
+            message = "the coordinator met an error it did not expect; its log has the details"
+            return [FailClient(event.client, event.number, message)]
 
     async def _wait_for_work(self) -> None:
         if self._inbox:

@@ -12,7 +12,8 @@ import fcntl
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -47,7 +48,10 @@ class StoreError(DoraError):
 
 
 class Store(Protocol):
-    """Changes are durable (as far as the store is) when ``apply`` returns."""
+    """Changes are durable (as far as the store is) when ``apply`` returns.
+
+    ``apply`` raises :class:`StoreError` when they cannot be written.
+    """
 
     @property
     def name(self) -> str: ...
@@ -130,15 +134,21 @@ class SqliteStore:
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         shutil.copyfile(self._path, copy)
         copy.chmod(0o600)
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction():
             for major in range(start, end):
                 migrations[major](self._db)
             self._db.execute(f"PRAGMA user_version={end * 1000}")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            with suppress(sqlite3.Error):  # some errors have ended it already
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
     def load(self) -> list[Stored]:
         """All records; raises :class:`StoreError` naming one that cannot be read."""
@@ -165,19 +175,20 @@ class SqliteStore:
 
     def apply(self, changes: Sequence[SaveRecord | DeleteRecord]) -> None:
         """Write all changes, in their order, in one transaction."""
-        self._db.execute("BEGIN IMMEDIATE")
         try:
-            for change in changes:
-                if isinstance(change, SaveRecord):
-                    self._save(change)
-                else:
-                    key = (change.dataflow_id,)
-                    self._db.execute("DELETE FROM dataflow WHERE id = ?", key)
-                    self._db.execute("DELETE FROM part WHERE dataflow = ?", key)
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+            with self._transaction():
+                for change in changes:
+                    if isinstance(change, SaveRecord):
+                        self._save(change)
+                    else:
+                        key = (change.dataflow_id,)
+                        self._db.execute("DELETE FROM dataflow WHERE id = ?", key)
+                        self._db.execute("DELETE FROM part WHERE dataflow = ?", key)
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"{self._path}: cannot be written ({error}); nodes go on without the coordinator: "
+                "make room, then start it again"
+            ) from error
 
     def _save(self, change: SaveRecord) -> None:
         record = change.record

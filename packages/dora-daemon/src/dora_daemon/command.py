@@ -15,7 +15,7 @@ from typing import Final
 import anyio
 
 from dora_config.access import endpoint, state_dir
-from dora_config.errors import DoraError, InvalidId
+from dora_config.errors import DoraError, InvalidId, sentences
 from dora_config.ids import parse_label, parse_machine_id
 from dora_daemon.agent.events import EndAsked, HandOverAsked
 from dora_daemon.agent.part_files import DaemonFiles
@@ -51,15 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         expected, others = group.split(DoraError)
         if expected is None or others is not None:
             raise
-        sys.stderr.write(f"[ERROR]\n{_sentences(expected)}\n")
+        sys.stderr.write(f"[ERROR]\n{sentences(expected)}\n")
         return 1
-
-
-def _sentences(group: BaseExceptionGroup[BaseException]) -> str:
-    parts = (
-        _sentences(e) if isinstance(e, BaseExceptionGroup) else str(e) for e in group.exceptions
-    )
-    return "\n".join(parts)
 
 
 class _Ignored(argparse.Action):

@@ -126,7 +126,10 @@ class Agent:
     def _do(self, command: Command) -> None:
         match command:
             case SavePart(record=record):
-                self._files.save(record)
+                try:
+                    self._files.save(record)
+                except OSError as error:  # a full disk: nodes that run matter more than the record
+                    logger.error("%s: cannot be written: %s", error.filename, error.strerror)
             case DropPart(dataflow_id=dataflow_id):
                 self._files.drop(dataflow_id)
             case TellCoordinator(message=message):
