@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from daemon.runner.dataflows import node
 
-from dora_daemon.runner.wiring import Edge, Wiring
+from dora_config.resolved import ResolvedNode
+from dora_daemon.runner.wiring import Edge, Wiring, waiting_cycles
 
 
 def test_a_consumer_has_ended_inputs_once_all_producers_closed() -> None:
@@ -66,3 +67,19 @@ def test_a_node_takes_its_edges_with_it() -> None:
     assert {str(edge) for edge in gone} == {"a/x -> b/a_x", "b/y -> c/in"}
     assert wiring.edges_from("a") == []
     assert wiring.edges_to("c") == []
+
+
+def test_cycles_of_nodes_that_can_wait_for_each_other() -> None:
+    def waiting(node_id: str, reads: str) -> ResolvedNode:
+        spec = node(node_id, reads=reads, outputs="x")
+        inputs = {
+            name: wanted.model_copy(update={"queue_policy": "backpressure"})
+            for name, wanted in spec.inputs.items()
+        }
+        return spec.model_copy(update={"inputs": inputs})
+
+    line = [node("a", outputs="x"), waiting("b", "a/x"), waiting("c", "b/x")]
+    assert waiting_cycles(line) == ()
+    assert waiting_cycles([node("a", reads="b/x", outputs="x"), node("b", reads="a/x")]) == ()
+    (cycle,) = waiting_cycles([*line[:1], waiting("b", "a/x c/x"), line[2]])
+    assert set(cycle) == {"b", "c"}

@@ -175,7 +175,7 @@ def backpressure_cycles(dataflow: ResolvedDataflow) -> Iterator[GraphFinding]:
             if source.node in readers:
                 readers[source.node].append(node.id)
                 entry[source.node, node.id] = name
-    for cycle in _cycles(readers):
+    for cycle in cycles(readers):
         first, second = cycle[0], cycle[1 % len(cycle)]
         path = " -> ".join([*cycle, cycle[0]])
         message = (
@@ -187,7 +187,7 @@ def backpressure_cycles(dataflow: ResolvedDataflow) -> Iterator[GraphFinding]:
         yield GraphFinding(second, place, message, hint, "warning")
 
 
-def _cycles(successors: Mapping[str, list[str]]) -> Iterator[list[str]]:
+def cycles(successors: Mapping[str, list[str]]) -> Iterator[list[str]]:
     """One cycle for each back edge of a depth-first walk, without recursion."""
     done: set[str] = set()
     for start in successors:

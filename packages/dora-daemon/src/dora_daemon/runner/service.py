@@ -63,6 +63,7 @@ from dora_daemon.runner.replacing import Replacing
 from dora_daemon.runner.runtime_dir import IndexEntry, RuntimeDir, own_identity
 from dora_daemon.runner.state import RunnerState
 from dora_daemon.runner.watching import Watcher
+from dora_daemon.runner.wiring import waiting_cycles
 from dora_node_api.transport.board import Board
 from dora_node_api.transport.errors import TransportError
 
@@ -185,6 +186,7 @@ class Runner:
             tell=self.tell,
             log=self.log,
             tell_staged=self._changed,
+            cycles=waiting_cycles(self.specs.values()),
         )
         self.processes = Processes(
             prepared=self.prepared,

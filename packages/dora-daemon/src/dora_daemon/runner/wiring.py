@@ -118,3 +118,18 @@ class Wiring:
         """Whether timers and logs are all that a node reads, and it reads some."""
         ports = self._ports[node]
         return ports.virtual and not ports.edges
+
+
+def waiting_cycles(nodes: Iterable[ResolvedNode]) -> tuple[tuple[str, ...], ...]:
+    """Groups of node ids that can wait for each other's full backpressure queues for ever."""
+    readers: dict[str, list[str]] = {}
+    for node in nodes:
+        for wanted in node.inputs.values():
+            if wanted.queue_policy == "backpressure" and isinstance(wanted.source, OutputSource):
+                readers.setdefault(wanted.source.node, []).append(node.id)
+                readers.setdefault(node.id, [])
+    if not readers:
+        return ()
+    from dora_config.graph import cycles
+
+    return tuple(tuple(cycle) for cycle in cycles(readers))
