@@ -33,6 +33,9 @@ from dora_config.protocol.daemon import (
 )
 from dora_config.protocol.envelope import Party, ProtocolVersion
 
+pytestmark = pytest.mark.integration
+
+
 SOCKETS = ("/api/control", "/api/daemon")
 WRONG_HEADERS: list[dict[str, str]] = [
     {},

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.coordinator import free_port
 from support.dora import run_dora
 from support.sources import ROOT
 from support.workspace import Workspace
@@ -100,6 +101,7 @@ def test_commands_print_what_is_written(
 ) -> None:
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("DORA_COORDINATOR_PORT", str(free_port()))
     for block in blocks(page):
         if block.title is not None:
             workspace.file(block.title, block.body)

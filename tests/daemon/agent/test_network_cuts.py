@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
 from support.cut import cuttable_wire
 from support.dora import running_dora
 from support.fleet import counting, is_running, pids, real_fleet
 from support.waiting import wait_until
 from support.workspace import Workspace
+
+pytestmark = pytest.mark.integration
+
 
 IMPATIENT = (
     *("--set", "heartbeat_interval=0.2"),

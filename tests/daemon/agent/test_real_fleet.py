@@ -8,10 +8,13 @@ import signal
 from pathlib import Path
 
 import pytest
+from support.coordinator import free_port
 from support.dora import run_dora, running_dora
 from support.fleet import counting, end_runners, is_running, pids, real_fleet
 from support.waiting import wait_until
 from support.workspace import Workspace
+
+pytestmark = pytest.mark.integration
 
 
 def apart(workspace: Workspace, counter: dict[str, object], collector: dict[str, object]) -> Path:
@@ -27,7 +30,8 @@ def wait_for_pids(workspace: Workspace, count: int) -> list[int]:
     return pids(workspace)[-2:]
 
 
-def test_the_everyday_sequence(workspace: Workspace) -> None:
+def test_the_everyday_sequence(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DORA_COORDINATOR_PORT", str(free_port()))
     flow = counting(workspace)
 
     def dora(*args: str, code: int = 0) -> str:
