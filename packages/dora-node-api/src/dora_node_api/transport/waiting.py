@@ -16,8 +16,8 @@ from dora_node_api.transport.cores import usable_cores
 from dora_node_api.transport.forking import ForkAware, forked_error
 from dora_node_api.transport.receiving import Receiver
 
-_POLL_NS = 40_000  # the longest time spent polling before sleeping
-_SOON_NS = 120_000  # a wait that ended so soon makes polling worth trying, sleeping included
+_POLL_NS = 100_000  # the longest time spent polling before sleeping: an echo of 1 MiB takes 45 us
+_SOON_NS = 150_000  # a wait that ended so soon makes polling worth trying, sleeping included
 _MOST_CREDIT = 8
 _FEW = 8  # up to so many inputs a look at their counters is cheaper than a system call
 _LOOK_AT_FDS_NS = 1_000_000
