@@ -239,7 +239,8 @@ def test_backpressure_waits_and_stop_wakes_it(
     got = []
     for _ in range(30):
         event = b.next(timeout=20)
-        assert event is not None and event["type"] == "INPUT", event
+        assert event is not None
+        assert event["type"] == "INPUT", event
         got.append(event["value"][0].as_py())
     assert got == list(range(30))
     wait_until(lambda: edge.keeper.ends.depth() == 3, what="the queue is full again")
