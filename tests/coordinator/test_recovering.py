@@ -69,6 +69,31 @@ def test_a_runner_that_keeps_dying_is_tried_every_30_seconds() -> None:
     assert fleet.listed() == [("Running", None)]
 
 
+def test_a_machine_that_is_lost_soon_after_a_recovery_does_not_wait() -> None:
+    fleet, robot, _ = running()
+    fleet.kill_runner(robot.runners[0], robot)
+    fleet.quiet()
+    for _ in range(3):
+        fleet.reboot(robot)
+        fleet.start_daemon(robot)
+        fleet.quiet()
+        assert fleet.listed() == [("Running", None)]
+
+
+def test_a_node_that_fails_at_each_recovery_is_tried_every_30_seconds() -> None:
+    fleet, robot, _ = running()
+    robot.broken_nodes.add("camera")
+    fleet.reboot(robot)
+    fleet.start_daemon(robot)
+    fleet.quiet()
+    attempts = robot.disk[next(iter(fleet.store))].attempt
+    fleet.pass_time(29)
+    assert robot.disk[next(iter(fleet.store))].attempt == attempts
+    robot.broken_nodes.clear()
+    fleet.pass_time(2)
+    assert fleet.listed() == [("Running", None)]
+
+
 def test_a_killed_coordinator_recovers_what_runs() -> None:
     fleet, robot, station = running()
     before = (robot.runners[0], station.runners[0])

@@ -53,8 +53,6 @@ class Part:
     result: DataflowResult | None
     reported: bool = False
     """Since this coordinator started."""
-    was_absent: bool = False
-    """The daemon came back without it: being spawned again says nothing about a crash loop."""
 
     @property
     def ended(self) -> bool:
@@ -209,7 +207,6 @@ class Dataflow:
                 part = self.parts[daemon]
                 if part.ended or attempt < part.attempt:
                     return []
-                part.was_absent = False
                 lost = Log("warning", f'dataflow {self.label} on daemon "{daemon}": {reason}')
                 return [lost, *self._recover(part, now)]
             case PartAbsent(daemon=daemon):
@@ -217,7 +214,9 @@ class Dataflow:
                 part.reported = True
                 if part.ended:
                     return []
-                part.was_absent = True
+                if part.state is PartState.RUNNING:
+                    # its daemon or machine went, not its nodes: this is no crash loop
+                    self._around.backoff.clear(daemon, self.id)
                 return self._recover(part, now)
             case TimeIsUp(purpose="retry", daemon=daemon):
                 part = self.parts[daemon]
@@ -251,9 +250,8 @@ class Dataflow:
                 part.state = PartState.PREPARED
                 return [self._release(part)]
             case "running":
-                if part.was_absent or registering:
+                if registering:
                     self._around.backoff.clear(part.daemon, self.id)
-                part.was_absent = False
                 part.state = PartState.RUNNING
                 return [CancelTimer(self._timer("retry", part.daemon)), *self._settle()]
             case "preparing":
