@@ -191,7 +191,7 @@ def test_numpy_times_text_and_masks() -> None:
     times = np.array(["2024-01-01", "NaT"], "M8[s]")
     assert through(times).equals(pa.array(times))
     assert through(np.array(["a", "bc"])).to_pylist() == ["a", "bc"]
-    masked = np.ma.array([1, 2, 3], mask=[0, 1, 0])
+    masked = np.ma.array([1, 2, 3], mask=[False, True, False])
     assert through(masked).to_pylist() == [1, None, 3]
 
 

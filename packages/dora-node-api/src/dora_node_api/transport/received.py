@@ -54,7 +54,7 @@ class MappedSegment:
 class Account(ForkAware):
     """What the consumer of one input holds at the moment."""
 
-    __slots__ = ("check_at", "held", "held_bytes", "ledger", "leases")
+    __slots__ = ("check_at", "held", "held_bytes", "leases", "ledger")
 
     def __init__(self, ledger: memoryview) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Account(ForkAware):
         self.check_at = _CHECK_AT
 
     def release_lost(self) -> None:
-        """Release what nobody holds and was not released: a signal handler raised in a finalizer."""
+        """Release what nobody holds but no finalizer released: a signal handler raised in it."""
         for slot, (lease, generation, nbytes) in list(self.leases.items()):
             if lease() is None:
                 if self.ledger[slot] != generation:

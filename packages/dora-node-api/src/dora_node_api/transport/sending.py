@@ -9,13 +9,14 @@ list again from the tables that tell the truth.
 
 from __future__ import annotations
 
+import contextlib
 import select
+import sys
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dora_node_api.transport import layout
 from dora_node_api.transport.board import Board
@@ -84,12 +85,14 @@ class _Hold:
 class Sample:
     """A block to be filled in place and then sent (b.4). Gives its memory back when dropped."""
 
-    __slots__ = ("_buffer", "_hold", "_views", "data_offset", "nbytes", "total")
+    __slots__ = ("_buffer", "_exporter", "_hold", "data_offset", "nbytes", "total")
 
     def __init__(self, hold: _Hold, data_offset: int, nbytes: int) -> None:
         self._hold: _Hold | None = hold
         self._buffer: memoryview | None = None
-        self._views: list[weakref.ref[memoryview]] = []
+        # All views are views of this object, so that its references tell whether any is left:
+        # a memoryview does not know of those that were made from it.
+        self._exporter: Any = None
         self.data_offset = data_offset
         self.nbytes = nbytes
         self.total = data_offset + nbytes
@@ -106,7 +109,11 @@ class Sample:
         return self._hold is not None
 
     def _view(self) -> memoryview:
-        return self.block.view[self.data_offset : self.total]
+        if self._exporter is None:
+            import pyarrow
+
+            self._exporter = pyarrow.py_buffer(self.block.view[self.data_offset : self.total])
+        return memoryview(self._exporter).cast("B")
 
     def as_buffer(self) -> memoryview:
         """The same writable buffer each time. Raises BufferError after send or discard."""
@@ -118,25 +125,31 @@ class Sample:
 
     def as_memoryview(self) -> memoryview:
         """A new writable memoryview each time. Raises SampleError after send or discard."""
-        view = self._view()
-        self._views.append(weakref.ref(view))
-        return view
+        if self._hold is None:
+            raise SampleError("this sample has already been sent or discarded")
+        return self._view()
 
     def close_views(self) -> None:
-        """Make sure that nobody can write any more; raises SampleError when somebody could."""
-        still_open = any(_is_open(ref()) for ref in self._views)
-        if not still_open and self._buffer is not None:
-            try:
-                self._buffer.release()
-            except BufferError:
-                still_open = True
-        if still_open:
+        """Make sure that nobody can write any more; raises SampleError when somebody could.
+
+        What `as_buffer` returned is released, which does no harm to arrays made from it.
+        """
+        if not self._close_views():
             raise SampleError(
                 "buffer view(s) still open: let go of arrays and memoryviews of the sample "
                 "(`del array`, `view.release()`) before it is sent"
             )
-        self._views = []
-        self._buffer = None
+
+    def _close_views(self) -> bool:
+        buffer, self._buffer = self._buffer, None
+        if buffer is not None:
+            try:
+                buffer.release()
+            except BufferError:
+                self._buffer = buffer
+                return False
+        # One reference is ours, the other the argument's.
+        return self._exporter is None or sys.getrefcount(self._exporter) <= 2
 
     def take_hold(self) -> _Hold:
         """The block, to be sent; the sample is of no more use. Raises SampleError."""
@@ -147,30 +160,15 @@ class Sample:
         return hold
 
     def discard(self) -> None:
-        """Give the memory back unsent. Views that are open keep the block from being used again
-        until they are gone."""
+        """Give the memory back unsent. While views of it are open, nobody else uses the memory."""
         hold = self._hold
-        if hold is not None and self._views_are_open():
-            # Leaked on purpose into the views' hands: nothing else may write there.
+        if hold is not None and not self._close_views():
             hold.block = None
         self._hold = None
 
-    def _views_are_open(self) -> bool:
-        try:
-            self.close_views()
-        except SampleError:
-            return True
-        return False
-
-
-def _is_open(view: memoryview | None) -> bool:
-    if view is None:
-        return False
-    try:
-        view.nbytes  # noqa: B018 (raises when the view was released)
-    except ValueError:
-        return False
-    return True
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError):
+            self.discard()
 
 
 class _Output:
