@@ -1,0 +1,104 @@
+"""The metadata of a message as bytes, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from dora_node_api.errors import DoraNodeError
+
+OnWarning = Callable[[str], None]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)  # noqa: UP017 (UTC is another import)
+_MICROSECOND = timedelta(microseconds=1)
+_dumps = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_loads = json.JSONDecoder().decode
+_PLAIN = (str, bool, float)
+
+
+class UnsupportedData(DoraNodeError, TypeError, RuntimeError):
+    """What was given as `data` or metadata cannot be sent. Also a RuntimeError, as on the peer."""
+
+
+def utc_datetime(nanoseconds: int) -> datetime:
+    """CLOCK_REALTIME nanoseconds as an aware datetime in UTC, cut to microseconds."""
+    return _EPOCH + timedelta(microseconds=nanoseconds // 1000)
+
+
+def encode_metadata(
+    metadata: Mapping[str, Any] | None, *, on_warning: OnWarning | None = None
+) -> bytes:
+    """Metadata as bytes; b"" when there is none. Raises UnsupportedData for a key that is not str.
+
+    Values are bool, int of 64 bits, float, str, datetime (arrives in UTC; without a time zone it
+    is local time), and lists or tuples of numbers or of text. Others are sent as their `str()`,
+    which ``on_warning`` hears of.
+    """
+    if not metadata:
+        return b""
+    plain = {}
+    for key, value in metadata.items():
+        kind = type(value)
+        if type(key) is not str and not isinstance(key, str):
+            raise UnsupportedData(
+                f"a metadata key is {key!r} of type {type(key).__name__}; keys must be str"
+            )
+        if (
+            kind is str
+            or kind is bool
+            or kind is float
+            or (kind is int and -(1 << 63) <= value < 1 << 63)
+        ):
+            plain[key] = value
+        else:
+            plain[key] = _encode_value(key, value, on_warning)
+    return _dumps(plain).encode()
+
+
+def _encode_value(key: str, value: Any, on_warning: OnWarning | None) -> Any:
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, int):
+        if -(1 << 63) <= value < 1 << 63:
+            return int(value)
+    elif isinstance(value, datetime):
+        return {"t": (value.astimezone(timezone.utc) - _EPOCH) // _MICROSECOND}  # noqa: UP017
+    elif isinstance(value, (list, tuple)):
+        numbers = _encode_list(value)
+        if numbers is not None:
+            return numbers
+    if on_warning is not None:
+        on_warning(
+            f"metadata {key!r} is a {type(value).__name__}, which is sent as its text; send a "
+            "bool, a 64-bit int, a float, a str, a datetime, or a list of numbers or of text"
+        )
+    return str(value)
+
+
+def _encode_list(values: list[Any] | tuple[Any, ...]) -> list[Any] | None:
+    """A list of one kind of elements; None when it is not one."""
+    if all(isinstance(value, str) for value in values):
+        return list(values)
+    if all(isinstance(value, int) and -(1 << 63) <= value < 1 << 63 for value in values):
+        return list(values)
+    if all(isinstance(value, (int, float)) for value in values):
+        return [float(value) for value in values]
+    return None
+
+
+def decode_metadata(encoded: bytes | memoryview) -> dict[str, Any]:
+    """The inverse of `encode_metadata`. Raises ValueError for bytes that are none."""
+    if not encoded:
+        return {}
+    decoded = _loads(str(encoded, "utf-8"))
+    if not isinstance(decoded, dict):
+        raise ValueError("metadata is not a mapping")
+    for key, value in decoded.items():
+        if type(value) is dict:
+            try:
+                decoded[key] = _EPOCH + timedelta(microseconds=value["t"])
+            except (KeyError, TypeError, OverflowError) as error:
+                raise ValueError(f"metadata {key!r} has no known type") from error
+    return decoded
