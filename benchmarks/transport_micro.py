@@ -22,7 +22,6 @@ from dora_node_api import arrow
 from dora_node_api.transport import (
     Board,
     Pool,
-    QueueEnds,
     QueueSpec,
     Receiver,
     Sender,
@@ -56,7 +55,7 @@ class Wire:
             path = f"{DIRECTORY}/{self.incarnation}-{segment}"
             with open(path + ".new", "w") as file:
                 file.write(f"{owner} {MEMORY[f'{self.incarnation}/{segment}']} {size}")
-            os.rename(path + ".new", path)
+            os.replace(path + ".new", path)  # noqa: PTH105
 
         sender = Sender(Pool(CAP, register), self.board, self.incarnation)
         sender.add_route("out", self.spec, self.ends)
