@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -240,3 +243,22 @@ def test_shut_down_forgets_everything(workspace: Workspace) -> None:
         assert isinstance(run.ask(protocol.ShutDown()), protocol.Done)
         gone(run.pid(), status.nodes[0].pid or 0, timeout=5.0)
     nothing_left()
+
+
+def test_sigkill_at_any_moment_of_the_start(workspace: Workspace) -> None:
+    chance = random.Random(11)
+    workspace.node("parent", PARENT)
+    content = {"nodes": [{"id": f"p{n}", "path": "parent.py"} for n in range(4)]}
+    for _ in range(12):
+        with foreground(workspace, content) as run:
+            # Some moment between the start of Python and nodes that run.
+            with suppress(subprocess.TimeoutExpired):
+                run.process.wait(chance.uniform(0.1, 0.7))
+            run.process.kill()
+            run.process.wait()
+            pids = [e["pid"] for e in run.events() if e["kind"] == "node_spawned"]
+            said = [e["message"] for e in run.events() if e["kind"] == "log" and e["node"]]
+            children = [int(word) for text in said for word in text.split() if word.isdigit()]
+            gone(*pids, *children, timeout=2.0)
+        sweep(runtime_root())
+        nothing_left()

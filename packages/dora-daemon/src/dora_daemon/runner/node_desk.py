@@ -357,12 +357,11 @@ class Desk:
 
     def drop_queue(self, kept: KeptQueue) -> None:
         """Take one queue out of the dataflow."""
-        lives = False
         if kept.from_runner:
             self._outputs.remove_route(kept)
         else:
-            lives = self.send(kept.edge.source, RemoveRoute(kept.spec.queue))
-        self._book.drop(kept.edge, producer_lives=lives)
+            self.send(kept.edge.source, RemoveRoute(kept.spec.queue))
+        self._book.drop(kept.edge)
 
     def connect_input(self, node: str, name: str, wanted: ResolvedInput) -> None:
         """A new edge of a running node."""

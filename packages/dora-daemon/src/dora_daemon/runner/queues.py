@@ -53,7 +53,7 @@ class QueueBook:
         self._numbers = 0
         self._segments: dict[tuple[int, int], tuple[int, int]] = {}
         self._graves: list[Grave] = []
-        self._retired: list[KeptQueue] = []
+        self._closed = False
 
     # ------------------------------------------------------------------------------ queues
 
@@ -115,23 +115,12 @@ class QueueBook:
             if q.edge.source == node and (wanted is None or q.edge.output in wanted)
         ]
 
-    def drop(self, edge: Edge, *, producer_lives: bool) -> None:
-        """Close a queue; its producer was told, but may still write to its area on the board."""
+    def drop(self, edge: Edge) -> None:
+        """Close a queue, after its producer was told."""
         kept = self._queues.pop(edge, None)
-        if kept is None:
-            return
-        for grave in self._graves:
-            grave.waits_for = [w for w in grave.waits_for if w[0] is not kept]
-        if producer_lives and not kept.from_runner:
-            kept.ends.close()
-            self._retired.append(kept)
-        else:
-            kept.keeper.close()
-
-    def _bury_retired(self, producer: str) -> None:
-        """The producer's process is gone: nobody writes to these areas any more."""
-        for kept in [q for q in self._retired if q.edge.source == producer]:
-            self._retired.remove(kept)
+        if kept is not None:
+            for grave in self._graves:
+                grave.waits_for = [w for w in grave.waits_for if w[0] is not kept]
             kept.keeper.close()
 
     def queued(self, node: str) -> int:
@@ -167,7 +156,6 @@ class QueueBook:
 
     def producer_died(self, node: str, incarnation: int) -> None:
         """The process was reaped; call it before anything is announced."""
-        self._bury_retired(node)
         waits = [(q, q.keeper.sent_sequence()) for q in self.out_of(node) if not q.from_runner]
         if any(incarnation == owner for owner, _ in self._segments):
             self._graves.append(Grave(incarnation, waits))
@@ -221,11 +209,15 @@ class QueueBook:
 
     def close(self) -> None:
         """Close every queue, every segment and the board."""
-        for kept in [*self._queues.values(), *self._retired]:
+        if self._closed:
+            return
+        self._closed = True
+        for kept in self._queues.values():
             kept.keeper.close()
         self._queues.clear()
-        self._retired.clear()
         for owner, number in list(self._segments):
             self.remove_segment(owner, number)
         self._graves.clear()
         self.board.close()
+        # The mapping goes with the last one who refers to the board.
+        del self.board
