@@ -51,7 +51,7 @@ def children_of(run: ForegroundRun) -> list[int]:
 def nothing_left() -> None:
     root = runtime_root()
     wait_until(
-        lambda: [p.name for p in root.iterdir()] == [".lock"],
+        lambda: not root.exists() or [p.name for p in root.iterdir()] == [".lock"],
         timeout=2.0,
         what=lambda: f"an empty {root}: {list(root.rglob('*'))}",
     )
