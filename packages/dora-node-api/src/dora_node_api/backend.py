@@ -11,7 +11,7 @@ from dora_node_api.errors import DoraNodeError
 
 if TYPE_CHECKING:
     from dora_node_api.session import Event
-    from dora_node_api.transport.sending import Sample
+    from dora_node_api.transport.samples import Sample
 
 
 def timed_out(timeout: float) -> Event:

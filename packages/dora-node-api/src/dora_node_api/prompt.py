@@ -14,7 +14,7 @@ from dora_node_api.test_mode import as_array, sent_metadata
 
 if TYPE_CHECKING:
     from dora_node_api.session import Event
-    from dora_node_api.transport.sending import Sample
+    from dora_node_api.transport.samples import Sample
 
 _INTRODUCTION = """\
 No dataflow has started this node, so you play its inputs. An input is an id and its data as JSON,

@@ -14,7 +14,7 @@ from dora_node_api.json_values import array_to_json, dumps
 
 if TYPE_CHECKING:
     from dora_node_api.session import Event
-    from dora_node_api.transport.sending import Sample
+    from dora_node_api.transport.samples import Sample
 
 _TYPES = {"INPUT": "Input", "INPUT_CLOSED": "InputClosed", "STOP": "Stop"}
 

@@ -10,7 +10,7 @@ from dora_node_api.backend import Backend
 from dora_node_api.transport.errors import SampleError
 
 if TYPE_CHECKING:
-    from dora_node_api.transport.sending import Sample
+    from dora_node_api.transport.samples import Sample
 
 
 class SampleHandler:

@@ -25,7 +25,7 @@ from dora_node_api.log_lines import entry_line, write_line
 
 if TYPE_CHECKING:
     from dora_node_api.session import Event
-    from dora_node_api.transport.sending import Sample
+    from dora_node_api.transport.samples import Sample
 
 OUTPUTS_VARIABLE = "DORA_TEST_WRITE_OUTPUTS_TO"
 NO_OFFSET_VARIABLE = "DORA_TEST_NO_OUTPUT_TIME_OFFSET"

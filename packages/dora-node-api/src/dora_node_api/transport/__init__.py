@@ -22,7 +22,8 @@ from dora_node_api.transport.pool import Pool, default_pool_cap
 from dora_node_api.transport.queue import QueueEnds, QueueKeeper, create_queue
 from dora_node_api.transport.received import Delivery
 from dora_node_api.transport.receiving import Receiver
-from dora_node_api.transport.sending import Sample, Sender
+from dora_node_api.transport.samples import Sample
+from dora_node_api.transport.sending import Sender
 from dora_node_api.transport.specs import BACKPRESSURE, DROP_OLDEST, QueueSpec
 from dora_node_api.transport.statistics import EdgeStatistics, Histogram, read_statistics
 from dora_node_api.transport.waiting import Waiter

@@ -1,7 +1,7 @@
 """The sending end of a node: one copy into shared memory, then a record for every edge.
 
 One lock, held for microseconds, guards the pool and every route. What may take long, a large copy
-or a wait for room, is done without it, on a block that a `_Hold` owns: should an exception end the
+or a wait for room, is done without it, on a block that a `Hold` owns: should an exception end the
 send there, the hold's finalizer gives the block back. What happens under the lock needs no such
 care: `_inside` stays True when an exception comes out of it, and the next one to enter makes every
 list again from the tables that tell the truth.
@@ -9,18 +9,16 @@ list again from the tables that tell the truth.
 
 from __future__ import annotations
 
-import contextlib
 import select
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dora_node_api.transport import layout
 from dora_node_api.transport.board import Board
-from dora_node_api.transport.errors import PoolExhausted, SampleError
+from dora_node_api.transport.errors import PoolExhausted
 from dora_node_api.transport.forking import ForkAware, forked_error
 from dora_node_api.transport.layout import (
     BLOCK_HEAD,
@@ -30,6 +28,7 @@ from dora_node_api.transport.layout import (
 from dora_node_api.transport.pool import Block, Pool
 from dora_node_api.transport.queue import QueueEnds
 from dora_node_api.transport.route import Route
+from dora_node_api.transport.samples import Hold, Sample
 from dora_node_api.transport.specs import QueueSpec
 
 if TYPE_CHECKING:
@@ -62,113 +61,6 @@ def wait_readable(_spec: QueueSpec, fd: int, timeout: float) -> bool:
     poll.register(fd, select.POLLIN)
     poll.poll(max(1, int(timeout * 1000)))
     return True
-
-
-class _Hold:
-    """Owns a block outside the lock; dropped, it leaves the block where its sender finds it."""
-
-    __slots__ = ("block", "returned")
-
-    def __init__(self, returned: deque[Block]) -> None:
-        self.block: Block | None = None
-        self.returned = returned
-
-    def __del__(self) -> None:
-        try:
-            block = self.block
-        except AttributeError:
-            return  # an exception from a signal handler ended __init__
-        if block is not None:
-            self.returned.append(block)
-
-
-class Sample:
-    """A block to be filled in place and then sent (b.4). Gives its memory back when dropped."""
-
-    __slots__ = ("_buffer", "_exporter", "_hold", "data_offset", "nbytes", "total")
-
-    def __init__(self, hold: _Hold, data_offset: int, nbytes: int) -> None:
-        self._hold: _Hold | None = hold
-        self._buffer: memoryview | None = None
-        # All views are views of this object, so that its references tell whether any is left:
-        # a memoryview does not know of those that were made from it.
-        self._exporter: Any = None
-        self.data_offset = data_offset
-        self.nbytes = nbytes
-        self.total = data_offset + nbytes
-
-    @property
-    def block(self) -> Block:
-        """The block, while the sample is neither sent nor discarded. Raises SampleError."""
-        if self._hold is None or self._hold.block is None:
-            raise SampleError("this sample has already been sent or discarded")
-        return self._hold.block
-
-    @property
-    def usable(self) -> bool:
-        return self._hold is not None
-
-    def _view(self) -> memoryview:
-        if self._exporter is None:
-            import pyarrow
-
-            self._exporter = pyarrow.py_buffer(self.block.view[self.data_offset : self.total])
-        return memoryview(self._exporter).cast("B")
-
-    def as_buffer(self) -> memoryview:
-        """The same writable buffer each time. Raises BufferError after send or discard."""
-        if self._hold is None:
-            raise BufferError("this sample has already been sent or discarded")
-        if self._buffer is None:
-            self._buffer = self._view()
-        return self._buffer
-
-    def as_memoryview(self) -> memoryview:
-        """A new writable memoryview each time. Raises SampleError after send or discard."""
-        if self._hold is None:
-            raise SampleError("this sample has already been sent or discarded")
-        return self._view()
-
-    def close_views(self) -> None:
-        """Make sure that nobody can write any more; raises SampleError when somebody could.
-
-        What `as_buffer` returned is released, which does no harm to arrays made from it.
-        """
-        if not self._close_views():
-            raise SampleError(
-                "buffer view(s) still open: let go of arrays and memoryviews of the sample "
-                "(`del array`, `view.release()`) before it is sent"
-            )
-
-    def _close_views(self) -> bool:
-        buffer, self._buffer = self._buffer, None
-        if buffer is not None:
-            try:
-                buffer.release()
-            except BufferError:
-                self._buffer = buffer
-                return False
-        # One reference is ours, the other the argument's.
-        return self._exporter is None or sys.getrefcount(self._exporter) <= 2
-
-    def take_hold(self) -> _Hold:
-        """The block, to be sent; the sample is of no more use. Raises SampleError."""
-        hold = self._hold
-        if hold is None:
-            raise SampleError("this sample has already been sent or discarded")
-        self._hold = None
-        return hold
-
-    def discard(self) -> None:
-        """Give the memory back unsent. While views of it are open, nobody else uses the memory."""
-        hold = self._hold
-        if hold is not None and not self._close_views():
-            hold.block = None
-        self._hold = None
-
-    def __del__(self) -> None:
-        with contextlib.suppress(AttributeError):
-            self.discard()
 
 
 class _Output:
@@ -355,7 +247,7 @@ class Sender(ForkAware):
         words[layout.R_SENT_NS] = now
         words[layout.R_STAMP] = block.stamp
 
-    def _deliver(self, known: _Output, hold: _Hold, total: int, flags: int) -> int:
+    def _deliver(self, known: _Output, hold: Hold, total: int, flags: int) -> int:
         """Write the records of a filled block: drop_oldest queues at once, then the others."""
         block = hold.block
         assert block is not None
@@ -431,7 +323,7 @@ class Sender(ForkAware):
                 self._drops.append(route)
             self._inside = False
 
-    def _finish(self, hold: _Hold) -> None:
+    def _finish(self, hold: Hold) -> None:
         """The records own the block now; without any it is free again."""
         self._check(self._lock, self._owner)
         with self._lock:
@@ -493,12 +385,12 @@ class Sender(ForkAware):
         return self._deliver(known, sample.take_hold(), sample.total, flags)
 
     # --- memory -------------------------------------------------------------------------------
-    def _allocate(self, total: int, known: _Output | None) -> _Hold:
+    def _allocate(self, total: int, known: _Output | None) -> Hold:
         """A hold on a block of ``total`` bytes, for which older messages are given up if need be.
 
         Raises PoolExhausted.
         """
-        hold = _Hold(self._returned)
+        hold = Hold(self._returned)
         while True:
             self._check(self._lock, self._owner)
             with self._lock:
