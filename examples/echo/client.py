@@ -1,12 +1,13 @@
 """Sends arrays of several types with metadata; prints what comes back."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 
 from dora import Node
 
-QUESTIONS = [
+QUESTIONS: list[tuple[Any, dict[str, Any]]] = [
     (b"some bytes", {"name": "bytes", "urgent": True}),
     (pa.array([1.5, None, 3.5]), {"name": "floats with a gap", "scale": 0.5}),
     (pa.array([{"x": 1, "y": "a"}, {"x": 2, "y": "b"}]), {"name": "structs", "shape": [2, 2]}),
