@@ -51,6 +51,12 @@ def test_the_everyday_sequence(workspace: Workspace, monkeypatch: pytest.MonkeyP
         )
         wait_until(lambda: "got 5" in dora("logs", "a"), what="log lines")
         assert len(dora("logs", "a", "--node", "collector", "--tail", "5").splitlines()) == 5
+        shown = '{"node": "counter", "status": "Running", "pid": '
+        wait_until(
+            lambda: shown in dora("node", "list", "-d", "a", "-f", "json"),
+            timeout=2,
+            what="the node to be shown as running",
+        )
         assert '"a"' in dora("down", code=1)
         assert f"dataflow stopped: a ({uuid})" in dora("stop", "a")
         again = dora("stop", "a", code=1)

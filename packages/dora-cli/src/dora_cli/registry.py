@@ -37,6 +37,7 @@ SECTIONS: tuple[Section, ...] = (
             "restart": "dora_cli.commands.restart",
             "list": "dora_cli.commands.list",
             "status": "dora_cli.commands.status",
+            "node": "dora_cli.commands.node",
             "clean": "dora_cli.commands.clean",
             "cluster": "dora_cli.commands.cluster",
         },

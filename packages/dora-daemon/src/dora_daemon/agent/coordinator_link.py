@@ -30,6 +30,8 @@ from dora_daemon.agent.backoff import waits
 REGISTRATION_TIMEOUT = 30.0
 QUEUE = 4096
 """Messages that may wait for the socket; a coordinator that reads none is given up before."""
+NEWS_PAUSE = 0.05
+"""Seconds between news and the heartbeat that tells it."""
 MAX_MESSAGE = 64 * 1024 * 1024
 
 logger = logging.getLogger("dora.daemon")
@@ -61,6 +63,7 @@ class CoordinatorLink:
         self._received = received
         self._lost = lost
         self._queue: MemoryObjectSendStream[DaemonMessage] | None = None
+        self._news = anyio.Event()
         self._registered = False
         self._finishing = False
         self._said = ""
@@ -76,6 +79,10 @@ class CoordinatorLink:
             self._queue = None
         except (anyio.ClosedResourceError, anyio.BrokenResourceError):
             self._queue = None
+
+    def hurry(self) -> None:
+        """Send the next heartbeat soon: there is news in it."""
+        self._news.set()
 
     def finish(self) -> None:
         """Let :meth:`run` return once what is queued has been sent."""
@@ -156,7 +163,10 @@ class CoordinatorLink:
     async def _beat(self, interval: float) -> None:
         while True:
             self.send(self._heartbeat())
-            await anyio.sleep(interval)
+            self._news = anyio.Event()
+            with anyio.move_on_after(interval):
+                await self._news.wait()
+                await anyio.sleep(NEWS_PAUSE)  # what changes together is told together
 
     async def _read(self, socket: ClientConnection, silence_limit: float) -> str:
         """Hand on messages until the connection ends; why it did."""

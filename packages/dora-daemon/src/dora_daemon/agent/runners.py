@@ -56,7 +56,10 @@ class Runners:
         root: Path,
         machine: Callable[[], Machine],
         post: Callable[[Event], None],
+        changed: Callable[[], None],
     ) -> None:
+        """``changed`` is called when :meth:`nodes` has other states or processes than before."""
+        self._changed = changed
         self._tasks = tasks
         self._root = root
         self._machine = machine
@@ -94,7 +97,7 @@ class Runners:
         }
 
     def _new(self, dataflow_id: str) -> _Attendant:
-        attendant = _Attendant(dataflow_id, self._deliver)
+        attendant = _Attendant(dataflow_id, self._deliver, self._changed)
         self._attended[dataflow_id] = attendant
         return attendant
 
@@ -108,8 +111,14 @@ class Runners:
 
 
 class _Attendant:
-    def __init__(self, dataflow_id: str, deliver: Callable[[_Attendant, Event], None]) -> None:
+    def __init__(
+        self,
+        dataflow_id: str,
+        deliver: Callable[[_Attendant, Event], None],
+        changed: Callable[[], None],
+    ) -> None:
         self.dataflow_id = dataflow_id
+        self._changed = changed
         self.nodes: tuple[NodeStatus, ...] = ()
         self._deliver = deliver
         self._writer: asyncio.StreamWriter | None = None
@@ -200,8 +209,11 @@ class _Attendant:
         match envelope:
             case Envelope(notice=notice) if notice is not None:
                 self._deliver(self, RunnerSpoke(self.dataflow_id, notice))
+                self.ask(GetStatus())
             case Envelope(reply=RunnerStatus() as status):
-                self.nodes = status.nodes
+                before, self.nodes = self.nodes, status.nodes
+                if _essence(before) != _essence(self.nodes):
+                    self._changed()
                 if not self._reached:
                     self._reached = True
                     self._deliver(self, RunnerReached(self.dataflow_id, status))
@@ -209,6 +221,11 @@ class _Attendant:
                 logger.warning("runner of dataflow %s refuses: %s", self.dataflow_id, message)
             case _:
                 pass
+
+
+def _essence(nodes: tuple[NodeStatus, ...]) -> list[tuple[str, str, int | None]]:
+    """What is worth telling at once; figures of use can wait."""
+    return [(node.node, node.state, node.pid) for node in nodes]
 
 
 def _spawn(directory: runtime_dir.RuntimeDir) -> subprocess.Popen[bytes]:

@@ -84,7 +84,6 @@ class Agent:
     async def run(self) -> None:
         """Adopt what is there, then serve the coordinator until told to end."""
         async with anyio.create_task_group() as tasks:
-            self._runners = Runners(tasks, self._root, self._machine, self.post)
             self._link = CoordinatorLink(
                 endpoint=self._endpoint,
                 register=self._register,
@@ -92,6 +91,7 @@ class Agent:
                 received=lambda message: self.post(CoordinatorSpoke(message)),
                 lost=lambda: self._streams.close_all(),
             )
+            self._runners = Runners(tasks, self._root, self._machine, self.post, self._link.hurry)
             self._streams = LogStreams(tasks, self._link.send, self._is_live)
             await self._adopt()
             async with anyio.create_task_group() as talking:
