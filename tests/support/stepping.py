@@ -23,8 +23,9 @@ class Raised(BaseException):
 class Steps:
     """Counts steps in frames whose file contains one of ``parts``; acts at the ``stop``-th.
 
-    A step is every memory store, call and new line with ``checks_only`` False, else every point at
-    which the interpreter would run a signal handler.
+    A step is every store to memory or to an attribute and every call (nothing else changes what
+    others see) with ``checks_only`` False, else every point at which the interpreter would run a
+    signal handler.
     """
 
     def __init__(
@@ -56,14 +57,12 @@ class Steps:
         if self.checks_only and frame.f_code.co_name == "__del__":
             return None  # what is raised there is only printed
         frame.f_trace_opcodes = True
-        frame.f_trace_lines = not self.checks_only
+        frame.f_trace_lines = False
         self._last[id(frame)] = "RESUME"
         return self._step
 
     def _step(self, frame: FrameType, event: str, arg: object) -> Any:
-        if event == "line":
-            self._tick(frame)
-        elif event == "opcode":
+        if event == "opcode":
             name = _name(frame.f_code, frame.f_lasti)
             if self.checks_only:
                 last = self._last.get(id(frame), "")
