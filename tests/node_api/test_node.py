@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import signal
 import threading
 from collections.abc import Callable
@@ -555,6 +556,19 @@ def test_a_sample_is_not_sent_when_its_block_raises(pair: tuple[Node, Node]) -> 
         a.send_output_raw("out", -1)
     del handler
     a.send_output_raw("out", 10_000)  # dropped at once
+
+
+def test_a_closed_node_sends_no_sample(pair: tuple[Node, Node]) -> None:
+    a, _ = pair
+    handler = a.send_output_raw("out", 2)
+    a.close()
+    with pytest.raises(NodeClosed, match="`out`"):
+        handler.send()
+
+
+def test_a_node_stays_in_its_process(pair: tuple[Node, Node]) -> None:
+    with pytest.raises(TypeError, match="the one that made it"):
+        pickle.dumps(pair[0])
 
 
 def test_what_the_node_is_part_of(runner: FakeRunner, open_node: Open) -> None:

@@ -66,8 +66,9 @@ class Connection:
         """Whether every backpressure input of this node is full; set by whoever receives."""
         self._control = control
         self._pumping = threading.Lock()
-        self._answers: dict[int, Received] = {}
-        self._requests = 0
+        self._awaited = 0
+        """Number of the last OpenSegment, and of the only one whose answer is wanted."""
+        self._answer: Received | None = None
         self._said: set[str] = set()
         self._gone = False
         self._waits = threading.local()
@@ -145,9 +146,12 @@ class Connection:
             case RemoveRoute(queue):
                 self.sender.remove_route(queue)
             case SegmentFd(request) | SegmentUnknown(request):
-                self._answers[request] = received
+                if request == self._awaited:
+                    self._answer = received
+                else:
+                    close_all(received.descriptors)
             case Stop():
-                self._halt()
+                self.halt()
                 self._to_inbox(received)
             case _:
                 self._to_inbox(received)
@@ -176,7 +180,8 @@ class Connection:
         with suppress(OSError):
             os.read(self.wake_read, 4096)
 
-    def _halt(self) -> None:
+    def halt(self) -> None:
+        """The node is to stop: nobody waits for room any more."""
         self.stopped = True
         with suppress(OSError):
             os.write(self._halt_write, b"h")
@@ -185,7 +190,7 @@ class Connection:
         """The runner is gone: the node is to stop."""
         if not self._gone:
             self._gone = True
-            self._halt()
+            self.halt()
             self._to_inbox(Received(Stop("MANUAL")))
 
     @property
@@ -198,17 +203,17 @@ class Connection:
     def open_segment(self, incarnation: int, number: int) -> tuple[int, int]:
         """Descriptor and size of a segment. Raises LookupError if nobody has it any more."""
         with self._pumping:
-            self._requests += 1
-            request = self._requests
-            self.tell(OpenSegment(request=request, incarnation=incarnation, number=number))
+            self._awaited += 1
+            self._answer = None
+            self.tell(OpenSegment(self._awaited, incarnation, number))
             deadline = time.monotonic() + ANSWER_TIMEOUT
-            while request not in self._answers:
+            while (answer := self._answer) is None:
                 left = deadline - time.monotonic()
                 if left <= 0 or self._gone:
                     raise LookupError("the runner does not answer for a segment")
                 if (received := self._receive(left)) is not None:
                     self._take(received)
-            answer = self._answers.pop(request)
+            self._answer = None
         if not isinstance(answer.message, SegmentFd) or len(answer.descriptors) != 1:
             close_all(answer.descriptors)
             raise LookupError(f"segment {number} of incarnation {incarnation} is gone")
@@ -254,7 +259,7 @@ class Connection:
 
     def close(self) -> None:
         """Close the sender and every descriptor. Nobody may be receiving any more."""
-        self._halt()
+        self.halt()
         with self._pumping:
             self._gone = True
             self.sender.close()
@@ -262,8 +267,6 @@ class Connection:
             for received in self.inbox:
                 if isinstance(received, Received):
                     close_all(received.descriptors)
-            for answer in self._answers.values():
-                close_all(answer.descriptors)
             self.board.close()
             close_all((self.wake_read, self._wake_write, self._halt_read, self._halt_write))
 

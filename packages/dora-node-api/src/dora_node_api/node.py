@@ -294,6 +294,11 @@ class Node:
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Node cannot be copied or sent to another process: it belongs to the one that made it"
+        )
+
     def __repr__(self) -> str:
         config = self._backend.config
         return f"<Node `{config.node_id}` of dataflow {config.dataflow_id}>"

@@ -36,6 +36,7 @@ from dora_node_api.errors import (
     ControlClosed,
     ControlError,
     InvalidData,
+    NodeClosed,
     SetUpError,
     UnknownOutput,
 )
@@ -45,7 +46,7 @@ from dora_node_api.typecheck import TypeCheck
 
 if TYPE_CHECKING:
     from dora_node_api.session import Event
-    from dora_node_api.transport.sending import Sample
+    from dora_node_api.transport.samples import Sample
 
 LOOK_AT_CONTROL_NS = 2_000_000
 """A busy node looks at its control socket this often: STOP takes at most 2 ms longer."""
@@ -166,7 +167,7 @@ class RunningBackend(Backend):
                 case RemoveRoute(queue):
                     self._connection.sender.remove_route(queue)
                 case Stop():
-                    self._connection.stopped = True
+                    self._connection.halt()
                     self._apply(received)
                     return
                 case _:
@@ -203,11 +204,16 @@ class RunningBackend(Backend):
         if not self._receiving.acquire(blocking=False):
             return None
         try:
-            if not self._closing:
-                event = self._next(time.monotonic_ns())
-        finally:
-            self._receiving.release()
-        return event
+            try:
+                if not self._closing:
+                    event = self._next(time.monotonic_ns())
+            finally:
+                self._receiving.release()
+            return event
+        except BaseException:
+            if event is not None:
+                self._session.put_back(event)
+            raise
 
     def _next(self, now: int) -> Event | None:
         connection = self._connection
@@ -353,6 +359,8 @@ class RunningBackend(Backend):
         return self._connection.sender.allocate_sample(nbytes, encoded)
 
     def send_sample(self, output: str, sample: Sample, metadata: Mapping[str, Any]) -> None:
+        if self._closing:
+            raise NodeClosed(f"output `{output}`: the node was closed before its sample was sent")
         self._look_at_control()
         protected, flush = delivery_flags(metadata)
         self._connection.sender.send_sample(output, sample, protected=protected, flush=flush)
