@@ -1,0 +1,68 @@
+"""What the comparison makes of numbers: ratios by repetition, targets, the table."""
+
+from __future__ import annotations
+
+import pytest
+from measure.report import table
+from measure.scenarios import Effort, Scenario, percentile, scenarios, size_name
+from measure.systems import System
+from measure.targets import TARGETS, Target, further_consumer, ratios
+
+
+def nothing(_system: System) -> dict[str, float]:
+    return {}
+
+
+def test_ratios_compare_values_of_the_same_repetition() -> None:
+    series = {"ours": [1.0, 10.0, 3.0], "peer": [4.0, 20.0, 0.0]}
+    assert ratios(series, "peer") == [0.25, 0.5]
+    assert ratios(series, "tuned") == []
+
+
+@pytest.mark.parametrize(
+    ("target", "met"),
+    [
+        (Target(0.5, ("peer",)), True),
+        (Target(0.1, ("peer",)), False),
+        (Target(0.5, ("peer", "tuned")), False),
+        (Target(2.0, ("peer",), at_most=False), False),
+        (Target(3.0), True),
+        (Target(0.1, ("another",)), None),
+    ],
+)
+def test_target_is_judged_by_the_median_against_each(target: Target, met: bool | None) -> None:
+    series = {"ours": [2.0, 1.0, 9.0], "peer": [8.0, 4.0, 4.0], "tuned": [2.0, 1.0, 9.0]}
+    assert target.met_by(series) is met
+
+
+def test_target_of_what_was_not_measured_is_open() -> None:
+    assert Target(1, ("peer",)).met_by({"peer": [1.0]}) is None
+
+
+def test_further_consumer_may_cost_half_as_much_again() -> None:
+    assert further_consumer([10.0], [15.0])
+    assert further_consumer([1.0], [6.0])  # within the noise of 5 us
+    assert not further_consumer([10.0], [15.1])
+
+
+def test_every_target_belongs_to_a_number_that_is_measured() -> None:
+    measured = {(one.name, number) for one in scenarios(Effort()) for number in one.units}
+    assert set(TARGETS) <= measured
+
+
+def test_table_shows_medians_spread_ratios_and_verdict() -> None:
+    name = "roundtrip 8 B"
+    results = {name: {"p50": {"ours": [30.0, 32.0, 40.0], "peer": [300.0, 320.0, 340.0]}}}
+    lines = table([Scenario(name, {"p50": "us"}, nothing)], results).splitlines()
+    assert lines[2].split("  ")[0] == "roundtrip 8 B: p50"
+    assert "32 [30-40]" in lines[2]
+    assert "0.1 [0.1-0.118]" in lines[2]
+    assert not lines[2].endswith("met")  # there is nothing from the tuned peer
+    results[name]["p50"]["tuned"] = [300.0, 320.0, 340.0]
+    assert table([Scenario(name, {"p50": "us"}, nothing)], results).splitlines()[2].endswith("met")
+
+
+def test_sizes_and_percentiles() -> None:
+    assert [size_name(size) for size in (8, 4096, 40 << 20)] == ["8 B", "4 KiB", "40 MiB"]
+    assert percentile([float(n) for n in range(200)], 99) == 198.0
+    assert percentile([5.0], 99) == 5.0
