@@ -61,6 +61,7 @@ class AsyncReceiver:
             timer = loop.call_later(seconds, _wake, future)
         self._waiting.add(future)
         self._watch(loop, backend.fileno())
+        backend.waits(True)
         try:
             await future
         finally:
@@ -68,6 +69,7 @@ class AsyncReceiver:
                 timer.cancel()
             self._waiting.discard(future)
             if not self._waiting:
+                backend.waits(False)
                 self._unwatch()
 
     def _watch(self, loop: asyncio.AbstractEventLoop, descriptor: int) -> None:

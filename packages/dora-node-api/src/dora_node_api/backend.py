@@ -53,6 +53,9 @@ class Backend:
         """CLOCK_MONOTONIC ns at which `poll_event` has something though nothing arrives."""
         return None
 
+    def waits(self, waiting: bool) -> None:
+        """A task waits for events outside `next_event`, or does no more: it is healthy meanwhile."""
+
     def send(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
         """Send one message. Raises InvalidData."""
         raise NotImplementedError

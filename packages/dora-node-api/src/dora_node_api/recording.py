@@ -89,6 +89,9 @@ class RecordingBackend(Backend):
     def deadline(self) -> int | None:
         return self._inner.deadline()
 
+    def waits(self, waiting: bool) -> None:
+        self._inner.waits(waiting)
+
     def send(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
         self._inner.send(output, data, metadata)
 

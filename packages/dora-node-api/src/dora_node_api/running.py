@@ -262,6 +262,9 @@ class RunningBackend(Backend):
                 return 0
         return self._session.deadline()
 
+    def waits(self, waiting: bool) -> None:
+        self._connection.words.set_waiting(waiting)
+
     def _take_inbox(self) -> None:
         inbox = self._connection.inbox
         while inbox:
