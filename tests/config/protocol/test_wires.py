@@ -18,6 +18,7 @@ from dora_config.protocol.envelope import (
     Codec,
     Party,
     ProtocolVersion,
+    clean_lines,
     clean_text,
     version_problem,
 )
@@ -44,7 +45,7 @@ def test_every_kind_is_named_once(union: Any) -> None:
 def test_messages_come_back_as_they_were() -> None:
     ask = control.Ask(id=3, request=control.StopDataflow(grace=1.5, force=True))
     assert CLIENT_CODEC.decode(CLIENT_CODEC.encode(ask)) == ask
-    stop = daemon.StopPart(dataflow_id="d", grace=2.0)
+    stop = daemon.StopPart(dataflow_id="01a20e4b-f5a3-4858-99fe-d510d04b9561", grace=2.0)
     assert TO_DAEMON.decode(TO_DAEMON.encode(stop)) == stop
 
 
@@ -81,6 +82,31 @@ def test_wrong_fields_are_refused_and_never_more(data: st.DataObject) -> None:
         codec.decode(json.dumps(body))
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "a\x1b[2J"),
+        ("name", ""),
+        ("workspace", "../x"),
+        ("workspace", ".."),
+        ("workspace", "a/b"),
+        ("resolved", {"nodes": [{"id": "../x", "path": "x.py"}]}),
+        ("resolved", {"nodes": [{"id": "a/b", "path": "x.py"}]}),
+    ],
+)
+def test_what_names_files_or_shows_in_logs_is_checked(field: str, value: object) -> None:
+    spec = {"resolved": {"nodes": []}, field: value}
+    request = {"kind": "start", "spec": spec}
+    with pytest.raises(RemoteProtocolError, match=field):
+        CLIENT_CODEC.decode(json.dumps({"kind": "ask", "id": 1, "request": request}))
+
+
+@pytest.mark.parametrize("text", ["d", "../x", "", "01a20e4b-f5a3-4858-99fe-d510d04b9561/.."])
+def test_a_dataflow_is_named_by_a_uuid_and_nothing_else(text: str) -> None:
+    with pytest.raises(RemoteProtocolError, match="dataflow_id"):
+        TO_DAEMON.decode(json.dumps({"kind": "stop_part", "dataflow_id": text}))
+
+
 def party(name: str, major: int, minor: int = 0) -> Party:
     return Party(program=name, release="1.2", protocol=ProtocolVersion(major=major, minor=minor))
 
@@ -99,5 +125,6 @@ def test_other_versions_are_named_and_the_older_is_to_be_upgraded() -> None:
 
 
 def test_text_from_the_wire_is_made_harmless() -> None:
+    assert clean_lines("a\n\x1bb\n") == "a\n  \\x1bb"
     assert clean_text("a\x1b[2Jb\nc") == "a\\x1b[2Jb\\x0ac"
     assert clean_text("x" * 50, limit=10) == "x" * 10 + "..."

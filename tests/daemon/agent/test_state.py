@@ -49,7 +49,7 @@ from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.state import AgentState
 
 SPEC = dataflow(camera="robot")
-ID = "d"
+ID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"
 
 
 def prepare(attempt: int = 1) -> CoordinatorSpoke:
@@ -113,6 +113,11 @@ def test_a_stop_that_comes_before_the_runner_answers_reaches_it_later() -> None:
     commands = after(state, prepare(), placed(), CoordinatorSpoke(StopPart(dataflow_id=ID)))
     assert asked(commands) == []
     assert asked(after(state, reached("ready"))) == [StopDataflow()]
+
+
+def test_a_runner_that_does_not_answer_is_killed_by_a_forced_stop() -> None:
+    forced = CoordinatorSpoke(StopPart(dataflow_id=ID, force=True))
+    assert KillRunner(ID) in after(AgentState(), prepare(), placed(), forced)
 
 
 def test_a_stop_outlives_the_daemon() -> None:

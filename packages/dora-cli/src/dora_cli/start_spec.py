@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,8 @@ def make_spec(
 def _workspace(path: Path) -> str:
     """The same at each start of the same file, and readable for whoever looks into `_work`."""
     digest = hashlib.sha256(f"{boot_id()}{path}".encode()).hexdigest()
-    return f"{path.stem}-{digest[:8]}"
+    stem = re.sub(r"[^A-Za-z0-9_-]", "_", path.stem)[:100]
+    return f"{stem}-{digest[:8]}"
 
 
 def _place(built: BuiltNode, base: Path) -> NodePlace:

@@ -24,7 +24,7 @@ from dora_config.protocol.control import (
     Progress,
 )
 from dora_config.protocol.daemon import TO_DAEMON, DaemonMessage, Register
-from dora_config.protocol.envelope import Party
+from dora_config.protocol.envelope import Party, clean_lines
 from dora_coordinator.commands import (
     AdmitDaemon,
     AnswerClient,
@@ -201,7 +201,7 @@ class Service:
             case CancelTimer(key=key):
                 self._armed.pop(key, None)
             case Log(level=level, text=text):
-                logger.log(_LEVELS[level], "%s", text)
+                logger.log(_LEVELS[level], "%s", clean_lines(text))
             case EndCoordinator():
                 self._ending = True
 

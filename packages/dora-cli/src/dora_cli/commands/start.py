@@ -15,14 +15,31 @@ if TYPE_CHECKING:
     from dora_cli.client import Client
     from dora_config.protocol.control import ControlProgress, StartDataflow
 
+MAX_NAME = 256
+
 app = options.application()
+
+
+def parse_name(text: str) -> str:
+    """A name that is shown in lists and logs; ValueError when it cannot be."""
+    if not text or len(text) > MAX_NAME or not text.isprintable():
+        raise ValueError(f"a name has 1 to {MAX_NAME} characters, all of them printable")
+    return text
 
 
 @app.command(cls=options.OptionalValues)
 def start(
     path: options.DataflowFile,
     name: Annotated[
-        str | None, typer.Option("--name", "-n", help="A name for it.", show_default=False)
+        str | None,
+        typer.Option(
+            "--name",
+            "-n",
+            metavar="TEXT",
+            parser=options.checked(parse_name),
+            help="A name for it.",
+            show_default=False,
+        ),
     ] = None,
     attach: Annotated[
         bool | None,

@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, field_validator
 
 from dora_config.ids import parse_label, parse_machine_id
-from dora_config.protocol.dataflow import DataflowSpec, LogFilter
+from dora_config.protocol.dataflow import DataflowSpec, DataflowUuid, LogFilter
 from dora_config.protocol.envelope import Codec, Message, Party
 from dora_config.protocol.runner import DataflowResult, NodeStatus
 
@@ -34,7 +34,7 @@ PartPhase = Literal["preparing", "prepared", "running", "stopping", "ended"]
 class PartReport(Message):
     """Where one part stands on this daemon."""
 
-    dataflow_id: str
+    dataflow_id: DataflowUuid
     attempt: int
     phase: PartPhase
     result: DataflowResult | None = None
@@ -81,7 +81,7 @@ class Register(Message):
 class Metrics(Message):
     """The nodes of one part as sampled last."""
 
-    dataflow_id: str
+    dataflow_id: DataflowUuid
     nodes: tuple[NodeStatus, ...] = ()
 
 
@@ -103,7 +103,7 @@ class PartLost(Message):
     """The part is gone, or could not be made; nothing of it is left on this machine."""
 
     kind: Literal["part_lost"] = "part_lost"
-    dataflow_id: str
+    dataflow_id: DataflowUuid
     attempt: int
     reason: str
     node: str | None = None
@@ -114,7 +114,7 @@ class PartDescribed(Message):
     """Answer to :class:`DescribePart`."""
 
     kind: Literal["part_described"] = "part_described"
-    dataflow_id: str
+    dataflow_id: DataflowUuid
     attempt: int
     spec: DataflowSpec
 
@@ -168,7 +168,7 @@ class PreparePart(Message):
     """Spawn the nodes and hold them at the start barrier."""
 
     kind: Literal["prepare_part"] = "prepare_part"
-    dataflow_id: str
+    dataflow_id: DataflowUuid
     attempt: int
     spec: DataflowSpec
     """With only the nodes of this part."""
@@ -178,7 +178,7 @@ class ReleasePart(Message):
     """Open the barrier. Repeating it does no harm."""
 
     kind: Literal["release_part"] = "release_part"
-    dataflow_id: str
+    dataflow_id: DataflowUuid
     attempt: int
 
 
@@ -186,7 +186,7 @@ class StopPart(Message):
     """Stop the nodes, whatever the attempt; a part that is not there is answered with PartLost."""
 
     kind: Literal["stop_part"] = "stop_part"
-    dataflow_id: str
+    dataflow_id: DataflowUuid
     grace: float | None = None
     force: bool = False
     reason: str = "stop requested"
@@ -196,7 +196,7 @@ class ForgetPart(Message):
     """The end of this part is stored: the daemon need not report it again (its logs stay)."""
 
     kind: Literal["forget_part"] = "forget_part"
-    dataflow_id: str
+    dataflow_id: DataflowUuid
     attempt: int
 
 
@@ -204,7 +204,7 @@ class DescribePart(Message):
     """The coordinator does not know this part: say what it is."""
 
     kind: Literal["describe_part"] = "describe_part"
-    dataflow_id: str
+    dataflow_id: DataflowUuid
 
 
 class StreamLogs(Message):
@@ -212,7 +212,7 @@ class StreamLogs(Message):
 
     kind: Literal["stream_logs"] = "stream_logs"
     stream: int
-    dataflow_id: str
+    dataflow_id: DataflowUuid
     nodes: tuple[str, ...] = ()
     filter: LogFilter = LogFilter()
     follow: bool = False

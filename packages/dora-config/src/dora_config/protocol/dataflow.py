@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dora_config import ResolvedDataflow
+from dora_config.ids import parse_node_id
 from dora_config.protocol.envelope import Message
 from dora_config.protocol.runner import LogLevel, NodePlace
 
@@ -26,15 +27,19 @@ class Origin(Message):
     file_name: str = "dataflow.yml"
 
 
+DataflowUuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+"""Names files on daemons, so nothing else passes."""
+
+
 class DataflowSpec(Message):
     """Everything that is needed to start a dataflow, and to start it again."""
 
     resolved: ResolvedDataflow
     descriptor: dict[str, Any] = Field(default_factory=dict)
     """The YAML as parsed, for ``Node.dataflow_descriptor()``."""
-    name: str | None = None
+    name: str | None = Field(default=None, min_length=1, max_length=256)
     origin: Origin = Origin()
-    workspace: str = ""
+    workspace: str = Field(default="", pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.-]{0,127})?$")
     """Folder name below ``_work`` of daemons that do not see the origin; the same at each start."""
     places: dict[str, NodePlace] = Field(default_factory=dict)
     """What the last build made, by node id; of use only where the origin is seen."""
@@ -42,6 +47,20 @@ class DataflowSpec(Message):
     uv: bool = False
     exit_when_nodes_finish: bool = False
     build_id: str | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _printable(cls, value: str | None) -> str | None:
+        if value is not None and not value.isprintable():
+            raise ValueError("the name of a dataflow must not have control characters")
+        return value
+
+    @field_validator("resolved")
+    @classmethod
+    def _node_ids(cls, value: ResolvedDataflow) -> ResolvedDataflow:
+        for node in value.nodes:
+            parse_node_id(node.id)  # they name files on daemons
+        return value
 
     def part(self, nodes: tuple[str, ...]) -> DataflowSpec:
         """The same with only ``nodes``, as it is sent to the daemon that runs them."""

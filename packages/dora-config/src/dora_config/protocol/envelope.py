@@ -87,3 +87,8 @@ def clean_text(text: str, *, limit: int = 2000) -> str:
     """
     shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text[:limit])
     return shown if len(text) <= limit else shown + "..."
+
+
+def clean_lines(text: str, *, limit: int = 4000) -> str:
+    """As :func:`clean_text`, but lines stay lines; all but the first are indented."""
+    return "\n  ".join(clean_text(line, limit=limit) for line in text[:limit].splitlines())

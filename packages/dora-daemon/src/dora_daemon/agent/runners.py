@@ -151,16 +151,17 @@ class _Attendant:
         plan = make_plan(record, machine)
         try:
             directory = await anyio.to_thread.run_sync(runtime_dir.RuntimeDir.create, root)
+            try:
+                directory.write("plan.json", plan.model_dump_json())
+                placed = RunnerPlaced(self.dataflow_id, str(directory.path), log_dirs(plan))
+                self._deliver(self, placed)  # known to the next daemon before there is a process
+                self._process = _spawn(directory)
+            finally:
+                os.close(directory.lock_descriptor)
         except (RunnerError, OSError) as error:
-            self._deliver(self, RunnerGone(self.dataflow_id, str(error)))
+            reason = f"its runner could not be started: {error}"
+            self._deliver(self, RunnerGone(self.dataflow_id, reason))
             return
-        directory.write("plan.json", plan.model_dump_json())
-        placed = RunnerPlaced(self.dataflow_id, str(directory.path), log_dirs(plan))
-        self._deliver(self, placed)  # known to the next daemon before there is a process
-        try:
-            self._process = _spawn(directory)
-        finally:
-            os.close(directory.lock_descriptor)
         if self._kill_wanted:
             self._process.kill()
         await self.attend(directory.path)

@@ -193,7 +193,10 @@ class AgentState:
             return [self._tell(part)]
         part.stop = message
         save = self._save(part, stopping=True)
-        return [save, self._ask_stop(part, message)] if part.reached else [save]
+        if part.reached:
+            return [save, self._ask_stop(part, message)]
+        # a runner that does not answer yet hears of the stop once it does
+        return [save, KillRunner(message.dataflow_id)] if message.force else [save]
 
     def _ask_stop(self, part: Part, stop: StopPart) -> Command:
         request = StopDataflow(grace=stop.grace, force=stop.force, reason=stop.reason)
