@@ -11,7 +11,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ from dora_config import load_dataflow
 from dora_config.protocol import runner as protocol
 from dora_config.protocol.runner import DataflowResult, LogLine, RunnerEvent, RunPlan
 from dora_daemon.runner import run_foreground
-from dora_daemon.runner.runtime_dir import list_runners, read_entry, runtime_root
+from dora_daemon.runner.runtime_dir import list_runners, read_entry, runtime_root, sweep
 from dora_node_api.control_socket import connect_unix
 
 T = TypeVar("T")
@@ -180,16 +180,21 @@ def foreground(
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
+        # One that was killed before it had a guardian leaves its directory to the next start.
+        sweep(runtime_root())
         guardians_done()
 
 
 def guardians_done() -> None:
-    """Wait until the guardians of killed runners have cleaned up."""
-    wait_until(
-        lambda: all(found.alive or found.has_result for found in list_runners(runtime_root())),
-        timeout=5.0,
-        what=lambda: f"guardians: {list_runners(runtime_root())}",
-    )
+    """Wait until the guardians of runners that ended have cleaned up."""
+
+    def left() -> list[str]:
+        known = {f.path.name for f in list_runners(runtime_root()) if f.alive or f.has_result}
+        root = runtime_root()
+        names = {p.name for p in root.iterdir()} if root.exists() else set()
+        return sorted(names - known - {".lock"})
+
+    wait_until(lambda: not left(), timeout=5.0, what=lambda: f"guardians: {left()}")
 
 
 def is_running(pid: int) -> bool:
@@ -283,8 +288,18 @@ class BackgroundRun:
     def _connected(self, timeout: float) -> socket.socket:
         if self._socket is None:
             path = self.path / "c"
-            wait_until(path.exists, timeout=timeout, what=lambda: f"{path}: {self.log()}")
-            self._socket = connect_unix(path, timeout=timeout)
+
+            def connected() -> socket.socket | None:
+                # The name is there a moment before the socket listens.
+                with suppress(OSError):
+                    return connect_unix(path, timeout=timeout)
+                return None
+
+            what = f"a connection to {path}"
+            self._socket = wait_until(
+                connected, timeout=timeout, what=lambda: f"{what}: {self.log()}"
+            )
+            assert self._socket is not None
             self._socket.settimeout(timeout)
         return self._socket
 
@@ -349,9 +364,9 @@ def background(
         yield run
     finally:
         run.close()
-        if run.pid() and is_running(run.pid()) and read_entry(run.path) is not None:
+        if is_running(run.pid()) and read_entry(run.path) is not None:
             os.kill(run.pid(), signal.SIGKILL)
-            gone(run.pid(), timeout=5.0)
+        gone(run.pid(), timeout=5.0)
         guardians_done()
 
 

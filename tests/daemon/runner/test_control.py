@@ -399,6 +399,15 @@ def test_dynamic_nodes_attach_leave_and_attach_again(workspace: Workspace) -> No
             )
             assert out.stdout.split() == ["INPUT"] * 3, out.stderr
             run.wait_for_state("dyn", "Stopped")
+        deaf = workspace.node(
+            "deaf", "import time\nfrom dora import Node\nnode = Node('dyn')\ntime.sleep(1000)\n"
+        )
+        process = subprocess.Popen([sys.executable, deaf])
+        run.wait_for_state("dyn", "Running")
+        done(run, protocol.RemoveNode(node="dyn", grace=0.2))
+        assert [n.node for n in run.status().nodes] == ["ticker", "listener"]
+        process.kill()
+        process.wait()
         static = workspace.node("static", "from dora import Node\nNode('ticker')\n")
         out = subprocess.run(
             [sys.executable, static], capture_output=True, text=True, timeout=20, check=False

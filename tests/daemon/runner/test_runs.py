@@ -124,13 +124,13 @@ def test_stop_after_is_a_normal_stop(workspace: Workspace) -> None:
             {"id": "t", "path": "listener.py", "inputs": {"tick": "dora/timer/millis/20"}},
         ]
     }
-    ran = run_flow(workspace, content, stop_after=0.3)
+    ran = run_flow(workspace, content, stop_after=1.0)
     lines = ran.lines("t")
     assert lines[-1] == "STOP MANUAL "
-    assert 10 <= lines.count("INPUT tick []") <= 17
+    assert 3 <= lines.count("INPUT tick []") <= 60
     assert ran.result is not None
     assert ran.result.ok
-    assert ran.result.stop_reason == "stop after 0.3 s"
+    assert ran.result.stop_reason == "stop after 1 s"
 
 
 def test_one_that_ignores_stop_is_terminated(workspace: Workspace) -> None:

@@ -515,6 +515,16 @@ def test_an_added_node_starts_at_once_and_goes_when_it_connects() -> None:
     assert world.result is not None
 
 
+def test_a_node_that_is_added_to_a_dataflow_that_stops_never_starts() -> None:
+    world = pair()
+    world.stop()
+    world.handle(e.NodeAdded(node("n")))
+    assert world.outcome("n")[0] == "success"
+    world.exit("a")
+    world.exit("b")
+    assert world.result is not None
+
+
 def test_a_removed_node_takes_its_edges_and_its_result_with_it() -> None:
     world = pair()
     world.handle(e.NodeStopRequested("a", 1.0))

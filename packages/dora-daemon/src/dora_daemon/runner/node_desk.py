@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import dora_node_api
 from dora_config.protocol.runner import LogLine, RunPlan
 from dora_config.resolved import ResolvedInput, ResolvedNode
 from dora_config.sources import LogSource, OutputSource, TimerSource
@@ -175,6 +176,7 @@ class Desk:
         spec = self._specs.get(hello.node_id)
         if spec is None:
             return None
+        self._note_foreign_package(hello)
         if hello.incarnation is None and not spec.is_dynamic:
             return (
                 f'node "{spec.id}" is not dynamic: the dataflow starts it by itself. To attach by'
@@ -185,6 +187,14 @@ class Desk:
         if spec.is_dynamic and self._asking.get(spec.id, connection) is not connection:
             return f'node "{spec.id}" is being attached by another process'
         return None
+
+    def _note_foreign_package(self, hello: Hello) -> None:
+        """Ours is put in front of every node's path; say so when another version came first."""
+        if hello.version and hello.version != dora_node_api.__version__:
+            self.complain(
+                f'node "{hello.node_id}" runs dora_node_api {hello.version} from {hello.package},'
+                f" not the {dora_node_api.__version__} that this runner brings"
+            )
 
     def _library_log(self, node: str, message: Log) -> None:
         self._log(
@@ -390,6 +400,18 @@ class Desk:
             connection.close()
         self._book.consumer_died(node)
         self._book.producer_died(node, incarnation)
+
+    def forget(self, node: str) -> None:
+        """The node has left the dataflow; a process that is still attached is let go."""
+        connection = self.connections.pop(node, None)
+        if connection is not None:
+            self._unwatch(connection)
+            connection.send(Stop())
+            connection.close()
+        self.params.pop(node, None)
+        area = self.areas.pop(node, None)
+        if area is not None:
+            self._book.board.free_node(area)
 
     def _watch(self, connection: NodeConnection) -> None:
         descriptor = watch_process(connection.pid) if connection.pid else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -159,7 +160,9 @@ class Requests:
     async def _stop_node(self, node: str, grace: float) -> None:
         life = self._runner.state.nodes[self._known(node)]
         self._runner.tell(happened.NodeStopRequested(node, grace))
-        await self._until(lambda: life.state in (NodeState.ENDED, NodeState.ABSENT))
+        # Nobody can end a dynamic node that does not care.
+        with anyio.move_on_after(grace if life.dynamic else math.inf):
+            await self._until(lambda: life.state in (NodeState.ENDED, NodeState.ABSENT))
 
     async def _restart_node(self, request: protocol.RestartNode) -> None:
         self._must_run()
@@ -190,6 +193,7 @@ class Requests:
         for name, wanted in spec.inputs.items():
             self._check_source(f"{spec.id}/{name}", wanted, of=spec)
         prepared = await anyio.to_thread.run_sync(runner.preparer.prepare, spec, request.place)
+        self._must_run()
         runner.take_in(prepared)
         runner.tell(happened.NodeAdded(spec))
         life = runner.state.nodes[spec.id]

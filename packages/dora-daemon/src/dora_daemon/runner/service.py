@@ -248,6 +248,7 @@ class Runner:
         """A node that has ended leaves the dataflow, and its edges with it."""
         for kept in [*self.book.into(node), *self.book.out_of(node)]:
             self.desk.drop_queue(kept)
+        self.desk.forget(node)
         self.tell(happened.NodeRemoved(node))
         self.logs.pop(node).close()
         del self.specs[node], self.prepared[node]
@@ -256,6 +257,7 @@ class Runner:
     def set_inputs(self, node: str, inputs: dict[str, ResolvedInput]) -> None:
         """The inputs of a node have changed."""
         self.specs[node] = self.specs[node].model_copy(update={"inputs": inputs})
+        self.watcher.look_soon()
 
     def write_index(self) -> None:
         """Tell dynamic nodes and later daemons who is here."""

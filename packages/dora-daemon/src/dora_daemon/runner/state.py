@@ -343,8 +343,10 @@ class RunnerState:
         self.wiring.add_node(node)
         life = self._add_life(node)
         life.must_connect = bool(node.inputs or node.outputs)
-        if life.dynamic or self.phase not in ("starting", "ready", "running"):
+        if life.dynamic:
             return []
+        if self.phase not in ("starting", "ready", "running"):
+            return self._to_node(node.id, StopAsked(0.0), now)
         return life.handle(Spawn(), now)
 
     def _remove_node(self, node: str, now: float) -> list[Command]:
