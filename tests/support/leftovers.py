@@ -26,7 +26,10 @@ def _pids() -> set[int]:
 
 
 def _shared_memory() -> set[str]:
-    return set(os.listdir(_SHARED_MEMORY)) if _LINUX and _SHARED_MEMORY.is_dir() else set()
+    """Names in /dev/shm, without those of other programs that run on the machine meanwhile."""
+    if not _LINUX or not _SHARED_MEMORY.is_dir():
+        return set()
+    return {name for name in os.listdir(_SHARED_MEMORY) if not name.endswith(".zenoh")}
 
 
 def _descriptors() -> dict[int, str]:
