@@ -51,9 +51,13 @@ def place(dataflow: ResolvedDataflow, daemons: Sequence[ConnectedDaemon]) -> Pla
     """A daemon for every node; raises `UnplacedNodes` with all nodes that find none."""
     by_node: dict[str, str] = {}
     errors: list[PlacementError] = []
+    chosen: dict[tuple[str | None, frozenset[tuple[str, str]]], str] = {}
     for node in dataflow.nodes:
+        wish = (node.deploy.machine, frozenset(node.deploy.labels.items()))
         try:
-            by_node[node.id] = choose_daemon(node.id, node.deploy, daemons).daemon_id
+            if wish not in chosen:  # the fleet is searched once for each wish, not for each node
+                chosen[wish] = choose_daemon(node.id, node.deploy, daemons).daemon_id
+            by_node[node.id] = chosen[wish]
         except PlacementError as error:
             errors.append(error)
     if errors:

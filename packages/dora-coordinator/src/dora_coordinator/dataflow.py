@@ -75,6 +75,7 @@ class Dataflow:
         self.id = record.dataflow_id
         self.name = record.name
         self.spec = spec
+        self._nodes = {node.id: node for node in spec.resolved.nodes}
         self.number = record.number
         self.phase = record.phase
         self.reason = record.reason
@@ -509,9 +510,9 @@ class Dataflow:
     # -------------------------------------------------------------------- messages
 
     def _prepare(self, part: Part) -> Command:
-        message = PreparePart(
-            dataflow_id=self.id, attempt=part.attempt, spec=self.spec.part(part.nodes)
-        )
+        nodes = tuple(self._nodes[node] for node in part.nodes)
+        spec = self.spec.with_nodes(nodes)
+        message = PreparePart(dataflow_id=self.id, attempt=part.attempt, spec=spec)
         return SendToDaemon(part.daemon, message)
 
     def _release(self, part: Part) -> Command:

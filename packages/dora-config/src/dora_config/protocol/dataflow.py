@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from dora_config import ResolvedDataflow
+from dora_config import ResolvedDataflow, ResolvedNode
 from dora_config.ids import parse_node_id
 from dora_config.protocol.envelope import Message
 from dora_config.protocol.runner import LogLevel, NodePlace
@@ -62,13 +62,10 @@ class DataflowSpec(Message):
             parse_node_id(node.id)  # they name files on daemons
         return value
 
-    def part(self, nodes: tuple[str, ...]) -> DataflowSpec:
+    def with_nodes(self, nodes: tuple[ResolvedNode, ...]) -> DataflowSpec:
         """The same with only ``nodes``, as it is sent to the daemon that runs them."""
-        wanted = set(nodes)
-        kept = tuple(node for node in self.resolved.nodes if node.id in wanted)
-        return self.model_copy(
-            update={"resolved": self.resolved.model_copy(update={"nodes": kept})}
-        )
+        resolved = self.resolved.model_copy(update={"nodes": nodes})
+        return self.model_copy(update={"resolved": resolved})
 
 
 class LogFilter(Message):
