@@ -274,6 +274,7 @@ class Desk:
             exit_when_nodes_finish=self._plan.exit_when_nodes_finish,
             operators=tuple(_operator_config(spec)),
             dynamic=spec.is_dynamic,
+            output_types=dict(spec.output_types),
             cycles=tuple(cycle for cycle in self._cycles if spec.id in cycle),
         )
 
