@@ -24,6 +24,16 @@ settings.register_profile(
 )
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
+WHOLE_DATAFLOWS = ("examples", "faults")
+"""Folders whose tests all are integration tests; elsewhere a test carries the marker itself."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tests = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(tests).parts[0] in WHOLE_DATAFLOWS:
+            item.add_marker(pytest.mark.integration)
+
 
 @pytest.fixture(autouse=True)
 def home() -> Iterator[Path]:
