@@ -21,7 +21,7 @@ import pytest
 import yaml
 from support.coordinator import free_port
 from support.dora import run_dora
-from support.sources import ROOT
+from support.sources import ROOT, packaged_sources
 from support.workspace import Workspace
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -148,3 +148,17 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     ]
     assert len(commands) == 2, "one command to see it work, one to run the tests"
     assert commands[1] in (ROOT / ".ci/run").read_text().splitlines()
+
+
+OVERVIEWS = [ROOT / "ARCHITECTURE.md", *(ROOT / "docs/explanation").glob("*.md")]
+
+
+@pytest.mark.parametrize("page", OVERVIEWS, ids=_name)
+def test_files_that_are_named_exist(page: Path) -> None:
+    named = set(re.findall(r"`([\w/]+\.py)`", page.read_text()))
+    known = [source.name for source in packaged_sources()]
+    nodes = {"camera.py", "plot.py"}
+    unknown = {
+        name for name in named - nodes if not any(path.endswith(f"/{name}") for path in known)
+    }
+    assert not unknown
