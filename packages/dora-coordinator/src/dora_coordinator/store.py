@@ -33,8 +33,9 @@ MIGRATIONS: Final[Mapping[int, Migration]] = {}
 """By the major version it starts from; leads to the next."""
 
 _TABLES = (
-    "CREATE TABLE IF NOT EXISTS dataflow "
-    "(id TEXT PRIMARY KEY, record TEXT NOT NULL, spec TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS dataflow (id TEXT PRIMARY KEY, record TEXT NOT NULL)",
+    # apart, because changing a row writes all of it, and a specification can take megabytes
+    "CREATE TABLE IF NOT EXISTS spec (dataflow TEXT PRIMARY KEY, spec TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS part "
     "(dataflow TEXT NOT NULL, daemon TEXT NOT NULL, record TEXT NOT NULL, "
     "PRIMARY KEY (dataflow, daemon))",
@@ -160,7 +161,7 @@ class SqliteStore:
             for dataflow_id, text in self._db.execute(query):
                 part = PartRecord.model_validate_json(text)
                 parts.setdefault(dataflow_id, []).append(part)
-            query = "SELECT id, record, spec FROM dataflow"
+            query = "SELECT id, record, spec FROM dataflow JOIN spec ON spec.dataflow = id"
             for dataflow_id, text, spec in self._db.execute(query):
                 record = DataflowRecord.model_validate_json(text)
                 whole = record.model_copy(update={"parts": tuple(parts.get(dataflow_id, ()))})
@@ -183,6 +184,7 @@ class SqliteStore:
                     else:
                         key = (change.dataflow_id,)
                         self._db.execute("DELETE FROM dataflow WHERE id = ?", key)
+                        self._db.execute("DELETE FROM spec WHERE dataflow = ?", key)
                         self._db.execute("DELETE FROM part WHERE dataflow = ?", key)
         except sqlite3.Error as error:
             raise StoreError(
@@ -192,14 +194,11 @@ class SqliteStore:
 
     def _save(self, change: SaveRecord) -> None:
         record = change.record
-        text = record.model_dump_json(exclude={"parts"})
-        if change.spec is None:
-            update = "UPDATE dataflow SET record = ? WHERE id = ?"
-            self._db.execute(update, (text, record.dataflow_id))
-        else:
-            spec = change.spec.model_dump_json()
-            insert = "INSERT OR REPLACE INTO dataflow VALUES (?, ?, ?)"
-            self._db.execute(insert, (record.dataflow_id, text, spec))
+        row = (record.dataflow_id, record.model_dump_json(exclude={"parts"}))
+        self._db.execute("INSERT OR REPLACE INTO dataflow VALUES (?, ?)", row)
+        if change.spec is not None:
+            row = (record.dataflow_id, change.spec.model_dump_json())
+            self._db.execute("INSERT OR REPLACE INTO spec VALUES (?, ?)", row)
         self._db.executemany(
             "INSERT INTO part VALUES (?, ?, ?) "
             "ON CONFLICT (dataflow, daemon) DO UPDATE SET record = excluded.record",
