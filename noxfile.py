@@ -71,7 +71,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def unit(session: nox.Session) -> None:
-    """Tests that need no dataflow."""
+    """All tests but those of whole dataflows."""
     _install(session, "test")
     _pytest(session, "-m", "not integration")
 
