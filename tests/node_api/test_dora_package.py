@@ -1,0 +1,73 @@
+"""The `dora` module: every name that ready-made nodes import, and nothing loaded before its use."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+import dora
+import dora_node_api
+
+
+def test_names() -> None:
+    assert {name for name in dora.__all__ if getattr(dora, name) is None} == set()
+    assert dora.Node is dora_node_api.Node
+    assert [status.value for status in dora.DoraStatus] == [0, 1, 2]
+    assert dora.builder.DataflowBuilder is not None
+    assert dora.testing.MockNode is dora_node_api.MockNode
+    assert set(dora.__all__) <= set(dir(dora))
+
+
+def test_every_public_name_of_the_package_is_there() -> None:
+    for name in dora_node_api.__all__:
+        assert getattr(dora_node_api, name) is not None
+    with pytest.raises(AttributeError, match="nothing"):
+        dora_node_api.nothing  # noqa: B018
+
+
+def test_ros_is_absent_and_says_so() -> None:
+    assert not hasattr(dora, "Ros2Context")
+    with pytest.raises(AttributeError, match="no ROS 2 bridge"):
+        dora.Ros2Context  # noqa: B018
+
+
+def test_importing_it_loads_little() -> None:
+    code = "import sys; from dora import Node; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    heavy = {"pyarrow", "numpy", "asyncio", "logging", "dataclasses", "inspect", "pathlib", "uuid"}
+    assert not heavy & loaded
+    assert "dora_node_api.operators" not in loaded
+
+
+def test_run_and_build_call_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[str]] = []
+
+    def call(words: list[str]) -> int:
+        calls.append(words[1:])
+        return 3 if "bad.yml" in words else 0
+
+    monkeypatch.setattr(subprocess, "call", call)
+    dora.run("a.yml", uv=True, stop_after=2.5)
+    dora.build("a.yml", coordinator_addr="192.0.2.1", coordinator_port=7, force_local=True)
+    launcher = ["-m", "dora_config.launcher"]
+    assert calls == [
+        [*launcher, "run", "a.yml", "--uv", "--stop-after", "2.5s"],
+        [
+            *(*launcher, "build", "a.yml", "--coordinator-addr", "192.0.2.1"),
+            *("--coordinator-port", "7", "--local"),
+        ],
+    ]
+    with pytest.raises(RuntimeError, match="exit code 3"):
+        dora.run("bad.yml")
+
+
+def test_run_without_the_command_line_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RuntimeError, match="pip install dora-cli"):
+        dora.run("a.yml")
