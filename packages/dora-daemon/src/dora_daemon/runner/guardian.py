@@ -1,23 +1,25 @@
 """Ends what a runner that was killed leaves behind: its nodes' sessions and its directory.
 
 Run as a script by the runner, before anything else, with the reading end of a pipe as stdin; when
-the runner is gone the pipe ends. The script is kept apart from everything: it imports three modules
+the runner is gone the pipe ends. The script is kept apart from everything: it imports four modules
 of the standard library and nothing of ours, so that it starts in milliseconds and stays small.
 
 A process is identified by pid, start time and boot id, because pids are used again. The runner
 notes each node in the file ``groups`` (a line ``PID START_TIME``) right after it has started it.
 """
 
-# Nothing but os, signal and sys, because this process lives as long as the dataflow.
+# Hardly any imports, because this process lives as long as the dataflow.
 # ruff: noqa: PTH110, PTH112, PTH118, SIM105
 from __future__ import annotations
 
 import os
 import signal
 import sys
+import time
 
 GROUPS = "groups"
 RESULT = "result.json"
+MOST_LOOKS = 100
 KEPT_WITH_RESULT = (RESULT, "index.json", "runner.log", "lock")
 
 
@@ -38,31 +40,50 @@ def is_alive(pid: int, started: int) -> bool:
     return len(fields) > 19 and int(fields[19]) == started and fields[0] not in "ZX"
 
 
-def kill_session(leader: int, started: int) -> None:
-    """SIGKILL to the process group and the whole session that ``leader`` began."""
+def kill_sessions(leaders: dict[int, int]) -> None:
+    """SIGKILL to all processes of the sessions that these processes (pid: start time) began.
+
+    Looks again until nobody is left: a process may have been forked behind our back.
+    """
     if not os.path.isdir("/proc/self"):
-        _kill(leader, group=True)
+        for leader in leaders:
+            _kill(leader, group=True)
         return
-    now = start_time(leader)
-    if now is not None and now != started:
-        # The pid is somebody else's by now, so the group is too.
-        return
-    if now is not None:
-        _kill(leader, group=True)
+    # Where a pid is somebody else's by now, the session is too.
+    known = {p: s for p, s in leaders.items() if start_time(p) in (None, s)}
+    for leader, started in known.items():
+        if start_time(leader) == started:
+            _kill(leader, group=True)
+    for _ in range(MOST_LOOKS):
+        members = _members(known)
+        for pid in members:
+            _kill(pid, group=False)
+        if not members:
+            return
+        time.sleep(0.01)
+
+
+def _members(leaders: dict[int, int]) -> list[int]:
+    """Living processes of these sessions."""
+    found = []
     for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        fields = _stat(int(name))
-        if len(fields) > 19 and int(fields[3]) == leader and int(fields[19]) >= started:
-            _kill(int(name), group=False)
+        fields = _stat(int(name)) if name.isdigit() else []
+        if len(fields) > 19 and fields[0] not in "ZX":
+            started = leaders.get(int(fields[3]))
+            if started is not None and int(fields[19]) >= started:
+                found.append(int(name))
+    return found
 
 
 def kill_recorded(directory: str) -> None:
     """Kill every session noted in the directory's ``groups``; call it only for this boot."""
+    leaders = {}
     for line in _read(os.path.join(directory, GROUPS)).splitlines():
         words = line.split()
         if len(words) == 2 and words[0].isdigit() and words[1].isdigit():
-            kill_session(int(words[0]), int(words[1]))
+            leaders[int(words[0])] = int(words[1])
+    if leaders:
+        kill_sessions(leaders)
 
 
 def remove_directory(directory: str) -> None:
