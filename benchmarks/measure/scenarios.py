@@ -17,7 +17,8 @@ ROUND_TRIP_SIZES = (8, 512, 4 * KIB, 64 * KIB, MIB, 4 * MIB, 16 * MIB, 40 * MIB)
 ONE_WAY_SIZES = (8, 512, 4 * KIB, 64 * KIB, MIB, 8 * MIB)
 FAN_OUT_SIZES = (512, 64 * KIB, MIB, 8 * MIB)
 FAN_OUT = (1, 2, 4, 8)
-PACE = dict.fromkeys(ONE_WAY_SIZES, 0.0005) | {MIB: 0.005, 8 * MIB: 0.05}  # seconds
+# Seconds from send to send: ten of them, the default queue, outlast a pause of the consumer.
+PACE = dict.fromkeys(ONE_WAY_SIZES, 0.002) | {MIB: 0.01, 8 * MIB: 0.05}
 QUICK_SIZES = (8, 64 * KIB, MIB, 8 * MIB, 40 * MIB)
 
 Numbers = dict[str, float]
