@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from support.workspace import Workspace
 
 from dora_config.protocol import runner as protocol
 from dora_daemon.runner import runtime_dir
+from dora_daemon.runner.guarding import SHORT_LIFE
 from dora_daemon.runner.runtime_dir import list_runners, runtime_root, sweep
 
 PARENT = """
@@ -122,6 +124,24 @@ def test_sigkill_of_the_whole_group_is_no_different(workspace: Workspace) -> Non
         os.killpg(run.process.pid, signal.SIGKILL)
         run.process.wait()
         gone(node, *children, timeout=2.0)
+        nothing_left()
+
+
+def test_a_guardian_that_was_killed_is_replaced(workspace: Workspace) -> None:
+    workspace.node("parent", PARENT)
+    with foreground(workspace, PARENTS) as run:
+        children = children_of(run)
+        node = run.pid_of("p")
+        first = guardian_of(run)
+        mature = time.monotonic() + SHORT_LIFE
+        wait_until(lambda: time.monotonic() > mature, timeout=5.0)
+        os.kill(first, signal.SIGKILL)
+        run.wait_for("log", level="warn")
+        second = guardian_of(run)
+        assert second != first
+        run.process.kill()
+        run.process.wait()
+        gone(node, *children, second, timeout=2.0)
         nothing_left()
 
 

@@ -276,6 +276,32 @@ def test_stop_after_counts_from_the_opening_of_the_barrier() -> None:
     assert world.result.stop_reason == "stop after 3 s"
 
 
+def test_stop_after_ends_a_start_that_does_not_come_about() -> None:
+    world = World([node("a"), node("b")], stop_after=3.0).start()
+    world.connect("a")
+    world.pass_time(12.9)
+    assert world.processes["a"].stops == []
+    world.pass_time(0.1)
+    assert world.processes["a"].stops == ["MANUAL"]
+    assert world.processes["b"].signals == ["SIGTERM"]
+
+
+def test_a_long_wait_for_nodes_names_them() -> None:
+    world = World([node("a"), node("b"), node("c")]).start()
+    world.connect("b")
+    world.pass_time(9.9)
+    assert world.of(c.Say) == []
+    world.pass_time(0.1)
+    assert 'waiting for nodes "a", "c" to connect' in world.of(c.Say)[-1].message
+    world.connect("a")
+    world.pass_time(60.0)
+    assert 'waiting for node "c" to connect' in world.of(c.Say)[-1].message
+    world.connect("c")
+    said = len(world.of(c.Say))
+    world.pass_time(600.0)
+    assert len(world.of(c.Say)) == said
+
+
 def test_a_stop_cancels_pending_restarts() -> None:
     world = World([node("a", restart=ON_FAILURE), node("b")]).start().connect_all()
     world.exit("a", 1)

@@ -126,6 +126,6 @@ def main(path: Path, lock_descriptor: int | None) -> int:
         keep = background is not None and not background.acknowledged
         directory.release(keep=keep)
         if background is not None:
-            background.runner.dismiss_guardian()
+            background.runner.guard.dismiss()
     result = background.runner.result
     return os.EX_OK if result is not None and result.ok else 1

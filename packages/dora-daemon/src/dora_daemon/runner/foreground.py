@@ -36,7 +36,7 @@ def run(
     finally:
         directory.release()
         if runner is not None:
-            runner.dismiss_guardian()
+            runner.guard.dismiss()
         outlet.close()
 
 

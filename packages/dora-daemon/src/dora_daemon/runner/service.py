@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -25,7 +23,6 @@ from dora_config.protocol.runner import (
 )
 from dora_config.resolved import DEFAULT_FINISH_GRACE, ResolvedInput, ResolvedNode
 from dora_daemon.runner import events as happened
-from dora_daemon.runner import guardian
 from dora_daemon.runner.commands import (
     Admit,
     AnnounceClosed,
@@ -46,6 +43,7 @@ from dora_daemon.runner.commands import (
     SpawnNode,
     TakeOver,
 )
+from dora_daemon.runner.guarding import Guard
 from dora_daemon.runner.health import InputWatch
 from dora_daemon.runner.injection import explain, make_package_folder
 from dora_daemon.runner.log_entries import message_text, passes
@@ -104,7 +102,7 @@ class Runner:
         self.watcher = Watcher(self)
         self.result: DataflowResult | None = None
         self.started_at: float | None = None
-        self._guardian: subprocess.Popen[bytes] | None = None
+        self.guard = Guard(directory.path)
         self._timers: dict[tuple[str | None, str], asyncio.TimerHandle] = {}
         self._taken_when_armed: dict[str, int] = {}
         self._inbox: deque[happened.RunnerStimulus] = deque()
@@ -135,19 +133,7 @@ class Runner:
             default_finish_grace=_default_finish_grace(self._environ),
             log_dir=str(Path(self.plan.working_dir) / "out" / self.plan.dataflow_id),
         )
-        self.start_guardian()
-
-    def start_guardian(self) -> None:
-        """Before any node: whoever kills us, somebody cleans up."""
-        self._guardian = subprocess.Popen(
-            [sys.executable, "-I", "-S", guardian.__file__, str(self.directory.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env={},
-            start_new_session=True,
-        )
+        self.guard.start()
 
     # ------------------------------------------------------------------------------- life
 
@@ -208,6 +194,7 @@ class Runner:
                 self.desk.make_inputs(spec)
         self.server = NodeServer(self.directory.path / NODE_SOCKET, self.desk)
         self.write_index()
+        self.guard.watch(loop, lambda text: self.say("warn", text))
         self.watcher.look_soon()
 
     def open_log(self, prepared: PreparedNode) -> None:
@@ -300,20 +287,13 @@ class Runner:
         if self._tidying is not None:
             self._tidying.cancel()
         self.watcher.close()
+        self.guard.unwatch()
         for name in ("processes", "desk", "server", "outputs", "book"):
             part = getattr(self, name, None)
             if part is not None:
                 part.close()
         for log in self.logs.values():
             log.close()
-
-    def dismiss_guardian(self) -> None:
-        """After the directory was released: there is nothing left to guard."""
-        if self._guardian is not None:
-            assert self._guardian.stdin is not None
-            self._guardian.stdin.close()
-            self._guardian.wait()
-            self._guardian = None
 
     def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A bug in a callback of the loop ends the runner: exceptions must propagate."""

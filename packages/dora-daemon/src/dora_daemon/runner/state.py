@@ -28,6 +28,7 @@ from dora_daemon.runner.commands import (
     Finish,
     Refuse,
     Report,
+    Say,
     SendGo,
     SendStop,
 )
@@ -66,6 +67,13 @@ from dora_daemon.runner.wiring import Edge, Wiring
 Phase = Literal["starting", "ready", "running", "stopping", "finished"]
 
 STOP_AFTER = "stop_after"
+BARRIER_NOTICE = "barrier_notice"
+
+BARRIER_PATIENCE = 10.0
+"""Seconds of waiting for nodes to connect before it is said whom the start waits for, and by which
+``stop_after``, which counts from the opening of the barrier, may be late if it never opens."""
+BARRIER_NOTICE_EVERY = 60.0
+"""Seconds between further notices."""
 
 
 class RunnerState:
@@ -212,6 +220,10 @@ class RunnerState:
         for life in self.nodes.values():
             if life.state is NodeState.PLANNED and self.phase == "starting":
                 commands += life.handle(Spawn(), now)
+        commands.append(ArmTimer(None, BARRIER_NOTICE, now + BARRIER_PATIENCE))
+        if self.stop_after is not None:
+            latest = now + self.stop_after + BARRIER_PATIENCE
+            commands.append(ArmTimer(None, STOP_AFTER, latest))
         return commands
 
     def _connected(self, event: NodeConnected, now: float) -> list[Command]:
@@ -263,7 +275,7 @@ class RunnerState:
         self.phase = "running"
         self.started = True
         ready = tuple(n for n, life in self.nodes.items() if life.connected)
-        commands: list[Command] = [SendGo(ready)]
+        commands: list[Command] = [CancelTimer(None, BARRIER_NOTICE), SendGo(ready)]
         for life in self.nodes.values():
             life.handle(BarrierOpened(), now)
             life.barrier_open = True
@@ -271,6 +283,20 @@ class RunnerState:
         if self.stop_after is not None:
             commands.append(ArmTimer(None, STOP_AFTER, now + self.stop_after))
         return commands + self._tell_inputs_ended(self.nodes, now)
+
+    def _say_who_is_missing(self, now: float) -> list[Command]:
+        lives = [life for n, life in self.nodes.items() if n in self._barrier]
+        missing = [life.id for life in lives if not life.connected and not life.ended]
+        commands: list[Command] = [ArmTimer(None, BARRIER_NOTICE, now + BARRIER_NOTICE_EVERY)]
+        if missing:
+            names = ", ".join(f'"{name}"' for name in missing)
+            which, they = ("node", "it has") if len(missing) == 1 else ("nodes", "they have")
+            text = (
+                f"the dataflow has not started: still waiting for {which} {names} to connect"
+                f" ({they} not created a dora `Node()` yet; `startup_timeout` sets a limit)"
+            )
+            commands.append(Say("warn", text))
+        return commands
 
     def _check_barrier_after(self, life: NodeLife, now: float) -> list[Command]:
         """A node that failed before it connected keeps the others from starting."""
@@ -315,6 +341,7 @@ class RunnerState:
         self.phase = "stopping"
         commands: list[Command] = [
             CancelTimer(None, STOP_AFTER),
+            CancelTimer(None, BARRIER_NOTICE),
             Report(DataflowStopping(reason=event.reason, grace=grace)),
         ]
         for node in list(self.nodes):
@@ -322,7 +349,9 @@ class RunnerState:
         return commands
 
     def _timer(self, timer: str, now: float) -> list[Command]:
-        if timer == STOP_AFTER and self.phase == "running":
+        if timer == BARRIER_NOTICE and self.phase == "starting":
+            return self._say_who_is_missing(now)
+        if timer == STOP_AFTER and self.phase in ("starting", "ready", "running"):
             return self._stop(StopRequested(f"stop after {self.stop_after:g} s"), now)
         return []
 
@@ -388,6 +417,7 @@ class RunnerState:
         return [
             *leaving,
             CancelTimer(None, STOP_AFTER),
+            CancelTimer(None, BARRIER_NOTICE),
             Report(DataflowFinished(result=result)),
             Finish(result),
         ]
