@@ -543,6 +543,27 @@ def test_samples(pair: tuple[Node, Node]) -> None:
         memoryview(buffer)
 
 
+@pytest.mark.parametrize("length", [-1, 1 << 70, 2.5, "5", None])
+def test_a_length_that_cannot_be_names_it(pair: tuple[Node, Node], length: Any) -> None:
+    with pytest.raises(InvalidData, match="the length must be an int"):
+        pair[0].send_output_raw("out", length)
+
+
+@pytest.mark.parametrize("metadata", ["text", 5, [("k", 1)]])
+def test_metadata_must_be_a_mapping(pair: tuple[Node, Node], metadata: Any) -> None:
+    a, b = pair
+    sends: list[Callable[[], Any]] = [
+        lambda: a.send_output("out", b"", metadata),
+        lambda: a.send_output_raw("out", 1, metadata),
+        lambda: a.send_service_request("out", b"", metadata),
+        lambda: a.send_service_response("out", b"", metadata),
+    ]
+    for send in sends:
+        with pytest.raises(InvalidData, match="pass a dict with str keys"):
+            send()
+    assert b.try_recv() is None
+
+
 def test_a_sample_is_not_sent_when_its_block_raises(pair: tuple[Node, Node]) -> None:
     a, b = pair
     handler = a.send_output_raw("out", 2)

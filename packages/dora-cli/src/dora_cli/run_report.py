@@ -46,8 +46,8 @@ class RunPrinter:
                 self._say("error", f'node "{result.node}" failed: {result.message}')
             case runner.LinesShed(count=count):
                 output.remark(
-                    f"{count} log lines are not shown: this terminal reads too slowly "
-                    "(the log files have them)"
+                    f"{count} log lines are not shown: they came faster than they can be printed "
+                    "here (the log files have them)"
                 )
             case runner.DataflowStopping(reason=reason, grace=grace) if grace > 0:
                 again = " again" if reason.startswith("signal") else ""

@@ -30,7 +30,8 @@ def utc_datetime(nanoseconds: int) -> datetime:
 def encode_metadata(
     metadata: Mapping[str, Any] | None, *, on_warning: OnWarning | None = None
 ) -> bytes:
-    """Metadata as bytes; b"" when there is none. Raises UnsupportedData for a key that is not str.
+    """Metadata as bytes; b"" when there is none. Raises UnsupportedData for a key that is not str,
+    or for something that is no mapping.
 
     Values are bool, int of 64 bits, float, str, datetime (arrives in UTC; without a time zone it
     is local time), and lists or tuples of numbers or of text. Others are sent as their `str()`,
@@ -38,6 +39,10 @@ def encode_metadata(
     """
     if not metadata:
         return b""
+    if type(metadata) is not dict and not isinstance(metadata, Mapping):
+        raise UnsupportedData(
+            f"metadata is a {type(metadata).__name__}; pass a dict with str keys, or None"
+        )
     plain = {}
     for key, value in metadata.items():
         kind = type(value)

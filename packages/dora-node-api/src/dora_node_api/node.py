@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from operator import index
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -146,12 +147,20 @@ class Node:
     ) -> SampleHandler:
         """Memory for a message of `data_length` bytes, to be filled in place and then sent.
 
-        Raises RuntimeError for an output that the dataflow does not declare.
+        Raises RuntimeError for an output that the dataflow does not declare, or for a length or
+        metadata that cannot be, and MemoryError (PoolExhausted) if shared memory runs out.
         """
-        if data_length < 0:
-            raise InvalidData(f"output `{output_id}`: a message of {data_length} bytes")
-        kept = dict(metadata) if metadata else {}
-        sample = self._backend.allocate_sample(output_id, data_length, kept)
+        try:
+            nbytes = index(data_length)
+        except TypeError:
+            nbytes = -1
+        if not 0 <= nbytes < 1 << 63:
+            raise InvalidData(
+                f"output `{output_id}`: a message of {data_length!r} bytes; the length must be an"
+                " int, zero or more"
+            )
+        kept = _own_copy(output_id, metadata)
+        sample = self._backend.allocate_sample(output_id, nbytes, kept)
         return SampleHandler(self._backend, output_id, sample, kept)
 
     def send_service_request(
@@ -159,17 +168,18 @@ class Node:
     ) -> str:
         """Send a request; the id it gets (a UUID of version 7) is in its metadata and returned."""
         request = uuid7()
-        if metadata and "request_id" in metadata:
+        own = _own_copy(output_id, metadata)
+        if "request_id" in own:
             self._backend.warn(
                 f"send_service_request on output `{output_id}`: the metadata's own request_id is"
                 " replaced; send_output sends a request_id of your choice"
             )
-        self.send_output(output_id, data, {**(metadata or {}), "request_id": request})
+        self.send_output(output_id, data, {**own, "request_id": request})
         return request
 
     def send_service_response(self, output_id: str, data: Any, metadata: Mapping[str, Any]) -> None:
         """Answer a request: `metadata` is that of the request, with its `request_id`."""
-        if "request_id" not in metadata:
+        if "request_id" not in _own_copy(output_id, metadata):
             self._backend.warn(
                 f"send_service_response on output `{output_id}` without a request_id: nobody can"
                 " tell which request it answers. Pass the metadata of the request"
@@ -345,6 +355,17 @@ def _as_written(entry: InputConfig) -> str | dict[str, Any]:
     if entry.input_timeout is not None:
         options["input_timeout"] = entry.input_timeout
     return {"source": entry.source, **options} if options else entry.source
+
+
+def _own_copy(output: str, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    if metadata is None:
+        return {}
+    if not isinstance(metadata, Mapping):
+        kind = type(metadata).__name__
+        raise InvalidData(
+            f"output `{output}`: metadata is a {kind}; pass a dict with str keys, or None"
+        )
+    return dict(metadata)
 
 
 _last_uuid = (0, 0)
