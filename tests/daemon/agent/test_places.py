@@ -9,7 +9,7 @@ from support.fleet_simulation import dataflow
 from dora_config.protocol.dataflow import Origin
 from dora_config.protocol.runner import NodePlace
 from dora_config.resolved import Deploy, ResolvedDataflow, ResolvedNode
-from dora_daemon.agent.places import Machine, log_dirs, make_plan, sees
+from dora_daemon.agent.places import Machine, explain, log_dirs, make_plan, sees
 from dora_daemon.agent.records import PartRecord
 
 
@@ -53,6 +53,14 @@ def test_elsewhere_it_is_a_folder_of_the_daemon(tmp_path: Path) -> None:
     assert make_plan(record(origin, NODE), other_boot).working_dir == expected
     for stranger in (namesake, gone, unknown):
         assert make_plan(record(stranger, NODE), same_boot).working_dir == expected
+
+
+def test_the_rule_is_told_as_it_turned_out(tmp_path: Path) -> None:
+    made = record(origin_of(tmp_path), NODE)
+    here = explain(made, Machine(tmp_path / "daemon", "boot"))
+    assert here.startswith(f"relative paths start at {tmp_path}: the folder of the dataflow file")
+    there = explain(made, Machine(tmp_path / "daemon", "other"))
+    assert f"start at {tmp_path}/daemon/_work/flow-12345678: a folder of the daemon" in there
 
 
 def test_working_dir_is_joined_or_replaces(tmp_path: Path) -> None:

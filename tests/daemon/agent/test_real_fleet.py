@@ -192,6 +192,14 @@ def test_a_node_that_fails_on_one_daemon_leaves_nothing_on_the_other(
         assert "no camera here" in fleet.dora("logs").stdout
 
 
+def test_a_missing_file_is_named_with_the_rule_of_directories(workspace: Workspace) -> None:
+    flow = workspace.dataflow({"nodes": [{"id": "a", "path": "gone.py"}]})
+    with real_fleet(workspace, None) as fleet:
+        refused = fleet.dora("start", flow, "--detach", code=1).stderr
+        assert f"there is no file at {workspace.path}/gone.py" in refused
+        assert f"(relative paths start at {workspace.path}: the folder of the dataflow" in refused
+
+
 def test_nodes_go_where_the_file_says(workspace: Workspace) -> None:
     flow = apart(workspace, ROBOT, {"labels": {"gpu": "yes"}})
     with real_fleet(workspace, "robot") as fleet:

@@ -17,11 +17,15 @@ class CoordinatorSpoke:
 
 @dataclass(frozen=True, slots=True)
 class RunnerPlaced:
-    """A runner has its directory and is about to be started; ``log_dirs`` by node id."""
+    """A runner has its directory and is about to be started; ``log_dirs`` by node id.
+
+    ``where`` is a sentence about where relative paths start.
+    """
 
     dataflow_id: str
     runtime_dir: str
     log_dirs: dict[str, str]
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)

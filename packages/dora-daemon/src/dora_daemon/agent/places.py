@@ -66,6 +66,19 @@ def make_plan(record: PartRecord, machine: Machine) -> RunPlan:
     )
 
 
+def explain(record: PartRecord, machine: Machine) -> str:
+    """The rule as it turned out for this part, for whoever misses a file."""
+    base = make_plan(record, machine).working_dir
+    if sees(record.spec.origin, machine):
+        why = "the folder of the dataflow file, which this machine sees"
+    else:
+        why = (
+            "a folder of the daemon, since this machine does not see the folder of the dataflow "
+            "file; code is not copied"
+        )
+    return f"relative paths start at {base}: {why}; deploy.working_dir is joined to it"
+
+
 def _places(spec: DataflowSpec, base: Path, *, local: bool) -> dict[str, NodePlace]:
     places = dict(spec.places) if local else {}
     for node in spec.resolved.nodes:

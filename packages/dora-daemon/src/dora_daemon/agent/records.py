@@ -25,6 +25,8 @@ class PartRecord(Message):
     """Of its runner; empty before there is one."""
     log_dirs: dict[str, str] = Field(default_factory=dict)
     """Folder of the log file of each node."""
+    where: str = ""
+    """A sentence about where its relative paths start."""
     ended_at: float = 0.0
     """Unix time."""
 

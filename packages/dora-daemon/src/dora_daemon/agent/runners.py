@@ -34,7 +34,7 @@ from dora_config.protocol.runner import (
     request_line,
 )
 from dora_daemon.agent.events import Event, RunnerGone, RunnerPlaced, RunnerReached, RunnerSpoke
-from dora_daemon.agent.places import Machine, log_dirs, make_plan
+from dora_daemon.agent.places import Machine, explain, log_dirs, make_plan
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.runner import runtime_dir
 from dora_daemon.runner.errors import RunnerError
@@ -153,7 +153,8 @@ class _Attendant:
             directory = await anyio.to_thread.run_sync(runtime_dir.RuntimeDir.create, root)
             try:
                 directory.write("plan.json", plan.model_dump_json())
-                placed = RunnerPlaced(self.dataflow_id, str(directory.path), log_dirs(plan))
+                path, where = str(directory.path), explain(record, machine)
+                placed = RunnerPlaced(self.dataflow_id, path, log_dirs(plan), where)
                 self._deliver(self, placed)  # known to the next daemon before there is a process
                 self._process = _spawn(directory)
             finally:

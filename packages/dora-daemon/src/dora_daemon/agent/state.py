@@ -211,8 +211,9 @@ class AgentState:
         now: float,
     ) -> list[Command]:
         match event:
-            case RunnerPlaced(runtime_dir=runtime_dir, log_dirs=log_dirs):
-                return [self._save(part, runtime_dir=runtime_dir, log_dirs=log_dirs)]
+            case RunnerPlaced(runtime_dir=runtime_dir, log_dirs=log_dirs, where=where):
+                changes = {"runtime_dir": runtime_dir, "log_dirs": log_dirs, "where": where}
+                return [self._save(part, **changes)]
             case RunnerReached(status=status):
                 return self._runner_reached(part, status, now)
             case RunnerSpoke(event=spoken):
@@ -263,7 +264,7 @@ class AgentState:
         acknowledge = AskRunner(record.dataflow_id, AcknowledgeResult())
         part.reached = False
         if record.phase in ("preparing", "prepared") and part.stop is None and not part.next:
-            node, reason = _cause(result)
+            node, reason = _cause(result, record.where)
             return [*self._gone(part, reason, now, node, result), acknowledge]
         save = self._save(part, phase="ended", result=result, ended_at=now)
         if part.next is not None:
@@ -333,10 +334,10 @@ class AgentState:
         return TellCoordinator(PartChanged(report=part.record.report()))
 
 
-def _cause(result: DataflowResult) -> tuple[str | None, str]:
+def _cause(result: DataflowResult, where: str) -> tuple[str | None, str]:
     """The node and the sentence that say best why nothing came of a start."""
     if result.error is not None:
-        return None, result.error
+        return None, f"{result.error}\n({where})" if where else result.error
     for node in result.root_causes:
         return node.node, node.message
     return None, "all its nodes ended before the dataflow had started"
