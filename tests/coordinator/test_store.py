@@ -89,6 +89,15 @@ def test_the_next_minor_version_still_opens_and_keeps_its_mark(path: Path) -> No
     marked.close()
 
 
+def test_fields_of_a_newer_version_are_passed_over(path: Path) -> None:
+    store = SqliteStore(path)
+    store.apply([SaveRecord(record(), SPEC)])
+    newer = "json_set(spec, '$.priority', 3, '$.resolved.nodes[0].priority', 3)"
+    store._db.execute(f"UPDATE spec SET spec = {newer}")
+    assert store.load() == [(record(), SPEC)]
+    store.close()
+
+
 def test_an_older_store_is_migrated_after_a_copy_was_kept(path: Path) -> None:
     old = SqliteStore(path)
     old.apply([SaveRecord(record(), SPEC)])

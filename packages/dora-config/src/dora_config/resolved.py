@@ -30,9 +30,13 @@ CommunicationPattern = Literal["service-server", "service-client", "action-serve
 
 
 class Frozen(BaseModel):
-    """Base of the resolved models: immutable, unknown fields refused."""
+    """Base of the resolved models: immutable.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Fields of a newer version are ignored, so that its stores and daemons can be rolled back; what
+    users write is checked as a descriptor.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class FromMachine(Frozen):
