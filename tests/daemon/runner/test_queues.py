@@ -7,13 +7,15 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 import pytest
+from daemon.runner.dataflows import node
 from daemon.runner.flows import open_descriptors
 
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.publishing import RunnerOutputs
-from dora_daemon.runner.queues import KeptQueue, QueueBook
+from dora_daemon.runner.queues import KeptQueue, QueueBook, hold_limit
 from dora_daemon.runner.wiring import Edge
 from dora_node_api import arrow
+from dora_node_api.connection import POOL_SIZE_VARIABLE
 from dora_node_api.transport.board import Board
 from dora_node_api.transport.layout import RecordKind
 from dora_node_api.transport.pool import Pool
@@ -157,3 +159,14 @@ def test_descriptors_that_run_out_are_told_with_the_edge_and_the_limit(
     assert "a/x -> b/in" in str(caught.value)
     assert "Too many open files" in str(caught.value)
     assert "ulimit -n" in str(caught.value)
+
+
+def test_a_consumer_may_keep_a_quarter_of_a_pool_whose_size_was_set() -> None:
+    by_default = hold_limit(node("a"), {})
+    assert by_default == hold_limit(None, {}) == 64 << 20
+    sized = node("a").model_copy(update={"shared_memory_pool_size": 20 << 20})
+    assert hold_limit(sized, {POOL_SIZE_VARIABLE: "1G"}) == 5 << 20
+    assert hold_limit(node("a"), {POOL_SIZE_VARIABLE: "1GB"}) == 256 << 20
+    own = node("a").model_copy(update={"env": {POOL_SIZE_VARIABLE: "8M"}})
+    assert hold_limit(own, {POOL_SIZE_VARIABLE: "1GB"}) == 2 << 20
+    assert hold_limit(node("a"), {POOL_SIZE_VARIABLE: "much"}) == by_default

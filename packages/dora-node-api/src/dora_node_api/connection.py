@@ -281,7 +281,15 @@ def pool_size(config: NodeConfig) -> int:
     given = os.environ.get(POOL_SIZE_VARIABLE, "").strip()
     if not given:
         return default_pool_cap()
-    number = given.upper().removesuffix("B").removesuffix("I")
+    size = parse_pool_size(given)
+    if size is None:
+        raise SetUpError(f"{POOL_SIZE_VARIABLE}={given!r} is no size: give bytes, or say 256MB")
+    return size
+
+
+def parse_pool_size(given: str) -> int | None:
+    """Bytes of a size as people write it (`256MB`, powers of 1024); None if it is none."""
+    number = given.strip().upper().removesuffix("B").removesuffix("I")
     unit = 1
     if number[-1:] in ("K", "M", "G"):
         unit = 1024 ** ("KMG".index(number[-1]) + 1)
@@ -289,7 +297,5 @@ def pool_size(config: NodeConfig) -> int:
     try:
         size = int(float(number) * unit)
     except (ValueError, OverflowError):
-        size = 0
-    if size <= 0:
-        raise SetUpError(f"{POOL_SIZE_VARIABLE}={given!r} is no size: give bytes, or say 256MB")
-    return size
+        return None
+    return size if size > 0 else None

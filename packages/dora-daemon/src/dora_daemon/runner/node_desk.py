@@ -25,7 +25,7 @@ from dora_daemon.runner.logs import now_text
 from dora_daemon.runner.node_server import NodeConnection
 from dora_daemon.runner.process import watch_process
 from dora_daemon.runner.publishing import RunnerOutputs
-from dora_daemon.runner.queues import KeptQueue, QueueBook
+from dora_daemon.runner.queues import KeptQueue, QueueBook, hold_limit
 from dora_daemon.runner.wiring import Edge
 from dora_node_api.control import (
     PROTOCOL_VERSION,
@@ -331,6 +331,7 @@ class Desk:
             bound=wanted.queue_size,
             backpressure=wanted.queue_policy == "backpressure",
             from_runner=from_runner,
+            hold_limit=hold_limit(self._specs.get(edge.source), os.environ),
         )
         if is_new:
             self._route(kept, route)

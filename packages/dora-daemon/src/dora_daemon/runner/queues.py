@@ -8,12 +8,14 @@ on first use, also when its producer has ended meanwhile.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from dora_config.resolved import ResolvedNode
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.wiring import Edge
+from dora_node_api.connection import POOL_SIZE_VARIABLE, parse_pool_size
 from dora_node_api.transport.board import Board
 from dora_node_api.transport.errors import TransportError
 from dora_node_api.transport.queue import QueueEnds, QueueKeeper, create_queue
@@ -21,6 +23,24 @@ from dora_node_api.transport.specs import BACKPRESSURE, DROP_OLDEST, QueueSpec
 
 RUNNER = 0
 """Incarnation of the runner itself as a producer."""
+
+
+LARGEST_HOLD_LIMIT = 64 << 20
+"""Bytes; a quarter of the smallest pool that a node gets by default."""
+
+
+def hold_limit(producer: ResolvedNode | None, environ: Mapping[str, str]) -> int:
+    """Bytes of a producer's pool that one consumer may keep alive before it is given copies.
+
+    A quarter of a pool whose size was set, so that a consumer that keeps arrays leaves room.
+    """
+    if producer is None:
+        return LARGEST_HOLD_LIMIT
+    size = producer.shared_memory_pool_size
+    if size is None:
+        given = producer.env.get(POOL_SIZE_VARIABLE, environ.get(POOL_SIZE_VARIABLE))
+        size = parse_pool_size(given) if isinstance(given, str) else None
+    return LARGEST_HOLD_LIMIT if size is None else size // 4
 
 
 @dataclass(slots=True)
@@ -58,23 +78,35 @@ class QueueBook:
     # ------------------------------------------------------------------------------ queues
 
     def ensure(
-        self, edge: Edge, *, bound: int, backpressure: bool = False, from_runner: bool = False
+        self,
+        edge: Edge,
+        *,
+        bound: int,
+        backpressure: bool = False,
+        from_runner: bool = False,
+        hold_limit: int = LARGEST_HOLD_LIMIT,
     ) -> tuple[KeptQueue, bool]:
-        """The queue of an edge, and whether it was made just now. Raises QueueUnavailable."""
+        """The queue of an edge, and whether it was made just now. Raises QueueUnavailable.
+
+        ``hold_limit``: bytes of the producer's pool that the consumer may keep alive.
+        """
         kept = self._queues.get(edge)
         if kept is not None:
             return kept, False
         try:
-            kept = self._make(edge, bound, backpressure and not from_runner, from_runner)
+            waits = backpressure and not from_runner
+            kept = self._make(edge, bound, waits, from_runner, hold_limit)
         except (OSError, ValueError, TransportError) as error:
             raise QueueUnavailable(
                 f"cannot make the queue of edge {edge}: {error}. Each edge takes up to six file"
-                f" descriptors, {len(self._queues)} have theirs; the limit is that of `ulimit -n`"
+                f" descriptors, {len(self._queues)} have theirs; raise the limit (`ulimit -n`)"
             ) from error
         self._queues[edge] = kept
         return kept, True
 
-    def _make(self, edge: Edge, bound: int, backpressure: bool, from_runner: bool) -> KeptQueue:
+    def _make(
+        self, edge: Edge, bound: int, backpressure: bool, from_runner: bool, hold_limit: int
+    ) -> KeptQueue:
         area, slots = self.board.allocate_edge(bound)
         self._numbers += 1
         spec = QueueSpec(
@@ -87,6 +119,7 @@ class QueueBook:
             bound=bound,
             area=area,
             ledger_slots=slots,
+            hold_limit=hold_limit,
         )
         try:
             ends = create_queue(spec)
