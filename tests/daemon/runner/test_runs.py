@@ -179,16 +179,16 @@ def test_silence_is_punished_only_where_asked(workspace: Workspace) -> None:
     content = {
         "health_check_interval": 0.1,
         "nodes": [
-            {"id": "busy", "path": "sleeper.py", "health_check_timeout": 0.5},
+            {"id": "busy", "path": "sleeper.py", "health_check_timeout": 2.0},
             {
                 "id": "idle",
                 "path": "listener.py",
                 "inputs": {"t": "dora/timer/secs/100"},
-                "health_check_timeout": 0.5,
+                "health_check_timeout": 2.0,
             },
         ],
     }
-    ran = run_flow(workspace, content, stop_after=2.0)
+    ran = run_flow(workspace, content, stop_after=5.0)
     assert "failed: was killed: nothing was heard from it" in ran.outcome("busy")
     assert ran.outcome("idle") == "success"
 

@@ -291,6 +291,8 @@ class Desk:
             self.epoch_ns = now
         for node in nodes:
             if (connection := self.connections.get(node)) is not None:
+                # A wait at the barrier is no silence.
+                self.connected_at[node] = now / 1e9
                 connection.send(Go(now))
 
     def stop(self, node: str, reason: str) -> None:
