@@ -180,7 +180,41 @@ def test_it_polls_only_when_messages_come_fast(monkeypatch: pytest.MonkeyPatch) 
         waiter._credit = 3
         for _ in range(10):
             waiter.wait(0.002)
-        assert len(polls) == 3
+        assert len(polls) == 2  # in vain, so no more
+
+
+def test_it_tries_to_poll_after_short_sleeps_and_gives_up_after_vain_tries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(waiting, "usable_cores", lambda: 2.0)
+    monkeypatch.setattr(waiting, "_SOON_NS", 10**12)
+    tries: list[int] = []
+
+    def in_vain(self: Waiter, start: int, timeout: float | None) -> list[object]:
+        tries.append(start)
+        return []
+
+    monkeypatch.setattr(Waiter, "_poll", in_vain)
+    monkeypatch.setattr(Waiter, "_sleep", lambda *_: [3])
+    with inputs(1) as (_, _, waiter):
+        counts = []
+        for _ in range(100):
+            waiter.wait(1)
+            counts.append(len(tries))
+        # After 2 sleeps, then 4, 8, 16, 32 more.
+        assert [counts.index(n) for n in range(1, 6)] == [2, 7, 16, 33, 66]
+
+
+def test_a_wake_up_makes_an_input_ready_whatever_was_seen_before() -> None:
+    with inputs(2) as (senders, receivers, waiter):
+        # The counter runs ahead of the pipe for a moment: nothing is there yet.
+        receivers[0]._words[0] += 1
+        assert receivers[0].receive() is None
+        assert not receivers[0].ready()
+        receivers[0]._words[0] -= 1
+        send(senders[0], 1)
+        assert waiter.wait(1) == [receivers[0]]
+        assert receivers[0].ready()
 
 
 def test_it_never_polls_on_one_core(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,6 +94,10 @@ class Receiver(ForkAware):
         sent = self._words[_P_SENT]
         return bool(sent != self._settled and sent != self._empty_at) or self.holds_record
 
+    def woken(self) -> None:
+        """The pipes were seen to be readable: `ready` is True until `receive` finds them empty."""
+        self._empty_at = -1
+
     @property
     def holds_record(self) -> bool:
         """Whether a record was read that no pipe shows any more."""
@@ -274,17 +278,9 @@ class Receiver(ForkAware):
         lease = Lease(segment, slot, generation, length)
         known = (weakref.ref(lease), generation, length)
         delivery = Delivery(
-            self.spec,
-            kind,
-            sequence,
-            sent_ns,
-            length,
-            tags >> 32 & 1 == 1,
-            head,
-            view,
-            lease,
-            offset,
-        )
+            self.spec, kind, sequence, sent_ns, length, tags >> 32 & 1 == 1, head,
+            view, lease, offset,
+        )  # fmt: skip
         delivery.validate = self._validate
         now = _monotonic_ns()
         bucket = layout.HISTOGRAM + layout.latency_bucket(now - sent_ns)

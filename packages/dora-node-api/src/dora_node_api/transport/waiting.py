@@ -1,9 +1,10 @@
 """Wait for messages: poll a little if they come fast, then sleep. Decides nothing about order.
 
-What costs most in a message's way is waking a sleeping process on another core. So when waits
-lately ended within some tens of microseconds, the next one first looks at the inputs' counters that
-long, giving the processor up between two looks, and only then sleeps. With fewer than two usable
-cores it never does: it would keep the sender from running.
+What costs most in a message's way is waking a sleeping process on another core. So when sleeps
+lately ended soon, the next wait first looks at the inputs' counters for some tens of microseconds,
+giving the processor up between two looks, and only then sleeps. It goes on like that while it pays;
+tried in vain, it is tried more rarely. With fewer than two usable cores it never is: it would keep
+the sender from running.
 """
 
 from __future__ import annotations
@@ -17,8 +18,13 @@ from dora_node_api.transport.forking import ForkAware, forked_error
 from dora_node_api.transport.receiving import Receiver
 
 _POLL_NS = 100_000  # the longest time spent polling before sleeping: an echo of 1 MiB takes 45 us
-_SOON_NS = 150_000  # a wait that ended so soon makes polling worth trying, sleeping included
+# A sleep that ended so soon, the cost of waking up included, may be worth polling for.
+_SOON_NS = 400_000
 _MOST_CREDIT = 8
+# So many such sleeps before polling is tried; doubled whenever it was tried in vain.
+_LEAST_PATIENCE = 2
+_MOST_PATIENCE = 512
+_ANOTHER_RAN_NS = 50_000  # giving way took so long: the processor is wanted by others
 _FEW = 8  # up to so many inputs a look at their counters is cheaper than a system call
 _LOOK_AT_FDS_NS = 1_000_000
 _monotonic_ns = time.monotonic_ns
@@ -34,6 +40,8 @@ class Waiter(ForkAware):
         self._others = 0
         self._polls = hasattr(os, "sched_yield") and usable_cores() >= 2
         self._credit = 0
+        self._patience = _LEAST_PATIENCE
+        self._soon = 0
         self._looked_at_fds = 0
         self._set = _make_set()
 
@@ -87,18 +95,23 @@ class Waiter(ForkAware):
                 return ready
         if timeout is not None and timeout <= 0:
             return self._look_at_fds(0)
-        if self._polls and self._credit and few:
+        if self._credit and few:
             ready = self._poll(start, timeout)
             if ready:
                 if self._credit < _MOST_CREDIT:
                     self._credit += 1
+                self._patience = _LEAST_PATIENCE
                 return ready
+            self._credit = max(0, self._credit - 2)
+            if not self._credit and self._patience < _MOST_PATIENCE:
+                self._patience *= 2
+            return self._sleep(start, timeout)
         ready = self._sleep(start, timeout)
-        if ready and _monotonic_ns() - start < _SOON_NS:
-            if self._credit < _MOST_CREDIT:
-                self._credit += 1
-        elif self._credit:
-            self._credit -= 1
+        if self._polls and ready and _monotonic_ns() - start < _SOON_NS:
+            self._soon += 1
+            if self._soon >= self._patience:
+                self._soon = 0
+                self._credit = 2
         return ready
 
     def _look(self, now: int) -> list[Receiver | int]:
@@ -117,12 +130,17 @@ class Waiter(ForkAware):
             end = min(end, start + int(timeout * 1e9))
         receivers = self._receivers
         give_way = os.sched_yield
-        while _monotonic_ns() < end:
+        now = start
+        while True:
             for receiver in receivers:
                 if receiver.ready():
                     return [receiver]
+            if now >= end:
+                return []
             give_way()
-        return []
+            before, now = now, _monotonic_ns()
+            if now - before > _ANOTHER_RAN_NS:
+                end = now  # look once more: it may have been the sender
 
     def _sleep(self, start: int, timeout: float | None) -> list[Receiver | int]:
         if timeout is None:
@@ -152,6 +170,8 @@ class Waiter(ForkAware):
                 # Every other end is gone, and nothing is left in it: it would wake us for ever.
                 self._forget(fd)
             elif found not in ready:
+                if isinstance(found, Receiver):
+                    found.woken()
                 ready.append(found)
         return ready
 
