@@ -377,6 +377,15 @@ def test_routes_change_while_messages_flow() -> None:
         assert sender.held_bytes() == {}
 
 
+def test_a_route_that_is_added_twice_is_one() -> None:
+    with world() as w:
+        edge, sender, receiver = w.pair()
+        sender.add_route("out", edge.spec, edge.for_producer())
+        assert sender.routes("out") == 1
+        assert send(sender, 1) == 1
+        assert numbers(drain(receiver)) == [1]
+
+
 def test_without_routes_nothing_is_copied() -> None:
     with world() as w:
         edge = w.edge()

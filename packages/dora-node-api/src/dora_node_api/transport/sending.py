@@ -49,6 +49,8 @@ OnFirstDrop = Callable[[QueueSpec, str], None]
 _COPY_UNDER_LOCK = 4 << 20
 # Up to here the pool may grow at once; above, everything is first looked at for a free block.
 _GROW_AT_ONCE = 256 * 1024
+# How long a sender waits for a consumer that has read all of its backpressure queue and holds memory.
+_PATIENCE_NS = 1_000_000_000
 _LOOK_AGAIN = 0.1  # seconds; the doorbell wakes earlier
 _TRIM_EVERY_NS = 5_000_000_000
 _monotonic_ns = time.monotonic_ns
@@ -108,9 +110,15 @@ class Sender(ForkAware):
 
     # --- routes -------------------------------------------------------------------------------
     def add_route(self, output: str, spec: QueueSpec, ends: QueueEnds) -> None:
-        """Send ``output`` to this queue too from now on. Takes ``ends`` over."""
-        route = Route(spec, ends, self.board, self.incarnation)
+        """Send ``output`` to this queue too from now on. Takes ``ends`` over.
+
+        A queue that is known already is left as it is: two routes would share one ledger.
+        """
         self._check(self._lock, self._owner)
+        if any(r.spec.queue == spec.queue for r in self._all_routes()):
+            ends.close()
+            return
+        route = Route(spec, ends, self.board, self.incarnation)
         with self._lock:
             known = self._outputs.get(output)
             if known is None:
@@ -391,6 +399,7 @@ class Sender(ForkAware):
         Raises PoolExhausted.
         """
         hold = Hold(self._returned)
+        patience = 0
         while True:
             self._check(self._lock, self._owner)
             with self._lock:
@@ -403,8 +412,12 @@ class Sender(ForkAware):
                 if block is not None:
                     return hold
                 full = self._queue_to_wait_for() if total <= self.pool.cap_bytes else None
-            if full is None:
+            if full is None or (patience and _monotonic_ns() > patience):
                 raise PoolExhausted(total, self.pool.cap_bytes, self.held_bytes())
+            if full.waiting():
+                patience = 0
+            elif not patience:
+                patience = _monotonic_ns() + _PATIENCE_NS
             if not self._wait_for_room(full.spec, full.ends.room_read, 0.005):
                 raise PoolExhausted(total, self.pool.cap_bytes, self.held_bytes())
 
@@ -447,11 +460,15 @@ class Sender(ForkAware):
         return any(route.evict() for route in candidates)
 
     def _queue_to_wait_for(self) -> Route | None:
-        """A backpressure queue in which messages wait: its consumer will give memory back."""
-        for route in self._all_routes():
-            if route.backpressure and not route.removed and route.waiting():
+        """A backpressure queue whose consumer may give memory back.
+
+        Rather one in which messages wait than one whose consumer merely holds some.
+        """
+        candidates = [r for r in self._all_routes() if r.backpressure and not r.removed]
+        for route in candidates:
+            if route.waiting():
                 return route
-        return None
+        return next((route for route in candidates if route.outstanding_bytes()), None)
 
     def _trim(self, now: int) -> None:
         if self._trim_at:
