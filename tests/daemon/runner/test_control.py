@@ -6,6 +6,7 @@ import json
 import socket
 from typing import Any
 
+import pytest
 from daemon.runner.flows import (
     LISTENER,
     SLEEPER,
@@ -21,6 +22,9 @@ from support.workspace import Workspace
 from dora_config import load_dataflow
 from dora_config.protocol import runner as protocol
 from dora_config.resolved import ResolvedNode
+from dora_daemon.runner.background import main
+from dora_daemon.runner.runtime_dir import RuntimeDir, acknowledge, runtime_root
+from dora_daemon.runner.service import Runner
 
 TICKER = """
     from dora import Node
@@ -419,3 +423,34 @@ def test_dynamic_nodes_attach_leave_and_attach_again(workspace: Workspace) -> No
 def test_plans_survive_their_journey(workspace: Workspace) -> None:
     plan = make_plan(workspace, prepared(workspace), env_overrides={"A": "b"}, uv=False)
     assert protocol.RunPlan.model_validate_json(plan.model_dump_json()) == plan
+
+
+def test_a_runner_that_fails_itself_says_so_in_its_result(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Runner) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(Runner, "prepare", broken)
+    directory = RuntimeDir.create(runtime_root())
+    plan = make_plan(workspace, prepared(workspace))
+    directory.write("plan.json", plan.model_dump_json())
+    with pytest.raises(ExceptionGroup):
+        main(directory.path, directory.lock_descriptor)
+    text = (directory.path / "result.json").read_text()
+    result = protocol.DataflowResult.model_validate_json(text)
+    assert result.error == "the runner failed: ZeroDivisionError('a bug')"
+    acknowledge(directory.path)
+
+
+def test_a_full_disk_does_not_end_a_dataflow(workspace: Workspace) -> None:
+    with background(workspace, prepared(workspace)) as run:
+        run.wait_for_phase("running")
+        # Files of these names cannot be written any more.
+        for name in ("index.json", ".result.json.new"):
+            (run.path / name).unlink(missing_ok=True)
+            (run.path / name).mkdir()
+        extra = resolved(workspace, id="extra", path="listener.py", inputs={"n": "ticker/count"})
+        done(run, protocol.AddNode(node=extra))
+        run.wait_for_state("extra", "Running")
+        assert finish(run).ok

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -11,6 +12,8 @@ import anyio
 from anyio.abc import TaskGroup
 
 from dora_config.protocol import runner as protocol
+from dora_config.resolved import ResolvedNode
+from dora_config.sources import LogSource
 from dora_daemon.runner.control_server import ControlServer
 from dora_daemon.runner.errors import RunnerError
 from dora_daemon.runner.events import StopRequested
@@ -102,7 +105,7 @@ class Background:
                 self._put_event(protocol.DataflowFinished(result=self.runner.result))
         assert self.runner.result is not None
         if not self.acknowledged:
-            self._directory.write(RESULT, self.runner.result.model_dump_json())
+            _write_result(self._directory, self.runner.result)
         with anyio.move_on_after(LINGER_SECONDS):
             await self._done.wait()
         assert self._server is not None
@@ -121,7 +124,18 @@ def main(path: Path, lock_descriptor: int | None) -> int:
     try:
         plan = protocol.RunPlan.model_validate_json((path / "plan.json").read_bytes())
         background = Background(plan, directory)
+        _import_what_is_needed_later(plan)
         anyio.run(background.run)
+    except Exception as error:
+        # The daemon is to hear of it from the result; our own log has the traceback.
+        if background is not None and background.runner.result is None:
+            failed = protocol.DataflowResult(
+                dataflow_id=plan.dataflow_id,
+                name=plan.name,
+                error=f"the runner failed: {_first(error)!r}",
+            )
+            _write_result(directory, failed)
+        raise
     finally:
         keep = background is not None and not background.acknowledged
         directory.release(keep=keep)
@@ -129,3 +143,33 @@ def main(path: Path, lock_descriptor: int | None) -> int:
             background.runner.guard.dismiss()
     result = background.runner.result
     return os.EX_OK if result is not None and result.ok else 1
+
+
+def _write_result(directory: RuntimeDir, result: protocol.DataflowResult) -> None:
+    try:
+        directory.write(RESULT, result.model_dump_json())
+    except OSError as error:
+        # Whoever is connected hears of it all the same.
+        print(f"cannot write {directory.path / RESULT}: {error}", file=sys.stderr, flush=True)
+
+
+def _import_what_is_needed_later(plan: protocol.RunPlan) -> None:
+    """A runner outlives upgrades: what it imports late may be another version's by then."""
+    modules = ["psutil", "dora_config.graph", "dora_daemon.build.python_env"]
+    if any(_sends_lines(node) for node in plan.resolved.nodes):
+        modules += ["pyarrow", "dora_node_api.arrow"]
+    for name in modules:
+        importlib.import_module(name)
+
+
+def _sends_lines(node: ResolvedNode) -> bool:
+    reads_logs = any(isinstance(i.source, LogSource) for i in node.inputs.values())
+    return reads_logs or node.send_stdout_as is not None or node.send_logs_as is not None
+
+
+def _first(error: Exception) -> BaseException:
+    """The error itself, out of the groups that task groups wrap it in."""
+    found: BaseException = error
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found

@@ -178,7 +178,7 @@ class Runner:
             prepared=self.prepared,
             logs=self.logs,
             config_for=self._node_config,
-            record=self.directory.record_process,
+            record=self._record,
             on_spawned=lambda node, number, pid: self.tell(happened.NodeSpawned(node, number, pid)),
             on_failed=lambda node, number, text: self.tell(
                 happened.SpawnFailed(node, number, text)
@@ -196,6 +196,13 @@ class Runner:
         self.write_index()
         self.guard.watch(loop, lambda text: self.say("warn", text))
         self.watcher.look_soon()
+
+    def _record(self, pid: int) -> None:
+        try:
+            self.directory.record_process(pid)
+        except OSError as error:
+            # It dies with us all the same; only its children might be left, if we are killed.
+            self.say("warn", f"cannot note process {pid} in {self.directory.path}: {error}")
 
     def open_log(self, prepared: PreparedNode) -> None:
         """Where a node's lines go."""
@@ -251,20 +258,22 @@ class Runner:
         from dora_daemon import __version__
 
         pid, started, boot = own_identity()
-        self.directory.write_index(
-            IndexEntry(
-                dataflow_id=self.plan.dataflow_id,
-                name=self.plan.name,
-                nodes=tuple(self.specs),
-                dynamic_nodes=tuple(s.id for s in self.specs.values() if s.is_dynamic),
-                pid=pid,
-                start_time=started,
-                boot_id=boot,
-                foreground=self.foreground,
-                machine_id=self.plan.machine_id,
-                version=__version__,
-            )
+        entry = IndexEntry(
+            dataflow_id=self.plan.dataflow_id,
+            name=self.plan.name,
+            nodes=tuple(self.specs),
+            dynamic_nodes=tuple(s.id for s in self.specs.values() if s.is_dynamic),
+            pid=pid,
+            start_time=started,
+            boot_id=boot,
+            foreground=self.foreground,
+            machine_id=self.plan.machine_id,
+            version=__version__,
         )
+        try:
+            self.directory.write_index(entry)
+        except OSError as error:
+            self.say("warn", f"cannot write the index in {self.directory.path}: {error}")
 
     def _node_config(self, node: str, incarnation: int) -> str:
         values: dict[str, Any] = {
