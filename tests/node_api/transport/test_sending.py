@@ -164,6 +164,36 @@ def test_what_consumers_hold_is_named_when_memory_runs_out(place: Place) -> None
     receiver.close()
 
 
+def test_a_full_pool_waits_for_a_consumer_that_is_about_to_let_go(place: Place) -> None:
+    edge = place.edge(bound=5, policy="backpressure")
+    sender, receiver = edge.sender(cap=1 << 20), edge.receiver()
+    kept = []
+    for number in range(2):
+        send(sender, number, 400_000)
+        kept.append(receiver.receive())
+    timer = threading.Timer(0.05, kept.clear)
+    timer.start()
+    assert send(sender, 9, 400_000) == 1
+    timer.join()
+    assert numbers(drain(receiver)) == [9]
+    sender.close()
+    receiver.close()
+
+
+def test_a_full_pool_does_not_wait_for_ever_for_a_consumer_that_holds_it(place: Place) -> None:
+    edge = place.edge(bound=5, policy="backpressure")
+    sender, receiver = edge.sender(cap=1 << 20), edge.receiver()
+    kept = []
+    for number in range(2):
+        send(sender, number, 400_000)
+        kept.append(receiver.receive())
+    with pytest.raises(PoolExhausted, match="camera/out -> plot/in holds"):
+        send(sender, 9, 400_000)
+    assert len(kept) == 2
+    sender.close()
+    receiver.close()
+
+
 def test_a_full_pool_waits_for_a_backpressure_queue(place: Place) -> None:
     edge = place.edge(bound=50, policy="backpressure")
     sender, receiver = edge.sender(cap=1 << 20), edge.receiver()

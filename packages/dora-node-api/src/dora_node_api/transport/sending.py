@@ -49,7 +49,7 @@ OnFirstDrop = Callable[[QueueSpec, str], None]
 _COPY_UNDER_LOCK = 4 << 20
 # Up to here the pool may grow at once; above, everything is first looked at for a free block.
 _GROW_AT_ONCE = 256 * 1024
-# How long a sender waits for a consumer that has read all of its backpressure queue and holds memory.
+# How long a sender waits for the consumer of an empty backpressure queue to let go of memory.
 _PATIENCE_NS = 1_000_000_000
 _LOOK_AGAIN = 0.1  # seconds; the doorbell wakes earlier
 _TRIM_EVERY_NS = 5_000_000_000
