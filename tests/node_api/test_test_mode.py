@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,32 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     monkeypatch.setenv("DORA_TEST_WITH_INPUTS", str(path))
     return path
+
+
+def test_metadata_may_carry_its_types_as_in_files_for_the_peer(inputs: Path) -> None:
+    metadata = {
+        "i": {"Integer": 3},
+        "f": {"Float": 1.5},
+        "b": {"Bool": True},
+        "s": {"String": "x"},
+        "l": {"ListString": ["q"]},
+        "t": {"Timestamp": "2026-01-01T00:00:00Z"},
+        "plain": 7,
+    }
+    events = [{"type": "Input", "id": "in", "data": [1], "metadata": metadata}]
+    inputs.write_text(json.dumps({"id": "n", "inputs": {"in": "a/out"}, "events": events}))
+    event = Node().next()
+    assert event is not None
+    event["metadata"].pop("timestamp")
+    assert event["metadata"] == {
+        "i": 3,
+        "f": 1.5,
+        "b": True,
+        "s": "x",
+        "l": ["q"],
+        "t": datetime(2026, 1, 1, tzinfo=UTC),
+        "plain": 7,
+    }
 
 
 def test_events_come_at_their_times_and_outputs_are_written(inputs: Path) -> None:

@@ -80,7 +80,7 @@ def _event(written: Mapping[str, Any]) -> Event:
                 "type": "INPUT",
                 "id": str(written["id"]),
                 "value": array_from_json(written.get("data"), written.get("data_type")),
-                "metadata": metadata,
+                "metadata": {key: _parameter(value) for key, value in metadata.items()},
                 "kind": "dora",
             }
         case "InputClosed":
@@ -91,6 +91,23 @@ def _event(written: Mapping[str, Any]) -> Event:
             return {"type": "STOP", "id": "ALL_INPUTS_CLOSED", "kind": "dora"}
         case other:
             raise ValueError(f"unknown type {other!r}; expected Input, InputClosed or Stop")
+
+
+_TAGS = ("Bool", "Integer", "Float", "String", "ListInt", "ListFloat", "ListString", "Timestamp")
+
+
+def _parameter(written: Any) -> Any:
+    """A value of the metadata, plain or with its type as files for the peer have it.
+
+    Those write `{"Integer": 1}`, `{"ListString": ["a"]}`, `{"Timestamp": "2026-01-01T00:00:00Z"}`.
+    """
+    if isinstance(written, Mapping) and len(written) == 1:
+        tag, value = next(iter(written.items()))
+        if tag == "Timestamp":
+            return datetime.fromisoformat(value).astimezone(UTC)
+        if tag in _TAGS:
+            return value
+    return written
 
 
 class TestBackend(Backend):
