@@ -302,6 +302,16 @@ def test_a_long_wait_for_nodes_names_them() -> None:
     assert len(world.of(c.Say)) == said
 
 
+def test_a_dataflow_without_nodes_says_why_it_waits() -> None:
+    world = World([]).start()
+    world.pass_time(600.0)
+    assert [said.message for said in world.of(c.Say)] == [
+        "the dataflow has no nodes: it waits until it is stopped"
+    ]
+    world.stop()
+    assert world.result is not None
+
+
 def test_a_stop_cancels_pending_restarts() -> None:
     world = World([node("a", restart=ON_FAILURE), node("b")]).start().connect_all()
     world.exit("a", 1)

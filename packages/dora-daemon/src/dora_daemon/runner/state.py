@@ -285,6 +285,8 @@ class RunnerState:
         return commands + self._tell_inputs_ended(self.nodes, now)
 
     def _say_who_is_missing(self, now: float) -> list[Command]:
+        if not self.nodes:
+            return [Say("warn", "the dataflow has no nodes: it waits until it is stopped")]
         lives = [life for n, life in self.nodes.items() if n in self._barrier]
         missing = [life.id for life in lives if not life.connected and not life.ended]
         commands: list[Command] = [ArmTimer(None, BARRIER_NOTICE, now + BARRIER_NOTICE_EVERY)]
