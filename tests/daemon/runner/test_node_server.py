@@ -179,3 +179,26 @@ def test_a_deep_directory_is_no_obstacle(tmp_path: Path) -> None:
         node.close()
 
     serve(deep / "n", work)
+
+
+def test_without_free_descriptors_a_connection_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dora_daemon.runner.node_server.ACCEPT_AGAIN", 0.05)
+    real = socket.socket.accept
+    failures = [OSError(24, "Too many open files")]
+
+    def accept(self: socket.socket) -> object:
+        if failures:
+            raise failures.pop()
+        return real(self)
+
+    async def work(desk: Desk, path: Path) -> None:
+        monkeypatch.setattr(socket.socket, "accept", accept)
+        node = ControlSocket.connect(path)
+        node.send(HELLO)
+        await wait_until_async(lambda: len(desk.said) == 1)
+        node.close()
+
+    desk = serve(tmp_path / "n", work)
+    assert desk.complaints == ["cannot accept a node's connection: [Errno 24] Too many open files"]

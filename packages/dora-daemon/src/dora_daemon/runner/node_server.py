@@ -21,6 +21,9 @@ from dora_node_api.frozen import Frozen
 MOST_WAITING = 32 * 1024 * 1024
 """Bytes that may wait for a node which does not read its control socket."""
 
+ACCEPT_AGAIN = 0.5
+"""Seconds until the next attempt after a connection could not be accepted."""
+
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -65,7 +68,13 @@ class NodeConnection:
         """Send now, or as soon as the node reads; to a closed connection it does nothing."""
         if self._closed:
             return
-        pieces = encode(message, descriptors)
+        try:
+            self._send(encode(message, descriptors))
+        except OSError as error:
+            self._desk.complain(f'cannot send to node "{self.node}": {error}')
+            self._hang_up()
+
+    def _send(self, pieces: list[Piece]) -> None:
         while pieces and not self._waiting:
             piece = pieces.pop(0)
             taken = self._try(piece)
@@ -194,6 +203,7 @@ class NodeServer:
         self._listener = bind_unix(path, backlog=512)
         self._listener.setblocking(False)
         self._connections: set[NodeConnection] = set()
+        self._pause: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._listener, self._accept)
 
@@ -204,7 +214,10 @@ class NodeServer:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
+                # Out of descriptors, say. The connection waits, and would wake us at once.
                 self._desk.complain(f"cannot accept a node's connection: {error}")
+                self._loop.remove_reader(self._listener)
+                self._pause = self._loop.call_later(ACCEPT_AGAIN, self._resume)
                 return
             sock.setblocking(False)
             _, uid = peer(sock)
@@ -213,6 +226,9 @@ class NodeServer:
                 sock.close()
                 continue
             self._add(sock)
+
+    def _resume(self) -> None:
+        self._loop.add_reader(self._listener, self._accept)
 
     def _add(self, sock: socket.socket) -> None:
         def forget() -> None:
@@ -223,6 +239,8 @@ class NodeServer:
 
     def close(self) -> None:
         """Close the socket, its file and every connection."""
+        if self._pause is not None:
+            self._pause.cancel()
         self._loop.remove_reader(self._listener)
         self._listener.close()
         self.path.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.queues import RUNNER, KeptQueue, QueueBook
 from dora_node_api.transport.pool import Pool
 from dora_node_api.transport.queue import QueueEnds
@@ -20,8 +21,11 @@ class RunnerOutputs:
         self._sender: Sender | None = None
 
     def add_route(self, output: str, kept: KeptQueue) -> None:
-        """Feed a queue under a name of our own choice."""
-        ends = QueueEnds.from_producer_fds([os.dup(fd) for fd in kept.ends.for_producer()])
+        """Feed a queue under a name of our own choice. Raises QueueUnavailable."""
+        try:
+            ends = QueueEnds.from_producer_fds([os.dup(fd) for fd in kept.ends.for_producer()])
+        except OSError as error:
+            raise QueueUnavailable(f"cannot feed edge {kept.edge}: {error}") from error
         self._open().add_route(output, kept.spec, ends)
 
     def remove_route(self, kept: KeptQueue) -> None:
