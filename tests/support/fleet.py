@@ -112,12 +112,15 @@ class RealFleet:
         words = (*args, "--coordinator-port", str(self.port))
         return run_dora(*words, cwd=self.workspace.path, timeout=timeout).exited(code)
 
-    def start_daemon(self, machine: str | None = None, *args: str) -> RunningDora:
-        """A daemon, connected when this returns."""
+    def start_daemon(
+        self, machine: str | None = None, *args: str, wait: bool = True
+    ) -> RunningDora:
+        """A daemon, connected when this returns (unless told not to wait for that)."""
         named = ("--machine-id", machine) if machine is not None else ()
         words = ("daemon", *named, "--coordinator-port", str(self.port), *args)
         running = self.stack.enter_context(running_dora(*words, cwd=self.workspace.path))
-        running.wait_for("connected to the coordinator")
+        if wait:
+            running.wait_for("connected to the coordinator")
         self.daemons[machine or "default"] = running
         return running
 

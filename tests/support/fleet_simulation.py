@@ -453,7 +453,9 @@ class Fleet:
         dataflow_id = record.dataflow_id
         daemon.runners = [r for r in daemon.runners if r.dataflow_id != dataflow_id]
         daemon.runners.append(FakeRunner(dataflow_id, record.attempt, nodes))
-        place = agent_events.RunnerPlaced(dataflow_id, "run/0", dict.fromkeys(nodes, "out"))
+        place = agent_events.RunnerPlaced(
+            dataflow_id, "run/0", "token", dict.fromkeys(nodes, "out")
+        )
         self._agent(daemon, place)
         status = RunnerStatus(dataflow_id=dataflow_id, phase="starting")
         daemon.news.append(agent_events.RunnerReached(dataflow_id, status))

@@ -57,7 +57,7 @@ def prepare(attempt: int = 1) -> CoordinatorSpoke:
 
 
 def placed() -> RunnerPlaced:
-    return RunnerPlaced(ID, "run/0", {"camera": "out"})
+    return RunnerPlaced(ID, "run/0", "token", {"camera": "out"})
 
 
 def reached(phase: str = "starting", result: DataflowResult | None = None) -> RunnerReached:

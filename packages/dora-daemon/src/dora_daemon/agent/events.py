@@ -24,6 +24,7 @@ class RunnerPlaced:
 
     dataflow_id: str
     runtime_dir: str
+    runtime_token: str
     log_dirs: dict[str, str]
     where: str = ""
 

@@ -23,6 +23,8 @@ class PartRecord(Message):
     """The coordinator has the result; only the place of the logs is still of use."""
     runtime_dir: str = ""
     """Of its runner; empty before there is one."""
+    runtime_token: str = ""
+    """Lies in that directory as long as it is this runner's: numbers of directories are reused."""
     log_dirs: dict[str, str] = Field(default_factory=dict)
     """Folder of the log file of each node."""
     where: str = ""

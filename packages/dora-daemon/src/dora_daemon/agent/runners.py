@@ -9,8 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -41,6 +43,8 @@ from dora_daemon.runner.errors import RunnerError
 from dora_daemon.runner.guardian import RESULT, is_alive
 from dora_node_api.control_socket import connect_unix
 
+OWNER = "owner"
+"""File in a runtime directory: the token of the part it was made for."""
 RETRY = 0.02
 """Seconds between attempts to reach the socket of a runner that starts."""
 
@@ -73,7 +77,8 @@ class Runners:
     def adopt(self, record: PartRecord) -> None:
         """Attend a runner that an earlier daemon started."""
         attendant = self._new(record.dataflow_id)
-        self._tasks.start_soon(attendant.attend, Path(record.runtime_dir))
+        home = _Home(Path(record.runtime_dir), record.runtime_token)
+        self._tasks.start_soon(attendant.attend, home)
 
     def ask(self, dataflow_id: str, request: RunnerRequest) -> None:
         if dataflow_id in self._attended:
@@ -124,7 +129,7 @@ class _Attendant:
         self._writer: asyncio.StreamWriter | None = None
         self._last_request = 0
         self._process: subprocess.Popen[bytes] | None = None
-        self._directory: Path | None = None
+        self._home: _Home | None = None
         self._reached = False
         self._kill_wanted = False
 
@@ -139,8 +144,8 @@ class _Attendant:
         self._kill_wanted = True
         if self._process is not None:
             self._process.kill()
-        elif self._directory is not None:
-            entry = runtime_dir.read_entry(self._directory)
+        elif self._home is not None and self._home.is_ours():
+            entry = runtime_dir.read_entry(self._home.directory)
             if entry is not None and is_alive(entry.pid, entry.start_time):
                 with suppress(ProcessLookupError):
                     os.kill(entry.pid, signal.SIGKILL)
@@ -152,9 +157,16 @@ class _Attendant:
         try:
             directory = await anyio.to_thread.run_sync(runtime_dir.RuntimeDir.create, root)
             try:
+                home = _Home(directory.path, str(uuid.uuid4()))
+                directory.write(OWNER, home.token)
                 directory.write("plan.json", plan.model_dump_json())
-                path, where = str(directory.path), explain(record, machine)
-                placed = RunnerPlaced(self.dataflow_id, path, log_dirs(plan), where)
+                placed = RunnerPlaced(
+                    self.dataflow_id,
+                    str(home.directory),
+                    home.token,
+                    log_dirs(plan),
+                    explain(record, machine),
+                )
                 self._deliver(self, placed)  # known to the next daemon before there is a process
                 self._process = _spawn(directory)
             finally:
@@ -165,27 +177,30 @@ class _Attendant:
             return
         if self._kill_wanted:
             self._process.kill()
-        await self.attend(directory.path)
+        await self.attend(home)
 
-    async def attend(self, directory: Path) -> None:
+    async def attend(self, home: _Home) -> None:
         """Talk to the runner until it has ended, then say how."""
-        self._directory = directory
-        while not await anyio.to_thread.run_sync(_has_ended, directory):
+        self._home = home
+        while not await anyio.to_thread.run_sync(home.is_left):
             with suppress(OSError):
-                connection = connect_unix(directory / "c", timeout=1.0)
-                await self._talk(connection)
+                connection = connect_unix(home.directory / "c", timeout=1.0)
+                if home.is_ours():
+                    await self._talk(connection)
+                else:
+                    connection.close()
             await anyio.sleep(RETRY)
         if self._process is not None:
             await anyio.to_thread.run_sync(self._process.wait)
-        await self._tell_end(directory)
+        await self._tell_end(home)
 
-    async def _tell_end(self, directory: Path) -> None:
-        result = await anyio.to_thread.run_sync(_read_result, directory)
+    async def _tell_end(self, home: _Home) -> None:
+        result = await anyio.to_thread.run_sync(home.result)
         if result is not None:
             self._deliver(self, RunnerSpoke(self.dataflow_id, DataflowFinished(result=result)))
         # by now the result is saved; what is left of the runner can go
-        reason = "its runner ended unexpectedly" + await anyio.to_thread.run_sync(_tail, directory)
-        await anyio.to_thread.run_sync(_clean_up, directory)
+        reason = "its runner ended unexpectedly" + await anyio.to_thread.run_sync(home.last_words)
+        await anyio.to_thread.run_sync(home.clean_up)
         self._deliver(self, RunnerGone(self.dataflow_id, reason))
 
     async def _talk(self, connection: socket.socket) -> None:
@@ -254,36 +269,51 @@ def _spawn(directory: runtime_dir.RuntimeDir) -> subprocess.Popen[bytes]:
         os.close(log)
 
 
-def _has_ended(directory: Path) -> bool:
-    """Whether nobody holds the directory's lock."""
-    try:
-        descriptor = runtime_dir.lock(directory / "lock")
-    except OSError:
-        return True  # it is not there any more
-    if descriptor is None:
-        return False
-    os.close(descriptor)
-    return True
+@dataclass(frozen=True, slots=True)
+class _Home:
+    """The directory of one runner. Once that is gone, another may get the same number."""
 
+    directory: Path
+    token: str
 
-def _read_result(directory: Path) -> DataflowResult | None:
-    try:
-        return DataflowResult.model_validate_json((directory / RESULT).read_bytes())
-    except (OSError, ValueError):
-        return None
+    def is_ours(self) -> bool:
+        try:
+            return (self.directory / OWNER).read_text() == self.token
+        except OSError:
+            return False
 
+    def is_left(self) -> bool:
+        """Whether its runner does not live any more: nobody holds the lock, or it is another's."""
+        if not self.is_ours():
+            return True
+        try:
+            descriptor = runtime_dir.lock(self.directory / "lock")
+        except OSError:
+            return True  # it is just being removed
+        if descriptor is None:
+            return False
+        os.close(descriptor)
+        return True
 
-def _tail(directory: Path) -> str:
-    """The last words of a runner that died, for the reason that users are shown."""
-    try:
-        lines = (directory / "runner.log").read_text(errors="replace").splitlines()
-    except OSError:
-        return ""
-    return "".join(f"\n  {line}" for line in lines[-5:])
+    def result(self) -> DataflowResult | None:
+        """What the runner left behind, if it came to its end."""
+        try:
+            found = DataflowResult.model_validate_json((self.directory / RESULT).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return found if self.is_ours() else None
 
+    def last_words(self) -> str:
+        """Of a runner that died, for the reason that users are shown."""
+        try:
+            lines = (self.directory / "runner.log").read_text(errors="replace").splitlines()
+        except OSError:
+            return ""
+        return "".join(f"\n  {line}" for line in lines[-5:]) if self.is_ours() else ""
 
-def _clean_up(directory: Path) -> None:
-    """Kill what the runner had started and remove its directory (its guardian may be faster)."""
-    with suppress(RunnerError, OSError):
-        (directory / RESULT).unlink(missing_ok=True)
-        runtime_dir.sweep(directory.parent)
+    def clean_up(self) -> None:
+        """Kill what the runner had started, remove its directory; its guardian may be faster."""
+        with suppress(RunnerError, OSError):
+            if self.is_ours():
+                (self.directory / RESULT).unlink(missing_ok=True)
+            runtime_dir.sweep(self.directory.parent)

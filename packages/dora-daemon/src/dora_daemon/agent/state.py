@@ -211,9 +211,16 @@ class AgentState:
         now: float,
     ) -> list[Command]:
         match event:
-            case RunnerPlaced(runtime_dir=runtime_dir, log_dirs=log_dirs, where=where):
-                changes = {"runtime_dir": runtime_dir, "log_dirs": log_dirs, "where": where}
-                return [self._save(part, **changes)]
+            case RunnerPlaced():
+                return [
+                    self._save(
+                        part,
+                        runtime_dir=event.runtime_dir,
+                        runtime_token=event.runtime_token,
+                        log_dirs=event.log_dirs,
+                        where=event.where,
+                    )
+                ]
             case RunnerReached(status=status):
                 return self._runner_reached(part, status, now)
             case RunnerSpoke(event=spoken):

@@ -1,0 +1,131 @@
+"""Random kills of real processes, by seed; afterwards each node runs once, and `list` says so."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from support.fleet import RealFleet, is_running, real_fleet
+from support.waiting import wait_until
+from support.workspace import Workspace
+
+from dora_daemon.runner.runtime_dir import list_runners, runtime_root
+
+pytestmark = pytest.mark.integration
+
+MACHINES = ("robot", "station")
+# as the defaults, but a crash loop waits for 2 s only
+SETTINGS = ("--set", "recovery_backoff=2")
+
+NODE = """
+    import os
+    import sys
+    from pathlib import Path
+    from dora import Node
+
+    node = Node()
+    Path("alive", f"{sys.argv[1]}-{os.getpid()}").touch()
+    for event in node:
+        pass
+"""
+
+
+def living(workspace: Workspace) -> list[str]:
+    """Ids of the nodes whose processes run, one for each process."""
+    found = [path.name.rsplit("-", 1) for path in (workspace.path / "alive").iterdir()]
+    return sorted(node for node, pid in found if is_running(int(pid)))
+
+
+def dataflow(workspace: Workspace) -> Path:
+    workspace.node("sitter", NODE)
+    (workspace.path / "alive").mkdir()
+    nodes = [
+        {
+            "id": f"{machine}-{index}",
+            "path": "sitter.py",
+            "args": f"{machine}-{index}",
+            "inputs": {"tick": "dora/timer/millis/50"},
+            "deploy": {"machine": machine},
+        }
+        for machine in MACHINES
+        for index in range(2)
+    ]
+    return workspace.dataflow({"nodes": nodes})
+
+
+def fault(fleet: RealFleet, dice: random.Random) -> str:
+    """Do one thing to the fleet; what it was."""
+    runners = [found for found in list_runners(runtime_root()) if found.alive]
+    machine = dice.choice(MACHINES)
+    daemon = fleet.daemons[machine]
+    match dice.choice(("coordinator", "daemon", "daemon", "hand over", "runner", "machine")):
+        case "coordinator" if fleet.coordinator.process.process.poll() is None:
+            fleet.coordinator.process.kill()
+            return "kill the coordinator"
+        case "daemon":
+            daemon.kill()
+            return f"kill the daemon of {machine}"
+        case "hand over" if daemon.process.poll() is None:
+            daemon.send_signal(signal.SIGUSR2)
+            daemon.wait(timeout=20).succeeded()
+            return f"have the daemon of {machine} hand over"
+        case "runner" if runners:
+            chosen = dice.choice(runners)
+            with suppress(ProcessLookupError):
+                os.kill(chosen.entry.pid, signal.SIGKILL)
+            return f"kill the runner of {chosen.entry.machine_id}"
+        case "machine":
+            daemon.kill()
+            for found in runners:
+                if found.entry.machine_id == machine:
+                    with suppress(ProcessLookupError):
+                        os.kill(found.entry.pid, signal.SIGKILL)
+            return f"power off {machine}"
+        case _:
+            heal(fleet, dice.choice(("coordinator", *MACHINES)))
+            return "start something again"
+
+
+def heal(fleet: RealFleet, what: str) -> None:
+    if what == "coordinator":
+        if fleet.coordinator.process.process.poll() is not None:
+            fleet.restart_coordinator()
+        return
+    if fleet.daemons[what].process.poll() is not None:
+        fleet.start_daemon(what, wait=False)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("seed", range(4))
+def test_after_random_faults_every_node_runs_exactly_once(workspace: Workspace, seed: int) -> None:
+    dice = random.Random(seed)
+    flow = dataflow(workspace)
+    expected = sorted(f"{machine}-{index}" for machine in MACHINES for index in range(2))
+    story: list[str] = []
+    with real_fleet(workspace, *MACHINES, settings=SETTINGS) as fleet:
+        fleet.start(flow)
+        for _ in range(6):
+            story.append(fault(fleet, dice))
+            if dice.random() < 0.5:
+                wait_until(lambda: len(living(workspace)) <= 4, timeout=1, what="a breath")
+        for what in ("coordinator", *MACHINES):
+            heal(fleet, what)
+        try:
+            fleet.wait_for_status("Running", timeout=30)
+            wait_until(
+                lambda: living(workspace) == expected,
+                timeout=30,
+                what=lambda: f"each node once; there are {living(workspace)}",
+            )
+            assert fleet.listed()[-1].status == "Running"
+            fleet.dora("stop")
+            wait_until(lambda: living(workspace) == [], what="all nodes to end")
+        except AssertionError as error:
+            logs = "\n".join(
+                one.stderr for one in (fleet.coordinator.process, *fleet.daemons.values())
+            )
+            raise AssertionError(f"seed {seed}: {'; '.join(story)}\n{error}\n{logs}") from error
