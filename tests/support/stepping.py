@@ -56,6 +56,7 @@ class Steps:
             return None
         if self.checks_only and frame.f_code.co_name == "__del__":
             return None  # what is raised there is only printed
+        frame.f_trace = self._step  # from Python 3.12 on, before it can ask for opcodes
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
         self._last[id(frame)] = "RESUME"
@@ -98,3 +99,7 @@ def die() -> None:
 
 def raise_here() -> None:
     raise Raised
+
+
+# Python 3.12 gives these events from the second time on that they are asked for.
+Steps((__file__,)).run(lambda: None)

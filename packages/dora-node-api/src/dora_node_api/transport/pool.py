@@ -66,8 +66,12 @@ class Segment:
             os.close(fd)
 
     def __del__(self) -> None:
-        with contextlib.suppress(OSError, AttributeError):
-            self.close()
+        try:
+            fd, self.fd = self.fd, -1
+            if fd >= 0:
+                os.close(fd)
+        except (OSError, AttributeError):
+            return
 
 
 class Block:
