@@ -71,7 +71,7 @@ def fault(fleet: RealFleet, dice: random.Random) -> str:
             return f"kill the daemon of {machine}"
         case "hand over" if daemon.process.poll() is None:
             daemon.send_signal(signal.SIGUSR2)
-            daemon.wait(timeout=20).succeeded()
+            daemon.wait(timeout=20)  # one that has just been started may simply die of it
             return f"have the daemon of {machine} hand over"
         case "runner" if runners:
             chosen = dice.choice(runners)
