@@ -219,10 +219,14 @@ class Pool:
         return True
 
     def trim(self) -> None:
-        """Give back the pages of half the blocks that were not needed since the last call."""
+        """Give back the pages of half the blocks that were not needed since the last call.
+
+        A size that is in use keeps one to spare: reserving a large block anew takes milliseconds.
+        """
         for home in self.classes.values():
             if home.size >= PAGE:
-                for _ in range(min((home.idle + 1) // 2, len(home.free))):
+                unused = home.idle == len(home.free)
+                for _ in range(min((home.idle + unused) // 2, len(home.free))):
                     if not self._cool(home):
                         break
             home.idle = len(home.free)
