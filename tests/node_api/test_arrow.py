@@ -350,3 +350,15 @@ def test_any_metadata(metadata: dict[str, Any]) -> None:
 def test_bytes_that_are_no_metadata_are_refused(encoded: bytes) -> None:
     with contextlib.suppress(ValueError):
         assert isinstance(arrow.decode_metadata(encoded), dict)
+
+
+@pytest.mark.parametrize("two_cores", [False, True])
+def test_a_copy_beyond_the_caches_is_whole(
+    monkeypatch: pytest.MonkeyPatch, two_cores: bool
+) -> None:
+    monkeypatch.setattr(arrow._types(), "two_cores", two_cores)
+    data = pa.array(np.arange((arrow.LARGE_COPY >> 3) + 3, dtype=np.int64))
+    payload = arrow.encode(data)
+    block = bytearray(payload.total)
+    payload.write_into(memoryview(block))
+    assert block[payload.data_offset :] == memoryview(data.buffers()[1]).cast("B")[: payload.nbytes]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -117,7 +116,6 @@ def test_following_shows_every_line_once_across_a_rotation(logs: Path) -> None:
         with current.open("a") as file:
             file.write(line(6, "six")[:20])
             file.flush()
-            time.sleep(0)
             file.write(line(6, "six")[20:])
         running.wait_for('"six"')
         with current.open("a") as file:
