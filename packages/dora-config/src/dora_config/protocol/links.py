@@ -1,0 +1,105 @@
+"""Links between the parts of one dataflow: which edges cross, where peers listen, how it is; pure.
+
+A *machine* is a daemon as the coordinator knows it: its key (the machine id, or ``default-`` and a
+few digits for a daemon without one). Several daemons on one computer are several machines.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from pydantic import Field
+
+from dora_config.protocol.runner_events import RunnerMessage
+from dora_config.resolved import MAX_QUEUE_SIZE, QueuePolicy
+
+FIRST_PORT: Final = 7450
+LAST_PORT: Final = 7549
+"""Where links listen unless told otherwise: one port for each dataflow and machine."""
+
+NETWORK: Final = "dora"
+"""First part of the keys of a cluster."""
+
+
+class RemoteEdge(RunnerMessage):
+    """One edge between two machines; ``output`` and ``input`` as in the dataflow file."""
+
+    source: str
+    """Node id of the producer."""
+    output: str
+    target: str
+    """Node id of the consumer."""
+    input: str
+    queue_size: int = Field(ge=1, le=MAX_QUEUE_SIZE)
+    queue_policy: QueuePolicy = "drop_oldest"
+    input_timeout: float | None = None
+    """Seconds."""
+    source_machine: str
+    target_machine: str
+
+    def peer_of(self, machine: str) -> str:
+        """The other end."""
+        return self.target_machine if self.source_machine == machine else self.source_machine
+
+
+class LinkPlan(RunnerMessage):
+    """All that the link of one part needs beside its peers' endpoints (those come later)."""
+
+    machine: str
+    """This one."""
+    network: str = NETWORK
+    run_id: str
+    """Names this life of the part: another one each time its runner is started."""
+    listen_host: str
+    """An address of this machine."""
+    first_port: int = Field(default=FIRST_PORT, ge=1, le=65535)
+    last_port: int = Field(default=LAST_PORT, ge=1, le=65535)
+    edges: tuple[RemoteEdge, ...]
+    """Those that leave or enter this machine."""
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """The machines at the other ends, sorted."""
+        return tuple(sorted({edge.peer_of(self.machine) for edge in self.edges}))
+
+
+class PeerEndpoint(RunnerMessage):
+    """Where one peer listens, in its present life."""
+
+    machine: str
+    run_id: str
+    endpoints: tuple[str, ...]
+    """For example ``tls/192.168.1.7:7450``."""
+
+
+PeerState = Literal["waiting", "proven", "unreachable", "lost"]
+"""``waiting``: endpoints are not known or nothing has come of them yet. ``proven``: messages went
+both ways. ``unreachable``: tried, and not reached so far. ``lost``: was proven, and broke."""
+
+
+class PeerReport(RunnerMessage):
+    """How the link to one peer is."""
+
+    machine: str
+    run_id: str | None = None
+    """The peer's life that this is about."""
+    state: PeerState = "waiting"
+    reason: str | None = None
+    """A sentence, unless ``proven``."""
+    endpoint: str | None = None
+    """The peer's endpoint that is used, or was tried last."""
+    rtt_us: float | None = None
+    """Round trip in microseconds."""
+    clock_offset_us: float | None = None
+    """What must be added to this machine's clock to get the peer's, in microseconds."""
+
+
+class LinkReport(RunnerMessage):
+    """How the link of one part is; each report replaces the one before."""
+
+    run_id: str = ""
+    endpoints: tuple[str, ...] = ()
+    """Where it listens; empty until it does."""
+    problem: str | None = None
+    """Why it does not listen, as a sentence (no free port...)."""
+    peers: tuple[PeerReport, ...] = ()
