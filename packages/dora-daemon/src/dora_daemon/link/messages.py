@@ -21,8 +21,6 @@ both are there.
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
