@@ -21,6 +21,7 @@ both are there.
 
 from __future__ import annotations
 
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
