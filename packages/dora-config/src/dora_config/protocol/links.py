@@ -69,12 +69,13 @@ class PeerEndpoint(RunnerMessage):
     machine: str
     run_id: str
     endpoints: tuple[str, ...]
-    """For example ``tls/192.168.1.7:7450``."""
+    """``HOST:PORT``, IPv6 in brackets."""
 
 
-PeerState = Literal["waiting", "proven", "unreachable", "lost"]
-"""``waiting``: endpoints are not known or nothing has come of them yet. ``proven``: messages went
-both ways. ``unreachable``: tried, and not reached so far. ``lost``: was proven, and broke."""
+PeerState = Literal["connecting", "proven", "lost", "left"]
+"""``proven``: messages went both ways, and both ends name the same streams. ``connecting``: not so
+far, in this life of the peer. ``lost``: it was proven; the link keeps trying. ``left``: the peer's
+part has ended in good order."""
 
 
 class PeerReport(RunnerMessage):
@@ -83,15 +84,15 @@ class PeerReport(RunnerMessage):
     machine: str
     run_id: str | None = None
     """The peer's life that this is about."""
-    state: PeerState = "waiting"
+    state: PeerState = "connecting"
     reason: str | None = None
-    """A sentence, unless ``proven``."""
+    """Of ``connecting`` and ``lost``: what was tried and what stands in the way."""
     endpoint: str | None = None
-    """The peer's endpoint that is used, or was tried last."""
-    rtt_us: float | None = None
+    """The peer's endpoint that is connected, or was tried last."""
+    rtt_us: int | None = None
     """Round trip in microseconds."""
-    clock_offset_us: float | None = None
-    """What must be added to this machine's clock to get the peer's, in microseconds."""
+    clock_offset_us: int | None = None
+    """The peer's wall clock minus ours, in microseconds; good to half the round trip."""
 
 
 class LinkReport(RunnerMessage):
