@@ -9,7 +9,6 @@ from dora_daemon.build.errors import StepFailed
 from dora_daemon.build.plan import (
     BuildLine,
     build_lines,
-    needs_work,
     rewrite_for_uv,
     rewrite_pip,
     shell_hint,
@@ -44,7 +43,7 @@ def test_open_quotes_name_the_line() -> None:
     ],
 )
 def test_what_needs_work(fields: dict[str, object], work: bool) -> None:
-    assert needs_work(_node(**fields)) is work
+    assert _node(**fields).needs_build is work
 
 
 @pytest.mark.parametrize(

@@ -36,9 +36,7 @@ class LockChoice:
 
 def needs_work(loaded: LoadedDataflow) -> bool:
     """Whether any node has something to prepare."""
-    from dora_daemon.build import plan
-
-    return any(plan.needs_work(node) for node in loaded.resolved.nodes)
+    return any(node.needs_build for node in loaded.resolved.nodes)
 
 
 def prepare_nodes(

@@ -156,6 +156,11 @@ class ResolvedNode(Frozen):
         """Whether a user starts this node's process by hand."""
         return self.kind == "dynamic"
 
+    @property
+    def needs_build(self) -> bool:
+        """Whether anything has to be done before it can run: a git source or build lines."""
+        return self.git is not None or any(line.strip() for line in self.build)
+
     def env_with(self, overrides: Mapping[str, str]) -> dict[str, EnvValue]:
         """`env` with the variables of `--env`: above those of the root, below the node's own."""
         own = self.env.keys() - set(self.inherited_env)

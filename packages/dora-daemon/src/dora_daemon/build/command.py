@@ -27,6 +27,8 @@ MAX_LINE = 10_000
 """Characters of one line that are kept; the rest of it is cut off."""
 
 OnLine = Callable[[str], None]
+OnCommand = Callable[[int], object]
+"""Called with the pid of each command that was started, the leader of a session of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ async def run_command(
     cwd: Path,
     env: Mapping[str, str],
     on_line: OnLine | None = None,
+    on_command: OnCommand | None = None,
 ) -> Outcome:
     """Run `words` without a shell; every line of output goes to `on_line`.
 
@@ -75,6 +78,8 @@ async def run_command(
     )
     assert process.stdout is not None
     try:
+        if on_command is not None:
+            on_command(process.pid)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_stop_waiting_for_output, process, tasks.cancel_scope)
             await _read_lines(process.stdout, keep)

@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 import anyio
 
 from dora_config.resolved import GitSource
-from dora_daemon.build.command import OnLine, Outcome, run_command
+from dora_daemon.build.command import OnCommand, OnLine, Outcome, run_command
 from dora_daemon.build.errors import StepFailed
 
 UNFINISHED = ".cloning-"
@@ -67,9 +67,17 @@ def reference(source: GitSource) -> str:
 class GitSources:
     """Clones under one base directory."""
 
-    def __init__(self, base: Path, *, environ: Mapping[str, str], offline: bool = False) -> None:
+    def __init__(
+        self,
+        base: Path,
+        *,
+        environ: Mapping[str, str],
+        offline: bool = False,
+        on_command: OnCommand | None = None,
+    ) -> None:
         self._base = base
         self._offline = offline
+        self._on_command = on_command
         self._env = {
             **environ,
             "GIT_TERMINAL_PROMPT": "0",  # ssh cannot ask either: commands have no terminal
@@ -198,7 +206,13 @@ class GitSources:
             )
 
     async def _git(self, *arguments: str, cwd: Path, on_line: OnLine | None = None) -> Outcome:
-        return await run_command(("git", *arguments), cwd=cwd, env=self._env, on_line=on_line)
+        return await run_command(
+            ("git", *arguments),
+            cwd=cwd,
+            env=self._env,
+            on_line=on_line,
+            on_command=self._on_command,
+        )
 
 
 @asynccontextmanager

@@ -56,11 +56,6 @@ def shell_hint(line: BuildLine) -> str | None:
     return None
 
 
-def needs_work(node: ResolvedNode) -> bool:
-    """Whether anything has to be done before the node can run."""
-    return node.git is not None or any(text.strip() for text in node.build)
-
-
 def wants_environment(node: ResolvedNode) -> bool:
     """Whether a build with uv gives the node a Python environment of its own.
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from dora_daemon.build.command import OnLine, run_command
+from dora_daemon.build.command import OnCommand, OnLine, run_command
 from dora_daemon.build.errors import StepFailed
 
 
@@ -38,6 +38,7 @@ async def create_environment(
     uv: str,
     environ: Mapping[str, str],
     on_line: OnLine | None = None,
+    on_command: OnCommand | None = None,
 ) -> Path:
     """Make the environment of a node and return its interpreter; raises StepFailed.
 
@@ -49,7 +50,9 @@ async def create_environment(
     directory.parent.mkdir(parents=True, exist_ok=True)
     chosen = () if (working_dir / ".python-version").is_file() else ("--python", sys.executable)
     words = (uv, "venv", "--no-project", *chosen, str(directory))
-    outcome = await run_command(words, cwd=working_dir, env=environ, on_line=on_line)
+    outcome = await run_command(
+        words, cwd=working_dir, env=environ, on_line=on_line, on_command=on_command
+    )
     python = environment_python(working_dir, node)
     if not outcome.ok or python is None:
         raise StepFailed(

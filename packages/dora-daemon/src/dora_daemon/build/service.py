@@ -22,7 +22,7 @@ import anyio
 
 from dora_config import ResolvedDataflow, ResolvedNode
 from dora_daemon.build import events, plan
-from dora_daemon.build.command import run_command
+from dora_daemon.build.command import OnCommand, run_command
 from dora_daemon.build.errors import BuildError, NodeFailure, StepFailed
 from dora_daemon.build.git_sources import GitSources, reference
 from dora_daemon.build.python_env import (
@@ -80,10 +80,12 @@ async def prepare(
     nodes: Collection[str] | None = None,
     environ: Mapping[str, str] | None = None,
     on_event: events.OnBuildEvent | None = None,
+    on_command: OnCommand | None = None,
 ) -> BuildResult:
     """Prepare the nodes (default: all) of a dataflow whose files lie in `base_dir`.
 
     Cancelling ends every command that runs and leaves nothing half made under a final name.
+    ``on_command`` hears of each command, so that somebody can end it if we are killed.
     Raises BuildError with every node that could not be prepared.
     """
     builder = _Builder(
@@ -91,6 +93,7 @@ async def prepare(
         options,
         dict(os.environ if environ is None else environ),
         on_event or (lambda event: None),
+        on_command,
     )
     wanted = [node for node in dataflow.nodes if nodes is None or node.id in nodes]
     places = anyio.CapacityLimiter(options.parallel())
@@ -119,10 +122,11 @@ class _Builder:
     options: BuildOptions
     environ: dict[str, str]
     on_event: events.OnBuildEvent
+    on_command: OnCommand | None = None
 
     async def prepare(self, node: ResolvedNode) -> BuiltNode | NodeFailure:
         """Everything for one node; a failure is a value, so that other nodes go on."""
-        work = plan.needs_work(node)
+        work = node.needs_build
         begun = time.monotonic()
         if work:
             self.on_event(events.NodeBuildStarted(node.id))
@@ -157,7 +161,12 @@ class _Builder:
 
     async def _clone(self, node: ResolvedNode) -> tuple[Path, str]:
         assert node.git is not None
-        sources = GitSources(self.base_dir, environ=self.environ, offline=self.options.offline)
+        sources = GitSources(
+            self.base_dir,
+            environ=self.environ,
+            offline=self.options.offline,
+            on_command=self.on_command,
+        )
         locked = None
         if self.options.commits is not None:
             locked = self.options.commits.get(node.id)
@@ -194,6 +203,7 @@ class _Builder:
             uv=uv,
             environ=self._environ(),
             on_line=partial(self._output, node.id),
+            on_command=self.on_command,
         )
 
     async def _run_line(
@@ -223,7 +233,11 @@ class _Builder:
         where = f"build line {line.text!r} in {directory}"
         try:
             outcome = await run_command(
-                words, cwd=directory, env=env, on_line=partial(self._output, node.id)
+                words,
+                cwd=directory,
+                env=env,
+                on_line=partial(self._output, node.id),
+                on_command=self.on_command,
             )
         except FileNotFoundError:
             raise StepFailed(_not_found(where, words[0], directory)) from None

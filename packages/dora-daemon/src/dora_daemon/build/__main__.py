@@ -1,0 +1,11 @@
+"""A build that a daemon starts: ``python -m dora_daemon.build DIRECTORY LOCK_FD``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from dora_daemon.build.process import main
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

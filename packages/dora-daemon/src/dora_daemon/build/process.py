@@ -1,0 +1,174 @@
+"""A build as a process of its own, which ends with whoever asked for it and leaves no command.
+
+Its directory (of the runners' kind) holds ``job.json``. It prints a :class:`Report` a line, and is
+cancelled by the end of its standard input, SIGINT or SIGTERM. When it is killed its guardian ends
+the commands that it had started.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from dora_config.protocol.builds import BuildNews, BuildSettings, FailedNode
+from dora_config.protocol.envelope import Message
+from dora_config.protocol.runner import NodePlace
+from dora_config.resolved import ResolvedDataflow
+from dora_daemon.build import events
+from dora_daemon.build.errors import BuildError
+from dora_daemon.build.service import MOST_JOBS, BuildOptions, prepare
+from dora_daemon.runner.guarding import Guard
+from dora_daemon.runner.runtime_dir import RuntimeDir
+
+JOB = "job.json"
+
+
+class BuildJob(Message):
+    """What is to be prepared, and where relative paths start."""
+
+    resolved: ResolvedDataflow
+    base_dir: str
+    """Absolute; created if it is missing."""
+    uv: bool = False
+    settings: BuildSettings = BuildSettings()
+
+
+class PlacedNode(Message):
+    """A prepared node."""
+
+    node: str
+    place: NodePlace
+    commit: str | None = None
+
+
+class Outcome(Message):
+    """How it ended; with failures, nothing counts as built."""
+
+    nodes: tuple[PlacedNode, ...] = ()
+    failures: tuple[FailedNode, ...] = ()
+
+
+class Report(Message):
+    """One line: news of a node, or (the last one) the outcome."""
+
+    news: BuildNews | None = None
+    outcome: Outcome | None = None
+
+
+def main(path: Path, lock_descriptor: int) -> int:
+    """Do the job in the directory; the exit code is 0 when there is an outcome."""
+    directory = RuntimeDir.take_over(path, lock_descriptor)
+    guard = Guard(path)
+    try:
+        guard.start()
+        job = BuildJob.model_validate_json((path / JOB).read_bytes())
+        outcome = anyio.run(_run, job, directory)
+        if outcome is None:
+            return 1
+        _print(Report(outcome=outcome))
+        return 0
+    finally:
+        directory.release()
+        guard.dismiss()
+
+
+async def _run(job: BuildJob, directory: RuntimeDir) -> Outcome | None:
+    """The outcome, None when the build was cancelled."""
+    async with anyio.create_task_group() as tasks:
+
+        async def cancel_on_signal() -> None:
+            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                async for _ in signals:
+                    tasks.cancel_scope.cancel()
+
+        async def cancel_at_end_of_input() -> None:
+            await anyio.to_thread.run_sync(_wait_for_end_of_input, abandon_on_cancel=True)
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(cancel_on_signal)
+        tasks.start_soon(cancel_at_end_of_input)
+        outcome = await _build(job, directory)
+        tasks.cancel_scope.cancel()
+        return outcome
+    return None
+
+
+def _wait_for_end_of_input() -> None:
+    while os.read(0, 4096):
+        pass
+
+
+async def _build(job: BuildJob, directory: RuntimeDir) -> Outcome:
+    settings = job.settings
+    options = BuildOptions(
+        uv=job.uv,
+        offline=settings.offline,
+        jobs=MOST_JOBS if settings.parallel else None,
+        commits=settings.commits,
+        apply_deploy=True,
+    )
+    base = Path(job.base_dir)
+    base.mkdir(parents=True, exist_ok=True)
+    try:
+        result = await prepare(
+            job.resolved,
+            base,
+            options=options,
+            on_event=_tell,
+            on_command=directory.record_process,
+        )
+    except BuildError as error:
+        return Outcome(
+            failures=tuple(
+                FailedNode(node=one.node, message=one.message, output=one.output)
+                for one in error.failures
+            )
+        )
+    return Outcome(
+        nodes=tuple(
+            PlacedNode(
+                node=built.node,
+                place=NodePlace(
+                    working_dir=str(built.working_dir),
+                    python=str(built.python) if built.python is not None else None,
+                ),
+                commit=built.commit,
+            )
+            for built in result.nodes
+        )
+    )
+
+
+def _tell(event: events.BuildEvent) -> None:
+    news = as_news(event)
+    if news is not None:
+        _print(Report(news=news))
+
+
+def as_news(event: events.BuildEvent) -> BuildNews | None:
+    """An event as it goes over the wire; None for one that tells a reader nothing."""
+    match event:
+        case events.StepStarted(node=node, action=action):
+            return BuildNews(node=node, what="step", text=action)
+        case events.StepSkipped(node=node, reason=reason):
+            return BuildNews(node=node, what="skipped", text=reason)
+        case events.BuildOutput(node=node, line=line):
+            return BuildNews(node=node, what="output", text=line)
+        case events.NodeBuilt(node=node, seconds=seconds):
+            return BuildNews(node=node, what="built", seconds=seconds)
+        case events.NodeBuildFailed(failure=failure):
+            return BuildNews(node=failure.node, what="failed", text=failure.message)
+        case events.NodeBuildStarted():
+            return None
+
+
+def _print(report: Report) -> None:
+    with suppress(BrokenPipeError):  # the end of our input says the same
+        sys.stdout.write(report.model_dump_json(exclude_defaults=True) + "\n")
+        sys.stdout.flush()
