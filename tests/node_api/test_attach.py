@@ -56,6 +56,19 @@ def test_a_dynamic_node_finds_its_runner(roots: Path, runner: FakeRunner) -> Non
         assert hello.pid == os.getpid()
 
 
+def test_a_process_is_several_dynamic_nodes(roots: Path, runner: FakeRunner) -> None:
+    runner.add_node("view", dynamic=True)
+    runner.add_node("cam", dynamic=True)
+    runner.connect("cam/image", "view/image")
+    index(roots, 1, runner, dynamic_nodes=["cam", "view"])
+    with Node("view") as view, Node("cam") as cam, Node("view") as again:
+        cam.send_output("image", b"x")
+        event = again.next(timeout=20)
+        assert event is not None
+        assert event["id"] == "image"
+        assert view.is_empty()
+
+
 def test_two_dataflows_with_that_id(roots: Path, runner: FakeRunner) -> None:
     index(roots, 0, runner)
     index(roots, 1, runner, name="other")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 import pickle
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -538,9 +541,24 @@ def test_samples(pair: tuple[Node, Node]) -> None:
         handler.send()
     with pytest.raises(RuntimeError, match="already been sent"):
         handler.as_memoryview()
-    # Python 3.11 lets no class of ours raise BufferError here.
-    with pytest.raises((BufferError, ValueError)):
+    # Python 3.11 lets no class of ours be a buffer, and a released memoryview raises ValueError.
+    with pytest.raises(BufferError if sys.version_info >= (3, 12) else ValueError):
         memoryview(buffer)
+
+
+def test_a_buffer_can_be_filled_by_index_and_outlives_its_handler(pair: tuple[Node, Node]) -> None:
+    a, b = pair
+    with a.send_output_raw("out", 4) as buffer:
+        buffer[:2] = b"ab"
+        buffer[2] = buffer[3] = ord("z")
+        assert len(buffer) == 4
+        assert bytes(buffer[1:3]) == b"bz"
+    assert bytes(take(b)["value"].to_numpy()) == b"abzz"
+    handler = a.send_output_raw("out", 4)
+    left = handler.as_buffer()
+    del handler
+    with pytest.raises(BufferError if sys.version_info >= (3, 12) else ValueError):
+        memoryview(left)
 
 
 @pytest.mark.parametrize("length", [-1, 1 << 70, 2.5, "5", None])
@@ -585,6 +603,47 @@ def test_a_closed_node_sends_no_sample(pair: tuple[Node, Node]) -> None:
     a.close()
     with pytest.raises(NodeClosed, match="`out`"):
         handler.send()
+
+
+def test_a_second_node_of_an_id_is_another_handle(runner: FakeRunner, open_node: Open) -> None:
+    runner.add_node("a")
+    runner.add_node("b")
+    runner.connect("a/out", "b/in")
+    first, b, second = open_node("a"), open_node("b"), open_node("a")
+    first.send_output("out", b"1")
+    second.send_output("out", b"2")
+    assert [take(b)["value"].to_pylist() for _ in range(2)] == [[49], [50]]
+    runner.send("a", control.ParamUpdate("speed", 1))
+    assert take(second)["id"] == "speed"
+    second.close()
+    second.close()
+    assert not runner.messages("a", control.Leaving)
+    with pytest.raises(NodeClosed):
+        second.send_output("out", b"")
+    first.send_output("out", b"3")
+    assert take(b)["value"].to_pylist() == [51]
+    del second
+    first.close()
+    runner.wait_for("a", control.Leaving)
+
+
+def test_two_handles_of_a_node_write_one_record(
+    runner: FakeRunner, open_node: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DORA_WRITE_EVENTS_TO", str(tmp_path / "events"))
+    runner.add_node("a")
+    runner.add_node("b")
+    runner.connect("a/out", "b/in")
+    a, first, second = open_node("a"), open_node("b"), open_node("b")
+    for receiver in (first, second):
+        a.send_output("out", b"x")
+        take(receiver)
+    second.close()
+    a.send_output("out", b"x")
+    take(first)
+    first.close()
+    kept = json.loads((tmp_path / "events" / "inputs-b.json").read_text())
+    assert [event["type"] for event in kept["events"]] == ["Input"] * 3
 
 
 def test_a_node_stays_in_its_process(pair: tuple[Node, Node]) -> None:

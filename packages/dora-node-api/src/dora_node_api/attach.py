@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from dora_node_api.backend import Backend
@@ -15,20 +16,23 @@ TEST_INPUTS_VARIABLE = "DORA_TEST_WITH_INPUTS"
 RECORD_VARIABLE = "DORA_WRITE_EVENTS_TO"
 
 
-def attach(node_id: str | None, daemon_port: int | None) -> Backend:
-    """Connect. Raises SetUpError with what is missing and what to do."""
+def attach(node_id: str | None, daemon_port: int | None, living: Iterable[Backend] = ()) -> Backend:
+    """Connect, or share the connection that one of the `living` is: a node has one in a process.
+
+    Raises SetUpError with what is missing and what to do.
+    """
     environ = os.environ
+    living = tuple(living)
     if config := environ.get(CONFIG_VARIABLE):
-        backend = _started_by_runner(config)
+        backend = _started_by_runner(config, living)
     elif inputs := environ.get(TEST_INPUTS_VARIABLE):
         from dora_node_api.test_mode import open_test
 
         backend = open_test(inputs, environ)
     elif node_id is not None:
         from dora_node_api.dynamic import find_runner
-        from dora_node_api.running import connect
 
-        backend = connect(find_runner(node_id, daemon_port), node_id, None)
+        backend = _connect(find_runner(node_id, daemon_port), node_id, None, living)
     elif sys.stdin is not None and sys.stdin.isatty():
         from dora_node_api.prompt import PromptBackend
 
@@ -39,18 +43,28 @@ def attach(node_id: str | None, daemon_port: int | None) -> Backend:
             " set: no dataflow has started this process. Start it with `dora run`, or give the node"
             ' id of a dynamic node: Node("my-id")'
         )
-    if folder := environ.get(RECORD_VARIABLE):
-        from dora_node_api.recording import RecordingBackend
+    folder = environ.get(RECORD_VARIABLE)
+    if not folder or backend in living:
+        return backend
+    from dora_node_api.recording import RecordingBackend
 
-        return RecordingBackend(backend, folder)
-    return backend
+    return RecordingBackend(backend, folder)
 
 
-def _started_by_runner(text: str) -> Backend:
+def _started_by_runner(text: str, living: Iterable[Backend]) -> Backend:
+    config = _parse(text)
+    return _connect(config["socket"], config["node_id"], config["incarnation"], living)
+
+
+def _connect(
+    path: str, node_id: str, incarnation: int | None, living: Iterable[Backend]
+) -> Backend:
+    for backend in living:
+        if backend.share(path, node_id):
+            return backend
     from dora_node_api.running import connect
 
-    config = _parse(text)
-    return connect(config["socket"], config["node_id"], config["incarnation"])
+    return connect(path, node_id, incarnation)
 
 
 def _parse(text: str) -> dict[str, Any]:

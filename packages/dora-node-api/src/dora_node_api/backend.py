@@ -78,17 +78,24 @@ class Backend:
     def stop_dataflow(self, reason: str) -> None:
         """Ask for the whole dataflow to be stopped."""
 
+    def share(self, path: str, node_id: str) -> bool:
+        """Whether this is the usable connection of that node to the runner at `path`.
+
+        If so, one more `Node` holds it: it takes one more `close` to give it back.
+        """
+        return False
+
     def leave(self) -> None:
         """The process is about to end: say so, wait for nothing."""
 
     def close(self) -> None:
-        """Give everything back. May be called from any thread, and twice."""
+        """Each `Node` that holds it closes it once, from any thread; the last gives all back."""
 
 
 class Unusable(Backend):
     """Stands in for a backend that must not be used: each use raises the same error."""
 
-    _OWN = frozenset({"leave", "close", "config"})
+    _OWN = frozenset({"leave", "close", "config", "share"})
 
     def __init__(self, config: NodeConfig, error: type[DoraNodeError], sentence: str) -> None:
         self.config = config

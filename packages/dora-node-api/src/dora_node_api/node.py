@@ -41,12 +41,15 @@ class Node:
     The constructor returns once every node of the dataflow has connected. Raises RuntimeError,
     with the reason, if the node cannot be connected.
 
+    A process may be several dynamic nodes. A second `Node` of one id in a process is another handle
+    to the same node: an event goes to the one that asks first.
+
     Events come as dictionaries (`next`, iteration, `recv_async`, `async for`) or as typed objects
     (`events`). Any thread may send; one thread at a time receives.
     """
 
     def __init__(self, node_id: str | None = None, daemon_port: int | None = None) -> None:
-        backend = attach(node_id, daemon_port)
+        backend = attach(node_id, daemon_port, [node._backend for node in list(_living)])
         self._backend: Backend = backend
         self._async: AsyncReceiver | None = None
         self._finalizer = weakref.finalize(self, backend.close)
@@ -275,7 +278,8 @@ class Node:
     def close(self) -> None:
         """Leave the dataflow: the outputs close, everything sent before arrives.
 
-        At the end of the process this happens by itself. Any use afterwards raises RuntimeError.
+        If the process has further `Node` objects of this id, the last one to close leaves. At the
+        end of the process this happens by itself. Any use afterwards raises RuntimeError.
         """
         backend = self._backend
         if not isinstance(backend, Unusable):

@@ -27,6 +27,7 @@ class RecordingBackend(Backend):
 
     def __init__(self, inner: Backend, folder: str) -> None:
         self._inner = inner
+        self._holders = 1
         self.config = inner.config
         self._start = time.monotonic()
         path = Path(folder) / f"inputs-{inner.config.node_id.replace('/', '_')}.json"
@@ -110,9 +111,16 @@ class RecordingBackend(Backend):
     def stop_dataflow(self, reason: str) -> None:
         self._inner.stop_dataflow(reason)
 
+    def share(self, path: str, node_id: str) -> bool:
+        shared = self._inner.share(path, node_id)
+        self._holders += shared
+        return shared
+
     def leave(self) -> None:
         self._inner.leave()
 
     def close(self) -> None:
         self._inner.close()
-        self._file.close()
+        self._holders -= 1
+        if self._holders <= 0:
+            self._file.close()

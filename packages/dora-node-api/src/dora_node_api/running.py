@@ -53,6 +53,8 @@ LOOK_AT_CONTROL_NS = 2_000_000
 VALIDATE_VARIABLE = "DORA_VALIDATE_ARRAYS"
 PROTECTING = ("request_id", "goal_id", "goal_status")
 """Metadata keys whose messages are never evicted from a queue."""
+_holding = threading.RLock()
+"""Guards who holds a connection; a finalizer may close one in the middle of anything."""
 
 
 def connect(path: str, node_id: str, incarnation: int | None) -> RunningBackend:
@@ -68,7 +70,7 @@ def connect(path: str, node_id: str, incarnation: int | None) -> RunningBackend:
             " Has the dataflow ended already?"
         ) from error
     try:
-        return _shake_hands(control, node_id, incarnation)
+        return _shake_hands(control, path, node_id, incarnation)
     except ControlClosed as error:
         control.close()
         raise SetUpError(
@@ -85,7 +87,9 @@ def connect(path: str, node_id: str, incarnation: int | None) -> RunningBackend:
         raise
 
 
-def _shake_hands(control: ControlSocket, node_id: str, incarnation: int | None) -> RunningBackend:
+def _shake_hands(
+    control: ControlSocket, path: str, node_id: str, incarnation: int | None
+) -> RunningBackend:
     control.send(
         Hello(
             node_id=node_id,
@@ -100,7 +104,7 @@ def _shake_hands(control: ControlSocket, node_id: str, incarnation: int | None) 
     received = control.receive()
     match received:
         case Received(Welcome() as welcome, descriptors):
-            backend = RunningBackend(control, welcome, descriptors)
+            backend = RunningBackend(control, welcome, descriptors, path=path)
         case Received(Refused(sentence)):
             raise SetUpError(sentence)
         case other:
@@ -117,11 +121,18 @@ class RunningBackend(Backend):
     """Joins a `Session` (what comes next), receivers (what came) and a `Connection`."""
 
     def __init__(
-        self, control: ControlSocket, welcome: Welcome, descriptors: Sequence[int]
+        self,
+        control: ControlSocket,
+        welcome: Welcome,
+        descriptors: Sequence[int],
+        *,
+        path: str = "",
     ) -> None:
         if not descriptors:
             raise ControlError("Welcome came without the status board")
         self.config = welcome.config
+        self._path = path
+        self._holders = 1
         self._connection = Connection(control, welcome, descriptors[0])
         self._session = Session(self.config, null_array=_null_array, wall_time=_wall_time)
         self._receivers: dict[str, Receiver] = {}
@@ -380,13 +391,24 @@ class RunningBackend(Backend):
 
     # --- the end ---------------------------------------------------------------------------------
 
+    def share(self, path: str, node_id: str) -> bool:
+        with _holding:
+            if (path, node_id) != (self._path, self.config.node_id) or self._connection.gone:
+                return False
+            if self.ended or not self._holders:
+                return False
+            self._holders += 1
+            return True
+
     def leave(self) -> None:
         if not self._closing and not self._connection.gone:
             self._connection.tell(Leaving())
 
     def close(self) -> None:
-        if self._closing:
-            return
+        with _holding:
+            self._holders = max(0, self._holders - 1)
+            if self._holders or self._closing:
+                return
         self.leave()
         self._closing = True
         self._connection.wake()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import weakref
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,35 @@ from dora_node_api.transport.errors import SampleError
 
 if TYPE_CHECKING:
     from dora_node_api.transport.samples import Sample
+
+
+class SampleBuffer:
+    """The memory of a sample, for everything that takes a buffer; BufferError once it was sent."""
+
+    def __init__(self, handler: SampleHandler) -> None:
+        # A handler that is dropped unsent gives its memory back, whoever still has this.
+        self._handler = weakref.ref(handler)
+
+    def __buffer__(self, flags: int) -> memoryview:
+        try:
+            handler = self._handler()
+            if handler is not None:
+                return handler.as_memoryview()
+        except SampleError as error:
+            raise BufferError(str(error)) from None
+        raise BufferError("no view of this sample: its handler was dropped")
+
+    def __len__(self) -> int:
+        return len(memoryview(self))
+
+    def __getitem__(self, place: Any) -> Any:
+        return memoryview(self)[place]
+
+    def __setitem__(self, place: Any, value: Any) -> None:
+        memoryview(self)[place] = value
+
+
+_CLASSES_CAN_BE_BUFFERS = sys.version_info >= (3, 12)
 
 
 class SampleHandler:
@@ -28,14 +59,16 @@ class SampleHandler:
         self._sample = sample
         self._metadata = metadata
         self._sent = False
+        self._buffer = SampleBuffer(self) if _CLASSES_CAN_BE_BUFFERS else None
 
     def as_buffer(self) -> Any:
         """A writable object of the buffer protocol; the same one each time.
 
-        Taking a view of it after the message was sent raises BufferError.
+        Taking a view of it after the message was sent raises BufferError, and ValueError on Python
+        3.11, where it is a memoryview.
         """
         self._check()
-        return self._sample.as_buffer()
+        return self._sample.as_buffer() if self._buffer is None else self._buffer
 
     def as_memoryview(self) -> memoryview:
         """A new writable view. Raises RuntimeError after the message was sent."""
