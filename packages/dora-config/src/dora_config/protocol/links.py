@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from dora_config.protocol.runner_events import RunnerMessage
+from dora_config.protocol.runner_message import RunnerMessage
 from dora_config.resolved import MAX_QUEUE_SIZE, QueuePolicy
 
 FIRST_PORT: Final = 7450
@@ -104,3 +104,41 @@ class LinkReport(RunnerMessage):
     problem: str | None = None
     """Why it does not listen, as a sentence (no free port...)."""
     peers: tuple[PeerReport, ...] = ()
+
+
+class SetLinkPeers(RunnerMessage):
+    """Where the links of the other machines listen: all of them, as often as it changes.
+
+    A machine that an earlier list had and this one lacks has ended for good: what waits for it is
+    given up, and what came from it is closed.
+    """
+
+    kind: Literal["set_link_peers"] = "set_link_peers"
+    peers: tuple[PeerEndpoint, ...]
+
+
+class SetLinks(RunnerMessage):
+    """All edges to and from other machines, in place of those so far; for nodes and edges that come
+    and go while the dataflow runs. Before an input is connected to another machine's output, here
+    or by ``AddNode``, its edge must be in this list.
+    """
+
+    kind: Literal["set_links"] = "set_links"
+    links: LinkPlan
+    credentials: str | None = None
+
+
+class Crossing(RunnerMessage):
+    """Counters of the link for one output on its way between two machines."""
+
+    machine: str
+    """The other one."""
+    messages: int = 0
+    """Sent, or received, by this end."""
+    lost: int = 0
+    """On the way, for good. They count in no queue."""
+    waiting: int = 0
+    """Sent and not acknowledged; received and not taken by a queue."""
+    resent: int = 0
+    invalid: int = 0
+    """Dropped because their contents did not pass validation."""

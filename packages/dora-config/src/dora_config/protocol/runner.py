@@ -19,6 +19,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
+from dora_config.protocol.links import Crossing, LinkPlan, LinkReport, SetLinkPeers, SetLinks
 from dora_config.protocol.runner_events import (
     LOG_LEVELS,
     DataflowFinished,
@@ -26,6 +27,7 @@ from dora_config.protocol.runner_events import (
     DataflowStarted,
     DataflowStopping,
     LinesShed,
+    LinkChanged,
     LogLevel,
     LogLine,
     NodeConnected,
@@ -36,8 +38,8 @@ from dora_config.protocol.runner_events import (
     NodeSpawned,
     NodesReady,
     RunnerEvent,
-    RunnerMessage,
 )
+from dora_config.protocol.runner_message import RunnerMessage
 from dora_config.resolved import ResolvedDataflow, ResolvedNode
 
 RUNNER_PROTOCOL: Final = (1, 0)
@@ -99,6 +101,11 @@ class RunPlan(RunnerMessage):
     daemon_id: str | None = None
     build_id: str | None = None
     logs: LogSettings = LogSettings()
+    links: LinkPlan | None = None
+    """Edges to and from other machines; ``None``: there are none."""
+    credentials: str | None = None
+    """Folder with ``ca.pem``, ``cert.pem`` and ``key.pem`` for the link; ``None``: no TLS, which
+    the link allows on loopback alone."""
 
     def local_nodes(self) -> tuple[ResolvedNode, ...]:
         """The nodes that run here, in the order of the file."""
@@ -275,6 +282,8 @@ RunnerRequest = Annotated[
     | GetStatus
     | GetStatistics
     | Release
+    | SetLinkPeers
+    | SetLinks
     | StopDataflow
     | StopNode
     | RestartNode
@@ -360,15 +369,23 @@ class RunnerStatus(RunnerMessage):
     started_at: float | None = None
     """Unix time at which the start barrier opened."""
     lines_shed: int = 0
+    link: LinkReport | None = None
+    """``None``: no edge leaves or enters this machine."""
 
 
 class EdgeStatus(RunnerMessage):
-    """Counters of one edge since the dataflow began. ``sent = received + dropped + queued``."""
+    """Counters of one edge since the dataflow began. ``sent = received + dropped + queued``.
+
+    Of an edge between two machines the producer's end shows what goes to the link, once for each
+    output and machine, and the consumer's end what the link hands to the input.
+    """
 
     source: str
     """``node/output``."""
     target: str
-    """``node/input``."""
+    """``node/input``; on its way to another machine ``MACHINE (link)``."""
+    crossing: Crossing | None = None
+    """Of an edge that leaves or enters this machine."""
     policy: str
     bound: int
     sent: int = 0
@@ -490,6 +507,7 @@ __all__ = [
     "AcknowledgeResult",
     "AddNode",
     "ConnectInput",
+    "Crossing",
     "DataflowFinished",
     "DataflowResult",
     "DataflowStarted",
@@ -507,6 +525,7 @@ __all__ = [
     "Greeting",
     "LineDecoder",
     "LinesShed",
+    "LinkChanged",
     "LogLevel",
     "LogLine",
     "LogSettings",
@@ -535,6 +554,8 @@ __all__ = [
     "RunnerReply",
     "RunnerRequest",
     "RunnerStatus",
+    "SetLinkPeers",
+    "SetLinks",
     "SetParam",
     "ShutDown",
     "Statistics",

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from dora_config.protocol.links import LinkReport
+from dora_config.protocol.runner_message import RunnerMessage
 
 LogLevel = Literal["stdout", "trace", "debug", "info", "warn", "error"]
 """Lowest first: ``stdout`` lets everything pass, plain printed lines included."""
 
 LOG_LEVELS: Final[tuple[LogLevel, ...]] = ("stdout", "trace", "debug", "info", "warn", "error")
-
-
-class RunnerMessage(BaseModel):
-    """Base of everything here: immutable, and tolerant of fields a newer version added.
-
-    Validators are built at first use, since most runs need few of these models.
-    """
-
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", ser_json_inf_nan="constants", defer_build=True
-    )
 
 
 # ----------------------------------------------------------------------------------- results
@@ -172,6 +164,13 @@ class LinesShed(RunnerMessage):
     count: int
 
 
+class LinkChanged(RunnerMessage):
+    """The link to other machines listens elsewhere, cannot listen, or a peer's state changed."""
+
+    kind: Literal["link_changed"] = "link_changed"
+    report: LinkReport
+
+
 RunnerEvent = Annotated[
     LogLine
     | NodeSpawned
@@ -183,6 +182,7 @@ RunnerEvent = Annotated[
     | DataflowStarted
     | DataflowStopping
     | DataflowFinished
-    | LinesShed,
+    | LinesShed
+    | LinkChanged,
     Field(discriminator="kind"),
 ]
