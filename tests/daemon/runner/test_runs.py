@@ -341,15 +341,32 @@ def test_lines_and_entries_as_messages(workspace: Workspace) -> None:
     }
     ran = run_flow(workspace, content, exit_when_nodes_finish=True)
     lines = ran.lines("of_lines")
-    assert lines[0] == "INPUT l ['one']"
+    assert lines[0] == r"INPUT l ['one\n']"
     assert "two" in lines[1]
-    assert lines[2:] == ["INPUT l ['three']", "INPUT_CLOSED l ", "STOP ALL_INPUTS_CLOSED "]
+    assert lines[2:] == [r"INPUT l ['three\n']", "INPUT_CLOSED l ", "STOP ALL_INPUTS_CLOSED "]
     entries = ran.lines("of_entries")
     assert len([line for line in entries if line.startswith("INPUT e")]) == 1
     assert '"level": "INFO"' in entries[0]
     assert '"message": "two"' in entries[0]
     assert any('"message": "two"' in line for line in ran.lines("of_logs"))
     assert not any('"message": "one"' in line for line in ran.lines("of_logs"))
+
+
+def test_stderr_is_sent_with_stdout(workspace: Workspace) -> None:
+    workspace.node(
+        "speaker",
+        """
+        import sys
+        from dora import Node
+        node = Node()
+        print("careful", file=sys.stderr, flush=True)
+        """,
+    )
+    workspace.node("listener", LISTENER)
+    speaker = {"id": "speaker", "path": "speaker.py", "outputs": ["l"], "send_stdout_as": "l"}
+    listener = {"id": "listener", "path": "listener.py", "inputs": {"l": "speaker/l"}}
+    ran = run_flow(workspace, {"nodes": [speaker, listener]})
+    assert ran.lines("listener")[0] == r"INPUT l ['careful\n']"
 
 
 def test_min_log_level_drops_what_is_below(workspace: Workspace) -> None:

@@ -130,7 +130,7 @@ class _WithPorts(Written):
         default=None, description="Commands that prepare the node, one a line, run without a shell."
     )
     send_stdout_as: OutputIdField | None = Field(
-        default=None, description="Output on which each line of stdout is sent."
+        default=None, description="Output on which each printed line is sent, with its newline."
     )
     send_logs_as: OutputIdField | None = Field(
         default=None, description="Output on which each structured log entry is sent."

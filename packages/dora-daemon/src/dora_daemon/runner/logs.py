@@ -68,8 +68,9 @@ class NodeLog:
         for text in lines:
             if stream == "stderr":
                 self.tail.append(text)
-            elif self._spec.send_stdout_as is not None and self._as_message is not None:
-                self._as_message(self._spec.send_stdout_as, text)
+            if self._spec.send_stdout_as is not None and self._as_message is not None:
+                # The name says less than it does: the peer sends both streams.
+                self._as_message(self._spec.send_stdout_as, text + "\n")
             entry = entry_from_line(text, node=self.node, stream=stream, ts=ts)
             if self._pass_on(entry):
                 kept.append(file_line(entry))
