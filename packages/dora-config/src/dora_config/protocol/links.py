@@ -107,14 +107,17 @@ class LinkReport(RunnerMessage):
 
 
 class SetLinkPeers(RunnerMessage):
-    """Where the links of the other machines listen: all of them, as often as it changes.
+    """Where links of other machines listen: those that are new or have moved, the others stay.
 
-    A machine that an earlier list had and this one lacks has ended for good: what waits for it is
-    given up, and what came from it is closed.
+    Whoever asks may have just been started and not know all of them; the runner keeps the list.
     """
 
     kind: Literal["set_link_peers"] = "set_link_peers"
-    peers: tuple[PeerEndpoint, ...]
+    peers: tuple[PeerEndpoint, ...] = ()
+    ended: tuple[str, ...] = ()
+    """Machines whose part has ended for good: what waits for them is given up, and what came from
+    them is closed.
+    """
 
 
 class SetLinks(RunnerMessage):
