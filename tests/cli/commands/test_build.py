@@ -155,6 +155,19 @@ def test_a_signal_ends_the_build_and_its_commands(tmp_path: Path, number: signal
     wait_until(lambda: not _alive(pid), what="the end of the build command")
 
 
+def test_a_killed_build_leaves_no_command(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import os, time\nprint('pid', os.getpid(), flush=True)\ntime.sleep(600)\n"
+    )
+    _write(tmp_path, NODE.format("a", "python slow.py"))
+    with running_dora("build", "flow.yml", cwd=tmp_path) as running:
+        running.wait_for("pid ")
+        pid = int(running.stdout.partition("pid ")[2].split()[0])
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+    wait_until(lambda: not _alive(pid), what="the end of the build command")
+
+
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)

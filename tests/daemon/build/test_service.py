@@ -195,6 +195,26 @@ def test_uv_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         build(tmp_path, {"id": "a", "build": ["true"]}, options=BuildOptions(uv=True))
 
 
+def test_an_interpreter_without_pip_is_helped_out_by_uv(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dora_daemon.build.service.find_spec", lambda name: None)
+    program = tmp_path / "uv"
+    program.write_text('#!/bin/sh\necho uv "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr("dora_daemon.build.service.find_uv", lambda environ: str(program))
+    node = {"id": "a", "build": ["pip install x", "echo pip"]}
+    _, events = build(tmp_path, node)
+    assert [event.line for event in events if isinstance(event, BuildOutput)] == [
+        f"{sys.executable} has no pip: running `uv pip` instead",
+        f"uv pip install --python {sys.executable} x",
+        "pip",
+    ]
+    monkeypatch.setattr("dora_daemon.build.service.find_uv", lambda environ: None)
+    with pytest.raises(BuildError, match="has no pip, and `uv` is not on PATH either"):
+        build(tmp_path, node)
+
+
 def test_uv_beside_the_interpreter_is_found_without_path() -> None:
     assert find_uv({"PATH": ""}) == str(Path(sys.executable).with_name("uv"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from dora_cli.errors import CommandFailed
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
     from dora_daemon.build import BuildOptions, BuildResult
+    from dora_daemon.build.command import OnCommand
     from dora_daemon.build.events import BuildEvent
 
 STOPPED_BY_USER = 130
@@ -87,11 +89,12 @@ def _run(loaded: LoadedDataflow, base_dir: Path, options: BuildOptions) -> Build
     import anyio
 
     from dora_daemon.build import prepare
+    from dora_daemon.build.guarded import guarded
 
     progress = BuildProgress()
     interrupted: list[str] = []
 
-    async def build() -> BuildResult | None:
+    async def build(on_command: OnCommand | None) -> BuildResult | None:
         async with anyio.create_task_group() as tasks:
 
             async def stop_on_signal() -> None:
@@ -103,13 +106,18 @@ def _run(loaded: LoadedDataflow, base_dir: Path, options: BuildOptions) -> Build
 
             tasks.start_soon(stop_on_signal)
             result = await prepare(
-                loaded.resolved, base_dir, options=options, on_event=progress.show
+                loaded.resolved,
+                base_dir,
+                options=options,
+                on_event=progress.show,
+                on_command=on_command,
             )
             tasks.cancel_scope.cancel()
             return result
         return None
 
-    result = anyio.run(build)
+    with guarded() if needs_work(loaded) else nullcontext() as on_command:
+        result = anyio.run(build, on_command)
     if result is None:
         output.failure(
             f"the build was interrupted by {interrupted[0]}; run it again to complete it"

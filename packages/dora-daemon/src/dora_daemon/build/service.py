@@ -218,18 +218,16 @@ class _Builder:
         if merged.problems:
             raise StepFailed("; ".join(merged.problems))
         env = merged.variables
-        words = line.words
         if python is not None:
             env = activated(env, python)
         else:
             env["PATH"] = f"{Path(sys.executable).parent}:{env.get('PATH', os.defpath)}"
-        if uv is not None:
-            words = plan.rewrite_for_uv(words, uv=uv, python=None if python else sys.executable)
-        elif find_spec("pip") is not None:
-            words = plan.rewrite_pip(words, python=sys.executable)
-        elif (found := find_uv(env)) is not None:  # an environment that uv made has no pip
-            words = plan.rewrite_for_uv(words, uv=found, python=sys.executable)
         self.on_event(events.StepStarted(node.id, line.text))
+        if uv is not None:
+            own = None if python else sys.executable
+            words = plan.rewrite_for_uv(line.words, uv=uv, python=own)
+        else:
+            words = self._without_uv(node.id, line, env)
         where = f"build line {line.text!r} in {directory}"
         try:
             outcome = await run_command(
@@ -248,6 +246,21 @@ class _Builder:
             raise StepFailed(
                 f"{where}: {outcome}" + (f" ({hint})" if hint else ""), outcome.tail[-SHOWN_TAIL:]
             )
+
+    def _without_uv(
+        self, node: str, line: plan.BuildLine, env: Mapping[str, str]
+    ) -> tuple[str, ...]:
+        """The command as it is run; an environment that uv made has no pip, but then uv is near."""
+        if line.words[0] not in plan.PIP or find_spec("pip") is not None:
+            return plan.rewrite_pip(line.words, python=sys.executable)
+        found = find_uv(env)
+        if found is None:
+            raise StepFailed(
+                f"build line {line.text!r}: {sys.executable} has no pip, and `uv` is not on PATH"
+                " either; install one of them"
+            )
+        self._output(node, f"{sys.executable} has no pip: running `uv pip` instead")
+        return plan.rewrite_for_uv(line.words, uv=found, python=sys.executable)
 
     def _environ(self) -> dict[str, str]:
         env = {name: text for name, text in self.environ.items() if not is_reserved(name)}
