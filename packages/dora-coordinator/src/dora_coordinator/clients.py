@@ -7,11 +7,15 @@ from typing import Literal
 
 from dora_config.errors import PlacementError
 from dora_config.placement import UnplacedNodes
+from dora_config.protocol.builds import BuildDataflow
 from dora_config.protocol.control import (
+    CallRunner,
     ClusterStatus,
     ControlAnswer,
     DataflowList,
     DataflowRef,
+    Described,
+    DescribeDataflow,
     Destroy,
     Destroyed,
     Ended,
@@ -33,6 +37,7 @@ from dora_config.protocol.control import (
 from dora_config.protocol.daemon import EndDaemon
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import Party
+from dora_coordinator.builds import Builds, require_built
 from dora_coordinator.commands import (
     AnswerClient,
     ArmTimer,
@@ -53,6 +58,7 @@ from dora_coordinator.fleet import Fleet, Unresolved
 from dora_coordinator.log_streams import LogStreams
 from dora_coordinator.placing import place
 from dora_coordinator.records import Phase
+from dora_coordinator.runner_calls import RunnerCalls
 from dora_coordinator.settings import Settings
 from dora_coordinator.views import cluster_report, dataflow_summary, node_summaries
 
@@ -71,9 +77,19 @@ class _Wait:
 
 
 class Clients:
-    def __init__(self, fleet: Fleet, streams: LogStreams, settings: Settings, party: Party) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        streams: LogStreams,
+        builds: Builds,
+        calls: RunnerCalls,
+        settings: Settings,
+        party: Party,
+    ) -> None:
         self._fleet = fleet
         self._streams = streams
+        self._builds = builds
+        self._calls = calls
         self._settings = settings
         self._party = party
         self._waits: dict[str, list[_Wait]] = {}
@@ -122,6 +138,14 @@ class Clients:
                 return [self._reply(asked, cluster_report(fleet, self._party, now))]
             case ReadLogs() as request:
                 return self._logs(asked, request)
+            case BuildDataflow() as request:
+                placed = place(request.spec.resolved, fleet.membership.connected())
+                return self._builds.start(asked, request, placed.parts, now)
+            case CallRunner(dataflow=ref, node=node, request=request):
+                dataflow = fleet.find(ref, archived=False)
+                return self._calls.ask(asked, request, dataflow, node)
+            case DescribeDataflow(dataflow=ref):
+                return [self._reply(asked, _described(fleet.find(ref, archived=True)))]
             case Destroy(force=force):
                 return self._destroy(asked, force=force, now=now)
 
@@ -140,6 +164,7 @@ class Clients:
         plan = place(spec.resolved, self._fleet.membership.connected())
         if dry_run:
             return [self._reply(asked, plan.explained)]
+        require_built(spec, plan.parts)
         self._wait(_Wait(asked, "started", {asked.fresh_id}))
         triggered = TellClient(asked.client, asked.number, StartTriggered(uuid=asked.fresh_id))
         return [triggered, *self._fleet.start(asked.fresh_id, spec, plan.parts, now)]
@@ -241,6 +266,7 @@ class Clients:
             return [self._reply(wait.asked, Ended(dataflows=tuple(wait.ended)))]
         try:
             plan = place(dataflow.spec.resolved, self._fleet.membership.connected())
+            require_built(dataflow.spec, plan.parts)
         except (PlacementError, UnplacedNodes) as problem:
             message = f"{dataflow.label} was stopped but not started again: {problem}"
             return [self._fail(wait.asked, message, "placement")]
@@ -296,3 +322,8 @@ class Clients:
 
     def _fail(self, asked: ClientAsked, message: str, code: FailureCode = "failed") -> Command:
         return FailClient(asked.client, asked.number, message, code)
+
+
+def _described(dataflow: Dataflow) -> Described:
+    daemons = {node: part.daemon for part in dataflow.parts.values() for node in part.nodes}
+    return Described(uuid=dataflow.id, spec=dataflow.spec, daemons=daemons)

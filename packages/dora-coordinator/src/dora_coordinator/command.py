@@ -134,9 +134,12 @@ def _run(options: argparse.Namespace) -> int:
 
 def _settings(pairs: Sequence[str]) -> Settings:
     given: dict[str, Any] = {}
-    timeout = os.environ.get("DORA_SPAWN_RESULT_TIMEOUT_SECS")
-    if timeout is not None:
-        parse_setting(given, f"start_timeout={timeout}")
+    for variable, name in (
+        ("DORA_SPAWN_RESULT_TIMEOUT_SECS", "start_timeout"),
+        ("DORA_BUILD_RESULT_TIMEOUT_SECS", "build_timeout"),
+    ):
+        if (timeout := os.environ.get(variable)) is not None:
+            parse_setting(given, f"{name}={timeout}")
     for pair in pairs:
         parse_setting(given, pair)
     return Settings(**given)

@@ -52,6 +52,14 @@ class LinesTaken:
 
 
 @dataclass(frozen=True, slots=True)
+class BuildLinesTaken:
+    """News of a build have been written to their client's socket."""
+
+    build_id: str
+    daemon: str
+
+
+@dataclass(frozen=True, slots=True)
 class ClientDisconnected:
     client: int
 
@@ -80,5 +88,6 @@ Event = (
     | ClientCancelled
     | ClientDisconnected
     | LinesTaken
+    | BuildLinesTaken
     | TimerFired
 )

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import anyio
 import anyio.to_thread
 
+from dora_config.protocol.builds import BuildProgress
 from dora_config.protocol.control import (
     SERVER_CODEC,
     Answer,
@@ -42,6 +43,7 @@ from dora_coordinator.commands import (
 )
 from dora_coordinator.connections import Connection
 from dora_coordinator.events import (
+    BuildLinesTaken,
     ClientAsked,
     ClientCancelled,
     ClientDisconnected,
@@ -210,8 +212,8 @@ class Service:
         if connection is None:
             return
         sent = None
-        if isinstance(frame, Progress) and isinstance(frame.progress, LogLines):
-            taken = LinesTaken(frame.progress.stream)
+        taken = _taken(frame)
+        if taken is not None:
 
             def sent() -> None:
                 self._post(taken)
@@ -226,3 +228,14 @@ class Service:
                 del self._armed[key]
                 due.append(key)
         return due
+
+
+def _taken(frame: Answer | Progress | Failure) -> Event | None:
+    """What follows once a frame is with its reader: whoever sent its content may send more."""
+    match frame:
+        case Progress(progress=LogLines(stream=stream)):
+            return LinesTaken(stream)
+        case Progress(progress=BuildProgress(build_id=build_id, daemon=daemon)):
+            return BuildLinesTaken(build_id, daemon)
+        case _:
+            return None

@@ -23,6 +23,8 @@ class Settings:
     """Told to daemons: after so long without a word they connect anew."""
     start_timeout: float = 60.0
     """Within which every daemon must have prepared and released its part."""
+    build_timeout: float = 1200.0
+    """Within which every daemon must have built its nodes."""
     stop_margin: float = 30.0
     """Beyond one and a half graces, until a stop that nobody confirms is given up."""
     recovery_timeout: float = 60.0

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import assert_never
 
+from dora_config.protocol.builds import BuildEnded, BuildTold
+from dora_config.protocol.calls import RunnerAnswered
 from dora_config.protocol.daemon import (
     DaemonMessage,
     Heartbeat,
@@ -24,6 +26,8 @@ from dora_config.protocol.daemon import (
 )
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import Party, clean_text, version_problem
+from dora_coordinator import builds
+from dora_coordinator.builds import Builds
 from dora_coordinator.clients import Clients
 from dora_coordinator.commands import (
     AdmitDaemon,
@@ -37,6 +41,7 @@ from dora_coordinator.dataflow_events import (
     TimeIsUp,
 )
 from dora_coordinator.events import (
+    BuildLinesTaken,
     ClientAsked,
     ClientCancelled,
     ClientDisconnected,
@@ -52,6 +57,7 @@ from dora_coordinator.fleet import Fleet
 from dora_coordinator.log_streams import LogStreams
 from dora_coordinator.membership import Member
 from dora_coordinator.records import DataflowRecord
+from dora_coordinator.runner_calls import RunnerCalls
 from dora_coordinator.settings import Settings
 
 SILENCE = TimerKey("silence")
@@ -63,7 +69,11 @@ class CoordinatorState:
         self._party = party
         self.fleet = Fleet(settings)
         self._streams = LogStreams(self.fleet.membership)
-        self._clients = Clients(self.fleet, self._streams, settings, party)
+        self._builds = Builds(self.fleet.membership, settings)
+        self._calls = RunnerCalls(self.fleet.membership)
+        self._clients = Clients(
+            self.fleet, self._streams, self._builds, self._calls, settings, party
+        )
         self._silence_armed = False
 
     def load(
@@ -92,12 +102,19 @@ class CoordinatorState:
                 return self._clients.asked(event, now)
             case ClientCancelled(client=client, number=number):
                 self._clients.cancelled(client, number)
-                return self._streams.cancel(client, number)
+                self._calls.cancel(client, number)
+                return [
+                    *self._streams.cancel(client, number),
+                    *self._builds.cancel(client, number),
+                ]
             case ClientDisconnected(client=client):
                 self._clients.client_gone(client)
-                return self._streams.client_gone(client)
+                self._calls.client_gone(client)
+                return [*self._streams.client_gone(client), *self._builds.client_gone(client)]
             case LinesTaken(stream=stream):
                 return self._streams.taken(stream)
+            case BuildLinesTaken(build_id=build_id, daemon=daemon):
+                return self._builds.taken(build_id, daemon)
             case TimerFired(key=key):
                 return self._timer_fired(key, now)
             case _ as unreachable:
@@ -122,7 +139,7 @@ class CoordinatorState:
         commands: list[Command] = []
         if admission.replaced is not None:
             commands.append(CloseConnection(admission.replaced))
-            commands += self._streams.daemon_lost(admission.key)
+            commands += self._forget_conversations(admission.key)
         welcome = Registered(
             party=self._party,
             daemon=admission.key,
@@ -151,6 +168,12 @@ class CoordinatorState:
                 return self.fleet.told(member.key, message, now)
             case LogChunk():
                 return self._streams.chunk(member.key, message)
+            case BuildTold():
+                return self._builds.told(member.key, message)
+            case BuildEnded():
+                return self._builds.ended(member.key, message)
+            case RunnerAnswered():
+                return self._calls.answered(member.key, message)
             case Leaving(hand_over=hand_over):
                 manner = "hands over to its successor" if hand_over else "ends"
                 return [Log("info", f'daemon "{member.key}" {manner}')]
@@ -162,9 +185,17 @@ class CoordinatorState:
     def _daemon_lost(self, member: Member, how: str, now: float) -> list[Command]:
         return [
             Log("warning", f'daemon "{member.key}" {how}'),
-            *self._streams.daemon_lost(member.key),
+            *self._forget_conversations(member.key),
             *self.fleet.lost(member, now),
             *self._clients.end_if_destroyed(),
+        ]
+
+    def _forget_conversations(self, daemon: str) -> list[Command]:
+        """What was under way on a connection to a daemon ends with it."""
+        return [
+            *self._streams.daemon_lost(daemon),
+            *self._builds.daemon_lost(daemon),
+            *self._calls.daemon_lost(daemon),
         ]
 
     # --------------------------------------------------------------------- timers
@@ -174,6 +205,8 @@ class CoordinatorState:
             return self._drop_silent(now)
         if key.purpose == "destroy":
             return self._clients.end_if_destroyed(overdue=True)
+        if key.purpose == builds.TIMER:
+            return self._builds.timed_out(key.subject)
         dataflow = self.fleet.get(key.subject)
         if dataflow is None:
             return []

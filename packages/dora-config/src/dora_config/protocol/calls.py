@@ -35,14 +35,14 @@ class RunnerCall(Message):
     """Coordinator to daemon: ask the runner of that part; answered with RunnerAnswered."""
 
     kind: Literal["runner_call"] = "runner_call"
-    call: int
+    call: str
     dataflow_id: DataflowUuid
     request: NodeRequest
 
 
 class RunnerAnswered(Message):
     kind: Literal["runner_answered"] = "runner_answered"
-    call: int
+    call: str
     reply: RunnerReply | None = None
     problem: str | None = None
     """Why there is no reply; a full sentence."""

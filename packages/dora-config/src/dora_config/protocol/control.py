@@ -11,6 +11,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
+from dora_config.protocol.builds import BuildDataflow, BuildProgress, BuildTriggered, Built
+from dora_config.protocol.calls import NodeRequest, RunnerReplies
 from dora_config.protocol.dataflow import DataflowSpec, LogFilter, NodeView
 from dora_config.protocol.envelope import Codec, Message, Party
 from dora_config.protocol.runner import NodeResult
@@ -106,6 +108,23 @@ class Destroy(Message):
     """Stop the dataflows that still run instead of refusing."""
 
 
+class CallRunner(Message):
+    """Passed on to the runners of a dataflow; answered with :class:`RunnerReplies`."""
+
+    kind: Literal["call_runner"] = "call_runner"
+    dataflow: DataflowRef = DataflowRef()
+    node: str | None = None
+    """The node it is about; ``None``: asked of every part."""
+    request: NodeRequest
+
+
+class DescribeDataflow(Message):
+    """Answered with :class:`Described`."""
+
+    kind: Literal["describe"] = "describe"
+    dataflow: DataflowRef = DataflowRef()
+
+
 ControlRequest = Annotated[
     StartDataflow
     | StopDataflow
@@ -116,7 +135,10 @@ ControlRequest = Annotated[
     | ForgetEnded
     | ClusterStatus
     | ReadLogs
-    | Destroy,
+    | Destroy
+    | BuildDataflow
+    | CallRunner
+    | DescribeDataflow,
     Field(discriminator="kind"),
 ]
 
@@ -264,6 +286,15 @@ class Destroyed(Message):
     dataflows: tuple[EndedDataflow, ...] = ()
 
 
+class Described(Message):
+    """A dataflow as it was started, and the daemon of each node."""
+
+    kind: Literal["described"] = "described"
+    uuid: str
+    spec: DataflowSpec
+    daemons: dict[str, str] = Field(default_factory=dict)
+
+
 ControlAnswer = Annotated[
     PlacementPlan
     | Started
@@ -273,10 +304,15 @@ ControlAnswer = Annotated[
     | NodeList
     | ClusterReport
     | LogsEnd
-    | Destroyed,
+    | Destroyed
+    | Built
+    | RunnerReplies
+    | Described,
     Field(discriminator="kind"),
 ]
-ControlProgress = Annotated[StartTriggered | LogLines, Field(discriminator="kind")]
+ControlProgress = Annotated[
+    StartTriggered | LogLines | BuildTriggered | BuildProgress, Field(discriminator="kind")
+]
 
 # ---------------------------------------------------------------------------------- frames
 

@@ -13,6 +13,14 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, field_validator
 
 from dora_config.ids import parse_label, parse_machine_id
+from dora_config.protocol.builds import (
+    BuildEnded,
+    BuildNewsTaken,
+    BuildPart,
+    BuildTold,
+    CancelBuild,
+)
+from dora_config.protocol.calls import RunnerAnswered, RunnerCall
 from dora_config.protocol.dataflow import DataflowSpec, DataflowUuid, LogFilter
 from dora_config.protocol.envelope import Codec, Message, Party
 from dora_config.protocol.runner import DataflowResult, NodeStatus
@@ -137,7 +145,16 @@ class Leaving(Message):
 
 
 DaemonMessage = Annotated[
-    Register | Heartbeat | PartChanged | PartLost | PartDescribed | LogChunk | Leaving,
+    Register
+    | Heartbeat
+    | PartChanged
+    | PartLost
+    | PartDescribed
+    | LogChunk
+    | Leaving
+    | BuildTold
+    | BuildEnded
+    | RunnerAnswered,
     Field(discriminator="kind"),
 ]
 
@@ -248,7 +265,11 @@ CoordinatorMessage = Annotated[
     | StreamLogs
     | MoreLogs
     | EndLogs
-    | EndDaemon,
+    | EndDaemon
+    | BuildPart
+    | CancelBuild
+    | BuildNewsTaken
+    | RunnerCall,
     Field(discriminator="kind"),
 ]
 

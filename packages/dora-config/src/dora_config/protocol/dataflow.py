@@ -47,6 +47,9 @@ class DataflowSpec(Message):
     uv: bool = False
     exit_when_nodes_finish: bool = False
     build_id: str | None = None
+    built_on: dict[str, str] = Field(default_factory=dict)
+    """Where that build was done by daemons: the daemon of each node that had something to prepare.
+    """
 
     @field_validator("name")
     @classmethod

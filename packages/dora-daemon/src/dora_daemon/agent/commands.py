@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from dora_config.protocol.builds import BuildNewsTaken, BuildPart, CancelBuild
+from dora_config.protocol.calls import RunnerCall
 from dora_config.protocol.daemon import DaemonMessage, StreamLogs
 from dora_config.protocol.runner import RunnerRequest
 from dora_daemon.agent.records import PartRecord
@@ -64,6 +66,18 @@ class CloseLogs:
 
 
 @dataclass(frozen=True, slots=True)
+class MindBuild:
+    message: BuildPart | CancelBuild | BuildNewsTaken
+
+
+@dataclass(frozen=True, slots=True)
+class CallRunner:
+    """Ask a runner for the coordinator, which is told the reply."""
+
+    message: RunnerCall
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     level: Literal["info", "warning", "error"]
     text: str
@@ -84,6 +98,8 @@ Command = (
     | OpenLogs
     | ReadOn
     | CloseLogs
+    | MindBuild
+    | CallRunner
     | Log
     | EndDaemon
 )

@@ -51,7 +51,7 @@ class DaemonFiles:
             return str(uuid.UUID(path.read_text().strip()))
         except (FileNotFoundError, ValueError):
             made = str(uuid.uuid4())
-            _replace(path, made)
+            replace_file(path, made)
             return made
 
     def load(self) -> tuple[list[PartRecord], list[str]]:
@@ -73,7 +73,7 @@ class DaemonFiles:
     def save(self, record: PartRecord) -> None:
         """Replace the record of that part; old or new, never half of it."""
         path = self._parts / f"{uuid.UUID(record.dataflow_id)}.json"
-        _replace(path, record.model_dump_json())
+        replace_file(path, record.model_dump_json())
 
     def drop(self, dataflow_id: str) -> None:
         (self._parts / f"{uuid.UUID(dataflow_id)}.json").unlink(missing_ok=True)
@@ -95,7 +95,8 @@ def _locked(descriptor: int, *, within: float) -> bool:
             time.sleep(0.05)
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
+    """Old or new, never half of it; on disk when this returns."""
     fresh = path.with_name(f".{path.name}.new")
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "w") as file:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dora_config.protocol.dataflow import DataflowSpec, Origin
 from dora_config.protocol.runner import NodePlace, RunPlan
+from dora_daemon.agent.build_files import BuildFiles, NotBuilt
 from dora_daemon.agent.records import PartRecord
 
 WORK_DIR = "_work"
@@ -27,6 +28,8 @@ class Machine:
     machine_id: str | None = None
     daemon_id: str | None = None
     allow_shell: bool = False
+    builds: BuildFiles | None = None
+    """What was built here."""
 
 
 def sees(origin: Origin, machine: Machine) -> bool:
@@ -40,13 +43,17 @@ def sees(origin: Origin, machine: Machine) -> bool:
     return (found.st_dev, found.st_ino) == (origin.device, origin.inode)
 
 
+def base_directory(spec: DataflowSpec, machine: Machine, name: str) -> Path:
+    """Where relative paths start; ``name`` is for a dataflow whose client named no workspace."""
+    if sees(spec.origin, machine):
+        return Path(spec.origin.directory)
+    return machine.base_dir / WORK_DIR / (spec.workspace or name)
+
+
 def make_plan(record: PartRecord, machine: Machine) -> RunPlan:
-    """The runner's plan for one part."""
+    """The runner's plan for one part; raises :class:`NotBuilt`."""
     spec = record.spec
-    local = sees(spec.origin, machine)
-    base = Path(spec.origin.directory)
-    if not local:
-        base = machine.base_dir / WORK_DIR / (spec.workspace or record.dataflow_id)
+    base = base_directory(spec, machine, record.dataflow_id)
     return RunPlan(
         dataflow_id=record.dataflow_id,
         name=spec.name,
@@ -54,7 +61,7 @@ def make_plan(record: PartRecord, machine: Machine) -> RunPlan:
         descriptor=spec.descriptor,
         working_dir=str(base),
         create_working_dirs=True,
-        places=_places(spec, base, local=local),
+        places=_places(spec, base, machine),
         env_overrides=spec.env_overrides,
         uv=spec.uv,
         allow_shell=machine.allow_shell,
@@ -68,7 +75,7 @@ def make_plan(record: PartRecord, machine: Machine) -> RunPlan:
 
 def explain(record: PartRecord, machine: Machine) -> str:
     """The rule as it turned out for this part, for whoever misses a file."""
-    base = make_plan(record, machine).working_dir
+    base = base_directory(record.spec, machine, record.dataflow_id)
     if sees(record.spec.origin, machine):
         why = "the folder of the dataflow file, which this machine sees"
     else:
@@ -79,14 +86,35 @@ def explain(record: PartRecord, machine: Machine) -> str:
     return f"relative paths start at {base}: {why}; deploy.working_dir is joined to it"
 
 
-def _places(spec: DataflowSpec, base: Path, *, local: bool) -> dict[str, NodePlace]:
-    places = dict(spec.places) if local else {}
+def _places(spec: DataflowSpec, base: Path, machine: Machine) -> dict[str, NodePlace]:
+    places = dict(spec.places) if sees(spec.origin, machine) else {}
+    built = _built_here(spec, machine)
     for node in spec.resolved.nodes:
-        if node.deploy.working_dir is not None and node.git is None:
+        if node.id in built:
+            places[node.id] = built[node.id]
+        elif node.git is not None and node.id not in places:
+            raise NotBuilt(
+                f'node "{node.id}" has a git source, {node.git.url}, that was not cloned for this '
+                "machine; run `dora build` with the same file and coordinator first"
+            )
+        elif node.deploy.working_dir is not None and node.git is None:
             place = places.get(node.id, NodePlace())
             directory = str(base / node.deploy.working_dir)
             places[node.id] = place.model_copy(update={"working_dir": directory})
     return places
+
+
+def _built_here(spec: DataflowSpec, machine: Machine) -> dict[str, NodePlace]:
+    """What the dataflow's build made of its nodes on this machine."""
+    wanted = [node.id for node in spec.resolved.nodes if node.id in spec.built_on]
+    if not wanted or spec.build_id is None or machine.builds is None:
+        return {}
+    places = machine.builds.places(spec.build_id)
+    if places is None or not places.keys() >= set(wanted):
+        raise NotBuilt(
+            f"build {spec.build_id} is not on this machine (any more); run `dora build` again"
+        )
+    return {node: places[node] for node in wanted}
 
 
 def log_dirs(plan: RunPlan) -> dict[str, str]:

@@ -31,10 +31,12 @@ from dora_config.protocol.runner import (
     NodeStatus,
     Refusal,
     RunnerProtocolError,
+    RunnerReply,
     RunnerRequest,
     RunnerStatus,
     request_line,
 )
+from dora_daemon.agent.build_files import NotBuilt
 from dora_daemon.agent.events import Event, RunnerGone, RunnerPlaced, RunnerReached, RunnerSpoke
 from dora_daemon.agent.places import Machine, explain, log_dirs, make_plan
 from dora_daemon.agent.records import PartRecord
@@ -47,6 +49,9 @@ OWNER = "owner"
 """File in a runtime directory: the token of the part it was made for."""
 RETRY = 0.02
 """Seconds between attempts to reach the socket of a runner that starts."""
+
+Answered = Callable[[RunnerReply | None, str | None], None]
+"""Takes the reply to a request, or a sentence about why there is none."""
 
 logger = logging.getLogger("dora.daemon")
 
@@ -83,6 +88,14 @@ class Runners:
     def ask(self, dataflow_id: str, request: RunnerRequest) -> None:
         if dataflow_id in self._attended:
             self._attended[dataflow_id].ask(request)
+
+    def call(self, dataflow_id: str, request: RunnerRequest, answered: Answered) -> None:
+        """Send a request whose reply somebody waits for; ``answered`` is called once."""
+        attendant = self._attended.get(dataflow_id)
+        if attendant is None:
+            answered(None, "no runner of that dataflow is on this machine")
+        else:
+            attendant.ask(request, answered)
 
     def kill(self, dataflow_id: str) -> None:
         if dataflow_id in self._attended:
@@ -128,16 +141,21 @@ class _Attendant:
         self._deliver = deliver
         self._writer: asyncio.StreamWriter | None = None
         self._last_request = 0
+        self._waiting: dict[int, Answered] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._home: _Home | None = None
         self._reached = False
         self._kill_wanted = False
 
-    def ask(self, request: RunnerRequest) -> None:
+    def ask(self, request: RunnerRequest, answered: Answered | None = None) -> None:
         """Send a request; the runner's notices and its end say what came of it."""
         if self._writer is not None and not self._writer.is_closing():
             self._last_request += 1
+            if answered is not None:
+                self._waiting[self._last_request] = answered
             self._writer.write(request_line(self._last_request, request))
+        elif answered is not None:
+            answered(None, "the runner of that dataflow does not answer at the moment")
 
     def kill(self) -> None:
         """SIGKILL the runner; its guardian and then we clean up behind it."""
@@ -153,8 +171,8 @@ class _Attendant:
     # ------------------------------------------------------------------------ life
 
     async def start(self, record: PartRecord, root: Path, machine: Machine) -> None:
-        plan = make_plan(record, machine)
         try:
+            plan = make_plan(record, machine)
             directory = await anyio.to_thread.run_sync(runtime_dir.RuntimeDir.create, root)
             try:
                 home = _Home(directory.path, str(uuid.uuid4()))
@@ -171,6 +189,9 @@ class _Attendant:
                 self._process = _spawn(directory)
             finally:
                 os.close(directory.lock_descriptor)
+        except NotBuilt as error:
+            self._deliver(self, RunnerGone(self.dataflow_id, str(error)))
+            return
         except (RunnerError, OSError) as error:
             reason = f"its runner could not be started: {error}"
             self._deliver(self, RunnerGone(self.dataflow_id, reason))
@@ -221,8 +242,15 @@ class _Attendant:
         finally:
             writer, self._writer = self._writer, None
             writer.close()
+            waiting, self._waiting = self._waiting, {}
+            for answered in waiting.values():
+                answered(None, "the runner of that dataflow ended before it had answered")
 
     def _heard(self, envelope: Envelope) -> None:
+        answered = self._waiting.pop(envelope.id, None) if envelope.id is not None else None
+        if answered is not None:
+            answered(envelope.reply, None)
+            return
         match envelope:
             case Envelope(notice=notice) if notice is not None:
                 self._deliver(self, RunnerSpoke(self.dataflow_id, notice))

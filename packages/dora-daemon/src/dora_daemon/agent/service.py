@@ -13,17 +13,23 @@ from pathlib import Path
 import anyio
 
 from dora_config.access import Endpoint
+from dora_config.protocol.calls import RunnerAnswered, RunnerCall
 from dora_config.protocol.daemon import Heartbeat, Metrics, Register
 from dora_config.protocol.envelope import Party
+from dora_config.protocol.runner import RunnerReply
 from dora_daemon._version import __version__
+from dora_daemon.agent.build_files import BuildFiles
+from dora_daemon.agent.builds import Builds
 from dora_daemon.agent.commands import (
     AskRunner,
+    CallRunner,
     CloseLogs,
     Command,
     DropPart,
     EndDaemon,
     KillRunner,
     Log,
+    MindBuild,
     OpenLogs,
     ReadOn,
     SavePart,
@@ -70,6 +76,7 @@ class Agent:
     ) -> None:
         self._options = options
         self._files = files
+        self._build_files = BuildFiles(files.directory / "builds")
         self._root = runtime_root
         self._endpoint = endpoint
         self._incarnation = str(uuid.uuid4())
@@ -89,10 +96,18 @@ class Agent:
                 register=self._register,
                 heartbeat=self._heartbeat,
                 received=lambda message: self.post(CoordinatorSpoke(message)),
-                lost=lambda: self._streams.close_all(),
+                lost=self._lost,
             )
             self._runners = Runners(tasks, self._root, self._machine, self.post, self._link.hurry)
             self._streams = LogStreams(tasks, self._link.send, self._is_live)
+            self._builds = Builds(
+                tasks,
+                self._root,
+                self._machine,
+                self._build_files,
+                self._link.send,
+                self._builds_in_use,
+            )
             await self._adopt()
             async with anyio.create_task_group() as talking:
                 talking.start_soon(self._link.run)
@@ -146,10 +161,25 @@ class Agent:
                 self._streams.read_on(stream)
             case CloseLogs(stream=stream):
                 self._streams.close(stream)
+            case MindBuild(message=build):
+                self._builds.handle(build)
+            case CallRunner(message=call):
+                self._call_runner(call)
             case Log(level=level, text=text):
                 logger.log(_LEVELS[level], "%s", text)
             case EndDaemon():
                 self._ended.set()
+
+    def _call_runner(self, call: RunnerCall) -> None:
+        def answered(reply: RunnerReply | None, problem: str | None) -> None:
+            self._link.send(RunnerAnswered(call=call.call, reply=reply, problem=problem))
+
+        self._runners.call(call.dataflow_id, call.request, answered)
+
+    def _lost(self) -> None:
+        """The coordinator is gone, and with it whoever reads logs and waits for builds."""
+        self._streams.close_all()
+        self._builds.cancel_all()
 
     # ------------------------------------------------------------------ what others ask
 
@@ -180,8 +210,13 @@ class Agent:
             machine_id=self._options.machine_id,
             daemon_id=self._files.instance,
             allow_shell=self._options.allow_shell,
+            builds=self._build_files,
         )
 
     def _is_live(self, dataflow_id: str) -> bool:
         part = self.state.parts.get(dataflow_id)
         return part is not None and part.live
+
+    def _builds_in_use(self) -> set[str]:
+        specs = (part.record.spec for part in self.state.parts.values())
+        return {spec.build_id for spec in specs if spec.build_id is not None}

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import assert_never
 
+from dora_config.protocol.builds import BuildNewsTaken, BuildPart, CancelBuild
+from dora_config.protocol.calls import RunnerCall
 from dora_config.protocol.daemon import (
     CoordinatorMessage,
     DescribePart,
@@ -45,11 +47,13 @@ from dora_config.protocol.runner import (
 from dora_daemon.agent import commands
 from dora_daemon.agent.commands import (
     AskRunner,
+    CallRunner,
     CloseLogs,
     Command,
     DropPart,
     KillRunner,
     Log,
+    MindBuild,
     OpenLogs,
     ReadOn,
     SavePart,
@@ -151,6 +155,10 @@ class AgentState:
                 return [ReadOn(stream)]
             case EndLogs(stream=stream):
                 return [CloseLogs(stream)]
+            case BuildPart() | CancelBuild() | BuildNewsTaken():
+                return [MindBuild(message)]
+            case RunnerCall():
+                return [CallRunner(message)]
             case EndDaemon():
                 return self._end()
             case Registered() | RegistrationRefused() | HeartbeatSeen():

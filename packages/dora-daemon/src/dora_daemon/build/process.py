@@ -68,6 +68,7 @@ def main(path: Path, lock_descriptor: int) -> int:
     try:
         guard.start()
         job = BuildJob.model_validate_json((path / JOB).read_bytes())
+        Path(job.base_dir).mkdir(parents=True, exist_ok=True)
         outcome = anyio.run(_run, job, directory)
         if outcome is None:
             return 1
@@ -113,12 +114,10 @@ async def _build(job: BuildJob, directory: RuntimeDir) -> Outcome:
         commits=settings.commits,
         apply_deploy=True,
     )
-    base = Path(job.base_dir)
-    base.mkdir(parents=True, exist_ok=True)
     try:
         result = await prepare(
             job.resolved,
-            base,
+            Path(job.base_dir),
             options=options,
             on_event=_tell,
             on_command=directory.record_process,
