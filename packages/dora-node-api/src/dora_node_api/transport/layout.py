@@ -71,6 +71,11 @@ P_EVICTED_SEQUENCE = 4  # of the data pipe: everything up to it is gone from the
 P_FLUSHED = 5  # records of the data pipe below it are void
 P_BLOCKED_NS = 6
 P_REFUSED = 7
+# Where a link process writes for a source on another machine (see `forwarding`).
+P_SOURCE = 8  # the source's number of the last message that is in the queue
+P_SOURCE_NEXT = 9  # of the one that is being written, stored before it
+P_SOURCE_SENT = 10  # P_SENT when P_SOURCE was stored
+P_SOURCE_LIFE = 11  # which life of the source these numbers belong to
 
 C_RECEIVED = 16  # records taken out of the pipes; stored right after the read
 C_BYTES_RECEIVED = 17
