@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,16 +56,13 @@ def prepare_nodes(
     Raises BuildError, LockFileError; CommandFailed when the user interrupts.
     """
     from dora_daemon.build import BuildOptions, session_file
-    from dora_daemon.build.lock_file import check_lock, read_lock_file
 
-    commits = None
-    if lock.locked and any(node.git is not None for node in loaded.resolved.nodes):
-        path = lock.file(loaded.path)
-        commits = check_lock(path, read_lock_file(path), loaded.resolved)
+    commits = locked_commits(loaded, lock)
     options = BuildOptions(uv=uv, offline=offline, jobs=jobs, commits=commits)
     result = _run(loaded, base_dir, options)
     if lock.write:
-        _write_lock(loaded, result, lock.file(loaded.path))
+        found = {one.node: one.commit for one in result.nodes if one.commit is not None}
+        write_lock(loaded, found, lock.file(loaded.path))
     current = session_file.fingerprint(loaded.resolved, uv=uv)
     session = session_file.read_session(loaded.path)
     session_file.write_session(
@@ -73,13 +71,24 @@ def prepare_nodes(
     return result
 
 
-def _write_lock(loaded: LoadedDataflow, result: BuildResult, path: Path) -> None:
+def locked_commits(loaded: LoadedDataflow, lock: LockChoice) -> dict[str, str] | None:
+    """By node id, when git sources must follow the lock file; raises LockFileError."""
+    from dora_daemon.build.lock_file import check_lock, read_lock_file
+
+    if not lock.locked or all(node.git is None for node in loaded.resolved.nodes):
+        return None
+    path = lock.file(loaded.path)
+    return check_lock(path, read_lock_file(path), loaded.resolved)
+
+
+def write_lock(loaded: LoadedDataflow, commits: Mapping[str, str], path: Path) -> None:
+    """Record the commit of each node with a git source; raises LockFileError."""
     from dora_daemon.build.lock_file import lock_source, write_lock_file
 
     sources = {
-        built.node: lock_source(node.git, built.commit)
-        for built in result.nodes
-        if (node := loaded.resolved.node(built.node)).git is not None and built.commit is not None
+        node.id: lock_source(node.git, commits[node.id])
+        for node in loaded.resolved.nodes
+        if node.git is not None and node.id in commits
     }
     write_lock_file(path, sources)
     output.remark(f"wrote {path} ({_count(len(sources), 'git source')})")

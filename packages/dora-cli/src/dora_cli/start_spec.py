@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,12 +53,13 @@ def make_spec(
         uv=uv,
         exit_when_nodes_finish=finish,
         build_id=session.build_id,
+        built_on=dict(session.built_on),
     )
 
 
 def _workspace(path: Path) -> str:
     """The same at each start of the same file, and readable for whoever looks into `_work`."""
-    digest = hashlib.sha256(f"{boot_id()}{path}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{socket.gethostname()}{path}".encode()).hexdigest()
     stem = re.sub(r"[^A-Za-z0-9_-]", "_", path.stem)[:100]
     return f"{stem}-{digest[:8]}"
 

@@ -1,14 +1,19 @@
-"""`dora build`: clone git sources and run build lines."""
+"""`dora build`: clone git sources and run build lines, here or on the daemons."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dora_cli import building, coordinator_options, dataflow_file, options, output
 from dora_cli.building import LockChoice
+
+if TYPE_CHECKING:
+    from dora_cli.client import Client
+    from dora_config import LoadedDataflow
 
 app = options.application()
 
@@ -34,28 +39,55 @@ def build(
     coordinator_addr: coordinator_options.Addr = None,
     coordinator_port: coordinator_options.Port = None,
 ) -> None:
-    """Run the build lines of a dataflow and clone its git sources."""
-    from dora_daemon.build.service import MOST_JOBS
+    """Run the build lines of a dataflow and clone its git sources.
 
+    Each daemon builds its own nodes when the file has `deploy` and a coordinator answers, or when
+    you name a coordinator; otherwise everything is built on this machine.
+    """
     lock = lock_choice(locked=locked, write=write_lockfile, path=lockfile)
     loaded = dataflow_file.load(path, strict_types=strict_types or None)
-    elsewhere = coordinator_addr is not None or coordinator_port is not None
-    if not local and (elsewhere or loaded.resolved.uses_deploy):
-        output.remark(
-            "note: all nodes are built on this machine; daemons are not asked to build theirs yet"
-        )
-    result = building.prepare_nodes(
-        loaded,
-        path.resolve().parent,
-        uv=uv,
-        offline=offline,
-        jobs=MOST_JOBS if parallel else None,
-        lock=lock,
-    )
-    if building.needs_work(loaded):
-        output.write(f"build finished successfully: {result.build_id}")
-    else:
+    if not building.needs_work(loaded):
         output.write("nothing to build: no node has `build` or `git`")
+        return
+    client = None if local else _client(loaded, coordinator_addr, coordinator_port)
+    if client is not None:
+        from dora_cli.remote_building import build_on_daemons
+
+        with client:
+            build_id = build_on_daemons(
+                client, loaded, uv=uv, offline=offline, parallel=parallel, lock=lock
+            )
+    else:
+        from dora_daemon.build.service import MOST_JOBS
+
+        build_id = building.prepare_nodes(
+            loaded,
+            path.resolve().parent,
+            uv=uv,
+            offline=offline,
+            jobs=MOST_JOBS if parallel else None,
+            lock=lock,
+        ).build_id
+    output.write(f"build finished successfully: {build_id}")
+
+
+def _client(loaded: LoadedDataflow, addr: str | None, port: int | None) -> Client | None:
+    """The coordinator whose daemons are to build, None for a build on this machine.
+
+    One that the user names must answer; one that only the file hints at need not.
+    """
+    from dora_cli.client import CoordinatorUnreachable
+
+    named = addr is not None or port is not None or "DORA_COORDINATOR_ADDR" in os.environ
+    if not named and not loaded.resolved.uses_deploy:
+        return None
+    try:
+        return coordinator_options.client(addr, port)
+    except CoordinatorUnreachable:
+        if named:
+            raise
+        output.remark("note: no coordinator answers, so all nodes are built on this machine")
+        return None
 
 
 def lock_choice(*, locked: bool, write: bool, path: Path | None) -> LockChoice:

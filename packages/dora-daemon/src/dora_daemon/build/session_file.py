@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,22 @@ class Session:
     build_id: str | None = None
     fingerprint: str | None = None
     nodes: tuple[BuiltNode, ...] = field(default=())
+    """What was built on this machine."""
+    built_on: Mapping[str, str] = field(default_factory=dict)
+    """What was built by daemons: the daemon of each node."""
 
-    def after_build(self, build_id: str, print_: str, nodes: tuple[BuiltNode, ...]) -> Session:
+    def after_build(
+        self,
+        build_id: str,
+        print_: str,
+        nodes: tuple[BuiltNode, ...] = (),
+        *,
+        built_on: Mapping[str, str] | None = None,
+    ) -> Session:
         """The same session with a new last build."""
-        return replace(self, build_id=build_id, fingerprint=print_, nodes=nodes)
+        return replace(
+            self, build_id=build_id, fingerprint=print_, nodes=nodes, built_on=built_on or {}
+        )
 
 
 def session_file_path(dataflow: Path) -> Path:
@@ -96,7 +109,9 @@ def _parse(document: Any) -> Session:
         )
         build_id = document["build_id"]
         last = str(uuid.UUID(str(build_id))) if build_id else None
-        return Session(session_id, last, document["build_fingerprint"], nodes)
+        daemons = dict(document.get("built_on") or {})
+        built_on = {str(node): str(daemon) for node, daemon in daemons.items()}
+        return Session(session_id, last, document["build_fingerprint"], nodes, built_on)
     except (KeyError, TypeError, ValueError):
         return Session(session_id)  # written by another version, or the peer: the id still counts
 
@@ -116,6 +131,7 @@ def write_session(dataflow: Path, session: Session) -> None:
             }
             for one in session.nodes
         },
+        "built_on": dict(session.built_on),
     }
     try:
         prepare_out_dir(path.parent)
