@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -26,7 +27,7 @@ from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_config.protocol import runner as protocol
-from dora_daemon.runner import runtime_dir
+from dora_daemon.runner import guardian, runtime_dir
 from dora_daemon.runner.guarding import SHORT_LIFE
 from dora_daemon.runner.runtime_dir import list_runners, runtime_root, sweep
 
@@ -37,11 +38,12 @@ PARENT = """
     sleep = [sys.executable, "-c", "import time; time.sleep(1000)"]
     child = subprocess.Popen(sleep)
     other_group = subprocess.Popen(sleep, process_group=0)
-    print(child.pid, other_group.pid, flush=True)
+    other_session = subprocess.Popen(sleep, start_new_session=True)
+    print(child.pid, other_group.pid, other_session.pid, flush=True)
     while True:
         time.sleep(1)
 """
-"""A node with two children, one of them in a process group of its own."""
+"""A node with three children, one in a process group and one in a session of its own."""
 
 PARENTS = {"nodes": [{"id": "p", "path": "parent.py", "outputs": ["x"]}]}
 
@@ -115,11 +117,37 @@ def test_sigkill_of_dora_run_ends_nodes_and_their_children_and_leaves_nothing(
     with foreground(workspace, PARENTS) as run:
         children = children_of(run)
         node = run.pid_of("p")
-        guardian = guardian_of(run)
+        watcher = guardian_of(run)
         run.process.kill()
         run.process.wait()
-        gone(node, *children, guardian, timeout=2.0)
+        gone(node, *children, watcher, timeout=2.0)
         nothing_left()
+
+
+def test_nothing_that_a_node_started_outlives_the_dataflow(workspace: Workspace) -> None:
+    workspace.node("parent", PARENT)
+    with foreground(workspace, PARENTS, stop_grace=0.1) as run:
+        children = children_of(run)
+        run.process.send_signal(signal.SIGINT)
+        run.wait()
+        assert not [child for child in children if is_running(child)]
+    nothing_left()
+
+
+def test_a_process_of_another_runner_is_left_alone(workspace: Workspace) -> None:
+    workspace.node("parent", PARENT)
+    with foreground(workspace, PARENTS) as run:
+        children = children_of(run)
+        mark = json.loads(environment(children[2])["DORA_NODE_CONFIG"])["runner"]
+        guardian.kill_marked(mark[:-1])
+        assert all(is_running(child) for child in children)
+        guardian.kill_marked(mark)
+        gone(*children, timeout=2.0)
+
+
+def environment(pid: int) -> dict[str, str]:
+    text = Path(f"/proc/{pid}/environ").read_text()
+    return dict(entry.split("=", 1) for entry in text.split("\0") if "=" in entry)
 
 
 def test_sigkill_of_the_whole_group_is_no_different(workspace: Workspace) -> None:

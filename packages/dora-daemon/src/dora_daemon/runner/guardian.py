@@ -6,6 +6,8 @@ of the standard library and nothing of ours, so that it starts in milliseconds a
 
 A process is identified by pid, start time and boot id, because pids are used again. The runner
 notes each node in the file ``groups`` (a line ``PID START_TIME``) right after it has started it.
+What a node started in a session of its own is found by the runner's mark in its environment (the
+line ``mark TEXT``), where the system shows the environment of processes.
 """
 
 # Hardly any imports, because this process lives as long as the dataflow.
@@ -75,15 +77,45 @@ def _members(leaders: dict[int, int]) -> list[int]:
     return found
 
 
+def kill_marked(mark: str) -> None:
+    """SIGKILL to every process of ours whose environment holds the mark of a runner.
+
+    Looks again until nobody is left. A process that cleared its environment is not found.
+    """
+    if not mark or not os.path.isdir("/proc/self"):
+        return
+    text = mark.encode() + b'"'  # as it ends in JSON: another may begin like it
+    for _ in range(MOST_LOOKS):
+        found = [pid for pid in _others() if text in _bytes(f"/proc/{pid}/environ")]
+        living = [pid for pid in found if _stat(pid)[:1] not in ([], ["Z"], ["X"])]
+        for pid in living:
+            _kill(pid, group=False)
+        if not living:
+            return
+        time.sleep(0.01)
+
+
+def _others() -> list[int]:
+    own = os.getpid()
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != own]
+
+
 def kill_recorded(directory: str) -> None:
-    """Kill every session noted in the directory's ``groups``; call it only for this boot."""
+    """Kill all that the directory's ``groups`` tells of; call it only for this boot."""
     leaders = {}
+    marks = []
     for line in _read(os.path.join(directory, GROUPS)).splitlines():
         words = line.split()
-        if len(words) == 2 and words[0].isdigit() and words[1].isdigit():
+        if len(words) != 2:
+            continue
+        if words[0] == "mark":
+            marks.append(words[1])
+        elif words[0].isdigit() and words[1].isdigit():
             leaders[int(words[0])] = int(words[1])
     if leaders:
         kill_sessions(leaders)
+    for mark in marks:
+        kill_marked(mark)
 
 
 def remove_directory(directory: str) -> None:
@@ -118,11 +150,15 @@ def _stat(pid: int) -> list[str]:
 
 
 def _read(path: str) -> str:
+    return _bytes(path).decode("utf-8", "replace")
+
+
+def _bytes(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            return file.read().decode("utf-8", "replace")
+            return file.read()
     except OSError:
-        return ""
+        return b""
 
 
 def _kill(pid: int, *, group: bool) -> None:

@@ -4,7 +4,7 @@ Each runner has ``ROOT/<number>/`` (mode 0700; numbers, because names of sockets
 
     lock         locked (flock) as long as the runner lives
     index.json   which dataflow, which nodes, which process: see IndexEntry
-    groups       a line per process group that was started (see ``guardian``)
+    groups       a line for each session that was started, and the mark (see ``guardian``)
     n, c         sockets for nodes and for daemons
     packages/    what is put in front of the nodes' PYTHONPATH
     plan.json    the RunPlan, for a runner that a daemon starts
@@ -167,11 +167,18 @@ class RuntimeDir:
     def record_process(self, pid: int) -> int:
         """Note a session leader for whoever cleans up after us; returns its start time."""
         started = start_time(pid) or 0
+        self._note(f"{pid} {started}")
+        return started
+
+    def record_mark(self, mark: str) -> None:
+        """Note a word in the environment of all that we start and of what that starts."""
+        self._note(f"mark {mark}")
+
+    def _note(self, line: str) -> None:
         if self._groups is None:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
             self._groups = os.open(self.path / GROUPS, flags, 0o600)
-        os.write(self._groups, f"{pid} {started}\n".encode())
-        return started
+        os.write(self._groups, f"{line}\n".encode())
 
     def forget_result(self) -> None:
         """The result is stored elsewhere: nothing of this directory is to be kept."""

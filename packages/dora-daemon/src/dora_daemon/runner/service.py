@@ -43,6 +43,7 @@ from dora_daemon.runner.commands import (
     SpawnNode,
     TakeOver,
 )
+from dora_daemon.runner.guardian import kill_marked
 from dora_daemon.runner.guarding import Guard
 from dora_daemon.runner.health import InputWatch
 from dora_daemon.runner.injection import explain, make_package_folder
@@ -103,6 +104,9 @@ class Runner:
         self.result: DataflowResult | None = None
         self.started_at: float | None = None
         self.guard = Guard(directory.path)
+        pid, started, _ = own_identity()
+        self.mark = f"dora-runner-{pid}-{started}"
+        """Stands in the environment of every node, and so of what a node starts."""
         self._timers: dict[tuple[str | None, str], asyncio.TimerHandle] = {}
         self._taken_when_armed: dict[str, int] = {}
         self._inbox: deque[happened.RunnerStimulus] = deque()
@@ -178,7 +182,7 @@ class Runner:
             prepared=self.prepared,
             logs=self.logs,
             config_for=self._node_config,
-            record=self._record,
+            record=lambda pid: self._record(lambda: self.directory.record_process(pid)),
             on_spawned=lambda node, number, pid: self.tell(happened.NodeSpawned(node, number, pid)),
             on_failed=lambda node, number, text: self.tell(
                 happened.SpawnFailed(node, number, text)
@@ -193,16 +197,17 @@ class Runner:
             if not spec.is_dynamic:
                 self.desk.make_inputs(spec)
         self.server = NodeServer(self.directory.path / NODE_SOCKET, self.desk)
+        self._record(lambda: self.directory.record_mark(self.mark))
         self.write_index()
         self.guard.watch(loop, lambda text: self.say("warn", text))
         self.watcher.look_soon()
 
-    def _record(self, pid: int) -> None:
+    def _record(self, note: Callable[[], object]) -> None:
         try:
-            self.directory.record_process(pid)
+            note()
         except OSError as error:
-            # It dies with us all the same; only its children might be left, if we are killed.
-            self.say("warn", f"cannot note process {pid} in {self.directory.path}: {error}")
+            # Nodes die with us all the same; only their children might be left, if we are killed.
+            self.say("warn", f"cannot note a process in {self.directory.path}: {error}")
 
     def open_log(self, prepared: PreparedNode) -> None:
         """Where a node's lines go."""
@@ -283,6 +288,7 @@ class Runner:
             "node_id": node,
             "incarnation": incarnation,
             "socket": str(self.directory.path / NODE_SOCKET),
+            "runner": self.mark,
         }
         if self.plan.machine_id is not None:
             values["machine_id"] = self.plan.machine_id
@@ -301,6 +307,8 @@ class Runner:
             part = getattr(self, name, None)
             if part is not None:
                 part.close()
+                if name == "processes":
+                    kill_marked(self.mark)
         for log in self.logs.values():
             log.close()
 
