@@ -11,8 +11,7 @@ from dora_config.protocol.control import (
     StartTriggered,
     StopDataflow,
 )
-from dora_config.resolved import Deploy, ResolvedDataflow, ResolvedInput, ResolvedNode
-from dora_config.sources import OutputSource
+from dora_config.resolved import Deploy, ResolvedDataflow, ResolvedNode
 from dora_coordinator.records import Phase
 from dora_coordinator.settings import Settings
 
@@ -163,20 +162,3 @@ def test_labels_choose_the_first_daemon_that_has_them_all() -> None:
     assert [(one.node, one.daemon) for one in plan.nodes] == [("net", "station")]
     assert 'labels {"gpu": "yes"}' in plan.nodes[0].reason
     assert not fleet.store
-
-
-def test_an_edge_between_daemons_is_refused() -> None:
-    fleet = two_machines()
-    source = OutputSource(node="camera", output="image")
-    nodes = (
-        ResolvedNode(id="camera", path="c.py", outputs=("image",), deploy=Deploy(machine="robot")),
-        ResolvedNode(
-            id="plot",
-            path="p.py",
-            inputs={"image": ResolvedInput(source=source)},
-            deploy=Deploy(machine="station"),
-        ),
-    )
-    spec = dataflow().model_copy(update={"resolved": ResolvedDataflow(nodes=nodes)})
-    number = fleet.start(spec)
-    assert "data across daemons is not supported yet" in fleet.failures[number].message

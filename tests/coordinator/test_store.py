@@ -9,8 +9,7 @@ import pytest
 from support.fleet_simulation import dataflow
 
 from dora_coordinator.commands import DeleteRecord, SaveRecord
-from dora_coordinator.dataflow import new_record
-from dora_coordinator.records import DataflowRecord, PartState, Phase
+from dora_coordinator.records import DataflowRecord, PartState, Phase, new_record
 from dora_coordinator.store import MemoryStore, SqliteStore, StoreError, open_store
 
 SPEC = dataflow(camera="robot")

@@ -50,6 +50,17 @@ def private_dir(path: Path) -> Path:
     return path
 
 
+def write_private(path: Path, content: bytes) -> None:
+    """Replace a file as a whole (old or new, never half of it), readable by this user alone."""
+    fresh = path.with_name(f".{path.name}.new")
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Host and port of a coordinator, and the token for it (``None``: it asks for none)."""

@@ -251,9 +251,11 @@ class Clients:
 
     def _start_outcome(self, wait: _Wait, dataflow: Dataflow, *, started: bool) -> Command:
         if started and wait.old:
-            return self._reply(wait.asked, Restarted(old=wait.old, new=dataflow.id))
+            restarted = Restarted(old=wait.old, new=dataflow.id, warnings=dataflow.warnings)
+            return self._reply(wait.asked, restarted)
         if started:
-            return self._reply(wait.asked, Started(uuid=dataflow.id))
+            started_as = Started(uuid=dataflow.id, warnings=dataflow.warnings)
+            return self._reply(wait.asked, started_as)
         return FailClient(
             wait.asked.client,
             wait.asked.number,

@@ -22,6 +22,7 @@ from dora_config.errors import DoraError, sentences
 from dora_config.protocol.envelope import Party
 from dora_coordinator._version import __version__
 from dora_coordinator.artifacts import ArtifactStore
+from dora_coordinator.authority import Authority
 from dora_coordinator.limits import is_loopback
 from dora_coordinator.server import create_application
 from dora_coordinator.service import Service
@@ -118,7 +119,7 @@ def _run(options: argparse.Namespace) -> int:
         with listener:
             settings = _fit_open_files(settings)
             party = Party(program="coordinator", release=__version__)
-            service = Service(settings, party, store)
+            service = Service(settings, party, store, Authority(state / "authority"))
             artifacts = ArtifactStore(state / "artifacts", max_bytes=settings.max_artifact_bytes)
             application = create_application(service, artifacts, token=token)
             port = listener.getsockname()[1]

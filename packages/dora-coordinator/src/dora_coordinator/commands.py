@@ -50,6 +50,14 @@ class SendToDaemon:
 
 
 @dataclass(frozen=True, slots=True)
+class SignCertificate:
+    """Answer a daemon's request with a certificate, or log why there is none."""
+
+    daemon: str
+    request: str
+
+
+@dataclass(frozen=True, slots=True)
 class CloseConnection:
     """Close a daemon's connection, after sending ``last`` when given."""
 
@@ -111,6 +119,7 @@ Command = (
     | DeleteRecord
     | AdmitDaemon
     | SendToDaemon
+    | SignCertificate
     | CloseConnection
     | AnswerClient
     | TellClient

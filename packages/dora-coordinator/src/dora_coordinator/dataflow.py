@@ -1,8 +1,8 @@
 """The life of one dataflow: one table over phase and event; pure.
 
-A start is all or nothing: every daemon prepares its part, then all are released. Before the first
-release a failure rolls back what was prepared; after it, a part that is lost is spawned again on
-the same daemon.
+A start is all or nothing: every daemon prepares its part, those that exchange data are linked, then
+all are released. Before the first release a failure rolls back what was prepared; after it, a part
+that is lost is spawned again on the same daemon, and linked to the others again.
 """
 
 from __future__ import annotations
@@ -12,13 +12,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from dora_config.protocol.control import DataflowStatus, EndedDataflow
-from dora_config.protocol.daemon import (
-    ForgetPart,
-    PartReport,
-    PreparePart,
-    ReleasePart,
-    StopPart,
-)
+from dora_config.protocol.daemon import PartReport, StopPart
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.runner import DataflowResult, NodeResult
 from dora_coordinator.commands import ArmTimer, CancelTimer, Command, Log, SaveRecord, SendToDaemon
@@ -33,30 +27,16 @@ from dora_coordinator.dataflow_events import (
     TimeIsUp,
 )
 from dora_coordinator.events import TimerKey
+from dora_coordinator.linking import Links, News, remote_edges
 from dora_coordinator.membership import Membership
-from dora_coordinator.records import DataflowRecord, PartRecord, PartState, Phase
+from dora_coordinator.parts import Part, names
+from dora_coordinator.records import DataflowRecord, PartState, Phase
 from dora_coordinator.recovery import Backoff
 from dora_coordinator.settings import Settings
+from dora_coordinator.status import status_of
 
 DEFAULT_GRACE = 10.0
 """Seconds from STOP to SIGTERM when a stop names none."""
-
-
-@dataclass(slots=True)
-class Part:
-    """The nodes of this dataflow on one daemon."""
-
-    daemon: str
-    nodes: tuple[str, ...]
-    state: PartState
-    attempt: int
-    result: DataflowResult | None
-    reported: bool = False
-    """Since this coordinator started."""
-
-    @property
-    def ended(self) -> bool:
-        return self.state is PartState.ENDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +60,18 @@ class Dataflow:
         self.phase = record.phase
         self.reason = record.reason
         self.parts = {
-            part.daemon: Part(part.daemon, part.nodes, part.state, part.attempt, part.result)
+            part.daemon: Part(
+                self.id, part.daemon, part.nodes, part.state, part.attempt, part.result
+            )
             for part in record.parts
         }
+        by_node = {node: part.daemon for part in record.parts for node in part.nodes}
+        self.links = Links(remote_edges(spec.resolved, by_node))
+        for part in self.parts.values():
+            if part.ended:
+                self.links.end(part.daemon)
+        self.warnings: tuple[str, ...] = ()
+        """What its start left undone."""
         self._unreported = record.unreported
         self._grace = record.grace
         self._force = record.force
@@ -95,7 +84,7 @@ class Dataflow:
     def resume(self, now: float) -> list[Command]:
         """Go on after a restart of the coordinator."""
         match self.phase:
-            case Phase.PREPARING | Phase.ROLLING_BACK:
+            case Phase.PREPARING | Phase.LINKING | Phase.ROLLING_BACK:
                 self.phase = Phase.FAILED
                 self.reason = self.reason or "the coordinator ended while it was being prepared"
                 return [SaveRecord(self._changes())]
@@ -122,8 +111,12 @@ class Dataflow:
             part = self.parts.get(event.daemon)
             if part is None:
                 return []
+        told = self._hear_of_link(event) if isinstance(event, PartReported) else []
+        return [*told, *self._decide_by_phase(event, now)]
+
+    def _decide_by_phase(self, event: DataflowEvent, now: float) -> list[Command]:
         match self.phase:
-            case Phase.PREPARING:
+            case Phase.PREPARING | Phase.LINKING:
                 return self._while_preparing(event, now)
             case Phase.ROLLING_BACK | Phase.STOPPING:
                 return self._while_stopping(event, now)
@@ -146,10 +139,7 @@ class Dataflow:
                 ]
             case PartReported(daemon=daemon, report=PartReport(phase="prepared")):
                 self.parts[daemon].state = PartState.PREPARED
-                if any(part.state is not PartState.PREPARED for part in self.parts.values()):
-                    return []
-                self.phase = Phase.RELEASING
-                return [self._release(part) for part in self.parts.values()]
+                return self._go_on(now)
             case PartReported(daemon=daemon, report=PartReport(phase="ended", result=result)):
                 reason = result.error if result and result.error else "nodes ended too early"
                 self._end(self.parts[daemon], result)
@@ -169,18 +159,58 @@ class Dataflow:
                 return self._roll_back(
                     f'the connection to daemon "{daemon}" was lost while it prepared its nodes', now
                 )
-            case TimeIsUp(purpose="start"):
-                late = self._names(p for p in self.parts.values() if p.state is PartState.PREPARING)
-                limit = self._around.settings.start_timeout
-                return self._roll_back(
-                    f"not ready within {limit:g} s: {late} (a node is ready once it has made its "
-                    "Node(); the limit is the coordinator's setting start_timeout)",
-                    now,
-                )
+            case TimeIsUp(purpose="start") if self.phase is Phase.PREPARING:
+                return self._roll_back(self._late(), now)
+            case TimeIsUp(purpose="link") if self.phase is Phase.LINKING:
+                complaint = self.links.complaint()
+                if self.spec.allow_unlinked:
+                    self.warnings = (complaint,)
+                    return self._release_all(now)
+                text = f"machines that exchange data cannot reach each other:\n{complaint}; "
+                return self._roll_back(text + "--allow-unlinked starts it all the same", now)
             case StopAsked():
                 return self._roll_back("stopped before it had started", now)
             case _:
                 return []
+
+    def _go_on(self, now: float) -> list[Command]:
+        """The next step of a start, if all that it needs is there."""
+        if self.phase is Phase.LINKING:
+            return self._release_all(now) if self.links.all_linked else []
+        deaf = self.links.deaf()
+        if deaf and not self.spec.allow_unlinked:
+            return self._roll_back("; ".join(deaf), now)
+        if any(part.state is not PartState.PREPARED for part in self.parts.values()):
+            return []
+        if not self.links:
+            return self._release_all(now)
+        if self.links.silent():
+            return []
+        self.phase = Phase.LINKING
+        ends = [self.parts[machine] for machine in self.links.machines]
+        at = now + self._around.settings.link_timeout
+        return [*(self._connect(part) for part in ends), ArmTimer(self._timer("link"), at)]
+
+    def _release_all(self, now: float) -> list[Command]:
+        self.phase = Phase.RELEASING
+        at = now + self._around.settings.start_timeout
+        return [
+            CancelTimer(self._timer("link")),
+            *(part.release() for part in self.parts.values()),
+            ArmTimer(self._timer("start"), at),
+        ]
+
+    def _late(self) -> str:
+        """Why a start that is not ready in time is not."""
+        limit = self._around.settings.start_timeout
+        late = [part for part in self.parts.values() if part.state is PartState.PREPARING]
+        if not late:
+            silent = [self.parts[machine] for machine in self.links.silent()]
+            return f"no link within {limit:g} s on {names(silent)}: see the daemon's log"
+        return (
+            f"not ready within {limit:g} s: {names(late)} (a node is ready once it has made "
+            "its Node(); the limit is the coordinator's setting start_timeout)"
+        )
 
     def _roll_back(self, reason: str, now: float) -> list[Command]:
         self.phase = Phase.ROLLING_BACK
@@ -189,7 +219,7 @@ class Dataflow:
         prepared = [part for part in self.parts.values() if not part.ended]
         message = StopPart(dataflow_id=self.id, force=True, reason="the start failed")
         commands: list[Command] = [
-            CancelTimer(self._timer("start")),
+            *(CancelTimer(self._timer(purpose)) for purpose in ("start", "link")),
             Log("warning", f"dataflow {self.label}: start failed: {reason}"),
             *(SendToDaemon(part.daemon, message) for part in prepared),
         ]
@@ -237,19 +267,24 @@ class Dataflow:
     ) -> list[Command]:
         part.reported = True
         if part.ended:
-            return [self._forget(part)] if report.phase == "ended" else [self._kill(part)]
+            return [part.forget()] if report.phase == "ended" else [part.kill()]
         if report.attempt < part.attempt and report.phase == "ended":
-            return [self._forget(part)] if not registering else self._recover(part, now)
+            return [part.forget()] if not registering else self._recover(part, now)
         if report.attempt != part.attempt:
             part.attempt = report.attempt  # it lives: each node exactly once
             self._changed.add(part.daemon)
         match report.phase:
             case "ended":
                 self._end(part, report.result)
-                return [self._forget(part), *self._settle()]
+                gone = (part.daemon,)
+                return [
+                    part.forget(),
+                    *(peer.connect(ended=gone) for peer in self._linked_with(part)),
+                    *self._settle(),
+                ]
             case "prepared":
                 part.state = PartState.PREPARED
-                return [self._release(part)]
+                return [part.release()]
             case "running":
                 if registering:
                     self._around.backoff.clear(part.daemon, self.id)
@@ -264,6 +299,7 @@ class Dataflow:
     def _recover(self, part: Part, now: float) -> list[Command]:
         """Spawn a part again, now or when the back-off has passed; never on another daemon."""
         self._changed.add(part.daemon)
+        self.links.forget(part.daemon)
         part.state = PartState.MISSING
         if not self._around.membership.is_connected(part.daemon):
             return []
@@ -286,7 +322,7 @@ class Dataflow:
         self._unreported = True
         limit = self._around.settings.recovery_timeout
         self.reason = (
-            f"the coordinator was restarted and {self._names(waiting)} did not report within "
+            f"the coordinator was restarted and {names(waiting)} did not report within "
             f"{limit:g} s (it goes on when one of them comes back)"
         )
         return [Log("warning", f"dataflow {self.label} failed: {self.reason}")]
@@ -317,7 +353,7 @@ class Dataflow:
             if part.state is PartState.MISSING:
                 self._end(part, None)
             elif not part.ended:
-                commands.append(self._stop_part(part))
+                commands.append(part.stop(self._grace, force=self._force))
         return [*commands, self._stop_deadline(now), *self._finish_if_all_ended()]
 
     def _while_stopping(self, event: DataflowEvent, now: float) -> list[Command]:
@@ -325,9 +361,9 @@ class Dataflow:
             case PartReported(daemon=daemon, report=PartReport(phase="ended", result=result)):
                 part = self.parts[daemon]
                 self._end(part, result)
-                return [self._forget(part), *self._finish_if_all_ended()]
+                return [part.forget(), *self._finish_if_all_ended()]
             case PartReported(daemon=daemon, registering=True):
-                return [self._stop_part(self.parts[daemon])]
+                return [self.parts[daemon].stop(self._grace, force=self._force)]
             case PartGone(daemon=daemon, reason=reason, result=result):
                 part = self.parts[daemon]
                 if self.phase is Phase.STOPPING and result is None:
@@ -344,12 +380,15 @@ class Dataflow:
                 self._grace = grace
                 self._force = self._force or force
                 left = [part for part in self.parts.values() if not part.ended]
-                return [*(self._stop_part(part) for part in left), self._stop_deadline(now)]
+                return [
+                    *(part.stop(self._grace, force=self._force) for part in left),
+                    self._stop_deadline(now),
+                ]
             case TimeIsUp(purpose="stop"):
                 left = [part for part in self.parts.values() if not part.ended]
                 self.phase = Phase.FAILED
                 self.reason = self.reason or (
-                    f"the stop was not confirmed by {self._names(left)}: its nodes are stopped "
+                    f"the stop was not confirmed by {names(left)}: its nodes are stopped "
                     "when it comes back"
                 )
                 return []
@@ -366,9 +405,9 @@ class Dataflow:
             case PartReported(daemon=daemon, report=PartReport(phase="ended", result=result)):
                 part = self.parts[daemon]
                 self._end(part, result)
-                return [self._forget(part)]
+                return [part.forget()]
             case PartReported(daemon=daemon, registering=registering):
-                return [self._kill(self.parts[daemon])] if registering else []
+                return [self.parts[daemon].kill()] if registering else []
             case PartGone(daemon=daemon) | PartAbsent(daemon=daemon):
                 self._end(self.parts[daemon], None)
                 return []
@@ -391,6 +430,7 @@ class Dataflow:
         self._changed.add(part.daemon)
         part.state = PartState.ENDED
         part.result = result
+        self.links.end(part.daemon)
 
     def _finish_if_all_ended(self) -> list[Command]:
         if not all(part.ended for part in self.parts.values()):
@@ -399,7 +439,7 @@ class Dataflow:
             part.result is None or part.result.ok for part in self.parts.values()
         )
         self.phase = Phase.FINISHED if ok else Phase.FAILED
-        purposes = ("start", "recovery", "stop")
+        purposes = ("start", "link", "recovery", "stop")
         return [
             *(CancelTimer(self._timer(purpose)) for purpose in purposes),
             *(CancelTimer(self._timer("retry", daemon)) for daemon in self.parts),
@@ -427,31 +467,8 @@ class Dataflow:
 
     def status(self) -> tuple[DataflowStatus, str | None]:
         """The word that ``list`` shows, and why."""
-        match self.phase:
-            case Phase.PREPARING | Phase.RELEASING:
-                return "Starting", None
-            case Phase.RECOVERING:
-                waiting = [p for p in self.parts.values() if not p.ended and not p.reported]
-                return "Recovering", f"waiting for {self._names(waiting)}" if waiting else None
-            case Phase.STOPPING | Phase.ROLLING_BACK:
-                return "Stopping", self.reason
-            case Phase.FINISHED:
-                return "Finished", None
-            case Phase.FAILED:
-                return "Failed", self.reason or self._failed_nodes()
-            case Phase.RUNNING:
-                return self._status_while_running()
-
-    def _status_while_running(self) -> tuple[DataflowStatus, str | None]:
-        living = [part for part in self.parts.values() if not part.ended]
-        membership = self._around.membership
-        away = [part for part in living if not membership.is_connected(part.daemon)]
-        if away:
-            return "Degraded", f"no connection to {self._names(away)}"
-        respawning = [part for part in living if part.state is not PartState.RUNNING]
-        if respawning:
-            return "Recovering", f"spawning again on {self._names(respawning)}"
-        return "Running", None
+        parts = list(self.parts.values())
+        return status_of(self.phase, self.reason, parts, self.links, self._around.membership)
 
     def ended(self) -> EndedDataflow:
         """How it ended, over all daemons."""
@@ -478,16 +495,7 @@ class Dataflow:
             dataflow_id=self.id,
             name=self.name,
             phase=self.phase,
-            parts=tuple(
-                PartRecord(
-                    daemon=part.daemon,
-                    nodes=part.nodes,
-                    state=part.state,
-                    attempt=part.attempt,
-                    result=part.result,
-                )
-                for part in parts
-            ),
+            parts=tuple(part.record() for part in parts),
             number=self.number,
             reason=self.reason,
             unreported=self._unreported,
@@ -495,40 +503,52 @@ class Dataflow:
             force=self._force,
         )
 
-    def _failed_nodes(self) -> str | None:
-        failed = [
-            node.node
-            for part in self.parts.values()
-            if part.result
-            for node in part.result.root_causes
-        ]
-        return f"failed: {', '.join(failed)}" if failed else None
-
-    def _names(self, parts: Iterable[Part]) -> str:
-        return ", ".join(f'daemon "{part.daemon}"' for part in parts)
-
     # -------------------------------------------------------------------- messages
 
     def _prepare(self, part: Part) -> Command:
-        nodes = tuple(self._nodes[node] for node in part.nodes)
-        spec = self.spec.with_nodes(nodes)
-        message = PreparePart(dataflow_id=self.id, attempt=part.attempt, spec=spec)
-        return SendToDaemon(part.daemon, message)
+        spec = self.spec.with_nodes(tuple(self._nodes[node] for node in part.nodes))
+        addresses = {}
+        for peer in self.links.peers_of(part.daemon):
+            member = self._around.membership.get(peer)
+            if member is not None:
+                addresses[peer] = member.address.rpartition(":")[0]
+        return part.prepare(spec, self.links.edges_of(part.daemon), addresses)
 
-    def _release(self, part: Part) -> Command:
-        return SendToDaemon(part.daemon, ReleasePart(dataflow_id=self.id, attempt=part.attempt))
+    def _connect(self, part: Part) -> Command:
+        """Tell a part where its peers listen."""
+        endpoints = self.links.endpoints_for(part.daemon)
+        return part.connect(endpoints, self.links.ended_peers_of(part.daemon))
 
-    def _stop_part(self, part: Part) -> Command:
-        return SendToDaemon(
-            part.daemon, StopPart(dataflow_id=self.id, grace=self._grace, force=self._force)
-        )
+    def _hear_of_link(self, event: PartReported) -> list[Command]:
+        """Note how a part is linked; its peers are told when it listens elsewhere than before."""
+        part, link = self.parts[event.daemon], event.report.link
+        if link is None or part.ended or event.report.attempt < part.attempt:
+            return []
+        news = self.links.note(part.daemon, link)
+        given_up = self.has_ended and not self._unreported
+        if given_up or self.phase in (Phase.PREPARING, Phase.ROLLING_BACK):
+            return []
+        commands = self._link_log(news)
+        endpoint = self.links.endpoint(part.daemon)
+        if news.moved and endpoint is not None:
+            commands += [peer.connect((endpoint,)) for peer in self._linked_with(part)]
+        if news.moved or event.registering:  # it may have missed where they are
+            commands.append(self._connect(part))
+        return commands
 
-    def _kill(self, part: Part) -> Command:
-        message = StopPart(dataflow_id=self.id, reason="the dataflow has ended")
-        return SendToDaemon(part.daemon, message)
+    def _linked_with(self, part: Part) -> list[Part]:
+        peers = (self.parts[peer] for peer in self.links.peers_of(part.daemon))
+        return [peer for peer in peers if not peer.ended]
 
-    def _forget(self, part: Part) -> Command:
-        return SendToDaemon(part.daemon, ForgetPart(dataflow_id=self.id, attempt=part.attempt))
+    def _link_log(self, news: News) -> list[Command]:
+        if self.phase is Phase.LINKING:
+            return []
+        lost = [Log("warning", f"dataflow {self.label}: {unlinked}") for unlinked in news.broken]
+        again = [
+            Log("info", f'dataflow {self.label}: "{first}" and "{second}" are linked')
+            for first, second in news.linked
+        ]
+        return [*lost, *again]
 
     def _stop_deadline(self, now: float) -> Command:
         grace = 0.0 if self._force else DEFAULT_GRACE if self._grace is None else self._grace
@@ -541,13 +561,3 @@ class Dataflow:
 
 def _by_order(node: NodeResult) -> int:
     return node.order
-
-
-def new_record(
-    dataflow_id: str, name: str | None, placement: dict[str, tuple[str, ...]], number: int
-) -> DataflowRecord:
-    """The first record of a dataflow; ``placement`` has node ids by daemon."""
-    parts = tuple(PartRecord(daemon=daemon, nodes=nodes) for daemon, nodes in placement.items())
-    return DataflowRecord(
-        dataflow_id=dataflow_id, name=name, phase=Phase.PREPARING, parts=parts, number=number
-    )

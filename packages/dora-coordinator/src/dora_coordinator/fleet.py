@@ -20,11 +20,7 @@ from dora_config.protocol.daemon import (
 )
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_coordinator.commands import Command, DeleteRecord, Log, SaveRecord, SendToDaemon
-from dora_coordinator.dataflow import (
-    Dataflow,
-    Surroundings,
-    new_record,
-)
+from dora_coordinator.dataflow import Dataflow, Surroundings
 from dora_coordinator.dataflow_events import (
     Begun,
     DaemonLost,
@@ -35,7 +31,7 @@ from dora_coordinator.dataflow_events import (
     StopAsked,
 )
 from dora_coordinator.membership import Member, Membership
-from dora_coordinator.records import DataflowRecord, PartRecord, PartState, Phase
+from dora_coordinator.records import DataflowRecord, PartRecord, PartState, Phase, new_record
 from dora_coordinator.recovery import Backoff
 from dora_coordinator.settings import Settings
 
@@ -152,6 +148,10 @@ class Fleet:
 
     def live(self) -> list[Dataflow]:
         return sorted(self._live.values(), key=lambda dataflow: dataflow.number)
+
+    def unfinished_on(self, daemon: str) -> list[Dataflow]:
+        """Dataflows of which a part has not ended there."""
+        return list(self._unfinished_by_daemon.get(daemon, {}).values())
 
     def live_named(self, name: str) -> Dataflow | None:
         return self._live_by_name.get(name)
@@ -285,6 +285,8 @@ class Fleet:
             number=number,
         )
         dataflow = Dataflow(record, spec, self._around)
+        if known is not None:
+            dataflow.links.take_over(known.links)
         self._index(dataflow)
         text = f'adopted {dataflow.label}, which daemon "{daemon}" runs and the store does not hold'
         return [SaveRecord(record, spec), Log("warning", text)]

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dora_config import ResolvedDataflow
-from dora_config.errors import PlacementError
 from dora_config.placement import ConnectedDaemon
 from dora_config.placement import place as choose
 from dora_config.protocol.control import Placed, PlacementPlan
@@ -24,21 +23,12 @@ class Plan:
 
 
 def place(dataflow: ResolvedDataflow, members: Sequence[Member]) -> Plan:
-    """Raises :class:`DoraError` when a node has no daemon or an edge would cross two of them."""
+    """Raises :class:`UnplacedNodes` when some have no daemon."""
     daemons = [
         ConnectedDaemon(member.key, member.register.machine_id, member.register.labels)
         for member in members
     ]
     by_node = choose(dataflow, daemons).by_node
-    for source, consumer, input_id in dataflow.edges():
-        here, there = by_node[consumer], by_node[source.node]
-        if here != there:
-            raise PlacementError(
-                consumer,
-                f'its input "{input_id}" reads {source.node}/{source.output}, which runs on daemon '
-                f'"{there}", while "{consumer}" itself runs on "{here}": data across daemons is '
-                "not supported yet; put both nodes on one machine",
-            )
     parts: dict[str, list[str]] = {}
     for node, daemon in by_node.items():
         parts.setdefault(daemon, []).append(node)

@@ -13,10 +13,12 @@ class Phase(StrEnum):
 
     PREPARING = "preparing"
     """Nodes are spawned and held at the barrier; nothing has been released."""
+    LINKING = "linking"
+    """Every part was prepared; machines that exchange data get into touch."""
     ROLLING_BACK = "rolling_back"
     """The start failed; what was prepared is being killed."""
     RELEASING = "releasing"
-    """Every part was prepared; releases have been sent and may be repeated."""
+    """Every part was prepared and linked; releases have been sent and may be repeated."""
     RUNNING = "running"
     RECOVERING = "recovering"
     """The coordinator was restarted and waits for the daemons' reports."""
@@ -66,3 +68,13 @@ class DataflowRecord(Message):
     """Failed only because no daemon reported it in time: it may still come back."""
     grace: float | None = None
     force: bool = False
+
+
+def new_record(
+    dataflow_id: str, name: str | None, placement: dict[str, tuple[str, ...]], number: int
+) -> DataflowRecord:
+    """The first record of a dataflow; ``placement`` has node ids by daemon."""
+    parts = tuple(PartRecord(daemon=daemon, nodes=nodes) for daemon, nodes in placement.items())
+    return DataflowRecord(
+        dataflow_id=dataflow_id, name=name, phase=Phase.PREPARING, parts=parts, number=number
+    )

@@ -24,8 +24,9 @@ from dora_config.protocol.control import (
     LogLines,
     Progress,
 )
-from dora_config.protocol.daemon import TO_DAEMON, DaemonMessage, Register
-from dora_config.protocol.envelope import Party, clean_lines
+from dora_config.protocol.daemon import TO_DAEMON, Certificate, DaemonMessage, Register
+from dora_config.protocol.envelope import Party, clean_lines, clean_text
+from dora_coordinator.authority import Authority, AuthorityError
 from dora_coordinator.commands import (
     AdmitDaemon,
     AnswerClient,
@@ -39,6 +40,7 @@ from dora_coordinator.commands import (
     Log,
     SaveRecord,
     SendToDaemon,
+    SignCertificate,
     TellClient,
 )
 from dora_coordinator.connections import Connection
@@ -69,10 +71,13 @@ _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ER
 class Service:
     """Everything runs on one event loop; methods called by the server never wait."""
 
-    def __init__(self, settings: Settings, party: Party, store: Store) -> None:
+    def __init__(
+        self, settings: Settings, party: Party, store: Store, authority: Authority
+    ) -> None:
         self.settings = settings
         self.party = party
-        self.state = CoordinatorState(settings, party)
+        self.state = CoordinatorState(settings, party, authority.fingerprint)
+        self._authority = authority
         self._store = store
         self._inbox: deque[Event] = deque()
         self._wake = anyio.Event()
@@ -178,6 +183,8 @@ class Service:
                 connection = self._by_daemon.get(daemon)
                 if connection is not None:
                     connection.send(TO_DAEMON.encode(message))
+            case SignCertificate(daemon=daemon, request=request):
+                self._sign(daemon, request)
             case AnswerClient(number=number, answer=answer):
                 self._to_client(command.client, Answer(id=number, answer=answer))
             case TellClient(number=number, progress=progress):
@@ -206,6 +213,15 @@ class Service:
                 logger.log(_LEVELS[level], "%s", clean_lines(text))
             case EndCoordinator():
                 self._ending = True
+
+    def _sign(self, daemon: str, request: str) -> None:
+        try:
+            certificate = self._authority.sign(request, daemon)
+        except AuthorityError as error:
+            logger.warning('daemon "%s": %s', daemon, clean_text(str(error)))
+            return
+        message = Certificate(certificate=certificate, authority=self._authority.pem)
+        self._do(SendToDaemon(daemon, message))
 
     def _to_client(self, client: int, frame: Answer | Progress | Failure) -> None:
         connection = self._connections.get(client)

@@ -23,6 +23,8 @@ class Settings:
     """Told to daemons: after so long without a word they connect anew."""
     start_timeout: float = 60.0
     """Within which every daemon must have prepared and released its part."""
+    link_timeout: float = 10.0
+    """Within which machines that exchange data must have reached each other at a start."""
     build_timeout: float = 1200.0
     """Within which every daemon must have built its nodes."""
     stop_margin: float = 30.0

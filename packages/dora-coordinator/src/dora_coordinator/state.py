@@ -23,6 +23,7 @@ from dora_config.protocol.daemon import (
     Register,
     Registered,
     RegistrationRefused,
+    SignRequest,
 )
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import Party, clean_text, version_problem
@@ -36,6 +37,7 @@ from dora_coordinator.commands import (
     Command,
     Log,
     SendToDaemon,
+    SignCertificate,
 )
 from dora_coordinator.dataflow_events import (
     TimeIsUp,
@@ -64,9 +66,11 @@ SILENCE = TimerKey("silence")
 
 
 class CoordinatorState:
-    def __init__(self, settings: Settings, party: Party) -> None:
+    def __init__(self, settings: Settings, party: Party, authority: str = "") -> None:
+        """``authority``: SHA-256 of the certificate that links trust."""
         self._settings = settings
         self._party = party
+        self._authority = authority
         self.fleet = Fleet(settings)
         self._streams = LogStreams(self.fleet.membership)
         self._builds = Builds(self.fleet.membership, settings)
@@ -145,6 +149,7 @@ class CoordinatorState:
             daemon=admission.key,
             heartbeat_interval=self._settings.heartbeat_interval,
             silence_limit=self._settings.coordinator_silence_limit,
+            authority=self._authority,
         )
         host = clean_text(register.host, limit=100)
         return [
@@ -166,6 +171,8 @@ class CoordinatorState:
                 return [SendToDaemon(member.key, HeartbeatSeen())]
             case PartChanged() | PartLost() | PartDescribed():
                 return self.fleet.told(member.key, message, now)
+            case SignRequest(request=request):
+                return [SignCertificate(member.key, request)]
             case LogChunk():
                 return self._streams.chunk(member.key, message)
             case BuildTold():

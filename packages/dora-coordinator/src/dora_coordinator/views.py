@@ -6,14 +6,17 @@ from dora_config.protocol.control import (
     ClusterReport,
     DaemonSummary,
     DataflowSummary,
+    LinkSummary,
     NodeSummary,
 )
 from dora_config.protocol.dataflow import NodeView
 from dora_config.protocol.envelope import Party
+from dora_config.protocol.links import LinkReport, PeerReport
 from dora_config.protocol.runner import NodeStatus
-from dora_coordinator.dataflow import Dataflow, Part
+from dora_coordinator.dataflow import Dataflow
 from dora_coordinator.fleet import Fleet
 from dora_coordinator.membership import Member
+from dora_coordinator.parts import Part
 
 
 def dataflow_summary(dataflow: Dataflow, fleet: Fleet) -> DataflowSummary:
@@ -30,7 +33,37 @@ def dataflow_summary(dataflow: Dataflow, fleet: Fleet) -> DataflowSummary:
         daemons=tuple(dataflow.parts),
         cpu=sum(node.cpu_percent or 0.0 for node in sampled),
         memory=sum(node.memory_bytes or 0 for node in sampled),
+        links=tuple(
+            link for machine in dataflow.links.machines for link in _links(dataflow, machine, fleet)
+        ),
     )
+
+
+def _links(dataflow: Dataflow, machine: str, fleet: Fleet) -> list[LinkSummary]:
+    """How one machine sees its peers; round trips are those of its last heartbeat."""
+    report = dataflow.links.report_of(machine)
+    if report is None or dataflow.parts[machine].ended:
+        return []
+    member = fleet.membership.get(machine)
+    metrics = None if member is None else member.metrics.get(dataflow.id)
+    newest = {} if metrics is None or metrics.link is None else _by_machine(metrics.link)
+    return [
+        LinkSummary(
+            dataflow=dataflow.id,
+            machine=machine,
+            peer=peer.machine,
+            state=peer.state,
+            reason=peer.reason,
+            endpoint=peer.endpoint,
+            rtt_us=newest.get(peer.machine, peer).rtt_us,
+            clock_offset_us=newest.get(peer.machine, peer).clock_offset_us,
+        )
+        for peer in report.peers
+    ]
+
+
+def _by_machine(report: LinkReport) -> dict[str, PeerReport]:
+    return {peer.machine: peer for peer in report.peers}
 
 
 def _sampled(part: Part, dataflow: Dataflow, fleet: Fleet) -> tuple[NodeStatus, ...]:
@@ -82,12 +115,12 @@ def _node_view(
 def cluster_report(fleet: Fleet, party: Party, now: float) -> ClusterReport:
     return ClusterReport(
         coordinator=party,
-        daemons=tuple(_daemon_summary(member, now) for member in fleet.membership.all()),
+        daemons=tuple(_daemon_summary(member, fleet, now) for member in fleet.membership.all()),
         active_dataflows=len(fleet.live()),
     )
 
 
-def _daemon_summary(member: Member, now: float) -> DaemonSummary:
+def _daemon_summary(member: Member, fleet: Fleet, now: float) -> DaemonSummary:
     nodes = [node for metrics in member.metrics.values() for node in metrics.nodes]
     return DaemonSummary(
         daemon=member.key,
@@ -101,4 +134,9 @@ def _daemon_summary(member: Member, now: float) -> DaemonSummary:
         health_kills=sum(node.health_kills for node in nodes),
         input_timeouts=sum(node.input_timeouts for node in nodes),
         input_recoveries=sum(node.input_recoveries for node in nodes),
+        links=tuple(
+            link
+            for dataflow in fleet.unfinished_on(member.key)
+            for link in _links(dataflow, member.key, fleet)
+        ),
     )

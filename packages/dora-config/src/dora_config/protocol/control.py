@@ -15,6 +15,7 @@ from dora_config.protocol.builds import BuildDataflow, BuildProgress, BuildTrigg
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
 from dora_config.protocol.dataflow import DataflowSpec, LogFilter, NodeView
 from dora_config.protocol.envelope import Codec, Message, Party
+from dora_config.protocol.links import PeerState
 from dora_config.protocol.runner import NodeResult
 
 # -------------------------------------------------------------------------------- requests
@@ -149,6 +150,20 @@ DataflowStatus = Literal[
 ]
 
 
+class LinkSummary(Message):
+    """The link between two machines of one dataflow, as one of them sees it."""
+
+    dataflow: str
+    machine: str
+    peer: str
+    state: PeerState
+    reason: str | None = None
+    endpoint: str | None = None
+    """Of the peer, as ``HOST:PORT``."""
+    rtt_us: int | None = None
+    clock_offset_us: int | None = None
+
+
 class DataflowSummary(Message):
     """One dataflow as ``list`` shows it."""
 
@@ -163,6 +178,8 @@ class DataflowSummary(Message):
     """Per cent of one core."""
     memory: int = 0
     """Bytes."""
+    links: tuple[LinkSummary, ...] = ()
+    """Between its machines, each seen from both ends."""
 
 
 class StartTriggered(Message):
@@ -210,6 +227,7 @@ class Restarted(Message):
     kind: Literal["restarted"] = "restarted"
     old: str
     new: str
+    warnings: tuple[str, ...] = ()
 
 
 class DataflowList(Message):
@@ -257,6 +275,8 @@ class DaemonSummary(Message):
     health_kills: int = 0
     input_timeouts: int = 0
     input_recoveries: int = 0
+    links: tuple[LinkSummary, ...] = ()
+    """Of the dataflows that run there, seen from it."""
 
 
 class ClusterReport(Message):

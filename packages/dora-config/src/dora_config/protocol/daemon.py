@@ -23,6 +23,7 @@ from dora_config.protocol.builds import (
 from dora_config.protocol.calls import RunnerAnswered, RunnerCall
 from dora_config.protocol.dataflow import DataflowSpec, DataflowUuid, LogFilter
 from dora_config.protocol.envelope import Codec, Message, Party
+from dora_config.protocol.links import LinkReport, PeerEndpoint, RemoteEdge
 from dora_config.protocol.runner import DataflowResult, NodeStatus
 
 HEARTBEAT_INTERVAL: Final = 3.0
@@ -47,6 +48,8 @@ class PartReport(Message):
     phase: PartPhase
     result: DataflowResult | None = None
     """Set when ``phase`` is ``ended``."""
+    link: LinkReport | None = None
+    """How it is connected to parts on other machines, once something is known of that."""
 
 
 class Register(Message):
@@ -91,6 +94,8 @@ class Metrics(Message):
 
     dataflow_id: DataflowUuid
     nodes: tuple[NodeStatus, ...] = ()
+    link: LinkReport | None = None
+    """With the newest round trips."""
 
 
 class Heartbeat(Message):
@@ -127,6 +132,14 @@ class PartDescribed(Message):
     spec: DataflowSpec
 
 
+class SignRequest(Message):
+    """The daemon wants a certificate for its links; answered with :class:`Certificate`."""
+
+    kind: Literal["sign_request"] = "sign_request"
+    request: str
+    """A certificate signing request, PEM; nothing but its public key is taken from it."""
+
+
 class LogChunk(Message):
     """Answer to :class:`StreamLogs`; the next one is sent after :class:`MoreLogs`."""
 
@@ -150,6 +163,7 @@ DaemonMessage = Annotated[
     | PartChanged
     | PartLost
     | PartDescribed
+    | SignRequest
     | LogChunk
     | Leaving
     | BuildTold
@@ -168,6 +182,10 @@ class Registered(Message):
     """The key under which the coordinator knows this daemon."""
     heartbeat_interval: float = HEARTBEAT_INTERVAL
     silence_limit: float = COORDINATOR_SILENCE
+    authority: str = ""
+    """SHA-256 of the certificate that links trust, in hexadecimal digits; another one than before
+    when the coordinator had to make a new authority.
+    """
 
 
 class RegistrationRefused(Message):
@@ -189,6 +207,35 @@ class PreparePart(Message):
     attempt: int
     spec: DataflowSpec
     """With only the nodes of this part."""
+    machine: str = ""
+    """This daemon's key, as it stands in ``edges``."""
+    edges: tuple[RemoteEdge, ...] = ()
+    """Those that leave or enter this machine; none: the part has no link."""
+    addresses: dict[str, str] = Field(default_factory=dict)
+    """Where the daemons at the other ends connected from, as the coordinator sees it (IP by key):
+    tells which of its own addresses leads to them.
+    """
+
+
+class ConnectPart(Message):
+    """Where peers of a part listen: those that are new or have moved, the others stay. Repeating it
+    does no harm.
+    """
+
+    kind: Literal["connect_part"] = "connect_part"
+    dataflow_id: DataflowUuid
+    attempt: int
+    peers: tuple[PeerEndpoint, ...] = ()
+    ended: tuple[str, ...] = ()
+    """Machines whose part has ended for good."""
+
+
+class Certificate(Message):
+    """What the daemon's links prove themselves with, and whom they trust; both PEM."""
+
+    kind: Literal["certificate"] = "certificate"
+    certificate: str
+    authority: str
 
 
 class ReleasePart(Message):
@@ -258,6 +305,8 @@ CoordinatorMessage = Annotated[
     | RegistrationRefused
     | HeartbeatSeen
     | PreparePart
+    | ConnectPart
+    | Certificate
     | ReleasePart
     | StopPart
     | ForgetPart

@@ -50,6 +50,8 @@ class DataflowSpec(Message):
     built_on: dict[str, str] = Field(default_factory=dict)
     """Where that build was done by daemons: the daemon of each node that had something to prepare.
     """
+    allow_unlinked: bool = False
+    """Start although machines that exchange data cannot reach each other."""
 
     @field_validator("name")
     @classmethod

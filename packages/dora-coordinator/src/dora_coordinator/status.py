@@ -1,0 +1,52 @@
+"""The word that lists show for a dataflow, and the reason beside it; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dora_config.protocol.control import DataflowStatus
+from dora_coordinator.linking import Links
+from dora_coordinator.membership import Membership
+from dora_coordinator.parts import Part, names
+from dora_coordinator.records import PartState, Phase
+
+
+def status_of(
+    phase: Phase, reason: str | None, parts: Sequence[Part], links: Links, membership: Membership
+) -> tuple[DataflowStatus, str | None]:
+    """``reason``: why it failed as a whole, if it did."""
+    match phase:
+        case Phase.PREPARING | Phase.LINKING | Phase.RELEASING:
+            return "Starting", None
+        case Phase.RECOVERING:
+            waiting = [part for part in parts if not part.ended and not part.reported]
+            return "Recovering", f"waiting for {names(waiting)}" if waiting else None
+        case Phase.STOPPING | Phase.ROLLING_BACK:
+            return "Stopping", reason
+        case Phase.FINISHED:
+            return "Finished", None
+        case Phase.FAILED:
+            return "Failed", reason or _failed_nodes(parts)
+        case Phase.RUNNING:
+            living = [part for part in parts if not part.ended]
+            return _while_running(living, links, membership)
+
+
+def _while_running(
+    living: Sequence[Part], links: Links, membership: Membership
+) -> tuple[DataflowStatus, str | None]:
+    away = [part for part in living if not membership.is_connected(part.daemon)]
+    if away:
+        return "Degraded", f"no connection to {names(away)}"
+    respawning = [part for part in living if part.state is not PartState.RUNNING]
+    if respawning:
+        return "Recovering", f"spawning again on {names(respawning)}"
+    if links.all_linked:
+        return "Running", None
+    reason = links.degraded()
+    return ("Degraded", reason) if reason else ("Recovering", "machines are being linked")
+
+
+def _failed_nodes(parts: Sequence[Part]) -> str | None:
+    failed = [node.node for part in parts if part.result for node in part.result.root_causes]
+    return f"failed: {', '.join(failed)}" if failed else None

@@ -1,0 +1,96 @@
+"""What this machine's links prove themselves with: its key, and a certificate of the cluster.
+
+The folder (0700) holds ``key.pem``, which never leaves the machine, ``cert.pem`` and ``ca.pem``.
+"""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Final
+
+import anyio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from dora_config.access import private_dir, write_private
+
+RENEWAL: Final = 1 / 3
+"""A certificate is renewed when so much of its time is left."""
+
+
+class Credentials:
+    """Renewed on request; links read the files whenever they connect."""
+
+    def __init__(self, directory: Path) -> None:
+        """Use ``directory``; a key is made there if there is none that can be read."""
+        self.directory = private_dir(directory)
+        self._key = self._load_key()
+        self._usable = anyio.Event()
+
+    def wanted(self, authority: str, now: datetime.datetime) -> bool:
+        """Whether a certificate must be asked for.
+
+        ``authority``: SHA-256 of the coordinator's, in hexadecimal digits.
+        """
+        try:
+            trusted = x509.load_pem_x509_certificate((self.directory / "ca.pem").read_bytes())
+            mine = x509.load_pem_x509_certificate((self.directory / "cert.pem").read_bytes())
+        except (OSError, ValueError):
+            return True
+        if trusted.fingerprint(hashes.SHA256()).hex() != authority:
+            return True
+        if _public(mine.public_key()) != _public(self._key.public_key()):
+            return True
+        end = mine.not_valid_after_utc
+        lasts = end - mine.not_valid_before_utc
+        self._usable.set()
+        return not mine.not_valid_before_utc <= now < end - lasts * RENEWAL
+
+    def request(self) -> str:
+        """A certificate signing request, PEM."""
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "dora daemon")])
+        builder = x509.CertificateSigningRequestBuilder().subject_name(name)
+        signed = builder.sign(self._key, hashes.SHA256())
+        return signed.public_bytes(serialization.Encoding.PEM).decode()
+
+    def store(self, certificate: str, authority: str) -> None:
+        """Keep what the coordinator sent, each file replaced at once."""
+        write_private(self.directory / "ca.pem", authority.encode())
+        write_private(self.directory / "cert.pem", certificate.encode())
+        self._usable.set()
+
+    async def usable(self, *, within: float) -> bool:
+        """Wait for a certificate that the present coordinator trusts, for at most so long."""
+        with anyio.move_on_after(within):
+            await self._usable.wait()
+        return self._usable.is_set()
+
+    def _load_key(self) -> ec.EllipticCurvePrivateKey:
+        path = self.directory / "key.pem"
+        try:
+            found = serialization.load_pem_private_key(path.read_bytes(), None)
+        except (OSError, ValueError):
+            found = None
+        if isinstance(found, ec.EllipticCurvePrivateKey):
+            return found
+        made = ec.generate_private_key(ec.SECP256R1())
+        write_private(
+            path,
+            made.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            ),
+        )
+        return made
+
+
+def _public(key: object) -> bytes:
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        return b""
+    return key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
