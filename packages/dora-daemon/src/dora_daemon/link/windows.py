@@ -1,0 +1,104 @@
+"""What is on the way of one stream, at its sender and at its receiver; pure."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class SendWindow(Generic[T]):
+    """Messages that were sent and are not acknowledged, oldest first, with what to send again."""
+
+    def __init__(self, messages: int, nbytes: int, *, last: int = 0) -> None:
+        """``last``: number of the last message that is none of this window's business."""
+        self.messages = messages
+        self.nbytes = nbytes
+        self.bytes_out = 0
+        self.last = last
+        """Number of the last message added."""
+        self.given_up = last
+        """Messages up to this number will not be sent (again)."""
+        self._out: OrderedDict[int, tuple[int, int, T]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._out)
+
+    @property
+    def open(self) -> bool:
+        """Whether another message may be sent: one that is larger than the window, too."""
+        return not self._out or (len(self._out) < self.messages and self.bytes_out < self.nbytes)
+
+    def add(self, sequence: int, nbytes: int, item: T) -> None:
+        """A message goes out; its number is larger than all before."""
+        self._out[sequence] = (self.last, nbytes, item)
+        self.bytes_out += nbytes
+        self.last = sequence
+
+    def acknowledge(self, sequence: int) -> int:
+        """Forget messages up to this number; how many they were."""
+        count = 0
+        while self._out:
+            first = next(iter(self._out))
+            if first > sequence:
+                break
+            _, nbytes, _ = self._out.popitem(last=False)[1]
+            self.bytes_out -= nbytes
+            self.given_up = first
+            count += 1
+        return count
+
+    def give_up(self) -> int:
+        """Forget everything; how many messages they were."""
+        return self.acknowledge(self.last)
+
+    def after(self, sequence: int) -> Iterator[tuple[int, int, T]]:
+        """Number, the number before it, and item of what comes after ``sequence``."""
+        for number, (previous, _, item) in list(self._out.items()):
+            if number > sequence:
+                yield number, previous, item
+
+
+class ReceiveOrder(Generic[T]):
+    """Puts what came over lanes of different priority in order, finds gaps and repetitions."""
+
+    def __init__(self, last: int = 0) -> None:
+        self.last = last
+        """Number of the last message that was given out."""
+        self.lost = 0
+        """Messages that will not come although no queue dropped them."""
+        self.repeated = 0
+        self._early: dict[int, tuple[int, T]] = {}
+
+    def __len__(self) -> int:
+        """Messages that wait for one before them."""
+        return len(self._early)
+
+    def accept(self, sequence: int, previous: int, item: T) -> list[tuple[int, T]]:
+        """What can be given out now, in order."""
+        if sequence <= self.last or sequence in self._early:
+            self.repeated += 1
+            return []
+        if previous > self.last:
+            self._early[sequence] = (previous, item)
+            return []
+        ready = [(sequence, item)]
+        self.last = sequence
+        while self._early:
+            first = min(self._early)
+            if self._early[first][0] > self.last:
+                break
+            _, early = self._early.pop(first)
+            if first > self.last:
+                ready.append((first, early))
+                self.last = first
+        return ready
+
+    def begin_round(self, given_up: int) -> None:
+        """A new session: what was on the way is gone, and nothing up to ``given_up`` will come."""
+        self._early.clear()
+        if given_up > self.last:
+            self.lost += given_up - self.last
+            self.last = given_up
