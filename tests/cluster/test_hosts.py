@@ -1,0 +1,100 @@
+"""The test hosts are what they claim to be: own init, own network, a power switch."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+from support.hosts import Hosts, hosts_or_skip
+from support.waiting import wait_until
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[Hosts]:
+    yield from hosts_or_skip("left", "right")
+
+
+def _reaches(hosts: Hosts, source: str, target: str) -> bool:
+    words = ("ping", "-c1", "-W1", hosts[target].address)
+    return hosts[source].root(*words, check=False).returncode == 0
+
+
+def test_a_host_runs_systemd_and_a_user_has_sudo(hosts: Hosts) -> None:
+    left = hosts["left"]
+    wait_until(
+        lambda: left.root("systemctl", "is-system-running", check=False).stdout == "running\n",
+        what="the end of the boot",
+    )
+    assert left.root("cat", "/proc/1/comm").stdout == "systemd\n"
+    assert left.root("sudo", "-n", "id", "-u", user="ubuntu").stdout == "0\n"
+    assert left.root("sudo", "-n", "true", user="nosudo", check=False).returncode != 0
+    boots = {host.root("cat", "/proc/sys/kernel/random/boot_id").stdout for host in hosts}
+    assert len(boots) == 2
+
+
+def test_what_a_host_writes_stays_there(hosts: Hosts) -> None:
+    before = hosts["left"].files()
+    hosts["left"].root("sh", "-c", "echo x > /etc/written-by-a-test")
+    after = hosts["left"].files()
+    assert [name for name in after if after[name] != before.get(name)] == ["/etc/written-by-a-test"]
+    assert not hosts["right"].path("/etc/written-by-a-test").exists()
+    hosts["left"].root("rm", "/etc/written-by-a-test")
+
+
+def test_a_network_is_cut_parted_and_mended(hosts: Hosts) -> None:
+    left = hosts["left"]
+    assert _reaches(hosts, "left", "right")
+    hosts.partition("left", "right")
+    assert not _reaches(hosts, "left", "right")
+    hosts.heal()
+    assert _reaches(hosts, "left", "right")
+    left.cut()
+    assert not _reaches(hosts, "right", "left")
+    left.mend()
+    assert _reaches(hosts, "right", "left")
+
+
+def test_a_plug_is_pulled_without_a_word(hosts: Hosts) -> None:
+    left = hosts["left"]
+    boot = left.root("cat", "/proc/sys/kernel/random/boot_id").stdout
+    left.root("sh", "-c", "echo kept > /var/tmp/kept")
+    with hosts.desk(), socket.create_connection((left.address, 22), timeout=5) as link:
+        assert link.recv(4) == b"SSH-"
+        left.power_off()
+        assert not left.is_on
+        link.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            while link.recv(4096):
+                pass
+    left.boot()
+    assert left.root("cat", "/var/tmp/kept").stdout == "kept\n"
+    assert left.root("cat", "/proc/sys/kernel/random/boot_id").stdout != boot
+
+
+def test_a_host_reboots_by_itself(hosts: Hosts) -> None:
+    left = hosts["left"]
+    boot = left.root("cat", "/proc/sys/kernel/random/boot_id").stdout
+    left.root("systemctl", "reboot", check=False)
+
+    def is_new() -> bool:
+        try:
+            now = left.root("cat", "/proc/sys/kernel/random/boot_id", check=False).stdout
+        except (OSError, IndexError):
+            return False
+        return now not in ("", boot)
+
+    wait_until(is_new, timeout=20, what="the next boot")
+    left.wait_for_ssh()
+
+
+def test_a_bare_host_sees_no_repository() -> None:
+    bare = hosts_or_skip("bare", bare=True)
+    host = next(bare)["bare"]
+    try:
+        assert host.root("ls", "-A", __file__, check=False).returncode != 0
+        assert host.root("/usr/bin/python3", "-c", "import sys").returncode == 0
+    finally:
+        bare.close()
