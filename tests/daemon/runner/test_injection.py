@@ -49,6 +49,16 @@ def test_a_module_dora_py_beside_the_script_is_explained(workspace: Workspace) -
     assert f"{workspace.path / 'dora.py'} lies beside the node's script" in ran.outcome("a")
 
 
+def test_each_of_several_nodes_is_explained(workspace: Workspace) -> None:
+    workspace.file("dora.py", "")
+    workspace.node("a", "from dora import Node\n")
+    nodes = [{"id": name, "path": "a.py", "outputs": ["x"]} for name in "abc"]
+    ran = run_flow(workspace, {"nodes": nodes})
+    for name in "abc":
+        assert "before it connected" in ran.outcome(name)
+        assert f"{workspace.path / 'dora.py'} lies beside" in ran.outcome(name)
+
+
 def test_an_isolated_python_is_explained(workspace: Workspace) -> None:
     workspace.node("a", "import sys\nsys.exit('no dora' if sys.flags.isolated else 0)\n")
     content = {"nodes": [{"id": "a", "path": sys.executable, "args": "-u -I a.py"}]}

@@ -41,6 +41,11 @@ OK = Exit(code=0)
         (Ending(Exit(code=1), before_connecting=True), "failed", "exited with code 1 before"),
         (Ending(OK, before_connecting=True, explanation="-I hides it"), "failed", "-I hides it"),
         (Ending(Exit(signal="SIGTERM"), stop_asked=True, before_connecting=True), "success", ""),
+        (
+            Ending(Exit(code=1), stop_asked=True, before_connecting=True, explanation="-I hides"),
+            "failed",
+            "exited with code 1 before it connected to the dataflow: -I hides",
+        ),
         # A program that nobody waits for may be any program.
         (Ending(OK, before_connecting=True, must_connect=False), "success", ""),
         (
