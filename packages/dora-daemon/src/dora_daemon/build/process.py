@@ -7,6 +7,7 @@ the commands that it had started.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -14,7 +15,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 
 from dora_config.protocol.builds import BuildNews, BuildSettings, FailedNode
 from dora_config.protocol.envelope import Message
@@ -88,21 +88,17 @@ async def _run(job: BuildJob, directory: RuntimeDir) -> Outcome | None:
                 async for _ in signals:
                     tasks.cancel_scope.cancel()
 
-        async def cancel_at_end_of_input() -> None:
-            await anyio.to_thread.run_sync(_wait_for_end_of_input, abandon_on_cancel=True)
-            tasks.cancel_scope.cancel()
+        def take_input() -> None:
+            if not os.read(0, 4096):  # whoever wants the build is gone
+                asyncio.get_running_loop().remove_reader(0)
+                tasks.cancel_scope.cancel()
 
         tasks.start_soon(cancel_on_signal)
-        tasks.start_soon(cancel_at_end_of_input)
+        asyncio.get_running_loop().add_reader(0, take_input)
         outcome = await _build(job, directory)
         tasks.cancel_scope.cancel()
         return outcome
     return None
-
-
-def _wait_for_end_of_input() -> None:
-    while os.read(0, 4096):
-        pass
 
 
 async def _build(job: BuildJob, directory: RuntimeDir) -> Outcome:
