@@ -167,7 +167,7 @@ def test_what_is_not_here_is_said_not_to_be_here() -> None:
 
 def test_a_part_can_be_described() -> None:
     state = AgentState()
-    (message,) = told(after(state, prepare(3), CoordinatorSpoke(DescribePart(dataflow_id=ID))))
+    message, _ = told(after(state, prepare(3), CoordinatorSpoke(DescribePart(dataflow_id=ID))))
     assert message == PartDescribed(dataflow_id=ID, attempt=3, spec=SPEC)
 
 

@@ -17,9 +17,12 @@ import anyio
 from dora_config.access import endpoint, state_dir
 from dora_config.errors import DoraError, InvalidId, sentences
 from dora_config.ids import parse_label, parse_machine_id
+from dora_config.protocol.links import FIRST_PORT, LAST_PORT
 from dora_daemon.agent.events import EndAsked, HandOverAsked
+from dora_daemon.agent.linking import Listen, parse_listen
 from dora_daemon.agent.part_files import DaemonFiles
 from dora_daemon.agent.service import Agent, AgentOptions
+from dora_daemon.agent.shutting_down import system_is_stopping
 from dora_daemon.runner.runtime_dir import runtime_root
 
 DEFAULT_LISTEN_PORT: Final = 53291
@@ -41,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     logging.getLogger("websockets").setLevel(logging.ERROR)
     for name in options.ignored:
-        logger.warning("%s has no effect: data between machines is not supported yet", name)
+        logger.warning("%s has no effect: %s", name, IGNORED[name])
     try:
         return _run(options)
     except DoraError as error:
@@ -53,6 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         sys.stderr.write(f"[ERROR]\n{sentences(expected)}\n")
         return 1
+
+
+IGNORED: Final = {
+    "--zenoh-connect": "the coordinator tells links where their peers listen",
+    "--zenoh-peer": "links connect to each other, not to a router",
+    "--zenoh-config-overlay": "links have no settings of their own but --zenoh-listen",
+    "--worker-threads": "each dataflow has a process of its own",
+    "--rt": "set priorities with systemd or chrt",
+}
+"""Options of other versions, and why they are not needed."""
 
 
 class _Ignored(argparse.Action):
@@ -101,12 +114,27 @@ def _parser() -> argparse.ArgumentParser:
         help="allow nodes with `path: shell`, which may run any command",
     )
     add("--quiet", action="store_true", help="print warnings and errors only (also DORA_QUIET)")
-    for name in ("listen", "connect", "peer", "config-overlay"):
-        add(f"--zenoh-{name}", action=_Ignored, metavar="VALUE", help=argparse.SUPPRESS)
-    add("--zenoh-no-multicast", action=_Ignored, nargs=0, help=argparse.SUPPRESS)
-    add("--worker-threads", action=_Ignored, help=argparse.SUPPRESS)
-    add("--rt", action=_Ignored, nargs=0, help=argparse.SUPPRESS)
+    add(
+        "--zenoh-listen",
+        type=_listen,
+        default=Listen(),
+        metavar="IP[:PORT[-PORT]]",
+        help="where links to other machines listen, a port for each dataflow (default: the "
+        f"address that leads to the coordinator, ports {FIRST_PORT}-{LAST_PORT}; with one port "
+        "named: that and the 99 after it)",
+    )
+    add("--zenoh-no-multicast", action="store_true", help=argparse.SUPPRESS)  # it never is used
+    for name in IGNORED:
+        count = 0 if name == "--rt" else None
+        add(name, action=_Ignored, nargs=count, metavar="VALUE", help=argparse.SUPPRESS)
     return parser
+
+
+def _listen(text: str) -> Listen:
+    try:
+        return parse_listen(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _machine_id(text: str) -> str:
@@ -149,6 +177,7 @@ def _run(options: argparse.Namespace) -> int:
                 labels=options.labels,
                 base_dir=Path.cwd(),
                 allow_shell=options.allow_shell_nodes,
+                listen=options.zenoh_listen,
             ),
             files,
             runtime_root(),
@@ -168,6 +197,8 @@ async def _serve(agent: Agent) -> None:
                 async for number in signals:
                     hand_over = number in HAND_OVER
                     manner = "nodes go on" if hand_over else "stopping nodes, then ending"
+                    if number == signal.SIGTERM and await system_is_stopping():
+                        hand_over, manner = True, "the machine stops, its dataflows go on after"
                     logger.info("%s: %s", signal.Signals(number).name, manner)
                     agent.post(HandOverAsked() if hand_over else EndAsked())
 

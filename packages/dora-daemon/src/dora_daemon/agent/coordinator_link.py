@@ -141,6 +141,7 @@ class CoordinatorLink:
             raise RemoteProtocolError("the registration was not answered")
         self._registered = True
         self._say(f'connected to the coordinator at {endpoint} as "{answer.daemon}"')
+        self._received(answer)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._write, socket, outgoing)
             tasks.start_soon(self._beat, answer.heartbeat_interval)

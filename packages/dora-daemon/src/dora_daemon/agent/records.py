@@ -7,6 +7,7 @@ from pydantic import Field
 from dora_config.protocol.daemon import PartPhase, PartReport
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import Message
+from dora_config.protocol.links import LinkReport, RemoteEdge
 from dora_config.protocol.runner import DataflowResult
 
 
@@ -16,6 +17,12 @@ class PartRecord(Message):
     dataflow_id: str
     attempt: int
     spec: DataflowSpec
+    machine: str = ""
+    """Key of this daemon, as it stands in ``edges``."""
+    edges: tuple[RemoteEdge, ...] = ()
+    """Those that leave or enter this machine."""
+    addresses: dict[str, str] = Field(default_factory=dict)
+    """IPs of the daemons at their other ends, by key."""
     phase: PartPhase = "preparing"
     result: DataflowResult | None = None
     stopping: bool = False
@@ -36,10 +43,12 @@ class PartRecord(Message):
     def is_live(self) -> bool:
         return self.phase != "ended"
 
-    def report(self) -> PartReport:
+    def report(self, link: LinkReport | None = None) -> PartReport:
+        """``link``: what its runner said of the link last."""
         return PartReport(
             dataflow_id=self.dataflow_id,
             attempt=self.attempt,
             phase="stopping" if self.is_live and self.stopping else self.phase,
             result=self.result,
+            link=link if self.is_live else None,
         )

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from dora_config.protocol.runner import (
     GetStatus,
     Greet,
     LineDecoder,
-    NodeStatus,
+    LinkChanged,
     Refusal,
     RunnerProtocolError,
     RunnerReply,
@@ -38,6 +38,7 @@ from dora_config.protocol.runner import (
 )
 from dora_daemon.agent.build_files import NotBuilt
 from dora_daemon.agent.events import Event, RunnerGone, RunnerPlaced, RunnerReached, RunnerSpoke
+from dora_daemon.agent.linking import LinkError, LinkSetup
 from dora_daemon.agent.places import Machine, explain, log_dirs, make_plan
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.runner import runtime_dir
@@ -66,9 +67,11 @@ class Runners:
         machine: Callable[[], Machine],
         post: Callable[[Event], None],
         changed: Callable[[], None],
+        links: LinkSetup,
     ) -> None:
-        """``changed`` is called when :meth:`nodes` has other states or processes than before."""
+        """``changed`` is called when :meth:`statuses` has other states or processes than before."""
         self._changed = changed
+        self._links = links
         self._tasks = tasks
         self._root = root
         self._machine = machine
@@ -77,7 +80,8 @@ class Runners:
 
     def start(self, record: PartRecord) -> None:
         attendant = self._new(record.dataflow_id)
-        self._tasks.start_soon(attendant.start, record, self._root, self._machine())
+        start = attendant.start
+        self._tasks.start_soon(start, record, self._root, self._machine(), self._links)
 
     def adopt(self, record: PartRecord) -> None:
         """Attend a runner that an earlier daemon started."""
@@ -102,17 +106,14 @@ class Runners:
             self._attended[dataflow_id].kill()
 
     def ask_for_status(self) -> None:
-        """Have fresh figures for the next :meth:`nodes`."""
+        """Have fresh figures for the next :meth:`statuses`."""
         for attendant in self._attended.values():
             attendant.ask(GetStatus())
 
-    def nodes(self) -> Mapping[str, tuple[NodeStatus, ...]]:
-        """The nodes of each runner as it told last, by dataflow id."""
-        return {
-            dataflow_id: attendant.nodes
-            for dataflow_id, attendant in self._attended.items()
-            if attendant.nodes
-        }
+    def statuses(self) -> list[RunnerStatus]:
+        """What each runner told of itself last."""
+        found = (attendant.status for attendant in self._attended.values())
+        return [status for status in found if status is not None]
 
     def _new(self, dataflow_id: str) -> _Attendant:
         attendant = _Attendant(dataflow_id, self._deliver, self._changed)
@@ -137,7 +138,7 @@ class _Attendant:
     ) -> None:
         self.dataflow_id = dataflow_id
         self._changed = changed
-        self.nodes: tuple[NodeStatus, ...] = ()
+        self.status: RunnerStatus | None = None
         self._deliver = deliver
         self._writer: asyncio.StreamWriter | None = None
         self._last_request = 0
@@ -170,12 +171,15 @@ class _Attendant:
 
     # ------------------------------------------------------------------------ life
 
-    async def start(self, record: PartRecord, root: Path, machine: Machine) -> None:
+    async def start(
+        self, record: PartRecord, root: Path, machine: Machine, links: LinkSetup
+    ) -> None:
+        token = str(uuid.uuid4())
         try:
-            plan = make_plan(record, machine)
+            plan = await links.complete(make_plan(record, machine), record, token)
             directory = await anyio.to_thread.run_sync(runtime_dir.RuntimeDir.create, root)
             try:
-                home = _Home(directory.path, str(uuid.uuid4()))
+                home = _Home(directory.path, token)
                 directory.write(OWNER, home.token)
                 directory.write("plan.json", plan.model_dump_json())
                 placed = RunnerPlaced(
@@ -189,7 +193,7 @@ class _Attendant:
                 self._process = _spawn(directory)
             finally:
                 os.close(directory.lock_descriptor)
-        except NotBuilt as error:
+        except (NotBuilt, LinkError) as error:
             self._deliver(self, RunnerGone(self.dataflow_id, str(error)))
             return
         except (RunnerError, OSError) as error:
@@ -256,21 +260,24 @@ class _Attendant:
                 self._deliver(self, RunnerSpoke(self.dataflow_id, notice))
                 self.ask(GetStatus())
             case Envelope(reply=RunnerStatus() as status):
-                before, self.nodes = self.nodes, status.nodes
-                if _essence(before) != _essence(self.nodes):
+                before, self.status = self.status, status
+                if _essence(before) != _essence(status):
                     self._changed()
                 if not self._reached:
                     self._reached = True
                     self._deliver(self, RunnerReached(self.dataflow_id, status))
+                elif status.link is not None:
+                    changed = LinkChanged(report=status.link)
+                    self._deliver(self, RunnerSpoke(self.dataflow_id, changed))
             case Envelope(reply=Refusal(message=message)):
                 logger.warning("runner of dataflow %s refuses: %s", self.dataflow_id, message)
             case _:
                 pass
 
 
-def _essence(nodes: tuple[NodeStatus, ...]) -> list[tuple[str, str, int | None]]:
+def _essence(status: RunnerStatus | None) -> list[tuple[str, str, int | None]]:
     """What is worth telling at once; figures of use can wait."""
-    return [(node.node, node.state, node.pid) for node in nodes]
+    return [] if status is None else [(node.node, node.state, node.pid) for node in status.nodes]
 
 
 def _spawn(directory: runtime_dir.RuntimeDir) -> subprocess.Popen[bytes]:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 import socket
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
 
 from dora_config.access import Endpoint
 from dora_config.protocol.calls import RunnerAnswered, RunnerCall
-from dora_config.protocol.daemon import Heartbeat, Metrics, Register
+from dora_config.protocol.daemon import (
+    Certificate,
+    CoordinatorMessage,
+    Heartbeat,
+    Metrics,
+    Register,
+    Registered,
+    SignRequest,
+)
 from dora_config.protocol.envelope import Party
 from dora_config.protocol.runner import RunnerReply
 from dora_daemon._version import __version__
@@ -37,7 +46,9 @@ from dora_daemon.agent.commands import (
     TellCoordinator,
 )
 from dora_daemon.agent.coordinator_link import CoordinatorLink
+from dora_daemon.agent.credentials import Credentials
 from dora_daemon.agent.events import CoordinatorSpoke, Event, RunnerGone
+from dora_daemon.agent.linking import LinkSetup, Listen
 from dora_daemon.agent.log_streams import LogStreams
 from dora_daemon.agent.part_files import DaemonFiles
 from dora_daemon.agent.places import Machine
@@ -47,6 +58,8 @@ from dora_daemon.runner.guardian import boot_id
 
 ADOPTION_TIMEOUT = 10.0
 """Seconds for runners of an earlier daemon to answer before the coordinator is told of them."""
+RENEWAL_CHECK = 3600.0
+"""Seconds between looks at the end of the certificate."""
 FLUSH_TIMEOUT = 2.0
 """Seconds for the last words to the coordinator."""
 
@@ -62,6 +75,8 @@ class AgentOptions:
     labels: dict[str, str]
     base_dir: Path
     allow_shell: bool = False
+    listen: Listen = field(default_factory=Listen)
+    """Where links to other machines listen."""
 
 
 class Agent:
@@ -79,6 +94,8 @@ class Agent:
         self._build_files = BuildFiles(files.directory / "builds")
         self._root = runtime_root
         self._endpoint = endpoint
+        self._credentials = Credentials(files.directory / "credentials")
+        self._authority = ""
         self._incarnation = str(uuid.uuid4())
         records, problems = files.load()
         for problem in problems:
@@ -95,10 +112,15 @@ class Agent:
                 endpoint=self._endpoint,
                 register=self._register,
                 heartbeat=self._heartbeat,
-                received=lambda message: self.post(CoordinatorSpoke(message)),
+                received=self._received,
                 lost=self._lost,
             )
-            self._runners = Runners(tasks, self._root, self._machine, self.post, self._link.hurry)
+            links = LinkSetup(
+                self._options.listen, lambda: self._endpoint().host, self._credentials
+            )
+            self._runners = Runners(
+                tasks, self._root, self._machine, self.post, self._link.hurry, links
+            )
             self._streams = LogStreams(tasks, self._link.send, self._is_live)
             self._builds = Builds(
                 tasks,
@@ -108,6 +130,7 @@ class Agent:
                 self._link.send,
                 self._builds_in_use,
             )
+            tasks.start_soon(self._renew)
             await self._adopt()
             async with anyio.create_task_group() as talking:
                 talking.start_soon(self._link.run)
@@ -137,6 +160,28 @@ class Agent:
             self._unsettled.discard(dataflow_id)
             if not self._unsettled:
                 self._settled.set()
+
+    def _received(self, message: CoordinatorMessage) -> None:
+        match message:
+            case Registered(authority=authority):
+                self._authority = authority
+                self._ask_for_certificate()
+            case Certificate():
+                self._credentials.store(message.certificate, message.authority)
+            case _:
+                self.post(CoordinatorSpoke(message))
+
+    async def _renew(self) -> None:
+        """Look from time to time whether the certificate is about to end."""
+        while True:
+            await anyio.sleep(RENEWAL_CHECK)
+            self._ask_for_certificate()
+
+    def _ask_for_certificate(self) -> None:
+        """If one is needed; without a connection the next registration will see to it."""
+        now = datetime.datetime.now(datetime.UTC)
+        if self._authority and self._credentials.wanted(self._authority, now):
+            self._link.send(SignRequest(request=self._credentials.request()))
 
     def _do(self, command: Command) -> None:
         match command:
@@ -197,8 +242,9 @@ class Agent:
 
     def _heartbeat(self) -> Heartbeat:
         metrics = tuple(
-            Metrics(dataflow_id=dataflow_id, nodes=nodes)
-            for dataflow_id, nodes in self._runners.nodes().items()
+            Metrics(dataflow_id=status.dataflow_id, nodes=status.nodes, link=status.link)
+            for status in self._runners.statuses()
+            if status.nodes or status.link is not None
         )
         self._runners.ask_for_status()
         return Heartbeat(metrics=metrics)

@@ -13,6 +13,8 @@ from typing import assert_never
 from dora_config.protocol.builds import BuildNewsTaken, BuildPart, CancelBuild
 from dora_config.protocol.calls import RunnerCall
 from dora_config.protocol.daemon import (
+    Certificate,
+    ConnectPart,
     CoordinatorMessage,
     DescribePart,
     EndDaemon,
@@ -33,11 +35,13 @@ from dora_config.protocol.daemon import (
     StopPart,
     StreamLogs,
 )
+from dora_config.protocol.links import LinkReport, SetLinkPeers
 from dora_config.protocol.runner import (
     AcknowledgeResult,
     DataflowFinished,
     DataflowResult,
     DataflowStarted,
+    LinkChanged,
     NodesReady,
     Release,
     RunnerEvent,
@@ -83,6 +87,10 @@ class Part:
     stop: StopPart | None = None
     next: PreparePart | None = None
     """Wanted in its place once nothing of it is left."""
+    link: LinkReport | None = None
+    """What its runner said of the link last."""
+    connect: ConnectPart | None = None
+    """All that its runner has to be told of its peers once it answers."""
 
     @property
     def live(self) -> bool:
@@ -97,8 +105,8 @@ class AgentState:
 
     def reports(self) -> tuple[PartReport, ...]:
         """The status report that goes with a registration."""
-        records = (part.record for part in self.parts.values())
-        return tuple(record.report() for record in records if not record.forgotten)
+        known = (part for part in self.parts.values() if not part.record.forgotten)
+        return tuple(part.record.report(part.link) for part in known)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """What follows from ``event``; ``now`` is Unix time."""
@@ -143,7 +151,7 @@ class AgentState:
                 described = PartDescribed(
                     dataflow_id=dataflow_id, attempt=part.record.attempt, spec=part.record.spec
                 )
-                return [TellCoordinator(described)]
+                return [TellCoordinator(described), self._tell(part)]
             case StreamLogs(dataflow_id=dataflow_id, stream=stream):
                 part = self.parts.get(dataflow_id)
                 if part is None:
@@ -161,7 +169,9 @@ class AgentState:
                 return [CallRunner(message)]
             case EndDaemon():
                 return self._end()
-            case Registered() | RegistrationRefused() | HeartbeatSeen():
+            case ConnectPart():
+                return self._connect(message)
+            case Registered() | RegistrationRefused() | HeartbeatSeen() | Certificate():
                 return []
             case _ as unreachable:
                 assert_never(unreachable)
@@ -184,10 +194,25 @@ class AgentState:
 
     def _make(self, message: PreparePart) -> list[Command]:
         record = PartRecord(
-            dataflow_id=message.dataflow_id, attempt=message.attempt, spec=message.spec
+            dataflow_id=message.dataflow_id,
+            attempt=message.attempt,
+            spec=message.spec,
+            machine=message.machine,
+            edges=message.edges,
+            addresses=message.addresses,
         )
         self.parts[message.dataflow_id] = Part(record)
         return [SavePart(record), StartRunner(record)]
+
+    def _connect(self, message: ConnectPart) -> list[Command]:
+        part = self.parts.get(message.dataflow_id)
+        if part is None or not part.live or part.record.attempt != message.attempt:
+            return []
+        if not part.reached:
+            part.connect = _merged(part.connect, message)
+            return []
+        request = SetLinkPeers(peers=message.peers, ended=message.ended)
+        return [AskRunner(message.dataflow_id, request)]
 
     def _stop(self, message: StopPart) -> list[Command]:
         part = self.parts.get(message.dataflow_id)
@@ -238,6 +263,7 @@ class AgentState:
 
     def _runner_reached(self, part: Part, status: RunnerStatus, now: float) -> list[Command]:
         part.reached = True
+        part.link = status.link
         if status.phase == "finished" and status.result is not None:
             return self._finished(part, status.result, now)
         if part.stop is not None:
@@ -246,14 +272,16 @@ class AgentState:
             # asked for before this daemon started, and the runner may not have heard of it
             stop = part.stop = StopPart(dataflow_id=part.record.dataflow_id)
             return [self._ask_stop(part, stop)]
+        waiting, part.connect = part.connect, None
+        commands = [] if waiting is None else self._connect(waiting)
         match status.phase:
             case "ready":
-                return self._reached_phase(part, NodesReady())
+                return [*commands, *self._reached_phase(part, NodesReady())]
             case "running":
                 started = DataflowStarted(dataflow_id=part.record.dataflow_id)
-                return self._reached_phase(part, started)
+                return [*commands, *self._reached_phase(part, started)]
             case _:
-                return []
+                return [*commands, self._tell(part)] if part.link is not None else commands
 
     def _runner_spoke(self, part: Part, event: RunnerEvent, now: float) -> list[Command]:
         match event:
@@ -261,6 +289,10 @@ class AgentState:
                 return self._reached_phase(part, event)
             case DataflowFinished(result=result):
                 return self._finished(part, result, now)
+            case LinkChanged(report=report):
+                news = _without_figures(part.link) != _without_figures(report)
+                part.link = report
+                return [self._tell(part)] if news and part.live else []
             case _:
                 return []
 
@@ -346,7 +378,24 @@ class AgentState:
         return SavePart(part.record)
 
     def _tell(self, part: Part) -> Command:
-        return TellCoordinator(PartChanged(report=part.record.report()))
+        return TellCoordinator(PartChanged(report=part.record.report(part.link)))
+
+
+def _merged(earlier: ConnectPart | None, later: ConnectPart) -> ConnectPart:
+    if earlier is None:
+        return later
+    peers = {peer.machine: peer for peer in (*earlier.peers, *later.peers)}
+    ended = dict.fromkeys((*earlier.ended, *later.ended))
+    return later.model_copy(update={"peers": tuple(peers.values()), "ended": tuple(ended)})
+
+
+def _without_figures(report: LinkReport | None) -> LinkReport | None:
+    """What is worth telling at once; round trips ride on heartbeats."""
+    if report is None:
+        return None
+    figures = {"rtt_us": None, "clock_offset_us": None}
+    peers = tuple(peer.model_copy(update=figures) for peer in report.peers)
+    return report.model_copy(update={"peers": peers})
 
 
 def _cause(result: DataflowResult, where: str) -> tuple[str | None, str]:
