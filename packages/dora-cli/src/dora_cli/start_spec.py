@@ -25,6 +25,7 @@ def make_spec(
     debug: bool = False,
     env_overrides: dict[str, str] | None = None,
     exit_when_nodes_finish: bool | None = None,
+    allow_unlinked: bool = False,
 ) -> DataflowSpec:
     """Everything a daemon needs, with what the last local build made if it is still current."""
     path = loaded.path.resolve()
@@ -52,6 +53,7 @@ def make_spec(
         env_overrides=env_overrides or {},
         uv=uv,
         exit_when_nodes_finish=finish,
+        allow_unlinked=allow_unlinked,
         build_id=session.build_id,
         built_on=dict(session.built_on),
     )

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from dora_cli import coordinator_options as coordinator
 from dora_cli import options, output
+
+if TYPE_CHECKING:
+    from dora_config.protocol.control import ClusterReport
 
 app = options.application()
 
@@ -51,4 +56,27 @@ def status(
             for one in report.daemons
         ]
         output.table(columns, rows)
+        _show_links(report)
     output.write(f"Active dataflows: {report.active_dataflows}")
+
+
+def _show_links(report: ClusterReport) -> None:
+    links = [link for daemon in report.daemons for link in daemon.links]
+    if not links:
+        return
+    columns = ("DATAFLOW", "FROM", "TO", "LINK", "ROUND TRIP", "AT")
+    rows = [
+        (
+            link.dataflow,
+            link.machine,
+            link.peer,
+            link.state,
+            "" if link.rtt_us is None else f"{link.rtt_us / 1000:.2f} ms",
+            link.endpoint or "",
+        )
+        for link in links
+    ]
+    output.table(columns, rows)
+    for link in links:
+        if link.reason is not None and link.state != "proven":
+            output.remark(f"{link.machine} to {link.peer}: {link.reason}")

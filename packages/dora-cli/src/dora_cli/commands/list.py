@@ -101,7 +101,11 @@ def _as_json(row: DataflowSummary) -> dict[str, object]:
         "cpu": round(row.cpu, 1),
         "memory": round(row.memory / GB, 3),
     }
-    return facts if row.reason is None else facts | {"reason": row.reason}
+    if row.reason is not None:
+        facts["reason"] = row.reason
+    if row.links:
+        facts["links"] = [link.model_dump(exclude={"dataflow"}) for link in row.links]
+    return facts
 
 
 def _as_cells(row: DataflowSummary) -> tuple[object, ...]:

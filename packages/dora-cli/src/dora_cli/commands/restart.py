@@ -27,4 +27,6 @@ def restart(
     )
     with coordinator.client(coordinator_addr, coordinator_port) as client:
         answer = client.ask(request, Restarted)
+    for warning in answer.warnings:
+        output.warn(warning)
     output.write(f"dataflow restarted: {answer.old} -> {answer.new}")

@@ -52,6 +52,13 @@ def start(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show where each node would run; start nothing.")
     ] = False,
+    allow_unlinked: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unlinked",
+            help="Start although machines that exchange data cannot reach each other.",
+        ),
+    ] = False,
     uv: options.Uv = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Turn on debug inspection, whatever the file says.")
@@ -79,6 +86,7 @@ def start(
         debug=debug,
         env_overrides=overrides,
         exit_when_nodes_finish=finish,
+        allow_unlinked=allow_unlinked,
     )
     request = StartDataflow(spec=spec, dry_run=dry_run)
     with coordinator.client(coordinator_addr, coordinator_port) as client:
