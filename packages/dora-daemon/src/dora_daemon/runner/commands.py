@@ -117,6 +117,30 @@ class Say(Frozen):
     node: str | None = None
 
 
+class SpawnLink(Frozen):
+    """Start the link process; answered by LinkSpawned or LinkExited."""
+
+    incarnation: int
+
+
+class AdmitLink(Frozen):
+    """Answer the link's Hello with Welcome and its routes."""
+
+    incarnation: int
+
+
+class FinishLink(Frozen):
+    """Have the link pass on what waits, for so many seconds at most, and end."""
+
+    seconds: float
+
+
+class SignalLink(Frozen):
+    """To the link's whole process group."""
+
+    signal: Signal
+
+
 class Finish(Frozen):
     """Every node has ended."""
 
@@ -140,5 +164,9 @@ Command = (
     | DropInputs
     | Report
     | Say
+    | SpawnLink
+    | AdmitLink
+    | FinishLink
+    | SignalLink
     | Finish
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dora_config.resolved import ResolvedNode
+from dora_daemon.runner.wiring import Edge
 from dora_node_api.frozen import Frozen
 
 
@@ -139,6 +140,48 @@ class EdgeRemoved(Frozen):
     input: str
 
 
+class LinksSet(Frozen):
+    """The streams that leave this machine, as edges to LINK_NODE. From now on a link runs."""
+
+    outgoing: tuple[Edge, ...]
+
+
+class LinkSpawned(Frozen):
+    incarnation: int
+    pid: int
+
+
+class LinkConnected(Frozen):
+    """The link process said Hello."""
+
+    incarnation: int
+
+
+class LinkExited(Frozen):
+    """The link process was reaped, or (``error``) could not be started."""
+
+    incarnation: int
+    exit: Exit
+    drained: bool = True
+    """Nothing waits any more in its queues."""
+    error: str = ""
+    last_words: str = ""
+
+
+class SourceClosed(Frozen):
+    """Nothing more comes of an output on another machine; its readers have the record already."""
+
+    node: str
+    output: str
+
+
+class SourceReopened(Frozen):
+    """A node on another machine runs again; the readers of its output have the record already."""
+
+    node: str
+    output: str
+
+
 RunnerStimulus = (
     Prepared
     | NodeSpawned
@@ -158,4 +201,10 @@ RunnerStimulus = (
     | NodeRemoved
     | EdgeAdded
     | EdgeRemoved
+    | LinksSet
+    | LinkSpawned
+    | LinkConnected
+    | LinkExited
+    | SourceClosed
+    | SourceReopened
 )

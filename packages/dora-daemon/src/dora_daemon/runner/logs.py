@@ -11,7 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, Protocol
 
 from dora_config.protocol.runner import LogLine, LogSettings
 from dora_config.resolved import ResolvedNode
@@ -107,10 +107,17 @@ class NodeLog:
         self._file.close()
 
 
-class OutputReader:
-    """Reads one stream of a process into its NodeLog while the event loop turns."""
+class LineTaker(Protocol):
+    """Whose lines are read: a NodeLog, say."""
 
-    def __init__(self, descriptor: int, stream: Stream, log: NodeLog) -> None:
+    def take(self, stream: Stream, lines: list[str]) -> None:
+        """Lines that were printed, in order."""
+
+
+class OutputReader:
+    """Reads one stream of a process into its log while the event loop turns."""
+
+    def __init__(self, descriptor: int, stream: Stream, log: LineTaker) -> None:
         self._descriptor = descriptor
         self._stream = stream
         self._log = log

@@ -11,9 +11,11 @@ from typing import Any
 import dora_node_api
 from dora_config.protocol.runner import LogLine, RunPlan
 from dora_config.resolved import ResolvedInput, ResolvedNode
-from dora_config.sources import LogSource, OutputSource, TimerSource
+from dora_config.sources import LogSource, OutputSource, TimerSource, parse_source
+from dora_daemon.link.messages import LINK_NODE
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.events import (
+    LinkConnected,
     NodeConnected,
     NodeDetached,
     OutputsClosed,
@@ -26,6 +28,7 @@ from dora_daemon.runner.node_server import NodeConnection
 from dora_daemon.runner.process import watch_process
 from dora_daemon.runner.publishing import RunnerOutputs
 from dora_daemon.runner.queues import KeptQueue, QueueBook, hold_limit
+from dora_daemon.runner.streams import LOGS, Outflow
 from dora_daemon.runner.wiring import Edge
 from dora_node_api.control import (
     PROTOCOL_VERSION,
@@ -55,9 +58,6 @@ from dora_node_api.control import (
 )
 from dora_node_api.frozen import Frozen
 from dora_node_api.transport.errors import BoardFull
-
-LOGS = "dora"
-"""Producer of ``dora/logs`` inputs, as it stands in queues."""
 
 
 class Desk:
@@ -92,6 +92,10 @@ class Desk:
         self.connected_at: dict[str, float] = {}
         self.params: dict[str, dict[str, Any]] = {}
         self.log_inputs: dict[tuple[str, str], LogSource] = {}
+        self.remote_nodes: frozenset[str] = frozenset()
+        """Nodes of other machines: the link writes into the queues of those who read them."""
+        self.on_link_queues: Callable[[], None] = lambda: None
+        """Called when a queue that the link writes into has come or gone."""
         self.staged: dict[int, NodeConnection | None] = {}
         """By incarnation: processes that are to replace others, once they have said Hello."""
         self._watched: dict[NodeConnection, int] = {}
@@ -118,7 +122,7 @@ class Desk:
             case OpenSegment():
                 self._open_segment(connection, message)
             case Log():
-                self._library_log(node, message)
+                self._library_log(None if node == LINK_NODE else node, message)
             case CloseOutputs(outputs=outputs):
                 self._tell(OutputsClosed(node, outputs))
             case StopDataflow(reason=reason):
@@ -153,6 +157,9 @@ class Desk:
             self._tell_staged()
             return
         self._asking[hello.node_id] = connection
+        if hello.node_id == LINK_NODE:
+            self._tell(LinkConnected(hello.incarnation or 0))
+            return
         self._tell(NodeConnected(hello.node_id, hello.incarnation, connection.pid or hello.pid))
 
     def take_over(self, incarnation: int) -> None:
@@ -196,7 +203,7 @@ class Desk:
                 f" not the {dora_node_api.__version__} that this runner brings"
             )
 
-    def _library_log(self, node: str, message: Log) -> None:
+    def _library_log(self, node: str | None, message: Log) -> None:
         self._log(
             LogLine(
                 ts=now_text(),
@@ -209,17 +216,24 @@ class Desk:
         )
 
     def _open_segment(self, connection: NodeConnection, wanted: OpenSegment) -> None:
-        segment = self._book.segment(wanted.incarnation, wanted.number)
-        if segment is None:
-            # Its owner told us before it sent the message that lies there; we may not have read it.
-            for owner in list(self.connections.values()):
-                if owner.incarnation == wanted.incarnation and owner is not connection:
-                    owner.read_waiting()
-            segment = self._book.segment(wanted.incarnation, wanted.number)
+        segment = self.find_segment(wanted.incarnation, wanted.number, asking=connection)
         if segment is None:
             connection.send(SegmentUnknown(wanted.request))
         else:
             connection.send(SegmentFd(wanted.request, segment[1]), (segment[0],))
+
+    def find_segment(
+        self, incarnation: int, number: int, *, asking: NodeConnection | None = None
+    ) -> tuple[int, int] | None:
+        """Descriptor (still ours) and size of a segment."""
+        segment = self._book.segment(incarnation, number)
+        if segment is None:
+            # Its owner told us before it sent the message that lies there; we may not have read it.
+            for owner in list(self.connections.values()):
+                if owner.incarnation == incarnation and owner is not asking:
+                    owner.read_waiting()
+            segment = self._book.segment(incarnation, number)
+        return segment
 
     # --------------------------------------------------------------------------- going out
 
@@ -237,24 +251,50 @@ class Desk:
             connection.send(Refused(str(error)))
             self.complain(str(error))
             return
+        self._welcome(connection, node, incarnation, self._config(spec))
+        for key, value in self.params.get(node, {}).items():
+            connection.send(ParamUpdate(key, value))
+        if spec.is_dynamic:
+            self._watch(connection)
+
+    def _welcome(
+        self, connection: NodeConnection, node: str, incarnation: int, config: NodeConfig
+    ) -> None:
         queues = self._book.into(node)
         descriptors = [self._book.board.fd]
         for kept in queues:
             descriptors += kept.ends.for_consumer()
         welcome = Welcome(
             incarnation=incarnation,
-            config=self._config(spec),
+            config=config,
             queues=tuple(kept.spec for kept in queues),
             board_size=self._book.board.size,
             node_area=self.areas[node],
         )
         connection.send(welcome, descriptors)
-        for kept in self._book.out_of(node):
+        for kept in self._book.written_by(node):
             self._send_route(connection, kept)
-        for key, value in self.params.get(node, {}).items():
-            connection.send(ParamUpdate(key, value))
-        if spec.is_dynamic:
-            self._watch(connection)
+
+    def admit_link(self, incarnation: int) -> None:
+        """Welcome the link as a node whose inputs are the streams that leave this machine."""
+        connection = self._asking.pop(LINK_NODE)
+        connection.incarnation = incarnation
+        self.connections[LINK_NODE] = connection
+        try:
+            self._renew_area(LINK_NODE)
+        except BoardFull as error:
+            connection.send(Refused(str(error)))
+            self.complain(str(error))
+            return
+        inputs = tuple(link_input(kept) for kept in self._book.into(LINK_NODE))
+        config = NodeConfig(
+            dataflow_id=self._plan.dataflow_id,
+            node_id=LINK_NODE,
+            inputs=inputs,
+            machine_id=self._plan.machine_id,
+        )
+        self._welcome(connection, LINK_NODE, incarnation, config)
+        connection.send(Go(time.monotonic_ns()))
 
     def _renew_area(self, node: str) -> None:
         if node in self.areas:
@@ -316,6 +356,7 @@ class Desk:
     def make_input(self, node: str, name: str, wanted: ResolvedInput) -> KeptQueue | None:
         """Make the queue of one input; ``None`` for a timer."""
         source = wanted.source
+        from_link = False
         match source:
             case TimerSource():
                 return None
@@ -327,19 +368,52 @@ class Desk:
             case OutputSource():
                 edge = Edge(source.node, source.output, node, name)
                 route = f"{source.node}/{source.output}"
-                from_runner = self._runner_sends(source)
+                from_runner = self.runner_sends(source)
+                from_link = source.node in self.remote_nodes
         kept, is_new = self._book.ensure(
             edge,
             bound=wanted.queue_size,
             backpressure=wanted.queue_policy == "backpressure",
             from_runner=from_runner,
+            from_link=from_link,
             hold_limit=hold_limit(self._specs.get(edge.source), os.environ),
         )
         if is_new:
-            self._route(kept, route)
+            self.route(kept, route)
         return kept
 
-    def _runner_sends(self, source: OutputSource) -> bool:
+    def make_outflow(self, flow: Outflow) -> None:
+        """Make the queue of a stream that leaves this machine, unless there is one."""
+        edge = flow.edge
+        lines = flow.log_source is not None
+        source = OutputSource(node=flow.node, output=flow.output)
+        kept, is_new = self._book.ensure(
+            edge,
+            bound=flow.bound,
+            backpressure=flow.backpressure,
+            from_runner=lines or self.runner_sends(source),
+            hold_limit=hold_limit(self._specs.get(edge.source), os.environ),
+        )
+        if not is_new:
+            return
+        route = str(source)
+        if flow.log_source is not None:
+            wanted = parse_source(flow.log_source)
+            assert isinstance(wanted, LogSource)
+            self.log_inputs[LINK_NODE, edge.input] = wanted
+            route = log_route(LINK_NODE, edge.input)
+        self.route(kept, route)
+        if (connection := self.connections.get(LINK_NODE)) is not None:
+            connection.send(AddInput(link_input(kept), kept.spec), kept.ends.for_consumer())
+
+    def drop_outflow(self, kept: KeptQueue) -> None:
+        """A stream that leaves this machine is not wanted any more."""
+        self.log_inputs.pop((LINK_NODE, kept.edge.input), None)
+        self.drop_queue(kept)
+        self.send(LINK_NODE, RemoveInput(kept.edge.input))
+
+    def runner_sends(self, source: OutputSource) -> bool:
+        """Whether the runner sends this output of a node itself: it is made of printed lines."""
         spec = self._specs.get(source.node)
         if spec is None:
             return False
@@ -350,17 +424,20 @@ class Desk:
                     ours.add(f"{operator.id}/{output}")
         return source.output in ours
 
-    def _route(self, kept: KeptQueue, route: str) -> None:
+    def route(self, kept: KeptQueue, route: str) -> None:
+        """Tell whoever writes into a new queue; ``route`` is what the runner calls it."""
         if kept.from_runner:
             self._outputs.add_route(route, kept)
-        elif (connection := self.connections.get(kept.edge.source)) is not None:
+        elif (connection := self.connections.get(kept.writer)) is not None:
             self._send_route(connection, kept)
+        if kept.from_link:
+            self.on_link_queues()
 
     @staticmethod
     def _send_route(connection: NodeConnection, kept: KeptQueue) -> None:
-        if not kept.from_runner:
-            message = AddRoute(kept.edge.output, kept.spec)
-            connection.send(message, kept.ends.for_producer())
+        edge = kept.edge
+        output = f"{edge.source}/{edge.output}" if kept.from_link else edge.output
+        connection.send(AddRoute(output, kept.spec), kept.ends.for_producer())
 
     def drop_inputs(self, node: str) -> None:
         """The node reads no more: free its producers of its queues."""
@@ -374,8 +451,10 @@ class Desk:
         if kept.from_runner:
             self._outputs.remove_route(kept)
         else:
-            self.send(kept.edge.source, RemoveRoute(kept.spec.queue))
+            self.send(kept.writer, RemoveRoute(kept.spec.queue))
         self._book.drop(kept.edge)
+        if kept.from_link:
+            self.on_link_queues()
 
     def connect_input(self, node: str, name: str, wanted: ResolvedInput) -> None:
         """A new edge of a running node."""
@@ -433,7 +512,8 @@ class Desk:
         node, incarnation = connection.node, connection.incarnation
         if node is None or incarnation is None or self.connections.get(node) is not connection:
             return
-        if self._specs[node].is_dynamic:
+        spec = self._specs.get(node)
+        if spec is not None and spec.is_dynamic:
             self.process_ended(node, incarnation)
             self._tell(NodeDetached(node, incarnation))
 
@@ -477,6 +557,19 @@ def input_config(name: str, wanted: ResolvedInput) -> InputConfig:
         queue_size=wanted.queue_size,
         queue_policy=wanted.queue_policy,
         input_timeout=wanted.input_timeout,
+    )
+
+
+def link_input(kept: KeptQueue) -> InputConfig:
+    """A queue into the link as an input."""
+    edge = kept.edge
+    return InputConfig(
+        id=edge.input,
+        source=f"{edge.source}/{edge.output}",
+        source_node=edge.source,
+        source_output=edge.output,
+        queue_size=kept.spec.bound,
+        queue_policy=kept.spec.policy,
     )
 
 

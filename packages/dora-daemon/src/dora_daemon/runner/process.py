@@ -29,6 +29,8 @@ class SpawnRequest:
     cpus: tuple[int, ...] = ()
     open_files: tuple[int, int] | None = None
     """RLIMIT_NOFILE of the node, soft and hard: not the raised one of the runner."""
+    inherited: tuple[int, ...] = ()
+    """Descriptors that it keeps, by the same numbers."""
 
 
 class NodeProcess:
@@ -101,6 +103,7 @@ def spawn(request: SpawnRequest) -> NodeProcess:
             stderr=subprocess.PIPE,
             bufsize=0,
             start_new_session=True,
+            pass_fds=request.inherited,
             preexec_fn=_before_exec(request, os.getpid()),
         )
     return NodeProcess(popen)

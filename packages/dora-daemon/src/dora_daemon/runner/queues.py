@@ -13,7 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from dora_config.resolved import ResolvedNode
+from dora_daemon.link.messages import LINK_NODE
 from dora_daemon.runner.errors import QueueUnavailable
+from dora_daemon.runner.streams import RUNNER_NODE
 from dora_daemon.runner.wiring import Edge
 from dora_node_api.connection import POOL_SIZE_VARIABLE, parse_pool_size
 from dora_node_api.transport.board import Board
@@ -53,6 +55,15 @@ class KeptQueue:
     keeper: QueueKeeper
     from_runner: bool = False
     """The runner is its producer: log entries and lines that are sent as messages."""
+    from_link: bool = False
+    """The link is its producer: the source is a node of another machine."""
+
+    @property
+    def writer(self) -> str:
+        """Whose process writes into it."""
+        if self.from_link:
+            return LINK_NODE
+        return RUNNER_NODE if self.from_runner else self.edge.source
 
 
 @dataclass(slots=True)
@@ -84,6 +95,7 @@ class QueueBook:
         bound: int,
         backpressure: bool = False,
         from_runner: bool = False,
+        from_link: bool = False,
         hold_limit: int = LARGEST_HOLD_LIMIT,
     ) -> tuple[KeptQueue, bool]:
         """The queue of an edge, and whether it was made just now. Raises QueueUnavailable.
@@ -95,18 +107,17 @@ class QueueBook:
             return kept, False
         try:
             waits = backpressure and not from_runner
-            kept = self._make(edge, bound, waits, from_runner, hold_limit)
+            kept = self._make(edge, bound, waits, hold_limit)
         except (OSError, ValueError, TransportError) as error:
             raise QueueUnavailable(
                 f"cannot make the queue of edge {edge}: {error}. Each edge takes up to six file"
                 f" descriptors, {len(self._queues)} have theirs; raise the limit (`ulimit -n`)"
             ) from error
+        kept.from_runner, kept.from_link = from_runner, from_link
         self._queues[edge] = kept
         return kept, True
 
-    def _make(
-        self, edge: Edge, bound: int, backpressure: bool, from_runner: bool, hold_limit: int
-    ) -> KeptQueue:
+    def _make(self, edge: Edge, bound: int, backpressure: bool, hold_limit: int) -> KeptQueue:
         area, slots = self.board.allocate_edge(bound)
         self._numbers += 1
         spec = QueueSpec(
@@ -126,7 +137,7 @@ class QueueBook:
         except BaseException:
             self.board.free_edge(area)
             raise
-        return KeptQueue(edge, spec, ends, QueueKeeper(self.board, spec, ends), from_runner)
+        return KeptQueue(edge, spec, ends, QueueKeeper(self.board, spec, ends))
 
     def get(self, edge: Edge) -> KeptQueue | None:
         return self._queues.get(edge)
@@ -147,6 +158,10 @@ class QueueBook:
             for q in self._queues.values()
             if q.edge.source == node and (wanted is None or q.edge.output in wanted)
         ]
+
+    def written_by(self, writer: str) -> list[KeptQueue]:
+        """Queues that a process writes into: a node's, the link's or ours (see KeptQueue)."""
+        return [q for q in self._queues.values() if q.writer == writer]
 
     def drop(self, edge: Edge) -> None:
         """Close a queue, after its producer was told."""
@@ -187,9 +202,9 @@ class QueueBook:
         for kept in self.into(node):
             kept.keeper.consumer_died()
 
-    def producer_died(self, node: str, incarnation: int) -> None:
+    def producer_died(self, writer: str, incarnation: int) -> None:
         """The process was reaped; call it before anything is announced."""
-        waits = [(q, q.keeper.sent_sequence()) for q in self.out_of(node) if not q.from_runner]
+        waits = [(q, q.keeper.sent_sequence()) for q in self.written_by(writer)]
         if any(incarnation == owner for owner, _ in self._segments):
             self._graves.append(Grave(incarnation, waits))
 

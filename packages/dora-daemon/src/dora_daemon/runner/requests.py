@@ -16,9 +16,10 @@ from dora_config.sources import OutputSource
 from dora_daemon.runner import events as happened
 from dora_daemon.runner.errors import PreparationError, QueueUnavailable, RequestRefused
 from dora_daemon.runner.node import NodeState
-from dora_daemon.runner.reporting import edge_status, node_status
+from dora_daemon.runner.reporting import node_status
+from dora_daemon.runner.streams import RUNNER_NODE
 from dora_daemon.runner.wiring import Edge
-from dora_node_api.control import ParamDeleted, ParamUpdate, Reload
+from dora_node_api.control import ParamDeleted, ParamUpdate, Reload, SendOutput
 
 if TYPE_CHECKING:
     from dora_daemon.runner.service import Runner
@@ -53,6 +54,12 @@ class Requests:
                 return self._statistics()
             case protocol.Release():
                 self._runner.tell(happened.Released())
+            case protocol.SetLinkPeers():
+                self._set_peers(request)
+            case protocol.SetLinks():
+                self._must_run()
+                self._runner.links.read(request.links, request.credentials)
+                self._runner.links.apply()
             case protocol.StopDataflow():
                 self._runner.tell(
                     happened.StopRequested(request.reason, request.grace, request.force)
@@ -136,12 +143,19 @@ class Requests:
             result=runner.result,
             started_at=runner.started_at,
             lines_shed=runner.lines_shed(),
+            link=runner.links.report(),
         )
 
     def _statistics(self) -> protocol.Statistics:
-        return protocol.Statistics(
-            edges=tuple(edge_status(kept) for kept in self._runner.book.all())
-        )
+        kept = [q for q in self._runner.book.all() if q.edge.target != RUNNER_NODE]
+        return protocol.Statistics(edges=tuple(self._runner.links.edge(q) for q in kept))
+
+    def _set_peers(self, request: protocol.SetLinkPeers) -> None:
+        if self._runner.links.plan is None:
+            raise RequestRefused(
+                "no edge leaves or enters this part of the dataflow, so it has no link"
+            )
+        self._runner.links.set_peers(request.peers, request.ended)
 
     # ------------------------------------------------------------------- stop and restart
 
@@ -214,6 +228,14 @@ class Requests:
                 f" the outputs: {', '.join(spec.outputs) or 'none'}"
             )
 
+    def _check_link(self, place: str, output: OutputSource) -> None:
+        """An output of another machine must be among those that are linked."""
+        if (output.node, output.output) not in self._runner.links.streams.sources:
+            raise RequestRefused(
+                f"output `{output}`, mapped to input `{place}`, is on another machine and no link"
+                " brings it here: the edge is missing in SetLinks"
+            )
+
     async def _remove_node(self, node: str, grace: float) -> None:
         await self._stop_node(node, grace)
         self._runner.forget(node)
@@ -224,17 +246,20 @@ class Requests:
         self._must_run()
         runner = self._runner
         target = runner.specs[self._known(request.target)]
-        source = runner.specs[self._known(request.source)]
+        output = OutputSource(node=request.source, output=request.output)
         place = f"{target.id}/{request.input}"
         wanted = ResolvedInput(
-            source=OutputSource(node=source.id, output=request.output),
+            source=output,
             queue_size=request.queue_size,
             queue_policy=request.queue_policy,
             input_timeout=request.input_timeout,
         )
-        self._check_source(place, wanted, of=source)
+        if request.source in runner.desk.remote_nodes:
+            self._check_link(place, output)
+        else:
+            self._check_source(place, wanted, of=runner.specs[self._known(request.source)])
         present = target.inputs.get(request.input)
-        edge = Edge(source.id, request.output, target.id, request.input)
+        edge = Edge(request.source, request.output, target.id, request.input)
         if present is not None and runner.book.get(edge) is not None:
             raise RequestRefused(f"input `{place}` reads `{present.source}` already")
         if present is not None and present.source != wanted.source:
@@ -282,4 +307,13 @@ class Requests:
                 f'node "{spec.id}" has no output "{request.output}"; its outputs are:'
                 f" {', '.join(spec.outputs) or 'none'}"
             )
-        raise RequestRefused("publishing into a running dataflow is not supported yet")
+        node, output = spec.id, request.output
+        if any(kept.from_runner for kept in self._runner.book.out_of(node, (output,))):
+            raise RequestRefused(
+                f'the runner itself sends output "{output}" of node "{node}", from printed lines'
+            )
+        message = SendOutput(output, request.data, request.metadata)
+        if not self._runner.desk.send(node, message):
+            raise RequestRefused(
+                f'node "{node}" is not connected; what is published in its name is sent by it'
+            )

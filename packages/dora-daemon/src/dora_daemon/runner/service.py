@@ -25,6 +25,7 @@ from dora_config.resolved import DEFAULT_FINISH_GRACE, ResolvedInput, ResolvedNo
 from dora_daemon.runner import events as happened
 from dora_daemon.runner.commands import (
     Admit,
+    AdmitLink,
     AnnounceClosed,
     AnnounceClosedAgain,
     AnnounceFailed,
@@ -34,12 +35,15 @@ from dora_daemon.runner.commands import (
     Command,
     DropInputs,
     Finish,
+    FinishLink,
     Refuse,
     Report,
     Say,
     SendGo,
     SendStop,
+    SignalLink,
     SignalNode,
+    SpawnLink,
     SpawnNode,
     TakeOver,
 )
@@ -47,6 +51,7 @@ from dora_daemon.runner.guardian import kill_marked
 from dora_daemon.runner.guarding import Guard
 from dora_daemon.runner.health import InputWatch
 from dora_daemon.runner.injection import explain, make_package_folder
+from dora_daemon.runner.link_keeper import LinkKeeper
 from dora_daemon.runner.log_entries import message_text, passes
 from dora_daemon.runner.log_files import LogFile
 from dora_daemon.runner.logs import NodeLog, now_text
@@ -98,6 +103,7 @@ class Runner:
         self.desk: Desk
         self.outputs: RunnerOutputs
         self.processes: Processes
+        self.links: LinkKeeper
         self.metrics = Metrics()
         self.inputs = InputWatch()
         self.watcher = Watcher(self)
@@ -182,7 +188,7 @@ class Runner:
             prepared=self.prepared,
             logs=self.logs,
             config_for=self._node_config,
-            record=lambda pid: self._record(lambda: self.directory.record_process(pid)),
+            record=self.record,
             on_spawned=lambda node, number, pid: self.tell(happened.NodeSpawned(node, number, pid)),
             on_failed=lambda node, number, text: self.tell(
                 happened.SpawnFailed(node, number, text)
@@ -191,16 +197,30 @@ class Runner:
             on_staged_exit=lambda node, status: self._changed(),
             open_files=open_files,
         )
+        self.links = LinkKeeper(self, self._on_event)
+        if self.plan.links is not None:
+            self.links.read(self.plan.links, self.plan.credentials)
         for prepared in self.prepared.values():
             self.open_log(prepared)
         for spec in self.specs.values():
             if not spec.is_dynamic:
                 self.desk.make_inputs(spec)
-        self.server = NodeServer(self.directory.path / NODE_SOCKET, self.desk)
+        self.server = NodeServer(self.node_socket, self.desk)
         self._record(lambda: self.directory.record_mark(self.mark))
         self.write_index()
         self.guard.watch(loop, lambda text: self.say("warn", text))
         self.watcher.look_soon()
+        if self.plan.links is not None:
+            self.links.apply()
+
+    @property
+    def node_socket(self) -> Path:
+        """Where nodes say Hello."""
+        return self.directory.path / NODE_SOCKET
+
+    def record(self, pid: int) -> None:
+        """Note a process that was started, for whoever cleans up after us."""
+        self._record(lambda: self.directory.record_process(pid))
 
     def _record(self, note: Callable[[], object]) -> None:
         try:
@@ -287,7 +307,7 @@ class Runner:
             "dataflow_id": self.plan.dataflow_id,
             "node_id": node,
             "incarnation": incarnation,
-            "socket": str(self.directory.path / NODE_SOCKET),
+            "socket": str(self.node_socket),
             "runner": self.mark,
         }
         if self.plan.machine_id is not None:
@@ -303,7 +323,7 @@ class Runner:
             self._tidying.cancel()
         self.watcher.close()
         self.guard.unwatch()
-        for name in ("processes", "desk", "server", "outputs", "book"):
+        for name in ("processes", "links", "desk", "server", "outputs", "book"):
             part = getattr(self, name, None)
             if part is not None:
                 part.close()
@@ -377,11 +397,24 @@ class Runner:
                 self.say(level, message if about is None else f'node "{about}": {message}')
             case DropInputs(node=node):
                 self.desk.drop_inputs(node)
+            case SpawnLink() | AdmitLink() | FinishLink() | SignalLink():
+                self._about_link(command)
             case Finish(result=result):
                 self.result = result
                 self.finished.set()
             case _:
                 self._announce(command)
+
+    def _about_link(self, command: SpawnLink | AdmitLink | FinishLink | SignalLink) -> None:
+        match command:
+            case SpawnLink(incarnation=number):
+                self.links.spawn(number)
+            case AdmitLink(incarnation=number):
+                self.desk.admit_link(number)
+            case FinishLink(seconds=seconds):
+                self.links.finish(seconds)
+            case SignalLink(signal=name):
+                self.links.signal(name)
 
     def _announce(
         self,
@@ -396,7 +429,7 @@ class Runner:
                 self.book.announce_failed(node, error)
             case AnnounceClosedAgain(node=node, inputs=inputs):
                 self.book.announce_closed_again(node, inputs)
-        self._tidy_soon()
+        self.tidy_soon()
 
     def _arm(self, command: ArmTimer) -> None:
         key = (command.node, command.timer)
@@ -423,7 +456,7 @@ class Runner:
         drained = self.book.queued(node) == 0
         never_connected = life is not None and not life.connected
         self.desk.process_ended(node, incarnation)
-        self._tidy_soon()
+        self.tidy_soon()
         self.tell(
             happened.NodeExited(
                 node,
@@ -435,14 +468,15 @@ class Runner:
             )
         )
 
-    def _tidy_soon(self) -> None:
+    def tidy_soon(self) -> None:
+        """Look in a moment at what waits to be written or freed, if there is something."""
         if self._tidying is None and self.book.untidy:
             self._tidying = self._loop.call_later(TIDY_SECONDS, self._tidy)
 
     def _tidy(self) -> None:
         self._tidying = None
         self.book.tidy()
-        self._tidy_soon()
+        self.tidy_soon()
 
     # --------------------------------------------------------------------------------- logs
 
@@ -468,6 +502,11 @@ class Runner:
             wanted = node != entry.node and (about is None or about == entry.node)
             if wanted and passes(entry.level, source.level):
                 self._send(log_route(node, name), self._message_text(entry))
+
+    def hand_on_line(self, readers: tuple[tuple[str, str], ...], text: str) -> None:
+        """A log line of another machine, for these inputs."""
+        for node, name in readers:
+            self._send(log_route(node, name), text)
 
     def _message_text(self, entry: LogLine) -> str:
         return message_text(

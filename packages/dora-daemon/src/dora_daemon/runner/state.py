@@ -19,6 +19,7 @@ from dora_config.protocol.runner import (
     NodesReady,
 )
 from dora_config.resolved import DEFAULT_FINISH_GRACE, ResolvedNode
+from dora_daemon.link.messages import LINK_NODE
 from dora_daemon.runner.commands import (
     AnnounceClosed,
     AnnounceClosedAgain,
@@ -35,6 +36,10 @@ from dora_daemon.runner.commands import (
 from dora_daemon.runner.events import (
     EdgeAdded,
     EdgeRemoved,
+    LinkConnected,
+    LinkExited,
+    LinkSpawned,
+    LinksSet,
     NodeAdded,
     NodeConnected,
     NodeDetached,
@@ -49,10 +54,13 @@ from dora_daemon.runner.events import (
     Prepared,
     Released,
     RunnerStimulus,
+    SourceClosed,
+    SourceReopened,
     SpawnFailed,
     StopRequested,
     TimerFired,
 )
+from dora_daemon.runner.link_life import LinkLife
 from dora_daemon.runner.node import (
     BarrierBroke,
     BarrierOpened,
@@ -108,6 +116,7 @@ class RunnerState:
         self.started = False
         """The barrier is open."""
         self._incarnations = count(1)
+        self.link = LinkLife(self.reserve_incarnation)
         self.nodes: dict[str, NodeLife] = {}
         for node in nodes:
             self._add_life(node)
@@ -121,7 +130,7 @@ class RunnerState:
         )
 
     def reserve_incarnation(self) -> int:
-        """A number for a process that is to replace another."""
+        """A number for a process that is no node's, or not yet."""
         return next(self._incarnations)
 
     def _add_life(self, node: ResolvedNode) -> NodeLife:
@@ -162,6 +171,8 @@ class RunnerState:
             case TimerFired(node=node, timer=timer):
                 if node is None:
                     return self._timer(timer, now)
+                if node == LINK_NODE:
+                    return self.link.timer(event, now)
                 return self._to_node(node, event, now)
             case NodeStopRequested(node=node, grace=grace):
                 return self._to_node(node, StopAsked(grace, why="node stop requested"), now)
@@ -173,6 +184,13 @@ class RunnerState:
                 return self._to_node(spec.id, asked, now)
             case OutputsClosed(node=node, outputs=outputs):
                 return [AnnounceClosed(node, outputs), *self._closed(node, outputs, now)]
+            case LinksSet() | LinkSpawned() | LinkConnected() | LinkExited():
+                return self._about_link(event, now)
+            case SourceClosed(node=node, output=output):
+                return self._closed(node, (output,), now)
+            case SourceReopened(node=node, output=output):
+                self.wiring.reopen(node, (output,))
+                return []
             case NodeAdded(node=node):
                 return self._add_node(node, now)
             case NodeRemoved(node=node):
@@ -212,6 +230,25 @@ class RunnerState:
         if life is None or life.incarnation != event.incarnation:
             return []
         return self._to_node(event.node, event, now)
+
+    def _about_link(
+        self, event: LinksSet | LinkSpawned | LinkConnected | LinkExited, now: float
+    ) -> list[Command]:
+        match event:
+            case LinksSet(outgoing=outgoing):
+                self.wiring.set_reader(LINK_NODE, outgoing)
+                return self.link.start(now) if self.phase != "finished" else []
+            case LinkSpawned():
+                return self.link.spawned(event)
+            case LinkConnected():
+                commands = self.link.connected(event)
+                closed = self.wiring.closed_inputs(LINK_NODE)
+                if closed and event.incarnation == self.link.incarnation:
+                    # An earlier link may have died with the news.
+                    commands.append(AnnounceClosedAgain(LINK_NODE, closed))
+                return commands
+            case LinkExited():
+                return self.link.exited(event, now)
 
     # ---------------------------------------------------------------------------- start
 
@@ -263,7 +300,12 @@ class RunnerState:
         if self.phase in ("running", "ready") and self._only_virtual_left():
             commands += self._stop(StopRequested("all nodes but those with timers finished"), now)
         if self.phase != "finished" and self._all_ended():
-            commands += self._finish()
+            if self.phase != "stopping":
+                self.phase = "stopping"
+            if self.link.over:
+                commands += self._finish()
+            elif not self.link.ending:
+                commands += self.link.end(now, stopping=self.stop_reason is not None)
         return commands
 
     def _all_connected(self) -> bool:
@@ -348,6 +390,8 @@ class RunnerState:
         ]
         for node in list(self.nodes):
             commands += self._to_node(node, StopAsked(grace, why=event.reason), now)
+        if self._all_ended():
+            commands += self.link.end(now, stopping=True, force=event.force)
         return commands
 
     def _timer(self, timer: str, now: float) -> list[Command]:

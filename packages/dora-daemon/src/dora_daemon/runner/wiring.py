@@ -52,6 +52,12 @@ class Wiring:
                 ports.virtual = True
         self._ports[node.id] = ports
 
+    def set_reader(self, reader: str, edges: Iterable[Edge]) -> None:
+        """Somebody who is no node reads these edges; those that had ended stay ended."""
+        ports = self._ports.setdefault(reader, Ports())
+        ports.edges = {edge.input: edge for edge in edges}
+        ports.closed &= ports.edges.keys()
+
     def remove_node(self, node: str) -> list[Edge]:
         """Forget a node; returns the edges that went with it."""
         gone = list(self._ports.pop(node).edges.values())
@@ -98,9 +104,9 @@ class Wiring:
                 consumers[edge.target] = None
         return list(consumers)
 
-    def reopen(self, node: str) -> None:
-        """A node is back: its outputs bring something again."""
-        for edge in self.edges_from(node):
+    def reopen(self, node: str, outputs: Iterable[str] | None = None) -> None:
+        """A node is back: its outputs (``None``: all) bring something again."""
+        for edge in self.edges_from(node, outputs):
             self._ports[edge.target].closed.discard(edge.input)
 
     def closed_inputs(self, node: str) -> tuple[str, ...]:
