@@ -1,4 +1,4 @@
-"""`dora self`: how to update or remove dora; a Python installation does that itself."""
+"""`dora self`: whether this installation works, and how to update or remove it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ app = options.application()
 
 @app.callback()
 def _group() -> None:
-    """How to update or remove this installation."""
+    """Whether this installation works, and how to update or remove it."""
 
 
 @app.command()
@@ -34,6 +34,15 @@ def update(
     output.write("dora is a Python package: the tool that installed it updates it")
     for line in _ways("pip install --upgrade dora-cli", "upgrade dora-cli"):
         output.write(line)
+
+
+@app.command()
+def test() -> None:
+    """Run a dataflow of two nodes in a folder of its own; exit code 1 when it does not work."""
+    from dora_cli import self_test
+
+    self_test.run()
+    output.write(f"dora {__version__} works, with {sys.executable}")
 
 
 @app.command()

@@ -1,0 +1,223 @@
+"""Puts the running version of dora on a machine: look, make, send, unpack, try, switch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dora_cli.bundle.dependencies import fetch, lock_text
+from dora_cli.bundle.layout import Layout
+from dora_cli.bundle.machine import Machine, MachineProblem, ask
+from dora_cli.bundle.own_packages import OwnPackages, own_packages
+from dora_cli.bundle.platform import Platform, UnknownPlatform
+from dora_cli.bundle.tree import Archive, make_archive, read_archive, remove_old
+
+UNPACK_TIMEOUT = 300.0
+SELF_TEST_TIMEOUT = 120.0
+SPARE = 64 * 1024 * 1024
+"""Bytes that must stay free on a machine's disk."""
+KEPT_ARCHIVES = 8
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A version on a machine. ``changed``: it was put there (or switched to) now."""
+
+    dora: str
+    """Absolute path of the command to call: the link, not the tree."""
+    version: str
+    tree: str
+    changed: bool
+    before: dict[str, str]
+    """Names of the current and previous tree as they were, for taking the switch back."""
+
+
+def cache_dir() -> Path:
+    """Of this account on this machine: wheels and archives that were made."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "dora"
+
+
+class Archives:
+    """Makes the archive of a platform once; asked from several threads."""
+
+    def __init__(
+        self, offline: Path | None, packages: Callable[[], OwnPackages] = own_packages
+    ) -> None:
+        self._offline = offline
+        self._packages = packages
+        self._lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
+        self._made: dict[str, Archive] = {}
+        self._own: OwnPackages | None = None
+
+    def own(self) -> OwnPackages:
+        """Raises NotBundled."""
+        with self._lock:
+            if self._own is None:
+                self._own = self._packages()
+            return self._own
+
+    def archive(self, platform: Platform, report: Report) -> Archive:
+        """Raises NotBundled and WheelsMissing."""
+        own = self.own()
+        with self._lock:
+            lock = self._locks.setdefault(platform.key, threading.Lock())
+        with lock:
+            if platform.key not in self._made:
+                self._made[platform.key] = self._make(platform, own, report)
+            return self._made[platform.key]
+
+    def _make(self, platform: Platform, own: OwnPackages, report: Report) -> Archive:
+        digest = hashlib.sha256((lock_text() + own.digest()).encode()).hexdigest()
+        folder = cache_dir() / "archives"
+        target = folder / f"{own.version}-{platform.key}-{digest[:16]}.tar.gz"
+        try:
+            found = read_archive(target)
+            target.touch()
+            return found
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        report(f"fetching wheels for {platform}")
+        wheels = fetch(platform, cache_dir() / "wheels" / platform.key, offline=self._offline)
+        report(f"packing dora {own.version}")
+        made = make_archive(platform, own, wheels, target)
+        remove_old(folder, keep=KEPT_ARCHIVES)
+        return made
+
+
+class Installer:
+    """For the whole of one command; its methods may run in several threads at once."""
+
+    def __init__(
+        self, offline: Path | None = None, packages: Callable[[], OwnPackages] = own_packages
+    ) -> None:
+        """``offline``: a folder of wheels to use instead of the package index."""
+        self._archives = Archives(offline, packages)
+
+    @property
+    def version(self) -> str:
+        """What is put on machines; raises NotBundled."""
+        return self._archives.own().version
+
+    def ensure_installed(self, machine: Machine, layout: Layout, report: Report) -> Installed:
+        """Have the running version there, tested, and switched to; nothing is done twice.
+
+        Raises DoraError, with the machine as it was before.
+        """
+        tree, facts = self.put(machine, layout, report)
+        installed = self.switch(machine, layout, tree, facts)
+        self.collect(machine, layout)
+        return installed
+
+    def put(self, machine: Machine, layout: Layout, report: Report) -> tuple[str, dict[str, Any]]:
+        """Have the running version there and tested, beside what runs; its tree."""
+        facts = ask(machine, "probe", prefix=layout.prefix)
+        try:
+            platform = Platform.from_probe(facts)
+        except UnknownPlatform as problem:
+            raise MachineProblem(machine.name, str(problem)) from None
+        archive = self._archives.archive(platform, report)
+        found = ask(
+            machine,
+            "find",
+            prefix=layout.prefix,
+            name=archive.name,
+            content=archive.manifest.content,
+        )
+        if found["tree"] is not None:
+            return str(found["tree"]), facts
+        _require_room(machine, archive, facts, layout)
+        tree = _send(machine, archive, layout, report)
+        report("self-test")
+        try:
+            self_test(machine, tree)
+        except MachineProblem:
+            ask(machine, "drop", prefix=layout.prefix, tree=tree, sudo=layout.sudo)
+            raise
+        return tree, facts
+
+    def switch(
+        self, machine: Machine, layout: Layout, tree: str, facts: dict[str, Any]
+    ) -> Installed:
+        """Make a tree the current one."""
+        link = layout.link.replace("~", str(facts["home"]), 1)
+        current = facts["current"]
+        before = ask(
+            machine, "switch", prefix=layout.prefix, link=link, tree=tree, sudo=layout.sudo
+        )
+        changed = current is None or current["name"] != Path(tree).name
+        return Installed(link, self.version, tree, changed, before)
+
+    def collect(self, machine: Machine, layout: Layout) -> list[str]:
+        """Remove versions that are neither current nor previous and that nothing runs from."""
+        answer = ask(machine, "collect", prefix=layout.prefix, sudo=layout.sudo)
+        return list(answer["removed"])
+
+    def remove(self, machine: Machine, layout: Layout) -> None:
+        """Remove every version and the link; MachineProblem while processes run from one."""
+        home = ask(machine, "probe", prefix=layout.prefix)["home"]
+        link = layout.link.replace("~", str(home), 1)
+        ask(machine, "remove", prefix=layout.prefix, link=link, sudo=layout.sudo)
+
+
+def self_test(machine: Machine, tree: str) -> None:
+    """Have a tree run a dataflow of its own; raises MachineProblem with what it printed."""
+    done = machine.run([f"{tree}/bin/dora", "self", "test"], timeout=SELF_TEST_TIMEOUT)
+    if done.code != 0:
+        lines = (done.stdout + done.stderr).strip().splitlines()[-12:]
+        shown = "\n".join(f"  {line}" for line in lines)
+        raise MachineProblem(
+            machine.name,
+            f"the version {Path(tree).name} does not pass its self-test there and is not used:\n"
+            f"{shown}",
+        )
+
+
+def _require_room(
+    machine: Machine, archive: Archive, facts: dict[str, Any], layout: Layout
+) -> None:
+    needed = archive.manifest.unpacked * 3 // 2 + SPARE  # with byte code
+    for place, free, wanted in (
+        (facts["prefix"], facts["free"], needed),
+        (facts["home"], facts["home_free"], archive.size + SPARE),
+    ):
+        if free < wanted:
+            raise MachineProblem(
+                machine.name,
+                f"the disk of {place} has {free >> 20} MiB free, dora needs {wanted >> 20} MiB; "
+                "make room there",
+            )
+
+
+def _send(machine: Machine, archive: Archive, layout: Layout, report: Report) -> str:
+    """Send what is missing of an archive and unpack it; its tree."""
+    there = ask(machine, "partial", sha256=archive.sha256)
+    path, size = str(there["path"]), int(there["size"])
+    if size > archive.size:
+        ask(machine, "discard", path=path)
+        there = ask(machine, "partial", sha256=archive.sha256)
+        size = int(there["size"])
+    if size < archive.size:
+        report(f"sending {(archive.size - size) >> 20} MiB")
+        machine.send(archive.path, path, offset=size)
+    report("unpacking")
+    answer = ask(
+        machine,
+        "unpack",
+        sudo=layout.sudo,
+        timeout=UNPACK_TIMEOUT,
+        path=path,
+        sha256=archive.sha256,
+        prefix=layout.prefix,
+        name=archive.name,
+    )
+    ask(machine, "discard", path=path)
+    return str(answer["tree"])

@@ -1,0 +1,24 @@
+"""Where dora lies on a machine: in the user's home, or for the whole system; pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """``~`` is the home of the user on the machine."""
+
+    prefix: str
+    """The folder of the versions."""
+    link: str
+    """What users and services call."""
+    sudo: bool
+
+
+USER: Final = Layout("~/.local/share/dora/versions", "~/.local/bin/dora", sudo=False)
+"""What ``cluster up`` uses: no rights are needed."""
+
+SYSTEM: Final = Layout("/opt/dora", "/usr/local/bin/dora", sudo=True)
+"""What ``cluster install`` and ``cluster upgrade`` use."""

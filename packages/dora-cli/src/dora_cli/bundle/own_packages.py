@@ -1,0 +1,125 @@
+"""Our own wheels as the running installation has them, file by file from their RECORD."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import Distribution
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from dora_config.errors import DoraError
+
+OWN: Final = ("dora-cli", "dora-config", "dora-coordinator", "dora-daemon", "dora-node-api")
+
+_ABOUT_THIS_INSTALLATION: Final = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
+"""Files in a dist-info that say how a wheel came here."""
+
+
+class NotBundled(DoraError):
+    """The running installation cannot be put on another machine; ``str()`` says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnFile:
+    """A file of a package; ``path`` is relative to site-packages."""
+
+    path: PurePosixPath
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPackages:
+    """All of them; one version."""
+
+    version: str
+    files: tuple[OwnFile, ...]
+    """In the order of their names."""
+
+    def digest(self) -> str:
+        """Changes when any file does."""
+        found = hashlib.sha256()
+        for file in self.files:
+            found.update(f"{file.path}\0{len(file.content)}\0".encode() + file.content)
+        return found.hexdigest()
+
+
+def own_packages(folders: Sequence[str] | None = None) -> OwnPackages:
+    """What is installed (in ``folders``, by default where Python looks), checked against RECORD.
+
+    Raises NotBundled for an editable installation, and for files that were changed by hand.
+    """
+    files: dict[PurePosixPath, bytes] = {}
+    versions: dict[str, str] = {}
+    where = list(sys.path if folders is None else folders)
+    for name in OWN:
+        found = next(iter(Distribution.discover(name=name, path=where)), None)
+        if found is None:
+            raise NotBundled(
+                f"the package {name} is not installed beside this dora; it is needed to put dora "
+                "on a machine: pip install dora-cli"
+            )
+        _refuse_editable(name, found)
+        versions[name] = found.version
+        files |= _files_of(name, found)
+    if len(set(versions.values())) > 1:
+        listed = ", ".join(f"{name} {version}" for name, version in versions.items())
+        raise NotBundled(f"the packages of dora are of several versions ({listed}): install one")
+    ordered = tuple(OwnFile(path, files[path]) for path in sorted(files))
+    return OwnPackages(next(iter(versions.values())), ordered)
+
+
+def _refuse_editable(name: str, found: Distribution) -> None:
+    text = found.read_text("direct_url.json")
+    origin: Any = json.loads(text) if text else {}
+    if origin.get("dir_info", {}).get("editable"):
+        raise NotBundled(
+            f"{name} is an editable installation of {origin.get('url', 'a folder')}, which has no "
+            "version that could be put on another machine: build wheels and install those, for "
+            "example in an environment of their own"
+        )
+
+
+def _files_of(name: str, found: Distribution) -> dict[PurePosixPath, bytes]:
+    files: dict[PurePosixPath, bytes] = {}
+    record: list[str] = []
+    record_path = None
+    for entry in found.files or ():
+        path = PurePosixPath(entry)
+        in_metadata = path.parent.name.endswith(".dist-info")
+        if in_metadata and path.name == "RECORD":
+            record_path = path
+        if (
+            ".." in path.parts  # scripts: the tree has its own
+            or "__pycache__" in path.parts
+            or (in_metadata and path.name in ("RECORD", *_ABOUT_THIS_INSTALLATION))
+        ):
+            continue
+        content = _read(name, Path(str(entry.locate())))
+        digest = _record_hash(content)
+        if entry.hash is not None and (entry.hash.mode, entry.hash.value) != ("sha256", digest):
+            raise NotBundled(
+                f"{entry.locate()} is not as {name} {found.version} was installed; it is not put "
+                f"on other machines: pip install --force-reinstall {name}=={found.version}"
+            )
+        files[path] = content
+        record.append(f"{path},sha256={digest},{len(content)}")
+    if record_path is None:
+        raise NotBundled(f"{name} was installed without a list of its files (RECORD)")
+    files[record_path] = "\n".join([*record, f"{record_path},,", ""]).encode()
+    return files
+
+
+def _read(name: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise NotBundled(f"{path} of the package {name} cannot be read: {error.strerror}") from None
+
+
+def _record_hash(content: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()

@@ -1,0 +1,112 @@
+"""The platform of a machine, and which wheels fit it; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from dora_config.errors import DoraError
+
+OLDEST_PYTHON = (3, 11)
+
+_LEGACY = {(2, 5): "manylinux1", (2, 12): "manylinux2010", (2, 17): "manylinux2014"}
+_FIRST_GLIBC = {"x86_64": 5, "i686": 5}
+"""Minor version of the oldest glibc 2 that wheels are tagged for; 17 on other machines."""
+_NARROW = {"x86_64": "i686", "aarch64": "armv7l", "armv8l": "armv7l"}
+"""What a 32-bit Python on such a kernel runs."""
+
+
+class UnknownPlatform(DoraError):
+    """Nothing can be made for that machine; ``str()`` says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What decides which files run on a machine."""
+
+    machine: str
+    """As wheels are named: x86_64, aarch64, ..."""
+    libc: Literal["glibc", "musl"]
+    libc_version: tuple[int, int]
+    python: tuple[int, int, int]
+    free_threaded: bool = False
+
+    @classmethod
+    def from_probe(cls, facts: Mapping[str, Any]) -> Platform:
+        """From what the program of ``machine_program`` found out; raises UnknownPlatform."""
+        try:
+            machine = str(facts["machine"])
+            if int(facts["bits"]) == 32:
+                machine = _NARROW.get(machine, machine)
+            major, minor, micro = (int(number) for number in facts["python"])
+            libc = str(facts["libc"])
+            words = [int(number) for number in str(facts["libc_version"]).split(".")[:2]]
+            if libc not in ("glibc", "musl") or len(words) != 2:
+                raise ValueError
+        except (KeyError, TypeError, ValueError) as error:
+            raise UnknownPlatform(
+                "its C library is neither glibc nor musl (or tells no version), and there are no"
+                f" wheels for others; the machine says: {dict(facts)}"
+            ) from error
+        if facts.get("system") != "Linux" or facts.get("implementation") != "cpython":
+            raise UnknownPlatform(
+                f"it has {facts.get('implementation')} on {facts.get('system')}; dora is put on "
+                "machines with CPython on Linux"
+            )
+        return cls(
+            machine,
+            "glibc" if libc == "glibc" else "musl",
+            (words[0], words[1]),
+            (major, minor, micro),
+            bool(facts.get("free_threaded")),
+        )
+
+    @property
+    def python_name(self) -> str:
+        """The part of a tree's name: ``py3.11``."""
+        return f"py{self.python[0]}.{self.python[1]}{'t' if self.free_threaded else ''}"
+
+    @property
+    def abi(self) -> str:
+        return f"cp{self.python[0]}{self.python[1]}{'t' if self.free_threaded else ''}"
+
+    def __str__(self) -> str:
+        libc = f"{self.libc} {self.libc_version[0]}.{self.libc_version[1]}"
+        return f"{self.machine}, {libc}, Python {'.'.join(map(str, self.python))}"
+
+    @property
+    def key(self) -> str:
+        """Names what is made for it; the last number of Python's version changes nothing."""
+        libc = f"{self.libc}{self.libc_version[0]}.{self.libc_version[1]}"
+        return f"{self.machine}-{libc}-{self.python_name}"
+
+    def tags(self) -> tuple[str, ...]:
+        """Platform tags of wheels that run there, the newest first."""
+        major, minor = self.libc_version
+        if self.libc == "musl":
+            return tuple(f"musllinux_{major}_{n}_{self.machine}" for n in range(minor, -1, -1))
+        tags = []
+        for number in range(minor, _FIRST_GLIBC.get(self.machine, 17) - 1, -1):
+            tags.append(f"manylinux_{major}_{number}_{self.machine}")
+            if (major, number) in _LEGACY:
+                tags.append(f"{_LEGACY[major, number]}_{self.machine}")
+        return (*tags, f"linux_{self.machine}")
+
+    def markers(self) -> dict[str, str]:
+        """The variables of environment markers (``; python_version < "3.12"``) there."""
+        major, minor, micro = self.python
+        return {
+            "implementation_name": "cpython",
+            "implementation_version": f"{major}.{minor}.{micro}",
+            "os_name": "posix",
+            "platform_machine": self.machine,
+            "platform_python_implementation": "CPython",
+            "platform_release": "",
+            "platform_system": "Linux",
+            "platform_version": "",
+            "python_full_version": f"{major}.{minor}.{micro}",
+            "python_version": f"{major}.{minor}",
+            "sys_platform": "linux",
+            "extra": "",
+        }

@@ -1,0 +1,175 @@
+"""One tree for a platform and its archive: the same files give the same bytes and the same hash.
+
+    bin/dora                     runs the tree's Python with nothing but the tree on its path
+    bin/python, pyvenv.cfg       made on the machine: they name its Python
+    lib/pythonX.Y/site-packages  our packages and their dependencies
+    bundle.json                  what it is: see Manifest
+
+It has the shape of a virtual environment, so that whatever the daemon starts with its own
+interpreter (runners, nodes) finds the same packages without a variable being set.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from dora_cli.bundle.dependencies import unpack
+from dora_cli.bundle.own_packages import OwnPackages
+from dora_cli.bundle.platform import Platform
+
+MANIFEST: Final = "bundle.json"
+
+ABANDONED: Final = 24 * 3600.0
+"""Seconds after which a half-made archive belongs to nobody."""
+
+COMPRESSION: Final = 3
+"""Of gzip: 5 s for a tree; the best takes 20 s to save a seventh of its size."""
+
+LAUNCHER: Final = """\
+#!/bin/sh
+# dora {version}: runs with the packages of this folder and no others.
+program=$(readlink -f -- "$0") || exit 127
+tree=${{program%/bin/dora}}
+if [ ! -x "$tree/bin/python" ]; then
+    echo "dora: $tree was made for a Python {python} that is not there any more;" >&2
+    echo "  run \\`dora cluster upgrade\\` again from the machine that put it here" >&2
+    exit 127
+fi
+exec "$tree/bin/python" -I -m dora_config.launcher "$@"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """``bundle.json`` of a tree."""
+
+    version: str
+    platform: str
+    python: str
+    """``3.11``: the folder of site-packages, and what bin/python must be."""
+    content: str
+    """SHA-256 over all files, their names and whether they can be executed."""
+    unpacked: int
+    """Bytes of all files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """A gzip-compressed tar of one tree."""
+
+    path: Path
+    sha256: str
+    size: int
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        """What the tree is called on a machine: ``0.2.0-py3.11``."""
+        return f"{self.manifest.version}-py{self.manifest.python}"
+
+
+def make_archive(
+    platform: Platform, own: OwnPackages, wheels: Sequence[Path], target: Path
+) -> Archive:
+    """Write the archive of a tree to ``target``, which is there whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    python = platform.python_name.removeprefix("py")
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=target.parent) as folder:
+        tree = Path(folder) / "tree"
+        site = tree / "lib" / f"python{python}" / "site-packages"
+        site.mkdir(parents=True)
+        for wheel in wheels:
+            unpack(wheel, site)
+        for file in own.files:
+            path = site / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(file.content)
+        launcher = tree / "bin" / "dora"
+        launcher.parent.mkdir()
+        launcher.write_text(LAUNCHER.format(version=own.version, python=python))
+        launcher.chmod(0o755)
+        files = sorted(path for path in tree.rglob("*") if path.is_file())
+        manifest = Manifest(
+            own.version,
+            platform.key,
+            python,
+            _content_hash(tree, files),
+            sum(path.stat().st_size for path in files),
+        )
+        packed = Path(folder) / "archive"
+        _pack(tree, files, manifest, packed)
+        packed.replace(target)
+    return read_archive(target)
+
+
+def read_archive(path: Path) -> Archive:
+    """An archive that :func:`make_archive` wrote; raises OSError, ValueError, KeyError."""
+    with tarfile.open(path) as archive:
+        first = archive.next()
+        if first is None or first.name != MANIFEST:
+            raise ValueError(f"{path} is no archive of ours")
+        file = archive.extractfile(first)
+        assert file is not None
+        manifest = Manifest(**json.load(file))
+    with path.open("rb") as packed:
+        digest = hashlib.file_digest(packed, "sha256").hexdigest()
+    return Archive(path, digest, path.stat().st_size, manifest)
+
+
+def _executable(path: Path) -> bool:
+    return path.parent.name == "bin" and path.name == "dora"
+
+
+def _content_hash(tree: Path, files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            value = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(tree)}\0{_executable(path):d}\0{value}\n".encode())
+    return digest.hexdigest()
+
+
+def _pack(tree: Path, files: Sequence[Path], manifest: Manifest, target: Path) -> None:
+    """Names in order, no owner, no times."""
+    with (
+        target.open("wb") as raw,
+        gzip.GzipFile("", "wb", COMPRESSION, raw, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        text = json.dumps(asdict(manifest), indent=1).encode()
+        archive.addfile(_entry(MANIFEST, len(text), executable=False), io.BytesIO(text))
+        for path in files:
+            name = path.relative_to(tree).as_posix()
+            entry = _entry(name, path.stat().st_size, executable=_executable(path))
+            with path.open("rb") as file:
+                archive.addfile(entry, file)
+        packed.flush()
+
+
+def _entry(name: str, size: int, *, executable: bool) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.size = size
+    entry.mode = 0o755 if executable else 0o644
+    entry.mtime = 315532800  # 1980: some tools refuse earlier
+    return entry
+
+
+def remove_old(folder: Path, *, keep: int) -> None:
+    """Keep the archives that were used last."""
+    archives = sorted(folder.glob("*.tar.gz"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in archives[keep:]:
+        path.unlink(missing_ok=True)
+    for leftover in folder.glob(".making-*"):
+        if time.time() - leftover.stat().st_mtime > ABANDONED:
+            shutil.rmtree(leftover, ignore_errors=True)

@@ -1,0 +1,220 @@
+"""A version put on a machine: real wheels, a real tree, real processes; the machine is this one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.installation import Installation, LocalMachine
+from support.waiting import wait_until
+
+from dora_cli.bundle.install import Installer
+from dora_cli.bundle.layout import USER
+from dora_cli.bundle.machine import MachineProblem, ask
+from dora_cli.bundle.own_packages import NotBundled, own_packages
+
+from .conftest import MakeInstaller
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+
+def put(installer: Installer, machine: LocalMachine) -> list[str]:
+    """Install; what was reported."""
+    said: list[str] = []
+    installer.ensure_installed(machine, USER, said.append)
+    return said
+
+
+def version_of(machine: LocalMachine) -> str:
+    done = machine.run([str(machine.home / ".local" / "bin" / "dora"), "--version"])
+    assert done.code == 0, done
+    return done.stdout.strip()
+
+
+def versions(machine: LocalMachine) -> set[str]:
+    return {
+        path.name
+        for path in (machine.home / ".local/share/dora/versions").iterdir()
+        if not path.is_symlink()
+    }
+
+
+def test_a_machine_without_dora_gets_it_and_nothing_is_done_twice(
+    installer: MakeInstaller, old_version: Installation, machine: LocalMachine
+) -> None:
+    first = installer(old_version).ensure_installed(machine, USER, lambda text: None)
+    assert first.changed
+    assert first.dora == str(machine.home / ".local" / "bin" / "dora")
+    assert version_of(machine) == "dora 0.1.0"
+    machine.sent.clear()
+    again = installer(old_version).ensure_installed(machine, USER, lambda text: None)
+    assert not again.changed
+    assert machine.sent == []
+    tree = Path(first.tree)
+    assert json.loads((tree / "bundle.json").read_text())["version"] == "0.1.0"
+    assert not list(machine.home.glob(".cache/dora/archives/*")), "the archive is not kept there"
+
+
+def test_it_sees_its_own_packages_only(
+    installer: MakeInstaller,
+    old_version: Installation,
+    machine: LocalMachine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put(installer(old_version), machine)
+    (tmp_path / "pydantic.py").write_text("raise SystemExit('not mine')")
+    dora = str(machine.home / ".local" / "bin" / "dora")
+    monkeypatch.setenv("DORA_TESTS_X", "")
+    done = machine.run(["env", f"PYTHONPATH={tmp_path}", dora, "self", "test"])
+    assert done.code == 0, done
+    python = machine.home / ".local/share/dora/versions/current/bin/python"
+    done = machine.run([str(python), "-c", "import sys, pyarrow; print(sys.path, pyarrow)"])
+    assert done.code == 0, done
+    assert str(Path(sys.prefix)) not in done.stdout
+
+
+def test_a_transfer_that_was_cut_goes_on_where_it_ended(
+    installer: MakeInstaller, old_version: Installation, machine: LocalMachine
+) -> None:
+    machine.cut_after = 10_000_000
+    with pytest.raises(ConnectionError):
+        put(installer(old_version), machine)
+    put(installer(old_version), machine)
+    whole = next(Path(os.environ["XDG_CACHE_HOME"]).glob("dora/archives/0.1.0-*")).stat().st_size
+    assert machine.sent == [10_000_000, whole - 10_000_000]
+    assert version_of(machine) == "dora 0.1.0"
+
+
+def test_what_arrives_broken_is_not_unpacked(
+    installer: MakeInstaller, old_version: Installation, machine: LocalMachine
+) -> None:
+    machine.cut_after = 1_000_000
+    with pytest.raises(ConnectionError):
+        put(installer(old_version), machine)
+    (part,) = machine.home.glob(".cache/dora/archives/*.part")
+    with part.open("r+b") as file:
+        file.seek(5000)
+        file.write(b"spoilt")
+    with pytest.raises(MachineProblem, match="arrived broken"):
+        put(installer(old_version), machine)
+    put(installer(old_version), machine)
+    assert version_of(machine) == "dora 0.1.0"
+
+
+def test_a_version_that_fails_its_self_test_changes_nothing(
+    installer: MakeInstaller,
+    old_version: Installation,
+    broken_version: Installation,
+    machine: LocalMachine,
+) -> None:
+    put(installer(old_version), machine)
+    with pytest.raises(
+        MachineProblem, match=r"0\.3\.0-py.* does not pass its self-test"
+    ) as problem:
+        put(installer(broken_version), machine)
+    assert "send_output" in str(problem.value)
+    assert version_of(machine) == "dora 0.1.0"
+    assert [name[:5] for name in versions(machine)] == ["0.1.0"]
+
+
+def test_switching_rolling_back_and_collecting(
+    installer: MakeInstaller,
+    old_version: Installation,
+    new_version: Installation,
+    machine: LocalMachine,
+) -> None:
+    put(installer(old_version), machine)
+    put(installer(new_version), machine)
+    assert version_of(machine) == "dora 0.2.0"
+    prefix, link = USER.prefix, str(machine.home / ".local" / "bin" / "dora")
+    ask(machine, "rollback", prefix=prefix, link=link)
+    assert version_of(machine) == "dora 0.1.0"
+    ask(machine, "rollback", prefix=prefix, link=link)
+    assert version_of(machine) == "dora 0.2.0"
+    before = ask(machine, "probe", prefix=prefix)
+    assert before["previous"]["version"] == "0.1.0"
+    assert ask(machine, "collect", prefix=prefix)["removed"] == []
+
+
+def test_a_version_stays_while_something_runs_from_it(
+    installer: MakeInstaller, old_version: Installation, machine: LocalMachine
+) -> None:
+    installed = installer(old_version).ensure_installed(machine, USER, lambda text: None)
+    python = str(Path(installed.tree) / "bin" / "python")
+    prefix = USER.prefix
+    process = subprocess.Popen([python, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        ask(machine, "restore", prefix=prefix, current="", previous="")
+        name = Path(installed.tree).name
+        wait_until(lambda: ask(machine, "probe", prefix=prefix)["in_use"] == [name], what="use")
+        assert ask(machine, "collect", prefix=prefix)["removed"] == []
+        with pytest.raises(MachineProblem, match="processes still run from"):
+            ask(machine, "remove", prefix=prefix, link=installed.dora)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert ask(machine, "collect", prefix=prefix)["removed"] == [name]
+
+
+def test_removing_leaves_nothing(
+    installer: MakeInstaller, old_version: Installation, machine: LocalMachine
+) -> None:
+    put(installer(old_version), machine)
+    installer(old_version).remove(machine, USER)
+    left = {path for path in machine.home.rglob("*") if not path.is_dir()}
+    assert left == set()
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_sent(
+    installer: MakeInstaller, old_version: Installation, machine: LocalMachine
+) -> None:
+    asked = machine.run
+
+    def small(argv: list[str], **options: object) -> object:
+        done = asked(argv, **options)  # type: ignore[arg-type]
+        if argv[4:5] == ["probe"]:
+            answer = json.loads(done.stdout) | {"free": 100 << 20}
+            return type(done)(0, json.dumps(answer), "")
+        return done
+
+    machine.run = small  # type: ignore[method-assign, assignment]
+    with pytest.raises(MachineProblem, match=r"100 MiB free, dora needs \d{3} MiB"):
+        put(installer(old_version), machine)
+    assert machine.sent == []
+
+
+def test_a_machine_without_a_python_that_is_new_enough(tmp_path: Path) -> None:
+    old = tmp_path / "bin"
+    old.mkdir()
+    for name in ("python3", "python3.11", "python3.12", "python3.13", "python3.14"):
+        (old / name).write_text("#!/bin/sh\n[ $1 = --version ] && echo Python 3.9.2\nexit 1\n")
+        (old / name).chmod(0o755)
+    machine = LocalMachine(tmp_path, path=f"{old}:/bin")
+    with pytest.raises(
+        MachineProblem, match=r"needs Python 3\.11 or newer there, found: .*3\.9\.2"
+    ):
+        ask(machine, "probe", prefix="/opt/dora")
+
+
+def test_an_editable_installation_is_refused() -> None:
+    with pytest.raises(NotBundled, match="editable installation"):
+        own_packages()
+
+
+def test_files_changed_by_hand_are_refused(old_version: Installation) -> None:
+    path = old_version.site / "dora_cli" / "errors.py"
+    text = path.read_text()
+    path.write_text(text + "# by hand\n")
+    try:
+        with pytest.raises(
+            NotBundled, match=r"errors\.py is not as dora-cli 0\.1\.0 was installed"
+        ):
+            own_packages([str(old_version.site)])
+    finally:
+        path.write_text(text)
