@@ -3,43 +3,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import anyio
 import pytest
+from support.git_repository import Repository, git
 
 from dora_config import GitSource
 from dora_daemon.build.errors import StepFailed
 from dora_daemon.build.git_sources import UNFINISHED, Checkout, GitSources, repository_dir
 
 REFERENCES = ("branch", "tag", "rev")
-
-
-def _git(folder: Path, *words: str) -> str:
-    done = subprocess.run(
-        ["git", *words], cwd=folder, check=True, capture_output=True, text=True, env=os.environ
-    )
-    return done.stdout.strip()
-
-
-class Repository:
-    """A repository on this machine whose history a test writes."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True)
-        _git(folder, "init", "--quiet", "--initial-branch", "main")
-
-    @property
-    def url(self) -> str:
-        return f"file://{self.folder}"
-
-    def commit(self, text: str) -> str:
-        (self.folder / "node.py").write_text(text)
-        _git(self.folder, "add", ".")
-        _git(self.folder, "commit", "--quiet", "-m", text)
-        return _git(self.folder, "rev-parse", "HEAD")
 
 
 @pytest.fixture
@@ -116,7 +90,7 @@ def test_without_a_reference_the_default_branch_counts(base: Path, repository: R
 
 def test_tag_and_revision_are_not_fetched_once_cloned(base: Path, repository: Repository) -> None:
     first = repository.commit("one")
-    _git(repository.folder, "tag", "-a", "v1", "-m", "v1")
+    git(repository.folder, "tag", "-a", "v1", "-m", "v1")
     second = repository.commit("two")
     assert _checkout(base, repository.url, tag="v1").commit == first
     assert _checkout(base, repository.url, rev=second[:8]).commit == second
@@ -200,7 +174,7 @@ def test_two_builds_at_once_share_one_clone(base: Path, repository: Repository) 
 def test_submodules_come_along(base: Path, tmp_path: Path, repository: Repository) -> None:
     inner = Repository(tmp_path / "inner")
     inner.commit("inner")
-    _git(
+    git(
         repository.folder, "-c", "protocol.file.allow=always",
         "submodule", "--quiet", "add", inner.url, "part",
     )  # fmt: skip

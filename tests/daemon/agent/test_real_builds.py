@@ -1,0 +1,214 @@
+"""Builds on daemons: real processes, killed at every place; what is built is what is started."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from support.dora import RunningDora, running_dora
+from support.fleet import RealFleet, end_runners, is_running, real_fleet
+from support.git_repository import Repository
+from support.waiting import wait_until
+from support.workspace import Workspace
+
+from dora_cli.client import Client, RequestFailed
+from dora_cli.dataflow_file import load
+from dora_cli.start_spec import make_spec
+from dora_config.protocol.builds import BuildDataflow, Built
+from dora_config.protocol.control import StartDataflow, Started
+from dora_config.protocol.dataflow import DataflowSpec, Origin
+from dora_daemon.runner.runtime_dir import runtime_root
+
+pytestmark = pytest.mark.integration
+
+SHOWS_WHERE = """
+    from pathlib import Path
+    from dora import Node
+
+    Node()
+    print("runs in", Path.cwd(), "built", Path("built").exists(), flush=True)
+"""
+
+NOTES_WHERE = """# {name}
+import os
+from pathlib import Path
+from dora import Node
+node = Node()
+with Path(os.environ["NOTES"]).open("a") as file:
+    print(Path(__file__).parent.name, Path("built").read_text(), file=file)
+for event in node:
+    pass
+"""
+
+LINGERS = """
+    import os, time
+    from pathlib import Path
+
+    Path("pids").write_text(str(os.getpid()))
+    print("lingering", flush=True)
+    while True:
+        time.sleep(1)
+"""
+
+
+def on(machine: str, node: str, **fields: object) -> dict[str, object]:
+    return {"id": node, "path": f"{node}.py", "deploy": {"machine": machine}, **fields}
+
+
+def command_of_a_build(fleet: RealFleet, flow: Path) -> tuple[RunningDora, int]:
+    """A build whose only command does not end, and the pid of that command."""
+    words = ("build", flow, "--coordinator-port", str(fleet.port))
+    running = fleet.stack.enter_context(running_dora(*words, cwd=fleet.workspace.path))
+    running.wait_for("lingering")
+    return running, int((fleet.workspace.path / "pids").read_text())
+
+
+def children(pid: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            if int(fields[1]) == pid and fields[0] not in "ZX":
+                found.append(int(path.parent.name))
+    return found
+
+
+def test_each_daemon_builds_its_own_nodes_and_start_uses_them(workspace: Workspace) -> None:
+    for node in ("left", "right"):
+        workspace.node(node, SHOWS_WHERE)
+    left = on("robot", "left", build="python3 -c \"print('made left')\"\ntouch built")
+    left["deploy"] = {"machine": "robot", "working_dir": "robot-files"}
+    workspace.node("robot-files/left", SHOWS_WHERE)
+    flow = workspace.dataflow({"nodes": [left, on("station", "right", build="touch built")]})
+    with real_fleet(workspace, "robot", "station") as fleet:
+        done = fleet.dora("build", flow).stdout
+        build_id = done.split("dataflow build triggered: ")[1].split()[0]
+        assert f"build finished successfully: {build_id}" in done
+        assert "robot/left: touch built" in done
+        assert "robot/left:   made left" in done
+        assert "station/right: ready after" in done
+        uuid = fleet.start(flow)
+        assert fleet.wait_for_status("Finished").uuid == uuid
+        logs = fleet.dora("logs", uuid).stdout
+        assert f"left: runs in {workspace.path}/robot-files built True" in logs
+        assert f"right: runs in {workspace.path} built True" in logs
+
+
+def test_failures_of_all_daemons_are_named_at_once(workspace: Workspace) -> None:
+    for node in ("left", "right", "third"):
+        workspace.node(node, SHOWS_WHERE)
+    nodes = [
+        on("robot", "left", build="sh -c 'echo no compiler; exit 3'"),
+        on("station", "right", build="no-such-program"),
+        on("station", "third", build="touch built"),
+    ]
+    flow = workspace.dataflow({"nodes": nodes})
+    with real_fleet(workspace, "robot", "station") as fleet:
+        failed = fleet.dora("build", flow, code=1)
+        assert 'daemon "robot", node "left": build line' in failed.stderr
+        assert "exit code 3\n  no compiler" in failed.stderr
+        assert 'daemon "station", node "right": build line' in failed.stderr
+        assert "there is no program 'no-such-program' on PATH" in failed.stderr
+        assert "third" not in failed.stderr
+        assert "finished" not in failed.output
+
+
+@pytest.mark.parametrize("victim", ["cli", "daemon", "coordinator", "build"])
+def test_whoever_is_killed_nothing_of_the_build_is_left(workspace: Workspace, victim: str) -> None:
+    workspace.file("linger.py", LINGERS)
+    workspace.node("left", SHOWS_WHERE)
+    flow = workspace.dataflow({"nodes": [on("robot", "left", build="python3 linger.py")]})
+    with real_fleet(workspace, "robot") as fleet:
+        running, pid = command_of_a_build(fleet, flow)
+        match victim:
+            case "cli":
+                running.kill()
+            case "daemon":
+                fleet.daemons["robot"].kill()
+                assert "the connection was lost during the build" in running.wait().exited(1).stderr
+            case "coordinator":
+                fleet.coordinator.process.kill()
+                assert "closed the connection" in running.wait().exited(1).stderr
+            case _:
+                (builder,) = children(fleet.daemons["robot"].pid)
+                os.kill(builder, signal.SIGKILL)
+                assert "its build ended unexpectedly" in running.wait().exited(1).stderr
+        wait_until(lambda: not is_running(pid), what="the command of the build to end")
+        wait_until(
+            lambda: not [p for p in runtime_root().iterdir() if p.name.isdigit()],
+            what="the directory of the build to go",
+        )
+
+
+def test_builds_in_one_folder_wait_for_each_other(workspace: Workspace) -> None:
+    workspace.file("linger.py", LINGERS)
+    workspace.node("left", SHOWS_WHERE)
+    slow = workspace.dataflow({"nodes": [on("robot", "left", build="python3 linger.py")]})
+    quick = workspace.dataflow({"nodes": [on("robot", "left", build="touch built")]}, "quick.yml")
+    with real_fleet(workspace, "robot") as fleet:
+        first, _ = command_of_a_build(fleet, slow)
+        words = ("build", quick, "--coordinator-port", str(fleet.port))
+        with running_dora(*words, cwd=workspace.path) as second:
+            second.wait_for("dataflow build triggered")
+            assert not (workspace.path / "built").exists()
+            first.interrupt()
+            assert "ends on the daemons too" in first.wait().exited(130).stderr
+            second.wait().succeeded()
+        assert (workspace.path / "built").exists()
+
+
+def from_elsewhere(flow: Path, **changes: object) -> DataflowSpec:
+    """What the command line of another machine would send, whose folders no daemon sees."""
+    return make_spec(load(flow)).model_copy(update={"origin": Origin(), **changes})
+
+
+def test_recovery_uses_the_build_of_the_first_start(
+    workspace: Workspace, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A machine that does not see the file clones below its own folder, and stays with that
+    clone when it loses power, whatever has been built since.
+    """
+    repository = Repository(tmp_path_factory.mktemp("remote") / "nodes.git")
+    notes = workspace.path / "notes"
+    first = repository.commit(NOTES_WHERE.format(name="first"))
+    node: dict[str, object] = {
+        "id": "left",
+        "path": "node.py",
+        "git": repository.url,
+        "branch": "main",
+        "build": "sh -c 'echo -n made > built'",
+        "env": {"NOTES": str(notes)},
+        "inputs": {"tick": "dora/timer/secs/1"},
+        "deploy": {"machine": "robot"},
+    }
+    flow = workspace.dataflow({"nodes": [node]})
+    with real_fleet(workspace, "robot") as fleet, Client(fleet.coordinator.endpoint) as client:
+        with pytest.raises(RequestFailed, match=r"git source.* was not cloned for this machine"):
+            client.ask(StartDataflow(spec=from_elsewhere(flow)), Started)
+        built = client.ask(BuildDataflow(spec=from_elsewhere(flow)), Built)
+        assert [(one.daemon, one.commit) for one in built.nodes] == [("robot", first)]
+        spec = from_elsewhere(flow, build_id=built.build_id, built_on={"left": "robot"})
+        client.ask(StartDataflow(spec=spec), Started)
+        wait_until(lambda: notes.exists() and notes.read_text() == f"{first} made\n")
+        assert [path.name for path in (workspace.path / "_work").iterdir()] == [spec.workspace]
+
+        second = repository.commit(NOTES_WHERE.format(name="second"))
+        again = client.ask(BuildDataflow(spec=from_elsewhere(flow)), Built)
+        assert again.nodes[0].commit == second
+        fleet.daemons["robot"].kill()
+        end_runners()
+        fleet.start_daemon("robot")
+        wait_until(lambda: notes.read_text() == f"{first} made\n" * 2, what="the node to be back")
+
+
+def test_a_build_that_is_gone_is_named(workspace: Workspace) -> None:
+    workspace.node("left", SHOWS_WHERE)
+    flow = workspace.dataflow({"nodes": [on("robot", "left", build="touch built")]})
+    with real_fleet(workspace, "robot") as fleet, Client(fleet.coordinator.endpoint) as client:
+        missing = "01234567-89ab-cdef-0123-456789abcdef"
+        spec = from_elsewhere(flow, build_id=missing, built_on={"left": "robot"})
+        with pytest.raises(RequestFailed, match=f"build {missing} is not on this machine"):
+            client.ask(StartDataflow(spec=spec), Started)
