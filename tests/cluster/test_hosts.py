@@ -22,6 +22,11 @@ def _reaches(hosts: Hosts, source: str, target: str) -> bool:
     return hosts[source].root(*words, check=False).returncode == 0
 
 
+def _read_to_the_end(link: socket.socket) -> None:
+    while link.recv(4096):
+        pass
+
+
 def test_a_host_runs_systemd_and_a_user_has_sudo(hosts: Hosts) -> None:
     left = hosts["left"]
     wait_until(
@@ -67,8 +72,7 @@ def test_a_plug_is_pulled_without_a_word(hosts: Hosts) -> None:
         assert not left.is_on
         link.settimeout(0.3)
         with pytest.raises(TimeoutError):
-            while link.recv(4096):
-                pass
+            _read_to_the_end(link)
     left.boot()
     assert left.root("cat", "/var/tmp/kept").stdout == "kept\n"
     assert left.root("cat", "/proc/sys/kernel/random/boot_id").stdout != boot

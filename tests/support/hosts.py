@@ -333,8 +333,7 @@ class Host:
 
     def new_host_key(self) -> None:
         """As after a new installation, or an attack: another key from now on."""
-        make_key(self._disk / "etc/ssh/ssh_host_ed25519_key")
-        self.root("mount", "-o", "remount", "/", check=False)
+        make_key(self.path("/etc/ssh/ssh_host_ed25519_key"))
         self.root("systemctl", "restart", "ssh")
         self.wait_for_ssh()
 

@@ -1,0 +1,28 @@
+"""Other machines over SSH, as the OpenSSH client would reach them; paramiko is in `transport`."""
+
+from dora_cli.ssh.connection import Connection, Finished, Target, connect
+from dora_cli.ssh.errors import (
+    ConnectionLost,
+    HostKeyRefused,
+    LoginRefused,
+    RemoteCommandFailed,
+    RemoteTimeout,
+    SshError,
+    SudoUnavailable,
+    Unreachable,
+)
+
+__all__ = [
+    "Connection",
+    "ConnectionLost",
+    "Finished",
+    "HostKeyRefused",
+    "LoginRefused",
+    "RemoteCommandFailed",
+    "RemoteTimeout",
+    "SshError",
+    "SudoUnavailable",
+    "Target",
+    "Unreachable",
+    "connect",
+]

@@ -1,0 +1,49 @@
+"""The one place where an argument list becomes a remote command line; pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+NEEDS_PASSWORD = (
+    "a password is required",
+    "a terminal is required",
+    "no tty present",
+    "askpass",
+    "is not in the sudoers file",
+    "not allowed to execute",
+    "is not allowed to run sudo",
+    "may not run sudo",
+)
+NOT_THERE = ("sudo: not found", "sudo: command not found", "Unknown command: sudo")
+
+
+def command_line(argv: Sequence[str], *, sudo: bool = False) -> str:
+    """What the login shell of the remote user gets: every word quoted for a POSIX shell."""
+    if not argv:
+        raise ValueError("a command needs at least one word")
+    for word in argv:
+        if "\0" in word:
+            raise ValueError(f"a NUL character cannot be part of a command: {word!r}")
+    prefix = ["sudo", "-n", "--"] if sudo else []
+    return shlex.join([*prefix, *argv])
+
+
+def shown(argv: Sequence[str]) -> str:
+    """A command as a sentence shows it: at most 80 characters, scripts by their first line."""
+    words = ["..." if "\n" in word else word for word in argv]
+    text = shlex.join(words)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def sudo_problem(stderr: str, user: str) -> str | None:
+    """Why `sudo -n` refused, as a sentence; None when what failed was not sudo."""
+    if any(text in stderr for text in NOT_THERE):
+        return f"sudo is not installed there, and {user} is not root"
+    said = [line for line in stderr.splitlines() if line.startswith(("sudo", "Sorry, user", user))]
+    if any(text in line for line in said for text in NEEDS_PASSWORD):
+        return (
+            f"sudo asks {user} for a password (or does not know the user); allow it without one: "
+            f"put `{user} ALL=(ALL) NOPASSWD: ALL` into /etc/sudoers.d/dora there"
+        )
+    return None

@@ -1,0 +1,117 @@
+"""Configuration and known hosts on disk, and whether a host key is accepted."""
+
+from __future__ import annotations
+
+import glob
+import os
+import secrets
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from getpass import getuser
+from pathlib import Path
+
+from dora_cli.ssh.client_config import Asked, HostSettings, read_config
+from dora_cli.ssh.errors import HostKeyRefused
+from dora_cli.ssh.known_hosts import Key, Known, find_known, host_name, new_line
+
+_SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
+_writing = threading.Lock()
+
+
+def settings_for(host: str, user: str | None, port: int | None) -> HostSettings:
+    """What the configuration files of this account and machine say about a host."""
+    home = Path.home()
+    asked = Asked(host, getuser(), str(home), user, port, socket.gethostname())
+    own = (home / ".ssh" / "config", _SYSTEM_CONFIG)
+    files = [(str(path), text) for path in own if (text := _text(path)) is not None]
+    return read_config(asked, files, _included, _succeeds)
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _included(name: str, pattern: str) -> Iterator[tuple[str, str]]:
+    folder = "/etc/ssh" if name.startswith("/etc/ssh/") else str(Path.home() / ".ssh")
+    for path in sorted(glob.glob(os.path.join(folder, os.path.expanduser(pattern)))):  # noqa: PTH118, PTH207, PTH111
+        text = _text(Path(path))
+        if text is not None:
+            yield path, text
+
+
+def _succeeds(command: str) -> bool:
+    try:
+        done = subprocess.run(
+            ["sh", "-c", command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=10,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
+
+
+def known_keys(settings: HostSettings) -> Known:
+    """What this account knows of the host."""
+    places = (*settings.known_hosts, *settings.global_known_hosts)
+    files = [(place, text) for place in places if (text := _text(Path(place))) is not None]
+    return find_known(files, settings.host_key_name, settings.port)
+
+
+def check_host_key(machine: str, settings: HostSettings, known: Known, key: Key) -> None:
+    """Accept a known key, write down a new one; raises HostKeyRefused for any other."""
+    if (revoked := known.revoked(key)) is not None:
+        raise HostKeyRefused(machine, f"its host key {key} is revoked in {revoked.place}")
+    if known.has(key):
+        return
+    if known.keys:
+        raise HostKeyRefused(machine, _changed(settings, known, key))
+    if known.authority is not None:
+        raise HostKeyRefused(
+            machine,
+            f"{known.authority.place} trusts only certified keys of this host, which dora cannot "
+            f"check; add its key {key} to {settings.known_hosts[0]}, or reach it with "
+            "`ProxyCommand ssh -W %h:%p ...` through the ssh program",
+        )
+    if not settings.accept_new:
+        raise HostKeyRefused(
+            machine,
+            f"its host key {key} is not known, and StrictHostKeyChecking allows no new ones; "
+            f"connect once with ssh, or add the key to {settings.known_hosts[0]}",
+        )
+    remember(settings, key)
+
+
+def _changed(settings: HostSettings, known: Known, key: Key) -> str:
+    lines = "".join(f"\n  {line.place} says {line.key}" for line in known.keys)
+    name = host_name(settings.host_key_name, settings.port)
+    file = known.keys[0].place.rpartition(":")[0]
+    return (
+        f"its host key has CHANGED: it shows {key}, but{lines}\n"
+        "  Somebody may be reading along. If the machine was really installed anew, forget the old "
+        f"key: ssh-keygen -f {file} -R '{name}'"
+    )
+
+
+def remember(settings: HostSettings, key: Key) -> None:
+    """Append the key to the first known_hosts file, which is made if it is not there."""
+    salt = secrets.token_bytes(20) if settings.hash_known_hosts else None
+    line = new_line(settings.host_key_name, settings.port, key, salt)
+    path = Path(settings.known_hosts[0])
+    with _writing:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            size = os.fstat(handle).st_size
+            begins_new = size == 0 or os.pread(handle, 1, size - 1) == b"\n"
+            os.write(handle, f"{'' if begins_new else chr(10)}{line}\n".encode())
+        finally:
+            os.close(handle)

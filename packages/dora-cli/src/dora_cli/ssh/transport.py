@@ -1,0 +1,394 @@
+"""The only module that knows paramiko: a connection to a machine, its host key and our keys."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import paramiko
+from paramiko.agent import AgentSSH
+
+from dora_cli.ssh.client_config import HostSettings
+from dora_cli.ssh.errors import ConnectionLost, LoginRefused, Unreachable
+from dora_cli.ssh.host_keys import check_host_key, known_keys, settings_for
+from dora_cli.ssh.known_hosts import Key, preferred
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds for each step of a connection: TCP, greeting, keys."""
+_MOST_JUMPS = 8
+_WINDOW = 1 << 22
+
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+logging.getLogger("paramiko").propagate = False
+
+
+class Transport:
+    """One authenticated connection, through any number of others; ``close`` ends them all."""
+
+    def __init__(self, machine: str, transport: paramiko.Transport, closing: ExitStack) -> None:
+        self._machine = machine
+        self._transport = transport
+        self._closing = closing
+
+    def execute(self, command: str) -> Channel:
+        """Start a command in the login shell there; raises ConnectionLost."""
+        try:
+            channel = self._transport.open_session(window_size=_WINDOW, timeout=CONNECT_TIMEOUT)
+            channel.exec_command(command)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise self.lost(error) from error
+        return Channel(channel)
+
+    def lost(self, error: BaseException | None = None) -> ConnectionLost:
+        """Why the connection broke, as an error to raise."""
+        reason = self._transport.get_exception() or error
+        said = _reason(reason) if reason is not None else "it was closed from the other side"
+        return ConnectionLost(self._machine, f"the connection broke: {said}")
+
+    @property
+    def broken(self) -> bool:
+        return not self._transport.is_active()
+
+    def close(self) -> None:
+        self._closing.close()
+
+
+class Channel:
+    """Input, output and end of one remote command."""
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self._channel = channel
+
+    def write(self, data: bytes, timeout: float) -> None:
+        """All of ``data``; raises TimeoutError, or BrokenPipeError when nobody reads any more."""
+        self._channel.settimeout(max(timeout, 0.01))
+        try:
+            self._channel.sendall(data)
+        except TimeoutError:
+            raise
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            raise BrokenPipeError(str(error)) from error
+
+    def end_input(self) -> None:
+        with suppress(OSError, EOFError, paramiko.SSHException):
+            self._channel.shutdown_write()
+
+    def read(self, *, errors: bool = False) -> Iterator[bytes]:
+        """What comes on one of the two streams, until its end; for a thread of its own."""
+        receive = self._channel.recv_stderr if errors else self._channel.recv
+        self._channel.settimeout(None)
+        while True:
+            try:
+                data = receive(1 << 16)
+            except TimeoutError:  # a writer has set the channel's one time limit
+                continue
+            except OSError:
+                return
+            if not data:
+                return
+            yield data
+
+    def wait(self, timeout: float) -> int | None:
+        """The exit code, -1 when there is none (the connection broke); None: not yet."""
+        if not self._channel.status_event.wait(max(timeout, 0.0)):
+            return None
+        return self._channel.exit_status
+
+    def close(self) -> None:
+        with suppress(OSError, EOFError, paramiko.SSHException):
+            self._channel.close()
+
+
+def open_transport(
+    machine: str,
+    host: str,
+    user: str | None,
+    port: int | None,
+    identity_file: str | None,
+    silence: float,
+) -> Transport:
+    """Connect and log in; raises SshError (Unreachable, HostKeyRefused, LoginRefused)."""
+    with ExitStack() as stack:
+        settings = settings_for(host, user, port)
+        transport = _open(machine, settings, identity_file, silence, stack, _MOST_JUMPS)
+        return Transport(machine, transport, stack.pop_all())
+
+
+def _open(
+    machine: str,
+    settings: HostSettings,
+    identity_file: str | None,
+    silence: float,
+    stack: ExitStack,
+    jumps_left: int,
+) -> paramiko.Transport:
+    link = _dial(machine, settings, silence, stack, jumps_left)
+    transport = paramiko.Transport(link, default_window_size=_WINDOW)
+    stack.callback(_close, transport)
+    transport.banner_timeout = transport.auth_timeout = CONNECT_TIMEOUT
+    known = known_keys(settings)
+    options = transport.get_security_options()
+    options.key_types = preferred(known.kinds, tuple(options.key_types))
+    where = f"{settings.host} port {settings.port}"
+    try:
+        transport.start_client(timeout=CONNECT_TIMEOUT)
+        server_key = transport.get_remote_server_key()
+    except (paramiko.SSHException, OSError, EOFError) as error:
+        raise Unreachable(
+            machine, f"what answers at {where} does not talk SSH as it should: {_reason(error)}"
+        ) from error
+    check_host_key(machine, settings, known, Key(server_key.get_name(), server_key.asbytes()))
+    transport.set_keepalive(max(1, int(silence / 3)))
+    _log_in(machine, settings, identity_file, transport)
+    return transport
+
+
+def _close(transport: paramiko.Transport) -> None:
+    transport.close()
+    with suppress(RuntimeError):
+        transport.join(5)
+
+
+# --------------------------------------------------------------------------- the wire below
+
+
+def _dial(
+    machine: str, settings: HostSettings, silence: float, stack: ExitStack, jumps_left: int
+) -> Any:
+    if settings.proxy_command is not None:
+        return _through_command(settings.proxy_command, stack)
+    if settings.proxy_jump is not None:
+        return _through_jump(machine, settings, silence, stack, jumps_left)
+    where = f"{settings.host} port {settings.port}"
+    try:
+        link = socket.create_connection((settings.host, settings.port), CONNECT_TIMEOUT)
+    except TimeoutError as error:
+        raise Unreachable(
+            machine,
+            f"no answer from {where} within {CONNECT_TIMEOUT:g} s; is it switched on, and is the "
+            "address right?",
+        ) from error
+    except socket.gaierror as error:
+        raise Unreachable(machine, f"the host name {settings.host!r} is not known here") from error
+    except OSError as error:
+        refused = isinstance(error, ConnectionRefusedError)
+        remedy = "; is sshd running there?" if refused else ""
+        raise Unreachable(
+            machine, f"cannot connect to {where}: {error.strerror or error}{remedy}"
+        ) from error
+    stack.callback(link.close)
+    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # with the keepalives: a silent network is noticed
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(silence * 1000))
+    return link
+
+
+def _through_command(command: str, stack: ExitStack) -> socket.socket:
+    ours, theirs = socket.socketpair()
+    stack.callback(ours.close)
+    with theirs:
+        process = subprocess.Popen(
+            ["sh", "-c", f"exec {command}"],
+            stdin=theirs.fileno(),
+            stdout=theirs.fileno(),
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def end() -> None:
+        process.terminate()
+        try:
+            process.wait(2)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    stack.callback(end)
+    return ours
+
+
+def _through_jump(
+    machine: str, settings: HostSettings, silence: float, stack: ExitStack, jumps_left: int
+) -> Any:
+    assert settings.proxy_jump is not None
+    if not jumps_left:
+        raise Unreachable(machine, f"ProxyJump {settings.proxy_jump!r} leads in a circle")
+    *before, last = settings.proxy_jump.split(",")
+    user, host, port = _parse_jump(machine, last.strip())
+    through = settings_for(host, user, port)
+    if before:
+        through = _with_jump(through, ",".join(before))
+    name = f"{machine}, on the way through {last.strip()}"
+    transport = _open(name, through, None, silence, stack, jumps_left - 1)
+    try:
+        channel = transport.open_channel(
+            "direct-tcpip",
+            (settings.host, settings.port),
+            ("127.0.0.1", 0),
+            window_size=_WINDOW,
+            timeout=CONNECT_TIMEOUT,
+        )
+    except (paramiko.SSHException, OSError, EOFError) as error:
+        raise Unreachable(
+            machine,
+            f"{through.host} (ProxyJump) cannot reach {settings.host} port {settings.port}: "
+            f"{_reason(error)}",
+        ) from error
+    stack.callback(channel.close)
+    return channel
+
+
+def _with_jump(settings: HostSettings, jump: str) -> HostSettings:
+    return replace(settings, proxy_jump=jump, proxy_command=None)
+
+
+def _parse_jump(machine: str, text: str) -> tuple[str | None, str, int | None]:
+    """``[ssh://][user@]host[:port]``"""
+    rest = text.removeprefix("ssh://")
+    user, at, rest = rest.rpartition("@")
+    host, port = rest, ""
+    if rest.startswith("["):
+        host, _, port = rest[1:].partition("]")
+        port = port.removeprefix(":")
+    elif rest.count(":") == 1:
+        host, _, port = rest.partition(":")
+    if not host or (port and not port.isdigit()):
+        raise Unreachable(machine, f"ProxyJump {text!r}: expected [user@]host[:port]")
+    return (user if at else None), host, (int(port) if port else None)
+
+
+# --------------------------------------------------------------------------- our keys
+
+
+class _Agent(AgentSSH):
+    """The agent at a socket; without one, an agent that has no keys."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        link = socket.socket(socket.AF_UNIX)
+        try:
+            link.settimeout(CONNECT_TIMEOUT)
+            link.connect(path)
+            self._connect(link)  # type: ignore[attr-defined]
+        except (OSError, paramiko.SSHException):
+            link.close()
+
+    def close(self) -> None:
+        self._close()  # type: ignore[attr-defined]
+
+
+def _log_in(
+    machine: str, settings: HostSettings, identity_file: str | None, transport: paramiko.Transport
+) -> None:
+    tried: list[str] = []
+    with ExitStack() as stack:
+        for label, key in _keys(settings, identity_file, tried, stack):
+            try:
+                missing = transport.auth_publickey(settings.user, key)
+            except paramiko.BadAuthenticationType as error:
+                allowed = ", ".join(error.allowed_types)
+                raise LoginRefused(
+                    machine, f"it takes no keys from {settings.user}, only: {allowed}"
+                ) from error
+            except paramiko.AuthenticationException:
+                tried.append(f"{label}: refused")
+            except (paramiko.SSHException, OSError, EOFError) as error:
+                tried.append(f"{label}: {_reason(error)}")
+                if not transport.is_active():
+                    tried.append(
+                        "then it hung up (too many keys? name one: IdentityFile and "
+                        "IdentitiesOnly in ~/.ssh/config)"
+                    )
+                    break
+            else:
+                if missing:
+                    raise LoginRefused(
+                        machine,
+                        f"it accepted {label} but wants more: {', '.join(missing)}; dora asks "
+                        "nobody for a password",
+                    )
+                return
+    listed = "".join(f"\n  {line}" for line in tried) or "\n  none: there is no key here"
+    raise LoginRefused(
+        machine,
+        f"{settings.user} may not log in with the keys that were tried:{listed}\n"
+        f"  Put a public key of yours there (ssh-copy-id -p {settings.port} "
+        f"{settings.user}@{settings.host}), or check `user`",
+    )
+
+
+def _keys(
+    settings: HostSettings, identity_file: str | None, tried: list[str], stack: ExitStack
+) -> Iterator[tuple[str, paramiko.PKey]]:
+    """Keys in the order in which OpenSSH tries them, with what to call each."""
+    files = list(settings.identity_files)
+    asked = settings.identities_given or identity_file is not None
+    if identity_file is not None:
+        path = str(Path(identity_file).expanduser())
+        files = [path, *(files if settings.identities_given else [])]
+    publics = {path: blob for path in files if (blob := _public_blob(path)) is not None}
+    agent_keys = _agent_keys(settings, stack)
+    listed = [key for key in agent_keys if key.asbytes() in publics.values()]
+    others = [key for key in agent_keys if key not in listed]
+    for key in [*listed, *([] if settings.identities_only else others)]:
+        yield f"a key of the agent ({key.comment or key.get_name()})", key
+    in_agent = {key.asbytes() for key in agent_keys}
+    for path in files:
+        if publics.get(path) in in_agent:
+            continue
+        loaded = _load(path)
+        if isinstance(loaded, paramiko.PKey):
+            yield path, loaded
+        elif Path(path).exists() or asked:
+            tried.append(f"{path}: {loaded}")
+
+
+def _agent_keys(settings: HostSettings, stack: ExitStack) -> list[Any]:
+    path = settings.identity_agent or os.environ.get("SSH_AUTH_SOCK")
+    if not path or path == "none":
+        return []
+    agent = _Agent(path)
+    stack.callback(agent.close)
+    return list(agent.get_keys())
+
+
+def _public_blob(path: str) -> bytes | None:
+    """Of the public half that lies beside a private key."""
+    with suppress(OSError, ValueError, IndexError):
+        return base64.b64decode(Path(f"{path}.pub").read_text().split()[1])
+    return None
+
+
+_loading = threading.Lock()
+
+
+def _load(path: str) -> paramiko.PKey | str:
+    """The private key, or why it cannot be used."""
+    try:
+        with _loading:  # machines are connected to in parallel, and share their keys
+            return paramiko.PKey.from_path(path)
+    except FileNotFoundError:
+        return "no such file"
+    except OSError as error:
+        return error.strerror or str(error)
+    except (paramiko.PasswordRequiredException, TypeError):
+        return "needs its passphrase, for which dora asks nobody; unlock it with ssh-add"
+    except Exception as error:  # noqa: BLE001 - paramiko and cryptography have many ways to refuse
+        if "password" in str(error).lower() or "encrypted" in str(error).lower():
+            return "needs its passphrase, for which dora asks nobody; unlock it with ssh-add"
+        return f"not a key that can be used: {_reason(error)}"
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

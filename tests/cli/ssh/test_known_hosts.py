@@ -1,0 +1,100 @@
+"""Lines of known_hosts: whose key is known, and by which line."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dora_cli.ssh.commands import command_line, sudo_problem
+from dora_cli.ssh.known_hosts import Key, find_known, names, new_line, preferred
+
+ONE = Key("ssh-ed25519", b"\0\0\0\x0bssh-ed25519one")
+TWO = Key("ssh-rsa", b"\0\0\0\x07ssh-rsatwo")
+
+
+def line(patterns: str, key: Key, marker: str = "") -> str:
+    return f"{marker} {patterns} {key.kind} {base64.b64encode(key.blob).decode()} remark".strip()
+
+
+@given(st.from_regex(r"[a-z0-9.:-]{1,20}", fullmatch=True), st.integers(1, 65535), st.booleans())
+def test_what_is_written_is_found_again(host: str, port: int, hashed: bool) -> None:
+    written = new_line(host, port, ONE, b"salt" * 5 if hashed else None)
+    assert hashed == written.startswith("|1|")
+    known = find_known([("known", f"# remark\n{written}\n")], host, port)
+    assert known.has(ONE)
+    assert not known.has(TWO)
+    assert [found.place for found in known.lines] == ["known:2"]
+    assert not find_known([("known", written)], f"not-{host}", port).lines
+
+
+def test_patterns_markers_and_what_is_no_key() -> None:
+    text = "\n".join(
+        [
+            line("*.lab,!x.lab", ONE),
+            line("a.lab", TWO, "@revoked"),
+            line("a.lab", TWO, "@cert-authority"),
+            "a.lab ssh-rsa ***",
+            "a.lab",
+            "|1|bad| ssh-rsa AAAA",
+        ]
+    )
+    known = find_known([("k", text)], "a.lab", 22)
+    assert known.has(ONE)
+    assert [found.place for found in known.keys] == ["k:1"]
+    revoked = known.revoked(TWO)
+    assert revoked is not None
+    assert revoked.place == "k:2"
+    assert known.authority is not None
+    assert not find_known([("k", text)], "x.lab", 22).keys
+
+
+def test_a_port_is_part_of_the_name_but_the_same_key_will_do() -> None:
+    known = find_known([("k", line("robot", ONE))], "robot", 2222)
+    assert known.has(ONE)
+    assert not known.keys  # another key would be new, not changed
+    assert find_known([("k", line("[robot]:2222", ONE))], "robot", 2222).keys
+    assert not find_known([("k", line("[robot]:2222", ONE))], "robot", 22).has(ONE)
+
+
+def test_known_kinds_are_asked_for_first() -> None:
+    offered = ("ssh-ed25519", "rsa-sha2-512", "rsa-sha2-256")
+    assert preferred(["ssh-rsa"], offered) == ("rsa-sha2-512", "rsa-sha2-256", "ssh-ed25519")
+    assert preferred([], offered) == offered
+
+
+@pytest.mark.integration
+def test_ssh_keygen_finds_our_lines(home: Path) -> None:
+    assert shutil.which("ssh-keygen") is not None, "the package openssh-client is needed"
+    public = home / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(public)], check=True)
+    kind, blob = (home / "key.pub").read_text().split()[:2]
+    key = Key(kind, base64.b64decode(blob))
+    for number, salt in enumerate((None, bytes(range(20)))):
+        known = home / f"known{number}"
+        known.write_text(new_line("robot", 2222, key, salt) + "\n")
+        words = ["ssh-keygen", "-l", "-F", "[robot]:2222", "-f", str(known)]
+        assert key.fingerprint in subprocess.run(words, capture_output=True, text=True).stdout
+        done = subprocess.run(["ssh-keygen", "-H", "-f", str(known)], capture_output=True)
+        assert done.returncode == 0
+        assert find_known([("k", known.read_text())], "robot", 2222).has(key)
+    assert names("robot,10.0.0.2", "10.0.0.2")
+
+
+def test_every_word_is_quoted_in_one_place() -> None:
+    assert command_line(["a b", "$x", "it's"]) == """'a b' '$x' 'it'"'"'s'"""
+    assert command_line(["id"], sudo=True) == "sudo -n -- id"
+    with pytest.raises(ValueError, match="NUL"):
+        command_line(["a\0b"])
+
+
+def test_what_sudo_says_is_told_from_what_the_command_says() -> None:
+    assert sudo_problem("sudo: a password is required", "u") is not None
+    assert sudo_problem("sh: 1: sudo: not found", "u") is not None
+    assert sudo_problem("systemctl: a password is required for x", "u") is None
+    assert sudo_problem("mkdir: Permission denied", "u") is None
