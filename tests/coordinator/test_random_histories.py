@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.fleet_simulation import FakeDaemon, FakeRunner, Fleet, dataflow
+from support.fleet_simulation import FakeDaemon, FakeRunner, Fleet, dataflow, pipeline
+from support.link_simulation import Wall
 
 from dora_config.protocol.control import DataflowRef, StopDataflow
 from dora_coordinator.records import Phase
@@ -32,6 +33,11 @@ OPERATIONS = (
     "reboot",
     "time",
     "finish",
+    "link",
+    "link",
+    "kill_link",
+    "wall",
+    "no_walls",
 )
 
 histories = st.lists(st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 11)), max_size=60)
@@ -51,7 +57,10 @@ def _apply(fleet: Fleet, operation: str, number: int, stopped: set[str]) -> None
     match operation:
         case "start":
             machines = {"here": daemon.machine_id, "there": _pick(fleet, number + 1).machine_id}
-            fleet.start(dataflow(**machines))
+            if number % 3:
+                fleet.start(pipeline(**machines, allow_unlinked=number % 3 == 2))
+            else:
+                fleet.start(dataflow(**machines))
         case "stop" if fleet.coordinator is not None:
             live = fleet.coordinator.fleet.live()
             if live:
@@ -64,12 +73,20 @@ def _apply(fleet: Fleet, operation: str, number: int, stopped: set[str]) -> None
             fleet.step_to_daemon(daemon)
         case "news":
             fleet.step_news(daemon)
-        case "runner" | "kill_runner" | "finish":
+        case "wall":
+            fleet.walls.add(Wall(("a", "b")))
+        case "no_walls":
+            fleet.walls.clear()
+        case "runner" | "kill_runner" | "finish" | "link" | "kill_link":
             picked = _pick_runner(fleet, number)
             if picked is not None and operation == "runner":
                 fleet.step_runner(*picked)
             elif picked is not None and operation == "kill_runner":
                 fleet.kill_runner(*picked)
+            elif picked is not None and operation == "link":
+                fleet.step_link(*picked)
+            elif picked is not None and operation == "kill_link":
+                fleet.kill_link(picked[0])
             elif picked is not None and picked[0].phase == "running":
                 stopped.add(picked[0].dataflow_id)
                 fleet.finish_runner(*picked)
@@ -125,10 +142,25 @@ def _check_healed(fleet: Fleet, stopped: set[str]) -> None:
             for node in part.nodes
         }
         assert living == expected
+        _check_linked(fleet, known.id)
     for dataflow_id, (record, _) in fleet.store.items():
         if dataflow_id in stopped or record.phase is not Phase.FAILED:
             continue
         assert record.reason, "failed without a reason"
+
+
+def _check_linked(fleet: Fleet, dataflow_id: str) -> None:
+    """Whoever exchanges data and lives knows the other's present life, and reaches it."""
+    links = {
+        runner.link.machine: runner.link
+        for daemon in fleet.daemons.values()
+        for runner in daemon.living(dataflow_id)
+        if runner.link is not None
+    }
+    for link in links.values():
+        for peer in link.peer_names & links.keys():
+            assert link.known[peer].run_id == links[peer].run_id, "linked to an earlier life"
+            assert link.peers[peer].state == "proven"
 
 
 @given(histories)
@@ -158,7 +190,7 @@ def test_what_runs_undisturbed_by_users_runs_after_every_fault(
     fleet.add_daemon("a", "a")
     fleet.add_daemon("b", "b")
     fleet.quiet()
-    fleet.start(dataflow(here="a", there="b"))
+    fleet.start(pipeline(here="a", there="b"))
     fleet.quiet()
     (dataflow_id,) = fleet.store
     for operation, number in history:

@@ -10,6 +10,8 @@ import uuid
 from collections import deque
 from dataclasses import dataclass, field
 
+from support.link_simulation import FakeLink, Wall
+
 from dora_config.protocol.control import (
     ControlAnswer,
     ControlRequest,
@@ -28,11 +30,13 @@ from dora_config.protocol.daemon import (
 )
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import Party
+from dora_config.protocol.links import SetLinkPeers
 from dora_config.protocol.runner import (
     AcknowledgeResult,
     DataflowFinished,
     DataflowResult,
     DataflowStarted,
+    LinkChanged,
     NodeResult,
     NodesReady,
     Release,
@@ -40,7 +44,8 @@ from dora_config.protocol.runner import (
     RunnerStatus,
     StopDataflow,
 )
-from dora_config.resolved import Deploy, ResolvedDataflow, ResolvedNode
+from dora_config.resolved import Deploy, ResolvedDataflow, ResolvedInput, ResolvedNode
+from dora_config.sources import OutputSource
 from dora_coordinator import commands as coordinator_commands
 from dora_coordinator.commands import Command
 from dora_coordinator.events import (
@@ -73,6 +78,26 @@ def dataflow(**machines: str | None) -> DataflowSpec:
     return DataflowSpec(resolved=ResolvedDataflow(nodes=nodes))
 
 
+def pipeline(*, allow_unlinked: bool = False, **machines: str | None) -> DataflowSpec:
+    """As :func:`dataflow`, and each node reads what the one before it sends."""
+    nodes: list[ResolvedNode] = []
+    for node, machine in machines.items():
+        inputs = {}
+        if nodes:
+            inputs["in"] = ResolvedInput(source=OutputSource(node=nodes[-1].id, output="out"))
+        nodes.append(
+            ResolvedNode(
+                id=node,
+                path=f"{node}.py",
+                deploy=Deploy(machine=machine),
+                inputs=inputs,
+                outputs=("out",),
+            )
+        )
+    resolved = ResolvedDataflow(nodes=tuple(nodes))
+    return DataflowSpec(resolved=resolved, allow_unlinked=allow_unlinked)
+
+
 @dataclass
 class FakeRunner:
     """What a runner process would be doing."""
@@ -82,6 +107,7 @@ class FakeRunner:
     nodes: tuple[str, ...]
     phase: str = "starting"
     result: DataflowResult | None = None
+    link: FakeLink | None = None
 
     @property
     def lives(self) -> bool:
@@ -107,6 +133,8 @@ class FakeDaemon:
     news: deque[agent_events.Event] = field(default_factory=deque)
     broken_nodes: set[str] = field(default_factory=set)
     """Nodes that end before they have connected."""
+    deaf: str | None = None
+    """Why links cannot listen here."""
 
     @property
     def key(self) -> str:
@@ -128,6 +156,10 @@ class Fleet:
         self.progress: list[object] = []
         self.log: list[str] = []
         self.ended = False
+        self.walls: set[Wall] = set()
+        """Pairs of machines whose links cannot reach each other."""
+        self._last_port = 0
+        self._last_token = 0
         self.coordinator: CoordinatorState | None = None
         self._connections: dict[int, FakeDaemon] = {}
         self._by_key: dict[str, int] = {}
@@ -174,7 +206,12 @@ class Fleet:
                 continue
             if runner.phase != "dead":
                 status = RunnerStatus.model_validate(
-                    {"dataflow_id": dataflow_id, "phase": runner.phase, "result": runner.result}
+                    {
+                        "dataflow_id": dataflow_id,
+                        "phase": runner.phase,
+                        "result": runner.result,
+                        "link": runner.link and runner.link.report(),
+                    }
                 )
                 return agent_events.RunnerReached(dataflow_id, status)
         return agent_events.RunnerGone(dataflow_id, "its runner is gone")
@@ -298,6 +335,31 @@ class Fleet:
             return True
         return False
 
+    def step_link(self, runner: FakeRunner, daemon: FakeDaemon) -> bool:
+        """A link listens, or tries its peers; whether it had something to report."""
+        link = runner.link
+        if link is None or not runner.lives or link.problem is not None:
+            return False
+        if daemon.deaf is not None:
+            link.problem = daemon.deaf
+        elif link.endpoint is None:
+            self._last_port += 1
+            link.listen(f"{daemon.name}:{self._last_port}")
+        elif not link.look(self._links(runner.dataflow_id), self.walls):
+            return False
+        self._tell(daemon, runner, LinkChanged(report=link.report()))
+        return True
+
+    def _links(self, dataflow_id: str) -> list[FakeLink]:
+        """Of all runners of a dataflow that live."""
+        living = (runner for d in self.daemons.values() for runner in d.living(dataflow_id))
+        return [runner.link for runner in living if runner.link is not None]
+
+    def kill_link(self, runner: FakeRunner) -> None:
+        """Its runner starts another, which finds its old port taken."""
+        if runner.link is not None:
+            runner.link.endpoint = None
+
     def finish_runner(
         self, runner: FakeRunner, daemon: FakeDaemon, *, failed: set[str] | None = None
     ) -> None:
@@ -332,6 +394,7 @@ class Fleet:
                 moved |= self.step_news(daemon)
                 for runner in list(daemon.runners):
                     moved |= self.step_runner(runner, daemon)
+                    moved |= self.step_link(runner, daemon)
             if not moved:
                 return
         raise AssertionError("the fleet does not come to rest")
@@ -349,6 +412,7 @@ class Fleet:
 
     def heal(self, seconds: float = 200.0) -> None:
         """End every fault and give the fleet time to recover."""
+        self.walls.clear()
         if self.coordinator is None:
             self.start_coordinator()
         for daemon in self.daemons.values():
@@ -452,10 +516,14 @@ class Fleet:
         nodes = tuple(node.id for node in record.spec.resolved.nodes)
         dataflow_id = record.dataflow_id
         daemon.runners = [r for r in daemon.runners if r.dataflow_id != dataflow_id]
-        daemon.runners.append(FakeRunner(dataflow_id, record.attempt, nodes))
-        place = agent_events.RunnerPlaced(
-            dataflow_id, "run/0", "token", dict.fromkeys(nodes, "out")
-        )
+        self._last_token += 1
+        token = f"token-{self._last_token}"
+        runner = FakeRunner(dataflow_id, record.attempt, nodes)
+        if record.edges:
+            assert record.machine == daemon.key
+            runner.link = FakeLink(record.machine, token, record.edges)
+        daemon.runners.append(runner)
+        place = agent_events.RunnerPlaced(dataflow_id, "run/0", token, dict.fromkeys(nodes, "out"))
         self._agent(daemon, place)
         status = RunnerStatus(dataflow_id=dataflow_id, phase="starting")
         daemon.news.append(agent_events.RunnerReached(dataflow_id, status))
@@ -468,6 +536,10 @@ class Fleet:
                 self._tell(daemon, runner, started)
             case StopDataflow() if runner.lives:
                 runner.phase = "stopping"
+            case SetLinkPeers():
+                assert runner.link is not None, "peers for a part without a link"
+                if runner.lives:
+                    runner.link.told(request)
             case AcknowledgeResult():
                 assert daemon.disk[runner.dataflow_id].phase == "ended", "acknowledged, not saved"
                 runner.phase = "gone"
@@ -476,7 +548,7 @@ class Fleet:
         self,
         daemon: FakeDaemon,
         runner: FakeRunner,
-        event: NodesReady | DataflowStarted | DataflowFinished,
+        event: NodesReady | DataflowStarted | DataflowFinished | LinkChanged,
     ) -> None:
         if daemon.agent is not None:
             daemon.news.append(agent_events.RunnerSpoke(runner.dataflow_id, event))

@@ -1,0 +1,80 @@
+"""A link process in a simulated fleet: it listens, knows its peers, and reaches those it can."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dora_config.protocol.links import (
+    LinkReport,
+    PeerEndpoint,
+    PeerReport,
+    RemoteEdge,
+    SetLinkPeers,
+)
+
+Wall = frozenset[str]
+"""Two machines whose links cannot reach each other."""
+
+
+@dataclass
+class FakeLink:
+    machine: str
+    run_id: str
+    edges: tuple[RemoteEdge, ...]
+    endpoint: str | None = None
+    problem: str | None = None
+    known: dict[str, PeerEndpoint] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
+    peers: dict[str, PeerReport] = field(default_factory=dict)
+
+    @property
+    def peer_names(self) -> set[str]:
+        return {edge.peer_of(self.machine) for edge in self.edges}
+
+    def listen(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+
+    def told(self, request: SetLinkPeers) -> None:
+        self.known |= {peer.machine: peer for peer in request.peers}
+        self.ended |= set(request.ended)
+
+    def report(self) -> LinkReport:
+        return LinkReport(
+            run_id=self.run_id,
+            endpoints=(self.endpoint,) if self.endpoint else (),
+            problem=self.problem,
+            peers=tuple(self.peers[name] for name in sorted(self.peers)),
+        )
+
+    def look(self, others: list[FakeLink], walls: set[Wall]) -> bool:
+        """Try every peer that is known; whether there is something new to report."""
+        before = dict(self.peers)
+        for peer in self.known.values():
+            self.peers[peer.machine] = self._look_at(peer, others, walls)
+        return self.peers != before
+
+    def _look_at(self, peer: PeerEndpoint, others: list[FakeLink], walls: set[Wall]) -> PeerReport:
+        earlier = self.peers.get(peer.machine)
+        same_life = earlier is not None and earlier.run_id == peer.run_id
+        where = peer.endpoints[0]
+        if any(self._reaches(other, walls) for other in others if other.machine == peer.machine):
+            return PeerReport(
+                machine=peer.machine, run_id=peer.run_id, state="proven", endpoint=where
+            )
+        was_proven = same_life and earlier is not None and earlier.state in ("proven", "lost")
+        return PeerReport(
+            machine=peer.machine,
+            run_id=peer.run_id,
+            state="lost" if was_proven else "connecting",
+            reason="nobody answers",
+            endpoint=where,
+        )
+
+    def _reaches(self, other: FakeLink, walls: set[Wall]) -> bool:
+        """Each knows the present life of the other, and one of the two where to dial it."""
+        mine, theirs = self.known.get(other.machine), other.known.get(self.machine)
+        if mine is None or theirs is None or Wall((self.machine, other.machine)) in walls:
+            return False
+        lives = mine.run_id == other.run_id and theirs.run_id == self.run_id
+        dialled = other.endpoint in mine.endpoints or self.endpoint in theirs.endpoints
+        return lives and dialled and other.endpoint is not None and self.endpoint is not None
