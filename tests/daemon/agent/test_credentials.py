@@ -1,0 +1,154 @@
+"""Certificates: asked for in time, signed by the cluster, trusted by its links alone."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import socket
+import ssl
+import threading
+from pathlib import Path
+
+import anyio
+import pytest
+
+from dora_coordinator.authority import CERTIFICATE_DAYS, Authority, AuthorityError
+from dora_daemon.agent.credentials import Credentials
+
+NOW = datetime.datetime(2026, 11, 24, 12, 0, tzinfo=datetime.UTC)
+DAY = datetime.timedelta(days=1)
+
+
+def member(folder: Path, authority: Authority, name: str) -> Credentials:
+    """A machine with a certificate of this moment."""
+    credentials = Credentials(folder / name)
+    credentials.store(authority.sign(credentials.request(), name), authority.pem)
+    return credentials
+
+
+def test_secrets_are_for_their_owner_alone(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    credentials = member(tmp_path, authority, "robot")
+    for folder in (tmp_path / "authority", credentials.directory):
+        assert folder.stat().st_mode & 0o777 == 0o700
+        for path in folder.iterdir():
+            assert path.stat().st_mode & 0o777 == 0o600, path
+
+
+def test_an_authority_is_made_once(tmp_path: Path) -> None:
+    first = Authority(tmp_path / "authority")
+    assert Authority(tmp_path / "authority").fingerprint == first.fingerprint
+    shutil.rmtree(tmp_path / "authority")
+    assert Authority(tmp_path / "authority").fingerprint != first.fingerprint
+
+
+def test_an_authority_that_was_made_by_half_is_made_anew(tmp_path: Path) -> None:
+    Authority(tmp_path / "authority")
+    (tmp_path / "authority" / "ca.pem").unlink()
+    Authority(tmp_path / "authority")
+
+
+def test_a_spoilt_authority_is_explained(tmp_path: Path) -> None:
+    Authority(tmp_path / "authority")
+    (tmp_path / "authority" / "key.pem").write_text("nonsense")
+    with pytest.raises(AuthorityError, match="move the folder aside"):
+        Authority(tmp_path / "authority")
+
+
+@pytest.mark.parametrize("request_text", ["", "nonsense", "-----BEGIN CERTIFICATE REQUEST-----\n"])
+def test_nothing_but_a_request_is_signed(tmp_path: Path, request_text: str) -> None:
+    with pytest.raises(AuthorityError, match="not a certificate signing request"):
+        Authority(tmp_path / "authority").sign(request_text, "robot")
+
+
+def test_a_certificate_is_renewed_in_time(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    credentials = Credentials(tmp_path / "robot")
+    assert credentials.wanted(authority.fingerprint, NOW)
+    signed = authority.sign(credentials.request(), "robot", now=NOW)
+    credentials.store(signed, authority.pem)
+    assert not credentials.wanted(authority.fingerprint, NOW)
+    assert not credentials.wanted(
+        authority.fingerprint, NOW + (CERTIFICATE_DAYS * 2 // 3 - 1) * DAY
+    )
+    assert credentials.wanted(authority.fingerprint, NOW + (CERTIFICATE_DAYS * 2 // 3 + 1) * DAY)
+    assert credentials.wanted(authority.fingerprint, NOW - 2 * DAY), "a clock before its time"
+
+
+def test_a_new_authority_makes_a_certificate_useless(tmp_path: Path) -> None:
+    credentials = member(tmp_path, Authority(tmp_path / "old"), "robot")
+    assert credentials.wanted(
+        Authority(tmp_path / "new").fingerprint, datetime.datetime.now(datetime.UTC)
+    )
+
+
+def test_the_key_stays_and_a_lost_one_is_replaced(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    credentials = member(tmp_path, authority, "robot")
+    now = datetime.datetime.now(datetime.UTC)
+    assert not Credentials(tmp_path / "robot").wanted(authority.fingerprint, now)
+    (credentials.directory / "key.pem").write_text("nonsense")
+    assert Credentials(tmp_path / "robot").wanted(authority.fingerprint, now)
+
+
+def test_a_start_waits_for_the_certificate(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+
+    async def before_and_after() -> tuple[bool, bool]:
+        credentials = Credentials(tmp_path / "robot")
+        before = await credentials.usable(within=0.01)
+        credentials.store(authority.sign(credentials.request(), "robot"), authority.pem)
+        return before, await credentials.usable(within=0.01)
+
+    assert anyio.run(before_and_after) == (False, True)
+
+
+def context(credentials: Path, purpose: ssl.Purpose) -> ssl.SSLContext:
+    """As a link sets up TLS: the other side must show a certificate of the cluster."""
+    made = ssl.create_default_context(purpose, cafile=credentials / "ca.pem")
+    made.check_hostname = False
+    made.verify_mode = ssl.CERT_REQUIRED
+    made.load_cert_chain(credentials / "cert.pem", credentials / "key.pem")
+    return made
+
+
+def shake_hands(server: Path, client: Path) -> bool:
+    """Whether two machines accept each other."""
+    near, far = socket.socketpair()
+    near.settimeout(10)
+    far.settimeout(10)
+    outcome: list[bool] = []
+
+    def serve() -> None:
+        try:
+            with context(server, ssl.Purpose.CLIENT_AUTH).wrap_socket(
+                near, server_side=True
+            ) as tls:
+                tls.sendall(b"x")
+                outcome.append(True)
+        except (ssl.SSLError, OSError):
+            near.close()
+            outcome.append(False)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        with context(client, ssl.Purpose.SERVER_AUTH).wrap_socket(far) as tls:
+            accepted = tls.recv(1) == b"x"
+    except (ssl.SSLError, OSError):
+        far.close()
+        accepted = False
+    thread.join()
+    return accepted and outcome == [True]
+
+
+def test_machines_of_one_cluster_accept_each_other_and_nobody_else(tmp_path: Path) -> None:
+    ours, theirs = Authority(tmp_path / "ours"), Authority(tmp_path / "theirs")
+    robot, base = member(tmp_path, ours, "robot"), member(tmp_path, ours, "base")
+    stranger = member(tmp_path, theirs, "stranger")
+    forger = member(tmp_path, theirs, "forger")
+    shutil.copy(robot.directory / "ca.pem", forger.directory / "ca.pem")
+    assert shake_hands(robot.directory, base.directory)
+    assert not shake_hands(robot.directory, stranger.directory)
+    assert not shake_hands(stranger.directory, robot.directory)
+    assert not shake_hands(robot.directory, forger.directory)

@@ -1,0 +1,80 @@
+"""Where links listen: what users write, and what is chosen for them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dora_daemon.agent.linking import Listen, choose_host, own_address, parse_listen
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("10.0.0.7", Listen("10.0.0.7", 7450, 7549)),
+        ("10.0.0.7:5456", Listen("10.0.0.7", 5456, 5555)),
+        ("10.0.0.7:7000-7003", Listen("10.0.0.7", 7000, 7003)),
+        ("10.0.0.7:65500", Listen("10.0.0.7", 65500, 65535)),
+        ("fd00::7", Listen("fd00::7", 7450, 7549)),
+        ("[fd00::7]:7000-7000", Listen("fd00::7", 7000, 7000)),
+        ("[fd00::7]", Listen("fd00::7", 7450, 7549)),
+    ],
+)
+def test_an_address_may_have_a_port_or_a_range(text: str, expected: Listen) -> None:
+    assert parse_listen(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("robot.local", "expected an IP address"),
+        ("", "expected an IP address"),
+        ("0.0.0.0", "every address of this machine"),
+        ("[::]:7450", "every address of this machine"),
+        ("10.0.0.7:0", "ports from 1 to 65535"),
+        ("10.0.0.7:9-8", "ports from 1 to 65535"),
+        ("10.0.0.7:70000", "ports from 1 to 65535"),
+        ("10.0.0.7:a-b", "ports from 1 to 65535"),
+        ("tcp/10.0.0.7:7450", "expected an IP address"),
+    ],
+)
+def test_what_is_no_address_is_explained(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        parse_listen(text)
+
+
+@given(st.text(alphabet="0123456789.:-[]%abcdef", max_size=30))
+def test_any_text_gives_an_address_or_an_error(text: str) -> None:
+    try:
+        found = parse_listen(text)
+    except ValueError:
+        return
+    assert found.host
+    assert 0 < found.first_port <= found.last_port < 65536
+
+
+ROUTES = {"10.0.0.1": "10.0.0.7", "192.168.1.9": "192.168.1.7", "127.0.0.1": "127.0.0.1"}
+
+
+@pytest.mark.parametrize(
+    ("coordinator", "peers", "expected"),
+    [
+        ("10.0.0.1", ["192.168.1.9"], "10.0.0.7"),
+        ("127.0.0.1", ["127.0.0.1", "192.168.1.9"], "192.168.1.7"),
+        ("127.0.0.1", ["::ffff:127.0.0.1"], "127.0.0.1"),
+        ("127.0.0.1", [], "127.0.0.1"),
+        ("127.0.0.1", ["172.16.0.1"], "127.0.0.1"),
+        ("172.16.0.1", ["172.16.0.2"], None),
+    ],
+)
+def test_links_listen_on_the_address_that_leads_to_the_others(
+    coordinator: str, peers: list[str], expected: str | None
+) -> None:
+    assert choose_host(coordinator, peers, ROUTES.get) == expected
+
+
+def test_the_address_that_leads_to_this_machine_is_loopback() -> None:
+    assert own_address("127.0.0.1") == "127.0.0.1"
+    assert own_address("localhost") in ("127.0.0.1", "::1")
+    assert own_address("no such host.") is None
