@@ -30,6 +30,8 @@ class Leaving(_Part):
     output: str = Field(max_length=_LONGEST_NAME)
     given_up: int = Field(ge=0, lt=_LARGEST)
     """Messages up to this number will not be sent (again)."""
+    window: int = Field(default=1, ge=1, lt=1 << 32)
+    """Messages that may be on the way."""
 
 
 class Entering(_Part):
@@ -56,6 +58,12 @@ class Greeting(_Part):
     round: int = Field(ge=0, lt=_LARGEST)
     seen_round: int = Field(default=0, ge=0, lt=_LARGEST)
     """The peer's round that it named last."""
+    said: int = Field(default=0, ge=0, lt=_LARGEST)
+    """Grows with every greeting of a round."""
+    wants_answer: bool = False
+    """The sender does not know yet that it was heard, or that both name the same streams."""
+    zid: str = Field(default="", max_length=64)
+    """Zenoh's id of the session that the sender uses for this peer."""
     leaving: tuple[Leaving, ...] = ()
     entering: tuple[Entering, ...] = ()
 

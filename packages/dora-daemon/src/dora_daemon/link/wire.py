@@ -37,7 +37,7 @@ from typing import Final
 
 from dora_daemon.link.errors import WireError
 from dora_node_api.frozen import Frozen
-from dora_node_api.transport.layout import RecordKind
+from dora_node_api.transport.layout import FLAG_FLUSH, FLAG_PROTECTED, RecordKind
 from dora_node_api.transport.parts import Parts
 
 MAGIC: Final = 0x4C64  # "dL"
@@ -55,6 +55,7 @@ LARGEST_MESSAGE: Final = 4 << 30
 LARGEST_DESCRIPTOR: Final = 16 << 20
 LARGEST_METADATA: Final = 16 << 20
 _LARGEST_NUMBER: Final = 1 << 62
+_FLAGS: Final = FLAG_PROTECTED | FLAG_FLUSH
 
 
 class FrameKind(IntEnum):
@@ -86,6 +87,8 @@ class Data(Frozen):
     sequence: int
     previous: int
     sent_ns: int
+    flags: int
+    """FLAG_PROTECTED, FLAG_FLUSH."""
     parts: Parts
     data: memoryview
     """The first bytes of the data area; all of it when the message is not cut."""
@@ -199,7 +202,7 @@ def read_data(frame: bytes) -> Data:
     parts = Parts(
         frame[DATA_AT:middle], frame[middle:end], layout, length, nulls, nbytes, timestamp
     )
-    return Data(sequence, previous, sent_ns, parts, data)
+    return Data(sequence, previous, sent_ns, frame[3] & _FLAGS, parts, data)
 
 
 def read_chunk(frame: bytes) -> Chunk:

@@ -39,6 +39,15 @@ class Forwarder(Sender):
             return 0
         return min(_last_source(route, life) for route in routes)
 
+    def life(self, output: str) -> int:
+        """The life of the source that its queues were written for last; 0 for none."""
+        return max((int(r.words[layout.P_SOURCE_LIFE]) for r in self._routes(output)), default=0)
+
+    def waits(self, output: str) -> bool:
+        """Whether any of its queues is a backpressure queue."""
+        known = self._outputs.get(output)
+        return known is not None and known.backpressure
+
     def has_room(self, output: str) -> bool:
         """Whether a message would not have to wait for a backpressure queue."""
         known = self._outputs.get(output)

@@ -1,0 +1,42 @@
+"""The link process, which a runner starts (see `messages` for how)."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+
+from dora_daemon.link.errors import LinkError
+from dora_daemon.link.link import Link
+from dora_daemon.link.messages import Failed, encode
+from dora_daemon.link.session import silence
+
+
+def main() -> int:
+    """Be the link of a runner; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m dora_daemon.link", description=__doc__)
+    parser.add_argument("--socket", required=True, help="the runner's node socket")
+    parser.add_argument("--incarnation", required=True, type=int)
+    parser.add_argument("--carrier", required=True, type=int, help="descriptor of a socketpair")
+    given = parser.parse_args()
+    # The runner ends the link; an interrupt at the terminal is for the runner to act on.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    silence()
+    carrier = socket.socket(fileno=given.carrier)
+    try:
+        return Link(carrier, given.socket, given.incarnation).run()
+    except LinkError as error:
+        try:
+            carrier.sendall(encode(Failed(reason=str(error))))
+        except OSError:
+            print(f"dora link: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stderr.flush()
+    # Threads of Zenoh may still want the interpreter.
+    os._exit(code)

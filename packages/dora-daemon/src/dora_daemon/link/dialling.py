@@ -1,0 +1,115 @@
+"""Finding a way to a peer: a thread that dials its endpoints whenever there is no session.
+
+Of two links the one whose machine comes first in the alphabet dials at once; the other one only
+when nobody came, so that a router that lets connections through in one direction is enough.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from dora_daemon.link.errors import CannotConnect
+from dora_daemon.link.peer import PeerLink
+from dora_daemon.link.session import Session
+
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 1.0
+_LET_THEM_COME = 1.5
+"""Seconds that the second of two waits for the first."""
+_ANSWER = 3.0
+"""Seconds that a peer has to greet over a new connection."""
+
+
+class Dialler:
+    """Keeps one peer connected until it is ended."""
+
+    def __init__(
+        self,
+        peer: PeerLink,
+        *,
+        first: bool,
+        credentials: Path | None,
+        prepare: Callable[[Session], None],
+        changed: Callable[[PeerLink], None],
+    ) -> None:
+        self._peer = peer
+        self._first = first
+        self._credentials = credentials
+        self._prepare = prepare
+        self._changed = changed
+        self._session: Session | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"dial {peer.machine}", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        peer = self._peer
+        pause = _FIRST_PAUSE
+        while not self._ended.is_set():
+            peer.wanted.wait()
+            if self._ended.is_set():
+                break
+            self._close()
+            if not self._first and self._somebody_came(_LET_THEM_COME):
+                continue
+            if self._dial():
+                pause = _FIRST_PAUSE
+                continue
+            self._changed(peer)
+            self._somebody_came(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        self._close()
+
+    def _somebody_came(self, seconds: float) -> bool:
+        """Wait; True once the peer is connected, by itself."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self._ended.wait(min(left, 0.05)):
+            if not self._peer.wanted.is_set():
+                return True
+        return not self._peer.wanted.is_set()
+
+    def _dial(self) -> bool:
+        """Try every endpoint once."""
+        peer = self._peer
+        problems = []
+        for endpoint in peer.endpoints:
+            if self._ended.is_set() or not peer.wanted.is_set():
+                return True
+            peer.endpoint = endpoint
+            try:
+                session = Session.dial(endpoint, self._credentials)
+            except CannotConnect as error:
+                problems.append(str(error))
+                continue
+            self._session = session
+            self._prepare(session)
+            peer.use(session)
+            if self._answered(session):
+                return True
+            problem = f"{endpoint} is connected, but no link of this dataflow answers there"
+            peer.lost_session(session, problem)
+            problems.append(problem)
+            self._close()
+        peer.trouble = "; ".join(problems) or "its address is not known yet"
+        return False
+
+    def _answered(self, session: Session) -> bool:
+        end = time.monotonic() + _ANSWER
+        while time.monotonic() < end and not self._ended.wait(0.02):
+            if self._peer.confirmed or self._peer.session is not session:
+                return True
+        return self._peer.confirmed
+
+    def _close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def end(self) -> None:
+        """Close the session and stop dialling."""
+        self._ended.set()
+        self._peer.wanted.set()
+        self._thread.join(5.0)

@@ -1,0 +1,283 @@
+"""A stream that leaves this machine: its queue is read and sent as far as the window allows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from dora_daemon.link import wire
+from dora_daemon.link.greeting import Entering, Leaving
+from dora_daemon.link.lanes import SMALL, Lane, lane_for
+from dora_daemon.link.windows import SendWindow
+from dora_node_api.transport import (
+    Board,
+    BrokenRecord,
+    Delivery,
+    Receiver,
+    RecordKind,
+    Waiter,
+    layout,
+)
+from dora_node_api.transport.parts import flags_of, take_apart
+
+CHUNK = 512 * 1024
+"""Bytes of a data area that go into one frame: several are on their way at a time."""
+LEAST_WINDOW = 32
+"""Messages that may be on the way whatever the queue's bound is."""
+
+
+class Road(Protocol):
+    """How a stream reaches its peer."""
+
+    link: int
+
+    @property
+    def their_link(self) -> int:
+        """Number of the peer's present link."""
+
+    def send(self, lane: Lane, frame: bytes) -> bool:
+        """False when there is no session; a new round follows."""
+
+
+class Unacknowledged:
+    """A message to send again if need be: as its frame when it is small, else where it lies."""
+
+    __slots__ = ("delivery", "flags", "frame")
+
+    def __init__(self, frame: bytes, delivery: Delivery | None, flags: int) -> None:
+        self.frame = frame
+        self.delivery = delivery
+        self.flags = flags
+
+
+class OutgoingStream:
+    """Reads one queue, on a thread of its own."""
+
+    def __init__(
+        self,
+        number: int,
+        node: str,
+        output: str,
+        road: Road,
+        receiver: Receiver,
+        board: Board,
+        *,
+        window_messages: int,
+        window_bytes: int,
+        note: Callable[[str], None],
+    ) -> None:
+        self.number = number
+        self.node = node
+        self.output = output
+        self.queue = receiver.spec.queue
+        self._road = road
+        self._receiver = receiver
+        self._note = note
+        settled = board.edge_words(receiver.spec.area)[layout.C_SETTLED]
+        messages = min(window_messages, max(LEAST_WINDOW, 2 * receiver.spec.bound))
+        self.window: SendWindow[Unacknowledged] = SendWindow(messages, window_bytes, last=settled)
+        self._lock = threading.Lock()
+        self._resume: Entering | None = None
+        self._open = False
+        self._discard = False
+        self._ended = False
+        self._close_receiver = False
+        self.messages = 0
+        self.bytes = 0
+        self.lost = 0
+        self.resent = 0
+        self._wake_read, self._wake_write = os.pipe()
+        for end in (self._wake_read, self._wake_write):
+            os.set_blocking(end, False)
+        self._thread = threading.Thread(target=self._run, name=f"out {node}/{output}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    # --- said by others ---------------------------------------------------------------------------
+
+    def leaving(self) -> Leaving:
+        """What the greeting says of this stream."""
+        with self._lock:
+            return Leaving(
+                window=self.window.messages, number=self.number, node=self.node, output=self.output,
+                given_up=self.window.given_up,
+            )  # fmt: skip
+
+    def go_on(self, entering: Entering) -> None:
+        """A round began: send again what the other side does not have, then go on."""
+        with self._lock:
+            self._resume = entering
+            self._open = True
+            self._discard = not entering.listening
+        self._wake()
+
+    def pause(self) -> None:
+        """No session, or the other side does not expect this stream (yet)."""
+        with self._lock:
+            self._open = False
+            self._resume = None
+
+    def discard(self) -> None:
+        """Nobody is there any more to read this: let the producer go on."""
+        with self._lock:
+            self._open = True
+            self._discard = True
+            self._resume = None
+            self.lost += self.window.give_up()
+        self._wake()
+
+    def acknowledged(self, sequence: int) -> None:
+        """All local queues of the other side have everything up to this number."""
+        with self._lock:
+            was_open = self.window.open
+            self.window.acknowledge(sequence)
+            now_open = self.window.open
+        if now_open and not was_open:
+            self._wake()
+
+    def unsent(self) -> int:
+        """Messages that wait in the queue or are not acknowledged."""
+        return self._receiver.pending() + len(self.window)
+
+    @property
+    def waiting(self) -> int:
+        return len(self.window)
+
+    def end(self, *, close: bool) -> None:
+        """Stop reading; what is not acknowledged is forgotten. Waits for the thread to end.
+
+        ``close`` the receiver, too: its queue is gone.
+        """
+        self._close_receiver = close
+        self._ended = True
+        self._wake()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(1.0)
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError, OSError):
+            os.write(self._wake_write, b"w")
+
+    # --- the thread -------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        waiter = Waiter()
+        waiter.add(self._receiver)
+        waiter.add_fd(self._wake_read)
+        blocked = select.poll()
+        blocked.register(self._wake_read, select.POLLIN)
+        receiver = self._receiver
+        while not self._ended:
+            if self._resume is not None:
+                self._send_again()
+                continue
+            if not self._open or not (self._discard or self.window.open):
+                blocked.poll()
+                self._clear_wake()
+                continue
+            try:
+                delivery = receiver.receive()
+            except BrokenRecord as error:
+                self._note(f"{self.node}/{self.output}: {error}")
+                continue
+            if delivery is None:
+                if self._wake_read in waiter.wait(None):
+                    self._clear_wake()
+                continue
+            self._take(delivery)
+        waiter.close()
+        if self._close_receiver:
+            receiver.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _clear_wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_read, 4096)
+
+    def _take(self, delivery: Delivery) -> None:
+        self.messages += 1
+        self.bytes += delivery.nbytes
+        if self._discard:
+            with self._lock:
+                self.window.add(delivery.sequence, 0, Unacknowledged(b"", None, 0))
+                self.window.give_up()
+            return
+        flags = flags_of(self._receiver, delivery)
+        large = delivery.kind is RecordKind.DATA and delivery.nbytes > SMALL
+        if large:
+            item = Unacknowledged(b"", delivery, flags)
+            with self._lock:
+                previous = self.window.last
+                self.window.add(delivery.sequence, delivery.nbytes, item)
+            self._send_large(delivery, previous, flags)
+            return
+        previous = self.window.last
+        frame = self._small_frame(delivery, previous, flags)
+        with self._lock:
+            self.window.add(delivery.sequence, len(frame), Unacknowledged(frame, None, flags))
+        self._send(Lane.SMALL, frame)
+
+    def _small_frame(self, delivery: Delivery, previous: int, flags: int) -> bytes:
+        road = self._road
+        if delivery.kind is not RecordKind.DATA:
+            head = wire.head(
+                wire.FrameKind.NEWS, road.link, road.their_link, stream=self.number, flags=0
+            )
+            return head + wire.news_body(delivery.sequence, previous, delivery.kind, delivery.error)
+        head = wire.head(
+            wire.FrameKind.DATA, road.link, road.their_link, stream=self.number, flags=flags
+        )
+        parts, data = take_apart(delivery)
+        begin = wire.data_head(head, delivery.sequence, previous, delivery.sent_ns, parts)
+        return b"".join((begin, data))
+
+    def _send_large(self, delivery: Delivery, previous: int, flags: int) -> None:
+        road = self._road
+        receiver = road.their_link
+        parts, data = take_apart(delivery)
+        lane = lane_for(parts.nbytes)
+        head = wire.head(wire.FrameKind.DATA, road.link, receiver, stream=self.number, flags=flags)
+        begin = wire.data_head(head, delivery.sequence, previous, delivery.sent_ns, parts)
+        if not self._send(lane, b"".join((begin, data[:CHUNK]))):
+            return
+        head = wire.head(wire.FrameKind.CHUNK, road.link, receiver, stream=self.number)
+        for at in range(CHUNK, parts.nbytes, CHUNK):
+            # A new round sends the whole message again.
+            if self._resume is not None or self._ended:
+                return
+            begin = wire.chunk_head(head, delivery.sequence, at)
+            if not self._send(lane, b"".join((begin, data[at : at + CHUNK]))):
+                return
+
+    def _send(self, lane: Lane, frame: bytes) -> bool:
+        if self._road.send(lane, frame):
+            return True
+        with self._lock:
+            if self._resume is None and not self._discard:
+                self._open = False
+        return False
+
+    def _send_again(self) -> None:
+        with self._lock:
+            entering, self._resume = self._resume, None
+            if entering is None:
+                return
+            self.window.acknowledge(entering.stored)
+            again = list(self.window.after(entering.accepted))
+        for _, previous, item in again:
+            if self._stopped_again():
+                return
+            self.resent += 1
+            if item.delivery is not None:
+                self._send_large(item.delivery, previous, item.flags)
+            else:
+                self._send(Lane.SMALL, wire.readdress(item.frame, self._road.their_link))
+
+    def _stopped_again(self) -> bool:
+        return self._resume is not None or self._ended or not self._open
