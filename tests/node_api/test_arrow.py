@@ -25,7 +25,7 @@ def through(data: Any, *, validate: bool = True) -> pa.Array:
     """What a receiver sees of ``data``."""
     payload = arrow.encode(data)
     block = bytearray(payload.total)
-    payload.write_into(memoryview(block))
+    payload.write_into(block)
     start = 64
     descriptor = bytes(block[start : start + len(payload.descriptor)])
     area = pa.py_buffer(bytes(block)).slice(payload.data_offset, payload.nbytes)
@@ -200,7 +200,7 @@ def test_contiguous_numpy_is_not_copied_before_it_is_written() -> None:
     payload = arrow.encode(values)
     values[:] = 7
     block = bytearray(payload.total)
-    payload.write_into(memoryview(block))
+    payload.write_into(block)
     assert np.frombuffer(block, "f8", 1000, payload.data_offset).tolist() == [7.0] * 1000
 
 
@@ -218,7 +218,7 @@ def test_buffers_are_aligned_and_decoded_in_place() -> None:
     payload = arrow.encode(data)
     assert payload.data_offset % ALIGNMENT == 0
     block = bytearray(payload.total)
-    payload.write_into(memoryview(block))
+    payload.write_into(block)
     area = pa.py_buffer(block).slice(payload.data_offset)
     got = arrow.decode(payload.descriptor, payload.layout, payload.length, -1, area)
     low, high = area.address, area.address + area.size
@@ -273,7 +273,7 @@ def test_buffers_outside_the_payload_are_refused() -> None:
 def test_validation_finds_bad_offsets() -> None:
     payload = arrow.encode(pa.array(["abc", "de"]))
     block = bytearray(payload.total)
-    payload.write_into(memoryview(block))
+    payload.write_into(block)
     block[payload.data_offset + 4 : payload.data_offset + 8] = (99).to_bytes(4, "little")
     area = pa.py_buffer(bytes(block)).slice(payload.data_offset)
     arguments = (payload.descriptor, payload.layout, payload.length, 0, area)
@@ -360,5 +360,5 @@ def test_a_copy_beyond_the_caches_is_whole(
     data = pa.array(np.arange((arrow.LARGE_COPY >> 3) + 3, dtype=np.int64))
     payload = arrow.encode(data)
     block = bytearray(payload.total)
-    payload.write_into(memoryview(block))
+    payload.write_into(block)
     assert block[payload.data_offset :] == memoryview(data.buffers()[1]).cast("B")[: payload.nbytes]

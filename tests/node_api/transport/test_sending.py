@@ -221,7 +221,7 @@ def test_a_handler_that_sends_in_the_middle_of_a_send_is_told_so(place: Place) -
     raised: list[BaseException] = []
 
     class Nosy(arrow.EncodedPayload):
-        def write_into(self, view: memoryview) -> None:
+        def write_into(self, memory: object, at: int = 0) -> None:
             signal.raise_signal(signal.SIGUSR1)
 
     def handler(*_: object) -> None:

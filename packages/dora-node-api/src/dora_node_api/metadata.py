@@ -11,7 +11,8 @@ from dora_node_api.errors import DoraNodeError
 
 OnWarning = Callable[[str], None]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)  # noqa: UP017 (UTC is another import)
+_UTC = timezone.utc  # noqa: UP017 (UTC is another import)
+_EPOCH = datetime(1970, 1, 1, tzinfo=_UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _dumps = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _loads = json.JSONDecoder().decode
@@ -22,9 +23,20 @@ class UnsupportedData(DoraNodeError, TypeError, RuntimeError):
     """What was given as `data` or metadata cannot be sent. Also a RuntimeError, as on the peer."""
 
 
+_second: tuple[int, tuple[int, int, int, int, int, int]] = (-1, (1, 1, 1, 0, 0, 0))
+
+
 def utc_datetime(nanoseconds: int) -> datetime:
     """CLOCK_REALTIME nanoseconds as an aware datetime in UTC, cut to microseconds."""
-    return _EPOCH + timedelta(microseconds=nanoseconds // 1000)
+    global _second
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    known, fields = _second
+    if known != seconds:
+        # Messages come many a second; taking a number of seconds apart costs more than the rest.
+        whole = _EPOCH + timedelta(seconds=seconds)
+        fields = whole.year, whole.month, whole.day, whole.hour, whole.minute, whole.second
+        _second = seconds, fields
+    return datetime(*fields, rest // 1000, _UTC)
 
 
 def encode_metadata(
@@ -69,7 +81,7 @@ def _encode_value(key: str, value: Any, on_warning: OnWarning | None) -> Any:
         if -(1 << 63) <= value < 1 << 63:
             return int(value)
     elif isinstance(value, datetime):
-        return {"t": (value.astimezone(timezone.utc) - _EPOCH) // _MICROSECOND}  # noqa: UP017
+        return {"t": (value.astimezone(_UTC) - _EPOCH) // _MICROSECOND}
     elif isinstance(value, (list, tuple)):
         numbers = _encode_list(value)
         if numbers is not None:

@@ -120,6 +120,8 @@ class Pool:
         self.segments: list[Segment] = []
         self.blocks: list[Block] = []
         self.classes: dict[int, SizeClass] = {}
+        # Of sizes asked for lately: messages of an output tend to be of one size.
+        self._homes: dict[int, SizeClass] = {}
         self.stamp = int.from_bytes(os.urandom(4), "little") << 32
         self._register = register_segment
         self._next_number = 0
@@ -129,10 +131,9 @@ class Pool:
 
         Raises MemoryError when the system has no memory, OSError when no segment can be made.
         """
-        size = size_class(nbytes)
-        home = self.classes.get(size)
+        home = self._homes.get(nbytes)
         if home is None:
-            home = self.classes[size] = SizeClass(size)
+            home = self._home(nbytes)
         free = home.free
         if not free and not self._grow(home):
             return None
@@ -141,6 +142,16 @@ class Pool:
             home.idle = len(free)
         self.stamp = block.stamp = self.stamp + 1
         return block
+
+    def _home(self, nbytes: int) -> SizeClass:
+        size = size_class(nbytes)
+        home = self.classes.get(size)
+        if home is None:
+            home = self.classes[size] = SizeClass(size)
+        if len(self._homes) > 1000:
+            self._homes.clear()
+        self._homes[nbytes] = home
+        return home
 
     def take_free(self, nbytes: int) -> Block | None:
         """A block that has been used before and is free; None when there is none."""
@@ -263,3 +274,4 @@ class Pool:
         self.segments = []
         self.blocks = []
         self.classes = {}
+        self._homes = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import weakref
+from functools import cached_property
 from typing import Any
 
 from dora_node_api.transport import layout
@@ -34,21 +35,18 @@ def _load_arrow() -> Any:
 class MappedSegment:
     """A producer's segment in this process, read-only."""
 
-    __slots__ = ("_address", "memory", "size", "view")
+    __slots__ = ("__dict__", "memory", "size", "view")
 
     def __init__(self, memory: mmap.mmap, size: int) -> None:
         self.memory = memory
         self.size = size
         self.view = memoryview(memory)
-        self._address = 0
 
-    @property
+    @cached_property
     def address(self) -> int:
-        if not self._address:
-            import pyarrow as pa
+        import pyarrow as pa
 
-            self._address = pa.py_buffer(self.memory).address
-        return self._address
+        return int(pa.py_buffer(self.memory).address)
 
 
 class Account(ForkAware):
@@ -116,8 +114,8 @@ class Delivery:
         "_base",
         "_head",
         "_offset",
+        "_validate",
         "_value",
-        "_view",
         "error",
         "kind",
         "nbytes",
@@ -125,8 +123,6 @@ class Delivery:
         "sent_ns",
         "sequence",
         "spec",
-        "timestamp_ns",
-        "validate",
     )
 
     kind: RecordKind
@@ -135,8 +131,6 @@ class Delivery:
     protected: bool
     sent_ns: int
     """CLOCK_MONOTONIC of the send."""
-    timestamp_ns: int
-    """CLOCK_REALTIME of the send, nanoseconds; 0 for lifecycle records."""
     nbytes: int
     """Of the block in use."""
     error: str
@@ -151,9 +145,10 @@ class Delivery:
         nbytes: int,
         protected: bool,
         head: tuple[int, ...] | None,
-        view: memoryview | None,
         base: Lease | bytes | None,
         offset: int,
+        validate: bool = False,
+        error: str = "",
     ) -> None:
         self.spec = spec
         self.kind = kind
@@ -161,14 +156,17 @@ class Delivery:
         self.sent_ns = sent_ns
         self.nbytes = nbytes
         self.protected = protected
+        self.error = error
         self._head = head
-        self._view = view
         self._base = base
         self._offset = offset
+        self._validate = validate
         self._value: Any = None
-        self.timestamp_ns = head[5] if head is not None else 0
-        self.error = ""
-        self.validate = False
+
+    @property
+    def timestamp_ns(self) -> int:
+        """CLOCK_REALTIME of the send, nanoseconds; 0 for lifecycle records."""
+        return 0 if self._head is None else self._head[5]
 
     @property
     def value(self) -> Any:
@@ -182,24 +180,25 @@ class Delivery:
 
     def _decode(self) -> Any:
         arrow = _arrow or _load_arrow()
-        head, view, base = self._head, self._view, self._base
+        head, base, offset = self._head, self._base, self._offset
         assert head is not None
-        assert view is not None
         _, descriptor_size, _, array_layout, _, _, data_offset, length, null_count = head
         size = self.nbytes - data_offset
-        start = layout.BLOCK_HEAD_SIZE
-        descriptor = bytes(view[start : start + descriptor_size])
+        start = offset + layout.BLOCK_HEAD_SIZE
         try:
-            if isinstance(base, Lease):
+            if type(base) is Lease:
                 if base.account.forked:
                     raise forked_error()
-                address = base.segment.address + self._offset + data_offset
-                data = arrow.foreign_buffer(address, size, base)
-            else:
-                data = arrow.plain_buffer(base, data_offset, size)
+                segment = base.segment
+                return arrow.decode_in_place(
+                    segment.memory[start : start + descriptor_size], array_layout, length,
+                    null_count, segment.address + offset + data_offset, size, base, self._validate,
+                )  # fmt: skip
+            assert isinstance(base, bytes)
             return arrow.decode(
-                descriptor, array_layout, length, null_count, data, validate=self.validate
-            )
+                base[start : start + descriptor_size], array_layout, length, null_count,
+                arrow.buffer_of(base, data_offset, size), validate=self._validate,
+            )  # fmt: skip
         except (ValueError, TypeError, LookupError, OSError, NotImplementedError) as error:
             raise BrokenRecord(self.spec.edge, f"message {self.sequence}: {error}") from error
 
@@ -210,15 +209,16 @@ class Delivery:
         Raises BrokenRecord when it cannot be decoded.
         """
         arrow = _arrow or _load_arrow()
-        head, view = self._head, self._view
-        if head is None or view is None:
+        head = self._head
+        if head is None:
             return {}
-        size = head[2]
-        metadata: dict[str, Any] = {"timestamp": arrow.utc_datetime(self.timestamp_ns)}
-        if size:
-            start = layout.BLOCK_HEAD_SIZE + head[1]
+        metadata: dict[str, Any] = {"timestamp": arrow.utc_datetime(head[5])}
+        if size := head[2]:
+            start = self._offset + layout.BLOCK_HEAD_SIZE + head[1]
+            base = self._base
+            whole: Any = base.segment.memory if isinstance(base, Lease) else base
             try:
-                metadata.update(arrow.decode_metadata(view[start : start + size]))
+                metadata.update(arrow.decode_metadata(whole[start : start + size]))
             except ValueError as error:
                 raise BrokenRecord(
                     self.spec.edge, f"metadata of message {self.sequence}: {error}"
@@ -231,9 +231,11 @@ class Delivery:
 
         Valid only while the delivery or its value is alive.
         """
-        if self._head is None or self._view is None:
+        head, base = self._head, self._base
+        if head is None or base is None:
             return memoryview(b"")
-        return self._view[self._head[6] : self.nbytes]
+        whole = base.segment.view if isinstance(base, Lease) else memoryview(base)
+        return whole[self._offset + head[6] : self._offset + self.nbytes]
 
     @property
     def copied(self) -> bool:

@@ -35,6 +35,19 @@ OnFirstCopy = Callable[[QueueSpec, str], None]
 _DATA = RecordKind.DATA
 _KINDS = {int(kind): kind for kind in RecordKind}
 _P_SENT = layout.P_SENT
+_HISTOGRAM = layout.HISTOGRAM
+_C_SETTLED = layout.C_SETTLED
+_C_RECEIVED = layout.C_RECEIVED
+_C_LAST_DATA = layout.C_LAST_DATA
+_C_BYTES_RECEIVED = layout.C_BYTES_RECEIVED
+_C_LAST_ARRIVAL_NS = layout.C_LAST_ARRIVAL_NS
+_CHECK = layout.CHECK
+_HEAD_SIZE = layout.BLOCK_HEAD_SIZE
+_MAGIC = layout.BLOCK_MAGIC
+_readv = os.readv
+_unpack_record = layout.RECORD.unpack_from
+_unpack_head = BLOCK_HEAD.unpack_from
+_latency_bucket = layout.latency_bucket
 _monotonic_ns = time.monotonic_ns
 
 
@@ -71,7 +84,7 @@ class Receiver(ForkAware):
         self._segments: dict[int, MappedSegment] = {}
         self._incarnation = -1
         self._copy_said = False
-        self._settled = self._words[layout.C_SETTLED]
+        self._settled = self._words[_C_SETTLED]
         self._empty_at = -1
         # Pipes of which this incarnation has read nothing yet, by their floor's word.
         self._fresh = {layout.F_FLOOR_DATA, layout.F_FLOOR_URGENT}
@@ -128,7 +141,7 @@ class Receiver(ForkAware):
         urgent = self._urgent_words
         held = data[0]
         if held:
-            self._count(data, layout.C_LAST_DATA, layout.F_FLOOR_DATA)
+            self._count(data, _C_LAST_DATA, layout.F_FLOOR_DATA)
             if self._overtaken():
                 self._discard(data)
         if urgent[0]:
@@ -155,18 +168,19 @@ class Receiver(ForkAware):
 
     def _read_data(self) -> None:
         try:
-            size = os.readv(self._data_read, self._data_into)
+            size = _readv(self._data_read, self._data_into)
         except BlockingIOError:
             return
         if size != RECORD_SIZE:
             self._resynchronise(self._data_read, self._data_words, size)
         record = self._data_words
         own = self._words
-        if self._fresh_data or record[7] ^ record[0] != layout.CHECK:
-            self._count(record, layout.C_LAST_DATA, layout.F_FLOOR_DATA)
+        sequence = record[0]
+        if self._fresh_data or record[7] ^ sequence != _CHECK:
+            self._count(record, _C_LAST_DATA, layout.F_FLOOR_DATA)
         else:
-            own[layout.C_LAST_DATA] = record[0]
-            own[layout.C_RECEIVED] += 1
+            own[_C_LAST_DATA] = sequence
+            own[_C_RECEIVED] += 1
         if self._rings and own[layout.P_BLOCKED]:
             with contextlib.suppress(BlockingIOError):
                 os.write(self._ends.room_write, b"\0")
@@ -188,7 +202,7 @@ class Receiver(ForkAware):
         """
         sequence = record[0]
         own = self._words
-        if record[7] ^ sequence != layout.CHECK:
+        if record[7] ^ sequence != _CHECK:
             self._drop_broken(record, "it is not a record of this version")
         if floor in self._fresh:
             own[floor] = max(own[floor], sequence)
@@ -196,7 +210,7 @@ class Receiver(ForkAware):
             self._fresh_data = layout.F_FLOOR_DATA in self._fresh
         if sequence > own[last]:
             own[last] = sequence
-            own[layout.C_RECEIVED] += 1
+            own[_C_RECEIVED] += 1
 
     def _resynchronise(self, fd: int, record: memoryview, size: int) -> None:
         """Somebody else wrote into the pipe. Drop the odd bytes, so that what follows is whole."""
@@ -235,35 +249,33 @@ class Receiver(ForkAware):
                 self._account.ledger[slot] = generation
             if sequence > self._settled:
                 self._settled = sequence
-                own[layout.C_SETTLED] = sequence
+                own[_C_SETTLED] = sequence
         own[layout.C_BROKEN] += 1
         record[0] = 0
         raise BrokenRecord(self.spec.edge, problem)
 
     # --- handing out --------------------------------------------------------------------------
     def _hand_out(self, record: memoryview) -> Delivery:
-        sequence, word, offset, length, sent_ns, stamp, tags, _ = record
+        sequence, word, offset, length, sent_ns, stamp, tags, _ = _unpack_record(record)
         if sequence <= self._settled:
             self._drop_broken(record, f"number {sequence} came after {self._settled}")
-        kind = _KINDS.get(tags >> 24 & 0xFF)
-        if kind is not _DATA:
-            return self._hand_out_news(record, kind)
+        if tags >> 24 & 0xFF:
+            return self._hand_out_news(record, _KINDS.get(tags >> 24 & 0xFF))
         segment = self._segments.get(word)
         if segment is None:
             segment = self._open(record, word)
-        if offset + length > segment.size or offset & 63 or length < layout.BLOCK_HEAD_SIZE:
+        if offset + length > segment.size or offset & 63 or length < _HEAD_SIZE:
             self._drop_broken(
                 record,
                 f"message {sequence} lies at {offset} to {offset + length} of a segment of "
                 f"{segment.size} bytes",
                 release=True,
             )
-        head = BLOCK_HEAD.unpack_from(segment.view, offset)
-        if head[4] != stamp or head[0] != layout.BLOCK_MAGIC or head[6] > length:
+        head = _unpack_head(segment.memory, offset)
+        if head[4] != stamp or head[0] != _MAGIC or head[6] > length:
             self._drop_broken(record, f"the block of message {sequence} was replaced", release=True)
         slot = tags & 0xFFFF
         account = self._account
-        view = segment.view[offset : offset + length]
         if slot >= self._most_slots or (
             account.held >= 2
             and (
@@ -271,26 +283,26 @@ class Receiver(ForkAware):
                 or account.held_bytes + length > self.spec.hold_limit
             )
         ):
-            return self._hand_out_copy(record, head, view)
+            copy = segment.memory[offset : offset + length]
+            return self._hand_out_copy(record, head, copy)
         if account.held > account.check_at:
             account.release_lost()
         generation = tags >> 16 & 0xFF
         lease = Lease(segment, slot, generation, length)
         known = (weakref.ref(lease), generation, length)
         delivery = Delivery(
-            self.spec, kind, sequence, sent_ns, length, tags >> 32 & 1 == 1, head,
-            view, lease, offset,
+            self.spec, _DATA, sequence, sent_ns, length, tags >> 32 & 1 == 1, head,
+            lease, offset, self._validate,
         )  # fmt: skip
-        delivery.validate = self._validate
         now = _monotonic_ns()
-        bucket = layout.HISTOGRAM + layout.latency_bucket(now - sent_ns)
+        bucket = _HISTOGRAM + _latency_bucket(now - sent_ns)
         own = self._words
         # No call from here on: a signal handler's exception comes before all of it, and the record
         # is handed out by the next call, or after it, and dropping the delivery releases it.
         own[bucket] += 1
-        own[layout.C_LAST_ARRIVAL_NS] = now
-        own[layout.C_BYTES_RECEIVED] += length
-        own[layout.C_SETTLED] = sequence
+        own[_C_LAST_ARRIVAL_NS] = now
+        own[_C_BYTES_RECEIVED] += length
+        own[_C_SETTLED] = sequence
         self._settled = sequence
         record[0] = 0
         account.held += 1
@@ -299,17 +311,13 @@ class Receiver(ForkAware):
         lease.account = account
         return delivery
 
-    def _hand_out_copy(
-        self, record: memoryview, head: tuple[int, ...], view: memoryview
-    ) -> Delivery:
+    def _hand_out_copy(self, record: memoryview, head: tuple[int, ...], copy: bytes) -> Delivery:
         """A private copy; the block is released at once."""
         sequence, _, _, length, sent_ns, _, tags, _ = record
-        copy = bytes(view)
         delivery = Delivery(
             self.spec, _DATA, sequence, sent_ns, length, tags >> 32 & 1 == 1, head,
-            memoryview(copy), copy, 0,
+            copy, 0, self._validate,
         )  # fmt: skip
-        delivery.validate = self._validate
         if not self._copy_said and tags & 0xFFFF != layout.NO_SLOT:
             self._copy_said = True
             self._say_copy()
@@ -319,12 +327,12 @@ class Receiver(ForkAware):
         bucket = layout.HISTOGRAM + layout.latency_bucket(now - sent_ns)
         own = self._words
         own[bucket] += 1
-        own[layout.C_LAST_ARRIVAL_NS] = now
-        own[layout.C_BYTES_RECEIVED] += length
+        own[_C_LAST_ARRIVAL_NS] = now
+        own[_C_BYTES_RECEIVED] += length
         own[layout.C_COPIED] += 1
         if slot < self._most_slots:
             self._account.ledger[slot] = generation
-        own[layout.C_SETTLED] = sequence
+        own[_C_SETTLED] = sequence
         self._settled = sequence
         record[0] = 0
         return delivery
@@ -349,9 +357,8 @@ class Receiver(ForkAware):
         if kind is RecordKind.NODE_FAILED:
             size = min(self._words[layout.X_NOTICE_LENGTH], layout.NOTICE_SIZE)
             error = bytes(self._board.notice(self.spec.area)[:size]).decode("utf-8", "replace")
-        delivery = Delivery(self.spec, kind, sequence, 0, 0, True, None, None, None, 0)
-        delivery.error = error
-        self._words[layout.C_SETTLED] = sequence
+        delivery = Delivery(self.spec, kind, sequence, 0, 0, True, None, None, 0, error=error)
+        self._words[_C_SETTLED] = sequence
         self._settled = sequence
         record[0] = 0
         return delivery

@@ -29,7 +29,11 @@ _SEQUENCE = _URGENT - 1
 
 _P_SENT = layout.P_SENT
 _P_EVICTED = layout.P_EVICTED
+_P_BYTES_SENT = layout.P_BYTES_SENT
 _C_RECEIVED = layout.C_RECEIVED
+_CHECK = layout.CHECK
+_pack_record = layout.RECORD.pack_into
+_write = os.write
 
 
 class Route:
@@ -71,14 +75,17 @@ class Route:
         self._waiting = array.array("i", (0,))
 
     # --- sending ------------------------------------------------------------------------------
-    def push(self, record: bytearray, words: memoryview, block: Block, flags: int) -> bool:
+    def push(
+        self, record: bytearray, word: int, block: Block, length: int, now: int, flags: int
+    ) -> bool:
         """Write a record; False when there is no room and nothing may be dropped.
 
-        ``words`` is a view of ``record`` with all words set but the edge's own. A protected
-        message that finds its pipe full is dropped and counted (and True returned).
+        ``word`` names the block's segment, ``length`` bytes of the block are used, ``now`` is
+        CLOCK_MONOTONIC. A protected message that finds its pipe full is dropped and counted (and
+        True returned).
         """
         own = self.words
-        urgent = flags & layout.FLAG_PROTECTED and not self.backpressure
+        urgent = flags and flags & layout.FLAG_PROTECTED and not self.backpressure
         if urgent:
             if self._bytes_in(self.ends.urgent_write) >= self.urgent_bytes:
                 self.refuse()
@@ -96,7 +103,7 @@ class Route:
         if flags and flags & layout.FLAG_FLUSH and not self.backpressure:
             self._make_room(RECORD_SIZE)
             own[layout.P_FLUSHED] = own[_P_SENT] + 1
-        while not self._write(fd, record, words, block, flags):
+        while not self._write(fd, record, word, block, length, now, flags):
             if self.backpressure:
                 return False
             if urgent:
@@ -106,24 +113,31 @@ class Route:
         return True
 
     def _write(
-        self, fd: int, record: bytearray, words: memoryview, block: Block, flags: int
+        self,
+        fd: int,
+        record: bytearray,
+        word: int,
+        block: Block,
+        length: int,
+        now: int,
+        flags: int,
     ) -> bool:
         own = self.words
         sequence = own[_P_SENT] + 1
+        marked = self._marked(sequence, flags) if flags else sequence
         if not self.free_slots:
             self.sweep(None)
         if self.free_slots:
             slot = self.free_slots.pop()
             generation = self.assigned[slot] % 255 + 1
-            words[layout.R_TAGS] = slot | generation << 16 | flags << 32
             self.order.append(slot)
         else:
             slot, generation = NO_SLOT, 0
-            words[layout.R_TAGS] = slot | flags << 32
-            self.slotless.append((self._marked(sequence, flags), block))
-        words[layout.R_SEQUENCE] = sequence
-        words[layout.R_CHECK] = sequence ^ layout.CHECK
-        marked = self._marked(sequence, flags)
+            self.slotless.append((marked, block))
+        _pack_record(
+            record, 0, sequence, word, block.offset, length, now, block.stamp,
+            slot | generation << 16 | flags << 32, sequence ^ _CHECK,
+        )  # fmt: skip
         # From here to the write no call: an exception from a signal handler comes before all of
         # it or after it, where WRITING says that the record is in the pipe.
         self.slot = slot
@@ -133,19 +147,19 @@ class Route:
             self.assigned[slot] = generation
         block.refs += 1
         own[_P_SENT] = sequence
-        own[layout.P_BYTES_SENT] += words[layout.R_LENGTH]
+        own[_P_BYTES_SENT] += length
         self.state = _WRITING
         try:
-            os.write(fd, record)
+            _write(fd, record)
         except (BlockingIOError, BrokenPipeError):
             self.state = _FULL
-            self._unsend(words[layout.R_LENGTH])
+            self._unsend(length)
             return False
         self.state = _IDLE
         return True
 
     def _marked(self, sequence: int, flags: int) -> int:
-        if flags and flags & layout.FLAG_PROTECTED and not self.backpressure:
+        if flags & layout.FLAG_PROTECTED and not self.backpressure:
             return sequence | _URGENT
         return sequence
 

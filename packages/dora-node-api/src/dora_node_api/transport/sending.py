@@ -106,7 +106,6 @@ class Sender(ForkAware):
         self._trim_at = 0
         self._drops: list[Route] = []
         self._record = bytearray(RECORD_SIZE)
-        self._words = memoryview(self._record).cast("Q")
 
     # --- routes -------------------------------------------------------------------------------
     def add_route(self, output: str, spec: QueueSpec, ends: QueueEnds) -> None:
@@ -204,9 +203,10 @@ class Sender(ForkAware):
             if block is not None:
                 now = _monotonic_ns()
                 self._fill(block, payload, timestamp_ns)
-                self._set_record(block, total, now)
+                word = self._segment_base | block.segment.number
+                record = self._record
                 for route in routes:
-                    route.push(self._record, self._words, block, flags)
+                    route.push(record, word, block, total, now, flags)
                     if route.drop_news:
                         self._drops.append(route)
                 if not block.refs:
@@ -231,10 +231,10 @@ class Sender(ForkAware):
         return self._deliver(known, hold, payload.total, flags)
 
     def _fill(self, block: Block, payload: EncodedPayload, timestamp_ns: int | None) -> None:
-        view = block.view
+        memory, at = block.segment.memory, block.offset
         BLOCK_HEAD.pack_into(
-            view,
-            0,
+            memory,
+            at,
             BLOCK_MAGIC,
             len(payload.descriptor),
             len(payload.metadata),
@@ -245,15 +245,7 @@ class Sender(ForkAware):
             payload.length,
             payload.null_count,
         )
-        payload.write_into(view)
-
-    def _set_record(self, block: Block, total: int, now: int) -> None:
-        words = self._words
-        words[layout.R_SEGMENT] = self._segment_base | block.segment.number
-        words[layout.R_OFFSET] = block.offset
-        words[layout.R_LENGTH] = total
-        words[layout.R_SENT_NS] = now
-        words[layout.R_STAMP] = block.stamp
+        payload.write_into(memory, at)
 
     def _deliver(self, known: _Output, hold: Hold, total: int, flags: int) -> int:
         """Write the records of a filled block: drop_oldest queues at once, then the others."""
@@ -267,8 +259,7 @@ class Sender(ForkAware):
             waiting = tuple(r for r in known.routes if r.backpressure)
             for route in known.routes:
                 if not route.backpressure:
-                    self._set_record(block, total, now)
-                    route.push(self._record, self._words, block, flags)
+                    self._push(route, block, total, now, flags)
                     taken += 1
                     if route.drop_news:
                         self._drops.append(route)
@@ -296,13 +287,16 @@ class Sender(ForkAware):
         self._check(self._lock, self._owner)
         with self._lock:
             self._enter()
-            self._set_record(block, total, _monotonic_ns())
             done = route.removed
             if not done:
                 route.clear_room()
-                done = route.push(self._record, self._words, block, flags)
+                done = self._push(route, block, total, _monotonic_ns(), flags)
             self._inside = False
         return done
+
+    def _push(self, route: Route, block: Block, total: int, now: int, flags: int) -> bool:
+        word = self._segment_base | block.segment.number
+        return route.push(self._record, word, block, total, now, flags)
 
     def _push_or_wait(self, route: Route, block: Block, total: int, flags: int) -> bool:
         """Write the record once there is room; False when the message was given up."""
