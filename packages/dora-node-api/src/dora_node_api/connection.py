@@ -25,6 +25,7 @@ from dora_node_api.control import (
     Segment,
     SegmentFd,
     SegmentUnknown,
+    SendOutput,
     Stop,
     Welcome,
     close_all,
@@ -64,6 +65,10 @@ class Connection:
         """The runner asked this node to stop, or is gone."""
         self.inputs_full: Callable[[], bool] = lambda: False
         """Whether every backpressure input of this node is full; set by whoever receives."""
+        self.publish: Callable[[SendOutput], None] = lambda message: None
+        """Sends what somebody publishes in this node's name; set by whoever sends."""
+        self._to_publish: deque[SendOutput] = deque()
+        self._publishing = threading.Lock()
         self._control = control
         self._pumping = threading.Lock()
         self._awaited = 0
@@ -112,7 +117,20 @@ class Connection:
     # --- what the runner tells -------------------------------------------------------------------
 
     def pump(self, *, wait: bool = True) -> None:
-        """Take in what the control socket holds. With `wait` False: only if nobody else does."""
+        """Take in what the control socket holds, and send what is to be published.
+
+        With `wait` False: only if nobody else does.
+        """
+        self._take_in(wait=wait)
+        # One at a time, in order: sending looks at the control socket, too.
+        if self._to_publish and self._publishing.acquire(blocking=False):
+            try:
+                while self._to_publish:
+                    self.publish(self._to_publish.popleft())
+            finally:
+                self._publishing.release()
+
+    def _take_in(self, *, wait: bool = True) -> None:
         self.pumped = time.monotonic_ns()
         if not self._pumping.acquire(blocking=wait):
             return
@@ -150,6 +168,9 @@ class Connection:
                     self._answer = received
                 else:
                     close_all(received.descriptors)
+            case SendOutput() as message:
+                self._to_publish.append(message)
+                self.wake()
             case Stop():
                 self.halt()
                 self._to_inbox(received)
@@ -203,8 +224,8 @@ class Connection:
     def open_segment(self, incarnation: int, number: int) -> tuple[int, int]:
         """Descriptor and size of a segment. Raises LookupError if nobody has it any more."""
         with self._pumping:
+            self._forget_answer()
             self._awaited += 1
-            self._answer = None
             self.tell(OpenSegment(self._awaited, incarnation, number))
             deadline = time.monotonic() + ANSWER_TIMEOUT
             while (answer := self._answer) is None:
@@ -213,11 +234,17 @@ class Connection:
                     raise LookupError("the runner does not answer for a segment")
                 if (received := self._receive(left)) is not None:
                     self._take(received)
-            self._answer = None
-        if not isinstance(answer.message, SegmentFd) or len(answer.descriptors) != 1:
+            if isinstance(answer.message, SegmentFd) and len(answer.descriptors) == 1:
+                self._answer = None
+                return answer.descriptors[0], answer.message.size
+            self._forget_answer()
+        raise LookupError(f"segment {number} of incarnation {incarnation} is gone")
+
+    def _forget_answer(self) -> None:
+        """Close what an answer brought that nobody took: a signal handler raised before."""
+        answer, self._answer = self._answer, None
+        if answer is not None:
             close_all(answer.descriptors)
-            raise LookupError(f"segment {number} of incarnation {incarnation} is gone")
-        return answer.descriptors[0], answer.message.size
 
     # --- backpressure ----------------------------------------------------------------------------
 
@@ -232,7 +259,7 @@ class Connection:
         self.words.beat()
         ready = dict(poll.poll(min(timeout, 1.0) * 1000))
         if self._control.fileno() in ready and not self._gone:
-            self.pump()
+            self._take_in()
         if self.stopped:
             return False
         if descriptor not in ready:
@@ -262,6 +289,7 @@ class Connection:
         self.halt()
         with self._pumping:
             self._gone = True
+            self._forget_answer()
             self.sender.close()
             self._control.close()
             for received in self.inbox:

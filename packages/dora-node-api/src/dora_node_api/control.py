@@ -23,7 +23,6 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -243,6 +242,16 @@ class RemoveInput(Frozen):
     input: str
 
 
+class SendOutput(Frozen):
+    """Send this on one of your outputs: somebody publishes in the node's name."""
+
+    kind = "send_output"
+    output: str
+    data: Any
+    """JSON: a list becomes an Arrow array, anything else an array of length one."""
+    metadata: dict[str, Any]
+
+
 class ParamUpdate(Frozen):
     """A parameter was set to a JSON value."""
 
@@ -301,7 +310,7 @@ NODE_MESSAGES: tuple[type[Frozen], ...] = (
 )
 RUNNER_MESSAGES: tuple[type[Frozen], ...] = (
     *(Welcome, Refused, Go, Stop, AddRoute, RemoveRoute, AddInput, RemoveInput),
-    *(ParamUpdate, ParamDeleted, Reload, SegmentFd, SegmentUnknown, FoundRunner),
+    *(SendOutput, ParamUpdate, ParamDeleted, Reload, SegmentFd, SegmentUnknown, FoundRunner),
 )
 _KINDS: dict[str, type[Frozen]] = {
     vars(message)["kind"]: message for message in (*NODE_MESSAGES, *RUNNER_MESSAGES)
@@ -431,14 +440,14 @@ class FrameDecoder:
 
     def __init__(self) -> None:
         self._data = bytearray()
-        self._descriptors: deque[int] = deque()
+        self._descriptors: list[int] = []
         self.errors = 0
         """Frames that were no message."""
 
     def feed(self, data: bytes, descriptors: Iterable[int] = ()) -> None:
-        """Take in bytes and the descriptors that came beside them."""
+        """Take in bytes and the descriptors that came beside them. Makes no call."""
         self._data += data
-        self._descriptors.extend(descriptors)
+        self._descriptors += descriptors
 
     def next_message(self) -> Received | None:
         """The next message, or None until more bytes come. Raises ControlError, counted."""
@@ -456,7 +465,6 @@ class FrameDecoder:
         if len(data) < end:
             return None
         body = bytes(data[HEADER.size : end])
-        del data[:end]
         if count > len(self._descriptors):
             self.errors += 1
             raise ControlError(
@@ -464,13 +472,17 @@ class FrameDecoder:
                 " has this process run out of descriptors (ulimit -n)?",
                 fatal=True,
             )
-        descriptors = tuple(self._descriptors.popleft() for _ in range(count))
+        descriptors = tuple(self._descriptors[:count])
         try:
-            return Received(decode(body), descriptors)
+            received = Received(decode(body), descriptors)
         except ControlError:
             self.errors += 1
+            del data[:end], self._descriptors[:count]
             close_all(descriptors)
             raise
+        # Last, and without a call: what a signal handler raises before loses no message.
+        del data[:end], self._descriptors[:count]
+        return received
 
     def close(self) -> None:
         """Close descriptors that came but belong to no complete message."""

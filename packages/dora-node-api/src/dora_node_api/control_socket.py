@@ -14,8 +14,8 @@ import stat
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 from dora_node_api.control import (
     DESCRIPTORS_PER_PIECE,
@@ -96,12 +96,30 @@ def bind_unix(path: str | Path, *, backlog: int = 128) -> socket.socket:
     return listener
 
 
+Chunk = tuple[bytes, list[tuple[int, int, bytes]], int, Any]
+"""What one `recvmsg` returned."""
+
+
 def receive_chunk(connection: socket.socket) -> tuple[bytes, list[int]]:
     """One `recvmsg`: bytes (none at end-of-file) and the descriptors beside them, close-on-exec.
 
     Raises OSError, and ControlError (fatal) if descriptors were lost for want of free ones.
     """
-    data, ancillary, flags, _ = connection.recvmsg(_CHUNK, _ANCILLARY, _CLOEXEC)
+    chunks: list[Chunk] = []
+    _receive_onto(chunks, connection)
+    return _unpack(chunks[0])
+
+
+def _receive_onto(chunks: list[Chunk], connection: socket.socket) -> None:
+    """Append what one `recvmsg` returns.
+
+    C code alone does it, so that no signal handler can raise between the two and lose it.
+    """
+    chunks.extend(map(connection.recvmsg, (_CHUNK,), (_ANCILLARY,), (_CLOEXEC,)))
+
+
+def _unpack(chunk: Chunk) -> tuple[bytes, list[int]]:
+    data, ancillary, flags, _ = chunk
     numbers = array.array("i")
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -136,6 +154,8 @@ class ControlSocket:
         self._decoder = FrameDecoder()
         self._sending = threading.Lock()
         self._ended = False
+        self._chunks: list[Chunk] = []
+        """Received, but not with the decoder: a signal handler raised in between."""
 
     @classmethod
     def connect(cls, path: str | Path, *, timeout: float | None = 10.0) -> ControlSocket:
@@ -190,18 +210,28 @@ class ControlSocket:
 
     def _take_in(self) -> None:
         try:
-            data, descriptors = receive_chunk(self._connection)
+            if not self._chunks:
+                _receive_onto(self._chunks, self._connection)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self._ended = True
             raise ControlClosed(f"the control socket is closed: {error}") from error
-        if data:
-            self._decoder.feed(data, descriptors)
-        else:
+        try:
+            data, descriptors = _unpack(self._chunks[0])
+        except ControlError:
+            del self._chunks[0]
+            raise
+        # No signal handler runs before the chunk is out of the list: there is no call to end.
+        self._decoder.feed(data, descriptors)
+        del self._chunks[0]
+        if not data:
             self._ended = True
 
     def close(self) -> None:
         """Close the connection and what was received but not taken."""
+        while self._chunks:
+            with suppress(ControlError):
+                close_all(_unpack(self._chunks.pop())[1])
         self._decoder.close()
         self._connection.close()
