@@ -50,4 +50,13 @@ def test_a_value_of_the_machine_is_taken_there_or_missed_by_name() -> None:
 
 def test_our_packages_come_first_on_the_final_pythonpath() -> None:
     assert with_packages({"PYTHONPATH": "/a:/b"}, "/run/p")["PYTHONPATH"] == "/run/p:/a:/b"
-    assert with_packages({}, "/run/p") == {"PYTHONPATH": "/run/p", "PYTHONUNBUFFERED": "1"}
+    assert with_packages({}, "/run/p")["PYTHONPATH"] == "/run/p"
+
+
+def test_large_copies_go_past_the_caches_unless_the_user_has_decided() -> None:
+    ours = "glibc.cpu.x86_non_temporal_threshold=0x400000"
+    theirs = "glibc.cpu.x86_non_temporal_threshold=0x100000"
+    assert with_packages({}, "/p")["GLIBC_TUNABLES"] == ours
+    other = {"GLIBC_TUNABLES": "glibc.malloc.check=3"}
+    assert with_packages(other, "/p")["GLIBC_TUNABLES"] == f"glibc.malloc.check=3:{ours}"
+    assert with_packages({"GLIBC_TUNABLES": theirs}, "/p")["GLIBC_TUNABLES"] == theirs

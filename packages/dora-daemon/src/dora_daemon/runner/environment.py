@@ -79,11 +79,21 @@ def merge_environment(
     return NodeEnvironment(variables, tuple(dict.fromkeys(warnings)), tuple(problems))
 
 
+_NON_TEMPORAL = "glibc.cpu.x86_non_temporal_threshold"
+_TUNABLES = f"{_NON_TEMPORAL}=0x400000"
+"""From 4 MiB on glibc copies past the caches: a 16 or 40 MiB payload takes a quarter less time.
+By default it does so from about three quarters of a cache on, which half a payload rarely has."""
+
+
 def with_packages(variables: Mapping[str, str], folder: str) -> dict[str, str]:
-    """The variables with ``folder`` in front of PYTHONPATH."""
+    """The variables with ``folder`` in front of PYTHONPATH, and how large arrays are copied."""
     rest = variables.get("PYTHONPATH", "")
     path = f"{folder}:{rest}" if rest else folder
-    return {**variables, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    own = {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    tunables = variables.get("GLIBC_TUNABLES", "")
+    if _NON_TEMPORAL not in tunables:
+        own["GLIBC_TUNABLES"] = f"{tunables}:{_TUNABLES}" if tunables else _TUNABLES
+    return {**variables, **own}
 
 
 def shown(path: str, base: str) -> str:
