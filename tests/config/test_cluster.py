@@ -44,9 +44,8 @@ def test_the_guide() -> None:
                 host="10.0.0.2",
                 user="ubuntu",
                 labels={"gpu": "true", "arch": "arm64"},
-                zenoh_addr="10.0.0.2",
             ),
-            Machine(id="edge-02", host="10.0.0.3", labels={"arch": "arm64"}, zenoh_addr="10.0.0.3"),
+            Machine(id="edge-02", host="10.0.0.3", labels={"arch": "arm64"}),
         ),
     )
 
@@ -55,7 +54,7 @@ def test_defaults() -> None:
     cluster = parse_cluster("coordinator: {addr: '::1'}\nmachines: [{id: a, host: b}]").cluster
     assert cluster.coordinator.port == 6013
     machine = cluster.machine("a")
-    assert (machine.port, machine.daemon_port, machine.zenoh_port) == (22, 53291, 5456)
+    assert (machine.port, machine.daemon_port, machine.zenoh_port) == (None, 53291, None)
     assert (machine.user, machine.labels, machine.zenoh_addr) == (None, {}, None)
     assert machine.target == "b"
     with pytest.raises(KeyError):
@@ -72,6 +71,11 @@ machines:
     assert machine.target == "pi@s.lan"
     assert (machine.port, machine.daemon_port) == (2222, 5)
     assert (machine.zenoh_addr, machine.zenoh_port) == ("192.0.2.30", 7)
+    machine = parse_cluster(
+        base("{id: a, host: 192.0.2.2, zenoh_port: 7, identity_file: ~/k, dora: /opt/x/dora}")
+    ).cluster.machines[0]
+    assert (machine.zenoh_addr, machine.zenoh_port) == ("192.0.2.2", 7)
+    assert (machine.identity_file, machine.dora) == ("~/k", "/opt/x/dora")
 
 
 def base(machine: str, root: str = "") -> str:
@@ -116,6 +120,8 @@ MISTAKES = [
     (base("{id: a, host: b, port: ssh}"), 'port: expected a whole number, found "ssh"'),
     (base("{id: a, host: b, daemon_port: 0}"), "daemon_port: must not be 0"),
     (base("{id: a, host: b, zenoh_port: 0}"), "zenoh_port: must not be 0"),
+    (base("{id: a, host: b, zenoh_port: 7}"), "`zenoh_port` needs an address"),
+    (base("{id: a, host: b, dora: bin/dora}"), "expected an absolute path on that machine"),
     (base("{id: a, host: b, zenoh_addr: b}"), "zenoh_addr: expected an IP address"),
     (base("{id: a, host: b, labels: {a b: c}}"), "label key 'a b' contains invalid character ' '"),
     (base("{id: a, host: b, labels: {a: b c}}"), "label value 'b c' contains invalid character"),
@@ -141,25 +147,12 @@ def test_all_mistakes_at_once() -> None:
     assert [error.split(":")[0] for error in found] == ["3", "3", "3", "4", "4"]
 
 
-def test_a_peer_excludes_the_mesh() -> None:
-    text = base("{id: a, host: 1.2.3.4}\n  - {id: b, host: 1.2.3.5}")
-    assert parse_cluster(text).cluster.has_mesh
-    cluster = parse_cluster(text + "\nzenoh_peer: tcp/[::1]:7447\n").cluster
-    assert (cluster.has_mesh, cluster.zenoh_peer) == (False, "tcp/[::1]:7447")
-    assert not parse_cluster(base("{id: a, host: 1.2.3.4}")).cluster.has_mesh
-
-
-def test_a_machine_without_an_address_is_a_warning() -> None:
-    loaded = parse_cluster(base("{id: a, host: 1.2.3.4}\n  - {id: b, host: b.lan}"))
-    assert not loaded.cluster.has_mesh
-    (warning,) = loaded.warnings
-    assert str(warning).startswith('cluster.yml:4:19: warning: machine "b": "b.lan" is a name')
-    assert warning.hint == "add `zenoh_addr: <IP address>`"
-
-
-def test_two_machines_with_one_address_are_a_warning() -> None:
-    loaded = parse_cluster(base("{id: a, host: 1.2.3.4}\n  - {id: b, host: 1.2.3.4, port: 23}"))
-    assert 'same address and port as those of "a": 1.2.3.4:5456' in loaded.warnings[0].message
+def test_a_router_is_not_needed() -> None:
+    text = base("{id: a, host: 1.2.3.4}\n  - {id: b, host: b.lan}")
+    assert parse_cluster(text).warnings == ()
+    loaded = parse_cluster(text + "\nzenoh_peer: tcp/[::1]:7447\n")
+    assert loaded.cluster.zenoh_peer == "tcp/[::1]:7447"
+    assert "has no effect" in str(loaded.warnings[0])
 
 
 def test_a_file(tmp_path: Path) -> None:

@@ -115,7 +115,15 @@ def test_bad_dataflows_are_not(text: str, says: str) -> None:
         pair
         for pair in CLUSTER_MISTAKES
         if not any(
-            part in pair[1] for part in ("duplicate", "exclusive", "tcp/HOST", "'@'", "as `user`")
+            part in pair[1]
+            for part in (
+                "duplicate",
+                "exclusive",
+                "tcp/HOST",
+                "'@'",
+                "as `user`",
+                "needs an address",
+            )
         )
     ],
 )

@@ -19,9 +19,7 @@ from dora_config.validation import Finding, describe_place, show, validate
 from dora_config.yaml_text import Document
 
 DEFAULT_COORDINATOR_PORT = 6013
-DEFAULT_SSH_PORT = 22
 DEFAULT_DAEMON_PORT = 53291
-DEFAULT_ZENOH_PORT = 5456
 
 _ENDPOINT = re.compile(r"tcp/(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})")
 ENDPOINT_PATTERN = r"^tcp/(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):\d{1,5}$"
@@ -45,6 +43,12 @@ def _host(value: str) -> str:
 
 def _user(value: str) -> str:
     return _ssh_word(value, "user")
+
+
+def _absolute(value: str) -> str:
+    if not value.startswith("/") or "\0" in value or "\n" in value:
+        raise _wrong(f'expected an absolute path on that machine, found "{value}"')
+    return value
 
 
 def _ssh_word(value: str, what: str) -> str:
@@ -78,6 +82,9 @@ HostField = Annotated[
 UserField = Annotated[
     str, AfterValidator(_user), WithJsonSchema({"type": "string", "pattern": _HOST_PATTERN})
 ]
+AbsolutePathField = Annotated[
+    str, AfterValidator(_absolute), WithJsonSchema({"type": "string", "pattern": "^/"})
+]
 EndpointField = Annotated[
     str, AfterValidator(_endpoint), WithJsonSchema({"type": "string", "pattern": ENDPOINT_PATTERN})
 ]
@@ -96,16 +103,26 @@ class WrittenMachine(Written):
     id: MachineIdField = Field(description="Unique name, as in `deploy: {machine: ...}`.")
     host: HostField = Field(description="Host name or address for ssh.")
     user: UserField | None = Field(default=None, description="User for ssh (default: ssh's own).")
-    port: PortNumberField | None = Field(default=None, description="Port of ssh (default 22).")
+    port: PortNumberField | None = Field(
+        default=None, description="Port of ssh (default: ssh's own, 22)."
+    )
+    identity_file: str | None = Field(
+        default=None, description="Private key for ssh, tried before those of ~/.ssh/config."
+    )
+    dora: AbsolutePathField | None = Field(
+        default=None,
+        description="The `dora` command that is there already (default: it is put there).",
+    )
     daemon_port: PortNumberField | None = Field(
         default=None, description="Port of the daemon for nodes you start (default 53291)."
     )
     labels: LabelsField | None = Field(default=None, description="Labels for placing nodes.")
     zenoh_addr: IpAddressField | None = Field(
-        default=None, description="Address for data links (default: `host` if it is an address)."
+        default=None,
+        description="Address for data links (default: the one to the coordinator).",
     )
     zenoh_port: PortNumberField | None = Field(
-        default=None, description="First port for data links (default 5456)."
+        default=None, description="First of 100 ports for data links (default 7450)."
     )
 
 
@@ -114,7 +131,7 @@ class WrittenCluster(Written):
 
     coordinator: WrittenCoordinator = Field(description="The one coordinator.")
     zenoh_peer: EndpointField | None = Field(
-        default=None, description="Router that every daemon's data links go through."
+        default=None, description="A router; accepted, but not needed: links find each other."
     )
     machines: list[WrittenMachine] = Field(
         description="The machines.", json_schema_extra={"minItems": 1}
@@ -129,16 +146,21 @@ class Coordinator(Frozen):
 
 
 class Machine(Frozen):
-    """One machine: how ssh reaches it, and where its data links listen (None: not dialable)."""
+    """One machine: how ssh reaches it, and where its data links listen.
+
+    None means: what `~/.ssh/config` says (user, port), what the daemon finds out (data links).
+    """
 
     id: str
     host: str
     user: str | None = None
-    port: int = DEFAULT_SSH_PORT
+    port: int | None = None
+    identity_file: str | None = None
+    dora: str | None = None
     daemon_port: int = DEFAULT_DAEMON_PORT
     labels: dict[str, str] = Field(default_factory=dict)
     zenoh_addr: str | None = None
-    zenoh_port: int = DEFAULT_ZENOH_PORT
+    zenoh_port: int | None = None
 
     @property
     def target(self) -> str:
@@ -160,12 +182,6 @@ class Cluster(Frozen):
                 return machine
         raise KeyError(machine_id)
 
-    @property
-    def has_mesh(self) -> bool:
-        """Whether every daemon can be told the addresses of all others."""
-        dialable = all(machine.zenoh_addr is not None for machine in self.machines)
-        return self.zenoh_peer is None and len(self.machines) > 1 and dialable
-
 
 def read_cluster(document: Document) -> tuple[Cluster | None, list[Finding]]:
     """The cluster of a document that has no problems of syntax, and what is wrong with it."""
@@ -183,11 +199,12 @@ def read_cluster(document: Document) -> tuple[Cluster | None, list[Finding]]:
         findings.extend(
             _machine_findings(raw_machines, has_peer=data.get("zenoh_peer") is not None)
         )
+    if data.get("zenoh_peer") is not None:
+        message = "`zenoh_peer` has no effect: links between machines connect to each other"
+        findings.append(Finding(("zenoh_peer",), message, severity="warning", at_key=True))
     if checked.model is None:
         return None, findings
-    cluster = _resolve(checked.model)
-    findings.extend(_mesh_warnings(cluster))
-    return cluster, findings
+    return _resolve(checked.model), findings
 
 
 _HINTS = {
@@ -217,8 +234,17 @@ def _machine_findings(machines: list[Any], *, has_peer: bool) -> Iterator[Findin
         for field in ("zenoh_addr", "zenoh_port"):
             if has_peer and machine.get(field) is not None:
                 message = f"`{field}` of a machine and `zenoh_peer` are mutually exclusive"
-                hint = "remove one: with `zenoh_peer` all data goes through that router"
-                yield Finding(("machines", index, field), message, hint, at_key=True)
+                yield Finding(("machines", index, field), message, "remove one", at_key=True)
+        if machine.get("zenoh_port") is not None and not _has_address(machine):
+            message = (
+                "`zenoh_port` needs an address to listen on, and `host` is a name: "
+                "add `zenoh_addr: <IP address>`"
+            )
+            yield Finding(("machines", index, "zenoh_port"), message, at_key=True)
+
+
+def _has_address(machine: dict[str, Any]) -> bool:
+    return machine.get("zenoh_addr") is not None or _address(str(machine.get("host"))) is not None
 
 
 def _resolve(written: WrittenCluster) -> Cluster:
@@ -237,11 +263,13 @@ def _resolve_machine(machine: WrittenMachine) -> Machine:
         id=machine.id,
         host=machine.host,
         user=machine.user,
-        port=machine.port or DEFAULT_SSH_PORT,
+        port=machine.port,
+        identity_file=machine.identity_file,
+        dora=machine.dora,
         daemon_port=machine.daemon_port or DEFAULT_DAEMON_PORT,
         labels=dict(machine.labels or {}),
-        zenoh_addr=machine.zenoh_addr or _address(machine.host),
-        zenoh_port=machine.zenoh_port or DEFAULT_ZENOH_PORT,
+        zenoh_addr=machine.zenoh_addr or (_address(machine.host) if machine.zenoh_port else None),
+        zenoh_port=machine.zenoh_port,
     )
 
 
@@ -250,27 +278,3 @@ def _address(host: str) -> str | None:
         return str(ipaddress.ip_address(host))
     except ValueError:
         return None
-
-
-def _mesh_warnings(cluster: Cluster) -> Iterator[Finding]:
-    if cluster.zenoh_peer is not None or len(cluster.machines) < 2:
-        return
-    taken: dict[tuple[str, int], str] = {}
-    for index, machine in enumerate(cluster.machines):
-        if machine.zenoh_addr is None:
-            message = (
-                f'machine "{machine.id}": "{machine.host}" is a name, so the other machines '
-                "are given no address for its data links"
-            )
-            hint = "add `zenoh_addr: <IP address>`"
-            yield Finding(("machines", index, "host"), message, hint, severity="warning")
-            continue
-        place = (machine.zenoh_addr, machine.zenoh_port)
-        other = taken.setdefault(place, machine.id)
-        if other != machine.id:
-            message = (
-                f'machine "{machine.id}": its data links have the same address and port '
-                f'as those of "{other}": {place[0]}:{place[1]}'
-            )
-            hint = "give one of them another `zenoh_port`"
-            yield Finding(("machines", index, "host"), message, hint, severity="warning")
