@@ -81,12 +81,20 @@ def _program() -> bytes:
 
 
 def ask(
-    machine: Machine, command: str, *, sudo: bool = False, timeout: float = 60.0, **arguments: Any
+    machine: Machine,
+    command: str,
+    *,
+    sudo: bool = False,
+    timeout: float = 60.0,
+    program: bytes | None = None,
+    **arguments: Any,
 ) -> dict[str, Any]:
-    """Have ``machine_program`` do one thing there; raises MachineProblem."""
+    """Have ``machine_program`` (or another program of that kind) do one thing there; raises
+    MachineProblem.
+    """
     done = machine.run(
         ["sh", "-c", _FIND, "dora", command, json.dumps(arguments)],
-        stdin=_program(),
+        stdin=program or _program(),
         sudo=sudo,
         timeout=timeout,
     )
