@@ -48,6 +48,7 @@ MESSAGES: list[Frozen] = [
         input=InputConfig(id="t", source="dora/timer/hz/1", source_kind="timer", interval_ns=10**9)
     ),
     control.RemoveInput(input="t"),
+    control.SendOutput(output="x", data=[1, None], metadata={"k": 1}),
     control.ParamUpdate(key="k", value={"a": [1, None, 2.5]}),
     control.ParamDeleted(key="k"),
     control.Reload(),

@@ -188,6 +188,52 @@ def test_one_node_is_stopped_and_restarted(workspace: Workspace) -> None:
         done(run, protocol.AcknowledgeResult())
 
 
+def test_publishing_as_if_the_node_had_sent_it(workspace: Workspace) -> None:
+    workspace.node("sleeper", SLEEPER)
+    workspace.node("listener", LISTENER)
+    # One that waits for events, one that only sends: both send what is published.
+    workspace.node(
+        "sender",
+        """
+        import time
+        from dora import Node
+        node = Node()
+        while True:
+            node.send_output("other", b"")
+            time.sleep(0.01)
+        """,
+    )
+    speakers: list[dict[str, Any]] = [
+        {"id": "waits", "path": "listener.py", "inputs": {"t": "dora/timer/secs/100"}},
+        {"id": "sends", "path": "sender.py"},
+        {"id": "prints", "path": "listener.py", "send_stdout_as": "out"},
+        {"id": "away", "path": "dynamic"},
+    ]
+    nodes = [{**speaker, "outputs": ["out", "other"]} for speaker in speakers]
+    inputs = {speaker["id"]: f"{speaker['id']}/out" for speaker in speakers}
+    heard = {"id": "listener", "path": "listener.py", "inputs": inputs}
+    with background(workspace, {"nodes": [*nodes, heard]}) as run:
+        run.wait_for_phase("running")
+        done(run, protocol.FollowEvents(node="listener"))
+        for name, data in (("waits", [1, 2]), ("sends", "x")):
+            request = protocol.Publish(node=name, output="out", data=data, metadata={"k": 1})
+            done(run, request)
+
+        def lines() -> set[str]:
+            run.status()
+            return {n.message for n in run.notices if isinstance(n, protocol.LogLine)}
+
+        expected = {"INPUT waits [1, 2]", "INPUT sends ['x']"}
+        wait_until(lambda: expected <= lines(), timeout=10.0, what="what was published")
+        done(run, protocol.Publish(node="waits", output="out", data=[1, "x"]))
+        assert "no output" in refused(run, protocol.Publish(node="waits", output="nil"))
+        assert "from printed lines" in refused(run, protocol.Publish(node="prints", output="out"))
+        assert "not connected" in refused(run, protocol.Publish(node="away", output="out"))
+        finish(run)
+    said = workspace.path.glob("out/*/log_waits.jsonl")
+    assert "what was published on output `out` was not sent" in next(said).read_text()
+
+
 def test_a_node_is_added_connected_disconnected_and_removed(workspace: Workspace) -> None:
     with background(workspace, prepared(workspace)) as run:
         run.wait_for_phase("running")

@@ -26,6 +26,7 @@ from dora_node_api.control import (
     Refused,
     RemoveInput,
     RemoveRoute,
+    SendOutput,
     Stop,
     StopDataflow,
     Welcome,
@@ -35,6 +36,7 @@ from dora_node_api.control_socket import ControlSocket
 from dora_node_api.errors import (
     ControlClosed,
     ControlError,
+    DoraNodeError,
     InvalidData,
     NodeClosed,
     SetUpError,
@@ -146,6 +148,7 @@ class RunningBackend(Backend):
         self._validate = os.environ.get(VALIDATE_VARIABLE, "").lower() in ("1", "true", "yes")
         self._types = TypeCheck.from_environment(self.config, self.warn)
         self._connection.inputs_full = self._inputs_full
+        self._connection.publish = self._publish
         self._connect_inputs(welcome.queues, descriptors[1:])
 
     def _connect_inputs(self, queues: Sequence[QueueSpec], descriptors: Sequence[int]) -> None:
@@ -251,7 +254,9 @@ class RunningBackend(Backend):
         for item in ready:
             if item == self._connection.wake_read:
                 self._connection.clear_wake()
-            elif item == self._connection.fileno() and not self._connection.gone:
+            elif item != self._connection.fileno():
+                continue
+            if not self._connection.gone:
                 self._connection.pump()
 
     def is_empty(self) -> bool:
@@ -351,6 +356,17 @@ class RunningBackend(Backend):
             self._connection.sender.send(output, payload, protected=protected, flush=flush)
         else:
             self._connection.sender.send(output, payload)
+
+    def _publish(self, message: SendOutput) -> None:
+        """Somebody asked for it, not the program: the program does not hear of what goes wrong."""
+        from dora_node_api.json_values import array_from_json
+
+        if message.output not in self._outputs or self._closing:
+            return
+        try:
+            self.send(message.output, array_from_json(message.data), message.metadata)
+        except (ValueError, DoraNodeError, MemoryError) as error:
+            self.warn(f"what was published on output `{message.output}` was not sent: {error}")
 
     def _look_at_control(self) -> None:
         """A node that only sends hears of new routes here."""
