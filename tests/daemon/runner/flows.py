@@ -338,10 +338,16 @@ class BackgroundRun:
         except OSError as error:
             return f"(no log: {error})"
 
-    def close(self) -> None:
-        os.close(self._log)
+    def drop_connection(self) -> None:
+        """As a daemon that ends; the next request makes a new one."""
         if self._socket is not None:
             self._socket.close()
+        self._socket = None
+        self._decoder = protocol.LineDecoder()
+
+    def close(self) -> None:
+        os.close(self._log)
+        self.drop_connection()
 
 
 @contextmanager
@@ -349,7 +355,13 @@ def background(
     workspace: Workspace, content: str | Mapping[str, Any], **fields: Any
 ) -> Iterator[BackgroundRun]:
     """Start a runner the way a daemon does; killed when the block is left, if it still runs."""
-    plan = make_plan(workspace, content, **fields)
+    with background_plan(workspace, make_plan(workspace, content, **fields)) as run:
+        yield run
+
+
+@contextmanager
+def background_plan(workspace: Workspace, plan: RunPlan) -> Iterator[BackgroundRun]:
+    """The same with a plan that is made already."""
     source = workspace.file("plan.json", plan.model_dump_json())
     with source.open("rb") as stdin:
         daemon = subprocess.Popen(

@@ -154,7 +154,6 @@ def test_the_dataflow_is_finished_when_its_link_is() -> None:
     world.exit("a")
     assert of(world.done, c.FinishLink)
     assert world.result is None
-    assert world.state.phase == "stopping"
     world.handle(e.LinkExited(world.state.link.incarnation, e.Exit(code=0)))
     assert world.result is not None
     assert world.result.ok
