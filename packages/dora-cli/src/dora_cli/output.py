@@ -68,6 +68,12 @@ def write(text: str = "") -> None:
     sys.stdout.flush()
 
 
+def raw(text: str) -> None:
+    """Characters for a terminal, as they are."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 def remark(text: str = "") -> None:
     """A line about the work, on standard error."""
     sys.stderr.write(f"{text}\n")

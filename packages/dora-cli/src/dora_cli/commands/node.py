@@ -1,4 +1,4 @@
-"""`dora node`: the nodes of running dataflows."""
+"""`dora node`: the nodes of running dataflows, one by one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dora_cli import coordinator_options as coordinator
-from dora_cli import options, output
+from dora_cli import node_calls, options, output
+from dora_cli.node_calls import DataflowOption, NodeArgument
+from dora_config import DoraError
 
 if TYPE_CHECKING:
-    from dora_config.protocol.control import NodeSummary
+    from dora_config.protocol.control import Described, NodeSummary
 
 MB = 1024**2
 DASH = "-"
@@ -18,9 +20,13 @@ DASH = "-"
 app = options.application()
 
 
+class NoSuchNode(DoraError):
+    """The dataflow has no node of that id."""
+
+
 @app.callback()
 def node() -> None:
-    """Look at the nodes of running dataflows."""
+    """Look at the nodes of running dataflows, stop and restart them."""
 
 
 @app.command(name="list")
@@ -81,3 +87,98 @@ def _as_cells(one: NodeSummary) -> list[object]:
     pid = DASH if one.pid is None else one.pid
     dataflow = one.dataflow_name or one.dataflow
     return [one.node, one.status, pid, cpu, memory, one.restarts, one.daemon, dataflow]
+
+
+@app.command()
+def info(
+    node: NodeArgument,
+    dataflow: DataflowOption = None,
+    output_format: options.Output = options.TableFormat.TABLE,
+    coordinator_addr: coordinator.Addr = None,
+    coordinator_port: coordinator.Port = None,
+) -> None:
+    """Show one node: where it runs, what it reads and sends, what it uses."""
+    from dora_config.protocol.control import ListNodes, NodeList
+
+    with coordinator.client(coordinator_addr, coordinator_port) as client:
+        found = node_calls.describe(client, dataflow)
+        which = coordinator.reference(found.uuid)
+        rows = client.ask(ListNodes(dataflow=which), NodeList).nodes
+    one = next((row for row in rows if row.node == node), None)
+    if one is None:
+        known = ", ".join(sorted(row.node for row in rows))
+        raise NoSuchNode(f'there is no node "{node}" in this dataflow; its nodes are: {known}')
+    inputs, outputs = _ports(found, node)
+    if output_format is options.TableFormat.JSON:
+        output.json_line({**_as_json(one), "inputs": inputs, "outputs": outputs})
+        return
+    spec = found.spec.resolved.node(node)
+    output.write(f"Node: {node}")
+    output.write(f"Dataflow: {one.dataflow_name or one.dataflow}")
+    output.write(f"Daemon: {one.daemon}")
+    output.write(f"Path: {spec.path or '-'}")
+    output.write(f"Restart policy: {spec.restart.policy}")
+    for name, source in inputs.items():
+        output.write(f"Input: {name} <- {source}")
+    for name, readers in outputs.items():
+        output.write(f"Output: {name} -> {', '.join(readers) or '(no subscribers)'}")
+    _, status, pid, cpu, memory, restarts, _, _ = _as_cells(one)
+    output.write(f"Status: {status}, PID {pid}, CPU {cpu}, memory {memory}, restarts {restarts}")
+    if one.error is not None:
+        output.write(f"Error: {one.error}")
+
+
+def _ports(found: Described, node: str) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Sources by input, readers by output."""
+    resolved = found.spec.resolved
+    spec = resolved.node(node)
+    inputs = {name: str(one.source) for name, one in spec.inputs.items()}
+    outputs: dict[str, list[str]] = {name: [] for name in spec.outputs}
+    for source, consumer, input_id in resolved.edges():
+        if source.node == node:
+            outputs.setdefault(source.output, []).append(f"{consumer}/{input_id}")
+    return inputs, outputs
+
+
+def _grace(text: str) -> float:
+    from dora_cli.durations import parse_duration
+
+    return options.checked(parse_duration)(text)
+
+
+@app.command()
+def stop(
+    node: NodeArgument,
+    dataflow: DataflowOption = None,
+    grace: Annotated[
+        str, typer.Option("--grace", metavar="DURATION", help="Time from STOP to SIGTERM.")
+    ] = "10s",
+    coordinator_addr: coordinator.Addr = None,
+    coordinator_port: coordinator.Port = None,
+) -> None:
+    """Stop one node for good and wait for its end; the others go on."""
+    from dora_config.protocol.runner import Done, StopNode
+
+    request = StopNode(node=node, grace=_grace(grace))
+    with coordinator.client(coordinator_addr, coordinator_port) as client:
+        node_calls.call(client, dataflow, node, request, Done)
+    output.write(f'node "{node}" stopped')
+
+
+@app.command()
+def restart(
+    node: NodeArgument,
+    dataflow: DataflowOption = None,
+    grace: Annotated[
+        str, typer.Option("--grace", metavar="DURATION", help="Time from STOP to SIGTERM.")
+    ] = "5s",
+    coordinator_addr: coordinator.Addr = None,
+    coordinator_port: coordinator.Port = None,
+) -> None:
+    """Stop one node and start it again, whatever its policy; those that read from it go on."""
+    from dora_config.protocol.runner import Done, RestartNode
+
+    request = RestartNode(node=node, grace=_grace(grace))
+    with coordinator.client(coordinator_addr, coordinator_port) as client:
+        node_calls.call(client, dataflow, node, request, Done)
+    output.write(f'node "{node}" restarted')

@@ -1,0 +1,125 @@
+"""`dora topic`: the outputs of running nodes, who reads them, and how much flows."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dora_cli import coordinator_options as coordinator
+from dora_cli import node_calls, options, output
+from dora_cli.durations import parse_duration
+from dora_cli.node_calls import DataflowOption
+from dora_config import DoraError
+
+if TYPE_CHECKING:
+    from dora_cli.client import Client
+    from dora_config.protocol.control import Described
+    from dora_config.protocol.runner import EdgeStatus
+
+Topic = Annotated[
+    str, typer.Argument(metavar="NODE/OUTPUT", help="The output.", show_default=False)
+]
+
+app = options.application()
+
+
+class NoSuchTopic(DoraError):
+    """No node of the dataflow has that output."""
+
+
+@app.callback()
+def topic() -> None:
+    """Look at the outputs of running nodes."""
+
+
+@app.command(name="list")
+def list_topics(
+    dataflow: DataflowOption = None,
+    output_format: options.Output = options.TableFormat.TABLE,
+    coordinator_addr: coordinator.Addr = None,
+    coordinator_port: coordinator.Port = None,
+) -> None:
+    """List outputs and the inputs that read them."""
+    with coordinator.client(coordinator_addr, coordinator_port) as client:
+        found = node_calls.describe(client, dataflow)
+    readers = _readers(found)
+    if output_format is options.TableFormat.JSON:
+        for (node, name), subscribers in readers.items():
+            output.json_line({"node": node, "name": name, "subscribers": subscribers})
+    else:
+        rows = [(node, name, ", ".join(them)) for (node, name), them in readers.items()]
+        output.table(("Node", "Name", "Subscribers"), rows)
+
+
+@app.command()
+def info(
+    data: Topic,
+    dataflow: DataflowOption = None,
+    duration: Annotated[
+        float,
+        typer.Option(
+            "--duration",
+            metavar="DURATION",
+            parser=options.checked(parse_duration),
+            help="How long to measure.",
+        ),
+    ] = 5.0,
+    coordinator_addr: coordinator.Addr = None,
+    coordinator_port: coordinator.Port = None,
+) -> None:
+    """Show type, publisher, readers and flow of an output, from the counters of its readers."""
+    with coordinator.client(coordinator_addr, coordinator_port) as client:
+        found = node_calls.describe(client, dataflow)
+        node, name = _known(found, data)
+        before = _edges_of(client, found.uuid, data)
+        time.sleep(duration)
+        after = _edges_of(client, found.uuid, data)
+    output.write(f"Type: {found.spec.resolved.node(node).output_types.get(name, 'not given')}")
+    output.write(f"Publisher: {node} on {found.daemons[node]}")
+    if not after:
+        output.write("Subscribers: none, so that nothing is counted")
+        return
+    output.write("Subscribers:")
+    rows = [_flow(edge, before.get(target), duration) for target, edge in after.items()]
+    columns = ("INPUT", "SENT", "PER SECOND", "BANDWIDTH", "QUEUED", "DROPPED", "LATENCY P99")
+    output.table(columns, rows)
+
+
+def _flow(edge: EdgeStatus, before: EdgeStatus | None, seconds: float) -> tuple[object, ...]:
+    sent = edge.sent - (before.sent if before else 0)
+    size = edge.bytes_sent - (before.bytes_sent if before else 0)
+    latency = edge.latency_us.get("p99")
+    return (
+        edge.target,
+        edge.sent,
+        f"{sent / seconds:.1f}",
+        f"{size / seconds / 1e6:.2f} MB/s",
+        f"{edge.queued} of {edge.bound}",
+        edge.dropped,
+        "-" if latency is None else f"{latency / 1000:.2f} ms",
+    )
+
+
+def _edges_of(client: Client, uuid: str, data: str) -> dict[str, EdgeStatus]:
+    return {one.target: one for one in node_calls.edges(client, uuid) if one.source == data}
+
+
+def _readers(found: Described) -> dict[tuple[str, str], list[str]]:
+    """Inputs by output, in the order of the file."""
+    readers: dict[tuple[str, str], list[str]] = {
+        (node.id, name): [] for node in found.spec.resolved.nodes for name in node.outputs
+    }
+    for source, consumer, input_id in found.spec.resolved.edges():
+        readers.setdefault((source.node, source.output), []).append(f"{consumer}/{input_id}")
+    return readers
+
+
+def _known(found: Described, data: str) -> tuple[str, str]:
+    node, _, name = data.partition("/")
+    readers = _readers(found)
+    if (node, name) not in readers:
+        known = ", ".join(f"{a}/{b}" for a, b in readers) or "none"
+        raise NoSuchTopic(f"there is no output {data!r} in this dataflow; its outputs are: {known}")
+    return node, name

@@ -1,0 +1,145 @@
+"""Commands about nodes that run (top, node, param, topic), answered by their runners."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+
+import pytest
+from support.dora import DORA
+from support.fleet import RealFleet, counting, pids, real_fleet
+from support.waiting import wait_until
+from support.workspace import Workspace
+
+pytestmark = pytest.mark.integration
+
+ROBOT: dict[str, object] = {"machine": "robot"}
+
+
+def rows(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def running(fleet: RealFleet, workspace: Workspace) -> str:
+    """A dataflow named `a` on the robot, of which the daemon has told that its nodes run."""
+    uuid = fleet.start(counting(workspace, counter=ROBOT, collector=ROBOT), "--name", "a")
+    wait_until(
+        lambda: fleet.dora("top", "--once").stdout.count('"status": "Running"') == 2,
+        what="both nodes to be shown as running",
+    )
+    return uuid
+
+
+def test_top_shows_each_node_once(workspace: Workspace) -> None:
+    with real_fleet(workspace, "robot") as fleet:
+        uuid = running(fleet, workspace)
+        shown = rows(fleet.dora("top", "--once").stdout)
+        assert {row["node"] for row in shown} == {"counter", "collector"}
+        assert all(row["machine"] == "robot" and row["dataflow"] == uuid for row in shown)
+        assert {row["pid"] for row in shown} == set(pids(workspace))
+        table = fleet.dora("inspect", "top", "--once", "--format", "table").stdout
+        assert table.splitlines()[0].split()[:4] == ["NODE", "STATUS", "DATAFLOW", "MACHINE"]
+        refused = fleet.dora("top", code=1).stderr
+        assert "needs a terminal" in refused
+        assert "--once" in refused
+
+
+def test_top_on_a_terminal_sorts_by_keys_and_gives_the_terminal_back(workspace: Workspace) -> None:
+    with real_fleet(workspace, "robot") as fleet:
+        running(fleet, workspace)
+        ours, theirs = pty.openpty()
+        try:
+            process = subprocess.Popen(
+                [str(DORA), "top", "--coordinator-port", str(fleet.port)],
+                stdin=theirs,
+                stdout=theirs,
+                stderr=theirs,
+                env={**os.environ, "TERM": "xterm", "COLUMNS": "200", "LINES": "40"},
+                start_new_session=True,
+            )
+            seen = ""
+
+            def shows(text: str) -> bool:
+                nonlocal seen
+                while select.select([ours], [], [], 0)[0]:
+                    seen += os.read(ours, 65536).decode()
+                return text in seen
+
+            wait_until(lambda: shows("sorted by node") and shows("counter"), what="the table")
+            os.write(ours, b"m")
+            wait_until(lambda: shows("sorted by memory"), what="another order")
+            os.write(ours, b"q")
+            assert process.wait(10) == 0
+            assert shows("\x1b[?1049l")
+        finally:
+            os.close(ours)
+            os.close(theirs)
+
+
+def test_a_node_is_stopped_and_restarted_alone(workspace: Workspace) -> None:
+    with real_fleet(workspace, "robot") as fleet:
+        uuid = running(fleet, workspace)
+        fleet.wait_for_messages(uuid)
+        info = fleet.dora("node", "info", "counter").stdout
+        assert "Output: count -> collector/count" in info
+        assert "Daemon: robot" in info
+        restarted = fleet.dora("node", "restart", "counter")
+        assert restarted.stdout == 'node "counter" restarted\n'
+        wait_until(lambda: len(pids(workspace)) == 3, what="the new process")
+        assert "event NODE_RESTARTED" in fleet.dora("logs", "a").stdout
+        fleet.wait_for_messages(uuid)
+        fleet.dora("node", "stop", "counter", "-d", "a", "--grace", "2s")
+        assert fleet.wait_for_status("Finished").uuid == uuid  # its reader had nothing else
+        unknown = fleet.dora("node", "stop", "nobody", code=1).stderr
+        assert "No dataflows are running." in unknown
+
+
+def test_refusals_of_the_runner_reach_the_terminal(workspace: Workspace) -> None:
+    with real_fleet(workspace, "robot") as fleet:
+        running(fleet, workspace)
+        unknown = fleet.dora("node", "restart", "nobody", code=1).stderr
+        assert 'has no node "nobody"; its nodes are: collector, counter' in unknown
+        assert "no parameter" in fleet.dora("param", "delete", "counter", "x", code=1).stderr
+        key = "k" * 300
+        assert "1 to 256 bytes" in fleet.dora("param", "set", "counter", key, "1", code=1).stderr
+
+
+def test_parameters_are_set_read_and_deleted(workspace: Workspace) -> None:
+    with real_fleet(workspace, "robot") as fleet:
+        running(fleet, workspace)
+        fleet.dora("param", "set", "collector", "speed", '{"max": 1.5}')
+        assert fleet.dora("param", "get", "collector", "speed").stdout == '{"max": 1.5}\n'
+        listed = rows(fleet.dora("param", "list", "collector", "-f", "json").stdout)
+        assert listed == [{"key": "speed", "value": {"max": 1.5}}]
+        fleet.dora("param", "delete", "collector", "speed")
+        missing = fleet.dora("param", "get", "collector", "speed", code=1).stderr
+        assert "param not found" in missing
+        wait_until(lambda: "event PARAM_DELETED" in fleet.dora("logs", "a").stdout)
+        assert "event PARAM_UPDATE" in fleet.dora("logs", "a").stdout
+        assert "is no JSON" in fleet.dora("param", "set", "collector", "a", "fast", code=2).stderr
+
+
+def test_topics_are_listed_and_measured(workspace: Workspace) -> None:
+    with real_fleet(workspace, "robot") as fleet:
+        uuid = running(fleet, workspace)
+        listed = rows(fleet.dora("topic", "list", "-f", "json").stdout)
+        assert listed == [{"node": "counter", "name": "count", "subscribers": ["collector/count"]}]
+        fleet.wait_for_messages(uuid)
+        info = fleet.dora("topic", "info", "counter/count", "--duration", "500ms").stdout
+        assert "Publisher: counter on robot" in info
+        assert "collector/count" in info
+        unknown = fleet.dora("topic", "info", "counter/cnt", code=1).stderr
+        assert "its outputs are: counter/count" in unknown
+
+
+def test_a_daemon_that_is_away_is_named(workspace: Workspace) -> None:
+    with real_fleet(workspace, "robot") as fleet:
+        running(fleet, workspace)
+        fleet.daemons["robot"].send_signal(signal.SIGKILL)
+        fleet.wait_for_status("Degraded")
+        away = fleet.dora("param", "list", "counter", code=1).stderr
+        assert 'no connection to daemon "robot"' in away
