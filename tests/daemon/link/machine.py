@@ -1,0 +1,416 @@
+"""A machine for tests of the link: a runner's queues and sockets, with real link processes.
+
+The nodes are senders and receivers in the test's own process, at the two ends of the real queues.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from support.waiting import wait_until
+
+from dora_daemon.link.messages import (
+    LINK_NODE,
+    Configure,
+    Finish,
+    Finished,
+    Incoming,
+    Lines,
+    Listening,
+    Outgoing,
+    Peer,
+    PeerChanged,
+    SetIncoming,
+    SetOutgoing,
+    SetPeers,
+    SourceNews,
+    StreamCounts,
+    ToLink,
+    ToRunner,
+    decode_for_runner,
+    encode,
+)
+from dora_daemon.runner.queues import KeptQueue, QueueBook
+from dora_daemon.runner.wiring import Edge
+from dora_node_api.control import (
+    AddRoute,
+    Hello,
+    NodeConfig,
+    OpenSegment,
+    Segment,
+    SegmentFd,
+    SegmentUnknown,
+    Welcome,
+    close_all,
+)
+from dora_node_api.control_socket import ControlSocket, bind_unix
+from dora_node_api.errors import ControlClosed
+from dora_node_api.transport import (
+    BACKPRESSURE,
+    Board,
+    Pool,
+    QueueEnds,
+    Receiver,
+    Sender,
+    Waiter,
+)
+
+M = TypeVar("M")
+
+
+def dup(descriptors: list[int]) -> list[int]:
+    return [os.dup(descriptor) for descriptor in descriptors]
+
+
+class Machine:
+    """One machine's part of a dataflow: its queues, and one link process at a time."""
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        *,
+        credentials: Path | None = None,
+        host: str = "127.0.0.1",
+        ports: tuple[int, int] = (7450, 7549),
+        prefix: tuple[str, ...] = (),
+        pool: int | None = None,
+        window_bytes: int = 32 << 20,
+    ) -> None:
+        self.name = name
+        self.run_id = f"{name}-1"
+        self.book = QueueBook(Board.create())
+        self.heard: list[ToRunner] = []
+        self.endpoints: tuple[str, ...] = ()
+        self.process: subprocess.Popen[bytes] | None = None
+        self._credentials = credentials
+        self._host = host
+        self._ports = ports
+        self._prefix = prefix
+        self._pool = pool
+        self._window_bytes = window_bytes
+        self._port: int | None = None
+        self._incarnation = 100
+        self._outgoing: list[tuple[Outgoing, KeptQueue]] = []
+        self._incoming: dict[tuple[str, str, str], list[KeptQueue]] = {}
+        self._peers: tuple[Peer, ...] = ()
+        self._opened: list[Any] = []
+        self._lock = threading.Lock()
+        self._path = folder / f"{name}.sock"
+        self._listener = bind_unix(self._path)
+        self._carrier: socket.socket | None = None
+        self._threads: list[threading.Thread] = []
+        self.node_area = self.book.board.allocate_node()
+
+    # --- the dataflow -----------------------------------------------------------------------------
+
+    def outgoing(
+        self, source: str, to: str, *, policy: str = "drop_oldest", bound: int = 10
+    ) -> KeptQueue:
+        """A stream that leaves; ``source`` is ``node/output``."""
+        node, _, output = source.partition("/")
+        edge = Edge(node, output, LINK_NODE, f"{to} {source}")
+        kept, _ = self.book.ensure(edge, bound=bound, backpressure=policy == BACKPRESSURE)
+        said = Outgoing(machine=to, node=node, output=output, queue=kept.spec.queue)
+        self._outgoing.append((said, kept))
+        return kept
+
+    def incoming(
+        self,
+        source: str,
+        origin: str,
+        consumer: str,
+        *,
+        policy: str = "drop_oldest",
+        bound: int = 10,
+    ) -> KeptQueue:
+        """A local consumer (``node/input``) of a stream that enters."""
+        node, _, output = source.partition("/")
+        target, _, name = consumer.partition("/")
+        edge = Edge(node, output, target, name)
+        kept, _ = self.book.ensure(edge, bound=bound, backpressure=policy == BACKPRESSURE)
+        self._incoming.setdefault((origin, node, output), []).append(kept)
+        return kept
+
+    def sender(self, *outputs: KeptQueue, incarnation: int = 1, pool: int = 1 << 30) -> Sender:
+        """A producing node with routes to these queues."""
+
+        def register(number: int, descriptor: int, size: int) -> None:
+            self.book.add_segment(incarnation, number, os.dup(descriptor), size)
+
+        sender = Sender(Pool(pool, register), self.book.board, incarnation)
+        for kept in outputs:
+            ends = QueueEnds.from_producer_fds(dup(kept.ends.for_producer()))
+            sender.add_route(kept.edge.output, kept.spec, ends)
+        self._opened.append(sender)
+        return sender
+
+    def receiver(self, kept: KeptQueue) -> Receiver:
+        """A consuming node's end of a queue."""
+        ends = QueueEnds.from_consumer_fds(dup(kept.ends.for_consumer()))
+        receiver = Receiver(kept.spec, ends, self.book.board, self._open_segment)
+        self._opened.append(receiver)
+        return receiver
+
+    def _open_segment(self, incarnation: int, number: int) -> tuple[int, int]:
+        found = self.book.segment(incarnation, number)
+        if found is None:
+            raise LookupError(f"no segment {number} of {incarnation}")
+        return os.dup(found[0]), found[1]
+
+    # --- the link ---------------------------------------------------------------------------------
+
+    def start_link(self, *, seconds: float = 20.0) -> None:
+        """Start the link process and tell it what it is to do; waits until it listens."""
+        self._incarnation += 1
+        ours, theirs = socket.socketpair()
+        self.process = subprocess.Popen(
+            [
+                *self._prefix, sys.executable, "-m", "dora_daemon.link",
+                "--socket", str(self._path), "--incarnation", str(self._incarnation), "--carrier", str(theirs.fileno()),
+            ],
+            pass_fds=(theirs.fileno(),),
+        )  # fmt: skip
+        theirs.close()
+        self._carrier = ours
+        before = len(self.heard)
+        self.tell(
+            Configure(
+                dataflow_id="0198-flow", network="test", machine=self.name, run_id=self.run_id,
+                listen_host=self._host, first_port=self._ports[0], last_port=self._ports[1],
+                port=self._port, credentials=str(self._credentials) if self._credentials else None,
+                window_bytes=self._window_bytes,
+            )
+        )  # fmt: skip
+        connection = _accept(self._listener, seconds)
+        control = ControlSocket(connection)
+        self._welcome(control)
+        for target, arguments in ((self._serve, (control,)), (self._listen, (ours,))):
+            thread = threading.Thread(target=target, args=arguments, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        self.tell_all()
+        listening = wait_until(
+            lambda: next((m for m in self.heard[before:] if isinstance(m, Listening)), None),
+            timeout=seconds,
+            what="the link to listen",
+        )
+        assert isinstance(listening, Listening)
+        self.endpoints = listening.endpoints
+        self._port = int(self.endpoints[0].rpartition(":")[2])
+
+    def _welcome(self, control: ControlSocket) -> None:
+        hello = control.receive(timeout=20)
+        assert hello is not None
+        assert isinstance(hello.message, Hello)
+        assert hello.message.node_id == LINK_NODE
+        queues = self.book.into(LINK_NODE)
+        descriptors = [self.book.board.fd]
+        for kept in queues:
+            descriptors += kept.ends.for_consumer()
+        config = NodeConfig("0198-flow", LINK_NODE, pool_size=self._pool)
+        control.send(
+            Welcome(
+                self._incarnation, config, tuple(kept.spec for kept in queues),
+                self.book.board.size, self.node_area,
+            ),
+            descriptors,
+        )  # fmt: skip
+        for queues in self._incoming.values():
+            for kept in queues:
+                route = AddRoute(f"{kept.edge.source}/{kept.edge.output}", kept.spec)
+                control.send(route, kept.ends.for_producer())
+
+    def _serve(self, control: ControlSocket) -> None:
+        incarnation = self._incarnation
+        with contextlib.suppress(ControlClosed, OSError):
+            while True:
+                received = control.receive()
+                assert received is not None
+                match received.message:
+                    case Segment(number, size):
+                        self.book.add_segment(incarnation, number, received.descriptors[0], size)
+                    case OpenSegment(request, owner, number):
+                        found = self.book.segment(owner, number)
+                        if found is None:
+                            control.send(SegmentUnknown(request))
+                        else:
+                            control.send(SegmentFd(request, found[1]), (found[0],))
+                    case _:
+                        close_all(received.descriptors)
+        control.close()
+
+    def _listen(self, carrier: socket.socket) -> None:
+        lines = Lines()
+        with contextlib.suppress(OSError):
+            while data := carrier.recv(1 << 16):
+                for line in lines.feed(data):
+                    message = decode_for_runner(line)
+                    assert message is not None
+                    self.heard.append(message)
+        carrier.close()
+
+    def tell(self, message: ToLink) -> None:
+        assert self._carrier is not None
+        with contextlib.suppress(OSError):
+            self._carrier.sendall(encode(message))
+
+    def tell_all(self) -> None:
+        """All lists."""
+        self.tell(SetOutgoing(streams=tuple(said for said, _ in self._outgoing)))
+        self.tell(
+            SetIncoming(
+                streams=tuple(
+                    Incoming(
+                        machine=key[0], node=key[1], output=key[2],
+                        queues=tuple(kept.spec.queue for kept in queues),
+                    )
+                    for key, queues in self._incoming.items()
+                )
+            )
+        )  # fmt: skip
+        if self._peers:
+            self.tell(SetPeers(peers=self._peers))
+
+    def meet(self, *others: Machine, endpoints: tuple[str, ...] | None = None) -> None:
+        """Tell the link where the others' links are."""
+        self._peers = tuple(
+            Peer(machine=o.name, run_id=o.run_id, endpoints=endpoints or o.endpoints)
+            for o in others
+        )
+        self.tell(SetPeers(peers=self._peers))
+
+    def kill_link(self) -> None:
+        """SIGKILL, and what a runner does about it."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self._reaped()
+
+    def _reaped(self) -> None:
+        for thread in self._threads:
+            thread.join(5)
+        self._threads.clear()
+        self.book.consumer_died(LINK_NODE)
+        self._bury(self._incarnation)
+
+    def _bury(self, incarnation: int) -> None:
+        """Its segments stay while a queue may refer to them; here: to the end of the test."""
+
+    def finish(self, seconds: float = 10.0) -> Finished:
+        """Let the link end in good order."""
+        self.tell(Finish(seconds=seconds))
+        finished = self.wait_for(Finished, timeout=seconds + 5)
+        assert self.process is not None
+        assert self.process.wait(10) == 0
+        self._reaped()
+        return finished
+
+    # --- what it says -----------------------------------------------------------------------------
+
+    def wait_for(self, kind: type[M], timeout: float = 15.0, **fields: object) -> M:
+        """The last message of a kind, once its fields are these."""
+
+        def look() -> Any:
+            for message in reversed(self.heard):
+                if isinstance(message, kind) and all(
+                    getattr(message, name) == value for name, value in fields.items()
+                ):
+                    return message
+            return None
+
+        return wait_until(  # type: ignore[no-any-return]
+            look,
+            timeout=timeout,
+            what=lambda: f"{self.name}: {kind.__name__} {fields}, heard {self.heard[-6:]}",
+        )
+
+    def state_of(self, machine: str) -> str:
+        """The peer's state as it was said last."""
+        for message in reversed(self.heard):
+            if isinstance(message, PeerChanged) and message.machine == machine:
+                return message.state
+        return ""
+
+    def news(self) -> list[tuple[str, str]]:
+        """Sources' news so far: output and what."""
+        return [(f"{m.node}/{m.output}", m.news) for m in self.heard if isinstance(m, SourceNews)]
+
+    def count(self, source: str, field: str) -> int:
+        """A stream's counter as it was said last."""
+        for message in reversed(self.heard):
+            if isinstance(message, StreamCounts):
+                for count in message.streams:
+                    if f"{count.node}/{count.output}" == source:
+                        return int(getattr(count, field))
+        return 0
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.kill()
+            self.process.wait()
+        for thread in self._threads:
+            thread.join(5)
+        for opened in self._opened:
+            opened.close()
+        self._opened.clear()
+        self._listener.close()
+        self.book.close()
+        gc.collect()
+
+
+def _accept(listener: socket.socket, seconds: float) -> socket.socket:
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    assert poll.poll(seconds * 1000), "the link did not connect to the node socket"
+    return listener.accept()[0]
+
+
+def introduce(*machines: Machine) -> None:
+    """Start every link, and tell each of all others."""
+    for machine in machines:
+        machine.start_link()
+    for machine in machines:
+        machine.meet(*(other for other in machines if other is not machine))
+
+
+def proven(*machines: Machine, timeout: float = 15.0) -> None:
+    """Wait until every link has proof of all others."""
+    for machine in machines:
+        for other in machines:
+            if other is not machine:
+                wait_until(
+                    lambda m=machine, o=other: m.state_of(o.name) == "proven",  # type: ignore[misc]
+                    timeout=timeout,
+                    what=lambda m=machine: f"{m.name}: {m.heard[-6:]}",  # type: ignore[misc]
+                )
+
+
+def deliveries(receiver: Receiver, *, seconds: float = 20.0) -> Iterator[Any]:
+    """What comes in, for at most so long without anything."""
+    waiter = Waiter()
+    waiter.add(receiver)
+    try:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            delivery = receiver.receive()
+            if delivery is None:
+                waiter.wait(left)
+                continue
+            yield delivery
+            end = time.monotonic() + seconds
+    finally:
+        waiter.close()
