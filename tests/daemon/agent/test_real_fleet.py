@@ -14,6 +14,8 @@ from support.fleet import counting, end_runners, is_running, pids, real_fleet
 from support.waiting import wait_until
 from support.workspace import Workspace
 
+from dora_daemon.runner.runtime_dir import list_runners, runtime_root
+
 pytestmark = pytest.mark.integration
 
 
@@ -110,6 +112,35 @@ def test_an_announced_hand_over_leaves_nodes_alone(workspace: Workspace) -> None
 
 ROBOT: dict[str, object] = {"machine": "robot"}
 STATION: dict[str, object] = {"machine": "station"}
+
+
+def test_what_runs_when_the_machine_stops_runs_again_when_it_is_back(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The init system says whether a SIGTERM is a stop of the service or of the machine."""
+    init = workspace.path / "init"
+    init.mkdir()
+    (init / "systemctl").write_text("#!/bin/sh\necho stopping\n")
+    (init / "systemctl").chmod(0o700)
+    monkeypatch.setenv("PATH", f"{init}:{os.environ['PATH']}")
+    with real_fleet(workspace, "robot") as fleet:
+        uuid = fleet.start(counting(workspace, counter=ROBOT, collector=ROBOT))
+        nodes = wait_for_pids(workspace, 2)
+        fleet.daemons["robot"].send_signal(signal.SIGTERM)
+        fleet.daemons["robot"].wait(timeout=20).succeeded()
+        assert not any(map(is_running, nodes))
+        assert not list_runners(runtime_root())
+        assert "event STOP" in logged(workspace, uuid, "collector"), "nodes end in good order"
+        assert fleet.listed()[-1].status == "Degraded"
+        fleet.start_daemon("robot")
+        fleet.wait_for_status("Running")
+        fleet.wait_for_messages(uuid)
+
+
+def logged(workspace: Workspace, dataflow: str, node: str) -> list[str]:
+    """What a node has printed."""
+    lines = (workspace.path / "out" / dataflow / f"log_{node}.jsonl").read_text().splitlines()
+    return [json.loads(line)["msg"] for line in lines]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

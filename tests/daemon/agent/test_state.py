@@ -5,6 +5,7 @@ from __future__ import annotations
 from support.fleet_simulation import dataflow
 
 from dora_config.protocol.daemon import (
+    ConnectPart,
     DescribePart,
     ForgetPart,
     Leaving,
@@ -16,14 +17,17 @@ from dora_config.protocol.daemon import (
     StopPart,
     StreamLogs,
 )
+from dora_config.protocol.links import LinkReport, PeerEndpoint, PeerReport, SetLinkPeers
 from dora_config.protocol.runner import (
     AcknowledgeResult,
     DataflowFinished,
     DataflowResult,
     DataflowStarted,
+    LinkChanged,
     NodesReady,
     Release,
     RunnerStatus,
+    ShutDown,
     StopDataflow,
 )
 from dora_daemon.agent.commands import (
@@ -40,6 +44,7 @@ from dora_daemon.agent.events import (
     EndAsked,
     Event,
     HandOverAsked,
+    MachineStops,
     RunnerGone,
     RunnerPlaced,
     RunnerReached,
@@ -196,3 +201,65 @@ def test_a_hand_over_stops_nothing() -> None:
     assert asked(commands) == []
     assert told(commands) == [Leaving(hand_over=True)]
     assert commands[-1] == EndDaemon()
+
+
+def test_a_machine_that_stops_ends_its_nodes_and_not_its_dataflows() -> None:
+    state = AgentState()
+    after(state, prepare(), placed(), reached("running"))
+    record = state.parts[ID].record
+    (shut_down,) = state.handle(MachineStops(), 0.0)
+    assert isinstance(shut_down, AskRunner)
+    assert isinstance(shut_down.request, ShutDown)
+    assert state.handle(finished(), 0.0) == []
+    gone = state.handle(RunnerGone(ID, "ended"), 0.0)
+    assert gone == [TellCoordinator(Leaving(hand_over=True)), EndDaemon()]
+    assert state.parts[ID].record == record, "the next daemon must not take it for ended"
+
+
+def test_a_machine_that_stops_without_parts_waits_for_nothing() -> None:
+    assert AgentState().handle(MachineStops(), 0.0)[-1] == EndDaemon()
+
+
+def test_a_second_signal_hurries_a_machine_that_stops() -> None:
+    state = AgentState()
+    after(state, prepare(), placed(), reached("running"), MachineStops())
+    assert state.handle(EndAsked(), 0.0) == [KillRunner(ID)]
+    (lost,) = told(state.handle(prepare(2), 0.0))
+    assert isinstance(lost, PartLost)
+
+
+def linked(state: str, rtt: int) -> LinkReport:
+    peer = PeerReport.model_validate({"machine": "base", "state": state, "rtt_us": rtt})
+    return LinkReport(run_id="r", endpoints=("10.0.0.7:7450",), peers=(peer,))
+
+
+def test_news_of_a_link_are_told_and_figures_are_not() -> None:
+    state = AgentState()
+    after(state, prepare(), placed(), reached())
+    reports = [linked("connecting", 0), linked("proven", 300), linked("proven", 400)]
+    counts = [
+        len(told(state.handle(RunnerSpoke(ID, LinkChanged(report=report)), 0.0)))
+        for report in reports
+    ]
+    assert counts == [1, 1, 0]
+    (report,) = state.reports()
+    assert report.link == reports[-1]
+
+
+def test_peers_told_too_early_are_passed_on_once_the_runner_answers() -> None:
+    first = PeerEndpoint(machine="base", run_id="1", endpoints=("base:1",))
+    moved = PeerEndpoint(machine="base", run_id="2", endpoints=("base:2",))
+    other = PeerEndpoint(machine="arm", run_id="1", endpoints=("arm:1",))
+    state = AgentState()
+    after(
+        state,
+        prepare(),
+        CoordinatorSpoke(ConnectPart(dataflow_id=ID, attempt=1, peers=(first, other))),
+        CoordinatorSpoke(ConnectPart(dataflow_id=ID, attempt=1, peers=(moved,), ended=("x",))),
+        CoordinatorSpoke(ConnectPart(dataflow_id=ID, attempt=2, peers=(first,))),
+        placed(),
+    )
+    expected = SetLinkPeers(peers=(moved, other), ended=("x",))
+    assert AskRunner(ID, expected) in state.handle(reached(), 0.0)
+    later = CoordinatorSpoke(ConnectPart(dataflow_id=ID, attempt=1, peers=(first,)))
+    assert state.handle(later, 0.0) == [AskRunner(ID, SetLinkPeers(peers=(first,)))]

@@ -18,7 +18,7 @@ from dora_config.access import endpoint, state_dir
 from dora_config.errors import DoraError, InvalidId, sentences
 from dora_config.ids import parse_label, parse_machine_id
 from dora_config.protocol.links import FIRST_PORT, LAST_PORT
-from dora_daemon.agent.events import EndAsked, HandOverAsked
+from dora_daemon.agent.events import EndAsked, Event, HandOverAsked, MachineStops
 from dora_daemon.agent.linking import Listen, parse_listen
 from dora_daemon.agent.part_files import DaemonFiles
 from dora_daemon.agent.service import Agent, AgentOptions
@@ -189,18 +189,24 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+async def _meaning(number: int) -> tuple[Event, str]:
+    """What a signal asks for, and the words for it."""
+    if number in HAND_OVER:
+        return HandOverAsked(), "nodes go on"
+    if number == signal.SIGTERM and await system_is_stopping():
+        return MachineStops(), "the machine stops; dataflows go on when it is back"
+    return EndAsked(), "stopping nodes, then ending"
+
+
 async def _serve(agent: Agent) -> None:
     async with anyio.create_task_group() as tasks:
 
         async def watch_signals() -> None:
             with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, *HAND_OVER) as signals:
                 async for number in signals:
-                    hand_over = number in HAND_OVER
-                    manner = "nodes go on" if hand_over else "stopping nodes, then ending"
-                    if number == signal.SIGTERM and await system_is_stopping():
-                        hand_over, manner = True, "the machine stops, its dataflows go on after"
+                    event, manner = await _meaning(number)
                     logger.info("%s: %s", signal.Signals(number).name, manner)
-                    agent.post(HandOverAsked() if hand_over else EndAsked())
+                    agent.post(event)
 
         tasks.start_soon(watch_signals)
         await agent.run()

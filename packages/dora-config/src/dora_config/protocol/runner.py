@@ -272,9 +272,13 @@ class AcknowledgeResult(RunnerMessage):
 
 
 class ShutDown(RunnerMessage):
-    """Kill whatever still runs, forget the result, end."""
+    """End the nodes, but not their dataflow: no result is kept, and other machines hear nothing, as
+    if the power had gone. Whoever asks for this means to spawn the part again.
+    """
 
     kind: Literal["shut_down"] = "shut_down"
+    grace: float | None = None
+    """Seconds from STOP to SIGTERM; ``None``: kill at once."""
 
 
 RunnerRequest = Annotated[

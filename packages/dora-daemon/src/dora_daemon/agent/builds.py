@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from dora_config.access import TOKEN_VARIABLE
 from dora_config.protocol.builds import (
     BuildEnded,
+    BuildNews,
     BuildNewsTaken,
     BuildPart,
     BuildTold,
@@ -33,8 +34,10 @@ from dora_config.protocol.builds import (
 from dora_config.protocol.daemon import DaemonMessage
 from dora_daemon.agent.build_files import BuildFiles, BuildRecord
 from dora_daemon.agent.build_news import NewsBuffer
-from dora_daemon.agent.places import Machine, base_directory
+from dora_daemon.agent.places import Machine, base_directory, deliver
+from dora_daemon.build.own_environment import build_key
 from dora_daemon.build.process import JOB, BuildJob, Outcome, Report
+from dora_daemon.code.delivery import CodeNotDelivered
 from dora_daemon.runner.errors import RunnerError
 from dora_daemon.runner.runtime_dir import RuntimeDir
 
@@ -113,7 +116,11 @@ class Builds:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._tell_news, build_id, running)
             try:
-                outcome, last_words = await self._in_a_process(message, base, running)
+                keys = await self._deliver(message, running)
+                outcome, last_words = await self._in_a_process(message, base, running, keys)
+            except CodeNotDelivered as error:
+                tasks.cancel_scope.cancel()
+                return BuildEnded(build_id=build_id, problem=str(error))
             except (RunnerError, OSError) as error:
                 outcome, last_words = None, f": {error}"
             while not running.buffer.is_empty:
@@ -136,6 +143,20 @@ class Builds:
         nodes = tuple(PreparedNode(node=one.node, commit=one.commit) for one in outcome.nodes)
         return BuildEnded(build_id=build_id, nodes=nodes)
 
+    async def _deliver(self, message: BuildPart, running: _Running) -> dict[str, str]:
+        """Bring the code of the nodes here; the keys of the builds of those that have some."""
+        spec = message.spec
+        delivered = await deliver(spec, self._machine(), message.build_id)
+        for node, code in delivered.sets.items():
+            text = f"its code is here: {len(code.files)} files, {code.size >> 10} KiB"
+            running.buffer.add(BuildNews(node=node, what="step", text=text))
+            running.wake()
+        return {
+            node.id: build_key(node, delivered.sets[node.id])
+            for node in spec.resolved.nodes
+            if node.id in delivered.sets and node.needs_build
+        }
+
     async def _tell_news(self, build_id: str, running: _Running) -> None:
         while True:
             portion = running.buffer.next()
@@ -148,7 +169,7 @@ class Builds:
             running.wake()
 
     async def _in_a_process(
-        self, message: BuildPart, base: Path, running: _Running
+        self, message: BuildPart, base: Path, running: _Running, keys: dict[str, str]
     ) -> tuple[Outcome | None, str]:
         """The outcome, or None and what the process has said before it died."""
         job = BuildJob(
@@ -156,7 +177,10 @@ class Builds:
             base_dir=str(base),
             uv=message.spec.uv,
             settings=message.settings,
+            own=keys,
         )
+        if not any(node.needs_build for node in job.resolved.nodes):
+            return Outcome(), ""
         directory = await anyio.to_thread.run_sync(RuntimeDir.create, self._root)
         with tempfile.TemporaryFile() as errors:
             try:

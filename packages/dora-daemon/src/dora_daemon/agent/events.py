@@ -57,6 +57,11 @@ class EndAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class MachineStops:
+    """End the nodes; their dataflows go on here when the machine is back."""
+
+
+@dataclass(frozen=True, slots=True)
 class HandOverAsked:
     """End and leave the runners to the daemon that comes next."""
 
@@ -68,5 +73,6 @@ Event = (
     | RunnerSpoke
     | RunnerGone
     | EndAsked
+    | MachineStops
     | HandOverAsked
 )

@@ -12,8 +12,12 @@ from pathlib import Path
 
 from dora_config.protocol.dataflow import DataflowSpec, Origin
 from dora_config.protocol.runner import NodePlace, RunPlan
+from dora_config.resolved import ResolvedNode
 from dora_daemon.agent.build_files import BuildFiles, NotBuilt
 from dora_daemon.agent.records import PartRecord
+from dora_daemon.build.own_environment import is_built
+from dora_daemon.build.python_env import environment_python
+from dora_daemon.code.delivery import Delivered, Delivery, node_directory
 
 WORK_DIR = "_work"
 
@@ -30,6 +34,8 @@ class Machine:
     allow_shell: bool = False
     builds: BuildFiles | None = None
     """What was built here."""
+    code: Delivery | None = None
+    """Brings the code of nodes here."""
 
 
 def sees(origin: Origin, machine: Machine) -> bool:
@@ -48,6 +54,16 @@ def base_directory(spec: DataflowSpec, machine: Machine, name: str) -> Path:
     if sees(spec.origin, machine):
         return Path(spec.origin.directory)
     return machine.base_dir / WORK_DIR / (spec.workspace or name)
+
+
+async def deliver(spec: DataflowSpec, machine: Machine, name: str) -> Delivered:
+    """Have the code here that is sent to this machine, unless the machine sees it where it is.
+
+    Raises :class:`CodeNotDelivered`.
+    """
+    if machine.code is None or sees(spec.origin, machine):
+        return Delivered({})
+    return await machine.code.deliver(spec, base_directory(spec, machine, name))
 
 
 def make_plan(record: PartRecord, machine: Machine) -> RunPlan:
@@ -81,7 +97,7 @@ def explain(record: PartRecord, machine: Machine) -> str:
     else:
         why = (
             "a folder of the daemon, since this machine does not see the folder of the dataflow "
-            "file; code is not copied"
+            "file; only the code of nodes with `distribute: http` or `scp` is sent there"
         )
     return f"relative paths start at {base}: {why}; deploy.working_dir is joined to it"
 
@@ -90,7 +106,9 @@ def _places(spec: DataflowSpec, base: Path, machine: Machine) -> dict[str, NodeP
     places = dict(spec.places) if sees(spec.origin, machine) else {}
     built = _built_here(spec, machine)
     for node in spec.resolved.nodes:
-        if node.id in built:
+        if node.id in spec.code:
+            places[node.id] = _place_of_code(node, base)
+        elif node.id in built:
             places[node.id] = built[node.id]
         elif node.git is not None and node.id not in places:
             raise NotBuilt(
@@ -102,6 +120,18 @@ def _places(spec: DataflowSpec, base: Path, machine: Machine) -> dict[str, NodeP
             directory = str(base / node.deploy.working_dir)
             places[node.id] = place.model_copy(update={"working_dir": directory})
     return places
+
+
+def _place_of_code(node: ResolvedNode, base: Path) -> NodePlace:
+    """A node whose code was sent; ``dora start`` has had it built before."""
+    directory = node_directory(base, node)
+    if node.needs_build and not is_built(directory, node.id):
+        raise NotBuilt(
+            f'node "{node.id}" has build lines that were not run in {directory} on this machine; '
+            "start the dataflow again from where its files are"
+        )
+    python = environment_python(directory, node.id) if node.needs_build else None
+    return NodePlace(working_dir=str(directory), python=str(python) if python else None)
 
 
 def _built_here(spec: DataflowSpec, machine: Machine) -> dict[str, NodePlace]:

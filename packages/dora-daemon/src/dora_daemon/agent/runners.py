@@ -39,8 +39,9 @@ from dora_config.protocol.runner import (
 from dora_daemon.agent.build_files import NotBuilt
 from dora_daemon.agent.events import Event, RunnerGone, RunnerPlaced, RunnerReached, RunnerSpoke
 from dora_daemon.agent.linking import LinkError, LinkSetup
-from dora_daemon.agent.places import Machine, explain, log_dirs, make_plan
+from dora_daemon.agent.places import Machine, deliver, explain, log_dirs, make_plan
 from dora_daemon.agent.records import PartRecord
+from dora_daemon.code.delivery import CodeNotDelivered
 from dora_daemon.runner import runtime_dir
 from dora_daemon.runner.errors import RunnerError
 from dora_daemon.runner.guardian import RESULT, is_alive
@@ -176,6 +177,7 @@ class _Attendant:
     ) -> None:
         token = str(uuid.uuid4())
         try:
+            await deliver(record.spec, machine, record.dataflow_id)
             plan = await links.complete(make_plan(record, machine), record, token)
             directory = await anyio.to_thread.run_sync(runtime_dir.RuntimeDir.create, root)
             try:
@@ -193,7 +195,7 @@ class _Attendant:
                 self._process = _spawn(directory)
             finally:
                 os.close(directory.lock_descriptor)
-        except (NotBuilt, LinkError) as error:
+        except (NotBuilt, CodeNotDelivered, LinkError) as error:
             self._deliver(self, RunnerGone(self.dataflow_id, str(error)))
             return
         except (RunnerError, OSError) as error:
@@ -288,6 +290,7 @@ def _spawn(directory: runtime_dir.RuntimeDir) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [
                 sys.executable,
+                "-I" if sys.flags.isolated else "-P",  # as we were started ourselves
                 "-m",
                 "dora_daemon.runner",
                 str(directory.path),

@@ -14,6 +14,7 @@ from pathlib import Path
 import anyio
 
 from dora_config.access import Endpoint
+from dora_config.file_store import FileStore
 from dora_config.protocol.calls import RunnerAnswered, RunnerCall
 from dora_config.protocol.daemon import (
     Certificate,
@@ -54,6 +55,7 @@ from dora_daemon.agent.part_files import DaemonFiles
 from dora_daemon.agent.places import Machine
 from dora_daemon.agent.runners import Runners
 from dora_daemon.agent.state import AgentState
+from dora_daemon.code.delivery import Delivery
 from dora_daemon.runner.guardian import boot_id
 
 ADOPTION_TIMEOUT = 10.0
@@ -94,6 +96,7 @@ class Agent:
         self._build_files = BuildFiles(files.directory / "builds")
         self._root = runtime_root
         self._endpoint = endpoint
+        self._code = Delivery(FileStore(files.directory.parent.parent / "code"), endpoint)
         self._credentials = Credentials(files.directory / "credentials")
         self._authority = ""
         self._incarnation = str(uuid.uuid4())
@@ -257,6 +260,7 @@ class Agent:
             daemon_id=self._files.instance,
             allow_shell=self._options.allow_shell,
             builds=self._build_files,
+            code=self._code,
         )
 
     def _is_live(self, dataflow_id: str) -> bool:

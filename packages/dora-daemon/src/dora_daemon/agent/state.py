@@ -46,6 +46,7 @@ from dora_config.protocol.runner import (
     Release,
     RunnerEvent,
     RunnerStatus,
+    ShutDown,
     StopDataflow,
 )
 from dora_daemon.agent import commands
@@ -69,12 +70,16 @@ from dora_daemon.agent.events import (
     EndAsked,
     Event,
     HandOverAsked,
+    MachineStops,
     RunnerGone,
     RunnerPlaced,
     RunnerReached,
     RunnerSpoke,
 )
 from dora_daemon.agent.records import PartRecord
+
+SHUTDOWN_GRACE = 10.0
+"""Seconds that nodes have to end when the machine stops; systemd waits for 90."""
 
 
 @dataclass(slots=True)
@@ -102,6 +107,8 @@ class AgentState:
         """``records``: what an earlier daemon process wrote down; its runners may still live."""
         self.parts = {record.dataflow_id: Part(record) for record in records}
         self._ending = False
+        self._left_with_machine: set[str] | None = None
+        """The machine stops: parts whose runners have not ended yet."""
 
     def reports(self) -> tuple[PartReport, ...]:
         """The status report that goes with a registration."""
@@ -115,9 +122,15 @@ class AgentState:
                 return self._coordinator_spoke(message)
             case RunnerPlaced() | RunnerReached() | RunnerSpoke() | RunnerGone():
                 part = self.parts.get(event.dataflow_id)
-                return [] if part is None else self._about_runner(part, event, now)
+                if part is None:
+                    return []
+                if self._left_with_machine is not None:
+                    return self._while_machine_stops(part, event)
+                return self._about_runner(part, event, now)
             case EndAsked():
                 return self._end()
+            case MachineStops():
+                return self._stop_with_machine()
             case HandOverAsked():
                 leaving = TellCoordinator(Leaving(hand_over=True))
                 return [leaving, commands.EndDaemon()]
@@ -178,18 +191,19 @@ class AgentState:
 
     def _prepare(self, message: PreparePart) -> list[Command]:
         part = self.parts.get(message.dataflow_id)
-        if part is not None and part.live:
-            if part.record.attempt >= message.attempt:
-                return [self._tell(part)]
-            part.next = message  # each node exactly once: first nothing of the old may be left
-            return [KillRunner(message.dataflow_id)]
-        if self._ending:
+        live = part is not None and part.live
+        if (self._ending and not live) or self._left_with_machine is not None:
             lost = PartLost(
                 dataflow_id=message.dataflow_id,
                 attempt=message.attempt,
                 reason="the daemon is ending and starts nothing more",
             )
             return [TellCoordinator(lost)]
+        if part is not None and part.live:
+            if part.record.attempt >= message.attempt:
+                return [self._tell(part)]
+            part.next = message  # each node exactly once: first nothing of the old may be left
+            return [KillRunner(message.dataflow_id)]
         return self._make(message)
 
     def _make(self, message: PreparePart) -> list[Command]:
@@ -348,7 +362,36 @@ class AgentState:
 
     # --------------------------------------------------------------------- ending
 
+    def _stop_with_machine(self) -> list[Command]:
+        """Records stay as they are: the next daemon finds nothing and says so, as after a power
+        failure.
+        """
+        live = [part for part in self.parts.values() if part.live]
+        self._left_with_machine = {part.record.dataflow_id for part in live}
+        return [*(self._shut_down(part) for part in live), *self._leave_with_machine()]
+
+    def _shut_down(self, part: Part) -> Command:
+        if part.reached:
+            return AskRunner(part.record.dataflow_id, ShutDown(grace=SHUTDOWN_GRACE))
+        return KillRunner(part.record.dataflow_id)
+
+    def _while_machine_stops(
+        self, part: Part, event: RunnerPlaced | RunnerReached | RunnerSpoke | RunnerGone
+    ) -> list[Command]:
+        assert self._left_with_machine is not None
+        if not isinstance(event, RunnerGone):
+            return []
+        self._left_with_machine.discard(part.record.dataflow_id)
+        return self._leave_with_machine()
+
+    def _leave_with_machine(self) -> list[Command]:
+        if self._left_with_machine:
+            return []
+        return [TellCoordinator(Leaving(hand_over=True)), commands.EndDaemon()]
+
     def _end(self) -> list[Command]:
+        if self._left_with_machine is not None:
+            return [KillRunner(dataflow_id) for dataflow_id in self._left_with_machine]
         force = self._ending
         self._ending = True
         out: list[Command] = []

@@ -57,10 +57,16 @@ class Background:
                     return protocol.Refusal(message="the dataflow has not ended yet")
                 self._acknowledge()
                 return protocol.Done()
-            case protocol.ShutDown():
+            case protocol.ShutDown(grace=grace):
                 self._acknowledge()
                 if self.runner.result is None:
-                    self.runner.tell(StopRequested("the runner was told to end", force=True))
+                    stop = StopRequested(
+                        "the runner was told to end",
+                        grace=grace,
+                        force=grace is None,
+                        comes_back=True,
+                    )
+                    self.runner.tell(stop)
                 return protocol.Done()
             case protocol.GetStatus() if self._failed_to_prepare:
                 return protocol.RunnerStatus(

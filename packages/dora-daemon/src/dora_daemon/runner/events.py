@@ -77,6 +77,8 @@ class StopRequested(Frozen):
     reason: str
     grace: float | None = None
     force: bool = False
+    comes_back: bool = False
+    """Other machines are not told: this part will be spawned again."""
 
 
 class NodeStopRequested(Frozen):

@@ -130,6 +130,14 @@ class LinkLife:
             return [CancelTimer(LINK_NODE, "backoff"), armed, *self._spawn(now)]
         return [armed, FinishLink(patience)]
 
+    def cut(self) -> list[Command]:
+        """End it at once and tell the peers nothing."""
+        if self.over:
+            return []
+        commands = self._kill()
+        self.state = LinkState.ENDED
+        return commands
+
     def timer(self, event: TimerFired, now: float) -> list[Command]:
         match event.timer, self.state:
             case "backoff", LinkState.BACKING_OFF:

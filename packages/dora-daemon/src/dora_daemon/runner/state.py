@@ -388,6 +388,8 @@ class RunnerState:
             CancelTimer(None, BARRIER_NOTICE),
             Report(DataflowStopping(reason=event.reason, grace=grace)),
         ]
+        if event.comes_back:
+            commands += self.link.cut()
         for node in list(self.nodes):
             commands += self._to_node(node, StopAsked(grace, why=event.reason), now)
         if self._all_ended():
