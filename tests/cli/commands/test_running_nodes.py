@@ -132,6 +132,8 @@ def test_topics_are_listed_and_measured(workspace: Workspace) -> None:
         info = fleet.dora("topic", "info", "counter/count", "--duration", "500ms").stdout
         assert "Publisher: counter on robot" in info
         assert "collector/count" in info
+        fleet.dora("topic", "pub", "counter/count", "[9, 9, 0, 0, 0, 0, 0, 0]")
+        wait_until(lambda: 9 * 257 in fleet.messages(uuid), what="the message that was published")
         unknown = fleet.dora("topic", "info", "counter/cnt", code=1).stderr
         assert "its outputs are: counter/count" in unknown
 

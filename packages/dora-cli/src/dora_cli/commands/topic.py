@@ -1,8 +1,10 @@
-"""`dora topic`: the outputs of running nodes, who reads them, and how much flows."""
+"""`dora topic`: the outputs of running nodes, who reads them, and how much flows; publishing."""
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,7 +33,7 @@ class NoSuchTopic(DoraError):
 
 @app.callback()
 def topic() -> None:
-    """Look at the outputs of running nodes."""
+    """Look at the outputs of running nodes, publish on them."""
 
 
 @app.command(name="list")
@@ -85,6 +87,44 @@ def info(
     rows = [_flow(edge, before.get(target), duration) for target, edge in after.items()]
     columns = ("INPUT", "SENT", "PER SECOND", "BANDWIDTH", "QUEUED", "DROPPED", "LATENCY P99")
     output.table(columns, rows)
+
+
+@app.command()
+def pub(
+    data: Topic,
+    value: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[JSON]",
+            help="A list becomes an Arrow array, anything else an array of length one.",
+            show_default=False,
+        ),
+    ] = None,
+    dataflow: DataflowOption = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="FILE", help="Take the JSON from a file.")
+    ] = None,
+    count: Annotated[int, typer.Option("--count", min=1, metavar="N", help="How often.")] = 1,
+    coordinator_addr: coordinator.Addr = None,
+    coordinator_port: coordinator.Port = None,
+) -> None:
+    """Publish a message as if the node had sent it on that output."""
+    from dora_config.protocol.runner import Done, Publish
+
+    if (value is None) == (file is None):
+        raise typer.BadParameter("give the message as JSON, or a file of it with --file")
+    text = value if file is None else file.read_text()
+    try:
+        message = json.loads(text or "")
+    except ValueError as error:
+        raise typer.BadParameter(f"not JSON ({error}); text needs quotes of its own") from None
+    with coordinator.client(coordinator_addr, coordinator_port) as client:
+        found = node_calls.describe(client, dataflow)
+        node, name = _known(found, data)
+        request = Publish(node=node, output=name, data=message)
+        for _ in range(count):
+            node_calls.call(client, found.uuid, node, request, Done)
+    output.write(f"published {count} message{'' if count == 1 else 's'} on {data}")
 
 
 def _flow(edge: EdgeStatus, before: EdgeStatus | None, seconds: float) -> tuple[object, ...]:
