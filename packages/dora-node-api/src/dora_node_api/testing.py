@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from dora_node_api.log_methods import LogMethods
 from dora_node_api.node import uuid7
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["MockNode"]
 
 
-class MockNode:
+class MockNode(LogMethods):
     """Has every method of `Node`; hands out the given events, then STOP, then nothing.
 
     `inputs`: pairs of an input id and its data, each an INPUT event with its own copy of
@@ -164,36 +165,6 @@ class MockNode:
         """Keep the entry in `logs`."""
         entry = {"level": level, "message": message, "target": target}
         self.logs.append({**entry, "fields": dict(fields or {})})
-
-    def log_error(
-        self, message: str, target: str | None = None, fields: Mapping[str, Any] | None = None
-    ) -> None:
-        """`log` at level error."""
-        self.log("error", message, target, fields)
-
-    def log_warn(
-        self, message: str, target: str | None = None, fields: Mapping[str, Any] | None = None
-    ) -> None:
-        """`log` at level warn."""
-        self.log("warn", message, target, fields)
-
-    def log_info(
-        self, message: str, target: str | None = None, fields: Mapping[str, Any] | None = None
-    ) -> None:
-        """`log` at level info."""
-        self.log("info", message, target, fields)
-
-    def log_debug(
-        self, message: str, target: str | None = None, fields: Mapping[str, Any] | None = None
-    ) -> None:
-        """`log` at level debug."""
-        self.log("debug", message, target, fields)
-
-    def log_trace(
-        self, message: str, target: str | None = None, fields: Mapping[str, Any] | None = None
-    ) -> None:
-        """`log` at level trace."""
-        self.log("trace", message, target, fields)
 
     # --- what the node is part of ----------------------------------------------------------------
 
