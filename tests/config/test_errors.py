@@ -9,6 +9,7 @@ import pytest
 
 import dora_config
 from dora_config import ConfigError, DoraError, InvalidId, InvalidTransition, Problem
+from dora_config.errors import exit_code
 
 
 def test_problem_names_file_line_and_column() -> None:
@@ -79,3 +80,18 @@ def test_the_package_starts_without_pydantic_and_yaml() -> None:
     code = "import sys, dora_config; print([m for m in ('pydantic', 'yaml') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_errors_of_a_command_are_sentences(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(error: Exception) -> int:
+        raise error
+
+    inner = ExceptionGroup("", [DoraError("two"), DoraError("three")])
+    assert exit_code(lambda: 7) == 7
+    assert exit_code(lambda: fail(DoraError("one"))) == 1
+    assert exit_code(lambda: fail(ExceptionGroup("", [DoraError("one"), inner]))) == 1
+    assert capsys.readouterr().err == "[ERROR]\none\n[ERROR]\none\ntwo\nthree\n"
+    with pytest.raises(ExceptionGroup):
+        exit_code(lambda: fail(ExceptionGroup("", [DoraError("one"), KeyError("a fault of ours")])))
+    with pytest.raises(KeyError):
+        exit_code(lambda: fail(KeyError("a fault of ours")))

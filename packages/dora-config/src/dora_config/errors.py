@@ -12,7 +12,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -132,10 +133,25 @@ class InvalidTransition(DoraError):
         return f"{self.subject} cannot handle {self.event!r} in state {self.state}"
 
 
-def sentences(group: BaseExceptionGroup[BaseException]) -> str:
+def _sentences(group: BaseExceptionGroup[BaseException]) -> str:
     """What the errors in a group say, one a line, however deep they lie."""
     parts = (
-        sentences(error) if isinstance(error, BaseExceptionGroup) else str(error)
+        _sentences(error) if isinstance(error, BaseExceptionGroup) else str(error)
         for error in group.exceptions
     )
     return "\n".join(parts)
+
+
+def exit_code(run: Callable[[], int]) -> int:
+    """What a command that is no part of dora-cli returns: its errors are sentences on stderr."""
+    try:
+        return run()
+    except DoraError as error:
+        message = str(error)
+    except ExceptionGroup as group:
+        expected, others = group.split(DoraError)
+        if expected is None or others is not None:
+            raise
+        message = _sentences(expected)
+    sys.stderr.write(f"[ERROR]\n{message}\n")
+    return 1

@@ -18,7 +18,7 @@ import anyio
 import uvicorn
 
 from dora_config.access import DEFAULT_PORT, ensure_token, state_dir
-from dora_config.errors import DoraError, sentences
+from dora_config.errors import DoraError, exit_code
 from dora_config.protocol.envelope import Party
 from dora_coordinator._version import __version__
 from dora_coordinator.artifacts import ArtifactStore
@@ -51,17 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         format="%(asctime)s %(levelname)-7s %(message)s",
         datefmt="%Y-%m-%dT%H:%M:%S",
     )
-    try:
-        return _run(options)
-    except DoraError as error:
-        sys.stderr.write(f"[ERROR]\n{error}\n")
-        return 1
-    except ExceptionGroup as group:
-        expected, others = group.split(DoraError)
-        if expected is None or others is not None:
-            raise
-        sys.stderr.write(f"[ERROR]\n{sentences(expected)}\n")
-        return 1
+    return exit_code(lambda: _run(options))
 
 
 def _parser() -> argparse.ArgumentParser:

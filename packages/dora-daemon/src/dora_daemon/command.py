@@ -15,7 +15,7 @@ from typing import Final
 import anyio
 
 from dora_config.access import endpoint, state_dir
-from dora_config.errors import DoraError, InvalidId, sentences
+from dora_config.errors import InvalidId, exit_code
 from dora_config.ids import parse_label, parse_machine_id
 from dora_config.protocol.links import FIRST_PORT, LAST_PORT
 from dora_daemon.agent.events import EndAsked, Event, HandOverAsked, MachineStops
@@ -45,17 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("websockets").setLevel(logging.ERROR)
     for name in options.ignored:
         logger.warning("%s has no effect: %s", name, IGNORED[name])
-    try:
-        return _run(options)
-    except DoraError as error:
-        sys.stderr.write(f"[ERROR]\n{error}\n")
-        return 1
-    except ExceptionGroup as group:
-        expected, others = group.split(DoraError)
-        if expected is None or others is not None:
-            raise
-        sys.stderr.write(f"[ERROR]\n{sentences(expected)}\n")
-        return 1
+    return exit_code(lambda: _run(options))
 
 
 IGNORED: Final = {
