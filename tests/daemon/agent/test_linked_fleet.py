@@ -1,0 +1,338 @@
+"""Data between real daemons: what it survives, and what is said of it meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from support.fleet import (
+    COLLECTOR,
+    COUNTER,
+    RealFleet,
+    counting,
+    end_runners,
+    is_running,
+    pids,
+    real_fleet,
+)
+from support.waiting import wait_until
+from support.workspace import Workspace
+
+from dora_config.protocol.control import LinkSummary
+from dora_daemon.runner.runtime_dir import list_runners, runtime_root
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+
+ROBOT: dict[str, object] = {"machine": "robot"}
+STATION: dict[str, object] = {"machine": "station"}
+
+INFERENCE = """
+    import os
+    from pathlib import Path
+    from dora import Node
+
+    node = Node()
+    with Path("pids").open("a") as file:
+        print(os.getpid(), file=file)
+    for event in node:
+        if event["type"] == "INPUT":
+            node.send_output("boxes", event["value"], event["metadata"])
+"""
+
+
+def crossing(workspace: Workspace) -> Path:
+    """The counter on the robot, the collector on the station; nothing may get lost."""
+    flow = counting(workspace, counter=ROBOT, collector=STATION)
+    content = json.loads(flow.read_text())
+    content["nodes"][1]["inputs"]["count"]["queue_policy"] = "backpressure"
+    return workspace.dataflow(content)
+
+
+def runner_of(machine: str) -> int:
+    """Process id of the runner of that machine."""
+    (found,) = [
+        one for one in list_runners(runtime_root()) if one.alive and one.entry.machine_id == machine
+    ]
+    return found.entry.pid
+
+
+def link_of(machine: str) -> int:
+    """Process id of the link that a machine's runner has started."""
+    children = Path(f"/proc/{runner_of(machine)}/task")
+    for task in children.iterdir():
+        for child in (task / "children").read_text().split():
+            with suppress(OSError):
+                if b"dora_daemon.link" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    return int(child)
+    raise AssertionError(f"no link on {machine}")
+
+
+def links(fleet: RealFleet) -> tuple[LinkSummary, ...]:
+    return fleet.listed()[-1].links
+
+
+def wait_until_proven(fleet: RealFleet, ends: int = 2) -> None:
+    """Until so many ends of links say that messages go both ways."""
+    wait_until(
+        lambda: [link.state for link in links(fleet)] == ["proven"] * ends,
+        what=lambda: f"all links to be proven; they are {links(fleet)}",
+    )
+
+
+def complete(fleet: RealFleet, dataflow: str) -> None:
+    """Every number came once, in order."""
+    got = fleet.messages(dataflow)
+    assert got == list(range(len(got)))
+
+
+def test_the_guides_example_over_three_machines(workspace: Workspace) -> None:
+    """camera -> inference -> actuator, each on a machine of its own."""
+    workspace.node("counter", COUNTER)
+    workspace.node("inference", INFERENCE)
+    workspace.node("collector", COLLECTOR)
+    lossless = {"queue_size": 100, "queue_policy": "backpressure"}
+    flow = workspace.dataflow(
+        {
+            "nodes": [
+                {
+                    "id": "camera",
+                    "path": "counter.py",
+                    "deploy": ROBOT,
+                    "inputs": {"tick": "dora/timer/millis/20"},
+                    "outputs": ["count"],
+                },
+                {
+                    "id": "inference",
+                    "path": "inference.py",
+                    "deploy": STATION,
+                    "inputs": {"image": {"source": "camera/count", **lossless}},
+                    "outputs": ["boxes"],
+                },
+                {
+                    "id": "collector",
+                    "path": "collector.py",
+                    "deploy": {"labels": {"arm": "left"}},
+                    "inputs": {"boxes": {"source": "inference/boxes", **lossless}},
+                },
+            ]
+        }
+    )
+    with real_fleet(workspace, "robot", "station") as fleet:
+        fleet.start_daemon("arm", "--labels", "arm=left")
+        uuid = fleet.start(flow)
+        fleet.wait_for_status("Running")
+        fleet.wait_for_messages(uuid)
+        wait_until_proven(fleet, 4)
+        shown = fleet.dora("cluster", "status").stdout
+        assert shown.count("proven") == 4
+        assert " ms" in shown
+        fleet.dora("stop")
+        complete(fleet, uuid)
+        assert fleet.listed()[-1].status == "Finished"
+        assert "event STOP" in fleet.dora("logs", uuid, "--node", "collector").stdout
+        wait_until(lambda: not any(map(is_running, pids(workspace))), what="all nodes to end")
+
+
+def test_messages_flow_on_while_the_coordinator_is_away(workspace: Workspace) -> None:
+    with real_fleet(workspace, "robot", "station") as fleet:
+        uuid = fleet.start(crossing(workspace))
+        fleet.wait_for_messages(uuid)
+        nodes = pids(workspace)
+        fleet.coordinator.process.kill()
+        fleet.wait_for_messages(uuid, 50)
+        fleet.restart_coordinator()
+        fleet.wait_for_status("Running")
+        wait_until_proven(fleet)
+        fleet.wait_for_messages(uuid)
+        assert pids(workspace) == nodes
+        complete(fleet, uuid)
+
+
+@pytest.mark.parametrize("machine", ["robot", "station"])
+def test_messages_flow_on_while_a_daemon_is_away(workspace: Workspace, machine: str) -> None:
+    with real_fleet(workspace, "robot", "station") as fleet:
+        uuid = fleet.start(crossing(workspace))
+        fleet.wait_for_messages(uuid)
+        nodes, runner = pids(workspace), runner_of(machine)
+        fleet.daemons[machine].kill()
+        fleet.wait_for_status("Degraded")
+        fleet.wait_for_messages(uuid, 50)
+        fleet.start_daemon(machine)
+        fleet.wait_for_status("Running")
+        wait_until_proven(fleet)
+        assert (pids(workspace), runner_of(machine)) == (nodes, runner)
+        fleet.wait_for_messages(uuid)
+        complete(fleet, uuid)
+
+
+def test_coordinator_and_daemons_may_all_be_started_anew(workspace: Workspace) -> None:
+    with real_fleet(workspace, "robot", "station") as fleet:
+        uuid = fleet.start(crossing(workspace))
+        fleet.wait_for_messages(uuid)
+        nodes = pids(workspace)
+        fleet.coordinator.process.kill()
+        for machine in ("robot", "station"):
+            fleet.daemons[machine].kill()
+        fleet.wait_for_messages(uuid, 50)
+        for machine in ("robot", "station"):
+            fleet.start_daemon(machine, wait=False)
+        fleet.restart_coordinator()
+        fleet.wait_for_status("Running")
+        wait_until_proven(fleet)
+        assert pids(workspace) == nodes
+        fleet.wait_for_messages(uuid)
+        complete(fleet, uuid)
+
+
+@pytest.mark.parametrize("machine", ["robot", "station"])
+def test_a_killed_link_is_started_again(workspace: Workspace, machine: str) -> None:
+    with real_fleet(workspace, "robot", "station") as fleet:
+        uuid = fleet.start(crossing(workspace))
+        fleet.wait_for_messages(uuid)
+        old = link_of(machine)
+        os.kill(old, signal.SIGKILL)
+        wait_until(lambda: not is_running(old), what="the link to end")
+        fleet.wait_for_messages(uuid, 50)
+        fleet.wait_for_status("Running")
+        wait_until_proven(fleet)
+        assert len(pids(workspace)) == 2
+
+
+def test_a_link_that_hangs_for_five_seconds_loses_nothing(workspace: Workspace) -> None:
+    """Silence on the wire, as when a cable is out; the connection survives it or is made again."""
+    with real_fleet(workspace, "robot", "station") as fleet:
+        uuid = fleet.start(crossing(workspace))
+        fleet.wait_for_messages(uuid)
+        link = link_of("station")
+        os.kill(link, signal.SIGSTOP)
+        until = time.monotonic() + 5
+        wait_until(lambda: time.monotonic() > until, what="five seconds to pass")
+        os.kill(link, signal.SIGCONT)
+        fleet.wait_for_messages(uuid, 200)
+        wait_until_proven(fleet)
+        complete(fleet, uuid)
+
+
+def power_off(fleet: RealFleet, machine: str) -> None:
+    """Everything of one machine is killed at once."""
+    runner = runner_of(machine)
+    fleet.daemons[machine].kill()
+    os.kill(runner, signal.SIGKILL)
+    wait_until(
+        lambda: all(one.entry.machine_id != machine for one in list_runners(runtime_root())),
+        what="what is left of the machine to go",
+    )
+
+
+@pytest.mark.parametrize("machine", ["robot", "station"])
+def test_a_machine_that_comes_back_is_linked_again_within_two_seconds(
+    workspace: Workspace, machine: str
+) -> None:
+    """From the daemon's connection to the first message of what was spawned again."""
+    with real_fleet(workspace, "robot", "station") as fleet:
+        uuid = fleet.start(crossing(workspace))
+        fleet.wait_for_messages(uuid)
+        waits = []
+        for _ in range(3):  # the fastest counts: other tests may be running beside this one
+            power_off(fleet, machine)
+            fleet.wait_for_status("Degraded")
+            before = len(fleet.messages(uuid))
+            settled = _settled(lambda: len(fleet.messages(uuid)))
+            assert settled >= before
+            fleet.start_daemon(machine)
+            start = time.monotonic()
+            wait_until(lambda: len(fleet.messages(uuid)) > settled, what="a message")  # noqa: B023
+            waits.append(time.monotonic() - start)
+            fleet.wait_for_status("Running")
+            wait_until_proven(fleet)
+            if waits[-1] < 2:
+                break
+        assert min(waits) < 2, waits
+
+
+def _settled(count: Callable[[], int]) -> int:
+    """A count once it has not changed for half a second."""
+    seen, since = count(), time.monotonic()
+
+    def still() -> bool:
+        nonlocal seen, since
+        if count() != seen:
+            seen, since = count(), time.monotonic()
+        return time.monotonic() - since > 0.5
+
+    wait_until(still, what="the count to settle")
+    return seen
+
+
+def test_a_killed_runner_is_spawned_again_and_linked(workspace: Workspace) -> None:
+    with real_fleet(workspace, "robot", "station") as fleet:
+        uuid = fleet.start(crossing(workspace))
+        fleet.wait_for_messages(uuid)
+        os.kill(runner_of("robot"), signal.SIGKILL)
+        wait_until(lambda: len(pids(workspace)) == 3, what="the counter to be spawned again")
+        fleet.wait_for_messages(uuid, 50)
+        fleet.wait_for_status("Running")
+        wait_until_proven(fleet)
+
+
+def test_a_dataflow_ends_over_all_machines(workspace: Workspace) -> None:
+    workspace.node("ten", TEN)
+    workspace.node("collector", COLLECTOR)
+    flow = workspace.dataflow(
+        {
+            "nodes": [
+                {"id": "ten", "path": "ten.py", "outputs": ["count"], "deploy": ROBOT},
+                {
+                    "id": "collector",
+                    "path": "collector.py",
+                    "deploy": STATION,
+                    "inputs": {
+                        "count": {
+                            "source": "ten/count",
+                            "queue_size": 2,
+                            "queue_policy": "backpressure",
+                        }
+                    },
+                },
+            ]
+        }
+    )
+    with real_fleet(workspace, "robot", "station") as fleet:
+        uuid = fleet.start(flow)
+        fleet.wait_for_status("Finished")
+        assert fleet.messages(uuid) == list(range(10))
+
+
+TEN = """
+    from dora import Node
+
+    node = Node()
+    for count in range(10):
+        node.send_output("count", bytes(count.to_bytes(8, "little")))
+"""
+
+
+def test_a_machine_without_a_free_port_fails_the_start(workspace: Workspace) -> None:
+    with real_fleet(workspace, "station") as fleet:
+        taken = fleet.port  # the coordinator listens there
+        fleet.start_daemon("robot", "--zenoh-listen", f"127.0.0.1:{taken}-{taken}")
+        done = fleet.dora("start", crossing(workspace), "--detach", code=1)
+        assert 'daemon "robot" cannot listen for links' in done.stderr
+        assert str(taken) in done.stderr
+        wait_until(lambda: not list_runners(runtime_root()), what="the roll-back")
+        assert fleet.listed()[-1].status == "Failed"
+
+
+def test_an_address_that_this_machine_does_not_have_fails_the_start(workspace: Workspace) -> None:
+    with real_fleet(workspace, "station") as fleet:
+        fleet.start_daemon("robot", "--zenoh-listen", "192.0.2.1")
+        done = fleet.dora("start", crossing(workspace), "--detach", code=1)
+        assert 'daemon "robot" cannot listen for links' in done.stderr
+        assert "192.0.2.1" in done.stderr
+        end_runners()
