@@ -67,7 +67,7 @@ class Client:
 
     def __init__(self, endpoint: Endpoint) -> None:
         """Connect and greet; raises CoordinatorUnreachable, AccessDenied or ConnectionLost."""
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._last_id = 0
         with ExitStack() as stack:
             self._socket = _connect(endpoint, stack)
@@ -83,11 +83,11 @@ class Client:
             greeting = SERVER_CODEC.decode(self._socket.recv(CONNECT_TIMEOUT))
         except (WebSocketException, TimeoutError) as error:
             raise CoordinatorUnreachable(
-                f"what listens at {self._endpoint} does not greet as a coordinator: {error}"
+                f"what listens at {self.endpoint} does not greet as a coordinator: {error}"
             ) from error
         if not isinstance(greeting, Welcome):
             reason = greeting.message if isinstance(greeting, Refused) else "no welcome"
-            raise ConnectionLost(f"the coordinator at {self._endpoint} refuses: {reason}")
+            raise ConnectionLost(f"the coordinator at {self.endpoint} refuses: {reason}")
         return greeting
 
     def __enter__(self) -> Client:
@@ -127,7 +127,7 @@ class Client:
                 frame = SERVER_CODEC.decode(self._socket.recv())
             except ConnectionClosed as error:
                 raise ConnectionLost(
-                    f"the coordinator at {self._endpoint} closed the connection"
+                    f"the coordinator at {self.endpoint} closed the connection"
                 ) from error
             if isinstance(frame, Refused):
                 raise ConnectionLost(f"the coordinator refuses: {frame.message}")
@@ -136,7 +136,7 @@ class Client:
 
     def wait_until_gone(self) -> None:
         """Until nobody listens at the coordinator's address any more (or a few seconds)."""
-        address = (self._endpoint.host, self._endpoint.port)
+        address = (self.endpoint.host, self.endpoint.port)
         deadline = time.monotonic() + CONNECT_TIMEOUT
         while time.monotonic() < deadline:
             try:
@@ -173,7 +173,7 @@ class Client:
             self._socket.send(text)
         except ConnectionClosed as error:
             raise ConnectionLost(
-                f"the coordinator at {self._endpoint} closed the connection"
+                f"the coordinator at {self.endpoint} closed the connection"
             ) from error
 
 

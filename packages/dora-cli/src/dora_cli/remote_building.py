@@ -10,6 +10,7 @@ from dora_cli.building import STOPPED_BY_USER, LockChoice, locked_commits, write
 from dora_cli.client import Client
 from dora_cli.durations import show_duration
 from dora_cli.errors import CommandFailed
+from dora_cli.shipping import send
 from dora_cli.start_spec import make_spec
 from dora_config.protocol.builds import (
     BuildDataflow,
@@ -45,7 +46,8 @@ def build_on_daemons(
     spec = make_spec(loaded, uv=uv).model_copy(
         update={"build_id": None, "places": {}, "built_on": {}}
     )
-    progress = _Progress()
+    spec = send(client, spec)
+    progress = BuildOutput()
     try:
         built = client.ask(BuildDataflow(spec=spec, settings=settings), Built, progress.show)
     except KeyboardInterrupt:
@@ -62,7 +64,7 @@ def build_on_daemons(
     return built.build_id
 
 
-class _Progress:
+class BuildOutput:
     """Prints what happens, a line each, with machine and node in front."""
 
     def __init__(self) -> None:

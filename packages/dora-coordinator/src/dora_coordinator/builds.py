@@ -74,7 +74,12 @@ class Builds:
         commands: list[Command] = [
             TellClient(asked.client, asked.number, BuildTriggered(build_id=build.build_id))
         ]
-        nodes = {node.id: node for node in request.spec.resolved.nodes if node.needs_build}
+        spec = request.spec
+        nodes = {
+            node.id: node
+            for node in spec.resolved.nodes
+            if node.needs_build or node.id in spec.code
+        }
         for daemon, here in placement.items():
             wanted = tuple(nodes[node] for node in here if node in nodes)
             if wanted:

@@ -19,10 +19,12 @@ import uvicorn
 
 from dora_config.access import DEFAULT_PORT, ensure_token, state_dir
 from dora_config.errors import DoraError, exit_code
+from dora_config.file_store import FileStore
 from dora_config.protocol.envelope import Party
 from dora_coordinator._version import __version__
 from dora_coordinator.artifacts import ArtifactStore
 from dora_coordinator.authority import Authority
+from dora_coordinator.files import CodeFiles
 from dora_coordinator.limits import is_loopback
 from dora_coordinator.server import create_application
 from dora_coordinator.service import Service
@@ -111,7 +113,8 @@ def _run(options: argparse.Namespace) -> int:
             party = Party(program="coordinator", release=__version__)
             service = Service(settings, party, store, Authority(state / "authority"))
             artifacts = ArtifactStore(state / "artifacts", max_bytes=settings.max_artifact_bytes)
-            application = create_application(service, artifacts, token=token)
+            code = CodeFiles(FileStore(state / "files"), max_bytes=settings.max_code_bytes)
+            application = create_application(service, artifacts, code, token=token)
             port = listener.getsockname()[1]
             logger.info("store: %s", store.name)
             if not options.quiet:

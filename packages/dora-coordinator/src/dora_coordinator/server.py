@@ -1,8 +1,8 @@
 """The Starlette application: bytes <-> events, and the guard in front of every route.
 
 Routes: `/health` and `/api/health` for anyone; `/api/control` (clients) and `/api/daemon` (daemons)
-are WebSockets, `/api/artifacts/{build_id}/{node_id}` is HTTP both ways. All but health need the
-token.
+are WebSockets, `/api/artifacts/{build_id}/{node_id}` and `/api/files` are HTTP both ways. All but
+health need the token.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from dora_config.protocol.daemon import TO_COORDINATOR, TO_DAEMON, Register, Reg
 from dora_config.protocol.envelope import clean_text, version_problem
 from dora_coordinator.artifacts import ArtifactRefused, ArtifactStore
 from dora_coordinator.connections import Connection
+from dora_coordinator.files import CodeFiles
 from dora_coordinator.limits import ConnectionLimits
 from dora_coordinator.service import Service
 
@@ -48,7 +49,9 @@ Greet = Callable[[Connection], Awaitable[None]]
 logger = logging.getLogger("dora.coordinator")
 
 
-def create_application(service: Service, artifacts: ArtifactStore, *, token: str | None) -> ASGIApp:
+def create_application(
+    service: Service, artifacts: ArtifactStore, code: CodeFiles, *, token: str | None
+) -> ASGIApp:
     """The whole application; ``token`` None: anyone who reaches it may do anything."""
     endpoints = _Endpoints(service, artifacts)
     application = Starlette(
@@ -61,6 +64,7 @@ def create_application(service: Service, artifacts: ArtifactStore, *, token: str
                 endpoints.artifact,
                 methods=["GET", "HEAD", "PUT"],
             ),
+            *code.routes(),
         ]
     )
     settings = service.settings

@@ -42,6 +42,8 @@ class Settings:
     new_connections_per_minute: int = 20
     """Per address, of peers that show no valid token; loopback is exempt."""
     max_artifact_bytes: int = 4096 * MIB
+    max_code_bytes: int = 16384 * MIB
+    """Of all code that is kept for machines; the least recently used goes."""
 
 
 def parse_setting(settings: dict[str, Any], text: str) -> None:

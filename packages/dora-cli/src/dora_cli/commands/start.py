@@ -68,7 +68,10 @@ def start(
     coordinator_addr: coordinator.Addr = None,
     coordinator_port: coordinator.Port = None,
 ) -> None:
-    """Start a dataflow on the daemons of a coordinator. Builds nothing: see `dora build`.
+    """Start a dataflow on the daemons of a coordinator.
+
+    Builds nothing (see `dora build`) but nodes with `distribute: http` or `scp`, whose code is
+    sent to their machines first.
 
     Attached, Ctrl-C stops the dataflow, a second one kills it.
     """
@@ -93,12 +96,21 @@ def start(
         if dry_run:
             _show_placement(client, request)
             return
-        uuid = _start(client, request)
+        uuid = _start(client, _delivered(client, request))
         if attach if attach is not None else sys.stdin.isatty():
             from dora_cli.attached import follow
 
             if not follow(client, uuid):
                 raise CommandFailed
+
+
+def _delivered(client: Client, request: StartDataflow) -> StartDataflow:
+    """With the code of nodes that have `distribute: http` or `scp` on their machines."""
+    if all(node.deploy.distribute == "local" for node in request.spec.resolved.nodes):
+        return request
+    from dora_cli import shipping
+
+    return request.model_copy(update={"spec": shipping.deliver(client, request.spec)})
 
 
 def _start(client: Client, request: StartDataflow) -> str:

@@ -50,6 +50,8 @@ class DataflowSpec(Message):
     built_on: dict[str, str] = Field(default_factory=dict)
     """Where that build was done by daemons: the daemon of each node that had something to prepare.
     """
+    code: dict[str, str] = Field(default_factory=dict)
+    """By node id: the digest of its ``CodeSet``, for nodes whose code is sent to their machine."""
     allow_unlinked: bool = False
     """Start although machines that exchange data cannot reach each other."""
 

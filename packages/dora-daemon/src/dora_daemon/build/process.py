@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import anyio
+from pydantic import Field
 
 from dora_config.protocol.builds import BuildNews, BuildSettings, FailedNode
 from dora_config.protocol.envelope import Message
@@ -37,6 +38,8 @@ class BuildJob(Message):
     """Absolute; created if it is missing."""
     uv: bool = False
     settings: BuildSettings = BuildSettings()
+    own: dict[str, str] = Field(default_factory=dict)
+    """See ``BuildOptions.own``."""
 
 
 class PlacedNode(Message):
@@ -109,6 +112,7 @@ async def _build(job: BuildJob, directory: RuntimeDir) -> Outcome:
         jobs=MOST_JOBS if settings.parallel else None,
         commits=settings.commits,
         apply_deploy=True,
+        own=job.own,
     )
     try:
         result = await prepare(

@@ -13,7 +13,7 @@ import sys
 import time
 import uuid
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +21,7 @@ from pathlib import Path
 import anyio
 
 from dora_config import ResolvedDataflow, ResolvedNode
-from dora_daemon.build import events, plan
+from dora_daemon.build import events, own_environment, plan
 from dora_daemon.build.command import OnCommand, run_command
 from dora_daemon.build.errors import BuildError, NodeFailure, StepFailed
 from dora_daemon.build.git_sources import GitSources, reference
@@ -50,6 +50,8 @@ class BuildOptions:
     """By node id: the commits of a lock file. Git sources then follow it and nothing else."""
     apply_deploy: bool = False
     """Whether `deploy.working_dir` counts; `dora run` ignores it."""
+    own: Mapping[str, str] = field(default_factory=dict)
+    """By node id: the key of its build, for nodes whose code was sent to this machine."""
 
     def parallel(self) -> int:
         """Nodes prepared at the same time."""
@@ -149,6 +151,8 @@ class _Builder:
         commit = None
         if node.git is not None:
             directory, commit = await self._clone(node)
+        if node.id in self.options.own:
+            return await self._prepare_own(node, directory, lines)
         uv = find_uv(self.environ) if self.options.uv else None
         if self.options.uv and uv is None and lines:
             raise StepFailed("--uv needs the program uv, which is not on PATH: pip install uv")
@@ -158,6 +162,41 @@ class _Builder:
         for line in lines:
             await self._run_line(node, line, directory, uv, python)
         return BuiltNode(node.id, directory, python, commit)
+
+    async def _prepare_own(
+        self, node: ResolvedNode, directory: Path, lines: tuple[plan.BuildLine, ...]
+    ) -> BuiltNode:
+        """A node whose code was sent here: built once for what it asks for."""
+        key = self.options.own[node.id]
+        if own_environment.is_built(directory, node.id, key):
+            self.on_event(events.StepSkipped(node.id, "built already with the same requirements"))
+        else:
+            own_environment.begin(directory, node.id)
+            uv = find_uv(self.environ)
+            python = None
+            if plan.wants_environment(node):
+                python = await self._own_environment(node, directory, uv)
+            for line in lines:
+                await self._run_line(node, line, directory, uv, python)
+            own_environment.mark_built(directory, node.id, key)
+        own_environment.share_packages(directory, node.id)
+        return BuiltNode(node.id, directory, environment_python(directory, node.id))
+
+    async def _own_environment(self, node: ResolvedNode, directory: Path, uv: str | None) -> Path:
+        if uv is not None:
+            return await self._environment(node, directory, uv)
+        self.on_event(events.StepStarted(node.id, "python -m venv"))
+        outcome = await run_command(
+            own_environment.venv_command(directory, node.id),
+            cwd=directory,
+            env=self._environ(),
+            on_line=partial(self._output, node.id),
+            on_command=self.on_command,
+        )
+        python = environment_python(directory, node.id)
+        if not outcome.ok or python is None:
+            raise StepFailed(f"cannot make its Python environment ({outcome})", outcome.tail)
+        return python
 
     async def _clone(self, node: ResolvedNode) -> tuple[Path, str]:
         assert node.git is not None
@@ -226,6 +265,8 @@ class _Builder:
         if uv is not None:
             own = None if python else sys.executable
             words = plan.rewrite_for_uv(line.words, uv=uv, python=own)
+        elif python is not None and line.words[0] in plan.PIP:
+            words = own_environment.pip_command(line.words, python)
         else:
             words = self._without_uv(node.id, line, env)
         where = f"build line {line.text!r} in {directory}"

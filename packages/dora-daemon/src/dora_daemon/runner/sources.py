@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import re
 import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
+from dora_daemon.runner.elf import HEADER, wrong_machine
 from dora_daemon.runner.errors import RunnerError
 
 EXPANDED = ("HOME", "USER", "PWD", "DORA_WORKSPACE")
@@ -78,11 +81,22 @@ def is_python(program: Path) -> bool:
 
 
 def require_executable(program: Path, path: str) -> None:
-    """Raises SourceNotFound if the file may not be executed."""
+    """Raises SourceNotFound if the file may not be executed, or not on this kind of machine."""
     if not os.access(program, os.X_OK):
         raise SourceNotFound(
             f"`{path}` is not executable: {program} (chmod +x it, or name it .py if Python is to"
             " run it)"
+        )
+    with suppress(OSError), program.open("rb") as file:  # it may be executable and not readable
+        _require_this_machine(file.read(HEADER), program, path)
+
+
+def _require_this_machine(header: bytes, program: Path, path: str) -> None:
+    made_for = wrong_machine(header, platform.machine())
+    if made_for is not None:
+        raise SourceNotFound(
+            f"`{path}` was built for {made_for}, and this machine is {platform.machine()}:"
+            f" {program}; build it for this machine, or place the node on one of that kind"
         )
 
 

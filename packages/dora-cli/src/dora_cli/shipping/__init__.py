@@ -1,0 +1,89 @@
+"""Sends the code of nodes with `distribute: http` or `scp` to where they will run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dora_cli import output
+from dora_cli.shipping.collecting import Collected, CollectionError, collect
+from dora_cli.shipping.uploading import upload
+from dora_config.protocol.builds import BuildDataflow, BuildSettings, Built
+
+if TYPE_CHECKING:
+    from dora_cli.client import Client
+    from dora_config.protocol.dataflow import DataflowSpec
+    from dora_config.resolved import ResolvedNode
+
+__all__ = ["Collected", "CollectionError", "collect", "deliver", "send"]
+
+
+def send(client: Client, spec: DataflowSpec) -> DataflowSpec:
+    """Send what machines lack of the nodes' files; the specification that names them.
+
+    Raises CollectionError, with every node that cannot be sent, before anything is sent.
+    """
+    by_node = _collect_all(spec)
+    if not by_node:
+        return spec
+    through = {node.id: node.deploy.distribute for node in spec.resolved.nodes}
+    over_http = {node: one for node, one in by_node.items() if through[node] == "http"}
+    if over_http:
+        upload(client.endpoint, over_http.values())
+    over_ssh = {node: one for node, one in by_node.items() if through[node] == "scp"}
+    if over_ssh:
+        from dora_cli.shipping.pushing import push
+
+        push(client, spec, over_ssh)
+    digests = {node: one.code.digest() for node, one in by_node.items()}
+    built_on = {node: daemon for node, daemon in spec.built_on.items() if node not in digests}
+    return spec.model_copy(update={"code": digests, "built_on": built_on})
+
+
+def deliver(client: Client, spec: DataflowSpec) -> DataflowSpec:
+    """As :func:`send`, and have it laid out and built on the machines, once for its requirements.
+
+    Raises RequestFailed with all that went wrong.
+    """
+    sent = send(client, spec)
+    if not sent.code:
+        return sent
+    from dora_cli.remote_building import BuildOutput
+
+    nodes = tuple(
+        node
+        if node.id in sent.code
+        else node.model_copy(update={"build": (), "git": None})  # built by `dora build`
+        for node in sent.resolved.nodes
+    )
+    request = BuildDataflow(spec=sent.with_nodes(nodes), settings=BuildSettings(parallel=True))
+    client.ask(request, Built, BuildOutput().show)
+    return sent
+
+
+def _collect_all(spec: DataflowSpec) -> dict[str, Collected]:
+    folder = Path(spec.origin.directory)
+    found: dict[str, Collected] = {}
+    problems: list[str] = []
+    for node in spec.resolved.nodes:
+        if node.deploy.distribute == "local" or not _has_files(node):
+            continue
+        try:
+            one = collect(node, folder)
+        except CollectionError as problem:
+            problems.append(f'node "{node.id}": {problem}')
+            continue
+        if one.code.files:
+            found[node.id] = one
+        else:
+            output.remark(
+                f'note: node "{node.id}" has `distribute: {node.deploy.distribute}`, but names no '
+                f"file below {folder}: its machine must have what it runs"
+            )
+    if problems:
+        raise CollectionError("\n".join(problems))
+    return found
+
+
+def _has_files(node: ResolvedNode) -> bool:
+    return node.git is None and node.kind in ("standard", "runtime", "shell")

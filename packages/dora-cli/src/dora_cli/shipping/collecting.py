@@ -1,0 +1,207 @@
+"""Which files a node consists of, from what its description names; reads files, sends none.
+
+A Python file brings its whole folder (what it imports and reads lies there), any other program
+itself. Further: every word of `args`, `build` and the values of `env` that names a file or folder
+below the folder of the dataflow file; and all of that folder when a build line is anything but an
+installer of Python packages. Caches, version control, environments and logs stay at home.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from pydantic import ValidationError
+
+from dora_config.errors import DoraError
+from dora_config.protocol.code import MAX_FILES, CodeFile, CodeLink, CodeSet
+from dora_config.resolved import ResolvedNode
+
+MAX_BYTES: Final = 4 << 30
+"""Of one node; more is a mistake more often than not."""
+LEFT_OUT: Final = frozenset(
+    {".git", ".hg", ".svn", ".dora", "__pycache__", "node_modules", ".mypy_cache", ".ruff_cache"}
+    | {".pytest_cache", ".tox", ".nox", ".idea", ".vscode", ".ipynb_checkpoints"}
+)
+"""Folders that are sent from nowhere."""
+LEFT_OUT_AT_THE_TOP: Final = frozenset({"out", "git", "_work"})
+"""Folders that dora makes beside a dataflow file."""
+_INSTALLERS: Final = ("pip", "pip3", "uv")
+
+
+class CollectionError(DoraError):
+    """The files of a node cannot be sent; ``str()`` says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """The list of a node's files, and where each content lies here."""
+
+    code: CodeSet
+    sources: dict[str, Path]
+
+
+def collect(node: ResolvedNode, folder: Path) -> Collected:
+    """All files of a node whose dataflow file lies in ``folder``; raises CollectionError."""
+    root = source_directory(node, folder)
+    collector = _Collector(root)
+    for name, whole_folder in _programs(node):
+        collector.add_program(name, whole_folder=whole_folder, may_be_built=bool(node.build))
+    for name in _words(node, root):
+        collector.add(PurePosixPath(name))
+    if any(line.split()[:1] and line.split()[0] not in _INSTALLERS for line in node.build):
+        collector.add(PurePosixPath())
+    return collector.result()
+
+
+def source_directory(node: ResolvedNode, folder: Path) -> Path:
+    """Where the node's relative paths start here: `working_dir` is joined if it is there too."""
+    wanted = node.deploy.working_dir
+    if wanted and not Path(wanted).is_absolute() and (folder / wanted).is_dir():
+        return folder / wanted
+    return folder
+
+
+def _programs(node: ResolvedNode) -> Iterator[tuple[str, bool]]:
+    """Files that are run, and whether their folder comes with them."""
+    if node.kind == "standard" and node.path:
+        yield node.path, node.path.endswith(".py")
+    for operator in node.operators:
+        yield operator.python, True
+
+
+def _words(node: ResolvedNode, root: Path) -> Iterator[str]:
+    """Words that name something below ``root``."""
+    texts = [*node.args, *(value for value in node.env.values() if isinstance(value, str))]
+    for line in node.build:
+        try:
+            texts += shlex.split(line)
+        except ValueError:
+            texts += line.split()
+    for text in texts:
+        for word in {text, text.rpartition("=")[2]}:
+            path = PurePosixPath(word)
+            if not word or path.is_absolute() or ".." in path.parts or "\0" in word:
+                continue
+            if path.parts and (root / path).exists():
+                yield word
+    if any(word in (".", "./") for line in node.build for word in line.split()):
+        yield "."
+
+
+@dataclass(slots=True)
+class _Collector:
+    root: Path
+    files: dict[str, CodeFile] = field(default_factory=dict)
+    links: dict[str, CodeLink] = field(default_factory=dict)
+    sources: dict[str, Path] = field(default_factory=dict)
+    size: int = 0
+    _seen: set[PurePosixPath] = field(default_factory=set)
+
+    def add_program(self, name: str, *, whole_folder: bool, may_be_built: bool) -> None:
+        path = PurePosixPath(os.path.normpath(name))
+        if path.is_absolute() or "$" in name:
+            return  # a file of the machine
+        if ".." in path.parts:
+            raise CollectionError(
+                f"`{name}` lies outside of {self.root}, the folder that is sent from; move it "
+                "below that folder, or use `distribute: local`"
+            )
+        if not (self.root / path).is_file():
+            if may_be_built or "/" not in name:
+                return  # made there, or a program on the PATH of the machine
+            raise CollectionError(
+                f"Could not find source path `{name}`: there is no file at {self.root / path}"
+            )
+        self.add(path.parent if whole_folder else path)
+
+    def add(self, path: PurePosixPath) -> None:
+        """A file, a folder with all that is in it, or a link and what it leads to."""
+        if path in self._seen:
+            return
+        self._seen.add(path)
+        for parent in reversed(path.parents):
+            if parent.parts and (self.root / parent).is_symlink():
+                end = self._add_link(parent)
+                self.add(end / path.relative_to(parent))
+                return
+        here = self.root / path
+        if here.is_symlink():
+            self.add(self._add_link(path))
+        elif here.is_dir():
+            for name in sorted(os.listdir(here)):
+                if not self._left_out(path, name):
+                    self.add(path / name)
+        elif here.is_file():
+            self._add_file(path, here)
+
+    def _left_out(self, folder: PurePosixPath, name: str) -> bool:
+        path = self.root / folder / name
+        if name in LEFT_OUT or name.endswith((".pyc", ".dora-session.yaml")):
+            return True
+        if name in LEFT_OUT_AT_THE_TOP and not folder.parts and path.is_dir():
+            return True
+        return (path / "pyvenv.cfg").is_file()
+
+    def _add_link(self, path: PurePosixPath) -> PurePosixPath:
+        """Keep a link; where it leads to, below the root."""
+        here = self.root / path
+        target = os.readlink(here)
+        joined = os.path.normpath(here.parent / target)
+        base = os.path.normpath(self.root)
+        if not (joined == base or joined.startswith(f"{base}/")):
+            raise CollectionError(
+                f"{here} is a link that leads out of {self.root}, to {target}; only what lies "
+                "below that folder is sent: put a copy there"
+            )
+        end = PurePosixPath(os.path.relpath(joined, base))
+        if not os.path.lexists(joined):
+            raise CollectionError(f"{here} is a link to {target}, which does not exist")
+        relative = os.path.relpath(joined, here.parent)
+        self.links[str(path)] = CodeLink(path=str(path), target=relative)
+        return end
+
+    def _add_file(self, path: PurePosixPath, here: Path) -> None:
+        try:
+            with here.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                status = os.fstat(file.fileno())
+        except OSError as error:
+            raise CollectionError(f"{here}: {error.strerror}") from error
+        self.size += status.st_size
+        self.files[str(path)] = CodeFile(
+            path=str(path),
+            sha256=digest,
+            size=status.st_size,
+            executable=bool(status.st_mode & 0o100),
+        )
+        self.sources[digest] = here
+        if self.size > MAX_BYTES or len(self.files) > MAX_FILES:
+            raise CollectionError(self._too_much())
+
+    def _too_much(self) -> str:
+        by_top: dict[str, int] = {}
+        for file in self.files.values():
+            top = file.path.partition("/")[0]
+            by_top[top] = by_top.get(top, 0) + file.size
+        largest = sorted(by_top.items(), key=lambda item: -item[1])[:3]
+        listed = ", ".join(f"{name} ({size >> 20} MiB)" for name, size in largest)
+        return (
+            f"more than {MAX_BYTES >> 30} GiB or {MAX_FILES} files would be sent from {self.root}: "
+            f"{listed}, ...; put the node into a folder of its own with what it needs"
+        )
+
+    def result(self) -> Collected:
+        try:
+            code = CodeSet(
+                files=tuple(self.files[path] for path in sorted(self.files)),
+                links=tuple(self.links[path] for path in sorted(self.links)),
+            )
+        except ValidationError as error:
+            raise CollectionError(str(error.errors(include_url=False)[0]["msg"])) from error
+        return Collected(code, self.sources)

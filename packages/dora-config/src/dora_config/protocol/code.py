@@ -1,0 +1,91 @@
+"""What a node consists of when its code is sent to its machine; does no I/O.
+
+A :class:`CodeSet` travels as a file like those that it lists: known by the SHA-256 of its text,
+which is what a specification names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from typing import Annotated
+
+from pydantic import Field, field_validator, model_validator
+
+from dora_config.protocol.envelope import Message
+
+MAX_FILES = 50_000
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""SHA-256 in hexadecimal digits; names files, so nothing else passes."""
+
+
+def check_path(path: str) -> str:
+    """A path below the node's folder; ValueError for one that could lead out of it."""
+    parts = path.split("/")
+    if not path or "\0" in path or any(part in ("", ".", "..") for part in parts):
+        raise ValueError(f"not a path below the folder: {path!r}")
+    return path
+
+
+class CodeFile(Message):
+    """``path`` is relative to the node's working directory."""
+
+    path: str
+    sha256: Digest
+    size: int = Field(ge=0)
+    executable: bool = False
+
+    _path = field_validator("path")(check_path)
+
+
+class CodeLink(Message):
+    """A symbolic link; ``target`` is relative to the link's own folder."""
+
+    path: str
+    target: str
+
+    _path = field_validator("path")(check_path)
+
+    @model_validator(mode="after")
+    def _stays_inside(self) -> CodeLink:
+        end = posixpath.normpath(posixpath.join(posixpath.dirname(self.path), self.target))
+        if self.target.startswith("/") or end == ".." or end.startswith("../"):
+            raise ValueError(f"{self.path}: a link that leads out of the folder: {self.target}")
+        return self
+
+
+class CodeSet(Message):
+    """All files of a node, in the order of their paths."""
+
+    files: tuple[CodeFile, ...] = Field(default=(), max_length=MAX_FILES)
+    links: tuple[CodeLink, ...] = Field(default=(), max_length=MAX_FILES)
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> CodeSet:
+        paths = self.paths
+        if len(set(paths)) != len(paths):
+            raise ValueError("a path is listed twice")
+        through = {link.path for link in self.links}
+        for path in paths:
+            parents = path.split("/")[:-1]
+            for length in range(1, len(parents) + 1):
+                if "/".join(parents[:length]) in through:
+                    raise ValueError(f"{path}: its folder is a link")
+        return self
+
+    @property
+    def paths(self) -> list[str]:
+        return [file.path for file in self.files] + [link.path for link in self.links]
+
+    def text(self) -> bytes:
+        """As it travels."""
+        return self.model_dump_json().encode()
+
+    def digest(self) -> str:
+        return hashlib.sha256(self.text()).hexdigest()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)

@@ -1,0 +1,95 @@
+"""Nodes whose code was sent here: an environment of their own, built once for its requirements.
+
+The environment lies beside the node and also sees the packages of the Python that runs dora, so a
+node that needs only pyarrow has it without saying so; what a build line installs comes first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shlex
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+from dora_config import ResolvedNode
+from dora_config.protocol.code import CodeSet
+from dora_daemon.build.python_env import environment_dir
+
+_INSTALLERS = ("pip", "pip3", "uv")
+
+
+def build_key(node: ResolvedNode, code: CodeSet) -> str:
+    """Changes when a build of the node could have another outcome.
+
+    For lines that install packages that is: the line, and the files that it names (requirements, a
+    lock, a wheel). For any other line every file of the node counts.
+    """
+    named: set[str] = set()
+    everything = False
+    for line in node.build:
+        try:
+            words = shlex.split(line)
+        except ValueError:
+            words = line.split()
+        if words[:1] and words[0] not in _INSTALLERS:
+            everything = True
+        for word in words[1:]:
+            name = word.rpartition("=")[2].removeprefix("./").rstrip("/")
+            named.add(name)
+            everything = everything or name == "."
+    files = [
+        [file.path, file.sha256, file.executable]
+        for file in code.files
+        if everything or any(f"{file.path}/".startswith(f"{name}/") for name in named)
+    ]
+    facts = [list(node.build), sorted(files), {k: str(v) for k, v in sorted(node.env.items())}]
+    facts += [list(sys.version_info[:2]), platform.machine()]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _marker(working_dir: Path, node: str) -> Path:
+    directory = environment_dir(working_dir, node)
+    return directory.with_name(f"{node}.built")
+
+
+def is_built(working_dir: Path, node: str, key: str | None = None) -> bool:
+    """Whether a build came to its end there (with that key, if given)."""
+    try:
+        found = _marker(working_dir, node).read_text()
+    except OSError:
+        return False
+    return key is None or found == key
+
+
+def mark_built(working_dir: Path, node: str, key: str) -> None:
+    marker = _marker(working_dir, node)
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    marker.write_text(key)
+
+
+def begin(working_dir: Path, node: str) -> None:
+    """What is there of an earlier build is not to be used any more."""
+    _marker(working_dir, node).unlink(missing_ok=True)
+    shutil.rmtree(environment_dir(working_dir, node), ignore_errors=True)
+
+
+def share_packages(working_dir: Path, node: str) -> None:
+    """Have the environment see our packages, after its own; again after dora was upgraded."""
+    for site in environment_dir(working_dir, node).glob("lib/python*/site-packages"):
+        (site / "zz-dora.pth").write_text(sysconfig.get_path("purelib") + "\n")
+
+
+def venv_command(working_dir: Path, node: str) -> tuple[str, ...]:
+    """Makes the environment where there is no uv; it has no pip, ours works on it."""
+    directory = str(environment_dir(working_dir, node))
+    return (sys.executable, "-I", "-m", "venv", "--without-pip", directory)
+
+
+def pip_command(words: tuple[str, ...], python: Path) -> tuple[str, ...]:
+    """A build line ``pip ...`` as our pip on the environment of ``python``."""
+    own = (sys.executable, "-P", "-m", "pip", "--disable-pip-version-check")
+    return (*own, "--python", str(python), *words[1:])

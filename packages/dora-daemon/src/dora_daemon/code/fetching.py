@@ -1,0 +1,98 @@
+"""Files from the coordinator's store to ours; blocking, resumed after a cut."""
+
+from __future__ import annotations
+
+import http.client
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from dora_config.access import Endpoint
+from dora_config.errors import DoraError
+from dora_config.file_store import FileRefused, FileStore
+
+TIMEOUT: Final = 20.0
+"""Seconds without a byte until a connection counts as cut."""
+ATTEMPTS: Final = 5
+"""Connections without a single new byte, until it is given up."""
+_CHUNK: Final = 1 << 20
+
+
+class CodeMissing(DoraError):
+    """Code of a node is not on this machine and cannot be had; ``str()`` says why."""
+
+
+class Fetcher:
+    """One connection, made anew when it is cut."""
+
+    def __init__(self, endpoint: Endpoint, store: FileStore) -> None:
+        self._endpoint = endpoint
+        self._store = store
+        self._connection: http.client.HTTPConnection | None = None
+
+    def fetch(self, digests: Iterable[str]) -> int:
+        """Have all of these in the store; bytes that were fetched. Raises CodeMissing."""
+        fetched = 0
+        try:
+            for digest in digests:
+                if self._store.use(digest) is None:
+                    fetched += self._fetch(digest)
+        finally:
+            self._hang_up()
+        return fetched
+
+    def _fetch(self, digest: str) -> int:
+        begun = self._store.arrived(digest)
+        failures = 0
+        while True:
+            before = self._store.arrived(digest)
+            try:
+                self._go_on(digest, before)
+                return self._store.path(digest).stat().st_size - begun
+            except FileRefused as problem:
+                if problem.status != 409:
+                    raise CodeMissing(f"{problem}: try again") from problem
+                reason: Exception = problem
+                if self._store.use(digest) is not None:
+                    return 0  # the other one has it
+            except (OSError, http.client.HTTPException) as problem:
+                reason = problem
+            self._hang_up()
+            failures = 0 if self._store.arrived(digest) > before else failures + 1
+            if failures >= ATTEMPTS:
+                raise CodeMissing(
+                    f"code cannot be fetched from the coordinator at {self._endpoint}: {reason}"
+                )
+            time.sleep(0.2 * (failures + 1))
+
+    def _go_on(self, digest: str, offset: int) -> None:
+        if self._connection is None:
+            self._connection = http.client.HTTPConnection(
+                self._endpoint.host, self._endpoint.port, timeout=TIMEOUT
+            )
+        headers = self._endpoint.headers()
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        self._connection.request("GET", f"/api/files/{digest}", headers=headers)
+        with self._connection.getresponse() as answer:
+            if answer.status == 404:
+                raise CodeMissing(
+                    f"the coordinator at {self._endpoint} does not have the code (any more): start "
+                    "the dataflow again from where its files are"
+                )
+            if answer.status not in (200, 206, 416):
+                text = answer.read(200).decode(errors="replace").strip()
+                raise CodeMissing(
+                    f"the coordinator at {self._endpoint} gives no code: HTTP status "
+                    f"{answer.status} {text}"
+                )
+            start = offset if answer.status != 200 else 0
+            with self._store.open_partial(digest, start) as file:
+                while answer.status != 416 and (piece := answer.read(_CHUNK)):
+                    file.write(piece)
+                self._store.publish(digest, file)
+
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

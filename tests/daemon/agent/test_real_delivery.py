@@ -1,0 +1,262 @@
+"""Code that is sent to a daemon which does not see it: real processes, a real coordinator."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from support.fleet import RealFleet, real_fleet
+from support.waiting import wait_until
+from support.workspace import Workspace
+
+from dora_cli import shipping
+from dora_cli.client import Client, RequestFailed
+from dora_cli.dataflow_file import load
+from dora_cli.shipping import CollectionError
+from dora_cli.start_spec import make_spec
+from dora_config.protocol.control import StartDataflow, Started
+from dora_config.protocol.dataflow import DataflowSpec
+
+pytestmark = pytest.mark.integration
+
+READER = """
+    from pathlib import Path
+    import words
+    from dora import Node
+
+    Node()
+    here = Path(__file__).parent
+    print(words.GREETING, (here / "data" / "name.txt").read_text(), Path.cwd() == here, flush=True)
+"""
+
+ROBOT = {"machine": "robot", "distribute": "http"}
+
+
+def project(workspace: Workspace, nodes: list[dict[str, object]] | None = None) -> Path:
+    """A folder of its own with a node that needs its neighbours; its dataflow file."""
+    workspace.file("project/reader.py", READER)
+    workspace.file("project/words.py", 'GREETING = "hello"\n')
+    workspace.file("project/data/name.txt", "robot")
+    reader: dict[str, object] = {"id": "reader", "path": "reader.py", "deploy": ROBOT}
+    return workspace.dataflow({"nodes": nodes or [reader]}, "project/dataflow.yml")
+
+
+def unseen(path: Path) -> DataflowSpec:
+    """What a machine elsewhere is asked to start: it does not see the folder."""
+    spec = make_spec(load(path))
+    return spec.model_copy(
+        update={"origin": spec.origin.model_copy(update={"boot_id": "elsewhere"})}
+    )
+
+
+def start(fleet: RealFleet, path: Path) -> str:
+    """Deliver and start; the dataflow's id."""
+    with Client(fleet.coordinator.endpoint) as client:
+        spec = shipping.deliver(client, unseen(path))
+        return client.ask(StartDataflow(spec=spec), Started).uuid
+
+
+def laid_out(fleet: RealFleet) -> Path:
+    (found,) = (fleet.workspace.path / "_work").iterdir()
+    return found
+
+
+def printed(fleet: RealFleet, uuid: str, node: str = "reader") -> list[str]:
+    log = laid_out(fleet) / "out" / uuid / f"log_{node}.jsonl"
+    return [json.loads(line)["msg"] for line in log.read_text().splitlines()]
+
+
+def test_a_python_node_finds_its_module_and_its_data_there(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = project(workspace)
+    with real_fleet(workspace, "robot") as fleet:
+        first = start(fleet, path)
+        fleet.wait_for_status("Finished")
+        assert printed(fleet, first) == ["hello robot True"]
+        assert "sending" in capsys.readouterr().err
+        again = start(fleet, path)
+        fleet.wait_for_status("Finished")
+        assert printed(fleet, again) == ["hello robot True"]
+        assert "sending" not in capsys.readouterr().err, "nothing travels twice"
+
+
+def test_what_changed_travels_what_is_gone_goes_and_what_nodes_made_stays(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = project(workspace)
+    workspace.file("project/old/module.py", "")
+    with real_fleet(workspace, "robot") as fleet:
+        start(fleet, path)
+        fleet.wait_for_status("Finished")
+        (laid_out(fleet) / "calibration").write_text("mine")
+        workspace.file("project/words.py", 'GREETING = "goodbye"\n')
+        shutil.rmtree(workspace.path / "project" / "old")
+        (workspace.path / "project" / "tool").write_text("#!/bin/sh\n")
+        (workspace.path / "project" / "tool").chmod(0o755)
+        (workspace.path / "project" / "data" / "link.txt").symlink_to("../words.py")
+        capsys.readouterr()
+        uuid = start(fleet, path)
+        fleet.wait_for_status("Finished")
+        assert printed(fleet, uuid) == ["goodbye robot True"]
+        assert "sending 3 files" in capsys.readouterr().err  # a list, a module, a tool
+        there = laid_out(fleet)
+        assert not (there / "old").exists()
+        assert (there / "calibration").read_text() == "mine"
+        assert os.access(there / "tool", os.X_OK)
+        assert not os.access(there / "words.py", os.X_OK)
+        assert (there / "data" / "link.txt").readlink() == Path("../words.py")
+
+
+def wheel(folder: Path, version: str) -> str:
+    """A wheel made by hand: no build tool, no index."""
+    name = f"helper-{version}-py3-none-any.whl"
+    info = f"helper-{version}.dist-info"
+    with zipfile.ZipFile(folder / name, "w") as archive:
+        archive.writestr("helper.py", f'VERSION = "{version}"\n')
+        archive.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: helper\nVersion: {version}\n"
+        )
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return name
+
+
+USES_HELPER = """
+    import sys
+    import helper, pyarrow
+    from dora import Node
+
+    Node()
+    print(helper.VERSION, sys.prefix, flush=True)
+"""
+
+
+def test_build_lines_run_there_once_for_the_same_requirements(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader: dict[str, object] = {
+        "id": "reader",
+        "path": "reader.py",
+        "build": "pip install --no-index --no-deps -r requirements.txt",
+        "deploy": ROBOT,
+    }
+    path = project(workspace, [reader])
+    workspace.file("project/reader.py", USES_HELPER)
+    workspace.file("project/requirements.txt", f"./{wheel(workspace.path / 'project', '1.0')}\n")
+    with real_fleet(workspace, "robot") as fleet:
+        uuid = start(fleet, path)
+        fleet.wait_for_status("Finished")
+        said = capsys.readouterr().out
+        assert "pip install --no-index" in said
+        environment = laid_out(fleet) / ".dora" / "python-envs" / "reader"
+        assert printed(fleet, uuid) == [f"1.0 {environment}"]
+        workspace.file("project/reader.py", USES_HELPER + "\n    # changed\n")
+        start(fleet, path)
+        fleet.wait_for_status("Finished")
+        said = capsys.readouterr().out
+        assert "built already with the same requirements" in said
+        assert "no-index" not in said
+        newer = wheel(workspace.path / "project", "2.0")
+        workspace.file("project/requirements.txt", f"./{newer}\n")
+        uuid = start(fleet, path)
+        fleet.wait_for_status("Finished")
+        assert printed(fleet, uuid) == [f"2.0 {environment}"]
+
+
+def test_a_build_line_that_fails_stops_the_start(workspace: Workspace) -> None:
+    reader: dict[str, object] = {
+        "id": "reader",
+        "path": "reader.py",
+        "build": "sh -c 'echo no compiler here; exit 3'",
+        "deploy": ROBOT,
+    }
+    path = project(workspace, [reader])
+    with real_fleet(workspace, "robot") as fleet:
+        with pytest.raises(RequestFailed, match="exit code 3") as problem:
+            start(fleet, path)
+        assert "no compiler here" in str(problem.value)
+        assert fleet.listed() == []
+
+
+def test_a_program_of_another_machine_is_refused_before_the_start(workspace: Workspace) -> None:
+    other = 183 if os.uname().machine == "x86_64" else 62
+    header = b"\x7fELF\x02\x01\x01" + bytes(9) + (2).to_bytes(2, "little")
+    binary = workspace.path / "project" / "detector"
+    path = project(workspace, [{"id": "detector", "path": "./detector", "deploy": ROBOT}])
+    binary.write_bytes(header + other.to_bytes(2, "little") + bytes(100))
+    binary.chmod(0o755)
+    names = {183: "aarch64", 62: "x86_64"}
+    with (
+        real_fleet(workspace, "robot") as fleet,
+        pytest.raises(RequestFailed, match=f"was built for {names[other]}") as problem,
+    ):
+        start(fleet, path)
+    assert f"this machine is {os.uname().machine}" in str(problem.value)
+    assert str(workspace.path / "_work") in str(problem.value), "the resolved path is told"
+
+
+def test_what_leads_out_of_the_folder_is_refused_and_nothing_is_sent(
+    workspace: Workspace,
+) -> None:
+    path = project(workspace)
+    (workspace.path / "secret").write_text("not yours")
+    (workspace.path / "project" / "data" / "link").symlink_to("../../secret")
+    with (
+        real_fleet(workspace, "robot") as fleet,
+        pytest.raises(CollectionError, match="a link that leads out of"),
+    ):
+        start(fleet, path)
+    assert not (workspace.path / "_work").exists()
+
+
+def test_recovery_lays_the_code_out_again_without_the_client(workspace: Workspace) -> None:
+    """The daemon is killed with its runner, and what was laid out is lost with them."""
+    waits = """
+        import words
+        from dora import Node
+        node = Node()
+        print(words.GREETING, flush=True)
+        for event in node:
+            pass
+    """
+    clocked: dict[str, object] = {
+        "id": "reader",
+        "path": "reader.py",
+        "inputs": {"tick": "dora/timer/millis/100"},
+        "deploy": ROBOT,
+    }
+    path = project(workspace, [clocked])
+    workspace.file("project/reader.py", waits)
+    with real_fleet(workspace, "robot") as fleet:
+        uuid = start(fleet, path)
+        fleet.wait_for_status("Running")
+        fleet.daemons["robot"].kill()
+        os.kill(fleet.runner_pid(), 9)
+        there = laid_out(fleet)
+        (there / "words.py").unlink()
+        shutil.rmtree(workspace.path / "project")
+        fleet.start_daemon("robot")
+        wait_until(lambda: (there / "words.py").exists(), timeout=20, what="the code to be back")
+        log = there / "out" / uuid / "log_reader.jsonl"
+        wait_until(
+            lambda: log.exists() and log.read_text().count("hello") >= 2,
+            timeout=20,
+            what="the node to run again",
+        )
+
+
+def test_python_is_the_one_that_runs_dora_without_build_lines(workspace: Workspace) -> None:
+    path = project(workspace)
+    workspace.file(
+        "project/reader.py", "import sys\nfrom dora import Node\nNode()\nprint(sys.executable)\n"
+    )
+    with real_fleet(workspace, "robot") as fleet:
+        uuid = start(fleet, path)
+        fleet.wait_for_status("Finished")
+        assert printed(fleet, uuid) == [sys.executable]

@@ -1,0 +1,78 @@
+"""An environment for a node whose code was sent: made once; with our pip where uv is missing."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import anyio
+import pytest
+
+from dora_config import ResolvedDataflow, ResolvedNode
+from dora_config.protocol.code import CodeFile, CodeSet
+from dora_daemon.build import events, service
+from dora_daemon.build.own_environment import build_key
+from dora_daemon.build.service import BuildOptions, prepare
+
+
+def node(*build: str) -> ResolvedNode:
+    return ResolvedNode(id="n", path="n.py", build=build)
+
+
+def code(**contents: str) -> CodeSet:
+    return CodeSet(
+        files=tuple(
+            CodeFile(path=name.replace("_", "."), sha256=digit * 64, size=1)
+            for name, digit in contents.items()
+        )
+    )
+
+
+def test_an_installer_depends_on_the_files_it_names() -> None:
+    lines = node("pip install -r requirements.txt")
+    key = build_key(lines, code(requirements_txt="a", n_py="b"))
+    assert key == build_key(lines, code(requirements_txt="a", n_py="c"))
+    assert key != build_key(lines, code(requirements_txt="d", n_py="b"))
+    assert key != build_key(node("pip install -r ./requirements.txt"), code(requirements_txt="a"))
+
+
+@pytest.mark.parametrize("line", ["make", "pip install ."])
+def test_other_lines_depend_on_every_file(line: str) -> None:
+    assert build_key(node(line), code(n_py="b")) != build_key(node(line), code(n_py="c"))
+
+
+@pytest.mark.integration
+def test_without_uv_the_environment_is_made_by_venv_and_filled_by_our_pip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "find_uv", lambda environ: None)
+    (tmp_path / "n.py").touch()
+    (tmp_path / "project").mkdir()
+    lines = node("pip list", "sh -c 'echo ran >> ran'")
+    said: list[events.BuildEvent] = []
+
+    def build(key: str) -> Path:
+        options = BuildOptions(own={"n": key})
+        result = anyio.run(
+            lambda: prepare(
+                ResolvedDataflow(nodes=(lines,)), tmp_path, options=options, on_event=said.append
+            )
+        )
+        python = result.node("n").python
+        assert python is not None
+        return python
+
+    python = build("first")
+    assert python == tmp_path / ".dora" / "python-envs" / "n" / "bin" / "python"
+    checked = subprocess.run(
+        [python, "-c", "import pyarrow, sys; print(sys.prefix)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert checked.stdout.strip() == str(python.parent.parent)
+    build("first")
+    assert (tmp_path / "ran").read_text() == "ran\n"
+    build("second")
+    assert (tmp_path / "ran").read_text() == "ran\nran\n"
+    assert any(isinstance(event, events.StepSkipped) for event in said)
