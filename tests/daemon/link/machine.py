@@ -6,7 +6,6 @@ The nodes are senders and receivers in the test's own process, at the two ends o
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import select
 import signal
@@ -102,6 +101,7 @@ class Machine:
         self._pool = pool
         self._window_bytes = window_bytes
         self._port: int | None = None
+        self._producers = 0
         self._incarnation = 100
         self._outgoing: list[tuple[Outgoing, KeptQueue]] = []
         self._incoming: dict[tuple[str, str, str], list[KeptQueue]] = {}
@@ -144,8 +144,10 @@ class Machine:
         self._incoming.setdefault((origin, node, output), []).append(kept)
         return kept
 
-    def sender(self, *outputs: KeptQueue, incarnation: int = 1, pool: int = 1 << 30) -> Sender:
+    def sender(self, *outputs: KeptQueue, pool: int = 1 << 30) -> Sender:
         """A producing node with routes to these queues."""
+        self._producers += 1
+        incarnation = self._producers
 
         def register(number: int, descriptor: int, size: int) -> None:
             self.book.add_segment(incarnation, number, os.dup(descriptor), size)
@@ -165,9 +167,8 @@ class Machine:
         return receiver
 
     def _open_segment(self, incarnation: int, number: int) -> tuple[int, int]:
-        found = self.book.segment(incarnation, number)
-        if found is None:
-            raise LookupError(f"no segment {number} of {incarnation}")
+        # Its owner has told us before it sent the message; the thread may not have read it yet.
+        found = wait_until(lambda: self.book.segment(incarnation, number), what=f"segment {number}")
         return os.dup(found[0]), found[1]
 
     # --- the link ---------------------------------------------------------------------------------
@@ -179,7 +180,8 @@ class Machine:
         self.process = subprocess.Popen(
             [
                 *self._prefix, sys.executable, "-m", "dora_daemon.link",
-                "--socket", str(self._path), "--incarnation", str(self._incarnation), "--carrier", str(theirs.fileno()),
+                "--socket", str(self._path), "--incarnation", str(self._incarnation),
+                "--carrier", str(theirs.fileno()),
             ],
             pass_fds=(theirs.fileno(),),
         )  # fmt: skip
@@ -368,8 +370,9 @@ class Machine:
             opened.close()
         self._opened.clear()
         self._listener.close()
+        self._outgoing.clear()
+        self._incoming.clear()
         self.book.close()
-        gc.collect()
 
 
 def _accept(listener: socket.socket, seconds: float) -> socket.socket:

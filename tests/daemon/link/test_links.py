@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import threading
+from collections.abc import Callable
 
+import numpy as np
+import pyarrow as pa
 import pytest
-from daemon.link.certificates import Authority
 from daemon.link.machine import Machine, deliveries, introduce, proven
 from support.queues import message, number_of
+from support.waiting import wait_until
 
+from dora_daemon.link.messages import Incoming, PeerChanged, SetIncoming
+from dora_daemon.link.outgoing import LEAST_WINDOW
 from dora_node_api import arrow
+from dora_node_api.transport import RecordKind
 
 pytestmark = pytest.mark.integration
 
 Make = Callable[..., Machine]
 
-
-@pytest.fixture
-def make(home: Path) -> Iterator[Make]:
-    """Machines by name, with certificates of one authority."""
-    authority = Authority()
-    machines: list[Machine] = []
-
-    def make(name: str, **settings: object) -> Machine:
-        folder = authority.sign(home / f"credentials-{name}", name)
-        machine = Machine(name, home, credentials=folder, **settings)  # type: ignore[arg-type]
-        machines.append(machine)
-        return machine
-
-    yield make
-    for machine in machines:
-        machine.close()
+ARRAYS = (
+    pa.array([1, None, 3], pa.int64()),
+    pa.array([True, False, None] * 11)[3:],
+    pa.array(["a", None, "longer than that"] * 5)[2:9],
+    pa.array([[1, 2], [], None, [3]]),
+    pa.array([{"x": 1.5, "y": "b"}, None]),
+    pa.array(["x", "y", "x"]).dictionary_encode(),
+    pa.array([], pa.float32()),
+    pa.nulls(4),
+    pa.array([b"1234", b"abcd"], pa.binary(4)),
+    pa.array(np.arange(300_000, dtype=np.float32)),
+)
 
 
 def test_messages_go_through_in_order(make: Make) -> None:
@@ -40,10 +41,243 @@ def test_messages_go_through_in_order(make: Make) -> None:
     into = b.incoming("camera/image", "a", "plot/picture", policy="backpressure")
     introduce(a, b)
     proven(a, b)
-    sender, receiver = a.sender(out), b.receiver(into)
-    coming = deliveries(receiver)
+    sender, coming = a.sender(out), deliveries(b.receiver(into))
     for number in range(200):
         sender.send("image", arrow.encode(message(number, 100), {"number": number}))
         delivery = next(coming)
         assert number_of(delivery.data) == number
         assert delivery.metadata["number"] == number
+    assert a.wait_for(PeerChanged, machine="b", state="proven").endpoint == b.endpoints[0]
+    wait_until(lambda: a.wait_for(PeerChanged).rtt_us is not None, what="a round-trip time")
+    assert abs(a.wait_for(PeerChanged).clock_offset_us or 0) < 5_000
+
+
+def test_every_kind_of_array_and_its_metadata_and_time(make: Make) -> None:
+    a, b = make("a"), make("b")
+    out = a.outgoing("n/o", "b")
+    into = b.incoming("n/o", "a", "m/i")
+    introduce(a, b)
+    proven(a, b)
+    sender, coming = a.sender(out), deliveries(b.receiver(into))
+    metadata = {"text": "ä", "list": [1, 2], "flag": True, "real": 0.5}
+    for array in ARRAYS:
+        sender.send("o", arrow.encode(array, metadata), timestamp_ns=1_700_000_000_123_456_000)
+        delivery = next(coming)
+        assert delivery.value.equals(array)
+        assert delivery.value.type == array.type
+        assert delivery.timestamp_ns == 1_700_000_000_123_456_000
+        assert {k: v for k, v in delivery.metadata.items() if k != "timestamp"} == metadata
+
+
+def test_large_messages_with_small_ones_between(make: Make) -> None:
+    a, b = make("a"), make("b")
+    out = a.outgoing("n/o", "b", policy="backpressure", bound=4)
+    into = b.incoming("n/o", "a", "m/i", policy="backpressure", bound=4)
+    introduce(a, b)
+    proven(a, b)
+    sender, coming = a.sender(out), deliveries(b.receiver(into), seconds=60)
+    sizes = (40 << 20, 100, 3 << 20, 200_000, 100, 1 << 20, (1 << 20) + 1, 64, 524_288, 70_000)
+    data = [
+        np.frombuffer(np.random.default_rng(n).bytes(size), np.uint8)
+        for n, size in enumerate(sizes)
+    ]
+
+    def send() -> None:
+        for array in data:
+            sender.send("o", arrow.encode(array))
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    for array in data:
+        assert np.array_equal(next(coming).value.to_numpy(), array)
+    thread.join()
+
+
+def test_fan_out_crosses_once_and_each_consumer_has_its_own_policy(make: Make) -> None:
+    a, b = make("a"), make("b")
+    out = a.outgoing("n/o", "b", policy="backpressure", bound=50)
+    queues = [b.incoming("n/o", "a", f"m{i}/i", policy="backpressure", bound=50) for i in range(3)]
+    slow = b.incoming("n/o", "a", "slow/i", bound=3)
+    introduce(a, b)
+    proven(a, b)
+    sender = a.sender(out)
+    receivers = [deliveries(b.receiver(kept)) for kept in queues]
+    for number in range(300):
+        sender.send("o", arrow.encode(message(number, 50)))
+        for coming in receivers:
+            assert number_of(next(coming).data) == number
+    late = deliveries(b.receiver(slow))
+    assert [number_of(next(late).data) for _ in range(3)] == [297, 298, 299]
+    wait_until(lambda: b.count("n/o", "messages") == 300, what="the counters")
+    assert a.count("n/o", "messages") == 300
+
+
+def test_a_far_consumer_that_stops_reading_stops_the_producer(make: Make) -> None:
+    a, b = make("a"), make("b")
+    out = a.outgoing("n/o", "b", policy="backpressure", bound=5)
+    into = b.incoming("n/o", "a", "m/i", policy="backpressure", bound=5)
+    other_out = a.outgoing("n/other", "b")
+    other = b.incoming("n/other", "a", "m/j")
+    introduce(a, b)
+    proven(a, b)
+    sender = a.sender(out, other_out)
+    sent = [0]
+
+    def send() -> None:
+        for number in range(500):
+            sender.send("o", arrow.encode(message(number, 5_000)))
+            sent[0] = number + 1
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    # Both queues are full, and so is the window between them.
+    most = 5 + LEAST_WINDOW + 5
+    wait_until(lambda: sent[0] == most, what=lambda: f"the producer to wait, not at {sent[0]}")
+    # Another stream of the same producer is not held up.
+    coming = deliveries(b.receiver(other))
+    for number in range(50):
+        sender.send("other", arrow.encode(message(number, 5_000)))
+        assert number_of(next(coming).data) == number
+    assert sent[0] == most
+    received = deliveries(b.receiver(into))
+    for number in range(500):
+        assert number_of(next(received).data) == number
+    thread.join()
+
+
+def test_a_consumer_that_comes_back_finds_the_newest(make: Make) -> None:
+    a, b = make("a"), make("b")
+    out = a.outgoing("n/o", "b", bound=10)
+    into = b.incoming("n/o", "a", "m/i", bound=10)
+    introduce(a, b)
+    proven(a, b)
+    sender = a.sender(out)
+    for number in range(2000):
+        sender.send("o", arrow.encode(message(number, 2_000)))
+    wait_until(lambda: a.count("n/o", "waiting") == 0 and out.ends.depth() == 0, what="silence")
+    wait_until(lambda: b.count("n/o", "messages") == a.count("n/o", "messages"), what="all of it")
+    coming = deliveries(b.receiver(into), seconds=1)
+    numbers = [number_of(delivery.data) for delivery in coming]
+    assert numbers[-1] == 1999
+    assert len(numbers) <= 10
+    assert numbers == sorted(numbers)
+
+
+def test_protected_messages_are_kept_and_a_flush_empties(make: Make) -> None:
+    a, b = make("a"), make("b")
+    out = a.outgoing("n/o", "b", bound=5)
+    into = b.incoming("n/o", "a", "m/i", bound=5)
+    introduce(a, b)
+    proven(a, b)
+    sender = a.sender(out)
+    for number in range(20):
+        sender.send("o", arrow.encode(message(number, 10)), protected=True)
+    for number in range(20, 200):
+        sender.send("o", arrow.encode(message(number, 10)))
+    sender.send("o", arrow.encode(message(200, 10)), flush=True)
+    coming = deliveries(b.receiver(into))
+    wait_until(lambda: b.count("n/o", "messages") >= 21 and out.ends.depth() == 0, what="all")
+    wait_until(lambda: a.count("n/o", "waiting") == 0, what="all of it")
+    numbers = [number_of(next(coming).data) for _ in range(21)]
+    assert numbers == [*range(20), 200]
+
+
+def test_news_follow_the_last_message(make: Make) -> None:
+    a, b = make("a"), make("b")
+    out = a.outgoing("n/o", "b", policy="backpressure", bound=100)
+    into = b.incoming("n/o", "a", "m/i", policy="backpressure", bound=100)
+    introduce(a, b)
+    proven(a, b)
+    sender = a.sender(out)
+    for number in range(50):
+        sender.send("o", arrow.encode(message(number, 10)))
+    sender.send("o", arrow.encode(message(50, 300_000)))
+    out.keeper.announce_restarted()
+    out.keeper.announce_failed("it ended with exit code 3")
+    out.keeper.announce_closed()
+    coming = deliveries(b.receiver(into))
+    assert [number_of(next(coming).data) for _ in range(51)] == list(range(51))
+    kinds = [next(coming) for _ in range(3)]
+    assert [k.kind for k in kinds] == [
+        RecordKind.NODE_RESTARTED, RecordKind.NODE_FAILED, RecordKind.CLOSED,
+    ]  # fmt: skip
+    assert kinds[1].error == "it ended with exit code 3"
+    wait_until(
+        lambda: b.news() == [("n/o", "restarted"), ("n/o", "failed"), ("n/o", "closed")],
+        what="the runner to hear it",
+    )
+
+
+def test_a_link_passes_on_what_waits_before_it_ends(make: Make) -> None:
+    a, b = make("a"), make("b")
+    out = a.outgoing("n/o", "b", policy="backpressure", bound=1000)
+    into = b.incoming("n/o", "a", "m/i", policy="backpressure", bound=1000)
+    back = b.outgoing("m/back", "a", policy="backpressure", bound=5)
+    a.incoming("m/back", "b", "n/i", policy="backpressure", bound=5)
+    introduce(a, b)
+    proven(a, b)
+    sender, answers = a.sender(out), b.sender(back)
+    for number in range(500):
+        sender.send("o", arrow.encode(message(number, 3_000)))
+    out.keeper.announce_closed()
+    assert a.finish().undelivered == 0
+    coming = deliveries(b.receiver(into))
+    assert [number_of(next(coming).data) for _ in range(500)] == list(range(500))
+    assert next(coming).kind is RecordKind.CLOSED
+    # Nobody waits for a part that has ended.
+    b.wait_for(PeerChanged, machine="a", state="left")
+    for number in range(500):
+        answers.send("back", arrow.encode(message(number, 100)))
+
+
+def test_a_producer_does_not_wait_for_consumers_that_are_gone(make: Make) -> None:
+    a, b = make("a"), make("b")
+    out = a.outgoing("n/o", "b", policy="backpressure", bound=5)
+    b.incoming("n/o", "a", "m/i", policy="backpressure", bound=5)
+    introduce(a, b)
+    proven(a, b)
+    sender = a.sender(out)
+    for number in range(20):
+        sender.send("o", arrow.encode(message(number, 100)))
+    b.tell(SetIncoming(streams=(Incoming(machine="a", node="n", output="o"),)))
+    for number in range(500):
+        sender.send("o", arrow.encode(message(number, 100)))
+    wait_until(lambda: out.ends.depth() == 0, what="the queue to be empty")
+
+
+def test_three_machines(make: Make) -> None:
+    machines = [make(name) for name in "abc"]
+    streams = []
+    for origin in machines:
+        for target in machines:
+            if target is not origin:
+                source = f"n{origin.name}/to-{target.name}"
+                out = origin.outgoing(source, target.name, policy="backpressure")
+                into = target.incoming(
+                    source, origin.name, f"m/{origin.name}", policy="backpressure"
+                )
+                streams.append((origin, target, source, out, into))
+    introduce(*machines)
+    proven(*machines)
+    for origin, target, source, out, into in streams:
+        sender, coming = origin.sender(out), deliveries(target.receiver(into))
+        for number in range(20):
+            sender.send(source.partition("/")[2], arrow.encode(message(number, 1000)))
+            assert number_of(next(coming).data) == number
+
+
+def test_the_lists_must_agree_before_a_peer_counts_as_proven(make: Make) -> None:
+    a, b = make("a"), make("b")
+    a.outgoing("n/o", "b")
+    introduce(a, b)
+    told = a.wait_for(PeerChanged, machine="b", reason="n/o is not expected there")
+    assert told.state == "connecting"
+
+
+def test_an_unreachable_peer_is_named_with_the_reason(make: Make) -> None:
+    a, b = make("a"), make("b")
+    a.outgoing("n/o", "b")
+    a.start_link()
+    a.meet(b, endpoints=("127.0.0.1:1",))
+    wait_until(lambda: "refused" in a.wait_for(PeerChanged, machine="b").reason, what="a reason")
+    assert a.state_of("b") == "connecting"

@@ -29,6 +29,7 @@ from dora_node_api.control_socket import ControlSocket
 from dora_node_api.errors import ControlClosed, ControlError
 from dora_node_api.transport import Board, Pool, QueueEnds, QueueSpec, Receiver, default_pool_cap
 from dora_node_api.transport.forwarding import Forwarder
+from dora_node_api.transport.holding import HoldingReceiver
 from dora_node_api.transport.sending import WaitForRoom
 
 _ANSWER_SECONDS = 10.0
@@ -129,7 +130,8 @@ class NodeSide:
     def _add_receiver(self, spec: QueueSpec, descriptors: list[int]) -> None:
         ends = QueueEnds.from_consumer_fds(descriptors)
         self._inputs.setdefault(spec.input, spec.queue)
-        self.receivers[spec.queue] = Receiver(
+        kind = HoldingReceiver if spec.journal else Receiver
+        self.receivers[spec.queue] = kind(
             spec, ends, self.board, self.open_segment,
             on_first_copy=lambda _spec, sentence: self.on_warning(sentence),
         )  # fmt: skip

@@ -22,6 +22,7 @@ from dora_node_api.transport import (
     Waiter,
     layout,
 )
+from dora_node_api.transport.holding import HoldingReceiver
 from dora_node_api.transport.parts import flags_of, take_apart
 
 CHUNK = 512 * 1024
@@ -44,7 +45,11 @@ class Road(Protocol):
 
 
 class Unacknowledged:
-    """A message to send again if need be: as its frame when it is small, else where it lies."""
+    """A message to send again if need be: its frame when it is small, else where it lies.
+
+    Of a backpressure stream also small ones are kept where they lie: the next link process, if this
+    one is killed, finds them there.
+    """
 
     __slots__ = ("delivery", "flags", "frame")
 
@@ -77,7 +82,10 @@ class OutgoingStream:
         self._road = road
         self._receiver = receiver
         self._note = note
+        self._holding = receiver if isinstance(receiver, HoldingReceiver) else None
         settled = board.edge_words(receiver.spec.area)[layout.C_SETTLED]
+        if self._holding is not None:
+            settled = self._holding.settled
         messages = min(window_messages, max(LEAST_WINDOW, 2 * receiver.spec.bound))
         self.window: SendWindow[Unacknowledged] = SendWindow(messages, window_bytes, last=settled)
         self._lock = threading.Lock()
@@ -85,7 +93,9 @@ class OutgoingStream:
         self._open = False
         self._discard = False
         self._ended = False
+        self._taking_over = self._holding is not None
         self._close_receiver = False
+        self._forget = False
         self.messages = 0
         self.bytes = 0
         self.lost = 0
@@ -128,32 +138,43 @@ class OutgoingStream:
             self._open = True
             self._discard = True
             self._resume = None
-            self.lost += self.window.give_up()
+            self.lost += self._give_up()
         self._wake()
 
     def acknowledged(self, sequence: int) -> None:
         """All local queues of the other side have everything up to this number."""
         with self._lock:
             was_open = self.window.open
-            self.window.acknowledge(sequence)
+            self._acknowledge(sequence)
             now_open = self.window.open
         if now_open and not was_open:
             self._wake()
 
+    def _acknowledge(self, sequence: int) -> int:
+        count = self.window.acknowledge(sequence)
+        if self._holding is not None and not self._taking_over:
+            self._holding.settle(self.window.given_up)
+        return count
+
+    def _give_up(self) -> int:
+        return self._acknowledge(self.window.last)
+
     def unsent(self) -> int:
         """Messages that wait in the queue or are not acknowledged."""
-        return self._receiver.pending() + len(self.window)
+        return self._receiver.pending() + len(self.window) + self._taking_over
 
     @property
     def waiting(self) -> int:
         return len(self.window)
 
-    def end(self, *, close: bool) -> None:
+    def end(self, *, close: bool, forget: bool = True) -> None:
         """Stop reading; what is not acknowledged is forgotten. Waits for the thread to end.
 
-        ``close`` the receiver, too: its queue is gone.
+        ``close`` the receiver, too: its queue is gone. ``forget`` False: the next link process
+        is to send again what this one could not.
         """
         self._close_receiver = close
+        self._forget = forget
         self._ended = True
         self._wake()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
@@ -172,6 +193,8 @@ class OutgoingStream:
         blocked = select.poll()
         blocked.register(self._wake_read, select.POLLIN)
         receiver = self._receiver
+        if self._holding is not None:
+            self._take_over(self._holding)
         while not self._ended:
             if self._resume is not None:
                 self._send_again()
@@ -191,6 +214,9 @@ class OutgoingStream:
                 continue
             self._take(delivery)
         waiter.close()
+        if self._forget:
+            with self._lock:
+                self._give_up()
         if self._close_receiver:
             receiver.close()
         os.close(self._wake_read)
@@ -200,17 +226,28 @@ class OutgoingStream:
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_read, 4096)
 
+    def _take_over(self, receiver: HoldingReceiver) -> None:
+        """What an earlier link process had taken and was killed with is on its way again."""
+        taken = receiver.take_over()
+        with self._lock:
+            for delivery, flags in taken:
+                item = Unacknowledged(b"", delivery, flags)
+                self.window.add(delivery.sequence, delivery.nbytes, item)
+            self._taking_over = False
+            if self._discard:
+                self.lost += self._give_up()
+
     def _take(self, delivery: Delivery) -> None:
         self.messages += 1
         self.bytes += delivery.nbytes
         if self._discard:
             with self._lock:
                 self.window.add(delivery.sequence, 0, Unacknowledged(b"", None, 0))
-                self.window.give_up()
+                del delivery
+                self._give_up()
             return
         flags = flags_of(self._receiver, delivery)
-        large = delivery.kind is RecordKind.DATA and delivery.nbytes > SMALL
-        if large:
+        if _is_large(delivery):
             item = Unacknowledged(b"", delivery, flags)
             with self._lock:
                 previous = self.window.last
@@ -219,8 +256,9 @@ class OutgoingStream:
             return
         previous = self.window.last
         frame = self._small_frame(delivery, previous, flags)
+        item = Unacknowledged(frame, delivery if self._holding is not None else None, flags)
         with self._lock:
-            self.window.add(delivery.sequence, len(frame), Unacknowledged(frame, None, flags))
+            self.window.add(delivery.sequence, len(frame), item)
         self._send(Lane.SMALL, frame)
 
     def _small_frame(self, delivery: Delivery, previous: int, flags: int) -> bytes:
@@ -268,16 +306,26 @@ class OutgoingStream:
             entering, self._resume = self._resume, None
             if entering is None:
                 return
-            self.window.acknowledge(entering.stored)
+            self._acknowledge(entering.stored)
             again = list(self.window.after(entering.accepted))
         for _, previous, item in again:
             if self._stopped_again():
                 return
             self.resent += 1
-            if item.delivery is not None:
+            if item.frame:
+                self._send(Lane.SMALL, wire.readdress(item.frame, self._road.their_link))
+                continue
+            assert item.delivery is not None
+            if _is_large(item.delivery):
                 self._send_large(item.delivery, previous, item.flags)
             else:
-                self._send(Lane.SMALL, wire.readdress(item.frame, self._road.their_link))
+                item.frame = self._small_frame(item.delivery, previous, item.flags)
+                self._send(Lane.SMALL, item.frame)
 
     def _stopped_again(self) -> bool:
         return self._resume is not None or self._ended or not self._open
+
+
+def _is_large(delivery: Delivery) -> bool:
+    """Whether it goes in several frames, and is not kept as one."""
+    return delivery.kind is RecordKind.DATA and delivery.nbytes > SMALL

@@ -163,8 +163,9 @@ class PeerLink:
 
     def _pause(self) -> None:
         self._opened.clear()
-        for stream in self.outgoing.values():
-            stream.pause()
+        if not self.left:
+            for stream in self.outgoing.values():
+                stream.pause()
 
     def send(self, lane: Lane, frame: bytes) -> bool:
         """Send a frame; False when there is no session."""

@@ -109,6 +109,6 @@ class Streams:
     def end(self) -> None:
         """The process is about to end: no thread may touch a queue any more."""
         for going in self.outgoing.values():
-            going.end(close=True)
+            going.end(close=True, forget=False)
         for coming in self.incoming.values():
             coming.end()

@@ -1,0 +1,226 @@
+"""Links that are killed, stopped or cut off, and what is on the way meanwhile."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from daemon.link.certificates import Authority
+from daemon.link.machine import Machine, deliveries, introduce, proven
+from support.cut import CuttableWire
+from support.queues import message, number_of
+from support.waiting import wait_until
+
+from dora_daemon.link.messages import Note
+from dora_node_api import arrow
+from dora_node_api.transport import RecordKind
+
+pytestmark = pytest.mark.integration
+
+Make = Callable[..., Machine]
+
+
+class Flow:
+    """A producer on one machine that sends numbered messages to a consumer on another."""
+
+    def __init__(self, a: Machine, b: Machine, *, policy: str = "backpressure") -> None:
+        self.out = a.outgoing("n/o", "b", policy=policy, bound=8)
+        self.into = b.incoming("n/o", "a", "m/i", policy=policy, bound=8)
+        self._a, self._b = a, b
+        self.sent = 0
+        self.got: list[int] = []
+        self._sizes = random.Random(7)
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        sender = self._a.sender(self.out)
+        coming = deliveries(self._b.receiver(self.into), seconds=40)
+
+        def send() -> None:
+            while not self._stop.is_set():
+                size = self._sizes.choice((20, 3_000, 100_000, 1_200_000))
+                sender.send("o", arrow.encode(message(self.sent, min(size, 1 << 20))))
+                self.sent += 1
+            self.out.keeper.announce_closed()
+
+        def receive() -> None:
+            for delivery in coming:
+                if delivery.kind is RecordKind.CLOSED:
+                    break
+                self.got.append(number_of(delivery.data))
+
+        for target in (send, receive):
+            thread = threading.Thread(target=target, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def progress(self, count: int = 30) -> None:
+        """Wait until so many more messages have arrived."""
+        goal = len(self.got) + count
+        wait_until(
+            lambda: len(self.got) >= goal, timeout=30, what=lambda: f"{len(self.got)} of {goal}"
+        )
+
+    def end(self) -> None:
+        """Stop sending; everything is there when this returns."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(40)
+            assert not thread.is_alive()
+        self._threads.clear()
+
+
+def test_a_far_link_killed_at_random_loses_and_repeats_nothing(make: Make) -> None:
+    a, b = make("a"), make("b")
+    flow = Flow(a, b)
+    introduce(a, b)
+    proven(a, b)
+    flow.start()
+    dice = random.Random(20261124)
+    for _ in range(4):
+        flow.progress(dice.randrange(1, 40))
+        time.sleep(dice.random() * 0.02)
+        b.kill_link()
+        b.start_link()
+    flow.progress()
+    flow.end()
+    assert flow.got == list(range(flow.sent))
+
+
+def test_a_near_link_killed_at_random_loses_only_what_it_had_taken_and_counts_it(
+    make: Make,
+) -> None:
+    a, b = make("a"), make("b")
+    flow = Flow(a, b)
+    introduce(a, b)
+    proven(a, b)
+    flow.start()
+    dice = random.Random(4711)
+    for _ in range(4):
+        flow.progress(dice.randrange(1, 40))
+        time.sleep(dice.random() * 0.02)
+        a.kill_link()
+        a.start_link()
+        b.meet(a)
+    flow.progress()
+    flow.end()
+    assert flow.got == sorted(set(flow.got))
+    lost = flow.sent - len(flow.got)
+    assert lost <= 4 * 32
+    wait_until(lambda: b.count("n/o", "lost") == lost, what=lambda: f"{lost} to be counted lost")
+
+
+@pytest.mark.parametrize("which", ["a", "b"])
+def test_a_stopped_link_goes_on_where_it_was(make: Make, which: str) -> None:
+    a, b = make("a"), make("b")
+    flow = Flow(a, b)
+    introduce(a, b)
+    proven(a, b)
+    flow.start()
+    flow.progress()
+    stopped, other = (a, b) if which == "a" else (b, a)
+    assert stopped.process is not None
+    os.kill(stopped.process.pid, signal.SIGSTOP)
+    wait_until(lambda: other.state_of(which) == "lost", timeout=30, what="the other to notice")
+    os.kill(stopped.process.pid, signal.SIGCONT)
+    proven(a, b, timeout=30)
+    flow.progress()
+    flow.end()
+    assert flow.got == list(range(flow.sent))
+
+
+@pytest.mark.parametrize("seconds", [2, 15])
+def test_a_wire_that_is_cut_loses_nothing_under_backpressure(make: Make, seconds: int) -> None:
+    a, b = make("a"), make("b")
+    flow = Flow(a, b)
+    a.start_link()
+    b.start_link()
+    wire = CuttableWire(int(b.endpoints[0].rpartition(":")[2]))
+    try:
+        a.meet(b, endpoints=(f"127.0.0.1:{wire.port}",))
+        b.meet(a, endpoints=("127.0.0.1:1",))
+        proven(a, b)
+        flow.start()
+        flow.progress()
+        wire.cut()
+        time.sleep(seconds)
+        wire.heal()
+        flow.progress()
+        flow.end()
+    finally:
+        wire.close()
+    assert flow.got == list(range(flow.sent))
+
+
+def test_drop_oldest_over_a_cut_wire_finds_the_newest_and_counts(make: Make) -> None:
+    a, b = make("a"), make("b")
+    flow = Flow(a, b, policy="drop_oldest")
+    introduce(a, b)
+    proven(a, b)
+    flow.start()
+    flow.progress()
+    b.kill_link()
+    b.start_link()
+    flow.progress()
+    flow.end()
+    assert flow.got == sorted(set(flow.got))
+    assert flow.got[-1] == flow.sent - 1
+
+
+def test_a_part_that_is_started_anew_is_met_again(make: Make) -> None:
+    a, b = make("a"), make("b")
+    out = a.outgoing("n/o", "b", policy="backpressure")
+    into = b.incoming("n/o", "a", "m/i", policy="backpressure")
+    introduce(a, b)
+    proven(a, b)
+    sender, coming = a.sender(out), deliveries(b.receiver(into))
+    for number in range(5):
+        sender.send("o", arrow.encode(message(number, 100)))
+        assert number_of(next(coming).data) == number
+    a.kill_link()
+    a.book.drop(out.edge)
+    a._outgoing.clear()
+    a.run_id = "a-2"
+    again = a.outgoing("n/o", "b", policy="backpressure")
+    a.start_link()
+    a.meet(b)
+    b.meet(a)
+    sender = a.sender(again)
+    sender.send("o", arrow.encode(message(77, 100)))
+    assert next(coming).kind is RecordKind.NODE_RESTARTED
+    assert number_of(next(coming).data) == 77
+    wait_until(lambda: b.news() == [("n/o", "restarted")], what="the runner to hear of it")
+
+
+def test_renewed_certificates_are_used_without_a_restart(
+    make: Make, authority: Authority, home: Path
+) -> None:
+    a, b = make("a"), make("b")
+    flow = Flow(a, b)
+    introduce(a, b)
+    proven(a, b)
+    flow.start()
+    flow.progress()
+    # A new authority: only a link that has read its files again can be met.
+    renewed = Authority("renewed")
+    for name in ("a", "b"):
+        new = renewed.sign(home / f"new-{name}", name)
+        for file in ("ca.pem", "key.pem", "cert.pem"):
+            shutil.copyfile(new / file, home / f"credentials-{name}" / file)
+    told = len(a.heard), len(b.heard)
+    wait_until(
+        lambda: len(a.heard) > told[0] and len(b.heard) > told[1], timeout=20, what="both to notice"
+    )
+    proven(a, b, timeout=30)
+    flow.progress()
+    flow.end()
+    assert flow.got == list(range(flow.sent))
+    assert not [m for m in a.heard if isinstance(m, Note) and m.level == "error"]
