@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from support.waiting import wait_until
 
 from dora_daemon.runner import guardian, runtime_dir
 from dora_daemon.runner.errors import RunnerError
@@ -157,3 +161,37 @@ def test_identities() -> None:
     assert guardian.is_alive(pid, started)
     assert not guardian.is_alive(pid, started + 1)
     assert guardian.start_time(2**22 + 1) is None
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("killed", [False, True], ids=["released", "killed"])
+def test_a_guardian_leaves_a_directory_alone_that_was_made_again(
+    tmp_path: Path, killed: bool
+) -> None:
+    """Numbers are used again, perhaps before the guardian of the one before has looked."""
+    first = RuntimeDir.create(tmp_path)
+    words = [sys.executable, "-I", "-S", guardian.__file__, str(first.path)]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE)
+    wait_until(lambda: _holds(process.pid, first.path / "lock"), what="the guardian to be ready")
+    if killed:
+        os.close(first.lock_descriptor)
+        sweep(tmp_path)
+    else:
+        first.release()
+    second = RuntimeDir.create(tmp_path)
+    assert second.path == first.path
+    node = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    second.record_process(node.pid)
+    process.communicate(timeout=10)
+    assert second.path.is_dir()
+    assert node.poll() is None
+    node.kill()
+    node.wait()
+    second.release()
+
+
+def _holds(pid: int, path: Path) -> bool:
+    links = Path(f"/proc/{pid}/fd").iterdir()
+    with suppress(OSError):
+        return any(link.resolve() == path for link in links)
+    return False

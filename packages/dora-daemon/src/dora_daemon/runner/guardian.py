@@ -1,7 +1,7 @@
 """Ends what a runner that was killed leaves behind: its nodes' sessions and its directory.
 
 Run as a script by the runner, before anything else, with the reading end of a pipe as stdin; when
-the runner is gone the pipe ends. The script is kept apart from everything: it imports four modules
+the runner is gone the pipe ends. The script is kept apart from everything: it imports five modules
 of the standard library and nothing of ours, so that it starts in milliseconds and stays small.
 
 A process is identified by pid, start time and boot id, because pids are used again. The runner
@@ -11,18 +11,20 @@ line ``mark TEXT``), where the system shows the environment of processes.
 """
 
 # Hardly any imports, because this process lives as long as the dataflow.
-# ruff: noqa: PTH110, PTH112, PTH118, SIM105
+# ruff: noqa: PTH110, PTH112, PTH116, PTH118, SIM105
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import sys
 import time
 
 GROUPS = "groups"
+LOCK = "lock"
 RESULT = "result.json"
 MOST_LOOKS = 100
-KEPT_WITH_RESULT = (RESULT, "index.json", "runner.log", "lock")
+KEPT_WITH_RESULT = (RESULT, "index.json", "runner.log", LOCK)
 
 
 def boot_id() -> str:
@@ -173,13 +175,37 @@ def _quietly(call: object, *arguments: object) -> None:
 
 
 def main(directory: str) -> None:
-    """Wait for the end of stdin, then clean up."""
+    """Wait for the end of stdin, then clean up what is still the runner's."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    path = os.path.join(directory, LOCK)
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        lock = -1  # it is gone already
     while os.read(0, 4096):
         pass
-    kill_recorded(directory)
-    clear_directory(directory)
+    if lock >= 0 and _is_ours(path, lock):
+        kill_recorded(directory)
+        clear_directory(directory)
+
+
+def _is_ours(path: str, lock: int) -> bool:
+    """Take the lock that the runner had. A directory that was removed may have been made again
+    under the same number, for somebody else; one that somebody else holds is being cleared.
+    """
+    for _ in range(MOST_LOOKS):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError:
+            time.sleep(0.01)
+    else:
+        return False
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(lock))
+    except OSError:
+        return False
 
 
 if __name__ == "__main__":
