@@ -1,16 +1,13 @@
 """What the documentation shows is true: its files are written, its commands run, its code parsed.
 
-A fenced block with a ``title`` becomes a file of that name. In a ``console`` block each line that
-starts with ``$ `` is a command: ``dora`` commands are run (others only show), and what is written
-below must be what was printed; ``...`` stands for anything. A last line ``(exit code N)`` says
-how the command ends, 0 if it is not there. One page is one folder, from top to bottom.
+A fenced block with a ``title`` becomes a file of that name. The commands of ``console`` blocks are
+run, see ``support.console``. One page is one folder, from top to bottom.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-import shlex
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -19,8 +16,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.console import Console, commands
 from support.coordinator import free_port
-from support.dora import run_dora
 from support.sources import ROOT, packaged_sources
 from support.workspace import Workspace
 
@@ -54,38 +51,12 @@ def blocks(page: Path) -> Iterator[Block]:
         )
 
 
-@dataclass(frozen=True)
-class Command:
-    """A command of a console block and what it is said to print."""
-
-    words: list[str]
-    expected: str
-    code: int
-
-    @property
-    def pattern(self) -> re.Pattern[str]:
-        """The expected text as a pattern: ``...`` matches anything, blanks match any blanks."""
-        parts = (
-            r"\s+".join(map(re.escape, part.split())) for part in re.split(r"\.\.\.", self.expected)
-        )
-        return re.compile(r"[\s\S]*?".join(parts))
-
-
-def commands(block: Block) -> Iterator[Command]:
-    for part in re.split(r"^\$ ", block.body, flags=re.MULTILINE)[1:]:
-        first, _, rest = part.partition("\n")
-        ending = re.search(r"^\(exit code (\d+)\)$", rest, re.MULTILINE)
-        expected = re.sub(r"^\(exit code \d+\)$", "", rest, flags=re.MULTILINE)
-        words = shlex.split(first, comments=True)
-        yield Command(words, expected.strip(), int(ending[1]) if ending else 0)
-
-
 def _runs_something(page: Path) -> bool:
     return any(
-        command.words[0] == "dora"
+        command.is_run
         for block in blocks(page)
         if block.language == "console"
-        for command in commands(block)
+        for command in commands(block.body)
     )
 
 
@@ -101,20 +72,17 @@ def test_commands_print_what_is_written(
 ) -> None:
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("DORA_COORDINATOR_PORT", str(free_port()))
-    for block in blocks(page):
-        if block.title is not None:
-            workspace.file(block.title, block.body)
-        elif block.language == "console":
-            for command in commands(block):
-                if command.words[0] != "dora":
-                    continue
-                done = run_dora(*command.words[1:], cwd=workspace.path, timeout=90)
-                where = f"{_name(page)}:{block.line}"
-                assert done.code == command.code, f"{where}: exit code {done.code}\n{done}"
-                assert command.pattern.search(done.output), (
-                    f"{where}: expected\n{command.expected}\n{done}"
-                )
+    port = free_port()
+    monkeypatch.setenv("DORA_COORDINATOR_PORT", str(port))
+    with Console(workspace.path, port) as console:
+        for block in blocks(page):
+            if block.title is not None:
+                workspace.file(block.title, block.body)
+            elif block.language == "console":
+                for command in commands(block.body):
+                    if command.is_run:
+                        where = f"{_name(page)}:{block.line}: $ {' '.join(command.words)}"
+                        console.run(command, where)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)

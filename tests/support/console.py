@@ -1,0 +1,177 @@
+"""Console blocks of the documentation: read, and run as a shell with jobs would.
+
+Each line that starts with ``$ `` is a command; what is written below it must be what it prints, and
+``...`` stands for anything. A last line ``(exit code N)`` says how it ends, 0 if it is not there.
+``&`` at the end starts a job, which has printed what is written before the next command runs;
+``^C`` on a line of its own interrupts a command once it has printed what stands before.
+``kill %N`` and ``kill -9 %N`` end jobs. ``pkill -9 -f dora_daemon.runner`` ends the runners of this
+home, and only those. Commands of other programs are shown and not run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from support.dora import Completed, RunningDora, run_dora, running_dora
+from support.fleet import end_runners, is_running
+from support.waiting import wait_until
+
+from dora_daemon.runner.runtime_dir import list_runners, runtime_root
+
+LOOKS = (
+    ("list",), ("status",), ("logs",), ("top",), ("node", "list"), ("cluster", "status"),
+)  # fmt: skip
+"""Commands that only look: they are repeated until they show what is written, as a reader would."""
+
+PATIENCE = 30.0
+"""Seconds."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command and what it is said to print."""
+
+    words: list[str]
+    expected: str
+    code: int
+    background: bool = False
+
+    @property
+    def is_run(self) -> bool:
+        return self.words[0] in ("dora", "kill", "pkill")
+
+    @property
+    def until_interrupt(self) -> str | None:
+        """What it prints before it is interrupted; None: it ends by itself."""
+        before, found, _ = self.expected.partition("^C")
+        return before.strip() if found else None
+
+
+def pattern(expected: str) -> re.Pattern[str]:
+    """The text as a pattern: ``...`` matches anything, blanks match any blanks."""
+    parts = (r"\s+".join(map(re.escape, part.split())) for part in re.split(r"\.\.\.", expected))
+    return re.compile(r"[\s\S]*?".join(parts))
+
+
+def commands(block: str) -> Iterator[Command]:
+    """The commands of a console block."""
+    for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+        first, _, rest = part.partition("\n")
+        ending = re.search(r"^\(exit code (\d+)\)$", rest, re.MULTILINE)
+        expected = re.sub(r"^\(exit code \d+\)$", "", rest, flags=re.MULTILINE)
+        words = shlex.split(first, comments=True)
+        background = words[-1] == "&"
+        yield Command(
+            words[:-1] if background else words,
+            expected.strip(),
+            int(ending[1]) if ending else 0,
+            background,
+        )
+
+
+@dataclass
+class Console:
+    """A shell in ``folder``; leaving the block ends its jobs and their runners."""
+
+    folder: Path
+    coordinator_port: int
+    jobs: dict[int, RunningDora] = field(default_factory=dict)
+    _stack: ExitStack = field(default_factory=ExitStack)
+
+    def __enter__(self) -> Console:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for job in self.jobs.values():
+            job.kill()
+        end_runners()
+        self._stack.close()
+
+    def run(self, command: Command, where: str) -> None:
+        """Run a command; AssertionError when it does not do what is written."""
+        match command.words:
+            case ["kill", *options, job]:
+                self._kill(int(job.removeprefix("%")), hard="-9" in options)
+            case ["pkill", "-9", "-f", "dora_daemon.runner"]:
+                _kill_runners()
+            case _ if command.background:
+                self._start(command, where)
+            case _ if command.until_interrupt is not None:
+                self._interrupt(command, where)
+            case _:
+                self._wait(command, where)
+
+    def _words(self, command: Command) -> list[str]:
+        """Without `dora`; a coordinator listens on a port of its own, whatever is written."""
+        words = command.words[1:]
+        if words[0] == "coordinator":
+            words += ["--port", str(self.coordinator_port)]
+        return words
+
+    def _start(self, command: Command, where: str) -> None:
+        running = running_dora(*self._words(command), cwd=self.folder)
+        job = self._stack.enter_context(running)
+        self.jobs[max(self.jobs, default=0) + 1] = job
+        self._until_printed(job, command.expected, where)
+
+    def _interrupt(self, command: Command, where: str) -> None:
+        with running_dora(*self._words(command), cwd=self.folder) as running:
+            self._until_printed(running, command.until_interrupt or "", where)
+            running.interrupt()
+            _check(running.wait(), command, command.expected.replace("^C", "..."), where)
+
+    def _wait(self, command: Command, where: str) -> None:
+        words = self._words(command)
+        done = run_dora(*words, cwd=self.folder, timeout=90)
+        if any(tuple(words[: len(look)]) == look for look in LOOKS):
+
+            def shows() -> bool:
+                nonlocal done
+                fits = pattern(command.expected).search(done.output) and done.code == command.code
+                if not fits:
+                    done = run_dora(*words, cwd=self.folder, timeout=90)
+                return bool(fits)
+
+            wait_until(
+                shows,
+                timeout=PATIENCE,
+                what=lambda: f"{where}: expected\n{command.expected}\n{done}",
+            )
+        _check(done, command, command.expected, where)
+
+    def _until_printed(self, running: RunningDora, expected: str, where: str) -> None:
+        wait_until(
+            lambda: pattern(expected).search(running.stdout + running.stderr),
+            timeout=PATIENCE,
+            what=lambda: f"{where}: expected\n{expected}\n{running.result()}",
+        )
+
+    def _kill(self, number: int, *, hard: bool) -> None:
+        job = self.jobs.pop(number)
+        job.send_signal(signal.SIGKILL if hard else signal.SIGTERM)
+        job.wait()
+
+
+def _check(done: Completed, command: Command, expected: str, where: str) -> None:
+    assert done.code == command.code, f"{where}: exit code {done.code}\n{done}"
+    assert pattern(expected).search(done.output), f"{where}: expected\n{expected}\n{done}"
+
+
+def _kill_runners() -> None:
+    living = [found.entry.pid for found in list_runners(runtime_root()) if found.alive]
+    for pid in living:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not any(map(is_running, living)), what="the runners to end")
