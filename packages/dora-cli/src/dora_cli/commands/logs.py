@@ -19,59 +19,68 @@ from dora_cli.moments import parse_moment
 POLL_INTERVAL = 0.2
 """Seconds between two looks at files that are followed."""
 
+Dataflow = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[DATAFLOW]",
+        help="UUID or its beginning; by default the dataflow that ran last.",
+        show_default=False,
+    ),
+]
+Node = Annotated[str | None, typer.Option("--node", "-n", help="Only the log of this node.")]
+AllNodes = Annotated[
+    bool, typer.Option("--all-nodes", help="All nodes, in the order of time (the default).")
+]
+Tail = Annotated[
+    int | None, typer.Option("--tail", min=0, metavar="N", help="Only the last N lines.")
+]
+Follow = Annotated[
+    bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")
+]
+Local = Annotated[
+    bool, typer.Option("--local", help="Read the files below ./out, ask no coordinator.")
+]
+Since = Annotated[
+    str | None,
+    typer.Option("--since", metavar="TIME", help="Not before: 5m ago, or RFC 3339."),
+]
+Until = Annotated[
+    str | None,
+    typer.Option("--until", metavar="TIME", help="Not after: 5m ago, or RFC 3339."),
+]
+Level = Annotated[
+    str,
+    typer.Option(
+        "--level",
+        envvar="DORA_LOG_LEVEL",
+        metavar="LEVEL",
+        parser=options.checked(parse_level),
+        help="Lowest level: stdout (everything), trace, debug, info, warn or error.",
+    ),
+]
+Grep = Annotated[
+    str | None,
+    typer.Option("--grep", metavar="TEXT", help="Only messages with this text, in any case."),
+]
+
 app = options.application()
 
 
 @app.command()
 def logs(
-    dataflow: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[DATAFLOW]",
-            help="UUID or its beginning; by default the dataflow that ran last.",
-            show_default=False,
-        ),
-    ] = None,
+    dataflow: Dataflow = None,
     old_node: Annotated[str | None, typer.Argument(hidden=True)] = None,
-    node: Annotated[
-        str | None, typer.Option("--node", "-n", help="Only the log of this node.")
-    ] = None,
-    all_nodes: Annotated[
-        bool, typer.Option("--all-nodes", help="All nodes, in the order of time (the default).")
-    ] = False,
-    tail: Annotated[
-        int | None, typer.Option("--tail", min=0, metavar="N", help="Only the last N lines.")
-    ] = None,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")
-    ] = False,
-    local: Annotated[
-        bool, typer.Option("--local", help="Read the files below ./out, ask no coordinator.")
-    ] = False,
-    since: Annotated[
-        str | None,
-        typer.Option("--since", metavar="TIME", help="Not before: 5m ago, or RFC 3339."),
-    ] = None,
-    until: Annotated[
-        str | None,
-        typer.Option("--until", metavar="TIME", help="Not after: 5m ago, or RFC 3339."),
-    ] = None,
-    level: Annotated[
-        str,
-        typer.Option(
-            "--level",
-            envvar="DORA_LOG_LEVEL",
-            metavar="LEVEL",
-            parser=options.checked(parse_level),
-            help="Lowest level: stdout (everything), trace, debug, info, warn or error.",
-        ),
-    ] = "stdout",
+    node: Node = None,
+    all_nodes: AllNodes = False,
+    tail: Tail = None,
+    follow: Follow = False,
+    local: Local = False,
+    since: Since = None,
+    until: Until = None,
+    level: Level = "stdout",
     log_format: options.LogStyle = LogFormat.PRETTY,
     log_filter: options.LogFilterText = None,
-    grep: Annotated[
-        str | None,
-        typer.Option("--grep", metavar="TEXT", help="Only messages with this text, in any case."),
-    ] = None,
+    grep: Grep = None,
     coordinator_addr: coordinator.Addr = None,
     coordinator_port: coordinator.Port = None,
 ) -> None:

@@ -22,39 +22,44 @@ if TYPE_CHECKING:
 
 ALLOW_SHELL = "DORA_ALLOW_SHELL_NODES"
 
+Source = Annotated[
+    str,
+    typer.Argument(metavar="PATH_OR_URL", help="The dataflow file.", show_default=False),
+]
+StopAfter = Annotated[
+    float | None,
+    typer.Option(
+        "--stop-after",
+        metavar="DURATION",
+        parser=options.checked(parse_duration),
+        help="Stop normally after this time: 30, 10s, 5m, 1h30m, 500ms.",
+    ),
+]
+AllowShellNodes = Annotated[
+    bool,
+    typer.Option(
+        "--allow-shell-nodes",
+        envvar=ALLOW_SHELL,
+        help="Allow nodes with `path: shell`, which may run any command.",
+    ),
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Turn on debug inspection, whatever the file says.")
+]
+
 app = options.application()
 
 
 @app.command(cls=options.OptionalValues)
 def run(
-    source: Annotated[
-        str,
-        typer.Argument(metavar="PATH_OR_URL", help="The dataflow file.", show_default=False),
-    ],
+    source: Source,
     uv: options.Uv = False,
-    stop_after: Annotated[
-        float | None,
-        typer.Option(
-            "--stop-after",
-            metavar="DURATION",
-            parser=options.checked(parse_duration),
-            help="Stop normally after this time: 30, 10s, 5m, 1h30m, 500ms.",
-        ),
-    ] = None,
+    stop_after: StopAfter = None,
     log_level: options.LogLevel = "stdout",
     log_format: options.LogStyle = LogFormat.PRETTY,
     log_filter: options.LogFilterText = None,
-    allow_shell_nodes: Annotated[
-        bool,
-        typer.Option(
-            "--allow-shell-nodes",
-            envvar=ALLOW_SHELL,
-            help="Allow nodes with `path: shell`, which may run any command.",
-        ),
-    ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Turn on debug inspection, whatever the file says.")
-    ] = False,
+    allow_shell_nodes: AllowShellNodes = False,
+    debug: Debug = False,
     env: options.EnvPairs = None,
     exit_when_nodes_finish: options.ExitWhenNodesFinish = None,
     locked: options.Locked = False,
