@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from daemon.runner.flows import BackgroundRun, background_plan, is_running
+from daemon.runner.flows import BackgroundRun, background_plan, gone, is_running
 from support.waiting import wait_until
 from support.workspace import Workspace
 
@@ -82,6 +82,8 @@ class Part:
         result = wait_until(ended, timeout=timeout, what=lambda: f"the end: {self.run.log()}")
         assert result is not None
         assert self.run.ask(protocol.AcknowledgeResult()) == protocol.Done()
+        # It removes its directory now; killed meanwhile, it would leave that to the next start.
+        gone(self.run.pid(), timeout=10.0)
         return result
 
 

@@ -27,7 +27,13 @@ from dora_daemon.runner.logs import now_text
 from dora_daemon.runner.node_server import NodeConnection
 from dora_daemon.runner.process import watch_process
 from dora_daemon.runner.publishing import RunnerOutputs
-from dora_daemon.runner.queues import KeptQueue, QueueBook, hold_limit
+from dora_daemon.runner.queues import (
+    LARGEST_HOLD_LIMIT,
+    NO_LIMIT,
+    KeptQueue,
+    QueueBook,
+    hold_limit,
+)
 from dora_daemon.runner.streams import LOGS, Outflow
 from dora_daemon.runner.wiring import Edge
 from dora_node_api.control import (
@@ -392,7 +398,9 @@ class Desk:
             bound=flow.bound,
             backpressure=flow.backpressure,
             from_runner=lines or self.runner_sends(source),
-            hold_limit=hold_limit(self._specs.get(edge.source), os.environ),
+            # The link holds what is on its way, and copies would be lost with its process.
+            hold_limit=NO_LIMIT if flow.backpressure else LARGEST_HOLD_LIMIT,
+            journal=True,
         )
         if not is_new:
             return

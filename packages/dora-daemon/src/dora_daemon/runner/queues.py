@@ -30,6 +30,8 @@ RUNNER = 0
 LARGEST_HOLD_LIMIT = 64 << 20
 """Bytes; a quarter of the smallest pool that a node gets by default."""
 
+NO_LIMIT = 1 << 62
+
 
 def hold_limit(producer: ResolvedNode | None, environ: Mapping[str, str]) -> int:
     """Bytes of a producer's pool that one consumer may keep alive before it is given copies.
@@ -97,17 +99,19 @@ class QueueBook:
         from_runner: bool = False,
         from_link: bool = False,
         hold_limit: int = LARGEST_HOLD_LIMIT,
+        journal: bool = False,
     ) -> tuple[KeptQueue, bool]:
         """The queue of an edge, and whether it was made just now. Raises QueueUnavailable.
 
-        ``hold_limit``: bytes of the producer's pool that the consumer may keep alive.
+        ``hold_limit``: bytes of the producer's pool that the consumer may keep alive. With a
+        ``journal`` nothing that the consumer has taken is lost when it is killed.
         """
         kept = self._queues.get(edge)
         if kept is not None:
             return kept, False
         try:
             waits = backpressure and not from_runner
-            kept = self._make(edge, bound, waits, hold_limit)
+            kept = self._make(edge, bound, waits, hold_limit, journal=journal and waits)
         except (OSError, ValueError, TransportError) as error:
             raise QueueUnavailable(
                 f"cannot make the queue of edge {edge}: {error}. Each edge takes up to six file"
@@ -117,7 +121,9 @@ class QueueBook:
         self._queues[edge] = kept
         return kept, True
 
-    def _make(self, edge: Edge, bound: int, backpressure: bool, hold_limit: int) -> KeptQueue:
+    def _make(
+        self, edge: Edge, bound: int, backpressure: bool, hold_limit: int, *, journal: bool
+    ) -> KeptQueue:
         area, slots = self.board.allocate_edge(bound)
         self._numbers += 1
         spec = QueueSpec(
@@ -131,11 +137,14 @@ class QueueBook:
             area=area,
             ledger_slots=slots,
             hold_limit=hold_limit,
+            journal=self.board.allocate_journal() if journal else 0,
         )
         try:
             ends = create_queue(spec)
         except BaseException:
             self.board.free_edge(area)
+            if spec.journal:
+                self.board.free_edge(spec.journal)
             raise
         return KeptQueue(edge, spec, ends, QueueKeeper(self.board, spec, ends))
 
@@ -170,6 +179,8 @@ class QueueBook:
             for grave in self._graves:
                 grave.waits_for = [w for w in grave.waits_for if w[0] is not kept]
             kept.keeper.close()
+            if kept.spec.journal:
+                self.board.free_edge(kept.spec.journal)
 
     def queued(self, node: str) -> int:
         """Messages that wait at all inputs of a node."""
