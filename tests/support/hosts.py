@@ -327,7 +327,10 @@ class Host:
         found = {}
         for path in self._disk.rglob("*"):
             name = f"/{path.relative_to(self._disk)}"
-            if not name.startswith(_OF_THE_SYSTEM):
+            same = (
+                path.is_dir() and Path(name).is_dir() and _describe(Path(name)) == _describe(path)
+            )
+            if not name.startswith(_OF_THE_SYSTEM) and not same:
                 found[name] = _describe(path)
         return found
 

@@ -102,6 +102,7 @@ mkdir -p .before
 pivot_root . .before
 umount -l /.before
 rmdir /.before
+mount --make-rshared /
 exec env -i container=dora-tests PATH=/usr/sbin:/usr/bin:/sbin:/bin \\
     /lib/systemd/systemd --system --unit=multi-user.target --log-target=journal \\
     </dev/null >/run/.console 2>&1

@@ -2,20 +2,77 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from dora_cli import coordinator_options as coordinator
 from dora_cli import options, output
+from dora_cli.errors import CommandFailed
 
 if TYPE_CHECKING:
-    from dora_config.protocol.control import ClusterReport
+    from dora_config.cluster import Cluster
 
 app = options.application()
+
+ClusterFile = Annotated[
+    Path, typer.Argument(metavar="PATH", help="The cluster file.", show_default=False)
+]
+WheelHouse = Annotated[
+    Path | None,
+    typer.Option(
+        "--offline",
+        metavar="DIR",
+        help="A folder of wheels to put on machines; nothing is fetched.",
+        show_default=False,
+    ),
+]
+OfUser = Annotated[
+    bool, typer.Option("--user", help="Services of the SSH user's own systemd; needs no sudo.")
+]
+SomeMachines = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--machine",
+        "-m",
+        metavar="ID",
+        help="Only this machine (repeatable).",
+        show_default=False,
+    ),
+]
+
+KeepGoing = Annotated[
+    bool, typer.Option("--keep-going", help="Go on with the next machine when one fails.")
+]
 
 
 @app.callback()
 def cluster() -> None:
     """Look after a cluster of machines."""
+
+
+def _load(path: Path) -> Cluster:
+    from dora_config import load_cluster
+
+    loaded = load_cluster(path)
+    for problem in loaded.warnings:
+        output.remark(str(problem))
+    return loaded.cluster
+
+
+def _exit(ok: bool) -> None:
+    if not ok:
+        raise CommandFailed
+
+
+@app.command()
+def up(path: ClusterFile, offline: WheelHouse = None) -> None:
+    """Start the coordinator here and a daemon on every machine, over SSH."""
+    from dora_cli.bundle.install import Installer
+    from dora_cli.cluster.up import bring_up
+
+    _exit(bring_up(_load(path), Installer(offline)))
 
 
 @app.command()
@@ -25,58 +82,148 @@ def status(
     coordinator_port: coordinator.Port = None,
 ) -> None:
     """Show the daemons of the coordinator and how they are."""
+    from dora_cli.cluster.status import show
     from dora_config.protocol.control import ClusterReport, ClusterStatus
 
     with coordinator.client(coordinator_addr, coordinator_port) as client:
         report = client.ask(ClusterStatus(), ClusterReport)
-    if output_format is options.TableFormat.JSON:
-        for one in report.daemons:
-            output.json_line(one.model_dump())
-        return
-    if not any(one.connected for one in report.daemons):
-        output.write("No daemons connected.")
-    if report.daemons:
-        columns = (
-            "DAEMON ID",
-            "LAST HEARTBEAT",
-            "RESTARTS",
-            "HEALTH KILLS",
-            "INPUT TIMEOUTS",
-            "CB RECOVERIES",
-        )
-        rows = [
-            (
-                one.daemon,
-                f"{one.heartbeat_age * 1000:.0f}ms ago" + ("" if one.connected else " (lost)"),
-                one.restarts,
-                one.health_kills,
-                one.input_timeouts,
-                one.input_recoveries,
-            )
-            for one in report.daemons
-        ]
-        output.table(columns, rows)
-        _show_links(report)
-    output.write(f"Active dataflows: {report.active_dataflows}")
+    show(report, as_json=output_format is options.TableFormat.JSON)
 
 
-def _show_links(report: ClusterReport) -> None:
-    links = [link for daemon in report.daemons for link in daemon.links]
-    if not links:
-        return
-    columns = ("DATAFLOW", "FROM", "TO", "LINK", "ROUND TRIP", "AT")
-    rows = [
-        (
-            link.dataflow,
-            link.machine,
-            link.peer,
-            link.state,
-            "" if link.rtt_us is None else f"{link.rtt_us / 1000:.2f} ms",
-            link.endpoint or "",
-        )
-        for link in links
-    ]
-    output.table(columns, rows)
-    for link in links:
-        if link.reason is not None and link.state != "proven":
-            output.remark(f"{link.machine} to {link.peer}: {link.reason}")
+@app.command()
+def down(
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[PATH]",
+            help="The cluster file; by default the machines that `up` was told of.",
+            show_default=False,
+        ),
+    ] = None,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Also remove the program that `up` put there.")
+    ] = False,
+    coordinator_addr: coordinator.Addr = None,
+    coordinator_port: coordinator.Port = None,
+) -> None:
+    """End all dataflows, the daemons and the coordinator; nothing runs on any machine after it."""
+    from dora_cli.cluster.down import bring_down
+    from dora_config.access import endpoint
+
+    given = None if path is None else _load(path)
+    if given is not None:
+        coordinator_addr = coordinator_addr or given.coordinator.addr
+        coordinator_port = coordinator_port or given.coordinator.port
+    _exit(bring_down(endpoint(coordinator_addr, coordinator_port), given, purge=purge))
+
+
+@app.command()
+def install(path: ClusterFile, user: OfUser = False, offline: WheelHouse = None) -> None:
+    """Install the daemon as a systemd service on every machine."""
+    from dora_cli.bundle.install import Installer
+    from dora_cli.cluster import install as work
+
+    _exit(work.install(_load(path), Installer(offline), user=user))
+
+
+@app.command()
+def uninstall(path: ClusterFile) -> None:
+    """Stop and remove the service, and all that was installed with it, on every machine."""
+    from dora_cli.bundle.install import Installer
+    from dora_cli.cluster import install as work
+
+    _exit(work.uninstall(_load(path), Installer()))
+
+
+@app.command()
+def restart(
+    dataflow: Annotated[
+        str, typer.Argument(metavar="DATAFLOW", help="UUID or name.", show_default=False)
+    ],
+    coordinator_addr: coordinator.Addr = None,
+    coordinator_port: coordinator.Port = None,
+) -> None:
+    """Stop a dataflow and start it again from what the coordinator has stored."""
+    from dora_config.protocol.control import RestartDataflow, Restarted
+
+    output.write(f"Restarting dataflow `{dataflow}`")
+    request = RestartDataflow(dataflow=coordinator.reference(dataflow))
+    with coordinator.client(coordinator_addr, coordinator_port) as client:
+        answer = client.ask(request, Restarted)
+    output.write(f"dataflow restarted: {answer.old} -> {answer.new}")
+    for warning in answer.warnings:
+        output.warn(warning)
+
+
+@app.command()
+def doctor(path: ClusterFile) -> None:
+    """Check every machine and every pair of machines; say what to do about what is wrong."""
+    from dora_cli.cluster.doctor import examine
+
+    _exit(examine(_load(path)))
+
+
+@app.command("exec", context_settings={"ignore_unknown_options": True})
+def execute(
+    path: ClusterFile,
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- COMMAND...", help="The command and its arguments.")
+    ],
+    machine: SomeMachines = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", metavar="SECONDS", help="Give up after.", show_default=False),
+    ] = None,
+) -> None:
+    """Run a command on every machine, without a terminal; every line begins with its machine."""
+    from dora_cli.cluster import everywhere
+
+    loaded = _load(path)
+    machines = everywhere.chosen(loaded, machine or ())
+    _exit(everywhere.execute(loaded, machines, command, timeout))
+
+
+@app.command()
+def logs(
+    path: ClusterFile,
+    machine: SomeMachines = None,
+    tail: Annotated[int, typer.Option("--tail", "-n", min=0, help="Lines of each machine.")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-F", help="Go on as lines come.")] = False,
+) -> None:
+    """Show what the daemons printed, of every machine."""
+    from dora_cli.cluster import everywhere
+
+    loaded = _load(path)
+    machines = everywhere.chosen(loaded, machine or ())
+    _exit(everywhere.show_logs(loaded, machines, tail, follow=follow))
+
+
+@app.command()
+def upgrade(
+    path: ClusterFile,
+    machine: SomeMachines = None,
+    keep_going: KeepGoing = False,
+    offline: WheelHouse = None,
+) -> None:
+    """Put this version of dora on every machine, one after the other; dataflows go on."""
+    from dora_cli.bundle.install import Installer
+    from dora_cli.cluster import everywhere
+    from dora_cli.cluster import upgrade as work
+
+    loaded = _load(path)
+    machines = everywhere.chosen(loaded, machine or ())
+    _exit(work.upgrade(loaded, Installer(offline), machines, keep_going=keep_going))
+
+
+@app.command()
+def rollback(
+    path: ClusterFile, machine: SomeMachines = None, keep_going: KeepGoing = False
+) -> None:
+    """Return to the version that every machine had before, one after the other."""
+    from dora_cli.bundle.install import Installer
+    from dora_cli.cluster import everywhere
+    from dora_cli.cluster import upgrade as work
+
+    loaded = _load(path)
+    machines = everywhere.chosen(loaded, machine or ())
+    _exit(work.rollback(loaded, Installer(), machines, keep_going=keep_going))

@@ -1,0 +1,1 @@
+"""A fleet from one machine: what `dora cluster` does, command by command."""

@@ -1,0 +1,64 @@
+"""`dora cluster down`: dataflows, daemons, coordinator; then a look at every machine."""
+
+from __future__ import annotations
+
+from dora_cli import output
+from dora_cli.bundle.install import Installer
+from dora_cli.bundle.layout import USER
+from dora_cli.client import Client, CoordinatorUnreachable
+from dora_cli.cluster import remembered
+from dora_cli.cluster.machines import OnMachine, Say, on_machines
+from dora_cli.cluster.service import Systemd
+from dora_config.access import Endpoint
+from dora_config.cluster import Cluster
+from dora_config.protocol.control import Destroy, Destroyed
+
+STOP_TIMEOUT = 60.0
+
+
+def bring_down(address: Endpoint, cluster: Cluster | None, *, purge: bool) -> bool:
+    """Whether nothing is left. ``cluster``: its machines; None: those that `up` remembered."""
+    known = cluster if cluster is not None else remembered.find(address)
+    try:
+        with Client(address) as client:
+            ended = client.ask(Destroy(force=True), Destroyed)
+            client.wait_until_gone()
+    except CoordinatorUnreachable as error:
+        if known is None:
+            raise
+        output.remark(f"{error}; looking after the machines all the same")
+    else:
+        for dataflow in ended.dataflows:
+            output.write(f"Dataflow {dataflow.name or dataflow.uuid} stopped")
+        output.write(f"Coordinator on {address} and its daemons ended")
+    if known is None:
+        return True
+
+    def work(on: OnMachine, say: Say) -> str:
+        return _clear(on, say, purge=purge)
+
+    done = on_machines(known, "Clearing {name}", work, said=str)
+    if not all(one.ok for one in done):
+        output.remark("Run this command again when the machines that failed can be reached.")
+        return False
+    remembered.forget(known)
+    return True
+
+
+def _clear(on: OnMachine, say: Say, *, purge: bool) -> str:
+    facts = on.facts()
+    systemd = Systemd.found(on, facts)
+    if systemd is not None:
+        if systemd.is_active():
+            say("stopping the service")
+            systemd.stop()
+        return "OK (its service starts again with the machine; see `dora cluster uninstall`)"
+    if facts.daemon is not None and not facts.daemon.serves(on.cluster):
+        return "OK (a daemon of another cluster runs there)"
+    say("stopping")
+    on.ask("stop", name=on.daemon, hand_over=False, within=STOP_TIMEOUT)
+    on.ask("clean", name=on.daemon, keep_state=False)
+    if purge and on.machine.dora is None:
+        say("removing dora")
+        Installer().remove(on.link, USER)
+    return "OK"

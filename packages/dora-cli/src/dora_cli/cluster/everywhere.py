@@ -1,0 +1,112 @@
+"""`dora cluster exec` and `logs`: a command, or the daemon's log, of every machine at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from dora_cli import output
+from dora_cli.cluster.machines import MOST_AT_ONCE, OnMachine, target_of
+from dora_cli.cluster.service import Systemd
+from dora_cli.ssh import connect
+from dora_config import DoraError
+from dora_config.cluster import Cluster, Machine
+
+FOREVER = 10 * 365 * 24 * 3600.0
+_writing = threading.Lock()
+
+
+class Prefixed:
+    """Cuts what comes from a machine into lines, each written behind the machine's name."""
+
+    def __init__(self, name: str, width: int) -> None:
+        self._prefix = f"{name.ljust(width)} | "
+        self._rest = b""
+
+    def take(self, data: bytes) -> None:
+        """Called from two threads, one for each stream."""
+        with _writing:
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            for line in lines:
+                self._write(line)
+
+    def end(self) -> None:
+        if self._rest:
+            self.take(b"\n")
+
+    def say(self, text: str) -> None:
+        with _writing:
+            for line in text.splitlines():
+                output.remark(f"{self._prefix}{line}")
+
+    def _write(self, line: bytes) -> None:
+        output.write(f"{self._prefix}{line.decode(errors='replace')}")
+
+
+Work = Callable[[OnMachine, Prefixed], bool]
+
+
+def chosen(cluster: Cluster, names: Sequence[str]) -> tuple[Machine, ...]:
+    """The machines of these ids, all of them for none; DoraError for an id that is none."""
+    unknown = [name for name in names if name not in {one.id for one in cluster.machines}]
+    if unknown:
+        there = ", ".join(one.id for one in cluster.machines)
+        raise DoraError(f'no machine "{unknown[0]}" in the cluster file; there are: {there}')
+    return tuple(one for one in cluster.machines if not names or one.id in names)
+
+
+def execute(
+    cluster: Cluster, machines: Sequence[Machine], argv: Sequence[str], timeout: float | None
+) -> bool:
+    """Run a command on each; whether all ended with exit code 0."""
+
+    def work(on: OnMachine, lines: Prefixed) -> bool:
+        limit = FOREVER if timeout is None else timeout
+        done = on.link.run(argv, timeout=limit, on_output=lines.take)
+        lines.end()
+        if done.code != 0:
+            lines.say(f"exit code {done.code}")
+        return done.code == 0
+
+    return _each(cluster, machines, work)
+
+
+def show_logs(cluster: Cluster, machines: Sequence[Machine], count: int, *, follow: bool) -> bool:
+    """What the daemons printed: the journal of a service, the log of a background daemon."""
+
+    def work(on: OnMachine, lines: Prefixed) -> bool:
+        facts = on.facts()
+        systemd = Systemd.found(on, facts)
+        if systemd is not None:
+            argv = systemd.journal_words(count, follow=follow)
+            done = on.link.run(argv, sudo=not systemd.user, timeout=FOREVER, on_output=lines.take)
+        else:
+            path = on.ask("tail", name=on.daemon, lines=0)
+            if path["lines"] is None:
+                lines.say(f"no log: no daemon was started there ({path['path']})")
+                return False
+            more = ["-F"] if follow else []
+            argv = ["tail", "-n", str(count), *more, path["path"]]
+            done = on.link.run(argv, timeout=FOREVER, on_output=lines.take)
+        lines.end()
+        return done.code == 0
+
+    return _each(cluster, machines, work)
+
+
+def _each(cluster: Cluster, machines: Sequence[Machine], work: Work) -> bool:
+    width = max(len(machine.id) for machine in machines)
+
+    def one(machine: Machine) -> bool:
+        lines = Prefixed(machine.id, width)
+        try:
+            with connect(target_of(machine)) as link:
+                return work(OnMachine(cluster, machine, link), lines)
+        except (DoraError, OSError) as error:
+            lines.end()
+            lines.say(str(error))
+            return False
+
+    with ThreadPoolExecutor(min(MOST_AT_ONCE, len(machines))) as pool:
+        return all(list(pool.map(one, machines)))

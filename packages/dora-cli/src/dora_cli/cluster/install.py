@@ -1,0 +1,112 @@
+"""`dora cluster install` and `uninstall`: the daemons as services of systemd."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dora_cli import output
+from dora_cli.bundle.install import Installer
+from dora_cli.bundle.layout import SYSTEM, USER, Layout
+from dora_cli.cluster import coordinator_here
+from dora_cli.cluster.command_line import ssh_name
+from dora_cli.cluster.machines import Done, OnMachine, Say, on_machines
+from dora_cli.cluster.preflight import require_ready, warnings
+from dora_cli.cluster.service import Systemd
+from dora_config.access import ensure_token
+from dora_config.cluster import Cluster
+
+STOP_TIMEOUT = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """How it went on one machine."""
+
+    said: str
+    remarks: tuple[str, ...] = ()
+
+
+def install(cluster: Cluster, installer: Installer, *, user: bool) -> bool:
+    """Whether every machine has its service, and (if the coordinator runs) is connected."""
+    token, _ = ensure_token()
+    layout = USER if user else SYSTEM
+
+    def work(on: OnMachine, say: Say) -> Installed:
+        return _install(on, installer, layout, token, say)
+
+    done = on_machines(
+        cluster, "Installing dora-daemon-{id} on {target}", work, said=lambda one: one.said
+    )
+    for one in done:
+        for remark in one.result.remarks if one.result is not None else ():
+            output.warn(f"{ssh_name(one.machine)}: {remark}")
+    output.write(succeeded(done))
+    return all(one.ok for one in done) and _connected(cluster, [d.machine.id for d in done])
+
+
+def _install(
+    on: OnMachine, installer: Installer, layout: Layout, token: str, say: Say
+) -> Installed:
+    facts = on.facts()
+    require_ready(facts, on.machine, service=True)
+    systemd = Systemd(on, facts, user=not layout.sudo)
+    changed = False
+    if on.machine.dora is not None:
+        dora = on.machine.dora
+    else:
+        put = installer.ensure_installed(on.link, layout, say)
+        dora, changed = put.dora, put.changed
+    if facts.daemon is not None and not systemd.is_active():
+        say("handing over")  # from the daemon of `up`: its dataflows go on under the service
+        on.ask("stop", name=on.daemon, hand_over=True, within=STOP_TIMEOUT)
+        on.ask("clean", name=on.daemon, keep_state=True)
+    say("starting the service")
+    return Installed(systemd.install(dora, token, changed=changed), tuple(warnings(facts)))
+
+
+def _connected(cluster: Cluster, wanted: list[str]) -> bool:
+    if coordinator_here.report(cluster) is None:
+        address = coordinator_here.where(cluster)
+        output.remark(
+            f"No coordinator answers at {address} yet; the daemons connect as soon as one does: "
+            "`dora cluster up` starts it"
+        )
+        return True
+    found = coordinator_here.wait_for(cluster, wanted)
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        output.remark(
+            f"not connected within {coordinator_here.CONNECT_TIMEOUT:g} s: {', '.join(missing)}; "
+            "see `dora cluster logs` and `dora cluster doctor`"
+        )
+    return not missing
+
+
+def uninstall(cluster: Cluster, installer: Installer) -> bool:
+    """Take everything away again; whether that worked on every machine."""
+
+    def work(on: OnMachine, say: Say) -> str:
+        return _uninstall(on, installer, say)
+
+    done = on_machines(cluster, "Uninstalling dora-daemon-{id} from {target}", work, said=str)
+    output.write(succeeded(done))
+    return all(one.ok for one in done)
+
+
+def _uninstall(on: OnMachine, installer: Installer, say: Say) -> str:
+    facts = on.facts()
+    systemd = Systemd.found(on, facts)
+    if systemd is None:
+        return "OK (it was not installed)"
+    say("stopping the service")
+    systemd.remove()
+    on.ask("clean", name=on.daemon, keep_state=False)
+    if on.machine.dora is None and not systemd.others():
+        say("removing dora")
+        installer.remove(on.link, USER if systemd.user else SYSTEM)
+    return "OK"
+
+
+def succeeded(done: list[Done[Installed]] | list[Done[str]]) -> str:
+    """``2/2 succeeded.``"""
+    return f"{sum(one.ok for one in done)}/{len(done)} succeeded."

@@ -1,0 +1,184 @@
+"""Work on several machines at once: a connection each, a line each, a result or a reason each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from dora_cli.bundle.machine import ask
+from dora_cli.cluster.command_line import daemon_name, ssh_name
+from dora_cli.cluster.lines import Lines
+from dora_cli.cluster.preflight import Facts
+from dora_cli.cluster.unit import service_name
+from dora_cli.ssh import Connection, Finished, Target, connect
+from dora_config import DoraError
+from dora_config.cluster import Cluster, Machine
+
+MOST_AT_ONCE = 16
+
+T = TypeVar("T")
+Say = Callable[[str], None]
+"""Short words of what is being done now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[T]):
+    """A machine's result, or why there is none."""
+
+    machine: Machine
+    result: T | None
+    problem: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.problem is None
+
+
+def target_of(machine: Machine) -> Target:
+    """How SSH finds the machine."""
+    return Target(machine.host, machine.user, machine.port, machine.identity_file, machine.id)
+
+
+@cache
+def _program() -> bytes:
+    return (files("dora_cli.cluster") / "on_machine.py").read_bytes()
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """A connection whose commands are heard while they run."""
+
+    link: Connection
+    on_output: Callable[[bytes], None]
+
+    @property
+    def name(self) -> str:
+        return self.link.name
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        sudo: bool = False,
+        timeout: float = 60.0,
+    ) -> Finished:
+        return self.link.run(
+            argv, stdin=stdin, sudo=sudo, timeout=timeout, on_output=self.on_output
+        )
+
+    def send(
+        self,
+        source: Path,
+        target: str,
+        *,
+        offset: int = 0,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self.link.send(source, target, offset=offset, progress=progress)
+
+
+class OnMachine:
+    """A connection to a machine of a cluster, and our program there."""
+
+    def __init__(self, cluster: Cluster, machine: Machine, link: Connection) -> None:
+        self.cluster = cluster
+        self.machine = machine
+        self.link = link
+
+    @property
+    def daemon(self) -> str:
+        return daemon_name(self.machine)
+
+    @property
+    def service(self) -> str:
+        return service_name(self.machine)
+
+    def ask(self, command: str, *, timeout: float = 60.0, **arguments: Any) -> dict[str, Any]:
+        """One command of ``on_machine``; raises DoraError."""
+        return ask(self.link, command, program=_program(), timeout=timeout, **arguments)
+
+    def ask_live(
+        self,
+        command: str,
+        on_output: Callable[[bytes], None],
+        *,
+        timeout: float = 60.0,
+        **arguments: Any,
+    ) -> dict[str, Any]:
+        """``ask`` that hands on what is printed as it comes."""
+        return ask(
+            _Live(self.link, on_output), command, program=_program(), timeout=timeout, **arguments
+        )
+
+    def facts(self) -> Facts:
+        """What is there now."""
+        begin = time.time()
+        found = self.ask(
+            "facts",
+            name=self.daemon,
+            unit=self.service,
+            dora=self.machine.dora,
+            coordinator=self.cluster.coordinator.addr,
+        )
+        return Facts.read(found, asked=begin, answered=time.time())
+
+
+def on_machines(
+    cluster: Cluster,
+    label: str,
+    work: Callable[[OnMachine, Say], T],
+    *,
+    machines: Sequence[Machine] | None = None,
+    said: Callable[[T], str] = lambda _result: "OK",
+) -> list[Done[T]]:
+    """Connect to all machines and do ``work`` there, in parallel; in the order of the file.
+
+    ``label`` begins each line, with ``{name}`` (or ``{id}`` and ``{target}``) for the machine. What fails on one machine is its
+    result, and stops no other.
+    """
+    chosen = cluster.machines if machines is None else machines
+    labels = [
+        label.format(name=ssh_name(machine), id=machine.id, target=machine.target)
+        for machine in chosen
+    ]
+    with Lines(labels) as lines, ThreadPoolExecutor(min(MOST_AT_ONCE, len(labels) or 1)) as pool:
+
+        def one(number: int, machine: Machine) -> Done[T]:
+            def say(text: str) -> None:
+                lines.say(number, text)
+
+            done: Done[T]
+            try:
+                say("connecting")
+                with connect(target_of(machine)) as link:
+                    say("working")
+                    result = work(OnMachine(cluster, machine, link), say)
+                    done = Done(machine, result)
+                    lines.end(number, said(result))
+            except (DoraError, OSError) as error:
+                reason = without_name(str(error), ssh_name(machine))
+                done = Done(machine, None, reason)
+                lines.end(number, f"FAILED: {reason}")
+            return done
+
+        waiting: list[Future[Done[T]]] = [
+            pool.submit(one, number, machine) for number, machine in enumerate(chosen)
+        ]
+        try:
+            return [future.result() for future in waiting]
+        except KeyboardInterrupt:
+            for future in waiting:
+                future.cancel()
+            raise
+
+
+def without_name(sentence: str, name: str) -> str:
+    """A sentence whose line begins with the machine's name already."""
+    return sentence.removeprefix(f"{name}: ")

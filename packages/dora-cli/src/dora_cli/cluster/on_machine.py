@@ -1,0 +1,360 @@
+"""What `dora cluster` does on a machine: runs there as ``python3 -I - COMMAND JSON``.
+
+Needs nothing but the standard library. Prints one line of JSON; ``{"problem": ...}`` and exit code
+1 when it could not be done. Nothing secret is among the arguments: a token comes as a file.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import pwd
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+ANSWER_TIMEOUT = 3.0
+PINGS = 5
+SECRETS = "given"
+"""Folder of what the daemon was given: its token."""
+
+
+class Problem(Exception):
+    """A sentence for the user."""
+
+
+def main() -> int:
+    command, text = sys.argv[1:3]
+    os.umask(0o077)
+    try:
+        answer = COMMANDS[command](**json.loads(text))
+    except Problem as problem:
+        answer = {"problem": str(problem)}
+    except OSError as error:
+        named = f"{error.filename}: " if error.filename else ""
+        answer = {"problem": f"{named}{error.strerror or error}"}
+    sys.stdout.write(json.dumps(answer) + "\n")
+    return 1 if "problem" in answer else 0
+
+
+def _state() -> Path:
+    base = os.environ.get("XDG_STATE_HOME") or ""
+    return (Path(base) if base.startswith("/") else Path.home() / ".local" / "state") / "dora"
+
+
+def _log(name: str) -> Path:
+    return _state() / "log" / f"daemon-{name}.log"
+
+
+# ---------------------------------------------------------------------------------- looking
+
+
+def facts(name: str, unit: str, dora: str | None, coordinator: str) -> dict[str, Any]:
+    """All that is to be known of this machine before anything is done to it."""
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "user": pwd.getpwuid(os.getuid()).pw_name,
+        "uid": os.getuid(),
+        "home": str(Path.home()),
+        "time": time.time(),
+        "free": shutil.disk_usage(_existing(_state())).free,
+        "memory": _available_memory(),
+        "memory_files": hasattr(os, "memfd_create"),
+        "address": _own_address(coordinator),
+        "systemd": Path("/run/systemd/system").is_dir(),
+        "state": str(_state()),
+        "daemon": _running(name),
+        "service": Path(f"/etc/systemd/system/{unit}.service").exists(),
+        "user_service": _user_unit(unit).exists(),
+        "dora": _version(dora),
+    }
+
+
+def _version(dora: str | None) -> str | None:
+    """Of the dora that is said to be there; None when it does not say."""
+    if dora is None:
+        return None
+    with suppress(OSError, subprocess.TimeoutExpired):
+        done = subprocess.run([dora, "--version"], capture_output=True, text=True, timeout=20)
+        if done.returncode == 0:
+            return done.stdout.strip().removeprefix("dora ")
+    return None
+
+
+def _own_address(other: str) -> str | None:
+    """Which address of ours leads to another; nothing is sent."""
+    with suppress(OSError):
+        kind = socket.AF_INET6 if ":" in other else socket.AF_INET
+        with socket.socket(kind, socket.SOCK_DGRAM) as probe:
+            probe.connect((other, 9))
+            return str(probe.getsockname()[0])
+    return None
+
+
+def _user_unit(unit: str) -> Path:
+    return Path.home() / ".config" / "systemd" / "user" / f"{unit}.service"
+
+
+def _existing(path: Path) -> Path:
+    return next(one for one in (path, *path.parents) if one.exists())
+
+
+def _available_memory() -> int:
+    with suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    return 0
+
+
+def _running(name: str) -> dict[str, Any] | None:
+    """The daemon of that name, if one runs: it holds a lock as long as it lives."""
+    path = _state() / "daemon" / name / "lock"
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        text = os.pread(handle, 32, 0).decode(errors="replace").strip()
+    finally:
+        os.close(handle)
+    if not text.isdigit():
+        return None
+    words: list[str] = []
+    with suppress(OSError):
+        raw = Path(f"/proc/{text}/cmdline").read_bytes()
+        words = raw.decode(errors="replace").split("\0")[:-1]
+    return {"pid": int(text), "words": words}
+
+
+def tail(name: str, lines: int) -> dict[str, Any]:
+    """The last lines of a background daemon's log."""
+    try:
+        text = _log(name).read_text(errors="replace")
+    except FileNotFoundError:
+        return {"lines": None, "path": str(_log(name))}
+    return {"lines": text.splitlines()[-lines:] if lines else [], "path": str(_log(name))}
+
+
+# ---------------------------------------------------------------------------------- doing
+
+
+def prepare(name: str) -> dict[str, Any]:
+    """Have the folder of the daemon's secrets; where its token is to be written."""
+    folder = _state() / "daemon" / name / SECRETS
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    return {"token": str(folder / "dora-token")}
+
+
+def start(name: str, words: list[str]) -> dict[str, Any]:
+    """Start a daemon that outlives this login; its words go to its log."""
+    log = _log(name)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    folder = _state() / "daemon" / name / SECRETS
+    environment = {**os.environ, "CREDENTIALS_DIRECTORY": str(folder)}
+    for gone in ("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY", "SSH_AUTH_SOCK"):
+        environment.pop(gone, None)
+    with open(log, "wb") as output:
+        try:
+            process = subprocess.Popen(
+                words,
+                cwd=Path.home(),
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise Problem(f"{words[0]} cannot be started: {error.strerror}") from None
+    with suppress(subprocess.TimeoutExpired):
+        code = process.wait(0.3)
+        last = log.read_text(errors="replace").strip().splitlines()[-20:]
+        said = "".join(f"\n  {line}" for line in last)
+        raise Problem(f"the daemon ended at once with exit code {code}:{said}")
+    return {"pid": process.pid}
+
+
+def stop(name: str, hand_over: bool, within: float) -> dict[str, Any]:
+    """End a background daemon, with its dataflows or (``hand_over``) without them."""
+    found = _running(name)
+    if found is None:
+        return {"stopped": False}
+    os.kill(found["pid"], signal.SIGUSR2 if hand_over else signal.SIGTERM)
+    deadline = time.monotonic() + within
+    while (now := _running(name)) is not None and now["pid"] == found["pid"]:
+        if time.monotonic() > deadline:
+            raise Problem(f"the daemon (process {found['pid']}) does not end")
+        time.sleep(0.05)
+    return {"stopped": True}
+
+
+def clean(name: str, keep_state: bool) -> dict[str, Any]:
+    """Remove what a daemon that does not run keeps here; its secrets in any case."""
+    if _running(name) is not None:
+        raise Problem("the daemon still runs")
+    folder = _state() / "daemon" / name
+    for path in (folder / SECRETS,) if keep_state else (folder,):
+        shutil.rmtree(path, ignore_errors=True)
+    if not keep_state:
+        _log(name).unlink(missing_ok=True)
+        for number in _numbered(_state() / "run"):
+            shutil.rmtree(number, ignore_errors=True)
+        (_state() / "run" / ".lock").unlink(missing_ok=True)
+    state = _state()
+    for path in (folder.parent, _log(name).parent, state / "run", state, state.parent):
+        with suppress(OSError):
+            path.rmdir()  # only what is empty
+    with suppress(OSError):
+        state.parent.parent.rmdir()
+    return {}
+
+
+def _numbered(root: Path) -> list[Path]:
+    """Folders of runners that have ended: a lock tells."""
+    found = []
+    with suppress(OSError):
+        for path in root.iterdir():
+            if path.name.isdigit() and not _is_locked(path / "lock"):
+                found.append(path)
+    return found
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+# ---------------------------------------------------------------------------------- the network
+
+
+def reach(host: str, port: int) -> dict[str, Any]:
+    """Whether something answers there, and how quickly."""
+    begin = time.monotonic()
+    try:
+        socket.create_connection((host, port), ANSWER_TIMEOUT).close()
+    except OSError as error:
+        return {"reached": False, "reason": _why(error)}
+    return {"reached": True, "seconds": time.monotonic() - begin}
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {ANSWER_TIMEOUT:g} s (a firewall?)"
+    return str(error.strerror or error)
+
+
+def answer(ports: list[int], seconds: float) -> dict[str, Any]:
+    """Answer pings of other machines on the first free port, for some time."""
+    listener = _listen(ports)
+    sys.stdout.write(json.dumps({"port": listener.getsockname()[1]}) + "\n")
+    sys.stdout.flush()
+    deadline = time.monotonic() + seconds
+    events = select.poll()
+    events.register(listener, select.POLLIN)
+    events.register(sys.stdout, 0)  # an error there: nobody listens to us any more
+    with listener:
+        while (left := deadline - time.monotonic()) > 0:
+            ready = dict(events.poll(left * 1000))
+            if sys.stdout.fileno() in ready:
+                break
+            if ready:
+                link, _ = listener.accept()
+                threading.Thread(target=_echo, args=(link,), daemon=True).start()
+    return {}
+
+
+def _listen(ports: list[int]) -> socket.socket:
+    first, last = ports
+    for port in range(first, last + 1):
+        with suppress(OSError):
+            return socket.create_server(("", port), family=socket.AF_INET)
+    raise Problem(f"no port from {first} to {last} is free for data links")
+
+
+def _echo(link: socket.socket) -> None:
+    with link, suppress(OSError):
+        link.settimeout(ANSWER_TIMEOUT)
+        while link.recv(1):
+            link.sendall(f"{time.time():020.6f}".encode())
+
+
+def ping(targets: list[list[Any]]) -> dict[str, Any]:
+    """To each (name, host, port): round trip and clock difference, or why not."""
+    found: dict[str, Any] = {}
+
+    def measure(name: str, host: str, port: int) -> None:
+        try:
+            found[name] = _measure(host, port)
+        except OSError as error:
+            found[name] = {"reason": _why(error)}
+
+    threads = [threading.Thread(target=measure, args=tuple(target)) for target in targets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return {"pings": found}
+
+
+def _measure(host: str, port: int) -> dict[str, float]:
+    with socket.create_connection((host, port), ANSWER_TIMEOUT) as link:
+        link.settimeout(ANSWER_TIMEOUT)
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        best = None
+        for _ in range(PINGS):
+            before, begin = time.time(), time.monotonic()
+            link.sendall(b".")
+            theirs = b""
+            while len(theirs) < 20:
+                piece = link.recv(20 - len(theirs))
+                if not piece:
+                    raise OSError("it hung up")
+                theirs += piece
+            trip = time.monotonic() - begin
+            if best is None or trip < best[0]:
+                best = (trip, float(theirs) - before - trip / 2)
+    assert best is not None
+    return {"seconds": best[0], "clock": best[1]}
+
+
+COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
+    "facts": facts,
+    "tail": tail,
+    "prepare": prepare,
+    "start": start,
+    "stop": stop,
+    "clean": clean,
+    "reach": reach,
+    "answer": answer,
+    "ping": ping,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

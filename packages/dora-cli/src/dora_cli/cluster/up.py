@@ -1,0 +1,159 @@
+"""`dora cluster up`: a coordinator here, a daemon in the background of every machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dora_cli import output
+from dora_cli.bundle.install import Installer
+from dora_cli.bundle.layout import USER
+from dora_cli.cluster import coordinator_here, remembered
+from dora_cli.cluster.command_line import daemon_arguments, ssh_name
+from dora_cli.cluster.machines import Done, OnMachine, Say, on_machines
+from dora_cli.cluster.preflight import Facts, NotReady, require_ready, warnings
+from dora_cli.cluster.service import Systemd
+from dora_config.cluster import Cluster
+from dora_config.protocol.control import DaemonSummary
+
+STOP_TIMEOUT = 20.0
+LAST_LINES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """How a daemon came to run."""
+
+    said: str
+    remarks: tuple[str, ...] = field(default=())
+
+
+def bring_up(cluster: Cluster, installer: Installer) -> bool:
+    """All of it; whether every daemon is connected."""
+    address = coordinator_here.where(cluster)
+    known = coordinator_here.report(cluster)
+    begun = known is None
+    if begun:
+        coordinator_here.start(cluster)
+        output.write(f"Starting coordinator on {address}... OK")
+    else:
+        output.write(f"Starting coordinator on {address}... runs already")
+    remembered.keep(cluster)
+    there = coordinator_here.connected(known)
+
+    def work(on: OnMachine, say: Say) -> Started:
+        return _start_daemon(on, installer, there, say)
+
+    done = on_machines(cluster, "Starting daemon on {name}", work, said=lambda one: one.said)
+    _remarks(done)
+    started = [one.machine.id for one in done if one.ok]
+    if not started:
+        if begun:
+            coordinator_here.end(cluster)
+            remembered.forget(cluster)
+            output.remark("No daemon was started, so the coordinator was ended again.")
+        return False
+    found = coordinator_here.wait_for(cluster, started)
+    late = [one for one in done if one.ok and one.machine.id not in found]
+    if late:
+        _explain_late(cluster, late)
+    return _summary(cluster, [one for one in done if not one.ok], late)
+
+
+def _summary(
+    cluster: Cluster, failed: Sequence[Done[Started]], late: Sequence[Done[Started]]
+) -> bool:
+    count = len(cluster.machines)
+    if not failed and not late:
+        output.write(f"All {count} daemons connected." if count > 1 else "The daemon connected.")
+        return True
+    missing = ", ".join(one.machine.id for one in (*failed, *late))
+    there = count - len(failed) - len(late)
+    output.write(f"Cluster partially up: {there} of {count} daemons connected, missing: {missing}")
+    return False
+
+
+def _remarks(done: Sequence[Done[Started]]) -> None:
+    for one in done:
+        for remark in one.result.remarks if one.result is not None else ():
+            output.warn(f"{ssh_name(one.machine)}: {remark}")
+
+
+def _start_daemon(
+    on: OnMachine, installer: Installer, there: Mapping[str, DaemonSummary], say: Say
+) -> Started:
+    facts = on.facts()
+    require_ready(facts, on.machine)
+    remarks = tuple(warnings(facts))
+    systemd = Systemd.found(on, facts)
+    other = there.get(on.machine.id)
+    if other is not None:
+        return Started(_runs_already(on, facts, systemd, other), remarks)
+    _require_coordinator(on, say)
+    if systemd is not None:
+        say(f"starting {on.service}")
+        systemd.start()
+        return Started(f"OK (service {on.service})", remarks)
+    if facts.daemon is not None:
+        if not facts.daemon.serves(on.cluster):
+            address = facts.daemon.value("--coordinator-addr")
+            raise NotReady(
+                f'a daemon for machine id "{on.machine.id}" runs there already, for the '
+                f"coordinator at {address} (process {facts.daemon.pid}); end it first, or give "
+                "this machine another id"
+            )
+        say("handing over")  # it runs, and cannot log in: perhaps its token is an old one
+        on.ask("stop", name=on.daemon, hand_over=True, within=STOP_TIMEOUT)
+    dora = on.machine.dora or installer.ensure_installed(on.link, USER, say).dora
+    say("starting")
+    token = coordinator_here.where(on.cluster).token
+    place = on.ask("prepare", name=on.daemon)["token"]
+    if token is not None:
+        on.link.write(place, f"{token}\n".encode(), mode=0o600)
+    on.ask("start", name=on.daemon, words=[dora, *daemon_arguments(on.cluster, on.machine)])
+    return Started("OK", remarks)
+
+
+def _runs_already(
+    on: OnMachine, facts: Facts, systemd: Systemd | None, other: DaemonSummary
+) -> str:
+    if facts.daemon is None and (systemd is None or not systemd.is_active()):
+        raise NotReady(
+            f"another machine, at {other.address or 'an unknown address'}, is connected with "
+            f'machine id "{on.machine.id}", and no daemon runs here; every machine needs an id '
+            "of its own"
+        )
+    return f"runs already (dora {other.release})"
+
+
+def _require_coordinator(on: OnMachine, say: Say) -> None:
+    say("looking for the coordinator")
+    address, port = on.cluster.coordinator.addr, on.cluster.coordinator.port
+    found = on.ask("reach", host=address, port=port)
+    if not found["reached"]:
+        raise NotReady(
+            f"from there the coordinator at {address} port {port} cannot be reached: "
+            f"{found['reason']}; open the port, or correct coordinator.addr"
+        )
+
+
+def _explain_late(cluster: Cluster, late: Sequence[Done[Started]]) -> None:
+    """The last words of daemons that were started and did not connect."""
+    seconds = f"{coordinator_here.CONNECT_TIMEOUT:g} s"
+
+    def last_words(on: OnMachine, say: Say) -> list[str]:
+        systemd = Systemd.found(on, on.facts())
+        if systemd is not None:
+            return systemd.journal(LAST_LINES)
+        found = on.ask("tail", name=on.daemon, lines=LAST_LINES)
+        return [*(found["lines"] or ["(it printed nothing)"]), f"(log: {found['path']})"]
+
+    machines = [one.machine for one in late]
+    done = on_machines(
+        cluster,
+        f"Daemon on {{name}} did not connect within {seconds}",
+        last_words,
+        machines=machines,
+        said=lambda lines: "".join(f"\n  {line}" for line in lines),
+    )
+    assert len(done) == len(late)
