@@ -184,7 +184,7 @@ class Dataflow:
             return []
         if not self.links:
             return self._release_all(now)
-        if self.links.silent():
+        if not self.links.all_listen:
             return []
         self.phase = Phase.LINKING
         ends = [self.parts[machine] for machine in self.links.machines]

@@ -110,6 +110,10 @@ class Links:
             for machine, own in edges.items()
         }
         self._unlinked: dict[Pair, Unlinked] = {}
+        self._silent = dict.fromkeys(edges)
+        """Machines that have not said yet whether they listen, in order."""
+        self._deaf: dict[str, str] = {}
+        """Machines that cannot listen, and why."""
         for machine in self._ends:
             self._refresh(machine)
 
@@ -169,6 +173,7 @@ class Links:
         before = self.endpoint(machine)
         end.report = report
         end.by_peer = {peer.machine: peer for peer in report.peers}
+        self._note_ears(machine, report)
         broken, linked = self._refresh(machine)
         after = self.endpoint(machine)
         return News(after is not None and after != before, broken, linked)
@@ -179,6 +184,7 @@ class Links:
         if end is not None:
             end.report = None
             end.by_peer = {}
+            self._note_ears(machine, None)
             self._refresh(machine)
 
     def end(self, machine: str) -> None:
@@ -186,7 +192,18 @@ class Links:
         end = self._ends.get(machine)
         if end is not None:
             end.ended = True
+            self._silent.pop(machine, None)
+            self._deaf.pop(machine, None)
             self._refresh(machine)
+
+    def _note_ears(self, machine: str, report: LinkReport | None) -> None:
+        if report is None or not (report.endpoints or report.problem):
+            self._silent[machine] = None
+        else:
+            self._silent.pop(machine, None)
+        self._deaf.pop(machine, None)
+        if report is not None and report.problem is not None:
+            self._deaf[machine] = report.problem
 
     def _refresh(self, machine: str) -> tuple[tuple[Unlinked, ...], tuple[Pair, ...]]:
         """Judge all pairs of one machine anew: those that were just lost, those just linked."""
@@ -240,24 +257,23 @@ class Links:
     # ----------------------------------------------------------------------- views
 
     @property
+    def all_listen(self) -> bool:
+        """Whether every machine has said whether it listens."""
+        return not self._silent
+
+    @property
     def all_linked(self) -> bool:
         return not self._unlinked
 
     def silent(self) -> list[str]:
         """Machines that have not said yet whether they listen."""
-        return [
-            machine
-            for machine, end in self._ends.items()
-            if not end.ended
-            and (end.report is None or not (end.report.endpoints or end.report.problem))
-        ]
+        return list(self._silent)
 
     def deaf(self) -> list[str]:
         """A sentence for each machine that cannot listen."""
         return [
-            f'daemon "{machine}" cannot listen for links: {end.report.problem}'
-            for machine, end in self._ends.items()
-            if end.report is not None and end.report.problem is not None and not end.ended
+            f'daemon "{machine}" cannot listen for links: {problem}'
+            for machine, problem in self._deaf.items()
         ]
 
     def unlinked(self) -> list[Unlinked]:
