@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from support.fleet import (
     COLLECTOR,
     COUNTER,
-    RealFleet,
-    counting,
     end_runners,
     is_running,
     pids,
     real_fleet,
 )
+from support.linked_fleet import (
+    ROBOT,
+    STATION,
+    complete,
+    crossing,
+    link_of,
+    power_off,
+    runner_of,
+    wait_until_proven,
+)
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_config.protocol.control import LinkSummary
+from dora_config.access import state_dir
 from dora_daemon.runner.runtime_dir import list_runners, runtime_root
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
-
-ROBOT: dict[str, object] = {"machine": "robot"}
-STATION: dict[str, object] = {"machine": "station"}
 
 INFERENCE = """
     import os
@@ -44,51 +47,6 @@ INFERENCE = """
         if event["type"] == "INPUT":
             node.send_output("boxes", event["value"], event["metadata"])
 """
-
-
-def crossing(workspace: Workspace) -> Path:
-    """The counter on the robot, the collector on the station; nothing may get lost."""
-    flow = counting(workspace, counter=ROBOT, collector=STATION)
-    content = json.loads(flow.read_text())
-    content["nodes"][1]["inputs"]["count"]["queue_policy"] = "backpressure"
-    return workspace.dataflow(content)
-
-
-def runner_of(machine: str) -> int:
-    """Process id of the runner of that machine."""
-    (found,) = [
-        one for one in list_runners(runtime_root()) if one.alive and one.entry.machine_id == machine
-    ]
-    return found.entry.pid
-
-
-def link_of(machine: str) -> int:
-    """Process id of the link that a machine's runner has started."""
-    children = Path(f"/proc/{runner_of(machine)}/task")
-    for task in children.iterdir():
-        for child in (task / "children").read_text().split():
-            with suppress(OSError):
-                if b"dora_daemon.link" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    return int(child)
-    raise AssertionError(f"no link on {machine}")
-
-
-def links(fleet: RealFleet) -> tuple[LinkSummary, ...]:
-    return fleet.listed()[-1].links
-
-
-def wait_until_proven(fleet: RealFleet, ends: int = 2) -> None:
-    """Until so many ends of links say that messages go both ways."""
-    wait_until(
-        lambda: [link.state for link in links(fleet)] == ["proven"] * ends,
-        what=lambda: f"all links to be proven; they are {links(fleet)}",
-    )
-
-
-def complete(fleet: RealFleet, dataflow: str) -> None:
-    """Every number came once, in order."""
-    got = fleet.messages(dataflow)
-    assert got == list(range(len(got)))
 
 
 def test_the_guides_example_over_three_machines(workspace: Workspace) -> None:
@@ -219,17 +177,6 @@ def test_a_link_that_hangs_for_five_seconds_loses_nothing(workspace: Workspace) 
         complete(fleet, uuid)
 
 
-def power_off(fleet: RealFleet, machine: str) -> None:
-    """Everything of one machine is killed at once."""
-    runner = runner_of(machine)
-    fleet.daemons[machine].kill()
-    os.kill(runner, signal.SIGKILL)
-    wait_until(
-        lambda: all(one.entry.machine_id != machine for one in list_runners(runtime_root())),
-        what="what is left of the machine to go",
-    )
-
-
 @pytest.mark.parametrize("machine", ["robot", "station"])
 def test_a_machine_that_comes_back_is_linked_again_within_two_seconds(
     workspace: Workspace, machine: str
@@ -337,3 +284,24 @@ def test_an_address_that_this_machine_does_not_have_fails_the_start(workspace: W
         assert 'daemon "robot" cannot listen for links' in done.stderr
         assert "192.0.2.1" in done.stderr
         end_runners()
+
+
+def test_a_new_authority_reaches_links_that_run(workspace: Workspace) -> None:
+    """The coordinator's state was deleted: links go on, and later connect with new certificates."""
+    with real_fleet(workspace, "robot", "station") as fleet:
+        uuid = fleet.start(crossing(workspace))
+        fleet.wait_for_messages(uuid)
+        trusted = state_dir() / "daemon" / "robot" / "credentials" / "ca.pem"
+        before = trusted.read_text()
+        fleet.coordinator.process.kill()
+        shutil.rmtree(state_dir() / "coordinator")
+        fleet.restart_coordinator()
+        wait_until(lambda: trusted.read_text() != before, what="new certificates")
+        fleet.wait_for_status("Running")
+        fleet.wait_for_messages(uuid)
+        for machine in ("robot", "station"):
+            old = link_of(machine)
+            os.kill(old, signal.SIGKILL)
+            wait_until(lambda: not is_running(old), what="the link to end")  # noqa: B023
+            fleet.wait_for_messages(uuid, 50)
+            wait_until_proven(fleet)

@@ -1,0 +1,75 @@
+"""Real daemons, a robot and a station, with data between them: whom to kill and what to expect."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+from support.fleet import RealFleet, counting
+from support.waiting import wait_until
+from support.workspace import Workspace
+
+from dora_config.protocol.control import LinkSummary
+from dora_daemon.runner.runtime_dir import list_runners, runtime_root
+
+ROBOT: dict[str, object] = {"machine": "robot"}
+STATION: dict[str, object] = {"machine": "station"}
+
+
+def crossing(workspace: Workspace) -> Path:
+    """The counter on the robot, the collector on the station; nothing may get lost."""
+    flow = counting(workspace, counter=ROBOT, collector=STATION)
+    content = json.loads(flow.read_text())
+    content["nodes"][1]["inputs"]["count"]["queue_policy"] = "backpressure"
+    return workspace.dataflow(content)
+
+
+def runner_of(machine: str) -> int:
+    """Process id of the runner of that machine."""
+    (found,) = [
+        one for one in list_runners(runtime_root()) if one.alive and one.entry.machine_id == machine
+    ]
+    return found.entry.pid
+
+
+def link_of(machine: str) -> int:
+    """Process id of the link that a machine's runner has started."""
+    children = Path(f"/proc/{runner_of(machine)}/task")
+    for task in children.iterdir():
+        for child in (task / "children").read_text().split():
+            with suppress(OSError):
+                if b"dora_daemon.link" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    return int(child)
+    raise AssertionError(f"no link on {machine}")
+
+
+def links(fleet: RealFleet) -> tuple[LinkSummary, ...]:
+    return fleet.listed()[-1].links
+
+
+def wait_until_proven(fleet: RealFleet, ends: int = 2) -> None:
+    """Until so many ends of links say that messages go both ways."""
+    wait_until(
+        lambda: [link.state for link in links(fleet)] == ["proven"] * ends,
+        what=lambda: f"all links to be proven; they are {links(fleet)}",
+    )
+
+
+def complete(fleet: RealFleet, dataflow: str) -> None:
+    """Every number came once, in order."""
+    got = fleet.messages(dataflow)
+    assert got == list(range(len(got)))
+
+
+def power_off(fleet: RealFleet, machine: str) -> None:
+    """Everything of one machine is killed at once."""
+    runner = runner_of(machine)
+    fleet.daemons[machine].kill()
+    os.kill(runner, signal.SIGKILL)
+    wait_until(
+        lambda: all(one.entry.machine_id != machine for one in list_runners(runtime_root())),
+        what="what is left of the machine to go",
+    )
