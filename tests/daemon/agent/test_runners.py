@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from dora_config.protocol.runner import DataflowResult
-from dora_daemon.agent.runners import OWNER, _Home
-from dora_daemon.runner.guardian import RESULT, remove_directory
+from dora_daemon.agent.runners import _Home
+from dora_daemon.runner.guardian import OWNER, RESULT, remove_directory
 from dora_daemon.runner.runtime_dir import RuntimeDir
 
 
@@ -40,3 +40,16 @@ def test_a_number_that_was_given_to_another_runner_is_not_mistaken(tmp_path: Pat
     home.clean_up()
     assert (second.path / RESULT).exists()
     os.close(second.lock_descriptor)
+
+
+def test_a_result_that_nobody_was_there_to_hear_is_found_later(tmp_path: Path) -> None:
+    directory, home = make(tmp_path, "one")
+    result = DataflowResult(dataflow_id="d", error="the runner failed")
+    directory.write(RESULT, result.model_dump_json())
+    directory.write("runner.log", "last words")
+    directory.release(keep=True)
+    assert home.is_left()
+    assert home.result() == result
+    assert home.last_words() == "\n  last words"
+    home.clean_up()
+    assert not directory.path.exists()

@@ -44,11 +44,9 @@ from dora_daemon.agent.records import PartRecord
 from dora_daemon.code.delivery import CodeNotDelivered
 from dora_daemon.runner import runtime_dir
 from dora_daemon.runner.errors import RunnerError
-from dora_daemon.runner.guardian import RESULT, is_alive
+from dora_daemon.runner.guardian import OWNER, RESULT, is_alive
 from dora_node_api.control_socket import connect_unix
 
-OWNER = "owner"
-"""File in a runtime directory: the token of the part it was made for."""
 RETRY = 0.02
 """Seconds between attempts to reach the socket of a runner that starts."""
 

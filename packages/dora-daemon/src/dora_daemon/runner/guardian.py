@@ -22,9 +22,11 @@ import time
 
 GROUPS = "groups"
 LOCK = "lock"
+OWNER = "owner"
+"""Whose the directory is, where a daemon made it."""
 RESULT = "result.json"
 MOST_LOOKS = 100
-KEPT_WITH_RESULT = (RESULT, "index.json", "runner.log", LOCK)
+KEPT_WITH_RESULT = (RESULT, "index.json", "runner.log", LOCK, OWNER)
 
 
 def boot_id() -> str:
