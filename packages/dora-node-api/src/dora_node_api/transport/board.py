@@ -90,7 +90,13 @@ class Board:
     def allocate_edge(self, bound: int) -> tuple[int, int]:
         """Area and ledger slots for a new edge (runner). Raises BoardFull."""
         slots = layout.ledger_slots_for(bound)
-        size = layout.edge_area_size(slots)
+        return self._allocate(layout.edge_area_size(slots)), slots
+
+    def allocate_journal(self) -> int:
+        """Area for the journal of a queue that a link reads (runner). Raises BoardFull."""
+        return self._allocate(layout.JOURNAL_SIZE)
+
+    def _allocate(self, size: int) -> int:
         if self._end + size > self.size:
             area = self._oldest_free(size)
         else:
@@ -98,7 +104,7 @@ class Board:
             reserve(self.fd, self._memory, area, size)
             self._end += size
         self._edges[area] = size
-        return area, slots
+        return area
 
     def _oldest_free(self, size: int) -> int:
         # Areas are only used again when there are no fresh ones left, the longest unused first: a
@@ -113,7 +119,7 @@ class Board:
         )
 
     def free_edge(self, area: int) -> None:
-        """Give an edge's area back, once neither end uses it any more (runner)."""
+        """Give an edge's area, or a journal, back, once neither end uses it any more (runner)."""
         self._free_edges.append((area, self._edges.pop(area)))
 
     def allocate_node(self) -> int:
@@ -150,6 +156,10 @@ class Board:
     def assigned(self, area: int, slots: int) -> memoryview:
         """One byte a slot: the generation given out last; the producer writes."""
         return self._part(area + layout.LEDGER + slots, slots)
+
+    def journal(self, area: int) -> memoryview:
+        """What a link has taken from a queue and not settled; the link writes."""
+        return self._part(area, layout.JOURNAL_SIZE)
 
     def _part(self, offset: int, size: int) -> memoryview:
         if offset < layout.PAGE or offset % 8 or offset + size > self.size:

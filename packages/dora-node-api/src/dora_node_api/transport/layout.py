@@ -87,6 +87,7 @@ C_BROKEN = 22
 C_LAST_ARRIVAL_NS = 23  # CLOCK_MONOTONIC
 C_COPIED = 24  # private copies made
 C_CLOSED = 25  # 1 once the consumer has closed the input: what it was not handed is void
+C_ACKNOWLEDGED = 26  # of a queue with a journal: everything up to it is settled (see `holding`)
 
 F_FLOOR_DATA = 32  # records of the data pipe below it are nobody's any more
 F_FLOOR_URGENT = 33
@@ -100,6 +101,9 @@ NOTICE = EDGE_WORDS * 8  # offset in the area
 NOTICE_SIZE = 2048
 LEDGER = NOTICE + NOTICE_SIZE  # one byte a slot: the generation released last, by the consumer
 # After the ledger follow as many bytes: the generation given out last, by the producer.
+
+# What a link has taken from a queue: the record in hand, then as many as may be unacknowledged.
+JOURNAL_SIZE = 512 * RECORD_SIZE
 
 
 def edge_area_size(ledger_slots: int) -> int:

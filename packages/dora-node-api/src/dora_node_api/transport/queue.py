@@ -228,8 +228,14 @@ class QueueKeeper:
         return True
 
     def consumer_died(self) -> None:
-        """After the consumer was reaped: what it held is free; a waiting producer looks again."""
+        """After the consumer was reaped: what it held is free; a waiting producer looks again.
+
+        With a journal nothing is free: the next process takes over what the dead one held.
+        """
         words = self._words
+        if self.spec.journal:
+            self.ring_room()
+            return
         words[layout.F_FLOOR_DATA] = max(words[layout.F_FLOOR_DATA], words[layout.C_LAST_DATA] + 1)
         words[layout.F_FLOOR_URGENT] = max(
             words[layout.F_FLOOR_URGENT], words[layout.C_LAST_URGENT] + 1
@@ -254,6 +260,10 @@ class QueueKeeper:
         `sent_sequence` gave after it was reaped, for every queue that it sent to.
         """
         words = self._words
+        if self.spec.journal:
+            taken = max(words[layout.C_LAST_DATA], words[layout.C_ACKNOWLEDGED])
+            left = self.ends.depth() > 0 or taken > words[layout.C_ACKNOWLEDGED]
+            return left and words[layout.C_ACKNOWLEDGED] < sequence
         if words[layout.C_SETTLED] >= sequence:
             return False
         if self.ends.depth():

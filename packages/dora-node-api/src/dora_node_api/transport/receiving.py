@@ -89,9 +89,9 @@ class Receiver(ForkAware):
         # Pipes of which this incarnation has read nothing yet, by their floor's word.
         self._fresh = {layout.F_FLOOR_DATA, layout.F_FLOOR_URGENT}
         self._fresh_data = True
-        self._data = bytearray(RECORD_SIZE)
-        self._data_words = memoryview(self._data).cast("Q")
-        self._data_into = [self._data]
+        data = bytearray(RECORD_SIZE)
+        self._data_words = memoryview(data).cast("Q")
+        self._data_into: list[bytearray | memoryview] = [data]
         self._urgent = bytearray(RECORD_SIZE)
         self._urgent_words = memoryview(self._urgent).cast("Q")
         self._urgent_into = [self._urgent]

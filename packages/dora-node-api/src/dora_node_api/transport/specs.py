@@ -29,6 +29,8 @@ class QueueSpec(Frozen):
     """Length of the release ledger, from `Board.allocate_edge`."""
     hold_limit: int = 64 * 1024 * 1024
     """Bytes that the consumer may keep alive; past it, it is given private copies."""
+    journal: int = 0
+    """Offset in the status board of what a link has taken (see `holding`); 0: there is none."""
 
     @property
     def edge(self) -> str:
