@@ -73,13 +73,18 @@ class Part:
         assert isinstance(reply, protocol.Statistics), reply
         return {f"{edge.source} -> {edge.target}": edge for edge in reply.edges}
 
+    def state(self) -> str:
+        """All that may tell why something does not happen."""
+        edges = "\n".join(map(str, self.edges().values()))
+        return f"{self.run.log()}\n{self.run.status()}\n{edges}"
+
     def result(self, timeout: float = 30.0) -> protocol.DataflowResult:
         """How it ended; the runner is told that this is known."""
 
         def ended() -> protocol.DataflowResult | None:
             return self.run.status().result
 
-        result = wait_until(ended, timeout=timeout, what=lambda: f"the end: {self.run.log()}")
+        result = wait_until(ended, timeout=timeout, what=self.state)
         assert result is not None
         assert self.run.ask(protocol.AcknowledgeResult()) == protocol.Done()
         # It removes its directory now; killed meanwhile, it would leave that to the next start.

@@ -141,7 +141,9 @@ def test_a_source_that_is_killed_and_restarted(programs: Workspace) -> None:
         for number in range(first, 3000):
             # Sent before it is noted: one may come twice when the node is killed between the two.
             node.send_output("number", pa.array([number]))
-            mark.write_text(str(number + 1))
+            new = mark.with_suffix(".new")
+            new.write_text(str(number + 1))
+            new.replace(mark)
         """,
     )
     content = flow_of(
