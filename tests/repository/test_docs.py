@@ -65,7 +65,7 @@ def _name(page: Path) -> str:
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("page", [page for page in PAGES if _runs_something(page)], ids=_name)
 def test_commands_print_what_is_written(
     page: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
