@@ -261,6 +261,30 @@ def test_a_machine_that_has_ended_for_good_frees_who_waits_for_it(programs: Work
         assert one.result().ok
 
 
+@pytest.mark.parametrize("link_dies", [False, True], ids=["link lives", "link dies"])
+def test_what_came_from_a_machine_that_has_ended_for_good_is_closed(
+    programs: Workspace, link_dies: bool
+) -> None:
+    out = programs.path / "out.txt"
+    content = flow_of(
+        node("a", "counter", 100_000, 0.001, outputs=["number"]),
+        node("b", "writer", out, inputs={"number": reads("a/number", size=5)}),
+    )
+    with linked(programs, content, {"a": "one", "b": "two"}) as flow:
+        wait_for(out, 20, flow)
+        flow.kill_runner("one")
+        two = flow["two"]
+        if link_dies:
+            os.kill(two.link_pid(), signal.SIGKILL)
+        reply = two.run.ask(protocol.SetLinkPeers(ended=("one",)))
+        assert reply == protocol.Done()
+        assert two.result().ok
+    assert events(out)[-2:] == [
+        ["INPUT_CLOSED", "number", None],
+        ["STOP", "ALL_INPUTS_CLOSED", None],
+    ]
+
+
 def test_a_reader_that_ends_early_frees_the_far_sender(programs: Workspace) -> None:
     programs.node(
         "quitter",

@@ -69,7 +69,11 @@ class Assembly:
         return self.arrived == self.data.parts.nbytes
 
 
-Item = Data | News | Assembly | str
+class SourceEnded:
+    """The source's part has ended for good, and its link may have gone without a word."""
+
+
+Item = Data | News | Assembly | SourceEnded | str
 """What the stream's thread works on; a str is another life of the source's part."""
 
 
@@ -203,6 +207,11 @@ class IncomingStream:
         with self._lock:
             self._accept(news.sequence, news.previous, news)
 
+    def source_ended(self) -> None:
+        """Close the input after all that waits."""
+        with self._lock:
+            self._push_later(0, SourceEnded())
+
     def _accept(self, sequence: int, previous: int, item: Item) -> None:
         for number, ready in self._order.accept(sequence, previous, item):
             if self._todo or not self._push_at_once(number, ready):
@@ -258,6 +267,10 @@ class IncomingStream:
             match item:
                 case str():
                     self._new_life(item)
+                case SourceEnded():
+                    if not self._forwarder.announce(self.route, RecordKind.CLOSED):
+                        return False
+                    self._around.news(self, "closed", "")
                 case News():
                     return self._push_news(sequence, item)
                 case Data():

@@ -307,6 +307,7 @@ class Link:
         for machine in self.peers.keys() - wanted.keys():
             self._diallers.pop(machine).end()
             del self.peers[machine]
+            self.streams.source_ended(machine)
         for machine, peer in wanted.items():
             known = self.peers.get(machine)
             if known is not None:

@@ -75,7 +75,8 @@ class Peer(LinkMessage):
 
 class SetPeers(LinkMessage):
     """All links that this one exchanges messages with. One with another run_id is another life of
-    its part: what the old one had not acknowledged goes to the new one."""
+    its part: what the old one had not acknowledged goes to the new one. One that is missing has
+    ended for good: what waits for it is given up, and its streams are closed."""
 
     kind: Literal["set_peers"] = "set_peers"
     peers: tuple[Peer, ...]

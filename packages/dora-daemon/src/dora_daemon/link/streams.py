@@ -84,6 +84,12 @@ class Streams:
             if key in self.incoming:
                 self.incoming[key].wanted = frozenset(want.queues)
 
+    def source_ended(self, machine: str) -> None:
+        """Nothing more comes from a machine: its part has ended for good."""
+        for key, stream in self.incoming.items():
+            if key[0] == machine:
+                stream.source_ended()
+
     def unsent(self, gone: Callable[[str], bool]) -> int:
         """Messages on their way to machines that are not ``gone``."""
         return sum(s.unsent() for key, s in self.outgoing.items() if not gone(key[0]))

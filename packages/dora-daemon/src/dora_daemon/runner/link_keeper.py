@@ -151,6 +151,19 @@ class LinkKeeper:
             self.apply()
         self._sync_soon()
 
+    def close_ended(self) -> None:
+        """Before a link is let in: inputs whose source's machine has ended for good are closed.
+
+        A link that runs does that itself; a new one does not write into their queues.
+        """
+        runner = self._runner
+        for flow in self.streams.inflows:
+            edges = runner.state.wiring.edges_from(flow.node, (flow.output,))
+            closed = all(e.input in runner.state.wiring.closed_inputs(e.target) for e in edges)
+            if flow.machine in self._ended and not closed:
+                runner.book.announce_closed(flow.node, (flow.output,))
+                runner.tell(SourceClosed(flow.node, flow.output))
+
     def _sync_soon(self) -> None:
         if not self._syncing:
             self._syncing = True
@@ -194,7 +207,6 @@ class LinkKeeper:
                 queues=tuple(queues.get((flow.node, flow.output), ())),
             )
             for flow in self.streams.inflows
-            if flow.machine not in self._ended
         ]
         return SetIncoming(streams=tuple(streams))
 

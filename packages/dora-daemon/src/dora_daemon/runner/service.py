@@ -410,6 +410,7 @@ class Runner:
             case SpawnLink(incarnation=number):
                 self.links.spawn(number)
             case AdmitLink(incarnation=number):
+                self.links.close_ended()
                 self.desk.admit_link(number)
             case FinishLink(seconds=seconds):
                 self.links.finish(seconds)
