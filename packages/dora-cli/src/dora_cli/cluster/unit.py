@@ -14,14 +14,6 @@ STOP_TIMEOUT = 60
 HAND_OVER = "SIGUSR2"
 """The daemon ends and leaves its nodes to the next one."""
 
-# A machine that is shut down has not been told to end its dataflows: they come back with it.
-_ON_SHUTDOWN = (
-    'if [ "$(systemctl is-system-running)" = stopping ]; then '
-    f"kill -s {HAND_OVER.removeprefix('SIG')} $MAINPID; "
-    "while kill -0 $MAINPID 2>/dev/null; do sleep 0.1; done; fi"
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Service:
     """Where the daemon's service has its parts on the machine."""
@@ -48,14 +40,15 @@ def render_unit(cluster: Cluster, machine: Machine, service: Service) -> str:
         "# Written by `dora cluster install`, removed by `dora cluster uninstall`.",
         "[Unit]",
         f"Description=Dora Daemon ({machine.id})",
-        *(["After=network-online.target", "Wants=network-online.target"] if network else []),
+        # dbus, because the daemon asks systemd at its end whether the machine is being stopped
+        *(["After=network-online.target dbus.service"] if network else []),
+        *(["Wants=network-online.target"] if network else []),
         "StartLimitIntervalSec=0",
         "",
         "[Service]",
         *([f"User={service.user}"] if service.user is not None else []),
         "WorkingDirectory=~",
         f"ExecStart={command(start)}",
-        f"ExecStop=/bin/sh -c {quoted(_ON_SHUTDOWN)}",
         "Restart=on-failure",
         "RestartSec=5",
         "KillMode=process",
