@@ -5,6 +5,7 @@ from __future__ import annotations
 from support.fleet_simulation import FakeRunner, Fleet, pipeline
 from support.link_simulation import Wall
 
+from dora_config import ResolvedDataflow, ResolvedInput, ResolvedNode
 from dora_config.protocol.control import (
     ClusterReport,
     ClusterStatus,
@@ -14,6 +15,8 @@ from dora_config.protocol.control import (
     Restarted,
     Started,
 )
+from dora_config.sources import parse_source
+from dora_coordinator.linking import remote_edges
 from dora_coordinator.records import Phase
 from dora_coordinator.settings import Settings
 
@@ -325,3 +328,25 @@ def test_a_stored_dataflow_keeps_its_phase_while_linking() -> None:
     fleet.quiet()
     ((record, _),) = fleet.store.values()
     assert record.phase is Phase.LINKING
+
+
+def test_log_lines_cross_from_every_machine_to_those_who_read_them() -> None:
+    reader = {"all": "dora/logs", "some": "dora/logs/warn/camera", "own": "dora/logs/info/reader"}
+    nodes = tuple(
+        ResolvedNode(
+            id=name,
+            path="node.py",
+            inputs={i: ResolvedInput(source=parse_source(text)) for i, text in inputs.items()},
+        )
+        for name, inputs in (("camera", {}), ("arm", {}), ("reader", reader))
+    )
+    where = {"camera": "robot", "arm": "robot2", "reader": "base"}
+    edges = remote_edges(ResolvedDataflow(nodes=nodes), where)
+    assert {(e.source, e.output, e.target, e.input, e.source_machine) for e in edges["base"]} == {
+        ("dora", "logs", "reader", "all", "robot"),
+        ("dora", "logs", "reader", "all", "robot2"),
+        ("dora", "logs/warn/camera", "reader", "some", "robot"),
+    }
+    assert all(e.queue_policy == "drop_oldest" for e in edges["base"])
+    assert [e.output for e in edges["robot2"]] == ["logs"]
+    assert len(edges["robot"]) == 2

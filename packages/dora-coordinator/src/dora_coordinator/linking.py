@@ -16,6 +16,7 @@ from dora_config.protocol.links import (
     PeerReport,
     RemoteEdge,
 )
+from dora_config.sources import LogSource
 
 ADVICE = (
     "open one of these TCP ports in the firewall of its machine, or have the daemon listen on "
@@ -53,7 +54,33 @@ def remote_edges(
         )
         for machine in (there, here):
             found.setdefault(machine, []).append(edge)
+    for edge in _log_edges(dataflow, by_node):
+        for machine in (edge.source_machine, edge.target_machine):
+            found.setdefault(machine, []).append(edge)
     return {machine: tuple(edges) for machine, edges in found.items()}
+
+
+def _log_edges(dataflow: ResolvedDataflow, by_node: Mapping[str, str]) -> Iterable[RemoteEdge]:
+    """From every other machine to each reader of logs: "dora" is the node that they come from."""
+    machines = tuple(dict.fromkeys(by_node.values()))
+    for node in dataflow.nodes:
+        here = by_node.get(node.id)
+        for input_id, wanted in node.inputs.items():
+            source = wanted.source
+            if here is None or not isinstance(source, LogSource):
+                continue
+            about = machines if source.node is None else (by_node.get(source.node),)
+            for there in about:
+                if there is not None and there != here:
+                    yield RemoteEdge(
+                        source="dora",
+                        output=str(source).removeprefix("dora/"),
+                        target=node.id,
+                        input=input_id,
+                        queue_size=wanted.queue_size,
+                        source_machine=there,
+                        target_machine=here,
+                    )
 
 
 @dataclass(frozen=True, slots=True)
