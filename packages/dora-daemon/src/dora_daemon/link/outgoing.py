@@ -213,6 +213,8 @@ class OutgoingStream:
                     self._clear_wake()
                 continue
             self._take(delivery)
+            # What is acknowledged must be let go of before it is crossed out in the journal.
+            del delivery
         waiter.close()
         if self._forget:
             with self._lock:
