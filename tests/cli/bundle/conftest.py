@@ -1,4 +1,4 @@
-"""Installations of several versions, and the wheels of their dependencies; made once."""
+"""Installers of several versions that share what they make."""
 
 from __future__ import annotations
 
@@ -7,45 +7,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.installation import Installation, LocalMachine, install
+from support.installation import Installation, LocalMachine
+from support.versions import broken_version, new_version, old_version, wheel_house
 
-from dora_cli.bundle.dependencies import fetch
 from dora_cli.bundle.install import Installer
-from dora_cli.bundle.machine import ask
 from dora_cli.bundle.own_packages import own_packages
-from dora_cli.bundle.platform import Platform
+
+__all__ = ["broken_version", "new_version", "old_version", "wheel_house"]
 
 MakeInstaller = Callable[[Installation], Installer]
-
-
-@pytest.fixture(scope="session")
-def old_version(tmp_path_factory: pytest.TempPathFactory) -> Installation:
-    return install(tmp_path_factory.mktemp("old"), "0.1.0")
-
-
-@pytest.fixture(scope="session")
-def new_version(tmp_path_factory: pytest.TempPathFactory) -> Installation:
-    return install(tmp_path_factory.mktemp("new"), "0.2.0")
-
-
-@pytest.fixture(scope="session")
-def broken_version(tmp_path_factory: pytest.TempPathFactory) -> Installation:
-    """Its nodes cannot send."""
-
-    def broken(text: str) -> str:
-        return text.replace("def send_output(", "def send_nothing(", 1)
-
-    edits = {"dora-node-api/src/dora_node_api/node.py": broken}
-    return install(tmp_path_factory.mktemp("broken"), "0.3.0", edits)
-
-
-@pytest.fixture(scope="session")
-def wheel_house(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every dependency as a wheel for this machine."""
-    folder = tmp_path_factory.mktemp("wheels")
-    facts = ask(LocalMachine(folder), "probe", prefix=str(folder))
-    fetch(Platform.from_probe(facts), folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

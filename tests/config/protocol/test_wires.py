@@ -18,6 +18,7 @@ from dora_config.protocol.envelope import (
     Codec,
     Party,
     ProtocolVersion,
+    UnknownKind,
     clean_lines,
     clean_text,
     version_problem,
@@ -111,8 +112,26 @@ def party(name: str, major: int, minor: int = 0) -> Party:
     return Party(program=name, release="1.2", protocol=ProtocolVersion(major=major, minor=minor))
 
 
-def test_versions_that_differ_in_the_minor_number_talk() -> None:
-    assert version_problem(party("coordinator", 1, 0), party("daemon", 1, 7)) is None
+def test_neighbouring_minor_versions_talk_both_ways() -> None:
+    for ours, theirs in ((1, 1), (1, 2), (2, 1)):
+        assert version_problem(party("coordinator", 1, ours), party("daemon", 1, theirs)) is None
+
+
+def test_minor_versions_further_apart_are_refused_with_both_named() -> None:
+    problem = version_problem(party("coordinator", 1, 0), party("daemon", 1, 2))
+    assert problem == (
+        "daemon 1.2 (protocol 1.2) and coordinator 1.2 (protocol 1.0) do not understand each "
+        "other: upgrade the coordinator"
+    )
+
+
+def test_a_kind_of_a_newer_version_is_told_from_garbage() -> None:
+    for codec, _ in UNIONS:
+        with pytest.raises(UnknownKind):
+            codec.decode('{"kind": "of_tomorrow", "field": 1}')
+        with pytest.raises(RemoteProtocolError) as refused:
+            codec.decode("{}")
+        assert not isinstance(refused.value, UnknownKind)
 
 
 def test_other_versions_are_named_and_the_older_is_to_be_upgraded() -> None:

@@ -32,7 +32,7 @@ from dora_config.protocol.control import (
     Refused,
     Welcome,
 )
-from dora_config.protocol.envelope import Party
+from dora_config.protocol.envelope import Party, UnknownKind
 
 CONNECT_TIMEOUT = 5.0
 """Seconds until a coordinator that does not answer counts as not there."""
@@ -125,6 +125,8 @@ class Client:
         while True:
             try:
                 frame = SERVER_CODEC.decode(self._socket.recv())
+            except UnknownKind:
+                continue  # of a newer coordinator
             except ConnectionClosed as error:
                 raise ConnectionLost(
                     f"the coordinator at {self.endpoint} closed the connection"

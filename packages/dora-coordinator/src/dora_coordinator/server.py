@@ -31,7 +31,7 @@ from dora_config.protocol.control import (
     Welcome,
 )
 from dora_config.protocol.daemon import TO_COORDINATOR, TO_DAEMON, Register, RegistrationRefused
-from dora_config.protocol.envelope import clean_text, version_problem
+from dora_config.protocol.envelope import UnknownKind, clean_text, version_problem
 from dora_coordinator.artifacts import ArtifactRefused, ArtifactStore
 from dora_coordinator.connections import Connection
 from dora_coordinator.files import CodeFiles
@@ -203,7 +203,11 @@ class _Endpoints:
                 try:
                     await greet(connection)
                     while True:
-                        take(connection, await socket.receive_text())
+                        text = await socket.receive_text()
+                        try:
+                            take(connection, text)
+                        except UnknownKind as unknown:  # of a newer version
+                            logger.info("%s: passed over: %s", address, clean_text(str(unknown)))
                 except (RemoteProtocolError, TimeoutError, KeyError) as problem:
                     sentence = (
                         str(problem)

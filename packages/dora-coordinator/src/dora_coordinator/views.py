@@ -128,6 +128,7 @@ def _daemon_summary(member: Member, fleet: Fleet, now: float) -> DaemonSummary:
         labels=member.register.labels,
         address=member.address,
         release=member.register.party.release,
+        runners=tuple(sorted({one.version for one in member.metrics.values() if one.version})),
         connected=member.connection is not None,
         heartbeat_age=max(0.0, now - member.last_heard),
         restarts=sum(node.restarts for node in nodes),

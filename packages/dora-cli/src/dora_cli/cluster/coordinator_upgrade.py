@@ -52,12 +52,15 @@ class _Process:
         return Path(path) if path else state_dir(self.environ) / "coordinator" / "store.sqlite3"
 
 
-def upgrade_coordinator(cluster: Cluster, version: str) -> None:
-    """Have it run ``version``, which is ours; as it was when that does not work (NotReady)."""
+def upgrade_coordinator(cluster: Cluster, version: str) -> bool:
+    """Have it run ``version``, which is ours; whether it was replaced for that.
+
+    NotReady when that does not work; then it is as it was.
+    """
     report = coordinator_here.report(cluster)
     old = report.coordinator.release if report is not None else ""
     if old == version:
-        return
+        return False
     address = coordinator_here.where(cluster)
     process = _find(cluster)
     if process is None:
@@ -65,22 +68,27 @@ def upgrade_coordinator(cluster: Cluster, version: str) -> None:
             f"the coordinator at {address} is dora {old} and no process of this account here: "
             f"upgrade it to {version} where it runs"
         )
-        return
+        return False
     output.write(f"Upgrading the coordinator on {address}...")
-    copy = None
+    copy = started = None
     _end(process)
     try:
         copy = _copy_store(process, old)
         started = background.start("coordinator", _MODULE, process.arguments)
         started.wait_until(lambda: _runs(cluster, version), within=START_TIMEOUT)
     except (background.NotStarted, OSError, sqlite3.Error) as problem:
+        if started is not None:
+            started.process.kill()
+            started.process.wait()
         _start_again(process, copy)
         raise NotReady(
-            f"dora {version} could not take over the coordinator, which runs {old} again: {problem}"
+            f"dora {version} could not take over the coordinator, which is started as {old} again: "
+            f"{problem}"
         ) from problem
     output.write(
         f"  dora {old} -> {version}... OK" + (f" (store copied to {copy})" if copy else "")
     )
+    return True
 
 
 def _runs(cluster: Cluster, version: str) -> bool:
@@ -95,8 +103,8 @@ def _find(cluster: Cluster) -> _Process | None:
     except psutil.AccessDenied:
         return None
     for one in connections:
-        listens = one.status == psutil.CONN_LISTEN and one.laddr.port == cluster.coordinator.port
-        if not listens or one.pid is None:
+        port = one.laddr.port if one.laddr else None
+        if one.status != psutil.CONN_LISTEN or port != cluster.coordinator.port or not one.pid:
             continue
         with suppress(psutil.Error):
             process = psutil.Process(one.pid)

@@ -40,13 +40,19 @@ def _daemon(one: DaemonSummary) -> tuple[object, ...]:
     return (
         one.daemon,
         f"{one.heartbeat_age:.0f}s ago" + ("" if one.connected else " (lost)"),
-        one.release,
+        _version(one),
         labels or "-",
         one.restarts,
         one.health_kills,
         one.input_timeouts,
         one.input_recoveries,
     )
+
+
+def _version(one: DaemonSummary) -> str:
+    """Of the daemon, and of runners that were started by another one."""
+    others = [version for version in one.runners if version != one.release]
+    return f"{one.release} (runs {', '.join(others)})" if others else one.release
 
 
 def _link(link: LinkSummary) -> tuple[str, ...]:

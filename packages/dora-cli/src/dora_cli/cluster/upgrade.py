@@ -68,7 +68,9 @@ def upgrade(
     """
     version = installer.version
     _require_coordinator(cluster)
-    upgrade_coordinator(cluster, version)
+    before = _all_nodes(cluster)
+    if upgrade_coordinator(cluster, version):
+        _wait_for_everybody(before, cluster)
 
     def switch(on: OnMachine, layout: Layout) -> Switched | None:
         if on.machine.dora is not None:
@@ -291,16 +293,32 @@ def _runs(on: OnMachine, version: str) -> bool:
 
 def _nodes(on: OnMachine) -> dict[tuple[str, str], NodeSummary]:
     """What runs on the machine, by dataflow and node."""
+    found = _all_nodes(on.cluster)
+    return {key: node for key, node in found.items() if node.daemon == on.machine.id}
+
+
+def _all_nodes(cluster: Cluster) -> dict[tuple[str, str], NodeSummary]:
     try:
-        with Client(coordinator_here.where(on.cluster)) as client:
+        with Client(coordinator_here.where(cluster)) as client:
             found = client.ask(ListNodes(), NodeList).nodes
     except (CoordinatorUnreachable, ConnectionLost):
         return {}
-    return {
-        (one.dataflow, one.node): one
-        for one in found
-        if one.daemon == on.machine.id and one.pid is not None
-    }
+    return {(one.dataflow, one.node): one for one in found if one.pid is not None}
+
+
+def _wait_for_everybody(before: Mapping[tuple[str, str], NodeSummary], cluster: Cluster) -> None:
+    """Until the new coordinator knows of every node that the old one knew of."""
+    step = _Step("Waiting for its daemons")
+    try:
+        _poll(lambda: before.keys() <= _all_nodes(cluster).keys(), "not all nodes are back")
+    except DoraError:
+        step.failed()
+        missing = sorted(node for _, node in before.keys() - _all_nodes(cluster).keys())
+        raise NotReady(
+            "the coordinator was upgraded, but not all nodes are known again: "
+            f"{', '.join(missing)}; no machine was touched; see `dora cluster status`"
+        ) from None
+    step.ok(step.seconds())
 
 
 def _poll(condition: Callable[[], bool], problem: str) -> None:

@@ -271,6 +271,8 @@ class DaemonSummary(Message):
     connected: bool = True
     heartbeat_age: float = 0.0
     """Seconds since it was last heard."""
+    runners: tuple[str, ...] = ()
+    """Versions of the runners on that machine, which outlive upgrades of the daemon."""
     restarts: int = 0
     health_kills: int = 0
     input_timeouts: int = 0

@@ -96,6 +96,8 @@ class Metrics(Message):
     nodes: tuple[NodeStatus, ...] = ()
     link: LinkReport | None = None
     """With the newest round trips."""
+    version: str = ""
+    """Of the runner."""
 
 
 class Heartbeat(Message):

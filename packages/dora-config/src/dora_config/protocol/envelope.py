@@ -1,9 +1,10 @@
 """Version, message base and text form of the control plane's messages; does no I/O.
 
 On a WebSocket a message is one text frame: a JSON object whose ``kind`` names the model. Every
-connection begins with a greeting that carries :data:`PROTOCOL_VERSION`. Versions that differ in the
-minor number talk to each other: unknown fields are ignored and every field that is added has a
-default.
+connection begins with a greeting that carries :data:`PROTOCOL_VERSION`. Neighbouring minor
+versions talk to each other, both ways: unknown fields are ignored, every field that is added has a
+default, and a message of a kind that only the newer one knows is passed over
+(:class:`UnknownKind`). Versions further apart are refused.
 """
 
 from __future__ import annotations
@@ -47,11 +48,16 @@ class Party(Message):
 
 def version_problem(ours: Party, theirs: Party) -> str | None:
     """Why the two cannot talk, naming both versions, or ``None`` when they can."""
-    if ours.protocol.major == theirs.protocol.major:
+    mine, other = ours.protocol, theirs.protocol
+    if mine.major == other.major and abs(mine.minor - other.minor) <= 1:
         return None
-    newer = theirs if theirs.protocol.major > ours.protocol.major else ours
+    newer = theirs if (other.major, other.minor) > (mine.major, mine.minor) else ours
     older = ours if newer is theirs else theirs
     return f"{theirs} and {ours} do not understand each other: upgrade the {older.program}"
+
+
+class UnknownKind(RemoteProtocolError):
+    """A whole message of a kind that this version does not know; to be passed over."""
 
 
 T = TypeVar("T")
@@ -72,6 +78,8 @@ class Codec(Generic[T]):
             return self._adapter.validate_json(text)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
+            if first["type"] == "union_tag_invalid" and not first["loc"]:
+                raise UnknownKind(f"not a message to the {self._name}: {first['msg']}") from error
             where = ".".join(str(part) for part in first["loc"]) or "the message"
             raise RemoteProtocolError(
                 f"not a message to the {self._name}: {where}: {first['msg']}"

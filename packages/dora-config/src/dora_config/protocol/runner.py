@@ -375,6 +375,8 @@ class RunnerStatus(RunnerMessage):
     lines_shed: int = 0
     link: LinkReport | None = None
     """``None``: no edge leaves or enters this machine."""
+    version: str = ""
+    """Of the runner, which outlives upgrades; empty: older than 0.1.0."""
 
 
 class EdgeStatus(RunnerMessage):

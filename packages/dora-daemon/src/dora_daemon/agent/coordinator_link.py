@@ -24,7 +24,7 @@ from dora_config.protocol.daemon import (
     Registered,
     RegistrationRefused,
 )
-from dora_config.protocol.envelope import clean_text
+from dora_config.protocol.envelope import UnknownKind, clean_text
 from dora_daemon.agent.backoff import waits
 
 REGISTRATION_TIMEOUT = 30.0
@@ -175,7 +175,11 @@ class CoordinatorLink:
             while True:
                 with anyio.fail_after(silence_limit):
                     text = await socket.recv()
-                message = TO_DAEMON.decode(text)
+                try:
+                    message = TO_DAEMON.decode(text)
+                except UnknownKind as unknown:
+                    logger.info("passed over: %s", unknown)  # of a newer coordinator
+                    continue
                 if isinstance(message, RegistrationRefused):
                     return clean_text(message.message)
                 if not isinstance(message, HeartbeatSeen | Registered):

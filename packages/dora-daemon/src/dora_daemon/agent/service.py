@@ -245,7 +245,12 @@ class Agent:
 
     def _heartbeat(self) -> Heartbeat:
         metrics = tuple(
-            Metrics(dataflow_id=status.dataflow_id, nodes=status.nodes, link=status.link)
+            Metrics(
+                dataflow_id=status.dataflow_id,
+                nodes=status.nodes,
+                link=status.link,
+                version=status.version,
+            )
             for status in self._runners.statuses()
             if status.nodes or status.link is not None
         )

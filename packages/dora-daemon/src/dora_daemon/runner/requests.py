@@ -13,6 +13,7 @@ import anyio.to_thread
 from dora_config.protocol import runner as protocol
 from dora_config.resolved import ResolvedInput, ResolvedNode
 from dora_config.sources import OutputSource
+from dora_daemon._version import __version__
 from dora_daemon.runner import events as happened
 from dora_daemon.runner.errors import PreparationError, QueueUnavailable, RequestRefused
 from dora_daemon.runner.node import NodeState
@@ -114,8 +115,6 @@ class Requests:
     # -------------------------------------------------------------------------- questions
 
     def _greet(self, request: protocol.Greet) -> protocol.Greeting:
-        from dora_daemon import __version__
-
         theirs, ours = request.protocol, protocol.RUNNER_PROTOCOL
         if theirs[0] != ours[0] or abs(theirs[1] - ours[1]) > 1:
             raise RequestRefused(
@@ -134,6 +133,7 @@ class Requests:
         loads = runner.metrics.sample(pids, runner.now())
         return protocol.RunnerStatus(
             dataflow_id=runner.plan.dataflow_id,
+            version=__version__,
             name=runner.plan.name,
             phase=runner.state.phase,
             nodes=tuple(

@@ -1,0 +1,93 @@
+"""Code that comes over SSH into a daemon's store; runs there as ``python3 -I - COMMAND JSON``.
+
+Needs nothing but the standard library. The store is the one of ``dora_config.file_store``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def main() -> int:
+    command, text = sys.argv[1:3]
+    os.umask(0o077)
+    try:
+        answer = COMMANDS[command](**json.loads(text))
+    except (OSError, ValueError, tarfile.TarError) as error:
+        answer = {"problem": str(error)}
+    sys.stdout.write(json.dumps(answer) + "\n")
+    return 1 if "problem" in answer else 0
+
+
+def store() -> Path:
+    state = os.environ.get("XDG_STATE_HOME", "")
+    base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
+    return base / "dora" / "code"
+
+
+def place(name: str) -> dict[str, Any]:
+    """Where a parcel, or a list of what is wanted, is to be sent to; how much of it is there."""
+    folder = store() / "partial"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"parcel-{name}"
+    path.touch()
+    return {"path": str(path), "size": path.stat().st_size}
+
+
+def missing(path: str) -> dict[str, Any]:
+    """Which of the listed files are not here; the others count as used now."""
+    listed = Path(path)
+    wanted = json.loads(listed.read_text())
+    listed.unlink()
+    absent = []
+    for digest in wanted:
+        try:
+            os.utime(store() / digest[:2] / digest)
+        except FileNotFoundError:
+            absent.append(digest)
+    return {"missing": absent}
+
+
+def take(path: str) -> dict[str, Any]:
+    """Put every file of a parcel into the store, if it is what its name says."""
+    parcel = Path(path)
+    taken = 0
+    try:
+        with tarfile.open(parcel) as archive:
+            for entry in archive:
+                source = archive.extractfile(entry)
+                if source is None or len(entry.name) != 64 or not entry.name.isalnum():
+                    raise ValueError(f"{entry.name!r} is no file of ours")
+                content = parcel.with_name(f"{entry.name}.of-parcel")
+                digest = hashlib.sha256()
+                with content.open("wb") as target:
+                    while piece := source.read(1 << 20):
+                        digest.update(piece)
+                        target.write(piece)
+                if digest.hexdigest() != entry.name:
+                    content.unlink()
+                    raise ValueError("what arrived is not what was sent: try again")
+                final = store() / entry.name[:2] / entry.name
+                final.parent.mkdir(exist_ok=True)
+                content.replace(final)
+                taken += 1
+    finally:
+        parcel.unlink()
+    return {"taken": taken}
+
+
+COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
+    "place": place,
+    "missing": missing,
+    "take": take,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
