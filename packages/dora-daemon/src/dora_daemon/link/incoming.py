@@ -7,7 +7,6 @@ has caught up. So no stream waits for another one.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections import deque
@@ -46,9 +45,6 @@ class Surroundings(Protocol):
 
     def to_our_time(self, stream: IncomingStream, their_monotonic: int) -> int:
         """A time of the sender's CLOCK_MONOTONIC on ours."""
-
-    def inline(self) -> contextlib.AbstractContextManager[None]:
-        """Within it, a wait for room is refused instead."""
 
 
 class Assembly:
@@ -223,12 +219,17 @@ class IncomingStream:
         """Push where the frame arrives, if nothing can make us wait."""
         if not isinstance(item, Data) or item.parts.nbytes > AT_ONCE:
             return False
-        if not self._forwarder.has_room(self.route):
-            return False
-        try:
-            with self._around.inline():
-                self._push_data(sequence, item)
-        except PoolExhausted:
+        problem = problem_with(item.parts, item.data)
+        if problem is not None:
+            self._refuse(sequence, problem)
+        elif not self._forwarder.forward_at_once(
+            self.route,
+            item.parts,
+            item.data,
+            source=sequence,
+            sent_ns=self._around.to_our_time(self, item.sent_ns),
+            flags=item.flags,
+        ):
             return False
         self._is_stored(sequence, item.parts.nbytes)
         return True

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -65,7 +65,6 @@ class Link:
         self.machine = self.config.machine
         self.run_id = self.config.run_id
         self._credentials = Path(self.config.credentials) if self.config.credentials else None
-        self._local = threading.local()
         self._ending = False
         self._finish_at: float | None = None
         self._jobs: deque[Callable[[], None]] = deque()
@@ -164,21 +163,12 @@ class Link:
             os.write(self._wake_write, b"w")
 
     def _wait_for_room(self, spec: QueueSpec, descriptor: int, timeout: float) -> bool:
-        if getattr(self._local, "inline", False) or self._ending:
+        if self._ending:
             return False
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
         poll.poll(max(1, int(timeout * 1000)))
         return True
-
-    @contextlib.contextmanager
-    def inline(self) -> Iterator[None]:
-        """Within it a wait for room is refused: the thread is Zenoh's."""
-        self._local.inline = True
-        try:
-            yield
-        finally:
-            self._local.inline = False
 
     # --- frames -----------------------------------------------------------------------------------
 

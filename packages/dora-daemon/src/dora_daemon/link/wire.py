@@ -33,7 +33,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from dora_daemon.link.errors import WireError
 from dora_node_api.frozen import Frozen
@@ -71,9 +71,10 @@ class FrameKind(IntEnum):
     BYE = 8
 
 
-class Head(Frozen):
+class Head(NamedTuple):
     """The beginning of every frame."""
 
+    magic: int
     kind: int
     flags: int
     stream: int
@@ -81,21 +82,31 @@ class Head(Frozen):
     receiver: int
 
 
-class Data(Frozen):
-    """First, and often only, frame of a message."""
+class Data:
+    """First, and often only, frame of a message. Plain: one is made for every message."""
 
-    sequence: int
-    previous: int
-    sent_ns: int
-    flags: int
-    """FLAG_PROTECTED, FLAG_FLUSH."""
-    parts: Parts
-    data: memoryview
-    """The first bytes of the data area; all of it when the message is not cut."""
+    __slots__ = ("data", "flags", "parts", "previous", "sent_ns", "sequence", "whole")
 
-    @property
-    def whole(self) -> bool:
-        return len(self.data) == self.parts.nbytes
+    def __init__(
+        self,
+        sequence: int,
+        previous: int,
+        sent_ns: int,
+        flags: int,
+        parts: Parts,
+        data: memoryview,
+        whole: bool,
+    ) -> None:
+        self.sequence = sequence
+        self.previous = previous
+        self.sent_ns = sent_ns
+        self.flags = flags
+        """FLAG_PROTECTED, FLAG_FLUSH."""
+        self.parts = parts
+        self.data = data
+        """The first bytes of the data area."""
+        self.whole = whole
+        """Whether they are all of it."""
 
 
 class Chunk(Frozen):
@@ -172,10 +183,10 @@ def pong_body(asked_ns: int, monotonic_ns: int, wall_ns: int) -> bytes:
 def read_head(frame: bytes) -> Head:
     if len(frame) < HEAD.size:
         raise WireError(f"{len(frame)} bytes, a frame has at least {HEAD.size}")
-    magic, kind, flags, stream, sender, receiver = HEAD.unpack_from(frame)
-    if magic != MAGIC:
+    read = Head._make(HEAD.unpack_from(frame))
+    if read.magic != MAGIC:
         raise WireError("no frame of a link")
-    return Head(kind, flags, stream, sender, receiver)
+    return read
 
 
 def read_data(frame: bytes) -> Data:
@@ -202,7 +213,7 @@ def read_data(frame: bytes) -> Data:
     parts = Parts(
         frame[DATA_AT:middle], frame[middle:end], layout, length, nulls, nbytes, timestamp
     )
-    return Data(sequence, previous, sent_ns, frame[3] & _FLAGS, parts, data)
+    return Data(sequence, previous, sent_ns, frame[3] & _FLAGS, parts, data, len(data) == nbytes)
 
 
 def read_chunk(frame: bytes) -> Chunk:

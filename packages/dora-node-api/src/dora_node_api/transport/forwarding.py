@@ -8,6 +8,7 @@ the process that takes over from a killed one knows where to go on.
 from __future__ import annotations
 
 import os
+import time
 
 from dora_node_api.transport import layout
 from dora_node_api.transport.layout import RecordKind
@@ -19,6 +20,7 @@ from dora_node_api.transport.samples import Hold
 from dora_node_api.transport.sending import Sender
 
 _LOOKS = 50
+_monotonic_ns = time.monotonic_ns
 
 
 class Forwarder(Sender):
@@ -72,19 +74,60 @@ class Forwarder(Sender):
 
     def fill_head(self, hold: Hold, parts: Parts) -> memoryview:
         """Write all but the data area of a block; returns the data area, for the caller to fill."""
-        block = hold.block
-        assert block is not None
-        whole = block.segment.view[block.offset : block.offset + parts.total]
-        layout.BLOCK_HEAD.pack_into(
-            whole, 0, layout.BLOCK_MAGIC, len(parts.descriptor), len(parts.metadata),
-            parts.layout, block.stamp, parts.timestamp_ns, parts.data_offset, parts.length,
-            parts.null_count,
-        )  # fmt: skip
-        end = layout.BLOCK_HEAD_SIZE + len(parts.descriptor)
-        whole[layout.BLOCK_HEAD_SIZE : end] = parts.descriptor
-        if parts.metadata:
-            whole[end : end + len(parts.metadata)] = parts.metadata
-        return whole[parts.data_offset :]
+        assert hold.block is not None
+        return _fill(hold.block, parts)
+
+    def forward_at_once(
+        self,
+        output: str,
+        parts: Parts,
+        data: memoryview,
+        *,
+        source: int,
+        sent_ns: int,
+        flags: int,
+    ) -> bool:
+        """Put a small message into every queue, if neither a queue nor memory makes it wait.
+
+        False when something would: then call `forward`, which leaves out those that have it.
+        """
+        known = self._outputs.get(output)
+        if known is None or not known.routes:
+            return True
+        if known.backpressure and not self.has_room(output):
+            return False
+        self._check(self._lock, self._owner)
+        with self._lock:
+            self._enter()
+            for route in known.routes:
+                if route.order:
+                    route.collect(self.pool)
+            try:
+                block = self.pool.take(parts.total)
+            except MemoryError:
+                block = None
+            done = block is not None
+            if block is not None:
+                _fill(block, parts)[:] = data
+                for route in known.routes:
+                    own = route.words
+                    if own[layout.P_SOURCE] >= source:
+                        continue
+                    own[layout.P_SOURCE_NEXT] = source
+                    if self._push(route, block, parts.total, sent_ns, flags):
+                        _note(own, source)
+                    else:
+                        done = False  # a pipe that is smaller than its bound
+                    if route.drop_news:
+                        self._drops.append(route)
+                if not block.refs:
+                    self.pool.give(block)
+                if _monotonic_ns() > self._trim_at:
+                    self._trim(_monotonic_ns())
+            self._inside = False
+        if self._drops:
+            self._report_drops()
+        return done
 
     def forward(
         self, output: str, hold: Hold, total: int, *, source: int, sent_ns: int, flags: int
@@ -151,6 +194,22 @@ class Forwarder(Sender):
     def _routes(self, output: str) -> tuple[Route, ...]:
         known = self._outputs.get(output)
         return () if known is None else known.routes
+
+
+def _fill(block: Block, parts: Parts) -> memoryview:
+    """Write a block's head, descriptor and metadata; returns its data area."""
+    descriptor, metadata = parts.descriptor, parts.metadata
+    memory, at = block.segment.memory, block.offset
+    layout.BLOCK_HEAD.pack_into(
+        memory, at, layout.BLOCK_MAGIC, len(descriptor), len(metadata), parts.layout,
+        block.stamp, parts.timestamp_ns, parts.data_offset, parts.length, parts.null_count,
+    )  # fmt: skip
+    start = at + layout.BLOCK_HEAD_SIZE
+    end = start + len(descriptor)
+    memory[start:end] = descriptor
+    if metadata:
+        memory[end : end + len(metadata)] = metadata
+    return block.segment.view[at + parts.data_offset : at + parts.total]
 
 
 def _note(words: memoryview, source: int) -> None:

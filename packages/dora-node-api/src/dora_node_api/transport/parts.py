@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
-from dora_node_api.frozen import Frozen
 from dora_node_api.transport import layout
 from dora_node_api.transport.received import Delivery, Lease
 from dora_node_api.transport.receiving import Receiver
 
+_HEAD = layout.BLOCK_HEAD_SIZE
+_ALIGNMENT = layout.ALIGNMENT
 
-class Parts(Frozen):
-    """All of a message but its data area."""
 
-    descriptor: bytes
-    metadata: bytes
-    layout: int
-    length: int
-    null_count: int
-    nbytes: int
-    """Size of the data area."""
-    timestamp_ns: int
-    """CLOCK_REALTIME of the send."""
+class Parts:
+    """All of a message but its data area. Plain: one is made for every message."""
 
-    @property
-    def data_offset(self) -> int:
+    __slots__ = (
+        *("data_offset", "descriptor", "layout", "length", "metadata", "nbytes", "null_count"),
+        *("timestamp_ns", "total"),
+    )
+
+    def __init__(
+        self,
+        descriptor: bytes,
+        metadata: bytes,
+        layout: int,
+        length: int,
+        null_count: int,
+        nbytes: int,
+        timestamp_ns: int,
+    ) -> None:
+        self.descriptor = descriptor
+        self.metadata = metadata
+        self.layout = layout
+        self.length = length
+        self.null_count = null_count
+        self.nbytes = nbytes
+        """Size of the data area."""
+        self.timestamp_ns = timestamp_ns
+        """CLOCK_REALTIME of the send."""
+        head = _HEAD + len(descriptor) + len(metadata)
+        self.data_offset = -(-head // _ALIGNMENT) * _ALIGNMENT
         """Where the data area begins in a block."""
-        head = layout.BLOCK_HEAD_SIZE + len(self.descriptor) + len(self.metadata)
-        return -(-head // layout.ALIGNMENT) * layout.ALIGNMENT
-
-    @property
-    def total(self) -> int:
+        self.total = self.data_offset + nbytes
         """Bytes of a block that the message takes."""
-        return self.data_offset + self.nbytes
 
 
 def take_apart(delivery: Delivery) -> tuple[Parts, memoryview]:
