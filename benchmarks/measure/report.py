@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping
+from typing import Protocol
 
-from .scenarios import Scenario
 from .targets import TARGETS, Series, Target, further_consumer, ratios
 
 Results = Mapping[str, Mapping[str, Series]]  # scenario -> number -> system -> values
@@ -13,14 +13,29 @@ HEADER = ("what", "unit", "ours", "peer", "tuned", "ours/peer", "ours/tuned", "t
 FAN_OUT_ENDS = ("512 B each further", "8 MiB each further")
 
 
-def table(measured: Iterable[Scenario], results: Results) -> str:
+class Measured(Protocol):
+    """What the report needs to know of a scenario."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def units(self) -> dict[str, str]: ...
+
+
+def table(
+    measured: Iterable[Measured],
+    results: Results,
+    targets: Mapping[tuple[str, str], list[Target]] = TARGETS,
+) -> str:
     """Return the report, a line a number."""
     rows: list[tuple[str, ...]] = [HEADER]
     for scenario in measured:
         numbers = results.get(scenario.name, {})
         for number, unit in scenario.units.items():
             if series := numbers.get(number):
-                rows.append(_row(f"{scenario.name}: {number}", unit, series, scenario, number))
+                wanted = targets.get((scenario.name, number), [])
+                rows.append(_row(f"{scenario.name}: {number}", unit, series, wanted))
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -30,8 +45,7 @@ def table(measured: Iterable[Scenario], results: Results) -> str:
     return "\n".join([*lines, *_fan_out_verdict(results)])
 
 
-def _row(what: str, unit: str, series: Series, scenario: Scenario, number: str) -> tuple[str, ...]:
-    targets = TARGETS.get((scenario.name, number), [])
+def _row(what: str, unit: str, series: Series, targets: list[Target]) -> tuple[str, ...]:
     return (
         what,
         unit,
