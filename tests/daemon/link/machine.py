@@ -122,7 +122,9 @@ class Machine:
         """A stream that leaves; ``source`` is ``node/output``."""
         node, _, output = source.partition("/")
         edge = Edge(node, output, LINK_NODE, f"{to} {source}")
-        kept, _ = self.book.ensure(edge, bound=bound, backpressure=policy == BACKPRESSURE)
+        kept, _ = self.book.ensure(
+            edge, bound=bound, backpressure=policy == BACKPRESSURE, journal=True
+        )
         said = Outgoing(machine=to, node=node, output=output, queue=kept.spec.queue)
         self._outgoing.append((said, kept))
         return kept
@@ -169,6 +171,7 @@ class Machine:
     def _open_segment(self, incarnation: int, number: int) -> tuple[int, int]:
         # Its owner has told us before it sent the message; the thread may not have read it yet.
         found = wait_until(lambda: self.book.segment(incarnation, number), what=f"segment {number}")
+        assert found is not None
         return os.dup(found[0]), found[1]
 
     # --- the link ---------------------------------------------------------------------------------

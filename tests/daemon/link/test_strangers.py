@@ -1,0 +1,162 @@
+"""A stranger at a link's port reads nothing and puts nothing in; a member's garbage harms nobody."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from daemon.link.certificates import Authority
+from daemon.link.machine import Machine, deliveries, introduce, proven
+from support.queues import message, number_of
+
+from dora_daemon.link import wire
+from dora_node_api import arrow
+
+pytestmark = pytest.mark.integration
+
+Make = Callable[..., Machine]
+
+INTRUDER = """
+import json, sys, time, zenoh
+endpoint, credentials, seconds, frames = json.loads(sys.argv[1])
+config = zenoh.Config()
+protocol = "tls" if credentials else "tcp"
+settings = {
+    "mode": "client", "scouting/multicast/enabled": False, "scouting/gossip/enabled": False,
+    "connect/endpoints": [f"{protocol}/{endpoint}"], "connect/timeout_ms": 2000,
+    "connect/exit_on_failure": True,
+}
+if credentials:
+    settings["transport/link/tls"] = {
+        "root_ca_certificate": credentials["ca"], "verify_name_on_connect": False,
+        "enable_mtls": bool(credentials.get("cert")),
+        **({"connect_private_key": credentials["key"], "connect_certificate": credentials["cert"]}
+           if credentials.get("cert") else {}),
+    }
+for name, value in settings.items():
+    config.insert_json5(name, json.dumps(value))
+heard = []
+try:
+    session = zenoh.open(config)
+    subscriber = session.declare_subscriber("**", lambda sample: heard.append(1))
+    time.sleep(0.3)
+    for key, frame in frames:
+        session.put(key, bytes.fromhex(frame))
+    time.sleep(seconds)
+    alone = not session.info.links()
+except zenoh.ZError:
+    alone = True
+print(json.dumps({"alone": alone, "heard": len(heard)}), flush=True)
+import os
+os._exit(0)
+"""
+
+
+def intrude(
+    endpoint: str,
+    credentials: dict[str, str] | None,
+    frames: list[tuple[str, bytes]],
+    *,
+    seconds: float = 1.5,
+) -> dict[str, object]:
+    """Another program with Zenoh at the link's port."""
+    argument = json.dumps([endpoint, credentials, seconds, [(k, f.hex()) for k, f in frames]])
+    done = subprocess.run(
+        [sys.executable, "-c", INTRUDER, argument], capture_output=True, timeout=30, check=True
+    )
+    answer = json.loads(done.stdout)
+    assert isinstance(answer, dict)
+    return answer
+
+
+KEY = "dora/test/0198-flow/link/b/a"
+
+
+@pytest.mark.parametrize("who", ["no certificate", "a foreign certificate", "no TLS"])
+def test_a_stranger_is_not_let_in(make: Make, home: Path, who: str) -> None:
+    a, b = make("a"), make("b")
+    out = a.outgoing("n/o", "b", policy="backpressure")
+    into = b.incoming("n/o", "a", "m/i", policy="backpressure")
+    introduce(a, b)
+    proven(a, b)
+    sender, coming = a.sender(out), deliveries(b.receiver(into))
+    foreign = Authority("foreign").sign(home / "foreign", "a")
+    ours = str(home / "credentials-b" / "ca.pem")
+    credentials = {
+        "no certificate": {"ca": ours},
+        "a foreign certificate": {
+            "ca": ours, "cert": str(foreign / "cert.pem"), "key": str(foreign / "key.pem"),
+        },
+        "no TLS": None,
+    }[who]  # fmt: skip
+    sender.send("o", arrow.encode(message(0, 100)))
+    answer = intrude(b.endpoints[0], credentials, [(KEY, b"garbage")])
+    assert answer == {"alone": True, "heard": 0}
+    sender.send("o", arrow.encode(message(1, 100)))
+    assert [number_of(next(coming).data) for _ in range(2)] == [0, 1]
+
+
+def test_a_port_shows_no_more_than_a_handshake(make: Make) -> None:
+    a, b = make("a"), make("b")
+    a.outgoing("n/o", "b")
+    b.incoming("n/o", "a", "m/i")
+    introduce(a, b)
+    proven(a, b)
+    host, _, port = b.endpoints[0].rpartition(":")
+    dice = random.Random(1)
+    for _ in range(20):
+        with socket.create_connection((host, int(port)), timeout=5) as connection:
+            connection.sendall(dice.randbytes(dice.randrange(1, 5000)))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with pytest.raises(OSError, match=r"(?i)certificate|reset|eof|closed|broken"):
+        greet_without_certificate(host, int(port), context)
+    assert b.state_of("a") == "proven"
+
+
+def greet_without_certificate(host: str, port: int, context: ssl.SSLContext) -> None:
+    """Raises OSError when the other side hangs up on us."""
+    with (
+        socket.create_connection((host, port), timeout=5) as connection,
+        context.wrap_socket(connection) as secured,
+    ):
+        secured.sendall(b"hello")
+        if secured.recv(1) == b"":
+            raise ConnectionResetError("closed")
+
+
+def test_garbage_of_a_member_harms_nobody(make: Make, home: Path) -> None:
+    a, b = make("a"), make("b")
+    out = a.outgoing("n/o", "b", policy="backpressure")
+    into = b.incoming("n/o", "a", "m/i", policy="backpressure")
+    introduce(a, b)
+    proven(a, b)
+    sender, coming = a.sender(out), deliveries(b.receiver(into))
+    folder = home / "credentials-a"
+    credentials = {name: str(folder / f"{name}.pem") for name in ("ca", "cert", "key")}
+    dice = random.Random(5)
+    frames = [(KEY, dice.randbytes(dice.randrange(0, 400))) for _ in range(100)]
+    for kind in range(12):
+        for _ in range(20):
+            head = wire.head(kind, dice.randrange(1 << 63), 0, stream=1)
+            frames.append((KEY, head + dice.randbytes(dice.randrange(0, 200))))
+    greeting = (
+        b'{"machine":"a","run_id":"a-1","round":1,"leaving":[{"number":1,"node":"x",'
+        b'"output":"y","given_up":0}]}'
+    )
+    frames.append((KEY, wire.head(wire.FrameKind.GREETING, 5, 0) + greeting[: dice.randrange(80)]))
+    answer = intrude(b.endpoints[0], credentials, frames)
+    assert answer["alone"] is False
+    for number in range(50):
+        sender.send("o", arrow.encode(message(number, 100)))
+        assert number_of(next(coming).data) == number
+    assert b.process is not None
+    assert b.process.poll() is None
