@@ -113,6 +113,9 @@ def test_parameters_are_set_read_and_deleted(workspace: Workspace) -> None:
         running(fleet, workspace)
         fleet.dora("param", "set", "collector", "speed", '{"max": 1.5}')
         assert fleet.dora("param", "get", "collector", "speed").stdout == '{"max": 1.5}\n'
+        os.kill(fleet.runner_pid(), signal.SIGKILL)  # recovery brings parameters back too
+        wait_until(lambda: len(pids(workspace)) == 4, what="the nodes to be started again")
+        fleet.wait_for_status("Running")
         listed = rows(fleet.dora("param", "list", "collector", "-f", "json").stdout)
         assert listed == [{"key": "speed", "value": {"max": 1.5}}]
         fleet.dora("param", "delete", "collector", "speed")

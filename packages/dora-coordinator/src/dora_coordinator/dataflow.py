@@ -14,7 +14,7 @@ from typing import assert_never
 from dora_config.protocol.control import DataflowStatus, EndedDataflow
 from dora_config.protocol.daemon import PartReport, StopPart
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_config.protocol.runner import DataflowResult, NodeResult
+from dora_config.protocol.runner import DataflowResult, DeleteParam, NodeResult, SetParam
 from dora_coordinator.commands import ArmTimer, CancelTimer, Command, Log, SaveRecord, SendToDaemon
 from dora_coordinator.dataflow_events import (
     Begun,
@@ -105,6 +105,17 @@ class Dataflow:
         if self._changed or self.phase is not before:
             commands.insert(0, SaveRecord(self._changes()))
         return commands
+
+    def param_changed(self, request: SetParam | DeleteParam) -> list[Command]:
+        """A runner has taken a parameter: whatever is spawned again is to have it too."""
+        values = dict(self.spec.params.get(request.node, {}))
+        if isinstance(request, SetParam):
+            values[request.key] = request.value
+        else:
+            values.pop(request.key, None)
+        params = {**self.spec.params, request.node: values}
+        self.spec = self.spec.model_copy(update={"params": params})
+        return [SaveRecord(self._changes(), self.spec)]
 
     def _decide(self, event: DataflowEvent, now: float) -> list[Command]:
         if isinstance(event, PartReported | PartGone | PartAbsent | DaemonLost):

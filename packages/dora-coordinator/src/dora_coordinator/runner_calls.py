@@ -13,7 +13,7 @@ from dora_config.protocol.calls import (
     RunnerReplies,
 )
 from dora_config.protocol.envelope import clean_lines
-from dora_config.protocol.runner import Refusal
+from dora_config.protocol.runner import DeleteParam, Refusal, SetParam
 from dora_coordinator.commands import AnswerClient, Command, FailClient, SendToDaemon
 from dora_coordinator.dataflow import Dataflow
 from dora_coordinator.events import ClientAsked
@@ -24,6 +24,8 @@ from dora_coordinator.membership import Membership
 @dataclass(slots=True)
 class _Question:
     asked: ClientAsked
+    dataflow: Dataflow
+    request: NodeRequest
     waiting: set[str] = field(default_factory=set)
     """Daemons whose answer is under way."""
     replies: list[PartReply] = field(default_factory=list)
@@ -41,7 +43,7 @@ class RunnerCalls:
         """Ask the part that has ``node`` (None: every part); raises :class:`Unresolved`."""
         daemons = _daemons_of(dataflow, node)
         call = RunnerCall(call=asked.fresh_id, dataflow_id=dataflow.id, request=request)
-        question = self._questions[call.call] = _Question(asked)
+        question = self._questions[call.call] = _Question(asked, dataflow, request)
         commands: list[Command] = []
         for daemon in daemons:
             if self._membership.is_connected(daemon):
@@ -64,7 +66,7 @@ class RunnerCalls:
                 question.problems.append(clean_lines(why))
             case reply:
                 question.replies.append(PartReply(daemon=daemon, reply=reply))
-        return self._answer_if_done(question)
+        return [*_remember(question), *self._answer_if_done(question)]
 
     def daemon_lost(self, daemon: str) -> list[Command]:
         commands: list[Command] = []
@@ -95,6 +97,14 @@ class RunnerCalls:
             return [FailClient(asked.client, asked.number, "\n".join(question.problems))]
         answer = RunnerReplies(replies=tuple(question.replies), problems=tuple(question.problems))
         return [AnswerClient(asked.client, asked.number, answer)]
+
+
+def _remember(question: _Question) -> list[Command]:
+    """What must not be lost with the runner that has done it."""
+    request = question.request
+    if question.replies and isinstance(request, SetParam | DeleteParam):
+        return question.dataflow.param_changed(request)
+    return []
 
 
 def _daemons_of(dataflow: Dataflow, node: str | None) -> list[str]:

@@ -47,6 +47,8 @@ class DataflowSpec(Message):
     uv: bool = False
     exit_when_nodes_finish: bool = False
     build_id: str | None = None
+    params: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Parameters as they were set while it ran, by node id and key."""
     built_on: dict[str, str] = Field(default_factory=dict)
     """Where that build was done by daemons: the daemon of each node that had something to prepare.
     """

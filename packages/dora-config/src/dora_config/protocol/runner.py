@@ -100,6 +100,8 @@ class RunPlan(RunnerMessage):
     machine_id: str | None = None
     daemon_id: str | None = None
     build_id: str | None = None
+    params: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """What was set of each node's parameters, by node id and key."""
     logs: LogSettings = LogSettings()
     links: LinkPlan | None = None
     """Edges to and from other machines; ``None``: there are none."""

@@ -86,6 +86,7 @@ def make_plan(record: PartRecord, machine: Machine) -> RunPlan:
         machine_id=machine.machine_id,
         daemon_id=machine.daemon_id,
         build_id=spec.build_id,
+        params=spec.params,
     )
 
 

@@ -6,7 +6,6 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import dora_node_api
 from dora_config.protocol.runner import LogLine, RunPlan
@@ -96,7 +95,7 @@ class Desk:
         """A node's words on the status board."""
         self.restarts: dict[str, int] = {}
         self.connected_at: dict[str, float] = {}
-        self.params: dict[str, dict[str, Any]] = {}
+        self.params = {node: dict(values) for node, values in plan.params.items()}
         self.log_inputs: dict[tuple[str, str], LogSource] = {}
         self.remote_nodes: frozenset[str] = frozenset()
         """Nodes of other machines: the link writes into the queues of those who read them."""
