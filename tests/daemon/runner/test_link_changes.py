@@ -163,7 +163,11 @@ def test_nodes_are_added_that_talk_across_machines(programs: Workspace) -> None:
         flow.wait_until_proven()
         added = writer_node("late", programs, out, "a/number")
         ask(flow, "two", protocol.AddNode(node=added))
-        wait_until(lambda: len(numbers(out)) > 50, timeout=20.0, what="messages for the new node")
+        wait_until(
+            lambda: len(numbers(out)) > 50,
+            timeout=20.0,
+            what=lambda: f"{flow['one'].state()}\n{flow['two'].state()}",
+        )
         ask(flow, "two", protocol.RemoveNode(node="late"))
         set_links(flow)
         sent = flow["one"].run.status()

@@ -310,6 +310,9 @@ class OutgoingStream:
                 return
             self._acknowledge(entering.stored)
             again = list(self.window.after(entering.accepted))
+            if not len(self.window):
+                # What was given up since the other side heard of it comes before nothing.
+                self.window.last = min(self.window.last, entering.accepted)
         for _, previous, item in again:
             if self._stopped_again():
                 return
