@@ -1,0 +1,173 @@
+"""Messages between real machines: walls, cables, power, reboots."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.clusters import cluster_file, dataflows, ended_cluster, forget_ticks
+from support.dora import run_dora
+from support.hosts import Host, Hosts
+from support.waiting import wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+SOURCE = """
+from dora import Node
+
+node = Node()
+count = 0
+for event in node:
+    if event["type"] == "INPUT":
+        node.send_output("count", bytes(count.to_bytes(8, "little")))
+        count += 1
+"""
+
+SINK = """
+import pathlib
+from dora import Node
+
+node = Node()
+with pathlib.Path("/var/tmp/sink.seen").open("a") as seen:
+    for event in node:
+        if event["type"] == "INPUT":
+            number = int.from_bytes(bytes(event["value"].to_pylist()), "little")
+            print(number, file=seen, flush=True)
+        else:
+            print(event["type"], file=seen, flush=True)
+"""
+
+FLOW = """
+nodes:
+  - id: source
+    path: /home/ubuntu/source.py
+    deploy: {machine: robot}
+    inputs: {tick: dora/timer/millis/20}
+    outputs: [count]
+  - id: sink
+    path: /home/ubuntu/sink.py
+    deploy: {machine: gpu}
+    inputs:
+      count: {source: source/count, queue_size: 100, queue_policy: backpressure}
+"""
+
+
+@pytest.fixture
+def cluster(hosts: Hosts, desk: Path, tmp_path: Path) -> Iterator[Path]:
+    assert desk.is_dir()
+    forget_ticks(hosts)
+    for name, text in (("source", SOURCE), ("sink", SINK)):
+        for host in hosts:
+            script = host.path(f"/home/ubuntu/{name}.py")
+            script.write_text(text)
+            script.chmod(0o644)
+    path = cluster_file(hosts, tmp_path)
+    try:
+        with ended_cluster(path):
+            yield path
+    finally:
+        hosts.heal()
+
+
+@pytest.fixture
+def flow(tmp_path: Path) -> Path:
+    path = tmp_path / "flow.yml"
+    path.write_text(FLOW)
+    return path
+
+
+def seen(gpu: Host) -> list[str]:
+    path = gpu.path("/var/tmp/sink.seen")
+    return path.read_text().split() if path.exists() else []
+
+
+def wait_for_more(hosts: Hosts, more: int = 10, *, timeout: float = 30.0) -> None:
+    before = len(seen(hosts["gpu"]))
+    wait_until(
+        lambda: len(seen(hosts["gpu"])) >= before + more,
+        timeout=timeout,
+        what=lambda: f"messages; {seen(hosts['gpu'])[-3:]}; {dataflows()}",
+    )
+
+
+def complete(hosts: Hosts) -> None:
+    got = seen(hosts["gpu"])
+    assert got == [str(number) for number in range(len(got))]
+
+
+def wait_for_status(status: str, *, timeout: float = 40.0) -> None:
+    wait_until(
+        lambda: dataflows()[-1].status == status,
+        timeout=timeout,
+        what=lambda: f"{status}; it is {dataflows()[-1]}",
+    )
+
+
+def test_machines_that_cannot_reach_each_other_are_named(
+    hosts: Hosts, cluster: Path, flow: Path
+) -> None:
+    """The coordinator reaches both, but a wall is between them."""
+    run_dora("cluster", "up", cluster, timeout=90).succeeded()
+    hosts.partition("robot", "gpu")
+    failed = run_dora("start", flow, "--detach", timeout=60).exited(1).stderr
+    assert '"gpu" and "robot" cannot reach each other' in failed
+    for host in hosts:
+        assert f" tried {host.address}:7450 (" in failed
+    assert "open one of these TCP ports" in failed
+    assert dataflows()[-1].status == "Failed"
+    started = run_dora("start", flow, "--detach", "--allow-unlinked", timeout=60).succeeded()
+    assert "cannot reach each other" in started.stderr
+    assert dataflows()[-1].status == "Degraded"
+    hosts.heal()
+    wait_for_status("Running")
+    wait_for_more(hosts)
+
+
+def test_a_cable_is_out_for_five_seconds(hosts: Hosts, cluster: Path, flow: Path) -> None:
+    run_dora("cluster", "up", cluster, timeout=90).succeeded()
+    run_dora("start", flow, "--detach", timeout=60).succeeded()
+    wait_for_more(hosts)
+    hosts["robot"].cut()
+    mended = time.monotonic() + 5
+    wait_until(lambda: time.monotonic() > mended, what="five seconds to pass")
+    hosts["robot"].mend()
+    wait_for_more(hosts, 300)
+    wait_for_status("Running")
+    complete(hosts)
+
+
+def test_the_power_fails(hosts: Hosts, cluster: Path, flow: Path) -> None:
+    run_dora("cluster", "install", cluster, timeout=90).succeeded()
+    run_dora("cluster", "up", cluster, timeout=90).succeeded()
+    run_dora("start", flow, "--detach", timeout=60).succeeded()
+    for host in hosts:
+        wait_for_more(hosts)
+        host.reboot()
+        wait_for_status("Running", timeout=60)
+    wait_for_more(hosts)
+
+
+def test_machines_are_rebooted(hosts: Hosts, cluster: Path, flow: Path) -> None:
+    """In good order: systemd stops the daemon's unit, which must not end the dataflow."""
+    run_dora("cluster", "install", cluster, timeout=90).succeeded()
+    run_dora("cluster", "up", cluster, timeout=90).succeeded()
+    run_dora("start", flow, "--detach", timeout=60).succeeded()
+    for host in hosts:
+        wait_for_more(hosts)
+        boot = boot_id(host)
+        host.root("systemctl", "reboot", check=False)
+        wait_until(lambda: boot_id(host) not in ("", boot), timeout=60, what="the next boot")  # noqa: B023
+        wait_for_status("Running", timeout=60)
+    wait_for_more(hosts)
+    got = seen(hosts["gpu"])
+    assert "INPUT_CLOSED" not in got, "the source was to come back"
+    assert got.count("STOP") == 1, "nodes end in good order when their machine does"
+
+
+def boot_id(host: Host) -> str:
+    try:
+        return host.root("cat", "/proc/sys/kernel/random/boot_id", check=False).stdout
+    except (OSError, IndexError):
+        return ""
