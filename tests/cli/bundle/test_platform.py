@@ -33,6 +33,19 @@ def test_a_pi() -> None:
     assert not any("x86" in tag for tag in tags)
 
 
+@pytest.mark.parametrize(
+    "key", ["aarch64-glibc2.36-py3.11", "x86_64-musl1.2-py3.13", "x86_64-glibc2.41-py3.14t"]
+)
+def test_a_key_names_a_platform(key: str) -> None:
+    assert Platform.from_key(key).key == key
+
+
+@pytest.mark.parametrize("key", ["", "aarch64", "aarch64-glibc2.36-py3.10", "a-b-c"])
+def test_what_is_no_key(key: str) -> None:
+    with pytest.raises(UnknownPlatform):
+        Platform.from_key(key)
+
+
 def test_alpine() -> None:
     platform = Platform.from_probe(PI | {"libc": "musl", "libc_version": "1.2.4"})
     assert platform.tags()[0] == "musllinux_1_2_aarch64"

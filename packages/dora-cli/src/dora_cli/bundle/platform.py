@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from dora_config.errors import DoraError
 
 OLDEST_PYTHON = (3, 11)
 
+_KEY = re.compile(r"(\w+)-(glibc|musl)(\d+)\.(\d+)-py(\d+)\.(\d+)(t?)")
 _LEGACY = {(2, 5): "manylinux1", (2, 12): "manylinux2010", (2, 17): "manylinux2014"}
 _FIRST_GLIBC = {"x86_64": 5, "i686": 5}
 """Minor version of the oldest glibc 2 that wheels are tagged for; 17 on other machines."""
@@ -60,6 +62,26 @@ class Platform:
             (words[0], words[1]),
             (major, minor, micro),
             bool(facts.get("free_threaded")),
+        )
+
+    @classmethod
+    def from_key(cls, key: str) -> Platform:
+        """From what :attr:`key` gives; raises UnknownPlatform."""
+        found = _KEY.fullmatch(key)
+        if found is None:
+            raise UnknownPlatform(
+                f"{key!r}: expected MACHINE-LIBC-PYTHON, for example aarch64-glibc2.36-py3.11"
+            )
+        machine, libc, first, second, major, minor, threaded = found.groups()
+        python = (int(major), int(minor))
+        if python < OLDEST_PYTHON:
+            raise UnknownPlatform(f"{key!r}: dora needs Python 3.11 or newer")
+        return cls(
+            machine,
+            "glibc" if libc == "glibc" else "musl",
+            (int(first), int(second)),
+            (*python, 0),
+            threaded == "t",
         )
 
     @property

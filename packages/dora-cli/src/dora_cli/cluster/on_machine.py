@@ -218,6 +218,8 @@ def clean(name: str, keep_state: bool) -> dict[str, Any]:
         for number in _numbered(_state() / "run"):
             shutil.rmtree(number, ignore_errors=True)
         (_state() / "run" / ".lock").unlink(missing_ok=True)
+        if not any(folder.parent.glob("*")):  # it was the last daemon: code that was sent here
+            shutil.rmtree(_state() / "code", ignore_errors=True)
     state = _state()
     for path in (folder.parent, _log(name).parent, state / "run", state, state.parent):
         with suppress(OSError):

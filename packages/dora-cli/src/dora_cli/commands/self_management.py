@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -43,6 +44,30 @@ def test() -> None:
 
     self_test.run()
     output.write(f"dora {__version__} works, with {sys.executable}")
+
+
+@app.command()
+def wheels(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where to put them.", show_default=False)
+    ],
+    platform: Annotated[
+        list[str],
+        typer.Option(
+            "--for",
+            metavar="PLATFORM",
+            help="Such as aarch64-glibc2.36-py3.11 (repeatable).",
+            show_default=False,
+        ),
+    ],
+) -> None:
+    """Fetch what dora needs on machines of these kinds, for `--offline` of `dora cluster`."""
+    from dora_cli.bundle.dependencies import fetch
+    from dora_cli.bundle.platform import Platform
+
+    for one in [Platform.from_key(key) for key in platform]:
+        found = fetch(one, folder)
+        output.write(f"{folder}: {len(found)} wheels for {one.key}")
 
 
 @app.command()

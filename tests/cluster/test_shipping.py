@@ -1,0 +1,101 @@
+"""Code that reaches real hosts over SSH and over the coordinator, and what a cut does to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.clusters import cluster_file, dataflows, ended_cluster
+from support.dora import Completed, run_dora
+from support.hosts import Host, Hosts
+from support.waiting import wait_until
+from support.workspace import Workspace
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+READER = """
+    from pathlib import Path
+    import words
+    from dora import Node
+
+    Node()
+    here = Path(__file__).parent
+    print(words.GREETING, (here / "data" / "name.txt").read_text(), Path.cwd() == here, flush=True)
+"""
+
+
+@pytest.fixture
+def cluster(hosts: Hosts, desk: Path, tmp_path: Path) -> Iterator[Path]:
+    path = cluster_file(hosts, tmp_path)
+    with ended_cluster(path):
+        run_dora("cluster", "up", path, timeout=90).succeeded()
+        yield path
+    for host in hosts:
+        host.root("rm", "-rf", "/home/ubuntu/_work")
+
+
+def project(workspace: Workspace, distribute: str, *machines: str) -> Path:
+    workspace.file("project/reader.py", READER)
+    workspace.file("project/words.py", 'GREETING = "hello"\n')
+    workspace.file("project/data/name.txt", "robot")
+    nodes = [
+        {
+            "id": f"on-{name}",
+            "path": "reader.py",
+            "deploy": {"machine": name, "distribute": distribute},
+        }
+        for name in machines
+    ]
+    return workspace.dataflow({"nodes": nodes}, "project/dataflow.yml")
+
+
+def start(path: Path) -> Completed:
+    return run_dora("start", path, "--detach", timeout=90)
+
+
+def printed(host: Host) -> list[str]:
+    """What its node printed in its last life."""
+    logs = sorted(
+        host.path("/home/ubuntu/_work").glob("*/out/*/*.jsonl"), key=lambda p: p.stat().st_mtime
+    )
+    return [json.loads(line)["msg"] for line in logs[-1].read_text().splitlines()]
+
+
+@pytest.mark.parametrize("distribute", ["scp", "http"])
+def test_a_node_with_a_module_and_data_beside_it_runs_there(
+    hosts: Hosts, cluster: Path, workspace: Workspace, distribute: str
+) -> None:
+    path = project(workspace, distribute, "robot", "gpu")
+    first = start(path).succeeded()
+    wait_until(lambda: dataflows()[-1].status == "Finished", timeout=30, what="the end")
+    for host in hosts:
+        assert printed(host) == ["hello robot True"]
+    workspace.file("project/words.py", 'GREETING = "goodbye"\n')
+    second = start(path).succeeded()
+    wait_until(
+        lambda: [one.status for one in dataflows()] == ["Finished"] * 2, timeout=30, what="the end"
+    )
+    for host in hosts:
+        assert printed(host) == ["goodbye robot True"]
+    if distribute == "scp":
+        assert "Sending code to robot (ubuntu@10.77.0.2)... OK (5 files" in first.output
+        assert "Sending code to robot (ubuntu@10.77.0.2)... OK (2 files" in second.output
+    else:
+        assert "sending 5 files" in first.output
+        assert "sending 2 files" in second.output
+
+
+def test_a_machine_that_is_cut_off_fails_the_start_and_nothing_runs(
+    hosts: Hosts, cluster: Path, workspace: Workspace
+) -> None:
+    path = project(workspace, "scp", "robot", "gpu")
+    hosts["gpu"].cut()
+    try:
+        failed = start(path).exited(1)
+    finally:
+        hosts["gpu"].mend()
+    assert "Sending code to robot (ubuntu@10.77.0.2)... OK" in failed.output
+    assert "code could not be sent to: gpu; nothing was started" in failed.output
+    assert dataflows() == []
