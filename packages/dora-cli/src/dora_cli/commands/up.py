@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,9 +32,12 @@ def up(
     from dora_config.access import endpoint
 
     target = endpoint("127.0.0.1", coordinator_port)
+    _warn_of_another(target)
     try:
         daemons = _default_daemons(target)
         output.write("coordinator: already running")
+        if recreate_store:
+            output.warn("its store is in use and stays: run `dora down` before --recreate-store")
     except CoordinatorUnreachable:
         _start_coordinator(target, recreate=recreate_store)
         daemons = 0
@@ -43,6 +47,16 @@ def up(
     else:
         _start_daemon(target)
         output.write("daemon: started")
+
+
+def _warn_of_another(target: Endpoint) -> None:
+    """Other commands may be told to talk to a coordinator elsewhere."""
+    elsewhere = os.environ.get("DORA_COORDINATOR_ADDR", target.host)
+    if elsewhere not in (target.host, "localhost"):
+        output.warn(
+            f"DORA_COORDINATOR_ADDR is {elsewhere}: other commands will talk to the coordinator "
+            f"there, not to the one on this machine; give them --coordinator-addr {target.host}"
+        )
 
 
 def _default_daemons(target: Endpoint) -> int:
