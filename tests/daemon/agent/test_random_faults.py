@@ -1,4 +1,6 @@
-"""Random kills of real processes, by seed; afterwards each node runs once, and `list` says so."""
+"""Random kills of real processes, by seed; afterwards each node runs once, hears the others over
+the link, and `list` says so.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.fleet import RealFleet, is_running, real_fleet
+from support.linked_fleet import link_of
 from support.waiting import wait_until
 from support.workspace import Workspace
 
@@ -28,10 +31,20 @@ NODE = """
     from dora import Node
 
     node = Node()
-    Path("alive", f"{sys.argv[1]}-{os.getpid()}").touch()
-    for event in node:
-        pass
+    name = sys.argv[1]
+    Path("alive", f"{name}-{os.getpid()}").touch()
+    with Path("heard", name).open("a") as heard:
+        for event in node:
+            if event["type"] == "INPUT" and event["id"] == "tick":
+                node.send_output("beat", b"x")
+            elif event["type"] == "INPUT":
+                print("beat", file=heard, flush=True)
 """
+
+
+def beats(workspace: Workspace) -> dict[str, int]:
+    """How often each node has heard one of the other machine."""
+    return {path.name: path.stat().st_size for path in (workspace.path / "heard").iterdir()}
 
 
 def living(workspace: Workspace) -> list[str]:
@@ -42,16 +55,18 @@ def living(workspace: Workspace) -> list[str]:
 
 def dataflow(workspace: Workspace) -> Path:
     workspace.node("sitter", NODE)
-    (workspace.path / "alive").mkdir()
+    for folder in ("alive", "heard"):
+        (workspace.path / folder).mkdir()
     nodes = [
         {
             "id": f"{machine}-{index}",
             "path": "sitter.py",
             "args": f"{machine}-{index}",
-            "inputs": {"tick": "dora/timer/millis/50"},
+            "inputs": {"tick": "dora/timer/millis/50", "far": f"{other}-{index}/beat"},
+            "outputs": ["beat"],
             "deploy": {"machine": machine},
         }
-        for machine in MACHINES
+        for machine, other in (MACHINES, MACHINES[::-1])
         for index in range(2)
     ]
     return workspace.dataflow({"nodes": nodes})
@@ -62,7 +77,8 @@ def fault(fleet: RealFleet, dice: random.Random) -> str:
     runners = [found for found in list_runners(runtime_root()) if found.alive]
     machine = dice.choice(MACHINES)
     daemon = fleet.daemons[machine]
-    match dice.choice(("coordinator", "daemon", "daemon", "hand over", "runner", "machine")):
+    kinds = ("coordinator", "daemon", "daemon", "hand over", "runner", "machine", "link")
+    match dice.choice(kinds):
         case "coordinator" if fleet.coordinator.process.process.poll() is None:
             fleet.coordinator.process.kill()
             return "kill the coordinator"
@@ -78,6 +94,10 @@ def fault(fleet: RealFleet, dice: random.Random) -> str:
             with suppress(ProcessLookupError):
                 os.kill(chosen.entry.pid, signal.SIGKILL)
             return f"kill the runner of {chosen.entry.machine_id}"
+        case "link" if runners:
+            with suppress(ProcessLookupError, ValueError, AssertionError):
+                os.kill(link_of(machine), signal.SIGKILL)
+            return f"kill the link of {machine}"
         case "machine":
             daemon.kill()
             for found in runners:
@@ -122,6 +142,11 @@ def test_after_random_faults_every_node_runs_exactly_once(workspace: Workspace, 
                 what=lambda: f"each node once; there are {living(workspace)}",
             )
             assert fleet.listed()[-1].status == "Running"
+            before = beats(workspace)
+            wait_until(
+                lambda: all(beats(workspace)[node] > before[node] for node in expected),
+                what=lambda: f"every node to hear the other machine: {before}, {beats(workspace)}",
+            )
             fleet.dora("stop")
             wait_until(lambda: living(workspace) == [], what="all nodes to end")
         except AssertionError as error:
