@@ -316,6 +316,30 @@ def test_an_input_from_another_machine_can_time_out(programs: Workspace) -> None
     assert kinds[:4] == ["INPUT", "INPUT_CLOSED", "INPUT_RECOVERED", "INPUT"]
 
 
+def test_a_cycle_of_full_queues_over_two_machines_is_named(programs: Workspace) -> None:
+    programs.node(
+        "doubler",
+        """
+        import pyarrow as pa
+        from dora import Node
+        node = Node()
+        node.send_output("number", pa.array([0]))
+        for event in node:
+            if event["type"] == "INPUT":
+                node.send_output("number", event["value"])
+                node.send_output("number", event["value"])
+        """,
+    )
+    content = flow_of(
+        node("a", "doubler", inputs={"number": reads("b/number", size=3)}, outputs=["number"]),
+        node("b", "doubler", inputs={"number": reads("a/number", size=3)}, outputs=["number"]),
+    )
+    with linked(programs, content, {"a": "one", "b": "two"}) as flow:
+        ended = {n.node: n for part in flow.parts.values() for n in part.result().nodes}
+    told = "\n".join(line for result in ended.values() for line in result.stderr_tail)
+    assert "cycle of backpressure: a -> b -> a" in told or "b -> a -> b" in told, ended
+
+
 def test_statistics_show_both_ends_of_an_edge(programs: Workspace) -> None:
     out = programs.path / "out.txt"
     content = flow_of(

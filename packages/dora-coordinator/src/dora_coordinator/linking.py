@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from dora_config import ResolvedDataflow
+from dora_config.graph import cycles
 from dora_config.protocol.links import (
     LinkReport,
     PeerEndpoint,
     PeerReport,
     RemoteEdge,
 )
-from dora_config.sources import LogSource
+from dora_config.sources import LogSource, OutputSource
 
 ADVICE = (
     "open one of these TCP ports in the firewall of its machine, or have the daemon listen on "
@@ -36,6 +37,7 @@ def remote_edges(
     """
     nodes = {node.id: node for node in dataflow.nodes}
     found: dict[str, list[RemoteEdge]] = {}
+    on_cycles = _on_cycles(dataflow)
     for source, consumer, input_id in dataflow.edges():
         there, here = by_node.get(source.node), by_node.get(consumer)
         if there is None or here is None or there == here:
@@ -51,6 +53,7 @@ def remote_edges(
             input_timeout=wanted.input_timeout,
             source_machine=there,
             target_machine=here,
+            cycles=on_cycles.get((source.node, consumer, wanted.queue_policy), ()),
         )
         for machine in (there, here):
             found.setdefault(machine, []).append(edge)
@@ -58,6 +61,24 @@ def remote_edges(
         for machine in (edge.source_machine, edge.target_machine):
             found.setdefault(machine, []).append(edge)
     return {machine: tuple(edges) for machine, edges in found.items()}
+
+
+def _on_cycles(
+    dataflow: ResolvedDataflow,
+) -> dict[tuple[str, str, str], tuple[tuple[str, ...], ...]]:
+    """The cycles that backpressure edges lie on, by source, target and "backpressure"."""
+    readers: dict[str, list[str]] = {node.id: [] for node in dataflow.nodes}
+    for node in dataflow.nodes:
+        for wanted in node.inputs.values():
+            source = wanted.source
+            if wanted.queue_policy == "backpressure" and isinstance(source, OutputSource):
+                readers.setdefault(source.node, []).append(node.id)
+    found: dict[tuple[str, str, str], tuple[tuple[str, ...], ...]] = {}
+    for cycle in cycles(readers):
+        for source_node, target in zip(cycle, [*cycle[1:], cycle[0]], strict=True):
+            key = (source_node, target, "backpressure")
+            found[key] = (*found.get(key, ()), tuple(cycle))
+    return found
 
 
 def _log_edges(dataflow: ResolvedDataflow, by_node: Mapping[str, str]) -> Iterable[RemoteEdge]:

@@ -279,8 +279,9 @@ class Connection:
         if time.monotonic() - started < DEADLOCK_AFTER or not self.inputs_full():
             return
         for cycle in self.config.cycles:
-            if spec.consumer in cycle:
-                raise BackpressureDeadlock(spec.edge, cycle, DEADLOCK_AFTER)
+            if spec.consumer in cycle or f"{spec.consumer}/{spec.input}" in cycle:
+                nodes = tuple(name for name in cycle if "/" not in name)
+                raise BackpressureDeadlock(spec.edge, nodes, DEADLOCK_AFTER)
 
     # --- the end ---------------------------------------------------------------------------------
 

@@ -92,7 +92,8 @@ class NodeConfig(Frozen):
     output_types: dict[str, Any] = {}  # noqa: RUF012 - never changed, replaced as a whole
     """By output: its type as written (`std/core/v1/Float32`), for DORA_RUNTIME_TYPE_CHECK."""
     cycles: tuple[tuple[str, ...], ...] = ()
-    """Backpressure cycles this node lies on, each as node ids; a sender blocked on one gives up."""
+    """Backpressure cycles this node lies on, each as node ids; a sender blocked on one gives up.
+    After the ids, as `consumer/input`, queues to other machines that lie on it."""
 
 
 # --- node to runner ------------------------------------------------------------------------------

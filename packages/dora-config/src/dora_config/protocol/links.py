@@ -36,6 +36,8 @@ class RemoteEdge(RunnerMessage):
     """Seconds."""
     source_machine: str
     target_machine: str
+    cycles: tuple[tuple[str, ...], ...] = ()
+    """Those that it lies on, of nodes that can wait for each other's full backpressure queues."""
 
     def peer_of(self, machine: str) -> str:
         """The other end."""

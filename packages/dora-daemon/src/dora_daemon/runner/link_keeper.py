@@ -373,8 +373,7 @@ class LinkKeeper:
         edge = kept.edge
         if (flow := self.streams.outflow_of(edge)) is not None:
             crossing = self.view.crossing(flow.machine, flow.node, flow.output, "out")
-            target = f"{flow.machine} (link)"
-            return status.model_copy(update={"target": target, "crossing": crossing})
+            return status.model_copy(update={"crossing": crossing})
         machine = self.streams.sources.get((edge.source, edge.output))
         if kept.from_link and machine is not None:
             crossing = self.view.crossing(machine, edge.source, edge.output, "in")

@@ -10,6 +10,7 @@ from dora_daemon.runner.health import InputWatch
 from dora_daemon.runner.metrics import ProcessLoad
 from dora_daemon.runner.node import NodeLife, NodeState
 from dora_daemon.runner.queues import KeptQueue, QueueBook
+from dora_daemon.runner.streams import shown_target
 
 _SHOWN: dict[NodeState, ShownState] = {
     NodeState.PLANNED: "Starting",
@@ -49,7 +50,7 @@ def node_status(
         restarts=life.restarts,
         dynamic=life.dynamic,
         broken_inputs=tuple(sorted(broken)),
-        blocked_on=f"{blocked[0].edge.target}/{blocked[0].edge.input}" if blocked else None,
+        blocked_on=shown_target(blocked[0].edge) if blocked else None,
         cpu_percent=None if load is None else load.cpu_percent,
         memory_bytes=None if load is None else load.memory_bytes,
         read_bytes=None if load is None else load.read_bytes,
@@ -77,7 +78,7 @@ def edge_status(kept: KeptQueue) -> EdgeStatus:
             latency[name] = seconds * 1e6
     return EdgeStatus(
         source=source,
-        target=f"{edge.target}/{edge.input}",
+        target=shown_target(edge),
         policy=kept.spec.policy,
         bound=kept.spec.bound,
         sent=counted.sent,

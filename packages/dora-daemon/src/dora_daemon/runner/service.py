@@ -66,6 +66,7 @@ from dora_daemon.runner.queues import QueueBook
 from dora_daemon.runner.replacing import Replacing
 from dora_daemon.runner.runtime_dir import IndexEntry, RuntimeDir, own_identity
 from dora_daemon.runner.state import RunnerState
+from dora_daemon.runner.streams import crossing_cycles
 from dora_daemon.runner.watching import Watcher
 from dora_daemon.runner.wiring import waiting_cycles
 from dora_node_api.transport.board import Board
@@ -182,7 +183,7 @@ class Runner:
             tell=self.tell,
             log=self.log,
             tell_staged=self._changed,
-            cycles=waiting_cycles(self.specs.values()),
+            cycles=self._waiting_cycles(),
         )
         self.processes = Processes(
             prepared=self.prepared,
@@ -212,6 +213,12 @@ class Runner:
         self.watcher.look_soon()
         if self.plan.links is not None:
             self.links.apply()
+
+    def _waiting_cycles(self) -> tuple[tuple[str, ...], ...]:
+        """Of nodes that can wait for each other's full queues, here and across machines."""
+        links = self.plan.links
+        crossing = () if links is None else crossing_cycles(links)
+        return (*waiting_cycles(self.specs.values()), *crossing)
 
     @property
     def node_socket(self) -> Path:

@@ -83,6 +83,28 @@ class Streams(Frozen):
         return next((flow for flow in self.outflows if flow.edge == edge), None)
 
 
+def shown_target(edge: Edge) -> str:
+    """The reading end as users are told of it."""
+    if edge.target == LINK_NODE:
+        return f"{edge.input.split()[0]} (link)"
+    return f"{edge.target}/{edge.input}"
+
+
+def crossing_cycles(plan: LinkPlan) -> tuple[tuple[str, ...], ...]:
+    """Backpressure cycles over several machines: their nodes, and this machine's queues on them.
+
+    A queue stands there as consumer and input, because what waits at the link waits for many.
+    """
+    found: dict[tuple[str, ...], list[str]] = {}
+    for edge in plan.edges:
+        for cycle in edge.cycles:
+            queues = found.setdefault(cycle, [])
+            if edge.source_machine == plan.machine:
+                queue = Outflow(edge.target_machine, edge.source, edge.output, 1, True).edge
+                queues.append(f"{queue.target}/{queue.input}")
+    return tuple((*cycle, *queues) for cycle, queues in found.items())
+
+
 def streams_of(plan: LinkPlan) -> Streams:
     """The streams that the edges of a plan make; edges between other machines are left out."""
     me = plan.machine
