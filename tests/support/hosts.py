@@ -35,18 +35,40 @@ _CLONE_NEWNET = 0x40000000
 _MEMORY = "2g"
 """Size of the memory that holds all the hosts' disks."""
 _HUB = """
-import os, sys, signal, threading
+import os, pathlib, shutil, signal, subprocess, sys, threading, time
+folder, cgroup = map(pathlib.Path, sys.argv[1:])
+
 def reap():
     while True:
         try:
             os.wait()
         except ChildProcessError:
             signal.sigtimedwait([signal.SIGCHLD], 0.2)
+
+def remove(top):
+    deadline = time.monotonic() + 10
+    while top.exists() and time.monotonic() < deadline:
+        try:
+            (top / "cgroup.kill").write_text("1")
+        except OSError:
+            pass
+        below = sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True)
+        for path in [*below, top]:
+            try:
+                path.rmdir()
+            except OSError:
+                pass
+        time.sleep(0.02)
+
 threading.Thread(target=reap, daemon=True).start()
 sys.stdout.write("ready\\n")
 sys.stdout.flush()
 sys.stdin.read()
+remove(cgroup)
+os.system(f"umount -l {folder}")
+shutil.rmtree(folder, ignore_errors=True)
 """
+"""Waits until its standard input closes, however the tests end; then takes everything away."""
 
 
 def missing() -> str:
@@ -96,7 +118,7 @@ class Hosts:
         assert found is not None
         folder = Path(tempfile.mkdtemp(prefix="dh", dir="/tmp"))
         cgroup = found / f"dora-tests-{folder.name}"
-        hub = _start_hub(folder)
+        hub = _start_hub(folder, cgroup)
         try:
             inside = _only_child(hub.pid)
             with (folder / "key").open("w"):
@@ -110,8 +132,6 @@ class Hosts:
             hub.wait(20)
             if hub.stdout is not None:
                 hub.stdout.close()
-            _remove_cgroup(cgroup)
-            shutil.rmtree(folder, ignore_errors=True)
 
     def _make(self, names: tuple[str, ...], hidden: tuple[str, ...]) -> None:
         self.cgroup.mkdir()
@@ -154,11 +174,11 @@ class Hosts:
     def desk(self) -> Iterator[None]:
         """Within the block this thread, and what it starts, is on the hosts' network."""
         with open("/proc/thread-self/ns/net") as home:
-            _set_network(f"/proc/{self.hub}/ns/net")
+            set_network(f"/proc/{self.hub}/ns/net")
             try:
                 yield
             finally:
-                _set_network(home.name, home.fileno())
+                set_network(home.name, home.fileno())
 
     def partition(self, *names: str) -> None:
         """These hosts no longer reach each other; all else goes on."""
@@ -354,10 +374,10 @@ def _describe(path: Path) -> str:
     return mode
 
 
-def _start_hub(folder: Path) -> subprocess.Popen[bytes]:
+def _start_hub(folder: Path, cgroup: Path) -> subprocess.Popen[bytes]:
     words = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     hub = subprocess.Popen(
-        [*words, "--propagation", "private", sys.executable, "-c", _HUB],
+        [*words, "--propagation", "private", sys.executable, "-c", _HUB, str(folder), str(cgroup)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
@@ -397,7 +417,7 @@ def _enter(
     return done
 
 
-def _set_network(name: str, descriptor: int | None = None) -> None:
+def set_network(name: str, descriptor: int | None = None) -> None:
     """Move this thread into a network namespace."""
     libc = ctypes.CDLL(None, use_errno=True)
     opened = os.open(name, os.O_RDONLY) if descriptor is None else descriptor
