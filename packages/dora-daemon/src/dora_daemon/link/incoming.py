@@ -14,15 +14,17 @@ from hashlib import blake2b
 from typing import Protocol
 
 from dora_daemon.link.greeting import Entering, Leaving
-from dora_daemon.link.validation import problem_with
+from dora_daemon.link.validation import is_plain, problem_with
 from dora_daemon.link.windows import ReceiveOrder
 from dora_daemon.link.wire import Chunk, Data, News
 from dora_node_api.transport import PoolExhausted, RecordKind
 from dora_node_api.transport.forwarding import Forwarder
 from dora_node_api.transport.samples import Hold
 
-AT_ONCE = 64 * 1024
-"""Bytes up to which a message is pushed where it arrives."""
+CHECKED_AT_ONCE = 1024 * 1024
+"""Bytes up to which a message is pushed where it arrives although checking it takes time."""
+TOLD_AT_ONCE = 64 * 1024
+"""Bytes from which on a message is acknowledged at once: its sender keeps memory for it."""
 _AGAIN_SECONDS = 0.02
 _NEWS = {
     RecordKind.CLOSED: "closed",
@@ -50,7 +52,7 @@ class Surroundings(Protocol):
 class Assembly:
     """A message that comes in several frames, copied into its block as they come."""
 
-    __slots__ = ("arrived", "copied", "data", "hold", "target", "waiting")
+    __slots__ = ("arrived", "at_once", "copied", "data", "hold", "target", "waiting")
 
     def __init__(self, data: Data) -> None:
         self.data = data
@@ -58,7 +60,15 @@ class Assembly:
         self.copied = 0
         self.hold: Hold | None = None
         self.target: memoryview | None = None
+        self.at_once = False
+        """Whether pieces are copied where they arrive; otherwise they wait for the thread."""
         self.waiting: deque[tuple[int, memoryview]] = deque(((0, data.data),))
+
+    def copy(self, offset: int, piece: memoryview) -> None:
+        """Put a piece into the block."""
+        assert self.target is not None
+        self.target[offset : offset + len(piece)] = piece
+        self.copied += len(piece)
 
     @property
     def complete(self) -> bool:
@@ -177,8 +187,7 @@ class IncomingStream:
                 self._order.repeated += 1
                 return
             if not data.whole:
-                assembly = self._assemblies[data.sequence] = Assembly(data)
-                self._push_later(0, assembly)
+                self._begin(data)
                 return
             self._accept(data.sequence, data.previous, data)
 
@@ -190,13 +199,29 @@ class IncomingStream:
                 return
             if assembly.arrived + len(chunk.data) > assembly.data.parts.nbytes:
                 return
-            assembly.waiting.append((chunk.offset, chunk.data))
             assembly.arrived += len(chunk.data)
+            if assembly.at_once:
+                assembly.copy(chunk.offset, chunk.data)
+            else:
+                assembly.waiting.append((chunk.offset, chunk.data))
             if assembly.complete:
                 del self._assemblies[chunk.sequence]
                 self._accept(chunk.sequence, assembly.data.previous, assembly)
-            else:
+            elif not assembly.at_once:
                 self._work.notify()
+
+    def _begin(self, data: Data) -> None:
+        """The first frame of several: copy each where it arrives, if there is memory now."""
+        assembly = self._assemblies[data.sequence] = Assembly(data)
+        hold = self._forwarder.allocate_at_once(self.route, data.parts.total)
+        if hold is None:
+            self._push_later(0, assembly)
+            return
+        assembly.at_once = True
+        assembly.waiting.clear()
+        assembly.hold = hold
+        assembly.target = self._forwarder.fill_head(hold, data.parts)
+        assembly.copy(0, data.data)
 
     def tidings(self, news: News) -> None:
         """What ends or changes the stream."""
@@ -217,7 +242,9 @@ class IncomingStream:
 
     def _push_at_once(self, sequence: int, item: Item) -> bool:
         """Push where the frame arrives, if nothing can make us wait."""
-        if not isinstance(item, Data) or item.parts.nbytes > AT_ONCE:
+        if isinstance(item, Assembly):
+            return self._push_assembly_at_once(sequence, item)
+        if not isinstance(item, Data):
             return False
         problem = problem_with(item.parts, item.data)
         if problem is not None:
@@ -232,6 +259,15 @@ class IncomingStream:
         ):
             return False
         self._is_stored(sequence, item.parts.nbytes)
+        return True
+
+    def _push_assembly_at_once(self, sequence: int, assembly: Assembly) -> bool:
+        parts = assembly.data.parts
+        quick = parts.nbytes <= CHECKED_AT_ONCE or is_plain(parts)
+        if not assembly.at_once or not quick or not self._forwarder.has_room(self.route):
+            return False
+        self._push_assembly(sequence, assembly)
+        self._is_stored(sequence, parts.nbytes)
         return True
 
     def _push_later(self, sequence: int, item: Item) -> None:
@@ -322,8 +358,6 @@ class IncomingStream:
         if assembly.hold is None:
             assembly.hold = self._forwarder.allocate(self.route, parts.total)
             assembly.target = self._forwarder.fill_head(assembly.hold, parts)
-        target = assembly.target
-        assert target is not None
         sequence = assembly.data.sequence
         while assembly.copied < parts.nbytes:
             with self._lock:
@@ -333,8 +367,7 @@ class IncomingStream:
                         return
                     self._work.wait(1.0)
                 offset, piece = assembly.waiting.popleft()
-            target[offset : offset + len(piece)] = piece
-            assembly.copied += len(piece)
+            assembly.copy(offset, piece)
 
     def _push_assembly(self, sequence: int, assembly: Assembly) -> None:
         if assembly.hold is None or assembly.copied < assembly.data.parts.nbytes:
@@ -370,7 +403,7 @@ class IncomingStream:
         self.messages += 1
         self.bytes += nbytes
         self.unacknowledged += 1
-        at_once = nbytes > AT_ONCE or self.unacknowledged >= self.acknowledge_after
+        at_once = nbytes > TOLD_AT_ONCE or self.unacknowledged >= self.acknowledge_after
         if at_once:
             self.unacknowledged = 0
         self._around.stored(self, at_once=at_once)

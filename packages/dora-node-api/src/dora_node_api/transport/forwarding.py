@@ -72,6 +72,25 @@ class Forwarder(Sender):
         assert hold.block is not None
         return hold
 
+    def allocate_at_once(self, output: str, total: int) -> Hold | None:
+        """As `allocate`, but None where it would have to wait or to give up older messages."""
+        hold = Hold(self._returned)
+        self._check(self._lock, self._owner)
+        with self._lock:
+            self._enter()
+            for route in self._routes(output):
+                if route.order:
+                    route.collect(self.pool)
+            try:
+                block = self.pool.take(total)
+            except MemoryError:
+                block = None
+            if block is not None:
+                hold.block = block
+                block.pinned = True
+            self._inside = False
+        return hold if block is not None else None
+
     def fill_head(self, hold: Hold, parts: Parts) -> memoryview:
         """Write all but the data area of a block; returns the data area, for the caller to fill."""
         assert hold.block is not None
