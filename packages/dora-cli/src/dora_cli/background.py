@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from dora_config import DoraError
 from dora_config.access import private_dir, state_dir
+from dora_config.own_python import run_module
 
 
 class NotStarted(DoraError):
@@ -51,7 +51,7 @@ def start(what: str, module: str, arguments: Sequence[str]) -> Background:
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [*run_module(module), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=handle,
             stderr=handle,

@@ -72,10 +72,7 @@ class Systemd:
 
     def install(self, dora: str, token: str | None, *, changed: bool) -> str:
         """Write unit and token, enable and start; "OK", or that it was so already."""
-        user = None if self.user else self._facts.user
-        text = render_unit(
-            self._on.cluster, self._on.machine, Service(dora, self.token, user)
-        ).encode()
+        text = self.rendered(dora)
         secret = f"{token or ''}\n".encode()
         link = self._on.link
         changed |= link.read(self.unit, sudo=self._sudo) != text
@@ -94,6 +91,22 @@ class Systemd:
         self.restart()
         self._require_active()
         return "OK"
+
+    def rendered(self, dora: str) -> bytes:
+        """The unit as this version writes it."""
+        user = None if self.user else self._facts.user
+        service = Service(dora, self.token, user)
+        return render_unit(self._on.cluster, self._on.machine, service).encode()
+
+    def text(self) -> bytes | None:
+        """The unit as it is there."""
+        return self._on.link.read(self.unit, sudo=self._sudo)
+
+    def put(self, text: bytes) -> None:
+        """Have the unit be ``text``; it counts from the next restart on."""
+        if self.text() != text:
+            self._on.link.write(self.unit, text, sudo=self._sudo)
+            self._ctl("daemon-reload")
 
     def _linger(self) -> None:
         """Let the user's services start with the machine and outlive logins."""

@@ -35,11 +35,19 @@ LAST_LINES = 8
 
 @dataclass(frozen=True, slots=True)
 class Switched:
-    """What was switched to; ``before`` holds the names of the trees to go back to."""
+    """What was switched to; ``before`` holds the names of the trees to go back to.
+
+    ``unit``: of the service from now on, ``None`` as it is.
+    """
 
     dora: str
     version: str
     before: Mapping[str, str]
+    unit: bytes | None = None
+
+
+Switch = Callable[[OnMachine, Layout, Systemd | None], Switched | None]
+"""Has a machine call another version; ``None``: it runs that already."""
 
 
 class _Step:
@@ -72,7 +80,7 @@ def upgrade(
     if upgrade_coordinator(cluster, version):
         _wait_for_everybody(before, cluster)
 
-    def switch(on: OnMachine, layout: Layout) -> Switched | None:
+    def switch(on: OnMachine, layout: Layout, systemd: Systemd | None) -> Switched | None:
         if on.machine.dora is not None:
             raise NotReady(
                 f"the cluster file names its program, {on.machine.dora}: upgrade that by the means "
@@ -89,7 +97,8 @@ def upgrade(
         if current is not None and tree.endswith(f"/{current['name']}") and _runs(on, version):
             return None
         done = installer.switch(on.link, layout, tree, facts)
-        return Switched(done.dora, version, done.before)
+        unit = systemd.rendered(done.dora) if systemd is not None else None
+        return Switched(done.dora, version, done.before, unit)
 
     return _one_by_one(cluster, installer, machines, "Upgrading", switch, keep_going=keep_going)
 
@@ -100,14 +109,16 @@ def rollback(
     """Have the version before on the machines; whether all of it went well."""
     _require_coordinator(cluster)
 
-    def switch(on: OnMachine, layout: Layout) -> Switched:
+    def switch(on: OnMachine, layout: Layout, systemd: Systemd | None) -> Switched:
         facts = ask(on.link, "probe", prefix=layout.prefix)
         previous = facts["previous"]
         if previous is None:
             raise NotReady(f"there is no earlier version in {facts['prefix']} to return to")
         link = layout.link.replace("~", str(facts["home"]), 1)
         before = ask(on.link, "rollback", prefix=layout.prefix, link=link, sudo=layout.sudo)
-        return Switched(link, str(previous["version"]), before)
+        kept = f"{facts['prefix']}/{previous['name']}/{on.service}.service"
+        unit = on.link.read(kept, sudo=layout.sudo) if systemd is not None else None
+        return Switched(link, str(previous["version"]), before, unit)
 
     return _one_by_one(cluster, installer, machines, "Rolling back", switch, keep_going=keep_going)
 
@@ -125,7 +136,7 @@ def _one_by_one(
     installer: Installer,
     machines: Sequence[Machine],
     label: str,
-    switch: Callable[[OnMachine, Layout], Switched | None],
+    switch: Switch,
     *,
     keep_going: bool,
 ) -> bool:
@@ -148,9 +159,7 @@ def _one_by_one(
     return succeeded == len(machines)
 
 
-def _one(
-    on: OnMachine, installer: Installer, switch: Callable[[OnMachine, Layout], Switched | None]
-) -> None:
+def _one(on: OnMachine, installer: Installer, switch: Switch) -> None:
     """One machine, all or nothing."""
     facts = on.facts()
     systemd = Systemd.found(on, facts)
@@ -161,17 +170,23 @@ def _one(
     layout = USER if systemd is None or systemd.user else SYSTEM
     before = _nodes(on)
     old = _release(on)
-    switched = switch(on, layout)
+    unit = systemd.text() if systemd is not None else None
+    switched = switch(on, layout, systemd)
     if switched is None:
         output.write("  It runs that version already")
         return
     try:
+        if systemd is not None and unit is not None:
+            _keep_unit(on, layout, switched, unit)
+            systemd.put(switched.unit or unit)
         _restart(on, facts, systemd, switched.dora)
         _wait_for_reconnect(on, systemd, switched.version)
         _require_nodes(on, before)
     except DoraError as problem:
         step = _Step(f"Return to {old or 'the version before'}")
         try:
+            if systemd is not None and unit is not None:
+                systemd.put(unit)
             _take_back(on, facts, systemd, layout, switched, old)
         except DoraError as second:
             step.failed()
@@ -179,6 +194,13 @@ def _one(
         step.ok()
         raise NotReady(f"{problem}\n  (it runs {old or 'the version before'} again)") from problem
     installer.collect(on.link, layout)
+
+
+def _keep_unit(on: OnMachine, layout: Layout, switched: Switched, unit: bytes) -> None:
+    """Beside the version that it was written for, which a rollback returns to."""
+    if name := switched.before["current"]:
+        prefix = ask(on.link, "probe", prefix=layout.prefix)["prefix"]
+        on.link.write(f"{prefix}/{name}/{on.service}.service", unit, sudo=layout.sudo)
 
 
 def _take_back(

@@ -7,7 +7,6 @@ for each other.
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import suppress
@@ -22,6 +21,7 @@ from anyio.abc import ByteReceiveStream, Process, TaskGroup
 from pydantic import ValidationError
 
 from dora_config.access import TOKEN_VARIABLE
+from dora_config.own_python import run_module
 from dora_config.protocol.builds import (
     BuildEnded,
     BuildNews,
@@ -200,7 +200,7 @@ class Builds:
 
 async def _spawn(directory: RuntimeDir, errors: IO[bytes]) -> Process:
     """The build process; it keeps the lock of its directory from the first moment."""
-    words = [sys.executable, "-m", "dora_daemon.build", str(directory.path)]
+    words = [*run_module("dora_daemon.build"), str(directory.path)]
     return await anyio.open_process(
         [*words, str(directory.lock_descriptor)],
         stdin=PIPE,

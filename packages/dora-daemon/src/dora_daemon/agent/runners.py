@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +19,7 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from dora_config.access import TOKEN_VARIABLE
+from dora_config.own_python import run_module
 from dora_config.protocol.runner import (
     DataflowFinished,
     DataflowResult,
@@ -287,10 +287,7 @@ def _spawn(directory: runtime_dir.RuntimeDir) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             [
-                sys.executable,
-                "-I" if sys.flags.isolated else "-P",  # as we were started ourselves
-                "-m",
-                "dora_daemon.runner",
+                *run_module("dora_daemon.runner"),
                 str(directory.path),
                 str(directory.lock_descriptor),
             ],

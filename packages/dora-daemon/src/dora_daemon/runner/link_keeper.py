@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from dora_config.own_python import run_module
 from dora_config.protocol.links import LinkPlan, LinkReport, PeerEndpoint
 from dora_config.protocol.runner import EdgeStatus, LinkChanged, LogLevel, LogLine, RunnerEvent
 from dora_daemon.link.messages import (
@@ -54,7 +54,7 @@ from dora_daemon.runner.wiring import Edge
 if TYPE_CHECKING:
     from dora_daemon.runner.service import Runner
 
-PROGRAM = (sys.executable, "-m", "dora_daemon.link")
+PROGRAM = run_module("dora_daemon.link")
 TARGET = "dora.link"
 """What the link's log lines are said to come from."""
 LOOK_AGAIN = 0.05
