@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -103,6 +104,8 @@ def test_an_error_stands_under_its_header_on_stderr(dora: Dora) -> None:
     shown = dora("validate", "missing.yml")
     assert (shown.code, shown.out) == (1, "")
     assert shown.err == "[ERROR]\nmissing.yml does not exist; expected a dataflow file\n"
+    shown = dora("validate", os.devnull)
+    assert shown.err == f"[ERROR]\n{os.devnull} is no regular file; expected a dataflow file\n"
 
 
 def test_every_command_module_offers_an_app(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from pathlib import Path
 
@@ -23,6 +25,24 @@ def test_the_page_stands_alone(dora: Dora, hello: Path) -> None:
     page = hello.with_name("hello-graph.html").read_text()
     assert not re.search(r"<link|@import|url\((?!#)|src=", page)
     assert "camera.py" in page
+
+
+def test_a_page_is_replaced_as_a_whole(
+    dora: Dora, hello: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = hello.with_name("hello-graph.html")
+    page.write_text("the old one")
+
+    def full(path: Path, data: bytes) -> int:
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    shown = dora("graph", hello.name)
+    assert shown.code == 1
+    assert "hello-graph.html: No space left on device" in shown.err
+    assert page.read_text() == "the old one"
+    assert not [path.name for path in hello.parent.iterdir() if path.name.endswith(".new")]
 
 
 def test_open_uses_the_browser(dora: Dora, hello: Path, monkeypatch: pytest.MonkeyPatch) -> None:

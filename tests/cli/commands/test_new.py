@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +50,27 @@ def test_a_node_passes_its_own_test(dora: Dora, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_name_with_a_space_can_be_pasted(dora: Dora) -> None:
+    assert "  cd 'my flow'\n" in dora("new", "my flow").out
+
+
+def test_a_full_disk_leaves_nothing_half_made(
+    dora: Dora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if path.name == ".listener.py.new":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    shown = dora("new", "hello")
+    assert shown.code == 1
+    assert shown.err.startswith("[ERROR]\nhello/listener.py: No space left on device\n")
+    assert not (tmp_path / "hello").exists()
 
 
 def test_what_exists_is_left_alone(dora: Dora, tmp_path: Path) -> None:

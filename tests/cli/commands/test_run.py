@@ -305,6 +305,32 @@ def test_a_full_disk_stops_nothing(workspace: Workspace) -> None:
     assert "stopped by MANUAL" in logs.stdout
 
 
+def test_a_dataflow_runs_where_no_log_can_be_written(talk: Workspace) -> None:
+    (talk.path / "out").write_text("not a folder")
+    shown = run_dora("run", "flow.yml", cwd=talk.path).succeeded()
+    assert shown.stderr == ""
+    assert "stdout listener: heard in" in shown.stdout
+    assert "cannot write the log file" in shown.stdout
+
+
+def test_too_few_open_files_say_which_limit_to_raise(workspace: Workspace) -> None:
+    workspace.node("n", WAITING)
+    outputs = [f"o{number}" for number in range(50)]
+    inputs = {name: f"n/{name}" for name in outputs}
+    node = {"id": "n", "path": "n.py", "inputs": inputs, "outputs": outputs}
+    workspace.dataflow({"nodes": [node]}, "flow.yml")
+    done = subprocess.run(
+        ["sh", "-c", f"ulimit -n 128; exec {DORA} run flow.yml"],
+        cwd=workspace.path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "raise the limit (`ulimit -n`)" in done.stderr
+    assert len(done.stderr.splitlines()) == 2, done.stderr
+
+
 def test_closed_streams_and_terminals_without_unicode(workspace: Workspace) -> None:
     one_node(workspace, CRASHING)
     line = f"{DORA} run flow.yml >&- 2>&-"

@@ -352,6 +352,22 @@ def test_lines_and_entries_as_messages(workspace: Workspace) -> None:
     assert not any('"message": "one"' in line for line in ran.lines("of_logs"))
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("#!/no/such/interpreter\n", "the interpreter that its first line names does not"),
+        ("print('hello')\n", "it is no program of this machine; a script begins with"),
+    ],
+)
+def test_a_program_that_cannot_be_started_is_explained(
+    workspace: Workspace, content: str, says: str
+) -> None:
+    workspace.file("program", content).chmod(0o755)
+    ran = run_flow(workspace, {"nodes": [{"id": "n", "path": "program"}]})
+    assert f"failed to spawn node: {workspace.path / 'program'}" in ran.outcome("n")
+    assert says in ran.outcome("n")
+
+
 def test_stderr_is_sent_with_stdout(workspace: Workspace) -> None:
     workspace.node(
         "speaker",

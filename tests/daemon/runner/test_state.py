@@ -302,6 +302,12 @@ def test_a_long_wait_for_nodes_names_them() -> None:
     assert len(world.of(c.Say)) == said
 
 
+def test_a_notice_does_not_name_them_all() -> None:
+    world = World([node(f"n{number}") for number in range(30)]).start()
+    world.pass_time(10.0)
+    assert '"n9" and 20 more to connect' in world.of(c.Say)[-1].message
+
+
 def test_a_dataflow_without_nodes_says_why_it_waits() -> None:
     world = World([]).start()
     world.pass_time(600.0)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from dora_cli import output
+from dora_cli.whole_files import write_file
 from dora_config import DoraError
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ def load(
 def require(path: Path) -> None:
     """DataflowFileError unless there is a file at `path`."""
     if not path.is_file():
-        what = "is a directory" if path.is_dir() else "does not exist"
+        what = "does not exist"
+        if path.exists():
+            what = "is a directory" if path.is_dir() else "is no regular file"
         raise DataflowFileError(f"{path} {what}; expected a dataflow file")
 
 
@@ -58,7 +61,7 @@ def fetched(path_or_url: str) -> Path:
         raise DataflowFileError(
             f"{path_or_url} would replace {target}, which is different; move that file away"
         )
-    target.write_bytes(content)
+    write_file(target, content)
     return target
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dora_cli import dataflow_file, options, output
+from dora_cli.whole_files import write_file
 
 app = options.application()
 
@@ -32,7 +33,7 @@ def graph(
         output.write(mermaid_graph(loaded.resolved).rstrip())
         return
     page = path.with_name(f"{path.stem}-graph.html")
-    page.write_text(graph_page(loaded.resolved, loaded.resolved.name or path.stem))
+    write_file(page, graph_page(loaded.resolved, loaded.resolved.name or path.stem))
     output.write(f"wrote {page}")
     if open_page:
         _open(page)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from enum import StrEnum
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
 
 from dora_cli import options, output, templates
+from dora_cli.whole_files import write_file
 from dora_config import DoraError
 
 app = options.application()
@@ -45,10 +48,14 @@ def new(
         raise typer.BadParameter(str(error)) from None
     if folder.exists():
         raise TargetExists(f"{folder} exists already; choose another name or remove it")
-    for relative, text in files.items():
-        target = folder / relative
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
+    try:
+        for relative, text in files.items():
+            target = folder / relative
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_file(target, text)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     output.write(f"created {kind} {folder}:")
     for relative in files:
         output.write(f"  {folder / relative}")
@@ -66,5 +73,5 @@ def _files(kind: Kind, name: str) -> dict[str, str]:
 
 def _next(kind: Kind, folder: Path) -> list[str]:
     if kind is Kind.NODE:
-        return [f"cd {folder}", "pip install -e . pytest", "pytest"]
-    return [f"cd {folder}", "dora run dataflow.yml"]
+        return [f"cd {quote(str(folder))}", "pip install -e . pytest", "pytest"]
+    return [f"cd {quote(str(folder))}", "dora run dataflow.yml"]

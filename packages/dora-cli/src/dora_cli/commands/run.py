@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -128,7 +129,9 @@ def _run(plan: RunPlan, printer: RunPrinter) -> None:
     from dora_daemon.build.session_file import prepare_out_dir
     from dora_daemon.runner import run_foreground
 
-    prepare_out_dir(Path(plan.working_dir) / "out")
+    # A dataflow runs without log files, too: each says why it cannot be written.
+    with suppress(OSError):
+        prepare_out_dir(Path(plan.working_dir) / "out")
     result = run_foreground(plan, on_event=printer.show)
     if not report_result(result):
         raise CommandFailed

@@ -72,12 +72,12 @@ def kill_sessions(leaders: dict[int, int]) -> None:
 def _members(leaders: dict[int, int]) -> list[int]:
     """Living processes of these sessions."""
     found = []
-    for name in os.listdir("/proc"):
-        fields = _stat(int(name)) if name.isdigit() else []
+    for pid in _pids():
+        fields = _stat(pid)
         if len(fields) > 19 and fields[0] not in "ZX":
             started = leaders.get(int(fields[3]))
             if started is not None and int(fields[19]) >= started:
-                found.append(int(name))
+                found.append(pid)
     return found
 
 
@@ -101,7 +101,14 @@ def kill_marked(mark: str) -> None:
 
 def _others() -> list[int]:
     own = os.getpid()
-    return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != own]
+    return [pid for pid in _pids() if pid != own]
+
+
+def _pids() -> list[int]:
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return []
 
 
 def kill_recorded(directory: str) -> None:

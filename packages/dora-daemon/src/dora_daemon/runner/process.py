@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import resource
 import signal
@@ -12,6 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from dora_daemon.runner.events import Exit
 
@@ -107,6 +109,22 @@ def spawn(request: SpawnRequest) -> NodeProcess:
             preexec_fn=_before_exec(request, os.getpid()),
         )
     return NodeProcess(popen)
+
+
+def why_not(program: str, error: OSError | ValueError) -> str:
+    """Why a program could not be started, in words that say what to do where the system's do not.
+
+    ``program`` is its path.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.ENOENT and Path(program).is_file():
+        return f"it exists, but the interpreter that its first line names does not ({error})"
+    if number == errno.ENOEXEC:
+        return (
+            "it is no program of this machine; a script begins with a line such as"
+            f" `#!/usr/bin/env python3` ({error})"
+        )
+    return str(error)
 
 
 def _before_exec(request: SpawnRequest, parent: int) -> Callable[[], None]:

@@ -12,7 +12,7 @@ from dora_daemon.runner.commands import SpawnNode
 from dora_daemon.runner.events import Exit
 from dora_daemon.runner.logs import NodeLog, OutputReader
 from dora_daemon.runner.prepare import PreparedNode
-from dora_daemon.runner.process import NodeProcess, SpawnRequest, spawn
+from dora_daemon.runner.process import NodeProcess, SpawnRequest, spawn, why_not
 
 OnSpawned = Callable[[str, int, int], None]
 OnFailed = Callable[[str, int, str], None]
@@ -129,7 +129,8 @@ class Processes:
         try:
             process = spawn(request)
         except (OSError, ValueError) as error:
-            raise OSError(f"{prepared.argv[0]} in {prepared.cwd}: {error}") from error
+            program = prepared.argv[0]
+            raise OSError(f"{program} in {prepared.cwd}: {why_not(program, error)}") from error
         self._record(process.pid)
         log.tail.clear()
         readers = (

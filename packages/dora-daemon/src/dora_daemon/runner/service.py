@@ -124,6 +124,7 @@ class Runner:
         self.replacing = Replacing(self)
         self.lines_shed: Callable[[], int] = lambda: 0
         self._complained_of_sending = False
+        self._complained_of_noting = False
 
     # ------------------------------------------------------------------------ preparation
 
@@ -234,7 +235,9 @@ class Runner:
             note()
         except OSError as error:
             # Nodes die with us all the same; only their children might be left, if we are killed.
-            self.say("warn", f"cannot note a process in {self.directory.path}: {error}")
+            if not self._complained_of_noting:
+                self._complained_of_noting = True
+                self.say("warn", f"cannot note processes in {self.directory.path}: {error}")
 
     def open_log(self, prepared: PreparedNode) -> None:
         """Where a node's lines go."""
@@ -334,8 +337,8 @@ class Runner:
             part = getattr(self, name, None)
             if part is not None:
                 part.close()
-                if name == "processes":
-                    kill_marked(self.mark)
+        # Now there are descriptors to spare for the look around.
+        kill_marked(self.mark)
         for log in self.logs.values():
             log.close()
 

@@ -80,6 +80,8 @@ BARRIER_NOTICE = "barrier_notice"
 BARRIER_PATIENCE = 10.0
 """Seconds of waiting for nodes to connect before it is said whom the start waits for, and by which
 ``stop_after``, which counts from the opening of the barrier, may be late if it never opens."""
+MISSING_SHOWN = 10
+"""Nodes that a notice names; of more it says how many."""
 BARRIER_NOTICE_EVERY = 60.0
 """Seconds between further notices."""
 
@@ -333,7 +335,9 @@ class RunnerState:
         missing = [life.id for life in lives if not life.connected and not life.ended]
         commands: list[Command] = [ArmTimer(None, BARRIER_NOTICE, now + BARRIER_NOTICE_EVERY)]
         if missing:
-            names = ", ".join(f'"{name}"' for name in missing)
+            names = ", ".join(f'"{name}"' for name in missing[:MISSING_SHOWN])
+            if len(missing) > MISSING_SHOWN:
+                names += f" and {len(missing) - MISSING_SHOWN} more"
             which, they = ("node", "it has") if len(missing) == 1 else ("nodes", "they have")
             text = (
                 f"the dataflow has not started: still waiting for {which} {names} to connect"
