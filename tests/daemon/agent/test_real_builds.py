@@ -160,6 +160,25 @@ def test_builds_in_one_folder_wait_for_each_other(workspace: Workspace) -> None:
         assert (workspace.path / "built").exists()
 
 
+def test_two_daemons_of_one_machine_build_one_after_another(workspace: Workspace) -> None:
+    """They share the interpreter that `pip install` would install into."""
+    workspace.file("linger.py", LINGERS)
+    for node in ("left", "right"):
+        workspace.node(node, SHOWS_WHERE)
+    slow = workspace.dataflow({"nodes": [on("robot", "left", build="python3 linger.py")]})
+    node = on("station", "right", build="touch built")
+    quick = workspace.dataflow({"nodes": [node]}, "quick.yml")
+    with real_fleet(workspace, "robot", "station") as fleet:
+        first, _ = command_of_a_build(fleet, slow)
+        words = ("build", quick, "--coordinator-port", str(fleet.port))
+        with running_dora(*words, cwd=workspace.path) as second:
+            second.wait_for("station/right: waits for another build on this machine")
+            assert not (workspace.path / "built").exists()
+            first.kill()
+            second.wait().succeeded()
+        assert (workspace.path / "built").exists()
+
+
 def from_elsewhere(flow: Path, **changes: object) -> DataflowSpec:
     """What the command line of another machine would send, whose folders no daemon sees."""
     return make_spec(load(flow)).model_copy(update={"origin": Origin(), **changes})

@@ -8,15 +8,18 @@ the commands that it had started.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
 from pydantic import Field
 
+from dora_config.access import private_dir, state_dir
 from dora_config.protocol.builds import BuildNews, BuildSettings, FailedNode
 from dora_config.protocol.envelope import Message
 from dora_config.protocol.runner import NodePlace
@@ -28,6 +31,9 @@ from dora_daemon.runner.guarding import Guard
 from dora_daemon.runner.runtime_dir import RuntimeDir
 
 JOB = "job.json"
+LOCK = "build.lock"
+"""In the state directory of the account."""
+LOCK_POLL = 0.1
 
 
 class BuildJob(Message):
@@ -98,10 +104,40 @@ async def _run(job: BuildJob, directory: RuntimeDir) -> Outcome | None:
 
         tasks.start_soon(cancel_on_signal)
         asyncio.get_running_loop().add_reader(0, take_input)
-        outcome = await _build(job, directory)
+        async with _one_at_a_time(job):
+            outcome = await _build(job, directory)
         tasks.cancel_scope.cancel()
         return outcome
     return None
+
+
+@asynccontextmanager
+async def _one_at_a_time(job: BuildJob) -> AsyncIterator[None]:
+    """Without uv all builds of an account install into the interpreter that runs dora: those of two
+    daemons on one machine must not meet there.
+    """
+    if job.uv:
+        yield
+        return
+    descriptor = os.open(private_dir(state_dir()) / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        if not _locked(descriptor):
+            for node in job.resolved.nodes:
+                text = "waits for another build on this machine"
+                _print(Report(news=BuildNews(node=node.id, what="skipped", text=text)))
+            while not _locked(descriptor):  # noqa: ASYNC110 - the other is another process
+                await anyio.sleep(LOCK_POLL)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 async def _build(job: BuildJob, directory: RuntimeDir) -> Outcome:
