@@ -260,3 +260,20 @@ def test_python_is_the_one_that_runs_dora_without_build_lines(workspace: Workspa
         uuid = start(fleet, path)
         fleet.wait_for_status("Finished")
         assert printed(fleet, uuid) == [sys.executable]
+
+
+def test_a_machine_that_sees_the_folder_uses_it_as_it_is(workspace: Workspace) -> None:
+    reader: dict[str, object] = {
+        "id": "reader",
+        "path": "reader.py",
+        "build": "sh -c 'echo built >> built'",
+        "deploy": ROBOT,
+    }
+    path = project(workspace, [reader])
+    with real_fleet(workspace, "robot") as fleet:
+        uuid = fleet.start(path)
+        fleet.wait_for_status("Finished")
+        log = path.parent / "out" / uuid / "log_reader.jsonl"
+        assert '"hello robot True"' in log.read_text()
+        assert (path.parent / "built").read_text() == "built\n"
+    assert not (workspace.path / "_work").exists()

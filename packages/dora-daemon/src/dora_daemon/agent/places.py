@@ -104,10 +104,11 @@ def explain(record: PartRecord, machine: Machine) -> str:
 
 
 def _places(spec: DataflowSpec, base: Path, machine: Machine) -> dict[str, NodePlace]:
-    places = dict(spec.places) if sees(spec.origin, machine) else {}
+    seen = sees(spec.origin, machine)
+    places = dict(spec.places) if seen else {}
     built = _built_here(spec, machine)
     for node in spec.resolved.nodes:
-        if node.id in spec.code:
+        if node.id in spec.code and not seen:
             places[node.id] = _place_of_code(node, base)
         elif node.id in built:
             places[node.id] = built[node.id]
