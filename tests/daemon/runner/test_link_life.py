@@ -87,6 +87,8 @@ def test_it_passes_on_what_waits_at_the_consumers_pace() -> None:
     life = started()
     commands = life.end(50.0, stopping=False)
     assert of(commands, c.FinishLink)[0].seconds >= 3600
+    said = life.timer(e.TimerFired(LINK_NODE, "notice"), 60.0)
+    assert "still passed on" in of(said, c.Say)[0].message
     assert not life.over
     assert not of(life.exited(e.LinkExited(7, e.Exit(code=0)), 60.0), c.SpawnLink)
     assert life.over

@@ -34,6 +34,8 @@ DRAIN_AT_STOP = 5.0
 """Seconds that a link has to pass on what waits when the dataflow is being stopped."""
 DRAIN_AT_END = 24 * 3600.0
 """The same when all nodes have ended by themselves: the consumers' pace decides."""
+SAY_AFTER = 10.0
+"""Seconds after which it is said that only the link is left."""
 LEAVE = 2.0
 """Seconds a link has to end after that."""
 LAST_ATTEMPTS = 3
@@ -124,11 +126,13 @@ class LinkLife:
         self.ends_at = now + patience
         if force:
             return self._kill()
-        armed = ArmTimer(LINK_NODE, "kill", self.ends_at + LEAVE)
+        armed: list[Command] = [ArmTimer(LINK_NODE, "kill", self.ends_at + LEAVE)]
+        if not stopping:
+            armed.append(ArmTimer(LINK_NODE, "notice", now + SAY_AFTER))
         if self.state is LinkState.BACKING_OFF:
             # What waits is passed on even so.
-            return [CancelTimer(LINK_NODE, "backoff"), armed, *self._spawn(now)]
-        return [armed, FinishLink(patience)]
+            return [CancelTimer(LINK_NODE, "backoff"), *armed, *self._spawn(now)]
+        return [*armed, FinishLink(patience)]
 
     def cut(self) -> list[Command]:
         """End it at once and tell the peers nothing."""
@@ -142,6 +146,14 @@ class LinkLife:
         match event.timer, self.state:
             case "backoff", LinkState.BACKING_OFF:
                 return self._spawn(now)
+            case "notice", LinkState.STARTING | LinkState.RUNNING | LinkState.BACKING_OFF:
+                return [
+                    Say(
+                        "info",
+                        "all nodes here have ended; what waits for other machines is still passed"
+                        " on (stop the dataflow to give it up)",
+                    )
+                ]
             case "kill", LinkState.STARTING | LinkState.RUNNING | LinkState.BACKING_OFF:
                 return [
                     Say("warn", "the link to other machines could not pass on all that waits"),
@@ -158,7 +170,7 @@ class LinkLife:
 
     @staticmethod
     def _cancel() -> list[Command]:
-        return [CancelTimer(LINK_NODE, name) for name in ("backoff", "kill")]
+        return [CancelTimer(LINK_NODE, name) for name in ("backoff", "notice", "kill")]
 
 
 def _how(event: LinkExited) -> str:
