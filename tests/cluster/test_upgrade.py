@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.hosts import Host, Hosts, hosts_or_skip
+from support.hosts import DESK, Host, Hosts, hosts_or_skip
 from support.installation import Installation
 from support.versions import (
     mute_version,
@@ -163,7 +163,7 @@ def test_a_version_that_does_not_work_is_taken_back(
     mute_version: Installation,
     system_wheel_house: Path,
 ) -> None:
-    """Its coordinator would not work either, so it is not touched: other ports of the file."""
+    """It passes its self-test, but its daemon never connects."""
     with counting_fleet(hosts, home, workspace, old_version, system_wheel_house) as fleet:
         said = fleet.run(mute_version, "upgrade", code=1)
         assert "Waiting for reconnect... FAILED" in said
@@ -174,3 +174,37 @@ def test_a_version_that_does_not_work_is_taken_back(
         for host in hosts:
             assert version_of(host) == "dora 0.1.0"
             fleet.require_whole(host)
+
+
+def test_daemons_of_up_are_upgraded_too_and_a_machine_that_was_cut_off_is_made_up_for(
+    hosts: Hosts,
+    home: Path,
+    workspace: Workspace,
+    old_version: Installation,
+    new_version: Installation,
+    system_wheel_house: Path,
+) -> None:
+    hosts.write_ssh(home)
+    with hosts.desk():
+        fleet = Fleet(hosts, hosts.cluster_yml(workspace.path / "cluster.yml"), system_wheel_house)
+        try:
+            fleet.run(old_version, "up")
+            for host in hosts:
+                start_counting(workspace, old_version, host)
+            hosts["robot"].cut()
+            said = fleet.run(new_version, "upgrade", "--keep-going", "--machine", "robot", code=1)
+            assert "0/1 succeeded." in said
+            hosts["robot"].mend()
+            said = fleet.run(new_version, "upgrade", "--keep-going")
+            assert "2/2 succeeded." in said, said
+            assert said.count("Restart daemon... OK") == 2
+            for host in hosts:
+                fleet.require_whole(host)
+                link = host.path("/home/ubuntu/.local/share/dora/versions/current")
+                assert link.readlink().name.startswith("0.2.0-py")
+            table = new_version.run("cluster", "status", "--coordinator-addr", DESK).stdout
+            assert table.count("0.2.0 (runs 0.1.0)") == 2, table
+        finally:
+            new_version.run("cluster", "down", fleet.file, timeout=120)
+            for host in hosts:
+                host.root("rm", "-rf", "/home/ubuntu/_work", "/home/ubuntu/.local/share/dora")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
+import pytest
 from cli.conftest import Dora
+from support.dora import run_dora
 
 from dora_cli._version import __version__
 
@@ -24,3 +27,13 @@ def test_uninstall(dora: Dora) -> None:
     shown = dora("self", "uninstall", "--force")
     assert shown.code == 0
     assert "pip uninstall dora-cli dora-coordinator" in shown.out
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(240)
+def test_self_test_runs_dataflows_and_leaves_nothing(home: Path) -> None:
+    before = set(home.rglob("*"))
+    done = run_dora("self", "test", timeout=200).succeeded()
+    assert done.stdout.startswith("dora ")
+    assert " works, with " in done.stdout
+    assert set(home.rglob("*")) == before

@@ -18,7 +18,7 @@ from dora_cli.bundle.platform import Platform, UnknownPlatform
 from dora_cli.bundle.tree import Archive, make_archive, read_archive, remove_old
 
 UNPACK_TIMEOUT = 300.0
-SELF_TEST_TIMEOUT = 120.0
+SELF_TEST_TIMEOUT = 420.0
 SPARE = 64 * 1024 * 1024
 """Bytes that must stay free on a machine's disk."""
 KEPT_ARCHIVES = 8

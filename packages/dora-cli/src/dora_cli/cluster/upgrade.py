@@ -78,7 +78,7 @@ def upgrade(
     _require_coordinator(cluster)
     before = _all_nodes(cluster)
     if upgrade_coordinator(cluster, version):
-        _wait_for_everybody(before, cluster)
+        _wait_for_everybody(before, cluster, keep_going=keep_going)
 
     def switch(on: OnMachine, layout: Layout, systemd: Systemd | None) -> Switched | None:
         if on.machine.dora is not None:
@@ -328,7 +328,9 @@ def _all_nodes(cluster: Cluster) -> dict[tuple[str, str], NodeSummary]:
     return {(one.dataflow, one.node): one for one in found if one.pid is not None}
 
 
-def _wait_for_everybody(before: Mapping[tuple[str, str], NodeSummary], cluster: Cluster) -> None:
+def _wait_for_everybody(
+    before: Mapping[tuple[str, str], NodeSummary], cluster: Cluster, *, keep_going: bool
+) -> None:
     """Until the new coordinator knows of every node that the old one knew of."""
     step = _Step("Waiting for its daemons")
     try:
@@ -336,10 +338,14 @@ def _wait_for_everybody(before: Mapping[tuple[str, str], NodeSummary], cluster: 
     except DoraError:
         step.failed()
         missing = sorted(node for _, node in before.keys() - _all_nodes(cluster).keys())
-        raise NotReady(
+        problem = (
             "the coordinator was upgraded, but not all nodes are known again: "
-            f"{', '.join(missing)}; no machine was touched; see `dora cluster status`"
-        ) from None
+            f"{', '.join(missing)}; see `dora cluster status`"
+        )
+        if not keep_going:
+            raise NotReady(f"{problem}; no machine was touched") from None
+        output.warn(problem)
+        return
     step.ok(step.seconds())
 
 

@@ -39,7 +39,7 @@ def update(
 
 @app.command()
 def test() -> None:
-    """Run a dataflow of two nodes in a folder of its own; exit code 1 when it does not work."""
+    """Run a dataflow of two nodes, alone and over two daemons; exit code 1 when it fails."""
     from dora_cli import self_test
 
     self_test.run()
