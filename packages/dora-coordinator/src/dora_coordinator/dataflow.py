@@ -7,6 +7,7 @@ that is lost is spawned again on the same daemon, and linked to the others again
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import assert_never
@@ -65,6 +66,8 @@ class Dataflow:
             )
             for part in record.parts
         }
+        self._count = Counter(part.state for part in self.parts.values())
+        """Parts by state, so that no event needs a look at all of them."""
         by_node = {node: part.daemon for part in record.parts for node in part.nodes}
         self.links = Links(remote_edges(spec.resolved, by_node))
         for part in self.parts.values():
@@ -149,7 +152,7 @@ class Dataflow:
                     ArmTimer(self._timer("start"), at),
                 ]
             case PartReported(daemon=daemon, report=PartReport(phase="prepared")):
-                self.parts[daemon].state = PartState.PREPARED
+                self._move(self.parts[daemon], PartState.PREPARED)
                 return self._go_on(now)
             case PartReported(daemon=daemon, report=PartReport(phase="ended", result=result)):
                 reason = result.error if result and result.error else "nodes ended too early"
@@ -191,7 +194,7 @@ class Dataflow:
         deaf = self.links.deaf()
         if deaf and not self.spec.allow_unlinked:
             return self._roll_back("; ".join(deaf), now)
-        if any(part.state is not PartState.PREPARED for part in self.parts.values()):
+        if self._count[PartState.PREPARED] < len(self.parts):
             return []
         if not self.links:
             return self._release_all(now)
@@ -294,15 +297,15 @@ class Dataflow:
                     *self._settle(),
                 ]
             case "prepared":
-                part.state = PartState.PREPARED
+                self._move(part, PartState.PREPARED)
                 return [part.release()]
             case "running":
                 if registering:
                     self._around.backoff.clear(part.daemon, self.id)
-                part.state = PartState.RUNNING
+                self._move(part, PartState.RUNNING)
                 return [CancelTimer(self._timer("retry", part.daemon)), *self._settle()]
             case "preparing":
-                part.state = PartState.PREPARING
+                self._move(part, PartState.PREPARING)
                 return []
             case "stopping":
                 return []
@@ -311,7 +314,7 @@ class Dataflow:
         """Spawn a part again, now or when the back-off has passed; never on another daemon."""
         self._changed.add(part.daemon)
         self.links.forget(part.daemon)
-        part.state = PartState.MISSING
+        self._move(part, PartState.MISSING)
         if not self._around.membership.is_connected(part.daemon):
             return []
         wait = self._around.backoff.wait(part.daemon, self.id, now)
@@ -319,7 +322,7 @@ class Dataflow:
             return [ArmTimer(self._timer("retry", part.daemon), now + wait)]
         self._around.backoff.attempted(part.daemon, self.id, now)
         part.attempt += 1
-        part.state = PartState.PREPARING
+        self._move(part, PartState.PREPARING)
         names = ", ".join(part.nodes)
         text = f'auto-recovery: re-spawning {names} of {self.label} on daemon "{part.daemon}"'
         return [Log("info", text), self._prepare(part)]
@@ -343,9 +346,10 @@ class Dataflow:
         finished = self._finish_if_all_ended()
         if finished:
             return finished
-        still = [part for part in self.parts.values() if not part.ended]
-        if all(part.state is PartState.RUNNING for part in still) and (
-            self.phase is not Phase.RECOVERING or all(part.reported for part in still)
+        settled = self._count[PartState.RUNNING] + self._count[PartState.ENDED]
+        if settled == len(self.parts) and (
+            self.phase is not Phase.RECOVERING
+            or all(part.reported or part.ended for part in self.parts.values())
         ):
             self.phase = Phase.RUNNING
             return [CancelTimer(self._timer("start")), CancelTimer(self._timer("recovery"))]
@@ -435,16 +439,21 @@ class Dataflow:
         at = now + self._around.settings.recovery_timeout
         return [ArmTimer(self._timer("recovery"), at), *self._while_live(event, now)]
 
+    def _move(self, part: Part, state: PartState) -> None:
+        self._count[part.state] -= 1
+        self._count[state] += 1
+        part.state = state
+
     def _end(self, part: Part, result: DataflowResult | None) -> None:
         if part.ended and part.result is not None:
             return
         self._changed.add(part.daemon)
-        part.state = PartState.ENDED
+        self._move(part, PartState.ENDED)
         part.result = result
         self.links.end(part.daemon)
 
     def _finish_if_all_ended(self) -> list[Command]:
-        if not all(part.ended for part in self.parts.values()):
+        if self._count[PartState.ENDED] < len(self.parts):
             return []
         ok = self.reason is None and all(
             part.result is None or part.result.ok for part in self.parts.values()
