@@ -13,6 +13,7 @@ import pytest
 from support.installation import Installation, LocalMachine
 from support.waiting import wait_until
 
+from dora_cli.bundle import install
 from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import USER
 from dora_cli.bundle.machine import MachineProblem, ask
@@ -21,6 +22,12 @@ from dora_cli.bundle.own_packages import NotBundled, own_packages
 from .conftest import MakeInstaller
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+
+@pytest.fixture
+def untested(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No self-test: what is tried here comes before or after it."""
+    monkeypatch.setattr(install, "self_test", lambda machine, tree: None)
 
 
 def put(installer: Installer, machine: LocalMachine) -> list[str]:
@@ -79,6 +86,7 @@ def test_it_sees_its_own_packages_only(
     assert str(Path(sys.prefix)) not in done.stdout
 
 
+@pytest.mark.usefixtures("untested")
 def test_a_transfer_that_was_cut_goes_on_where_it_ended(
     installer: MakeInstaller, old_version: Installation, machine: LocalMachine
 ) -> None:
@@ -91,6 +99,7 @@ def test_a_transfer_that_was_cut_goes_on_where_it_ended(
     assert version_of(machine) == "dora 0.1.0"
 
 
+@pytest.mark.usefixtures("untested")
 def test_what_arrives_broken_is_not_unpacked(
     installer: MakeInstaller, old_version: Installation, machine: LocalMachine
 ) -> None:
@@ -123,6 +132,7 @@ def test_a_version_that_fails_its_self_test_changes_nothing(
     assert [name[:5] for name in versions(machine)] == ["0.1.0"]
 
 
+@pytest.mark.usefixtures("untested")
 def test_switching_rolling_back_and_collecting(
     installer: MakeInstaller,
     old_version: Installation,
@@ -142,6 +152,7 @@ def test_switching_rolling_back_and_collecting(
     assert ask(machine, "collect", prefix=prefix)["removed"] == []
 
 
+@pytest.mark.usefixtures("untested")
 def test_a_version_stays_while_something_runs_from_it(
     installer: MakeInstaller, old_version: Installation, machine: LocalMachine
 ) -> None:
@@ -162,6 +173,7 @@ def test_a_version_stays_while_something_runs_from_it(
     assert ask(machine, "collect", prefix=prefix)["removed"] == [name]
 
 
+@pytest.mark.usefixtures("untested")
 def test_removing_leaves_nothing(
     installer: MakeInstaller, old_version: Installation, machine: LocalMachine
 ) -> None:
@@ -171,6 +183,7 @@ def test_removing_leaves_nothing(
     assert left == set()
 
 
+@pytest.mark.usefixtures("untested")
 def test_a_disk_that_is_too_small_is_told_before_anything_is_sent(
     installer: MakeInstaller, old_version: Installation, machine: LocalMachine
 ) -> None:
