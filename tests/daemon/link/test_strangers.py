@@ -1,4 +1,4 @@
-"""A stranger at a link's port reads nothing and puts nothing in; a member's garbage harms nobody."""
+"""A stranger at a link's port gets nothing out and nothing in; a member's garbage harms nobody."""
 
 from __future__ import annotations
 

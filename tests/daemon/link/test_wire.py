@@ -69,6 +69,11 @@ def test_acknowledgements_and_pings(acks: list[tuple[int, int]], now: int) -> No
     assert wire.read_pong(HEAD + wire.pong_body(now, 2, 3)) == wire.Pong(now, 2, 3)
 
 
+@given(st.lists(st.binary(max_size=40), max_size=10))
+def test_frames_that_go_together(frames: list[bytes]) -> None:
+    assert list(wire.read_together(HEAD + wire.together_body(frames))) == frames
+
+
 @given(st.binary(max_size=300))
 def test_garbage_is_refused_or_read_and_nothing_else(garbage: bytes) -> None:
     for reader in READERS:
@@ -77,6 +82,8 @@ def test_garbage_is_refused_or_read_and_nothing_else(garbage: bytes) -> None:
                 reader(frame)
     with suppress(WireError):
         greeting.decode(garbage)
+    with suppress(WireError):
+        list(wire.read_together(HEAD + garbage))
 
 
 @given(st.data())

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dora_daemon.link.errors import CannotConnect
+from dora_daemon.link.guarding import guarded
 from dora_daemon.link.peer import PeerLink
 from dora_daemon.link.session import Session
 
@@ -34,6 +35,7 @@ class Dialler:
         credentials: Path | None,
         prepare: Callable[[Session], None],
         changed: Callable[[PeerLink], None],
+        note: Callable[[str], None],
     ) -> None:
         self._peer = peer
         self._first = first
@@ -42,7 +44,9 @@ class Dialler:
         self._changed = changed
         self._session: Session | None = None
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"dial {peer.machine}", daemon=True)
+        self._thread = threading.Thread(
+            target=guarded(self._run, note), name=f"dial {peer.machine}", daemon=True
+        )
         self._thread.start()
 
     def _run(self) -> None:

@@ -14,6 +14,7 @@ from hashlib import blake2b
 from typing import Protocol
 
 from dora_daemon.link.greeting import Entering, Leaving
+from dora_daemon.link.guarding import guarded
 from dora_daemon.link.validation import is_plain, problem_with
 from dora_daemon.link.windows import ReceiveOrder
 from dora_daemon.link.wire import Chunk, Data, News
@@ -273,7 +274,9 @@ class IncomingStream:
     def _push_later(self, sequence: int, item: Item) -> None:
         self._todo.append((sequence, item))
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=f"in {self.route}", daemon=True)
+            self._thread = threading.Thread(
+                target=guarded(self._run, self._around.note), name=f"in {self.route}", daemon=True
+            )
             self._thread.start()
         self._work.notify()
 

@@ -18,6 +18,7 @@ from dora_daemon.link import greeting as greetings
 from dora_daemon.link import wire
 from dora_daemon.link.dialling import Dialler
 from dora_daemon.link.errors import CannotListen, LinkError, WireError
+from dora_daemon.link.guarding import guarded
 from dora_daemon.link.incoming import IncomingStream
 from dora_daemon.link.messages import (
     Configure,
@@ -223,7 +224,9 @@ class Link:
             self.tell(Failed(reason=str(error)))
             return 1
         self.tell(Listening(endpoints=(self._listener.endpoint,)))
-        threading.Thread(target=self._acknowledge, name="acks", daemon=True).start()
+        threading.Thread(
+            target=guarded(self._acknowledge, self.note), name="acks", daemon=True
+        ).start()
         poll = select.poll()
         for descriptor in (self._carrier.fileno(), self.node.fileno(), self._wake_read):
             poll.register(descriptor, select.POLLIN)
@@ -311,6 +314,7 @@ class Link:
                 credentials=self._credentials,
                 prepare=self._prepare,
                 changed=self.changed,
+                note=self.note,
             )
             self._changed.add(machine)
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from dora_daemon.link import wire
 from dora_daemon.link.greeting import Entering, Leaving
+from dora_daemon.link.guarding import guarded
 from dora_daemon.link.lanes import SMALL, Lane, lane_for
 from dora_daemon.link.windows import SendWindow
 from dora_node_api.transport import (
@@ -27,6 +28,8 @@ from dora_node_api.transport.parts import flags_of, take_apart
 
 CHUNK = 512 * 1024
 """Bytes of a data area that go into one frame: several are on their way at a time."""
+TOGETHER = 32 * 1024
+"""Bytes of small messages that wait behind each other and go in one sample of Zenoh."""
 LEAST_WINDOW = 32
 """Messages that may be on the way whatever the queue's bound is."""
 
@@ -103,7 +106,9 @@ class OutgoingStream:
         self._wake_read, self._wake_write = os.pipe()
         for end in (self._wake_read, self._wake_write):
             os.set_blocking(end, False)
-        self._thread = threading.Thread(target=self._run, name=f"out {node}/{output}", daemon=True)
+        self._thread = threading.Thread(
+            target=guarded(self._run, note), name=f"out {node}/{output}", daemon=True
+        )
 
     def start(self) -> None:
         self._thread.start()
@@ -192,7 +197,6 @@ class OutgoingStream:
         waiter.add_fd(self._wake_read)
         blocked = select.poll()
         blocked.register(self._wake_read, select.POLLIN)
-        receiver = self._receiver
         if self._holding is not None:
             self._take_over(self._holding)
         while not self._ended:
@@ -203,24 +207,14 @@ class OutgoingStream:
                 blocked.poll()
                 self._clear_wake()
                 continue
-            try:
-                delivery = receiver.receive()
-            except BrokenRecord as error:
-                self._note(f"{self.node}/{self.output}: {error}")
-                continue
-            if delivery is None:
-                if self._wake_read in waiter.wait(None):
-                    self._clear_wake()
-                continue
-            self._take(delivery)
-            # What is acknowledged must be let go of before it is crossed out in the journal.
-            del delivery
+            if not self._take() and self._wake_read in waiter.wait(None):
+                self._clear_wake()
         waiter.close()
         if self._forget:
             with self._lock:
                 self._give_up()
         if self._close_receiver:
-            receiver.close()
+            self._receiver.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
 
@@ -239,9 +233,50 @@ class OutgoingStream:
             if self._discard:
                 self.lost += self._give_up()
 
-    def _take(self, delivery: Delivery) -> None:
-        self.messages += 1
-        self.bytes += delivery.nbytes
+    def _receive(self) -> Delivery | None:
+        try:
+            return self._receiver.receive()
+        except BrokenRecord as error:
+            self._note(f"{self.node}/{self.output}: {error}")
+            return self._receive()
+
+    def _take(self) -> bool:
+        """Send the next message, and small ones that wait behind it together with it.
+
+        False when nothing waits.
+        """
+        delivery = self._receive()
+        if delivery is None:
+            return False
+        together: list[bytes] = []
+        size = 0
+        while delivery is not None:
+            self.messages += 1
+            self.bytes += delivery.nbytes
+            if self._discard or _is_large(delivery):
+                self._send_together(together)
+                self._take_alone(delivery)
+                return True
+            frame = self._keep_small(delivery)
+            together.append(frame)
+            size += len(frame)
+            if size >= TOGETHER or self._resume is not None or not self.window.open:
+                break
+            delivery = self._receive()
+        # It keeps memory of its producer, and what is acknowledged must be let go of before it is
+        # crossed out in the journal.
+        del delivery
+        self._send_together(together)
+        return True
+
+    def _send_together(self, frames: list[bytes]) -> None:
+        if len(frames) == 1:
+            self._send(Lane.SMALL, frames[0])
+        elif frames:
+            head = wire.head(wire.FrameKind.TOGETHER, self._road.link, self._road.their_link)
+            self._send(Lane.SMALL, head + wire.together_body(frames))
+
+    def _take_alone(self, delivery: Delivery) -> None:
         if self._discard:
             with self._lock:
                 self.window.add(delivery.sequence, 0, Unacknowledged(b"", None, 0))
@@ -249,19 +284,20 @@ class OutgoingStream:
                 self._give_up()
             return
         flags = flags_of(self._receiver, delivery)
-        if _is_large(delivery):
-            item = Unacknowledged(b"", delivery, flags)
-            with self._lock:
-                previous = self.window.last
-                self.window.add(delivery.sequence, delivery.nbytes, item)
-            self._send_large(delivery, previous, flags)
-            return
-        previous = self.window.last
-        frame = self._small_frame(delivery, previous, flags)
+        item = Unacknowledged(b"", delivery, flags)
+        with self._lock:
+            previous = self.window.last
+            self.window.add(delivery.sequence, delivery.nbytes, item)
+        self._send_large(delivery, previous, flags)
+
+    def _keep_small(self, delivery: Delivery) -> bytes:
+        """The frame of a small message, which from now on may have to be sent again."""
+        flags = flags_of(self._receiver, delivery)
+        frame = self._small_frame(delivery, self.window.last, flags)
         item = Unacknowledged(frame, delivery if self._holding is not None else None, flags)
         with self._lock:
             self.window.add(delivery.sequence, len(frame), item)
-        self._send(Lane.SMALL, frame)
+        return frame
 
     def _small_frame(self, delivery: Delivery, previous: int, flags: int) -> bytes:
         road = self._road

@@ -22,6 +22,7 @@ from dora_daemon.link.session import Session
 from dora_daemon.link.wire import FrameKind
 
 _PING_NS = 1_000_000_000
+_MESSAGES = (FrameKind.DATA, FrameKind.CHUNK, FrameKind.NEWS)
 
 
 class Us(Protocol):
@@ -245,16 +246,11 @@ class PeerLink:
         """Any frame but a greeting, of the peer's present link. Raises WireError."""
         kind = head.kind
         self.known.heard_ns = time.monotonic_ns()
-        if kind in (FrameKind.DATA, FrameKind.CHUNK, FrameKind.NEWS):
-            stream = self._by_number.get(head.stream)
-            if stream is None:
-                return
-            if kind == FrameKind.DATA:
-                stream.data(wire.read_data(frame))
-            elif kind == FrameKind.CHUNK:
-                stream.chunk(wire.read_chunk(frame))
-            else:
-                stream.tidings(wire.read_news(frame))
+        if kind in _MESSAGES:
+            self._message(head, frame)
+        elif kind == FrameKind.TOGETHER:
+            for inner in wire.read_together(frame):
+                self._message(wire.read_head(inner), inner)
         elif kind == FrameKind.ACK:
             self._acknowledged(wire.read_acks(frame))
         elif kind == FrameKind.PING:
@@ -268,6 +264,19 @@ class PeerLink:
             self.leave()
         else:
             raise WireError(f"a frame of the unknown kind {kind}")
+
+    def _message(self, head: wire.Head, frame: bytes) -> None:
+        stream = self._by_number.get(head.stream)
+        if stream is None:
+            return
+        if head.kind == FrameKind.DATA:
+            stream.data(wire.read_data(frame))
+        elif head.kind == FrameKind.CHUNK:
+            stream.chunk(wire.read_chunk(frame))
+        elif head.kind == FrameKind.NEWS:
+            stream.tidings(wire.read_news(frame))
+        else:
+            raise WireError(f"a frame of kind {head.kind} among messages")
 
     def _ponged(self, pong: wire.Pong) -> None:
         now = time.monotonic_ns()

@@ -22,6 +22,7 @@ and then, by kind:
     CHUNK     sequence 8, offset in the data area 8; more of the data area
     NEWS      sequence 8, previous 8, `RecordKind` 8; text (of NODE_FAILED)
     BYE       nothing: the sender's part of the dataflow has ended
+    TOGETHER  frames of DATA and NEWS, each after its length 4: small messages of one stream
 
 Sequence numbers are those of the sender's own queue of the stream, so they grow by one for every
 message of the source, across restarts of the link and of the source. `previous` is the number of
@@ -31,7 +32,7 @@ the message that goes before this one over the link: what lies between was dropp
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple
 
@@ -45,6 +46,7 @@ HEAD: Final = struct.Struct("<HBBIQQ")
 _PING: Final = struct.Struct("<Q")
 _PONG: Final = struct.Struct("<QQQ")
 _ACK: Final = struct.Struct("<IQ")
+_LENGTH: Final = struct.Struct("<I")
 _DATA: Final = struct.Struct("<QQQQQqqQII")
 _CHUNK: Final = struct.Struct("<QQ")
 _NEWS: Final = struct.Struct("<QQQ")
@@ -69,6 +71,7 @@ class FrameKind(IntEnum):
     CHUNK = 6
     NEWS = 7
     BYE = 8
+    TOGETHER = 9
 
 
 class Head(NamedTuple):
@@ -164,6 +167,10 @@ def news_body(sequence: int, previous: int, kind: RecordKind, error: str) -> byt
     return _NEWS.pack(sequence, previous, kind) + error.encode("utf-8", "replace")
 
 
+def together_body(frames: Iterable[bytes]) -> bytes:
+    return b"".join(part for frame in frames for part in (_LENGTH.pack(len(frame)), frame))
+
+
 def acks_body(acks: Iterable[tuple[int, int]]) -> bytes:
     """Pairs of stream number and sequence."""
     return b"".join(_ACK.pack(stream, sequence) for stream, sequence in acks)
@@ -224,6 +231,19 @@ def read_chunk(frame: bytes) -> Chunk:
     if offset > LARGEST_MESSAGE:
         raise WireError(f"a chunk at {offset}")
     return Chunk(sequence, offset, memoryview(frame)[at:])
+
+
+def read_together(frame: bytes) -> Iterator[bytes]:
+    """The frames in a frame. What comes before the place where it is broken is read."""
+    at, end = HEAD.size, len(frame)
+    while at < end:
+        start = at + _LENGTH.size
+        if start > end:
+            raise WireError(f"{end - at} bytes where a length has {_LENGTH.size}")
+        at = start + _LENGTH.unpack_from(frame, at)[0]
+        if at > end:
+            raise WireError(f"a frame that ends {at - end} bytes after the one around it")
+        yield frame[start:at]
 
 
 _NEWS_KINDS: Final = {
