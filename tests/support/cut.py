@@ -16,9 +16,10 @@ _CHUNK = 65536
 class CuttableWire:
     """Listens on ``port`` and carries what comes to ``target`` (a port of this machine)."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, listener: socket.socket | None = None) -> None:
+        """``listener``: of another network, to carry from there; closed with the wire."""
         self._target = target
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._whole = threading.Event()
         self._whole.set()
@@ -83,8 +84,8 @@ class CuttableWire:
 
 
 @contextmanager
-def cuttable_wire(target: int) -> Iterator[CuttableWire]:
-    wire = CuttableWire(target)
+def cuttable_wire(target: int, listener: socket.socket | None = None) -> Iterator[CuttableWire]:
+    wire = CuttableWire(target, listener)
     try:
         yield wire
     finally:

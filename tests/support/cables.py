@@ -1,0 +1,95 @@
+"""Two networks on this machine with a cable between them, for links that are to be cut off.
+
+Root on Linux is needed. Each network belongs to a process that ends with its standard input.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from support.hosts import set_network
+
+_HOLDER = "import sys; print('ready', flush=True); sys.stdin.read()"
+
+
+def missing() -> str:
+    """Why there can be no such networks here, empty when there can."""
+    if not sys.platform.startswith("linux") or os.geteuid() != 0:
+        return "networks of their own need root on Linux"
+    absent = [name for name in ("unshare", "nsenter", "ip") if shutil.which(name) is None]
+    return f"networks of their own need {', '.join(absent)}" if absent else ""
+
+
+class Cable:
+    """Leads from the first machine to the second; addresses are 10.78.0.1 and 10.78.0.2."""
+
+    def __init__(self, holders: dict[str, int]) -> None:
+        """``holders``: a process in each network, by name of the machine."""
+        self._holders = holders
+        self.addresses = {name: f"10.78.0.{n}" for n, name in enumerate(holders, start=1)}
+        first, second = holders
+        self._ip(
+            *(first, "link", "add", "eth0", "type", "veth"),
+            *("peer", "name", "eth0", "netns", str(holders[second])),
+        )
+        for name, address in self.addresses.items():
+            self._ip(name, "link", "set", "lo", "up")
+            self._ip(name, "address", "add", f"{address}/24", "dev", "eth0")
+            self._ip(name, "link", "set", "eth0", "up")
+
+    def cut(self) -> None:
+        """Nothing arrives any more; open connections are not told."""
+        self._ip(list(self._holders)[1], "link", "set", "eth0", "down")
+
+    def heal(self) -> None:
+        self._ip(list(self._holders)[1], "link", "set", "eth0", "up")
+
+    @contextmanager
+    def at(self, name: str) -> Iterator[None]:
+        """Within the block this thread, and what it starts, is in that machine's network."""
+        with open("/proc/thread-self/ns/net") as home:
+            set_network(f"/proc/{self._holders[name]}/ns/net")
+            try:
+                yield
+            finally:
+                set_network(home.name, home.fileno())
+
+    def listener(self, name: str) -> socket.socket:
+        """A socket that listens on the loopback address of a machine's network."""
+        with self.at(name):
+            return socket.create_server(("127.0.0.1", 0))
+
+    def _ip(self, name: str, *words: str) -> None:
+        inside = ("nsenter", f"--net=/proc/{self._holders[name]}/ns/net", "ip", *words)
+        subprocess.run(inside, check=True, capture_output=True, timeout=20)
+
+
+@contextmanager
+def cable(first: str, second: str) -> Iterator[Cable]:
+    with ExitStack() as stack:
+        holders = {name: stack.enter_context(_network()) for name in (first, second)}
+        yield Cable(holders)
+
+
+@contextmanager
+def _network() -> Iterator[int]:
+    holder = subprocess.Popen(
+        ["unshare", "--net", sys.executable, "-c", _HOLDER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdin is not None
+        try:
+            assert holder.stdout.readline() == b"ready\n", "no network of its own"
+            yield holder.pid
+        finally:
+            holder.stdin.close()
+            holder.wait(10)

@@ -1,0 +1,236 @@
+"""A fleet of a robot and a station whose every process and wire can be killed, stopped and cut."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+from support.cables import Cable, cable
+from support.cut import CuttableWire, cuttable_wire
+from support.dora import RunningDora, running_dora
+from support.fault_flow import NODES, Flow, Number
+from support.fleet import RealFleet, is_running, real_fleet
+from support.linked_fleet import link_of, runner_of
+from support.truth import Truth, truth
+from support.waiting import wait_until
+from support.workspace import Workspace
+
+from dora_config.protocol.control import DataflowSummary
+from dora_daemon.runner.runtime_dir import list_runners, runtime_root
+
+MACHINES = ("robot", "station")
+SETTINGS = (
+    *("--set", "heartbeat_interval=0.3"),
+    *("--set", "daemon_silence_limit=2"),
+    *("--set", "coordinator_silence_limit=2"),
+    *("--set", "recovery_backoff=1"),
+    *("--set", "link_timeout=8"),
+)
+PATIENCE = 40.0
+"""Seconds for what takes one on a machine that has nothing else to do."""
+FLOWING = "Running Degraded Recovering"
+"""What may be said of a dataflow that was started and not stopped."""
+
+
+@dataclass
+class FaultFleet:
+    real: RealFleet
+    flow: Flow
+    stack: ExitStack
+    wires: dict[str, CuttableWire]
+    cable: Cable | None
+    truth: Truth = field(init=False)
+    uuid: str = ""
+
+    # --------------------------------------------------------------- processes
+
+    def machine_of(self, process: str) -> str:
+        """Where "daemon robot", "link station", "source" and so on are."""
+        kind, _, machine = process.partition(" ")
+        return machine or NODES.get(kind, "")
+
+    def pids(self, process: str) -> list[int]:
+        """Of one row's process; of a machine all that runs there."""
+        kind, _, machine = process.partition(" ")
+        match kind:
+            case "coordinator":
+                return [self.real.coordinator.process.pid]
+            case "daemon":
+                return [self.real.daemons[machine].pid]
+            case "runner":
+                return [runner_of(machine)]
+            case "link":
+                return [link_of(machine)]
+            case "machine":
+                daemon = psutil.Process(self.real.daemons[machine].pid)
+                runners = [psutil.Process(pid) for pid in self.runners(machine)]
+                below = [child.pid for one in runners for child in one.children(recursive=True)]
+                return [daemon.pid, *(one.pid for one in runners), *below]
+            case _:
+                return self.flow.living()[kind]
+
+    def runners(self, machine: str) -> list[int]:
+        found = list_runners(runtime_root())
+        return [one.entry.pid for one in found if one.alive and one.entry.machine_id == machine]
+
+    def kill(self, process: str) -> None:
+        """SIGKILL; of a machine everything, as far as processes go."""
+        pids = self.pids(process)
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for one in (self.real.coordinator.process, *self.real.daemons.values()):
+            if one.pid in pids:
+                one.kill()
+        wait_until(lambda: not any(map(is_running, pids)), timeout=PATIENCE, what=process)
+
+    @contextmanager
+    def stopped(self, process: str) -> Iterator[None]:
+        """Within the block it stands still (SIGSTOP)."""
+        pids = self.pids(process)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+    @contextmanager
+    def cut(self, network: str) -> Iterator[None]:
+        """Within the block nothing passes: "network robot": to the coordinator; "cable"."""
+        _, _, machine = network.partition(" ")
+        wire: CuttableWire | Cable | None = self.wires[machine] if machine else self.cable
+        assert wire is not None
+        wire.cut()
+        try:
+            yield
+        finally:
+            wire.heal()
+
+    def start_daemon(self, machine: str, *, wait: bool = True) -> None:
+        wire = ("--coordinator-port", str(self.wires[machine].port))
+        if self.cable is None:
+            self.real.start_daemon(machine, *wire, wait=wait)
+            return
+        listen = ("--zenoh-listen", self.cable.addresses[machine])
+        with self.cable.at(machine):
+            self.real.start_daemon(machine, *wire, *listen, wait=wait)
+
+    def bring_back(self, process: str) -> None:
+        """Start again what nobody else starts again."""
+        kind, _, machine = process.partition(" ")
+        if kind == "coordinator":
+            self.real.restart_coordinator()
+        elif kind in ("daemon", "machine"):
+            self.start_daemon(machine)
+
+    # --------------------------------------------------------------- dataflow
+
+    def starting(self) -> RunningDora:
+        """A ``dora start`` that runs; the one before must have been judged."""
+        self.flow.clear()
+        known = {one.uuid for one in self.real.listed()}
+        begun = self._command("start", self.flow.file, "--detach")
+        self._wait(lambda: {one.uuid for one in self.real.listed()} - known != set(), "a start")
+        self.uuid = self.real.listed()[-1].uuid
+        return begun
+
+    def stopping(self) -> RunningDora:
+        return self._command("stop", self.uuid)
+
+    def _command(self, *words: str | Path) -> RunningDora:
+        port = ("--coordinator-port", str(self.real.port))
+        cwd = self.real.workspace.path
+        return self.stack.enter_context(running_dora(*words, *port, cwd=cwd))
+
+    def summary(self) -> DataflowSummary:
+        return next(one for one in self.real.listed() if one.uuid == self.uuid)
+
+    def wait_for_status(self, *statuses: str) -> DataflowSummary:
+        self._wait(lambda: self.summary().status in statuses, " or ".join(statuses))
+        return self.summary()
+
+    def wait_until_it_runs(self) -> None:
+        """Listed as running, each node once, and what is sent from now on arrives."""
+        self.wait_for_status("Running")
+        self._wait(lambda: all(len(pids) == 1 for pids in self.flow.living().values()), "one each")
+        for input_id in ("steady", "newest"):
+            self.wait_for_more(input_id, self.flow.sent(input_id))
+
+    def wait_for_more(self, input_id: str, than: Number) -> None:
+        """Until something newer has come at an input of the sink."""
+        self._wait(lambda: self.flow.newest(input_id) > than, f"news at {input_id}")
+
+    def wait_until_nothing_is_left(self) -> None:
+        """No node, no runner, no file of one."""
+        self._wait(lambda: not any(self.flow.living().values()), "nodes to end")
+        self._wait(lambda: not list_runners(runtime_root()), "runners to end")
+
+    def wait_for_nodes(self) -> None:
+        """Until each node has a process."""
+        self._wait(lambda: all(self.flow.living().values()), "a process of each node")
+
+    def wait_until_links_listen(self) -> None:
+        self._wait(lambda: all(map(_listens, MACHINES)), "links to listen")
+
+    def pause(self, seconds: float) -> None:
+        """A fault lasts."""
+        end = time.monotonic() + seconds
+        wait_until(lambda: time.monotonic() > end, timeout=seconds + 5, what="a pause")
+
+    def _wait(self, condition: object, what: str) -> None:
+        assert callable(condition)
+        wait_until(condition, timeout=PATIENCE, what=lambda: f"{what}\n{self.state()}")
+
+    def state(self) -> str:
+        """For a test that fails: what everybody says."""
+        lines = [f"nodes: {self.flow.living()}", f"list said: {self.truth.said}"]
+        with suppress(Exception):
+            lines.append(f"dataflow: {self.summary()}")
+        for input_id in ("steady", "newest"):
+            newest, sent = self.flow.newest(input_id), self.flow.sent(input_id)
+            lines.append(f"{input_id}: sent {sent}, came {newest}")
+        processes = {"coordinator": self.real.coordinator.process, **self.real.daemons}
+        for name, one in processes.items():
+            lines += [f"--- {name} ({one.pid})", *one.stderr.splitlines()[-25:]]
+        return "\n".join(lines)
+
+
+def _listens(machine: str) -> bool:
+    with suppress(AssertionError, ValueError, OSError, psutil.Error):
+        link = psutil.Process(link_of(machine))
+        return any(one.status == psutil.CONN_LISTEN for one in link.net_connections("tcp"))
+    return False
+
+
+@contextmanager
+def fault_fleet(
+    workspace: Workspace, *, cuttable: bool = False, settings: Sequence[str] = ()
+) -> Iterator[FaultFleet]:
+    """Coordinator and daemons, connected; ``cuttable``: each in a network of its own."""
+    with ExitStack() as stack:
+        flow = Flow(workspace)
+        wired = stack.enter_context(cable(*MACHINES)) if cuttable else None
+        real = stack.enter_context(real_fleet(workspace, settings=(*SETTINGS, *settings)))
+        wires = {}
+        for machine in MACHINES:
+            listener = wired.listener(machine) if wired is not None else None
+            wires[machine] = stack.enter_context(cuttable_wire(real.port, listener))
+        fleet = FaultFleet(real, flow, stack, wires, wired)
+        for machine in MACHINES:
+            fleet.start_daemon(machine)
+        fleet.truth = stack.enter_context(truth(lambda: real.coordinator.endpoint, flow.living))
+        try:
+            yield fleet
+        finally:
+            flow.let_go()
+            for wire in wires.values():
+                wire.heal()

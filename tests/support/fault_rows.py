@@ -1,0 +1,215 @@
+"""One row of the fault table, and how it is played on a fleet: a phase, a fault, what must hold."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+from support.dora import RunningDora
+from support.fault_fleet import FLOWING, PATIENCE, FaultFleet
+from support.waiting import wait_until
+
+Phase = Literal["preparing", "linking", "running", "stopping", "recovering"]
+LONGEST_RETURN = 6.0
+"""Seconds from a daemon's connection to the first message of what it spawned again; 2 are wanted."""
+
+
+@dataclass(frozen=True)
+class Row:
+    phase: Phase
+    process: str
+    """As FaultFleet.pids has it, or "network robot", "network station", "cable"."""
+    kind: str
+    """"kill"; "stop 5", "cut 5": for so many seconds."""
+    then: Literal["runs", "fails", "either"] = "runs"
+    """What becomes of a start; a dataflow that runs always runs again."""
+    lost: int = 0
+    """So many messages may have been in the sink's hands, or in queues of a runner that died."""
+    source_lost: bool = False
+    """The last words of the source went with its runner."""
+    shows: str = ""
+    """What the list must come to say while the fault lasts, and then Running no more."""
+    victim: str = "station"
+    """While recovering: whose runner was killed before."""
+
+    def __str__(self) -> str:
+        return f"{self.phase}: {self.kind} {self.process}"
+
+
+def play(fleet: FaultFleet, row: Row) -> None:
+    """Raises AssertionError with the row and the state of the fleet."""
+    fleet.truth.lies.clear()
+    began = time.monotonic()
+    try:
+        match row.phase:
+            case "running":
+                _while_running(fleet, row)
+            case "recovering":
+                _while_recovering(fleet, row)
+            case "stopping":
+                _while_stopping(fleet, row)
+            case "preparing" | "linking":
+                _while_starting(fleet, row)
+        problems = [*fleet.flow.check(lost=row.lost, source_lost=row.source_lost)]
+        problems += fleet.truth.lies
+        assert not problems, "\n".join(problems)
+    except AssertionError as error:
+        raise AssertionError(f"{row}: {error}\n{fleet.state()}") from error
+    print(f"{row}: {time.monotonic() - began:.1f} s")
+
+
+def start(fleet: FaultFleet) -> None:
+    """A dataflow that runs, to be disturbed."""
+    fleet.truth.may_say("", "start")
+    fleet.starting().wait(timeout=PATIENCE).succeeded()
+    fleet.wait_until_it_runs()
+
+
+def stop(fleet: FaultFleet) -> None:
+    fleet.truth.may_say("Running Stopping Finished", "stop")
+    fleet.stopping().wait(timeout=PATIENCE).succeeded()
+    assert fleet.summary().status == "Finished"
+    fleet.wait_until_nothing_is_left()
+
+
+@contextmanager
+def fault(fleet: FaultFleet, row: Row) -> Iterator[None]:
+    """The block is run while the fault lasts."""
+    kind, _, seconds = row.kind.partition(" ")
+    match kind:
+        case "kill":
+            fleet.kill(row.process)
+            yield
+            fleet.bring_back(row.process)
+        case "stop" | "cut":
+            with fleet.stopped(row.process) if kind == "stop" else fleet.cut(row.process):
+                until = time.monotonic() + float(seconds)
+                yield
+                fleet.pause(max(0.0, until - time.monotonic()))
+        case _:
+            raise ValueError(row.kind)
+
+
+def _while_running(fleet: FaultFleet, row: Row) -> None:
+    fleet.truth.may_say(FLOWING, str(row))
+    before = _lives(fleet)
+    with fault(fleet, row):
+        if row.shows:
+            fleet.wait_for_status(row.shows)
+            fleet.truth.may_say("Degraded Recovering", f"{row}, while it lasts")
+            fleet.pause(0.5)
+        fleet.truth.may_say(FLOWING, f"{row}, afterwards")
+    if row.process.startswith("machine") and row.kind == "kill":
+        _comes_back_soon(fleet, row, before)
+    fleet.wait_until_it_runs()
+
+
+def _lives(fleet: FaultFleet) -> set[tuple[int, int]]:
+    """Pairs of a reader's and a sender's process between which messages went."""
+    return {(got.reader, got.what.life) for got in fleet.flow.got("steady")}
+
+
+def _comes_back_soon(fleet: FaultFleet, row: Row, before: set[tuple[int, int]]) -> None:
+    """The daemon is connected; how long until the first message of what is spawned again."""
+    since = time.monotonic()
+    wait_until(
+        lambda: _lives(fleet) - before,
+        timeout=PATIENCE,
+        what=lambda: f"a message of the new processes\n{fleet.state()}",
+    )
+    took = time.monotonic() - since
+    crowd = os.getloadavg()[0] / (os.cpu_count() or 1)  # processes that want a core
+    print(f"{row}: {took:.2f} s from the daemon's connection to the first message (load {crowd:.1f})")
+    assert took < LONGEST_RETURN * max(1.0, crowd)
+
+
+def _while_recovering(fleet: FaultFleet, row: Row) -> None:
+    fleet.truth.may_say(FLOWING, str(row))
+    lost = "sink" if row.victim == "station" else "source"
+    old = fleet.flow.living()[lost]
+    fleet.flow.hold("prepare")
+    fleet.kill(f"runner {row.victim}")
+    wait_until(
+        lambda: [pid for pid in fleet.flow.living()[lost] if pid not in old],
+        timeout=PATIENCE,
+        what=lambda: f"the next {lost}\n{fleet.state()}",
+    )
+    fleet.wait_for_status("Recovering")
+    fleet.truth.may_say("Degraded Recovering", f"{row}, while a node is not ready")
+    with fault(fleet, row):
+        pass
+    fleet.truth.may_say(FLOWING, f"{row}, afterwards")
+    fleet.flow.let_go()
+    fleet.wait_until_it_runs()
+
+
+def _while_stopping(fleet: FaultFleet, row: Row) -> None:
+    fleet.truth.may_say("Running Stopping Finished Failed", str(row))
+    fleet.flow.hold("stop")
+    command = fleet.stopping()
+    fleet.wait_for_status("Stopping")
+    fleet.truth.may_say("Stopping Finished Failed", str(row))
+    with fault(fleet, row):
+        pass
+    fleet.flow.let_go()
+    ended = fleet.wait_for_status("Finished", "Failed")
+    assert ended.status == "Finished" or ended.reason
+    command.wait(timeout=PATIENCE)
+    fleet.wait_until_nothing_is_left()
+
+
+def _while_starting(fleet: FaultFleet, row: Row) -> None:
+    fleet.truth.may_say("", str(row))
+    fleet.flow.hold("prepare")
+    command = fleet.starting()
+    fleet.truth.may_say("Starting Stopping Failed", str(row))
+    fleet.wait_for_nodes()
+    fleet.wait_until_links_listen()
+    with _not_linked(fleet, row):
+        with fault(fleet, row):
+            if row.then != "fails":
+                fleet.truth.may_say("Starting Stopping Failed Running Degraded Recovering", str(row))
+        if row.phase == "preparing":
+            fleet.flow.let_go()
+    _judge_start(fleet, row, command)
+
+
+@contextmanager
+def _not_linked(fleet: FaultFleet, row: Row) -> Iterator[None]:
+    """While linking: one link is stopped, so that nobody proves anything, and all nodes are ready."""
+    if row.phase == "preparing":
+        yield
+        return
+    silent = "link robot" if row.process == "link station" else "link station"
+    with nullcontext() if row.process == "cable" else fleet.stopped(silent):
+        if row.process != "cable":
+            fleet.flow.let_go()
+            fleet.pause(0.5)  # nobody can see that all are ready
+        yield
+    fleet.flow.let_go()
+
+
+def _judge_start(fleet: FaultFleet, row: Row, command: RunningDora) -> None:
+    done = command.wait(timeout=PATIENCE)
+    ended = fleet.wait_for_status("Running", "Failed")
+    if ended.status == "Running" and row.then == "either":
+        fleet.wait_until_it_runs()
+        stop(fleet)
+    elif row.then == "runs":
+        done.succeeded()
+        fleet.wait_until_it_runs()
+        problems = fleet.flow.check(lost=row.lost, source_lost=row.source_lost)
+        assert not problems, "\n".join(problems)
+        stop(fleet)
+    else:
+        assert ended.status == "Failed"
+        assert ended.reason
+        done.exited(1)
+        assert done.stderr.strip()
+    fleet.wait_until_nothing_is_left()
+
+
