@@ -199,7 +199,7 @@ def test_services_of_a_user_without_sudo(hosts: Hosts, desk: Path, tmp_path: Pat
         done = run_dora("cluster", "install", "--user", path, timeout=90)
         if "loginctl enable-linger" in done.stdout:  # without polkit only root may allow it
             for host in hosts:
-                host.root("loginctl", "enable-linger", "nosudo")
+                host.root("systemd-run", "-q", "--wait", "loginctl", "enable-linger", "nosudo")
             done = run_dora("cluster", "install", "--user", path, timeout=90)
         done.succeeded()
         run_dora("cluster", "up", path, timeout=90).succeeded()
@@ -209,7 +209,7 @@ def test_services_of_a_user_without_sudo(hosts: Hosts, desk: Path, tmp_path: Pat
         run_dora("cluster", "uninstall", path, timeout=90).succeeded()
         assert ours(robot) == []
     for host in hosts:
-        host.root("loginctl", "disable-linger", "nosudo")
+        host.root("systemd-run", "-q", "--wait", "loginctl", "disable-linger", "nosudo")
     assert robot.files() == before
 
 

@@ -53,8 +53,8 @@ def test_quick_start_and_nothing_left(hosts: Hosts, cluster: Path, tmp_path: Pat
     assert up(cluster) == UP
     flow = ticking(hosts, tmp_path, one="robot", two="gpu")
     run_dora("start", flow, "--name", "my-app", "--detach").succeeded()
-    for host, node in (("robot", "one"), ("gpu", "two")):
-        wait_for_ticks(hosts[host], node)
+    for name, node in (("robot", "one"), ("gpu", "two")):
+        wait_for_ticks(hosts[name], node)
     table = run_dora("cluster", "status").succeeded().stdout.splitlines()
     assert table[0].split("  ")[:3] == ["DAEMON ID", "LAST HEARTBEAT", "VERSION"]
     assert any(line.startswith("robot ") and "role=edge" in line for line in table)

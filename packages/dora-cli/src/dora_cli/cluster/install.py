@@ -99,11 +99,12 @@ def _uninstall(on: OnMachine, installer: Installer, say: Say) -> str:
     if systemd is None:
         return "OK (it was not installed)"
     say("stopping the service")
-    systemd.remove()
+    systemd.disable()
     on.ask("clean", name=on.daemon, keep_state=False)
     if on.machine.dora is None and not systemd.others():
         say("removing dora")
         installer.remove(on.link, USER if systemd.user else SYSTEM)
+    systemd.remove()
     return "OK"
 
 

@@ -140,8 +140,8 @@ def on_machines(
 ) -> list[Done[T]]:
     """Connect to all machines and do ``work`` there, in parallel; in the order of the file.
 
-    ``label`` begins each line, with ``{name}`` (or ``{id}`` and ``{target}``) for the machine. What fails on one machine is its
-    result, and stops no other.
+    ``label`` begins each line, with ``{name}`` (or ``{id}`` and ``{target}``) for the machine.
+    What fails on one machine is its result, and stops no other.
     """
     chosen = cluster.machines if machines is None else machines
     labels = [

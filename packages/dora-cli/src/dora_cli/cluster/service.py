@@ -13,7 +13,20 @@ _USER_CTL = 'XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/run/user/$(id -u)}" exec "$@"'
 _LINGERS = "lingers"
 """A file that says: before us, the user's services ended with the last logout."""
 _REMOVE_EMPTY = 'rmdir "$1" 2>/dev/null || :'
-_REMOVE_EMPTY_PARENTS = 'cd "$HOME" && rmdir -p "$1" 2>/dev/null || :'
+_FORGET_UNIT = """\
+unit=$1 name=$2
+shift 2
+rm -f "$unit" || exit
+export XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/run/user/$(id -u)}"
+systemctl ${1:+"$1"} daemon-reload || exit
+systemctl ${1:+"$1"} reset-failed "$name" 2>/dev/null
+cd "$HOME" || exit
+while [ $# -gt 1 ]; do
+    shift
+    rmdir -p "$1" 2>/dev/null
+done
+exit 0
+"""
 
 
 class Systemd:
@@ -80,12 +93,13 @@ class Systemd:
         if not changed and self.is_active():
             self._ctl("enable", self._on.service)
             return "runs already"
+        if self.user:
+            link.check(["mkdir", "-p", self._units])
+        link.write(self.unit, text, sudo=self._sudo)  # first: by it, `uninstall` finds the rest
         link.check(["mkdir", "-p", "-m", "700", self._secrets], sudo=self._sudo)
         link.write(self.token, secret, mode=0o600, sudo=self._sudo)
         if self.user:
-            link.check(["mkdir", "-p", self._units])
             self._linger()
-        link.write(self.unit, text, sudo=self._sudo)
         self._ctl("daemon-reload")
         self._ctl("enable", self._on.service)
         self.restart()
@@ -130,25 +144,26 @@ class Systemd:
             said = "".join(f"\n  {line}" for line in self.journal(20))
             raise NotReady(f"{self._on.service} was started but does not run:{said}")
 
-    def remove(self) -> None:
-        """Stop the service and take away all that `install` wrote."""
-        link, name = self._on.link, self._on.service
-        self._ctl("disable", "--now", name, timeout=STOP_TIMEOUT + 30.0)
-        self._remove(self.unit, self.token)
+    def disable(self) -> None:
+        """Stop the service for good, and take away all that `install` wrote but the unit."""
+        link = self._on.link
+        self._ctl("disable", "--now", self._on.service, timeout=STOP_TIMEOUT + 30.0)
+        name = self._on.service
         runtime = f"/run/user/{self._facts.uid}/{name}" if self.user else f"/run/{name}"
-        link.check(["rm", "-rf", runtime], sudo=self._sudo)
-        self._ctl("daemon-reload")
-        self._run("reset-failed", name)
-        if self.user:
-            if not self.others() and link.read(f"{self._secrets}/{_LINGERS}") is not None:
-                self._remove(f"{self._secrets}/{_LINGERS}")
+        link.check(["rm", "-rf", self.token, runtime], sudo=self._sudo)
+        if self.user and not self.others():
+            mark = f"{self._secrets}/{_LINGERS}"
+            if link.read(mark) is not None:
                 link.run(["loginctl", "disable-linger", self._facts.user])
-            for folder in (".config/systemd/user/default.target.wants", ".config/systemd/user"):
-                link.script(_REMOVE_EMPTY_PARENTS, folder)
+                link.check(["rm", "-f", mark])
         link.script(_REMOVE_EMPTY, self._secrets, sudo=self._sudo)
 
-    def _remove(self, *paths: str) -> None:
-        self._on.link.check(["rm", "-f", *paths], sudo=self._sudo)
+    def remove(self) -> None:
+        """Forget the unit: the last thing that is left of the service."""
+        words = ["sh", "-c", _FORGET_UNIT, "sh", self.unit, self._on.service]
+        if self.user:
+            words += ["--user", ".config/systemd/user/default.target.wants", ".config/systemd/user"]
+        self._on.link.check(words, sudo=self._sudo)
 
     def others(self) -> bool:
         """Whether units of other daemons are on the machine."""

@@ -14,6 +14,7 @@ STOP_TIMEOUT = 60
 HAND_OVER = "SIGUSR2"
 """The daemon ends and leaves its nodes to the next one."""
 
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """Where the daemon's service has its parts on the machine."""

@@ -50,10 +50,14 @@ class Finished:
     stderr: str
 
 
-def connect(target: Target, *, silence: float = SILENCE) -> Connection:
-    """Log in; raises SshError with a sentence that begins with the machine's name."""
+def connect(target: Target, *, silence: float | None = None) -> Connection:
+    """Log in; raises SshError with a sentence that begins with the machine's name.
+
+    ``silence``: seconds after which a network that carries nothing is broken (SILENCE).
+    """
+    limit = SILENCE if silence is None else silence
     transport = open_transport(
-        target.name, target.host, target.user, target.port, target.identity_file, silence
+        target.name, target.host, target.user, target.port, target.identity_file, limit
     )
     return Connection(target.name, transport)
 

@@ -35,7 +35,7 @@ class Transport:
     """One authenticated connection, through any number of others; ``close`` ends them all."""
 
     def __init__(self, machine: str, transport: paramiko.Transport, closing: ExitStack) -> None:
-        self._machine = machine
+        self.machine = machine
         self._transport = transport
         self._closing = closing
 
@@ -52,7 +52,7 @@ class Transport:
         """Why the connection broke, as an error to raise."""
         reason = self._transport.get_exception() or error
         said = _reason(reason) if reason is not None else "it was closed from the other side"
-        return ConnectionLost(self._machine, f"the connection broke: {said}")
+        return ConnectionLost(self.machine, f"the connection broke: {said}")
 
     @property
     def broken(self) -> bool:

@@ -1,0 +1,182 @@
+"""A host is cut off in each step of each command: that is said, and the command can be repeated."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.clusters import cluster_file, daemons, ended_cluster, ours
+from support.dora import run_dora
+from support.hosts import Host, Hosts
+from support.waiting import wait_until
+
+from dora_cli.main import main
+from dora_cli.ssh import connection, transport
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+
+SILENCE = 1.5
+LONGEST = 25.0
+"""Seconds that a command may take with a host that has gone silent."""
+
+
+class Cutter:
+    """Cuts a host off just before the ``step``-th command that is sent to it."""
+
+    def __init__(self, host: Host, step: int) -> None:
+        self.host = host
+        self.step = step
+        self.count = 0
+
+    @property
+    def done(self) -> bool:
+        return self.count >= self.step
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        real = transport.Transport.execute
+
+        def execute(link: transport.Transport, command: str) -> transport.Channel:
+            if link.machine.startswith(f"{self.host.name} "):
+                self.count += 1
+                if self.count == self.step:
+                    self.host.cut()
+            return real(link, command)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(transport.Transport, "execute", execute)
+            patch.setattr(transport, "CONNECT_TIMEOUT", SILENCE)
+            patch.setattr(connection, "SILENCE", SILENCE)
+            try:
+                yield
+            finally:
+                if self.done:
+                    self.host.mend()
+
+
+@pytest.fixture
+def cluster(hosts: Hosts, desk: Path, tmp_path: Path) -> Iterator[Path]:
+    path = cluster_file(hosts, tmp_path)
+    with ended_cluster(path, installed=True):
+        yield path
+
+
+def in_each_step(
+    gpu: Host,
+    words: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+    before: Callable[[], object],
+    after: Callable[[], object],
+) -> int:
+    """Run a command with the host cut off in step 1, 2, ... until it has no more steps."""
+    step = 1
+    while True:
+        before()
+        capsys.readouterr()
+        cutter = Cutter(gpu, step)
+        began = time.monotonic()
+        with cutter.watching():
+            code = main(words)
+        out, err = capsys.readouterr()
+        if not cutter.done:
+            assert code == 0, out + err
+            return step - 1
+        assert time.monotonic() - began < LONGEST
+        assert code == 1, f"step {step}: {out}{err}"
+        assert "ubuntu@10.77.0.3" in out
+        assert "FAILED: the connection broke" in out, f"step {step}: {out}{err}"
+        assert "ubuntu@10.77.0.2)... FAILED" not in out
+        code = main(words)
+        out, err = capsys.readouterr()
+        assert code == 0, f"after step {step}: {out}{err}"
+        after()
+        step += 1
+
+
+def test_up(hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_dora("cluster", "up", cluster, timeout=90).succeeded()
+
+    def end_daemon() -> None:
+        pid = hosts["gpu"].path("/home/ubuntu/.local/state/dora/daemon/gpu/lock").read_text()
+        hosts["gpu"].root("kill", pid, check=False)
+        wait_until(lambda: "gpu" not in daemons(), timeout=20, what="the end of the daemon")
+
+    steps = in_each_step(
+        hosts["gpu"],
+        ("cluster", "up", str(cluster)),
+        capsys,
+        end_daemon,
+        lambda: _has_one_daemon(hosts["gpu"]),
+    )
+    assert steps >= 5
+
+
+def _has_one_daemon(host: Host) -> None:
+    assert sum("dora daemon" in line for line in ours(host)) == 1
+    assert host.name in daemons()
+
+
+def test_install(hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_dora("cluster", "up", cluster, timeout=90).succeeded()
+    steps = in_each_step(
+        hosts["gpu"],
+        ("cluster", "install", str(cluster)),
+        capsys,
+        lambda: main(("cluster", "uninstall", str(cluster))),
+        lambda: _has_one_daemon(hosts["gpu"]),
+    )
+    assert steps >= 8
+
+
+def test_uninstall(hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = hosts["gpu"].files()
+
+    def nothing() -> None:
+        assert hosts["gpu"].files() == before
+        assert ours(hosts["gpu"]) == []
+
+    steps = in_each_step(
+        hosts["gpu"],
+        ("cluster", "uninstall", str(cluster)),
+        capsys,
+        lambda: main(("cluster", "install", str(cluster))),
+        nothing,
+    )
+    assert steps >= 6
+
+
+def test_down(hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = hosts["gpu"].files()
+
+    def nothing() -> None:
+        assert hosts["gpu"].files() == before
+        assert ours(hosts["gpu"]) == []
+
+    steps = in_each_step(
+        hosts["gpu"],
+        ("cluster", "down", str(cluster)),
+        capsys,
+        lambda: run_dora("cluster", "up", cluster, timeout=90).succeeded(),
+        nothing,
+    )
+    assert steps >= 3
+
+
+@pytest.mark.parametrize("words", ["doctor", "logs", "exec"])
+def test_what_only_looks(
+    hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    run_dora("cluster", "up", cluster, timeout=90).succeeded()
+    more = ("--", "true") if words == "exec" else ()
+    cutter = Cutter(hosts["gpu"], 1)
+    with cutter.watching():
+        code = main(("cluster", words, str(cluster), *more))
+    out, err = capsys.readouterr()
+    assert code == 1
+    assert "gpu (ubuntu@10.77.0.3): the connection broke" in out + err or (
+        "gpu (ubuntu@10.77.0.3)... FAILED: the connection broke" in out
+    )
+    assert main(("cluster", words, str(cluster), *more)) == 0
