@@ -21,7 +21,7 @@ from support.clusters import (
     ticking,
     wait_for_ticks,
 )
-from support.dora import run_dora
+from support.dora import run_dora, running_dora
 from support.hosts import DESK, Hosts
 from support.waiting import wait_until
 
@@ -224,6 +224,21 @@ def test_exec_and_logs(hosts: Hosts, cluster: Path) -> None:
         return "robot | " in run_dora("cluster", "logs", cluster).succeeded().stdout
 
     wait_until(says_so, timeout=20, what="a line of the daemon about its coordinator")
+
+
+def test_logs_are_followed_until_they_are_interrupted(hosts: Hosts, cluster: Path) -> None:
+    up(cluster)
+    log = hosts["gpu"].path("/home/ubuntu/.local/state/dora/log/daemon-gpu.log")
+    with running_dora("cluster", "logs", cluster, "--follow") as following:
+        with log.open("a") as file:
+            file.write("a word from gpu\n")
+        following.wait_for("gpu   | a word from gpu")
+        following.interrupt()
+        following.wait(timeout=20)
+    wait_until(
+        lambda: not any("tail" in line for line in hosts["gpu"].processes()),
+        what="the end of what followed there",
+    )
 
 
 def test_doctor_sees_every_pair(hosts: Hosts, cluster: Path) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from dora_cli import output
-from dora_cli.cluster.machines import MOST_AT_ONCE, OnMachine, target_of
+from dora_cli.cluster.machines import OnMachine, Opened, in_parallel
 from dora_cli.cluster.service import Systemd
-from dora_cli.ssh import connect
 from dora_config import DoraError
 from dora_config.cluster import Cluster, Machine
 
@@ -98,15 +96,14 @@ def show_logs(cluster: Cluster, machines: Sequence[Machine], count: int, *, foll
 def _each(cluster: Cluster, machines: Sequence[Machine], work: Work) -> bool:
     width = max(len(machine.id) for machine in machines)
 
-    def one(machine: Machine) -> bool:
+    def one(opened: Opened, _number: int, machine: Machine) -> bool:
         lines = Prefixed(machine.id, width)
         try:
-            with connect(target_of(machine)) as link:
+            with opened.to(machine) as link:
                 return work(OnMachine(cluster, machine, link), lines)
         except (DoraError, OSError) as error:
             lines.end()
             lines.say(str(error))
             return False
 
-    with ThreadPoolExecutor(min(MOST_AT_ONCE, len(machines))) as pool:
-        return all(list(pool.map(one, machines)))
+    return all(in_parallel(machines, one))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -130,6 +132,54 @@ class OnMachine:
         return Facts.read(found, asked=begin, answered=time.time())
 
 
+class Opened:
+    """The connections of one command; when it is interrupted, all are closed."""
+
+    def __init__(self) -> None:
+        self._links: set[Connection] = set()
+        self._lock = threading.Lock()
+        self._over = False
+
+    @contextmanager
+    def to(self, machine: Machine) -> Iterator[Connection]:
+        """Connect; raises SshError."""
+        with connect(target_of(machine)) as link:
+            with self._lock:
+                self._links.add(link)
+                over = self._over
+            if over:
+                link.close()  # whatever is begun now fails at once
+            try:
+                yield link
+            finally:
+                with self._lock:
+                    self._links.discard(link)
+
+    def close(self) -> None:
+        """What waits for an answer over one of them fails."""
+        with self._lock:
+            self._over = True
+            links = list(self._links)
+        for link in links:
+            link.close()
+
+
+def in_parallel(machines: Sequence[Machine], work: Callable[[Opened, int, Machine], T]) -> list[T]:
+    """``work`` for each machine and its number, in threads; results in their order."""
+    opened = Opened()
+    with ThreadPoolExecutor(min(MOST_AT_ONCE, len(machines) or 1)) as pool:
+        waiting = [
+            pool.submit(work, opened, number, machine) for number, machine in enumerate(machines)
+        ]
+        try:
+            return [future.result() for future in waiting]
+        except KeyboardInterrupt:
+            for future in waiting:
+                future.cancel()
+            opened.close()
+            raise
+
+
 def on_machines(
     cluster: Cluster,
     label: str,
@@ -148,16 +198,16 @@ def on_machines(
         label.format(name=ssh_name(machine), id=machine.id, target=machine.target)
         for machine in chosen
     ]
-    with Lines(labels) as lines, ThreadPoolExecutor(min(MOST_AT_ONCE, len(labels) or 1)) as pool:
+    with Lines(labels) as lines:
 
-        def one(number: int, machine: Machine) -> Done[T]:
+        def one(opened: Opened, number: int, machine: Machine) -> Done[T]:
             def say(text: str) -> None:
                 lines.say(number, text)
 
             done: Done[T]
             try:
                 say("connecting")
-                with connect(target_of(machine)) as link:
+                with opened.to(machine) as link:
                     say("working")
                     result = work(OnMachine(cluster, machine, link), say)
                     done = Done(machine, result)
@@ -168,15 +218,7 @@ def on_machines(
                 lines.end(number, f"FAILED: {reason}")
             return done
 
-        waiting: list[Future[Done[T]]] = [
-            pool.submit(one, number, machine) for number, machine in enumerate(chosen)
-        ]
-        try:
-            return [future.result() for future in waiting]
-        except KeyboardInterrupt:
-            for future in waiting:
-                future.cancel()
-            raise
+        return in_parallel(chosen, one)
 
 
 def without_name(sentence: str, name: str) -> str:
