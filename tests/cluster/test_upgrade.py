@@ -20,7 +20,7 @@ from support.workspace import Workspace
 
 __all__ = ["mute_version", "new_version", "old_version", "system_wheel_house"]
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 SENDER = """
     from dora import Node

@@ -1,0 +1,69 @@
+"""The store of code, over real HTTP: with the token, by content, resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+
+import pytest
+from support.coordinator import RunningCoordinator, running_coordinator
+
+pytestmark = pytest.mark.integration
+
+CONTENT = bytes(range(256)) * 40
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+PATH = f"/api/files/{DIGEST}"
+
+
+@pytest.fixture
+def coordinator() -> Iterator[RunningCoordinator]:
+    with running_coordinator() as running:
+        yield running
+
+
+def offset(coordinator: RunningCoordinator, number: int) -> dict[str, str]:
+    return {**coordinator.endpoint.headers(), "X-Dora-Offset": str(number)}
+
+
+def test_nobody_without_the_token(coordinator: RunningCoordinator) -> None:
+    for method, path in (("POST", "/api/files"), ("GET", PATH), ("PUT", PATH)):
+        assert coordinator.request(path, method=method, headers={}, body=b"[]").status == 401
+
+
+def test_what_is_missing_is_sent_in_pieces_and_fetched_in_ranges(
+    coordinator: RunningCoordinator,
+) -> None:
+    wanted = json.dumps([DIGEST]).encode()
+    listed = coordinator.request("/api/files", method="POST", body=wanted)
+    assert json.loads(listed.body) == [DIGEST]
+    cut = coordinator.request(PATH, method="PUT", body=CONTENT[:5000])
+    assert cut.status == 422, "half of it is not what was announced"
+    whole = coordinator.request(PATH, method="PUT", body=CONTENT)
+    assert whole.status == 201
+    listed = coordinator.request("/api/files", method="POST", body=wanted)
+    assert json.loads(listed.body) == []
+    assert coordinator.request(PATH).body == CONTENT
+    headers = {**coordinator.endpoint.headers(), "Range": "bytes=10000-"}
+    rest = coordinator.request(PATH, headers=headers)
+    assert (rest.status, rest.body) == (206, CONTENT[10000:])
+
+
+def test_a_gap_is_refused(coordinator: RunningCoordinator) -> None:
+    refused = coordinator.request(
+        PATH, method="PUT", headers=offset(coordinator, 100), body=CONTENT[100:]
+    )
+    assert refused.status == 416
+    assert coordinator.request(PATH, method="HEAD").headers["x-dora-offset"] == "0"
+
+
+@pytest.mark.parametrize("name", ["..%2f..%2fetc", "A" * 64, "abc"])
+def test_files_are_named_by_their_digest(coordinator: RunningCoordinator, name: str) -> None:
+    assert coordinator.request(f"/api/files/{name}").status in (400, 404)
+    wrong = json.dumps([name]).encode()
+    assert coordinator.request("/api/files", method="POST", body=wrong).status == 400
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[1]", b'"x"'])
+def test_lists_are_checked(coordinator: RunningCoordinator, body: bytes) -> None:
+    assert coordinator.request("/api/files", method="POST", body=body).status == 400
