@@ -317,3 +317,28 @@ def test_a_large_first_message_and_memory_that_comes_back(place: Place) -> None:
     assert sender.pool.reserved_bytes < 40 << 20
     sender.close()
     receiver.close()
+
+
+def test_who_sent_last_waits_for_another_thread(place: Place) -> None:
+    """The lock is the other thread's from the moment in which it takes it, not a little later."""
+    edge = place.edge()
+    sender, receiver = edge.sender(), edge.receiver()
+    send(sender, 1)
+    taken, enough = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with sender._lock:
+            taken.set()
+            enough.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert taken.wait(10)
+    soon = threading.Timer(0.05, enough.set)
+    soon.start()
+    send(sender, 2)
+    thread.join()
+    soon.join()
+    assert numbers(drain(receiver)) == [1, 2]
+    sender.close()
+    receiver.close()

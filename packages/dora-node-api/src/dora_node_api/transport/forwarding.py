@@ -75,7 +75,7 @@ class Forwarder(Sender):
     def allocate_at_once(self, output: str, total: int) -> Hold | None:
         """As `allocate`, but None where it would have to wait or to give up older messages."""
         hold = Hold(self._returned)
-        self._check(self._lock, self._owner)
+        self._check()
         with self._lock:
             self._enter()
             for route in self._routes(output):
@@ -115,7 +115,7 @@ class Forwarder(Sender):
             return True
         if known.backpressure and not self.has_room(output):
             return False
-        self._check(self._lock, self._owner)
+        self._check()
         with self._lock:
             self._enter()
             for route in known.routes:
@@ -174,7 +174,7 @@ class Forwarder(Sender):
     def _put(self, route: Route, block: Block, total: int, sent_ns: int, flags: int) -> bool:
         if route.backpressure:
             return self._push_or_wait(route, block, total, flags)
-        self._check(self._lock, self._owner)
+        self._check()
         with self._lock:
             self._enter()
             done = not route.removed and self._push(route, block, total, sent_ns, flags)

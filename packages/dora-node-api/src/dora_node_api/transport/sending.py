@@ -65,16 +65,25 @@ def wait_readable(_spec: QueueSpec, fd: int, timeout: float) -> bool:
     return True
 
 
+def _lock() -> tuple[threading.RLock, Callable[[], bool]]:
+    """A lock, and whether this thread holds it.
+
+    It is reentrant only because such a lock knows that; noted beside a lock, whose it is would be
+    stale for a moment after another thread has taken it.
+    """
+    lock = threading.RLock()
+    return lock, lock._is_owned  # type: ignore[attr-defined]
+
+
 class _Output:
     """Where one output goes, and what keeps the order of sends that wait."""
 
-    __slots__ = ("backpressure", "order", "owner", "routes")
+    __slots__ = ("backpressure", "holds", "order", "routes")
 
     def __init__(self) -> None:
         self.routes: tuple[Route, ...] = ()
         self.backpressure = False
-        self.order = threading.Lock()
-        self.owner = 0
+        self.order, self.holds = _lock()
 
 
 class Sender(ForkAware):
@@ -99,8 +108,7 @@ class Sender(ForkAware):
         self._outputs: dict[str, _Output] = {}
         # Removed routes whose consumer may still read what it was handed.
         self._lingering: list[Route] = []
-        self._lock = threading.Lock()
-        self._owner = 0
+        self._lock, self._holds = _lock()
         self._inside = False
         self._returned: deque[Block] = deque()
         self._trim_at = 0
@@ -113,7 +121,7 @@ class Sender(ForkAware):
 
         A queue that is known already is left as it is: two routes would share one ledger.
         """
-        self._check(self._lock, self._owner)
+        self._check()
         if any(r.spec.queue == spec.queue for r in self._all_routes()):
             ends.close()
             return
@@ -132,7 +140,7 @@ class Sender(ForkAware):
         What a living consumer was handed stays until it is released. An unknown number is ignored.
         A send that waits for the queue goes on without it.
         """
-        self._check(self._lock, self._owner)
+        self._check()
         with self._lock:
             self._enter()
             for known in self._outputs.values():
@@ -184,10 +192,9 @@ class Sender(ForkAware):
         if known.backpressure or total > _COPY_UNDER_LOCK:
             return self._send_slowly(known, payload, flags, timestamp_ns)
         lock = self._lock
-        if lock.locked():
-            self._check(lock, self._owner)
+        if self._holds():
+            self._check()
         with lock:
-            self._owner = threading.get_ident()
             if self._inside or self._returned:
                 self._enter()
             self._inside = True
@@ -253,7 +260,7 @@ class Sender(ForkAware):
         assert block is not None
         now = _monotonic_ns()
         taken = 0
-        self._check(self._lock, self._owner)
+        self._check()
         with self._lock:
             self._enter()
             waiting = tuple(r for r in known.routes if r.backpressure)
@@ -275,16 +282,15 @@ class Sender(ForkAware):
         self, known: _Output, waiting: Iterable[Route], block: Block, total: int, flags: int
     ) -> int:
         taken = 0
-        self._check(known.order, known.owner)
+        self._check(known.holds)
         with known.order:
-            known.owner = threading.get_ident()
             for route in waiting:
                 if self._push_or_wait(route, block, total, flags):
                     taken += 1
         return taken
 
     def _try_push(self, route: Route, block: Block, total: int, flags: int) -> bool:
-        self._check(self._lock, self._owner)
+        self._check()
         with self._lock:
             self._enter()
             done = route.removed
@@ -317,7 +323,7 @@ class Sender(ForkAware):
         return not route.removed
 
     def _give_up(self, route: Route) -> None:
-        self._check(self._lock, self._owner)
+        self._check()
         with self._lock:
             self._enter()
             route.refuse()
@@ -327,7 +333,7 @@ class Sender(ForkAware):
 
     def _finish(self, hold: Hold) -> None:
         """The records own the block now; without any it is free again."""
-        self._check(self._lock, self._owner)
+        self._check()
         with self._lock:
             self._enter()
             block = hold.block
@@ -395,7 +401,7 @@ class Sender(ForkAware):
         hold = Hold(self._returned)
         patience = 0
         while True:
-            self._check(self._lock, self._owner)
+            self._check()
             with self._lock:
                 self._enter()
                 block = self._take_or_evict(total, known)
@@ -474,7 +480,7 @@ class Sender(ForkAware):
         """Give memory back that the last seconds did not need; for a node that sends rarely."""
         if self.forked:
             raise forked_error()
-        self._check(self._lock, self._owner)
+        self._check()
         with self._lock:
             self._enter()
             self._trim(_monotonic_ns())
@@ -482,7 +488,7 @@ class Sender(ForkAware):
 
     def held_bytes(self) -> dict[str, int]:
         """Bytes outstanding by edge: queued, or held by the consumer."""
-        self._check(self._lock, self._owner)
+        self._check()
         with self._lock:
             self._enter()
             self._sweep_all()
@@ -495,11 +501,11 @@ class Sender(ForkAware):
         return {edge: size for edge, size in held.items() if size}
 
     # --- the lock -----------------------------------------------------------------------------
-    def _check(self, lock: threading.Lock, owner: int) -> None:
+    def _check(self, holds: Callable[[], bool] | None = None) -> None:
         """Before a lock is taken: it must not be this very thread that holds it."""
         if self.forked:
             raise forked_error()
-        if lock.locked() and owner == threading.get_ident():
+        if (holds or self._holds)():
             raise RuntimeError(
                 "a signal handler (or finalizer) sent while the send that it interrupted holds "
                 "the sender; set a flag in the handler and send outside of it"
@@ -507,7 +513,6 @@ class Sender(ForkAware):
 
     def _enter(self) -> None:
         """First thing under the lock: put right what an exception left half done."""
-        self._owner = threading.get_ident()
         if self._inside:
             self._restore()
         self._inside = True
@@ -528,7 +533,7 @@ class Sender(ForkAware):
         """Close every route and the pool. What was sent stays readable."""
         if self.forked:
             return
-        self._check(self._lock, self._owner)
+        self._check()
         with self._lock:
             self._enter()
             for known in self._outputs.values():
