@@ -256,3 +256,11 @@ def test_a_second_installation_with_the_same_machine_id_is_refused() -> None:
     fleet.connect(clone)
     fleet.quiet()
     assert clone.connection is not None
+
+
+def test_a_runner_that_is_killed_while_it_stops_is_the_reason_of_the_failure() -> None:
+    fleet, _, station = running()
+    fleet.ask(StopDataflow())
+    fleet.kill_runner(station.runners[0], station)
+    fleet.quiet()
+    assert fleet.listed() == [("Failed", 'daemon "station": its runner was killed')]

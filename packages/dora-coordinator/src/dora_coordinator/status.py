@@ -26,7 +26,7 @@ def status_of(
         case Phase.FINISHED:
             return "Finished", None
         case Phase.FAILED:
-            return "Failed", reason or _failed_nodes(parts)
+            return "Failed", reason or _failures(parts)
         case Phase.RUNNING:
             living = [part for part in parts if not part.ended]
             return _while_running(living, links, membership)
@@ -47,6 +47,15 @@ def _while_running(
     return ("Degraded", reason) if reason else ("Recovering", "machines are being linked")
 
 
-def _failed_nodes(parts: Sequence[Part]) -> str | None:
-    failed = [node.node for part in parts if part.result for node in part.result.root_causes]
-    return f"failed: {', '.join(failed)}" if failed else None
+def _failures(parts: Sequence[Part]) -> str | None:
+    """What the parts themselves say, the first line of each."""
+    ended = [(part, part.result) for part in parts if part.result is not None]
+    said = [
+        f'daemon "{part.daemon}": {result.error.splitlines()[0]}'
+        for part, result in ended
+        if result.error
+    ]
+    failed = [node.node for _, result in ended for node in result.root_causes]
+    if failed:
+        said.append(f"failed: {', '.join(failed)}")
+    return "; ".join(said) or None
