@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 from support.hosts import Hosts, hosts_or_skip
+from support.versions import mute_version, new_version, old_version, system_wheel_house
+
+__all__ = ["mute_version", "new_version", "old_version", "system_wheel_house"]
 
 
 @pytest.fixture(scope="module")

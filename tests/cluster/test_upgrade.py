@@ -9,16 +9,8 @@ from pathlib import Path
 import pytest
 from support.hosts import DESK, Host, Hosts, hosts_or_skip
 from support.installation import Installation
-from support.versions import (
-    mute_version,
-    new_version,
-    old_version,
-    system_wheel_house,
-)
 from support.waiting import wait_until
 from support.workspace import Workspace
-
-__all__ = ["mute_version", "new_version", "old_version", "system_wheel_house"]
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 

@@ -151,9 +151,21 @@ def partial(sha256: str) -> dict[str, Any]:
 
 
 def discard(path: str) -> dict[str, Any]:
-    """Remove an archive."""
+    """Remove an archive, and the folders that were made for it."""
     Path(path).unlink(missing_ok=True)
+    _remove_empty(Path(path).parent)
     return {}
+
+
+def _remove_empty(folder: Path) -> None:
+    """``folder`` and those above it, as far as they are empty and below the home."""
+    home = Path.home()
+    while home in folder.parents:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+        folder = folder.parent
 
 
 def unpack(path: str, sha256: str, prefix: str, name: str) -> dict[str, Any]:
@@ -310,6 +322,8 @@ def remove(prefix: str, link: str) -> dict[str, Any]:
     if outer.is_symlink() and os.readlink(outer) == wanted:
         outer.unlink()
     shutil.rmtree(root, ignore_errors=True)
+    for folder in (root.parent, outer.parent):
+        _remove_empty(folder)
     return {}
 
 
