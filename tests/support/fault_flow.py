@@ -1,7 +1,7 @@
 """A dataflow for faults: two senders on the robot, a reader on the station; what came, judged.
 
-``source`` sends over a backpressure edge, ``camera`` over a drop_oldest edge, both to ``sink``. Each
-process of a node is a *life*; a message carries the life of its sender and its number in it.
+``source`` sends over a backpressure edge, ``camera`` over a drop_oldest edge, both to ``sink``.
+Each process of a node is a *life*; a message carries the life of its sender and its number in it.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from support.waiting import wait_until
 
 Phase = Literal["preparing", "linking", "running", "stopping", "recovering"]
 LONGEST_RETURN = 6.0
-"""Seconds from a daemon's connection to the first message of what it spawned again; 2 are wanted."""
+"""Seconds from a daemon's connection to the first message of what it spawned again; 2 are meant."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,9 @@ def _comes_back_soon(fleet: FaultFleet, row: Row, before: set[tuple[int, int]]) 
     )
     took = time.monotonic() - since
     crowd = os.getloadavg()[0] / (os.cpu_count() or 1)  # processes that want a core
-    print(f"{row}: {took:.2f} s from the daemon's connection to the first message (load {crowd:.1f})")
+    print(
+        f"{row}: {took:.2f} s from the daemon's connection to the first message (load {crowd:.1f})"
+    )
     assert took < LONGEST_RETURN * max(1.0, crowd)
 
 
@@ -172,7 +174,9 @@ def _while_starting(fleet: FaultFleet, row: Row) -> None:
     with _not_linked(fleet, row):
         with fault(fleet, row):
             if row.then != "fails":
-                fleet.truth.may_say("Starting Stopping Failed Running Degraded Recovering", str(row))
+                fleet.truth.may_say(
+                    "Starting Stopping Failed Running Degraded Recovering", str(row)
+                )
         if row.phase == "preparing":
             fleet.flow.let_go()
     _judge_start(fleet, row, command)
@@ -180,7 +184,7 @@ def _while_starting(fleet: FaultFleet, row: Row) -> None:
 
 @contextmanager
 def _not_linked(fleet: FaultFleet, row: Row) -> Iterator[None]:
-    """While linking: one link is stopped, so that nobody proves anything, and all nodes are ready."""
+    """While linking: one link is stopped, so that nobody proves anything; all nodes are ready."""
     if row.phase == "preparing":
         yield
         return
@@ -211,5 +215,3 @@ def _judge_start(fleet: FaultFleet, row: Row, command: RunningDora) -> None:
         done.exited(1)
         assert done.stderr.strip()
     fleet.wait_until_nothing_is_left()
-
-

@@ -166,8 +166,8 @@ def test_two_daemons_of_one_machine_build_one_after_another(workspace: Workspace
     for node in ("left", "right"):
         workspace.node(node, SHOWS_WHERE)
     slow = workspace.dataflow({"nodes": [on("robot", "left", build="python3 linger.py")]})
-    node = on("station", "right", build="touch built")
-    quick = workspace.dataflow({"nodes": [node]}, "quick.yml")
+    built = on("station", "right", build="touch built")
+    quick = workspace.dataflow({"nodes": [built]}, "quick.yml")
     with real_fleet(workspace, "robot", "station") as fleet:
         first, _ = command_of_a_build(fleet, slow)
         words = ("build", quick, "--coordinator-port", str(fleet.port))
