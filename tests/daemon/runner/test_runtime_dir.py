@@ -195,3 +195,23 @@ def _holds(pid: int, path: Path) -> bool:
     with suppress(OSError):
         return any(link.resolve() == path for link in links)
     return False
+
+
+def test_the_lock_of_a_directory_is_removed_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A runner that is killed while it removes its directory leaves the rest to its guardian."""
+    directory = RuntimeDir.create(tmp_path)
+    for name in ("a", "groups", "z"):
+        (directory.path / name).touch()
+    removed: list[str] = []
+    unlink = os.unlink
+
+    def noted(path: str) -> None:
+        removed.append(Path(path).name)
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", noted)
+    directory.release()
+    assert sorted(removed) == ["a", "groups", "lock", "z"]
+    assert removed[-1] == "lock"

@@ -130,9 +130,12 @@ def kill_recorded(directory: str) -> None:
 
 
 def remove_directory(directory: str) -> None:
-    """Remove a runtime directory with all that is in it, links not followed."""
+    """Remove a runtime directory with all that is in it, links not followed.
+
+    Its lock goes last: by that a guardian knows what a runner that was killed in here has left.
+    """
     try:
-        entries = list(os.scandir(directory))
+        entries = sorted(os.scandir(directory), key=lambda entry: entry.name == LOCK)
     except OSError:
         return
     for entry in entries:
