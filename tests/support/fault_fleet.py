@@ -198,10 +198,18 @@ class FaultFleet:
         for input_id in ("steady", "newest"):
             newest, sent = self.flow.newest(input_id), self.flow.sent(input_id)
             lines.append(f"{input_id}: sent {sent}, came {newest}")
+        logs = [*(self.flow.path / "out" / self.uuid).glob("*dora*"), *runner_logs()]
+        for path in logs:
+            with suppress(OSError):
+                lines += [f"--- {path}", *path.read_text().splitlines()[-25:]]
         processes = {"coordinator": self.real.coordinator.process, **self.real.daemons}
         for name, one in processes.items():
             lines += [f"--- {name} ({one.pid})", *one.stderr.splitlines()[-25:]]
         return "\n".join(lines)
+
+
+def runner_logs() -> list[Path]:
+    return [found.path / "runner.log" for found in list_runners(runtime_root())]
 
 
 def _listens(machine: str) -> bool:

@@ -297,6 +297,11 @@ class Machine:
         )
         self.tell(SetPeers(peers=self._peers))
 
+    def hang_up(self) -> None:
+        """The runner dies: its end of the carrier closes."""
+        assert self._carrier is not None
+        self._carrier.shutdown(socket.SHUT_RDWR)
+
     def kill_link(self) -> None:
         """SIGKILL, and what a runner does about it."""
         assert self.process is not None

@@ -20,7 +20,7 @@ from support.waiting import wait_until
 
 from dora_daemon.link.messages import Note
 from dora_node_api import arrow
-from dora_node_api.transport import RecordKind
+from dora_node_api.transport import RecordKind, layout
 
 pytestmark = pytest.mark.integration
 
@@ -220,3 +220,25 @@ def test_renewed_certificates_are_used_without_a_restart(
     flow.end()
     assert flow.got == list(range(flow.sent))
     assert not [m for m in a.heard if isinstance(m, Note) and m.level == "error"]
+
+
+def test_a_link_whose_runner_dies_acknowledges_nothing_that_it_has_not_stored(make: Make) -> None:
+    """What waits for room in the queue goes with the link; the next part must get it."""
+    a, b = make("a"), make("b")
+    out = a.outgoing("n/o", "b", policy="backpressure", bound=8)
+    into = b.incoming("n/o", "a", "m/i", policy="backpressure", bound=8)
+    introduce(a, b)
+    proven(a, b)
+    sender = a.sender(out)
+    for number in range(8 + 20):
+        sender.send("o", arrow.encode(message(number, 20)))
+    here = b.book.board.edge_words(into.spec.area)
+    there = a.book.board.edge_words(out.spec.area)
+    wait_until(lambda: there[layout.C_ACKNOWLEDGED] == 8, what="acknowledgements")
+    wait_until(lambda: out.ends.depth() == 0, what="all to be on their way")
+    assert b.process is not None
+    b.hang_up()
+    b.process.wait(20)
+    wait_until(lambda: a.state_of("b") == "lost", what="the loss")
+    assert here[layout.P_SOURCE] == 8
+    assert there[layout.C_ACKNOWLEDGED] == 8

@@ -4,6 +4,7 @@
   - `WireError`: bytes from another machine that are no frame
   - `CannotListen`: no session could be opened on any port of the range
   - `CannotConnect`: an endpoint of a peer did not let us in
+  - `LinkEnds`: this process ends, and what waits for room goes with it
 """
 
 from __future__ import annotations
@@ -23,3 +24,8 @@ class CannotListen(LinkError):
 
 class CannotConnect(LinkError):
     """An endpoint of a peer did not let us in; the sentence says why."""
+
+
+class LinkEnds(LinkError):
+    """The process ends while a message waits for room in a local queue: it was not stored, and its
+    sender must not hear that it was."""

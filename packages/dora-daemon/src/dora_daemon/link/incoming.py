@@ -13,6 +13,7 @@ from collections import deque
 from hashlib import blake2b
 from typing import Protocol
 
+from dora_daemon.link.errors import LinkEnds
 from dora_daemon.link.greeting import Entering, Leaving
 from dora_daemon.link.guarding import guarded
 from dora_daemon.link.validation import is_plain, problem_with
@@ -288,8 +289,13 @@ class IncomingStream:
                 if self._ended:
                     return
                 sequence, item = self._todo[0]
-            done = self._work_on(sequence, item)
+            try:
+                done = self._work_on(sequence, item)
+            except LinkEnds:
+                return
             with self._lock:
+                if self._ended:
+                    return
                 if done:
                     self._todo.popleft()
             if done and sequence:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from dora_daemon.link import greeting as greetings
 from dora_daemon.link import wire
 from dora_daemon.link.dialling import Dialler
-from dora_daemon.link.errors import CannotListen, LinkError, WireError
+from dora_daemon.link.errors import CannotListen, LinkEnds, LinkError, WireError
 from dora_daemon.link.guarding import guarded
 from dora_daemon.link.incoming import IncomingStream
 from dora_daemon.link.messages import (
@@ -165,7 +165,7 @@ class Link:
 
     def _wait_for_room(self, spec: QueueSpec, descriptor: int, timeout: float) -> bool:
         if self._ending:
-            return False
+            raise LinkEnds("the link ends")
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
         poll.poll(max(1, int(timeout * 1000)))
