@@ -6,23 +6,38 @@ true at every moment; nothing is lost or doubled but what a killed process had i
 
 from __future__ import annotations
 
+import os
+import random
+from typing import TypedDict
+
 import pytest
-from support.fault_fleet import fault_fleet
+from support.cables import missing
+from support.fault_fleet import FLOWING, FaultFleet, fault_fleet
 from support.fault_flow import QUEUE
-from support.fault_rows import Row, play, start, stop
+from support.fault_rows import UNACKNOWLEDGED, Row, fault, play, start, stop
 from support.workspace import Workspace
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(300)
+
+
+class Loss(TypedDict):
+    """What a row may lose and repeat, see Row."""
+
+    lost: int
+    again: int
+
 
 IN_HAND = 2
 """Messages that a node has taken when it is killed."""
 IN_QUEUE = QUEUE + IN_HAND
 """Messages that go with a runner's queues."""
+SINK_LOST: Loss = {"lost": IN_QUEUE, "again": UNACKNOWLEDGED}
+"""The station's runner is killed, by the row or before it: its queues go with it."""
 
 COORDINATOR = (
     Row("running", "coordinator", "kill"),
     Row("running", "coordinator", "stop 4"),
-    Row("recovering", "coordinator", "kill", lost=IN_QUEUE),
+    Row("recovering", "coordinator", "kill", **SINK_LOST),
     Row("stopping", "coordinator", "kill"),
     Row("preparing", "coordinator", "kill", "fails"),
     Row("preparing", "coordinator", "stop 4", "either"),
@@ -31,8 +46,8 @@ COORDINATOR = (
 DAEMON = (
     Row("running", "daemon robot", "kill", shows="Degraded"),
     Row("running", "daemon station", "stop 4", shows="Degraded"),
-    Row("recovering", "daemon station", "kill", lost=IN_QUEUE),
-    Row("recovering", "daemon robot", "kill", lost=IN_QUEUE),
+    Row("recovering", "daemon station", "kill", **SINK_LOST),
+    Row("recovering", "daemon robot", "kill", **SINK_LOST),
     Row("stopping", "daemon station", "kill"),
     Row("preparing", "daemon robot", "kill", "fails"),
     Row("preparing", "daemon station", "stop 4", "fails"),
@@ -40,10 +55,10 @@ DAEMON = (
 )
 RUNNER = (
     Row("running", "runner robot", "kill", source_lost=True),
-    Row("running", "runner station", "kill", lost=IN_QUEUE),
+    Row("running", "runner station", "kill", **SINK_LOST),
     Row("running", "runner station", "stop 3"),
-    Row("recovering", "runner robot", "kill", lost=IN_QUEUE, source_lost=True),
-    Row("recovering", "runner station", "kill", lost=IN_QUEUE),
+    Row("recovering", "runner robot", "kill", **SINK_LOST, source_lost=True),
+    Row("recovering", "runner station", "kill", **SINK_LOST),
     Row("stopping", "runner station", "kill"),
     Row("preparing", "runner robot", "kill", "fails"),
     Row("linking", "runner robot", "kill", "fails"),
@@ -52,8 +67,8 @@ LINK = (
     Row("running", "link robot", "kill"),
     Row("running", "link station", "kill"),
     Row("running", "link station", "stop 3"),
-    Row("recovering", "link robot", "kill", lost=IN_QUEUE),
-    Row("recovering", "link station", "kill", lost=IN_QUEUE),
+    Row("recovering", "link robot", "kill", **SINK_LOST),
+    Row("recovering", "link station", "kill", **SINK_LOST),
     Row("stopping", "link station", "kill"),
     Row("preparing", "link robot", "kill"),
     Row("linking", "link robot", "kill"),
@@ -64,27 +79,35 @@ NODE = (
     Row("running", "source", "stop 2"),
     Row("running", "sink", "kill", lost=IN_HAND),
     Row("running", "sink", "stop 2"),
-    Row("recovering", "source", "kill", lost=IN_QUEUE),
-    Row("recovering", "sink", "kill", lost=IN_QUEUE),
+    Row("recovering", "source", "kill", **SINK_LOST),
+    Row("recovering", "sink", "kill", **SINK_LOST),
     Row("stopping", "sink", "kill"),
     Row("preparing", "source", "kill", "either"),
     Row("linking", "sink", "kill", "either"),
 )
 MACHINE = (
     Row("running", "machine robot", "kill", source_lost=True, shows="Degraded"),
-    Row("running", "machine station", "kill", lost=IN_QUEUE, shows="Degraded"),
+    Row("running", "machine station", "kill", **SINK_LOST, shows="Degraded"),
     Row("running", "machine station", "stop 4", shows="Degraded"),
-    Row("recovering", "machine robot", "kill", lost=IN_QUEUE, source_lost=True),
+    Row("recovering", "machine robot", "kill", **SINK_LOST, source_lost=True),
     Row("stopping", "machine station", "kill"),
     Row("preparing", "machine robot", "kill", "fails"),
     Row("linking", "machine robot", "kill", "fails"),
 )
 NETWORK = (
     Row("running", "network robot", "cut 5", shows="Degraded"),
-    Row("recovering", "network station", "cut 4", lost=IN_QUEUE),
+    Row("recovering", "network station", "cut 4", **SINK_LOST),
     Row("stopping", "network station", "cut 4"),
     Row("preparing", "network robot", "cut 4", "fails"),
     Row("linking", "network station", "cut 4", "fails"),
+)
+CABLE = (
+    Row("running", "cable", "cut 5"),
+    Row("running", "cable", "cut 20", shows="Degraded"),  # past every limit, as two minutes are
+    Row("recovering", "cable", "cut 4", **SINK_LOST),
+    Row("stopping", "cable", "cut 4"),
+    Row("linking", "cable", "cut 4"),
+    Row("linking", "cable", "cut 12", "fails"),
 )
 TABLE = {
     "coordinator": COORDINATOR,
@@ -116,3 +139,63 @@ def play_all(workspace: Workspace, rows: tuple[Row, ...], *, cuttable: bool = Fa
 @pytest.mark.parametrize("process", TABLE)
 def test_a_fault_of(workspace: Workspace, process: str) -> None:
     play_all(workspace, TABLE[process])
+
+
+def test_a_cut_between_the_links(workspace: Workspace) -> None:
+    """Each machine in a network of its own, with a real cable between them."""
+    if reason := missing():
+        pytest.skip(reason)
+    play_all(workspace, CABLE, cuttable=True)
+
+
+SEEDS = tuple(int(text) for text in os.environ.get("DORA_TESTS_SEED", "1,2,3").split(","))
+"""``DORA_TESTS_SEED=17`` replays a sequence."""
+STEPS = 6
+
+
+def somewhere(dice: random.Random, machine: str) -> Row:
+    """A fault of something on a machine, or of its wire to the coordinator."""
+    nodes = ["source", "camera"] if machine == "robot" else ["sink"]
+    things = [f"{kind} {machine}" for kind in ("daemon", "runner", "link", "machine", "network")]
+    process = dice.choice([*things, *nodes])
+    if process.startswith("network"):
+        return Row("running", process, f"cut {dice.choice((1, 3))}")
+    return Row("running", process, dice.choice(("kill", "kill", "stop 1", "stop 3")))
+
+
+def step(fleet: FaultFleet, dice: random.Random) -> str:
+    """One fault, or two at once; what they were."""
+    machines = ["robot", "station"]
+    dice.shuffle(machines)
+    first, second = (somewhere(dice, machine) for machine in machines)
+    if dice.random() < 0.25:
+        first = Row("running", "coordinator", dice.choice(("kill", "stop 3")))
+    both = dice.random() < 0.5
+    with fault(fleet, first, wait=False):
+        if both:
+            with fault(fleet, second, wait=False):
+                fleet.pause(dice.random())
+    fleet.pause(dice.random())
+    return f"{first.kind} {first.process}" + (f" and {second.kind} {second.process}" * both)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_random_faults(workspace: Workspace, seed: int) -> None:
+    """Whatever happened: it runs again, each node once, and what came is in order."""
+    dice = random.Random(seed)
+    story: list[str] = []
+    with fault_fleet(workspace) as fleet:
+        start(fleet)
+        fleet.truth.may_say(FLOWING, "random faults")
+        try:
+            for _ in range(STEPS):
+                story.append(step(fleet, dice))
+            fleet.wait_until_it_runs()
+            lost = STEPS * 2 * IN_QUEUE
+            problems = fleet.flow.check(lost=lost, again=UNACKNOWLEDGED, source_lost=True)
+            problems += fleet.truth.lies
+            assert not problems, "\n".join(problems)
+            stop(fleet)
+        except AssertionError as error:
+            told = f"DORA_TESTS_SEED={seed}: {'; '.join(story)}"
+            raise AssertionError(f"{told}\n{error}\n{fleet.state()}") from error

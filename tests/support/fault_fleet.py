@@ -14,9 +14,9 @@ import psutil
 from support.cables import Cable, cable
 from support.cut import CuttableWire, cuttable_wire
 from support.dora import RunningDora, running_dora
-from support.fault_flow import NODES, Flow, Number
+from support.fault_flow import Flow, Number
 from support.fleet import RealFleet, is_running, real_fleet
-from support.linked_fleet import link_of, runner_of
+from support.linked_fleet import link_of
 from support.truth import Truth, truth
 from support.waiting import wait_until
 from support.workspace import Workspace
@@ -34,6 +34,8 @@ SETTINGS = (
 )
 PATIENCE = 40.0
 """Seconds for what takes one on a machine that has nothing else to do."""
+_LISTEN = "0A"
+"""State of a socket in /proc/net/tcp."""
 FLOWING = "Running Degraded Recovering"
 """What may be said of a dataflow that was started and not stopped."""
 
@@ -50,13 +52,8 @@ class FaultFleet:
 
     # --------------------------------------------------------------- processes
 
-    def machine_of(self, process: str) -> str:
-        """Where "daemon robot", "link station", "source" and so on are."""
-        kind, _, machine = process.partition(" ")
-        return machine or NODES.get(kind, "")
-
     def pids(self, process: str) -> list[int]:
-        """Of one row's process; of a machine all that runs there."""
+        """Of one row's process, none where it does not run; of a machine all that runs there."""
         kind, _, machine = process.partition(" ")
         match kind:
             case "coordinator":
@@ -64,14 +61,18 @@ class FaultFleet:
             case "daemon":
                 return [self.real.daemons[machine].pid]
             case "runner":
-                return [runner_of(machine)]
+                return self.runners(machine)
             case "link":
-                return [link_of(machine)]
+                with suppress(AssertionError, ValueError, OSError):
+                    return [link_of(machine)]
+                return []
             case "machine":
-                daemon = psutil.Process(self.real.daemons[machine].pid)
-                runners = [psutil.Process(pid) for pid in self.runners(machine)]
-                below = [child.pid for one in runners for child in one.children(recursive=True)]
-                return [daemon.pid, *(one.pid for one in runners), *below]
+                found = [self.real.daemons[machine].pid, *self.runners(machine)]
+                for pid in list(found):
+                    with suppress(psutil.NoSuchProcess):
+                        below = psutil.Process(pid).children(recursive=True)
+                        found += [child.pid for child in below if child.pid not in found]
+                return found
             case _:
                 return self.flow.living()[kind]
 
@@ -95,7 +96,8 @@ class FaultFleet:
         """Within the block it stands still (SIGSTOP)."""
         pids = self.pids(process)
         for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
         try:
             yield
         finally:
@@ -124,13 +126,13 @@ class FaultFleet:
         with self.cable.at(machine):
             self.real.start_daemon(machine, *wire, *listen, wait=wait)
 
-    def bring_back(self, process: str) -> None:
+    def bring_back(self, process: str, *, wait: bool = True) -> None:
         """Start again what nobody else starts again."""
         kind, _, machine = process.partition(" ")
         if kind == "coordinator":
             self.real.restart_coordinator()
         elif kind in ("daemon", "machine"):
-            self.start_daemon(machine)
+            self.start_daemon(machine, wait=wait)
 
     # --------------------------------------------------------------- dataflow
 
@@ -213,9 +215,12 @@ def runner_logs() -> list[Path]:
 
 
 def _listens(machine: str) -> bool:
-    with suppress(AssertionError, ValueError, OSError, psutil.Error):
-        link = psutil.Process(link_of(machine))
-        return any(one.status == psutil.CONN_LISTEN for one in link.net_connections("tcp"))
+    """Whether a machine's link listens, in whatever network it is."""
+    with suppress(AssertionError, ValueError, OSError):
+        link = Path(f"/proc/{link_of(machine)}")
+        sockets = {os.readlink(one) for one in (link / "fd").iterdir()}
+        lines = [line.split() for line in (link / "net" / "tcp").read_text().splitlines()]
+        return any(line[3] == _LISTEN and f"socket:[{line[9]}]" in sockets for line in lines)
     return False
 
 

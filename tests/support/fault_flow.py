@@ -115,7 +115,7 @@ class Flow:
     def __init__(self, workspace: Workspace) -> None:
         self.path = workspace.path
         self.file = write(workspace)
-        self._checked = 0
+        self._checked = dict.fromkeys(INPUTS, 0)
 
     def hold(self, phase: str) -> None:
         """Nodes wait: "prepare": before they make their Node; "stop": the sink, at its end."""
@@ -127,7 +127,7 @@ class Flow:
 
     def clear(self) -> None:
         """Forget what was sent and came; no node may run."""
-        self._checked = 0
+        self._checked = dict.fromkeys(INPUTS, 0)
         for pattern in ("sent-*", "got-*"):
             for path in self.path.glob(pattern):
                 path.unlink()
@@ -166,24 +166,23 @@ class Flow:
         """What the sink took last."""
         return max((got.what for got in self.got(input_id)), default=Number(0, -1))
 
-    def check(self, *, lost: int = 0, source_lost: bool = False) -> list[str]:
-        """What is wrong with all that came, empty if nothing is; gaps are reported once.
+    def check(self, *, lost: int = 0, again: int = 0, source_lost: bool = False) -> list[str]:
+        """What is wrong with all that came since the last check, empty if nothing is.
 
         ``lost``: so many messages may have gone with a process of the sink, or with its queues.
+        ``again``: so many may come to its next process once more, as the link that died with the
+        sink's runner had stored but not acknowledged them.
         ``source_lost``: the last words of a sender may have gone with its runner.
         """
-        steady = self.got("steady")
-        newer = steady[max(0, self._checked - 1) :]
-        self._checked = len(steady)
-        problems = [
-            f"{input_id}: {after} came after {before}"
-            for input_id in INPUTS
-            for before, after in pairwise(self.got(input_id))
-            if after.what <= before.what
-        ]
-        problems += _gaps(newer, lost)
-        if not source_lost:
-            problems += self._unfinished_lives(newer)
+        problems = []
+        for input_id in INPUTS:
+            got = self.got(input_id)
+            newer = got[max(0, self._checked[input_id] - 1) :]
+            self._checked[input_id] = len(got)
+            problems += _disorder(input_id, newer, again if input_id == "steady" else 0)
+            if input_id == "steady":
+                problems += _gaps(newer, lost)
+                problems += [] if source_lost else self._unfinished_lives(newer)
         return problems
 
     def _unfinished_lives(self, got: list[Got]) -> list[str]:
@@ -195,6 +194,18 @@ class Flow:
             if before.what.life != after.what.life
             and (sent := last.get(before.what.life, before.what)) > before.what
         ]
+
+
+def _disorder(input_id: str, got: list[Got], again: int) -> list[str]:
+    problems = []
+    for before, after in pairwise(got):
+        allowed = again if before.reader != after.reader else 0
+        same = before.what.life == after.what.life
+        if after.what <= before.what and not (
+            same and before.what.number - after.what.number < allowed
+        ):
+            problems.append(f"{input_id}: {after} came after {before}")
+    return problems
 
 
 def _gaps(got: list[Got], lost: int) -> list[str]:

@@ -14,6 +14,8 @@ from support.fault_fleet import FLOWING, PATIENCE, FaultFleet
 from support.waiting import wait_until
 
 Phase = Literal["preparing", "linking", "running", "stopping", "recovering"]
+UNACKNOWLEDGED = 32
+"""Messages that a link may have on their way to one queue."""
 LONGEST_RETURN = 6.0
 """Seconds from a daemon's connection to the first message of what it spawned again; 2 are meant."""
 
@@ -29,6 +31,8 @@ class Row:
     """What becomes of a start; a dataflow that runs always runs again."""
     lost: int = 0
     """So many messages may have been in the sink's hands, or in queues of a runner that died."""
+    again: int = 0
+    """So many may come twice: a link that died with the sink's runner had not acknowledged them."""
     source_lost: bool = False
     """The last words of the source went with its runner."""
     shows: str = ""
@@ -54,12 +58,15 @@ def play(fleet: FaultFleet, row: Row) -> None:
                 _while_stopping(fleet, row)
             case "preparing" | "linking":
                 _while_starting(fleet, row)
-        problems = [*fleet.flow.check(lost=row.lost, source_lost=row.source_lost)]
-        problems += fleet.truth.lies
+        problems = [*_check(fleet, row), *fleet.truth.lies]
         assert not problems, "\n".join(problems)
     except AssertionError as error:
         raise AssertionError(f"{row}: {error}\n{fleet.state()}") from error
     print(f"{row}: {time.monotonic() - began:.1f} s")
+
+
+def _check(fleet: FaultFleet, row: Row) -> list[str]:
+    return fleet.flow.check(lost=row.lost, again=row.again, source_lost=row.source_lost)
 
 
 def start(fleet: FaultFleet) -> None:
@@ -77,14 +84,14 @@ def stop(fleet: FaultFleet) -> None:
 
 
 @contextmanager
-def fault(fleet: FaultFleet, row: Row) -> Iterator[None]:
-    """The block is run while the fault lasts."""
+def fault(fleet: FaultFleet, row: Row, *, wait: bool = True) -> Iterator[None]:
+    """The block is run while the fault lasts. ``wait``: for a daemon that is started again."""
     kind, _, seconds = row.kind.partition(" ")
     match kind:
         case "kill":
             fleet.kill(row.process)
             yield
-            fleet.bring_back(row.process)
+            fleet.bring_back(row.process, wait=wait)
         case "stop" | "cut":
             with fleet.stopped(row.process) if kind == "stop" else fleet.cut(row.process):
                 until = time.monotonic() + float(seconds)
@@ -206,7 +213,7 @@ def _judge_start(fleet: FaultFleet, row: Row, command: RunningDora) -> None:
     elif row.then == "runs":
         done.succeeded()
         fleet.wait_until_it_runs()
-        problems = fleet.flow.check(lost=row.lost, source_lost=row.source_lost)
+        problems = _check(fleet, row)
         assert not problems, "\n".join(problems)
         stop(fleet)
     else:
