@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dora_config.errors import InvalidId
 from dora_config.ids import (
     DATA_ID_PATTERN,
+    LABEL_KEY_PATTERN,
     LABEL_PATTERN,
     MACHINE_ID_PATTERN,
     NODE_ID_PATTERN,
@@ -74,6 +75,9 @@ def test_refused_data_ids(text: str, reason: str) -> None:
         ("", "machine id must not be empty"),
         ("-a", "must not start with '-'"),
         ("a b", "contains invalid character ' ': allowed are [a-zA-Z0-9_.-]"),
+        (".", "must not be dots alone"),
+        ("..", "must not be dots alone"),
+        ("x" * 201, "has 201 characters: at most 200 are allowed"),
     ],
 )
 def test_refused_machine_ids(text: str, reason: str) -> None:
@@ -112,6 +116,7 @@ def test_patterns_of_the_schema_agree_with_the_checks(text: str) -> None:
         (NODE_ID_PATTERN, parse_node_id),
         (DATA_ID_PATTERN, parse_data_id),
         (MACHINE_ID_PATTERN, parse_machine_id),
+        (LABEL_KEY_PATTERN, lambda value: parse_label(value, "label key")),
         (LABEL_PATTERN, lambda value: parse_label(value, "label value")),
     ):
         matches = re.search(pattern.replace("$", r"\Z"), text) is not None

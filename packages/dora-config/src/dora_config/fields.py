@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from dora_config.ids import (
     DATA_ID_PATTERN,
+    LABEL_KEY_PATTERN,
     LABEL_PATTERN,
     MACHINE_ID_PATTERN,
     NODE_ID_PATTERN,
@@ -191,7 +192,7 @@ MachineIdField = Annotated[
 LabelKeyField = Annotated[
     str,
     AfterValidator(_label_key),
-    WithJsonSchema({"type": "string", "pattern": MACHINE_ID_PATTERN}),
+    WithJsonSchema({"type": "string", "pattern": LABEL_KEY_PATTERN}),
 ]
 LabelValueField = Annotated[
     str, AfterValidator(_label_value), WithJsonSchema({"type": "string", "pattern": LABEL_PATTERN})

@@ -23,8 +23,12 @@ RESERVED_NODE_ID = "dora"
 
 NODE_ID_PATTERN = r"^(?!dora$)[A-Za-z0-9_-][A-Za-z0-9_.-]*$"
 DATA_ID_PATTERN = r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$"
-MACHINE_ID_PATTERN = r"^[A-Za-z0-9_.][A-Za-z0-9_.-]*$"
+MACHINE_ID_PATTERN = r"^(?!\.+$)[A-Za-z0-9_.][A-Za-z0-9_.-]{0,199}$"
+LABEL_KEY_PATTERN = r"^[A-Za-z0-9_.][A-Za-z0-9_.-]*$"
 LABEL_PATTERN = r"^[A-Za-z0-9_.-]+$"
+
+MAX_MACHINE_ID = 200
+"""Characters: files and services are named after machines."""
 
 _ALLOWED = "letters, digits, '_', '.' and '-'"
 _INVALID_IN_NODE_ID = re.compile(r"[^A-Za-z0-9_.-]")
@@ -75,6 +79,14 @@ def parse_machine_id(text: str) -> MachineId:
         )
     if text.startswith("-"):
         raise InvalidId(text, f"machine id {text!r} must not start with '-'")
+    if not text.strip("."):
+        raise InvalidId(text, f"machine id {text!r} must not be dots alone")
+    if len(text) > MAX_MACHINE_ID:
+        raise InvalidId(
+            text,
+            f"machine id {text[:20]!r}... has {len(text)} characters: at most {MAX_MACHINE_ID} are "
+            "allowed",
+        )
     return MachineId(text)
 
 

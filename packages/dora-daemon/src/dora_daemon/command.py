@@ -146,6 +146,8 @@ def _labels(text: str) -> dict[str, str]:
         key, equals, value = pair.partition("=")
         if not equals:
             raise argparse.ArgumentTypeError(f"invalid label {pair!r}: expected key=value")
+        if key in labels:
+            raise argparse.ArgumentTypeError(f"label {key!r} is given twice")
         try:
             labels[parse_label(key, "label key")] = parse_label(value, "label value")
         except InvalidId as error:
@@ -156,8 +158,9 @@ def _labels(text: str) -> dict[str, str]:
 def _run(options: argparse.Namespace) -> int:
     reach = partial(endpoint, options.coordinator_addr, options.coordinator_port)
     reach()  # a bad address or token file is an error now, not a retry for ever
-    name = options.machine_id or "default"
-    if options.local_listen_port != DEFAULT_LISTEN_PORT:
+    name = options.machine_id or ""
+    # no machine id holds an `@`, so nobody can take the place of the default daemon
+    if not name or options.local_listen_port != DEFAULT_LISTEN_PORT:
         name = f"{name}@{options.local_listen_port}"
     files = DaemonFiles(state_dir() / "daemon" / name)
     try:

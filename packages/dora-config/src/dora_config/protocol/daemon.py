@@ -32,9 +32,6 @@ HEARTBEAT_INTERVAL: Final = 3.0
 COORDINATOR_SILENCE: Final = 20.0
 """Seconds after which a daemon gives up on a silent connection and makes a new one."""
 
-MAX_MACHINE_ID: Final = 256
-"""Bytes."""
-
 PartPhase = Literal["preparing", "prepared", "running", "stopping", "ended"]
 
 # ------------------------------------------------------------------- daemon -> coordinator
@@ -74,11 +71,7 @@ class Register(Message):
     @field_validator("machine_id")
     @classmethod
     def _valid_machine_id(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        if len(value.encode()) > MAX_MACHINE_ID:
-            raise ValueError(f"machine id: longer than {MAX_MACHINE_ID} bytes")
-        return parse_machine_id(value)
+        return None if value is None else parse_machine_id(value)
 
     @field_validator("labels")
     @classmethod
