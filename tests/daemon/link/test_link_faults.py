@@ -18,7 +18,8 @@ from support.cut import CuttableWire
 from support.queues import message, number_of
 from support.waiting import wait_until
 
-from dora_daemon.link.messages import Note
+from dora_daemon.link.messages import Note, StreamCounts
+from dora_daemon.link.outgoing import LEAST_WINDOW
 from dora_node_api import arrow
 from dora_node_api.transport import RecordKind, layout
 
@@ -194,6 +195,59 @@ def test_a_part_that_is_started_anew_is_met_again(make: Make) -> None:
     assert next(coming).kind is RecordKind.NODE_RESTARTED
     assert number_of(next(coming).data) == 77
     wait_until(lambda: b.news() == [("n/o", "restarted")], what="the runner to hear of it")
+
+
+def test_what_waits_of_an_ended_life_acknowledges_nothing_of_the_next(make: Make) -> None:
+    a, b = make("a"), make("b")
+    out = a.outgoing("n/o", "b", policy="backpressure", bound=5)
+    into = b.incoming("n/o", "a", "m/i", policy="backpressure", bound=5)
+    introduce(a, b)
+    proven(a, b)
+    sender, coming = a.sender(out), deliveries(b.receiver(into))
+    for number in range(300):
+        sender.send("o", arrow.encode(message(number, 100)))
+        assert number_of(next(coming).data) == number
+    for number in range(5 + LEAST_WINDOW):
+        sender.send("o", arrow.encode(message(number, 100)))
+    wait_until(lambda: waiting(b) == LEAST_WINDOW, what="messages to wait on b")
+    a.kill_link()
+    a.book.drop(out.edge)
+    a._outgoing.clear()
+    a.run_id = "a-2"
+    again = a.outgoing("n/o", "b", policy="backpressure", bound=5)
+    a.start_link()
+    a.meet(b)
+    b.meet(a)
+    sender = a.sender(again)
+    sent = [0]
+
+    def send() -> None:
+        for number in range(500):
+            sender.send("o", arrow.encode(message(number, 100)))
+            sent[0] = number + 1
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    wait_until(lambda: sent[0] == LEAST_WINDOW + 5, what=lambda: f"the window, not {sent[0]}")
+    for number in range(5 + LEAST_WINDOW):
+        assert number_of(next(coming).data) == number
+    assert next(coming).kind is RecordKind.NODE_RESTARTED
+    # Their numbers are larger than any of the new ones, which must wait for room all the same.
+    for read in range(3):
+        wait_until(
+            lambda: sent[0] - read == 5 + LEAST_WINDOW + 5,  # noqa: B023
+            what=lambda: f"{sent[0]} not to be sent",
+        )
+        assert number_of(next(coming).data) == read
+    for number in range(3, 500):
+        assert number_of(next(coming).data) == number
+    thread.join()
+
+
+def waiting(machine: Machine) -> int:
+    """Messages that its link could not put into local queues, as it said last."""
+    said = [m for m in machine.heard if isinstance(m, StreamCounts)]
+    return said[-1].streams[-1].waiting if said else 0
 
 
 def test_renewed_certificates_are_used_without_a_restart(

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dora_daemon.link import greeting, wire
@@ -43,7 +43,8 @@ def test_a_message_is_read_as_it_was_written(
 ) -> None:
     previous, sequence = sorted((first, second))
     if previous == sequence:
-        sequence += 1
+        previous -= 1
+    assume(previous >= 0)
     parts = Parts(descriptor, metadata, 1, 5, 2, 20, 3)
     frame = wire.data_head(HEAD, sequence, previous, sent, parts) + b"0123456789"
     head, data = wire.read_head(frame), wire.read_data(frame)
@@ -72,6 +73,12 @@ def test_acknowledgements_and_pings(acks: list[tuple[int, int]], now: int) -> No
 @given(st.lists(st.binary(max_size=40), max_size=10))
 def test_frames_that_go_together(frames: list[bytes]) -> None:
     assert list(wire.read_together(HEAD + wire.together_body(frames))) == frames
+
+
+def test_a_layout_that_no_block_can_hold_is_refused() -> None:
+    frame = wire.data_head(HEAD, 5, 4, 1, Parts(b"", b"", 1 << 32, 5, 0, 20, 3))
+    with pytest.raises(WireError, match="unknown layout"):
+        wire.read_data(frame)
 
 
 @given(st.binary(max_size=300))

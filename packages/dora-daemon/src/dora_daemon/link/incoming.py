@@ -121,6 +121,8 @@ class IncomingStream:
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._todo: deque[tuple[int, Item]] = deque()
+        self._lives_ahead = 0
+        """Lives in `_todo`: what comes before them has numbers that mean nothing any more."""
         self._thread: threading.Thread | None = None
         self._ended = False
 
@@ -170,11 +172,8 @@ class IncomingStream:
         self._order = ReceiveOrder()
         self._order.lost = lost
         self.stored = 0
-        if changed:
-            self._push_later(0, run_id)
-            return False
-        before = self._forwarder.life(self.route)
-        if before not in (0, number):
+        if changed or self._forwarder.life(self.route) not in (0, number):
+            self._lives_ahead += 1
             self._push_later(0, run_id)
             return False
         self.stored = self._order.last = self._forwarder.resume(self.route, number)
@@ -237,7 +236,11 @@ class IncomingStream:
 
     def _accept(self, sequence: int, previous: int, item: Item) -> None:
         for number, ready in self._order.accept(sequence, previous, item):
-            if self._todo or not self._push_at_once(number, ready):
+            try:
+                done = not self._todo and self._push_at_once(number, ready)
+            except OSError:
+                done = False  # its thread meets it again, and then the link ends and starts anew
+            if not done:
                 self._push_later(number, ready)
 
     # --- pushing ----------------------------------------------------------------------------------
@@ -273,6 +276,8 @@ class IncomingStream:
         return True
 
     def _push_later(self, sequence: int, item: Item) -> None:
+        if self._ended:
+            return
         self._todo.append((sequence, item))
         if self._thread is None:
             self._thread = threading.Thread(
@@ -342,6 +347,8 @@ class IncomingStream:
         ):
             time.sleep(_AGAIN_SECONDS)
         self._forwarder.resume(self.route, life_number(self.machine, run_id))
+        with self._lock:
+            self._lives_ahead -= 1
         self._around.news(self, "restarted", "")
 
     def _push_news(self, sequence: int, item: News) -> bool:
@@ -403,12 +410,13 @@ class IncomingStream:
         self.invalid += 1
         self._forwarder.skip(self.route, sequence)
         self._around.note(
-            f"message {sequence} of {self.route} from {self.machine} is not what Arrow expects and"
+            f"{self.route} from {self.machine}: message {sequence} is not what Arrow expects and"
             f" was dropped: {problem}"
         )
 
     def _is_stored(self, sequence: int, nbytes: int) -> None:
-        self.stored = max(self.stored, sequence)
+        if not self._lives_ahead:
+            self.stored = max(self.stored, sequence)
         self.messages += 1
         self.bytes += nbytes
         self.unacknowledged += 1

@@ -49,6 +49,8 @@ _IDLE_TICK = 0.5
 _ACK_AFTER = 0.004
 _CREDENTIALS_NS = 5_000_000_000
 _SAME_NOTE_NS = 10_000_000_000
+_KIND_OF_NOTE = 60
+_MOST_KINDS = 1000
 
 
 class Link:
@@ -113,11 +115,13 @@ class Link:
             self._carrier.sendall(encode(message))
 
     def note(self, sentence: str) -> None:
-        """A line for the log, each at most once in ten seconds and a thousand kinds of them."""
+        """A line for the log; those of a kind, which begin alike, at most once in ten seconds."""
         now = time.monotonic_ns()
-        kind = sentence[:60]
-        if now - self._noted.get(kind, -_SAME_NOTE_NS) < _SAME_NOTE_NS or len(self._noted) > 1000:
+        kind = sentence[:_KIND_OF_NOTE]
+        if now - self._noted.get(kind, -_SAME_NOTE_NS) < _SAME_NOTE_NS:
             return
+        if len(self._noted) >= _MOST_KINDS:
+            self._noted.clear()
         self._noted[kind] = now
         self.tell(Note(level="warn", message=sentence))
 
@@ -324,9 +328,10 @@ class Link:
         now = time.monotonic_ns()
         for peer in self.peers.values():
             peer.tick(now)
-        if self._changed:
-            changed, self._changed = self._changed, set()
-            for machine in changed & self.peers.keys():
+        for machine in list(self._changed):
+            # First: what changes from here on is reported, or comes again.
+            self._changed.discard(machine)
+            if machine in self.peers:
                 self._reports.peer(self.peers[machine].report())
         self._reports.counts(self.streams, now)
         if now - self._looked_ns > _CREDENTIALS_NS:

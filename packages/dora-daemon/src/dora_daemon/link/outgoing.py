@@ -234,11 +234,11 @@ class OutgoingStream:
                 self.lost += self._give_up()
 
     def _receive(self) -> Delivery | None:
-        try:
-            return self._receiver.receive()
-        except BrokenRecord as error:
-            self._note(f"{self.node}/{self.output}: {error}")
-            return self._receive()
+        while True:
+            try:
+                return self._receiver.receive()
+            except BrokenRecord as error:
+                self._note(f"{self.node}/{self.output}: {error}")
 
     def _take(self) -> bool:
         """Send the next message, and small ones that wait behind it together with it.

@@ -49,6 +49,7 @@ class Session:
         """Address that it listens on, or that it dialled: ``HOST:PORT``."""
         self.zid = str(session.zid())
         self._kept: list[Any] = []
+        self._publishers: dict[str, dict[Lane, Callable[[bytes], None]]] = {}
         self.closed = False
 
     @classmethod
@@ -101,18 +102,25 @@ class Session:
 
     def publishers(self, key: str) -> dict[Lane, Callable[[bytes], None]]:
         """How to send to a key. A put on Lane.CONTROL is dropped when it would wait; others wait,
-        without the GIL, until the connection takes them or is closed. Raises OSError once closed.
+        without the GIL, until the connection takes them or is closed; it raises ConnectionError
+        once closed, as this does.
         """
-        return {lane: self._publisher(key, lane) for lane in Lane}
+        found = self._publishers.get(key)
+        if found is None:
+            found = self._publishers[key] = {lane: self._publisher(key, lane) for lane in Lane}
+        return found
 
     def _publisher(self, key: str, lane: Lane) -> Callable[[bytes], None]:
         control = zenoh.CongestionControl
-        publisher = self._session.declare_publisher(
-            key,
-            priority=_PRIORITIES[lane],
-            congestion_control=control.DROP if lane is Lane.CONTROL else control.BLOCK,
-            express=True,
-        )
+        try:
+            publisher = self._session.declare_publisher(
+                key,
+                priority=_PRIORITIES[lane],
+                congestion_control=control.DROP if lane is Lane.CONTROL else control.BLOCK,
+                express=True,
+            )
+        except zenoh.ZError as error:
+            raise ConnectionError(_first_sentence(error)) from error
         self._kept.append(publisher)
         put = publisher.put
 
@@ -136,7 +144,8 @@ class Session:
         if not self.closed:
             self.closed = True
             for kept in self._kept:
-                with contextlib.suppress(zenoh.ZError):
+                # RuntimeError: a thread is just putting something; it goes with the session.
+                with contextlib.suppress(zenoh.ZError, RuntimeError):
                     kept.undeclare()
             self._kept.clear()
             with contextlib.suppress(zenoh.ZError):

@@ -212,6 +212,8 @@ def read_data(frame: bytes) -> Data:
         raise WireError(f"message {sequence} after {previous}")
     if not 0 <= length < _LARGEST_NUMBER or not -1 <= nulls <= length:
         raise WireError(f"{length} elements of which {nulls} are null")
+    if layout >> 32:
+        raise WireError(f"a message of the unknown layout {layout}")
     if timestamp >= _LARGEST_NUMBER << 1 or sent_ns >= _LARGEST_NUMBER:
         raise WireError(f"a message of {timestamp} ns, sent at {sent_ns} ns")
     data = memoryview(frame)[end:]
