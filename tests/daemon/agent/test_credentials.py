@@ -82,6 +82,14 @@ def test_a_new_authority_makes_a_certificate_useless(tmp_path: Path) -> None:
     )
 
 
+def test_a_certificate_of_another_authority_is_replaced(tmp_path: Path) -> None:
+    """A daemon may end between the two files that it stores."""
+    credentials = member(tmp_path, Authority(tmp_path / "old"), "robot")
+    new = Authority(tmp_path / "new")
+    (credentials.directory / "ca.pem").write_text(new.pem)
+    assert credentials.wanted(new.fingerprint, datetime.datetime.now(datetime.UTC))
+
+
 def test_the_key_stays_and_a_lost_one_is_replaced(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "authority")
     credentials = member(tmp_path, authority, "robot")

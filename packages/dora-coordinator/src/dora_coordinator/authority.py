@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -51,7 +51,7 @@ class Authority:
             asked = x509.load_pem_x509_csr(request.encode())
             valid = asked.is_signature_valid
             key = asked.public_key()
-        except (ValueError, InvalidSignature) as error:
+        except (ValueError, InvalidSignature, UnsupportedAlgorithm) as error:
             raise AuthorityError(f"not a certificate signing request: {error}") from error
         if not valid or not isinstance(key, ec.EllipticCurvePublicKey):
             raise AuthorityError("a certificate is signed for an elliptic curve key only")

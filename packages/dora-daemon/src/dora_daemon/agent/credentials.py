@@ -11,6 +11,7 @@ from typing import Final
 
 import anyio
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
@@ -44,9 +45,12 @@ class Credentials:
             return True
         if _public(mine.public_key()) != _public(self._key.public_key()):
             return True
+        if not _issued(mine, trusted):
+            return True  # we ended between the two files of `store`
         end = mine.not_valid_after_utc
         lasts = end - mine.not_valid_before_utc
-        self._usable.set()
+        if now < end:
+            self._usable.set()
         return not mine.not_valid_before_utc <= now < end - lasts * RENEWAL
 
     def request(self) -> str:
@@ -86,6 +90,14 @@ class Credentials:
             ),
         )
         return made
+
+
+def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def _public(key: object) -> bytes:

@@ -170,9 +170,15 @@ class Agent:
                 self._authority = authority
                 self._ask_for_certificate()
             case Certificate():
-                self._credentials.store(message.certificate, message.authority)
+                self._keep(message)
             case _:
                 self.post(CoordinatorSpoke(message))
+
+    def _keep(self, message: Certificate) -> None:
+        try:
+            self._credentials.store(message.certificate, message.authority)
+        except OSError as error:  # a full disk; the old one lasts for days, and is renewed again
+            logger.error("%s: cannot be written: %s", error.filename, error.strerror)
 
     async def _renew(self) -> None:
         """Look from time to time whether the certificate is about to end."""
