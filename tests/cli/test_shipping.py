@@ -1,14 +1,20 @@
-"""Which files a node consists of."""
+"""Which files a node consists of, and how they are sent."""
 
 from __future__ import annotations
 
+import hashlib
+import http.client
 from pathlib import Path
 
 import pytest
+from support.coordinator import running_coordinator
+from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_cli.shipping import CollectionError, collect
+from dora_cli.shipping import Collected, CollectionError, collect
+from dora_cli.shipping.uploading import upload
 from dora_config import ResolvedNode
+from dora_config.protocol.code import CodeSet
 from dora_config.resolved import Deploy, ResolvedOperator
 
 
@@ -105,3 +111,28 @@ def test_what_lies_outside_or_nowhere_is_refused(workspace: Workspace) -> None:
 def test_programs_of_the_machine_are_not_sent(workspace: Workspace) -> None:
     for path in ("ffmpeg", "/usr/bin/env", "$HOME/bin/x"):
         assert paths(ResolvedNode(id="n", path=path), workspace.path) == []
+
+
+@pytest.mark.integration
+def test_a_cut_upload_goes_on_where_it_ended(workspace: Workspace) -> None:
+    content = bytes(range(256)) * 4096
+    digest, arrived = hashlib.sha256(content).hexdigest(), 300_000
+    with running_coordinator() as coordinator:
+        path, there = f"/api/files/{digest}", coordinator.endpoint
+        cut = http.client.HTTPConnection(there.host, there.port, timeout=10)
+        cut.putrequest("PUT", path)
+        for name, value in {**there.headers(), "Content-Length": str(len(content))}.items():
+            cut.putheader(name, value)
+        cut.endheaders(content[:arrived])
+        cut.close()
+        wait_until(
+            lambda: (
+                coordinator.request(path, method="HEAD").headers["x-dora-offset"] == str(arrived)
+            ),
+            what="what was sent to be kept",
+        )
+        # Whoever sends all of this file once more is refused.
+        rest = workspace.file("model.bin", "")
+        rest.write_bytes(bytes(arrived) + content[arrived:])
+        upload(there, [Collected(CodeSet(files=()), {digest: rest})])
+        assert coordinator.request(path).body == content

@@ -37,7 +37,6 @@ from dora_coordinator.commands import (
     TellClient,
 )
 from dora_coordinator.events import ClientAsked, TimerKey
-from dora_coordinator.membership import Membership
 from dora_coordinator.settings import Settings
 
 TIMER = "build"
@@ -57,8 +56,7 @@ class _Build:
 
 
 class Builds:
-    def __init__(self, membership: Membership, settings: Settings) -> None:
-        self._membership = membership
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._builds: dict[str, _Build] = {}
 

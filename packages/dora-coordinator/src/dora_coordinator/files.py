@@ -70,7 +70,7 @@ class CodeFiles:
 
     async def _receive(self, digest: str, request: Request) -> Response:
         offset = request.headers.get(OFFSET_HEADER, "0")
-        if not offset.isdigit():
+        if not offset.isdecimal():
             raise FileRefused(400, f"{OFFSET_HEADER}: not a number")
         size = int(offset)
         try:

@@ -73,7 +73,7 @@ class CoordinatorState:
         self._authority = authority
         self.fleet = Fleet(settings)
         self._streams = LogStreams(self.fleet.membership)
-        self._builds = Builds(self.fleet.membership, settings)
+        self._builds = Builds(settings)
         self._calls = RunnerCalls(self.fleet.membership)
         self._clients = Clients(
             self.fleet, self._streams, self._builds, self._calls, settings, party

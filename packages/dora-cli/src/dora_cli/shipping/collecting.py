@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -44,6 +44,15 @@ class Collected:
 
     code: CodeSet
     sources: dict[str, Path]
+
+
+def all_sources(parts: Iterable[Collected]) -> dict[str, Path | bytes]:
+    """Every content that these nodes need, their lists of files included, by its SHA-256."""
+    sources: dict[str, Path | bytes] = {}
+    for one in parts:
+        sources |= one.sources
+        sources[one.code.digest()] = one.code.text()
+    return sources
 
 
 def collect(node: ResolvedNode, folder: Path) -> Collected:

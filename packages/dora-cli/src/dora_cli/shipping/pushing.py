@@ -15,7 +15,7 @@ from dora_cli.bundle.machine import ask
 from dora_cli.client import Client
 from dora_cli.cluster import remembered
 from dora_cli.cluster.machines import OnMachine, Say, on_machines
-from dora_cli.shipping.collecting import Collected, CollectionError
+from dora_cli.shipping.collecting import Collected, CollectionError, all_sources
 from dora_config.cluster import Cluster, Machine
 from dora_config.protocol.control import PlacementPlan, StartDataflow
 from dora_config.protocol.dataflow import DataflowSpec
@@ -70,9 +70,10 @@ def _machine(cluster: Cluster, node: str, daemon: str) -> Machine:
 
 
 def _push(on: OnMachine, parts: Sequence[Collected], say: Say) -> str:
-    sources = _sources(parts)
+    sources = all_sources(parts)
     program = (files("dora_cli.shipping") / "store_program.py").read_bytes()
-    listed = ask(on.link, "place", program=program, name=_name(sources))["path"]
+    # Beside the parcel, of which a part may be there since an earlier transfer was cut.
+    listed = ask(on.link, "place", program=program, name=f"list-{_name(sources)}")["path"]
     on.link.write(listed, json.dumps(sorted(sources)).encode(), mode=0o600)
     missing = ask(on.link, "missing", program=program, path=listed)["missing"]
     if not missing:
@@ -89,14 +90,6 @@ def _push(on: OnMachine, parts: Sequence[Collected], say: Say) -> str:
 
 def _name(digests: Iterable[str]) -> str:
     return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
-
-
-def _sources(parts: Iterable[Collected]) -> dict[str, Path | bytes]:
-    sources: dict[str, Path | bytes] = {}
-    for one in parts:
-        sources |= one.sources
-        sources[one.code.digest()] = one.code.text()
-    return sources
 
 
 def _pack(parcel: Path, wanted: Iterable[str], sources: Mapping[str, Path | bytes]) -> int:

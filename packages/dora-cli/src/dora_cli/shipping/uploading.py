@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from dora_cli import output
-from dora_cli.shipping.collecting import Collected
+from dora_cli.shipping.collecting import Collected, all_sources
 from dora_config.access import Endpoint
 from dora_config.errors import DoraError
 
@@ -26,10 +26,7 @@ class UploadFailed(DoraError):
 
 def upload(endpoint: Endpoint, parts: Iterable[Collected]) -> int:
     """Have all files of these nodes in the coordinator's store; bytes that were sent."""
-    sources: dict[str, Path | bytes] = {}
-    for one in parts:
-        sources |= one.sources
-        sources[one.code.digest()] = one.code.text()
+    sources = all_sources(parts)
     connection = _Connection(endpoint)
     missing = connection.missing(sorted(sources))
     sizes = {digest: _size(sources[digest]) for digest in missing}
@@ -62,7 +59,14 @@ class _Connection:
         self._connection: http.client.HTTPConnection | None = None
 
     def missing(self, digests: list[str]) -> list[str]:
-        status, _, body = self._again("POST", "/api/files", json.dumps(digests).encode(), {})
+        text = json.dumps(digests).encode()
+        try:
+            status, _, body = self._once("POST", "/api/files", text, {})
+        except (OSError, http.client.HTTPException) as problem:
+            self.hang_up()
+            raise UploadFailed(
+                f"the coordinator at {self._endpoint} takes no code: {problem}"
+            ) from problem
         if status != 200:
             raise UploadFailed(self._refused(status, body))
         return [str(one) for one in json.loads(body)]
@@ -98,27 +102,17 @@ class _Connection:
                     raise UploadFailed(self._refused(status, body))
             time.sleep(0.2 * failures)
 
-    def _again(
-        self, method: str, path: str, body: bytes, headers: dict[str, str]
-    ) -> tuple[int, dict[str, str], bytes]:
-        try:
-            return self._once(method, path, body, headers)
-        except (OSError, http.client.HTTPException) as problem:
-            self.hang_up()
-            raise UploadFailed(
-                f"the coordinator at {self._endpoint} takes no code: {problem}"
-            ) from problem
-
     def _once(
         self, method: str, path: str, body: bytes | BinaryIO | None, headers: dict[str, str]
-    ) -> tuple[int, dict[str, str], bytes]:
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        """Status, headers (whatever their case) and body of the answer to one request."""
         if self._connection is None:
             self._connection = http.client.HTTPConnection(
                 self._endpoint.host, self._endpoint.port, timeout=TIMEOUT
             )
         self._connection.request(method, path, body, {**self._endpoint.headers(), **headers})
         with self._connection.getresponse() as answer:
-            return answer.status, dict(answer.getheaders()), answer.read()
+            return answer.status, answer.headers, answer.read()
 
     def _refused(self, status: int, body: bytes) -> str:
         text = body[:300].decode(errors="replace").strip()
