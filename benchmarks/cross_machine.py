@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from measure import report, systems
 from measure.dataflow import BenchNode, MeasurementFailed
-from measure.fleet import Fleet, both_connected, fleet
+from measure.fleet import Fleet, fleet
 from measure.scenarios import KIB, MIB, percentile, size_name
 from measure.systems import System
 from measure.targets import Target
@@ -145,7 +145,7 @@ def recovery(made: Fleet) -> Numbers:
     folder = made.start(name, _ticking())
     made.wait(lambda: _lives(folder), "message")
     made.hosts[1].kill_all()
-    made.wait(lambda: not both_connected(made), "news of the loss", 60)
+    made.wait(lambda: "Running" not in made.dora("list"), "news of the loss", 60)
     begun = time.monotonic()
     made.start_daemon(1)
     again = made.wait(lambda: len(_lives(folder)) > 1 and _lives(folder)[-1], "message", 60)
