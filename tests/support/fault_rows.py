@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -180,6 +180,8 @@ def _while_starting(fleet: FaultFleet, row: Row) -> None:
     fleet.wait_until_links_listen()
     with _not_linked(fleet, row):
         with fault(fleet, row):
+            if row.phase == "linking":
+                fleet.flow.let_go()  # all are ready, and nobody proves anything
             if row.then != "fails":
                 fleet.truth.may_say(
                     "Starting Stopping Failed Running Degraded Recovering", str(row)
@@ -191,17 +193,14 @@ def _while_starting(fleet: FaultFleet, row: Row) -> None:
 
 @contextmanager
 def _not_linked(fleet: FaultFleet, row: Row) -> Iterator[None]:
-    """While linking: one link is stopped, so that nobody proves anything; all nodes are ready."""
-    if row.phase == "preparing":
+    """While linking: one link is stopped, and all nodes get ready. A cut cable needs no help."""
+    if row.phase == "preparing" or row.process == "cable":
         yield
         return
-    silent = "link robot" if row.process == "link station" else "link station"
-    with nullcontext() if row.process == "cable" else fleet.stopped(silent):
-        if row.process != "cable":
-            fleet.flow.let_go()
-            fleet.pause(0.5)  # nobody can see that all are ready
+    with fleet.stopped("link robot" if row.process == "link station" else "link station"):
+        fleet.flow.let_go()
+        fleet.pause(0.5)  # nobody can see that all are ready
         yield
-    fleet.flow.let_go()
 
 
 def _judge_start(fleet: FaultFleet, row: Row, command: RunningDora) -> None:
