@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -138,6 +139,28 @@ def test_what_is_no_store_is_refused_and_can_be_put_aside(path: Path) -> None:
     assert store.load() == []
     store.close()
     assert path.with_name("store.sqlite3.old").read_bytes().startswith(b"this is not")
+
+
+def test_what_is_put_aside_is_whole_even_after_a_kill(path: Path) -> None:
+    killed = SqliteStore(path)
+    killed.apply([SaveRecord(record(), SPEC)])
+    os.close(killed._lock)  # all that a kill does; what was written is still in the log beside
+    open_store("redb", path, recreate=True).close()
+    old = SqliteStore(path.with_name("store.sqlite3.old"))
+    assert old.load() == [(record(), SPEC)]
+    old.close()
+    killed._db.close()
+
+
+def test_a_place_that_cannot_hold_a_store_is_told_and_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"cannot be opened.*--store redb:PATH"):
+        open_store(f"redb:{tmp_path}/file/below", tmp_path / "unused")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(StoreError, match="is a directory; expected the path of a file"):
+        open_store(f"redb:{folder}", tmp_path / "unused", recreate=True)
+    assert [entry.name for entry in tmp_path.iterdir() if entry.is_dir()] == ["folder"]
 
 
 def test_a_full_disk_is_told_and_nothing_is_half_written(path: Path) -> None:

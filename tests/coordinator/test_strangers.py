@@ -7,7 +7,10 @@ import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
+import anyio
 import pytest
+from starlette.types import Message
+from starlette.websockets import WebSocket, WebSocketDisconnect
 from support.coordinator import RunningCoordinator, running_coordinator, token_file
 from support.dora import run_dora
 from support.waiting import wait_until
@@ -32,6 +35,7 @@ from dora_config.protocol.daemon import (
     RegistrationRefused,
 )
 from dora_config.protocol.envelope import Party, ProtocolVersion
+from dora_coordinator.server import _next_frame
 
 pytestmark = pytest.mark.integration
 
@@ -83,6 +87,26 @@ def test_without_the_token_no_route_but_health_answers() -> None:
         token = token_file().read_text().strip()
         assert coordinator.request(f"/api/artifacts/b/n?token={token}", headers={}).status == 401
         assert token not in coordinator.process.stderr
+        assert "ERROR" not in coordinator.process.stderr
+
+
+def test_a_peer_that_was_found_gone_while_writing_is_gone_for_the_reader_too() -> None:
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "websocket.send":
+            raise OSError("broken pipe")
+
+    async def write_then_read() -> None:
+        socket = WebSocket({"type": "websocket"}, receive, send)
+        await socket.accept()
+        with pytest.raises(WebSocketDisconnect):
+            await socket.send_text("are you there?")
+        with pytest.raises(WebSocketDisconnect):
+            await _next_frame(socket)
+
+    anyio.run(write_then_read)
 
 
 def test_the_token_is_made_once_for_the_account_alone() -> None:

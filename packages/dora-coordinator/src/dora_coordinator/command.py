@@ -204,6 +204,11 @@ def _fit_open_files(settings: Settings) -> Settings:
     return replace(settings, max_connections=possible)
 
 
+def _is_no_false_alarm(record: logging.LogRecord) -> bool:
+    """uvicorn calls it an error when a WebSocket is answered with an HTTP status, such as 401."""
+    return record.getMessage() != "ASGI callable returned without completing handshake."
+
+
 class _Server(uvicorn.Server):
     """uvicorn without its own handling of signals."""
 
@@ -230,6 +235,7 @@ async def _serve(
             timeout_graceful_shutdown=1,
         )
     )
+    logging.getLogger("uvicorn.error").addFilter(_is_no_false_alarm)
     async with anyio.create_task_group() as tasks:
 
         async def serve() -> None:

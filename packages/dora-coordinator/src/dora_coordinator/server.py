@@ -203,7 +203,7 @@ class _Endpoints:
                 try:
                     await greet(connection)
                     while True:
-                        text = await socket.receive_text()
+                        text = await _next_frame(socket)
                         try:
                             take(connection, text)
                         except UnknownKind as unknown:  # of a newer version
@@ -250,4 +250,12 @@ class _Endpoints:
 
 async def _first_frame(socket: WebSocket) -> str:
     with anyio.fail_after(HANDSHAKE_TIMEOUT):
+        return await _next_frame(socket)
+
+
+async def _next_frame(socket: WebSocket) -> str:
+    """Raises WebSocketDisconnect when the peer is gone, KeyError for a frame that is no text."""
+    try:
         return await socket.receive_text()
+    except RuntimeError as closed:  # whoever writes to it has found out first
+        raise WebSocketDisconnect(1006) from closed

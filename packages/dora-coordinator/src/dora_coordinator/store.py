@@ -92,9 +92,15 @@ class SqliteStore:
         """Open or create ``path``; raises :class:`StoreError`."""
         self.name = str(path)
         self._path = path
-        if not path.parent.is_dir():
-            private_dir(path.parent)
-        self._lock = _lock(path)
+        try:
+            if not path.parent.is_dir():
+                private_dir(path.parent)
+            self._lock = _lock(path)
+        except OSError as error:
+            raise StoreError(
+                f"{path}: the store cannot be opened ({error.strerror}); name another place with "
+                "--store redb:PATH"
+            ) from error
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -245,9 +251,19 @@ def open_store(text: str, default: Path, *, recreate: bool = False) -> Store:
     if kind not in ("redb", "sqlite") or (colon and not path):
         raise StoreError(f"--store {text!r}: expected redb, redb:PATH or memory")
     file = Path(path).expanduser().absolute() if path else default
+    if file.is_dir():
+        raise StoreError(f"--store {text}: {file} is a directory; expected the path of a file")
     if recreate and file.exists():
-        os.close(_lock(file))
-        file.replace(file.with_name(f"{file.name}.old"))
-        for suffix in ("-wal", "-shm"):
-            file.with_name(file.name + suffix).unlink(missing_ok=True)
+        _put_aside(file)
     return SqliteStore(file)
+
+
+def _put_aside(file: Path) -> None:
+    """Rename the store to `.old`, and the log beside it that a killed coordinator has left."""
+    os.close(_lock(file))
+    old = file.with_name(f"{file.name}.old")
+    for stale in (f"{old.name}-wal", f"{old.name}-shm", f"{file.name}-shm"):
+        file.with_name(stale).unlink(missing_ok=True)
+    with suppress(FileNotFoundError):
+        file.with_name(f"{file.name}-wal").replace(old.with_name(f"{old.name}-wal"))
+    file.replace(old)
