@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,8 @@ class Delivery:
     store: FileStore
     endpoint: Callable[[], Endpoint]
     _turn: anyio.Lock = field(default_factory=anyio.Lock)
+    _at_work: threading.Lock = field(default_factory=threading.Lock)
+    """Of the thread: one whose delivery was cancelled goes on for a while."""
 
     async def deliver(self, spec: DataflowSpec, base: Path) -> Delivered:
         """Lay out the nodes of ``spec`` that have code below ``base``; does nothing for others.
@@ -57,8 +60,12 @@ class Delivery:
             return Delivered({})
         async with self._turn:
             return await anyio.to_thread.run_sync(
-                self._deliver, spec, nodes, base, abandon_on_cancel=True
+                self._alone, spec, nodes, base, abandon_on_cancel=True
             )
+
+    def _alone(self, spec: DataflowSpec, nodes: list[ResolvedNode], base: Path) -> Delivered:
+        with self._at_work:
+            return self._deliver(spec, nodes, base)
 
     def _deliver(self, spec: DataflowSpec, nodes: list[ResolvedNode], base: Path) -> Delivered:
         sets: dict[str, CodeSet] = {}
