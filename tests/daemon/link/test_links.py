@@ -281,3 +281,13 @@ def test_an_unreachable_peer_is_named_with_the_reason(make: Make) -> None:
     a.meet(b, endpoints=("127.0.0.1:1",))
     wait_until(lambda: "refused" in a.wait_for(PeerChanged, machine="b").reason, what="a reason")
     assert a.state_of("b") == "connecting"
+
+
+def test_each_link_reports_where_the_other_listens(make: Make) -> None:
+    """Also the one that was dialled."""
+    a, b = make("a"), make("b")
+    introduce(a, b)
+    proven(a, b)
+    for here, there in ((a, b), (b, a)):
+        said = here.wait_for(PeerChanged, machine=there.name, state="proven")
+        assert (said.endpoint,) == there.endpoints

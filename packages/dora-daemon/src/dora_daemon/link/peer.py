@@ -372,10 +372,17 @@ class PeerLink:
                 state=state,
                 run_id=self.run_id,
                 reason=reason,
-                endpoint=self.session.endpoint if self.session is not None else self.endpoint,
+                endpoint=self._their_endpoint(),
                 rtt_us=None if clock.round_trip_ns is None else clock.round_trip_ns // 1000,
                 clock_offset_us=None if clock.wall_ns is None else clock.wall_ns // 1000,
             )
+
+    def _their_endpoint(self) -> str:
+        """Where the peer was reached or tried last; where it listens if it came to us."""
+        session = self.session
+        if session is not None and session.endpoint in self.endpoints:
+            return session.endpoint
+        return self.endpoint or next(iter(self.endpoints), "")
 
     def _state(self) -> tuple[Literal["connecting", "proven", "lost", "left"], str]:
         if self.left:
