@@ -277,6 +277,19 @@ def test_a_coordinator_without_its_store_links_what_it_adopts() -> None:
     assert fleet.listed() == [("Running", None)]
 
 
+def test_machines_that_come_one_by_one_to_a_coordinator_without_its_store_are_linked() -> None:
+    fleet = three_machines()
+    chain(fleet)
+    fleet.quiet()
+    fleet.kill_coordinator()
+    fleet.store.clear()
+    fleet.start_coordinator()
+    for daemon in fleet.daemons.values():
+        fleet.connect(daemon)
+        fleet.quiet()
+    assert fleet.listed() == [("Running", None)]
+
+
 def test_a_daemon_that_adopts_a_runner_tells_it_what_moved_meanwhile() -> None:
     fleet = three_machines()
     chain(fleet)

@@ -157,6 +157,8 @@ class Links:
             machine: _End(own, tuple(sorted({edge.peer_of(machine) for edge in own})))
             for machine, own in edges.items()
         }
+        self._early: dict[str, LinkReport] = {}
+        """Of machines none of whose peers is known yet, since parts are adopted one by one."""
         self._unlinked: dict[Pair, Unlinked] = {}
         self._silent = dict.fromkeys(edges)
         """Machines that have not said yet whether they listen, in order."""
@@ -206,6 +208,8 @@ class Links:
 
     def take_over(self, earlier: Links) -> None:
         """Know what ``earlier`` knew of machines that take part here too."""
+        for machine, report in earlier._early.items():
+            self.note(machine, report)
         for machine in earlier.machines:
             report = earlier.report_of(machine)
             if report is not None:
@@ -216,7 +220,10 @@ class Links:
     def note(self, machine: str, report: LinkReport) -> News:
         """A part said how its link is."""
         end = self._ends.get(machine)
-        if end is None or end.ended:
+        if end is None:
+            self._early[machine] = report
+            return News()
+        if end.ended:
             return News()
         before = self.endpoint(machine)
         end.report = report
@@ -228,6 +235,7 @@ class Links:
 
     def forget(self, machine: str) -> None:
         """Its runner is gone, and with it the link; another may follow."""
+        self._early.pop(machine, None)
         end = self._ends.get(machine)
         if end is not None:
             end.report = None
