@@ -10,10 +10,13 @@ from dora_config.protocol.control import (
     ClusterReport,
     ClusterStatus,
     DataflowList,
+    DataflowRef,
+    Ended,
     ListDataflows,
     RestartDataflow,
     Restarted,
     Started,
+    StopDataflow,
 )
 from dora_config.sources import parse_source
 from dora_coordinator.linking import remote_edges
@@ -288,6 +291,45 @@ def test_machines_that_come_one_by_one_to_a_coordinator_without_its_store_are_li
         fleet.connect(daemon)
         fleet.quiet()
     assert fleet.listed() == [("Running", None)]
+
+
+def test_what_was_adopted_machine_by_machine_is_stopped_as_a_whole() -> None:
+    fleet = three_machines()
+    spec = pipeline(camera="robot", inference="base", actuator="arm")
+    fleet.start(spec.model_copy(update={"name": "app"}))
+    fleet.quiet()
+    fleet.kill_coordinator()
+    fleet.store.clear()
+    fleet.start_coordinator()
+    for daemon in fleet.daemons.values():
+        fleet.connect(daemon)
+        fleet.quiet()
+    number = fleet.ask(StopDataflow(dataflow=DataflowRef(name="app")))
+    fleet.quiet()
+    assert isinstance(fleet.answers[number], Ended)
+    assert living(fleet) == 0
+    assert fleet.listed() == [("Finished", None)]
+
+
+def test_a_machine_that_is_adopted_while_the_others_are_stopped_is_stopped_too() -> None:
+    fleet = three_machines()
+    spec = pipeline(camera="robot", inference="base", actuator="arm")
+    fleet.start(spec.model_copy(update={"name": "app"}))
+    fleet.quiet()
+    fleet.kill_coordinator()
+    fleet.store.clear()
+    fleet.start_coordinator()
+    fleet.connect(fleet.daemons["robot"])
+    fleet.quiet()
+    number = fleet.ask(StopDataflow(dataflow=DataflowRef(name="app")))
+    for daemon in (fleet.daemons["base"], fleet.daemons["arm"]):
+        fleet.connect(daemon)
+        while fleet.step_to_coordinator(daemon) or fleet.step_to_daemon(daemon):
+            pass
+    assert number not in fleet.answers
+    fleet.quiet()
+    assert isinstance(fleet.answers[number], Ended)
+    assert living(fleet) == 0
 
 
 def test_a_daemon_that_adopts_a_runner_tells_it_what_moved_meanwhile() -> None:

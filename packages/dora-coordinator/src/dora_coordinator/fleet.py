@@ -276,7 +276,9 @@ class Fleet:
             )
         else:
             self._next_number += 1
-        name = None if spec.name in self._live_by_name and known is None else spec.name
+        name = None if spec.name in self._live_by_name else spec.name
+        if known is not None:
+            name = known.name
         record = DataflowRecord(
             dataflow_id=message.dataflow_id,
             name=name,
@@ -285,8 +287,13 @@ class Fleet:
             number=number,
         )
         dataflow = Dataflow(record, spec, self._around)
+        stopping = False
         if known is not None:
             dataflow.links.take_over(known.links)
+            stopping = known.phase is Phase.STOPPING
+            if name and self._live_by_name.get(name) is known:
+                self._live_by_name[name] = dataflow
         self._index(dataflow)
         text = f'adopted {dataflow.label}, which daemon "{daemon}" runs and the store does not hold'
-        return [SaveRecord(record, spec), Log("warning", text)]
+        commands: list[Command] = [SaveRecord(record, spec), Log("warning", text)]
+        return commands + (self.apply(dataflow, StopAsked(), now) if stopping else [])
