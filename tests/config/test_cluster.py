@@ -114,6 +114,8 @@ MISTAKES = [
     (base("{id: a, host: -oProxyCommand=x}"), "host '-oProxyCommand=x' must not start with '-'"),
     (base("{id: a, host: pi@b}"), "write the name before it as `user`"),
     (base("{id: a, host: 'a b'}"), "host 'a b' contains invalid character ' '"),
+    (base("{id: a, host: 'a;b'}"), "host 'a;b' contains invalid character ';'"),
+    (base("{id: a, host: b, user: $(id)}"), "user '$(id)' contains invalid character '$'"),
     (base("{id: a, host: b, user: -x}"), "user '-x' must not start with '-'"),
     (base("{id: a, host: b, port: 0}"), "port: must not be 0: expected at least 1"),
     (base("{id: a, host: b, port: 65536}"), "port: must not exceed 65535, found 65536"),

@@ -23,7 +23,9 @@ DEFAULT_DAEMON_PORT = 53291
 
 _ENDPOINT = re.compile(r"tcp/(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})")
 ENDPOINT_PATTERN = r"^tcp/(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):\d{1,5}$"
-_HOST_PATTERN = r"^[^\s-]\S*$"
+_SHELL = r"""'"`$;&<>|(){}"""
+"""Characters that a shell would act on: `~/.ssh/config` may put host and user into a command."""
+_HOST_PATTERN = rf"^(?!-)[^\s{_SHELL}]+$"
 
 
 def _wrong(sentence: str) -> PydanticCustomError:
@@ -56,7 +58,7 @@ def _ssh_word(value: str, what: str) -> str:
         raise _wrong(f"{what} must not be empty")
     if value.startswith("-"):
         raise _wrong(f"{what} {value!r} must not start with '-': ssh would take it for an option")
-    bad = re.search(r"[\s\x00-\x1f\x7f]", value)
+    bad = re.search(rf"[\s\x00-\x1f\x7f{_SHELL}]", value)
     if bad:
         raise _wrong(f"{what} {value!r} contains invalid character {bad.group()!r}")
     if what == "host" and "@" in value:
