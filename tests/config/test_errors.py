@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import dora_config
 from dora_config import ConfigError, DoraError, InvalidId, InvalidTransition, Problem
+from dora_config.access import private_dir
 from dora_config.errors import exit_code
 
 
@@ -95,3 +97,18 @@ def test_errors_of_a_command_are_sentences(capsys: pytest.CaptureFixture[str]) -
         exit_code(lambda: fail(ExceptionGroup("", [DoraError("one"), KeyError("a fault of ours")])))
     with pytest.raises(KeyError):
         exit_code(lambda: fail(KeyError("a fault of ours")))
+
+
+def test_a_place_that_cannot_be_used_is_a_sentence_and_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+
+    def run() -> int:
+        private_dir(tmp_path / "file" / "state")
+        return 0
+
+    assert exit_code(run) == 1
+    written = capsys.readouterr().err
+    assert written.startswith(f"[ERROR]\n{tmp_path}/file")
+    assert "Traceback" not in written

@@ -163,6 +163,18 @@ def test_a_place_that_cannot_hold_a_store_is_told_and_left_as_it_is(tmp_path: Pa
     assert [entry.name for entry in tmp_path.iterdir() if entry.is_dir()] == ["folder"]
 
 
+def test_nobody_is_told_to_begin_anew_because_a_disk_is_full(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(sqlite3, "connect", full)
+    with pytest.raises(StoreError, match=r"disk I/O error.*make room") as told:
+        open_store("redb", path)
+    assert "--recreate-store" not in str(told.value)
+
+
 def test_a_full_disk_is_told_and_nothing_is_half_written(path: Path) -> None:
     store = SqliteStore(path)
     store.apply([SaveRecord(record(), SPEC)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import uuid
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from support.fleet_simulation import dataflow
 
 from dora_daemon.agent import part_files
-from dora_daemon.agent.part_files import DaemonFiles, DaemonStateError
+from dora_daemon.agent.part_files import DaemonFiles, DaemonStateError, replace_file
 from dora_daemon.agent.records import PartRecord
 
 
@@ -64,3 +65,20 @@ def test_only_the_newest_ended_records_are_kept(
     files.save(record(9, phase="ended", ended_at=-99.0))  # not told yet: never dropped
     assert [uuid.UUID(found.dataflow_id).int for found in files.load()[0]] == [1, 2, 9]
     files.close()
+
+
+def test_a_full_disk_is_told_with_the_file_and_nothing_of_it_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = tmp_path / "record.json"
+    replace_file(record, "old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left on device") as told:
+        replace_file(record, "new")
+    assert told.value.filename == str(record)
+    assert [file.name for file in tmp_path.iterdir()] == ["record.json"]
+    assert record.read_text() == "old"

@@ -148,6 +148,10 @@ def exit_code(run: Callable[[], int]) -> int:
         return run()
     except DoraError as error:
         message = str(error)
+    except OSError as error:  # a file or folder that this account cannot make, read or write
+        if error.filename is None:
+            raise
+        message = f"{error.filename}: {error.strerror}"
     except ExceptionGroup as group:
         expected, others = group.split(DoraError)
         if expected is None or others is not None:

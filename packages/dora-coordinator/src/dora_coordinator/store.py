@@ -111,9 +111,15 @@ class SqliteStore:
                 raise
         except (sqlite3.Error, OSError) as error:
             os.close(self._lock)
+            # the rest are errors of the disk: full, read-only, broken
+            no_store = not isinstance(error, sqlite3.OperationalError | OSError)
             raise StoreError(
-                f"{path}: the store cannot be opened ({error}); start with --recreate-store to put "
-                "it aside and begin an empty one"
+                f"{path}: the store cannot be opened ({error}); "
+                + (
+                    "start with --recreate-store to put it aside and begin an empty one"
+                    if no_store
+                    else "make room, or name another place with --store redb:PATH"
+                )
             ) from error
         except BaseException:
             os.close(self._lock)

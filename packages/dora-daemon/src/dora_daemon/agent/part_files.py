@@ -6,6 +6,7 @@ import fcntl
 import os
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -96,11 +97,16 @@ def _locked(descriptor: int, *, within: float) -> bool:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Old or new, never half of it; on disk when this returns."""
+    """Old or new, never half of it; on disk when this returns. Raises OSError with ``path``."""
     fresh = path.with_name(f".{path.name}.new")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    try:
+        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            fresh.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from error
