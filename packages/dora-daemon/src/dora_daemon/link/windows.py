@@ -50,10 +50,6 @@ class SendWindow(Generic[T]):
             count += 1
         return count
 
-    def give_up(self) -> int:
-        """Forget everything; how many messages they were."""
-        return self.acknowledge(self.last)
-
     def after(self, sequence: int) -> Iterator[tuple[int, int, T]]:
         """Number, the number before it, and item of what comes after ``sequence``."""
         for number, (previous, _, item) in list(self._out.items()):
