@@ -208,8 +208,8 @@ class Links:
 
     def take_over(self, earlier: Links) -> None:
         """Know what ``earlier`` knew of machines that take part here too."""
-        for machine, report in earlier._early.items():
-            self.note(machine, report)
+        for machine, early in earlier._early.items():
+            self.note(machine, early)
         for machine in earlier.machines:
             report = earlier.report_of(machine)
             if report is not None:
