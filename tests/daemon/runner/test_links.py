@@ -76,6 +76,17 @@ def results(flow: Linked) -> dict[str, str]:
     return found
 
 
+def losses(flow: Linked) -> list[protocol.LinkChanged]:
+    """What was told of machines that have lost each other."""
+    return [
+        notice
+        for part in flow.parts.values()
+        for notice in part.run.notices
+        if isinstance(notice, protocol.LinkChanged)
+        and any(peer.state == "lost" for peer in notice.report.peers)
+    ]
+
+
 @pytest.fixture
 def programs(workspace: Workspace) -> Workspace:
     workspace.node("counter", COUNTER)
@@ -380,10 +391,13 @@ def test_a_stop_ends_nodes_first_and_the_links_last(programs: Workspace) -> None
     with linked(programs, content, {"a": "one", "b": "two"}) as flow:
         one, two = flow["one"], flow["two"]
         links = [one.link_pid(), two.link_pid()]
+        for part in flow.parts.values():
+            part.run.ask(protocol.FollowEvents(logs=False))
         one.run.ask(protocol.StopDataflow(grace=5.0))
         assert one.result().ok
         assert two.result().ok
         gone(*links, timeout=5.0)
+        assert not losses(flow)
     assert numbers(out) == list(range(50))
 
 

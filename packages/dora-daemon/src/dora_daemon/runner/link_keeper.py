@@ -284,8 +284,9 @@ class LinkKeeper:
         self._let_go(process, carrier)
         runner = self._runner
         runner.desk.process_ended(LINK_NODE, self._incarnation)
-        self.view.link_ended()
-        self._tell_upward()
+        if not (status.ok and runner.state.link.ending):  # else nobody is lost: it was its time
+            self.view.link_ended()
+            self._tell_upward()
         runner.tidy_soon()
         runner.tell(
             LinkExited(
