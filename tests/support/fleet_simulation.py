@@ -106,6 +106,8 @@ class FakeRunner:
     attempt: int
     nodes: tuple[str, ...]
     phase: str = "starting"
+    killed: bool = False
+    """Its nodes get no time to end."""
     result: DataflowResult | None = None
     link: FakeLink | None = None
 
@@ -365,15 +367,16 @@ class Fleet:
     ) -> None:
         """All nodes ended."""
         runner.phase = "finished"
-        runner.result = DataflowResult(
-            dataflow_id=runner.dataflow_id,
-            nodes=tuple(
-                NodeResult(node=node, outcome="failed", message="exited with code 1")
-                if node in (failed or ())
-                else NodeResult(node=node, outcome="success")
-                for node in runner.nodes
-            ),
-        )
+
+        def ended(node: str) -> NodeResult:
+            if node in (failed or ()):
+                return NodeResult(node=node, outcome="failed", message="exited with code 1")
+            if runner.killed:
+                return NodeResult(node=node, outcome="failed", message="killed", signal="SIGKILL")
+            return NodeResult(node=node, outcome="success")
+
+        nodes = tuple(map(ended, runner.nodes))
+        runner.result = DataflowResult(dataflow_id=runner.dataflow_id, nodes=nodes)
         self._tell(daemon, runner, DataflowFinished(result=runner.result))
 
     def fire_due(self) -> bool:
@@ -536,6 +539,7 @@ class Fleet:
                 self._tell(daemon, runner, started)
             case StopDataflow() if runner.lives:
                 runner.phase = "stopping"
+                runner.killed = request.force
             case SetLinkPeers():
                 assert runner.link is not None, "peers for a part without a link"
                 if runner.lives:

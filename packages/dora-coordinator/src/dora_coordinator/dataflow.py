@@ -449,6 +449,8 @@ class Dataflow:
             return
         self._changed.add(part.daemon)
         self._move(part, PartState.ENDED)
+        if result is not None and self.phase is Phase.ROLLING_BACK:
+            result = _taken_back(result)
         part.result = result
         self.links.end(part.daemon)
 
@@ -581,3 +583,14 @@ class Dataflow:
 
 def _by_order(node: NodeResult) -> int:
     return node.order
+
+
+def _taken_back(result: DataflowResult) -> DataflowResult:
+    """Nodes that were killed because the start had failed are not why it did."""
+    nodes = [
+        node.model_copy(update={"outcome": "cascading"})
+        if node.outcome == "failed" and node.signal == "SIGKILL"
+        else node
+        for node in result.nodes
+    ]
+    return result.model_copy(update={"nodes": tuple(nodes)})
