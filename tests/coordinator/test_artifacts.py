@@ -69,6 +69,7 @@ def test_too_large_is_refused_and_the_older_one_stays(tmp_path: Path) -> None:
         ("b\n", "n"),
         ("b1", "n\x00"),
         ("x" * 200, "n"),
+        ("b1", "n" * 200),
     ],
 )
 def test_ids_that_could_leave_the_folder_are_refused(tmp_path: Path, build: str, node: str) -> None:

@@ -19,6 +19,8 @@ from dora_config.errors import DoraError, InvalidId
 from dora_config.ids import parse_node_id
 
 _BUILD_ID: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}")
+_MAX_NODE_ID: Final = 128
+"""Characters: names of files must have room for more than the id."""
 
 
 class ArtifactRefused(DoraError):
@@ -90,6 +92,8 @@ class ArtifactStore:
     def _path(self, build_id: str, node_id: str) -> Path:
         if not _BUILD_ID.fullmatch(build_id):
             raise ArtifactRefused(400, "the build id must be 1 to 128 of letters, digits, _ . -")
+        if len(node_id) > _MAX_NODE_ID:
+            raise ArtifactRefused(400, f"the node id has more than {_MAX_NODE_ID} characters")
         try:
             return self._root / build_id / parse_node_id(node_id)
         except InvalidId as problem:
