@@ -40,12 +40,23 @@ def test_a_terminal_shows_what_is_being_done(
 def test_output_is_cut_into_lines(capsys: pytest.CaptureFixture[str]) -> None:
     lines = Prefixed("gpu", 5)
     for piece in (b"on", b"e\ntw", b"o\n\nthr\xff"):
-        lines.take(piece)
+        lines.take_output(piece)
     lines.end()
     lines.say("exit code 1")
     out, err = capsys.readouterr()
     assert out == "gpu   | one\ngpu   | two\ngpu   | \ngpu   | thr�\n"
     assert err == "gpu   | exit code 1\n"
+
+
+def test_half_lines_of_two_streams_are_not_mixed(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = Prefixed("gpu", 3)
+    lines.take_output(b"all is ")
+    lines.take_errors(b"wat")
+    lines.take_output(b"well\nlast")
+    lines.take_errors(b"ch out\nend")
+    lines.end()
+    said = "gpu | all is well\ngpu | watch out\ngpu | last\ngpu | end\n"
+    assert capsys.readouterr().out == said
 
 
 def test_machines_are_chosen_by_id() -> None:

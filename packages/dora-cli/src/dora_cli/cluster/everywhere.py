@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dora_cli import output
 from dora_cli.cluster.machines import OnMachine, Opened, in_parallel
 from dora_cli.cluster.service import Systemd
+from dora_cli.ssh import Finished
 from dora_config import DoraError
 from dora_config.cluster import Cluster, Machine
 
@@ -20,23 +21,30 @@ class Prefixed:
 
     def __init__(self, name: str, width: int) -> None:
         self._prefix = f"{name.ljust(width)} | "
-        self._rest = b""
+        self._rests = {"stdout": b"", "stderr": b""}
 
-    def take(self, data: bytes) -> None:
-        """Called from two threads, one for each stream."""
-        with _writing:
-            *lines, self._rest = (self._rest + data).split(b"\n")
-            for line in lines:
-                self._write(line)
+    def take_output(self, data: bytes) -> None:
+        self._take("stdout", data)
+
+    def take_errors(self, data: bytes) -> None:
+        self._take("stderr", data)
 
     def end(self) -> None:
-        if self._rest:
-            self.take(b"\n")
+        for stream, rest in self._rests.items():
+            if rest:
+                self._take(stream, b"\n")
 
     def say(self, text: str) -> None:
         with _writing:
             for line in text.splitlines():
                 output.remark(f"{self._prefix}{line}")
+
+    def _take(self, stream: str, data: bytes) -> None:
+        """Called from two threads, one for each stream."""
+        with _writing:
+            *lines, self._rests[stream] = (self._rests[stream] + data).split(b"\n")
+            for line in lines:
+                self._write(line)
 
     def _write(self, line: bytes) -> None:
         output.write(f"{self._prefix}{line.decode(errors='replace')}")
@@ -61,7 +69,7 @@ def execute(
 
     def work(on: OnMachine, lines: Prefixed) -> bool:
         limit = FOREVER if timeout is None else timeout
-        done = on.link.run(argv, timeout=limit, on_output=lines.take)
+        done = _run(on, argv, lines, timeout=limit)
         lines.end()
         if done.code != 0:
             lines.say(f"exit code {done.code}")
@@ -78,7 +86,7 @@ def show_logs(cluster: Cluster, machines: Sequence[Machine], count: int, *, foll
         systemd = Systemd.found(on, facts)
         if systemd is not None:
             argv = systemd.journal_words(count, follow=follow)
-            done = on.link.run(argv, sudo=not systemd.user, timeout=FOREVER, on_output=lines.take)
+            done = _run(on, argv, lines, sudo=not systemd.user)
         else:
             path = on.ask("tail", name=on.daemon, lines=0)
             if path["lines"] is None:
@@ -86,11 +94,28 @@ def show_logs(cluster: Cluster, machines: Sequence[Machine], count: int, *, foll
                 return False
             more = ["-F"] if follow else []
             argv = ["tail", "-n", str(count), *more, path["path"]]
-            done = on.link.run(argv, timeout=FOREVER, on_output=lines.take)
+            done = _run(on, argv, lines)
         lines.end()
         return done.code == 0
 
     return _each(cluster, machines, work)
+
+
+def _run(
+    on: OnMachine,
+    argv: Sequence[str],
+    lines: Prefixed,
+    *,
+    sudo: bool = False,
+    timeout: float = FOREVER,
+) -> Finished:
+    return on.link.run(
+        argv,
+        sudo=sudo,
+        timeout=timeout,
+        on_output=lines.take_output,
+        on_errors=lines.take_errors,
+    )
 
 
 def _each(cluster: Cluster, machines: Sequence[Machine], work: Work) -> bool:

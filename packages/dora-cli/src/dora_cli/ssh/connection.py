@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,10 @@ _READ = 'if [ -e "$1" ]; then cat "$1"; else exit 44; fi'
 _APPEND = 'cat >>"$1"'
 _NO_SUCH_FILE = 44
 
+_KEPT = 1 << 16
+
 Progress = Callable[[int], None]
+Listener = Callable[[bytes], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How a remote command ended."""
+    """How a remote command ended; of a stream that a listener took, the last 64 KiB or more."""
 
     code: int
     stdout: str
@@ -93,14 +97,16 @@ class Connection:
         stdin: bytes = b"",
         sudo: bool = False,
         timeout: float = 60.0,
-        on_output: Callable[[bytes], None] | None = None,
+        on_output: Listener | None = None,
+        on_errors: Listener | None = None,
     ) -> Finished:
         """Run a command without a terminal, whatever its exit code.
 
-        ``on_output`` gets both streams as they come, from two threads. Raises RemoteTimeout,
-        ConnectionLost and SudoUnavailable.
+        ``on_output`` and ``on_errors`` get stdout and stderr as they come, each from a thread of
+        its own. Raises RemoteTimeout, ConnectionLost and SudoUnavailable.
         """
-        return self._run(argv, iter([stdin]), sudo=sudo, timeout=timeout, on_output=on_output)
+        listeners = (on_output, on_errors)
+        return self._run(argv, iter([stdin]), sudo=sudo, timeout=timeout, listeners=listeners)
 
     def check(
         self, argv: Sequence[str], *, stdin: bytes = b"", sudo: bool = False, timeout: float = 60.0
@@ -173,12 +179,12 @@ class Connection:
         *,
         sudo: bool,
         timeout: float,
-        on_output: Callable[[bytes], None] | None = None,
+        listeners: tuple[Listener | None, Listener | None] = (None, None),
     ) -> Finished:
         with_sudo = sudo and self._needs_sudo()
         channel = self._transport.execute(command_line(argv, sudo=with_sudo))
         try:
-            done = self._talk(channel, argv, pieces, time.monotonic() + timeout, on_output)
+            done = self._talk(channel, argv, pieces, time.monotonic() + timeout, listeners)
         finally:
             channel.close()
         if done.code == -1:
@@ -197,19 +203,12 @@ class Connection:
         argv: Sequence[str],
         pieces: Iterator[bytes],
         deadline: float,
-        on_output: Callable[[bytes], None] | None,
+        listeners: tuple[Listener | None, Listener | None],
     ) -> Finished:
-        texts: tuple[list[bytes], list[bytes]] = ([], [])
-
-        def collect(*, errors: bool) -> None:
-            for data in channel.read(errors=errors):
-                texts[errors].append(data)
-                if on_output is not None:
-                    on_output(data)
-
+        heard = [_Heard(listener) for listener in listeners]
         readers = [
-            threading.Thread(target=collect, kwargs={"errors": errors}, daemon=True)
-            for errors in (False, True)
+            threading.Thread(target=one.take_all, args=(channel.read(errors=errors),), daemon=True)
+            for errors, one in zip((False, True), heard, strict=True)
         ]
         for reader in readers:
             reader.start()
@@ -230,7 +229,7 @@ class Connection:
             if self._transport.broken:
                 raise self._transport.lost()
             raise RemoteTimeout(self.name, f"`{shown(argv)}` did not end in time")
-        out, err = (b"".join(text).decode("utf-8", "surrogateescape") for text in texts)
+        out, err = (one.text() for one in heard)
         return Finished(code, out, err)
 
     def _failed(self, argv: Sequence[str], done: Finished) -> RemoteCommandFailed:
@@ -238,6 +237,27 @@ class Connection:
         lines = "".join(f"\n  {line}" for line in said)
         sentence = f"`{shown(argv)}` failed with exit code {done.code}{':' if lines else ''}{lines}"
         return RemoteCommandFailed(self.name, sentence, done.code)
+
+
+class _Heard:
+    """One stream: all of it, or only its end when a listener takes it."""
+
+    def __init__(self, listener: Listener | None) -> None:
+        self._listener = listener
+        self._pieces: deque[bytes] = deque()
+        self._size = 0
+
+    def take_all(self, stream: Iterator[bytes]) -> None:
+        for data in stream:
+            self._pieces.append(data)
+            self._size += len(data)
+            if self._listener is not None:
+                self._listener(data)
+                while self._size - len(self._pieces[0]) >= _KEPT:
+                    self._size -= len(self._pieces.popleft())
+
+    def text(self) -> str:
+        return b"".join(self._pieces).decode("utf-8", "surrogateescape")
 
 
 def _pieces(source: Path, offset: int, progress: Progress | None) -> Iterator[bytes]:
