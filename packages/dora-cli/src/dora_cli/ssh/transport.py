@@ -6,8 +6,8 @@ import base64
 import logging
 import os
 import socket
-import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -21,11 +21,13 @@ from dora_cli.ssh.client_config import HostSettings
 from dora_cli.ssh.errors import ConnectionLost, LoginRefused, Unreachable
 from dora_cli.ssh.host_keys import check_host_key, known_keys, settings_for
 from dora_cli.ssh.known_hosts import Key, preferred
+from dora_cli.ssh.proxy_command import ProxyCommand
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for each step of a connection: TCP, greeting, keys."""
 _MOST_JUMPS = 8
 _WINDOW = 1 << 22
+_PACKET = 1 << 15
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
@@ -70,13 +72,26 @@ class Channel:
 
     def write(self, data: bytes, timeout: float) -> None:
         """All of ``data``; raises TimeoutError, or BrokenPipeError when nobody reads any more."""
-        self._channel.settimeout(max(timeout, 0.01))
+        deadline = time.monotonic() + timeout
+        for begin in range(0, len(data), _PACKET):
+            rest = data[begin : begin + _PACKET]
+            while rest:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError
+                self._channel.settimeout(left)
+                rest = rest[self._send(rest) :]
+
+    def _send(self, data: bytes) -> int:
         try:
-            self._channel.sendall(data)
+            sent = self._channel.send(data)
         except TimeoutError:
             raise
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise BrokenPipeError(str(error)) from error
+        if not sent:
+            raise BrokenPipeError("the channel is closed")
+        return sent
 
     def end_input(self) -> None:
         with suppress(OSError, EOFError, paramiko.SSHException):
@@ -85,11 +100,10 @@ class Channel:
     def read(self, *, errors: bool = False) -> Iterator[bytes]:
         """What comes on one of the two streams, until its end; for a thread of its own."""
         receive = self._channel.recv_stderr if errors else self._channel.recv
-        self._channel.settimeout(None)
         while True:
             try:
                 data = receive(1 << 16)
-            except TimeoutError:  # a writer has set the channel's one time limit
+            except TimeoutError:  # the channel has one time limit, and that is the writer's
                 continue
             except OSError:
                 return
@@ -131,7 +145,8 @@ def _open(
     stack: ExitStack,
     jumps_left: int,
 ) -> paramiko.Transport:
-    link = _dial(machine, settings, silence, stack, jumps_left)
+    command = ProxyCommand(settings.proxy_command, stack) if settings.proxy_command else None
+    link = command.link if command else _dial(machine, settings, silence, stack, jumps_left)
     transport = paramiko.Transport(link, default_window_size=_WINDOW)
     stack.callback(_close, transport)
     transport.banner_timeout = transport.auth_timeout = CONNECT_TIMEOUT
@@ -143,6 +158,12 @@ def _open(
         transport.start_client(timeout=CONNECT_TIMEOUT)
         server_key = transport.get_remote_server_key()
     except (paramiko.SSHException, OSError, EOFError) as error:
+        if command is not None:
+            raise Unreachable(
+                machine,
+                f"its ProxyCommand `{command.command}` leads to nobody who talks SSH: "
+                f"{_reason(error)}{command.last_words()}",
+            ) from error
         raise Unreachable(
             machine, f"what answers at {where} does not talk SSH as it should: {_reason(error)}"
         ) from error
@@ -164,8 +185,6 @@ def _close(transport: paramiko.Transport) -> None:
 def _dial(
     machine: str, settings: HostSettings, silence: float, stack: ExitStack, jumps_left: int
 ) -> Any:
-    if settings.proxy_command is not None:
-        return _through_command(settings.proxy_command, stack)
     if settings.proxy_jump is not None:
         return _through_jump(machine, settings, silence, stack, jumps_left)
     where = f"{settings.host} port {settings.port}"
@@ -190,30 +209,6 @@ def _dial(
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # with the keepalives: a silent network is noticed
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(silence * 1000))
     return link
-
-
-def _through_command(command: str, stack: ExitStack) -> socket.socket:
-    ours, theirs = socket.socketpair()
-    stack.callback(ours.close)
-    with theirs:
-        process = subprocess.Popen(
-            ["sh", "-c", f"exec {command}"],
-            stdin=theirs.fileno(),
-            stdout=theirs.fileno(),
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
-    def end() -> None:
-        process.terminate()
-        try:
-            process.wait(2)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-    stack.callback(end)
-    return ours
 
 
 def _through_jump(

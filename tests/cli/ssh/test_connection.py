@@ -1,0 +1,106 @@
+"""What is kept of a command's output, and how long one may take to read its input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from dora_cli.ssh import Target, Unreachable, connect, transport
+from dora_cli.ssh.connection import Connection
+from dora_cli.ssh.transport import Channel, Transport
+
+MEGABYTE = 1 << 20
+
+
+class Talker:
+    """A command that prints a megabyte on stdout and half a line on stderr; and its transport."""
+
+    broken = False
+
+    def execute(self, _command: str) -> Talker:
+        return self
+
+    def write(self, data: bytes, timeout: float) -> None:
+        assert not data
+        assert timeout > 0
+
+    def end_input(self) -> None: ...
+
+    def read(self, *, errors: bool) -> Iterator[bytes]:
+        if errors:
+            yield b"half a line"
+        else:
+            yield from [bytes([number]) * (MEGABYTE // 64) for number in range(64)]
+
+    def wait(self, timeout: float) -> int:
+        assert timeout > 0
+        return 3
+
+    def close(self) -> None: ...
+
+
+def test_of_what_a_listener_takes_only_the_end_is_kept() -> None:
+    link = Connection("robot", cast(Transport, Talker()))
+    assert len(link.run(["talk"]).stdout) == MEGABYTE
+    taken: list[bytes] = []
+    done = link.run(["talk"], on_output=taken.append)
+    assert sum(map(len, taken)) == MEGABYTE
+    assert 1 << 16 <= len(done.stdout) < 1 << 17
+    assert done.stdout.encode() == b"".join(taken)[-len(done.stdout) :]
+    assert (done.code, done.stderr) == (3, "half a line")
+    errors: list[bytes] = []
+    link.run(["talk"], on_errors=errors.append)
+    assert errors == [b"half a line"]
+
+
+class SlowReader:
+    """A channel at whose other end a thousand bytes a second are read, by a clock of its own."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.limits: list[float] = []
+        self.taken = 0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def settimeout(self, limit: float) -> None:
+        self.limits.append(limit)
+
+    def send(self, data: bytes) -> int:
+        sent = min(len(data), 1000)
+        self.now += sent / 1000
+        self.taken += sent
+        return sent
+
+    def recv(self, _size: int) -> bytes:
+        return b""
+
+
+def test_the_limit_is_for_all_that_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = SlowReader()
+    monkeypatch.setattr(transport, "time", reader)
+    channel = Channel(cast(Any, reader))
+    channel.write(bytes(50_000), 60.0)
+    assert reader.taken == 50_000
+    with pytest.raises(TimeoutError):
+        channel.write(bytes(MEGABYTE), 60.0)
+    assert reader.now == pytest.approx(110.0, abs=1.0)
+    before = list(reader.limits)
+    assert list(channel.read()) == []
+    assert reader.limits == before, "the limit is the writer's"
+
+
+def test_why_a_proxy_command_failed_is_told(home: Path) -> None:
+    folder = home / ".ssh"
+    folder.mkdir()
+    command = "sh -c 'echo no route to the moon >&2; exit 3'"
+    (folder / "config").write_text(f"Host far\n  ProxyCommand {command}\n")
+    with pytest.raises(Unreachable) as refused:
+        connect(Target("far", label="rover"))
+    said = str(refused.value)
+    assert said.startswith(f"rover (far): its ProxyCommand `{command}` leads to nobody")
+    assert said.endswith("\n  no route to the moon")
