@@ -13,7 +13,14 @@ from typing import Any
 from dora_cli import output
 from dora_cli.cluster import coordinator_here
 from dora_cli.cluster.command_line import ssh_name
-from dora_cli.cluster.machines import MOST_AT_ONCE, OnMachine, Say, on_machines, target_of
+from dora_cli.cluster.machines import (
+    MOST_AT_ONCE,
+    OnMachine,
+    Say,
+    on_machines,
+    target_of,
+    without_name,
+)
 from dora_cli.cluster.preflight import Facts, NotReady, require_ready, warnings
 from dora_cli.ssh import connect
 from dora_config import DoraError
@@ -139,13 +146,9 @@ def _pairs(
     cluster: Cluster, machines: Sequence[Machine], found: dict[str, Examined], report: Report
 ) -> None:
     with ExitStack() as stack:
-        try:
-            links = {
-                one.id: OnMachine(cluster, one, stack.enter_context(connect(target_of(one))))
-                for one in machines
-            }
-        except DoraError as error:
-            report.add("pairs", str(error))
+        links = _connect_all(cluster, machines, stack, report)
+        machines = [one for one in machines if one.id in links]
+        if len(machines) < 2:
             return
         answering = {one.id: _Answering(links[one.id]) for one in machines}
         try:
@@ -162,6 +165,28 @@ def _pairs(
         rows.append((source.id, *cells))
     output.write("Data links, from each machine (row) to each other: round trip, clock difference")
     output.table(("", *(one.id for one in machines)), rows)
+
+
+def _connect_all(
+    cluster: Cluster, machines: Sequence[Machine], stack: ExitStack, report: Report
+) -> dict[str, OnMachine]:
+    """A connection to each at once, until ``stack`` is left; those without one are reported."""
+
+    def open_one(machine: Machine) -> OnMachine | DoraError:
+        try:
+            return OnMachine(cluster, machine, stack.enter_context(connect(target_of(machine))))
+        except DoraError as error:
+            return error
+
+    links: dict[str, OnMachine] = {}
+    with ThreadPoolExecutor(MOST_AT_ONCE) as pool:
+        for machine, link in zip(machines, pool.map(open_one, machines), strict=True):
+            if isinstance(link, OnMachine):
+                links[machine.id] = link
+            else:
+                name = ssh_name(machine)
+                report.add(name, f"not in the table of links: {without_name(str(link), name)}")
+    return links
 
 
 class _Answering:
