@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,14 +44,26 @@ class Background:
         return "\n".join(f"  {line}" for line in lines) + f"\n  (log: {self.log})"
 
 
-def start(what: str, module: str, arguments: Sequence[str]) -> Background:
-    """Run `python -m MODULE ARGUMENTS` detached from this terminal."""
-    folder = private_dir(private_dir(state_dir()) / "log")
+def start(
+    what: str,
+    module: str,
+    arguments: Sequence[str],
+    *,
+    directory: str = "",
+    environ: Mapping[str, str] = os.environ,
+) -> Background:
+    """Run `python -m MODULE ARGUMENTS` detached from this terminal.
+
+    ``directory``: of the process and of relative names in ``environ``; empty: ours.
+    """
+    folder = private_dir(private_dir(Path(directory) / state_dir(environ)) / "log")
     log = folder / f"{what}.log"
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         process = subprocess.Popen(
             [*run_module(module), *arguments],
+            cwd=directory or None,
+            env=environ,
             stdin=subprocess.DEVNULL,
             stdout=handle,
             stderr=handle,

@@ -8,23 +8,29 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import psutil
 
 from dora_cli import background, output
 from dora_cli.cluster import coordinator_here
 from dora_cli.cluster.preflight import NotReady
-from dora_config.access import state_dir
+from dora_config import DoraError
+from dora_config.access import private_dir, state_dir
 from dora_config.cluster import Cluster
 
 END_TIMEOUT = 20.0
 START_TIMEOUT = 20.0
 KEPT_COPIES = 3
 _MODULE = "dora_coordinator.command"
+
+
+class _DoesNotEnd(NotReady):
+    """The old coordinator runs on, for now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,14 @@ class _Process:
         kind, _, path = chosen.partition(":")
         if kind == "memory":
             return None
-        return Path(path) if path else state_dir(self.environ) / "coordinator" / "store.sqlite3"
+        if path:
+            return Path(self.directory) / Path(path).expanduser()
+        return self.state / "coordinator" / "store.sqlite3"
+
+    @property
+    def state(self) -> Path:
+        """Its state folder."""
+        return Path(self.directory) / state_dir(self.environ)
 
 
 def upgrade_coordinator(cluster: Cluster, version: str) -> bool:
@@ -69,26 +82,53 @@ def upgrade_coordinator(cluster: Cluster, version: str) -> bool:
             f"upgrade it to {version} where it runs"
         )
         return False
-    output.write(f"Upgrading the coordinator on {address}...")
-    copy = started = None
-    _end(process)
-    try:
-        copy = _copy_store(process, old)
-        started = background.start("coordinator", _MODULE, process.arguments)
-        started.wait_until(lambda: _runs(cluster, version), within=START_TIMEOUT)
-    except (background.NotStarted, OSError, sqlite3.Error) as problem:
-        if started is not None:
-            started.process.kill()
-            started.process.wait()
-        _start_again(process, copy)
+    if not Path(process.directory).is_dir():
         raise NotReady(
-            f"dora {version} could not take over the coordinator, which is started as {old} again: "
-            f"{problem}"
-        ) from problem
+            f"the coordinator (process {process.pid}) runs in {process.directory}, which is gone, "
+            "so no other can take its place: end it, and start one with `dora cluster up`"
+        )
+    output.write(f"Upgrading the coordinator on {address}...")
+    copy = _replace(cluster, process, old, version)
     output.write(
         f"  dora {old} -> {version}... OK" + (f" (store copied to {copy})" if copy else "")
     )
     return True
+
+
+def _replace(cluster: Cluster, process: _Process, old: str, version: str) -> Path | None:
+    """The new version in the place of the old process, as which it starts; the store's copy."""
+    copy = started = None
+    try:
+        _end(process)
+        copy = _copy_store(process, old)
+        started = background.start(
+            "coordinator",
+            _MODULE,
+            process.arguments,
+            directory=process.directory,
+            environ=_with_our_python(process.environ),
+        )
+        started.wait_until(lambda: _runs(cluster, version), within=START_TIMEOUT)
+    except _DoesNotEnd:
+        raise
+    except BaseException as problem:
+        if started is not None:
+            started.process.kill()
+            started.process.wait()
+        said = f"the old one, {old}, {_start_again(process, copy if started else None)}"
+        if isinstance(problem, DoraError | OSError | sqlite3.Error):
+            raise NotReady(
+                f"dora {version} could not take over the coordinator; {said}: {problem}"
+            ) from problem
+        output.warn(f"the coordinator was not upgraded; {said}")  # Ctrl-C
+        raise
+    return copy
+
+
+def _with_our_python(environ: Mapping[str, str]) -> dict[str, str]:
+    """An environment for our Python: what tells another one where its packages are stays out."""
+    kept = {name: value for name, value in environ.items() if not name.startswith("PYTHON")}
+    return kept | {name: text for name, text in os.environ.items() if name.startswith("PYTHON")}
 
 
 def _runs(cluster: Cluster, version: str) -> bool:
@@ -127,10 +167,17 @@ def _end(process: _Process) -> None:
     """Its nodes and daemons go on; SIGTERM does that."""
     with suppress(ProcessLookupError):
         os.kill(process.pid, signal.SIGTERM)
+    _wait_for_end(process)
+
+
+def _wait_for_end(process: _Process) -> None:
     deadline = time.monotonic() + END_TIMEOUT
     while psutil.pid_exists(process.pid) and not _is_zombie(process.pid):
         if time.monotonic() > deadline:
-            raise NotReady(f"the coordinator (process {process.pid}) does not end")
+            raise _DoesNotEnd(
+                f"the coordinator (process {process.pid}) was told to end and does not; nothing "
+                "was started in its place: when it has ended, do that with `dora cluster up`"
+            )
         time.sleep(0.05)
 
 
@@ -159,21 +206,53 @@ def _copy_store(process: _Process, old: str) -> Path | None:
     return copy
 
 
-def _start_again(process: _Process, copy: Path | None) -> None:
-    """The old version with the store as it was."""
+def _start_again(process: _Process, copy: Path | None) -> str:
+    """The old version with the store as it was (``copy``; ``None``: nobody has touched it).
+
+    What became of it, as the end of a sentence.
+    """
+    remark = ""
+    try:
+        _wait_for_end(process)  # it may have been interrupted
+        if copy is not None:
+            remark = _put_back(process, copy)
+        with _log(process) as log:
+            subprocess.Popen(
+                process.words,
+                cwd=process.directory,
+                env=process.environ,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+    except (_DoesNotEnd, OSError) as problem:
+        return f"could not be started again ({problem}); start one with `dora cluster up`"
+    return f"is started again{remark}"
+
+
+def _put_back(process: _Process, copy: Path) -> str:
+    """The store as it was. Without that the old one may still do: a remark, not an error."""
     store = process.store
-    if copy is not None and store is not None:
+    assert store is not None, "a copy is of a store"
+    fresh = store.with_name(f".{store.name}.new")
+    try:
+        shutil.copyfile(copy, fresh)
+        fresh.chmod(0o600)
         for part in (f"{store.name}-wal", f"{store.name}-shm"):
             store.with_name(part).unlink(missing_ok=True)
-        shutil.copyfile(copy, store)
-    log = state_dir(process.environ) / "log" / "coordinator.log"
-    with log.open("ab") as file:
-        subprocess.Popen(
-            process.words,
-            cwd=process.directory,
-            env=process.environ,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
+        fresh.replace(store)
+    except OSError as problem:
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        return f", with what the new one left in its store ({problem}; as it was: {copy})"
+    return ""
+
+
+def _log(process: _Process) -> IO[bytes]:
+    """Where it printed to; nowhere when there is no such file and none can be made."""
+    try:
+        folder = private_dir(private_dir(process.state) / "log")
+        return (folder / "coordinator.log").open("ab")
+    except OSError:
+        return open(os.devnull, "ab")
