@@ -35,8 +35,6 @@ class Installed:
     version: str
     tree: str
     changed: bool
-    before: dict[str, str]
-    """Names of the current and previous tree as they were, for taking the switch back."""
 
 
 def cache_dir() -> Path:
@@ -150,11 +148,9 @@ class Installer:
         """Make a tree the current one."""
         link = layout.link.replace("~", str(facts["home"]), 1)
         current = facts["current"]
-        before = ask(
-            machine, "switch", prefix=layout.prefix, link=link, tree=tree, sudo=layout.sudo
-        )
+        ask(machine, "switch", prefix=layout.prefix, link=link, tree=tree, sudo=layout.sudo)
         changed = current is None or current["name"] != Path(tree).name
-        return Installed(link, self.version, tree, changed, before)
+        return Installed(link, self.version, tree, changed)
 
     def collect(self, machine: Machine, layout: Layout) -> list[str]:
         """Remove versions that are neither current nor previous and that nothing runs from."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from dora_cli import output
@@ -35,15 +36,27 @@ LAST_LINES = 8
 
 @dataclass(frozen=True, slots=True)
 class Switched:
-    """What was switched to; ``before`` holds the names of the trees to go back to.
-
-    ``unit``: of the service from now on, ``None`` as it is.
-    """
+    """What was switched to; ``unit``: of the service from now on, ``None`` as it is."""
 
     dora: str
     version: str
-    before: Mapping[str, str]
     unit: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Old:
+    """What a machine is returned to."""
+
+    release: str
+    """Of the daemon that is connected; empty when none is."""
+    trees: Mapping[str, str]
+    """Names of the trees that ``current`` and ``previous`` lead to, empty for none."""
+    unit: bytes | None
+    """Of the service, if there is one."""
+
+    @property
+    def name(self) -> str:
+        return self.release or "the version before"
 
 
 Switch = Callable[[OnMachine, Layout, Systemd | None], Switched | None]
@@ -98,7 +111,7 @@ def upgrade(
             return None
         done = installer.switch(on.link, layout, tree, facts)
         unit = systemd.rendered(done.dora) if systemd is not None else None
-        return Switched(done.dora, version, done.before, unit)
+        return Switched(done.dora, version, unit)
 
     return _one_by_one(cluster, installer, machines, "Upgrading", switch, keep_going=keep_going)
 
@@ -115,10 +128,10 @@ def rollback(
         if previous is None:
             raise NotReady(f"there is no earlier version in {facts['prefix']} to return to")
         link = layout.link.replace("~", str(facts["home"]), 1)
-        before = ask(on.link, "rollback", prefix=layout.prefix, link=link, sudo=layout.sudo)
         kept = f"{facts['prefix']}/{previous['name']}/{on.service}.service"
         unit = on.link.read(kept, sudo=layout.sudo) if systemd is not None else None
-        return Switched(link, str(previous["version"]), before, unit)
+        ask(on.link, "rollback", prefix=layout.prefix, link=link, sudo=layout.sudo)
+        return Switched(link, str(previous["version"]), unit)
 
     return _one_by_one(cluster, installer, machines, "Rolling back", switch, keep_going=keep_going)
 
@@ -168,39 +181,58 @@ def _one(on: OnMachine, installer: Installer, switch: Switch) -> None:
             "no daemon is installed or runs there: use `dora cluster install` or `cluster up`"
         )
     layout = USER if systemd is None or systemd.user else SYSTEM
-    before = _nodes(on)
-    old = _release(on)
-    unit = systemd.text() if systemd is not None else None
-    switched = switch(on, layout, systemd)
+    nodes = _nodes(on)
+    old = Old(_release(on), _trees(on, layout), systemd.text() if systemd is not None else None)
+    try:
+        switched = switch(on, layout, systemd)
+    except BaseException:
+        with suppress(DoraError, OSError):  # it may be the connection that failed
+            if _trees(on, layout) != old.trees:
+                _restore_links(on, layout, old)
+        raise
     if switched is None:
         output.write("  It runs that version already")
         return
     try:
-        if systemd is not None and unit is not None:
-            _keep_unit(on, layout, switched, unit)
-            systemd.put(switched.unit or unit)
+        if systemd is not None and old.unit is not None:
+            _keep_unit(on, layout, old.trees, old.unit)
+            systemd.put(switched.unit or old.unit)
         _restart(on, facts, systemd, switched.dora)
         _wait_for_reconnect(on, systemd, switched.version)
-        _require_nodes(on, before)
-    except DoraError as problem:
-        step = _Step(f"Return to {old or 'the version before'}")
-        try:
-            if systemd is not None and unit is not None:
-                systemd.put(unit)
-            _take_back(on, facts, systemd, layout, switched, old)
-        except DoraError as second:
-            step.failed()
-            raise NotReady(f"{problem}\n  and it could not be returned: {second}") from problem
-        step.ok()
-        raise NotReady(f"{problem}\n  (it runs {old or 'the version before'} again)") from problem
+        _require_nodes(on, nodes)
+    except (DoraError, OSError) as problem:
+        _take_back(on, facts, systemd, layout, switched, old, str(problem))
+        raise NotReady(f"{problem}\n  (it runs {old.name} again)") from problem
+    except BaseException:  # Ctrl-C
+        output.write(f"  Interrupted: returning to {old.name}; a second Ctrl-C leaves it as it is")
+        _take_back(on, facts, systemd, layout, switched, old, "interrupted")
+        raise
     installer.collect(on.link, layout)
 
 
-def _keep_unit(on: OnMachine, layout: Layout, switched: Switched, unit: bytes) -> None:
+def _trees(on: OnMachine, layout: Layout) -> dict[str, str]:
+    """Names of the current and the previous version there, empty for none."""
+    found = ask(on.link, "probe", prefix=layout.prefix)
+    return {link: found[link]["name"] if found[link] else "" for link in ("current", "previous")}
+
+
+def _keep_unit(on: OnMachine, layout: Layout, trees: Mapping[str, str], unit: bytes) -> None:
     """Beside the version that it was written for, which a rollback returns to."""
-    if name := switched.before["current"]:
+    if name := trees["current"]:
         prefix = ask(on.link, "probe", prefix=layout.prefix)["prefix"]
         on.link.write(f"{prefix}/{name}/{on.service}.service", unit, sudo=layout.sudo)
+
+
+def _restore_links(on: OnMachine, layout: Layout, old: Old) -> None:
+    current, previous = old.trees["current"], old.trees["previous"]
+    ask(
+        on.link,
+        "restore",
+        prefix=layout.prefix,
+        current=current,
+        previous=previous,
+        sudo=layout.sudo,
+    )
 
 
 def _take_back(
@@ -209,19 +241,22 @@ def _take_back(
     systemd: Systemd | None,
     layout: Layout,
     switched: Switched,
-    old: str,
+    old: Old,
+    problem: str,
 ) -> None:
-    ask(
-        on.link,
-        "restore",
-        prefix=layout.prefix,
-        current=switched.before["current"],
-        previous=switched.before["previous"],
-        sudo=layout.sudo,
-    )
-    _restart(on, facts, systemd, switched.dora, quiet=True)
-    if old:
-        _poll(lambda: _runs(on, old), f"dora {old} did not connect either")
+    """Have everything as it was; NotReady with ``problem`` when that does not work either."""
+    step = _Step(f"Return to {old.name}")
+    try:
+        if systemd is not None and old.unit is not None:
+            systemd.put(old.unit)
+        _restore_links(on, layout, old)
+        _restart(on, facts, systemd, switched.dora, quiet=True)
+        if old.release:
+            _poll(lambda: _runs(on, old.release), f"dora {old.release} did not connect either")
+    except (DoraError, OSError) as second:
+        step.failed()
+        raise NotReady(f"{problem}\n  and it could not be returned: {second}") from second
+    step.ok()
 
 
 # ---------------------------------------------------------------------------------- one step each
