@@ -53,6 +53,9 @@ RETRY = 0.02
 Answered = Callable[[RunnerReply | None, str | None], None]
 """Takes the reply to a request, or a sentence about why there is none."""
 
+_OF_THE_MOMENT = (Greet, FollowEvents, GetStatus)
+"""What every new connection asks anyway."""
+
 logger = logging.getLogger("dora.daemon")
 
 
@@ -142,20 +145,29 @@ class _Attendant:
         self._writer: asyncio.StreamWriter | None = None
         self._last_request = 0
         self._waiting: dict[int, Answered] = {}
+        self._owed: dict[int, RunnerRequest] = {}
+        """Requests that the runner has not answered: another connection brings them again."""
         self._process: subprocess.Popen[bytes] | None = None
         self._home: _Home | None = None
         self._reached = False
         self._kill_wanted = False
 
     def ask(self, request: RunnerRequest, answered: Answered | None = None) -> None:
-        """Send a request; the runner's notices and its end say what came of it."""
-        if self._writer is not None and not self._writer.is_closing():
-            self._last_request += 1
-            if answered is not None:
-                self._waiting[self._last_request] = answered
-            self._writer.write(request_line(self._last_request, request))
-        elif answered is not None:
+        """Send a request; the runner's notices and its end say what came of it.
+
+        One whose answer nobody waits for is sent, and sent again, until the runner has had it.
+        """
+        connected = self._writer is not None and not self._writer.is_closing()
+        if answered is not None and not connected:
             answered(None, "the runner of that dataflow does not answer at the moment")
+            return
+        self._last_request += 1
+        if answered is not None:
+            self._waiting[self._last_request] = answered
+        elif not isinstance(request, _OF_THE_MOMENT):
+            self._owed[self._last_request] = request
+        if self._writer is not None and connected:
+            self._writer.write(request_line(self._last_request, request))
 
     def kill(self) -> None:
         """SIGKILL the runner; its guardian and then we clean up behind it."""
@@ -209,7 +221,8 @@ class _Attendant:
         self._home = home
         while not await anyio.to_thread.run_sync(home.is_left):
             with suppress(OSError):
-                connection = connect_unix(home.directory / "c", timeout=1.0)
+                # Without waiting: a stopped runner whose socket is full must not stop us, too.
+                connection = connect_unix(home.directory / "c", timeout=0)
                 if home.is_ours():
                     await self._talk(connection)
                 else:
@@ -233,7 +246,9 @@ class _Attendant:
         reader, self._writer = await asyncio.open_unix_connection(sock=connection, limit=65536)
         decoder = LineDecoder()
         try:
-            for request in (Greet(), FollowEvents(logs=False), GetStatus()):
+            owed, self._owed = self._owed, {}
+            first = (Greet(), FollowEvents(logs=False), GetStatus())
+            for request in (*first, *owed.values()):
                 self.ask(request)
             while data := await reader.read(65536):
                 for envelope in decoder.feed(data):
@@ -251,7 +266,10 @@ class _Attendant:
                 answered(None, "the runner of that dataflow ended before it had answered")
 
     def _heard(self, envelope: Envelope) -> None:
-        answered = self._waiting.pop(envelope.id, None) if envelope.id is not None else None
+        answered = None
+        if envelope.id is not None:
+            self._owed.pop(envelope.id, None)
+            answered = self._waiting.pop(envelope.id, None)
         if answered is not None:
             answered(envelope.reply, None)
             return
