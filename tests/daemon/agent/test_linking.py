@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dora_daemon.agent.linking import Listen, choose_host, own_address, parse_listen
+from dora_daemon.agent.linking import LinkError, Listen, choose_host, own_address, parse_listen
 
 
 @pytest.mark.parametrize(
@@ -78,3 +78,8 @@ def test_the_address_that_leads_to_this_machine_is_loopback() -> None:
     assert own_address("127.0.0.1") == "127.0.0.1"
     assert own_address("localhost") in ("127.0.0.1", "::1")
     assert own_address("no such host.") is None
+
+
+def test_an_address_that_is_no_ip_fails_the_start_with_a_sentence() -> None:
+    with pytest.raises(LinkError, match=r"'robot\.local'.*no IP address"):
+        choose_host("127.0.0.1", ["robot.local"], ROUTES.get)

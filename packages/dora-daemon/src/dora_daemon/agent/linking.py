@@ -78,7 +78,7 @@ def choose_host(
 
     It is the one that leads to the coordinator. A daemon that runs beside the coordinator takes the
     one that leads to the first peer on another machine, and loopback if all are here. ``leads``:
-    which address of ours is used to reach another.
+    which address of ours is used to reach another. Raises :class:`LinkError`.
     """
     own = leads(coordinator)
     if own is not None and not _is_here(own):
@@ -90,7 +90,14 @@ def choose_host(
 
 
 def _is_here(address: str) -> bool:
-    found = ip_address(address.partition("%")[0])
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError as error:
+        raise LinkError(
+            f"the coordinator names {address!r} as the address of a machine, which is no IP"
+            " address; name the address of this machine that leads to the others with"
+            " `dora daemon --zenoh-listen`"
+        ) from error
     if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
         found = found.ipv4_mapped
     return found.is_loopback
