@@ -16,6 +16,7 @@ from dora_daemon.runner.queues import KeptQueue, QueueBook, hold_limit
 from dora_daemon.runner.wiring import Edge
 from dora_node_api import arrow
 from dora_node_api.connection import POOL_SIZE_VARIABLE
+from dora_node_api.transport import layout
 from dora_node_api.transport.board import Board
 from dora_node_api.transport.layout import RecordKind
 from dora_node_api.transport.pool import Pool
@@ -170,3 +171,16 @@ def test_a_consumer_may_keep_a_quarter_of_a_pool_whose_size_was_set() -> None:
     own = node("a").model_copy(update={"env": {POOL_SIZE_VARIABLE: "8M"}})
     assert hold_limit(own, {POOL_SIZE_VARIABLE: "1GB"}) == 2 << 20
     assert hold_limit(node("a"), {POOL_SIZE_VARIABLE: "much"}) == by_default
+
+
+def test_an_edge_whose_journal_finds_no_room_gives_its_area_back() -> None:
+    edge_size = layout.edge_area_size(layout.ledger_slots_for(5))
+    book = QueueBook(Board.create(layout.PAGE + edge_size))
+    try:
+        with pytest.raises(QueueUnavailable, match="no room for another edge"):
+            book.ensure(EDGE, bound=5, backpressure=True, journal=True)
+        kept, new = book.ensure(EDGE, bound=5, backpressure=True)
+        assert new
+        assert kept.spec.journal == 0
+    finally:
+        book.close()

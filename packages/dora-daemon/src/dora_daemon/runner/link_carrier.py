@@ -19,11 +19,16 @@ class Carrier:
         sock: socket.socket,
         hear: Callable[[ToRunner], None],
         complain: Callable[[str], None],
+        *,
+        broken: Callable[[], None],
     ) -> None:
+        """``broken``: what it sends cannot be told apart any more, so that it must be killed."""
         sock.setblocking(False)
         self._socket = sock
         self._hear = hear
         self._complain = complain
+        self._broken = broken
+        self._deaf = False
         self._lines = Lines()
         self._waiting = bytearray()
         self._open = True
@@ -56,6 +61,8 @@ class Carrier:
 
     def _read(self) -> bool:
         """Take in what is there; False at the end."""
+        if self._deaf:
+            return False
         try:
             data = self._socket.recv(_CHUNK)
         except (BlockingIOError, InterruptedError):
@@ -65,7 +72,9 @@ class Carrier:
         try:
             lines = self._lines.feed(data)
         except ValueError as error:
-            self._complain(f"the link sends what is no message: {error}")
+            self._deaf = True
+            self._complain(f"the link sends what is no message, and is started again: {error}")
+            self._broken()
             return False
         for line in lines:
             try:

@@ -239,7 +239,12 @@ class LinkKeeper:
         runner.record(process.pid)
         self._process = process
         self.tail.clear()
-        self._carrier = Carrier(ours, self._heard, lambda text: self._say("warn", text))
+        self._carrier = Carrier(
+            ours,
+            self._heard,
+            lambda text: self._say("warn", text),
+            broken=lambda: self.signal("SIGKILL"),
+        )
         self._readers = (
             OutputReader(process.stdout, "stdout", self),
             OutputReader(process.stderr, "stderr", self),

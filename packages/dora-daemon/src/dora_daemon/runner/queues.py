@@ -125,6 +125,25 @@ class QueueBook:
         self, edge: Edge, bound: int, backpressure: bool, hold_limit: int, *, journal: bool
     ) -> KeptQueue:
         area, slots = self.board.allocate_edge(bound)
+        noted = 0
+        try:
+            noted = self.board.allocate_journal() if journal else 0
+            return self._make_in(area, slots, noted, edge, bound, backpressure, hold_limit)
+        except BaseException:
+            for taken in filter(None, (area, noted)):
+                self.board.free_edge(taken)
+            raise
+
+    def _make_in(
+        self,
+        area: int,
+        slots: int,
+        journal: int,
+        edge: Edge,
+        bound: int,
+        backpressure: bool,
+        hold_limit: int,
+    ) -> KeptQueue:
         self._numbers += 1
         spec = QueueSpec(
             queue=self._numbers,
@@ -137,15 +156,9 @@ class QueueBook:
             area=area,
             ledger_slots=slots,
             hold_limit=hold_limit,
-            journal=self.board.allocate_journal() if journal else 0,
+            journal=journal,
         )
-        try:
-            ends = create_queue(spec)
-        except BaseException:
-            self.board.free_edge(area)
-            if spec.journal:
-                self.board.free_edge(spec.journal)
-            raise
+        ends = create_queue(spec)
         return KeptQueue(edge, spec, ends, QueueKeeper(self.board, spec, ends))
 
     def get(self, edge: Edge) -> KeptQueue | None:
