@@ -57,7 +57,10 @@ class Dialler:
             if self._ended.is_set():
                 break
             self._close()
-            if not self._first and self._somebody_came(_LET_THEM_COME):
+            if peer.moved.is_set():
+                peer.moved.clear()
+                pause = _FIRST_PAUSE
+            if not self._first and (self._somebody_came(_LET_THEM_COME) or peer.moved.is_set()):
                 continue
             if self._dial():
                 pause = _FIRST_PAUSE
@@ -68,11 +71,15 @@ class Dialler:
         self._close()
 
     def _somebody_came(self, seconds: float) -> bool:
-        """Wait; True once the peer is connected, by itself."""
+        """Wait, at most until the peer is said to be elsewhere or to live anew; True once it is
+        connected, by itself.
+        """
         end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0 and not self._ended.wait(min(left, 0.05)):
+        while (left := end - time.monotonic()) > 0 and not self._ended.is_set():
             if not self._peer.wanted.is_set():
                 return True
+            if self._peer.moved.wait(min(left, 0.05)):
+                break
         return not self._peer.wanted.is_set()
 
     def _dial(self) -> bool:
@@ -88,6 +95,9 @@ class Dialler:
             except CannotConnect as error:
                 problems.append(str(error))
                 continue
+            if self._ended.is_set():
+                session.close()
+                return True
             self._session = session
             self._prepare(session)
             peer.use(session)
@@ -105,6 +115,8 @@ class Dialler:
         while time.monotonic() < end and not self._ended.wait(0.02):
             if self._peer.confirmed or self._peer.session is not session:
                 return True
+            if session.endpoint not in self._peer.endpoints:
+                break
         return self._peer.confirmed
 
     def _close(self) -> None:
@@ -113,7 +125,11 @@ class Dialler:
             session.close()
 
     def end(self) -> None:
-        """Close the session and stop dialling."""
+        """Have the thread close the session and stop, without waiting for it."""
         self._ended.set()
         self._peer.wanted.set()
-        self._thread.join(5.0)
+        self._peer.moved.set()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the end of the thread, so long at most."""
+        self._thread.join(max(0.0, seconds))

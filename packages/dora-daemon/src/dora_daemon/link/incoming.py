@@ -271,7 +271,21 @@ class IncomingStream:
         quick = parts.nbytes <= CHECKED_AT_ONCE or is_plain(parts)
         if not assembly.at_once or not quick or not self._forwarder.has_room(self.route):
             return False
-        self._push_assembly(sequence, assembly)
+        problem = problem_with(parts, assembly.target)
+        if problem is not None:
+            self._refuse(sequence, problem)
+        else:
+            assert assembly.hold is not None
+            if not self._forwarder.forward_filled_at_once(
+                self.route,
+                assembly.hold,
+                parts.total,
+                source=sequence,
+                sent_ns=self._around.to_our_time(self, assembly.data.sent_ns),
+                flags=assembly.data.flags,
+            ):
+                return False
+            assembly.target = None
         self._is_stored(sequence, parts.nbytes)
         return True
 
@@ -426,10 +440,18 @@ class IncomingStream:
         self._around.stored(self, at_once=at_once)
 
     def end(self) -> None:
-        """Stop; what waits is dropped."""
+        """Have the thread stop; what waits is dropped."""
         with self._lock:
             self._ended = True
             self._todo.clear()
             self._work.notify_all()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the thread is gone; a full local queue may hold it."""
+        return self._ended and (self._thread is None or not self._thread.is_alive())
+
+    def join(self, seconds: float) -> None:
+        """Wait for the end of the thread, so long at most."""
         if self._thread is not None:
-            self._thread.join(1.0)
+            self._thread.join(max(0.0, seconds))

@@ -46,6 +46,7 @@ from dora_node_api.transport import QueueSpec
 
 _TICK = 0.05
 _IDLE_TICK = 0.5
+_END_SECONDS = 5.0
 _ACK_AFTER = 0.004
 _CREDENTIALS_NS = 5_000_000_000
 _SAME_NOTE_NS = 10_000_000_000
@@ -203,8 +204,16 @@ class Link:
                 f" this one {greetings.PROTOCOL}; install the same version of dora on both"
             )
             return
-        self._by_link[head.sender] = peer
+        if head.sender not in self._by_link:
+            self._forget_links(peer)
+            self._by_link[head.sender] = peer
         peer.greeted(session, head, greeting)
+
+    def _forget_links(self, peer: PeerLink) -> None:
+        """Earlier links of a peer, or of one that is gone."""
+        for number, known in list(self._by_link.items()):
+            if known is peer:
+                self._by_link.pop(number, None)
 
     def _on_transport(self, session: Session, zid: str, came: bool) -> None:
         """On a thread of Zenoh: a connection came or went."""
@@ -264,7 +273,8 @@ class Link:
         if self._finish_at is not None:
             return 0.005
         peers = list(self.peers.values())
-        return _IDLE_TICK if all(peer.settled for peer in peers) else _TICK
+        calm = all(peer.settled for peer in peers) and not self.streams.ending
+        return _IDLE_TICK if calm else _TICK
 
     def _hear(self) -> bool:
         """Take in what the runner says; False when it is gone."""
@@ -303,7 +313,8 @@ class Link:
         wanted = {peer.machine: peer for peer in peers}
         for machine in self.peers.keys() - wanted.keys():
             self._diallers.pop(machine).end()
-            del self.peers[machine]
+            gone = self.peers.pop(machine)
+            self._forget_links(gone)
             self.streams.source_ended(machine)
         for machine, peer in wanted.items():
             known = self.peers.get(machine)
@@ -333,6 +344,8 @@ class Link:
             self._changed.discard(machine)
             if machine in self.peers:
                 self._reports.peer(self.peers[machine].report())
+        if self.streams.overdue:
+            self.streams.settle(self.peers)
         self._reports.counts(self.streams, now)
         if now - self._looked_ns > _CREDENTIALS_NS:
             self._looked_ns = now
@@ -397,5 +410,8 @@ class Link:
         for dialler in self._diallers.values():
             dialler.end()
         self.streams.end()
+        end = time.monotonic() + _END_SECONDS
+        for dialler in self._diallers.values():
+            dialler.join(end - time.monotonic())
         if self._listener is not None:
             self._listener.close()

@@ -43,6 +43,8 @@ class NodeSide:
         """Say Hello and wait for the Welcome. Raises LinkError."""
         self.receivers: dict[int, Receiver] = {}
         """By number of the queue; each is read by one stream."""
+        self.removed: list[Receiver] = []
+        """Of queues that are gone: whoever begins and ends streams closes them."""
         self.on_warning: Callable[[str], None] = lambda sentence: None
         self.gone = False
         self._answers: dict[int, Received | None] = {}
@@ -116,7 +118,9 @@ class NodeSide:
                 self._add_receiver(queue, list(received.descriptors))
                 return True
             case RemoveInput(name):
-                self.receivers.pop(self._inputs.pop(name, -1), None)
+                receiver = self.receivers.pop(self._inputs.pop(name, -1), None)
+                if receiver is not None:
+                    self.removed.append(receiver)
                 return True
             case SegmentFd(request) | SegmentUnknown(request):
                 with self._answered:

@@ -173,17 +173,24 @@ class OutgoingStream:
         return len(self.window)
 
     def end(self, *, close: bool, forget: bool = True) -> None:
-        """Stop reading; what is not acknowledged is forgotten. Waits for the thread to end.
+        """Have the thread stop reading; what is not acknowledged is forgotten.
 
-        ``close`` the receiver, too: its queue is gone. ``forget`` False: the next link process
-        is to send again what this one could not.
+        ``close`` the receiver, too. ``forget`` False: the next link process is to send again what
+        this one could not. Until `ended` the receiver belongs to the thread.
         """
         self._close_receiver = close
         self._forget = forget
         self._ended = True
         self._wake()
-        if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join(1.0)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the thread is gone; a put may hold it for seconds."""
+        return self._ended and not self._thread.is_alive()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the end of the thread, so long at most."""
+        self._thread.join(max(0.0, seconds))
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError, OSError):

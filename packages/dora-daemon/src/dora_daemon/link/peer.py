@@ -75,6 +75,8 @@ class PeerLink:
         self.wanted = threading.Event()
         """Set while there is no session: the dialler's work."""
         self.wanted.set()
+        self.moved = threading.Event()
+        """Set when the coordinator knows of another life or address: to be dialled at once."""
 
     @property
     def their_link(self) -> int:
@@ -99,9 +101,13 @@ class PeerLink:
     def set_life(self, run_id: str, endpoints: tuple[str, ...]) -> None:
         """What the coordinator knows of the peer."""
         with self._lock:
+            if run_id != self.run_id or endpoints != self.endpoints:
+                self.moved.set()
             self.endpoints = endpoints
             if run_id == self.run_id:
                 return
+            if self.session is not None and self.known.confirmed:
+                self.lost_session(self.session, "its part was started anew")
             self.run_id = run_id
             self.left = False
             self.was_proven = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 
 from dora_daemon.link.incoming import IncomingStream, Surroundings
@@ -9,6 +10,8 @@ from dora_daemon.link.messages import Incoming, Outgoing, StreamCount
 from dora_daemon.link.node_side import NodeSide
 from dora_daemon.link.outgoing import OutgoingStream
 from dora_daemon.link.peer import PeerLink
+
+_END_SECONDS = 1.0
 
 Key = tuple[str, str, str]
 """Machine, node, output."""
@@ -36,6 +39,8 @@ class Streams:
         self._numbers = 0
         self.outgoing: dict[Key, OutgoingStream] = {}
         self.incoming: dict[Key, IncomingStream] = {}
+        self._ending: list[tuple[Key, OutgoingStream | IncomingStream]] = []
+        """Whose threads may still use a queue, so that no other may begin there."""
 
     def want_outgoing(self, streams: Iterable[Outgoing]) -> None:
         self._wanted_out = tuple(streams)
@@ -45,8 +50,10 @@ class Streams:
 
     def settle(self, peers: dict[str, PeerLink]) -> None:
         """Begin and end streams as wanted, and tell each peer which ones it has."""
+        self._ending = [(key, stream) for key, stream in self._ending if not stream.ended]
         self._settle_outgoing(peers)
         self._settle_incoming(peers)
+        self._close_removed()
         for machine, peer in peers.items():
             going = {k[1:]: s for k, s in self.outgoing.items() if k[0] == machine}
             coming = {k[1:]: s for k, s in self.incoming.items() if k[0] == machine and s.ready}
@@ -58,11 +65,13 @@ class Streams:
             want = wanted.get(key)
             if want is None or want.queue != stream.queue or key[0] not in peers:
                 del self.outgoing[key]
-                stream.end(close=stream.queue not in self._node.receivers)
+                stream.end(close=False)
+                self._ending.append((key, stream))
+        busy = self._queues_of(stream for _, stream in self._ending)
         for key, want in wanted.items():
             receiver = self._node.receivers.get(want.queue)
             peer = peers.get(want.machine)
-            if key in self.outgoing or receiver is None or peer is None:
+            if key in self.outgoing or receiver is None or peer is None or want.queue in busy:
                 continue
             self._numbers += 1
             self.outgoing[key] = OutgoingStream(
@@ -78,11 +87,36 @@ class Streams:
             if key not in wanted:
                 del self.incoming[key]
                 stream.end()
+                if not stream.ended:
+                    self._ending.append((key, stream))
+        busy = {key for key, stream in self._ending if isinstance(stream, IncomingStream)}
         for key, want in wanted.items():
-            if key not in self.incoming and want.machine in peers:
+            if key not in self.incoming and want.machine in peers and key not in busy:
                 self.incoming[key] = IncomingStream(*key, self._node.forwarder, self._around)
             if key in self.incoming:
                 self.incoming[key].wanted = frozenset(want.queues)
+
+    def _close_removed(self) -> None:
+        """Receivers of queues that are gone, once no thread reads them."""
+        streams = [*self.outgoing.values(), *(stream for _, stream in self._ending)]
+        busy = self._queues_of(streams)
+        for receiver in [r for r in self._node.removed if r.spec.queue not in busy]:
+            self._node.removed.remove(receiver)
+            receiver.close()
+
+    @staticmethod
+    def _queues_of(streams: Iterable[OutgoingStream | IncomingStream]) -> set[int]:
+        return {stream.queue for stream in streams if isinstance(stream, OutgoingStream)}
+
+    @property
+    def ending(self) -> bool:
+        """Whether streams take their time to end."""
+        return bool(self._ending)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether one has ended since, so that `settle` can go on in its place."""
+        return any(stream.ended for _, stream in self._ending)
 
     def source_ended(self, machine: str) -> None:
         """Nothing more comes from a machine: its part has ended for good."""
@@ -118,3 +152,7 @@ class Streams:
             going.end(close=True, forget=False)
         for coming in self.incoming.values():
             coming.end()
+        end = time.monotonic() + _END_SECONDS
+        ending = (stream for _, stream in self._ending)
+        for stream in (*self.outgoing.values(), *self.incoming.values(), *ending):
+            stream.join(end - time.monotonic())

@@ -171,6 +171,38 @@ class Forwarder(Sender):
             self._report_drops()
         return taken
 
+    def forward_filled_at_once(
+        self, output: str, hold: Hold, total: int, *, source: int, sent_ns: int, flags: int
+    ) -> bool:
+        """As `forward`, but never waits: False when a queue has no room, or its pipe, which may be
+        smaller than its bound. Then call `forward`, which leaves out those that have it.
+        """
+        block = hold.block
+        assert block is not None
+        if not self.has_room(output):
+            return False
+        done = True
+        self._check()
+        with self._lock:
+            self._enter()
+            for route in self._routes(output):
+                own = route.words
+                if own[layout.P_SOURCE] >= source:
+                    continue
+                own[layout.P_SOURCE_NEXT] = source
+                if route.removed or self._push(route, block, total, sent_ns, flags):
+                    _note(own, source)
+                else:
+                    done = False
+                if route.drop_news:
+                    self._drops.append(route)
+            self._inside = False
+        if done:
+            self._finish(hold)
+        if self._drops:
+            self._report_drops()
+        return done
+
     def _put(self, route: Route, block: Block, total: int, sent_ns: int, flags: int) -> bool:
         if route.backpressure:
             return self._push_or_wait(route, block, total, flags)
