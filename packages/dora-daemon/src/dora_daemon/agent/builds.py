@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import PIPE
@@ -35,8 +35,8 @@ from dora_config.protocol.daemon import DaemonMessage
 from dora_daemon.agent.build_files import BuildFiles, BuildRecord
 from dora_daemon.agent.build_news import NewsBuffer
 from dora_daemon.agent.places import Machine, base_directory, deliver
+from dora_daemon.build.job import JOB, BuildJob, Outcome, Report
 from dora_daemon.build.own_environment import build_key
-from dora_daemon.build.process import JOB, BuildJob, Outcome, Report
 from dora_daemon.code.delivery import CodeNotDelivered
 from dora_daemon.runner.errors import RunnerError
 from dora_daemon.runner.runtime_dir import RuntimeDir
@@ -105,11 +105,22 @@ class Builds:
         try:
             with running.scope:
                 base = base_directory(message.spec, self._machine(), message.build_id)
-                async with self._folders.setdefault(base, anyio.Lock()):
+                async with self._alone_in(base):
                     ended = await self._build(message, base, running)
                 self._tell(ended)
         finally:
             del self._running[message.build_id]
+
+    @asynccontextmanager
+    async def _alone_in(self, base: Path) -> AsyncIterator[None]:
+        lock = self._folders.setdefault(base, anyio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            found = lock.statistics()
+            if not found.locked and not found.tasks_waiting:
+                self._folders.pop(base, None)
 
     async def _build(self, message: BuildPart, base: Path, running: _Running) -> BuildEnded:
         build_id = message.build_id

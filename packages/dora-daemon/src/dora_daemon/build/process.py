@@ -17,57 +17,20 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
-from pydantic import Field
 
 from dora_config.access import private_dir, state_dir
-from dora_config.protocol.builds import BuildNews, BuildSettings, FailedNode
-from dora_config.protocol.envelope import Message
+from dora_config.protocol.builds import BuildNews, FailedNode
 from dora_config.protocol.runner import NodePlace
-from dora_config.resolved import ResolvedDataflow
 from dora_daemon.build import events
 from dora_daemon.build.errors import BuildError
+from dora_daemon.build.job import JOB, BuildJob, Outcome, PlacedNode, Report
 from dora_daemon.build.service import MOST_JOBS, BuildOptions, prepare
 from dora_daemon.runner.guarding import Guard
 from dora_daemon.runner.runtime_dir import RuntimeDir
 
-JOB = "job.json"
 LOCK = "build.lock"
 """In the state directory of the account."""
 LOCK_POLL = 0.1
-
-
-class BuildJob(Message):
-    """What is to be prepared, and where relative paths start."""
-
-    resolved: ResolvedDataflow
-    base_dir: str
-    """Absolute; created if it is missing."""
-    uv: bool = False
-    settings: BuildSettings = BuildSettings()
-    own: dict[str, str] = Field(default_factory=dict)
-    """See ``BuildOptions.own``."""
-
-
-class PlacedNode(Message):
-    """A prepared node."""
-
-    node: str
-    place: NodePlace
-    commit: str | None = None
-
-
-class Outcome(Message):
-    """How it ended; with failures, nothing counts as built."""
-
-    nodes: tuple[PlacedNode, ...] = ()
-    failures: tuple[FailedNode, ...] = ()
-
-
-class Report(Message):
-    """One line: news of a node, or (the last one) the outcome."""
-
-    news: BuildNews | None = None
-    outcome: Outcome | None = None
 
 
 def main(path: Path, lock_descriptor: int) -> int:

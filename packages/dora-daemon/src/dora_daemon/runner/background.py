@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from dora_config.protocol import runner as protocol
@@ -102,7 +103,7 @@ class Background:
         with signals_stop(self.runner):
             try:
                 self.runner.prepare()
-                await self.runner.run()
+                await self.runner.run(after_start=self._import_the_rest)
             except RunnerError as error:
                 self._failed_to_prepare = True
                 self.runner.result = protocol.DataflowResult(
@@ -118,6 +119,10 @@ class Background:
         for client in list(self._server.clients):
             await client.flush(1.0)
 
+    def _import_the_rest(self, tasks: TaskGroup) -> None:
+        # Beside the nodes and the link, which have their own imports to do.
+        tasks.start_soon(anyio.to_thread.run_sync, _import_what_is_needed_later, self._plan)
+
     def _lines_shed(self) -> int:
         return self._server.shed if self._server is not None else 0
 
@@ -130,7 +135,6 @@ def main(path: Path, lock_descriptor: int | None) -> int:
     try:
         plan = protocol.RunPlan.model_validate_json((path / "plan.json").read_bytes())
         background = Background(plan, directory)
-        _import_what_is_needed_later(plan)
         anyio.run(background.run)
     except Exception as error:
         # The daemon is to hear of it from the result; our own log has the traceback.
