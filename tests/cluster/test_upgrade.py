@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +60,25 @@ class Fleet:
         done = version.run("cluster", *words, self.file, *offline, timeout=300)
         assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout + done.stderr
+
+    def interrupt(self, version: Installation, *words: str, after: str) -> str:
+        """``run``, but with Ctrl-C as soon as it has printed ``after``."""
+        said = self.file.with_name("interrupted.txt")
+        with said.open("wb") as file:
+            process = subprocess.Popen(
+                [version.dora, "cluster", *words, self.file, "--offline", self.wheels],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+            )
+            try:
+                wait_until(lambda: after in said.read_text(), timeout=200, what=said.read_text)
+                process.send_signal(signal.SIGINT)
+                assert process.wait(90) != 0
+            finally:
+                process.kill()
+                process.wait()
+        return said.read_text()
 
     def numbers(self, host: Host) -> list[int]:
         (found,) = host.path("/home/ubuntu/_work").glob("*/numbers")
@@ -155,8 +176,13 @@ def test_a_version_that_does_not_work_is_taken_back(
     mute_version: Installation,
     system_wheel_house: Path,
 ) -> None:
-    """It passes its self-test, but its daemon never connects."""
+    """It passes its self-test, but its daemon never connects; and Ctrl-C while it is waited for."""
     with counting_fleet(hosts, home, workspace, old_version, system_wheel_house) as fleet:
+        said = fleet.interrupt(mute_version, "upgrade", after="Restart service... OK")
+        assert "Interrupted: returning to 0.1.0" in said
+        assert "Return to 0.1.0... OK" in said, said
+        assert version_of(hosts["robot"]) == "dora 0.1.0"
+        fleet.require_whole(hosts["robot"])
         said = fleet.run(mute_version, "upgrade", code=1)
         assert "Waiting for reconnect... FAILED" in said
         assert "dora 0.4.0 did not connect within 30 s; its last lines:" in said
