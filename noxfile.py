@@ -28,6 +28,7 @@ nox.options.sessions = [
 ]
 
 ROOT = Path(__file__).parent
+WORKERS = str(min(4, max(2, os.cpu_count() or 1)))
 PACKAGES = ["dora-config", "dora-node-api", "dora-coordinator", "dora-daemon", "dora-cli"]
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 
@@ -44,7 +45,8 @@ def _install(session: nox.Session, *groups: str) -> None:
 
 
 def _pytest(session: nox.Session, *arguments: str) -> None:
-    session.run("pytest", *arguments, *session.posargs)
+    # Most tests wait for processes. Those of a file stay together: they share what takes long.
+    session.run("pytest", "-n", WORKERS, "--dist", "loadfile", *arguments, *session.posargs)
 
 
 @nox.session

@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from support.leftovers import TAG, Before, runtime_files
+from support.leftovers import LEFT_BY_A_TEST, TAG, Before, runtime_files
 from support.waiting import StillWaiting, wait_until
 
 
@@ -54,7 +54,7 @@ def test_an_open_pipe_is_noticed(before: Before) -> None:
 
 
 def test_shared_memory_is_noticed(before: Before) -> None:
-    path = Path("/dev/shm") / f"dora-test-{before.tag}"
+    path = Path("/dev/shm") / f"{LEFT_BY_A_TEST}{before.tag}"
     path.touch()
     assert before.new_shared_memory() == [str(path)]
     path.unlink()

@@ -124,7 +124,9 @@ class Hosts:
             with (folder / "key").open("w"):
                 make_key(folder / "key")
             hosts = cls(folder, inside, cgroup, folder / "key")
-            hosts._make(names, _hidden_folders() if bare else ())
+            hosts._make(
+                names, ("hide", *_our_folders(), _cache()) if bare else ("show", *_our_folders())
+            )
             yield hosts
         finally:
             assert hub.stdin is not None
@@ -133,7 +135,7 @@ class Hosts:
             if hub.stdout is not None:
                 hub.stdout.close()
 
-    def _make(self, names: tuple[str, ...], hidden: tuple[str, ...]) -> None:
+    def _make(self, names: tuple[str, ...], ours: tuple[str, ...]) -> None:
         self.cgroup.mkdir()
         self.in_hub("mount", "-t", "tmpfs", "-o", f"mode=755,size={_MEMORY}", "tmpfs", self.folder)
         self.in_hub("mkdir", "-p", "/run/netns")
@@ -153,7 +155,7 @@ class Hosts:
             folder = self.seen / name
             folder.mkdir()
             prepare(folder, Identity(name, address, addresses | {"desk": DESK}, public))
-            self._hosts[name] = Host(self, name, address, hidden)
+            self._hosts[name] = Host(self, name, address, ours)
 
     @property
     def seen(self) -> Path:
@@ -219,14 +221,14 @@ class Hosts:
 class Host:
     """One host; ``boot`` it before anything else."""
 
-    def __init__(self, hosts: Hosts, name: str, address: str, hidden: tuple[str, ...]) -> None:
+    def __init__(self, hosts: Hosts, name: str, address: str, ours: tuple[str, ...]) -> None:
         self.name = name
         self.address = address
         self.user = USER
         self.wire = f"to-{name}"[:15]
         """The network device that leads to it."""
         self._hosts = hosts
-        self._hidden = hidden
+        self._ours = ours
         self._cgroup = hosts.cgroup / name
         self._disk = hosts.seen / name / "upper"
 
@@ -259,7 +261,7 @@ class Host:
                 self.name,
                 self._cgroup,
             ),
-            *self._hidden,
+            *self._ours,
         )
         if wait:
             self.wait_for_ssh()
@@ -453,7 +455,11 @@ def _remove_cgroup(top: Path) -> None:
     wait_until(removed, timeout=10, what=f"the removal of {top}")
 
 
-def _hidden_folders() -> tuple[str, ...]:
+def _our_folders() -> tuple[str, ...]:
     """Where this repository and the environment of the tests lie, as far as outside of /usr."""
-    places = {str(ROOT), sys.prefix, sys.base_prefix, str(Path.home() / ".cache")}
+    places = {str(ROOT), sys.prefix, sys.base_prefix}
     return tuple(sorted(place for place in places if not place.startswith("/usr")))
+
+
+def _cache() -> str:
+    return str(Path.home() / ".cache")

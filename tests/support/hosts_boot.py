@@ -65,13 +65,24 @@ done
 
 INIT_SCRIPT = """
 set -e
-folder=$1 name=$2
-shift 2
+folder=$1 name=$2 others=$3
+shift 3
 root=$folder/root
 mount -t overlay overlay -o "lowerdir=/,upperdir=$folder/upper,workdir=$folder/work" "$root"
-for hidden in /tmp /run "$@"; do
-    mkdir -p "$root$hidden"
-    mount -t tmpfs -o mode=755 tmpfs "$root$hidden"
+hide() {
+    mkdir -p "$root$1"
+    mount -t tmpfs -o mode=755 tmpfs "$root$1"
+}
+# Other file systems are not in the overlay, nor is what lies in a hidden folder.
+show() {
+    mkdir -p "$root$1"
+    mount --bind "$1" "$root$1"
+    mount -o remount,bind,ro "$root$1"
+}
+hide /tmp
+hide /run
+for other; do
+    "$others" "$other"
 done
 chmod 1777 "$root/tmp"
 mount -t proc proc "$root/proc"
