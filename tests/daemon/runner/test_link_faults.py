@@ -26,6 +26,7 @@ from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_config.protocol import runner as protocol
+from dora_daemon.link.outgoing import LEAST_WINDOW
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -214,9 +215,12 @@ def test_a_machine_that_is_lost_and_comes_back(programs: Workspace) -> None:
             part.run.ask(protocol.StopDataflow(grace=2.0))
         results(flow)
     got = numbers(out)
-    # What lay in the queue of the machine that was lost is lost; all else is in order.
-    assert got == sorted(set(got))
-    assert got[-1] - len(got) < 20
+    # What lay in the queue of the machine that was lost is lost; what it could not acknowledge any
+    # more comes again to its successor. All else is in order.
+    again = [at for at in range(1, len(got)) if got[at] <= got[at - 1]]
+    assert len(again) <= 1
+    assert len(got) - len(set(got)) <= LEAST_WINDOW
+    assert got[-1] - len(set(got)) < 20
 
 
 def test_the_sources_machine_is_lost_and_comes_back(programs: Workspace) -> None:
