@@ -117,7 +117,7 @@ def test_what_the_unit_says(robot: Host) -> None:
 def test_stop_ends_the_dataflows_of_the_machine(robot: Host) -> None:
     robot.root("systemctl", "stop", SERVICE, timeout=60)
     assert seen(robot, "one")[-1] == "stop"
-    assert ours(robot) == []
+    wait_until(lambda: ours(robot) == [], what="the end of every process of ours")
     wait_until(lambda: "robot" not in daemons(), what="the daemon to be gone")
     assert not running()
 

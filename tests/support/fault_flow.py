@@ -179,7 +179,7 @@ class Flow:
             got = self.got(input_id)
             newer = got[max(0, self._checked[input_id] - 1) :]
             self._checked[input_id] = len(got)
-            problems += _disorder(input_id, newer, again if input_id == "steady" else 0)
+            problems += _disorder(input_id, newer, again)
             if input_id == "steady":
                 problems += _gaps(newer, lost)
                 problems += [] if source_lost else self._unfinished_lives(newer)
