@@ -86,7 +86,7 @@ class OutgoingStream:
         self._receiver = receiver
         self._note = note
         self._holding = receiver if isinstance(receiver, HoldingReceiver) else None
-        settled = board.edge_words(receiver.spec.area)[layout.C_SETTLED]
+        settled = _gone_with_others(receiver, board)
         if self._holding is not None:
             settled = self._holding.settled
         messages = min(window_messages, max(LEAST_WINDOW, 2 * receiver.spec.bound))
@@ -372,6 +372,19 @@ class OutgoingStream:
 
     def _stopped_again(self) -> bool:
         return self._resume is not None or self._ended or not self._open
+
+
+def _gone_with_others(receiver: Receiver, board: Board) -> int:
+    """The last message that earlier link processes have taken from the queue.
+
+    A killed one may have read a record that it did not come to settle. It is lost, and the other
+    side is to count it. While protected ones wait, they may be older than that and are yet to come.
+    """
+    words = board.edge_words(receiver.spec.area)
+    settled = int(words[layout.C_SETTLED])
+    if receiver.protected_wait():
+        return settled
+    return max(settled, int(words[layout.C_LAST_DATA]), int(words[layout.C_LAST_URGENT]))
 
 
 def _is_large(delivery: Delivery) -> bool:

@@ -18,6 +18,7 @@ class Reports:
         self._peers: dict[str, PeerChanged] = {}
         self._counts: dict[tuple[str, str, str, str], StreamCount] = {}
         self._counted_ns = 0
+        self._lost = 0
 
     def peer(self, report: PeerChanged) -> None:
         """Say it if anything of it is new."""
@@ -26,10 +27,15 @@ class Reports:
             self._tell(report)
 
     def counts(self, streams: Streams, now: int) -> None:
-        """Counters that changed, at most once a second; ``now`` 0: at once."""
-        if now and now - self._counted_ns < _EVERY_NS:
+        """Counters that changed, at most once a second; ``now`` 0: at once.
+
+        At once, too, when anything was lost: a link that is killed must not take the news along.
+        """
+        lost = streams.lost
+        if now and lost == self._lost and now - self._counted_ns < _EVERY_NS:
             return
         self._counted_ns = now
+        self._lost = lost
         changed = []
         for count in streams.counts():
             key = (count.machine, count.node, count.output, count.direction)

@@ -128,6 +128,12 @@ class Streams:
         """Messages on their way to machines that are not ``gone``."""
         return sum(s.unsent() for key, s in self.outgoing.items() if not gone(key[0]))
 
+    @property
+    def lost(self) -> int:
+        """Messages lost on all streams."""
+        out = sum(s.lost for s in self.outgoing.values())
+        return out + sum(s.lost for s in self.incoming.values())
+
     def counts(self) -> list[StreamCount]:
         """Every stream's counters."""
         out = [

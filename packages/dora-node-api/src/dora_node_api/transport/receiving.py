@@ -121,6 +121,10 @@ class Receiver(ForkAware):
         held = bool(self._data_words[0]) + bool(self._urgent_words[0])
         return held + self._ends.depth() if self._data_read >= 0 else 0
 
+    def protected_wait(self) -> bool:
+        """Whether anything lies in the pipe of protected messages and lifecycle news."""
+        return self._urgent_read >= 0 and bytes_waiting(self._urgent_read) > 0
+
     def fds(self) -> tuple[int, ...]:
         """The descriptors that become readable when a record arrives."""
         if self._urgent_read < 0:
