@@ -64,6 +64,9 @@ class OptionalValues(TyperCommand):
 DataflowFile = Annotated[
     Path, typer.Argument(metavar="PATH", help="The dataflow file.", show_default=False)
 ]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Turn on debug inspection, whatever the file says.")
+]
 Uv = Annotated[bool, typer.Option("--uv", help="Build and run Python nodes with uv.")]
 StrictTypes = Annotated[
     bool, typer.Option("--strict-types", help="Type warnings are errors.", show_default=False)

@@ -44,9 +44,6 @@ AllowShellNodes = Annotated[
         help="Allow nodes with `path: shell`, which may run any command.",
     ),
 ]
-Debug = Annotated[
-    bool, typer.Option("--debug", help="Turn on debug inspection, whatever the file says.")
-]
 
 app = options.application()
 
@@ -60,7 +57,7 @@ def run(
     log_format: options.LogStyle = LogFormat.PRETTY,
     log_filter: options.LogFilterText = None,
     allow_shell_nodes: AllowShellNodes = False,
-    debug: Debug = False,
+    debug: options.Debug = False,
     env: options.EnvPairs = None,
     exit_when_nodes_finish: options.ExitWhenNodesFinish = None,
     locked: options.Locked = False,

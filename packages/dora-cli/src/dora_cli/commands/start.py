@@ -27,42 +27,46 @@ def parse_name(text: str) -> str:
     return text
 
 
+Name = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        "-n",
+        metavar="TEXT",
+        parser=options.checked(parse_name),
+        help="A name for it.",
+        show_default=False,
+    ),
+]
+Attach = Annotated[
+    bool | None,
+    typer.Option(
+        "--attach/--detach",
+        help="Show its logs until it ends (the default on a terminal), or return at once.",
+        show_default=False,
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show where each node would run; start nothing.")
+]
+AllowUnlinked = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unlinked",
+        help="Start although machines that exchange data cannot reach each other.",
+    ),
+]
+
+
 @app.command(cls=options.OptionalValues)
 def start(
     path: options.DataflowFile,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            "--name",
-            "-n",
-            metavar="TEXT",
-            parser=options.checked(parse_name),
-            help="A name for it.",
-            show_default=False,
-        ),
-    ] = None,
-    attach: Annotated[
-        bool | None,
-        typer.Option(
-            "--attach/--detach",
-            help="Show its logs until it ends (the default on a terminal), or return at once.",
-            show_default=False,
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show where each node would run; start nothing.")
-    ] = False,
-    allow_unlinked: Annotated[
-        bool,
-        typer.Option(
-            "--allow-unlinked",
-            help="Start although machines that exchange data cannot reach each other.",
-        ),
-    ] = False,
+    name: Name = None,
+    attach: Attach = None,
+    dry_run: DryRun = False,
+    allow_unlinked: AllowUnlinked = False,
     uv: options.Uv = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Turn on debug inspection, whatever the file says.")
-    ] = False,
+    debug: options.Debug = False,
     env: options.EnvPairs = None,
     exit_when_nodes_finish: options.ExitWhenNodesFinish = None,
     coordinator_addr: coordinator.Addr = None,
