@@ -43,6 +43,7 @@ from dora_config.protocol.runner import (
     RunnerRequest,
     RunnerStatus,
     StopDataflow,
+    WaitingChanged,
 )
 from dora_config.resolved import Deploy, ResolvedDataflow, ResolvedInput, ResolvedNode
 from dora_config.sources import OutputSource
@@ -110,6 +111,8 @@ class FakeRunner:
     """Its nodes get no time to end."""
     result: DataflowResult | None = None
     link: FakeLink | None = None
+    only_virtual_left: bool = False
+    stop_reason: str | None = None
 
     @property
     def lives(self) -> bool:
@@ -213,6 +216,7 @@ class Fleet:
                         "phase": runner.phase,
                         "result": runner.result,
                         "link": runner.link and runner.link.report(),
+                        "only_virtual_left": runner.only_virtual_left,
                     }
                 )
                 return agent_events.RunnerReached(dataflow_id, status)
@@ -379,6 +383,13 @@ class Fleet:
         runner.result = DataflowResult(dataflow_id=runner.dataflow_id, nodes=nodes)
         self._tell(daemon, runner, DataflowFinished(result=runner.result))
 
+    def wait_for_timers(
+        self, runner: FakeRunner, daemon: FakeDaemon, only_virtual_left: bool = True
+    ) -> None:
+        """The nodes that are left on a machine wait for timers alone, or do so no more."""
+        runner.only_virtual_left = only_virtual_left
+        self._tell(daemon, runner, WaitingChanged(only_virtual_left=only_virtual_left))
+
     def fire_due(self) -> bool:
         due = [key for key, at in self.timers.items() if at <= self.now]
         for key in due:
@@ -540,6 +551,7 @@ class Fleet:
             case StopDataflow() if runner.lives:
                 runner.phase = "stopping"
                 runner.killed = request.force
+                runner.stop_reason = request.reason
             case SetLinkPeers():
                 assert runner.link is not None, "peers for a part without a link"
                 if runner.lives:
@@ -552,7 +564,7 @@ class Fleet:
         self,
         daemon: FakeDaemon,
         runner: FakeRunner,
-        event: NodesReady | DataflowStarted | DataflowFinished | LinkChanged,
+        event: NodesReady | DataflowStarted | DataflowFinished | LinkChanged | WaitingChanged,
     ) -> None:
         if daemon.agent is not None:
             daemon.news.append(agent_events.RunnerSpoke(runner.dataflow_id, event))

@@ -84,3 +84,10 @@ def test_what_a_build_made_counts_only_where_it_was_made(tmp_path: Path) -> None
     built = record(origin, NODE, places=places)
     assert make_plan(built, Machine(tmp_path, "boot")).places == places
     assert make_plan(built, Machine(tmp_path, "other")).places == {}
+
+
+def test_a_runner_knows_whether_it_has_all_nodes(tmp_path: Path) -> None:
+    made = record(origin_of(tmp_path), NODE)
+    machine = Machine(tmp_path, "boot")
+    assert make_plan(made, machine).whole
+    assert not make_plan(made.model_copy(update={"whole": False}), machine).whole

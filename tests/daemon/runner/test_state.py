@@ -12,6 +12,7 @@ from dora_config.protocol.runner import (
     NodeFailed,
     NodeRestarting,
     NodesReady,
+    WaitingChanged,
 )
 from dora_config.resolved import RestartSettings
 from dora_daemon.runner import commands as c
@@ -197,6 +198,26 @@ def test_timers_alone_end_with_the_others_when_that_is_wanted() -> None:
     patient.exit("a")
     patient.exit("b")
     assert patient.processes["t"].stops == []
+
+
+def test_where_nodes_run_elsewhere_too_it_is_told_and_decided_there() -> None:
+    nodes = [node("a", outputs="x"), node("b", reads="a/x"), node("t", timer=True)]
+    world = World(nodes, exit_when_nodes_finish=True, whole=False).start().connect_all()
+    world.exit("a")
+    assert not world.reports(WaitingChanged)
+    world.exit("b")
+    assert world.processes["t"].stops == []
+    assert [told.only_virtual_left for told in world.reports(WaitingChanged)] == [True]
+    world.handle(e.NodeRestartRequested("b", 1.0))
+    assert [told.only_virtual_left for told in world.reports(WaitingChanged)] == [True, False]
+
+
+def test_a_part_of_timers_alone_tells_so_once() -> None:
+    nodes = [node("t", timer=True)]
+    world = World(nodes, exit_when_nodes_finish=True, whole=False).start().connect_all()
+    assert [told.only_virtual_left for told in world.reports(WaitingChanged)] == [True]
+    patient = World(nodes, whole=False).start().connect_all()
+    assert not patient.reports(WaitingChanged)
 
 
 def test_a_dataflow_of_timers_alone_is_not_finished_at_once() -> None:

@@ -15,7 +15,7 @@ from typing import assert_never
 from dora_config.protocol.control import DataflowStatus, EndedDataflow
 from dora_config.protocol.daemon import PartReport, StopPart
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_config.protocol.runner import DataflowResult, DeleteParam, NodeResult, SetParam
+from dora_config.protocol.runner import DataflowResult, DeleteParam, SetParam
 from dora_coordinator.commands import ArmTimer, CancelTimer, Command, Log, SaveRecord, SendToDaemon
 from dora_coordinator.dataflow_events import (
     Begun,
@@ -27,6 +27,7 @@ from dora_coordinator.dataflow_events import (
     StopAsked,
     TimeIsUp,
 )
+from dora_coordinator.ending import Ends, ended_dataflow, taken_back
 from dora_coordinator.events import TimerKey
 from dora_coordinator.linking import Links, News, remote_edges
 from dora_coordinator.membership import Membership
@@ -70,6 +71,7 @@ class Dataflow:
         """Parts by state, so that no event needs a look at all of them."""
         by_node = {node: part.daemon for part in record.parts for node in part.nodes}
         self.links = Links(remote_edges(spec.resolved, by_node))
+        self._ends = Ends(self._nodes.values(), when_nodes_finish=spec.exit_when_nodes_finish)
         for part in self.parts.values():
             if part.ended:
                 self.links.end(part.daemon)
@@ -78,6 +80,7 @@ class Dataflow:
         self._unreported = record.unreported
         self._grace = record.grace
         self._force = record.force
+        self._why = "stop requested"
         self._around = around
         self._changed: set[str] = set()
         """Daemons whose parts must be stored."""
@@ -272,7 +275,8 @@ class Dataflow:
             case TimeIsUp(purpose="recovery") if self.phase is Phase.RECOVERING:
                 return self._end_recovery()
             case StopAsked(grace=grace, force=force):
-                return self._stop(grace, force=force, now=now)
+                self._grace, self._force = grace, force
+                return self._stop(now)
             case _:
                 return []
 
@@ -280,6 +284,7 @@ class Dataflow:
         self, part: Part, report: PartReport, registering: bool, now: float
     ) -> list[Command]:
         part.reported = True
+        part.only_virtual_left = report.only_virtual_left
         if part.ended:
             return [part.forget()] if report.phase == "ended" else [part.kill()]
         if report.attempt < part.attempt and report.phase == "ended":
@@ -294,7 +299,7 @@ class Dataflow:
                 return [
                     part.forget(),
                     *(peer.connect(ended=gone) for peer in self._linked_with(part)),
-                    *self._settle(),
+                    *self._settle(now),
                 ]
             case "prepared":
                 self._move(part, PartState.PREPARED)
@@ -303,7 +308,7 @@ class Dataflow:
                 if registering:
                     self._around.backoff.clear(part.daemon, self.id)
                 self._move(part, PartState.RUNNING)
-                return [CancelTimer(self._timer("retry", part.daemon)), *self._settle()]
+                return [CancelTimer(self._timer("retry", part.daemon)), *self._settle(now)]
             case "preparing":
                 self._move(part, PartState.PREPARING)
                 return []
@@ -314,6 +319,7 @@ class Dataflow:
         """Spawn a part again, now or when the back-off has passed; never on another daemon."""
         self._changed.add(part.daemon)
         self.links.forget(part.daemon)
+        part.only_virtual_left = False
         self._move(part, PartState.MISSING)
         if not self._around.membership.is_connected(part.daemon):
             return []
@@ -341,12 +347,15 @@ class Dataflow:
         )
         return [Log("warning", f"dataflow {self.label} failed: {self.reason}")]
 
-    def _settle(self) -> list[Command]:
+    def _settle(self, now: float) -> list[Command]:
         """The phase that follows once no part is on its way any more."""
         finished = self._finish_if_all_ended()
         if finished:
             return finished
         settled = self._count[PartState.RUNNING] + self._count[PartState.ENDED]
+        if (why := self._ends.why_now(self.parts.values())) is not None:
+            self._why = why
+            return [Log("info", f"dataflow {self.label} is stopped: {why}"), *self._stop(now)]
         if settled == len(self.parts) and (
             self.phase is not Phase.RECOVERING
             or all(part.reported or part.ended for part in self.parts.values())
@@ -357,9 +366,8 @@ class Dataflow:
 
     # --------------------------------------------------------------- stopping and ended
 
-    def _stop(self, grace: float | None, *, force: bool, now: float) -> list[Command]:
+    def _stop(self, now: float) -> list[Command]:
         self.phase = Phase.STOPPING
-        self._grace, self._force = grace, force
         commands: list[Command] = [
             CancelTimer(self._timer(purpose)) for purpose in ("start", "recovery")
         ]
@@ -368,7 +376,7 @@ class Dataflow:
             if part.state is PartState.MISSING:
                 self._end(part, None)
             elif not part.ended:
-                commands.append(part.stop(self._grace, force=self._force))
+                commands.append(self._stop_part(part))
         return [*commands, self._stop_deadline(now), *self._finish_if_all_ended()]
 
     def _while_stopping(self, event: DataflowEvent, now: float) -> list[Command]:
@@ -378,7 +386,7 @@ class Dataflow:
                 self._end(part, result)
                 return [part.forget(), *self._finish_if_all_ended()]
             case PartReported(daemon=daemon, registering=True):
-                return [self.parts[daemon].stop(self._grace, force=self._force)]
+                return [self._stop_part(self.parts[daemon])]
             case PartGone(daemon=daemon, reason=reason, result=result):
                 part = self.parts[daemon]
                 if self.phase is Phase.STOPPING and result is None:
@@ -396,7 +404,7 @@ class Dataflow:
                 self._force = self._force or force
                 left = [part for part in self.parts.values() if not part.ended]
                 return [
-                    *(part.stop(self._grace, force=self._force) for part in left),
+                    *(self._stop_part(part) for part in left),
                     self._stop_deadline(now),
                 ]
             case TimeIsUp(purpose="stop"):
@@ -450,7 +458,7 @@ class Dataflow:
         self._changed.add(part.daemon)
         self._move(part, PartState.ENDED)
         if result is not None and self.phase is Phase.ROLLING_BACK:
-            result = _taken_back(result)
+            result = taken_back(result)
         part.result = result
         self.links.end(part.daemon)
 
@@ -494,15 +502,8 @@ class Dataflow:
 
     def ended(self) -> EndedDataflow:
         """How it ended, over all daemons."""
-        nodes = [node for part in self.parts.values() if part.result for node in part.result.nodes]
-        errors = [p.result.error for p in self.parts.values() if p.result and p.result.error]
-        return EndedDataflow(
-            uuid=self.id,
-            name=self.name,
-            ok=self.phase is Phase.FINISHED,
-            reason=self.reason or "; ".join(errors) or None,
-            nodes=tuple(sorted(nodes, key=_by_order)),
-        )
+        ok = self.phase is Phase.FINISHED
+        return ended_dataflow(self.id, self.name, self.parts.values(), ok=ok, reason=self.reason)
 
     def record(self) -> DataflowRecord:
         """All there is to store."""
@@ -527,6 +528,9 @@ class Dataflow:
 
     # -------------------------------------------------------------------- messages
 
+    def _stop_part(self, part: Part) -> Command:
+        return part.stop(self._grace, force=self._force, reason=self._why)
+
     def _prepare(self, part: Part) -> Command:
         spec = self.spec.with_nodes(tuple(self._nodes[node] for node in part.nodes))
         addresses = {}
@@ -534,7 +538,8 @@ class Dataflow:
             member = self._around.membership.get(peer)
             if member is not None:
                 addresses[peer] = member.address.rpartition(":")[0]
-        return part.prepare(spec, self.links.edges_of(part.daemon), addresses)
+        edges = self.links.edges_of(part.daemon)
+        return part.prepare(spec, edges, addresses, whole=len(self.parts) == 1)
 
     def _connect(self, part: Part) -> Command:
         """Tell a part where its peers listen."""
@@ -579,18 +584,3 @@ class Dataflow:
 
     def _timer(self, purpose: str, daemon: str = "") -> TimerKey:
         return TimerKey(purpose, self.id, daemon)
-
-
-def _by_order(node: NodeResult) -> int:
-    return node.order
-
-
-def _taken_back(result: DataflowResult) -> DataflowResult:
-    """Nodes that were killed because the start had failed are not why it did."""
-    nodes = [
-        node.model_copy(update={"outcome": "cascading"})
-        if node.outcome == "failed" and node.signal == "SIGKILL"
-        else node
-        for node in result.nodes
-    ]
-    return result.model_copy(update={"nodes": tuple(nodes)})

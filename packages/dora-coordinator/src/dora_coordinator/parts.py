@@ -29,6 +29,8 @@ class Part:
     state: PartState
     attempt: int
     result: DataflowResult | None
+    only_virtual_left: bool = False
+    """Of ``exit_when_nodes_finish``, as it was reported last."""
     reported: bool = False
     """Since this coordinator started."""
 
@@ -46,14 +48,22 @@ class Part:
         )
 
     def prepare(
-        self, spec: DataflowSpec, edges: tuple[RemoteEdge, ...], addresses: dict[str, str]
+        self,
+        spec: DataflowSpec,
+        edges: tuple[RemoteEdge, ...],
+        addresses: dict[str, str],
+        *,
+        whole: bool,
     ) -> SendToDaemon:
-        """``spec`` with its nodes only; ``addresses``: IPs of the daemons at the other ends."""
+        """``spec`` with its nodes only; ``addresses``: IPs of the daemons at the other ends;
+        ``whole``: there are no other parts.
+        """
         message = PreparePart(
             dataflow_id=self.dataflow_id,
             attempt=self.attempt,
             spec=spec,
             machine=self.daemon,
+            whole=whole,
             edges=edges,
             addresses=addresses,
         )
@@ -71,8 +81,8 @@ class Part:
         message = ReleasePart(dataflow_id=self.dataflow_id, attempt=self.attempt)
         return SendToDaemon(self.daemon, message)
 
-    def stop(self, grace: float | None, *, force: bool) -> SendToDaemon:
-        message = StopPart(dataflow_id=self.dataflow_id, grace=grace, force=force)
+    def stop(self, grace: float | None, *, force: bool, reason: str) -> SendToDaemon:
+        message = StopPart(dataflow_id=self.dataflow_id, grace=grace, force=force, reason=reason)
         return SendToDaemon(self.daemon, message)
 
     def kill(self) -> SendToDaemon:

@@ -47,6 +47,8 @@ class PartReport(Message):
     """Set when ``phase`` is ``ended``."""
     link: LinkReport | None = None
     """How it is connected to parts on other machines, once something is known of that."""
+    only_virtual_left: bool = False
+    """Of ``exit_when_nodes_finish``: its nodes that are left wait for timers or logs alone."""
 
 
 class Register(Message):
@@ -204,6 +206,8 @@ class PreparePart(Message):
     """With only the nodes of this part."""
     machine: str = ""
     """This daemon's key, as it stands in ``edges``."""
+    whole: bool = True
+    """The dataflow has no other parts."""
     edges: tuple[RemoteEdge, ...] = ()
     """Those that leave or enter this machine; none: the part has no link."""
     addresses: dict[str, str] = Field(default_factory=dict)

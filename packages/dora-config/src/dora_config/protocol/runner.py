@@ -38,6 +38,7 @@ from dora_config.protocol.runner_events import (
     NodeSpawned,
     NodesReady,
     RunnerEvent,
+    WaitingChanged,
 )
 from dora_config.protocol.runner_message import RunnerMessage
 from dora_config.resolved import ResolvedDataflow, ResolvedNode
@@ -95,6 +96,8 @@ class RunPlan(RunnerMessage):
     stop_grace: float = 10.0
     """Seconds between the STOP event and SIGTERM; SIGKILL follows half as many later."""
     exit_when_nodes_finish: bool = False
+    whole: bool = True
+    """No node of the dataflow runs elsewhere, so what depends on all of them is decided here."""
     hold_at_barrier: bool = False
     """Wait for :class:`Release` once all local nodes have connected (others are elsewhere)."""
     machine_id: str | None = None
@@ -377,6 +380,8 @@ class RunnerStatus(RunnerMessage):
     lines_shed: int = 0
     link: LinkReport | None = None
     """``None``: no edge leaves or enters this machine."""
+    only_virtual_left: bool = False
+    """As :class:`WaitingChanged` told it last."""
     version: str = ""
     """Of the runner, which outlives upgrades; empty: older than 0.1.0."""
 
@@ -570,6 +575,7 @@ __all__ = [
     "StopDataflow",
     "StopNode",
     "UnknownMessage",
+    "WaitingChanged",
     "decode_line",
     "encode_line",
     "request_line",

@@ -171,6 +171,14 @@ class LinkChanged(RunnerMessage):
     report: LinkReport
 
 
+class WaitingChanged(RunnerMessage):
+    """Whether all local nodes that are left wait for timers or logs alone; told only where the
+    dataflow is to end once that holds on all its machines."""
+
+    kind: Literal["waiting_changed"] = "waiting_changed"
+    only_virtual_left: bool
+
+
 RunnerEvent = Annotated[
     LogLine
     | NodeSpawned
@@ -183,6 +191,7 @@ RunnerEvent = Annotated[
     | DataflowStopping
     | DataflowFinished
     | LinesShed
-    | LinkChanged,
+    | LinkChanged
+    | WaitingChanged,
     Field(discriminator="kind"),
 ]

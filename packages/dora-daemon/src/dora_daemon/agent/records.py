@@ -19,6 +19,8 @@ class PartRecord(Message):
     spec: DataflowSpec
     machine: str = ""
     """Key of this daemon, as it stands in ``edges``."""
+    whole: bool = True
+    """The dataflow has no other parts."""
     edges: tuple[RemoteEdge, ...] = ()
     """Those that leave or enter this machine."""
     addresses: dict[str, str] = Field(default_factory=dict)
@@ -43,12 +45,15 @@ class PartRecord(Message):
     def is_live(self) -> bool:
         return self.phase != "ended"
 
-    def report(self, link: LinkReport | None = None) -> PartReport:
-        """``link``: what its runner said of the link last."""
+    def report(
+        self, link: LinkReport | None = None, *, only_virtual_left: bool = False
+    ) -> PartReport:
+        """``link`` and ``only_virtual_left``: what its runner said of them last."""
         return PartReport(
             dataflow_id=self.dataflow_id,
             attempt=self.attempt,
             phase="stopping" if self.is_live and self.stopping else self.phase,
             result=self.result,
             link=link if self.is_live else None,
+            only_virtual_left=only_virtual_left and self.is_live,
         )

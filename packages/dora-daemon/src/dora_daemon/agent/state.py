@@ -48,6 +48,7 @@ from dora_config.protocol.runner import (
     RunnerStatus,
     ShutDown,
     StopDataflow,
+    WaitingChanged,
 )
 from dora_daemon.agent import commands
 from dora_daemon.agent.commands import (
@@ -94,12 +95,18 @@ class Part:
     """Wanted in its place once nothing of it is left."""
     link: LinkReport | None = None
     """What its runner said of the link last."""
+    only_virtual_left: bool = False
+    """What its runner said of the nodes that are left."""
     connect: ConnectPart | None = None
     """All that its runner has to be told of its peers once it answers."""
 
     @property
     def live(self) -> bool:
         return self.record.is_live
+
+    def report(self) -> PartReport:
+        """Where it stands."""
+        return self.record.report(self.link, only_virtual_left=self.only_virtual_left)
 
 
 class AgentState:
@@ -113,7 +120,7 @@ class AgentState:
     def reports(self) -> tuple[PartReport, ...]:
         """The status report that goes with a registration."""
         known = (part for part in self.parts.values() if not part.record.forgotten)
-        return tuple(part.record.report(part.link) for part in known)
+        return tuple(part.report() for part in known)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """What follows from ``event``; ``now`` is Unix time."""
@@ -212,6 +219,7 @@ class AgentState:
             attempt=message.attempt,
             spec=message.spec,
             machine=message.machine,
+            whole=message.whole,
             edges=message.edges,
             addresses=message.addresses,
         )
@@ -278,6 +286,7 @@ class AgentState:
     def _runner_reached(self, part: Part, status: RunnerStatus, now: float) -> list[Command]:
         part.reached = True
         part.link = status.link
+        part.only_virtual_left = status.only_virtual_left
         if status.phase == "finished" and status.result is not None:
             return self._finished(part, status.result, now)
         if part.stop is not None:
@@ -307,6 +316,9 @@ class AgentState:
                 news = _without_figures(part.link) != _without_figures(report)
                 part.link = report
                 return [self._tell(part)] if news and part.live else []
+            case WaitingChanged(only_virtual_left=only_virtual_left):
+                part.only_virtual_left = only_virtual_left
+                return [self._tell(part)] if part.live else []
             case _:
                 return []
 
@@ -421,7 +433,7 @@ class AgentState:
         return SavePart(part.record)
 
     def _tell(self, part: Part) -> Command:
-        return TellCoordinator(PartChanged(report=part.record.report(part.link)))
+        return TellCoordinator(PartChanged(report=part.report()))
 
 
 def _merged(earlier: ConnectPart | None, later: ConnectPart) -> ConnectPart:

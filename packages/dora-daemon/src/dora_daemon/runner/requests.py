@@ -144,6 +144,7 @@ class Requests:
             started_at=runner.started_at,
             lines_shed=runner.lines_shed(),
             link=runner.links.report(),
+            only_virtual_left=runner.state.only_virtual_left,
         )
 
     def _statistics(self) -> protocol.Statistics:

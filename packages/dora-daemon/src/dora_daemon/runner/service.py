@@ -141,6 +141,7 @@ class Runner:
             stop_grace=self.plan.stop_grace,
             stop_after=self.plan.stop_after,
             exit_when_nodes_finish=self.plan.exit_when_nodes_finish,
+            whole=self.plan.whole,
             hold_at_barrier=self.plan.hold_at_barrier,
             default_finish_grace=_default_finish_grace(self._environ),
             log_dir=str(Path(self.plan.working_dir) / "out" / self.plan.dataflow_id),

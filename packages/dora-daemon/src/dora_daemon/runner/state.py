@@ -17,6 +17,7 @@ from dora_config.protocol.runner import (
     DataflowStopping,
     NodeResult,
     NodesReady,
+    WaitingChanged,
 )
 from dora_config.resolved import DEFAULT_FINISH_GRACE, ResolvedNode
 from dora_daemon.link.messages import LINK_NODE
@@ -99,6 +100,7 @@ class RunnerState:
         stop_grace: float = 10.0,
         stop_after: float | None = None,
         exit_when_nodes_finish: bool = False,
+        whole: bool = True,
         hold_at_barrier: bool = False,
         default_finish_grace: float | None = DEFAULT_FINISH_GRACE,
         log_dir: str | None = None,
@@ -112,6 +114,10 @@ class RunnerState:
         self.stop_grace = stop_grace
         self.stop_after = stop_after
         self.exit_when_nodes_finish = exit_when_nodes_finish
+        self.whole = whole
+        """All nodes of the dataflow are here."""
+        self.only_virtual_left = False
+        """As it was reported last, where others decide what follows from it."""
         self.hold_at_barrier = hold_at_barrier
         self.default_finish_grace = default_finish_grace
         self.stop_reason: str | None = None
@@ -299,8 +305,8 @@ class RunnerState:
             commands.append(Report(NodesReady()))
             if not self.hold_at_barrier:
                 commands += self._open_barrier(now)
-        if self.phase in ("running", "ready") and self._only_virtual_left():
-            commands += self._stop(StopRequested("all nodes but those with timers finished"), now)
+        if self.phase in ("running", "ready") and self.exit_when_nodes_finish:
+            commands += self._look_who_is_left(now)
         if self.phase != "finished" and self._all_ended():
             if self.phase != "stopping":
                 self.phase = "stopping"
@@ -442,11 +448,18 @@ class RunnerState:
     def _static(self) -> list[NodeLife]:
         return [life for life in self.nodes.values() if not life.dynamic]
 
-    def _only_virtual_left(self) -> bool:
-        if not self.exit_when_nodes_finish or self._had_only_virtual:
-            return False
+    def _look_who_is_left(self, now: float) -> list[Command]:
+        """``exit_when_nodes_finish``: end, or let those decide who know the other machines."""
         left = [life for life in self._static() if not life.ended]
-        return bool(left) and all(self.wiring.reads_only_virtual(life.id) for life in left)
+        only_virtual = all(self.wiring.reads_only_virtual(life.id) for life in left)
+        if not self.whole:
+            if only_virtual == self.only_virtual_left:
+                return []
+            self.only_virtual_left = only_virtual
+            return [Report(WaitingChanged(only_virtual_left=only_virtual))]
+        if not left or not only_virtual or self._had_only_virtual:
+            return []
+        return self._stop(StopRequested("all nodes but those with timers finished"), now)
 
     def _all_ended(self) -> bool:
         static = self._static()
