@@ -53,7 +53,7 @@ def test_a_part_with_timers_alone_waits_for_its_readers_elsewhere() -> None:
     fleet.finish_runner(station.runners[0], station)
     fleet.quiet()
     assert robot.runners[0].stop_reason == WHY
-    assert fleet.listed() == [("Finished", None)]
+    assert fleet.listed() == [("Finished", WHY)]
     assert any(WHY in line for line in fleet.log)
 
 
@@ -88,7 +88,7 @@ def test_what_was_told_while_nobody_listened_is_told_again() -> None:
     fleet.quiet()
     fleet.connect(station)
     fleet.quiet()
-    assert fleet.listed() == [("Finished", None)]
+    assert fleet.listed() == [("Finished", WHY)]
 
 
 def test_a_new_daemon_hears_it_from_the_runner() -> None:
@@ -99,7 +99,7 @@ def test_a_new_daemon_hears_it_from_the_runner() -> None:
     fleet.quiet()
     fleet.finish_runner(station.runners[0], station)
     fleet.quiet()
-    assert fleet.listed() == [("Finished", None)]
+    assert fleet.listed() == [("Finished", WHY)]
 
 
 def test_a_part_that_is_spawned_again_is_waited_for() -> None:
@@ -115,7 +115,7 @@ def test_a_part_that_is_spawned_again_is_waited_for() -> None:
     assert fleet.listed() == [("Running", None)]
     fleet.wait_for_timers(robot.runners[0], robot)
     fleet.quiet()
-    assert fleet.listed() == [("Finished", None)]
+    assert fleet.listed() == [("Finished", WHY)]
 
 
 def test_dynamic_nodes_alone_keep_nothing_going() -> None:
@@ -127,8 +127,9 @@ def test_dynamic_nodes_alone_keep_nothing_going() -> None:
     fleet, robot, station = running(spec)
     fleet.finish_runner(robot.runners[0], robot)
     fleet.quiet()
-    assert station.runners[0].stop_reason == "all nodes but dynamic ones have ended"
-    assert fleet.listed() == [("Finished", None)]
+    why = "all nodes but dynamic ones have ended"
+    assert station.runners[0].stop_reason == why
+    assert fleet.listed() == [("Finished", why)]
 
 
 def test_a_dataflow_of_timers_or_of_dynamic_nodes_alone_runs_until_it_is_stopped() -> None:

@@ -228,6 +228,10 @@ class Fleet:
         daemon.news.clear()
         self.disconnect(daemon)
 
+    def end_daemon(self, daemon: FakeDaemon) -> None:
+        """SIGINT, or `systemctl stop`."""
+        self._agent(daemon, agent_events.EndAsked())
+
     def reboot(self, daemon: FakeDaemon) -> None:
         """Power off: everything on the machine is gone but its disk."""
         if daemon.agent is not None:

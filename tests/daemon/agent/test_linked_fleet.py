@@ -229,6 +229,22 @@ def test_a_killed_runner_is_spawned_again_and_linked(workspace: Workspace) -> No
         wait_until_proven(fleet)
 
 
+def test_a_daemon_that_is_stopped_ends_its_dataflows_on_all_machines(workspace: Workspace) -> None:
+    with real_fleet(workspace, "robot", "station") as fleet:
+        uuid = fleet.start(crossing(workspace))
+        fleet.wait_for_messages(uuid)
+        daemon = fleet.daemons["robot"]
+        daemon.send_signal(signal.SIGINT)
+        done = daemon.wait(timeout=20).succeeded()
+        assert f"dataflow {uuid} ends on its other machines too" in done.stderr
+        row = fleet.wait_for_status("Finished")
+        assert row.reason == 'daemon "robot" was stopped'
+        assert not any(map(is_running, pids(workspace)))
+        assert 'is stopped: daemon "robot" was stopped' in fleet.coordinator.process.stderr
+        fleet.start_daemon("robot")
+        assert fleet.listed()[-1].status == "Finished"
+
+
 def test_a_dataflow_ends_over_all_machines(workspace: Workspace) -> None:
     workspace.node("ten", TEN)
     workspace.node("collector", COLLECTOR)

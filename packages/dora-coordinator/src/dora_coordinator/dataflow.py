@@ -27,9 +27,15 @@ from dora_coordinator.dataflow_events import (
     StopAsked,
     TimeIsUp,
 )
-from dora_coordinator.ending import Ends, ended_dataflow, taken_back
+from dora_coordinator.ending import (
+    Ends,
+    ended_dataflow,
+    ended_early,
+    stopped_with,
+    taken_back,
+)
 from dora_coordinator.events import TimerKey
-from dora_coordinator.linking import Links, News, remote_edges
+from dora_coordinator.linking import Links, remote_edges
 from dora_coordinator.membership import Membership
 from dora_coordinator.parts import Part, names
 from dora_coordinator.records import DataflowRecord, PartState, Phase
@@ -80,7 +86,7 @@ class Dataflow:
         self._unreported = record.unreported
         self._grace = record.grace
         self._force = record.force
-        self._why = "stop requested"
+        self._stopped_since = record.stopped_since
         self._around = around
         self._changed: set[str] = set()
         """Daemons whose parts must be stored."""
@@ -158,9 +164,10 @@ class Dataflow:
                 self._move(self.parts[daemon], PartState.PREPARED)
                 return self._go_on(now)
             case PartReported(daemon=daemon, report=PartReport(phase="ended", result=result)):
-                reason = result.error if result and result.error else "nodes ended too early"
                 self._end(self.parts[daemon], result)
-                return self._roll_back(f'daemon "{daemon}": {reason}', now)
+                return self._roll_back(ended_early(event.report, daemon), now)
+            case PartReported(daemon=daemon, report=PartReport(stopped=True)):
+                return self._roll_back(stopped_with(daemon), now)
             case PartReported():
                 return []
             case PartGone(daemon=daemon, reason=reason, node=node, result=result):
@@ -292,6 +299,8 @@ class Dataflow:
         if report.attempt != part.attempt:
             part.attempt = report.attempt  # it lives: each node exactly once
             self._changed.add(part.daemon)
+        if report.stopped:  # not by us
+            return self._stopped_there(part, report, now)
         match report.phase:
             case "ended":
                 self._end(part, report.result)
@@ -314,6 +323,14 @@ class Dataflow:
                 return []
             case "stopping":
                 return []
+
+    def _stopped_there(self, part: Part, report: PartReport, now: float) -> list[Command]:
+        """Its daemon was told to end, which ends the dataflows that it runs."""
+        ended = report.phase == "ended"
+        if ended:
+            self._end(part, report.result)
+        stop = self._stop_since(stopped_with(part.daemon), now)
+        return [part.forget(), *stop] if ended else stop
 
     def _recover(self, part: Part, now: float) -> list[Command]:
         """Spawn a part again, now or when the back-off has passed; never on another daemon."""
@@ -354,8 +371,7 @@ class Dataflow:
             return finished
         settled = self._count[PartState.RUNNING] + self._count[PartState.ENDED]
         if (why := self._ends.why_now(self.parts.values())) is not None:
-            self._why = why
-            return [Log("info", f"dataflow {self.label} is stopped: {why}"), *self._stop(now)]
+            return self._stop_since(why, now)
         if settled == len(self.parts) and (
             self.phase is not Phase.RECOVERING
             or all(part.reported or part.ended for part in self.parts.values())
@@ -365,6 +381,10 @@ class Dataflow:
         return []
 
     # --------------------------------------------------------------- stopping and ended
+
+    def _stop_since(self, why: str, now: float) -> list[Command]:
+        self._stopped_since = why
+        return [Log("info", f"dataflow {self.label} is stopped: {why}"), *self._stop(now)]
 
     def _stop(self, now: float) -> list[Command]:
         self.phase = Phase.STOPPING
@@ -498,7 +518,8 @@ class Dataflow:
     def status(self) -> tuple[DataflowStatus, str | None]:
         """The word that ``list`` shows, and why."""
         parts = list(self.parts.values())
-        return status_of(self.phase, self.reason, parts, self.links, self._around.membership)
+        why = (self.reason, self._stopped_since)
+        return status_of(self.phase, why, parts, self.links, self._around.membership)
 
     def ended(self) -> EndedDataflow:
         """How it ended, over all daemons."""
@@ -524,12 +545,14 @@ class Dataflow:
             unreported=self._unreported,
             grace=self._grace,
             force=self._force,
+            stopped_since=self._stopped_since,
         )
 
     # -------------------------------------------------------------------- messages
 
     def _stop_part(self, part: Part) -> Command:
-        return part.stop(self._grace, force=self._force, reason=self._why)
+        reason = self._stopped_since or "stop requested"
+        return part.stop(self._grace, force=self._force, reason=reason)
 
     def _prepare(self, part: Part) -> Command:
         spec = self.spec.with_nodes(tuple(self._nodes[node] for node in part.nodes))
@@ -555,7 +578,7 @@ class Dataflow:
         given_up = self.has_ended and not self._unreported
         if given_up or self.phase in (Phase.PREPARING, Phase.ROLLING_BACK):
             return []
-        commands = self._link_log(news)
+        commands = [] if self.phase is Phase.LINKING else news.log(self.label)
         endpoint = self.links.endpoint(part.daemon)
         if news.moved and endpoint is not None:
             commands += [peer.connect((endpoint,)) for peer in self._linked_with(part)]
@@ -566,16 +589,6 @@ class Dataflow:
     def _linked_with(self, part: Part) -> list[Part]:
         peers = (self.parts[peer] for peer in self.links.peers_of(part.daemon))
         return [peer for peer in peers if not peer.ended]
-
-    def _link_log(self, news: News) -> list[Command]:
-        if self.phase is Phase.LINKING:
-            return []
-        lost = [Log("warning", f"dataflow {self.label}: {unlinked}") for unlinked in news.broken]
-        again = [
-            Log("info", f'dataflow {self.label}: "{first}" and "{second}" are linked')
-            for first, second in news.linked
-        ]
-        return [*lost, *again]
 
     def _stop_deadline(self, now: float) -> Command:
         grace = 0.0 if self._force else DEFAULT_GRACE if self._grace is None else self._grace

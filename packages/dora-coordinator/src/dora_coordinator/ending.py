@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from dora_config.protocol.control import EndedDataflow
+from dora_config.protocol.daemon import PartReport
 from dora_config.protocol.runner import DataflowResult, NodeResult
 from dora_config.resolved import ResolvedNode
 from dora_config.sources import OutputSource
@@ -38,6 +39,20 @@ class Ends:
 def _reads_only_virtual(node: ResolvedNode) -> bool:
     sources = [wanted.source for wanted in node.inputs.values()]
     return bool(sources) and not any(isinstance(source, OutputSource) for source in sources)
+
+
+def stopped_with(daemon: str) -> str:
+    """Why a dataflow ends that nobody stopped by itself."""
+    return f'daemon "{daemon}" was stopped'
+
+
+def ended_early(report: PartReport, daemon: str) -> str:
+    """Why a part has ended before it was released."""
+    if report.stopped:
+        return stopped_with(daemon)
+    result = report.result
+    reason = result.error if result and result.error else "nodes ended too early"
+    return f'daemon "{daemon}": {reason}'
 
 
 def ended_dataflow(

@@ -18,6 +18,7 @@ from dora_config.protocol.links import (
     RemoteEdge,
 )
 from dora_config.sources import LogSource, OutputSource
+from dora_coordinator.commands import Command, Log
 
 ADVICE = (
     "open one of these TCP ports in the firewall of its machine, or have the daemon listen on "
@@ -128,6 +129,15 @@ class News:
     broken: tuple[Unlinked, ...] = ()
     """Pairs that have just been lost."""
     linked: tuple[Pair, ...] = ()
+
+    def log(self, label: str) -> list[Command]:
+        """What is worth a line about the dataflow of that label."""
+        lost = [Log("warning", f"dataflow {label}: {unlinked}") for unlinked in self.broken]
+        again = [
+            Log("info", f'dataflow {label}: "{first}" and "{second}" are linked')
+            for first, second in self.linked
+        ]
+        return [*lost, *again]
 
 
 @dataclass(slots=True)

@@ -64,6 +64,8 @@ class DataflowRecord(Message):
     number: int
     """Dataflows are numbered in the order of their starts."""
     reason: str | None = None
+    stopped_since: str | None = None
+    """Why it was stopped, unless a user asked for it."""
     unreported: bool = False
     """Failed only because no daemon reported it in time: it may still come back."""
     grace: float | None = None

@@ -12,9 +12,14 @@ from dora_coordinator.records import PartState, Phase
 
 
 def status_of(
-    phase: Phase, reason: str | None, parts: Sequence[Part], links: Links, membership: Membership
+    phase: Phase,
+    why: tuple[str | None, str | None],
+    parts: Sequence[Part],
+    links: Links,
+    membership: Membership,
 ) -> tuple[DataflowStatus, str | None]:
-    """``reason``: why it failed as a whole, if it did."""
+    """``why``: why it failed as a whole, if it did; why it was stopped, if nobody asked for it."""
+    reason, stopped_since = why
     match phase:
         case Phase.PREPARING | Phase.LINKING | Phase.RELEASING:
             return "Starting", None
@@ -22,11 +27,11 @@ def status_of(
             waiting = [part for part in parts if not part.ended and not part.reported]
             return "Recovering", f"waiting for {names(waiting)}" if waiting else None
         case Phase.STOPPING | Phase.ROLLING_BACK:
-            return "Stopping", reason
+            return "Stopping", reason or stopped_since
         case Phase.FINISHED:
-            return "Finished", None
+            return "Finished", stopped_since
         case Phase.FAILED:
-            return "Failed", reason or _failures(parts)
+            return "Failed", reason or _failures(parts, stopped_since)
         case Phase.RUNNING:
             living = [part for part in parts if not part.ended]
             return _while_running(living, links, membership)
@@ -47,10 +52,11 @@ def _while_running(
     return ("Degraded", reason) if reason else ("Recovering", "machines are being linked")
 
 
-def _failures(parts: Sequence[Part]) -> str | None:
+def _failures(parts: Sequence[Part], stopped_since: str | None) -> str | None:
     """What the parts themselves say, the first line of each."""
     ended = [(part, part.result) for part in parts if part.result is not None]
-    said = [
+    said = [] if stopped_since is None else [stopped_since]
+    said += [
         f'daemon "{part.daemon}": {result.error.splitlines()[0]}'
         for part, result in ended
         if result.error

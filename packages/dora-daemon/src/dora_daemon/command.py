@@ -188,7 +188,7 @@ async def _meaning(number: int) -> tuple[Event, str]:
         return HandOverAsked(), "nodes go on"
     if number == signal.SIGTERM and await system_is_stopping():
         return MachineStops(), "the machine stops; dataflows go on when it is back"
-    return EndAsked(), "stopping nodes, then ending"
+    return EndAsked(), "stopping the dataflows of this machine, then ending"
 
 
 async def _serve(agent: Agent) -> None:

@@ -47,6 +47,8 @@ class PartReport(Message):
     """Set when ``phase`` is ``ended``."""
     link: LinkReport | None = None
     """How it is connected to parts on other machines, once something is known of that."""
+    stopped: bool = False
+    """It was asked to end: by the coordinator, or since its daemon was told to end (a signal)."""
     only_virtual_left: bool = False
     """Of ``exit_when_nodes_finish``: its nodes that are left wait for timers or logs alone."""
 

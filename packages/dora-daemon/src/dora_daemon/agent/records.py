@@ -55,5 +55,6 @@ class PartRecord(Message):
             phase="stopping" if self.is_live and self.stopping else self.phase,
             result=self.result,
             link=link if self.is_live else None,
+            stopped=self.stopping,
             only_virtual_left=only_virtual_left and self.is_live,
         )

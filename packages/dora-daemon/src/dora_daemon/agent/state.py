@@ -357,6 +357,10 @@ class AgentState:
         if part.next is not None:
             return self._make(part.next)
         record = part.record
+        if record.stopping:  # it was to end, and has; nobody is to spawn it again
+            result = result or DataflowResult(dataflow_id=record.dataflow_id, error=reason)
+            save = self._save(part, phase="ended", result=result, ended_at=now)
+            return [save, self._tell(part), *self._end_if_idle()]
         if record.log_dirs:  # its logs may still be asked for
             keep = self._save(part, phase="ended", forgotten=True, ended_at=now)
         else:
@@ -415,6 +419,10 @@ class AgentState:
                 dataflow_id=part.record.dataflow_id, force=force, reason="the daemon was ended"
             )
             out.append(self._save(part, stopping=True))
+            out.append(self._tell(part))
+            if not part.record.whole and not force:
+                text = f"dataflow {part.record.dataflow_id} ends on its other machines too"
+                out.append(Log("info", text))
             if part.reached:
                 out.append(self._ask_stop(part, part.stop))
             elif force:
