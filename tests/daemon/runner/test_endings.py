@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import anyio
 import pytest
 from daemon.runner.flows import (
     LISTENER,
@@ -21,15 +22,18 @@ from daemon.runner.flows import (
     foreground,
     gone,
     is_running,
+    make_plan,
     run_flow,
 )
 from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_config.protocol import runner as protocol
+from dora_daemon.runner import background as background_module
 from dora_daemon.runner import guardian, runtime_dir
+from dora_daemon.runner.background import Background
 from dora_daemon.runner.guarding import SHORT_LIFE
-from dora_daemon.runner.runtime_dir import list_runners, runtime_root, sweep
+from dora_daemon.runner.runtime_dir import RuntimeDir, list_runners, runtime_root, sweep
 
 PARENT = """
     import subprocess, sys, time
@@ -270,6 +274,31 @@ def test_the_result_is_kept_until_it_is_acknowledged(workspace: Workspace) -> No
         assert [r.message for r in result.root_causes] == ["exited with code 4"]
         runtime_dir.acknowledge(run.path)
     nothing_left()
+
+
+@pytest.mark.parametrize("node", ["talker.py", "not-there.py"])
+def test_the_result_is_kept_before_anybody_hears_of_it(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, node: str
+) -> None:
+    workspace.node("talker", TALKER)
+    plan = make_plan(workspace, {"nodes": [{"id": "t", "path": node}]})
+    directory = RuntimeDir.create(runtime_root())
+    kept = directory.path / guardian.RESULT
+    told: list[bool] = []
+
+    def put_event(background: Background, event: protocol.RunnerEvent) -> None:
+        if isinstance(event, protocol.DataflowFinished):
+            told.append(kept.exists())
+
+    monkeypatch.setattr(Background, "_put_event", put_event)
+    monkeypatch.setattr(background_module, "LINGER_SECONDS", 0.0)
+    background = Background(plan, directory)
+    try:
+        anyio.run(background.run)
+        assert told == [True]
+    finally:
+        directory.release()
+        background.runner.guard.dismiss()
 
 
 def test_what_cannot_be_prepared_is_a_result_too(workspace: Workspace) -> None:

@@ -35,7 +35,13 @@ class Background:
     def __init__(self, plan: protocol.RunPlan, directory: RuntimeDir) -> None:
         self._directory = directory
         self._plan = plan
-        self.runner = Runner(plan, directory, on_event=self._put_event, foreground=False)
+        self.runner = Runner(
+            plan,
+            directory,
+            on_event=self._put_event,
+            keep_result=self._keep_result,
+            foreground=False,
+        )
         self.requests = Requests(self.runner)
         self.acknowledged = False
         self._server: ControlServer | None = None
@@ -80,6 +86,11 @@ class Background:
                 return protocol.Refusal(message="the dataflow could not be prepared")
         return await self.requests.answer(request)
 
+    def _keep_result(self, result: protocol.DataflowResult) -> None:
+        """Before anybody hears of the end: we may be killed right after that."""
+        if not self.acknowledged:
+            _write_result(self._directory, result)
+
     def _acknowledge(self) -> None:
         self.acknowledged = True
         # At once: if we are killed on the way out, nothing is to be kept.
@@ -109,10 +120,9 @@ class Background:
                 self.runner.result = protocol.DataflowResult(
                     dataflow_id=self._plan.dataflow_id, name=self._plan.name, error=str(error)
                 )
+                self._keep_result(self.runner.result)
                 self._put_event(protocol.DataflowFinished(result=self.runner.result))
         assert self.runner.result is not None
-        if not self.acknowledged:
-            _write_result(self._directory, self.runner.result)
         with anyio.move_on_after(LINGER_SECONDS):
             await self._done.wait()
         assert self._server is not None

@@ -142,7 +142,7 @@ class SignalLink(Frozen):
 
 
 class Finish(Frozen):
-    """Every node has ended."""
+    """Every node has ended: keep the result, before anybody is told."""
 
     result: DataflowResult
 

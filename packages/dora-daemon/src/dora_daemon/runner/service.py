@@ -87,12 +87,14 @@ class Runner:
         *,
         on_event: Callable[[RunnerEvent], None],
         foreground: bool,
+        keep_result: Callable[[DataflowResult], None] = lambda result: None,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         self.plan = plan
         self.directory = directory
         self.foreground = foreground
         self._on_event = on_event
+        self._keep_result = keep_result
         self._environ = environ
         packages = make_package_folder(directory.path / "packages")
         self.preparer = Preparer(plan, packages, environ)
@@ -412,6 +414,7 @@ class Runner:
                 self._about_link(command)
             case Finish(result=result):
                 self.result = result
+                self._keep_result(result)
                 self.finished.set()
             case _:
                 self._announce(command)

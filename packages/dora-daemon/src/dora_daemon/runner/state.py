@@ -483,8 +483,8 @@ class RunnerState:
             *leaving,
             CancelTimer(None, STOP_AFTER),
             CancelTimer(None, BARRIER_NOTICE),
-            Report(DataflowFinished(result=result)),
             Finish(result),
+            Report(DataflowFinished(result=result)),
         ]
 
 
