@@ -27,6 +27,10 @@ nox.options.sessions = [
     "demo",
 ]
 
+# The tests start thousands of Python processes. Where this is set, each of them would compile all
+# modules again, which is most of what it does.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 ROOT = Path(__file__).parent
 WORKERS = str(max(4, os.cpu_count() or 1))
 """Processes that run tests at a time: most tests wait for processes of theirs."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,8 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 # Workers of pytest-xdist ignore SIGINT, and what they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+HAS_FAILED = pytest.StashKey[bool]()
+
 WHOLE_DATAFLOWS = ("examples", "faults")
 """Folders whose tests all are integration tests; elsewhere a test carries the marker itself."""
 
@@ -39,12 +41,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.integration)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        item.stash[HAS_FAILED] = True
+    return report
+
+
 @pytest.fixture(autouse=True)
-def home() -> Iterator[Path]:
+def home(request: pytest.FixtureRequest) -> Iterator[Path]:
     """A fresh HOME with a short name, set with all XDG folders; no dora setting is inherited.
 
     At the end nothing of the test may be left: no process, no shared memory, no runtime folder,
-    no pipe, socket or memory file in the test process.
+    no pipe, socket or memory file in the test process (but for what the traceback of a failure
+    keeps alive).
     """
     before = Before.now(uuid.uuid4().hex)
     with short_directory() as path, pytest.MonkeyPatch.context() as patch:
@@ -56,7 +69,9 @@ def home() -> Iterator[Path]:
         (path / "run").mkdir(mode=0o700)
         yield path
         left = before.end_processes()
-        left += before.new_shared_memory() + runtime_files(path) + before.new_descriptors()
+        left += before.new_shared_memory() + runtime_files(path)
+        if HAS_FAILED not in request.node.stash:
+            left += before.new_descriptors()
     if left:
         pytest.fail("the test left behind:\n  " + "\n  ".join(left), pytrace=False)
 

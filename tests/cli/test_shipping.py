@@ -119,7 +119,7 @@ def test_a_cut_upload_goes_on_where_it_ended(workspace: Workspace) -> None:
     digest, arrived = hashlib.sha256(content).hexdigest(), 300_000
     with running_coordinator() as coordinator:
         path, there = f"/api/files/{digest}", coordinator.endpoint
-        cut = http.client.HTTPConnection(there.host, there.port, timeout=10)
+        cut = http.client.HTTPConnection(there.host, there.port, timeout=60)
         cut.putrequest("PUT", path)
         for name, value in {**there.headers(), "Content-Length": str(len(content))}.items():
             cut.putheader(name, value)

@@ -98,7 +98,7 @@ def old_coordinator(folder: Path) -> Iterator[Cluster]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_until(lambda: release(cluster) == OLD, what="the old coordinator", timeout=30)
+        wait_until(lambda: release(cluster) == OLD, what="the old coordinator")
         yield cluster
     finally:
         coordinator_here.end(cluster)
@@ -129,7 +129,7 @@ def test_whatever_fails_the_old_one_is_there_again(tmp_path: Path, step: str, pr
         said = upgrade(cluster, step, problem)
         assert ("KeyboardInterrupt" if problem == "interrupted" else "NotReady") in said
         assert f"the old one, {OLD}, is started again" in said
-        wait_until(lambda: release(cluster) == OLD, what="the old coordinator again", timeout=30)
+        wait_until(lambda: release(cluster) == OLD, what="the old coordinator again")
         assert process_at(cluster).cwd() == str(tmp_path)
         assert (tmp_path / "its-state/dora/log/coordinator.log").exists()
 

@@ -102,7 +102,7 @@ def test_up(hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str]) -> 
     def end_daemon() -> None:
         pid = hosts["gpu"].path("/home/ubuntu/.local/state/dora/daemon/gpu/lock").read_text()
         hosts["gpu"].root("kill", pid, check=False)
-        wait_until(lambda: "gpu" not in daemons(), timeout=20, what="the end of the daemon")
+        wait_until(lambda: "gpu" not in daemons(), what="the end of the daemon")
 
     steps = in_each_step(
         hosts["gpu"],

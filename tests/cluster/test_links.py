@@ -10,9 +10,9 @@ import pytest
 from support.clusters import cluster_file, dataflows, ended_cluster, forget_ticks
 from support.dora import run_dora
 from support.hosts import Host, Hosts
-from support.waiting import wait_until
+from support.waiting import PATIENCE, wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.integration
 
 SOURCE = """
 from dora import Node
@@ -83,7 +83,7 @@ def seen(gpu: Host) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
-def wait_for_more(hosts: Hosts, more: int = 10, *, timeout: float = 30.0) -> None:
+def wait_for_more(hosts: Hosts, more: int = 10, *, timeout: float = PATIENCE) -> None:
     before = len(seen(hosts["gpu"]))
     wait_until(
         lambda: len(seen(hosts["gpu"])) >= before + more,
@@ -97,7 +97,7 @@ def complete(hosts: Hosts) -> None:
     assert got == [str(number) for number in range(len(got))]
 
 
-def wait_for_status(status: str, *, timeout: float = 40.0) -> None:
+def wait_for_status(status: str, *, timeout: float = PATIENCE) -> None:
     wait_until(
         lambda: dataflows()[-1].status == status,
         timeout=timeout,

@@ -25,7 +25,7 @@ from support.dora import run_dora
 from support.hosts import Host, Hosts
 from support.waiting import wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.integration
 
 SERVICE = "dora-daemon-robot"
 
@@ -125,7 +125,7 @@ def test_stop_ends_the_dataflows_of_the_machine(robot: Host) -> None:
 def test_restart_does_not_touch_them(robot: Host) -> None:
     before = main_process(robot)
     robot.root("systemctl", "restart", SERVICE, timeout=60)
-    wait_until(lambda: "robot" in daemons(), timeout=20, what="the daemon to be back")
+    wait_until(lambda: "robot" in daemons(), what="the daemon to be back")
     assert main_process(robot) != before
     wait_for_ticks(robot, "one")
     assert len(pids(robot, "one")) == 1
@@ -137,8 +137,8 @@ def test_a_killed_daemon_comes_back_to_nodes_that_went_on(robot: Host) -> None:
     before = main_process(robot)
     robot.root("kill", "-KILL", str(before))
     wait_for_ticks(robot, "one")
-    wait_until(lambda: main_process(robot) not in (0, before), timeout=30, what="its restart")
-    wait_until(lambda: "robot" in daemons(), timeout=20, what="the daemon to be back")
+    wait_until(lambda: main_process(robot) not in (0, before), what="its restart")
+    wait_until(lambda: "robot" in daemons(), what="the daemon to be back")
     wait_for_ticks(robot, "one")
     assert len(pids(robot, "one")) == 1
 
@@ -147,7 +147,7 @@ def test_memory_that_runs_out_kills_a_node_not_the_daemon(robot: Host) -> None:
     """What the kernel does to a node is SIGKILL; by default systemd would then stop the unit."""
     daemon = main_process(robot)
     robot.root("kill", "-KILL", pids(robot, "one")[0])
-    wait_until(lambda: not running(), timeout=20, what="the end of the dataflow")
+    wait_until(lambda: not running(), what="the end of the dataflow")
     assert main_process(robot) == daemon
     assert robot.root("systemctl", "is-active", SERVICE).stdout == "active\n"
 

@@ -13,7 +13,7 @@ from support.hosts import Host, Hosts
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.integration
 
 READER = """
     from pathlib import Path
@@ -69,14 +69,12 @@ def test_a_node_with_a_module_and_data_beside_it_runs_there(
 ) -> None:
     path = project(workspace, distribute, "robot", "gpu")
     first = start(path).succeeded()
-    wait_until(lambda: dataflows()[-1].status == "Finished", timeout=30, what="the end")
+    wait_until(lambda: dataflows()[-1].status == "Finished", what="the end")
     for host in hosts:
         assert printed(host) == ["hello robot True"]
     workspace.file("project/words.py", 'GREETING = "goodbye"\n')
     second = start(path).succeeded()
-    wait_until(
-        lambda: [one.status for one in dataflows()] == ["Finished"] * 2, timeout=30, what="the end"
-    )
+    wait_until(lambda: [one.status for one in dataflows()] == ["Finished"] * 2, what="the end")
     for host in hosts:
         assert printed(host) == ["goodbye robot True"]
     if distribute == "scp":

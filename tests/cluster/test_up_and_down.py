@@ -25,7 +25,7 @@ from support.dora import run_dora, running_dora
 from support.hosts import DESK, Hosts
 from support.waiting import wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.integration
 
 UP = f"""\
 Starting coordinator on {DESK}:6013... OK
@@ -223,7 +223,7 @@ def test_exec_and_logs(hosts: Hosts, cluster: Path) -> None:
     def says_so() -> bool:
         return "robot | " in run_dora("cluster", "logs", cluster).succeeded().stdout
 
-    wait_until(says_so, timeout=20, what="a line of the daemon about its coordinator")
+    wait_until(says_so, what="a line of the daemon about its coordinator")
 
 
 def test_logs_are_followed_until_they_are_interrupted(hosts: Hosts, cluster: Path) -> None:
@@ -234,7 +234,7 @@ def test_logs_are_followed_until_they_are_interrupted(hosts: Hosts, cluster: Pat
             file.write("a word from gpu\n")
         following.wait_for("gpu   | a word from gpu")
         following.interrupt()
-        following.wait(timeout=20)
+        following.wait()
     wait_until(
         lambda: not any("tail" in line for line in hosts["gpu"].processes()),
         what="the end of what followed there",

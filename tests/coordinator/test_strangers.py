@@ -276,7 +276,7 @@ def test_artifacts_go_both_ways_and_a_cut_download_goes_on() -> None:
 def test_a_signal_ends_the_coordinator_well(number: signal.Signals) -> None:
     with running_coordinator() as coordinator, opened(coordinator, "/api/control"):
         coordinator.process.send_signal(number)
-        coordinator.process.wait(timeout=10).succeeded()
+        coordinator.process.wait().succeeded()
 
 
 def test_two_coordinators_on_one_port_or_one_store_get_a_sentence() -> None:

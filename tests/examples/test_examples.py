@@ -81,7 +81,8 @@ PRINTED: dict[str, dict[str, list[str]]] = {
     },
     "timers": {
         "watch": [
-            r"in half a second: (1[5-9]|2[0-9]) fast ticks, [56] slow ones",
+            r"a fast tick every 20 ms",
+            r"a slow tick every 100 ms",
             r"after half a second away: 10 fast ticks wait, 1 late one",
         ]
     },
@@ -117,14 +118,13 @@ def test_dynamic_node_attaches_from_outside(copy_example: CopyExample) -> None:
             [sys.executable, file.parent / "viewer.py"],
             capture_output=True,
             text=True,
-            timeout=30,
             check=False,
         )
         assert viewer.returncode == 0, viewer.stderr
         assert re.fullmatch(r"the viewer saw( \d+){5}\n", viewer.stdout)
         seen = [int(number) for number in viewer.stdout.split()[3:]]
         assert seen == list(range(seen[0], seen[0] + 5))
-        done = dataflow.wait(timeout=30).succeeded()
+        done = dataflow.wait().succeeded()
     assert "the viewer has seen enough" in done.output
 
 

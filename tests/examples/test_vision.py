@@ -14,7 +14,6 @@ PNG = b"\x89PNG\r\n\x1a\n"
 FRAMES = 120  # of the film, as its container says
 
 
-@pytest.mark.timeout(300)  # the first run installs OpenCV and matplotlib
 @pytest.mark.parametrize("speed", ["1", "0"], ids=["film speed", "as fast as possible"])
 def test_no_frame_is_lost(speed: str, copy_example: CopyExample) -> None:
     file = copy_example("vision")

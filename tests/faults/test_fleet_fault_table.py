@@ -17,8 +17,6 @@ from support.fault_flow import QUEUE
 from support.fault_rows import UNACKNOWLEDGED, Row, fault, play, start, stop
 from support.workspace import Workspace
 
-pytestmark = pytest.mark.timeout(300)
-
 
 class Loss(TypedDict):
     """What a row may lose and repeat, see Row."""

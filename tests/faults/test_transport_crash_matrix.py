@@ -60,7 +60,6 @@ def kill_at_each_step(scenario: Callable[[int], int]) -> int:
 
 
 @pytest.mark.parametrize("case", ["first", "evicting", "protected", "large", "flush"])
-@pytest.mark.timeout(120)
 def test_a_producer_dies_at_every_step_of_a_send(case: str) -> None:
     with world() as (board, registry):
         queue = 0
@@ -131,7 +130,6 @@ def survivors(edge: Edge, receiver, before: int, held: list[Delivery], incarnati
 
 
 @pytest.mark.parametrize("case", ["first", "second", "held", "urgent", "news", "backpressure"])
-@pytest.mark.timeout(120)
 def test_a_consumer_dies_at_every_step_of_a_receive(case: str) -> None:
     with world() as (board, registry):
         queue = 0

@@ -269,12 +269,12 @@ class Storm:
         self.phase[0] = QUIET
         for process in self.processes:
             if process.produces:
-                wait_until(partial(self.ended, process), timeout=20, what=process.name)
+                wait_until(partial(self.ended, process), what=process.name)
         for edge in self.edges:
             edge.keeper.announce_closed()
         for process in self.processes:
             if process.consumes:
-                wait_until(partial(self.ended, process), timeout=20, what=process.name)
+                wait_until(partial(self.ended, process), what=process.name)
 
     def clear(self) -> None:
         for process in self.processes:
@@ -287,7 +287,6 @@ class Storm:
             edge.close()
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_storm(seed: int) -> None:
     registry = Registry()

@@ -25,7 +25,7 @@ def pair(runner: FakeRunner, open_node: Open) -> tuple[Node, Node]:
 
 
 async def number(node: Node) -> int:
-    event = await node.recv_async(timeout=20)
+    event = await node.recv_async(timeout=60)
     assert event is not None
     assert event["type"] == "INPUT", event
     return int(event["value"][0].as_py())

@@ -63,7 +63,7 @@ def test_a_process_is_several_dynamic_nodes(roots: Path, runner: FakeRunner) -> 
     index(roots, 1, runner, dynamic_nodes=["cam", "view"])
     with Node("view") as view, Node("cam") as cam, Node("view") as again:
         cam.send_output("image", b"x")
-        event = again.next(timeout=20)
+        event = again.next(timeout=60)
         assert event is not None
         assert event["id"] == "image"
         assert view.is_empty()
@@ -97,7 +97,7 @@ def test_a_daemon_knows_too(roots: Path, runner: FakeRunner, refuses: bool) -> N
 
     def daemon() -> None:
         connection = ControlSocket(listener.accept()[0])
-        received = connection.receive(timeout=20)
+        received = connection.receive(timeout=60)
         assert received is not None
         assert received.message == control.FindRunner("view")
         found = control.FoundRunner(str(runner.path), DATAFLOW_ID)

@@ -141,7 +141,7 @@ def test_descriptors_arrive_even_more_than_one_call_takes() -> None:
     try:
         sender.send(control.Segment(number=1, size=2), [read] * 450)
         sender.send(control.Segment(number=2, size=2), [write])
-        first, second = receiver.receive(timeout=5), receiver.receive(timeout=5)
+        first, second = receiver.receive(timeout=60), receiver.receive(timeout=60)
         assert first is not None
         assert second is not None
         assert len(first.descriptors) == 450
@@ -166,7 +166,7 @@ def test_end_of_file_comes_after_the_last_message() -> None:
     assert received is not None
     assert received.message == control.Leaving()
     with pytest.raises(ControlClosed):
-        receiver.receive(timeout=5)
+        receiver.receive(timeout=60)
     receiver.close()
 
 
@@ -178,7 +178,7 @@ def test_descriptors_of_a_refused_message_are_closed() -> None:
     socket.send_fds(left, [control.HEADER.pack(len(body), 1) + body], [write])
     os.close(write)
     with pytest.raises(ControlError):
-        receiver.receive(timeout=5)
+        receiver.receive(timeout=60)
     assert os.read(read, 1) == b""  # nobody holds the writing end
     os.close(read)
     left.close()
@@ -195,7 +195,7 @@ def test_socket_may_lie_deep(tmp_path: Path, depth: int) -> None:
     client = ControlSocket.connect(path)
     server = ControlSocket(listener.accept()[0])
     client.send(control.Leaving())
-    received = server.receive(timeout=5)
+    received = server.receive(timeout=60)
     assert received is not None
     assert received.message == control.Leaving()
     for each in (client, server, listener):

@@ -37,7 +37,7 @@ def pair(runner: FakeRunner, open_node: Open) -> tuple[Node, Node]:
 
 def take(node: Node) -> dict[str, Any]:
     """The next event, which must come within seconds."""
-    event = node.next(timeout=20)
+    event = node.next(timeout=60)
     assert event is not None
     assert event["type"] != "ERROR", event
     return event
@@ -363,7 +363,7 @@ def test_close_ends_a_wait_in_another_thread(pair: tuple[Node, Node]) -> None:
     thread.start()
     wait_until(lambda: b._backend._receiving.locked(), what="b waits")  # type: ignore[attr-defined]
     b.close()
-    thread.join(timeout=20)
+    thread.join(timeout=60)
     assert ends == [None]
 
 
@@ -421,7 +421,7 @@ def test_garbage_is_an_error_event(pair: tuple[Node, Node], runner: FakeRunner) 
     a, b = pair
     body = b'{"kind": "stop", "reason": 5}'
     runner.send_bytes("b", control.HEADER.pack(len(body), 0) + body)
-    event = b.next(timeout=20)
+    event = b.next(timeout=60)
     assert event is not None
     assert event["type"] == "ERROR"
     assert "stop.reason" in event["error"]
@@ -457,7 +457,7 @@ def test_a_route_without_descriptors_is_an_error_event(
 ) -> None:
     a, _ = pair
     runner.send("a", control.AddRoute("out", runner.edges[0].spec))
-    event = a.next(timeout=20)
+    event = a.next(timeout=60)
     assert event is not None
     assert event["type"] == "ERROR"
     assert "`out`" in event["error"]

@@ -53,7 +53,7 @@ def spawn(runner: FakeRunner, tmp_path: Path) -> Iterator[Spawn]:
 
 def finish(process: subprocess.Popen[str], code: int = 0) -> str:
     """Wait for the process's end and return what it printed."""
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     return out
 
@@ -108,7 +108,7 @@ def test_a_node_that_may_not_start_says_why(
         runner.disconnect("a")
     else:
         runner.send("a", message)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "SetUpError" in err
     assert sentence in err
@@ -145,7 +145,6 @@ def test_plain_folders_on_pythonpath_are_enough(runner: FakeRunner, tmp_path: Pa
         env={**runner.environment("a"), "PYTHONPATH": f"{front}:{other}", "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=30,
         check=False,
     )
     assert done.stdout == f"{dora_node_api.__version__} ['out']\n", done.stderr
@@ -238,7 +237,7 @@ def test_backpressure_waits_and_stop_wakes_it(
     process = spawn("a", code)
     got = []
     for _ in range(30):
-        event = b.next(timeout=20)
+        event = b.next(timeout=60)
         assert event is not None
         assert event["type"] == "INPUT", event
         got.append(event["value"][0].as_py())
@@ -360,12 +359,12 @@ def test_operators_run_as_a_node(runner: FakeRunner, open_node: Open, tmp_path: 
     try:
         a = open_node("a")
         a.send_output("out", pa.array([21]))
-        event = a.next(timeout=30)
+        event = a.next(timeout=60)
         assert event is not None
         assert event["type"] == "INPUT", event
         assert event["value"].to_pylist() == [42]
         runner.edges[0].keeper.announce_closed()
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=60)
         assert process.returncode == 0, err
     finally:
         process.kill()

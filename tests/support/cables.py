@@ -67,7 +67,7 @@ class Cable:
 
     def _ip(self, name: str, *words: str) -> None:
         inside = ("nsenter", f"--net=/proc/{self._holders[name]}/ns/net", "ip", *words)
-        subprocess.run(inside, check=True, capture_output=True, timeout=20)
+        subprocess.run(inside, check=True, capture_output=True, timeout=60)
 
 
 @contextmanager

@@ -74,14 +74,14 @@ def pids(host: Host, node: str) -> list[str]:
     return [line.split()[1] for line in seen(host, node) if line.startswith("began")]
 
 
-def wait_for_ticks(host: Host, node: str, *, more: int = 3, timeout: float = 30.0) -> None:
+def wait_for_ticks(host: Host, node: str, *, more: int = 3) -> None:
     """Until the node has had some more ticks than now."""
     before = seen(host, node).count("tick")
 
     def ticked() -> bool:
         return seen(host, node).count("tick") >= before + more
 
-    wait_until(ticked, timeout=timeout, what=lambda: f"ticks; seen: {seen(host, node)[-5:]}")
+    wait_until(ticked, what=lambda: f"ticks; seen: {seen(host, node)[-5:]}")
 
 
 def forget_ticks(hosts: Hosts) -> None:

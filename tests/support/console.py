@@ -31,7 +31,6 @@ LOOKS = (
 )  # fmt: skip
 """Commands that only look: they are repeated until they show what is written, as a reader would."""
 
-PATIENCE = 30.0
 """Seconds."""
 
 
@@ -147,7 +146,6 @@ class Console:
 
             wait_until(
                 shows,
-                timeout=PATIENCE,
                 what=lambda: f"{where}: expected\n{command.expected}\n{done}",
             )
         _check(done, command, command.expected, where)
@@ -155,7 +153,6 @@ class Console:
     def _until_printed(self, running: RunningDora, expected: str, where: str) -> None:
         wait_until(
             lambda: pattern(expected).search(running.stdout + running.stderr),
-            timeout=PATIENCE,
             what=lambda: f"{where}: expected\n{expected}\n{running.result()}",
         )
 

@@ -42,7 +42,7 @@ class RunningCoordinator:
         body: bytes | None = None,
     ) -> Reply:
         """One HTTP request; ``headers`` None: with the right token."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         shown = self.endpoint.headers() if headers is None else headers
         try:
             connection.request(method, path, body, dict(shown))

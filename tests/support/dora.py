@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from support.waiting import wait_until
+from support.waiting import PATIENCE, wait_until
 
 DORA = Path(sys.executable).with_name("dora")
 """The console script beside the interpreter that runs the tests."""
@@ -70,7 +70,7 @@ class RunningDora:
     def stderr(self) -> str:
         return _text_so_far(self._err)
 
-    def wait_for(self, text: str, *, timeout: float = 20.0) -> None:
+    def wait_for(self, text: str, *, timeout: float = PATIENCE) -> None:
         """Until ``text`` has been printed on either stream; fails early when the command ended."""
 
         def printed() -> bool:
@@ -94,7 +94,7 @@ class RunningDora:
     def interrupt(self) -> None:
         self.send_signal(signal.SIGINT)
 
-    def wait(self, *, timeout: float = 30.0) -> Completed:
+    def wait(self, *, timeout: float = PATIENCE) -> Completed:
         """Until the command has ended; past ``timeout`` seconds it is killed and the test fails."""
         try:
             self.process.wait(timeout)
@@ -111,7 +111,7 @@ class RunningDora:
         """SIGKILL to the command's process group; then reap it."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(PATIENCE)
 
 
 def _text_so_far(file: IO[bytes]) -> str:
@@ -157,7 +157,7 @@ def run_dora(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     stdin: str | None = None,
-    timeout: float = 30.0,
+    timeout: float = PATIENCE,
 ) -> Completed:
     """Run ``dora ARGS`` to its end; past ``timeout`` seconds the test fails with the output."""
     with running_dora(*args, cwd=cwd, env=env, stdin=stdin) as running:

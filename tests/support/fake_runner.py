@@ -176,7 +176,6 @@ class FakeRunner:
         """Wait until these nodes have said Hello."""
         wait_until(
             lambda: all(self.nodes[name].hello is not None for name in node_ids),
-            timeout=20,
             what=f"{node_ids} say Hello",
         )
 
@@ -187,9 +186,7 @@ class FakeRunner:
 
     def wait_for(self, node_id: str, kind: type[Frozen]) -> Frozen:
         """Wait until the node has said something of this kind."""
-        wait_until(
-            lambda: bool(self.messages(node_id, kind)), timeout=20, what=f"{kind.__name__} comes"
-        )
+        wait_until(lambda: bool(self.messages(node_id, kind)), what=f"{kind.__name__} comes")
         return self.messages(node_id, kind)[-1]
 
     # --- serving ---------------------------------------------------------------------------------

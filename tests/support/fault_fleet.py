@@ -32,7 +32,6 @@ SETTINGS = (
     *("--set", "recovery_backoff=1"),
     *("--set", "link_timeout=8"),
 )
-PATIENCE = 40.0
 """Seconds for what takes one on a machine that has nothing else to do."""
 _LISTEN = "0A"
 """State of a socket in /proc/net/tcp."""
@@ -89,7 +88,7 @@ class FaultFleet:
         for one in (self.real.coordinator.process, *self.real.daemons.values()):
             if one.pid in pids:
                 one.kill()
-        wait_until(lambda: not any(map(is_running, pids)), timeout=PATIENCE, what=process)
+        wait_until(lambda: not any(map(is_running, pids)), what=process)
 
     @contextmanager
     def stopped(self, process: str) -> Iterator[None]:
@@ -190,7 +189,7 @@ class FaultFleet:
 
     def _wait(self, condition: object, what: str) -> None:
         assert callable(condition)
-        wait_until(condition, timeout=PATIENCE, what=lambda: f"{what}\n{self.state()}")
+        wait_until(condition, what=lambda: f"{what}\n{self.state()}")
 
     def state(self) -> str:
         """For a test that fails: what everybody says."""

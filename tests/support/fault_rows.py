@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from support.dora import RunningDora
-from support.fault_fleet import FLOWING, PATIENCE, FaultFleet
+from support.fault_fleet import FLOWING, FaultFleet
 from support.waiting import wait_until
 
 Phase = Literal["preparing", "linking", "running", "stopping", "recovering"]
@@ -72,13 +72,13 @@ def _check(fleet: FaultFleet, row: Row) -> list[str]:
 def start(fleet: FaultFleet) -> None:
     """A dataflow that runs, to be disturbed."""
     fleet.truth.may_say("", "start")
-    fleet.starting().wait(timeout=PATIENCE).succeeded()
+    fleet.starting().wait().succeeded()
     fleet.wait_until_it_runs()
 
 
 def stop(fleet: FaultFleet) -> None:
     fleet.truth.may_say("Running Stopping Finished", "stop")
-    fleet.stopping().wait(timeout=PATIENCE).succeeded()
+    fleet.stopping().wait().succeeded()
     assert fleet.summary().status == "Finished"
     fleet.wait_until_nothing_is_left()
 
@@ -125,7 +125,6 @@ def _comes_back_soon(fleet: FaultFleet, row: Row, before: set[tuple[int, int]]) 
     since = time.monotonic()
     wait_until(
         lambda: _lives(fleet) - before,
-        timeout=PATIENCE,
         what=lambda: f"a message of the new processes\n{fleet.state()}",
     )
     took = time.monotonic() - since
@@ -144,7 +143,6 @@ def _while_recovering(fleet: FaultFleet, row: Row) -> None:
     fleet.kill(f"runner {row.victim}")
     wait_until(
         lambda: [pid for pid in fleet.flow.living()[lost] if pid not in old],
-        timeout=PATIENCE,
         what=lambda: f"the next {lost}\n{fleet.state()}",
     )
     fleet.wait_for_status("Recovering")
@@ -167,7 +165,7 @@ def _while_stopping(fleet: FaultFleet, row: Row) -> None:
     fleet.flow.let_go()
     ended = fleet.wait_for_status("Finished", "Failed")
     assert ended.status == "Finished" or ended.reason
-    command.wait(timeout=PATIENCE)
+    command.wait()
     fleet.wait_until_nothing_is_left()
 
 
@@ -204,7 +202,7 @@ def _not_linked(fleet: FaultFleet, row: Row) -> Iterator[None]:
 
 
 def _judge_start(fleet: FaultFleet, row: Row, command: RunningDora) -> None:
-    done = command.wait(timeout=PATIENCE)
+    done = command.wait()
     ended = fleet.wait_for_status("Running", "Failed")
     if ended.status == "Running" and row.then == "either":
         fleet.wait_until_it_runs()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from support.coordinator import RunningCoordinator, running_coordinator
 from support.dora import Completed, RunningDora, run_dora, running_dora
-from support.waiting import wait_until
+from support.waiting import PATIENCE, wait_until
 from support.workspace import Workspace
 
 from dora_cli.client import Client
@@ -107,7 +107,7 @@ class RealFleet:
     def port(self) -> int:
         return self.coordinator.port
 
-    def dora(self, *args: str | Path, code: int = 0, timeout: float = 40.0) -> Completed:
+    def dora(self, *args: str | Path, code: int = 0, timeout: float = PATIENCE) -> Completed:
         """A command that talks to this coordinator."""
         words = (*args, "--coordinator-port", str(self.port))
         return run_dora(*words, cwd=self.workspace.path, timeout=timeout).exited(code)
@@ -142,7 +142,7 @@ class RealFleet:
         with Client(self.coordinator.endpoint) as client:
             return client.ask(ClusterStatus(), ClusterReport)
 
-    def wait_for_status(self, status: str, *, timeout: float = 20.0) -> DataflowSummary:
+    def wait_for_status(self, status: str, *, timeout: float = PATIENCE) -> DataflowSummary:
         """Until the dataflow started last has that status."""
         wait_until(
             lambda: self.listed()[-1].status == status,

@@ -24,7 +24,7 @@ import pytest
 import yaml
 from support.hosts_boot import BOOT_SCRIPT, INIT_SCRIPT, USER, Identity, make_key, prepare
 from support.sources import ROOT
-from support.waiting import wait_until
+from support.waiting import PATIENCE, wait_until
 
 DESK = "10.77.0.1"
 """Where the test itself is on the hosts' network."""
@@ -271,7 +271,7 @@ class Host:
         self.cut()
         with suppress(FileNotFoundError):
             (self._cgroup / "cgroup.kill").write_text("1")
-        wait_until(lambda: not self.is_on, timeout=10, what=f"the end of {self.name}")
+        wait_until(lambda: not self.is_on, what=f"the end of {self.name}")
         self._hosts.in_hub("ip", "link", "delete", self.wire)
         self._hosts.in_hub("ip", "netns", "delete", self.name)
         _remove_cgroup(self._cgroup)
@@ -296,7 +296,7 @@ class Host:
                 return False
 
         with self._hosts.desk():
-            wait_until(answers, timeout=20, what=lambda: f"sshd of {self.name}:\n{self._console()}")
+            wait_until(answers, what=lambda: f"sshd of {self.name}:\n{self._console()}")
 
     def _console(self) -> str:
         with suppress(OSError, AssertionError, IndexError):
@@ -320,7 +320,7 @@ class Host:
         check: bool = True,
         user: str | None = None,
         stdin: str = "",
-        timeout: float = 30.0,
+        timeout: float = PATIENCE,
     ) -> subprocess.CompletedProcess[str]:
         """A command inside, past sshd; ``user``: as that user instead of root."""
         if user is not None:
@@ -402,7 +402,7 @@ def _enter(
     *,
     check: bool,
     stdin: str = "",
-    timeout: float = 30.0,
+    timeout: float = PATIENCE,
 ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         ["nsenter", "--target", str(pid), *namespaces, "--", *(str(word) for word in words)],
@@ -452,7 +452,7 @@ def _remove_cgroup(top: Path) -> None:
                 folder.rmdir()
         return not top.exists()
 
-    wait_until(removed, timeout=10, what=f"the removal of {top}")
+    wait_until(removed, what=f"the removal of {top}")
 
 
 def _our_folders() -> tuple[str, ...]:

@@ -195,4 +195,4 @@ def make_key(path: Path) -> None:
     for old in (path, path.with_name(path.name + ".pub")):
         old.unlink(missing_ok=True)
     words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "dora-tests", "-f", str(path)]
-    subprocess.run(words, check=True, capture_output=True, timeout=10)
+    subprocess.run(words, check=True, capture_output=True, timeout=60)

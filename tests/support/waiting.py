@@ -10,6 +10,9 @@ import anyio
 
 T = TypeVar("T")
 
+PATIENCE = 60.0
+"""Seconds that anything which should happen may take. A wait ends when it has happened, which may
+be late on a machine that has much else to do; only a test that fails waits so long."""
 _FIRST_PAUSE = 0.001
 _LONGEST_PAUSE = 0.05
 
@@ -27,7 +30,7 @@ class StillWaiting(AssertionError):
 def wait_until(
     condition: Callable[[], T],
     *,
-    timeout: float = 10.0,
+    timeout: float = PATIENCE,
     what: str | Callable[[], str] = "a condition",
 ) -> T:
     """Call ``condition`` until it returns something true, and return that.
@@ -52,7 +55,7 @@ def wait_until(
 async def wait_until_async(
     condition: Callable[[], T],
     *,
-    timeout: float = 10.0,  # noqa: ASYNC109 - the deadline must name what was awaited
+    timeout: float = PATIENCE,  # noqa: ASYNC109 - the deadline must name what was awaited
     what: str | Callable[[], str] = "a condition",
 ) -> T:
     """As wait_until, for a test that runs inside an event loop (asyncio or trio)."""

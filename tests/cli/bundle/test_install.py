@@ -21,7 +21,7 @@ from dora_cli.bundle.own_packages import NotBundled, own_packages
 
 from .conftest import MakeInstaller
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture

@@ -256,7 +256,7 @@ def test_a_second_ctrl_c_kills(workspace: Workspace) -> None:
         running.interrupt()
         running.wait_for("stopping (signal SIGINT)")
         running.interrupt()
-        ended = running.wait(timeout=5).exited(1)
+        ended = running.wait().exited(1)
     assert 'node "n": ' in ended.stderr
 
 

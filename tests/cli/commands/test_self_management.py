@@ -30,7 +30,6 @@ def test_uninstall(dora: Dora) -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(240)
 def test_self_test_runs_dataflows_and_leaves_nothing(home: Path) -> None:
     before = set(home.rglob("*"))
     done = run_dora("self", "test", timeout=200).succeeded()

@@ -133,7 +133,7 @@ def test_openssh_says_the_same(lines: list[str], host: str) -> None:
     folder = Path("/tmp") if not Path.home().is_dir() else Path.home()
     path = folder / "conformance-config"
     path.write_text(text)
-    done = subprocess.run([ssh, "-G", "-F", path, host], capture_output=True, text=True, timeout=10)
+    done = subprocess.run([ssh, "-G", "-F", path, host], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     theirs: dict[str, list[str]] = {}
     for line in done.stdout.splitlines():

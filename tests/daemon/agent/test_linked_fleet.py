@@ -33,7 +33,7 @@ from support.workspace import Workspace
 from dora_config.access import state_dir
 from dora_daemon.runner.runtime_dir import list_runners, runtime_root
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.integration
 
 INFERENCE = """
     import os

@@ -44,7 +44,7 @@ def test_a_cut_degrades_and_heals_with_nodes_untouched(workspace: Workspace) -> 
         assert got == list(range(len(got)))
         fleet.dora("stop")
         daemon.interrupt()
-        daemon.wait(timeout=20).succeeded()
+        daemon.wait().succeeded()
 
 
 def test_a_cut_while_the_runner_dies_and_the_coordinator_is_killed(workspace: Workspace) -> None:
@@ -65,9 +65,9 @@ def test_a_cut_while_the_runner_dies_and_the_coordinator_is_killed(workspace: Wo
         fleet.restart_coordinator()
         assert fleet.listed()[-1].status == "Recovering"
         wire.heal()
-        fleet.wait_for_status("Running", timeout=30)
+        fleet.wait_for_status("Running")
         wait_until(lambda: len(pids(workspace)) == 4, what="two new nodes")
         assert all(map(is_running, pids(workspace)[2:]))
         fleet.dora("stop")
         daemon.interrupt()
-        daemon.wait(timeout=20).succeeded()
+        daemon.wait().succeeded()

@@ -242,11 +242,10 @@ def test_recovery_lays_the_code_out_again_without_the_client(workspace: Workspac
         (there / "words.py").unlink()
         shutil.rmtree(workspace.path / "project")
         fleet.start_daemon("robot")
-        wait_until(lambda: (there / "words.py").exists(), timeout=20, what="the code to be back")
+        wait_until(lambda: (there / "words.py").exists(), what="the code to be back")
         log = there / "out" / uuid / "log_reader.jsonl"
         wait_until(
             lambda: log.exists() and log.read_text().count("hello") >= 2,
-            timeout=20,
             what="the node to run again",
         )
 

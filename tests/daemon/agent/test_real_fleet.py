@@ -56,7 +56,6 @@ def test_the_everyday_sequence(workspace: Workspace, monkeypatch: pytest.MonkeyP
         shown = '{"node": "counter", "status": "Running", "pid": '
         wait_until(
             lambda: shown in dora("node", "list", "-d", "a", "-f", "json"),
-            timeout=2,
             what="the node to be shown as running",
         )
         assert '"a"' in dora("down", code=1)
@@ -102,7 +101,7 @@ def test_an_announced_hand_over_leaves_nodes_alone(workspace: Workspace) -> None
         uuid = fleet.start(counting(workspace, counter=ROBOT, collector=ROBOT))
         nodes = wait_for_pids(workspace, 2)
         fleet.daemons["robot"].send_signal(signal.SIGUSR2)
-        fleet.daemons["robot"].wait(timeout=10).succeeded()
+        fleet.daemons["robot"].wait().succeeded()
         fleet.wait_for_messages(uuid)
         fleet.start_daemon("robot")
         fleet.wait_for_status("Running")
@@ -127,7 +126,7 @@ def test_what_runs_when_the_machine_stops_runs_again_when_it_is_back(
         uuid = fleet.start(counting(workspace, counter=ROBOT, collector=ROBOT))
         nodes = wait_for_pids(workspace, 2)
         fleet.daemons["robot"].send_signal(signal.SIGTERM)
-        fleet.daemons["robot"].wait(timeout=20).succeeded()
+        fleet.daemons["robot"].wait().succeeded()
         assert not any(map(is_running, nodes))
         assert not list_runners(runtime_root())
         assert "event STOP" in logged(workspace, uuid, "collector"), "nodes end in good order"
@@ -150,7 +149,7 @@ def test_a_signal_to_the_daemon_stops_its_nodes_first(workspace: Workspace) -> N
         nodes = wait_for_pids(workspace, 2)
         fleet.wait_for_messages(uuid)
         fleet.daemons["default"].send_signal(signal.SIGTERM)
-        fleet.daemons["default"].wait(timeout=20).succeeded()
+        fleet.daemons["default"].wait().succeeded()
         assert not any(map(is_running, nodes))
         assert fleet.wait_for_status("Finished").uuid == uuid
         log = workspace.path / "out" / uuid / "log_collector.jsonl"
@@ -265,7 +264,7 @@ def test_attached_start_shows_logs_and_ctrl_c_stops(workspace: Workspace) -> Non
         with running_dora(*words, cwd=workspace.path) as attached:
             attached.wait_for("got 10")
             attached.interrupt()
-            result = attached.wait(timeout=20).succeeded()
+            result = attached.wait().succeeded()
         assert "event STOP" in result.stdout
         assert fleet.listed()[-1].status == "Finished"
 
@@ -295,7 +294,7 @@ def test_a_daemon_without_the_right_token_says_so_and_keeps_trying(workspace: Wo
             assert stranger.process.poll() is None
             assert fleet.cluster().daemons == ()
             stranger.interrupt()
-            stranger.wait(timeout=10).succeeded()
+            stranger.wait().succeeded()
 
 
 def test_following_logs_goes_on_over_a_killed_runner(workspace: Workspace) -> None:
@@ -309,7 +308,7 @@ def test_following_logs_goes_on_over_a_killed_runner(workspace: Workspace) -> No
             wait_for_pids(workspace, 4)
             wait_until(lambda: following.stdout.count("got 5\n") == 2, what="lines of the new run")
             fleet.dora("stop", "a")
-            result = following.wait(timeout=10).succeeded()
+            result = following.wait().succeeded()
         assert result.stdout.endswith("event STOP\n")
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from support.waiting import wait_until
+from support.waiting import PATIENCE, wait_until
 
 from dora_daemon.link.messages import (
     LINK_NODE,
@@ -217,7 +217,7 @@ class Machine:
         self._port = int(self.endpoints[0].rpartition(":")[2])
 
     def _welcome(self, control: ControlSocket) -> None:
-        hello = control.receive(timeout=20)
+        hello = control.receive(timeout=60)
         assert hello is not None
         assert isinstance(hello.message, Hello)
         assert hello.message.node_id == LINK_NODE
@@ -330,7 +330,7 @@ class Machine:
 
     # --- what it says -----------------------------------------------------------------------------
 
-    def wait_for(self, kind: type[M], timeout: float = 15.0, **fields: object) -> M:
+    def wait_for(self, kind: type[M], timeout: float = PATIENCE, **fields: object) -> M:
         """The last message of a kind, once its fields are these."""
 
         def look() -> Any:
@@ -398,7 +398,7 @@ def introduce(*machines: Machine) -> None:
         machine.meet(*(other for other in machines if other is not machine))
 
 
-def proven(*machines: Machine, timeout: float = 15.0) -> None:
+def proven(*machines: Machine, timeout: float = PATIENCE) -> None:
     """Wait until every link has proof of all others."""
     for machine in machines:
         for other in machines:

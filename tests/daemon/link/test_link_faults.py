@@ -66,9 +66,7 @@ class Flow:
     def progress(self, count: int = 30) -> None:
         """Wait until so many more messages have arrived."""
         goal = len(self.got) + count
-        wait_until(
-            lambda: len(self.got) >= goal, timeout=30, what=lambda: f"{len(self.got)} of {goal}"
-        )
+        wait_until(lambda: len(self.got) >= goal, what=lambda: f"{len(self.got)} of {goal}")
 
     def end(self) -> None:
         """Stop sending; everything is there when this returns."""
@@ -126,9 +124,9 @@ def test_a_stopped_link_goes_on_where_it_was(make: Make, which: str) -> None:
     stopped, other = (a, b) if which == "a" else (b, a)
     assert stopped.process is not None
     os.kill(stopped.process.pid, signal.SIGSTOP)
-    wait_until(lambda: other.state_of(which) == "lost", timeout=30, what="the other to notice")
+    wait_until(lambda: other.state_of(which) == "lost", what="the other to notice")
     os.kill(stopped.process.pid, signal.SIGCONT)
-    proven(a, b, timeout=30)
+    proven(a, b, timeout=60)
     flow.progress()
     flow.end()
     assert flow.got == list(range(flow.sent))
@@ -266,10 +264,8 @@ def test_renewed_certificates_are_used_without_a_restart(
         for file in ("ca.pem", "key.pem", "cert.pem"):
             shutil.copyfile(new / file, home / f"credentials-{name}" / file)
     told = len(a.heard), len(b.heard)
-    wait_until(
-        lambda: len(a.heard) > told[0] and len(b.heard) > told[1], timeout=20, what="both to notice"
-    )
-    proven(a, b, timeout=30)
+    wait_until(lambda: len(a.heard) > told[0] and len(b.heard) > told[1], what="both to notice")
+    proven(a, b, timeout=60)
     flow.progress()
     flow.end()
     assert flow.got == list(range(flow.sent))

@@ -69,7 +69,7 @@ def intrude(
     """Another program with Zenoh at the link's port."""
     argument = json.dumps([endpoint, credentials, seconds, [(k, f.hex()) for k, f in frames]])
     done = subprocess.run(
-        [sys.executable, "-c", INTRUDER, argument], capture_output=True, timeout=30, check=True
+        [sys.executable, "-c", INTRUDER, argument], capture_output=True, timeout=60, check=True
     )
     answer = json.loads(done.stdout)
     assert isinstance(answer, dict)
@@ -112,7 +112,7 @@ def test_a_port_shows_no_more_than_a_handshake(make: Make) -> None:
     host, _, port = b.endpoints[0].rpartition(":")
     dice = random.Random(1)
     for _ in range(20):
-        with socket.create_connection((host, int(port)), timeout=5) as connection:
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
             connection.sendall(dice.randbytes(dice.randrange(1, 5000)))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -125,7 +125,7 @@ def test_a_port_shows_no_more_than_a_handshake(make: Make) -> None:
 def greet_without_certificate(host: str, port: int, context: ssl.SSLContext) -> None:
     """Raises OSError when the other side hangs up on us."""
     with (
-        socket.create_connection((host, port), timeout=5) as connection,
+        socket.create_connection((host, port), timeout=60) as connection,
         context.wrap_socket(connection) as secured,
     ):
         secured.sendall(b"hello")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from support.waiting import wait_until
+from support.waiting import PATIENCE, wait_until
 from support.workspace import Workspace
 
 from dora_config import load_dataflow
@@ -130,7 +130,7 @@ class ForegroundRun:
         *complete, _ = self._out.read_text().split("\n")
         return [json.loads(line) for line in complete if line.startswith("{")]
 
-    def wait_for(self, kind: str, *, timeout: float = 20.0, **values: Any) -> dict[str, Any]:
+    def wait_for(self, kind: str, *, timeout: float = PATIENCE, **values: Any) -> dict[str, Any]:
         """The first event of a kind with these values."""
 
         def found() -> dict[str, Any] | None:
@@ -154,7 +154,7 @@ class ForegroundRun:
         ]
         return int(pids[-1])
 
-    def wait(self, timeout: float = 20.0) -> int:
+    def wait(self, timeout: float = PATIENCE) -> int:
         return self.process.wait(timeout)
 
 
@@ -179,7 +179,7 @@ def foreground(
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
+        process.wait(PATIENCE)
         # One that was killed before it had a guardian leaves its directory to the next start.
         sweep(runtime_root())
         guardians_done()
@@ -194,7 +194,7 @@ def guardians_done() -> None:
         names = {p.name for p in root.iterdir()} if root.exists() else set()
         return sorted(names - known - {".lock"})
 
-    wait_until(lambda: not left(), timeout=5.0, what=lambda: f"guardians: {left()}")
+    wait_until(lambda: not left(), what=lambda: f"guardians: {left()}")
 
 
 def is_running(pid: int) -> bool:
@@ -206,7 +206,7 @@ def is_running(pid: int) -> bool:
     return state not in "ZX"
 
 
-def gone(*pids: int, timeout: float) -> None:
+def gone(*pids: int, timeout: float = PATIENCE) -> None:
     """Wait until none of these processes runs."""
     wait_until(
         lambda: not any(is_running(pid) for pid in pids),
@@ -258,7 +258,7 @@ class BackgroundRun:
             self._pid = entry.pid
         return self._pid
 
-    def ask(self, request: protocol.RunnerRequest, timeout: float = 20.0) -> Any:
+    def ask(self, request: protocol.RunnerRequest, timeout: float = PATIENCE) -> Any:
         """The reply to one request; notices that come meanwhile are kept."""
         sock = self._connected(timeout)
         self._numbers += 1
@@ -267,7 +267,7 @@ class BackgroundRun:
             return self._reply(sock)
         except ConnectionError as error:
             # It says why at its very end.
-            gone(self.pid(), timeout=10.0)
+            gone(self.pid())
             raise AssertionError(f"the runner is gone ({error}):\n{self.log()}") from None
 
     def _reply(self, sock: socket.socket) -> Any:
@@ -285,7 +285,7 @@ class BackgroundRun:
             if reply is not None:
                 return reply
 
-    def _connected(self, timeout: float) -> socket.socket:
+    def _connected(self, timeout: float = PATIENCE) -> socket.socket:
         if self._socket is None:
             path = self.path / "c"
 
@@ -315,7 +315,7 @@ class BackgroundRun:
             status = self.status()
             return status if status.phase == phase else None
 
-        status = wait_until(reached, timeout=20.0, what=lambda: f"{phase}: {self.log()}")
+        status = wait_until(reached, what=lambda: f"{phase}: {self.log()}")
         assert status is not None
         return status
 
@@ -327,7 +327,7 @@ class BackgroundRun:
                 (n for n in self.status().nodes if n.node == node and n.state == state), None
             )
 
-        found = wait_until(reached, timeout=20.0, what=lambda: f"{node} {state}: {self.status()}")
+        found = wait_until(reached, what=lambda: f"{node} {state}: {self.status()}")
         assert found is not None
         return found
 
@@ -369,7 +369,7 @@ def background_plan(workspace: Workspace, plan: RunPlan) -> Iterator[BackgroundR
             stdin=stdin,
             stdout=subprocess.PIPE,
         )
-    out, _ = daemon.communicate(timeout=20)
+    out, _ = daemon.communicate(timeout=60)
     run = BackgroundRun(daemon, Path(out.decode().strip()), plan)
     run.pid()
     try:
@@ -378,7 +378,7 @@ def background_plan(workspace: Workspace, plan: RunPlan) -> Iterator[BackgroundR
         run.close()
         if is_running(run.pid()) and read_entry(run.path) is not None:
             os.kill(run.pid(), signal.SIGKILL)
-        gone(run.pid(), timeout=5.0)
+        gone(run.pid())
         guardians_done()
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.runner.flows import BackgroundRun, background_plan, gone, is_running
-from support.waiting import wait_until
+from support.waiting import PATIENCE, wait_until
 from support.workspace import Workspace
 
 from dora_config import LoadedDataflow, load_dataflow
@@ -78,7 +78,7 @@ class Part:
         edges = "\n".join(map(str, self.edges().values()))
         return f"{self.run.log()}\n{self.run.status()}\n{edges}"
 
-    def result(self, timeout: float = 30.0) -> protocol.DataflowResult:
+    def result(self, timeout: float = PATIENCE) -> protocol.DataflowResult:
         """How it ended; the runner is told that this is known."""
 
         def ended() -> protocol.DataflowResult | None:
@@ -88,7 +88,7 @@ class Part:
         assert result is not None
         assert self.run.ask(protocol.AcknowledgeResult()) == protocol.Done()
         # It removes its directory now; killed meanwhile, it would leave that to the next start.
-        gone(self.run.pid(), timeout=10.0)
+        gone(self.run.pid())
         return result
 
 
@@ -173,7 +173,6 @@ class Linked:
         for part in linked:
             wait_until(
                 lambda part=part: part.report().endpoints,  # type: ignore[misc]
-                timeout=30.0,
                 what=lambda part=part: f"an endpoint: {part.report()} {part.run.log()}",  # type: ignore[misc]
             )
         endpoints = [part.endpoint() for part in linked]
@@ -182,7 +181,7 @@ class Linked:
             reply = part.run.ask(SetLinkPeers(peers=others))
             assert reply == protocol.Done(), reply
 
-    def wait_until_proven(self, timeout: float = 30.0) -> None:
+    def wait_until_proven(self, timeout: float = PATIENCE) -> None:
         for part in self.parts.values():
             if part.plan.links is None:
                 continue

@@ -77,7 +77,7 @@ def finish(run: BackgroundRun) -> protocol.DataflowResult:
     done(run, protocol.StopDataflow(grace=0.5))
     status = run.wait_for_phase("finished")
     done(run, protocol.AcknowledgeResult())
-    gone(run.pid(), timeout=5.0)
+    gone(run.pid())
     assert status.result is not None
     return status.result
 
@@ -95,7 +95,7 @@ def test_status_and_statistics(workspace: Workspace) -> None:
             found = edge(run, "listener/count")
             return found is not None and found.received > 5
 
-        wait_until(flowing, timeout=10.0, what="messages")
+        wait_until(flowing, what="messages")
         found = edge(run, "listener/count")
         assert found is not None
         assert found.source == "ticker/count"
@@ -108,7 +108,6 @@ def test_status_and_statistics(workspace: Workspace) -> None:
         assert all((n.memory_bytes or 0) > 1_000_000 for n in status.nodes)
         wait_until(
             lambda: all(n.cpu_percent is not None for n in run.status().nodes),
-            timeout=5.0,
             what="a second sample",
         )
         assert finish(run).ok
@@ -161,7 +160,6 @@ def test_events_and_logs_are_followed(workspace: Workspace) -> None:
         done(run, protocol.FollowEvents(node="listener"))
         wait_until(
             lambda: bool(run.status().nodes) and len(run.notices) > 3,
-            timeout=10.0,
             what="log lines",
         )
         assert {n.node for n in run.notices if isinstance(n, protocol.LogLine)} == {"listener"}
@@ -224,7 +222,7 @@ def test_publishing_as_if_the_node_had_sent_it(workspace: Workspace) -> None:
             return {n.message for n in run.notices if isinstance(n, protocol.LogLine)}
 
         expected = {"INPUT waits [1, 2]", "INPUT sends ['x']"}
-        wait_until(lambda: expected <= lines(), timeout=10.0, what="what was published")
+        wait_until(lambda: expected <= lines(), what="what was published")
         done(run, protocol.Publish(node="waits", output="out", data=[1, "x"]))
         assert "no output" in refused(run, protocol.Publish(node="waits", output="nil"))
         assert "from printed lines" in refused(run, protocol.Publish(node="prints", output="out"))
@@ -243,7 +241,6 @@ def test_a_node_is_added_connected_disconnected_and_removed(workspace: Workspace
         assert "already" in refused(run, protocol.AddNode(node=extra))
         wait_until(
             lambda: (found := edge(run, "extra/n")) is not None and found.received > 3,
-            timeout=10.0,
             what="messages at the added node",
         )
         wiring: dict[str, Any] = {
@@ -255,7 +252,6 @@ def test_a_node_is_added_connected_disconnected_and_removed(workspace: Workspace
         done(run, protocol.ConnectInput(**wiring))
         wait_until(
             lambda: (found := edge(run, "extra/m")) is not None and found.received > 3,
-            timeout=10.0,
             what="messages at the new input",
         )
         assert "reads" in refused(run, protocol.ConnectInput(**wiring))
@@ -296,7 +292,7 @@ def test_a_node_is_replaced_while_its_consumers_go_on(workspace: Workspace) -> N
             run.status()
             return [n.message for n in run.notices if isinstance(n, protocol.LogLine)]
 
-        wait_until(lambda: "INPUT count [77]" in heard(), timeout=10.0, what="the new program")
+        wait_until(lambda: "INPUT count [77]" in heard(), what="the new program")
         assert "NODE_RESTARTED ticker " in heard()
         assert not any(line.startswith("INPUT_CLOSED") for line in heard())
         assert finish(run).ok
@@ -346,9 +342,7 @@ def test_parameters(workspace: Workspace) -> None:
             run.status()
             return [n.message for n in run.notices if isinstance(n, protocol.LogLine)]
 
-        wait_until(
-            lambda: "PARAM_DELETED speed None" in heard(), timeout=10.0, what="the parameters"
-        )
+        wait_until(lambda: "PARAM_DELETED speed None" in heard(), what="the parameters")
         assert "PARAM_UPDATE speed {'max': [1, 2.5, None]}" in heard()
         finish(run)
 
@@ -445,7 +439,7 @@ def test_dynamic_nodes_attach_leave_and_attach_again(workspace: Workspace) -> No
         run.wait_for_state("dyn", "Stopped")
         for _ in range(2):
             out = subprocess.run(
-                [sys.executable, script], capture_output=True, text=True, timeout=20, check=False
+                [sys.executable, script], capture_output=True, text=True, timeout=60, check=False
             )
             assert out.stdout.split() == ["INPUT"] * 3, out.stderr
             run.wait_for_state("dyn", "Stopped")
@@ -460,7 +454,7 @@ def test_dynamic_nodes_attach_leave_and_attach_again(workspace: Workspace) -> No
         process.wait()
         static = workspace.node("static", "from dora import Node\nNode('ticker')\n")
         out = subprocess.run(
-            [sys.executable, static], capture_output=True, text=True, timeout=20, check=False
+            [sys.executable, static], capture_output=True, text=True, timeout=60, check=False
         )
         assert "is not dynamic" in out.stderr
         assert finish(run).ok

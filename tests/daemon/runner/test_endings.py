@@ -60,7 +60,6 @@ def nothing_left() -> None:
     root = runtime_root()
     wait_until(
         lambda: not root.exists() or [p.name for p in root.iterdir()] == [".lock"],
-        timeout=2.0,
         what=lambda: f"an empty {root}: {list(root.rglob('*'))}",
     )
 
@@ -80,7 +79,7 @@ def guardian_of(run: ForegroundRun, *, other_than: int = 0) -> int:
                     return int(path.name)
         return None
 
-    found = wait_until(look, timeout=5.0, what="a guardian")
+    found = wait_until(look, what="a guardian")
     assert found is not None
     return found
 
@@ -124,7 +123,7 @@ def test_sigkill_of_dora_run_ends_nodes_and_their_children_and_leaves_nothing(
         watcher = guardian_of(run)
         run.process.kill()
         run.process.wait()
-        gone(node, *children, watcher, timeout=2.0)
+        gone(node, *children, watcher)
         nothing_left()
 
 
@@ -146,7 +145,7 @@ def test_a_process_of_another_runner_is_left_alone(workspace: Workspace) -> None
         guardian.kill_marked(mark[:-1])
         assert all(is_running(child) for child in children)
         guardian.kill_marked(mark)
-        gone(*children, timeout=2.0)
+        gone(*children)
 
 
 def environment(pid: int) -> dict[str, str]:
@@ -161,7 +160,7 @@ def test_sigkill_of_the_whole_group_is_no_different(workspace: Workspace) -> Non
         node = run.pid_of("p")
         os.killpg(run.process.pid, signal.SIGKILL)
         run.process.wait()
-        gone(node, *children, timeout=2.0)
+        gone(node, *children)
         nothing_left()
 
 
@@ -172,13 +171,13 @@ def test_a_guardian_that_was_killed_is_replaced(workspace: Workspace) -> None:
         node = run.pid_of("p")
         first = guardian_of(run)
         mature = time.monotonic() + SHORT_LIFE
-        wait_until(lambda: time.monotonic() > mature, timeout=5.0)
+        wait_until(lambda: time.monotonic() > mature)
         os.kill(first, signal.SIGKILL)
         run.wait_for("log", level="warn")
         second = guardian_of(run, other_than=first)
         run.process.kill()
         run.process.wait()
-        gone(node, *children, second, timeout=2.0)
+        gone(node, *children, second)
         nothing_left()
 
 
@@ -193,15 +192,15 @@ def test_after_sigkill_of_runner_and_guardian_the_next_start_sweeps(
         os.kill(guardian_of(run), signal.SIGKILL)
         run.process.kill()
         run.process.wait()
-        wait_until(lambda: not list_runners(runtime_root())[0].alive, timeout=2.0)
+        wait_until(lambda: not list_runners(runtime_root())[0].alive)
         # The node dies with its runner's thread; its children do not.
-        gone(node, timeout=2.0)
+        gone(node)
         assert all(is_running(child) for child in children)
         assert [found.alive for found in list_runners(runtime_root())] == [False]
         ran = run_flow(workspace, {"nodes": [{"id": "t", "path": "talker.py"}]})
         assert ran.result is not None
         assert ran.result.ok
-        gone(*children, timeout=1.0)
+        gone(*children)
         nothing_left()
 
 
@@ -246,7 +245,7 @@ def test_a_runner_survives_its_daemon_and_is_adopted_by_the_next(workspace: Work
         assert isinstance(run.ask(protocol.StopDataflow(grace=0.1)), protocol.Done)
         run.wait_for_phase("finished")
         assert isinstance(run.ask(protocol.AcknowledgeResult()), protocol.Done)
-        gone(greeting.pid, timeout=5.0)
+        gone(greeting.pid)
         nothing_left()
 
 
@@ -259,16 +258,15 @@ def test_the_result_is_kept_until_it_is_acknowledged(workspace: Workspace) -> No
     with background(workspace, content) as run:
         run.wait_for_phase("finished")
         os.kill(run.pid(), signal.SIGKILL)
-        gone(run.pid(), timeout=2.0)
+        gone(run.pid())
         # Nobody acknowledged: the guardian and any later start leave the result.
-        wait_until(lambda: not (run.path / "groups").exists(), timeout=2.0)
+        wait_until(lambda: not (run.path / "groups").exists())
         assert sweep(runtime_root()) == []
         wait_until(
             # The guardian may hold the lock for another moment.
             lambda: (
                 [(f.alive, f.has_result) for f in list_runners(runtime_root())] == [(False, True)]
             ),
-            timeout=5.0,
         )
         result = protocol.DataflowResult.model_validate_json((run.path / "result.json").read_text())
         assert [r.message for r in result.root_causes] == ["exited with code 4"]
@@ -319,7 +317,7 @@ def test_sigkill_of_a_daemons_runner_ends_its_nodes(workspace: Workspace) -> Non
         node = status.nodes[0].pid
         assert node is not None
         os.kill(run.pid(), signal.SIGKILL)
-        gone(node, run.pid(), timeout=2.0)
+        gone(node, run.pid())
         nothing_left()
 
 
@@ -328,7 +326,7 @@ def test_shut_down_forgets_everything(workspace: Workspace) -> None:
     with background(workspace, {"nodes": [{"id": "s", "path": "sleeper.py"}]}) as run:
         status = run.wait_for_phase("running")
         assert isinstance(run.ask(protocol.ShutDown()), protocol.Done)
-        gone(run.pid(), status.nodes[0].pid or 0, timeout=5.0)
+        gone(run.pid(), status.nodes[0].pid or 0)
     nothing_left()
 
 
@@ -346,6 +344,6 @@ def test_sigkill_at_any_moment_of_the_start(workspace: Workspace) -> None:
             pids = [e["pid"] for e in run.events() if e["kind"] == "node_spawned"]
             said = [e["message"] for e in run.events() if e["kind"] == "log" and e["node"]]
             children = [int(word) for text in said for word in text.split() if word.isdigit()]
-            gone(*pids, *children, timeout=2.0)
+            gone(*pids, *children)
         sweep(runtime_root())
         nothing_left()

@@ -22,13 +22,13 @@ from daemon.runner.test_links import (
     reads,
     results,
 )
-from support.waiting import wait_until
+from support.waiting import PATIENCE, wait_until
 from support.workspace import Workspace
 
 from dora_config.protocol import runner as protocol
 from dora_daemon.link.outgoing import LEAST_WINDOW
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.integration
 
 ALL = 6000
 """Messages of a run in which something is killed."""
@@ -44,10 +44,10 @@ def programs(workspace: Workspace) -> Workspace:
 def kill_link(part: Part) -> None:
     pid = part.link_pid()
     os.kill(pid, signal.SIGKILL)
-    gone(pid, timeout=5.0)
+    gone(pid)
 
 
-def wait_for(path: Path, count: int, flow: Linked, *, timeout: float = 40.0) -> None:
+def wait_for(path: Path, count: int, flow: Linked, *, timeout: float = PATIENCE) -> None:
     def state() -> str:
         logs = "".join(f"\n{p.machine}: {p.report()}\n{p.run.log()}" for p in flow.parts.values())
         return f"{count} messages, {len(numbers(path))} came:{logs}"
@@ -203,7 +203,6 @@ def test_a_machine_that_is_lost_and_comes_back(programs: Workspace) -> None:
         one = flow["one"]
         wait_until(
             lambda: one.report().peers[0].state == "lost",
-            timeout=30.0,
             what=lambda: f"the loss: {one.report()}",
         )
         flow.start("two")
@@ -296,7 +295,7 @@ def test_a_reader_that_ends_early_frees_the_far_sender(programs: Workspace) -> N
         from dora import Node
         node = Node()
         for _ in range(10):
-            node.next(timeout=10)
+            node.next(timeout=60)
         """,
     )
     content = flow_of(
@@ -332,7 +331,7 @@ def test_a_new_daemon_learns_how_the_link_is(programs: Workspace) -> None:
             return [report.peers[0].state for report in changes]
 
         wait_until(lambda: "lost" in told(), what="the loss")
-        wait_until(lambda: told()[-1] == "proven", timeout=30.0, what="the proof")
+        wait_until(lambda: told()[-1] == "proven", what="the proof")
         for part in flow.parts.values():
             part.run.ask(protocol.StopDataflow(grace=2.0))
         results(flow)

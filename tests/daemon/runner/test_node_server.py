@@ -77,7 +77,7 @@ def test_messages_and_descriptors_both_ways_and_who_is_there(tmp_path: Path) -> 
         assert (connection.pid, connection.uid) == (os.getpid(), os.getuid())
         connection.send(SegmentFd(request=3, size=7), [writing])
         os.close(writing)
-        received = node.receive(timeout=5.0)
+        received = node.receive(timeout=60)
         assert received is not None
         assert received.message == SegmentFd(request=3, size=7)
         os.write(received.descriptors[0], b"through")

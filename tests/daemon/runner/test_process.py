@@ -44,7 +44,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def ended(process: NodeProcess) -> Exit:
-    found = wait_until(process.reap, timeout=10.0, what="the end of a process")
+    found = wait_until(process.reap, what="the end of a process")
     assert found is not None
     return found
 
@@ -116,12 +116,12 @@ def test_a_signal_reaches_the_children_and_so_does_the_end(start: Start) -> None
     child = int(os.read(process.stdout, 100) if _readable(process.stdout) else b"0")
     process.signal_group("SIGTERM")
     assert ended(process) == Exit(signal="SIGTERM")
-    gone(child, timeout=2.0)
+    gone(child)
     left = start("sh", "-c", "trap '' TERM; sleep 1000 & echo $!")
     child = int(os.read(left.stdout, 100) if _readable(left.stdout) else b"0")
     assert is_running(child) or left.exit is not None
     assert ended(left) == Exit(code=0)
-    gone(child, timeout=2.0)
+    gone(child)
     left.signal_group("SIGKILL")  # nobody is there any more: no error
 
 

@@ -159,7 +159,7 @@ def test_one_that_ignores_sigterm_is_killed_with_its_children(workspace: Workspa
     content = {"nodes": [{"id": "s", "path": "stubborn.py"}]}
     ran = run_flow(workspace, content, stop_after=0.5, stop_grace=0.2)
     assert "failed: was killed: it didn't react to a stop message in time" in ran.outcome("s")
-    gone(int(ran.lines("s")[0]), timeout=2.0)
+    gone(int(ran.lines("s")[0]))
 
 
 def test_one_that_fails_before_it_connects_is_the_only_cause(workspace: Workspace) -> None:

@@ -182,7 +182,7 @@ def test_a_guardian_leaves_a_directory_alone_that_was_made_again(
     assert second.path == first.path
     node = subprocess.Popen(["sleep", "60"], start_new_session=True)
     second.record_process(node.pid)
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
     assert second.path.is_dir()
     assert node.poll() is None
     node.kill()

@@ -85,7 +85,7 @@ def settled(run: BackgroundRun) -> list[protocol.EdgeStatus]:
         fresh = all(e.idle_seconds is not None and e.idle_seconds < 0.5 for e in edges)
         return edges if fresh else None
 
-    found = wait_until(flows, timeout=30.0, what=lambda: f"data on all edges: {run.status()}")
+    found = wait_until(flows, what=lambda: f"data on all edges: {run.status()}")
     assert found is not None
     return found
 
@@ -116,7 +116,6 @@ def test_random_kills(workspace: Workspace) -> None:
         # Segments of dead producers are closed once nothing refers to them.
         wait_until(
             lambda: descriptors(run) <= before + 8,
-            timeout=20.0,
             what=lambda: f"{before} descriptors: {descriptors(run)}",
         )
         for edge in settled(run):
@@ -128,4 +127,4 @@ def test_random_kills(workspace: Workspace) -> None:
         assert status.result is not None
         assert status.result.ok, status.result.root_causes
         assert isinstance(run.ask(protocol.AcknowledgeResult()), protocol.Done)
-        gone(run.pid(), timeout=5.0)
+        gone(run.pid())
