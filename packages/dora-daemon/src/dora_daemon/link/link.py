@@ -47,7 +47,7 @@ from dora_node_api.transport import QueueSpec
 _TICK = 0.05
 _IDLE_TICK = 0.5
 _END_SECONDS = 5.0
-_ACK_AFTER = 0.004
+_SOON = 0.004
 _CREDENTIALS_NS = 5_000_000_000
 _SAME_NOTE_NS = 10_000_000_000
 _KIND_OF_NOTE = 60
@@ -76,7 +76,7 @@ class Link:
         self._wake_read, self._wake_write = os.pipe()
         for end in (self._wake_read, self._wake_write):
             os.set_blocking(end, False)
-        self._acks_wait = threading.Event()
+        self._soon = threading.Event()
         self.node = NodeSide(node_socket, incarnation, wait_for_room=self._wait_for_room)
         self.node.on_warning = self.note
         self.streams = Streams(
@@ -147,7 +147,10 @@ class Link:
     def stored(self, stream: IncomingStream, *, at_once: bool) -> None:
         peer = self.peers.get(stream.machine)
         if peer is not None and peer.stored(stream, at_once=at_once):
-            self._acks_wait.set()
+            self._soon.set()
+
+    def look_soon(self) -> None:
+        self._soon.set()
 
     def news(self, stream: IncomingStream, news: str, error: str) -> None:
         self.tell(
@@ -238,7 +241,7 @@ class Link:
             return 1
         self.tell(Listening(endpoints=(self._listener.endpoint,)))
         threading.Thread(
-            target=guarded(self._acknowledge, self.note), name="acks", daemon=True
+            target=guarded(self._look_soon, self.note), name="soon", daemon=True
         ).start()
         poll = select.poll()
         for descriptor in (self._carrier.fileno(), self.node.fileno(), self._wake_read):
@@ -365,14 +368,17 @@ class Link:
         self.tell(Finished(undelivered=unsent))
         self._ending = True
 
-    def _acknowledge(self) -> None:
-        """A thread: acknowledgements that need not go at once go together."""
+    def _look_soon(self) -> None:
+        """A thread: acknowledgements that need not go at once go together, and what a connection
+        still holds is pushed on."""
+        pause: float | None = None
         while not self._ending:
-            self._acks_wait.wait()
-            time.sleep(_ACK_AFTER)
-            self._acks_wait.clear()
-            for peer in list(self.peers.values()):
-                peer.flush_acks()
+            if self._soon.wait(pause):
+                time.sleep(_SOON)
+                self._soon.clear()
+            now = time.monotonic_ns()
+            due = [peer.soon(now) for peer in list(self.peers.values())]
+            pause = min((ns / 1e9 for ns in due if ns is not None), default=None)
 
     # --- credentials ------------------------------------------------------------------------------
 
@@ -406,7 +412,7 @@ class Link:
 
     def _close(self) -> None:
         self._ending = True
-        self._acks_wait.set()
+        self._soon.set()
         for dialler in self._diallers.values():
             dialler.end()
         self.streams.end()

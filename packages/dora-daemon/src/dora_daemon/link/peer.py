@@ -17,6 +17,7 @@ from dora_daemon.link.greeting import Greeting
 from dora_daemon.link.incoming import IncomingStream
 from dora_daemon.link.lanes import Lane
 from dora_daemon.link.messages import PeerChanged
+from dora_daemon.link.nudging import Nudging
 from dora_daemon.link.outgoing import OutgoingStream
 from dora_daemon.link.session import Session
 from dora_daemon.link.wire import FrameKind
@@ -40,6 +41,9 @@ class Us(Protocol):
 
     def broken(self, peer: PeerLink, session: Session, why: str) -> None:
         """A put failed: `lost_session` is to be called, on another thread."""
+
+    def look_soon(self) -> None:
+        """`soon` is to be called in some milliseconds."""
 
 
 class PeerLink:
@@ -72,6 +76,9 @@ class PeerLink:
         self._lock = threading.RLock()
         self._acks: dict[int, int] = {}
         self._ack_lock = threading.Lock()
+        self._nudging = Nudging()
+        self._watched = False
+        """Whether `soon` is going to look whether what was sent is acknowledged."""
         self.wanted = threading.Event()
         """Set while there is no session: the dialler's work."""
         self.wanted.set()
@@ -187,6 +194,11 @@ class PeerLink:
             self._puts = {}
             self.us.broken(self, session, f"the connection broke: {error}")
             return False
+        if lane is not Lane.CONTROL:
+            self._nudging.sent_ns = time.monotonic_ns()
+            if not self._watched:
+                self._watched = True
+                self.us.look_soon()
         return True
 
     def _control(self, kind: FrameKind, body: bytes = b"") -> None:
@@ -331,6 +343,25 @@ class PeerLink:
         if acks and self.confirmed:
             self._control(FrameKind.ACK, wire.acks_body(acks.items()))
 
+    def soon(self, now: int) -> int | None:
+        """What is due some milliseconds after messages came or went; ns until it is to be called
+        again, None for when there is something new."""
+        self.flush_acks()
+        self._watched = False
+        waiting = self.confirmed and any(s.waiting for s in list(self.outgoing.values()))
+        again = self._nudging.due(now, waiting=waiting)
+        if again is None:
+            return None
+        self._watched = True
+        if again == 0:
+            self._ping(now)
+        return again
+
+    def _ping(self, now: int) -> None:
+        self._pinged_ns = now
+        acks = [(s.number, s.stored) for s in list(self._by_number.values())]
+        self._control(FrameKind.PING, wire.ping_body(time.monotonic_ns(), acks))
+
     def tick(self, now: int) -> None:
         """Greet and ping when it is time; give up a session that is silent."""
         if self.known.silent(now) and (session := self.session) is not None:
@@ -346,9 +377,7 @@ class PeerLink:
                 )
                 self._control(FrameKind.GREETING, greetings.encode(said))
         if self.confirmed and now - self._pinged_ns > _PING_NS:
-            self._pinged_ns = now
-            acks = [(s.number, s.stored) for s in list(self._by_number.values())]
-            self._control(FrameKind.PING, wire.ping_body(time.monotonic_ns(), acks))
+            self._ping(now)
 
     def _greeting(self) -> Greeting:
         return Greeting(
