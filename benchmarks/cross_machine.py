@@ -24,7 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from measure import report, systems
+from measure import report, systems, zenoh_alone
 from measure.dataflow import BenchNode, MeasurementFailed
 from measure.fleet import Fleet, fleet
 from measure.scenarios import KIB, MIB, percentile, size_name
@@ -67,6 +67,12 @@ def scenarios(quick: bool) -> Iterator[Scenario]:
         if not quick or size in QUICK:
             name = f"roundtrip {size_name(size)}"
             yield Scenario(name, {"p50": "us", "p99": "us"}, partial(round_trip, size))
+    for size in ROUND_TRIPS:
+        for what, secured in (("Zenoh alone with TLS", True), ("Zenoh alone in the clear", False)):
+            if not quick or size in QUICK:
+                alone = partial(_zenoh_alone, size, secured)
+                units = {"p50": "us", "p99": "us"}
+                yield Scenario(f"{what} {size_name(size)}", units, alone, only_ours=True)
     for size in STREAMS:
         if not quick or size in QUICK:
             units = {"messages": "1/s", "volume": "GB/s", "lost": "%"}
@@ -93,6 +99,11 @@ def round_trip(size: int, made: Fleet) -> Numbers:
         raise RuntimeError(f"{found['wrong']} echoes did not hold what was sent")
     trips = [nanoseconds / 1e3 for nanoseconds in found["trips_ns"]]
     return {"p50": statistics.median(trips), "p99": percentile(trips, 99)}
+
+
+def _zenoh_alone(size: int, secured: bool, made: Fleet) -> Numbers:
+    """The same round trip without nodes, runners and links: what Zenoh itself takes."""
+    return zenoh_alone.round_trip(size, made.hosts, secured=secured)
 
 
 def stream(size: int, pace: float, made: Fleet) -> Numbers:
