@@ -52,6 +52,7 @@ class Fleet:
         self.membership = Membership(
             answering_within=settings.daemon_silence_warning,
             silence_limit=settings.daemon_silence_limit,
+            fresh_within=1.5 * settings.heartbeat_interval,
         )
         self._around = Surroundings(self.membership, Backoff(settings.recovery_backoff), settings)
         self._dataflows: dict[str, Dataflow] = {}

@@ -16,6 +16,10 @@ def daemon_key(register: Register) -> str:
     return register.machine_id or f"default-{register.instance[:8]}"
 
 
+_PAST_KEPT = 8
+"""Replaced incarnations that are remembered of each daemon."""
+
+
 @dataclass(slots=True)
 class Member:
     """One daemon, connected or not. Times are readings of the coordinator's clock."""
@@ -26,6 +30,8 @@ class Member:
     last_heard: float
     connection: int | None
     """``None``: not connected."""
+    past: tuple[str, ...] = ()
+    """Incarnations of that instance which a later one has replaced, newest last."""
     restarts: int = 0
     """Starts of the daemon process after the first that this coordinator has seen."""
     metrics: dict[str, Metrics] = field(default_factory=dict)
@@ -44,9 +50,14 @@ class Admission:
 class Membership:
     """Every operation costs the same however many daemons there are, except listing them."""
 
-    def __init__(self, *, answering_within: float, silence_limit: float) -> None:
-        """``answering_within``: seconds since its last word in which a daemon counts as present."""
+    def __init__(
+        self, *, answering_within: float, silence_limit: float, fresh_within: float = 0.0
+    ) -> None:
+        """``answering_within``: seconds since its last word in which a daemon counts as present;
+        ``fresh_within``: in which its machine cannot have been rebooted.
+        """
         self._answering_within = answering_within
+        self._fresh_within = fresh_within
         self._silence_limit = silence_limit
         self._members: dict[str, Member] = {}
         self._by_connection: dict[int, Member] = {}
@@ -58,28 +69,51 @@ class Membership:
         known = self._members.get(key)
         replaced: int | None = None
         restarts = 0
+        past: tuple[str, ...] = ()
         if known is not None:
-            other = known.register.instance != register.instance
-            answers = (
-                known.connection is not None and now - known.last_heard < self._answering_within
-            )
-            if other and answers:
+            rival = self._rival(known, register, now)
+            if rival is not None:
                 return Admission(
                     key,
                     refusal=f'machine id "{key}" is taken: the daemon at {known.address} answers '
-                    f"under it, so the one at {address} (another installation) is refused; give "
-                    "one of them another --machine-id (a copied disk also copies the id)",
+                    f"under it, so the one at {address} ({rival}",
                 )
             replaced = known.connection
-            same_process = known.register.incarnation == register.incarnation
-            restarts = known.restarts + (not same_process and not other)
+            if known.register.instance == register.instance:
+                past, restarts = known.past, known.restarts
+                if known.register.incarnation != register.incarnation:
+                    restarts += 1
+                    past = (*past, known.register.incarnation)[-_PAST_KEPT:]
         if replaced is not None:
             del self._by_connection[replaced]
-        member = Member(key, register, address, now, connection, restarts)
+        member = Member(key, register, address, now, connection, past, restarts)
         self._members[key] = self._by_connection[connection] = member
         self._quietest_first[key] = None
         self._quietest_first.move_to_end(key)
         return Admission(key, replaced)
+
+    def _rival(self, known: Member, register: Register, now: float) -> str | None:
+        """What a daemon is, and what to do, that claims the place of one that answers.
+
+        A copied disk has the same instance. Then two processes live: the one that was replaced
+        comes again, or the machine was booted another time although it has just been heard.
+        """
+        silence = now - known.last_heard
+        if known.connection is None or silence >= self._answering_within:
+            return None
+        if known.register.instance != register.instance:
+            return (
+                "another installation) is refused; give one of them another --machine-id (a copied "
+                "disk also copies the id)"
+            )
+        boots = {known.register.boot_id, register.boot_id}
+        rebooted = "" not in boots and len(boots) == 2
+        if register.incarnation in known.past or (rebooted and silence < self._fresh_within):
+            return (
+                "a copy of its installation) is refused; on one of them delete the daemon's state "
+                "(~/.local/state/dora/daemon) and give it another --machine-id"
+            )
+        return None
 
     def heard(self, connection: int, now: float) -> Member | None:
         """Note a word on ``connection``; ``None`` when it belongs to no member (any more)."""
