@@ -25,6 +25,7 @@ class Acquaintance:
         self.confirmed = False
         self.heard_ns = 0
         self._greeted_ns = 0
+        self._asked_ns = 0
         self._wants_greeting = True
 
     @property
@@ -35,6 +36,7 @@ class Acquaintance:
         """The session to the peer is new, or gone."""
         self.round += 1
         self.confirmed = False
+        self._asked_ns = 0
         self._wants_greeting = True
 
     def forget(self) -> None:
@@ -84,3 +86,11 @@ class Acquaintance:
     def silent(self, now: int) -> bool:
         """A confirmed peer of which nothing was heard for long."""
         return self.confirmed and now - self.heard_ns > _SILENT_NS
+
+    def unanswered(self, now: int) -> bool:
+        """A peer that has long not confirmed the present round; to be asked often."""
+        if self.confirmed:
+            self._asked_ns = 0
+        elif self._asked_ns == 0:
+            self._asked_ns = now
+        return self._asked_ns != 0 and now - self._asked_ns > _SILENT_NS

@@ -157,7 +157,7 @@ class PeerLink:
                 self.trouble = str(error)
                 return
             self.session = session
-            self._puts = puts
+            self._puts = dict(puts)
             self._pause()
             self.known.begin_round()
             self.wanted.clear()
@@ -183,15 +183,16 @@ class PeerLink:
 
     def send(self, lane: Lane, frame: bytes) -> bool:
         """Send a frame; False when there is no session."""
-        put = self._puts.get(lane)
-        session = self.session
+        session, puts = self.session, self._puts
+        put = puts.get(lane)
         if put is None or session is None:
             return False
         try:
             put(frame)
         except ConnectionError as error:
-            # Not here: whoever sends may hold a stream's lock.
-            self._puts = {}
+            # Not here: whoever sends may hold a stream's lock. And it may have waited until there
+            # was another session, whose puts must stay.
+            puts.clear()
             self.us.broken(self, session, f"the connection broke: {error}")
             return False
         if lane is not Lane.CONTROL:
@@ -364,8 +365,12 @@ class PeerLink:
 
     def tick(self, now: int) -> None:
         """Greet and ping when it is time; give up a session that is silent."""
-        if self.known.silent(now) and (session := self.session) is not None:
+        session = self.session
+        if session is not None and self.known.silent(now):
             self.lost_session(session, "the connection is silent")
+        elif session is not None and self.known.unanswered(now):
+            # It may have gone before we used it, or lead nowhere.
+            self.lost_session(session, _no_answer(session))
         agreed = self._difference is None
         with self._lock:
             if self._puts and self.known.greeting_due(now, agreed=agreed):
@@ -425,9 +430,12 @@ class PeerLink:
         if self.session is None:
             return ("lost" if self.was_proven else "connecting"), self.trouble
         if not self.known.confirmed:
-            silent = f"{self.session.endpoint} is connected, but the link there does not answer"
-            return ("lost" if self.was_proven else "connecting"), silent
+            return ("lost" if self.was_proven else "connecting"), _no_answer(self.session)
         if self._difference is not None:
             return "connecting", self._difference
         self.was_proven = True
         return "proven", ""
+
+
+def _no_answer(session: Session) -> str:
+    return f"{session.endpoint} is connected, but the link there does not answer"
