@@ -58,6 +58,9 @@ class FakeLink:
     def changed(self, peer: PeerLink) -> None:
         pass
 
+    def look_soon(self) -> None:
+        pass
+
     def broken(self, peer: PeerLink, session: Session, why: str) -> None:
         self.lost.append((peer, session, why))
 
