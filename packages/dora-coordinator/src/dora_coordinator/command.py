@@ -29,7 +29,7 @@ from dora_coordinator.limits import is_loopback
 from dora_coordinator.server import create_application
 from dora_coordinator.service import Service
 from dora_coordinator.settings import Settings, parse_setting
-from dora_coordinator.store import open_store
+from dora_coordinator.store import StoreError, open_store
 
 SPARE_FILES: Final = 64
 """Open files needed beside the connections: store, libraries, listening socket."""
@@ -251,10 +251,16 @@ async def _serve(
 
         tasks.start_soon(serve)
         tasks.start_soon(watch_signals)
+        failure: StoreError | None = None
         with anyio.CancelScope() as work:
-            await service.run()
+            try:
+                await service.run()
+            except StoreError as error:  # those who asked have been told
+                failure = error
         await service.flush(within=FLUSH_TIMEOUT)
         server.should_exit = True
+    if failure is not None:
+        raise failure
 
 
 if __name__ == "__main__":

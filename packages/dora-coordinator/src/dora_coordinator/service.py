@@ -59,7 +59,7 @@ from dora_coordinator.events import (
 )
 from dora_coordinator.settings import Settings
 from dora_coordinator.state import CoordinatorState
-from dora_coordinator.store import Store
+from dora_coordinator.store import Store, StoreError
 
 BATCH = 512
 """Events handled before their commands are carried out."""
@@ -90,18 +90,24 @@ class Service:
         self._ending = False
 
     async def run(self) -> None:
-        """Work until a client destroys the coordinator; cancel to end it otherwise."""
+        """Work until a client destroys the coordinator; cancel to end it otherwise.
+
+        Raises StoreError once the store cannot be written.
+        """
         stored = await anyio.to_thread.run_sync(self._store.load)
         await self._carry_out(self.state.load(stored, anyio.current_time()))
         while not self._ending:
             await self._wait_for_work()
             now = anyio.current_time()
-            commands: list[Command] = []
-            for _ in range(min(len(self._inbox), BATCH)):
-                commands += self._handle(self._inbox.popleft(), now)
+            events = [self._inbox.popleft() for _ in range(min(len(self._inbox), BATCH))]
+            commands = [command for event in events for command in self._handle(event, now)]
             for key in self._due(now):
                 commands += self._handle(TimerFired(key), now)
-            await self._carry_out(commands)
+            try:
+                await self._carry_out(commands)
+            except StoreError as error:
+                self._refuse(events, str(error))
+                raise
 
     def _handle(self, event: Event, now: float) -> list[Command]:
         """A fault of ours in one event must not end what a whole fleet depends on."""
@@ -113,6 +119,12 @@ class Service:
                 return []
             message = "the coordinator met an error it did not expect; its log has the details"
             return [FailClient(event.client, event.number, message)]
+
+    def _refuse(self, events: Sequence[Event], why: str) -> None:
+        """Nothing of these was stored, so nothing was done: tell the clients among them."""
+        for event in events:
+            if isinstance(event, ClientAsked):
+                self._do(FailClient(event.client, event.number, why))
 
     async def _wait_for_work(self) -> None:
         if self._inbox:
