@@ -75,16 +75,17 @@ def info(
     with coordinator.client(coordinator_addr, coordinator_port) as client:
         found = node_calls.describe(client, dataflow)
         node, name = _known(found, data)
-        before = _edges_of(client, found.uuid, data)
+        before, began = _edges_of(client, found.uuid, data), time.monotonic()
         time.sleep(duration)
         after = _edges_of(client, found.uuid, data)
+        took = time.monotonic() - began  # a busy machine answers late
     output.write(f"Type: {found.spec.resolved.node(node).output_types.get(name, 'not given')}")
     output.write(f"Publisher: {node} on {found.daemons[node]}")
     if not after:
         output.write("Subscribers: none, so that nothing is counted")
         return
     output.write("Subscribers:")
-    rows = [_flow(edge, before.get(target), duration) for target, edge in after.items()]
+    rows = [_flow(edge, before.get(target), took) for target, edge in after.items()]
     columns = ("INPUT", "SENT", "PER SECOND", "BANDWIDTH", "QUEUED", "DROPPED", "LATENCY P99")
     output.table(columns, rows)
 
