@@ -15,9 +15,12 @@ from dora_config.ids import (
     LABEL_KEY_PATTERN,
     LABEL_PATTERN,
     MACHINE_ID_PATTERN,
+    MAX_FILE_STEM,
     NODE_ID_PATTERN,
     DataId,
     NodeId,
+    file_stem,
+    log_file_name,
     output_id,
     parse_data_id,
     parse_dataflow_id,
@@ -121,3 +124,17 @@ def test_patterns_of_the_schema_agree_with_the_checks(text: str) -> None:
     ):
         matches = re.search(pattern.replace("$", r"\Z"), text) is not None
         assert matches == accepts(parse), (pattern, text)
+
+
+def test_a_short_node_id_is_a_file_name_as_it_is() -> None:
+    assert file_stem("n" * MAX_FILE_STEM) == "n" * MAX_FILE_STEM
+    assert log_file_name("a.b") == "log_a.b.jsonl"
+
+
+def test_long_node_ids_fit_a_file_name_and_stay_apart() -> None:
+    one, other = file_stem("n" * 5000 + "1"), file_stem("n" * 5000 + "2")
+    assert one != other
+    assert one[:100] == other[:100] == "n" * 100
+    assert len(one) == len(other) == MAX_FILE_STEM
+    assert len(log_file_name("n" * 5000 + "1") + ".100") <= 255
+    assert not re.fullmatch(NODE_ID_PATTERN, one), "it could be another node's own name"

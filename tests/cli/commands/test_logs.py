@@ -11,6 +11,8 @@ import pytest
 from cli.conftest import Dora
 from support.dora import running_dora
 
+from dora_config.ids import log_file_name
+
 OLD = "11111111-0000-4000-8000-000000000000"
 NEW = "22222222-0000-4000-8000-000000000000"
 START = datetime(2026, 8, 21, 9, 30, tzinfo=UTC).timestamp()
@@ -55,6 +57,14 @@ def test_the_newest_dataflow_all_nodes_in_the_order_of_time(dora: Dora, logs: Pa
     assert messages(dora) == everything
     assert messages(dora, NEW, "--all-nodes") == everything
     assert messages(dora, OLD[:8]) == ["old"]
+
+
+def test_a_node_whose_id_is_too_long_for_a_file_name(dora: Dora, tmp_path: Path) -> None:
+    long, like_it = "n" * 300, "n" * 301
+    for node in (long, like_it):
+        log(tmp_path, NEW, log_file_name(node), line(len(node), f"I am {len(node)}", node=node))
+    assert messages(dora, NEW, "--node", like_it) == ["I am 301"]
+    assert messages(dora, NEW) == ["I am 300", "I am 301"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import pytest
 from dora_config import ResolvedDataflow, ResolvedNode
 from dora_config.protocol.code import CodeFile, CodeSet
 from dora_daemon.build import events, service
-from dora_daemon.build.own_environment import build_key
+from dora_daemon.build.own_environment import build_key, is_built, mark_built
+from dora_daemon.build.python_env import environment_dir
 from dora_daemon.build.service import BuildOptions, prepare
 
 
@@ -34,6 +35,15 @@ def test_an_installer_depends_on_the_files_it_names() -> None:
     assert key == build_key(lines, code(requirements_txt="a", n_py="c"))
     assert key != build_key(lines, code(requirements_txt="d", n_py="b"))
     assert key != build_key(node("pip install -r ./requirements.txt"), code(requirements_txt="a"))
+
+
+@pytest.mark.parametrize("other", ["n.built", "n" * 1000])
+def test_what_tells_of_a_build_is_no_other_nodes_environment(tmp_path: Path, other: str) -> None:
+    mark_built(tmp_path, "n", "key")
+    environment_dir(tmp_path, other).mkdir()
+    mark_built(tmp_path, other, "other key")
+    assert is_built(tmp_path, "n", "key")
+    assert is_built(tmp_path, other, "other key")
 
 
 @pytest.mark.parametrize("line", ["make", "pip install ."])

@@ -11,11 +11,11 @@ from dora_config import ResolvedDataflow
 from dora_daemon.build.session_file import (
     BuiltNode,
     fingerprint,
-    prepare_out_dir,
     read_session,
     session_file_path,
     write_session,
 )
+from dora_daemon.out_dir import prepare_out_dir
 
 
 def _dataflow(build: str) -> ResolvedDataflow:

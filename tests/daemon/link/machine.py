@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 
 from support.waiting import PATIENCE, wait_until
 
+from dora_daemon.link import LINK_NODE
 from dora_daemon.link.messages import (
-    LINK_NODE,
     Configure,
     Finish,
     Finished,

@@ -13,9 +13,12 @@ from daemon.runner.flows import open_descriptors
 from support.queues import message
 from support.waiting import wait_until
 
+from dora_daemon.link import LINK_NODE
 from dora_daemon.link.greeting import Entering
 from dora_daemon.link.lanes import Lane
-from dora_daemon.link.messages import LINK_NODE, Outgoing
+from dora_daemon.link.messages import (
+    Outgoing,
+)
 from dora_daemon.link.node_side import NodeSide
 from dora_daemon.link.peer import PeerLink
 from dora_daemon.link.streams import Streams

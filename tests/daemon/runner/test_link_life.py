@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from daemon.runner.dataflows import node
 from daemon.runner.world import World
 
-from dora_daemon.link.messages import LINK_NODE
+from dora_daemon.link import LINK_NODE
 from dora_daemon.runner import commands as c
 from dora_daemon.runner import events as e
 from dora_daemon.runner import link_life

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from dora_daemon.runner.download import download
 from dora_daemon.runner.sources import (
     SourceNotFound,
-    download,
     expand,
     find_program,
     is_python,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dora_config.protocol.links import LinkPlan, RemoteEdge
-from dora_daemon.link.messages import LINK_NODE
+from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.streams import LOG_LINES, RUNNER_NODE, Inflow, Outflow, streams_of
 from dora_daemon.runner.wiring import Edge
 

@@ -17,6 +17,7 @@ from typing import TextIO
 
 from dora_cli.log_lines import LogEntry, parse_log_line
 from dora_config import DoraError
+from dora_config.ids import file_stem
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
@@ -32,6 +33,7 @@ class NodeLogs:
     """The files of one node, oldest part first; the last one may still grow."""
 
     node: str
+    """As file names have it: a long id is cut."""
     parts: list[Path] = field(default_factory=list)
 
     @property
@@ -106,7 +108,7 @@ def select_nodes(logs: Sequence[NodeLogs], node: str | None) -> list[NodeLogs]:
     """All of them, or the one that is named; NoSuchLogs lists what there is."""
     if node is None:
         return list(logs)
-    chosen = [one for one in logs if one.node == node]
+    chosen = [one for one in logs if one.node == file_stem(node)]
     if not chosen:
         known = ", ".join(one.node for one in logs) or "none"
         raise NoSuchLogs(f'no log file of node "{node}"; there are: {known}')
@@ -124,7 +126,7 @@ class Follower:
     def __init__(self, base: Path, dataflow: str, node: str | None) -> None:
         self._base = base
         self._dataflow = dataflow
-        self._node = node
+        self._node = None if node is None else file_stem(node)
         self._files: dict[Path, tuple[TextIO, str]] = {}
 
     def new_entries(self) -> list[LogEntry]:

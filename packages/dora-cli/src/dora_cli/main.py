@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -30,12 +31,7 @@ class LazyCommands(TyperGroup):
         return list(registry.MODULES)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        module = registry.module_of(cmd_name)
-        if module is None:
-            return None
-        command = typer.main.get_command(import_module(module).app)
-        command.name = cmd_name
-        return command
+        return _command(cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         word = args[0]
@@ -53,6 +49,17 @@ class LazyCommands(TyperGroup):
             ]
             with formatter.section(section.title):
                 formatter.write_dl(rows)
+
+
+@cache
+def _command(name: str) -> Any:
+    """The command of that name, which click asks for several times; None when there is none."""
+    module = registry.module_of(name)
+    if module is None:
+        return None
+    command = typer.main.get_command(import_module(module).app)
+    command.name = name
+    return command
 
 
 def _print_version(asked: bool) -> None:

@@ -14,7 +14,7 @@ from dora_cli.durations import show_duration
 from dora_cli.log_lines import LogEntry, LogFilter, LogFormat, format_entry
 
 if TYPE_CHECKING:
-    from dora_config.protocol.runner import DataflowResult, LogLine, NodeResult, RunnerEvent
+    from dora_config.protocol.runner_events import DataflowResult, LogLine, NodeResult, RunnerEvent
 
 SHOWN_STDERR_LINES = 30
 """Lines of a failed node's stderr on the terminal; its log file has all of them."""
@@ -34,22 +34,22 @@ class RunPrinter:
 
     def show(self, event: RunnerEvent) -> None:
         """Print one event, if it is one that users look for."""
-        from dora_config.protocol import runner
+        from dora_config.protocol import runner_events as happened
 
         match event:
-            case runner.LogLine():
+            case happened.LogLine():
                 self._print(entry_of(event))
-            case runner.NodeRestarting(node=node, reason=why, delay=delay, restarts=count):
+            case happened.NodeRestarting(node=node, reason=why, delay=delay, restarts=count):
                 when = f" in {show_duration(delay)}" if delay else ""
                 self._say("warn", f'node "{node}" {why}; restart {count}{when}')
-            case runner.NodeFailed(result=result) if result.outcome == "failed":
+            case happened.NodeFailed(result=result) if result.outcome == "failed":
                 self._say("error", f'node "{result.node}" failed: {result.message}')
-            case runner.LinesShed(count=count):
+            case happened.LinesShed(count=count):
                 output.remark(
                     f"{count} log lines are not shown: they came faster than they can be printed "
                     "here (the log files have them)"
                 )
-            case runner.DataflowStopping(reason=reason, grace=grace) if grace > 0:
+            case happened.DataflowStopping(reason=reason, grace=grace) if grace > 0:
                 again = " again" if reason.startswith("signal") else ""
                 output.remark(
                     f"stopping ({reason}): nodes have {grace:g} s, Ctrl-C{again} kills them"

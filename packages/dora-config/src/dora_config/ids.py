@@ -30,6 +30,10 @@ LABEL_PATTERN = r"^[A-Za-z0-9_.-]+$"
 MAX_MACHINE_ID = 200
 """Characters: files and services are named after machines."""
 
+MAX_FILE_STEM = 200
+"""Characters of a file's name that come from a node's id: file systems allow 255 in all."""
+_DIGEST = 16
+
 _ALLOWED = "letters, digits, '_', '.' and '-'"
 _INVALID_IN_NODE_ID = re.compile(r"[^A-Za-z0-9_.-]")
 _INVALID_IN_DATA_ID = re.compile(r"[^A-Za-z0-9_./-]")
@@ -54,6 +58,24 @@ def parse_node_id(text: str) -> NodeId:
     if text.startswith("."):
         raise InvalidId(text, f"node id {text!r} must not start with '.'")
     return NodeId(text)
+
+
+def file_stem(node: str) -> str:
+    """The part of file names that stands for a node: its id, a long one cut to fit.
+
+    The cut ones end in a digest behind `~`, which no id contains, so that no two nodes share one.
+    """
+    if len(node) <= MAX_FILE_STEM:
+        return node
+    import hashlib
+
+    digest = hashlib.sha256(node.encode()).hexdigest()[:_DIGEST]
+    return f"{node[: MAX_FILE_STEM - _DIGEST - 1]}~{digest}"
+
+
+def log_file_name(node: str) -> str:
+    """The name of a node's log file; older parts end in `.1`, `.2` and so on."""
+    return f"log_{file_stem(node)}.jsonl"
 
 
 def parse_data_id(text: str, what: str = "data id") -> DataId:

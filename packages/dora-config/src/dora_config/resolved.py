@@ -36,7 +36,7 @@ class Frozen(BaseModel):
     users write is checked as a descriptor.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class FromMachine(Frozen):

@@ -30,7 +30,7 @@ _HZ_TEXT = re.compile(
 
 
 class _Source(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class OutputSource(_Source):

@@ -19,7 +19,7 @@ from dora_cli.run_report import RunPrinter, report_result
 
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
-    from dora_config.protocol.runner import NodePlace, RunPlan
+    from dora_config.protocol.run_plan import NodePlace, RunPlan
 
 ALLOW_SHELL = "DORA_ALLOW_SHELL_NODES"
 
@@ -80,7 +80,7 @@ def run(
         output.remark("note: `deploy` is ignored by `dora run`; all nodes run on this machine")
     places = _prepare(loaded, uv=uv, offline=offline, lock=lock)
 
-    from dora_config.protocol.runner import LogSettings, RunPlan
+    from dora_config.protocol.run_plan import LogSettings, RunPlan
 
     resolved = loaded.resolved
     if debug:
@@ -108,7 +108,7 @@ def _prepare(
     """Build what has to be built; where each prepared node runs and with which interpreter."""
     if not building.needs_work(loaded):
         return {}
-    from dora_config.protocol.runner import NodePlace
+    from dora_config.protocol.run_plan import NodePlace
 
     base_dir = loaded.path.resolve().parent
     result = building.prepare_nodes(loaded, base_dir, uv=uv, offline=offline, lock=lock)
@@ -123,12 +123,12 @@ def _prepare(
 
 
 def _run(plan: RunPlan, printer: RunPrinter) -> None:
-    from dora_daemon.build.session_file import prepare_out_dir
+    from dora_daemon.out_dir import OUT_DIR, prepare_out_dir
     from dora_daemon.runner import run_foreground
 
     # A dataflow runs without log files, too: each says why it cannot be written.
     with suppress(OSError):
-        prepare_out_dir(Path(plan.working_dir) / "out")
+        prepare_out_dir(Path(plan.working_dir) / OUT_DIR)
     result = run_foreground(plan, on_event=printer.show)
     if not report_result(result):
         raise CommandFailed

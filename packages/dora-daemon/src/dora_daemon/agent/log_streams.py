@@ -9,6 +9,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
+from dora_config.ids import log_file_name
 from dora_config.protocol.daemon import LogChunk, StreamLogs
 from dora_daemon.agent.log_files import NodeLog, PartLog
 from dora_daemon.agent.records import PartRecord
@@ -48,7 +49,7 @@ class LogStreams:
         taken = anyio.Semaphore(0)
         log = PartLog(
             [
-                NodeLog(Path(record.log_dirs[node]) / f"log_{node}.jsonl")
+                NodeLog(Path(record.log_dirs[node]) / log_file_name(node))
                 for node in request.nodes
                 if node in record.log_dirs
             ],

@@ -53,7 +53,7 @@ def build_key(node: ResolvedNode, code: CodeSet) -> str:
 
 def _marker(working_dir: Path, node: str) -> Path:
     directory = environment_dir(working_dir, node)
-    return directory.with_name(f"{node}.built")
+    return directory.with_name(f".{directory.name}.built")  # no node's id begins with a dot
 
 
 def is_built(working_dir: Path, node: str, key: str | None = None) -> bool:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from dora_config.ids import file_stem
 from dora_daemon.build.command import OnCommand, OnLine, run_command
 from dora_daemon.build.errors import StepFailed
 
@@ -21,7 +22,7 @@ def find_uv(environ: Mapping[str, str]) -> str | None:
 
 def environment_dir(working_dir: Path, node: str) -> Path:
     """Where the environment of a node lies, whether it exists or not."""
-    return working_dir / ".dora" / "python-envs" / node
+    return working_dir / ".dora" / "python-envs" / file_stem(node)
 
 
 def environment_python(working_dir: Path, node: str) -> Path | None:

@@ -17,9 +17,7 @@ from typing import Any
 from dora_config import ResolvedDataflow
 from dora_config.yaml_text import dump_yaml, read_document
 from dora_daemon.build.errors import SessionFileError
-
-OUT_DIR = "out"
-IGNORE_EVERYTHING = "*\n"
+from dora_daemon.out_dir import OUT_DIR, prepare_out_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +138,3 @@ def write_session(dataflow: Path, session: Session) -> None:
         partial.replace(path)
     except OSError as error:
         raise SessionFileError(f"{path}: cannot be written: {error.strerror}") from error
-
-
-def prepare_out_dir(directory: Path) -> None:
-    """Make an `out` directory that version control ignores; one that has a .gitignore is left."""
-    directory.mkdir(parents=True, exist_ok=True)
-    ignore = directory / ".gitignore"
-    if not ignore.exists():
-        ignore.write_text(IGNORE_EVERYTHING)

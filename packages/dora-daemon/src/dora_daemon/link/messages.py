@@ -25,9 +25,6 @@ from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-LINK_NODE: Final = "dora/link"
-"""The link's name on the node socket; no node of a user can have it."""
-
 MAX_LINE: Final = 16 * 1024 * 1024
 """Bytes one message may take."""
 
@@ -35,7 +32,7 @@ MAX_LINE: Final = 16 * 1024 * 1024
 class LinkMessage(BaseModel):
     """Base of all messages: immutable, tolerant of fields a newer version added."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 # ------------------------------------------------------------------------------ runner to link
@@ -220,8 +217,13 @@ ToLink = Configure | SetPeers | SetOutgoing | SetIncoming | Finish
 ToRunner = Listening | Failed | PeerChanged | SourceNews | StreamCounts | Note | Finished
 
 T = TypeVar("T")
-_TO_LINK: TypeAdapter[ToLink] = TypeAdapter(Annotated[ToLink, Field(discriminator="kind")])
-_TO_RUNNER: TypeAdapter[ToRunner] = TypeAdapter(Annotated[ToRunner, Field(discriminator="kind")])
+_DEFERRED = ConfigDict(defer_build=True)
+_TO_LINK: TypeAdapter[ToLink] = TypeAdapter(
+    Annotated[ToLink, Field(discriminator="kind")], config=_DEFERRED
+)
+_TO_RUNNER: TypeAdapter[ToRunner] = TypeAdapter(
+    Annotated[ToRunner, Field(discriminator="kind")], config=_DEFERRED
+)
 
 
 def encode(message: ToLink | ToRunner) -> bytes:

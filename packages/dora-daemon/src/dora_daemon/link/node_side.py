@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 
 import dora_node_api
+from dora_daemon.link import LINK_NODE
 from dora_daemon.link.errors import LinkError
-from dora_daemon.link.messages import LINK_NODE
 from dora_node_api.control import (
     AddInput,
     AddRoute,

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dora_config.protocol.runner import DataflowResult, RunnerEvent, RunPlan
+    from dora_config.protocol.run_plan import RunPlan
+    from dora_config.protocol.runner_events import DataflowResult, RunnerEvent
 
 __all__ = ["run_foreground"]
 

@@ -176,6 +176,7 @@ def _write_result(directory: RuntimeDir, result: protocol.DataflowResult) -> Non
 def _import_what_is_needed_later(plan: protocol.RunPlan) -> None:
     """A runner outlives upgrades: what it imports late may be another version's by then."""
     modules = ["psutil", "dora_config.graph", "dora_daemon.build.python_env"]
+    modules += ["dora_daemon.runner.link_keeper", "dora_daemon.runner.download"]
     if any(_sends_lines(node) for node in plan.resolved.nodes):
         modules += ["pyarrow", "dora_node_api.arrow"]
     for name in modules:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from dora_config.protocol.runner import DataflowResult, LogLevel, RunnerEvent
+from dora_config.protocol.runner_events import DataflowResult, LogLevel, RunnerEvent
 from dora_node_api.frozen import Frozen
 
 Signal = Literal["SIGTERM", "SIGKILL"]

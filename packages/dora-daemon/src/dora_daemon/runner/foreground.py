@@ -10,7 +10,8 @@ from contextlib import contextmanager
 
 import anyio
 
-from dora_config.protocol.runner import DataflowResult, RunnerEvent, RunPlan
+from dora_config.protocol.run_plan import RunPlan
+from dora_config.protocol.runner_events import DataflowResult, RunnerEvent
 from dora_daemon.runner.events import StopRequested
 from dora_daemon.runner.outlet import Outlet
 from dora_daemon.runner.runtime_dir import RuntimeDir, runtime_root

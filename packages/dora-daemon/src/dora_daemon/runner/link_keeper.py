@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from dora_config.own_python import run_module
 from dora_config.protocol.links import LinkPlan, LinkReport, PeerEndpoint
-from dora_config.protocol.runner import EdgeStatus, LinkChanged, LogLevel, LogLine, RunnerEvent
+from dora_config.protocol.runner import EdgeStatus
+from dora_config.protocol.runner_events import LinkChanged, LogLevel, LogLine, RunnerEvent
+from dora_daemon.link import LINK_NODE
 from dora_daemon.link.messages import (
-    LINK_NODE,
     Configure,
     Failed,
     Finish,

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
-from dora_config.protocol.runner import LogLine, LogSettings
+from dora_config.protocol.run_plan import LogSettings
+from dora_config.protocol.runner_events import LogLine
 from dora_config.resolved import ResolvedNode
 from dora_daemon.runner.log_entries import LineSplitter, entry_from_line, file_line, passes
 from dora_daemon.runner.log_files import LogFile

@@ -13,9 +13,9 @@ from enum import Enum
 from typing import Literal
 
 from dora_config import InvalidTransition
-from dora_config.protocol.runner import NodeConnected as ConnectedReport
-from dora_config.protocol.runner import NodeEnded, NodeFailed, NodeRestarting, NodeResult
-from dora_config.protocol.runner import NodeSpawned as SpawnedReport
+from dora_config.protocol.runner_events import NodeConnected as ConnectedReport
+from dora_config.protocol.runner_events import NodeEnded, NodeFailed, NodeRestarting, NodeResult
+from dora_config.protocol.runner_events import NodeSpawned as SpawnedReport
 from dora_config.resolved import ResolvedNode
 from dora_daemon.runner.commands import (
     Admit,

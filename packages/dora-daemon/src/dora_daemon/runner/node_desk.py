@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Mapping
 
 import dora_node_api
-from dora_config.protocol.runner import LogLine, RunPlan
+from dora_config.protocol.run_plan import RunPlan
+from dora_config.protocol.runner_events import LogLine
 from dora_config.resolved import ResolvedInput, ResolvedNode
 from dora_config.sources import LogSource, OutputSource, TimerSource, parse_source
-from dora_daemon.link.messages import LINK_NODE
+from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.events import (
     LinkConnected,

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from dora_config.protocol.runner import LinesShed, LogLine, RunnerEvent
+from dora_config.protocol.runner_events import LinesShed, LogLine, RunnerEvent
 
 MOST_LINES = 20_000
 CLOSING_SECONDS = 3.0

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dora_config.protocol.runner import NodePlace, RunPlan
+from dora_config.ids import log_file_name
+from dora_config.protocol.run_plan import NodePlace, RunPlan
 from dora_config.resolved import ResolvedNode
 from dora_daemon.runner.environment import merge_environment, with_packages
 from dora_daemon.runner.errors import PreparationError, RunnerError
@@ -15,7 +16,6 @@ from dora_daemon.runner.injection import LaunchFacts
 from dora_daemon.runner.process import usable_cpus
 from dora_daemon.runner.python_choice import PythonChooser
 from dora_daemon.runner.sources import (
-    download,
     find_program,
     is_python,
     require_executable,
@@ -119,7 +119,7 @@ class Preparer:
         return path
 
     def _log_file(self, cwd: Path, spec: ResolvedNode) -> Path:
-        return cwd / "out" / self._plan.dataflow_id / f"log_{spec.id}.jsonl"
+        return cwd / "out" / self._plan.dataflow_id / log_file_name(spec.id)
 
     def _command(
         self, spec: ResolvedNode, place: NodePlace, cwd: Path, variables: Mapping[str, str]
@@ -131,6 +131,8 @@ class Preparer:
         path = spec.path or ""
         has_ports = bool(spec.inputs or spec.outputs)
         if spec.kind == "url":
+            from dora_daemon.runner.download import download
+
             program = download(path, spec.path_sha256, cwd)
         else:
             program = find_program(

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from dora_config.resolved import ResolvedNode
-from dora_daemon.link.messages import LINK_NODE
+from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.streams import RUNNER_NODE
 from dora_daemon.runner.wiring import Edge

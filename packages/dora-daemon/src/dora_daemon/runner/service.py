@@ -8,19 +8,15 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.abc import TaskGroup
 
-from dora_config.protocol.runner import (
-    DataflowResult,
-    LogLevel,
-    LogLine,
-    RunnerEvent,
-    RunPlan,
-)
+from dora_config.protocol.run_plan import RunPlan
+from dora_config.protocol.runner_events import DataflowResult, LogLevel, LogLine, RunnerEvent
 from dora_config.resolved import DEFAULT_FINISH_GRACE, ResolvedInput, ResolvedNode
 from dora_daemon.runner import events as happened
 from dora_daemon.runner.commands import (
@@ -51,7 +47,6 @@ from dora_daemon.runner.guardian import kill_marked
 from dora_daemon.runner.guarding import Guard
 from dora_daemon.runner.health import InputWatch
 from dora_daemon.runner.injection import explain, make_package_folder
-from dora_daemon.runner.link_keeper import LinkKeeper
 from dora_daemon.runner.log_entries import message_text, passes
 from dora_daemon.runner.log_files import LogFile
 from dora_daemon.runner.logs import NodeLog, now_text
@@ -71,6 +66,9 @@ from dora_daemon.runner.watching import Watcher
 from dora_daemon.runner.wiring import waiting_cycles
 from dora_node_api.transport.board import Board
 from dora_node_api.transport.errors import TransportError
+
+if TYPE_CHECKING:
+    from dora_daemon.runner.link_keeper import LinkKeeper
 
 NODE_SOCKET = "n"
 TIDY_SECONDS = 0.05
@@ -106,7 +104,6 @@ class Runner:
         self.desk: Desk
         self.outputs: RunnerOutputs
         self.processes: Processes
-        self.links: LinkKeeper
         self.metrics = Metrics()
         self.inputs = InputWatch()
         self.watcher = Watcher(self)
@@ -202,7 +199,6 @@ class Runner:
             on_staged_exit=lambda node, status: self._changed(),
             open_files=open_files,
         )
-        self.links = LinkKeeper(self, self._on_event)
         if self.plan.links is not None:
             self.links.read(self.plan.links, self.plan.credentials)
         for prepared in self.prepared.values():
@@ -217,6 +213,13 @@ class Runner:
         self.watcher.look_soon()
         if self.plan.links is not None:
             self.links.apply()
+
+    @cached_property
+    def links(self) -> LinkKeeper:
+        """What there is of other machines; without them nobody asks, and it is not imported."""
+        from dora_daemon.runner.link_keeper import LinkKeeper
+
+        return LinkKeeper(self, self._on_event)
 
     def _waiting_cycles(self) -> tuple[tuple[str, ...], ...]:
         """Of nodes that can wait for each other's full queues, here and across machines."""
@@ -337,7 +340,7 @@ class Runner:
         self.watcher.close()
         self.guard.unwatch()
         for name in ("processes", "links", "desk", "server", "outputs", "book"):
-            part = getattr(self, name, None)
+            part = vars(self).get(name)
             if part is not None:
                 part.close()
         # Now there are descriptors to spare for the look around.

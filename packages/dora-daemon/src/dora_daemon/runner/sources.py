@@ -1,15 +1,10 @@
-"""Finds what a node's ``path`` names: a file, a program on PATH, a download."""
+"""Finds what a node's ``path`` names: a file, or a program on PATH."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import platform
 import re
 import shutil
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -21,8 +16,6 @@ EXPANDED = ("HOME", "USER", "PWD", "DORA_WORKSPACE")
 """The variables that may stand in ``path``."""
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
-_DOWNLOAD_SECONDS = 60.0
-_CHUNK = 1 << 20
 
 
 class SourceNotFound(RunnerError):
@@ -92,48 +85,9 @@ def require_executable(program: Path, path: str) -> None:
 
 
 def _require_this_machine(header: bytes, program: Path, path: str) -> None:
-    made_for = wrong_machine(header, platform.machine())
+    made_for = wrong_machine(header, os.uname().machine)
     if made_for is not None:
         raise SourceNotFound(
-            f"`{path}` was built for {made_for}, and this machine is {platform.machine()}:"
+            f"`{path}` was built for {made_for}, and this machine is {os.uname().machine}:"
             f" {program}; build it for this machine, or place the node on one of that kind"
         )
-
-
-def download(url: str, sha256: str | None, working_dir: Path) -> Path:
-    """Fetch a program into ``<working dir>/build/`` and make it executable.
-
-    A file that is there already with the wanted checksum is used again. Raises SourceNotFound.
-    """
-    name = Path(urllib.parse.urlparse(url).path).name or "node"
-    target = working_dir / "build" / name
-    if sha256 is not None and target.is_file() and _sha256(target) == sha256.lower():
-        return target
-    part = target.with_name(f".{name}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        request = urllib.request.Request(url, headers={"User-Agent": "dora"})
-        with (
-            urllib.request.urlopen(request, timeout=_DOWNLOAD_SECONDS) as answer,
-            part.open("wb") as file,
-        ):
-            shutil.copyfileobj(answer, file, _CHUNK)
-    except (OSError, ValueError, urllib.error.URLError) as error:
-        part.unlink(missing_ok=True)
-        if isinstance(error, urllib.error.HTTPError):
-            error.close()
-        raise SourceNotFound(f"cannot download {url} to {target}: {error}") from error
-    found = _sha256(part)
-    if sha256 is not None and found != sha256.lower():
-        part.unlink()
-        raise SourceNotFound(
-            f"{url} has the SHA-256 {found}, but path_sha256 is {sha256}; it was not run"
-        )
-    part.chmod(0o755)
-    part.replace(target)
-    return target
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

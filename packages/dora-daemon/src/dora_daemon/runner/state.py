@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from itertools import count
 from typing import Literal, assert_never
 
-from dora_config.protocol.runner import (
+from dora_config.protocol.runner_events import (
     DataflowFinished,
     DataflowResult,
     DataflowStarted,
@@ -20,7 +20,7 @@ from dora_config.protocol.runner import (
     WaitingChanged,
 )
 from dora_config.resolved import DEFAULT_FINISH_GRACE, ResolvedNode
-from dora_daemon.link.messages import LINK_NODE
+from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.commands import (
     AnnounceClosed,
     AnnounceClosedAgain,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from dora_config.protocol.links import LinkPlan, RemoteEdge
-from dora_daemon.link.messages import LINK_NODE
+from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.wiring import Edge
 from dora_node_api.frozen import Frozen
 
