@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import gc
 import os
 import sys
@@ -36,6 +35,8 @@ class LazyCommands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         word = args[0]
         if not word.startswith("-") and self.get_command(ctx, word) is None:
+            import difflib
+
             close = difflib.get_close_matches(word, self.list_commands(ctx), n=1)
             hint = f", did you mean {close[0]!r}?" if close else ""
             ctx.fail(f"no such command {word!r}{hint}")
@@ -109,6 +110,8 @@ def main(arguments: Sequence[str]) -> int:
         from dora_cli import errors
 
         return errors.report(error)
+    finally:
+        gc.freeze()  # so that the interpreter's end, which frees all, does not search it first
     return 0
 
 
