@@ -299,17 +299,19 @@ def test_an_input_from_another_machine_can_time_out(programs: Workspace) -> None
     programs.node(
         "moody",
         """
-        import time
+        import os, sys, time
         import pyarrow as pa
         from dora import Node
         node = Node()
-        for number in range(2):
-            node.send_output("number", pa.array([number]))
-            time.sleep(2)
+        node.send_output("number", pa.array([0]))
+        while not os.path.exists(sys.argv[1]):
+            time.sleep(0.01)
+        node.send_output("number", pa.array([1]))
         """,
     )
+    go_on = programs.path / "go-on"
     content = flow_of(
-        node("moody", "moody", outputs=["number"]),
+        node("moody", "moody", go_on, outputs=["number"]),
         node(
             "b",
             "writer",
@@ -320,6 +322,8 @@ def test_an_input_from_another_machine_can_time_out(programs: Workspace) -> None
     )
     with linked(programs, content, {"moody": "one", "b": "two"}) as flow:
         flow["two"].run.wait_for_state("b", "Degraded")
+        wait_until(lambda: "INPUT_CLOSED" in out.read_text(), timeout=30, what="news of it")
+        go_on.touch()
         results(flow)
     kinds = [kind for kind, _, _ in events(out)]
     assert kinds[:4] == ["INPUT", "INPUT_CLOSED", "INPUT_RECOVERED", "INPUT"]
