@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -201,4 +202,29 @@ def test_without_free_descriptors_a_connection_waits(
         node.close()
 
     desk = serve(tmp_path / "n", work)
-    assert desk.complaints == ["cannot accept a node's connection: [Errno 24] Too many open files"]
+    assert desk.complaints == [
+        "cannot accept a node's connection: [Errno 24] Too many open files; each edge takes up to"
+        " six file descriptors: raise the limit (`ulimit -n`)"
+    ]
+
+
+@pytest.mark.parametrize("call", ["os.dup", "dora_daemon.runner.node_server.send_piece"])
+def test_without_descriptors_for_what_is_sent_the_complaint_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def out_of_descriptors(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def work(desk: Desk, path: Path) -> None:
+        node = ControlSocket.connect(path)
+        node.send(HELLO)
+        await wait_until_async(lambda: len(desk.said) == 1)
+        monkeypatch.setattr(call, out_of_descriptors)
+        while not desk.connections[0].closed:
+            desk.connections[0].send(ParamUpdate("k", "v" * 2000), [node.fileno()])
+        monkeypatch.undo()
+        node.close()
+
+    desk = serve(tmp_path / "n", work)
+    assert desk.hung_up == 1
+    assert "raise the limit (`ulimit -n`)" in desk.complaints[0]

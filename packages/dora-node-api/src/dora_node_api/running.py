@@ -76,7 +76,8 @@ def connect(path: str, node_id: str, incarnation: int | None) -> RunningBackend:
     except ControlClosed as error:
         control.close()
         raise SetUpError(
-            f"node `{node_id}`: the runner ended before the dataflow had started"
+            f"node `{node_id}`: the runner ended, or closed the connection, before the dataflow had"
+            " started"
         ) from error
     except ControlError as error:
         control.close()

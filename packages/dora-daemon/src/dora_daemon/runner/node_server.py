@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import select
 import socket
@@ -18,6 +19,7 @@ from dora_node_api.control_socket import bind_unix, receive_chunk, send_piece
 from dora_node_api.errors import ControlError
 from dora_node_api.frozen import Frozen
 
+_TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE, errno.ETOOMANYREFS)
 MOST_WAITING = 32 * 1024 * 1024
 """Bytes that may wait for a node which does not read its control socket."""
 
@@ -71,7 +73,7 @@ class NodeConnection:
         try:
             self._send(encode(message, descriptors))
         except OSError as error:
-            self._desk.complain(f'cannot send to node "{self.node}": {error}')
+            self._desk.complain(f'cannot send to node "{self.node}": {_why(error)}')
             self._hang_up()
 
     def _send(self, pieces: list[Piece]) -> None:
@@ -120,8 +122,10 @@ class NodeConnection:
             return send_piece(self._socket, piece)
         except (BlockingIOError, InterruptedError):
             return 0
-        except OSError:
+        except OSError as error:
             # The process is gone or going; its exit is noticed elsewhere.
+            if error.errno in _TOO_MANY_FILES:
+                self._desk.complain(f'cannot send to node "{self.node}": {_why(error)}')
             self._hang_up()
             return 0
 
@@ -215,7 +219,7 @@ class NodeServer:
                 return
             except OSError as error:
                 # Out of descriptors, say. The connection waits, and would wake us at once.
-                self._desk.complain(f"cannot accept a node's connection: {error}")
+                self._desk.complain(f"cannot accept a node's connection: {_why(error)}")
                 self._loop.remove_reader(self._listener)
                 self._pause = self._loop.call_later(ACCEPT_AGAIN, self._resume)
                 return
@@ -246,6 +250,12 @@ class NodeServer:
         self.path.unlink(missing_ok=True)
         for connection in list(self._connections):
             connection.close()
+
+
+def _why(error: OSError) -> str:
+    if error.errno not in _TOO_MANY_FILES:
+        return str(error)
+    return f"{error}; each edge takes up to six file descriptors: raise the limit (`ulimit -n`)"
 
 
 def peer(sock: socket.socket) -> tuple[int, int]:
