@@ -1,8 +1,9 @@
 """What is checked, and how: plain ``nox`` runs what CI runs.
 
-lint, types, unit, integration, lowest (oldest allowed dependencies), wheels (each one alone in an
-empty environment), docs, demo (the README's first command). ``nox -s bench`` compares with the
-peer, ``nox -s pythons`` runs the tests on other interpreters; neither is part of CI.
+lint, types, tests, lowest (oldest allowed dependencies), wheels (each one alone in an empty
+environment), docs, demo (the README's first command). Not part of CI: ``nox -s unit``, the quick
+ones of the tests; ``nox -s bench`` compares with the peer; ``nox -s pythons`` runs the tests on
+other interpreters.
 """
 
 from __future__ import annotations
@@ -19,17 +20,12 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = [
     "lint",
     "types",
-    "unit",
-    "integration",
+    "tests",
     "lowest",
     "wheels",
     "docs",
     "demo",
 ]
-
-# The tests start thousands of Python processes. Where this is set, each of them would compile all
-# modules again, which is most of what it does.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 ROOT = Path(__file__).parent
 WORKERS = str(max(4, os.cpu_count() or 1))
@@ -50,8 +46,8 @@ def _install(session: nox.Session, *groups: str) -> None:
 
 
 def _pytest(session: nox.Session, *arguments: str) -> None:
-    # Those of a file stay together: they share what takes long. In the order of the folders the
-    # longest files (tests/cluster) begin early; by the number of their tests they would come last.
+    # Those of a file stay together: they share what takes long. In the order of tests/conftest.py
+    # the longest files begin first; by the number of their tests they would come last.
     spread = ("-n", WORKERS, "--dist", "loadfile", "--no-loadscope-reorder")
     session.run("pytest", *spread, *arguments, *session.posargs)
 
@@ -79,17 +75,17 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def tests(session: nox.Session) -> None:
+    """All tests: whole dataflows with real processes, files and faults, and what is below them."""
+    _install(session, "test")
+    _pytest(session)
+
+
+@nox.session
 def unit(session: nox.Session) -> None:
     """All tests but those of whole dataflows."""
     _install(session, "test")
     _pytest(session, "-m", "not integration")
-
-
-@nox.session
-def integration(session: nox.Session) -> None:
-    """Tests that run whole dataflows: real processes, real files, faults."""
-    _install(session, "test")
-    _pytest(session, "-m", "integration")
 
 
 @nox.session(venv_backend="uv")
@@ -99,7 +95,9 @@ def lowest(session: nox.Session) -> None:
     session.install("--resolution", "lowest-direct", *packages)
     # Only the packages' own dependencies are old; the tools are not what is tested here.
     session.install(*_dependencies("test"))
-    _pytest(session, "-q", "-m", "not integration")
+    # What looks at the files of the repository does so with any version.
+    apart = ("--ignore", "tests/repository", "--ignore", "tests/benchmarks")
+    _pytest(session, "-q", "-m", "not integration", *apart)
 
 
 @nox.session(python=["3.12", "3.13", "3.14"])

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import uuid
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from support.homes import isolated_environment, short_directory
-from support.leftovers import TAG, Before, runtime_files
+from support.homes import watched_home
 from support.workspace import Workspace
 
 # A loaded machine is slow, not wrong: no deadline for an example, and no complaint about it.
@@ -25,6 +24,11 @@ settings.register_profile(
 )
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
+# Where this is set, each of thousands of processes would compile all modules again, which would be
+# most of what it does.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # Workers of pytest-xdist ignore SIGINT, and what they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -36,9 +40,16 @@ WHOLE_DATAFLOWS = ("examples", "faults")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tests = Path(__file__).parent
+
+    def is_short(item: pytest.Item) -> tuple[bool, bool]:
+        on_hosts = item.path.relative_to(tests).parts[0] == "cluster"
+        return not on_hosts, item.get_closest_marker("integration") is None
+
     for item in items:
         if item.path.relative_to(tests).parts[0] in WHOLE_DATAFLOWS:
             item.add_marker(pytest.mark.integration)
+    # Several processes take a file at a time: what is short fills up the end.
+    items.sort(key=is_short)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -57,23 +68,10 @@ def home(request: pytest.FixtureRequest) -> Iterator[Path]:
 
     At the end nothing of the test may be left: no process, no shared memory, no runtime folder,
     no pipe, socket or memory file in the test process (but for what the traceback of a failure
-    keeps alive).
+    keeps alive). A module whose tests share what takes long has a `home` of its own.
     """
-    before = Before.now(uuid.uuid4().hex)
-    with short_directory() as path, pytest.MonkeyPatch.context() as patch:
-        environment = isolated_environment(path, dict(os.environ)) | {TAG: before.tag}
-        for name in set(os.environ) - set(environment):
-            patch.delenv(name)
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        (path / "run").mkdir(mode=0o700)
+    with watched_home(lambda: HAS_FAILED in request.node.stash) as path:
         yield path
-        left = before.end_processes()
-        left += before.new_shared_memory() + runtime_files(path)
-        if HAS_FAILED not in request.node.stash:
-            left += before.new_descriptors()
-    if left:
-        pytest.fail("the test left behind:\n  " + "\n  ".join(left), pytrace=False)
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""Hosts for the tests of this folder: two, shared by a module, and somebody whom they let in."""
+"""Hosts for the tests of this folder: two, shared by a module, and somebody whom they let in.
+
+Modules whose tests also share a cluster take `shared_home` as their `home`, and `shared_desk`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.homes import watched_home
 from support.hosts import Hosts, hosts_or_skip
 from support.versions import mute_version, new_version, old_version, system_wheel_house
 
@@ -24,3 +28,18 @@ def desk(hosts: Hosts, home: Path) -> Iterator[Path]:
     hosts.write_ssh(home)
     with hosts.desk():
         yield home
+
+
+@pytest.fixture(scope="module")
+def shared_home() -> Iterator[Path]:
+    """A home for all tests of a module, watched as that of a single test is."""
+    with watched_home(lambda: False) as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def shared_desk(hosts: Hosts, shared_home: Path) -> Iterator[Path]:
+    """As `desk`, for all tests of a module."""
+    hosts.write_ssh(shared_home)
+    with hosts.desk():
+        yield shared_home

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 from support.clusters import cluster_file, daemons, ended_cluster, ours
 from support.dora import run_dora
 from support.hosts import Host, Hosts
@@ -19,8 +20,8 @@ from dora_cli.ssh import connection, transport
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 SILENCE = 1.5
-LONGEST = 25.0
-"""Seconds that a command may take with a host that has gone silent."""
+LONGEST = 60.0
+"""Seconds that a command may take with a host that has gone silent; it takes some five."""
 
 
 class Cutter:
@@ -64,6 +65,15 @@ def cluster(hosts: Hosts, desk: Path, tmp_path: Path) -> Iterator[Path]:
         yield path
 
 
+def only_gpu(cluster: Path) -> str:
+    """A cluster file with just the host that is cut off: the other has what it is to have."""
+    content = yaml.safe_load(cluster.read_text())
+    content["machines"] = [one for one in content["machines"] if one["id"] == "gpu"]
+    path = cluster.with_name("gpu.yml")
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
 def in_each_step(
     gpu: Host,
     words: tuple[str, ...],
@@ -97,7 +107,7 @@ def in_each_step(
 
 
 def test_up(hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_dora("cluster", "up", cluster, timeout=90).succeeded()
+    run_dora("cluster", "up", cluster).succeeded()
 
     def end_daemon() -> None:
         pid = hosts["gpu"].path("/home/ubuntu/.local/state/dora/daemon/gpu/lock").read_text()
@@ -120,12 +130,12 @@ def _has_one_daemon(host: Host) -> None:
 
 
 def test_install(hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_dora("cluster", "up", cluster, timeout=90).succeeded()
+    run_dora("cluster", "up", cluster).succeeded()
     steps = in_each_step(
         hosts["gpu"],
         ("cluster", "install", str(cluster)),
         capsys,
-        lambda: main(("cluster", "uninstall", str(cluster))),
+        lambda: main(("cluster", "uninstall", only_gpu(cluster))),
         lambda: _has_one_daemon(hosts["gpu"]),
     )
     assert steps >= 8
@@ -142,7 +152,7 @@ def test_uninstall(hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[st
         hosts["gpu"],
         ("cluster", "uninstall", str(cluster)),
         capsys,
-        lambda: main(("cluster", "install", str(cluster))),
+        lambda: main(("cluster", "install", only_gpu(cluster))),
         nothing,
     )
     assert steps >= 6
@@ -159,7 +169,7 @@ def test_down(hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str]) -
         hosts["gpu"],
         ("cluster", "down", str(cluster)),
         capsys,
-        lambda: run_dora("cluster", "up", cluster, timeout=90).succeeded(),
+        lambda: run_dora("cluster", "up", cluster).succeeded(),
         nothing,
     )
     assert steps >= 3
@@ -169,7 +179,7 @@ def test_down(hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str]) -
 def test_what_only_looks(
     hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str], words: str
 ) -> None:
-    run_dora("cluster", "up", cluster, timeout=90).succeeded()
+    run_dora("cluster", "up", cluster).succeeded()
     more = ("--", "true") if words == "exec" else ()
     cutter = Cutter(hosts["gpu"], 1)
     with cutter.watching():

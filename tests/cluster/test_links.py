@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.clusters import cluster_file, dataflows, ended_cluster, forget_ticks
+from support.clusters import cluster_file, daemons, dataflows, ended_cluster, forget_ticks
 from support.dora import run_dora
 from support.hosts import Host, Hosts
 from support.waiting import PATIENCE, wait_until
@@ -54,28 +54,41 @@ nodes:
 """
 
 
-@pytest.fixture
-def cluster(hosts: Hosts, desk: Path, tmp_path: Path) -> Iterator[Path]:
-    assert desk.is_dir()
-    forget_ticks(hosts)
+@pytest.fixture(scope="module", autouse=True)
+def home(shared_home: Path) -> Path:
+    return shared_home
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    hosts: Hosts, shared_desk: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Daemons as services on both hosts, with a coordinator."""
+    assert shared_desk.is_dir()
     for name, text in (("source", SOURCE), ("sink", SINK)):
         for host in hosts:
             script = host.path(f"/home/ubuntu/{name}.py")
             script.write_text(text)
             script.chmod(0o644)
-    path = cluster_file(hosts, tmp_path)
-    try:
-        with ended_cluster(path):
-            yield path
-    finally:
-        hosts.heal()
+    path = cluster_file(hosts, tmp_path_factory.mktemp("cluster"))
+    with ended_cluster(path, installed=True):
+        run_dora("cluster", "install", path).succeeded()
+        run_dora("cluster", "up", path).succeeded()
+        yield
 
 
 @pytest.fixture
-def flow(tmp_path: Path) -> Path:
+def flow(hosts: Hosts, cluster: None, tmp_path: Path) -> Iterator[Path]:
+    """The file of the dataflow, to be started; afterwards nothing of it runs."""
+    forget_ticks(hosts)
+    wait_until(lambda: len(daemons()) == 2, what="both daemons")
     path = tmp_path / "flow.yml"
     path.write_text(FLOW)
-    return path
+    try:
+        yield path
+    finally:
+        hosts.heal()
+        run_dora("stop").succeeded()
 
 
 def seen(gpu: Host) -> list[str]:
@@ -105,19 +118,16 @@ def wait_for_status(status: str, *, timeout: float = PATIENCE) -> None:
     )
 
 
-def test_machines_that_cannot_reach_each_other_are_named(
-    hosts: Hosts, cluster: Path, flow: Path
-) -> None:
+def test_machines_that_cannot_reach_each_other_are_named(hosts: Hosts, flow: Path) -> None:
     """The coordinator reaches both, but a wall is between them."""
-    run_dora("cluster", "up", cluster, timeout=90).succeeded()
     hosts.partition("robot", "gpu")
-    failed = run_dora("start", flow, "--detach", timeout=60).exited(1).stderr
+    failed = run_dora("start", flow, "--detach").exited(1).stderr
     assert '"gpu" and "robot" cannot reach each other' in failed
     for host in hosts:
         assert f" tried {host.address}:7450 (" in failed
     assert "open one of these TCP ports" in failed
     assert dataflows()[-1].status == "Failed"
-    started = run_dora("start", flow, "--detach", "--allow-unlinked", timeout=60).succeeded()
+    started = run_dora("start", flow, "--detach", "--allow-unlinked").succeeded()
     assert "cannot reach each other" in started.stderr
     assert dataflows()[-1].status == "Degraded"
     hosts.heal()
@@ -125,9 +135,8 @@ def test_machines_that_cannot_reach_each_other_are_named(
     wait_for_more(hosts)
 
 
-def test_a_cable_is_out_for_five_seconds(hosts: Hosts, cluster: Path, flow: Path) -> None:
-    run_dora("cluster", "up", cluster, timeout=90).succeeded()
-    run_dora("start", flow, "--detach", timeout=60).succeeded()
+def test_a_cable_is_out_for_five_seconds(hosts: Hosts, flow: Path) -> None:
+    run_dora("start", flow, "--detach").succeeded()
     wait_for_more(hosts)
     hosts["robot"].cut()
     mended = time.monotonic() + 5
@@ -138,28 +147,24 @@ def test_a_cable_is_out_for_five_seconds(hosts: Hosts, cluster: Path, flow: Path
     complete(hosts)
 
 
-def test_the_power_fails(hosts: Hosts, cluster: Path, flow: Path) -> None:
-    run_dora("cluster", "install", cluster, timeout=90).succeeded()
-    run_dora("cluster", "up", cluster, timeout=90).succeeded()
-    run_dora("start", flow, "--detach", timeout=60).succeeded()
+def test_the_power_fails(hosts: Hosts, flow: Path) -> None:
+    run_dora("start", flow, "--detach").succeeded()
     for host in hosts:
         wait_for_more(hosts)
         host.reboot()
-        wait_for_status("Running", timeout=60)
+        wait_for_status("Running")
     wait_for_more(hosts)
 
 
-def test_machines_are_rebooted(hosts: Hosts, cluster: Path, flow: Path) -> None:
+def test_machines_are_rebooted(hosts: Hosts, flow: Path) -> None:
     """In good order: systemd stops the daemon's unit, which must not end the dataflow."""
-    run_dora("cluster", "install", cluster, timeout=90).succeeded()
-    run_dora("cluster", "up", cluster, timeout=90).succeeded()
-    run_dora("start", flow, "--detach", timeout=60).succeeded()
+    run_dora("start", flow, "--detach").succeeded()
     for host in hosts:
         wait_for_more(hosts)
         boot = boot_id(host)
         host.root("systemctl", "reboot", check=False)
-        wait_until(lambda: boot_id(host) not in ("", boot), timeout=60, what="the next boot")  # noqa: B023
-        wait_for_status("Running", timeout=60)
+        wait_until(lambda: boot_id(host) not in ("", boot), what="the next boot")  # noqa: B023
+        wait_for_status("Running")
     wait_for_more(hosts)
     got = seen(hosts["gpu"])
     assert "INPUT_CLOSED" not in got, "the source was to come back"

@@ -11,7 +11,6 @@ import pytest
 from support.clusters import (
     cluster_file,
     daemons,
-    dataflows,
     ended_cluster,
     forget_ticks,
     ours,
@@ -30,24 +29,45 @@ pytestmark = pytest.mark.integration
 SERVICE = "dora-daemon-robot"
 
 
-@pytest.fixture
-def cluster(hosts: Hosts, desk: Path, tmp_path: Path) -> Iterator[Path]:
-    """Installed on both hosts, with a coordinator."""
-    forget_ticks(hosts)
-    path = cluster_file(hosts, tmp_path)
+@pytest.fixture(scope="module", autouse=True)
+def home(shared_home: Path) -> Path:
+    return shared_home
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    hosts: Hosts, shared_desk: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """The cluster file of both hosts; whatever the tests install is taken away after the last."""
+    assert shared_desk.is_dir()
+    path = cluster_file(hosts, tmp_path_factory.mktemp("cluster"))
     with ended_cluster(path, installed=True):
         yield path
 
 
 @pytest.fixture
+def no_cluster(hosts: Hosts, cluster: Path) -> Path:
+    """The cluster file; nothing is installed and nothing runs."""
+    run_dora("cluster", "uninstall", cluster)
+    run_dora("cluster", "down", cluster)
+    forget_ticks(hosts)
+    return cluster
+
+
+@pytest.fixture
 def robot(hosts: Hosts, cluster: Path, tmp_path: Path) -> Host:
-    """A host with the service, on which a dataflow ticks."""
-    run_dora("cluster", "install", cluster, timeout=90).succeeded()
-    run_dora("cluster", "up", cluster, timeout=90).succeeded()
-    flow = ticking(hosts, tmp_path, one="robot")
-    run_dora("start", flow, "--name", "my-app", "--detach").succeeded()
-    wait_for_ticks(hosts["robot"], "one")
-    return hosts["robot"]
+    """A host with the service, on which one dataflow ticks: what the last test left, or anew."""
+    robot = hosts["robot"]
+    if not robot.path("/etc/dora-daemon/robot.token").exists():
+        run_dora("cluster", "install", cluster).succeeded()
+    robot.root("systemctl", "start", SERVICE)
+    run_dora("cluster", "up", cluster).succeeded()
+    if not running():
+        forget_ticks(hosts)
+        flow = ticking(hosts, tmp_path, one="robot")
+        run_dora("start", flow, "--name", "my-app", "--detach").succeeded()
+    wait_for_ticks(robot, "one")
+    return robot
 
 
 def main_process(host: Host) -> int:
@@ -55,10 +75,10 @@ def main_process(host: Host) -> int:
 
 
 def test_install_and_uninstall_leave_the_host_as_it_was(
-    hosts: Hosts, cluster: Path, desk: Path
+    hosts: Hosts, no_cluster: Path, shared_desk: Path
 ) -> None:
     before = {host.name: host.files() for host in hosts}
-    done = run_dora("cluster", "install", cluster, timeout=90).succeeded()
+    done = run_dora("cluster", "install", no_cluster).succeeded()
     assert done.stdout == (
         "Installing dora-daemon-robot on ubuntu@10.77.0.2... OK\n"
         "Installing dora-daemon-gpu on ubuntu@10.77.0.3... OK\n"
@@ -66,14 +86,14 @@ def test_install_and_uninstall_leave_the_host_as_it_was(
     )
     assert "No coordinator answers at 10.77.0.1:6013 yet" in done.stderr
     robot = hosts["robot"]
-    token = (desk / "config/dora/token").read_text()
+    token = (shared_desk / "config/dora/token").read_text()
     assert robot.path("/etc/dora-daemon/robot.token").read_text() == token
     assert (
         robot.root("cat", "/etc/dora-daemon/robot.token", user="ubuntu", check=False).stdout == ""
     )
-    again = run_dora("cluster", "install", cluster, timeout=90).succeeded().stdout
+    again = run_dora("cluster", "install", no_cluster).succeeded().stdout
     assert again.count("runs already") == 2
-    done = run_dora("cluster", "uninstall", cluster, timeout=90).succeeded()
+    done = run_dora("cluster", "uninstall", no_cluster).succeeded()
     assert done.stdout.endswith("2/2 succeeded.\n")
     assert {host.name: host.files() for host in hosts} == before
     for host in hosts:
@@ -81,8 +101,22 @@ def test_install_and_uninstall_leave_the_host_as_it_was(
         assert not host.path(f"/run/dora-daemon-{host.name}").exists()
         units = host.root("systemctl", "list-units", "--all", "dora*", "--no-legend").stdout
         assert units == ""
-    again = run_dora("cluster", "uninstall", cluster, timeout=90).succeeded().stdout
+    again = run_dora("cluster", "uninstall", no_cluster).succeeded().stdout
     assert again.count("OK (it was not installed)") == 2
+
+
+def test_install_takes_over_from_up(hosts: Hosts, no_cluster: Path, tmp_path: Path) -> None:
+    run_dora("cluster", "up", no_cluster).succeeded()
+    robot = hosts["robot"]
+    flow = ticking(hosts, tmp_path, one="robot")
+    run_dora("start", flow, "--name", "my-app", "--detach").succeeded()
+    wait_for_ticks(robot, "one")
+    run_dora("cluster", "install", no_cluster).succeeded()
+    wait_for_ticks(robot, "one")
+    assert len(pids(robot, "one")) == 1
+    assert "robot" in daemons()
+    run_dora("cluster", "down").succeeded()
+    assert ours(robot) == []
 
 
 def test_what_the_unit_says(robot: Host) -> None:
@@ -114,46 +148,45 @@ def test_what_the_unit_says(robot: Host) -> None:
     assert robot.path(f"/run/{SERVICE}").stat().st_mode & 0o777 == 0o700
 
 
-def test_stop_ends_the_dataflows_of_the_machine(robot: Host) -> None:
-    robot.root("systemctl", "stop", SERVICE, timeout=60)
-    assert seen(robot, "one")[-1] == "stop"
-    wait_until(lambda: ours(robot) == [], what="the end of every process of ours")
-    wait_until(lambda: "robot" not in daemons(), what="the daemon to be gone")
-    assert not running()
-
-
 def test_restart_does_not_touch_them(robot: Host) -> None:
-    before = main_process(robot)
-    robot.root("systemctl", "restart", SERVICE, timeout=60)
+    before, nodes = main_process(robot), pids(robot, "one")
+    robot.root("systemctl", "restart", SERVICE)
     wait_until(lambda: "robot" in daemons(), what="the daemon to be back")
     assert main_process(robot) != before
     wait_for_ticks(robot, "one")
-    assert len(pids(robot, "one")) == 1
+    assert pids(robot, "one") == nodes
     assert "stop" not in seen(robot, "one")
-    assert [one.status for one in dataflows()] == ["Running"]
+    assert len(running()) == 1
 
 
 def test_a_killed_daemon_comes_back_to_nodes_that_went_on(robot: Host) -> None:
-    before = main_process(robot)
+    before, nodes = main_process(robot), pids(robot, "one")
     robot.root("kill", "-KILL", str(before))
     wait_for_ticks(robot, "one")
     wait_until(lambda: main_process(robot) not in (0, before), what="its restart")
     wait_until(lambda: "robot" in daemons(), what="the daemon to be back")
     wait_for_ticks(robot, "one")
-    assert len(pids(robot, "one")) == 1
+    assert pids(robot, "one") == nodes
 
 
-def test_memory_that_runs_out_kills_a_node_not_the_daemon(robot: Host) -> None:
-    """What the kernel does to a node is SIGKILL; by default systemd would then stop the unit."""
-    daemon = main_process(robot)
-    robot.root("kill", "-KILL", pids(robot, "one")[0])
-    wait_until(lambda: not running(), what="the end of the dataflow")
-    assert main_process(robot) == daemon
-    assert robot.root("systemctl", "is-active", SERVICE).stdout == "active\n"
+def test_a_killed_coordinator_is_found_again(robot: Host, cluster: Path) -> None:
+    """Services connect to whatever coordinator answers at their address, at any time."""
+    nodes = pids(robot, "one")
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+            environ = path.with_name("environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"dora_coordinator.command" in words and f"HOME={Path.home()}".encode() in environ:
+            os.kill(int(path.parent.name), signal.SIGKILL)
+    run_dora("cluster", "up", cluster).succeeded()
+    assert {"robot", "gpu"} <= daemons().keys()
+    assert pids(robot, "one") == nodes
 
 
 @pytest.mark.parametrize("manner", ["power cut", "reboot"])
-def test_a_dataflow_comes_back_with_its_machine(robot: Host, hosts: Hosts, manner: str) -> None:
+def test_a_dataflow_comes_back_with_its_machine(robot: Host, manner: str) -> None:
     lives = len(pids(robot, "one"))
     if manner == "power cut":
         robot.reboot()
@@ -165,64 +198,52 @@ def test_a_dataflow_comes_back_with_its_machine(robot: Host, hosts: Hosts, manne
     def is_back() -> bool:
         return len(pids(robot, "one")) > lives
 
-    wait_until(is_back, timeout=60, what="the dataflow to be back")
+    wait_until(is_back, what="the dataflow to be back")
     wait_for_ticks(robot, "one")
     wait_until(running, what="the dataflow to run")
     assert robot.root("systemctl", "is-active", SERVICE).stdout == "active\n"
 
 
-def test_install_takes_over_from_up(hosts: Hosts, cluster: Path, tmp_path: Path) -> None:
-    run_dora("cluster", "up", cluster, timeout=90).succeeded()
-    robot = hosts["robot"]
-    flow = ticking(hosts, tmp_path, one="robot")
-    run_dora("start", flow, "--name", "my-app", "--detach").succeeded()
-    wait_for_ticks(robot, "one")
-    run_dora("cluster", "install", cluster, timeout=90).succeeded()
-    wait_for_ticks(robot, "one")
-    assert len(pids(robot, "one")) == 1
-    assert "robot" in daemons()
-    run_dora("cluster", "down", timeout=90).succeeded()
-    assert ours(robot) == []
+def test_memory_that_runs_out_kills_a_node_not_the_daemon(robot: Host) -> None:
+    """What the kernel does to a node is SIGKILL; by default systemd would then stop the unit."""
+    daemon = main_process(robot)
+    robot.root("kill", "-KILL", pids(robot, "one")[-1])
+    wait_until(lambda: not running(), what="the end of the dataflow")
+    assert main_process(robot) == daemon
+    assert robot.root("systemctl", "is-active", SERVICE).stdout == "active\n"
 
 
-def test_services_of_a_user_without_sudo(hosts: Hosts, desk: Path, tmp_path: Path) -> None:
-    forget_ticks(hosts)
+def test_stop_ends_the_dataflows_of_the_machine(robot: Host) -> None:
+    robot.root("systemctl", "stop", SERVICE)
+    assert seen(robot, "one")[-1] == "stop"
+    wait_until(lambda: ours(robot) == [], what="the end of every process of ours")
+    wait_until(lambda: "robot" not in daemons(), what="the daemon to be gone")
+    assert not running()
+
+
+def test_services_of_a_user_without_sudo(hosts: Hosts, no_cluster: Path, tmp_path: Path) -> None:
+    assert no_cluster.exists()
     fields = {"user": "nosudo"}
     path = cluster_file(hosts, tmp_path, robot=fields, gpu=fields)
     robot = hosts["robot"]
     before = robot.files()
     with ended_cluster(path, installed=True):
-        done = run_dora("cluster", "install", path, timeout=90).exited(1)
+        done = run_dora("cluster", "install", path).exited(1)
         assert "robot on nosudo@10.77.0.2... FAILED: sudo asks nosudo for a password" in done.stdout
         assert "0/2 succeeded." in done.stdout
         assert robot.files() == before
-        done = run_dora("cluster", "install", "--user", path, timeout=90)
+        done = run_dora("cluster", "install", "--user", path)
         if "loginctl enable-linger" in done.stdout:  # without polkit only root may allow it
             for host in hosts:
                 host.root("systemd-run", "-q", "--wait", "loginctl", "enable-linger", "nosudo")
-            done = run_dora("cluster", "install", "--user", path, timeout=90)
+            done = run_dora("cluster", "install", "--user", path)
         done.succeeded()
-        run_dora("cluster", "up", path, timeout=90).succeeded()
+        run_dora("cluster", "up", path).succeeded()
         assert any("dora daemon" in line for line in ours(robot))
         robot.reboot()
         wait_until(lambda: "robot" in daemons(), timeout=60, what="the service after a reboot")
-        run_dora("cluster", "uninstall", path, timeout=90).succeeded()
+        run_dora("cluster", "uninstall", path).succeeded()
         assert ours(robot) == []
     for host in hosts:
         host.root("systemd-run", "-q", "--wait", "loginctl", "disable-linger", "nosudo")
     assert robot.files() == before
-
-
-def test_a_killed_coordinator_is_found_again(robot: Host, hosts: Hosts, cluster: Path) -> None:
-    """Services connect to whatever coordinator answers at their address, at any time."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-            environ = path.with_name("environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"dora_coordinator.command" in words and f"HOME={Path.home()}".encode() in environ:
-            os.kill(int(path.parent.name), signal.SIGKILL)
-    run_dora("cluster", "up", cluster, timeout=90).succeeded()
-    assert {"robot", "gpu"} <= daemons().keys()
-    assert len(pids(robot, "one")) == 1

@@ -57,13 +57,12 @@ MOST_LINES = 600
 MOST_LINES_OF_A_FUNCTION = 60
 
 OURS = {name for names in PACKAGES.values() for name in names}
-SOURCES = packaged_sources()
 
 
 def test_imports_point_downwards() -> None:
     wrong = [
         f"{source.name}:{line}: {source.top} must not import {name}"
-        for source in SOURCES
+        for source in packaged_sources()
         for line, name in source.imports(at_run_time=False)
         if (top := name.partition(".")[0]) in OURS
         and top not in MAY_IMPORT[source.top] | {source.top}
@@ -73,7 +72,7 @@ def test_imports_point_downwards() -> None:
 
 def test_light_packages_stay_light() -> None:
     wrong = []
-    for source in SOURCES:
+    for source in packaged_sources():
         if source.top in THIRD_PARTY:
             allowed = THIRD_PARTY[source.top] | OURS | set(sys.stdlib_module_names)
             optional = set(_optional_imports(source.tree))
@@ -103,7 +102,7 @@ def _says_pure(source: Source) -> bool:
 
 def test_modules_that_decide_are_pure() -> None:
     wrong = []
-    for source in SOURCES:
+    for source in packaged_sources():
         if source.module in DECIDING or _says_pure(source):
             wrong += [
                 f"{source.name}:{line}: a module that decides must not import {name}"
@@ -121,7 +120,7 @@ def test_modules_that_decide_are_pure() -> None:
 def test_a_module_says_what_it_holds() -> None:
     wrong = [
         f"{source.name}: the first line must say what the module holds"
-        for source in SOURCES
+        for source in packaged_sources()
         if source.text.strip() and source.path.name != "_version.py" and not source.docstring()
     ]
     assert not wrong, "\n".join(wrong)
@@ -130,12 +129,12 @@ def test_a_module_says_what_it_holds() -> None:
 def test_modules_and_functions_stay_small() -> None:
     wrong = [
         f"{source.name}: {lines} lines, split it"
-        for source in SOURCES
+        for source in packaged_sources()
         if (lines := source.text.count("\n")) > MOST_LINES
     ]
     wrong += [
         f"{source.name}:{node.lineno}: {node.name} has {length} lines of code"
-        for source in SOURCES
+        for source in packaged_sources()
         for node in ast.walk(source.tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (length := _lines_of_code(node)) > MOST_LINES_OF_A_FUNCTION

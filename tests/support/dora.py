@@ -157,7 +157,7 @@ def run_dora(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     stdin: str | None = None,
-    timeout: float = PATIENCE,
+    timeout: float = 2 * PATIENCE,
 ) -> Completed:
     """Run ``dora ARGS`` to its end; past ``timeout`` seconds the test fails with the output."""
     with running_dora(*args, cwd=cwd, env=env, stdin=stdin) as running:

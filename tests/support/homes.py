@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
+
+import pytest
+from support.leftovers import TAG, Before, runtime_files
 
 KEPT_PREFIXES = ("DORA_TESTS_",)
 
@@ -54,3 +58,23 @@ def isolated_environment(home: Path, environ: dict[str, str]) -> dict[str, str]:
         "GIT_COMMITTER_NAME": "Test",
         "GIT_COMMITTER_EMAIL": "test@example.invalid",
     }
+
+
+@contextmanager
+def watched_home(has_failed: Callable[[], bool]) -> Iterator[Path]:
+    """A home of its own, set in the environment; fails the test if something is left at the end."""
+    before = Before.now(uuid.uuid4().hex)
+    with short_directory() as path, pytest.MonkeyPatch.context() as patch:
+        environment = isolated_environment(path, dict(os.environ)) | {TAG: before.tag}
+        for name in set(os.environ) - set(environment):
+            patch.delenv(name)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        (path / "run").mkdir(mode=0o700)
+        yield path
+        left = before.end_processes()
+        left += before.new_shared_memory() + runtime_files(path)
+        if not has_failed():
+            left += before.new_descriptors()
+    if left:
+        pytest.fail("the test left behind:\n  " + "\n  ".join(left), pytrace=False)

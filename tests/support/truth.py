@@ -13,8 +13,8 @@ from dora_config.errors import DoraError
 from dora_config.protocol.control import DataflowList, ListDataflows
 
 _EVERY = 0.05
-_OVERLAP = 2.0
-"""Seconds within which the nodes of a runner that was killed have ended."""
+_OVERLAP = 10.0
+"""Seconds within which the nodes of a runner that was killed have ended, on a busy machine."""
 
 
 class Truth:

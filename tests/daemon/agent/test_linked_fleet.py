@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from support.fault_rows import LONGEST_RETURN
 from support.fleet import (
     COLLECTOR,
     COUNTER,
@@ -178,7 +179,7 @@ def test_a_link_that_hangs_for_five_seconds_loses_nothing(workspace: Workspace) 
 
 
 @pytest.mark.parametrize("machine", ["robot", "station"])
-def test_a_machine_that_comes_back_is_linked_again_within_two_seconds(
+def test_a_machine_that_comes_back_is_linked_again_at_once(
     workspace: Workspace, machine: str
 ) -> None:
     """From the daemon's connection to the first message of what was spawned again."""
@@ -198,10 +199,10 @@ def test_a_machine_that_comes_back_is_linked_again_within_two_seconds(
             waits.append(time.monotonic() - start)
             fleet.wait_for_status("Running")
             wait_until_proven(fleet)
-            if waits[-1] < 2:
+            if waits[-1] < LONGEST_RETURN:
                 break
         crowd = os.getloadavg()[0] / (os.cpu_count() or 1)  # processes that want a core
-        assert min(waits) < 2 * max(1.0, crowd), waits
+        assert min(waits) < LONGEST_RETURN * max(1.0, crowd), waits
 
 
 def _settled(count: Callable[[], int]) -> int:
