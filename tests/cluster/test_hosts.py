@@ -36,7 +36,7 @@ def test_a_host_runs_systemd_and_a_user_has_sudo(hosts: Hosts) -> None:
     assert left.root("cat", "/proc/1/comm").stdout == "systemd\n"
     assert left.root("sudo", "-n", "id", "-u", user="ubuntu").stdout == "0\n"
     assert left.root("sudo", "-n", "true", user="nosudo", check=False).returncode != 0
-    boots = {host.root("cat", "/proc/sys/kernel/random/boot_id").stdout for host in hosts}
+    boots = {host.boot_id() for host in hosts}
     assert len(boots) == 2
 
 
@@ -64,7 +64,7 @@ def test_a_network_is_cut_parted_and_mended(hosts: Hosts) -> None:
 
 def test_a_plug_is_pulled_without_a_word(hosts: Hosts) -> None:
     left = hosts["left"]
-    boot = left.root("cat", "/proc/sys/kernel/random/boot_id").stdout
+    boot = left.boot_id()
     left.root("sh", "-c", "echo kept > /var/tmp/kept")
     with hosts.desk(), socket.create_connection((left.address, 22), timeout=60) as link:
         assert link.recv(4) == b"SSH-"
@@ -75,22 +75,14 @@ def test_a_plug_is_pulled_without_a_word(hosts: Hosts) -> None:
             _read_to_the_end(link)
     left.boot()
     assert left.root("cat", "/var/tmp/kept").stdout == "kept\n"
-    assert left.root("cat", "/proc/sys/kernel/random/boot_id").stdout != boot
+    assert left.boot_id() not in ("", boot)
 
 
 def test_a_host_reboots_by_itself(hosts: Hosts) -> None:
     left = hosts["left"]
-    boot = left.root("cat", "/proc/sys/kernel/random/boot_id").stdout
+    boot = left.boot_id()
     left.root("systemctl", "reboot", check=False)
-
-    def is_new() -> bool:
-        try:
-            now = left.root("cat", "/proc/sys/kernel/random/boot_id", check=False).stdout
-        except (OSError, IndexError):
-            return False
-        return now not in ("", boot)
-
-    wait_until(is_new, what="the next boot")
+    wait_until(lambda: left.boot_id() not in ("", boot), what="the next boot")
     left.wait_for_ssh()
 
 

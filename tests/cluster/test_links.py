@@ -161,18 +161,11 @@ def test_machines_are_rebooted(hosts: Hosts, flow: Path) -> None:
     run_dora("start", flow, "--detach").succeeded()
     for host in hosts:
         wait_for_more(hosts)
-        boot = boot_id(host)
+        boot = host.boot_id()
         host.root("systemctl", "reboot", check=False)
-        wait_until(lambda: boot_id(host) not in ("", boot), what="the next boot")  # noqa: B023
+        wait_until(lambda: host.boot_id() not in ("", boot), what="the next boot")  # noqa: B023
         wait_for_status("Running")
     wait_for_more(hosts)
     got = seen(hosts["gpu"])
     assert "INPUT_CLOSED" not in got, "the source was to come back"
     assert got.count("STOP") == 1, "nodes end in good order when their machine does"
-
-
-def boot_id(host: Host) -> str:
-    try:
-        return host.root("cat", "/proc/sys/kernel/random/boot_id", check=False).stdout
-    except (OSError, IndexError):
-        return ""

@@ -20,7 +20,7 @@ from functools import partial
 
 import pytest
 from support.queues import Edge, Registry, message, number_of
-from support.waiting import wait_until
+from support.waiting import PATIENCE, wait_until
 
 from dora_node_api import arrow
 from dora_node_api.errors import NodeForked
@@ -92,7 +92,7 @@ def produce(edges: list[Edge], incarnation: int, phase: mmap.mmap, seed: int) ->
     for protected in (True, False):
         sender.send("out", arrow.encode(message(number, 24)), protected=protected)
         number += 1
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while sender.held_bytes():
         if time.monotonic() > deadline:
             os.write(2, f"held by {incarnation}: {sender.held_bytes()}\n".encode())

@@ -333,6 +333,14 @@ class Host:
         listed = (self._cgroup / "init.scope" / "cgroup.procs").read_text().split()
         return int(listed[0])
 
+    def boot_id(self) -> str:
+        """Another with each boot, empty while it is down. Nothing is run there to find out: what
+        enters a host that is just going down may never come back.
+        """
+        with suppress(OSError, IndexError):
+            return self.path("/proc/sys/kernel/random/boot_id").read_text()
+        return ""
+
     def path(self, inside: str) -> Path:
         """A file of the host, as seen from here; the host must be on."""
         return Path(f"/proc/{self._first_process()}/root") / inside.lstrip("/")

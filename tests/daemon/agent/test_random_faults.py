@@ -130,7 +130,7 @@ def test_after_random_faults_every_node_runs_exactly_once(workspace: Workspace, 
         for _ in range(6):
             story.append(fault(fleet, dice))
             if dice.random() < 0.5:
-                wait_until(lambda: len(living(workspace)) <= 4, timeout=1, what="a breath")
+                wait_until(lambda: len(living(workspace)) <= 4, what="a breath")
         for what in ("coordinator", *MACHINES):
             heal(fleet, what)
         try:

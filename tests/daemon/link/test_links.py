@@ -49,7 +49,11 @@ def test_messages_go_through_in_order(make: Make) -> None:
         assert delivery.metadata["number"] == number
     assert a.wait_for(PeerChanged, machine="b", state="proven").endpoint == b.endpoints[0]
     wait_until(lambda: a.wait_for(PeerChanged).rtt_us is not None, what="a round-trip time")
-    assert abs(a.wait_for(PeerChanged).clock_offset_us or 0) < 5_000
+    told = a.wait_for(PeerChanged)
+    assert told.rtt_us is not None
+    assert told.clock_offset_us is not None
+    # Both have one clock: what is seen of it is at most what the answer took, and our own reading.
+    assert abs(told.clock_offset_us) < told.rtt_us / 2 + 50_000
 
 
 def test_every_kind_of_array_and_its_metadata_and_time(make: Make) -> None:

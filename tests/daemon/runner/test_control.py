@@ -362,11 +362,13 @@ def test_a_timed_out_input_degrades_its_node_until_it_recovers(workspace: Worksp
         "fitful",
         """
         import time
+        from pathlib import Path
         from dora import Node
         node = Node()
         node.send_output("x", b"1")
-        time.sleep(1.0)
-        for _ in range(200):
+        while not Path("go-on").exists():
+            time.sleep(0.01)
+        while True:
             node.send_output("x", b"2")
             time.sleep(0.02)
         """,
@@ -387,8 +389,9 @@ def test_a_timed_out_input_degrades_its_node_until_it_recovers(workspace: Worksp
         broken = run.wait_for_state("listener", "Degraded")
         assert broken.broken_inputs == ("x",)
         assert broken.input_timeouts == 1
+        workspace.file("go-on", "")
         healed = run.wait_for_state("listener", "Running")
-        assert healed.input_recoveries == 1
+        assert healed.input_recoveries > 0
         finish(run)
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 from support.queues import Edge, Segments, drain, numbers, send
+from support.waiting import PATIENCE
 
 from dora_node_api.errors import NodeForked
 from dora_node_api.transport import Board, Receiver, Sender, Waiter, cores, waiting
@@ -68,7 +69,7 @@ def test_other_descriptors_are_seen_even_while_messages_never_end() -> None:
         os.write(write, b"x")
         assert waiter.wait(1) == [read]
         send(senders[0], 1)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE
         while read not in waiter.wait(1):
             assert time.monotonic() < deadline
         os.close(write)
@@ -107,10 +108,12 @@ def test_removed_inputs_are_not_named() -> None:
 def test_timeouts_are_kept(timeout: float) -> None:
     with inputs(1) as (_, _, waiter):
         took = []
-        for _ in range(20):
+        for _ in range(500):
             start = time.perf_counter()
             assert waiter.wait(timeout) == []
             took.append(time.perf_counter() - start)
+            if len(took) > 20 and min(took) < timeout + 0.001:
+                break
         assert min(took) >= timeout
         assert min(took) < timeout + 0.001  # no rounding to milliseconds
 
@@ -123,11 +126,15 @@ def test_an_exception_from_a_handler_passes_through() -> None:
         raise Stop
 
     with inputs(1) as (senders, receivers, waiter):
+
+        def interrupted_wait() -> None:
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            waiter.wait()
+
         before = signal.signal(signal.SIGALRM, handler)
-        signal.setitimer(signal.ITIMER_REAL, 0.02)
         try:
             with pytest.raises(Stop):
-                waiter.wait()
+                interrupted_wait()
         finally:
             signal.signal(signal.SIGALRM, before)
         send(senders[0], 1)
