@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -50,6 +51,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.integration)
     # Several processes take a file at a time: what is short fills up the end.
     items.sort(key=is_short)
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays. Looking through it would be most of the time of many tests, which
+    collect garbage to see what they have left behind.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -17,7 +17,7 @@ from support.waiting import wait_until
 from dora_cli.main import main
 from dora_cli.ssh import connection, transport
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 SILENCE = 1.5
 LONGEST = 60.0

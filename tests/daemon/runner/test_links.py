@@ -191,8 +191,10 @@ def test_a_slow_reader_slows_the_sender_down(programs: Workspace) -> None:
         assert edge.policy == "backpressure"
         # The queues of both ends, and what the window lets be on the way.
         assert edge.sent <= len(numbers(out)) + 2 + 2 + 300
-        status = one.run.wait_for_state("a", "Running")
-        assert status.blocked_on is not None
+        # Each message that the reader takes sets it free for a moment.
+        wait_until(
+            lambda: one.run.wait_for_state("a", "Running").blocked_on, what="a sender held up"
+        )
         for part in (one, two):
             part.run.ask(protocol.StopDataflow(grace=2.0))
         results(flow)

@@ -20,7 +20,7 @@ from dora_config.protocol.control import (
     Destroyed,
 )
 
-START_TIMEOUT = 10.0
+START_TIMEOUT = 30.0
 CONNECT_TIMEOUT = 30.0
 """Seconds for daemons that were started to connect."""
 POLL_INTERVAL = 0.5

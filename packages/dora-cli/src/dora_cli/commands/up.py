@@ -13,8 +13,8 @@ from dora_cli import options, output
 if TYPE_CHECKING:
     from dora_config.access import Endpoint
 
-COORDINATOR_TIMEOUT = 10.0
-DAEMON_TIMEOUT = 10.0
+COORDINATOR_TIMEOUT = 30.0
+DAEMON_TIMEOUT = 30.0
 
 app = options.application()
 
