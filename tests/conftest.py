@@ -37,14 +37,16 @@ HAS_FAILED = pytest.StashKey[bool]()
 
 WHOLE_DATAFLOWS = ("examples", "faults")
 """Folders whose tests all are integration tests; elsewhere a test carries the marker itself."""
+LONGEST = ("cluster", "faults")
+"""Folders of files that take minutes: they begin first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tests = Path(__file__).parent
 
     def is_short(item: pytest.Item) -> tuple[bool, bool]:
-        on_hosts = item.path.relative_to(tests).parts[0] == "cluster"
-        return not on_hosts, item.get_closest_marker("integration") is None
+        is_longest = item.path.relative_to(tests).parts[0] in LONGEST
+        return not is_longest, item.get_closest_marker("integration") is None
 
     for item in items:
         if item.path.relative_to(tests).parts[0] in WHOLE_DATAFLOWS:
