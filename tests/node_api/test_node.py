@@ -8,6 +8,7 @@ import pickle
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
@@ -19,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from support.fake_runner import DATAFLOW_ID, FakeRunner
-from support.waiting import wait_until
+from support.waiting import PATIENCE, wait_until
 
 from dora_node_api import InvalidData, Node, NodeClosed, control, events
 from dora_node_api.node import uuid7
@@ -397,6 +398,7 @@ def test_what_a_signal_handler_raises_comes_through_and_loses_nothing(
     try:
         for number in range(1000):
             a.send_output("out", pa.array([number]))
+            deadline = time.monotonic() + PATIENCE
             while len(got) <= number:
                 try:
                     armed = True
@@ -405,6 +407,7 @@ def test_what_a_signal_handler_raises_comes_through_and_loses_nothing(
                     armed = False
                 except Interrupted:
                     interrupts += 1
+                    assert time.monotonic() < deadline, f"{number} was lost"
                 finally:
                     armed = False
     finally:
