@@ -174,6 +174,41 @@ def test_a_changed_host_key_is_refused_with_its_line(
     connect(Target("robot")).close()
 
 
+def test_a_certified_host_key_needs_no_line_of_its_own(desk: Path, hosts: Hosts) -> None:
+    """And a machine whose authority is known is taken for no other reason."""
+    robot = hosts["robot"]
+    authority, signed = desk / "authority", desk / "host.pub"
+    make: list[str | Path] = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", authority]
+    subprocess.run(make, check=True, timeout=30)
+    sign: list[str | Path] = ["ssh-keygen", "-q", "-s", authority, "-h", "-I", "robot"]
+    sign += ["-n", robot.address]
+    place = "/etc/ssh/ssh_host_ed25519_key"
+    signed.write_bytes(robot.path(f"{place}.pub").read_bytes())
+    subprocess.run([*sign, signed], check=True, timeout=30)
+    line = f"@cert-authority 10.77.0.* {authority.with_suffix('.pub').read_text()}"
+    known = desk / ".ssh/known_hosts"
+    known.write_text(line)
+    with pytest.raises(HostKeyRefused, match=r"says that its key is certified, but it showed no"):
+        connect(Target("robot"))
+    robot.path(f"{place}-cert.pub").write_bytes((desk / "host-cert.pub").read_bytes())
+    drop_in = robot.path("/etc/ssh/sshd_config.d/certified.conf")
+    drop_in.write_text(f"HostCertificate {place}-cert.pub\n")
+    robot.root("systemctl", "restart", "ssh")
+    robot.wait_for_ssh()
+    try:
+        with connect(Target("robot")) as machine:
+            assert machine.check(["hostname"]) == "robot\n"
+        assert known.read_text() == line
+        known.write_text(line.replace("10.77.0.*", "10.77.9.*"))
+        with connect(Target("robot")):
+            assert len(known.read_text().splitlines()) == 2  # its bare key, as that of any other
+    finally:
+        drop_in.unlink()
+        robot.path(f"{place}-cert.pub").unlink()
+        robot.root("systemctl", "restart", "ssh")
+        robot.wait_for_ssh()
+
+
 def test_strict_checking_takes_no_new_keys(desk: Path) -> None:
     config = desk / ".ssh" / "config"
     config.write_text("StrictHostKeyChecking yes\n" + config.read_text())

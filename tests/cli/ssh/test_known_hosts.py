@@ -50,7 +50,9 @@ def test_patterns_markers_and_what_is_no_key() -> None:
     revoked = known.revoked(TWO)
     assert revoked is not None
     assert revoked.place == "k:2"
-    assert known.authority is not None
+    assert known.authorities == ()  # its key is revoked
+    trusted = find_known([("k", line("a.lab", TWO, "@cert-authority"))], "a.lab", 22)
+    assert [found.key for found in trusted.authorities] == [TWO]
     assert not find_known([("k", text)], "x.lab", 22).keys
 
 

@@ -8,10 +8,12 @@ import secrets
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from getpass import getuser
 from pathlib import Path
 
+from dora_cli.ssh.certificates import objection
 from dora_cli.ssh.client_config import Asked, HostSettings, read_config
 from dora_cli.ssh.errors import HostKeyRefused
 from dora_cli.ssh.known_hosts import Key, Known, find_known, host_name, new_line
@@ -66,20 +68,29 @@ def known_keys(settings: HostSettings) -> Known:
     return find_known(files, settings.host_key_name, settings.port)
 
 
-def check_host_key(machine: str, settings: HostSettings, known: Known, key: Key) -> None:
-    """Accept a known key, write down a new one; raises HostKeyRefused for any other."""
+def check_host_key(
+    machine: str,
+    settings: HostSettings,
+    known: Known,
+    key: Key,
+    certificate: bytes | None = None,
+) -> None:
+    """Accept a known or certified key, write down a new one; raises HostKeyRefused for any other.
+
+    ``certificate``: that the host showed with its key.
+    """
     if (revoked := known.revoked(key)) is not None:
         raise HostKeyRefused(machine, f"its host key {key} is revoked in {revoked.place}")
-    if known.has(key):
+    problem = _not_certified(settings, known, certificate)
+    if problem is None or known.has(key):
         return
     if known.keys:
         raise HostKeyRefused(machine, _changed(settings, known, key))
-    if known.authority is not None:
+    if known.authorities:
         raise HostKeyRefused(
             machine,
-            f"{known.authority.place} trusts only certified keys of this host, which dora cannot "
-            f"check; add its key {key} to {settings.known_hosts[0]}, or reach it with "
-            "`ProxyCommand ssh -W %h:%p ...` through the ssh program",
+            f"{known.authorities[0].place} says that its key is certified, but {problem}; have the "
+            f"authority sign it anew, or add its key {key} to {settings.known_hosts[0]}",
         )
     if not settings.accept_new:
         raise HostKeyRefused(
@@ -88,6 +99,15 @@ def check_host_key(machine: str, settings: HostSettings, known: Known, key: Key)
             f"connect once with ssh, or add the key to {settings.known_hosts[0]}",
         )
     remember(settings, key)
+
+
+def _not_certified(settings: HostSettings, known: Known, certificate: bytes | None) -> str | None:
+    """Why its key is not believed for a certificate; None: it is."""
+    if certificate is None:
+        return "it showed no certificate"
+    authorities = [line.key for line in known.authorities]
+    found = objection(certificate, authorities, settings.host_key_name, time.time())
+    return None if found is None else f"of its certificate: {found}"
 
 
 def _changed(settings: HostSettings, known: Known, key: Key) -> str:

@@ -68,8 +68,10 @@ class Known:
         return next(marked, None)
 
     @property
-    def authority(self) -> Line | None:
-        return next((line for line in self.lines if line.marker == "@cert-authority"), None)
+    def authorities(self) -> tuple[Line, ...]:
+        """Whose certificates are believed; one that is revoked is none."""
+        marked = (line for line in self.lines if line.marker == "@cert-authority")
+        return tuple(line for line in marked if self.revoked(line.key) is None)
 
 
 def host_name(host: str, port: int) -> str:

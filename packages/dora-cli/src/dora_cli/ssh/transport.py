@@ -17,6 +17,7 @@ from typing import Any
 import paramiko
 from paramiko.agent import AgentSSH
 
+from dora_cli.ssh import certificates
 from dora_cli.ssh.client_config import HostSettings
 from dora_cli.ssh.errors import ConnectionLost, LoginRefused, Unreachable
 from dora_cli.ssh.host_keys import check_host_key, known_keys, settings_for
@@ -152,7 +153,8 @@ def _open(
     transport.banner_timeout = transport.auth_timeout = CONNECT_TIMEOUT
     known = known_keys(settings)
     options = transport.get_security_options()
-    options.key_types = preferred(known.kinds, tuple(options.key_types))
+    certified = certificates.KINDS if known.authorities else ()
+    options.key_types = (*certified, *preferred(known.kinds, tuple(options.key_types)))
     where = f"{settings.host} port {settings.port}"
     try:
         transport.start_client(timeout=CONNECT_TIMEOUT)
@@ -167,7 +169,9 @@ def _open(
         raise Unreachable(
             machine, f"what answers at {where} does not talk SSH as it should: {_reason(error)}"
         ) from error
-    check_host_key(machine, settings, known, Key(server_key.get_name(), server_key.asbytes()))
+    key = Key(server_key.get_name(), server_key.asbytes())
+    certificate = server_key.public_blob.key_blob if server_key.public_blob else None
+    check_host_key(machine, settings, known, key, certificate)
     transport.set_keepalive(max(1, int(silence / 3)))
     _log_in(machine, settings, identity_file, transport)
     return transport
