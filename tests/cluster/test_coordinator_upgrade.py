@@ -34,7 +34,8 @@ import sys
 from dora_cli.cluster import coordinator_upgrade
 from dora_config.cluster import Cluster, Coordinator
 
-port, step, problem = sys.argv[1:]
+port, step, problem, there = sys.argv[1:]
+coordinator_upgrade._Program.there = lambda program: there
 problems = [KeyboardInterrupt() if problem == "interrupted" else PermissionError(13, "no")]
 
 if step:
@@ -49,15 +50,23 @@ if step:
 
 cluster = Cluster(coordinator=Coordinator(addr="127.0.0.1", port=int(port)), machines=())
 try:
-    print(coordinator_upgrade.upgrade_coordinator(cluster, "{__version__}"))
+    if there:
+        print(coordinator_upgrade.roll_back_coordinator(cluster))
+    else:
+        print(coordinator_upgrade.upgrade_coordinator(cluster, "{__version__}"))
 except BaseException as error:
     print(type(error).__name__, error)
 """
 
 
-def upgrade(cluster: Cluster, step: str = "", problem: str = "") -> str:
+def roll_back(cluster: Cluster, there: str = OLD) -> str:
+    """``there``: what the old program is now."""
+    return upgrade(cluster, there=there)
+
+
+def upgrade(cluster: Cluster, step: str = "", problem: str = "", there: str = "") -> str:
     """In a process of its own, as a command has; ``problem`` is met once at ``step``."""
-    words = [str(cluster.coordinator.port), step, problem]
+    words = [str(cluster.coordinator.port), step, problem, there]
     done = subprocess.run(
         [sys.executable, "-c", UPGRADE, *words],
         capture_output=True,
@@ -119,6 +128,24 @@ def test_the_new_one_has_folder_environment_and_store_of_the_old_one(tmp_path: P
         assert (tmp_path / f"its.store.of-{OLD}").stat().st_mode & 0o777 == 0o600
         assert "its.store" in (tmp_path / "its-state/dora/log/coordinator.log").read_text()
         assert upgrade(cluster) == "False\n"
+
+
+def test_a_rollback_starts_what_ran_before(tmp_path: Path) -> None:
+    with old_coordinator(tmp_path) as cluster:
+        said = roll_back(cluster)
+        assert f"stays as it is, dora {OLD}: no upgrade was made" in said
+        upgrade(cluster)
+        said = roll_back(cluster, there="0.7.0")
+        assert f"stays dora {__version__}: " in said
+        assert f"which ran {OLD}, is dora 0.7.0 now; to return it" in said
+        assert said.startswith("False\n")
+        assert f"  dora {__version__} -> {OLD}... OK" in roll_back(cluster)
+        assert release(cluster) == OLD
+        again = process_at(cluster)
+        assert again.cwd() == str(tmp_path)
+        assert again.environ()["XDG_STATE_HOME"] == "its-state"
+        assert f"  dora {OLD} -> {__version__}... OK" in roll_back(cluster, there=__version__)
+        assert release(cluster) == __version__
 
 
 @pytest.mark.parametrize("step", ["_wait_for_end", "_copy_store", "_runs"])

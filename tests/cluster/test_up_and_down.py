@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from support.clusters import (
     cluster_file,
+    daemons,
     ended_cluster,
     forget_ticks,
     ours,
+    pids,
     seen,
     ticking,
     wait_for_ticks,
@@ -73,6 +75,26 @@ def test_quick_start_and_nothing_left(hosts: Hosts, cluster: Path, tmp_path: Pat
         work = "/home/ubuntu/_work", "/home/ubuntu/ticker.py"
         left = {name for name in host.files() if not name.startswith(work)}
         assert left == set(before[host.name])
+
+
+def test_a_changed_line_of_the_file_is_taken_up(
+    hosts: Hosts, cluster: Path, tmp_path: Path
+) -> None:
+    up(cluster)
+    run_dora("start", ticking(hosts, tmp_path, one="robot"), "--detach").succeeded()
+    wait_for_ticks(hosts["robot"], "one")
+    before = ours(hosts["gpu"])
+    changed = {"labels": {"role": "arm"}, "env": {"COLOUR": "red"}}
+    text = up(cluster_file(hosts, tmp_path, robot=changed))
+    assert "robot (ubuntu@10.77.0.2)... OK (started anew with its new labels or ports and env)" in (
+        text
+    )
+    assert "gpu (ubuntu@10.77.0.3)... runs already" in text
+    assert ours(hosts["gpu"]) == before
+    assert daemons()["robot"].labels == {"role": "arm"}
+    wait_for_ticks(hosts["robot"], "one")
+    assert len(pids(hosts["robot"], "one")) == 1
+    assert "runs already" in up(cluster)
 
 
 def test_a_machine_that_is_cut_off_stops_no_other(hosts: Hosts, cluster: Path) -> None:

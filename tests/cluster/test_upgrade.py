@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.hosts import DESK, Host, Hosts, hosts_or_skip
@@ -29,8 +31,11 @@ SENDER = """
 """
 
 COUNTER = """
+    import os
     from dora import Node
 
+    with open("colour", "w") as file:
+        file.write(os.environ.get("COLOUR", "none"))
     with open("numbers", "a") as file:
         for event in Node():
             if event["type"] == "INPUT":
@@ -42,6 +47,9 @@ COUNTER = """
 def hosts() -> Iterator[Hosts]:
     """Two bare hosts, which have an operating system with Python and nothing else."""
     yield from hosts_or_skip("robot", "gpu", bare=True)
+
+
+Popen = subprocess.Popen[bytes]
 
 
 class Fleet:
@@ -61,9 +69,11 @@ class Fleet:
         assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout + done.stderr
 
-    def interrupt(self, version: Installation, *words: str, after: str) -> str:
-        """``run``, but with Ctrl-C as soon as it has printed ``after``."""
-        said = self.file.with_name("interrupted.txt")
+    def disturb(
+        self, version: Installation, *words: str, after: str, by: Callable[[Popen], None]
+    ) -> tuple[int, str]:
+        """``run``, but something happens as soon as it has printed ``after``; its exit code too."""
+        said = self.file.with_name("said.txt")
         with said.open("wb") as file:
             process = subprocess.Popen(
                 [version.dora, "cluster", *words, self.file, "--offline", self.wheels],
@@ -73,16 +83,20 @@ class Fleet:
             )
             try:
                 wait_until(lambda: after in said.read_text(), timeout=200, what=said.read_text)
-                process.send_signal(signal.SIGINT)
-                assert process.wait(90) != 0
+                by(process)
+                code = process.wait(200)
             finally:
                 process.kill()
                 process.wait()
-        return said.read_text()
+        return code, said.read_text()
+
+    def wrote(self, host: Host, name: str) -> str:
+        """A file of the counting node."""
+        (found,) = host.path("/home/ubuntu/_work").glob(f"*/{name}")
+        return found.read_text()
 
     def numbers(self, host: Host) -> list[int]:
-        (found,) = host.path("/home/ubuntu/_work").glob("*/numbers")
-        return [int(line) for line in found.read_text().split()]
+        return [int(line) for line in self.wrote(host, "numbers").split()]
 
     def require_whole(self, host: Host) -> None:
         """All numbers so far, each once, and more are coming."""
@@ -92,17 +106,27 @@ class Fleet:
         assert numbers == list(range(len(numbers)))
 
 
+def interrupt(process: Popen) -> None:
+    """Ctrl-C."""
+    process.send_signal(signal.SIGINT)
+
+
 def version_of(host: Host) -> str:
     return host.root("/usr/local/bin/dora", "--version").stdout.strip()
 
 
 @contextmanager
 def counting_fleet(
-    hosts: Hosts, home: Path, workspace: Workspace, version: Installation, wheels: Path
+    hosts: Hosts,
+    home: Path,
+    workspace: Workspace,
+    version: Installation,
+    wheels: Path,
+    **fields: Mapping[str, Any],
 ) -> Iterator[Fleet]:
     hosts.write_ssh(home)
     with hosts.desk():
-        fleet = Fleet(hosts, hosts.cluster_yml(workspace.path / "cluster.yml"), wheels)
+        fleet = Fleet(hosts, hosts.cluster_yml(workspace.path / "cluster.yml", **fields), wheels)
         fleet.run(version, "install")
         fleet.run(version, "up")
         try:
@@ -148,24 +172,79 @@ def test_old_to_new_and_back_under_a_running_dataflow(
     new_version: Installation,
     system_wheel_house: Path,
 ) -> None:
-    with counting_fleet(hosts, home, workspace, old_version, system_wheel_house) as fleet:
+    """And what may go wrong on the way: no sudo, no room, a cut; at the end nothing is left."""
+    before = {host.name: host.files() for host in hosts}
+    robot = hosts["robot"]
+    its_own = {"prefix": "/srv/dora", "env": {"COLOUR": 'a "deep" $RED'}}
+    with counting_fleet(
+        hosts, home, workspace, old_version, system_wheel_house, robot=its_own
+    ) as fleet:
         assert {version_of(host) for host in hosts} == {"dora 0.1.0"}
-        said = fleet.run(new_version, "upgrade")
-        assert "2/2 succeeded." in said, said
+        assert fleet.wrote(robot, "colour") == 'a "deep" $RED'
+        assert fleet.wrote(hosts["gpu"], "colour") == "none"
+        with no_sudo(robot):
+            said = fleet.run(new_version, "upgrade", code=1)
         assert "dora 0.1.0 -> 0.2.0... OK (store copied to" in said
+        assert "FAILED: sudo asks ubuntu for a password" in said
+        with no_room(robot):
+            said = fleet.run(new_version, "upgrade", code=1)
+        assert "No space left on device" in said
+        fleet.require_whole(robot)
+        assert version_of(robot) == "dora 0.1.0"
+        code, said = fleet.disturb(
+            new_version,
+            "upgrade",
+            after="Restart service... OK",
+            by=lambda _process: cut_for_a_while(robot),
+        )
+        assert code == 0, said
+        assert "2/2 succeeded." in said, said
         assert said.count("Its dataflows... OK (1 go on, 2 nodes)") == 2
         for host in hosts:
             assert version_of(host) == "dora 0.2.0"
             fleet.require_whole(host)
-            trees = {path.name for path in host.path("/opt/dora").iterdir()}
+            prefix = "/srv/dora" if host is robot else "/opt/dora"
+            trees = {path.name for path in host.path(prefix).iterdir()}
             assert {name[:5] for name in trees} == {"0.1.0", "0.2.0", "curre", "previ"}
         again = fleet.run(new_version, "upgrade")
         assert again.count("It runs that version already") == 2
         said = fleet.run(new_version, "rollback")
         assert "2/2 succeeded." in said
+        assert "  dora 0.2.0 -> 0.1.0... OK" in said
         for host in hosts:
             assert version_of(host) == "dora 0.1.0"
             fleet.require_whole(host)
+    assert {host.name: host.files() for host in hosts} == before
+
+
+@contextmanager
+def no_sudo(host: Host) -> Iterator[None]:
+    """Its user may not use sudo within the block."""
+    host.root("mv", "/etc/sudoers.d/dora-tests", "/root/dora-tests")
+    try:
+        yield
+    finally:
+        host.root("mv", "/root/dora-tests", "/etc/sudoers.d/dora-tests")
+
+
+@contextmanager
+def no_room(host: Host) -> Iterator[None]:
+    """What is sent to it does not fit within the block."""
+    place = "/home/ubuntu/.cache"
+    host.root("mkdir", "-p", place)
+    host.root("mount", "-t", "tmpfs", "-o", "size=4m,mode=777", "tmpfs", place)
+    try:
+        yield
+    finally:
+        host.root("umount", place)
+        host.root("rmdir", place)
+
+
+def cut_for_a_while(host: Host) -> None:
+    """Long enough for its daemon to be missed, shorter than an upgrade waits."""
+    host.cut()
+    time.sleep(3)
+    host.mend()
 
 
 def test_a_version_that_does_not_work_is_taken_back(
@@ -178,7 +257,10 @@ def test_a_version_that_does_not_work_is_taken_back(
 ) -> None:
     """It passes its self-test, but its daemon never connects; and Ctrl-C while it is waited for."""
     with counting_fleet(hosts, home, workspace, old_version, system_wheel_house) as fleet:
-        said = fleet.interrupt(mute_version, "upgrade", after="Restart service... OK")
+        code, said = fleet.disturb(
+            mute_version, "upgrade", after="Restart service... OK", by=interrupt
+        )
+        assert code != 0
         assert "Interrupted: returning to 0.1.0" in said
         assert "Return to 0.1.0... OK" in said, said
         assert version_of(hosts["robot"]) == "dora 0.1.0"

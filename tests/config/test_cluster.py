@@ -76,6 +76,26 @@ machines:
     ).cluster.machines[0]
     assert (machine.zenoh_addr, machine.zenoh_port) == ("192.0.2.2", 7)
     assert (machine.identity_file, machine.dora) == ("~/k", "/opt/x/dora")
+    machine = parse_cluster(
+        base("{id: a, host: b, prefix: //data/./dora/, env: {CUDA: 1, OFF: no, A_B: x y, R: 007}}")
+    ).cluster.machines[0]
+    assert machine.prefix == "/data/dora"
+    assert machine.env == {"CUDA": "1", "OFF": "no", "A_B": "x y", "R": "007"}
+
+
+@pytest.mark.parametrize(
+    ("written", "means"),
+    [("~/k", "~/k"), ("/keys/k", "/keys/k"), ("k", "{folder}/k"), ("../k", "{folder}/../k")],
+)
+def test_a_key_is_looked_for_beside_the_cluster_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, means: str
+) -> None:
+    folder = tmp_path / "robots"
+    folder.mkdir()
+    (folder / "cluster.yml").write_text(base(f"{{id: a, host: b, identity_file: {written}}}"))
+    monkeypatch.chdir(tmp_path)
+    machine = load_cluster("robots/cluster.yml").cluster.machines[0]
+    assert machine.identity_file == means.format(folder=folder)
 
 
 def base(machine: str, root: str = "") -> str:
@@ -124,6 +144,16 @@ MISTAKES = [
     (base("{id: a, host: b, zenoh_port: 0}"), "zenoh_port: must not be 0"),
     (base("{id: a, host: b, zenoh_port: 7}"), "`zenoh_port` needs an address"),
     (base("{id: a, host: b, dora: bin/dora}"), "expected an absolute path on that machine"),
+    (base("{id: a, host: b, prefix: dora}"), "expected an absolute path on that machine"),
+    (base("{id: a, host: b, prefix: /}"), "expected a folder of its own for dora's versions"),
+    (base("{id: a, host: b, prefix: /usr}"), "expected a folder of its own for dora's versions"),
+    (base("{id: a, host: b, prefix: /data/../usr}"), "expected a folder of its own for dora's"),
+    (base("{id: a, host: b, prefix: /o/d, dora: /o/d/dora}"), "and `dora` that it is there"),
+    (base("{id: a, host: b, env: {A-B: x}}"), "invalid name of an environment variable 'A-B'"),
+    (base("{id: a, host: b, env: {HOME: x}}"), "`HOME` is what the daemon itself goes by"),
+    (base("{id: a, host: b, env: {A: [x]}}"), "expected a text, number or boolean"),
+    (base('{id: a, host: b, env: {A: "x\\ny"}}'), "must be one line of text, found '\\n' in it"),
+    (base("{id: a, host: b, environment: {A: x}}"), "(it is called `env`)"),
     (base("{id: a, host: b, zenoh_addr: b}"), "zenoh_addr: expected an IP address"),
     (base("{id: a, host: b, labels: {a b: c}}"), "label key 'a b' contains invalid character ' '"),
     (base("{id: a, host: b, labels: {a: b c}}"), "label value 'b c' contains invalid character"),

@@ -123,6 +123,8 @@ def test_bad_dataflows_are_not(text: str, says: str) -> None:
                 "'@'",
                 "as `user`",
                 "needs an address",
+                "and `dora` that",
+                "one line of text",
             )
         )
     ],

@@ -47,7 +47,7 @@ def mute_version(tmp_path_factory: pytest.TempPathFactory) -> Installation:
 
 def wheels_for(facts_of: LocalMachine, folder: Path) -> Path:
     """Every dependency for a machine, in ``folder``."""
-    facts = ask(facts_of, "probe", prefix=str(folder))
+    facts = ask(facts_of, "probe", prefix=str(folder), link=str(folder / "dora"))
     fetch(Platform.from_probe(facts), folder)
     return folder
 

@@ -147,7 +147,7 @@ def test_switching_rolling_back_and_collecting(
     assert version_of(machine) == "dora 0.1.0"
     ask(machine, "rollback", prefix=prefix, link=link)
     assert version_of(machine) == "dora 0.2.0"
-    before = ask(machine, "probe", prefix=prefix)
+    before = ask(machine, "probe", prefix=prefix, link=USER.link)
     assert before["previous"]["version"] == "0.1.0"
     assert ask(machine, "collect", prefix=prefix)["removed"] == []
 
@@ -163,7 +163,10 @@ def test_a_version_stays_while_something_runs_from_it(
     try:
         ask(machine, "restore", prefix=prefix, current="", previous="")
         name = Path(installed.tree).name
-        wait_until(lambda: ask(machine, "probe", prefix=prefix)["in_use"] == [name], what="use")
+        wait_until(
+            lambda: ask(machine, "probe", prefix=prefix, link=USER.link)["in_use"] == [name],
+            what="use",
+        )
         assert ask(machine, "collect", prefix=prefix)["removed"] == []
         with pytest.raises(MachineProblem, match="processes still run from"):
             ask(machine, "remove", prefix=prefix, link=installed.dora)
@@ -212,7 +215,7 @@ def test_a_machine_without_a_python_that_is_new_enough(tmp_path: Path) -> None:
     with pytest.raises(
         MachineProblem, match=r"needs Python 3\.11 or newer there, found: .*3\.9\.2"
     ):
-        ask(machine, "probe", prefix="/opt/dora")
+        ask(machine, "probe", prefix="/opt/dora", link=USER.link)
 
 
 def test_an_editable_installation_is_refused() -> None:

@@ -28,6 +28,7 @@ FACTS = Facts(
     systemd=True,
     address="10.0.0.2",
     daemon=None,
+    environment=None,
     service=False,
     user_service=False,
     dora=None,

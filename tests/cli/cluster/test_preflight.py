@@ -26,6 +26,7 @@ ANSWER: dict[str, Any] = {
     "systemd": True,
     "address": "10.0.0.2",
     "daemon": None,
+    "environment": None,
     "service": False,
     "user_service": False,
     "dora": None,

@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from dora_cli.cluster.command_line import daemon_arguments, daemon_name
-from dora_cli.cluster.unit import Service, command, render_unit
+from dora_cli.cluster.unit import Service, command, render_environment, render_unit
 from dora_config.cluster import Cluster, Coordinator, Machine
 from dora_daemon.command import _parser
 
@@ -43,7 +43,8 @@ def test_the_daemon_understands_its_command_line(machine: Machine) -> None:
 @pytest.mark.parametrize("machine", MACHINES, ids=str)
 @pytest.mark.parametrize("user", ["ubuntu", None])
 def test_up_and_unit_start_the_same_daemon(machine: Machine, user: str | None) -> None:
-    service = Service("/usr/local/bin/dora", "/etc/dora-daemon/x.token", user)
+    secrets = ("/etc/dora-daemon/x.token", "/etc/dora-daemon/x.env")
+    service = Service("/usr/local/bin/dora", *secrets, user)
     lines = render_unit(cluster(machine), machine, service).splitlines()
     (start,) = [line for line in lines if line.startswith("ExecStart=")]
     words = shlex.split(start.removeprefix("ExecStart="))
@@ -63,6 +64,18 @@ def test_up_and_unit_start_the_same_daemon(machine: Machine, user: str | None) -
         "LoadCredential=dora-token:/etc/dora-daemon/x.token",
     ):
         assert line in lines
+
+
+def test_its_environment_is_in_a_file_that_others_do_not_read() -> None:
+    machine = Machine(id="x", host="h", env={"PLAIN": "a b", "HARD": 'q"\\$HOME`id`%'})
+    text = render_environment(machine)
+    assert text == 'HARD="q\\"\\\\\\$HOME\\`id\\`%"\nPLAIN="a b"\n'
+    service = Service("/d", "/etc/dora-daemon/x.token", "/etc/dora-daemon/x.env", "u")
+    unit = render_unit(cluster(machine), machine, service)
+    assert "EnvironmentFile=-/etc/dora-daemon/x.env\n" in unit
+    assert "PLAIN" not in unit
+    assert render_environment(MACHINES[0]) is None
+    assert "EnvironmentFile" not in render_unit(cluster(MACHINES[0]), MACHINES[0], service)
 
 
 def test_nothing_in_a_word_is_expanded() -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from dora_config import DoraError
 from dora_config.access import private_dir, state_dir
-from dora_config.own_python import run_module
 
 
 class NotStarted(DoraError):
@@ -27,17 +26,23 @@ class Background:
     log: Path
 
     def wait_until(self, ready: Callable[[], bool], *, within: float) -> None:
-        """Raises NotStarted with the last words of the process."""
+        """Raises NotStarted with the last words of the process, which is ended then."""
         deadline = time.monotonic() + within
         while not ready():
             code = self.process.poll()
             if code is not None:
                 raise NotStarted(f"the {self.what} ended with code {code}:\n{self._tail()}")
             if time.monotonic() > deadline:
+                self.end()
                 raise NotStarted(
                     f"the {self.what} did not get ready within {within:g} s:\n{self._tail()}"
                 )
             time.sleep(0.02)
+
+    def end(self) -> None:
+        """Without asking it to."""
+        self.process.kill()
+        self.process.wait()
 
     def _tail(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines()[-20:]
@@ -46,13 +51,12 @@ class Background:
 
 def start(
     what: str,
-    module: str,
-    arguments: Sequence[str],
+    words: Sequence[str],
     *,
     directory: str = "",
     environ: Mapping[str, str] = os.environ,
 ) -> Background:
-    """Run `python -m MODULE ARGUMENTS` detached from this terminal.
+    """Run a command detached from this terminal.
 
     ``directory``: of the process and of relative names in ``environ``; empty: ours.
     """
@@ -61,7 +65,7 @@ def start(
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         process = subprocess.Popen(
-            [*run_module(module), *arguments],
+            words,
             cwd=directory or None,
             env=environ,
             stdin=subprocess.DEVNULL,

@@ -70,15 +70,15 @@ class Endpoint:
     token: str | None = None
 
     def url(self, path: str, *, scheme: str = "ws") -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{scheme}://{host}:{self.port}{path}"
+        return f"{scheme}://{self}{path}"
 
     def headers(self) -> dict[str, str]:
         """What every request to the coordinator carries."""
         return {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
 
 
 def endpoint(

@@ -8,15 +8,16 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from dora_config.fields import LabelsField, MachineIdField, PortNumberField, Written
 from dora_config.resolved import Frozen
 from dora_config.validation import Finding, describe_place, show, validate
-from dora_config.yaml_text import Document
+from dora_config.yaml_text import Document, written
 
 DEFAULT_COORDINATOR_PORT = 6013
 DEFAULT_DAEMON_PORT = 53291
@@ -26,6 +27,24 @@ ENDPOINT_PATTERN = r"^tcp/(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):\d{1,5}$"
 _SHELL = r"""'"`$;&<>|(){}"""
 """Characters that a shell would act on: `~/.ssh/config` may put host and user into a command."""
 _HOST_PATTERN = rf"^(?!-)[^\s{_SHELL}]+$"
+_VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
+_OWN_VARIABLES = frozenset(
+    {
+        "HOME",
+        "XDG_CONFIG_HOME",
+        "XDG_RUNTIME_DIR",
+        "XDG_STATE_HOME",
+        "CREDENTIALS_DIRECTORY",
+        "RUNTIME_DIRECTORY",
+        "DORA_AUTH_TOKEN",
+        "DORA_COORDINATOR_ADDR",
+        "DORA_COORDINATOR_PORT",
+        "DORA_NODE_CONFIG",
+    }
+)
+"""By these a daemon finds its folders, its token and its coordinator."""
+_PREFIX_PATTERN = r"^(?!.*/\.\.(/|$))/+[^/]+/+[^/]"
+_LEAST_DEPTH = 2
 
 
 def _wrong(sentence: str) -> PydanticCustomError:
@@ -51,6 +70,37 @@ def _absolute(value: str) -> str:
     if not value.startswith("/") or "\0" in value or "\n" in value:
         raise _wrong(f'expected an absolute path on that machine, found "{value}"')
     return value
+
+
+def _prefix(value: str) -> str:
+    _absolute(value)
+    parts = PurePosixPath(value).parts[1:]
+    if ".." in parts or len(parts) < _LEAST_DEPTH:
+        raise _wrong(
+            "expected a folder of its own for dora's versions, such as /data/dora, "
+            f'found "{value}"'
+        )
+    return str(PurePosixPath("/", *parts))
+
+
+def _variable(name: str) -> str:
+    if not re.fullmatch(_VARIABLE_PATTERN, name):
+        raise _wrong(
+            f"invalid name of an environment variable {name!r}: expected letters, digits and '_'"
+        )
+    if name in _OWN_VARIABLES:
+        raise _wrong(f"`{name}` is what the daemon itself goes by: it cannot be set here")
+    return name
+
+
+def _variable_text(value: Any) -> str:
+    if not isinstance(value, bool | int | float | str):
+        raise _wrong("expected a text, number or boolean")
+    text = written(value)
+    bad = re.search(r"[\x00-\x08\x0a-\x1f\x7f]", text)
+    if bad:
+        raise _wrong(f"the value must be one line of text, found {bad.group()!r} in it")
+    return text
 
 
 def _ssh_word(value: str, what: str) -> str:
@@ -87,6 +137,25 @@ UserField = Annotated[
 AbsolutePathField = Annotated[
     str, AfterValidator(_absolute), WithJsonSchema({"type": "string", "pattern": "^/"})
 ]
+PrefixField = Annotated[
+    str, AfterValidator(_prefix), WithJsonSchema({"type": "string", "pattern": _PREFIX_PATTERN})
+]
+VariableField = Annotated[
+    str,
+    AfterValidator(_variable),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": _VARIABLE_PATTERN,
+            "not": {"enum": sorted(_OWN_VARIABLES)},
+        }
+    ),
+]
+VariableTextField = Annotated[
+    str,
+    BeforeValidator(_variable_text),
+    WithJsonSchema({"type": ["string", "number", "boolean"]}),
+]
 EndpointField = Annotated[
     str, AfterValidator(_endpoint), WithJsonSchema({"type": "string", "pattern": ENDPOINT_PATTERN})
 ]
@@ -114,6 +183,13 @@ class WrittenMachine(Written):
     dora: AbsolutePathField | None = Field(
         default=None,
         description="The `dora` command that is there already (default: it is put there).",
+    )
+    prefix: PrefixField | None = Field(
+        default=None,
+        description="Folder in which `install` and `upgrade` keep versions (default /opt/dora).",
+    )
+    env: dict[VariableField, VariableTextField] | None = Field(
+        default=None, description="Environment of the daemon, and so of its nodes."
     )
     daemon_port: PortNumberField | None = Field(
         default=None, description="Port of the daemon for nodes you start (default 53291)."
@@ -159,6 +235,8 @@ class Machine(Frozen):
     port: int | None = None
     identity_file: str | None = None
     dora: str | None = None
+    prefix: str | None = None
+    env: dict[str, str] = Field(default_factory=dict)
     daemon_port: int = DEFAULT_DAEMON_PORT
     labels: dict[str, str] = Field(default_factory=dict)
     zenoh_addr: str | None = None
@@ -216,6 +294,9 @@ _HINTS = {
     "hostname": "it is called `host`",
     "username": "it is called `user`",
     "ssh_port": "it is called `port`",
+    "environment": "it is called `env`",
+    "install_prefix": "it is called `prefix`",
+    "key": "a private key is called `identity_file`",
 }
 
 
@@ -237,6 +318,9 @@ def _machine_findings(machines: list[Any], *, has_peer: bool) -> Iterator[Findin
             if has_peer and machine.get(field) is not None:
                 message = f"`{field}` of a machine and `zenoh_peer` are mutually exclusive"
                 yield Finding(("machines", index, field), message, "remove one", at_key=True)
+        if machine.get("prefix") is not None and machine.get("dora") is not None:
+            message = "`prefix` says where dora is put, and `dora` that it is there already"
+            yield Finding(("machines", index, "prefix"), message, "remove one", at_key=True)
         if machine.get("zenoh_port") is not None and not _has_address(machine):
             message = (
                 "`zenoh_port` needs an address to listen on, and `host` is a name: "
@@ -268,6 +352,8 @@ def _resolve_machine(machine: WrittenMachine) -> Machine:
         port=machine.port,
         identity_file=machine.identity_file,
         dora=machine.dora,
+        prefix=machine.prefix,
+        env=dict(machine.env or {}),
         daemon_port=machine.daemon_port or DEFAULT_DAEMON_PORT,
         labels=dict(machine.labels or {}),
         zenoh_addr=machine.zenoh_addr or (_address(machine.host) if machine.zenoh_port else None),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dora_config.cluster import Cluster, read_cluster
+from dora_config.cluster import Cluster, Machine, read_cluster
 from dora_config.errors import ConfigError, Problem
 from dora_config.text_files import MAX_FILE_BYTES, in_order, read_text
 from dora_config.yaml_text import read_document
@@ -22,7 +22,18 @@ class LoadedCluster:
 
 def load_cluster(path: Path | str) -> LoadedCluster:
     """Reads a cluster file; raises `ConfigError` with all its problems."""
-    return parse_cluster(read_text(Path(path), MAX_FILE_BYTES), path=path)
+    loaded = parse_cluster(read_text(Path(path), MAX_FILE_BYTES), path=path)
+    folder = Path(path).absolute().parent
+    machines = tuple(_with_its_key(machine, folder) for machine in loaded.cluster.machines)
+    return replace(loaded, cluster=loaded.cluster.model_copy(update={"machines": machines}))
+
+
+def _with_its_key(machine: Machine, folder: Path) -> Machine:
+    """A relative ``identity_file`` starts at the folder of the cluster file."""
+    file = machine.identity_file
+    if file is None or file.startswith("~"):
+        return machine
+    return machine.model_copy(update={"identity_file": str(folder / file)})
 
 
 def parse_cluster(text: str, *, path: Path | str = "cluster.yml") -> LoadedCluster:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dora_cli.bundle.dependencies import fetch, lock_text
-from dora_cli.bundle.layout import Layout
+from dora_cli.bundle.layout import SYSTEM, USER, Layout
 from dora_cli.bundle.machine import Machine, MachineProblem, ask
 from dora_cli.bundle.own_packages import OwnPackages, own_packages
 from dora_cli.bundle.platform import Platform, UnknownPlatform
@@ -117,7 +117,7 @@ class Installer:
 
     def put(self, machine: Machine, layout: Layout, report: Report) -> tuple[str, dict[str, Any]]:
         """Have the running version there and tested, beside what runs; its tree."""
-        facts = ask(machine, "probe", prefix=layout.prefix)
+        facts = probe(machine, layout)
         try:
             platform = Platform.from_probe(facts)
         except UnknownPlatform as problem:
@@ -146,7 +146,7 @@ class Installer:
         self, machine: Machine, layout: Layout, tree: str, facts: dict[str, Any]
     ) -> Installed:
         """Make a tree the current one."""
-        link = layout.link.replace("~", str(facts["home"]), 1)
+        link = layout.link_for(str(facts["home"]))
         current = facts["current"]
         ask(machine, "switch", prefix=layout.prefix, link=link, tree=tree, sudo=layout.sudo)
         changed = current is None or current["name"] != Path(tree).name
@@ -159,9 +159,27 @@ class Installer:
 
     def remove(self, machine: Machine, layout: Layout) -> None:
         """Remove every version and the link; MachineProblem while processes run from one."""
-        home = ask(machine, "probe", prefix=layout.prefix)["home"]
-        link = layout.link.replace("~", str(home), 1)
+        link = layout.link_for(str(probe(machine, layout)["home"]))
         ask(machine, "remove", prefix=layout.prefix, link=link, sudo=layout.sudo)
+
+
+def probe(machine: Machine, layout: Layout) -> dict[str, Any]:
+    """What is there; MachineProblem when dora lies in another folder than the layout says."""
+    facts = ask(machine, "probe", prefix=layout.prefix, link=layout.link)
+    if facts["elsewhere"] is not None:
+        raise MachineProblem(
+            machine.name,
+            f"dora lies in {facts['elsewhere']} there (that is where {layout.link} leads), and the "
+            f"cluster file says {layout.prefix}; to move it, run `dora cluster uninstall` with "
+            f"`prefix: {facts['elsewhere']}` first",
+        )
+    if not facts["parent"] and layout not in (USER, SYSTEM):
+        raise MachineProblem(
+            machine.name,
+            f"there is no folder for {layout.prefix} (`prefix` in the cluster file): make the one "
+            "above it there, or mount its disk",
+        )
+    return facts
 
 
 def self_test(machine: Machine, tree: str) -> None:

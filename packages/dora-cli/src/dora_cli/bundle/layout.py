@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 
@@ -16,9 +16,18 @@ class Layout:
     """What users and services call."""
     sudo: bool
 
+    def link_for(self, home: str) -> str:
+        """The link's absolute path."""
+        return self.link.replace("~", home, 1)
+
 
 USER: Final = Layout("~/.local/share/dora/versions", "~/.local/bin/dora", sudo=False)
 """What ``cluster up`` uses: no rights are needed."""
 
 SYSTEM: Final = Layout("/opt/dora", "/usr/local/bin/dora", sudo=True)
 """What ``cluster install`` and ``cluster upgrade`` use."""
+
+
+def system(prefix: str | None) -> Layout:
+    """``SYSTEM``, with a folder of the user's choice for the versions."""
+    return SYSTEM if prefix is None else replace(SYSTEM, prefix=prefix)

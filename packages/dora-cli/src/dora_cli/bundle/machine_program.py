@@ -25,6 +25,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def main() -> int:
 # ---------------------------------------------------------------------------------- looking
 
 
-def probe(prefix: str) -> dict[str, Any]:
+def probe(prefix: str, link: str) -> dict[str, Any]:
     """What decides which files run here, what is installed, and how much room there is."""
     libc, version = _libc()
     root = _path(prefix)
@@ -72,6 +73,8 @@ def probe(prefix: str) -> dict[str, Any]:
         "home_free": shutil.disk_usage(Path.home()).free,
         "home": str(Path.home()),
         "prefix": str(root),
+        "parent": root.parent.is_dir(),
+        "elsewhere": _elsewhere(_path(link), root),
         "current": _described(root / "current"),
         "previous": _described(root / "previous"),
         "in_use": sorted(_in_use(root)),
@@ -116,6 +119,14 @@ def _described(link: Path) -> dict[str, Any] | None:
         return {"name": tree.name, **json.loads((tree / "bundle.json").read_text())}
     except (OSError, ValueError):
         return None
+
+
+def _elsewhere(outer: Path, root: Path) -> str | None:
+    """The other prefix that a link leads to."""
+    tail = "/current/bin/dora"
+    target = os.readlink(outer) if outer.is_symlink() else ""
+    found = target.removesuffix(tail)
+    return found if target.endswith(tail) and found != str(root) else None
 
 
 def _in_use(root: Path) -> set[str]:
@@ -226,7 +237,7 @@ def _place(root: Path, name: str, fresh: Path) -> Path:
                 continue
             if _works(candidate):
                 return candidate
-            shutil.rmtree(candidate)  # made for a Python that has gone: nothing runs from it
+            _delete(candidate)  # made for a Python that has gone: nothing runs from it
         os.sync()  # whole on disk before its name says that it is whole
         fresh.rename(candidate)
         return candidate
@@ -294,7 +305,7 @@ def drop(prefix: str, tree: str) -> dict[str, Any]:
     root, chosen = _path(prefix), Path(tree)
     kept = {_name(root / "current"), _name(root / "previous")} | _in_use(root)
     if chosen.name not in kept and chosen.parent == root:
-        shutil.rmtree(chosen)
+        _delete(chosen)
     return {}
 
 
@@ -303,11 +314,10 @@ def collect(prefix: str) -> dict[str, Any]:
     root = _path(prefix)
     kept = {_name(root / "current"), _name(root / "previous")} | _in_use(root)
     removed = []
-    for tree in sorted(root.iterdir()) if root.is_dir() else ():
-        if tree.is_symlink() or tree.name in kept or not (tree / "bundle.json").is_file():
-            continue
-        removed.append(tree.name)
-        shutil.rmtree(tree)
+    for tree in _trees(root):
+        if tree.name not in kept:
+            removed.append(tree.name)
+            _delete(tree)
     _sweep(root)
     return {"removed": removed}
 
@@ -321,10 +331,29 @@ def remove(prefix: str, link: str) -> dict[str, Any]:
     wanted = str(root / "current" / "bin" / "dora")
     if outer.is_symlink() and os.readlink(outer) == wanted:
         outer.unlink()
-    shutil.rmtree(root, ignore_errors=True)
+    for tree in _trees(root):
+        _delete(tree)
+    _sweep(root, older=0.0)
+    for name in ("current", "previous"):
+        (root / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        root.rmdir()  # unless somebody else keeps something there
     for folder in (root.parent, outer.parent):
         _remove_empty(folder)
     return {}
+
+
+def _trees(root: Path) -> list[Path]:
+    """All versions, whole ones."""
+    found = sorted(root.iterdir()) if root.is_dir() else []
+    return [path for path in found if not path.is_symlink() and (path / "bundle.json").is_file()]
+
+
+def _delete(tree: Path) -> None:
+    """A tree goes at once: what is cut off in between leaves no half of one."""
+    gone = tree.with_name(f".new-{tree.name}.{os.getpid()}")
+    tree.rename(gone)
+    shutil.rmtree(gone)
 
 
 def _target(link: Path) -> Path | None:
@@ -346,9 +375,9 @@ def _point(link: Path, target: str) -> None:
     fresh.replace(link)
 
 
-def _sweep(root: Path) -> None:
+def _sweep(root: Path, older: float = ABANDONED) -> None:
     for leftover in root.glob(".new-*"):
-        if time.time() - leftover.stat().st_mtime > ABANDONED:
+        if time.time() - leftover.stat().st_mtime >= older:
             shutil.rmtree(leftover, ignore_errors=True)
 
 

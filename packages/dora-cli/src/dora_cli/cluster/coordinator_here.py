@@ -12,6 +12,7 @@ from dora_cli.client import Client, CoordinatorUnreachable
 from dora_config import DoraError
 from dora_config.access import Endpoint, endpoint
 from dora_config.cluster import Cluster
+from dora_config.own_python import run_module
 from dora_config.protocol.control import (
     ClusterReport,
     ClusterStatus,
@@ -55,8 +56,8 @@ def start(cluster: Cluster) -> None:
     address, port = cluster.coordinator.addr, cluster.coordinator.port
     _require_own(address)
     every = "::" if ":" in address else "0.0.0.0"  # also loopback, for the commands given here
-    words = ["--interface", every, "--port", str(port)]
-    process = background.start("coordinator", "dora_coordinator.command", words)
+    words = [*run_module("dora_coordinator.command"), "--interface", every, "--port", str(port)]
+    process = background.start("coordinator", words)
     process.wait_until(lambda: report(cluster) is not None, within=START_TIMEOUT)
 
 

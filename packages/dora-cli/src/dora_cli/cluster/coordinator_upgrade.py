@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -20,13 +21,15 @@ from dora_cli import background, output
 from dora_cli.cluster import coordinator_here
 from dora_cli.cluster.preflight import NotReady
 from dora_config import DoraError
-from dora_config.access import private_dir, state_dir
+from dora_config.access import private_dir, state_dir, write_private
 from dora_config.cluster import Cluster
+from dora_config.own_python import run_module
 
 END_TIMEOUT = 20.0
 START_TIMEOUT = 20.0
 KEPT_COPIES = 3
 _MODULE = "dora_coordinator.command"
+_ASK_VERSION = "from dora_coordinator._version import __version__; print(__version__)"
 
 
 class _DoesNotEnd(NotReady):
@@ -42,6 +45,16 @@ class _Process:
     arguments: tuple[str, ...]
     directory: str
     environ: dict[str, str]
+
+    @property
+    def program(self) -> tuple[str, ...]:
+        """The words before its arguments."""
+        return self.words[: len(self.words) - len(self.arguments)]
+
+    @property
+    def python_variables(self) -> dict[str, str]:
+        """What tells its Python where its packages are."""
+        return {name: text for name, text in self.environ.items() if name.startswith("PYTHON")}
 
     @property
     def store(self) -> Path | None:
@@ -63,6 +76,28 @@ class _Process:
     def state(self) -> Path:
         """Its state folder."""
         return Path(self.directory) / state_dir(self.environ)
+
+
+@dataclass(frozen=True, slots=True)
+class _Program:
+    """A version of the coordinator's program, and how it is started."""
+
+    version: str
+    words: tuple[str, ...]
+    """Without the coordinator's own arguments."""
+    variables: dict[str, str]
+    """Those of Python, PYTHONPATH and its like."""
+
+    def there(self) -> str:
+        """The version that it would be now; empty when it does not run any more."""
+        command = [self.words[0], "-c", _ASK_VERSION]
+        environ = _with_python(os.environ, self.variables)
+        with suppress(OSError, subprocess.SubprocessError):
+            done = subprocess.run(
+                command, env=environ, capture_output=True, text=True, timeout=30, check=True
+            )
+            return done.stdout.strip()
+        return ""
 
 
 def upgrade_coordinator(cluster: Cluster, version: str) -> bool:
@@ -88,47 +123,104 @@ def upgrade_coordinator(cluster: Cluster, version: str) -> bool:
             "so no other can take its place: end it, and start one with `dora cluster up`"
         )
     output.write(f"Upgrading the coordinator on {address}...")
-    copy = _replace(cluster, process, old, version)
-    output.write(
-        f"  dora {old} -> {version}... OK" + (f" (store copied to {copy})" if copy else "")
-    )
+    variables = {name: text for name, text in os.environ.items() if name.startswith("PYTHON")}
+    _change(cluster, process, old, _Program(version, run_module(_MODULE), variables))
     return True
 
 
-def _replace(cluster: Cluster, process: _Process, old: str, version: str) -> Path | None:
-    """The new version in the place of the old process, as which it starts; the store's copy."""
+def roll_back_coordinator(cluster: Cluster) -> bool:
+    """Have it run the version that an upgrade replaced, from where that one was started then.
+
+    Whether that was done; why not is said. NotReady when it fails; then it is as it was.
+    """
+    report = coordinator_here.report(cluster)
+    now = report.coordinator.release if report is not None else ""
+    address = coordinator_here.where(cluster)
+    process = _find(cluster)
+    before = _recorded(process, cluster) if process is not None else None
+    if before is None or before.version == now:
+        output.remark(
+            f"The coordinator on {address} stays as it is, dora {now}: no upgrade was made from "
+            "here that could be taken back"
+        )
+        return False
+    assert process is not None
+    if (there := before.there()) != before.version:
+        found = f"is dora {there} now" if there else "is not there any more"
+        output.warn(
+            f"the coordinator on {address} stays dora {now}: {before.words[0]}, which ran "
+            f"{before.version}, {found}; to return it as well, install dora {before.version} here "
+            "and run `dora cluster upgrade` with that"
+        )
+        return False
+    output.write(f"Rolling back the coordinator on {address}...")
+    _change(cluster, process, now, before)
+    return True
+
+
+def _change(cluster: Cluster, process: _Process, old: str, program: _Program) -> None:
+    """Another version in its place, and word of it."""
+    copy = _replace(cluster, process, old, program)
+    _record(process, cluster, old)
+    output.write(
+        f"  dora {old} -> {program.version}... OK" + (f" (store copied to {copy})" if copy else "")
+    )
+
+
+def _record_path(process: _Process, cluster: Cluster) -> Path:
+    return process.state / "coordinator" / f"before-{cluster.coordinator.port}.json"
+
+
+def _record(process: _Process, cluster: Cluster, version: str) -> None:
+    """How to start what was replaced: for a rollback. Without it none is possible, that is all."""
+    record = {"version": version, "words": process.program, "variables": process.python_variables}
+    path = _record_path(process, cluster)
+    with suppress(OSError):
+        private_dir(path.parent)
+        write_private(path, json.dumps(record).encode())
+
+
+def _recorded(process: _Process, cluster: Cluster) -> _Program | None:
+    try:
+        record = json.loads(_record_path(process, cluster).read_bytes())
+        return _Program(record["version"], tuple(record["words"]), dict(record["variables"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _replace(cluster: Cluster, process: _Process, old: str, program: _Program) -> Path | None:
+    """Another version in the place of the process, as which it starts; the store's copy."""
+    version = program.version
     copy = started = None
     try:
         _end(process)
         copy = _copy_store(process, old)
         started = background.start(
             "coordinator",
-            _MODULE,
-            process.arguments,
+            [*program.words, *process.arguments],
             directory=process.directory,
-            environ=_with_our_python(process.environ),
+            environ=_with_python(process.environ, program.variables),
         )
         started.wait_until(lambda: _runs(cluster, version), within=START_TIMEOUT)
     except _DoesNotEnd:
         raise
     except BaseException as problem:
         if started is not None:
-            started.process.kill()
-            started.process.wait()
+            started.end()
         said = f"the old one, {old}, {_start_again(process, copy if started else None)}"
         if isinstance(problem, DoraError | OSError | sqlite3.Error):
             raise NotReady(
                 f"dora {version} could not take over the coordinator; {said}: {problem}"
             ) from problem
-        output.warn(f"the coordinator was not upgraded; {said}")  # Ctrl-C
+        output.warn(f"the coordinator was not replaced; {said}")  # Ctrl-C
         raise
     return copy
 
 
-def _with_our_python(environ: Mapping[str, str]) -> dict[str, str]:
-    """An environment for our Python: what tells another one where its packages are stays out."""
+def _with_python(environ: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
+    """An environment for a Python; what tells another one where its packages are stays out."""
     kept = {name: value for name, value in environ.items() if not name.startswith("PYTHON")}
-    return kept | {name: text for name, text in os.environ.items() if name.startswith("PYTHON")}
+    return {**kept, **variables}
 
 
 def _runs(cluster: Cluster, version: str) -> bool:

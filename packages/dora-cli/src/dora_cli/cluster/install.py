@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dora_cli import output
-from dora_cli.bundle.install import Installer
-from dora_cli.bundle.layout import SYSTEM, USER, Layout
+from dora_cli.bundle.install import Installer, probe
+from dora_cli.bundle.layout import Layout
 from dora_cli.cluster import coordinator_here
-from dora_cli.cluster.command_line import ssh_name
-from dora_cli.cluster.machines import Done, OnMachine, Say, on_machines
-from dora_cli.cluster.preflight import require_ready, warnings
+from dora_cli.cluster.command_line import daemon_arguments, ssh_name
+from dora_cli.cluster.machines import Done, OnMachine, Say, layout_of, on_machines
+from dora_cli.cluster.preflight import Facts, require_ready, warnings
 from dora_cli.cluster.service import Systemd
 from dora_config.access import ensure_token
 from dora_config.cluster import Cluster
@@ -29,10 +29,9 @@ class Installed:
 def install(cluster: Cluster, installer: Installer, *, user: bool) -> bool:
     """Whether every machine has its service, and (if the coordinator runs) is connected."""
     token, _ = ensure_token()
-    layout = USER if user else SYSTEM
 
     def work(on: OnMachine, say: Say) -> Installed:
-        return _install(on, installer, layout, token, say)
+        return _install(on, installer, layout_of(on.machine, user=user), token, say)
 
     done = on_machines(
         cluster, "Installing dora-daemon-{id} on {target}", work, said=lambda one: one.said
@@ -50,18 +49,29 @@ def _install(
     facts = on.facts()
     require_ready(facts, on.machine, service=True)
     systemd = Systemd(on, facts, user=not layout.sudo)
-    changed = False
+    tree = None
     if on.machine.dora is not None:
         dora = on.machine.dora
     else:
         put = installer.ensure_installed(on.link, layout, say)
-        dora, changed = put.dora, put.changed
+        dora, tree = put.dora, put.tree
     if facts.daemon is not None and not systemd.is_active():
         say("handing over")  # from the daemon of `up`: its dataflows go on under the service
         on.ask("stop", name=on.daemon, hand_over=True, within=STOP_TIMEOUT)
         on.ask("clean", name=on.daemon, keep_state=True)
     say("starting the service")
-    return Installed(systemd.install(dora, token, changed=changed), tuple(warnings(facts)))
+    stale = not _is_as_wanted(on, facts, tree)
+    return Installed(systemd.install(dora, token, stale=stale), tuple(warnings(facts)))
+
+
+def _is_as_wanted(on: OnMachine, facts: Facts, tree: str | None) -> bool:
+    """Whether the daemon that runs is of that tree (None: of any), and was started as it would be
+    now.
+    """
+    if facts.daemon is None:
+        return False
+    arguments = tuple(daemon_arguments(on.cluster, on.machine))
+    return facts.daemon.arguments == arguments and tree in (None, facts.daemon.tree)
 
 
 def _connected(cluster: Cluster, wanted: list[str]) -> bool:
@@ -98,12 +108,16 @@ def _uninstall(on: OnMachine, installer: Installer, say: Say) -> str:
     systemd = Systemd.found(on, facts)
     if systemd is None:
         return "OK (it was not installed)"
+    layout = layout_of(on.machine, user=systemd.user)
+    removes = on.machine.dora is None and not systemd.others()
+    if removes:
+        probe(on.link, layout)  # it refuses a wrong prefix before anything is done
     say("stopping the service")
     systemd.disable()
     on.ask("clean", name=on.daemon, keep_state=False)
-    if on.machine.dora is None and not systemd.others():
+    if removes:
         say("removing dora")
-        installer.remove(on.link, USER if systemd.user else SYSTEM)
+        installer.remove(on.link, layout)
     systemd.remove()
     return "OK"
 

@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from dora_cli.bundle.layout import USER, Layout, system
 from dora_cli.bundle.machine import ask
 from dora_cli.cluster.command_line import daemon_name, ssh_name
 from dora_cli.cluster.lines import Lines
@@ -45,6 +46,11 @@ class Done(Generic[T]):
 def target_of(machine: Machine) -> Target:
     """How SSH finds the machine."""
     return Target(machine.host, machine.user, machine.port, machine.identity_file, machine.id)
+
+
+def layout_of(machine: Machine, *, user: bool) -> Layout:
+    """Where dora lies there: below ``prefix``, or (``user``) in the user's home."""
+    return USER if user else system(machine.prefix)
 
 
 @cache

@@ -7,6 +7,7 @@ Needs nothing but the standard library. Prints one line of JSON; ``{"problem": .
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -27,7 +28,7 @@ from typing import Any
 ANSWER_TIMEOUT = 3.0
 PINGS = 5
 SECRETS = "given"
-"""Folder of what the daemon was given: its token."""
+"""Folder of what the daemon was given: its token and its environment."""
 
 
 class Problem(Exception):
@@ -77,10 +78,22 @@ def facts(name: str, unit: str, dora: str | None, coordinator: str) -> dict[str,
         "systemd": Path("/run/systemd/system").is_dir(),
         "state": str(_state()),
         "daemon": _running(name),
+        "environment": _sha256(_given_environment(name)),
         "service": Path(f"/etc/systemd/system/{unit}.service").exists(),
         "user_service": _user_unit(unit).exists(),
         "dora": _version(dora),
     }
+
+
+def _sha256(content: bytes | None) -> str | None:
+    return None if content is None else hashlib.sha256(content).hexdigest()
+
+
+def _given_environment(name: str) -> bytes | None:
+    """What the daemon of that name was started with beside the user's own; None: nothing."""
+    with suppress(OSError):
+        return (_state() / "daemon" / name / SECRETS / "environment").read_bytes()
+    return None
 
 
 def _version(dora: str | None) -> str | None:
@@ -156,11 +169,11 @@ def tail(name: str, lines: int) -> dict[str, Any]:
 
 
 def prepare(name: str) -> dict[str, Any]:
-    """Have the folder of the daemon's secrets; where its token is to be written."""
+    """Have the folder of the daemon's secrets: its token (`dora-token`) and its `environment`."""
     folder = _state() / "daemon" / name / SECRETS
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
-    return {"token": str(folder / "dora-token")}
+    return {"folder": str(folder)}
 
 
 def start(name: str, words: list[str]) -> dict[str, Any]:
@@ -168,8 +181,10 @@ def start(name: str, words: list[str]) -> dict[str, Any]:
     log = _log(name)
     log.parent.mkdir(parents=True, exist_ok=True)
     folder = _state() / "daemon" / name / SECRETS
-    environment = {**os.environ, "CREDENTIALS_DIRECTORY": str(folder)}
-    for gone in ("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY", "SSH_AUTH_SOCK"):
+    given = _given_environment(name)
+    more: dict[str, str] = json.loads(given) if given is not None else {}
+    environment = {**os.environ, **more, "CREDENTIALS_DIRECTORY": str(folder)}
+    for gone in {"SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY", "SSH_AUTH_SOCK"} - more.keys():
         environment.pop(gone, None)
     with open(log, "wb") as output:
         try:
@@ -295,6 +310,8 @@ def answer(ports: list[int], seconds: float) -> dict[str, Any]:
 def _listen(ports: list[int]) -> socket.socket:
     first, last = ports
     for port in range(first, last + 1):
+        with suppress(OSError, ValueError):  # a machine may have no IPv6
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
         with suppress(OSError):
             return socket.create_server(("", port), family=socket.AF_INET)
     raise Problem(f"no port from {first} to {last} is free for data links")

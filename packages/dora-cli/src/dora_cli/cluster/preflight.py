@@ -27,6 +27,17 @@ class Running:
     pid: int
     words: tuple[str, ...]
 
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """From the word `daemon` on."""
+        words = self.words
+        return words[words.index("daemon") :] if "daemon" in words else ()
+
+    @property
+    def tree(self) -> str:
+        """The folder of the version that it runs from, when that is one of ours."""
+        return self.words[0].removesuffix("/bin/python") if self.words else ""
+
     def serves(self, cluster: Cluster) -> bool:
         """Whether it is of this cluster."""
         wanted = {
@@ -57,6 +68,8 @@ class Facts:
     address: str | None
     """Its own, on the way to the coordinator."""
     daemon: Running | None
+    environment: str | None
+    """SHA-256 of the variables that a daemon of `up` was given."""
     service: bool
     user_service: bool
     dora: str | None

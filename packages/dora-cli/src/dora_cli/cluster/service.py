@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dora_cli.cluster.machines import OnMachine
 from dora_cli.cluster.preflight import Facts, NotReady
-from dora_cli.cluster.unit import STOP_TIMEOUT, Service, render_unit
+from dora_cli.cluster.unit import STOP_TIMEOUT, Service, render_environment, render_unit
 from dora_cli.ssh import Finished, RemoteCommandFailed
 
 _USER_CTL = 'XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/run/user/$(id -u)}" exec "$@"'
 _LINGERS = "lingers"
 """A file that says: before us, the user's services ended with the last logout."""
+_LIVES = ("", ".new", ".next", ".next.new")
+"""What the name of a file ends with while it is written."""
 _REMOVE_EMPTY = 'rmdir "$1" 2>/dev/null || :'
+_COMMIT = """\
+manager=$1 service=$2 action=$3
+shift 3
+export XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/run/user/$(id -u)}"
+for path; do
+    if [ -e "$path.next" ]; then mv -f "$path.next" "$path"; else rm -f "$path"; fi || exit
+done
+systemctl $manager daemon-reload || exit
+[ "$action" = reload ] && exit
+systemctl $manager enable "$service" && systemctl $manager restart "$service"
+"""
+"""All that makes new files count, in one go: a machine that is cut off does none of it, or all."""
 _FORGET_UNIT = """\
 unit=$1 name=$2
 shift 2
@@ -46,6 +60,7 @@ class Systemd:
             self._secrets = "/etc/dora-daemon"
         self.unit = f"{self._units}/{on.service}.service"
         self.token = f"{self._secrets}/{on.machine.id}.token"
+        self.environment = f"{self._secrets}/{on.machine.id}.env"
 
     @classmethod
     def found(cls, on: OnMachine, facts: Facts) -> Systemd | None:
@@ -83,44 +98,66 @@ class Systemd:
 
     # ------------------------------------------------------------------------ installing
 
-    def install(self, dora: str, token: str | None, *, changed: bool) -> str:
-        """Write unit and token, enable and start; "OK", or that it was so already."""
-        text = self.rendered(dora)
-        secret = f"{token or ''}\n".encode()
-        link = self._on.link
-        changed |= link.read(self.unit, sudo=self._sudo) != text
-        changed |= link.read(self.token, sudo=self._sudo) != secret
-        if not changed and self.is_active():
+    def install(self, dora: str, token: str | None, *, stale: bool) -> str:
+        """Write unit, token and environment, enable and start; "OK", or that it was so already.
+
+        ``stale``: what runs is not what the files say, though they may be right.
+        """
+        wanted = {self.token: f"{token or ''}\n".encode(), **self.wanted(dora)}
+        there = {path: self._read(path) for path in wanted}
+        if there == wanted and not stale and self.is_active():
             self._ctl("enable", self._on.service)
             return "runs already"
         if self.user:
-            link.check(["mkdir", "-p", self._units])
-        link.write(self.unit, text, sudo=self._sudo)  # first: by it, `uninstall` finds the rest
-        link.check(["mkdir", "-p", "-m", "700", self._secrets], sudo=self._sudo)
-        link.write(self.token, secret, mode=0o600, sudo=self._sudo)
+            self._on.link.check(["mkdir", "-p", self._units])
+        if there[self.unit] is None:  # first: by it, `uninstall` finds the rest
+            self._write(self.unit, wanted[self.unit] or b"")
+        self._stage(wanted)
         if self.user:
             self._linger()
-        self._ctl("daemon-reload")
-        self._ctl("enable", self._on.service)
-        self.restart()
+        self._commit("restart", wanted)
         self._require_active()
         return "OK"
 
-    def rendered(self, dora: str) -> bytes:
-        """The unit as this version writes it."""
+    def wanted(self, dora: str) -> dict[str, bytes | None]:
+        """Unit and environment as this version and the cluster file have them; None: no file."""
         user = None if self.user else self._facts.user
-        service = Service(dora, self.token, user)
-        return render_unit(self._on.cluster, self._on.machine, service).encode()
+        service = Service(dora, self.token, self.environment, user)
+        environment = render_environment(self._on.machine)
+        return {
+            self.environment: None if environment is None else environment.encode(),
+            self.unit: render_unit(self._on.cluster, self._on.machine, service).encode(),
+        }
 
-    def text(self) -> bytes | None:
-        """The unit as it is there."""
-        return self._on.link.read(self.unit, sudo=self._sudo)
+    def written(self) -> dict[str, bytes | None]:
+        """Unit and environment as they are there."""
+        return {path: self._read(path) for path in (self.environment, self.unit)}
 
-    def put(self, text: bytes) -> None:
-        """Have the unit be ``text``; it counts from the next restart on."""
-        if self.text() != text:
-            self._on.link.write(self.unit, text, sudo=self._sudo)
-            self._ctl("daemon-reload")
+    def put(self, files: Mapping[str, bytes | None]) -> None:
+        """Have these files be so; they count from the next restart on."""
+        self._stage(files)
+        self._commit("reload", files)
+
+    def _stage(self, files: Mapping[str, bytes | None]) -> None:
+        link = self._on.link
+        link.check(["mkdir", "-p", "-m", "700", self._secrets], sudo=self._sudo)
+        link.check(["rm", "-f", *(f"{path}.next" for path in files)], sudo=self._sudo)
+        for path, content in files.items():
+            if content is not None:
+                self._write(f"{path}.next", content, mode=0o644 if path == self.unit else 0o600)
+
+    def _commit(self, action: str, files: Mapping[str, bytes | None]) -> None:
+        manager = "--user" if self.user else ""
+        words = ["sh", "-c", _COMMIT, "sh", manager, self._on.service, action, *files]
+        done = self._on.link.run(words, sudo=self._sudo, timeout=STOP_TIMEOUT + 90.0)
+        if done.code != 0:
+            raise self._refused(f"`systemctl {action}` of {self._on.service}", done)
+
+    def _read(self, path: str) -> bytes | None:
+        return self._on.link.read(path, sudo=self._sudo)
+
+    def _write(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
+        self._on.link.write(path, content, mode=mode, sudo=self._sudo)
 
     def _linger(self) -> None:
         """Let the user's services start with the machine and outlive logins."""
@@ -150,7 +187,9 @@ class Systemd:
         self._ctl("disable", "--now", self._on.service, timeout=STOP_TIMEOUT + 30.0)
         name = self._on.service
         runtime = f"/run/user/{self._facts.uid}/{name}" if self.user else f"/run/{name}"
-        link.check(["rm", "-rf", self.token, runtime], sudo=self._sudo)
+        files = [f"{path}{end}" for path in (self.token, self.environment) for end in _LIVES]
+        gone = [*files, f"{self.unit}.next", f"{self.unit}.new", runtime]
+        link.check(["rm", "-rf", *gone], sudo=self._sudo)
         if self.user and not self.others():
             mark = f"{self._secrets}/{_LINGERS}"
             if link.read(mark) is not None:
@@ -176,10 +215,11 @@ class Systemd:
     def _ctl(self, *words: str, timeout: float = 60.0) -> None:
         done = self._run(*words, timeout=timeout)
         if done.code != 0:
-            said = "".join(f"\n  {line}" for line in done.stderr.strip().splitlines()[-8:])
-            raise RemoteCommandFailed(
-                self._on.link.name, f"`systemctl {' '.join(words)}` failed:{said}", done.code
-            )
+            raise self._refused(f"`systemctl {' '.join(words)}`", done)
+
+    def _refused(self, what: str, done: Finished) -> RemoteCommandFailed:
+        said = "".join(f"\n  {line}" for line in done.stderr.strip().splitlines()[-8:])
+        return RemoteCommandFailed(self._on.link.name, f"{what} failed:{said}", done.code)
 
     def _run(self, *words: str, timeout: float = 60.0) -> Finished:
         argv: Sequence[str] = ["systemctl", *words]

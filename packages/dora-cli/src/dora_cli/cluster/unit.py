@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,9 @@ from dora_config.cluster import Cluster, Machine
 
 STOP_TIMEOUT = 60
 """Seconds that the dataflows of a machine may take to end."""
+
+_SPECIAL = re.compile(r'[\\"$`]')
+_ESCAPE = r"\\\g<0>"
 
 HAND_OVER = "SIGUSR2"
 """The daemon ends and leaves its nodes to the next one."""
@@ -23,6 +27,8 @@ class Service:
     """Absolute path of the command."""
     token: str
     """Absolute path of the token's file, which only root (or the user) reads."""
+    environment: str
+    """Absolute path of the file of ``env``'s variables, which only root (or the user) reads."""
     user: str | None
     """Whom the nodes run as; None for a unit of the user's own systemd."""
 
@@ -63,11 +69,20 @@ def render_unit(cluster: Cluster, machine: Machine, service: Service) -> str:
         "RuntimeDirectoryMode=0700",
         "RuntimeDirectoryPreserve=yes",
         f"LoadCredential=dora-token:{escaped(service.token)}",
+        *([f"EnvironmentFile=-{escaped(service.environment)}"] if machine.env else []),
         "",
         "[Install]",
         f"WantedBy={'multi-user.target' if network else 'default.target'}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def render_environment(machine: Machine) -> str | None:
+    """The text of the file of its ``env``; None without any."""
+    if not machine.env:
+        return None
+    pairs = sorted(machine.env.items())
+    return "".join(f'{name}="{_SPECIAL.sub(_ESCAPE, text)}"\n' for name, text in pairs)
 
 
 def command(words: Sequence[str]) -> str:

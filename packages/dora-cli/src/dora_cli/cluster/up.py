@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dora_cli import output
+from dora_cli._version import __version__
 from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import USER
 from dora_cli.cluster import coordinator_here, remembered
-from dora_cli.cluster.command_line import daemon_arguments, ssh_name
+from dora_cli.cluster.background_daemon import begin, differences, hand_over
+from dora_cli.cluster.command_line import ssh_name
 from dora_cli.cluster.machines import Done, OnMachine, Say, on_machines
 from dora_cli.cluster.preflight import Facts, NotReady, require_ready, warnings
 from dora_cli.cluster.service import Systemd
 from dora_config.cluster import Cluster
 from dora_config.protocol.control import DaemonSummary
 
-STOP_TIMEOUT = 20.0
 LAST_LINES = 20
 
 
@@ -87,31 +88,40 @@ def _start_daemon(
     remarks = tuple(warnings(facts))
     systemd = Systemd.found(on, facts)
     other = there.get(on.machine.id)
-    if other is not None:
-        return Started(_runs_already(on, facts, systemd, other), remarks)
+    changed = differences(on, facts)
+    if other is not None and (not changed or systemd is not None or not _is_ours(on, other)):
+        said = _runs_already(on, facts, systemd, other)
+        if changed:
+            command = "install" if systemd is not None else "upgrade"
+            remarks += (
+                f"the cluster file has other {changed} for it than it was started with: run "
+                f"`dora cluster {command}`",
+            )
+        return Started(said, remarks)
     _require_coordinator(on, say)
     if systemd is not None:
         say(f"starting {on.service}")
         systemd.start()
         return Started(f"OK (service {on.service})", remarks)
-    if facts.daemon is not None:
-        if not facts.daemon.serves(on.cluster):
-            address = facts.daemon.value("--coordinator-addr")
-            raise NotReady(
-                f'a daemon for machine id "{on.machine.id}" runs there already, for the '
-                f"coordinator at {address} (process {facts.daemon.pid}); end it first, or give "
-                "this machine another id"
-            )
-        say("handing over")  # it runs, and cannot log in: perhaps its token is an old one
-        on.ask("stop", name=on.daemon, hand_over=True, within=STOP_TIMEOUT)
+    if facts.daemon is not None and not facts.daemon.serves(on.cluster):
+        address = facts.daemon.value("--coordinator-addr")
+        raise NotReady(
+            f'a daemon for machine id "{on.machine.id}" runs there already, for the '
+            f"coordinator at {address} (process {facts.daemon.pid}); end it first, or give "
+            "this machine another id"
+        )
     dora = on.machine.dora or installer.ensure_installed(on.link, USER, say).dora
+    if facts.daemon is not None:  # changed, or it cannot log in: perhaps its token is an old one
+        say("handing over")
+        hand_over(on)
     say("starting")
-    token = coordinator_here.where(on.cluster).token
-    place = on.ask("prepare", name=on.daemon)["token"]
-    if token is not None:
-        on.link.write(place, f"{token}\n".encode(), mode=0o600)
-    on.ask("start", name=on.daemon, words=[dora, *daemon_arguments(on.cluster, on.machine)])
-    return Started("OK", remarks)
+    begin(on, dora, token=coordinator_here.where(on.cluster).token)
+    return Started(f"OK (started anew with its new {changed})" if changed else "OK", remarks)
+
+
+def _is_ours(on: OnMachine, other: DaemonSummary) -> bool:
+    """Whether starting it anew leaves its version as it is."""
+    return on.machine.dora is not None or other.release == __version__
 
 
 def _runs_already(

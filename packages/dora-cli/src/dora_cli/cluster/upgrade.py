@@ -11,36 +11,38 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from dora_cli import output
-from dora_cli.bundle.install import Installer
-from dora_cli.bundle.layout import SYSTEM, USER, Layout
+from dora_cli.bundle.install import Installer, probe
+from dora_cli.bundle.layout import Layout
 from dora_cli.bundle.machine import ask
-from dora_cli.client import Client, ConnectionLost, CoordinatorUnreachable
+from dora_cli.client import Client, CoordinatorUnreachable
+from dora_cli.client import ConnectionLost as CoordinatorLost
 from dora_cli.cluster import coordinator_here
-from dora_cli.cluster.command_line import daemon_arguments, ssh_name
-from dora_cli.cluster.coordinator_upgrade import upgrade_coordinator
-from dora_cli.cluster.machines import OnMachine, target_of, without_name
+from dora_cli.cluster.background_daemon import begin, hand_over
+from dora_cli.cluster.command_line import ssh_name
+from dora_cli.cluster.coordinator_upgrade import roll_back_coordinator, upgrade_coordinator
+from dora_cli.cluster.machines import OnMachine, layout_of, target_of, without_name
 from dora_cli.cluster.preflight import Facts, NotReady
 from dora_cli.cluster.service import Systemd
-from dora_cli.ssh import connect
+from dora_cli.ssh import ConnectionLost, connect
 from dora_config import DoraError
 from dora_config.cluster import Cluster, Machine
 from dora_config.protocol.control import ListNodes, NodeList, NodeSummary
 
 RECONNECT_TIMEOUT = 30.0
 POLL_INTERVAL = 0.5
-HAND_OVER_TIMEOUT = 20.0
 LAST_LINES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Switched:
-    """What was switched to; ``unit``: of the service from now on, ``None`` as it is."""
+    """What was switched to; ``files``: of the service from now on, ``None`` as they are."""
 
     dora: str
     version: str
-    unit: bytes | None = None
+    files: Mapping[str, bytes | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +53,18 @@ class Old:
     """Of the daemon that is connected; empty when none is."""
     trees: Mapping[str, str]
     """Names of the trees that ``current`` and ``previous`` lead to, empty for none."""
-    unit: bytes | None
-    """Of the service, if there is one."""
+    files: Mapping[str, bytes | None]
+    """Unit and environment of the service, if there is one."""
 
     @property
     def name(self) -> str:
         return self.release or "the version before"
 
 
-Switch = Callable[[OnMachine, Layout, Systemd | None], Switched | None]
-"""Has a machine call another version; ``None``: it runs that already."""
+Switch = Callable[[OnMachine, Layout, Systemd | None, str], Switched | None]
+"""Has a machine call another version; ``None``: it runs that already. The text names the tree that
+its daemon runs from.
+"""
 
 
 class _Step:
@@ -91,9 +95,16 @@ def upgrade(
     _require_coordinator(cluster)
     before = _all_nodes(cluster)
     if upgrade_coordinator(cluster, version):
-        _wait_for_everybody(before, cluster, keep_going=keep_going)
+        try:
+            _wait_for_everybody(before, cluster)
+        except NotReady as problem:
+            if not keep_going:
+                raise NotReady(f"{problem}; no machine was touched") from None
+            output.warn(str(problem))
 
-    def switch(on: OnMachine, layout: Layout, systemd: Systemd | None) -> Switched | None:
+    def switch(
+        on: OnMachine, layout: Layout, systemd: Systemd | None, _running: str
+    ) -> Switched | None:
         if on.machine.dora is not None:
             raise NotReady(
                 f"the cluster file names its program, {on.machine.dora}: upgrade that by the means "
@@ -107,11 +118,12 @@ def upgrade(
             raise
         step.ok(step.seconds())
         current = facts["current"]
-        if current is not None and tree.endswith(f"/{current['name']}") and _runs(on, version):
+        files = systemd.wanted(layout.link_for(str(facts["home"]))) if systemd is not None else {}
+        is_current = current is not None and tree.endswith(f"/{current['name']}")
+        if is_current and _runs(on, version) and (systemd is None or systemd.written() == files):
             return None
         done = installer.switch(on.link, layout, tree, facts)
-        unit = systemd.rendered(done.dora) if systemd is not None else None
-        return Switched(done.dora, version, unit)
+        return Switched(done.dora, version, files)
 
     return _one_by_one(cluster, installer, machines, "Upgrading", switch, keep_going=keep_going)
 
@@ -119,21 +131,38 @@ def upgrade(
 def rollback(
     cluster: Cluster, installer: Installer, machines: Sequence[Machine], *, keep_going: bool
 ) -> bool:
-    """Have the version before on the machines; whether all of it went well."""
+    """Have the version before on the machines, and then (when these are all of them) on the
+    coordinator; whether all of it went well.
+    """
     _require_coordinator(cluster)
 
-    def switch(on: OnMachine, layout: Layout, systemd: Systemd | None) -> Switched:
-        facts = ask(on.link, "probe", prefix=layout.prefix)
-        previous = facts["previous"]
+    def switch(on: OnMachine, layout: Layout, systemd: Systemd | None, running: str) -> Switched:
+        facts = probe(on.link, layout)
+        previous, current = facts["previous"], facts["current"]
         if previous is None:
             raise NotReady(f"there is no earlier version in {facts['prefix']} to return to")
-        link = layout.link.replace("~", str(facts["home"]), 1)
-        kept = f"{facts['prefix']}/{previous['name']}/{on.service}.service"
-        unit = on.link.read(kept, sudo=layout.sudo) if systemd is not None else None
-        ask(on.link, "rollback", prefix=layout.prefix, link=link, sudo=layout.sudo)
-        return Switched(link, str(previous["version"]), unit)
+        # a rollback that was cut off before the restart has switched already
+        switched = current is not None and current["name"] != running == previous["name"]
+        if switched:
+            previous = current
+        link = layout.link_for(str(facts["home"]))
+        files: dict[str, bytes | None] = {}
+        if systemd is not None:
+            kept = _kept_unit(on, layout, previous["name"])
+            if (unit := on.link.read(kept, sudo=layout.sudo)) is not None:
+                files[systemd.unit] = unit
+        if not switched:
+            ask(on.link, "rollback", prefix=layout.prefix, link=link, sudo=layout.sudo)
+        return Switched(link, str(previous["version"]), files)
 
-    return _one_by_one(cluster, installer, machines, "Rolling back", switch, keep_going=keep_going)
+    before = _all_nodes(cluster)
+    if not _one_by_one(cluster, installer, machines, "Rolling back", switch, keep_going=keep_going):
+        return False
+    if len(machines) < len(cluster.machines):
+        output.remark("The coordinator stays as it is: it is returned when all machines are")
+    elif roll_back_coordinator(cluster):
+        _wait_for_everybody(before, cluster)
+    return True
 
 
 def _require_coordinator(cluster: Cluster) -> None:
@@ -180,50 +209,83 @@ def _one(on: OnMachine, installer: Installer, switch: Switch) -> None:
         raise NotReady(
             "no daemon is installed or runs there: use `dora cluster install` or `cluster up`"
         )
-    layout = USER if systemd is None or systemd.user else SYSTEM
+    layout = layout_of(on.machine, user=systemd is None or systemd.user)
     nodes = _nodes(on)
-    old = Old(_release(on), _trees(on, layout), systemd.text() if systemd is not None else None)
+    running = PurePosixPath(facts.daemon.tree if facts.daemon is not None else "").name
+    old = _old(on, layout, systemd, running)
     try:
-        switched = switch(on, layout, systemd)
+        switched = switch(on, layout, systemd, running)
     except BaseException:
-        with suppress(DoraError, OSError):  # it may be the connection that failed
-            if _trees(on, layout) != old.trees:
-                _restore_links(on, layout, old)
+        with suppress(DoraError, OSError):  # it may be that it cannot be reached at all
+            _over_any_connection(on, lambda there: _restore_links(there, layout, old))
         raise
     if switched is None:
         output.write("  It runs that version already")
         return
     try:
-        if systemd is not None and old.unit is not None:
-            _keep_unit(on, layout, old.trees, old.unit)
-            systemd.put(switched.unit or old.unit)
+        if systemd is not None and switched.files:
+            systemd.put(switched.files)
         _restart(on, facts, systemd, switched.dora)
         _wait_for_reconnect(on, systemd, switched.version)
         _require_nodes(on, nodes)
     except (DoraError, OSError) as problem:
-        _take_back(on, facts, systemd, layout, switched, old, str(problem))
+        _take_back(on, facts, layout, switched, old, str(problem))
         raise NotReady(f"{problem}\n  (it runs {old.name} again)") from problem
     except BaseException:  # Ctrl-C
         output.write(f"  Interrupted: returning to {old.name}; a second Ctrl-C leaves it as it is")
-        _take_back(on, facts, systemd, layout, switched, old, "interrupted")
+        _take_back(on, facts, layout, switched, old, "interrupted")
         raise
-    installer.collect(on.link, layout)
+    try:
+        installer.collect(on.link, layout)
+    except (DoraError, OSError) as problem:
+        reason = without_name(str(problem), ssh_name(on.machine))
+        output.warn(f"versions that nothing uses were not removed there: {reason}")
+
+
+def _over_any_connection(on: OnMachine, work: Callable[[OnMachine], None]) -> None:
+    """Work that undoes: when the connection broke, a new one is made for it."""
+    try:
+        work(on)
+    except ConnectionLost:
+        with connect(target_of(on.machine)) as link:
+            work(OnMachine(on.cluster, on.machine, link))
 
 
 def _trees(on: OnMachine, layout: Layout) -> dict[str, str]:
     """Names of the current and the previous version there, empty for none."""
-    found = ask(on.link, "probe", prefix=layout.prefix)
+    found = probe(on.link, layout)
     return {link: found[link]["name"] if found[link] else "" for link in ("current", "previous")}
 
 
-def _keep_unit(on: OnMachine, layout: Layout, trees: Mapping[str, str], unit: bytes) -> None:
-    """Beside the version that it was written for, which a rollback returns to."""
-    if name := trees["current"]:
-        prefix = ask(on.link, "probe", prefix=layout.prefix)["prefix"]
-        on.link.write(f"{prefix}/{name}/{on.service}.service", unit, sudo=layout.sudo)
+def _old(on: OnMachine, layout: Layout, systemd: Systemd | None, running: str) -> Old:
+    """What the machine is returned to if need be; a rollback later finds the unit of now."""
+    trees = _trees(on, layout)
+    before = _trees_before(trees, running)
+    files = systemd.written() if systemd is not None else {}
+    if systemd is not None and (name := before["current"]):
+        kept = _kept_unit(on, layout, name)
+        if before == trees:
+            on.link.write(kept, files[systemd.unit] or b"", sudo=layout.sudo)
+        elif (unit := on.link.read(kept, sudo=layout.sudo)) is not None:
+            files[systemd.unit] = unit
+    return Old(_release(on), before, files)
+
+
+def _trees_before(trees: dict[str, str], running: str) -> dict[str, str]:
+    """As they belong to what runs: an upgrade may have been cut off between switch and restart."""
+    if trees["current"] == running or running != trees["previous"]:
+        return trees
+    return {"current": running, "previous": ""}
+
+
+def _kept_unit(on: OnMachine, layout: Layout, name: str) -> str:
+    """The unit beside the version that it was written for."""
+    return f"{probe(on.link, layout)['prefix']}/{name}/{on.service}.service"
 
 
 def _restore_links(on: OnMachine, layout: Layout, old: Old) -> None:
+    if _trees(on, layout) == old.trees:
+        return
     current, previous = old.trees["current"], old.trees["previous"]
     ask(
         on.link,
@@ -238,7 +300,6 @@ def _restore_links(on: OnMachine, layout: Layout, old: Old) -> None:
 def _take_back(
     on: OnMachine,
     facts: Facts,
-    systemd: Systemd | None,
     layout: Layout,
     switched: Switched,
     old: Old,
@@ -247,16 +308,25 @@ def _take_back(
     """Have everything as it was; NotReady with ``problem`` when that does not work either."""
     step = _Step(f"Return to {old.name}")
     try:
-        if systemd is not None and old.unit is not None:
-            systemd.put(old.unit)
-        _restore_links(on, layout, old)
-        _restart(on, facts, systemd, switched.dora, quiet=True)
-        if old.release:
-            _poll(lambda: _runs(on, old.release), f"dora {old.release} did not connect either")
+        _over_any_connection(on, lambda there: _return(there, facts, layout, switched, old))
     except (DoraError, OSError) as second:
         step.failed()
-        raise NotReady(f"{problem}\n  and it could not be returned: {second}") from second
+        reason = without_name(str(second), ssh_name(on.machine))
+        raise NotReady(
+            f"{problem}\n  and it could not be returned: {reason}\n"
+            "  Run this command again when it can be reached: that does the rest"
+        ) from second
     step.ok()
+
+
+def _return(on: OnMachine, facts: Facts, layout: Layout, switched: Switched, old: Old) -> None:
+    systemd = Systemd.found(on, facts)
+    if systemd is not None:
+        systemd.put(old.files)
+    _restore_links(on, layout, old)
+    _restart(on, facts, systemd, switched.dora, quiet=True)
+    if old.release:
+        _poll(lambda: _runs(on, old.release), f"dora {old.release} did not connect either")
 
 
 # ---------------------------------------------------------------------------------- one step each
@@ -271,9 +341,8 @@ def _restart(
         if systemd is not None:
             systemd.restart()
         else:
-            on.ask("stop", name=on.daemon, hand_over=True, within=HAND_OVER_TIMEOUT)
-            words = [dora, *daemon_arguments(on.cluster, on.machine)]
-            on.ask("start", name=on.daemon, words=words)
+            hand_over(on)
+            begin(on, dora)
     except DoraError:
         if not quiet:
             step.failed()
@@ -358,14 +427,12 @@ def _all_nodes(cluster: Cluster) -> dict[tuple[str, str], NodeSummary]:
     try:
         with Client(coordinator_here.where(cluster)) as client:
             found = client.ask(ListNodes(), NodeList).nodes
-    except (CoordinatorUnreachable, ConnectionLost):
+    except (CoordinatorUnreachable, CoordinatorLost):
         return {}
     return {(one.dataflow, one.node): one for one in found if one.pid is not None}
 
 
-def _wait_for_everybody(
-    before: Mapping[tuple[str, str], NodeSummary], cluster: Cluster, *, keep_going: bool
-) -> None:
+def _wait_for_everybody(before: Mapping[tuple[str, str], NodeSummary], cluster: Cluster) -> None:
     """Until the new coordinator knows of every node that the old one knew of."""
     step = _Step("Waiting for its daemons")
     try:
@@ -373,14 +440,10 @@ def _wait_for_everybody(
     except DoraError:
         step.failed()
         missing = sorted(node for _, node in before.keys() - _all_nodes(cluster).keys())
-        problem = (
-            "the coordinator was upgraded, but not all nodes are known again: "
+        raise NotReady(
+            "the coordinator was replaced, but not all nodes are known again: "
             f"{', '.join(missing)}; see `dora cluster status`"
-        )
-        if not keep_going:
-            raise NotReady(f"{problem}; no machine was touched") from None
-        output.warn(problem)
-        return
+        ) from None
     step.ok(step.seconds())
 
 

@@ -73,9 +73,11 @@ def _start_coordinator(target: Endpoint, *, recreate: bool) -> None:
     from dora_cli import background
     from dora_cli.client import CoordinatorUnreachable
     from dora_config.access import endpoint
+    from dora_config.own_python import run_module
 
     arguments = ["--port", str(target.port), *(["--recreate-store"] if recreate else [])]
-    process = background.start("coordinator", "dora_coordinator.command", arguments)
+    words = [*run_module("dora_coordinator.command"), *arguments]
+    process = background.start("coordinator", words)
 
     def answers() -> bool:
         try:
@@ -90,8 +92,9 @@ def _start_coordinator(target: Endpoint, *, recreate: bool) -> None:
 def _start_daemon(target: Endpoint) -> None:
     from dora_cli import background
     from dora_config.access import endpoint
+    from dora_config.own_python import run_module
 
     arguments = ["--coordinator-addr", target.host, "--coordinator-port", str(target.port)]
-    process = background.start("daemon", "dora_daemon.command", arguments)
+    process = background.start("daemon", [*run_module("dora_daemon.command"), *arguments])
     fresh = endpoint(target.host, target.port)
     process.wait_until(lambda: _default_daemons(fresh) > 0, within=DAEMON_TIMEOUT)
