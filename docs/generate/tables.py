@@ -27,6 +27,8 @@ def type_words(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
         return _reference(schema["$ref"].rpartition("/")[2], definitions)
     if "const" in schema:
         return f"`{schema['const']}`"
+    if schema.get("anyOf") == [{"format": "ipv4"}, {"format": "ipv6"}]:
+        return "IP address"
     if "enum" in schema:
         words = [value for value in schema["enum"] if not str(value).isupper()]
         return ", ".join(f"`{word}`" for word in words)
@@ -49,7 +51,13 @@ def _reference(name: str, definitions: dict[str, Any]) -> str:
     target = definitions.get(name, {})
     if "enum" in target or "const" in target:
         return type_words(target, definitions)
-    return f"[{name}](#{name.lower()})"
+    shown = plain_name(name)
+    return f"[{shown}](#{shown.lower()})"
+
+
+def plain_name(name: str) -> str:
+    """Of a model, without the word that tells a file's own from what is made of it."""
+    return name.removeprefix("Written")
 
 
 def _mapping(schema: dict[str, Any], definitions: dict[str, Any]) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tables import NOTICE, table, type_words
+from tables import NOTICE, plain_name, table, type_words
 
+from dora_config.cluster import WrittenCluster
 from dora_config.descriptor import Descriptor, Module
 
 PAGE = "reference/yaml.md"
@@ -20,15 +21,19 @@ HEADINGS = {
     "TypeRule": "A type rule",
     "Module": "A module file",
     "ModuleInterface": "The face of a module",
+    "WrittenCluster": "A cluster file",
+    "WrittenCoordinator": "The coordinator of a cluster",
+    "WrittenMachine": "A machine of a cluster",
 }
 
 INTRODUCTION = f"""\
 {NOTICE}
 
-# The YAML file
+# The YAML files
 
 A dataflow file lists nodes; everything else is optional. Unknown keys are refused, with the place and the key that was probably meant.
-`dora validate FILE` checks a file, `dora schema dataflow` prints the JSON Schema for editors.
+`dora validate FILE` checks a file, `dora schema dataflow` prints the JSON Schema for editors (`module` and `cluster` too).
+Cluster files are [below](#cluster), and explained in [Two machines in ten minutes](../howto/cluster.md).
 
 ```yaml
 nodes:
@@ -102,7 +107,7 @@ Sizes are bytes, or a number with `B`, `K`, `KB`, `M`, `MB`, `G` or `GB` (powers
 
 def render() -> str:
     definitions: dict[str, Any] = {}
-    for model in (Descriptor, Module):
+    for model in (Descriptor, Module, WrittenCluster):
         schema = model.model_json_schema()
         definitions |= schema.pop("$defs", {})
         definitions[model.__name__] = schema
@@ -130,7 +135,7 @@ def _section(name: str, heading: str, definitions: dict[str, Any]) -> str:
         words = type_words(field, definitions)
         required = " **Required.**" if key in needed else ""
         rows.append((f"`{key}`", words, field.get("description", "") + required))
-    text: str = f"## {heading} {{#{name.lower()}}}\n\n"
+    text: str = f"## {heading} {{#{plain_name(name).lower()}}}\n\n"
     text += table(("field", "value", "meaning"), rows) + "\n"
     if refused:
         text += f"\nKnown, but not supported, and refused with a sentence: {', '.join(refused)}.\n"
