@@ -80,8 +80,12 @@ def in_each_step(
     capsys: pytest.CaptureFixture[str],
     before: Callable[[], object],
     after: Callable[[], object],
+    *,
+    every: int = 1,
 ) -> int:
-    """Run a command with the host cut off in step 1, 2, ... until it has no more steps."""
+    """Run a command with the host cut off in step 1, 2, ... (of ``every`` so many, one) until it
+    has no more steps.
+    """
     step = 1
     while True:
         before()
@@ -103,7 +107,7 @@ def in_each_step(
         out, err = capsys.readouterr()
         assert code == 0, f"after step {step}: {out}{err}"
         after()
-        step += 1
+        step += every
 
 
 def test_up(hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,6 +141,7 @@ def test_install(hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str]
         capsys,
         lambda: main(("cluster", "uninstall", only_gpu(cluster))),
         lambda: _has_one_daemon(hosts["gpu"]),
+        every=2,
     )
     assert steps >= 8
 
