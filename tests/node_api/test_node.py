@@ -10,7 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -20,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from support.fake_runner import DATAFLOW_ID, FakeRunner
+from support.stepping import Raised, Steps, raise_here
 from support.waiting import PATIENCE, wait_until
 
 from dora_node_api import InvalidData, Node, NodeClosed, control, events
@@ -416,6 +419,35 @@ def test_what_a_signal_handler_raises_comes_through_and_loses_nothing(
         signal.signal(signal.SIGUSR1, before)
     assert [event["value"][0].as_py() for event in got] == list(range(1000))
     assert interrupts > 0
+
+
+@pytest.mark.parametrize("take_event", [lambda node: node.next(20), Node.try_recv])
+def test_a_handler_may_raise_at_every_point_of_taking_an_event(
+    runner: FakeRunner, open_node: Open, take_event: Callable[[Node], Any]
+) -> None:
+    runner.add_node("a")
+    runner.add_node("b")
+    runner.connect("a/out", "b/in")
+    runner.connect("a/other", "b/second")
+    a, b = open_node("a"), open_node("b")
+    sent: list[int] = []
+    got: list[int] = []
+    steps = Steps(("dora_node_api/",))
+    while steps.count >= steps.stop:
+        sent.append(len(sent))
+        a.send_output("out" if len(sent) % 2 else "other", pa.array(sent[-1:]))
+        steps = Steps(("dora_node_api/",), len(sent), raise_here, checks_only=True, inlining=True)
+        with suppress(Raised):
+            event = steps.run(partial(take_event, b))
+            got.append(event["value"][0].as_py())
+        while len(got) < len(sent):
+            event = b.next(3)
+            assert event is not None
+            assert event["type"] == "INPUT", (steps.at, event)
+            got.append(event["value"][0].as_py())
+        assert got == sent, steps.at
+    assert len(sent) > 30
+    assert b.try_recv() is None
 
 
 # --- the control socket ------------------------------------------------------------------------

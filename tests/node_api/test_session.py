@@ -354,7 +354,7 @@ def test_an_event_that_was_not_handed_out_comes_again() -> None:
     event = bench.event()
     assert event is not None
     assert bench.session.ended
-    bench.session.put_back(event)
+    bench.session.returned = event
     assert bench.events() == ["STOP MANUAL"]
 
 

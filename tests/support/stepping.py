@@ -35,11 +35,15 @@ class Steps:
         act: Callable[[], None] | None = None,
         *,
         checks_only: bool = False,
+        inlining: bool = False,
     ) -> None:
+        """``inlining``: the interpreter does not look either when a function written in Python
+        returns to one that called it directly."""
         self.parts = parts
         self.stop = stop
         self.act = act
         self.checks_only = checks_only
+        self.inlining = inlining
         self.count = 0
         self.at = ""
         self._last: dict[int, str] = {}
@@ -56,6 +60,8 @@ class Steps:
             return None
         if self.checks_only and frame.f_code.co_name == "__del__":
             return None  # what is raised there is only printed
+        if self.inlining and frame.f_back is not None and frame.f_code.co_name != "__init__":
+            self._last[id(frame.f_back)] = ""
         frame.f_trace = self._step  # from Python 3.12 on, before it can ask for opcodes
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False

@@ -42,6 +42,7 @@ from dora_node_api.transport import (
     Sender,
     default_pool_cap,
 )
+from dora_node_api.transport.sending import lock_with_owner
 
 ANSWER_TIMEOUT = 10.0
 """Seconds the runner may take to hand out a segment."""
@@ -68,9 +69,9 @@ class Connection:
         self.publish: Callable[[SendOutput], None] = lambda message: None
         """Sends what somebody publishes in this node's name; set by whoever sends."""
         self._to_publish: deque[SendOutput] = deque()
-        self._publishing = threading.Lock()
+        self._publishing, self._publishes = lock_with_owner()
         self._control = control
-        self._pumping = threading.Lock()
+        self._pumping, self._pumps = lock_with_owner()
         self._awaited = 0
         """Number of the last OpenSegment, and of the only one whose answer is wanted."""
         self._answer: Received | None = None
@@ -122,23 +123,42 @@ class Connection:
         With `wait` False: only if nobody else does.
         """
         self._take_in(wait=wait)
+        if self._to_publish and not self._publishes():
+            self._publish_all()
+
+    def _publish_all(self) -> None:
         # One at a time, in order: sending looks at the control socket, too.
-        if self._to_publish and self._publishing.acquire(blocking=False):
-            try:
+        try:
+            if self._publishing.acquire(blocking=False):
                 while self._to_publish:
                     self.publish(self._to_publish.popleft())
-            finally:
+        finally:
+            # No other call before it: what a signal handler raises there would leave it locked.
+            try:  # noqa: SIM105
                 self._publishing.release()
+            except RuntimeError:
+                pass  # it is another thread's
 
     def _take_in(self, *, wait: bool = True) -> None:
         self.pumped = time.monotonic_ns()
-        if not self._pumping.acquire(blocking=wait):
+        if self._pumps():
+            return  # a signal handler asks, in the middle of it
+        if wait:
+            with self._pumping:
+                self._take_all()
             return
         try:
-            while not self._gone and (received := self._receive(0)) is not None:
-                self._take(received)
+            if self._pumping.acquire(blocking=False):
+                self._take_all()
         finally:
-            self._pumping.release()
+            try:  # noqa: SIM105
+                self._pumping.release()
+            except RuntimeError:
+                pass
+
+    def _take_all(self) -> None:
+        while not self._gone and (received := self._receive(0)) is not None:
+            self._take(received)
 
     def _receive(self, timeout: float) -> Received | ControlError | None:
         try:

@@ -44,6 +44,7 @@ from dora_node_api.errors import (
 )
 from dora_node_api.session import Session
 from dora_node_api.transport import QueueEnds, QueueSpec, Receiver, Waiter
+from dora_node_api.transport.sending import lock_with_owner
 from dora_node_api.typecheck import TypeCheck
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ class RunningBackend(Backend):
         self._waiter = Waiter()
         self._waiter.add_fd(self._connection.fileno())
         self._waiter.add_fd(self._connection.wake_read)
-        self._receiving = threading.Lock()
+        self._receiving, self._receives = lock_with_owner()
         self._closing = False
         self._outputs = frozenset(self.config.outputs)
         self._closed_outputs: frozenset[str] = frozenset()
@@ -192,7 +193,8 @@ class RunningBackend(Backend):
 
     @property
     def ended(self) -> bool:
-        return self._session.ended or self._closing
+        session = self._session
+        return (session.ended and session.returned is None) or self._closing
 
     def next_event(self, timeout: float | None) -> Event | None:
         event = None
@@ -210,24 +212,28 @@ class RunningBackend(Backend):
             return event
         except BaseException:
             if event is not None:
-                self._session.put_back(event)
+                self._session.returned = event
             raise
 
     def poll_event(self) -> Event | None:
         event = None
-        # Another thread that waits in next_event would get whatever comes.
-        if not self._receiving.acquire(blocking=False):
-            return None
+        if self._receives():
+            return None  # a signal handler asks, in the middle of a receive
         try:
             try:
-                if not self._closing:
+                # Another thread that waits in next_event would get whatever comes.
+                if self._receiving.acquire(blocking=False) and not self._closing:
                     event = self._next(time.monotonic_ns())
             finally:
-                self._receiving.release()
+                # No other call before it: what a signal handler raises there would leave it locked.
+                try:  # noqa: SIM105
+                    self._receiving.release()
+                except RuntimeError:
+                    pass  # it is another thread's
             return event
         except BaseException:
             if event is not None:
-                self._session.put_back(event)
+                self._session.returned = event
             raise
 
     def _next(self, now: int) -> Event | None:
@@ -236,11 +242,9 @@ class RunningBackend(Backend):
             connection.pump()
         if connection.inbox:
             self._take_inbox()
-        event = self._session.next_event(now)
-        if event is not None:
-            self._waiter.note_message()
-            connection.words.beat()
-        return event
+        connection.words.beat()
+        # Nothing is called between here and the return, either.
+        return self._session.next_event(now)
 
     def _sleep(self, now: int, deadline: int | None) -> None:
         """Wait for a message, a word of the runner, a tick, a timeout, or `deadline`."""
@@ -431,7 +435,7 @@ class RunningBackend(Backend):
         self._connection.wake()
         # A thread in next_event sees `_closing` and comes out. This one may be it, if a signal
         # handler closes the node: then the descriptors are left to the end of the process.
-        if not self._receiving.acquire(timeout=2.0):
+        if self._receives() or not self._receiving.acquire(timeout=2.0):
             return
         try:
             for name in list(self._receivers):

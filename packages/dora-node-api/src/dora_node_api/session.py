@@ -101,6 +101,9 @@ class Session:
         self._timed = False
         self._first: deque[Event] = deque()
         """What goes before everything that waits at inputs."""
+        self.returned: Event | None = None
+        """An event that was taken but did not reach the user: it comes first next time. Set it by a
+        plain store: in a call another signal handler could raise."""
         self._null_array = null_array
         self._wall_time = wall_time
         self._epoch: int | None = None
@@ -176,12 +179,6 @@ class Session:
         self.errors += 1
         self._first.append({"type": "ERROR", "error": problem, "kind": "dora"})
 
-    def put_back(self, event: Event) -> None:
-        """An event that was taken but did not reach the user comes first next time."""
-        self._first.appendleft(event)
-        if event["type"] == "STOP":
-            self.ended = False
-
     # --- coming out ------------------------------------------------------------------------------
 
     def next_event(self, now: int) -> Event | None:
@@ -189,6 +186,10 @@ class Session:
 
         An exception that a signal handler raises in here loses nothing.
         """
+        event = self.returned
+        if event is not None:
+            self.returned = None
+            return event
         while not self.ended:
             if self._first:
                 # Not popleft: a signal handler may raise between a call and the use of its result.
@@ -222,6 +223,7 @@ class Session:
                 return None
             if delivery is None:
                 return None
+            entry.held = delivery
         try:
             if delivery.kind == _DATA:
                 event = self._message(entry, delivery, now)
@@ -231,9 +233,6 @@ class Session:
         except DECODE_ERRORS as error:
             event = None
             self.failed(f"input `{entry.id}`: {error}")
-        except BaseException:
-            entry.held = delivery
-            raise
         if self._several:
             self._served(entry)
         entry.held = None
@@ -254,7 +253,9 @@ class Session:
 
     def waiting(self, now: int) -> bool:
         """Whether an event is certain without looking into the queues."""
-        return bool(self._first) or any(
+        if self.returned is not None or self._first:
+            return True
+        return any(
             entry.held is not None
             or (entry.interval is not None and self._due(entry, now) >= entry.tick)
             for entry in self._order
@@ -269,8 +270,9 @@ class Session:
     def _served(self, entry: Input) -> None:
         order = self._order
         if order[-1] is not entry:
-            order.remove(entry)
-            order.append(entry)
+            # One store: after a removal a signal handler could raise, and the input be forgotten.
+            at = order.index(entry)
+            order[at:] = [*order[at + 1 :], entry]
 
     def _message(self, entry: Input, delivery: Delivery, now: int) -> Event:
         event: Event = {

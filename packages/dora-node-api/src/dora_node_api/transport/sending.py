@@ -65,7 +65,7 @@ def wait_readable(_spec: QueueSpec, fd: int, timeout: float) -> bool:
     return True
 
 
-def _lock() -> tuple[threading.RLock, Callable[[], bool]]:
+def lock_with_owner() -> tuple[threading.RLock, Callable[[], bool]]:
     """A lock, and whether this thread holds it.
 
     It is reentrant only because such a lock knows that; noted beside a lock, whose it is would be
@@ -83,7 +83,7 @@ class _Output:
     def __init__(self) -> None:
         self.routes: tuple[Route, ...] = ()
         self.backpressure = False
-        self.order, self.holds = _lock()
+        self.order, self.holds = lock_with_owner()
 
 
 class Sender(ForkAware):
@@ -108,7 +108,7 @@ class Sender(ForkAware):
         self._outputs: dict[str, _Output] = {}
         # Removed routes whose consumer may still read what it was handed.
         self._lingering: list[Route] = []
-        self._lock, self._holds = _lock()
+        self._lock, self._holds = lock_with_owner()
         self._inside = False
         self._returned: deque[Block] = deque()
         self._trim_at = 0

@@ -175,9 +175,6 @@ class Waiter(ForkAware):
                 ready.append(found)
         return ready
 
-    def note_message(self) -> None:
-        """Nothing to do: `wait` learns by itself how fast messages come."""
-
     def fileno(self) -> int:
         """A descriptor that is readable while anything is ready, for asyncio's `add_reader`.
 
