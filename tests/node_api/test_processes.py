@@ -95,7 +95,7 @@ def test_nodes_wait_at_the_start_barrier(runner: FakeRunner, spawn: Spawn) -> No
 @pytest.mark.parametrize(
     ("message", "sentence"),
     [(control.Refused("node `x` exited before connecting"), "exited before connecting"),
-     (None, "runner ended before")],
+     (None, "runner ended, or closed")],
 )  # fmt: skip
 def test_a_node_that_may_not_start_says_why(
     runner: FakeRunner, spawn: Spawn, message: control.Refused | None, sentence: str
