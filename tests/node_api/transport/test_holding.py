@@ -104,6 +104,22 @@ def test_a_block_that_was_used_again_is_left_out() -> None:
         sender.close()
 
 
+def test_what_was_released_is_not_released_again() -> None:
+    """Its slot and its block were another message's when the kill came."""
+    with held(bound=4) as edge:
+        sender = edge.sender()
+        first = edge.holder()
+        for number in range(2):
+            send(sender, number)
+            assert numbers(drain(first)) == [number]
+        second = edge.holder()
+        assert second.take_over() == []
+        assert sender.held_bytes() == {}
+        for receiver in (first, second):
+            receiver.close()
+        sender.close()
+
+
 def _link(edge: HeldEdge, done: int) -> None:
     """A pretended link process: writes each number that is new to ``done``, then settles it."""
     receiver = edge.holder()

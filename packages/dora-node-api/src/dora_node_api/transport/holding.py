@@ -42,6 +42,7 @@ class HoldingReceiver(Receiver):
         self._fresh = set()
         self._fresh_data = False
         self._unsettled = self._words[layout.C_ACKNOWLEDGED] + 1
+        self._assigned = board.assigned(spec.area, spec.ledger_slots)
 
     @property
     def settled(self) -> int:
@@ -64,17 +65,29 @@ class HoldingReceiver(Receiver):
         last = max([self._settled, *found])
         for sequence, at in sorted(found.items()):
             record[:] = notes[at : at + RECORD_WORDS]
-            flags = layout.unpack_tags(record[layout.R_TAGS])[3]
+            slot, generation, _, flags = layout.unpack_tags(record[layout.R_TAGS])
             self._settled = sequence - 1
+            if self._released(slot, generation):
+                notes[at] = 0
+                continue
             try:
                 again.append((super()._hand_out(record), flags))
             except BrokenRecord:
-                notes[at] = 0  # acknowledged, and its block used again, before it was crossed out
+                notes[at] = 0
         self._settled = last
         self._words[layout.C_SETTLED] = last
         if self._data_words[0] <= last:
             self._data_words[0] = 0
         return again
+
+    def _released(self, slot: int, generation: int) -> bool:
+        """Whether it was acknowledged, though not crossed out: its lease is gone.
+
+        Its slot and its memory may be another message's by now, which a second release would hit.
+        """
+        if slot >= self._most_slots:
+            return False
+        return self._assigned[slot] != generation or self._account.ledger[slot] == generation
 
     def _hand_out(self, record: memoryview) -> Delivery:
         sequence = record[0]
