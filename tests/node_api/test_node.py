@@ -450,6 +450,30 @@ def test_a_handler_may_raise_at_every_point_of_taking_an_event(
     assert b.try_recv() is None
 
 
+def test_a_handler_may_raise_at_every_point_of_taking_a_word_of_the_runner(
+    runner: FakeRunner, open_node: Open
+) -> None:
+    runner.add_node("b")
+    b = open_node("b")
+    sent: list[int] = []
+    got: list[int] = []
+    steps = Steps(("dora_node_api/",))
+    while steps.count >= steps.stop:
+        sent.append(len(sent))
+        runner.send("b", control.ParamUpdate("number", sent[-1]))
+        steps = Steps(("dora_node_api/",), len(sent), raise_here, checks_only=True, inlining=True)
+        with suppress(Raised):
+            got.append(steps.run(lambda: b.next(20))["value"])
+        # One may come twice, which changes nothing: parameters, STOP and reloads are states.
+        while sent[-1] not in got:
+            event = b.next(3)
+            assert event is not None
+            assert event["type"] == "PARAM_UPDATE", (steps.at, event)
+            got.append(event["value"])
+        assert list(dict.fromkeys(got)) == sent, steps.at
+    assert len(sent) > 30
+
+
 # --- the control socket ------------------------------------------------------------------------
 
 

@@ -184,11 +184,12 @@ def test_silence_is_punished_only_where_asked(workspace: Workspace) -> None:
                 "id": "idle",
                 "path": "listener.py",
                 "inputs": {"t": "dora/timer/secs/100"},
-                "health_check_timeout": 2.0,
+                # Also on a slow machine it has begun to wait by then.
+                "health_check_timeout": 5.0,
             },
         ],
     }
-    ran = run_flow(workspace, content, stop_after=5.0)
+    ran = run_flow(workspace, content, stop_after=9.0)
     assert "failed: was killed: nothing was heard from it" in ran.outcome("busy")
     assert ran.outcome("idle") == "success"
 

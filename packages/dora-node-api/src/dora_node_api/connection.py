@@ -72,6 +72,7 @@ class Connection:
         self._publishing, self._publishes = lock_with_owner()
         self._control = control
         self._pumping, self._pumps = lock_with_owner()
+        self._taking: Received | ControlError | None = None
         self._awaited = 0
         """Number of the last OpenSegment, and of the only one whose answer is wanted."""
         self._answer: Received | None = None
@@ -140,25 +141,32 @@ class Connection:
                 pass  # it is another thread's
 
     def _take_in(self, *, wait: bool = True) -> None:
-        self.pumped = time.monotonic_ns()
         if self._pumps():
             return  # a signal handler asks, in the middle of it
+        self.pumped = 0  # what a signal handler's exception leaves in here is looked for at once
         if wait:
             with self._pumping:
                 self._take_all()
-            return
-        try:
-            if self._pumping.acquire(blocking=False):
-                self._take_all()
-        finally:
-            try:  # noqa: SIM105
-                self._pumping.release()
-            except RuntimeError:
-                pass
+        else:
+            try:
+                if self._pumping.acquire(blocking=False):
+                    self._take_all()
+            finally:
+                try:  # noqa: SIM105
+                    self._pumping.release()
+                except RuntimeError:
+                    pass
+        self.pumped = time.monotonic_ns()
 
     def _take_all(self) -> None:
-        while not self._gone and (received := self._receive(0)) is not None:
+        while (received := self._to_take(0)) is not None:
             self._take(received)
+
+    def _to_take(self, timeout: float) -> Received | ControlError | None:
+        """What was received and is not taken, because a signal handler raised; else the next."""
+        if self._taking is None and not self._gone:
+            self._taking = self._receive(timeout)
+        return self._taking
 
     def _receive(self, timeout: float) -> Received | ControlError | None:
         try:
@@ -178,17 +186,23 @@ class Connection:
         if isinstance(received, ControlError):
             self._to_inbox(received)
             return
+        # Not taken before the store in each case, and not twice: no call comes between it and what
+        # keeps the message.
         match received.message:
             case AddRoute(output, spec):
+                self._taking = None
                 self.add_route(output, spec, received.descriptors)
             case RemoveRoute(queue):
+                self._taking = None
                 self.sender.remove_route(queue)
             case SegmentFd(request) | SegmentUnknown(request):
+                self._taking = None
                 if request == self._awaited:
                     self._answer = received
                 else:
                     close_all(received.descriptors)
             case SendOutput() as message:
+                self._taking = None
                 self._to_publish.append(message)
                 self.wake()
             case Stop():
@@ -208,6 +222,7 @@ class Connection:
         self.sender.add_route(output, spec, ends)
 
     def _to_inbox(self, received: Received | ControlError) -> None:
+        self._taking = None
         self.inbox.append(received)
         self.wake()
 
@@ -252,7 +267,7 @@ class Connection:
                 left = deadline - time.monotonic()
                 if left <= 0 or self._gone:
                     raise LookupError("the runner does not answer for a segment")
-                if (received := self._receive(left)) is not None:
+                if (received := self._to_take(left)) is not None:
                     self._take(received)
             if isinstance(answer.message, SegmentFd) and len(answer.descriptors) == 1:
                 self._answer = None

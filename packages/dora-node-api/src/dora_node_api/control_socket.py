@@ -196,7 +196,7 @@ class ControlSocket:
             if self._ended:
                 raise ControlClosed()
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not self._wait(left):
+            if not self._chunks and not self._wait(left):
                 return None
             self._take_in()
 
