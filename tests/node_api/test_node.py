@@ -366,7 +366,7 @@ def test_close_ends_a_wait_in_another_thread(pair: tuple[Node, Node]) -> None:
     ends: list[object] = []
     thread = threading.Thread(target=lambda: ends.append(b.next()))
     thread.start()
-    wait_until(lambda: b._backend._receiving.locked(), what="b waits")  # type: ignore[attr-defined]
+    wait_until(lambda: b._backend._connection.words.waiting, what="b waits")  # type: ignore[attr-defined]
     b.close()
     thread.join(timeout=60)
     assert ends == [None]

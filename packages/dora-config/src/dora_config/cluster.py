@@ -140,21 +140,22 @@ AbsolutePathField = Annotated[
 PrefixField = Annotated[
     str, AfterValidator(_prefix), WithJsonSchema({"type": "string", "pattern": _PREFIX_PATTERN})
 ]
-VariableField = Annotated[
-    str,
-    AfterValidator(_variable),
+EnvironmentField = Annotated[
+    dict[
+        Annotated[str, AfterValidator(_variable)], Annotated[str, BeforeValidator(_variable_text)]
+    ],
+    # Of the whole: pydantic before 2.10 leaves out what its keys must not be.
     WithJsonSchema(
         {
-            "type": "string",
-            "pattern": _VARIABLE_PATTERN,
-            "not": {"enum": sorted(_OWN_VARIABLES)},
+            "type": "object",
+            "propertyNames": {
+                "type": "string",
+                "pattern": _VARIABLE_PATTERN,
+                "not": {"enum": sorted(_OWN_VARIABLES)},
+            },
+            "additionalProperties": {"type": ["string", "number", "boolean"]},
         }
     ),
-]
-VariableTextField = Annotated[
-    str,
-    BeforeValidator(_variable_text),
-    WithJsonSchema({"type": ["string", "number", "boolean"]}),
 ]
 EndpointField = Annotated[
     str, AfterValidator(_endpoint), WithJsonSchema({"type": "string", "pattern": ENDPOINT_PATTERN})
@@ -188,7 +189,7 @@ class WrittenMachine(Written):
         default=None,
         description="Folder in which `install` and `upgrade` keep versions (default /opt/dora).",
     )
-    env: dict[VariableField, VariableTextField] | None = Field(
+    env: EnvironmentField | None = Field(
         default=None, description="Environment of the daemon, and so of its nodes."
     )
     daemon_port: PortNumberField | None = Field(
