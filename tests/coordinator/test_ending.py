@@ -8,7 +8,7 @@ from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.resolved import Deploy, ResolvedDataflow, ResolvedInput, ResolvedNode
 from dora_config.sources import OutputSource, TimerSource
 from dora_coordinator.ending import Ends
-from dora_coordinator.parts import Part
+from dora_coordinator.part import Part
 from dora_coordinator.records import PartState
 
 WHY = "all nodes but those with timers finished"

@@ -7,7 +7,6 @@ that is lost is spawned again on the same daemon, and linked to the others again
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import assert_never
@@ -35,9 +34,9 @@ from dora_coordinator.ending import (
     taken_back,
 )
 from dora_coordinator.events import TimerKey
-from dora_coordinator.linking import Links, remote_edges
 from dora_coordinator.membership import Membership
-from dora_coordinator.parts import Part, names
+from dora_coordinator.part import Part, names
+from dora_coordinator.parts import Parts
 from dora_coordinator.records import DataflowRecord, PartState, Phase
 from dora_coordinator.recovery import Backoff
 from dora_coordinator.settings import Settings
@@ -63,24 +62,12 @@ class Dataflow:
         self.id = record.dataflow_id
         self.name = record.name
         self.spec = spec
-        self._nodes = {node.id: node for node in spec.resolved.nodes}
         self.number = record.number
         self.phase = record.phase
         self.reason = record.reason
-        self.parts = {
-            part.daemon: Part(
-                self.id, part.daemon, part.nodes, part.state, part.attempt, part.result
-            )
-            for part in record.parts
-        }
-        self._count = Counter(part.state for part in self.parts.values())
-        """Parts by state, so that no event needs a look at all of them."""
-        by_node = {node: part.daemon for part in record.parts for node in part.nodes}
-        self.links = Links(remote_edges(spec.resolved, by_node))
-        self._ends = Ends(self._nodes.values(), when_nodes_finish=spec.exit_when_nodes_finish)
-        for part in self.parts.values():
-            if part.ended:
-                self.links.end(part.daemon)
+        self.parts = Parts(record, spec)
+        self.links = self.parts.links
+        self._ends = Ends(spec.resolved.nodes, when_nodes_finish=spec.exit_when_nodes_finish)
         self.warnings: tuple[str, ...] = ()
         """What its start left undone."""
         self._unreported = record.unreported
@@ -88,8 +75,6 @@ class Dataflow:
         self._force = record.force
         self._stopped_since = record.stopped_since
         self._around = around
-        self._changed: set[str] = set()
-        """Daemons whose parts must be stored."""
 
     # ------------------------------------------------------------------------ the door
 
@@ -112,9 +97,9 @@ class Dataflow:
     def handle(self, event: DataflowEvent, now: float) -> list[Command]:
         """What follows from ``event``; a change that must survive is saved before anything else."""
         before = self.phase
-        self._changed.clear()
+        self.parts.unmark()
         commands = self._decide(event, now)
-        if self._changed or self.phase is not before:
+        if self.parts.marked() or self.phase is not before:
             commands.insert(0, SaveRecord(self._changes()))
         return commands
 
@@ -161,7 +146,7 @@ class Dataflow:
                     ArmTimer(self._timer("start"), at),
                 ]
             case PartReported(daemon=daemon, report=PartReport(phase="prepared")):
-                self._move(self.parts[daemon], PartState.PREPARED)
+                self.parts.move(self.parts[daemon], PartState.PREPARED)
                 return self._go_on(now)
             case PartReported(daemon=daemon, report=PartReport(phase="ended", result=result)):
                 self._end(self.parts[daemon], result)
@@ -204,7 +189,7 @@ class Dataflow:
         deaf = self.links.deaf()
         if deaf and not self.spec.allow_unlinked:
             return self._roll_back("; ".join(deaf), now)
-        if self._count[PartState.PREPARED] < len(self.parts):
+        if not self.parts.all_prepared:
             return []
         if not self.links:
             return self._release_all(now)
@@ -213,7 +198,7 @@ class Dataflow:
         self.phase = Phase.LINKING
         ends = [self.parts[machine] for machine in self.links.machines]
         at = now + self._around.settings.link_timeout
-        return [*(self._connect(part) for part in ends), ArmTimer(self._timer("link"), at)]
+        return [*(self.parts.connect(part) for part in ends), ArmTimer(self._timer("link"), at)]
 
     def _release_all(self, now: float) -> list[Command]:
         self.phase = Phase.RELEASING
@@ -240,7 +225,7 @@ class Dataflow:
         self.phase = Phase.ROLLING_BACK
         self.reason = reason
         self._force = True
-        prepared = [part for part in self.parts.values() if not part.ended]
+        prepared = self.parts.left()
         message = StopPart(dataflow_id=self.id, force=True, reason="the start failed")
         commands: list[Command] = [
             *(CancelTimer(self._timer(purpose)) for purpose in ("start", "link")),
@@ -298,28 +283,27 @@ class Dataflow:
             return [part.forget()] if not registering else self._recover(part, now)
         if report.attempt != part.attempt:
             part.attempt = report.attempt  # it lives: each node exactly once
-            self._changed.add(part.daemon)
+            self.parts.mark(part)
         if report.stopped:  # not by us
             return self._stopped_there(part, report, now)
         match report.phase:
             case "ended":
                 self._end(part, report.result)
-                gone = (part.daemon,)
                 return [
                     part.forget(),
-                    *(peer.connect(ended=gone) for peer in self._linked_with(part)),
+                    *self.parts.tell_peers_of_end(part),
                     *self._settle(now),
                 ]
             case "prepared":
-                self._move(part, PartState.PREPARED)
+                self.parts.move(part, PartState.PREPARED)
                 return [part.release()]
             case "running":
                 if registering:
                     self._around.backoff.clear(part.daemon, self.id)
-                self._move(part, PartState.RUNNING)
+                self.parts.move(part, PartState.RUNNING)
                 return [CancelTimer(self._timer("retry", part.daemon)), *self._settle(now)]
             case "preparing":
-                self._move(part, PartState.PREPARING)
+                self.parts.move(part, PartState.PREPARING)
                 return []
             case "stopping":
                 return []
@@ -334,10 +318,10 @@ class Dataflow:
 
     def _recover(self, part: Part, now: float) -> list[Command]:
         """Spawn a part again, now or when the back-off has passed; never on another daemon."""
-        self._changed.add(part.daemon)
+        self.parts.mark(part)
         self.links.forget(part.daemon)
         part.only_virtual_left = False
-        self._move(part, PartState.MISSING)
+        self.parts.move(part, PartState.MISSING)
         if not self._around.membership.is_connected(part.daemon):
             return []
         wait = self._around.backoff.wait(part.daemon, self.id, now)
@@ -345,13 +329,13 @@ class Dataflow:
             return [ArmTimer(self._timer("retry", part.daemon), now + wait)]
         self._around.backoff.attempted(part.daemon, self.id, now)
         part.attempt += 1
-        self._move(part, PartState.PREPARING)
+        self.parts.move(part, PartState.PREPARING)
         names = ", ".join(part.nodes)
         text = f'auto-recovery: re-spawning {names} of {self.label} on daemon "{part.daemon}"'
         return [Log("info", text), self._prepare(part)]
 
     def _end_recovery(self) -> list[Command]:
-        waiting = [part for part in self.parts.values() if not part.ended]
+        waiting = self.parts.left()
         if any(part.reported for part in waiting):
             self.phase = Phase.RUNNING
             return []
@@ -369,10 +353,9 @@ class Dataflow:
         finished = self._finish_if_all_ended()
         if finished:
             return finished
-        settled = self._count[PartState.RUNNING] + self._count[PartState.ENDED]
         if (why := self._ends.why_now(self.parts.values())) is not None:
             return self._stop_since(why, now)
-        if settled == len(self.parts) and (
+        if self.parts.all_settled and (
             self.phase is not Phase.RECOVERING
             or all(part.reported or part.ended for part in self.parts.values())
         ):
@@ -422,13 +405,13 @@ class Dataflow:
             case StopAsked(grace=grace, force=force):
                 self._grace = grace
                 self._force = self._force or force
-                left = [part for part in self.parts.values() if not part.ended]
+                left = self.parts.left()
                 return [
                     *(self._stop_part(part) for part in left),
                     self._stop_deadline(now),
                 ]
             case TimeIsUp(purpose="stop"):
-                left = [part for part in self.parts.values() if not part.ended]
+                left = self.parts.left()
                 self.phase = Phase.FAILED
                 self.reason = self.reason or (
                     f"the stop was not confirmed by {names(left)}: its nodes are stopped "
@@ -467,23 +450,13 @@ class Dataflow:
         at = now + self._around.settings.recovery_timeout
         return [ArmTimer(self._timer("recovery"), at), *self._while_live(event, now)]
 
-    def _move(self, part: Part, state: PartState) -> None:
-        self._count[part.state] -= 1
-        self._count[state] += 1
-        part.state = state
-
     def _end(self, part: Part, result: DataflowResult | None) -> None:
-        if part.ended and part.result is not None:
-            return
-        self._changed.add(part.daemon)
-        self._move(part, PartState.ENDED)
         if result is not None and self.phase is Phase.ROLLING_BACK:
             result = taken_back(result)
-        part.result = result
-        self.links.end(part.daemon)
+        self.parts.end(part, result)
 
     def _finish_if_all_ended(self) -> list[Command]:
-        if self._count[PartState.ENDED] < len(self.parts):
+        if not self.parts.all_ended:
             return []
         ok = self.reason is None and all(
             part.result is None or part.result.ok for part in self.parts.values()
@@ -532,7 +505,7 @@ class Dataflow:
 
     def _changes(self) -> DataflowRecord:
         """What has to be stored anew: a fleet of a thousand parts is not written at each event."""
-        return self._record([self.parts[daemon] for daemon in sorted(self._changed)])
+        return self._record(self.parts.marked())
 
     def _record(self, parts: Iterable[Part]) -> DataflowRecord:
         return DataflowRecord(
@@ -555,19 +528,7 @@ class Dataflow:
         return part.stop(self._grace, force=self._force, reason=reason)
 
     def _prepare(self, part: Part) -> Command:
-        spec = self.spec.with_nodes(tuple(self._nodes[node] for node in part.nodes))
-        addresses = {}
-        for peer in self.links.peers_of(part.daemon):
-            member = self._around.membership.get(peer)
-            if member is not None:
-                addresses[peer] = member.address.rpartition(":")[0]
-        edges = self.links.edges_of(part.daemon)
-        return part.prepare(spec, edges, addresses, whole=len(self.parts) == 1)
-
-    def _connect(self, part: Part) -> Command:
-        """Tell a part where its peers listen."""
-        endpoints = self.links.endpoints_for(part.daemon)
-        return part.connect(endpoints, self.links.ended_peers_of(part.daemon))
+        return self.parts.prepare(part, self.spec, self._around.membership)
 
     def _hear_of_link(self, event: PartReported) -> list[Command]:
         """Note how a part is linked; its peers are told when it listens elsewhere than before."""
@@ -579,16 +540,11 @@ class Dataflow:
         if given_up or self.phase in (Phase.PREPARING, Phase.ROLLING_BACK):
             return []
         commands = [] if self.phase is Phase.LINKING else news.log(self.label)
-        endpoint = self.links.endpoint(part.daemon)
-        if news.moved and endpoint is not None:
-            commands += [peer.connect((endpoint,)) for peer in self._linked_with(part)]
+        if news.moved:
+            commands += self.parts.tell_peers_where(part)
         if news.moved or event.registering:  # it may have missed where they are
-            commands.append(self._connect(part))
+            commands.append(self.parts.connect(part))
         return commands
-
-    def _linked_with(self, part: Part) -> list[Part]:
-        peers = (self.parts[peer] for peer in self.links.peers_of(part.daemon))
-        return [peer for peer in peers if not peer.ended]
 
     def _stop_deadline(self, now: float) -> Command:
         grace = 0.0 if self._force else DEFAULT_GRACE if self._grace is None else self._grace

@@ -9,7 +9,7 @@ from dora_config.protocol.daemon import PartReport
 from dora_config.protocol.runner import DataflowResult, NodeResult
 from dora_config.resolved import ResolvedNode
 from dora_config.sources import OutputSource
-from dora_coordinator.parts import Part
+from dora_coordinator.part import Part
 
 
 class Ends:

@@ -1,99 +1,121 @@
-"""One part of a dataflow as the coordinator sees it, and the messages about it; pure."""
+"""All parts of one dataflow: counted by state, linked to each other, marked when changed; pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
-from dora_config.protocol.daemon import (
-    ConnectPart,
-    ForgetPart,
-    PreparePart,
-    ReleasePart,
-    StopPart,
-)
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_config.protocol.links import PeerEndpoint, RemoteEdge
 from dora_config.protocol.runner import DataflowResult
 from dora_coordinator.commands import SendToDaemon
-from dora_coordinator.records import PartRecord, PartState
+from dora_coordinator.linking import Links, remote_edges
+from dora_coordinator.membership import Membership
+from dora_coordinator.part import Part
+from dora_coordinator.records import DataflowRecord, PartState
 
 
-@dataclass(slots=True)
-class Part:
-    """The nodes of one dataflow on one daemon."""
+class Parts(Mapping[str, Part]):
+    """By daemon; their states change through :meth:`move` and :meth:`end` only."""
 
-    dataflow_id: str
-    daemon: str
-    nodes: tuple[str, ...]
-    state: PartState
-    attempt: int
-    result: DataflowResult | None
-    only_virtual_left: bool = False
-    """Of ``exit_when_nodes_finish``, as it was reported last."""
-    reported: bool = False
-    """Since this coordinator started."""
+    def __init__(self, record: DataflowRecord, spec: DataflowSpec) -> None:
+        self._by_daemon = {
+            part.daemon: Part(
+                record.dataflow_id, part.daemon, part.nodes, part.state, part.attempt, part.result
+            )
+            for part in record.parts
+        }
+        self._count = Counter(part.state for part in self._by_daemon.values())
+        """So that no event needs a look at all of them."""
+        self._changed: set[str] = set()
+        self._nodes = {node.id: node for node in spec.resolved.nodes}
+        by_node = {node: part.daemon for part in record.parts for node in part.nodes}
+        self.links = Links(remote_edges(spec.resolved, by_node))
+        for part in self._by_daemon.values():
+            if part.ended:
+                self.links.end(part.daemon)
+
+    def __getitem__(self, daemon: str) -> Part:
+        return self._by_daemon[daemon]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_daemon)
+
+    def __len__(self) -> int:
+        return len(self._by_daemon)
+
+    # --------------------------------------------------------------------- changes
+
+    def move(self, part: Part, state: PartState) -> None:
+        self._count[part.state] -= 1
+        self._count[state] += 1
+        part.state = state
+
+    def end(self, part: Part, result: DataflowResult | None) -> None:
+        """It has ended for good; a result that is known already stays."""
+        if part.ended and part.result is not None:
+            return
+        self.mark(part)
+        self.move(part, PartState.ENDED)
+        part.result = result
+        self.links.end(part.daemon)
+
+    def mark(self, part: Part) -> None:
+        """It must be stored anew."""
+        self._changed.add(part.daemon)
+
+    def unmark(self) -> None:
+        """All is stored."""
+        self._changed.clear()
+
+    # ----------------------------------------------------------------------- views
+
+    def marked(self) -> list[Part]:
+        return [self[daemon] for daemon in sorted(self._changed)]
+
+    def left(self) -> list[Part]:
+        """Those that have not ended."""
+        return [part for part in self.values() if not part.ended]
 
     @property
-    def ended(self) -> bool:
-        return self.state is PartState.ENDED
+    def all_prepared(self) -> bool:
+        return self._count[PartState.PREPARED] == len(self)
 
-    def record(self) -> PartRecord:
-        return PartRecord(
-            daemon=self.daemon,
-            nodes=self.nodes,
-            state=self.state,
-            attempt=self.attempt,
-            result=self.result,
-        )
+    @property
+    def all_ended(self) -> bool:
+        return self._count[PartState.ENDED] == len(self)
 
-    def prepare(
-        self,
-        spec: DataflowSpec,
-        edges: tuple[RemoteEdge, ...],
-        addresses: dict[str, str],
-        *,
-        whole: bool,
-    ) -> SendToDaemon:
-        """``spec`` with its nodes only; ``addresses``: IPs of the daemons at the other ends;
-        ``whole``: there are no other parts.
-        """
-        message = PreparePart(
-            dataflow_id=self.dataflow_id,
-            attempt=self.attempt,
-            spec=spec,
-            machine=self.daemon,
-            whole=whole,
-            edges=edges,
-            addresses=addresses,
-        )
-        return SendToDaemon(self.daemon, message)
+    @property
+    def all_settled(self) -> bool:
+        """Whether none is on its way any more."""
+        return self._count[PartState.RUNNING] + self._count[PartState.ENDED] == len(self)
 
-    def connect(
-        self, peers: tuple[PeerEndpoint, ...] = (), ended: tuple[str, ...] = ()
-    ) -> SendToDaemon:
-        message = ConnectPart(
-            dataflow_id=self.dataflow_id, attempt=self.attempt, peers=peers, ended=ended
-        )
-        return SendToDaemon(self.daemon, message)
+    # -------------------------------------------------------------------- messages
 
-    def release(self) -> SendToDaemon:
-        message = ReleasePart(dataflow_id=self.dataflow_id, attempt=self.attempt)
-        return SendToDaemon(self.daemon, message)
+    def prepare(self, part: Part, spec: DataflowSpec, membership: Membership) -> SendToDaemon:
+        """Spawn its nodes; ``spec``: of the whole dataflow, as it is now."""
+        own = spec.with_nodes(tuple(self._nodes[node] for node in part.nodes))
+        addresses = {}
+        for peer in self.links.peers_of(part.daemon):
+            member = membership.get(peer)
+            if member is not None:
+                addresses[peer] = member.address.rpartition(":")[0]
+        edges = self.links.edges_of(part.daemon)
+        return part.prepare(own, edges, addresses, whole=len(self) == 1)
 
-    def stop(self, grace: float | None, *, force: bool, reason: str) -> SendToDaemon:
-        message = StopPart(dataflow_id=self.dataflow_id, grace=grace, force=force, reason=reason)
-        return SendToDaemon(self.daemon, message)
+    def connect(self, part: Part) -> SendToDaemon:
+        """Tell it where its peers listen."""
+        endpoints = self.links.endpoints_for(part.daemon)
+        return part.connect(endpoints, self.links.ended_peers_of(part.daemon))
 
-    def kill(self) -> SendToDaemon:
-        message = StopPart(dataflow_id=self.dataflow_id, reason="the dataflow has ended")
-        return SendToDaemon(self.daemon, message)
+    def tell_peers_where(self, part: Part) -> list[SendToDaemon]:
+        """Tell those that it is linked to where it listens."""
+        endpoint = self.links.endpoint(part.daemon)
+        return [] if endpoint is None else [peer.connect((endpoint,)) for peer in self._peers(part)]
 
-    def forget(self) -> SendToDaemon:
-        message = ForgetPart(dataflow_id=self.dataflow_id, attempt=self.attempt)
-        return SendToDaemon(self.daemon, message)
+    def tell_peers_of_end(self, part: Part) -> list[SendToDaemon]:
+        """Tell those that it was linked to that they need not wait for it."""
+        return [peer.connect(ended=(part.daemon,)) for peer in self._peers(part)]
 
-
-def names(parts: Iterable[Part]) -> str:
-    """Their daemons, for a sentence."""
-    return ", ".join(f'daemon "{part.daemon}"' for part in parts)
+    def _peers(self, part: Part) -> list[Part]:
+        peers = (self[peer] for peer in self.links.peers_of(part.daemon))
+        return [peer for peer in peers if not peer.ended]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dora_config.protocol.control import DataflowStatus
 from dora_coordinator.linking import Links
 from dora_coordinator.membership import Membership
-from dora_coordinator.parts import Part, names
+from dora_coordinator.part import Part, names
 from dora_coordinator.records import PartState, Phase
 
 

@@ -16,7 +16,7 @@ from dora_config.protocol.runner import NodeStatus
 from dora_coordinator.dataflow import Dataflow
 from dora_coordinator.fleet import Fleet
 from dora_coordinator.membership import Member
-from dora_coordinator.parts import Part
+from dora_coordinator.part import Part
 
 
 def dataflow_summary(dataflow: Dataflow, fleet: Fleet) -> DataflowSummary:
