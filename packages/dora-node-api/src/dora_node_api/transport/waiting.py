@@ -1,10 +1,13 @@
 """Wait for messages: poll a little if they come fast, then sleep. Decides nothing about order.
 
 What costs most in a message's way is waking a sleeping process on another core. So when sleeps
-lately ended soon, the next wait first looks at the inputs' counters for some tens of microseconds,
-giving the processor up between two looks, and only then sleeps. It goes on like that while it pays;
-tried in vain, it is tried more rarely. With fewer than two usable cores it never is: it would keep
-the sender from running.
+lately ended soon, the next wait first looks at the inputs' counters for a while, giving the
+processor up between two looks, and only then sleeps. It goes on like that while it pays; tried in
+vain, it is tried more rarely. With fewer than two usable cores it never is: it would keep the
+sender from running.
+
+The first tries are longer than the later ones: two nodes that answer each other and both sleep take
+two wake-ups for a turn, more than polling will need once neither sleeps.
 """
 
 from __future__ import annotations
@@ -17,9 +20,13 @@ from dora_node_api.transport.cores import usable_cores
 from dora_node_api.transport.forking import ForkAware, forked_error
 from dora_node_api.transport.receiving import Receiver
 
-_POLL_NS = 100_000  # the longest time spent polling before sleeping: an echo of 1 MiB takes 45 us
+# The longest time spent polling before sleeping, and at the first tries. An echo of 1 MiB takes
+# 45 us where processors are fast, 200 us where they are not.
+_POLL_NS = 250_000
+_FIRST_POLL_NS = 500_000
+_FIRST_POLLS = 8
 # A sleep that ended so soon, the cost of waking up included, may be worth polling for.
-_SOON_NS = 400_000
+_SOON_NS = 500_000
 _MOST_CREDIT = 8
 # So many such sleeps before polling is tried; doubled whenever it was tried in vain.
 _LEAST_PATIENCE = 2
@@ -42,6 +49,7 @@ class Waiter(ForkAware):
         self._credit = 0
         self._patience = _LEAST_PATIENCE
         self._soon = 0
+        self._first = 0
         self._looked_at_fds = 0
         self._set = _make_set()
 
@@ -112,6 +120,7 @@ class Waiter(ForkAware):
             if self._soon >= self._patience:
                 self._soon = 0
                 self._credit = 2
+                self._first = _FIRST_POLLS
         return ready
 
     def _look(self, now: int) -> list[Receiver | int]:
@@ -125,7 +134,11 @@ class Waiter(ForkAware):
         return [receiver for receiver in self._receivers if receiver.holds_record]
 
     def _poll(self, start: int, timeout: float | None) -> list[Receiver | int]:
-        end = start + _POLL_NS
+        if self._first:
+            self._first -= 1
+            end = start + _FIRST_POLL_NS
+        else:
+            end = start + _POLL_NS
         if timeout is not None:
             end = min(end, start + int(timeout * 1e9))
         receivers = self._receivers
