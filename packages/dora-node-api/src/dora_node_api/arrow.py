@@ -77,7 +77,7 @@ class EncodedPayload:
         self.parts = parts
         """Offset in the data area, and either bytes-like or a function that writes into a view."""
         head = BLOCK_HEAD_SIZE + len(descriptor) + len(metadata)
-        self.data_offset = -(-head // ALIGNMENT) * ALIGNMENT
+        self.data_offset = head + ALIGNMENT - 1 & -ALIGNMENT
         self.total = self.data_offset + nbytes
         """Bytes of the block that are used, its head included."""
 
@@ -295,6 +295,10 @@ class _Types:
         ]  # fmt: skip
         self.widths: dict[int, int] = {t.id: t.bit_width for t in simple}
         self.names: dict[int, bytes] = {t.id: str(t).encode() for t in simple}
+        # Of elements of one or more bytes: their size, and the name.
+        self.whole_bytes: dict[int, tuple[int, bytes]] = {
+            t.id: (t.bit_width >> 3, str(t).encode()) for t in simple if t.bit_width >= 8
+        }
         text = (pa.string(), pa.binary(), pa.large_string(), pa.large_binary())
         self.text: dict[int, int] = {t.id: 8 if str(t).startswith("large") else 4 for t in text}
         self.names.update({t.id: str(t).encode() for t in text})
@@ -361,9 +365,20 @@ def _types() -> _Types:
 
 
 def _encode_array(array: pa.Array, metadata: bytes) -> EncodedPayload:
-    types = _types()
+    types = _types_made or _types()
     data_type = array.type
     number = data_type.id
+    plain = types.whole_bytes.get(number)
+    if plain is not None:
+        # The usual case, which `_encode_fixed` would do as well: all of one buffer.
+        validity, values = array.buffers()
+        if validity is None and values is not None and not array.offset:
+            length, size = len(array), len(values)
+            if size and size == length * plain[0]:
+                return EncodedPayload(
+                    _flat_descriptor(plain[1], size), metadata, FLAT, length, 0, size,
+                    ((0, values),),
+                )  # fmt: skip
     width = types.widths.get(number)
     if width is not None or number in types.parametric:
         payload = _encode_fixed(array, width or data_type.bit_width, types, metadata)

@@ -239,10 +239,10 @@ class RunningBackend(Backend):
     def _next(self, now: int) -> Event | None:
         connection = self._connection
         if now - connection.pumped > LOOK_AT_CONTROL_NS and not connection.gone:
+            connection.words.beat()
             connection.pump()
         if connection.inbox:
             self._take_inbox()
-        connection.words.beat()
         # Nothing is called between here and the return, either.
         return self._session.next_event(now)
 
@@ -257,10 +257,10 @@ class RunningBackend(Backend):
         finally:
             words.set_waiting(False)
         for item in ready:
+            if isinstance(item, Receiver):
+                continue
             if item == self._connection.wake_read:
                 self._connection.clear_wake()
-            elif item != self._connection.fileno():
-                continue
             if not self._connection.gone:
                 self._connection.pump()
 

@@ -153,6 +153,11 @@ class Pool:
         self._homes[nbytes] = home
         return home
 
+    def has_free(self, nbytes: int) -> bool:
+        """Whether `take` finds a block that has been used before."""
+        home = self._homes.get(nbytes)
+        return home is not None and bool(home.free)
+
     def take_free(self, nbytes: int) -> Block | None:
         """A block that has been used before and is free; None when there is none."""
         home = self.classes.get(size_class(nbytes))

@@ -53,6 +53,7 @@ _GROW_AT_ONCE = 256 * 1024
 _PATIENCE_NS = 1_000_000_000
 _LOOK_AGAIN = 0.1  # seconds; the doorbell wakes earlier
 _TRIM_EVERY_NS = 5_000_000_000
+_pack_head = BLOCK_HEAD.pack_into
 _monotonic_ns = time.monotonic_ns
 _time_ns = time.time_ns
 
@@ -73,6 +74,13 @@ def lock_with_owner() -> tuple[threading.RLock, Callable[[], bool]]:
     """
     lock = threading.RLock()
     return lock, lock._is_owned  # type: ignore[attr-defined]
+
+
+def _collect(routes: tuple[Route, ...], pool: Pool) -> None:
+    """Take back what was released of an output's messages."""
+    for route in routes:
+        if route.order:
+            route.collect(pool)
 
 
 class _Output:
@@ -199,11 +207,13 @@ class Sender(ForkAware):
                 self._enter()
             self._inside = True
             routes = known.routes
-            for route in routes:
-                if route.order:
-                    route.collect(self.pool)
+            pool = self.pool
+            # What the consumers are waiting for goes first, what they have released comes after.
+            later = total <= _GROW_AT_ONCE and pool.has_free(total)
+            if not later:
+                _collect(routes, pool)
             try:
-                take = self.pool.take if total <= _GROW_AT_ONCE else self.pool.take_free
+                take = pool.take if total <= _GROW_AT_ONCE else pool.take_free
                 block = take(total)
             except MemoryError:
                 block = None
@@ -217,7 +227,9 @@ class Sender(ForkAware):
                     if route.drop_news:
                         self._drops.append(route)
                 if not block.refs:
-                    self.pool.give(block)
+                    pool.give(block)
+                if later:
+                    _collect(routes, pool)
                 if now > self._trim_at:
                     self._trim(now)
             self._inside = False
@@ -239,7 +251,7 @@ class Sender(ForkAware):
 
     def _fill(self, block: Block, payload: EncodedPayload, timestamp_ns: int | None) -> None:
         memory, at = block.segment.memory, block.offset
-        BLOCK_HEAD.pack_into(
+        _pack_head(
             memory,
             at,
             BLOCK_MAGIC,
