@@ -212,6 +212,35 @@ def test_it_tries_to_poll_after_short_sleeps_and_gives_up_after_vain_tries(
         assert [counts.index(n) for n in range(1, 6)] == [2, 7, 16, 33, 66]
 
 
+def test_the_first_tries_after_short_sleeps_are_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0
+
+    def clock() -> int:
+        nonlocal now
+        now += 1_000
+        return now
+
+    monkeypatch.setattr(waiting, "_monotonic_ns", clock)
+    tried: list[int] = []
+    original = Waiter._poll
+
+    def timed(self: Waiter, start: int, timeout: float | None) -> list[Receiver | int]:
+        self._credit = 8  # whatever comes of it, the next wait polls again
+        begun = now
+        found = original(self, start, timeout)
+        tried.append(now - begun)
+        return found
+
+    monkeypatch.setattr(Waiter, "_poll", timed)
+    monkeypatch.setattr(Waiter, "_sleep", lambda *_: [3])
+    with inputs(1) as (_, _, waiter):
+        waiter._polls = True
+        while len(tried) < 12:
+            waiter.wait(5)
+    assert min(tried[:8]) > 1.9 * max(tried[8:])
+    assert max(tried[8:]) > 200_000
+
+
 def test_a_wake_up_makes_an_input_ready_whatever_was_seen_before() -> None:
     with inputs(2) as (senders, receivers, waiter):
         # The counter runs ahead of the pipe for a moment: nothing is there yet.
