@@ -36,14 +36,16 @@ class Steps:
         *,
         checks_only: bool = False,
         inlining: bool = False,
+        constructors: bool = True,
     ) -> None:
         """``inlining``: the interpreter does not look either when a function written in Python
-        returns to one that called it directly."""
+        returns to one that called it directly. ``constructors``: count what they do, too."""
         self.parts = parts
         self.stop = stop
         self.act = act
         self.checks_only = checks_only
         self.inlining = inlining
+        self.constructors = constructors
         self.count = 0
         self.at = ""
         self._last: dict[int, str] = {}
@@ -60,6 +62,8 @@ class Steps:
             return None
         if self.checks_only and frame.f_code.co_name == "__del__":
             return None  # what is raised there is only printed
+        if not self.constructors and _constructs(frame):
+            return None
         if self.inlining and frame.f_back is not None and frame.f_code.co_name != "__init__":
             self._last[id(frame.f_back)] = ""
         frame.f_trace = self._step  # from Python 3.12 on, before it can ask for opcodes
@@ -86,6 +90,15 @@ class Steps:
         if self.count == self.stop and self.act is not None:
             self.at = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
             self.act()
+
+
+def _constructs(frame: FrameType) -> bool:
+    """Whether it is a constructor, or a comprehension in one."""
+    caller = frame.f_back
+    name = frame.f_code.co_name
+    return name == "__init__" or (
+        name.startswith("<") and caller is not None and caller.f_code.co_name == "__init__"
+    )
 
 
 _names: dict[CodeType, bytes] = {}

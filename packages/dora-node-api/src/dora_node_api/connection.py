@@ -66,8 +66,8 @@ class Connection:
         """The runner asked this node to stop, or is gone."""
         self.inputs_full: Callable[[], bool] = lambda: False
         """Whether every backpressure input of this node is full; set by whoever receives."""
-        self.publish: Callable[[SendOutput], None] = lambda message: None
-        """Sends what somebody publishes in this node's name; set by whoever sends."""
+        self.publishing: Callable[[SendOutput], Callable[[], None]] = lambda message: lambda: None
+        """What sends what somebody publishes in this node's name; set by whoever sends."""
         self._to_publish: deque[SendOutput] = deque()
         self._publishing, self._publishes = lock_with_owner()
         self._control = control
@@ -132,7 +132,11 @@ class Connection:
         try:
             if self._publishing.acquire(blocking=False):
                 while self._to_publish:
-                    self.publish(self._to_publish.popleft())
+                    send = self.publishing(self._to_publish[0])
+                    # Taken before it is sent, not after: an edge brings a message once or (if a
+                    # signal handler raises in `send`, as in the program's own) not at all.
+                    del self._to_publish[0]
+                    send()
         finally:
             # No other call before it: what a signal handler raises there would leave it locked.
             try:  # noqa: SIM105
@@ -187,14 +191,14 @@ class Connection:
             self._to_inbox(received)
             return
         # Not taken before the store in each case, and not twice: no call comes between it and what
-        # keeps the message.
+        # keeps the message. Routes may come twice, which changes nothing.
         match received.message:
             case AddRoute(output, spec):
-                self._taking = None
                 self.add_route(output, spec, received.descriptors)
-            case RemoveRoute(queue):
                 self._taking = None
+            case RemoveRoute(queue):
                 self.sender.remove_route(queue)
+                self._taking = None
             case SegmentFd(request) | SegmentUnknown(request):
                 self._taking = None
                 if request == self._awaited:

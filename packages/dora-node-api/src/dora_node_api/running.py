@@ -6,8 +6,9 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dora_node_api._version import __version__
@@ -21,6 +22,7 @@ from dora_node_api.control import (
     CloseOutputs,
     Go,
     Hello,
+    InputConfig,
     Leaving,
     Received,
     Refused,
@@ -150,7 +152,7 @@ class RunningBackend(Backend):
         self._validate = os.environ.get(VALIDATE_VARIABLE, "").lower() in ("1", "true", "yes")
         self._types = TypeCheck.from_environment(self.config, self.warn)
         self._connection.inputs_full = self._inputs_full
-        self._connection.publish = self._publish
+        self._connection.publishing = self._publishing
         self._connect_inputs(welcome.queues, descriptors[1:])
 
     def _connect_inputs(self, queues: Sequence[QueueSpec], descriptors: Sequence[int]) -> None:
@@ -311,6 +313,11 @@ class RunningBackend(Backend):
                 self._session.handle(message)
 
     def _add_input(self, message: AddInput, descriptors: Sequence[int]) -> None:
+        """May be repeated when a signal handler has raised."""
+        receiver = self._receivers.get(message.input.id)
+        if receiver is not None and receiver.fds()[0] in descriptors:
+            self._watch(message.input, receiver)
+            return
         self._drop_receiver(message.input.id)
         if message.queue is None:
             close_all(descriptors)
@@ -331,13 +338,18 @@ class RunningBackend(Backend):
             on_first_copy=lambda _spec, sentence: self.warn(sentence),
         )
         self._receivers[message.input.id] = receiver
+        self._watch(message.input, receiver)
+
+    def _watch(self, config: InputConfig, receiver: Receiver) -> None:
         self._waiter.add(receiver)
-        self._session.add_input(message.input, receiver.receive, receiver.ready)
+        self._session.add_input(config, receiver.receive, receiver.ready)
 
     def _drop_receiver(self, name: str) -> None:
-        if (receiver := self._receivers.pop(name, None)) is not None:
+        """May be repeated when a signal handler has raised."""
+        if (receiver := self._receivers.get(name)) is not None:
             self._waiter.remove(receiver)
             receiver.close()
+            del self._receivers[name]
 
     def _inputs_full(self) -> bool:
         blocked = [r for r in list(self._receivers.values()) if r.spec.backpressure]
@@ -362,16 +374,32 @@ class RunningBackend(Backend):
         else:
             self._connection.sender.send(output, payload)
 
-    def _publish(self, message: SendOutput) -> None:
+    def _publishing(self, message: SendOutput) -> Callable[[], None]:
         """Somebody asked for it, not the program: the program does not hear of what goes wrong."""
         from dora_node_api.json_values import array_from_json
 
-        if message.output not in self._outputs or self._closing:
-            return
+        output, metadata = message.output, message.metadata
+        sender = self._connection.sender
+
+        def send() -> None:
+            try:
+                if output in self._outputs and not self._closing:
+                    sender.send(output, payload, protected=protected, flush=flush)
+            except (DoraNodeError, MemoryError) as error:
+                self._not_published(output, error)
+
         try:
-            self.send(message.output, array_from_json(message.data), message.metadata)
-        except (ValueError, DoraNodeError, MemoryError) as error:
-            self.warn(f"what was published on output `{message.output}` was not sent: {error}")
+            data = array_from_json(message.data)
+            payload = encode(data, metadata, on_warning=self.warn)
+            protected, flush = delivery_flags(metadata)
+            if self._types is not None:
+                self._types.check(output, data, metadata)
+        except (TypeError, ValueError, DoraNodeError, MemoryError) as error:
+            return partial(self._not_published, output, error)
+        return send
+
+    def _not_published(self, output: str, error: Exception) -> None:
+        self.warn(f"what was published on output `{output}` was not sent: {error}")
 
     def _look_at_control(self) -> None:
         """A node that only sends hears of new routes here."""

@@ -133,9 +133,11 @@ class Session:
 
     def remove_input(self, name: str) -> None:
         """Forget an input without a word to the user."""
-        if (entry := self.inputs.pop(name, None)) is not None:
-            self._order.remove(entry)
+        if (entry := self.inputs.get(name)) is not None:
+            # All may be repeated when a signal handler has raised.
+            self._order = [other for other in self._order if other is not entry]
             self._look_at_inputs()
+            del self.inputs[name]
 
     def start(self, epoch: int) -> None:
         """The dataflow runs: timers tick from `epoch` on."""
@@ -229,7 +231,9 @@ class Session:
                 event = self._message(entry, delivery, now)
             else:
                 event = None
-                self._first.extend(self._lifecycle(entry, delivery))
+                news = self._lifecycle(entry, delivery)
+                entry.held = None  # and no call before they are kept: told once
+                self._first.extend(news)
         except DECODE_ERRORS as error:
             event = None
             self.failed(f"input `{entry.id}`: {error}")
@@ -334,6 +338,8 @@ class Session:
     # --- what ends -------------------------------------------------------------------------------
 
     def _lifecycle(self, entry: Input, delivery: Delivery) -> Iterable[Event]:
+        """What the user hears. Nothing is called between the first store and the return, so that
+        it counts once, whatever a signal handler raises."""
         kind = int(delivery.kind)
         if kind == _CLOSED:
             return self._close(entry)
@@ -341,17 +347,20 @@ class Session:
         # The news lies in the queue of every input that this producer feeds, after that input's
         # own messages. The user hears it once, from whichever queue has it first.
         if kind == _NODE_RESTARTED:
+            known = self._restarted.get(node, 0)
             entry.restarts += 1
-            if entry.restarts <= self._restarted.get(node, 0):
+            if entry.restarts <= known:
                 return ()
             self._restarted[node] = entry.restarts
             return ({"type": "NODE_RESTARTED", "id": node, "kind": "dora"},)
         if kind == _NODE_FAILED:
+            news = (self._node_failed(node, delivery),)
+            known = self._failed.get(node, 0)
             entry.failures += 1
-            if entry.failures <= self._failed.get(node, 0):
+            if entry.failures <= known:
                 return ()
             self._failed[node] = entry.failures
-            return (self._node_failed(node, delivery),)
+            return news
         self.failed(f"input `{entry.id}`: a record of the unknown kind {kind}")
         return ()
 
@@ -371,23 +380,25 @@ class Session:
     def _close(self, entry: Input) -> list[Event]:
         if not entry.open:
             return []
+        news: list[Event] = []
+        if not entry.broken:  # else it was told
+            news.append({"type": "INPUT_CLOSED", "id": entry.id, "kind": "dora"})
+        is_last = self._is_last(entry)
+        if is_last:
+            news.append({"type": "STOP", "id": "ALL_INPUTS_CLOSED", "kind": "dora"})
+        # Only stores from here on, see `_lifecycle`.
         entry.open = False
         entry.deadline = None
-        told = entry.broken
         entry.broken = False
-        if self._all_closed():
-            self.stopping = self.stopping or "ALL_INPUTS_CLOSED"
-            stop = [{"type": "STOP", "id": self.stopping, "kind": "dora"}]
-        else:
-            stop = []
-        closed = {"type": "INPUT_CLOSED", "id": entry.id, "kind": "dora"}
-        return stop if told else [closed, *stop]
+        if is_last:
+            self.stopping = "ALL_INPUTS_CLOSED"
+        return news
 
-    def _all_closed(self) -> bool:
-        """No input can bring anything any more. What timed out only may; timers always do."""
+    def _is_last(self, entry: Input) -> bool:
+        """No other can bring anything any more. What timed out only may; timers always do."""
         if self.stopping is not None:
             return False
         inputs = list(self.inputs.values())
         if self.config.exit_when_nodes_finish:
             inputs = [e for e in inputs if e.config.source_kind == "output"]
-        return not any(entry.open for entry in inputs)
+        return not any(other.open for other in inputs if other is not entry)

@@ -100,13 +100,16 @@ class QueueEnds:
         return waiting // RECORD_SIZE
 
     def close(self) -> None:
-        """Close every descriptor of this process. May be called twice."""
+        """Close every descriptor of this process. May be called twice, and repeated when a signal
+        handler has raised."""
         for name in self.__slots__:
-            fd = getattr(self, name)
-            if fd >= 0:
-                setattr(self, name, -1)
-                with contextlib.suppress(OSError):
+            if (fd := getattr(self, name)) >= 0:
+                try:  # without a call after it, so that none is closed twice
                     os.close(fd)
+                except OSError:
+                    pass
+                finally:
+                    setattr(self, name, -1)
 
 
 def bytes_waiting(fd: int) -> int:

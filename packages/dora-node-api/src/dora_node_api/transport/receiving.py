@@ -84,6 +84,7 @@ class Receiver(ForkAware):
         self._segments: dict[int, MappedSegment] = {}
         self._incarnation = -1
         self._copy_said = False
+        self._closed = False
         self._settled = self._words[_C_SETTLED]
         self._empty_at = -1
         # Pipes of which this incarnation has read nothing yet, by their floor's word.
@@ -396,9 +397,10 @@ class Receiver(ForkAware):
 
     def close(self) -> None:
         """Close the descriptors. Arrays handed out stay valid; what waits is dropped."""
-        if self.forked or self._data_read < 0:
+        if self.forked or self._closed:
             return
         self._data_read = self._urgent_read = -1
         self._ends.close()
         self._segments = {}
         self._words[layout.C_CLOSED] = 1
+        self._closed = True

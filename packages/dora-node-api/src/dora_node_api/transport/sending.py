@@ -127,42 +127,48 @@ class Sender(ForkAware):
     def add_route(self, output: str, spec: QueueSpec, ends: QueueEnds) -> None:
         """Send ``output`` to this queue too from now on. Takes ``ends`` over.
 
-        A queue that is known already is left as it is: two routes would share one ledger.
+        A queue that is known already is left as it is: two routes would share one ledger. So the
+        call may be repeated when a signal handler has raised through it.
         """
         self._check()
-        if any(r.spec.queue == spec.queue for r in self._all_routes()):
-            ends.close()
+        known_already = [r for r in self._all_routes() if r.spec.queue == spec.queue]
+        if known_already:
+            if all(r.ends.data_write != ends.data_write for r in known_already):
+                ends.close()
             return
         route = Route(spec, ends, self.board, self.incarnation)
         with self._lock:
             known = self._outputs.get(output)
             if known is None:
                 known = self._outputs[output] = _Output()
+            known.backpressure = known.backpressure or route.backpressure
             # drop_oldest queues are served first: they never make the others wait.
             known.routes = tuple(sorted((*known.routes, route), key=lambda r: r.backpressure))
-            known.backpressure = any(r.backpressure for r in known.routes)
 
     def remove_route(self, queue: int) -> None:
         """Stop sending to a queue, close its descriptors, free what was outstanding on it.
 
         What a living consumer was handed stays until it is released. An unknown number is ignored.
-        A send that waits for the queue goes on without it.
+        A send that waits for the queue goes on without it. May be repeated when a signal handler
+        has raised through it.
         """
         self._check()
         with self._lock:
             self._enter()
             for known in self._outputs.values():
-                gone = [r for r in known.routes if r.spec.queue == queue]
-                if not gone:
-                    continue
-                known.routes = tuple(r for r in known.routes if r.spec.queue != queue)
-                known.backpressure = any(r.backpressure for r in known.routes)
-                for route in gone:
-                    while route.evict():
+                routes = tuple(r for r in known.routes if r.spec.queue != queue)
+                lingering = [*self._lingering, *(r for r in known.routes if r not in routes)]
+                backpressure = any(r.backpressure for r in routes)
+                # No call between these: a signal handler that raises finds a route in one place.
+                known.routes = routes
+                known.backpressure = backpressure
+                self._lingering = lingering
+            for route in self._lingering:
+                if route.spec.queue == queue:
+                    while not route.removed and route.evict():
                         pass
                     route.close()
-                    if route.sweep(self.pool):
-                        self._lingering.append(route)
+            self._sweep_lingering()
             self._inside = False
 
     def routes(self, output: str) -> int:
@@ -463,7 +469,11 @@ class Sender(ForkAware):
                 if route.order or route.slotless:
                     route.sweep(self.pool)
         if self._lingering:
-            self._lingering = [r for r in self._lingering if r.sweep(self.pool)]
+            self._sweep_lingering()
+
+    def _sweep_lingering(self) -> None:
+        # One that is not marked as removed is about to be, and has descriptors yet.
+        self._lingering = [r for r in self._lingering if r.sweep(self.pool) or not r.removed]
 
     def _evict_oldest(self) -> bool:
         """Drop the oldest message of the drop_oldest queue that keeps the most bytes waiting."""

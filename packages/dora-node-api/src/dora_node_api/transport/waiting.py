@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from contextlib import suppress
 
 from dora_node_api.transport.cores import usable_cores
 from dora_node_api.transport.forking import ForkAware, forked_error
@@ -54,15 +55,18 @@ class Waiter(ForkAware):
         self._set = _make_set()
 
     def add(self, receiver: Receiver) -> None:
-        """Watch an input."""
-        self._receivers.append(receiver)
+        """Watch an input; one that is watched, or half so (a signal handler raised), is then."""
+        if receiver not in self._receivers:
+            self._receivers.append(receiver)
         for fd in receiver.fds():
             self._by_fd[fd] = receiver
-            self._set.register(fd, select.POLLIN)
+            with suppress(FileExistsError):
+                self._set.register(fd, select.POLLIN)
 
     def remove(self, receiver: Receiver) -> None:
-        """Stop watching an input; call it before the receiver is closed."""
-        self._receivers.remove(receiver)
+        """Stop watching an input, if it is watched; call it before the receiver is closed."""
+        if receiver in self._receivers:
+            self._receivers.remove(receiver)
         for fd in [fd for fd, watched in self._by_fd.items() if watched is receiver]:
             self._forget(fd)
 
@@ -79,8 +83,10 @@ class Waiter(ForkAware):
             self._forget(fd)
 
     def _forget(self, fd: int) -> None:
-        if self._by_fd.pop(fd, None) is not None:
-            self._set.unregister(fd)
+        if fd in self._by_fd:
+            with suppress(FileNotFoundError, KeyError):
+                self._set.unregister(fd)
+            del self._by_fd[fd]
 
     def wait(self, timeout: float | None = None) -> list[Receiver | int]:
         """The receivers and descriptors that are ready; empty when ``timeout`` seconds passed.
