@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dora_config import DoraError
-from dora_coordinator.limits import ConnectionLimits, is_loopback
+from dora_coordinator.limits import ConnectionLimits, as_ipv4, is_loopback
 from dora_coordinator.settings import Settings, parse_setting
 
 
@@ -33,6 +33,8 @@ def test_open_connections_are_counted() -> None:
         ("127.0.0.1", True),
         ("127.8.8.8", True),
         ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("::ffff:192.0.2.1", False),
         ("localhost", True),
         ("0.0.0.0", False),
         ("::", False),
@@ -42,6 +44,13 @@ def test_open_connections_are_counted() -> None:
 )
 def test_what_is_loopback(address: str, expected: bool) -> None:
     assert is_loopback(address) is expected
+
+
+def test_an_ipv4_address_is_shown_as_such() -> None:
+    assert as_ipv4("::ffff:192.0.2.1") == as_ipv4("192.0.2.1") == "192.0.2.1"
+    assert [as_ipv4(other) for other in ("fd00::1", "fe80::1%eth0", "testclient")] == [
+        "fd00::1", "fe80::1%eth0", "testclient"
+    ]  # fmt: skip
 
 
 def test_settings_are_numbers_above_zero_with_known_names() -> None:

@@ -27,12 +27,15 @@ def missing() -> str:
 
 
 class Cable:
-    """Leads from the first machine to the second; addresses are 10.78.0.1 and 10.78.0.2."""
+    """Leads from the first machine to the second; the only addresses are 10.78.0.1 and 10.78.0.2,
+    or (``ipv6``) fd00:78::1 and fd00:78::2.
+    """
 
-    def __init__(self, holders: dict[str, int]) -> None:
+    def __init__(self, holders: dict[str, int], *, ipv6: bool) -> None:
         """``holders``: a process in each network, by name of the machine."""
         self._holders = holders
-        self.addresses = {name: f"10.78.0.{n}" for n, name in enumerate(holders, start=1)}
+        network, bits = ("fd00:78::", ("64", "nodad")) if ipv6 else ("10.78.0.", ("24",))
+        self.addresses = {name: f"{network}{n}" for n, name in enumerate(holders, start=1)}
         first, second = holders
         self._ip(
             *(first, "link", "add", "eth0", "type", "veth"),
@@ -40,7 +43,7 @@ class Cable:
         )
         for name, address in self.addresses.items():
             self._ip(name, "link", "set", "lo", "up")
-            self._ip(name, "address", "add", f"{address}/24", "dev", "eth0")
+            self._ip(name, "address", "add", f"{address}/{bits[0]}", "dev", "eth0", *bits[1:])
             self._ip(name, "link", "set", "eth0", "up")
 
     def cut(self) -> None:
@@ -71,10 +74,10 @@ class Cable:
 
 
 @contextmanager
-def cable(first: str, second: str) -> Iterator[Cable]:
+def cable(first: str, second: str, *, ipv6: bool = False) -> Iterator[Cable]:
     with ExitStack() as stack:
         holders = {name: stack.enter_context(_network()) for name in (first, second)}
-        yield Cable(holders)
+        yield Cable(holders, ipv6=ipv6)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from support.cables import cable, missing
 from support.fault_rows import LONGEST_RETURN
 from support.fleet import (
     COLLECTOR,
@@ -24,6 +25,7 @@ from support.linked_fleet import (
     complete,
     crossing,
     link_of,
+    links,
     power_off,
     runner_of,
     wait_until_proven,
@@ -203,6 +205,28 @@ def test_a_machine_that_comes_back_is_linked_again_at_once(
                 break
         crowd = os.getloadavg()[0] / (os.cpu_count() or 1)  # processes that want a core
         assert min(waits) < LONGEST_RETURN * max(1.0, crowd), waits
+
+
+def test_machines_that_have_ipv6_addresses_alone(workspace: Workspace) -> None:
+    if reason := missing():
+        pytest.skip(reason)
+    with (
+        cable("robot", "station", ipv6=True) as wire,
+        wire.at("robot"),
+        real_fleet(workspace, settings=("--interface", "::")) as fleet,
+    ):
+        to_coordinator = ("--coordinator-addr", wire.addresses["robot"])
+        fleet.start_daemon("robot")  # its peers tell which address leads to them
+        with wire.at("station"):
+            fleet.start_daemon("station", *to_coordinator)
+        uuid = fleet.start(crossing(workspace))
+        wait_until_proven(fleet)
+        fleet.wait_for_messages(uuid)
+        found = {link.peer: link.endpoint for link in links(fleet)}
+        assert found == {name: f"[{wire.addresses[name]}]:7450" for name in ("robot", "station")}
+        (station,) = [one for one in fleet.cluster().daemons if one.daemon == "station"]
+        assert station.address.startswith(f"[{wire.addresses['station']}]:")
+        fleet.dora("stop")
 
 
 def _settled(count: Callable[[], int]) -> int:

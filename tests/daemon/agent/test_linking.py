@@ -32,6 +32,7 @@ def test_an_address_may_have_a_port_or_a_range(text: str, expected: Listen) -> N
         ("", "expected an IP address"),
         ("0.0.0.0", "every address of this machine"),
         ("[::]:7450", "every address of this machine"),
+        ("[fe80::7%eth0]:7450", "means something on this machine alone"),
         ("10.0.0.7:0", "ports from 1 to 65535"),
         ("10.0.0.7:9-8", "ports from 1 to 65535"),
         ("10.0.0.7:70000", "ports from 1 to 65535"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 
 WINDOW = 60.0
 """Seconds."""
@@ -50,6 +50,17 @@ class ConnectionLimits:
 def is_loopback(address: str) -> bool:
     """Whether ``address`` is an IP address of this very machine only; a host name is not."""
     try:
-        return ip_address(address.partition("%")[0]).is_loopback
+        return ip_address(as_ipv4(address).partition("%")[0]).is_loopback
     except ValueError:
         return address == "localhost"
+
+
+def as_ipv4(address: str) -> str:
+    """An IPv4 address as such that is seen through a socket of both families; any other as it
+    is.
+    """
+    try:
+        mapped = IPv6Address(address).ipv4_mapped
+    except ValueError:
+        return address
+    return address if mapped is None else str(mapped)

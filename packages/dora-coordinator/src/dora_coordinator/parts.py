@@ -98,7 +98,7 @@ class Parts(Mapping[str, Part]):
         for peer in self.links.peers_of(part.daemon):
             member = membership.get(peer)
             if member is not None:
-                addresses[peer] = member.address.rpartition(":")[0]
+                addresses[peer] = member.address.rpartition(":")[0].strip("[]")
         edges = self.links.edges_of(part.daemon)
         return part.prepare(own, edges, addresses, whole=len(self) == 1)
 

@@ -19,7 +19,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from dora_config.access import token_matches
+from dora_config.access import Endpoint, token_matches
 from dora_config.errors import RemoteProtocolError
 from dora_config.protocol.control import (
     CLIENT_CODEC,
@@ -35,7 +35,7 @@ from dora_config.protocol.envelope import UnknownKind, clean_text, version_probl
 from dora_coordinator.artifacts import ArtifactRefused, ArtifactStore
 from dora_coordinator.connections import Connection
 from dora_coordinator.files import CodeFiles
-from dora_coordinator.limits import ConnectionLimits
+from dora_coordinator.limits import ConnectionLimits, as_ipv4
 from dora_coordinator.service import Service
 
 CHECKSUM_HEADER: Final = "X-Dora-Sha256"
@@ -89,7 +89,7 @@ class _Guard:
             return
         trusted = self._token is not None and self._shows_token(scope)
         if not trusted:
-            address = scope["client"][0] if scope.get("client") else ""
+            address = as_ipv4(scope["client"][0]) if scope.get("client") else ""
             if self._limits.too_fast(address, anyio.current_time()):
                 await _deny(scope, receive, send, 429, "too many connections from your address\n")
                 return
@@ -186,7 +186,8 @@ class _Endpoints:
     ) -> None:
         """Read frames until either side ends; a frame that is no message ends the connection."""
         await socket.accept()
-        address = f"{socket.client.host}:{socket.client.port}" if socket.client else "?"
+        client = socket.client
+        address = str(Endpoint(as_ipv4(client.host), client.port)) if client else "?"
         connection = self._service.connect(address)
         try:
             async with anyio.create_task_group() as tasks:

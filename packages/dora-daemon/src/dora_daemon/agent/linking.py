@@ -53,6 +53,11 @@ def parse_listen(text: str) -> Listen:
             f"{text!r}: expected an IP address of this machine, with a port or a range of ports if "
             "you like: 192.168.1.7:7450-7549"
         ) from None
+    if "%" in host:
+        raise ValueError(
+            f"{text!r} means something on this machine alone (what follows `%` is one of its "
+            "devices): name an address that the other machines can use"
+        )
     if address.is_unspecified:
         raise ValueError(
             f"{text!r} means every address of this machine, the ones that face the internet too; "
@@ -152,7 +157,7 @@ class LinkSetup:
             return self._listen.host
         peers = [record.addresses[machine] for machine in sorted(record.addresses)]
         chosen = choose_host(self._coordinator(), peers, own_address)
-        if chosen is None:
+        if chosen is None or "%" in chosen:  # one of a device (fe80::...) is none for others
             raise LinkError(
                 "this machine has no network address that leads to the others; name one with "
                 "`dora daemon --zenoh-listen`"

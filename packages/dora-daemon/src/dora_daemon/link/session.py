@@ -164,7 +164,7 @@ def _open(*, listen: str | None, dial: str | None, credentials: Path | None) -> 
         "listen/endpoints": [f"{protocol}/{listen}"] if listen else [],
         "listen/exit_on_failure": True,
         "listen/timeout_ms": 0,
-        "connect/endpoints": [f"{protocol}/{dial}"] if dial else [],
+        "connect/endpoints": [f"{protocol}/{_without_brackets(dial)}"] if dial else [],
         "connect/exit_on_failure": True,
         "connect/timeout_ms": int(_CONNECT_SECONDS * 1000),
         "transport/link/protocols": [protocol],
@@ -209,6 +209,12 @@ def split_address(endpoint: str) -> tuple[str, int]:
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise CannotConnect(f"{endpoint!r} is no address, expected HOST:PORT")
     return host.strip("[]"), int(port)
+
+
+def _without_brackets(endpoint: str) -> str:
+    """As Zenoh (1.10) dials over TLS: what stands in brackets is no name to it."""
+    host, port = split_address(endpoint)
+    return f"{host}:{port}"
 
 
 def _first_sentence(error: BaseException) -> str:
