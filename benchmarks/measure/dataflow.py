@@ -116,6 +116,13 @@ class RunningDataflow:
                 process.kill()
         self.process.wait()
 
+    def end_what_is_left(self) -> None:
+        """Kill nodes that outlived what ran them: they would disturb what is measured next."""
+        for process in psutil.process_iter():
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                if process.environ().get("BENCH_RESULT", "").startswith(f"{self.folder}/"):
+                    process.kill()
+
 
 @contextmanager
 def started(
@@ -144,3 +151,4 @@ def started(
             yield dataflow
         finally:
             dataflow.stop()
+            dataflow.end_what_is_left()

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+from measure import systems
+from measure.dataflow import RunningDataflow
 from measure.report import table
 from measure.scenarios import Effort, Scenario, percentile, scenarios, size_name
 from measure.systems import System
@@ -66,3 +73,11 @@ def test_sizes_and_percentiles() -> None:
     assert [size_name(size) for size in (8, 4096, 40 << 20)] == ["8 B", "4 KiB", "40 MiB"]
     assert percentile([float(n) for n in range(200)], 99) == 198.0
     assert percentile([5.0], 99) == 5.0
+
+
+def test_nodes_that_outlive_what_ran_them_are_ended(tmp_path: Path) -> None:
+    env = os.environ | {"BENCH_RESULT": str(tmp_path / "left.json")}
+    wait = [sys.executable, "-c", "input()"]
+    with subprocess.Popen(wait, env=env, stdin=subprocess.PIPE) as left:
+        RunningDataflow(systems.ours(), left, tmp_path, 0.0).end_what_is_left()
+        assert left.wait(10) < 0
