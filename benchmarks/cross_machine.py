@@ -67,12 +67,16 @@ def scenarios(quick: bool) -> Iterator[Scenario]:
         if not quick or size in QUICK:
             name = f"roundtrip {size_name(size)}"
             yield Scenario(name, {"p50": "us", "p99": "us"}, partial(round_trip, size))
-    for size in ROUND_TRIPS:
-        for what, secured in (("Zenoh alone with TLS", True), ("Zenoh alone in the clear", False)):
+    for what, secured in (("Zenoh alone with TLS", True), ("Zenoh alone in the clear", False)):
+        for size in ROUND_TRIPS:
             if not quick or size in QUICK:
                 alone = partial(_zenoh_alone, size, secured)
                 units = {"p50": "us", "p99": "us"}
                 yield Scenario(f"{what} {size_name(size)}", units, alone, only_ours=True)
+        yield Scenario(
+            f"{what} stream 1 MiB", {"volume": "GB/s"}, partial(_zenoh_stream, secured),
+            only_ours=True,
+        )  # fmt: skip
     for size in STREAMS:
         if not quick or size in QUICK:
             units = {"messages": "1/s", "volume": "GB/s", "lost": "%"}
@@ -104,6 +108,10 @@ def round_trip(size: int, made: Fleet) -> Numbers:
 def _zenoh_alone(size: int, secured: bool, made: Fleet) -> Numbers:
     """The same round trip without nodes, runners and links: what Zenoh itself takes."""
     return zenoh_alone.round_trip(size, made.hosts, secured=secured)
+
+
+def _zenoh_stream(secured: bool, made: Fleet) -> Numbers:
+    return zenoh_alone.stream(MIB, made.hosts, secured=secured)
 
 
 def stream(size: int, pace: float, made: Fleet) -> Numbers:

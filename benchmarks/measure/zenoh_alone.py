@@ -1,4 +1,5 @@
-"""Zenoh with nothing of ours around it: an echo between two hosts, with sessions as links have.
+"""Zenoh with nothing of ours around it: an echo and a stream between two hosts, with sessions as
+links have.
 
 What links cannot be faster than. Run as a program this is one of the two ends.
 """
@@ -34,25 +35,36 @@ LIMIT = 60.0
 
 def round_trip(size: int, hosts: tuple[Host, Host], *, secured: bool) -> dict[str, float]:
     """Time from putting a payload to holding its echo from the other host, in microseconds."""
+    trips = [nanoseconds / 1e3 for nanoseconds in _run(size, hosts, secured, "echo")]
+    return {"p50": statistics.median(trips), "p99": percentile(trips, 99)}
+
+
+def stream(size: int, hosts: tuple[Host, Host], *, secured: bool) -> dict[str, float]:
+    """What arrives at the other host when as much is put as goes; in GB/s."""
+    [nbytes, nanoseconds] = _run(size, hosts, secured, "count")
+    return {"volume": nbytes / nanoseconds}
+
+
+def _run(size: int, hosts: tuple[Host, Host], secured: bool, what: str) -> list[int]:
     near, far = hosts
     with tempfile.TemporaryDirectory(prefix="dora-bench-") as name:
         folder = Path(name)
         credentials = str(_credentials(folder)) if secured else ""
-        end = [sys.executable, __file__, str(size), credentials, far.address]
-        log = folder / "echo.txt"
-        echo = far.start([*end, "echo"], os.environ, log)
+        end = [sys.executable, __file__, str(size), credentials, far.address, what]
+        log = folder / "far.txt"
+        other = far.start([*end, "far"], os.environ, log)
         try:
-            trips = subprocess.run(
+            done = subprocess.run(
                 near.command(end), capture_output=True, text=True, timeout=LIMIT, check=True
             )
         except subprocess.SubprocessError as error:
             said = getattr(error, "stderr", "") or ""
             raise RuntimeError(f"{error}: {said[-500:]} {log.read_text()[-500:]}") from error
         finally:
-            echo.kill()
-            echo.wait()
-    microseconds = [trip / 1e3 for trip in json.loads(trips.stdout)]
-    return {"p50": statistics.median(microseconds), "p99": percentile(microseconds, 99)}
+            other.kill()
+            other.wait()
+    numbers: list[int] = json.loads(done.stdout)
+    return numbers
 
 
 def _credentials(folder: Path) -> Path:
@@ -103,6 +115,45 @@ def _ask(size: int, credentials: Path | None, address: str) -> list[int]:
     return trips[len(trips) // 20 :]
 
 
+def _count(size: int, credentials: Path | None, address: str) -> None:
+    """Tell, for every message, how many bytes have come and in which time."""
+    session = Session.listen(address, [PORT], credentials, insecure_ok=True)
+    counted: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
+    session.subscribe("there", lambda _, frame: counted.put((len(frame), time.monotonic_ns())))
+    tell = session.publishers("back")[Lane.SMALL]
+    total = begun = 0
+    told = 0
+    while True:
+        nbytes, now = counted.get()
+        if begun:
+            total += nbytes
+        begun = begun or now
+        if total - told >= size:
+            told = total
+            tell(json.dumps([total, now - begun]).encode())
+
+
+def _flood(size: int, credentials: Path | None, address: str) -> list[int]:
+    session = _dialled(join_address(address, PORT), credentials)
+    told: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    session.subscribe("back", lambda _, frame: told.put(frame))
+    there = session.publishers("there")
+    lane, pieces = _pieces(os.urandom(size))
+    last = b""
+    end = time.monotonic() + LIMIT / 2
+    # The first ones wait for the subscriptions to be known at the other end.
+    while time.monotonic() < end:
+        for piece in pieces:
+            there[lane](piece)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                heard = told.get_nowait()
+                end = end if last else time.monotonic() + SECONDS
+                last = heard
+    numbers: list[int] = json.loads(last)
+    return numbers
+
+
 def _dialled(endpoint: str, credentials: Path | None) -> Session:
     end = time.monotonic() + 15
     while True:
@@ -115,12 +166,13 @@ def _dialled(endpoint: str, credentials: Path | None) -> Session:
 
 
 def main() -> None:
-    size, folder, address = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+    size, folder, address, what = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
     credentials = Path(folder) if folder else None
-    if sys.argv[4:] == ["echo"]:
-        _echo(size, credentials, address)
+    if sys.argv[5:] == ["far"]:
+        (_echo if what == "echo" else _count)(size, credentials, address)
     else:
-        print(json.dumps(_ask(size, credentials, address)), flush=True)
+        near = _ask if what == "echo" else _flood
+        print(json.dumps(near(size, credentials, address)), flush=True)
     os._exit(0)  # threads of Zenoh keep an interpreter from ending
 
 
