@@ -1,6 +1,6 @@
 """Hosts for the tests of this folder: two, shared by a module, and somebody whom they let in.
 
-Modules whose tests also share a cluster take `shared_home` as their `home`, and `shared_desk`.
+Modules whose tests also share a cluster take `shared_home` as their `home`, and `cluster_yml`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.clusters import cluster_file, ended_cluster
+from support.dora import run_dora
 from support.homes import watched_home
 from support.hosts import Hosts, hosts_or_skip
 from support.versions import mute_version, new_version, old_version, system_wheel_house
@@ -43,3 +45,18 @@ def shared_desk(hosts: Hosts, shared_home: Path) -> Iterator[Path]:
     hosts.write_ssh(shared_home)
     with hosts.desk():
         yield shared_home
+
+
+@pytest.fixture(scope="module")
+def cluster_yml(
+    hosts: Hosts, shared_desk: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """The cluster file of both hosts; what the tests of a module start and install is taken away
+    after the last.
+    """
+    assert shared_desk.is_dir()
+    path = cluster_file(hosts, tmp_path_factory.mktemp("cluster"))
+    with ended_cluster(path):
+        yield path
+        if any(host.path("/etc/dora-daemon").exists() for host in hosts):
+            run_dora("cluster", "uninstall", path)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.clusters import cluster_file, daemons, dataflows, ended_cluster, forget_ticks
+from support.clusters import daemons, dataflows, forget_ticks
 from support.dora import run_dora
 from support.hosts import Host, Hosts
 from support.waiting import PATIENCE, wait_until
@@ -60,21 +60,15 @@ def home(shared_home: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster(
-    hosts: Hosts, shared_desk: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
+def cluster(hosts: Hosts, cluster_yml: Path) -> None:
     """Daemons as services on both hosts, with a coordinator."""
-    assert shared_desk.is_dir()
     for name, text in (("source", SOURCE), ("sink", SINK)):
         for host in hosts:
             script = host.path(f"/home/ubuntu/{name}.py")
             script.write_text(text)
             script.chmod(0o644)
-    path = cluster_file(hosts, tmp_path_factory.mktemp("cluster"))
-    with ended_cluster(path, installed=True):
-        run_dora("cluster", "install", path).succeeded()
-        run_dora("cluster", "up", path).succeeded()
-        yield
+    run_dora("cluster", "install", cluster_yml).succeeded()
+    run_dora("cluster", "up", cluster_yml).succeeded()
 
 
 @pytest.fixture

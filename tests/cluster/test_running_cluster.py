@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.clusters import (
-    cluster_file,
+    coordinator_process,
     daemons,
-    ended_cluster,
     forget_ticks,
     ours,
     pids,
@@ -29,16 +27,6 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module", autouse=True)
 def home(shared_home: Path) -> Path:
     return shared_home
-
-
-@pytest.fixture(scope="module")
-def cluster_yml(
-    hosts: Hosts, shared_desk: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Path]:
-    assert shared_desk.is_dir()
-    path = cluster_file(hosts, tmp_path_factory.mktemp("cluster"))
-    with ended_cluster(path):
-        yield path
 
 
 @pytest.fixture
@@ -59,20 +47,6 @@ def end_daemons(hosts: Hosts) -> None:
         pid = host.path(f"/home/ubuntu/.local/state/dora/daemon/{host.name}/lock").read_text()
         host.root("kill", pid)
     wait_until(lambda: not daemons(), what="the end of the daemons")
-
-
-def coordinator_process() -> int:
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-            mine = f"HOME={os.environ['HOME']}".encode()
-            if b"dora_coordinator.command" in words and mine in (
-                path.with_name("environ").read_bytes().split(b"\0")
-            ):
-                return int(path.parent.name)
-        except OSError:
-            continue
-    raise AssertionError("no coordinator runs")
 
 
 def test_a_second_up_finds_what_runs(hosts: Hosts, cluster: Path) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.clusters import (
     cluster_file,
+    coordinator_process,
     daemons,
     ended_cluster,
     forget_ticks,
@@ -34,34 +34,23 @@ def home(shared_home: Path) -> Path:
     return shared_home
 
 
-@pytest.fixture(scope="module")
-def cluster(
-    hosts: Hosts, shared_desk: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Path]:
-    """The cluster file of both hosts; whatever the tests install is taken away after the last."""
-    assert shared_desk.is_dir()
-    path = cluster_file(hosts, tmp_path_factory.mktemp("cluster"))
-    with ended_cluster(path, installed=True):
-        yield path
-
-
 @pytest.fixture
-def no_cluster(hosts: Hosts, cluster: Path) -> Path:
+def no_cluster(hosts: Hosts, cluster_yml: Path) -> Path:
     """The cluster file; nothing is installed and nothing runs."""
-    run_dora("cluster", "uninstall", cluster)
-    run_dora("cluster", "down", cluster)
+    run_dora("cluster", "uninstall", cluster_yml)
+    run_dora("cluster", "down", cluster_yml)
     forget_ticks(hosts)
-    return cluster
+    return cluster_yml
 
 
 @pytest.fixture
-def robot(hosts: Hosts, cluster: Path, tmp_path: Path) -> Host:
+def robot(hosts: Hosts, cluster_yml: Path, tmp_path: Path) -> Host:
     """A host with the service, on which one dataflow ticks: what the last test left, or anew."""
     robot = hosts["robot"]
     if not robot.path("/etc/dora-daemon/robot.token").exists():
-        run_dora("cluster", "install", cluster).succeeded()
+        run_dora("cluster", "install", cluster_yml).succeeded()
     robot.root("systemctl", "start", SERVICE)
-    run_dora("cluster", "up", cluster).succeeded()
+    run_dora("cluster", "up", cluster_yml).succeeded()
     if not running():
         forget_ticks(hosts)
         flow = ticking(hosts, tmp_path, one="robot")
@@ -169,18 +158,11 @@ def test_a_killed_daemon_comes_back_to_nodes_that_went_on(robot: Host) -> None:
     assert pids(robot, "one") == nodes
 
 
-def test_a_killed_coordinator_is_found_again(robot: Host, cluster: Path) -> None:
+def test_a_killed_coordinator_is_found_again(robot: Host, cluster_yml: Path) -> None:
     """Services connect to whatever coordinator answers at their address, at any time."""
     nodes = pids(robot, "one")
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-            environ = path.with_name("environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"dora_coordinator.command" in words and f"HOME={Path.home()}".encode() in environ:
-            os.kill(int(path.parent.name), signal.SIGKILL)
-    run_dora("cluster", "up", cluster).succeeded()
+    os.kill(coordinator_process(), signal.SIGKILL)
+    run_dora("cluster", "up", cluster_yml).succeeded()
     assert {"robot", "gpu"} <= daemons().keys()
     assert pids(robot, "one") == nodes
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,17 @@ def daemons() -> dict[str, DaemonSummary]:
     except CoordinatorUnreachable:
         return {}
     return {one.machine_id: one for one in report.daemons if one.connected and one.machine_id}
+
+
+def coordinator_process() -> int:
+    """Process id of the coordinator that the test has started here."""
+    mine = f"HOME={os.environ['HOME']}".encode()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            environ = path.with_name("environ").read_bytes().split(b"\0")
+            if b"dora_coordinator.command" in path.read_bytes().split(b"\0") and mine in environ:
+                return int(path.parent.name)
+    raise AssertionError("no coordinator runs")
 
 
 def dataflows() -> list[DataflowSummary]:

@@ -31,8 +31,6 @@ LOOKS = (
 )  # fmt: skip
 """Commands that only look: they are repeated until they show what is written, as a reader would."""
 
-"""Seconds."""
-
 
 @dataclass(frozen=True)
 class Command:

@@ -32,7 +32,6 @@ SETTINGS = (
     *("--set", "recovery_backoff=1"),
     *("--set", "link_timeout=8"),
 )
-"""Seconds for what takes one on a machine that has nothing else to do."""
 _LISTEN = "0A"
 """State of a socket in /proc/net/tcp."""
 FLOWING = "Running Degraded Recovering"
