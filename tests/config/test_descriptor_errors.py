@@ -56,6 +56,10 @@ NODE = [
     ("path: p\nparams: {a: 1}", "`params` are not allowed on standard nodes"),
     ("path: p\nargs: --name 'x", "invalid quoting in node args: a quote is not closed"),
     ("path: p\nargs: x \\", "invalid quoting in node args: nothing follows the last backslash"),
+    (
+        "path: p\nargs: " + "x" * 1_000_000,  # unbounded, splitting it takes half a minute
+        "args: node args must not be longer than 131072 characters, found 1000000",
+    ),
     ("path: p\nargs: 5", 'args: expected a text, found 5: put it in quotes, as in "5"'),
     ('path: p\nargs: "a\\0b"', "args: must not contain a NUL character"),
     ('path: "a\\0b"', "path: must not contain a NUL character"),

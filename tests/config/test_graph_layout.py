@@ -60,5 +60,14 @@ def test_an_edge_over_several_columns_goes_between_the_boxes() -> None:
         assert not middle.y <= point.y <= middle.y + boxes["n1"].height
 
 
+def test_a_chain_of_thousands_is_drawn_without_bends_for_every_long_edge() -> None:
+    count = 3000
+    chain = [(n, n + 1) for n in range(count - 1)]
+    _, layout = layout_of(count, [*chain, *((n, count - 1) for n in range(count - 2)), (0, 2)])
+    assert sum(len(route.points) for route in layout.routes) <= 2 * 20_000
+    assert layout.routes[-1].points  # the short ones keep theirs
+    assert all(route.lane is None for route in layout.routes)
+
+
 def test_nothing_to_draw() -> None:
     assert lay_out({}, []).size == Size(0.0, 0.0)

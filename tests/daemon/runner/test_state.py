@@ -537,7 +537,8 @@ def test_only_one_process_may_attach() -> None:
     world = with_dynamic()
     world.attach("d")
     commands = world.state.handle(e.NodeConnected("d", None, 999), 0.0)
-    assert isinstance(commands[0], c.Refuse)
+    # Nothing for the first one, which took a second Go for a fault of the runner.
+    assert [type(command) for command in commands] == [c.Refuse]
 
 
 def test_a_dynamic_node_gets_stop_and_no_signal() -> None:

@@ -108,8 +108,16 @@ def _source(value: str) -> str:
     return value
 
 
+_LONGEST_ARGS = 128 * 1024
+
+
 def split_words(text: str, what: str) -> tuple[str, ...]:
     """Words as a POSIX shell splits them, nothing expanded; raises `ValueError`."""
+    if len(text) > _LONGEST_ARGS:  # shlex takes time with the square of the length of a word
+        raise ValueError(
+            f"{what} must not be longer than {_LONGEST_ARGS} characters, found {len(text)}: Linux"
+            " starts no program with a longer argument. Put the text into a file"
+        )
     try:
         return tuple(shlex.split(text))
     except ValueError as error:

@@ -1,7 +1,8 @@
 """Where the boxes of a graph are drawn: in columns along the flow of data; pure.
 
 Every box stands right of what it reads, except on edges that close a cycle: those run in lanes of
-their own below everything. An edge over several columns is led between the boxes of those columns.
+their own below everything. An edge over several columns is led between the boxes of those columns,
+and only in a graph with too many of them straight on.
 Within a column, boxes are ordered so that few edges cross.
 """
 
@@ -15,6 +16,8 @@ ROW_GAP = 26.0
 LANE_GAP = 14.0
 _BEND_HEIGHT = 6.0
 _SWEEPS = 12
+_MOST_BENDS = 20_000
+"""In a chain of thousands of nodes, leading each long edge around boxes would take minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +63,21 @@ def lay_out(boxes: Mapping[str, Size], edges: Sequence[tuple[str, str]]) -> Layo
     sizes = dict(boxes)
     links: list[tuple[str, str]] = []
     bends: dict[int, list[str]] = {}
-    for index in forward:
+    room = _MOST_BENDS
+    for index in sorted(forward, key=lambda index: depth[edges[index][1]] - depth[edges[index][0]]):
         start, end = edges[index]
         chain = [start]
-        for column in range(depth[start] + 1, depth[end]):
+        between = range(depth[start] + 1, depth[end])
+        room -= len(between)
+        for column in between if room >= 0 else ():
             # a space cannot be part of a box's name, so a bend is never taken for one
             bend = f" {index} {column}"
             sizes[bend] = Size(0.0, _BEND_HEIGHT)
             columns[column].append(bend)
             chain.append(bend)
         bends[index] = chain[1:]
-        links.extend(zip(chain, [*chain[1:], end], strict=True))
+        if len(bends[index]) == len(between):
+            links.extend(zip(chain, [*chain[1:], end], strict=True))
     ordered = _ordered([column for column in columns if column], links)
     return _placed(ordered, sizes, len(edges), bends)
 
@@ -155,8 +162,8 @@ def _depths(names: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[str,
                 ready.append(child)
     for name in sources:
         depth[name] = min(depth[child] for child in successors[name]) - 1
-    used = sorted(set(depth.values()))
-    return {name: used.index(column) for name, column in depth.items()}
+    used = {column: place for place, column in enumerate(sorted(set(depth.values())))}
+    return {name: used[column] for name, column in depth.items()}
 
 
 def _ordered(columns: list[list[str]], links: Sequence[tuple[str, str]]) -> list[list[str]]:

@@ -288,6 +288,8 @@ class RunnerState:
         if self.phase in ("stopping", "finished") and life.broken_by is None:
             return [Refuse(event.node, "the dataflow is being stopped")]
         commands = self._to_node(event.node, event, now)
+        if any(isinstance(command, Refuse) for command in commands):
+            return commands  # the process that is attached already learns nothing of it
         if life.connected and (life.dynamic or life.restarts):
             self.wiring.reopen(life.id)
             if closed := self.wiring.closed_inputs(life.id):
