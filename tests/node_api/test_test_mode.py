@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 import json
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from support.fake_runner import FakeRunner
 
 from dora_node_api import Node
 from dora_node_api.errors import SetUpError
-from dora_node_api.json_values import array_from_json, array_to_json
+from dora_node_api.json_values import array_from_json, array_to_json, dumps
 from dora_node_api.prompt import PromptBackend
 
 EVENTS = [
@@ -121,12 +123,48 @@ def test_outputs_without_times_in_a_file_of_ones_own(
         ('{"events": [{"type": "Dance"}]}', "event 0: unknown type 'Dance'"),
         ('{"events": [{"type": "Input", "id": "x", "data": [1], "data_type": "Int7"}]}', "Int7"),
         ('{"events": [{"type": "Input", "id": "x", "data": ["a"], "data_type": "Int8"}]}', "event"),
+        ('{"events": ["x"]}', "event 0: expected an object with `type`, found"),
+        ('{"events": [{}]}', "event 0: unknown type None; expected Input"),
+        ('{"events": [{"type": "Input"}]}', "event 0: expected the `id` of an input, found null"),
+        ('{"events": [{"type": "Stop", "time_offset_secs": NaN}]}', "a time in seconds, found nan"),
+        ('{"events": [{"type": "Stop", "time_offset_secs": "1"}]}', "`time_offset_secs` in sec"),
+        ('{"events": [{"type": "Input", "id": "x", "metadata": 3}]}', "an object as `metadata`"),
+        ('{"events": [], "inputs": ["x"]}', "`inputs` that map ids to sources"),
+        ('{"events": [], "inputs": {"x": {"queue_size": "y"}}}', "`queue_size`"),
+        ('{"events": [], "outputs": "squared"}', "a list of `outputs`, found"),
+        ('{"events": [], "outputs": [1]}', "texts in `outputs`"),
+        ('{"events": ' + "[" * 100_000, "recursion"),
     ],
 )
 def test_files_that_cannot_be_used(inputs: Path, text: str, problem: str) -> None:
     inputs.write_text(text)
     with pytest.raises(SetUpError, match=problem):
         Node()
+
+
+def test_the_file_of_inputs_is_not_overwritten(
+    inputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = inputs.read_text()
+    way_around = inputs.parent / ".." / inputs.parent.name / inputs.name
+    monkeypatch.setenv("DORA_TEST_WRITE_OUTPUTS_TO", str(way_around))
+    with pytest.raises(SetUpError, match="is the file of inputs"):
+        Node()
+    assert inputs.read_text() == before
+
+
+def test_outputs_are_what_a_reader_would_get(inputs: Path) -> None:
+    inputs.write_text("\ufeff" + json.dumps({"outputs": ["out"], "events": []}), encoding="utf-8")
+    node = Node()
+    node.send_output("out", np.arange(2, dtype=">i4"))
+    node.send_output("out", memoryview(b"abcd")[::2])
+    node.send_output("out", pa.record_batch({"a": [1]}))
+    with node.send_output_raw("out", 2) as buffer:
+        buffer[:] = b"AB"
+    with pytest.raises(RuntimeError, match="one by one"):
+        node.send_output("out", pa.table({"a": [1]}))
+    lines = (inputs.parent / "outputs.jsonl").read_text().splitlines()
+    assert [json.loads(line)["data"] for line in lines] == [[0, 1], [97, 99], [{"a": 1}], [65, 66]]
 
 
 def test_a_run_can_be_recorded_and_played_again(
@@ -166,11 +204,24 @@ def test_a_run_can_be_recorded_and_played_again(
         pa.array([{"a": {"b": True}}]),
         pa.nulls(2),
         pa.array(["x"], pa.large_string()),
+        pa.array([b"\xff\x00", None]),
+        pa.array([b"ab"], pa.binary(2)),
+        pa.array([{"a": [b"x"], "t": datetime(2026, 1, 2, tzinfo=UTC)}]),
+        pa.array([1, None], pa.timestamp("ns")),
+        pa.array([1], pa.timestamp("us", "Europe/Berlin")),
+        pa.array([1], pa.date32()),
+        pa.array([1], pa.time32("ms")),
+        pa.array([1], pa.time64("ns")),
+        pa.array([1], pa.duration("ns")),
+        pa.array([Decimal("1.50")], pa.decimal128(5, 2)),
+        pa.array(["a", None, "a"]).dictionary_encode(),
+        pa.array([[("k", b"v")], None], pa.map_(pa.string(), pa.binary())),
+        pa.array([1.5], pa.float16()),
     ],
     ids=lambda array: str(array.type),
 )
 def test_arrays_survive_json(array: pa.Array) -> None:
-    written: dict[str, Any] = json.loads(json.dumps(array_to_json(array)))
+    written: dict[str, Any] = json.loads(dumps(array_to_json(array)))
     assert array_from_json(written["data"], written["data_type"]).equals(array)
 
 

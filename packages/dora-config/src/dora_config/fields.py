@@ -207,7 +207,11 @@ LabelValueField = Annotated[
 ]
 LabelsField = dict[LabelKeyField, LabelValueField]
 TextField = Annotated[str, AfterValidator(_text), WithJsonSchema(_ID_TEXT)]
-ArgsField = Annotated[str, AfterValidator(_args), WithJsonSchema({"type": "string"})]
+ArgsField = Annotated[
+    str,
+    AfterValidator(_args),
+    WithJsonSchema({"type": "string", "maxLength": _LONGEST_ARGS}),
+]
 BuildField = Annotated[str, AfterValidator(_build), WithJsonSchema({"type": "string"})]
 SizeField = Annotated[
     int,

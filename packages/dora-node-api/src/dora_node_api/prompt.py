@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from dora_node_api.backend import Backend
 from dora_node_api.control import NodeConfig
 from dora_node_api.json_values import array_from_json, array_to_json, dumps
-from dora_node_api.test_mode import as_array, sent_metadata
+from dora_node_api.test_mode import PlainSample, as_array, sent_metadata
 
 if TYPE_CHECKING:
     from dora_node_api.session import Event
@@ -84,7 +84,10 @@ class PromptBackend(Backend):
         self._say(f"output {output}: {dumps(shown)}")
 
     def allocate_sample(self, output: str, nbytes: int, metadata: Mapping[str, Any]) -> Sample:
-        raise NotImplementedError("send_output_raw needs a runner: it fills shared memory")
+        return PlainSample(nbytes)
+
+    def send_sample(self, output: str, sample: Sample, metadata: Mapping[str, Any]) -> None:
+        self.send(output, sample.as_buffer(), metadata)
 
     def warn(self, message: str) -> None:
         self._say(f"warning: {message}")

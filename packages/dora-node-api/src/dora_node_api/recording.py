@@ -33,7 +33,7 @@ class RecordingBackend(Backend):
         path = Path(folder) / f"inputs-{inner.config.node_id.replace('/', '_')}.json"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("w")
+            self._file = path.open("w", encoding="utf-8")
         except OSError as error:
             inner.close()
             raise SetUpError(f"DORA_WRITE_EVENTS_TO: {path} cannot be written: {error}") from error

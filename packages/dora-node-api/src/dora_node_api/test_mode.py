@@ -11,21 +11,24 @@ import json
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dora_node_api.arrow import decode_metadata, encode_metadata
+from dora_node_api.arrow import decode, decode_metadata, encode, encode_metadata
 from dora_node_api.backend import Backend, timed_out, until
 from dora_node_api.control import InputConfig, NodeConfig
 from dora_node_api.errors import InvalidData, SetUpError
 from dora_node_api.json_values import array_from_json, array_to_json, dumps
 from dora_node_api.log_lines import entry_line, write_line
+from dora_node_api.transport.samples import Hold, Sample
 
 if TYPE_CHECKING:
+    import pyarrow
+
     from dora_node_api.session import Event
-    from dora_node_api.transport.samples import Sample
 
 OUTPUTS_VARIABLE = "DORA_TEST_WRITE_OUTPUTS_TO"
 NO_OFFSET_VARIABLE = "DORA_TEST_NO_OUTPUT_TIME_OFFSET"
@@ -35,56 +38,87 @@ def open_test(path: str, environ: Mapping[str, str]) -> TestBackend:
     """The backend for a file of events. Raises SetUpError naming what is wrong in the file."""
     source = Path(path)
     try:
-        values = json.loads(source.read_text())
-    except (OSError, ValueError) as error:
+        values = json.loads(source.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise SetUpError(f"DORA_TEST_WITH_INPUTS={path}: {error}") from error
     if not isinstance(values, dict) or not isinstance(values.get("events"), list):
         raise SetUpError(f"{path}: expected an object with `id` and a list `events`")
+    try:
+        config = _config(values)
+    except ValueError as error:
+        raise SetUpError(f"{path}: {error}") from error
     events = []
     for number, written in enumerate(values["events"]):
         try:
-            events.append((float(written.get("time_offset_secs", 0.0)), _event(written)))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            _expect(written, dict, "an object with `type`")
+            events.append((_offset(written), _event(written)))
+        except (ValueError, TypeError) as error:
             raise SetUpError(f"{path}: event {number}: {error}") from error
     outputs = Path(environ.get(OUTPUTS_VARIABLE) or source.with_name("outputs.jsonl"))
+    if outputs.exists() and outputs.samefile(source):
+        raise SetUpError(f"{OUTPUTS_VARIABLE}={outputs} is the file of inputs: name another one")
     with_times = environ.get(NO_OFFSET_VARIABLE, "") in ("", "0", "false")
-    return TestBackend(_config(values), events, outputs, with_times=with_times)
+    return TestBackend(config, events, outputs, with_times=with_times)
+
+
+def _expect(value: Any, kind: type | tuple[type, ...], what: str) -> Any:
+    if not isinstance(value, kind):
+        raise ValueError(f"expected {what}, found {dumps(value)[:80]}")
+    return value
 
 
 def _config(values: Mapping[str, Any]) -> NodeConfig:
+    """Raises ValueError."""
     inputs = []
-    for name, source in dict(values.get("inputs") or {}).items():
+    written = values.get("inputs") or {}
+    for name, source in _expect(written, dict, "`inputs` that map ids to sources").items():
         options = source if isinstance(source, dict) else {"source": source}
+        queue_size = _expect(options.get("queue_size", 10), int, f"a number, {name}: `queue_size`")
         inputs.append(
-            InputConfig(
-                id=name,
-                source=str(options.get("source", "")),
-                queue_size=options.get("queue_size", 10),
-            )
+            InputConfig(id=name, source=str(options.get("source", "")), queue_size=queue_size)
         )
+    outputs = _expect(values.get("outputs") or [], list, "a list of `outputs`")
     return NodeConfig(
         dataflow_id=str(uuid.uuid4()),
         node_id=str(values.get("id", "test")),
         inputs=tuple(inputs),
-        outputs=tuple(values.get("outputs") or ()),
+        outputs=tuple(_expect(name, str, "texts in `outputs`") for name in outputs),
     )
 
 
+def _offset(written: Mapping[str, Any]) -> float:
+    offset = float(
+        _expect(written.get("time_offset_secs", 0.0), (int, float), "`time_offset_secs` in seconds")
+    )
+    if not abs(offset) <= _LONGEST_OFFSET:
+        raise ValueError(f"`time_offset_secs` must be a time in seconds, found {offset}")
+    return offset
+
+
+_LONGEST_OFFSET = 1e9
+
+
+def _input_id(written: Mapping[str, Any]) -> str:
+    return str(_expect(written.get("id"), str, "the `id` of an input"))
+
+
 def _event(written: Mapping[str, Any]) -> Event:
-    match written["type"]:
+    """Raises ValueError."""
+    match written.get("type"):
         case "Input":
-            metadata = dict(written.get("metadata") or {})
+            metadata = _expect(written.get("metadata") or {}, dict, "an object as `metadata`")
             # The peer's recordings keep the sender's metadata one level down.
-            metadata = dict(metadata.get("parameters", metadata))
+            below = metadata.get("parameters", metadata)
+            metadata = _expect(below, dict, "an object as `parameters`")
             return {
                 "type": "INPUT",
-                "id": str(written["id"]),
+                "id": _input_id(written),
                 "value": array_from_json(written.get("data"), written.get("data_type")),
                 "metadata": {key: _parameter(value) for key, value in metadata.items()},
                 "kind": "dora",
             }
         case "InputClosed":
-            return {"type": "INPUT_CLOSED", "id": str(written["id"]), "kind": "dora"}
+            return {"type": "INPUT_CLOSED", "id": _input_id(written), "kind": "dora"}
         case "Stop":
             return {"type": "STOP", "id": str(written.get("id", "MANUAL")), "kind": "dora"}
         case "AllInputsClosed":
@@ -181,13 +215,14 @@ class TestBackend(Backend):
         line |= array_to_json(as_array(output, data))
         if kept := sent_metadata(output, metadata, self.warn):
             line["metadata"] = kept
-        with self._lock, self._path.open("a") as file:
+        with self._lock, self._path.open("a", encoding="utf-8") as file:
             file.write(dumps(line) + "\n")
 
     def allocate_sample(self, output: str, nbytes: int, metadata: Mapping[str, Any]) -> Sample:
-        raise NotImplementedError(
-            "send_output_raw needs a runner: it fills shared memory. Use send_output in tests"
-        )
+        return PlainSample(nbytes)
+
+    def send_sample(self, output: str, sample: Sample, metadata: Mapping[str, Any]) -> None:
+        self.send(output, sample.as_buffer(), metadata)
 
     def warn(self, message: str) -> None:
         if message not in self._said:
@@ -195,23 +230,33 @@ class TestBackend(Backend):
             write_line(entry_line(self.config.node_id, "warn", message, target="dora_node_api"))
 
 
-def as_array(output: str, data: Any) -> Any:
-    """What a receiver would get: the same rules as for real sending, without the memory."""
+class PlainSample(Sample):
+    """What `send_output_raw` fills where there is no runner: ordinary memory."""
+
+    __slots__ = ("_memory",)
+
+    def __init__(self, nbytes: int) -> None:
+        super().__init__(Hold(deque()), 0, nbytes)
+        self._memory = bytearray(nbytes)
+
+    def as_buffer(self) -> memoryview:
+        return memoryview(self._memory)
+
+    as_memoryview = as_buffer
+
+
+def as_array(output: str, data: Any) -> pyarrow.Array:
+    """What a receiver would get: encoded and decoded as for real, in ordinary memory."""
     import pyarrow
 
-    if isinstance(data, pyarrow.Array):
-        return data
-    if isinstance(data, str | list | tuple | dict | int | float) or data is None:
-        raise InvalidData(
-            f"output `{output}`: {type(data).__name__} cannot be sent; give bytes, a pyarrow array"
-            " (pyarrow.array(...)), a numpy array, or another buffer"
-        )
     try:
-        if hasattr(data, "dtype"):
-            return pyarrow.array(data.reshape(-1))
-        return pyarrow.array(memoryview(data).cast("B"), type=pyarrow.uint8())
-    except (TypeError, ValueError, pyarrow.ArrowException) as error:
-        raise InvalidData(f"output `{output}`: {type(data).__name__}: {error}") from error
+        payload = encode(data)
+    except TypeError as error:
+        raise InvalidData(f"output `{output}`: {error}") from error
+    memory = bytearray(payload.total)
+    payload.write_into(memory)
+    content = pyarrow.py_buffer(memory).slice(payload.data_offset, payload.nbytes)
+    return decode(payload.descriptor, payload.layout, payload.length, payload.null_count, content)
 
 
 def sent_metadata(output: str, metadata: Mapping[str, Any] | None, warn: Any) -> dict[str, Any]:

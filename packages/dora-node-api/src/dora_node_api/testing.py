@@ -7,13 +7,16 @@ assert node.outputs["result"][0].to_pylist() == [42]
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from dora_node_api.backend import check_timeout
 from dora_node_api.log_methods import LogMethods
 from dora_node_api.node import uuid7
+from dora_node_api.test_mode import as_array, sent_metadata
 
 if TYPE_CHECKING:
     from dora_node_api.events import EventStream
@@ -23,7 +26,7 @@ __all__ = ["MockNode"]
 
 
 class MockNode(LogMethods):
-    """Has every method of `Node`; hands out the given events, then STOP, then nothing.
+    """Has the methods of `Node`; hands out the given events, then STOP, then nothing.
 
     `inputs`: pairs of an input id and its data, each an INPUT event with its own copy of
     `metadata`, or whole event dictionaries. STOP is added unless there is one.
@@ -44,11 +47,16 @@ class MockNode(LogMethods):
     ) -> None:
         events: list[Event] = []
         for item in inputs:
-            if isinstance(item, dict):
-                events.append(dict(item))
-            else:
-                name, data = item
-                events.append(_input_event(name, data, metadata))
+            match item:
+                case dict():
+                    events.append(dict(item))
+                case (str(name), data):
+                    events.append(_input_event(name, data, metadata))
+                case _:
+                    raise TypeError(
+                        "MockNode takes pairs of an input id and its data, or whole events:"
+                        f' [("image", pyarrow.array([1]))]; found {item!r:.80}'
+                    )
         if not any(event.get("type") == "STOP" for event in events):
             events.append({"type": "STOP", "id": "ALL_INPUTS_CLOSED"})
         self._events = deque(events)
@@ -65,11 +73,15 @@ class MockNode(LogMethods):
         self.logs: list[dict[str, Any]] = []
         self.service_requests: list[dict[str, Any]] = []
         self.service_responses_sent: list[dict[str, Any]] = []
+        self.closed_outputs: list[str] = []
+        self.stop_reasons: list[str] = []
 
     # --- receiving -------------------------------------------------------------------------------
 
     def next(self, timeout: float | None = None) -> Event | None:
         """The next event, None after the last. Nothing is waited for."""
+        if timeout is not None:
+            check_timeout(timeout)
         return self._events.popleft() if self._events else None
 
     def try_recv(self) -> Event | None:
@@ -78,7 +90,7 @@ class MockNode(LogMethods):
 
     async def recv_async(self, timeout: float | None = None) -> Event | None:  # noqa: ASYNC109
         """As `next`."""
-        return self.next()
+        return self.next(timeout)
 
     def drain(self) -> list[Event]:
         """All events that are left."""
@@ -121,8 +133,9 @@ class MockNode(LogMethods):
     def send_output(
         self, output_id: str, data: Any, metadata: Mapping[str, Any] | None = None
     ) -> None:
-        """Keep the data in `outputs`."""
-        self.outputs.setdefault(output_id, []).append(data)
+        """Keep the data in `outputs`. Raises RuntimeError for what `Node` could not send."""
+        kept = _as_sent(output_id, data, metadata)
+        self.outputs.setdefault(output_id, []).append(kept)
         self.output_metadata.setdefault(output_id, []).append(dict(metadata or {}))
 
     def send_output_raw(
@@ -136,7 +149,8 @@ class MockNode(LogMethods):
     ) -> str:
         """Keep the request in `service_requests`; a prepared answer comes before STOP."""
         request = uuid7()
-        kept = {"output_id": output_id, "data": data, "metadata": dict(metadata or {})}
+        sent = _as_sent(output_id, data, metadata)
+        kept = {"output_id": output_id, "data": sent, "metadata": dict(metadata or {})}
         self.service_requests.append({**kept, "request_id": request})
         if answers := self._answers.get(output_id):
             event = _input_event(output_id, answers.popleft(), {"request_id": request})
@@ -150,7 +164,8 @@ class MockNode(LogMethods):
 
     def send_service_response(self, output_id: str, data: Any, metadata: Mapping[str, Any]) -> None:
         """Keep the answer in `service_responses_sent`."""
-        kept = {"output_id": output_id, "data": data, "metadata": dict(metadata)}
+        sent = _as_sent(output_id, data, metadata)
+        kept = {"output_id": output_id, "data": sent, "metadata": dict(metadata)}
         self.service_responses_sent.append({**kept, "request_id": metadata.get("request_id")})
 
     # --- logging ---------------------------------------------------------------------------------
@@ -191,6 +206,14 @@ class MockNode(LogMethods):
     def timestamp(self) -> datetime:
         """The time now, in UTC."""
         return datetime.now(UTC)
+
+    def close_outputs(self, outputs: tuple[str, ...]) -> None:
+        """Keep their names in `closed_outputs`."""
+        self.closed_outputs.extend(outputs)
+
+    def stop_dataflow(self, reason: str) -> None:
+        """Keep the reason in `stop_reasons`."""
+        self.stop_reasons.append(reason)
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -237,6 +260,13 @@ class MockSampleHandler:
     def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
         if kind is None and not self._sent:
             self.send()
+
+
+def _as_sent(output: str, data: Any, metadata: Mapping[str, Any] | None) -> Any:
+    """`data` as it is now: a node may fill the same array again. Raises as `Node` would."""
+    as_array(output, data)
+    sent_metadata(output, metadata, warnings.warn)
+    return data.copy() if isinstance(data, bytearray) or hasattr(data, "dtype") else data
 
 
 def _input_event(name: str, data: Any, metadata: Mapping[str, Any] | None) -> Event:
