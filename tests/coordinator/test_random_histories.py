@@ -26,6 +26,7 @@ OPERATIONS = (
     "connect",
     "connect",
     "kill_daemon",
+    "end_daemon",
     "start_daemon",
     "kill_coordinator",
     "start_coordinator",
@@ -96,6 +97,8 @@ def _apply(fleet: Fleet, operation: str, number: int, stopped: set[str]) -> None
             fleet.connect(daemon)
         case "kill_daemon" if daemon.agent is not None:
             fleet.kill_daemon(daemon)
+        case "end_daemon" if daemon.agent is not None:
+            fleet.end_daemon(daemon)
         case "start_daemon" if daemon.agent is None:
             fleet.start_daemon(daemon)
         case "kill_coordinator" if fleet.coordinator is not None:
@@ -194,7 +197,7 @@ def test_what_runs_undisturbed_by_users_runs_after_every_fault(
     fleet.quiet()
     (dataflow_id,) = fleet.store
     for operation, number in history:
-        if operation not in ("start", "stop", "finish"):
+        if operation not in ("start", "stop", "finish", "end_daemon"):
             _apply(fleet, operation, number, set())
             _check_always(fleet)
     fleet.heal()
