@@ -1,49 +1,164 @@
-"""A coordinator whose store cannot be written ends, and those who asked for something hear why."""
+"""A coordinator whose store cannot be written shows what is stored, refuses the rest, goes on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import anyio
 import pytest
 from support.fleet_simulation import COORDINATOR, DAEMON, dataflow
+from support.waiting import PATIENCE, wait_until_async
 
-from dora_config.protocol.control import StartDataflow
-from dora_config.protocol.daemon import Register
+from dora_config.protocol.control import (
+    ControlRequest,
+    DataflowRef,
+    ListDataflows,
+    StartDataflow,
+    StopDataflow,
+)
+from dora_config.protocol.daemon import PartChanged, PartReport, Register
+from dora_coordinator import service as service_module
 from dora_coordinator.authority import Authority
 from dora_coordinator.commands import DeleteRecord, SaveRecord
+from dora_coordinator.connections import Connection
 from dora_coordinator.service import Service
 from dora_coordinator.settings import Settings
-from dora_coordinator.store import MemoryStore, StoreError
+from dora_coordinator.store import NotWritten, SqliteStore, StoreError
 
 
-class FullStore(MemoryStore):
+class FillingStore(SqliteStore):
+    full = False
+
     def apply(self, changes: Sequence[SaveRecord | DeleteRecord]) -> None:
-        raise StoreError("the disk is full")
+        if self.full:
+            raise NotWritten("the disk is full")
+        super().apply(changes)
 
 
-def test_nothing_is_sent_to_daemons_and_the_client_is_told(tmp_path: Path) -> None:
-    texts: dict[str, list[str]] = {"daemon": [], "client": []}
+class Peer:
+    """The other end of a connection: what it is told, and whether it was hung up on."""
 
-    async def play() -> None:
-        authority = Authority(tmp_path / "authority")
-        service = Service(Settings(), COORDINATOR, FullStore(), authority)
-        daemon, client = service.connect("10.0.0.2:1"), service.connect("10.0.0.1:1")
-        register = Register(party=DAEMON, instance="i", incarnation="1", machine_id="robot")
-        service.registered(daemon, register)
-        service.asked(client, 1, StartDataflow(spec=dataflow(camera="robot")))
-        with pytest.raises(StoreError, match="the disk is full"), anyio.fail_after(10):
-            await service.run()
-        for name, connection in (("daemon", daemon), ("client", client)):
+    def __init__(self, service: Service, tasks: anyio.abc.TaskGroup) -> None:
+        self.service = service
+        self.connection: Connection = service.connect("10.0.0.2:1")
+        self.told: list[str] = []
+        self.gone = False
+        tasks.start_soon(self._read)
 
-            async def note(text: str, name: str = name) -> None:
-                texts[name].append(text)
+    async def _read(self) -> None:
+        async def note(text: str) -> None:
+            self.told.append(text)
 
-            connection.hang_up()
-            await connection.write(note)
+        await self.connection.write(note)
+        self.service.disconnect(self.connection)
+        self.gone = True
 
-    anyio.run(play)
-    (failure,) = texts["client"]
-    assert "the disk is full" in failure
-    assert not any("prepare_part" in text for text in texts["daemon"])
+    def register(self, *parts: PartReport) -> None:
+        register = Register(
+            party=DAEMON, instance="i", incarnation="1", machine_id="robot", parts=parts
+        )
+        self.service.registered(self.connection, register)
+
+    def ask(self, request: ControlRequest) -> None:
+        self.service.asked(self.connection, 1, request)
+
+    async def hears(self, text: str) -> None:
+        await wait_until_async(lambda: any(text in one for one in self.told), what=text)
+
+
+async def let_in(peer: Callable[[], Peer], *parts: PartReport) -> Peer:
+    """A daemon that tries until it is registered."""
+    while True:
+        daemon = peer()
+        daemon.register(*parts)
+        await wait_until_async(lambda: daemon.told, what="an answer")  # noqa: B023
+        if "registration_refused" not in daemon.told[0]:
+            return daemon
+
+
+def play(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    story: Callable[[FillingStore, Callable[[], Peer]], object],
+) -> None:
+    monkeypatch.setattr(service_module, "RETRY", 0.2)
+    store = FillingStore(tmp_path / "store")
+
+    async def run() -> None:
+        service = Service(Settings(), COORDINATOR, store, Authority(tmp_path / "authority"))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(service.run)
+            with anyio.fail_after(PATIENCE):
+                await story(store, lambda: Peer(service, tasks))  # type: ignore[misc]
+                await service.flush(within=PATIENCE)
+            tasks.cancel_scope.cancel()
+
+    anyio.run(run)
+    store.close()
+
+
+def test_nothing_is_begun_until_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = StartDataflow(spec=dataflow(camera="robot"))
+
+    async def story(store: FillingStore, peer: Callable[[], Peer]) -> None:
+        daemon, client = await let_in(peer), peer()
+        store.full = True
+        client.ask(start)
+        await client.hears("the disk is full")
+        await wait_until_async(lambda: daemon.gone and client.gone)
+        assert not any("prepare_part" in text for text in daemon.told)
+        store.full = False
+        again, client = await let_in(peer), peer()
+        client.ask(start)
+        await again.hears("prepare_part")
+
+    play(tmp_path, monkeypatch, story)
+
+
+def test_what_is_stored_is_shown_and_no_end_is_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(uuid: str) -> PartReport:
+        return PartReport(dataflow_id=uuid, attempt=1, phase="ended")
+
+    async def story(store: FillingStore, peer: Callable[[], Peer]) -> None:
+        daemon, client = await let_in(peer), peer()
+        client.ask(StartDataflow(spec=dataflow(camera="robot")))
+        await daemon.hears("prepare_part")
+        ((record, _),) = store.load()
+        uuid = record.dataflow_id
+        for phase in ("prepared", "running"):
+            report = PartReport.model_validate({"dataflow_id": uuid, "attempt": 1, "phase": phase})
+            daemon.service.spoke(daemon.connection, PartChanged(report=report))
+        await wait_until_async(lambda: store.load()[0][0].phase == "running")
+        store.full = True
+        daemon.service.spoke(daemon.connection, PartChanged(report=ended(uuid)))
+        await wait_until_async(lambda: daemon.gone)
+        assert not any("forget_part" in text for text in daemon.told)
+        late, client, other = peer(), peer(), peer()
+        late.register(ended(uuid))
+        client.ask(ListDataflows())
+        other.ask(StopDataflow(dataflow=DataflowRef(uuid=uuid)))
+        await late.hears("the disk is full")
+        await other.hears("the disk is full")
+        await client.hears(uuid)
+        assert store.load()[0][0].phase == "running"
+        store.full = False
+        again = await let_in(peer, ended(uuid))
+        await again.hears("forget_part")
+        assert store.load()[0][0].phase == "finished"
+
+    play(tmp_path, monkeypatch, story)
+
+
+def test_a_store_that_cannot_be_read_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SqliteStore(tmp_path / "store")
+    store.close()
+    service = Service(Settings(), COORDINATOR, store, Authority(tmp_path / "authority"))
+    with pytest.raises(StoreError, match="cannot be read"):
+        anyio.run(service.run)

@@ -255,7 +255,7 @@ async def _serve(
         with anyio.CancelScope() as work:
             try:
                 await service.run()
-            except StoreError as error:  # those who asked have been told
+            except StoreError as error:
                 failure = error
         await service.flush(within=FLUSH_TIMEOUT)
         server.should_exit = True

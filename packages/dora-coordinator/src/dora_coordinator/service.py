@@ -19,12 +19,21 @@ from dora_config.protocol.builds import BuildProgress
 from dora_config.protocol.control import (
     SERVER_CODEC,
     Answer,
+    ClusterStatus,
     ControlRequest,
     Failure,
+    ListDataflows,
+    ListNodes,
     LogLines,
     Progress,
 )
-from dora_config.protocol.daemon import TO_DAEMON, Certificate, DaemonMessage, Register
+from dora_config.protocol.daemon import (
+    TO_DAEMON,
+    Certificate,
+    DaemonMessage,
+    Register,
+    RegistrationRefused,
+)
 from dora_config.protocol.envelope import Party, clean_lines, clean_text
 from dora_coordinator.authority import Authority, AuthorityError
 from dora_coordinator.commands import (
@@ -59,10 +68,12 @@ from dora_coordinator.events import (
 )
 from dora_coordinator.settings import Settings
 from dora_coordinator.state import CoordinatorState
-from dora_coordinator.store import Store, StoreError
+from dora_coordinator.store import NotWritten, Store
 
 BATCH = 512
 """Events handled before their commands are carried out."""
+RETRY = 5.0
+"""Seconds after which a store that could not be written is tried again."""
 
 logger = logging.getLogger("dora.coordinator")
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -76,7 +87,6 @@ class Service:
     ) -> None:
         self.settings = settings
         self.party = party
-        self.state = CoordinatorState(settings, party, authority.fingerprint)
         self._authority = authority
         self._store = store
         self._inbox: deque[Event] = deque()
@@ -88,14 +98,42 @@ class Service:
         self._armed: dict[TimerKey, int] = {}
         self._timer_count = 0
         self._ending = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """Know nothing yet: what is stored comes next."""
+        self.state = CoordinatorState(self.settings, self.party, self._authority.fingerprint)
+        self._timers.clear()
+        self._armed.clear()
 
     async def run(self) -> None:
         """Work until a client destroys the coordinator; cancel to end it otherwise.
 
-        Raises StoreError once the store cannot be written.
+        A store that cannot be written is the same to everybody as a coordinator that is down and
+        then started again, only that it says why. Raises StoreError if it cannot be read.
         """
+        fails = False
+        while not self._ending:
+            try:
+                await self._load()
+                if fails:
+                    logger.info("going on with the store %s", self._store.name)
+                fails = False
+                await self._work()
+            except NotWritten as error:
+                if not fails:
+                    logger.error("%s", error)
+                    for connection in self._connections.values():
+                        connection.hang_up()  # what they were told to wait for is forgotten
+                fails = True
+                await self._show_what_is_stored(str(error))
+                self._begin()
+
+    async def _load(self) -> None:
         stored = await anyio.to_thread.run_sync(self._store.load)
         await self._carry_out(self.state.load(stored, anyio.current_time()))
+
+    async def _work(self) -> None:
         while not self._ending:
             await self._wait_for_work()
             now = anyio.current_time()
@@ -105,9 +143,31 @@ class Service:
                 commands += self._handle(TimerFired(key), now)
             try:
                 await self._carry_out(commands)
-            except StoreError as error:
+            except NotWritten as error:
                 self._refuse(events, str(error))
                 raise
+
+    async def _show_what_is_stored(self, why: str) -> None:
+        """For some seconds nothing but that: it needs no store that can be written."""
+        self._begin()
+        stored = await anyio.to_thread.run_sync(self._store.load)
+        self.state.load(stored, anyio.current_time())
+        with anyio.move_on_after(RETRY):
+            while True:
+                await self._wait_for_work()
+                self._show_or_refuse(self._inbox.popleft(), why)
+
+    def _show_or_refuse(self, event: Event, why: str) -> None:
+        match event:
+            case ClientAsked(request=ListDataflows() | ListNodes() | ClusterStatus()):
+                for command in self._handle(event, anyio.current_time()):
+                    self._do(command)
+            case ClientAsked():
+                self._refuse([event], why)
+            case DaemonRegistered(connection=connection):
+                self._do(CloseConnection(connection, RegistrationRefused(message=why)))
+            case _:
+                pass  # of connections that were hung up on
 
     def _handle(self, event: Event, now: float) -> list[Command]:
         """A fault of ours in one event must not end what a whole fleet depends on."""

@@ -48,10 +48,14 @@ class StoreError(DoraError):
     """The store cannot be used; ``str()`` says why and what to do."""
 
 
+class NotWritten(StoreError):
+    """Changes could not be written, none of them; perhaps they can be later."""
+
+
 class Store(Protocol):
     """Changes are durable (as far as the store is) when ``apply`` returns.
 
-    ``apply`` raises :class:`StoreError` when they cannot be written.
+    ``apply`` raises :class:`NotWritten` when they cannot be written.
     """
 
     @property
@@ -184,6 +188,8 @@ class SqliteStore:
                 f"{self._path}: the record of dataflow {dataflow_id} cannot be read "
                 f"({problem}); start with --recreate-store to put the store aside"
             ) from error
+        except sqlite3.Error as error:
+            raise StoreError(f"{self._path}: cannot be read ({error})") from error
         return stored
 
     def apply(self, changes: Sequence[SaveRecord | DeleteRecord]) -> None:
@@ -199,9 +205,9 @@ class SqliteStore:
                         self._db.execute("DELETE FROM spec WHERE dataflow = ?", key)
                         self._db.execute("DELETE FROM part WHERE dataflow = ?", key)
         except sqlite3.Error as error:
-            raise StoreError(
-                f"{self._path}: cannot be written ({error}); nodes go on without the coordinator: "
-                "make room, then start it again"
+            raise NotWritten(
+                f"{self._path}: cannot be written ({error}): make room; until then nodes go on as "
+                "they are, and nothing is started, stopped or taken over"
             ) from error
 
     def _save(self, change: SaveRecord) -> None:
