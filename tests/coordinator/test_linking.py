@@ -232,6 +232,22 @@ def test_a_link_that_breaks_degrades_the_dataflow_until_it_is_back() -> None:
     assert [line for line in fleet.log if '"arm" and "base" are linked' in line]
 
 
+def test_links_that_go_with_their_dataflow_are_no_news() -> None:
+    fleet = three_machines()
+    chain(fleet)
+    fleet.quiet()
+    fleet.ask(StopDataflow(dataflow=DataflowRef()))
+    fleet.walls.add(Wall(("base", "arm")))  # as one sees it whose peer was faster
+    for _ in range(4):
+        for daemon in fleet.daemons.values():
+            fleet.step_link(daemon.runners[0], daemon)
+            fleet.step_news(daemon)
+            fleet.step_to_coordinator(daemon)
+        fleet.walls.clear()
+    assert fleet.listed()[0][0] == "Stopping"
+    assert not [line for line in fleet.log if '"arm" and "base"' in line]
+
+
 def test_a_restarted_coordinator_learns_from_reports_how_all_is_linked() -> None:
     fleet = three_machines()
     chain(fleet)

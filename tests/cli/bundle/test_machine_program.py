@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Sequence
@@ -69,8 +70,10 @@ def test_a_tree_that_is_removed_goes_as_a_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree = make_tree(tmp_path, "1")
+    os.utime(tree, (0, 0))
 
     def cut(path: Path) -> None:
+        machine_program._sweep(tmp_path)  # somebody else's
         (path / "bundle.json").unlink()
         raise KeyboardInterrupt
 

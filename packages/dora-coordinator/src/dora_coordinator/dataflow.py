@@ -539,7 +539,8 @@ class Dataflow:
         given_up = self.has_ended and not self._unreported
         if given_up or self.phase in (Phase.PREPARING, Phase.ROLLING_BACK):
             return []
-        commands = [] if self.phase is Phase.LINKING else news.log(self.label)
+        quiet = self.phase in (Phase.LINKING, Phase.STOPPING)  # the news is not worth a line
+        commands = [] if quiet else news.log(self.label)
         if news.moved:
             commands += self.parts.tell_peers_where(part)
         if news.moved or event.registering:  # it may have missed where they are

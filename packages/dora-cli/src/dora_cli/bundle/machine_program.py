@@ -352,6 +352,7 @@ def _trees(root: Path) -> list[Path]:
 def _delete(tree: Path) -> None:
     """A tree goes at once: what is cut off in between leaves no half of one."""
     gone = tree.with_name(f".new-{tree.name}.{os.getpid()}")
+    os.utime(tree)  # not abandoned yet: nobody else is to sweep it away meanwhile
     tree.rename(gone)
     shutil.rmtree(gone)
 

@@ -26,8 +26,9 @@ class NodePlace(RunnerMessage):
 
 
 class LogSettings(RunnerMessage):
-    """Which lines become :class:`LogLine` events. Log
-    files get all that the node's own level allows."""
+    """Which lines become :class:`LogLine` events. Log files get all that the node's own level
+    allows.
+    """
 
     level: LogLevel = "stdout"
     per_node: dict[str, LogLevel] = Field(default_factory=dict)

@@ -19,7 +19,8 @@ from dora_node_api.control_socket import bind_unix, receive_chunk, send_piece
 from dora_node_api.errors import ControlError
 from dora_node_api.frozen import Frozen
 
-_TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE, errno.ETOOMANYREFS)
+_TOO_MANY_FILES = (errno.EMFILE, errno.ETOOMANYREFS)
+"""What a higher limit of this process helps against; ENFILE is the system's own limit."""
 MOST_WAITING = 32 * 1024 * 1024
 """Bytes that may wait for a node which does not read its control socket."""
 
