@@ -531,6 +531,29 @@ def test_a_handler_may_raise_at_every_point_of_rewiring(
     assert stop > 30
 
 
+@pytest.mark.parametrize("news", ["NODE_RESTARTED", "NODE_FAILED"])
+def test_a_handler_may_raise_at_every_point_of_hearing_of_a_producer(
+    runner: FakeRunner, open_node: Open, news: str
+) -> None:
+    """Each of its queues has the news; the user hears it once."""
+    runner.add_node("a")
+    runner.add_node("b")
+    keepers = [runner.connect(f"a/{name}", f"b/{name}").keeper for name in ("one", "two")]
+    b = open_node("b")
+    stop, steps = 0, Steps(())
+    while steps.count >= stop:
+        stop += 1
+        for keeper in keepers:
+            if news == "NODE_FAILED":
+                keeper.announce_failed("it fell")
+            else:
+                keeper.announce_restarted()
+        steps, first = interrupted_at(stop, b.try_recv)
+        heard = [event for event in (first, *(b.try_recv() for _ in range(4))) if event]
+        assert [event["type"] for event in heard] == [news], steps.at
+    assert stop > 10
+
+
 def test_a_handler_may_raise_at_every_point_of_publishing(
     pair: tuple[Node, Node], runner: FakeRunner
 ) -> None:
