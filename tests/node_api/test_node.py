@@ -554,6 +554,31 @@ def test_a_handler_may_raise_at_every_point_of_hearing_of_a_producer(
     assert stop > 10
 
 
+def test_a_handler_may_raise_at_every_point_of_a_recovery(
+    runner: FakeRunner, open_node: Open
+) -> None:
+    runner.add_node("a")
+    runner.add_node("b")
+    runner.connect("a/out", "b/in", input_timeout=0.01)
+    a, b = open_node("a"), open_node("b")
+    a.send_output("out", b"first")
+    assert take(b)["type"] == "INPUT"
+    stop, steps = 0, Steps(())
+    while steps.count >= stop:
+        stop += 1
+        assert take(b)["type"] == "INPUT_CLOSED", steps.at
+        a.send_output("out", b"again")
+        steps, first = interrupted_at(stop, b.try_recv)
+        heard = [event for event in (first, b.try_recv(), b.try_recv()) if event]
+        kinds = [event["type"] for event in heard]
+        assert kinds[:2] == ["INPUT_RECOVERED", "INPUT"], steps.at
+        assert kinds[2:] in ([], ["INPUT_CLOSED"]), steps.at
+        if kinds[2:]:  # a slow machine
+            a.send_output("out", b"once more")
+            assert [take(b)["type"] for _ in range(2)] == ["INPUT_RECOVERED", "INPUT"]
+    assert stop > 10
+
+
 def test_a_handler_may_raise_at_every_point_of_publishing(
     pair: tuple[Node, Node], runner: FakeRunner
 ) -> None:

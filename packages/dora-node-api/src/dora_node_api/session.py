@@ -228,6 +228,10 @@ class Session:
             entry.held = delivery
         try:
             if delivery.kind == _DATA:
+                if entry.broken:
+                    event = {"type": "INPUT_RECOVERED", "id": entry.id, "kind": "dora"}
+                    entry.broken = False
+                    return event  # the message is held, and comes with the next call
                 event = self._message(entry, delivery, now)
             else:
                 event = None
@@ -290,10 +294,6 @@ class Session:
             return event
         # A message that waited here was no silence; one that was sent long ago was.
         entry.deadline = min(now, delivery.sent_ns or now) + entry.timeout
-        if entry.broken:
-            entry.broken = False
-            self._first.appendleft(event)
-            return {"type": "INPUT_RECOVERED", "id": entry.id, "kind": "dora"}
         return event
 
     def _due(self, entry: Input, now: int) -> int:
