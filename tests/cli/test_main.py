@@ -111,3 +111,19 @@ def test_an_error_stands_under_its_header_on_stderr(dora: Dora) -> None:
 def test_every_command_module_offers_an_app(tmp_path: Path) -> None:
     for module in registry.MODULES.values():
         assert isinstance(import_module(module).app, typer.Typer)
+
+
+def test_a_current_directory_that_was_deleted_is_named(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = (
+        f"import os; os.chdir({str(gone)!r}); os.rmdir({str(gone)!r})\n"
+        "from dora_cli.main import main; raise SystemExit(main(['logs', '--local']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith(
+        "the current directory does not exist any more: change to another one\n"
+    )

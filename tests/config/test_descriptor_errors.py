@@ -291,6 +291,9 @@ WARNINGS = [
     ),
     ("path: p\nenv: {DORA_ZENOH_X: x}", "DORA_ZENOH_X is reserved"),
     ("path: p\ninputs: {x: dora/logs/warn/sorce}", 'did you mean "source"?'),
+    ("path: p\nbuild: make && make install", "'&&' is an argument of the program"),
+    ("path: p\nbuild: make; make install", "'make;' is an argument of the program"),
+    ("operator: {python: p, build: a | b}", "'|' is an argument of the program"),
     ("path: dynamic\nargs: x", "`args` has no use on a dynamic node"),
     ("path: p\noutputs: [a]\nsend_stdout_as: a\nsend_logs_as: a", "name the same output"),
 ]
@@ -300,6 +303,12 @@ WARNINGS = [
 def test_warnings(fields: str, says: str) -> None:
     found = warnings(with_node(fields))
     assert any(says in warning for warning in found), found
+
+
+def test_what_a_shell_gets_in_quotes_is_no_reason_to_warn() -> None:
+    lines = ("sh -c 'make && make install'", "find . -name x -exec rm {} \\;", "pip install x")
+    fields = "path: p\nbuild: |\n" + "\n".join(f"  {line}" for line in lines)
+    assert warnings(with_node(fields)) == []
 
 
 def test_fields_with_nothing_behind_them_are_as_if_absent() -> None:

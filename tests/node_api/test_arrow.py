@@ -156,7 +156,14 @@ def test_what_cannot_be_sent_is_named(data: Any, says: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"abc", bytearray(b"abc"), memoryview(b"abc"), memoryview(b"aXbXcX")[::2]]
+    "data",
+    [
+        b"abc",
+        bytearray(b"abc"),
+        memoryview(b"abc"),
+        memoryview(b"aXbXcX")[::2],
+        pa.py_buffer(b"abc"),
+    ],
 )
 def test_bytes_arrive_as_uint8(data: Any) -> None:
     assert through(data).equals(pa.array(b"abc", pa.uint8()))

@@ -114,6 +114,7 @@ def test_outputs_are_kept_as_they_were_when_they_were_sent() -> None:
 
 def test_what_is_asked_of_the_dataflow_is_kept() -> None:
     node = MockNode()
-    node.close_outputs(("out",))
+    node.close_outputs(["one", "two"])
+    node.close_outputs("out")
     node.stop_dataflow("enough")
-    assert (node.closed_outputs, node.stop_reasons) == (["out"], ["enough"])
+    assert (node.closed_outputs, node.stop_reasons) == (["one", "two", "out"], ["enough"])

@@ -53,6 +53,28 @@ def test_a_reader_that_is_stuck_holds_nobody_up_and_loses_only_lines() -> None:
     assert [e.kind for e in heard[-3:]] == ["lines_shed", "nodes_ready", "dataflow_started"]
 
 
+def test_lines_that_come_too_fast_for_long_are_told_in_few_words() -> None:
+    read, heard = threading.Semaphore(0), threading.Semaphore(0)
+    gaps: list[RunnerEvent] = []
+
+    def slow(event: RunnerEvent) -> None:
+        read.acquire(timeout=10)
+        if isinstance(event, LinesShed):
+            gaps.append(event)
+        heard.release()
+
+    outlet = Outlet(slow, most_lines=100)
+    for number in range(1000):
+        for part in range(3):  # three lines come for each that is read
+            outlet.put(line(3 * number + part))
+        read.release()
+        assert heard.acquire(timeout=10)
+    read.release(200)
+    outlet.close()
+    assert outlet.total_shed > 1000
+    assert len(gaps) <= 1000 // 50 + 2
+
+
 def test_a_reader_that_never_comes_back_is_left() -> None:
     gate = threading.Event()
 

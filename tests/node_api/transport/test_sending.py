@@ -136,9 +136,15 @@ def test_a_message_larger_than_the_pool_names_the_setting(place: Place) -> None:
 @pytest.mark.parametrize("size", [100_000, 400_000])
 def test_old_messages_are_dropped_before_memory_runs_out(place: Place, size: int) -> None:
     edge = place.edge(bound=100)
-    sender, receiver = edge.sender(cap=1 << 20), edge.receiver()
+    told: list[str] = []
+    sender = edge.sender(cap=1 << 20, on_first_drop=lambda _, text: told.append(text))
+    receiver = edge.receiver()
     for number in range(30):
         send(sender, number, size)
+    # Not that the queue is full, of which a larger queue_size would be the remedy.
+    assert [text.partition("raise ")[2] for text in told] == [
+        "its `shared_memory_pool_size` (DORA_NODE_SHM_POOL_SIZE)"
+    ]
     got = numbers(drain(receiver))
     assert got[-1] == 29
     assert got == list(range(30 - len(got), 30))

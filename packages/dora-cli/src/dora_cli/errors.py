@@ -70,5 +70,8 @@ def _with_causes(error: BaseException) -> str:
 def _sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        if not names and isinstance(error, FileNotFoundError):
+            # Only the question for the current directory fails without naming a file.
+            return "the current directory does not exist any more: change to another one"
         return f"{' -> '.join(names)}: {error.strerror}" if names else error.strerror
     return str(error) or type(error).__name__

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from dora_config.closest import closest_name
+from dora_config.fields import build_lines
 from dora_config.validation import Finding
 from dora_config.yaml_text import KeyPath
 
@@ -81,6 +82,7 @@ def shape_findings(node: Mapping[str, Any], path: KeyPath, where: str) -> Iterat
     elif kind is not None:
         yield from _misplaced_findings(kind, present, path, where)
     yield from _git_findings(present, path, where)
+    yield from _build_findings(node, path, where)
 
 
 def _kind_findings(present: set[str], path: KeyPath, where: str) -> Iterator[Finding]:
@@ -175,6 +177,21 @@ def _git_findings(present: set[str], path: KeyPath, where: str) -> Iterator[Find
         yield Finding((*path, references[0]), message, at_key=True)
 
 
+_SHELL_WORDS = frozenset({"&&", "||", "|", ">", ">>", "<"})
+
+
+def _build_findings(node: Mapping[str, Any], path: KeyPath, where: str) -> Iterator[Finding]:
+    """What a shell would act upon, and is an argument where there is none."""
+    build = node.get("build")
+    for line in build_lines(build) if isinstance(build, str) else ():
+        word = next((w for w in line.split() if w in _SHELL_WORDS or w[1:].endswith(";")), None)
+        # in quotes it is meant as it stands, as for `sh -c "..."`
+        if word is not None and not {"'", '"', "\\"} & set(line):
+            message = f"{where}: build line {line[:80]!r}: {word!r} is an argument of the program"
+            hint = 'there is no shell: write one command a line, or sh -c "..."'
+            yield Finding((*path, "build"), message, hint, severity="warning")
+
+
 def operator_findings(operator: Any, path: KeyPath, where: str) -> Iterator[Finding]:
     """What is wrong with the code that the raw `operator` at `path` names."""
     if not isinstance(operator, dict):
@@ -185,6 +202,7 @@ def operator_findings(operator: Any, path: KeyPath, where: str) -> Iterator[Find
     elif operator.get("python") is None:
         message = f"{where} does not say what it runs: expected `python: FILE`"
         yield Finding(path, message)
+    yield from _build_findings(operator, path, where)
     python = operator.get("python")
     if isinstance(python, dict) and python.get("conda_env") is not None:
         message = f"{where}: `conda_env` is not supported"

@@ -140,6 +140,8 @@ def encode(
             return _encode_array(data, encoded)
         if isinstance(data, (pa.ChunkedArray, pa.RecordBatch, pa.Table, pa.Scalar)):
             return _encode_array(_as_array(data), encoded)
+        if isinstance(data, pa.Buffer):  # bytes, though it calls them signed
+            data = memoryview(data).cast("B")
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(data, numpy.ndarray):
         return _encode_numpy(data, encoded, numpy)

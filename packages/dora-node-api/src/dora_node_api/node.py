@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from operator import index
 from types import TracebackType
@@ -260,9 +260,9 @@ class Node(LogMethods):
                 self._async.wake_all()
             backend.close()
 
-    def close_outputs(self, outputs: tuple[str, ...]) -> None:
+    def close_outputs(self, outputs: str | Iterable[str]) -> None:
         """Nothing more will be sent on these outputs: their readers get INPUT_CLOSED."""
-        self._backend.close_outputs(outputs)
+        self._backend.close_outputs((outputs,) if isinstance(outputs, str) else tuple(outputs))
 
     def stop_dataflow(self, reason: str) -> None:
         """Ask for the whole dataflow to be stopped; every node gets STOP, this one too."""

@@ -207,9 +207,9 @@ class MockNode(LogMethods):
         """The time now, in UTC."""
         return datetime.now(UTC)
 
-    def close_outputs(self, outputs: tuple[str, ...]) -> None:
+    def close_outputs(self, outputs: str | Iterable[str]) -> None:
         """Keep their names in `closed_outputs`."""
-        self.closed_outputs.extend(outputs)
+        self.closed_outputs.extend((outputs,) if isinstance(outputs, str) else outputs)
 
     def stop_dataflow(self, reason: str) -> None:
         """Keep the reason in `stop_reasons`."""

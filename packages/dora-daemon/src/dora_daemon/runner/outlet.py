@@ -33,7 +33,9 @@ class Outlet:
         if self._on_event is None:
             return
         with self._changed:
-            if isinstance(event, LogLine) and len(self._waiting) >= self._most:
+            # Shed until half is read: a gap is told once, not at every line that finds room.
+            room = self._most // 2 if self._shed else self._most - 1
+            if isinstance(event, LogLine) and len(self._waiting) > room:
                 self._shed += 1
                 self.total_shed += 1
                 return

@@ -66,6 +66,7 @@ class Route:
         self.slot = NO_SLOT
         self.state = _IDLE
         self.drop_news = False
+        self.evicted_for_memory = False
         self.words[layout.P_BLOCKED] = 0
 
         # A record that was taken out of the pipe to make room, until it has been dealt with.

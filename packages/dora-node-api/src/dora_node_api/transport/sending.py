@@ -371,13 +371,22 @@ class Sender(ForkAware):
                 continue
             route.drop_news = False
             if self._on_first_drop is not None:
-                spec = route.spec
-                self._on_first_drop(
-                    spec,
-                    f"{spec.edge}: the input is full ({spec.bound} messages wait), so its oldest "
-                    "messages are dropped from now on. If that is not wanted, raise `queue_size` "
-                    "of the input or set its `queue_policy: backpressure`",
-                )
+                self._on_first_drop(route.spec, self._why_dropped(route))
+
+    def _why_dropped(self, route: Route) -> str:
+        spec = route.spec
+        if route.evicted_for_memory:
+            return (
+                f"{spec.edge}: the {self.pool.cap_bytes:,} bytes of shared memory that "
+                f"{spec.producer} may use are taken, so the oldest messages that wait are dropped "
+                "from now on. If that is not wanted, raise its `shared_memory_pool_size` "
+                "(DORA_NODE_SHM_POOL_SIZE)"
+            )
+        return (
+            f"{spec.edge}: the input is full ({spec.bound} messages wait), so its oldest "
+            "messages are dropped from now on. If that is not wanted, raise `queue_size` "
+            "of the input or set its `queue_policy: backpressure`"
+        )
 
     # --- samples ------------------------------------------------------------------------------
     def allocate_sample(self, nbytes: int, metadata: bytes = b"") -> Sample:
@@ -479,7 +488,11 @@ class Sender(ForkAware):
         """Drop the oldest message of the drop_oldest queue that keeps the most bytes waiting."""
         candidates = [r for r in self._all_routes() if not r.backpressure and not r.removed]
         candidates.sort(key=Route.outstanding_bytes, reverse=True)
-        return any(route.evict() for route in candidates)
+        for route in candidates:
+            if route.evict():
+                route.evicted_for_memory = True
+                return True
+        return False
 
     def _queue_to_wait_for(self) -> Route | None:
         """A backpressure queue whose consumer may give memory back.
