@@ -12,14 +12,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from support.hosts import set_network
 
 _HOLDER = "import sys; print('ready', flush=True); sys.stdin.read()"
 
 
-def missing() -> str:
+def missing(*, ipv6: bool = False) -> str:
     """Why there can be no such networks here, empty when there can."""
+    if ipv6 and not Path("/proc/net/if_inet6").exists():
+        return "this system has no IPv6"
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
         return "networks of their own need root on Linux"
     absent = [name for name in ("unshare", "nsenter", "ip") if shutil.which(name) is None]

@@ -208,7 +208,7 @@ def test_a_machine_that_comes_back_is_linked_again_at_once(
 
 
 def test_machines_that_have_ipv6_addresses_alone(workspace: Workspace) -> None:
-    if reason := missing():
+    if reason := missing(ipv6=True):
         pytest.skip(reason)
     with (
         cable("robot", "station", ipv6=True) as wire,
