@@ -30,6 +30,7 @@ from dora_config.protocol.control import (
     Hello,
     Progress,
     Refused,
+    Taken,
     Welcome,
 )
 from dora_config.protocol.envelope import Party, UnknownKind
@@ -120,13 +121,28 @@ class Client:
         """Say that the answer is no longer wanted."""
         self._write(CLIENT_CODEC.encode(Cancel(id=number)))
 
+    def taken(self, number: int, stream: int) -> None:
+        """Say that the last news of a stream were shown and more are wanted."""
+        self._write(CLIENT_CODEC.encode(Taken(id=number, stream=stream)))
+
     def frames(self) -> Iterator[Frame]:
         """Whatever comes, of any request; raises ConnectionLost at the end of the connection."""
         while True:
+            frame = self.next_frame()
+            if frame is not None:
+                yield frame
+
+    def next_frame(self, timeout: float | None = None) -> Frame | None:
+        """The next frame, None when none came within ``timeout`` seconds; else as `frames`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
-                frame = SERVER_CODEC.decode(self._socket.recv())
+                frame = SERVER_CODEC.decode(self._socket.recv(left))
             except UnknownKind:
                 continue  # of a newer coordinator
+            except TimeoutError:
+                return None
             except ConnectionClosed as error:
                 raise ConnectionLost(
                     f"the coordinator at {self.endpoint} closed the connection"
@@ -134,7 +150,7 @@ class Client:
             if isinstance(frame, Refused):
                 raise ConnectionLost(f"the coordinator refuses: {frame.message}")
             if isinstance(frame, Progress | Answer | Failure):
-                yield frame
+                return frame
 
     def wait_until_gone(self) -> None:
         """Until nobody listens at the coordinator's address any more (or a few seconds)."""

@@ -33,6 +33,7 @@ from dora_config.protocol.control import (
     StartTriggered,
     StopDataflow,
     WaitForEnd,
+    WatchTopics,
 )
 from dora_config.protocol.daemon import EndDaemon
 from dora_config.protocol.dataflow import DataflowSpec
@@ -60,6 +61,7 @@ from dora_coordinator.placing import place
 from dora_coordinator.records import Phase
 from dora_coordinator.runner_calls import RunnerCalls
 from dora_coordinator.settings import Settings
+from dora_coordinator.topic_streams import TopicStreams
 from dora_coordinator.views import cluster_report, dataflow_summary, node_summaries
 
 
@@ -83,6 +85,7 @@ class Clients:
         streams: LogStreams,
         builds: Builds,
         calls: RunnerCalls,
+        topics: TopicStreams,
         settings: Settings,
         party: Party,
     ) -> None:
@@ -90,6 +93,7 @@ class Clients:
         self._streams = streams
         self._builds = builds
         self._calls = calls
+        self._topics = topics
         self._settings = settings
         self._party = party
         self._waits: dict[str, list[_Wait]] = {}
@@ -144,6 +148,8 @@ class Clients:
             case CallRunner(dataflow=ref, node=node, request=request):
                 dataflow = fleet.find(ref, archived=False)
                 return self._calls.ask(asked, request, dataflow, node)
+            case WatchTopics(dataflow=ref) as request:
+                return self._topics.open(asked, request, fleet.find(ref, archived=False))
             case DescribeDataflow(dataflow=ref):
                 return [self._reply(asked, _described(fleet.find(ref, archived=True)))]
             case Destroy(force=force):

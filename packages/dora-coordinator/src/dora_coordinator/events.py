@@ -45,6 +45,15 @@ class ClientCancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientTook:
+    """News of outputs were shown; what has come since may be sent."""
+
+    client: int
+    number: int
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
 class LinesTaken:
     """Log lines of a stream have been written to their client's socket."""
 
@@ -87,6 +96,7 @@ Event = (
     | ClientAsked
     | ClientCancelled
     | ClientDisconnected
+    | ClientTook
     | LinesTaken
     | BuildLinesTaken
     | TimerFired

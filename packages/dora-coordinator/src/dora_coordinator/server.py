@@ -28,6 +28,7 @@ from dora_config.protocol.control import (
     Cancel,
     Hello,
     Refused,
+    Taken,
     Welcome,
 )
 from dora_config.protocol.daemon import TO_COORDINATOR, TO_DAEMON, Register, RegistrationRefused
@@ -154,6 +155,8 @@ class _Endpoints:
                     self._service.asked(connection, number, request)
                 case Cancel(id=number):
                     self._service.cancelled(connection, number)
+                case Taken(id=number, stream=stream):
+                    self._service.taken(connection, number, stream)
                 case Hello():
                     raise RemoteProtocolError("greeted twice")
 

@@ -58,6 +58,7 @@ from dora_coordinator.events import (
     ClientAsked,
     ClientCancelled,
     ClientDisconnected,
+    ClientTook,
     DaemonDisconnected,
     DaemonRegistered,
     DaemonSpoke,
@@ -233,6 +234,9 @@ class Service:
 
     def cancelled(self, connection: Connection, number: int) -> None:
         self._post(ClientCancelled(connection.number, number))
+
+    def taken(self, connection: Connection, number: int, stream: int) -> None:
+        self._post(ClientTook(connection.number, number, stream))
 
     def _post(self, event: Event) -> None:
         self._inbox.append(event)

@@ -27,6 +27,7 @@ from dora_config.protocol.daemon import (
 )
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import Party, clean_text, version_problem
+from dora_config.protocol.topics import TopicChunk
 from dora_coordinator import builds
 from dora_coordinator.builds import Builds
 from dora_coordinator.clients import Clients
@@ -47,6 +48,7 @@ from dora_coordinator.events import (
     ClientAsked,
     ClientCancelled,
     ClientDisconnected,
+    ClientTook,
     DaemonDisconnected,
     DaemonRegistered,
     DaemonSpoke,
@@ -61,6 +63,7 @@ from dora_coordinator.membership import Member
 from dora_coordinator.records import DataflowRecord
 from dora_coordinator.runner_calls import RunnerCalls
 from dora_coordinator.settings import Settings
+from dora_coordinator.topic_streams import TopicStreams
 
 SILENCE = TimerKey("silence")
 
@@ -75,8 +78,9 @@ class CoordinatorState:
         self._streams = LogStreams(self.fleet.membership)
         self._builds = Builds(settings)
         self._calls = RunnerCalls(self.fleet.membership)
+        self._topics = TopicStreams(self.fleet.membership, settings)
         self._clients = Clients(
-            self.fleet, self._streams, self._builds, self._calls, settings, party
+            self.fleet, self._streams, self._builds, self._calls, self._topics, settings, party
         )
         self._silence_armed = False
 
@@ -91,7 +95,7 @@ class CoordinatorState:
         while self.fleet.changes:
             dataflow, before = self.fleet.changes.pop(0)
             commands += self._clients.phase_changed(dataflow, before, now)
-        return commands
+        return [*commands, *self._topics.mend()]
 
     def _decide(self, event: Event, now: float) -> list[Command]:
         match event:
@@ -109,12 +113,19 @@ class CoordinatorState:
                 self._calls.cancel(client, number)
                 return [
                     *self._streams.cancel(client, number),
+                    *self._topics.cancel(client, number),
                     *self._builds.cancel(client, number),
                 ]
+            case ClientTook(client=client, number=number, stream=stream):
+                return self._topics.taken(client, number, stream)
             case ClientDisconnected(client=client):
                 self._clients.client_gone(client)
                 self._calls.client_gone(client)
-                return [*self._streams.client_gone(client), *self._builds.client_gone(client)]
+                return [
+                    *self._streams.client_gone(client),
+                    *self._topics.client_gone(client),
+                    *self._builds.client_gone(client),
+                ]
             case LinesTaken(stream=stream):
                 return self._streams.taken(stream)
             case BuildLinesTaken(build_id=build_id, daemon=daemon):
@@ -175,6 +186,8 @@ class CoordinatorState:
                 return [SignCertificate(member.key, request)]
             case LogChunk():
                 return self._streams.chunk(member.key, message)
+            case TopicChunk():
+                return self._topics.chunk(member.key, message)
             case BuildTold():
                 return self._builds.told(member.key, message)
             case BuildEnded():
@@ -201,6 +214,7 @@ class CoordinatorState:
         """What was under way on a connection to a daemon ends with it."""
         return [
             *self._streams.daemon_lost(daemon),
+            *self._topics.daemon_lost(daemon),
             *self._builds.daemon_lost(daemon),
             *self._calls.daemon_lost(daemon),
         ]

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from dora_node_api.control import (
+    INSPECTOR,
     AddRoute,
     Log,
     NodeConfig,
@@ -91,7 +92,7 @@ class Connection:
             self.board,
             self.incarnation,
             wait_for_room=self._wait_for_room,
-            on_first_drop=lambda _spec, sentence: self.warn(sentence),
+            on_first_drop=self._warn_of_drop,
         )
 
     def fileno(self) -> int:
@@ -112,6 +113,11 @@ class Connection:
         if sentence not in self._said:
             self._said.add(sentence)
             self.tell(Log(level="warn", message=sentence, target="dora_node_api"))
+
+    def _warn_of_drop(self, spec: QueueSpec, sentence: str) -> None:
+        # An inspector says itself what it has missed, and has no `queue_size` to set.
+        if spec.consumer != INSPECTOR:
+            self.warn(sentence)
 
     def _register_segment(self, number: int, descriptor: int, size: int) -> None:
         self.tell(Segment(number=number, size=size), (descriptor,))

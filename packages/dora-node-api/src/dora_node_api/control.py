@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from dora_node_api.transport.specs import QueueSpec
 
 PROTOCOL_VERSION = 1
+INSPECTOR = "dora/inspector"
+"""Whoever reads outputs for `dora topic`; no node of a user can have that name."""
 HEADER = struct.Struct("!IH")
 # A Welcome carries the descriptor of the dataflow, which may be long; more than this is garbage.
 LARGEST_BODY = 64 * 1024 * 1024
@@ -161,6 +163,18 @@ class StopDataflow(Frozen):
 
     kind = "stop_dataflow"
     reason: str
+
+
+class WatchOutput(Frozen):
+    """From an inspector, which is no node: send this output to a queue of mine, too.
+
+    Answered by AddInput, whose input has the name `node/output`, or by Refused.
+    """
+
+    kind = "watch_output"
+    node: str
+    output: str
+    queue_size: int
 
 
 class Leaving(Frozen):
@@ -307,7 +321,7 @@ class UnknownMessage(Frozen):
 
 NODE_MESSAGES: tuple[type[Frozen], ...] = (
     *(Hello, Segment, SegmentGone, OpenSegment, Log, CloseOutputs, StopDataflow, Leaving),
-    FindRunner,
+    *(FindRunner, WatchOutput),
 )
 RUNNER_MESSAGES: tuple[type[Frozen], ...] = (
     *(Welcome, Refused, Go, Stop, AddRoute, RemoveRoute, AddInput, RemoveInput),

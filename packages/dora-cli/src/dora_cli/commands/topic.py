@@ -1,8 +1,9 @@
-"""`dora topic`: the outputs of running nodes, who reads them, and how much flows; publishing."""
+"""`dora topic`: the outputs of running nodes, who reads them, what flows; publishing."""
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +25,35 @@ Topic = Annotated[
     str, typer.Argument(metavar="NODE/OUTPUT", help="The output.", show_default=False)
 ]
 
+LONGEST_JSON = 65_536
+LONGEST_ROW = 2048
+"""Characters that a message may take."""
+
+
+def _positive_duration(text: str) -> float:
+    seconds = parse_duration(text)
+    if seconds <= 0:
+        raise ValueError(f"{text!r}: a time above 0 is needed")
+    return seconds
+
+
+Topics = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[NODE/OUTPUT]...", help="The outputs; all by default.", show_default=False
+    ),
+]
+EndAfter = Annotated[
+    float | None,
+    typer.Option(
+        "--duration",
+        metavar="DURATION",
+        parser=options.checked(_positive_duration),
+        help="End after so much time.",
+        show_default=False,
+    ),
+]
+
 app = options.application()
 
 
@@ -33,7 +63,7 @@ class NoSuchTopic(DoraError):
 
 @app.callback()
 def topic() -> None:
-    """Look at the outputs of running nodes, publish on them."""
+    """Look at the outputs of running nodes and what they send, publish on them."""
 
 
 @app.command(name="list")
@@ -126,6 +156,101 @@ def pub(
         for _ in range(count):
             node_calls.call(client, found.uuid, node, request, Done)
     output.write(f"published {count} message{'' if count == 1 else 's'} on {data}")
+
+
+@app.command()
+def echo(
+    data: Topics = None,
+    dataflow: DataflowOption = None,
+    output_format: options.Output = options.TableFormat.TABLE,
+    count: Annotated[
+        int | None,
+        typer.Option("--count", min=1, metavar="N", help="End after so many messages."),
+    ] = None,
+    duration: EndAfter = None,
+    coordinator_addr: coordinator.Addr = None,
+    coordinator_port: coordinator.Port = None,
+) -> None:
+    """Show messages as they are sent, until interrupted; with `--format json` a line for each.
+
+    What a message cannot show on a line is shortened, and what comes faster than it can be shown
+    is left out and counted: the nodes are never slowed down.
+    """
+    from dora_cli.topic_watch import Drops, Silence, watch
+    from dora_config.protocol.control import WatchTopics
+
+    plain = output_format is options.TableFormat.JSON
+    request = WatchTopics(
+        dataflow=coordinator.reference(dataflow),
+        topics=tuple(data or ()),
+        sample_bytes=LONGEST_JSON if plain else LONGEST_ROW,
+    )
+    left = count if count is not None else math.inf
+    with coordinator.client(coordinator_addr, coordinator_port) as client:
+        drops, silence = Drops(), Silence(", ".join(data or ()) or "any output")
+        try:
+            for news in watch(client, request, duration, tick=1.0):
+                silence.look(heard=news is not None and bool(news.samples))
+                for text in () if news is None else news.samples:
+                    output.write(text if plain else _row(text))
+                    left -= 1
+                    if left <= 0:
+                        return
+                drops.add({} if news is None else news.dropped)
+        except KeyboardInterrupt:
+            pass  # how watching ends
+        finally:
+            drops.tell()
+
+
+@app.command()
+def hz(
+    data: Topics = None,
+    dataflow: DataflowOption = None,
+    output_format: options.Output = options.TableFormat.TABLE,
+    window: Annotated[
+        float,
+        typer.Option(
+            "--window",
+            metavar="DURATION",
+            parser=options.checked(_positive_duration),
+            help="Of how much time the figures are.",
+        ),
+    ] = 10.0,
+    duration: EndAfter = None,
+    coordinator_addr: coordinator.Addr = None,
+    coordinator_port: coordinator.Port = None,
+) -> None:
+    """Measure the time between messages: average, shortest, longest, standard deviation.
+
+    On a terminal the figures are shown live (q ends); elsewhere once a second. With `--duration`
+    they are shown once, at the end.
+    """
+    from dora_cli import topic_rates
+    from dora_config.protocol.control import WatchTopics
+
+    request = WatchTopics(
+        dataflow=coordinator.reference(dataflow),
+        topics=tuple(data or ()),
+        rates=True,
+        window=window,
+    )
+    with coordinator.client(coordinator_addr, coordinator_port) as client:
+        topic_rates.show(client, request, duration, output_format)
+
+
+def _row(text: str) -> str:
+    """A message for people: what stands in its JSON, on one line."""
+    message = json.loads(text)
+
+    def shown(value: object) -> str:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+    row = f"{message['name']}\t data={shown(message['data'])} metadata={shown(message['metadata'])}"
+    facts = message.get("shortened")
+    if facts is None:
+        return row
+    return f"{row} (shortened: {', '.join(f'{name} {value}' for name, value in facts.items())})"
 
 
 def _flow(edge: EdgeStatus, before: EdgeStatus | None, seconds: float) -> tuple[object, ...]:

@@ -17,6 +17,13 @@ from dora_config.protocol.dataflow import DataflowSpec, LogFilter, NodeView
 from dora_config.protocol.envelope import Codec, Message, Party
 from dora_config.protocol.links import PeerState
 from dora_config.protocol.runner import NodeResult
+from dora_config.protocol.topics import (
+    MOST_TOPICS,
+    SampleBytes,
+    TopicsEnd,
+    WatchedTopics,
+    WindowSeconds,
+)
 
 # -------------------------------------------------------------------------------- requests
 
@@ -126,6 +133,20 @@ class DescribeDataflow(Message):
     dataflow: DataflowRef = DataflowRef()
 
 
+class WatchTopics(Message):
+    """Messages of outputs, or how often they come, as progress :class:`WatchedTopics`; answered
+    with :class:`TopicsEnd` when the dataflow has ended.
+    """
+
+    kind: Literal["watch_topics"] = "watch_topics"
+    dataflow: DataflowRef = DataflowRef()
+    topics: Annotated[tuple[str, ...], Field(max_length=MOST_TOPICS)] = ()
+    """As ``node/output``; empty: every output."""
+    rates: bool = False
+    window: WindowSeconds = 10.0
+    sample_bytes: SampleBytes = 65_536
+
+
 ControlRequest = Annotated[
     StartDataflow
     | StopDataflow
@@ -139,7 +160,8 @@ ControlRequest = Annotated[
     | Destroy
     | BuildDataflow
     | CallRunner
-    | DescribeDataflow,
+    | DescribeDataflow
+    | WatchTopics,
     Field(discriminator="kind"),
 ]
 
@@ -329,11 +351,13 @@ ControlAnswer = Annotated[
     | Destroyed
     | Built
     | RunnerReplies
-    | Described,
+    | Described
+    | TopicsEnd,
     Field(discriminator="kind"),
 ]
 ControlProgress = Annotated[
-    StartTriggered | LogLines | BuildTriggered | BuildProgress, Field(discriminator="kind")
+    StartTriggered | LogLines | BuildTriggered | BuildProgress | WatchedTopics,
+    Field(discriminator="kind"),
 ]
 
 # ---------------------------------------------------------------------------------- frames
@@ -359,7 +383,15 @@ class Cancel(Message):
     id: int
 
 
-ClientFrame = Annotated[Hello | Ask | Cancel, Field(discriminator="kind")]
+class Taken(Message):
+    """The client has shown the last :class:`WatchedTopics` of this stream: it may have the next."""
+
+    kind: Literal["taken"] = "taken"
+    id: int
+    stream: int
+
+
+ClientFrame = Annotated[Hello | Ask | Cancel | Taken, Field(discriminator="kind")]
 
 
 class Welcome(Message):

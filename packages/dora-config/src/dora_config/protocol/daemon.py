@@ -25,6 +25,7 @@ from dora_config.protocol.dataflow import DataflowSpec, DataflowUuid, LogFilter
 from dora_config.protocol.envelope import Codec, Message, Party
 from dora_config.protocol.links import LinkReport, PeerEndpoint, RemoteEdge
 from dora_config.protocol.runner import DataflowResult, NodeStatus
+from dora_config.protocol.topics import EndTopics, MoreTopics, StreamTopics, TopicChunk
 
 HEARTBEAT_INTERVAL: Final = 3.0
 """Seconds between the heartbeats of a daemon, unless the coordinator says otherwise."""
@@ -167,7 +168,8 @@ DaemonMessage = Annotated[
     | Leaving
     | BuildTold
     | BuildEnded
-    | RunnerAnswered,
+    | RunnerAnswered
+    | TopicChunk,
     Field(discriminator="kind"),
 ]
 
@@ -319,7 +321,10 @@ CoordinatorMessage = Annotated[
     | BuildPart
     | CancelBuild
     | BuildNewsTaken
-    | RunnerCall,
+    | RunnerCall
+    | StreamTopics
+    | MoreTopics
+    | EndTopics,
     Field(discriminator="kind"),
 ]
 

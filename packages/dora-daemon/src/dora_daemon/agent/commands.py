@@ -9,6 +9,7 @@ from dora_config.protocol.builds import BuildNewsTaken, BuildPart, CancelBuild
 from dora_config.protocol.calls import RunnerCall
 from dora_config.protocol.daemon import DaemonMessage, StreamLogs
 from dora_config.protocol.runner import RunnerRequest
+from dora_config.protocol.topics import EndTopics, MoreTopics, StreamTopics
 from dora_daemon.agent.records import PartRecord
 
 
@@ -66,6 +67,17 @@ class CloseLogs:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenWatch:
+    record: PartRecord
+    request: StreamTopics
+
+
+@dataclass(frozen=True, slots=True)
+class MindWatch:
+    message: MoreTopics | EndTopics
+
+
+@dataclass(frozen=True, slots=True)
 class MindBuild:
     message: BuildPart | CancelBuild | BuildNewsTaken
 
@@ -98,6 +110,8 @@ Command = (
     | OpenLogs
     | ReadOn
     | CloseLogs
+    | OpenWatch
+    | MindWatch
     | MindBuild
     | CallRunner
     | Log

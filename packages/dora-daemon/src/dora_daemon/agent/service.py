@@ -27,6 +27,7 @@ from dora_config.protocol.daemon import (
 )
 from dora_config.protocol.envelope import Party
 from dora_config.protocol.runner import RunnerReply
+from dora_config.protocol.topics import EndTopics, MoreTopics
 from dora_daemon._version import __version__
 from dora_daemon.agent.build_files import BuildFiles
 from dora_daemon.agent.builds import Builds
@@ -40,7 +41,9 @@ from dora_daemon.agent.commands import (
     KillRunner,
     Log,
     MindBuild,
+    MindWatch,
     OpenLogs,
+    OpenWatch,
     ReadOn,
     SavePart,
     StartRunner,
@@ -55,6 +58,7 @@ from dora_daemon.agent.part_files import DaemonFiles
 from dora_daemon.agent.places import Machine
 from dora_daemon.agent.runners import Runners
 from dora_daemon.agent.state import AgentState
+from dora_daemon.agent.watches import Watches
 from dora_daemon.code.delivery import Delivery
 from dora_daemon.runner.guardian import boot_id
 
@@ -125,6 +129,7 @@ class Agent:
                 tasks, self._root, self._machine, self.post, self._link.hurry, links
             )
             self._streams = LogStreams(tasks, self._link.send, self._is_live)
+            self._watches = Watches(tasks, self._link.send)
             self._builds = Builds(
                 tasks,
                 self._root,
@@ -215,6 +220,12 @@ class Agent:
                 self._streams.read_on(stream)
             case CloseLogs(stream=stream):
                 self._streams.close(stream)
+            case OpenWatch(record=record, request=watch):
+                self._watches.open(record, watch)
+            case MindWatch(message=MoreTopics(stream=stream)):
+                self._watches.read_on(stream)
+            case MindWatch(message=EndTopics(stream=stream)):
+                self._watches.close(stream)
             case MindBuild(message=build):
                 self._builds.handle(build)
             case CallRunner(message=call):
@@ -231,8 +242,9 @@ class Agent:
         self._runners.call(call.dataflow_id, call.request, answered)
 
     def _lost(self) -> None:
-        """The coordinator is gone, and with it whoever reads logs and waits for builds."""
+        """The coordinator is gone, and with it whoever reads logs, watches, waits for builds."""
         self._streams.close_all()
+        self._watches.close_all()
         self._builds.cancel_all()
 
     # ------------------------------------------------------------------ what others ask

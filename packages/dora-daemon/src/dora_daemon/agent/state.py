@@ -50,6 +50,7 @@ from dora_config.protocol.runner import (
     StopDataflow,
     WaitingChanged,
 )
+from dora_config.protocol.topics import EndTopics, MoreTopics, StreamTopics, TopicChunk
 from dora_daemon.agent import commands
 from dora_daemon.agent.commands import (
     AskRunner,
@@ -60,7 +61,9 @@ from dora_daemon.agent.commands import (
     KillRunner,
     Log,
     MindBuild,
+    MindWatch,
     OpenLogs,
+    OpenWatch,
     ReadOn,
     SavePart,
     StartRunner,
@@ -183,6 +186,13 @@ class AgentState:
                 return [ReadOn(stream)]
             case EndLogs(stream=stream):
                 return [CloseLogs(stream)]
+            case StreamTopics(dataflow_id=dataflow_id, stream=stream):
+                part = self.parts.get(dataflow_id)
+                if part is None or not part.live or not part.record.runtime_dir:
+                    return [TellCoordinator(TopicChunk(stream=stream, done=True))]
+                return [OpenWatch(part.record, message)]
+            case MoreTopics() | EndTopics():
+                return [MindWatch(message)]
             case BuildPart() | CancelBuild() | BuildNewsTaken():
                 return [MindBuild(message)]
             case RunnerCall():

@@ -20,7 +20,7 @@ from dora_daemon.runner.node import NodeState
 from dora_daemon.runner.reporting import node_status
 from dora_daemon.runner.streams import RUNNER_NODE
 from dora_daemon.runner.wiring import Edge
-from dora_node_api.control import ParamDeleted, ParamUpdate, Reload, SendOutput
+from dora_node_api.control import INSPECTOR, ParamDeleted, ParamUpdate, Reload, SendOutput
 
 if TYPE_CHECKING:
     from dora_daemon.runner.service import Runner
@@ -148,7 +148,8 @@ class Requests:
         )
 
     def _statistics(self) -> protocol.Statistics:
-        kept = [q for q in self._runner.book.all() if q.edge.target != RUNNER_NODE]
+        ours = (RUNNER_NODE, INSPECTOR)
+        kept = [q for q in self._runner.book.all() if q.edge.target not in ours]
         return protocol.Statistics(edges=tuple(self._runner.links.edge(q) for q in kept))
 
     def _set_peers(self, request: protocol.SetLinkPeers) -> None:

@@ -5,7 +5,7 @@ Each runner has ``ROOT/<number>/`` (mode 0700; numbers, because names of sockets
     lock         locked (flock) as long as the runner lives
     index.json   which dataflow, which nodes, which process: see IndexEntry
     groups       a line for each session that was started, and the mark (see ``guardian``)
-    n, c         sockets for nodes and for daemons
+    n, c, i      sockets for nodes, for daemons, and for inspectors (see ``inspection``)
     packages/    what is put in front of the nodes' PYTHONPATH
     plan.json    the RunPlan, for a runner that a daemon starts
     runner.log   its stdout and stderr
@@ -39,6 +39,7 @@ from dora_daemon.runner.guardian import (
     start_time,
 )
 
+NODE_SOCKET = "n"
 KEEP_RESULT = 30 * 24 * 3600.0
 """Seconds after which a result that nobody fetched is removed."""
 
@@ -57,7 +58,7 @@ class IndexEntry:
     foreground: bool
     """A ``dora run``: nobody adopts it."""
     machine_id: str | None = None
-    socket: str = "n"
+    socket: str = NODE_SOCKET
     control: str = "c"
     version: str = ""
 

@@ -59,7 +59,7 @@ from dora_daemon.runner.processes import Processes
 from dora_daemon.runner.publishing import RunnerOutputs
 from dora_daemon.runner.queues import QueueBook
 from dora_daemon.runner.replacing import Replacing
-from dora_daemon.runner.runtime_dir import IndexEntry, RuntimeDir, own_identity
+from dora_daemon.runner.runtime_dir import NODE_SOCKET, IndexEntry, RuntimeDir, own_identity
 from dora_daemon.runner.state import RunnerState
 from dora_daemon.runner.streams import crossing_cycles
 from dora_daemon.runner.watching import Watcher
@@ -68,9 +68,9 @@ from dora_node_api.transport.board import Board
 from dora_node_api.transport.errors import TransportError
 
 if TYPE_CHECKING:
+    from dora_daemon.runner.inspection import Inspection
     from dora_daemon.runner.link_keeper import LinkKeeper
 
-NODE_SOCKET = "n"
 TIDY_SECONDS = 0.05
 FINISH_GRACE = "DORA_FINISH_DRAIN_GRACE_SECS"
 
@@ -104,6 +104,7 @@ class Runner:
         self.desk: Desk
         self.outputs: RunnerOutputs
         self.processes: Processes
+        self.inspection: Inspection
         self.metrics = Metrics()
         self.inputs = InputWatch()
         self.watcher = Watcher(self)
@@ -207,6 +208,11 @@ class Runner:
             if not spec.is_dynamic:
                 self.desk.make_inputs(spec)
         self.server = NodeServer(self.node_socket, self.desk)
+        if self.plan.resolved.debug_inspection:
+            from dora_daemon.runner.inspection import INSPECTION_SOCKET, Inspection
+
+            path = self.directory.path / INSPECTION_SOCKET
+            self.inspection = Inspection(self, path, lambda text: self.say("warn", text))
         self._record(lambda: self.directory.record_mark(self.mark))
         self.write_index()
         self.guard.watch(loop, lambda text: self.say("warn", text))
@@ -339,7 +345,7 @@ class Runner:
             self._tidying.cancel()
         self.watcher.close()
         self.guard.unwatch()
-        for name in ("processes", "links", "desk", "server", "outputs", "book"):
+        for name in ("processes", "links", "inspection", "desk", "server", "outputs", "book"):
             part = vars(self).get(name)
             if part is not None:
                 part.close()

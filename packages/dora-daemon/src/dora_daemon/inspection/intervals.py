@@ -1,0 +1,97 @@
+"""How regularly the messages of one output come, over a sliding window; bounded; pure."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+from dora_config.protocol.topics import TopicRate
+
+PARTS = 100
+"""The window slides by a hundredth of its length."""
+NS = 1_000_000_000
+
+
+@dataclass(slots=True)
+class _Part:
+    """The intervals that ended in one part of the window; times in nanoseconds."""
+
+    number: int
+    messages: int = 0
+    spanned: int = 0
+    steps: int = 0
+    """Intervals between messages that were both seen."""
+    total: int = 0
+    squares: int = 0
+    shortest: int = 0
+    longest: int = 0
+
+
+class Intervals:
+    """Told of messages by sequence number and time of sending, so that a late reader does no harm.
+
+    Messages that were not seen still count for the average; only intervals between two that follow
+    each other count for the rest.
+    """
+
+    def __init__(self, name: str, window: float) -> None:
+        self._name = name
+        self._length = max(1, int(window * NS) // PARTS)
+        self._parts: deque[_Part] = deque()
+        self._last: tuple[int, int] | None = None
+
+    def saw(self, sequence: int, sent_ns: int) -> None:
+        part = self._part(sent_ns)
+        last, self._last = self._last, (sequence, sent_ns)
+        if last is None:
+            part.messages += 1
+            return
+        steps, interval = sequence - last[0], max(0, sent_ns - last[1])
+        part.messages += steps
+        part.spanned += interval
+        if steps == 1:
+            part.shortest = min(part.shortest, interval) if part.steps else interval
+            part.longest = max(part.longest, interval)
+            part.steps += 1
+            part.total += interval
+            part.squares += interval * interval
+
+    def paused(self) -> None:
+        """The node was started again: the time without it is no interval."""
+        self._last = None
+
+    def rate(self, now_ns: int) -> TopicRate:
+        self._forget(now_ns)
+        parts = self._parts
+        messages = sum(part.messages for part in parts)
+        spanned = sum(part.spanned for part in parts)
+        intervals = sum(part.messages for part in parts if part.spanned)
+        steps = sum(part.steps for part in parts)
+        exact = [part for part in parts if part.steps]
+        if not intervals:
+            return TopicRate(name=self._name, messages=messages)
+        rate = TopicRate(name=self._name, messages=messages, average=spanned / intervals / NS)
+        if not steps:
+            return rate
+        total = sum(part.total for part in exact)
+        variance = sum(part.squares for part in exact) * steps - total * total
+        return rate.model_copy(
+            update={
+                "minimum": min(part.shortest for part in exact) / NS,
+                "maximum": max(part.longest for part in exact) / NS,
+                "deviation": math.sqrt(max(0, variance)) / steps / NS,
+            }
+        )
+
+    def _part(self, at_ns: int) -> _Part:
+        number = at_ns // self._length
+        if not self._parts or self._parts[-1].number < number:
+            self._parts.append(_Part(number))
+            self._forget(at_ns)
+        return self._parts[-1]
+
+    def _forget(self, now_ns: int) -> None:
+        oldest = now_ns // self._length - PARTS
+        while self._parts and self._parts[0].number <= oldest:
+            self._parts.popleft()

@@ -1,0 +1,177 @@
+"""A message as one line of JSON, shortened where it is long; the only part that knows Arrow."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from pyarrow import types
+
+from dora_node_api.metadata import utc_datetime
+
+if TYPE_CHECKING:
+    from dora_node_api.transport.received import Delivery
+
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+"""What JSON leaves as it is, and terminals act on."""
+FIRST_STEP = 4
+"""Bytes of JSON that an element takes at least, roughly."""
+
+
+def render(name: str, delivery: Delivery, limit: int) -> str:
+    """``{"timestamp", "name", "data", "metadata"}``, of ``limit`` bytes or little more.
+
+    Where ``data`` or ``metadata`` had to be shortened, ``shortened`` says how long it really is.
+    Raises BrokenRecord.
+    """
+    metadata = delivery.metadata
+    if metadata.get("timestamp") == utc_datetime(delivery.timestamp_ns):
+        del metadata["timestamp"]  # it stands beside, and is not the sender's own
+    array = delivery.value
+    message: dict[str, Any] = {
+        "timestamp": delivery.timestamp_ns // 1_000_000,
+        "name": name,
+        "data": None,
+        "metadata": metadata,
+    }
+    if len(_dumps(metadata)) > limit:
+        message["metadata"] = {}
+        message["shortened"] = {"metadata": "left out"}
+    room = limit // FIRST_STEP
+    while True:
+        cut = Cut(room)
+        message["data"] = cut.values(array)
+        if cut.shortened:
+            facts = {"elements": len(array), "type": str(array.type), "bytes": delivery.nbytes}
+            message["shortened"] = {**message.get("shortened", {}), **facts}
+        text = _dumps(message)
+        if len(text) <= limit or room <= 1:
+            return text
+        room = max(1, min(room // 2, room * limit // len(text)))
+
+
+class Cut:
+    """Values of an array as Python objects, until so many have been taken."""
+
+    def __init__(self, room: int) -> None:
+        self._left = room
+        self.shortened = False
+
+    def values(self, array: Any) -> list[Any]:
+        """As ``to_pylist``, of as many elements as there is room for."""
+        kind = array.type
+        if isinstance(array, pa.ExtensionArray):
+            return self.values(array.storage)
+        if types.is_dictionary(kind):
+            return self.values(self._head(array).dictionary_decode())
+        if types.is_struct(kind):
+            return self._one_by_one(array, self._struct)
+        if (
+            types.is_list(kind)
+            or types.is_large_list(kind)
+            or types.is_fixed_size_list(kind)
+            or types.is_map(kind)
+        ):
+            return self._one_by_one(array, self._list)
+        if types.is_string(kind) or types.is_large_string(kind):
+            return self._one_by_one(array, self._text)
+        if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+            return self._one_by_one(array, self._bytes)
+        if types.is_primitive(kind) or types.is_null(kind):
+            taken: list[Any] = self._head(array).to_pylist()
+            self._left -= len(taken)
+            return taken
+        # Unions and the like, which nothing can cut inside.
+        self.shortened = self.shortened or array.nbytes > 65_536
+        return [] if array.nbytes > 65_536 else list(self._head(array).to_pylist())
+
+    def _head(self, array: Any) -> Any:
+        if len(array) <= self._left:
+            return array
+        self.shortened = True
+        return array.slice(0, max(self._left, 0))
+
+    def _one_by_one(self, array: Any, value: Any) -> list[Any]:
+        taken: list[Any] = []
+        for scalar in array:
+            if self._left <= 0:
+                self.shortened = True
+                break
+            self._left -= 1
+            taken.append(value(scalar) if scalar.is_valid else None)
+        return taken
+
+    def _struct(self, scalar: Any) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in scalar.items():
+            self._left -= 1
+            found[name] = self._scalar(value)
+        return found
+
+    def _list(self, scalar: Any) -> list[Any]:
+        return self.values(scalar.values)
+
+    def _scalar(self, scalar: Any) -> Any:
+        """The value of a struct's field."""
+        if not scalar.is_valid:
+            return None
+        kind = scalar.type
+        if types.is_struct(kind):
+            return self._struct(scalar)
+        if types.is_nested(kind) and hasattr(scalar, "values"):
+            return self._list(scalar)
+        if types.is_string(kind) or types.is_large_string(kind):
+            return self._text(scalar)
+        if types.is_binary(kind) or types.is_large_binary(kind):
+            return self._bytes(scalar)
+        return scalar.as_py()
+
+    def _text(self, scalar: Any) -> str:
+        return self._start(scalar).decode("utf-8", "ignore")
+
+    def _bytes(self, scalar: Any) -> list[int]:
+        return list(self._start(scalar))
+
+    def _start(self, scalar: Any) -> bytes:
+        whole = memoryview(scalar.as_buffer())
+        most = max(self._left, 1)
+        if len(whole) > most:
+            self.shortened = True
+        self._left -= min(len(whole), most)
+        return bytes(whole[:most])
+
+
+def _dumps(value: Any) -> str:
+    try:
+        return _encode(value, allow_nan=False)
+    except ValueError:
+        return _encode(_finite(value), allow_nan=False)
+
+
+def _encode(value: Any, *, allow_nan: bool) -> str:
+    text = json.dumps(
+        value, default=_plain, ensure_ascii=False, allow_nan=allow_nan, separators=(",", ":")
+    )
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no NaN and no infinity: null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return list(bytes(value))
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    return str(value)
