@@ -45,6 +45,7 @@ from dora_config.protocol.runner import (
     StopDataflow,
     WaitingChanged,
 )
+from dora_config.protocol.topics import StreamTopics
 from dora_config.resolved import Deploy, ResolvedDataflow, ResolvedInput, ResolvedNode
 from dora_config.sources import OutputSource
 from dora_coordinator import commands as coordinator_commands
@@ -138,6 +139,8 @@ class FakeDaemon:
     news: deque[agent_events.Event] = field(default_factory=deque)
     broken_nodes: set[str] = field(default_factory=set)
     """Nodes that end before they have connected."""
+    watches: list[StreamTopics] = field(default_factory=list)
+    """Inspectors that it was told to start."""
     deaf: str | None = None
     """Why links cannot listen here."""
 
@@ -515,6 +518,8 @@ class Fleet:
             case agent_commands.KillRunner(dataflow_id=dataflow_id):
                 for runner in daemon.living(dataflow_id):
                     self.kill_runner(runner, daemon)
+            case agent_commands.OpenWatch(request=request):
+                daemon.watches.append(request)
             case agent_commands.EndDaemon():
                 daemon.agent = None
                 number = daemon.connection

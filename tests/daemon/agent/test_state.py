@@ -30,11 +30,14 @@ from dora_config.protocol.runner import (
     ShutDown,
     StopDataflow,
 )
+from dora_config.protocol.topics import EndTopics, MoreTopics, StreamTopics, TopicChunk
 from dora_daemon.agent.commands import (
     AskRunner,
     Command,
     EndDaemon,
     KillRunner,
+    MindWatch,
+    OpenWatch,
     SavePart,
     StartRunner,
     TellCoordinator,
@@ -263,3 +266,18 @@ def test_peers_told_too_early_are_passed_on_once_the_runner_answers() -> None:
     assert AskRunner(ID, expected) in state.handle(reached(), 0.0)
     later = CoordinatorSpoke(ConnectPart(dataflow_id=ID, attempt=1, peers=(first,)))
     assert state.handle(later, 0.0) == [AskRunner(ID, SetLinkPeers(peers=(first,)))]
+
+
+def test_a_watch_needs_a_runner_that_has_its_place() -> None:
+    state = AgentState()
+    asked = StreamTopics(stream=7, dataflow_id=ID, topics=("camera/image",))
+    nobody = [TellCoordinator(TopicChunk(stream=7, done=True))]
+    assert state.handle(CoordinatorSpoke(asked), 0) == nobody
+    state.handle(prepare(), 0)
+    assert state.handle(CoordinatorSpoke(asked), 0) == nobody
+    state.handle(RunnerPlaced(ID, "run/0", "token", {}), 0)
+    record = state.parts[ID].record
+    assert state.handle(CoordinatorSpoke(asked), 0) == [OpenWatch(record, asked)]
+    more, end = MoreTopics(stream=7), EndTopics(stream=7)
+    assert state.handle(CoordinatorSpoke(more), 0) == [MindWatch(more)]
+    assert state.handle(CoordinatorSpoke(end), 0) == [MindWatch(end)]

@@ -241,10 +241,13 @@ def hz(
 
 def _row(text: str) -> str:
     """A message for people: what stands in its JSON, on one line."""
+    from dora_config.protocol.envelope import clean_text
+
     message = json.loads(text)
 
     def shown(value: object) -> str:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return clean_text(text, limit=len(text))
 
     row = f"{message['name']}\t data={shown(message['data'])} metadata={shown(message['metadata'])}"
     facts = message.get("shortened")

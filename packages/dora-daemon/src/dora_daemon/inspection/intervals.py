@@ -19,9 +19,11 @@ class _Part:
 
     number: int
     messages: int = 0
+    intervals: int = 0
     spanned: int = 0
-    steps: int = 0
-    """Intervals between messages that were both seen."""
+    """Time over which they go."""
+    exact: int = 0
+    """Intervals between two messages that were both seen, and their sum."""
     total: int = 0
     squares: int = 0
     shortest: int = 0
@@ -49,11 +51,12 @@ class Intervals:
             return
         steps, interval = sequence - last[0], max(0, sent_ns - last[1])
         part.messages += steps
+        part.intervals += steps
         part.spanned += interval
         if steps == 1:
-            part.shortest = min(part.shortest, interval) if part.steps else interval
+            part.shortest = min(part.shortest, interval) if part.exact else interval
             part.longest = max(part.longest, interval)
-            part.steps += 1
+            part.exact += 1
             part.total += interval
             part.squares += interval * interval
 
@@ -63,24 +66,22 @@ class Intervals:
 
     def rate(self, now_ns: int) -> TopicRate:
         self._forget(now_ns)
-        parts = self._parts
-        messages = sum(part.messages for part in parts)
-        spanned = sum(part.spanned for part in parts)
-        intervals = sum(part.messages for part in parts if part.spanned)
-        steps = sum(part.steps for part in parts)
-        exact = [part for part in parts if part.steps]
+        messages = sum(part.messages for part in self._parts)
+        intervals = sum(part.intervals for part in self._parts)
         if not intervals:
             return TopicRate(name=self._name, messages=messages)
-        rate = TopicRate(name=self._name, messages=messages, average=spanned / intervals / NS)
-        if not steps:
+        average = sum(part.spanned for part in self._parts) / intervals / NS
+        rate = TopicRate(name=self._name, messages=messages, average=average)
+        exact = [part for part in self._parts if part.exact]
+        if not exact:
             return rate
-        total = sum(part.total for part in exact)
-        variance = sum(part.squares for part in exact) * steps - total * total
+        count, total = sum(part.exact for part in exact), sum(part.total for part in exact)
+        variance = sum(part.squares for part in exact) * count - total * total
         return rate.model_copy(
             update={
                 "minimum": min(part.shortest for part in exact) / NS,
                 "maximum": max(part.longest for part in exact) / NS,
-                "deviation": math.sqrt(max(0, variance)) / steps / NS,
+                "deviation": math.sqrt(max(0, variance)) / count / NS,
             }
         )
 

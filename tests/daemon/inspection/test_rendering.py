@@ -1,0 +1,112 @@
+"""Messages as lines of JSON: complete where they are short, shortened where they are long."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from support.queues import Edge, Segments
+
+from dora_daemon.inspection.rendering import render
+from dora_node_api import arrow
+from dora_node_api.transport import Board
+
+
+def text_of(array: Any, metadata: dict[str, Any] | None = None, limit: int = 1000) -> str:
+    """What a message looks like that went through a queue."""
+    board, segments = Board.create(1 << 20), Segments()
+    edge = Edge(board, segments)
+    sender, receiver = edge.sender(cap=256 << 20), edge.receiver()
+    try:
+        sender.send("out", arrow.encode(array, metadata))
+        delivery = receiver.receive()
+        assert delivery is not None
+        text = render("camera/out", delivery, limit)
+        text.encode()
+        return text
+    finally:
+        sender.close()
+        receiver.close()
+        edge.close()
+        segments.close()
+        board.close()
+
+
+def rendered(array: Any, metadata: dict[str, Any] | None = None) -> Any:
+    return json.loads(text_of(array, metadata), parse_constant=_no_constant)
+
+
+def _no_constant(name: str) -> None:
+    raise AssertionError(f"{name} is no JSON")
+
+
+def test_a_short_message_is_complete() -> None:
+    shown = rendered(pa.array([1, None, 3]), {"unit": "m", "n": 2})
+    now = datetime.now(UTC).timestamp() * 1000
+    assert 0 <= now - shown.pop("timestamp") < 60_000
+    assert shown == {"name": "camera/out", "data": [1, None, 3], "metadata": {"unit": "m", "n": 2}}
+
+
+def test_a_timestamp_of_the_sender_stays() -> None:
+    shown = rendered(pa.array([1]), {"timestamp": datetime(2020, 1, 2, tzinfo=UTC)})
+    assert shown["metadata"] == {"timestamp": "2020-01-02T00:00:00+00:00"}
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (pa.array(["a", "ü", None]), ["a", "ü", None]),
+        (pa.array([b"\x00\xff"]), [[0, 255]]),
+        (pa.array([True, False]), [True, False]),
+        (pa.array([{"a": 1, "b": [1.5, None]}, None]), [{"a": 1, "b": [1.5, None]}, None]),
+        (pa.array([[1, 2], [], None]), [[1, 2], [], None]),
+        (pa.array(["x", "y", "x"]).dictionary_encode(), ["x", "y", "x"]),
+        (pa.array([1.5, float("nan"), float("inf")]), [1.5, None, None]),
+        (pa.array([datetime(2020, 1, 2)]), ["2020-01-02T00:00:00"]),
+        (pa.nulls(2), [None, None]),
+        (pa.array([], pa.int8()), []),
+        (pa.array([[1, 2], [3, 4]], pa.list_(pa.int8(), 2)), [[1, 2], [3, 4]]),
+        (pa.array([[("k", 1)]], pa.map_(pa.string(), pa.int8())), [[{"key": "k", "value": 1}]]),
+        (pa.array(["\x9b31m \u202e \x1b"]), ["\x9b31m \u202e \x1b"]),
+    ],
+)
+def test_values_are_what_python_makes_of_them(array: Any, expected: Any) -> None:
+    assert rendered(array)["data"] == expected
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        pa.array(np.zeros(8_000_000, np.uint8)),
+        pa.array(np.random.default_rng(1).random(100_000)),
+        pa.array(["long " * 1_000_000]),
+        pa.array([b"\xff" * 1_000_000]),
+        pa.array([list(range(100_000))]),
+        pa.array([{"text": "x" * 100_000, "list": list(range(10_000))}] * 50),
+        pa.array(["word"] * 100_000).dictionary_encode(),
+        pa.array([[["deep"] * 1000] * 100]),
+    ],
+)
+def test_a_long_message_is_shortened_and_says_how_long_it_is(array: Any) -> None:
+    text = text_of(array)
+    shown = json.loads(text)
+    assert len(text) <= 1000
+    assert shown["shortened"]["elements"] == len(array)
+    assert shown["shortened"]["type"] == str(array.type)
+    assert shown["data"]
+
+
+def test_long_metadata_is_left_out() -> None:
+    shown = rendered(pa.array([1]), {"text": "x" * 5000})
+    assert shown["metadata"] == {}
+    assert shown["shortened"] == {"metadata": "left out"}
+    assert shown["data"] == [1]
+
+
+def test_nothing_that_moves_a_terminal_gets_through() -> None:
+    text = text_of(pa.array(["\x9b31m \u202e \x1b"]), {"\x9bkey": "\x7f"})
+    assert all(character.isprintable() for character in text)
