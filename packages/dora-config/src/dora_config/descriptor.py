@@ -61,7 +61,7 @@ class Debug(Written):
     """Switches for looking into a dataflow."""
 
     enable_debug_inspection: bool | None = Field(
-        default=None, description="Lets `dora topic echo`, `hz`, `info` and `pub` see messages."
+        default=None, description="Lets `dora topic echo` and `hz` see messages."
     )
 
 

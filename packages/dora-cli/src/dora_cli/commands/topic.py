@@ -40,7 +40,7 @@ def _positive_duration(text: str) -> float:
 Topics = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[NODE/OUTPUT]...", help="The outputs; all by default.", show_default=False
+        metavar="[NODE/OUTPUT ...]", help="The outputs; all by default.", show_default=False
     ),
 ]
 EndAfter = Annotated[
@@ -173,8 +173,8 @@ def echo(
 ) -> None:
     """Show messages as they are sent, until interrupted; with `--format json` a line for each.
 
-    What a message cannot show on a line is shortened, and what comes faster than it can be shown
-    is left out and counted: the nodes are never slowed down.
+    A long message is shortened, and what comes faster than it can be shown is left out and
+    counted: the nodes are never slowed down.
     """
     from dora_cli.topic_watch import Drops, Silence, watch
     from dora_config.protocol.control import WatchTopics
