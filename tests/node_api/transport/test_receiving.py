@@ -167,6 +167,18 @@ def test_what_a_delivery_says() -> None:
         assert edge.spec.edge in repr(got)
 
 
+def test_a_sender_that_nobody_reads_any_more_keeps_no_memory() -> None:
+    with one(bound=10) as (edge, sender, receiver):
+        for number in range(20):
+            send(sender, number, 1 << 20)
+        assert sender.pool.reserved_bytes >= 10 << 20
+        receiver.close()
+        edge.keeper.consumer_died()
+        sender.remove_route(edge.spec.queue)
+        assert sender.pool.reserved_bytes < 1 << 20
+        assert sum(os.fstat(s.fd).st_blocks for s in sender.pool.segments) * 512 < 1 << 20
+
+
 def test_closing_leaves_arrays_valid() -> None:
     with one() as (edge, sender, receiver):
         send(sender, 1, 5000)

@@ -17,7 +17,7 @@ from dora_node_api.transport.errors import BrokenRecord
 from dora_node_api.transport.layout import RecordKind
 from dora_node_api.transport.received import Delivery
 
-PAUSE = 0.002
+PAUSE = 0.001
 """Seconds between two looks at queues that are busy: a flood costs no more than its part."""
 SAMPLES_EVERY = 0.05
 RATES_EVERY = 0.5

@@ -27,8 +27,9 @@ from dora_node_api.errors import ControlClosed, ControlError
 from dora_node_api.transport import Board, QueueEnds, Receiver
 
 ANSWER_SECONDS = 10.0
-QUEUE_SIZE = 64
-"""Enough for a reader that looks every few milliseconds; the runner's bound on memory is bytes."""
+QUEUE_SIZE = 8
+"""Short, as what waits is the sender's memory: should this process be stopped, so much stays taken.
+The reader is there within milliseconds, and what it misses it counts."""
 
 
 class InspectionError(DoraError):

@@ -247,6 +247,13 @@ class Pool:
                         break
             home.idle = len(home.free)
 
+    def release_free(self) -> None:
+        """Give back the pages of every free block."""
+        for home in self.classes.values():
+            while home.size >= PAGE and home.free and self._cool(home):
+                pass
+            home.idle = len(home.free)
+
     def free_bytes(self) -> int:
         """Bytes with pages that no record points at."""
         return sum(len(home.free) * home.size for home in self.classes.values())

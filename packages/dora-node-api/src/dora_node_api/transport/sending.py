@@ -169,6 +169,8 @@ class Sender(ForkAware):
                         pass
                     route.close()
             self._sweep_lingering()
+            if not self._all_routes():
+                self.pool.release_free()  # nobody reads: no send will look at the pool any more
             self._inside = False
 
     def routes(self, output: str) -> int:
