@@ -188,10 +188,10 @@ def _wanted(dataflow: Dataflow, topics: tuple[str, ...]) -> tuple[str, ...]:
     for topic in topics:
         if topic not in known:
             close = difflib.get_close_matches(topic, known, n=3)
-            hint = f"; did you mean {' or '.join(close)}?" if close else ""
+            hint = f"did you mean {' or '.join(close)}? Its" if close else "its"
             raise Unresolved(
                 "not_found",
-                f'dataflow {dataflow.label} has no output "{topic}"{hint} Its outputs are: '
+                f'dataflow {dataflow.label} has no output "{topic}"; {hint} outputs are: '
                 f"{', '.join(known) or 'none'}",
             )
     if not known:

@@ -39,9 +39,7 @@ def _positive_duration(text: str) -> float:
 
 Topics = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="[NODE/OUTPUT ...]", help="The outputs; all by default.", show_default=False
-    ),
+    typer.Argument(metavar="NODE/OUTPUT", help="The outputs; all by default.", show_default=False),
 ]
 EndAfter = Annotated[
     float | None,
