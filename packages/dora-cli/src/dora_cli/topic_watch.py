@@ -6,6 +6,7 @@ and makes nobody else keep the rest.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 
@@ -15,6 +16,8 @@ from dora_cli.errors import CommandFailed
 from dora_config.protocol.control import Answer, Failure, Progress, WatchTopics
 from dora_config.protocol.topics import TopicNews, TopicsEnd, WatchedTopics
 
+BEGIN_WITHIN = 10.0
+"""Seconds that the first news may take before a duration counts all the same."""
 HINT_AFTER = 5.0
 """Seconds without a message until a word about that."""
 DROPS_EVERY = 5.0
@@ -22,33 +25,29 @@ DROPS_EVERY = 5.0
 
 
 def watch(
-    client: Client, request: WatchTopics, seconds: float | None, *, tick: float | None = None
+    client: Client, request: WatchTopics, seconds: float | None, *, tick: float
 ) -> Iterator[TopicNews | None]:
-    """News until ``seconds`` have passed or the dataflow has ended.
+    """News until ``seconds`` have passed since the first of them, or the dataflow has ended.
 
-    With a ``tick``, None at least so often. Raises CommandFailed once nothing can come for a reason
+    None at least each ``tick`` seconds. Raises CommandFailed once nothing can come for a reason
     that was told, and what `Client` raises.
     """
     number = client.send(request)
-    until = None if seconds is None else time.monotonic() + seconds
-    while True:
-        left = tick
-        if until is not None:
-            left = max(0.0, until - time.monotonic())
-            left = left if tick is None else min(left, tick)
-        frame = client.next_frame(left)
+    until = math.inf if seconds is None else time.monotonic() + seconds + BEGIN_WITHIN
+    begun = False
+    while (left := until - time.monotonic()) > 0:
+        frame = client.next_frame(min(left, tick))
         match frame:
             case None:
-                if until is not None and time.monotonic() >= until:
-                    return
                 yield None
             case Progress(id=of, progress=WatchedTopics(stream=stream, news=news)) if of == number:
+                if not begun and seconds is not None:
+                    until = time.monotonic() + seconds
+                begun = True
                 for note in news.notes:
                     output.warn(note)
                 yield news
                 client.taken(number, stream)
-                if until is not None and time.monotonic() >= until:
-                    return
             case Failure(id=of) if of == number:
                 raise RequestFailed(frame)
             case Answer(id=of, answer=TopicsEnd(problems=problems)) if of == number:

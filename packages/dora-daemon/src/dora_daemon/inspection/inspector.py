@@ -48,6 +48,7 @@ class SampleWatch:
         self._render = render
         self._limit = request.sample_bytes
         self._samples = Samples(request.chunk_bytes)
+        self._begun = False
 
     def saw(self, name: str, delivery: Delivery) -> None:
         if not self._samples.wants(time.monotonic()):
@@ -71,9 +72,11 @@ class SampleWatch:
 
     @property
     def pending(self) -> bool:
-        return bool(self._samples)
+        """The first news, with or without a message, say that the watch has begun."""
+        return not self._begun or bool(self._samples)
 
     def take(self) -> TopicNews:
+        self._begun = True
         return self._samples.take()
 
 
