@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -27,6 +28,7 @@ from support.stepping import Raised, Steps, raise_here
 from support.waiting import PATIENCE, wait_until
 
 from dora_node_api import InvalidData, Node, NodeClosed, control, events
+from dora_node_api.frozen import replace
 from dora_node_api.node import uuid7
 from dora_node_api.running import RunningBackend
 
@@ -528,6 +530,52 @@ def test_a_handler_may_raise_at_every_point_of_rewiring(
         edge.keeper.close()
         runner.edges = [first]
         assert len(os.listdir("/proc/self/fd")) == open_before, [one.at for one in steps]
+    assert stop > 30
+
+
+@pytest.mark.parametrize("at", ["a", "b"])
+def test_a_node_may_close_after_every_point_of_rewiring(
+    runner: FakeRunner, open_node: Open, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """As after Ctrl-C: each descriptor is closed, and once, since its number may be another's."""
+    closed_twice: list[int] = []
+    close = os.close
+
+    def note(descriptor: int) -> None:
+        try:
+            close(descriptor)
+        except OSError:
+            closed_twice.append(descriptor)
+            raise
+
+    def left() -> int:
+        gc.collect()  # a mapping has a descriptor, and goes with its last user
+        return len(os.listdir("/proc/self/fd"))
+
+    monkeypatch.setattr(os, "close", note)
+    runner.add_node("a")
+    runner.add_node("b")
+    runner.connect("a/out", "b/first")
+    open_node(at).close()
+    wait_until(lambda: runner.nodes[at].control is None, what="the runner to notice")
+    open_before = left()
+    stop, steps = 0, Steps(())
+    while steps.count >= stop:
+        stop += 1
+        node = open_node(at)
+        edge = runner.connect("a/out", "b/more", queue_size=1)
+        steps, _ = interrupted_at(stop, partial(look, node))
+        node.close()
+        edge.keeper.close()
+        runner.edges.remove(edge)
+        runner.nodes["b"].config = replace(
+            runner.nodes["b"].config, inputs=runner.nodes["b"].config.inputs[:1]
+        )
+        wait_until(
+            lambda: left() == open_before,
+            what=lambda: f"{open_before} descriptors after {steps.at}, not {left()}",  # noqa: B023
+        )
+        assert not closed_twice, steps.at
     assert stop > 30
 
 

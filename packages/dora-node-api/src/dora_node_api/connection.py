@@ -334,6 +334,8 @@ class Connection:
         """Close the sender and every descriptor. Nobody may be receiving any more."""
         self.halt()
         with self._pumping:
+            if self._taking is not None:  # a signal handler raised: who owns its descriptors?
+                self._take(self._taking)
             self._gone = True
             self._forget_answer()
             self.sender.close()

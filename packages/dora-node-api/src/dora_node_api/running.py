@@ -466,6 +466,7 @@ class RunningBackend(Backend):
         if self._receives() or not self._receiving.acquire(timeout=2.0):
             return
         try:
+            self._take_inbox()  # the first of it may be half done, since a signal handler raised
             for name in list(self._receivers):
                 self._drop_receiver(name)
             self._waiter.close()
