@@ -85,6 +85,16 @@ def test_each_daemon_is_asked_for_its_own_outputs_and_for_more_when_they_were_sh
     assert world.asked(world.gpu) is None
 
 
+def test_what_a_daemon_remarks_moves_no_terminal() -> None:
+    world = Watched(two_senders())
+    world.fleet.ask(WatchTopics())
+    chunk = TopicChunk(
+        stream=world.stream(world.robot).stream, news=TopicNews(notes=("a\x1b[2Jb",))
+    )
+    world.says(world.robot, chunk)
+    assert world.notes() == ["a\\x1b[2Jb"]
+
+
 def test_without_names_all_outputs_are_watched_and_nodes_that_have_ended_are_not_missed() -> None:
     world = Watched(two_senders())
     world.fleet.ask(WatchTopics())

@@ -79,7 +79,9 @@ class TopicStreams:
         if watch is None or watch.streams.get(chunk.stream) != daemon:
             return [] if chunk.done else [SendToDaemon(daemon, EndTopics(stream=chunk.stream))]
         if not chunk.done:
-            told = WatchedTopics(daemon=daemon, stream=chunk.stream, news=chunk.news)
+            notes = tuple(clean_lines(note) for note in chunk.news.notes)
+            news = chunk.news.model_copy(update={"notes": notes})
+            told = WatchedTopics(daemon=daemon, stream=chunk.stream, news=news)
             return [TellClient(watch.client, watch.number, told)]
         self._close(watch, chunk.stream)
         if chunk.problem is not None:

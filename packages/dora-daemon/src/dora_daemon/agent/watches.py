@@ -21,7 +21,7 @@ from dora_config.access import TOKEN_VARIABLE
 from dora_config.own_python import run_module
 from dora_config.protocol.topics import StreamTopics, TopicChunk
 from dora_daemon.agent.records import PartRecord
-from dora_daemon.runner.inspection import INSPECTION_SOCKET
+from dora_daemon.runner.runtime_dir import INSPECTION_SOCKET
 
 MOST_WATCHES: Final = 16
 LONGEST_LINE: Final = 16 * 1024 * 1024

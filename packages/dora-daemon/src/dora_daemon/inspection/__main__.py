@@ -14,12 +14,16 @@ from dora_config.protocol.topics import StreamTopics, TopicChunk
 from dora_daemon.inspection.inspector import Inspector
 from dora_daemon.inspection.runner_side import InspectionError, RunnerGone, RunnerSide
 
+POLITENESS = 5
+"""Nodes that need the processor get it first."""
+
 
 def main() -> int:
     """The exit code."""
     path, request = sys.argv[1], StreamTopics.model_validate_json(sys.argv[2])
     # An interrupt at the daemon's terminal is for the daemon, which ends us by its end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(POLITENESS)
     try:
         problem = _watch(path, request)
         _write(TopicChunk(stream=request.stream, done=True, problem=problem))

@@ -57,6 +57,18 @@ class RunnerSide:
         except (OSError, ControlError) as error:
             raise InspectionError(f"the runner's socket {path}: {error}") from error
         self._requests = 0
+        self.receivers: dict[str, Receiver] = {}
+        """By output."""
+        self.problems: list[str] = []
+        try:
+            self.board = self._greet()
+        except BaseException:
+            self._control.close()
+            raise
+        for topic in topics:
+            self._watch(topic)
+
+    def _greet(self) -> Board:
         package = str(Path(dora_node_api.__file__).parent)
         hello = Hello(
             INSPECTOR, None, os.getpid(), version=dora_node_api.__version__, package=package
@@ -64,12 +76,14 @@ class RunnerSide:
         welcome = self._ask(hello)
         if not isinstance(welcome.message, Welcome) or len(welcome.descriptors) != 1:
             raise InspectionError(_refusal(welcome))
-        self.board = Board.attach(welcome.descriptors[0], welcome.message.board_size)
-        self.receivers: dict[str, Receiver] = {}
-        """By output."""
-        self.problems: list[str] = []
-        for topic in topics:
-            self._watch(topic)
+        return Board.attach(welcome.descriptors[0], welcome.message.board_size)
+
+    def close(self) -> None:
+        """The runner takes the queues back."""
+        for receiver in self.receivers.values():
+            receiver.close()
+        self._control.close()
+        self.board.close()
 
     def fileno(self) -> int:
         """Readable when the runner has gone (it says nothing unasked)."""

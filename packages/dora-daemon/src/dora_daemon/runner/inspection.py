@@ -37,7 +37,6 @@ from dora_node_api.frozen import Frozen
 if TYPE_CHECKING:
     from dora_daemon.runner.service import Runner
 
-INSPECTION_SOCKET = "i"
 MOST_INSPECTORS = 16
 LARGEST_QUEUE = 256
 

@@ -40,6 +40,7 @@ from dora_daemon.runner.guardian import (
 )
 
 NODE_SOCKET = "n"
+INSPECTION_SOCKET = "i"
 KEEP_RESULT = 30 * 24 * 3600.0
 """Seconds after which a result that nobody fetched is removed."""
 

@@ -59,7 +59,13 @@ from dora_daemon.runner.processes import Processes
 from dora_daemon.runner.publishing import RunnerOutputs
 from dora_daemon.runner.queues import QueueBook
 from dora_daemon.runner.replacing import Replacing
-from dora_daemon.runner.runtime_dir import NODE_SOCKET, IndexEntry, RuntimeDir, own_identity
+from dora_daemon.runner.runtime_dir import (
+    INSPECTION_SOCKET,
+    NODE_SOCKET,
+    IndexEntry,
+    RuntimeDir,
+    own_identity,
+)
 from dora_daemon.runner.state import RunnerState
 from dora_daemon.runner.streams import crossing_cycles
 from dora_daemon.runner.watching import Watcher
@@ -209,7 +215,7 @@ class Runner:
                 self.desk.make_inputs(spec)
         self.server = NodeServer(self.node_socket, self.desk)
         if self.plan.resolved.debug_inspection:
-            from dora_daemon.runner.inspection import INSPECTION_SOCKET, Inspection
+            from dora_daemon.runner.inspection import Inspection
 
             path = self.directory.path / INSPECTION_SOCKET
             self.inspection = Inspection(self, path, lambda text: self.say("warn", text))
