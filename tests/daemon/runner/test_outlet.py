@@ -49,8 +49,9 @@ def test_a_reader_that_is_stuck_holds_nobody_up_and_loses_only_lines() -> None:
     shed = [e.count for e in heard if isinstance(e, LinesShed)]
     assert len(lines) + sum(shed) == 100
     assert outlet.total_shed == sum(shed)
-    assert 10 <= len(lines) <= 11
-    assert [e.kind for e in heard[-3:]] == ["lines_shed", "nodes_ready", "dataflow_started"]
+    assert 5 <= len(lines) <= 11
+    assert lines[-1].message == "99"  # the end is what is worth most
+    assert [e.kind for e in heard[-3:]] == ["log", "nodes_ready", "dataflow_started"]
 
 
 def test_lines_that_come_too_fast_for_long_are_told_in_few_words() -> None:
@@ -72,7 +73,7 @@ def test_lines_that_come_too_fast_for_long_are_told_in_few_words() -> None:
     read.release(200)
     outlet.close()
     assert outlet.total_shed > 1000
-    assert len(gaps) <= 1000 // 50 + 2
+    assert len(gaps) <= outlet.total_shed // 50
 
 
 def test_a_reader_that_never_comes_back_is_left() -> None:

@@ -23,7 +23,6 @@ class Outlet:
         self._waiting: deque[RunnerEvent] = deque()
         self._changed = threading.Condition()
         self._closing = False
-        self._shed = 0
         self.total_shed = 0
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -33,20 +32,34 @@ class Outlet:
         if self._on_event is None:
             return
         with self._changed:
-            # Shed until half is read: a gap is told once, not at every line that finds room.
-            room = self._most // 2 if self._shed else self._most - 1
-            if isinstance(event, LogLine) and len(self._waiting) > room:
-                self._shed += 1
-                self.total_shed += 1
-                return
-            if self._shed:
-                self._waiting.append(LinesShed(count=self._shed))
-                self._shed = 0
+            if isinstance(event, LogLine) and len(self._waiting) >= self._most:
+                self._shed_oldest(max(1, self._most // 2))
             self._waiting.append(event)
             self._changed.notify()
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="dora-events", daemon=True)
             self._thread.start()
+
+    def _shed_oldest(self, most: int) -> None:
+        """Leave out the oldest lines: the end of what is printed says most, and a gap is told once.
+
+        A gap before that nobody has read about yet becomes part of this one.
+        """
+        kept: list[RunnerEvent] = []
+        place, lines, told = None, 0, 0
+        for event in self._waiting:
+            match event:
+                case LinesShed(count=count):
+                    told += count
+                case LogLine() if lines < most:
+                    lines += 1
+                case _:
+                    kept.append(event)
+                    continue
+            place = len(kept) if place is None else place
+        self.total_shed += lines
+        kept.insert(place or 0, LinesShed(count=lines + told))
+        self._waiting = deque(kept)
 
     def _run(self) -> None:
         assert self._on_event is not None
@@ -66,9 +79,6 @@ class Outlet:
     def close(self, timeout: float = CLOSING_SECONDS) -> None:
         """Let the reader catch up, for ``timeout`` seconds at most; raise what it raised."""
         with self._changed:
-            if self._shed:
-                self._waiting.append(LinesShed(count=self._shed))
-                self._shed = 0
             self._closing = True
             self._changed.notify()
         if self._thread is not None:
