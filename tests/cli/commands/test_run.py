@@ -110,8 +110,12 @@ def test_log_lines_of_all_nodes_and_a_natural_end(talk: Workspace) -> None:
 
 
 def test_compact_and_filtered(talk: Workspace) -> None:
-    words = ("--log-format", "compact", "--log-level", "info", "--log-filter", "listener=stdout")
-    shown = run_dora("run", "flow.yml", *words, cwd=talk.path).succeeded()
+    words = ("--log-format", "compact", "--log-level", "info")
+    levels = "listener=stdout,takler=error"
+    shown = run_dora("run", "flow.yml", *words, "--log-filter", levels, cwd=talk.path).succeeded()
+    assert shown.stderr == (
+        'note: the log filter names "takler", which is no node here; did you mean "talker"?\n'
+    )
     assert sorted(without_times(shown.stdout).splitlines()) == [
         "WARN talker: beware",
         "stdout listener: heard in",

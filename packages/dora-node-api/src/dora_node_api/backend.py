@@ -112,7 +112,12 @@ class Unusable(Backend):
 
 def check_timeout(timeout: float) -> float:
     """A timeout in seconds. Raises ValueError for a negative one or one that is no number."""
-    if not timeout >= 0:
+    try:
+        usable = timeout >= 0
+    except TypeError:
+        message = f"a timeout is a number of seconds, or None; found {timeout!r:.80}"
+        raise TypeError(message) from None
+    if not usable:
         raise ValueError(f"invalid timeout of {timeout} seconds: it must be zero or more")
     return min(float(timeout), 1e9)
 

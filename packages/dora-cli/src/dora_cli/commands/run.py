@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -78,6 +79,7 @@ def run(
     loaded = dataflow_file.load(path)
     if loaded.resolved.uses_deploy:
         output.remark("note: `deploy` is ignored by `dora run`; all nodes run on this machine")
+    _remark_unknown(levels, [node.id for node in loaded.resolved.nodes])
     places = _prepare(loaded, uv=uv, offline=offline, lock=lock)
 
     from dora_config.protocol.run_plan import LogSettings, RunPlan
@@ -100,6 +102,15 @@ def run(
         logs=LogSettings.model_validate({"level": log_level, "per_node": levels}),
     )
     _run(plan, RunPrinter(log_format, LogFilter(level=log_level, per_node=levels)))
+
+
+def _remark_unknown(filtered: Iterable[str], known: list[str]) -> None:
+    from dora_config.closest import closest
+
+    for name in filtered:
+        if name not in known:
+            meant = closest(name, known)
+            output.remark(f'note: the log filter names "{name}", which is no node here{meant}')
 
 
 def _prepare(
