@@ -95,11 +95,24 @@ def test_what_a_daemon_remarks_moves_no_terminal() -> None:
     assert world.notes() == ["a\\x1b[2Jb"]
 
 
-def test_without_names_all_outputs_are_watched_and_nodes_that_have_ended_are_not_missed() -> None:
+def test_without_names_all_outputs_are_watched() -> None:
     world = Watched(two_senders())
     world.fleet.ask(WatchTopics())
     assert world.stream(world.robot).topics == ("camera/out0",)
     assert world.stream(world.gpu).topics == ("plot/out0",)
+
+
+def test_an_output_whose_machine_is_done_is_named_if_it_was_asked_for() -> None:
+    world = Watched(two_senders())
+    (runner,) = world.gpu.runners
+    world.fleet.finish_runner(runner, world.gpu)
+    world.fleet.quiet()
+    world.fleet.progress.clear()
+    world.fleet.ask(WatchTopics())
+    assert world.notes() == []
+    world.fleet.ask(WatchTopics(topics=("camera/out0", "plot/out0")))
+    assert world.notes() == ["nothing more comes of plot/out0: its part has ended"]
+    assert "the nodes of plot/out0 have ended" in world.refusal(WatchTopics(topics=("plot/out0",)))
 
 
 def test_refusals_say_what_to_do() -> None:

@@ -13,7 +13,7 @@ from support.workspace import Workspace
 
 from dora_config.protocol import runner as protocol
 from dora_daemon.inspection.runner_side import InspectionError, RunnerSide
-from dora_daemon.runner.inspection import MOST_INSPECTORS
+from dora_daemon.runner.inspection import LONGEST_QUEUE, MOST_INSPECTORS, SHORTEST_QUEUE
 from dora_daemon.runner.runtime_dir import INSPECTION_SOCKET
 
 TICKER = """
@@ -56,6 +56,9 @@ def test_a_watch_gets_queues_of_its_own_and_leaves_nothing(workspace: Workspace)
             assert delivery.nbytes > 0
             del delivery
             assert run.ask(protocol.GetStatistics()).edges == ()
+            assert receiver.spec.bound == SHORTEST_QUEUE  # nothing was known of its messages
+            with closing(RunnerSide(path, ("ticker/count",))) as second:
+                assert second.receivers["ticker/count"].spec.bound == LONGEST_QUEUE
         # The sender has a segment since it has had a reader.
         wait_until(lambda: descriptors() <= before + 1, what="the queue to be closed")
         for _ in range(MOST_INSPECTORS - 1):

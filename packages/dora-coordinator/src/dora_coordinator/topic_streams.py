@@ -66,12 +66,15 @@ class TopicStreams:
         most = self._settings.streams_per_client
         if sum(1 for client, _ in self._watches if client == asked.client) >= most:
             raise Unresolved("failed", f"{most} watches at once are the most on a connection")
-        topics = _by_daemon(dataflow, _wanted(dataflow, request.topics))
+        wanted = _wanted(dataflow, request.topics)
+        topics = _by_daemon(dataflow, wanted)
         watch = _Watch(asked.client, asked.number, request, dataflow, topics)
         watch.broken = dict.fromkeys(topics)
         self._watches[asked.client, asked.number] = watch
         commands = self._mend(watch)
         notes = [f'no connection to daemon "{daemon}" at the moment' for daemon in watch.broken]
+        gone = set(wanted).difference(*topics.values()) if request.topics else ()
+        notes += [f"nothing more comes of {topic}: its part has ended" for topic in sorted(gone)]
         return [*commands, *(self._say(watch, note) for note in notes)]
 
     def chunk(self, daemon: str, chunk: TopicChunk) -> list[Command]:

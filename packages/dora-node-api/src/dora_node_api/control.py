@@ -174,7 +174,6 @@ class WatchOutput(Frozen):
     kind = "watch_output"
     node: str
     output: str
-    queue_size: int
 
 
 class Leaving(Frozen):

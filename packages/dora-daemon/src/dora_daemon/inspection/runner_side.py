@@ -27,9 +27,6 @@ from dora_node_api.errors import ControlClosed, ControlError
 from dora_node_api.transport import Board, QueueEnds, Receiver
 
 ANSWER_SECONDS = 10.0
-QUEUE_SIZE = 8
-"""Short, as what waits is the sender's memory: should this process be stopped, so much stays taken.
-The reader is there within milliseconds, and what it misses it counts."""
 
 
 class InspectionError(DoraError):
@@ -100,7 +97,7 @@ class RunnerSide:
 
     def _watch(self, topic: str) -> None:
         node, _, output = topic.partition("/")
-        answer = self._ask(WatchOutput(node, output, QUEUE_SIZE))
+        answer = self._ask(WatchOutput(node, output))
         queue = answer.message.queue if isinstance(answer.message, AddInput) else None
         if queue is None:
             self.problems.append(_refusal(answer))

@@ -38,7 +38,10 @@ if TYPE_CHECKING:
     from dora_daemon.runner.service import Runner
 
 MOST_INSPECTORS = 16
-LARGEST_QUEUE = 256
+SHORTEST_QUEUE, LONGEST_QUEUE = 8, 256
+"""Messages that may wait for an inspector."""
+BYTES_WAITING = 16 * 1024 * 1024
+"""What waits is the sender's memory, and stays taken should the inspector be stopped."""
 
 
 class Inspection:
@@ -118,7 +121,7 @@ class Inspection:
         try:
             kept, _ = self._runner.book.ensure(
                 edge,
-                bound=min(max(wanted.queue_size, 1), LARGEST_QUEUE),
+                bound=self._queue_size(wanted),
                 from_runner=self._runner.desk.runner_sends(source),
                 hold_limit=hold_limit(spec, {}),
             )
@@ -131,6 +134,14 @@ class Inspection:
             id=name, source=name, source_node=wanted.node, source_output=wanted.output
         )
         connection.send(AddInput(config, kept.spec), kept.ends.for_consumer())
+
+    def _queue_size(self, wanted: WatchOutput) -> int:
+        """Long for small messages, so that a flood of them need not be dropped by its sender."""
+        book = self._runner.book
+        known = [q.keeper.statistics() for q in book.out_of(wanted.node, (wanted.output,))]
+        sent, size = sum(one.sent for one in known), sum(one.bytes_sent for one in known)
+        fitting = BYTES_WAITING * sent // size if size else 0
+        return min(max(fitting, SHORTEST_QUEUE), LONGEST_QUEUE)
 
     def _open_segment(self, connection: NodeConnection, wanted: OpenSegment) -> None:
         segment = self._runner.desk.find_segment(wanted.incarnation, wanted.number)
