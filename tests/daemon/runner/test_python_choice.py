@@ -73,7 +73,10 @@ def test_without_pyarrow_the_error_names_interpreter_and_remedy(
     with pytest.raises(PythonUnusable) as caught:
         PythonChooser().choose(str(managed), variables, tmp_path)
     assert f"{managed} (the node's own environment) has no pyarrow" in str(caught.value)
-    assert f"{managed} -m pip install pyarrow" in str(caught.value)
+    assert "add a line `pip install pyarrow` to the node's `build`" in str(caught.value)
+    own = fake_python(tmp_path / "own" / "python", pyarrow=False)
+    with pytest.raises(PythonUnusable, match=f"{own} -m pip install pyarrow"):
+        PythonChooser(own=str(own)).choose(None, {**variables, "PATH": ""}, tmp_path)
 
 
 def test_without_any_all_that_were_tried_are_named(

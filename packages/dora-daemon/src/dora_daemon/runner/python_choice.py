@@ -18,6 +18,7 @@ _CHECK = (
     "print(*sys.version_info[:2], u.find_spec('pyarrow') is not None)"
 )
 _CHECK_SECONDS = 60.0
+_MANAGED = "the node's own environment"
 
 
 class PythonUnusable(RunnerError):
@@ -50,7 +51,7 @@ class PythonChooser:
         runner's own interpreter gives way to a better one on PATH.
         """
         if managed is not None:
-            chosen = Interpreter((managed,), "the node's own environment")
+            chosen = Interpreter((managed,), _MANAGED)
             return self._checked_or_raise(chosen, variables, cwd)
         if self._uv:
             # The build is imported only where uv is wanted: it takes its time.
@@ -142,6 +143,8 @@ def _examine(interpreter: Interpreter, variables: Mapping[str, str], cwd: Path) 
 
 
 def _remedy(interpreter: Interpreter) -> str:
+    if interpreter.origin == _MANAGED:  # uv made it, without pip; the next build may make it anew
+        return "add a line `pip install pyarrow` to the node's `build`"
     if len(interpreter.words) > 1:
         return "add it to the project that uv runs: uv add pyarrow"
     return f"install it: {interpreter.words[0]} -m pip install pyarrow"
