@@ -100,6 +100,14 @@ def test_a_long_message_is_shortened_and_says_how_long_it_is(array: Any) -> None
     assert shown["data"]
 
 
+def test_of_an_element_that_is_too_wide_nothing_is_shown() -> None:
+    wide = pa.array([{f"field_{number}": number for number in range(5000)}])
+    shown = json.loads(text_of(wide))
+    assert shown["data"] == []
+    assert shown["shortened"]["elements"] == 1
+    assert shown["shortened"]["type"].startswith("struct<field_0: int64, ")
+
+
 def test_long_metadata_is_left_out() -> None:
     shown = rendered(pa.array([1]), {"text": "x" * 5000})
     assert shown["metadata"] == {}

@@ -12,7 +12,7 @@ from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_config.protocol import runner as protocol
-from dora_daemon.inspection.runner_side import InspectionError, RunnerSide
+from dora_daemon.inspection.runner_side import InspectionError, RunnerGone, RunnerSide
 from dora_daemon.runner.inspection import LONGEST_QUEUE, MOST_INSPECTORS, SHORTEST_QUEUE
 from dora_daemon.runner.runtime_dir import INSPECTION_SOCKET
 
@@ -43,9 +43,13 @@ def test_a_watch_gets_queues_of_its_own_and_leaves_nothing(workspace: Workspace)
         def descriptors() -> int:
             return len(os.listdir(f"/proc/{run.pid()}/fd"))
 
-        first = RunnerSide(path, ())
+        with pytest.raises(RunnerGone):
+            RunnerSide(path, "another dataflow", ())
+        first = RunnerSide(path, run.plan.dataflow_id, ())
         before = descriptors()
-        with closing(RunnerSide(path, ("ticker/count", "ticker/none", "nobody/x"))) as side:
+        with closing(
+            RunnerSide(path, run.plan.dataflow_id, ("ticker/count", "ticker/none", "nobody/x"))
+        ) as side:
             assert side.problems == [
                 "there is no output ticker/none on this machine",
                 "there is no output nobody/x on this machine",
@@ -57,14 +61,14 @@ def test_a_watch_gets_queues_of_its_own_and_leaves_nothing(workspace: Workspace)
             del delivery
             assert run.ask(protocol.GetStatistics()).edges == ()
             assert receiver.spec.bound == SHORTEST_QUEUE  # nothing was known of its messages
-            with closing(RunnerSide(path, ("ticker/count",))) as second:
+            with closing(RunnerSide(path, run.plan.dataflow_id, ("ticker/count",))) as second:
                 assert second.receivers["ticker/count"].spec.bound == LONGEST_QUEUE
         # The sender has a segment since it has had a reader.
         wait_until(lambda: descriptors() <= before + 1, what="the queue to be closed")
         for _ in range(MOST_INSPECTORS - 1):
-            stack.enter_context(closing(RunnerSide(path, ())))
+            stack.enter_context(closing(RunnerSide(path, run.plan.dataflow_id, ())))
         with pytest.raises(InspectionError, match="16 watch this dataflow on this machine already"):
-            RunnerSide(path, ())
+            RunnerSide(path, run.plan.dataflow_id, ())
         first.close()
 
 
@@ -73,4 +77,4 @@ def test_without_debug_inspection_nobody_is_let_in(workspace: Workspace) -> None
         ticking(workspace, debug=False) as run,
         pytest.raises(InspectionError, match="lets nobody watch"),
     ):
-        RunnerSide(str(run.path / INSPECTION_SOCKET), ())
+        RunnerSide(str(run.path / INSPECTION_SOCKET), "", ())

@@ -6,6 +6,7 @@ takes back all that was done for it.
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 from collections.abc import Callable
@@ -16,12 +17,15 @@ from typing import Final
 import anyio
 from anyio.abc import Process, TaskGroup
 from anyio.streams.buffered import BufferedByteReceiveStream
+from pydantic import ValidationError
 
 from dora_config.access import TOKEN_VARIABLE
 from dora_config.own_python import run_module
 from dora_config.protocol.topics import StreamTopics, TopicChunk
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.runner.runtime_dir import INSPECTION_SOCKET
+
+logger = logging.getLogger("dora.daemon")
 
 MOST_WATCHES: Final = 16
 LONGEST_LINE: Final = 16 * 1024 * 1024
@@ -40,8 +44,8 @@ class Watches:
             problem = f"{MOST_WATCHES} watches at once are the most on a machine; end another"
             self._tell(TopicChunk(stream=request.stream, done=True, problem=problem))
             return
-        self._open[request.stream] = _Watch(record, request)
-        self._tasks.start_soon(self._run, request.stream)
+        watch = self._open[request.stream] = _Watch(record, request)
+        self._tasks.start_soon(self._run, request.stream, watch)
 
     def read_on(self, stream: int) -> None:
         if stream in self._open:
@@ -56,8 +60,7 @@ class Watches:
         for watch in self._open.values():
             watch.scope.cancel()
 
-    async def _run(self, stream: int) -> None:
-        watch = self._open[stream]
+    async def _run(self, stream: int, watch: _Watch) -> None:
         problem: str | None = None
         try:
             with watch.scope:
@@ -65,7 +68,8 @@ class Watches:
         except OSError as error:
             problem = f"cannot start an inspector: {error}"
         finally:
-            del self._open[stream]
+            if self._open.get(stream) is watch:  # another coordinator counts from 1 again
+                del self._open[stream]
         if not watch.scope.cancel_called and not watch.said_last:
             self._tell(TopicChunk(stream=stream, done=True, problem=problem))
 
@@ -117,7 +121,9 @@ class _Watch:
                 self.said_last = chunk.done
                 tell(chunk)
         except (anyio.IncompleteRead, anyio.EndOfStream):
-            pass
+            pass  # it has ended
+        except (anyio.DelimiterNotFound, ValidationError) as error:
+            logger.error("the inspector said what is no message: %s", error)
 
     def ask(self) -> None:
         """Another chunk is wanted; one that has ended needs not be told."""

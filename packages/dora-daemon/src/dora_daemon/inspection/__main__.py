@@ -36,7 +36,8 @@ def _watch(path: str, request: StreamTopics) -> str | None:
     """Why there is nothing to watch, None when the runner has ended or nobody watches."""
     inspector = None
     try:
-        inspector = Inspector(RunnerSide(path, request.topics), request, _write)
+        runner = RunnerSide(path, request.dataflow_id, request.topics)
+        inspector = Inspector(runner, request, _write)
         inspector.run(0)
     except InspectionError as error:
         return str(error)

@@ -19,6 +19,7 @@ _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufe
 """What JSON leaves as it is, and terminals act on."""
 FIRST_STEP = 4
 """Bytes of JSON that an element takes at least, roughly."""
+LONGEST_TYPE = 200
 
 
 def render(name: str, delivery: Delivery, limit: int) -> str:
@@ -43,14 +44,15 @@ def render(name: str, delivery: Delivery, limit: int) -> str:
     room = limit // FIRST_STEP
     while True:
         cut = Cut(room)
-        message["data"] = cut.values(array)
-        if cut.shortened:
-            facts = {"elements": len(array), "type": str(array.type), "bytes": delivery.nbytes}
+        message["data"] = cut.values(array) if room else []
+        if cut.shortened or not room:
+            kind = str(array.type)[:LONGEST_TYPE]
+            facts = {"elements": len(array), "type": kind, "bytes": delivery.nbytes}
             message["shortened"] = {**message.get("shortened", {}), **facts}
         text = _dumps(message)
-        if len(text) <= limit or room <= 1:
+        if len(text) <= limit or not room:
             return text
-        room = max(1, min(room // 2, room * limit // len(text)))
+        room = min(room // 2, room * limit // len(text))
 
 
 class Cut:

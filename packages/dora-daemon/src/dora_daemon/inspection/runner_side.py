@@ -40,8 +40,11 @@ class RunnerGone(Exception):
 class RunnerSide:
     """One thread does everything: it asks and waits for the answer."""
 
-    def __init__(self, path: str, topics: Iterable[str]) -> None:
-        """Have a queue for each of ``topics``. Raises InspectionError and RunnerGone."""
+    def __init__(self, path: str, dataflow_id: str, topics: Iterable[str]) -> None:
+        """Have a queue for each of ``topics``. Raises InspectionError and RunnerGone.
+
+        Another dataflow's runner may have got the place of one that has ended.
+        """
         try:
             self._control = ControlSocket.connect(path)
         except (FileNotFoundError, ConnectionRefusedError) as error:
@@ -58,14 +61,14 @@ class RunnerSide:
         """By output."""
         self.problems: list[str] = []
         try:
-            self.board = self._greet()
+            self.board = self._greet(dataflow_id)
         except BaseException:
             self._control.close()
             raise
         for topic in topics:
             self._watch(topic)
 
-    def _greet(self) -> Board:
+    def _greet(self, dataflow_id: str) -> Board:
         package = str(Path(dora_node_api.__file__).parent)
         hello = Hello(
             INSPECTOR, None, os.getpid(), version=dora_node_api.__version__, package=package
@@ -73,6 +76,9 @@ class RunnerSide:
         welcome = self._ask(hello)
         if not isinstance(welcome.message, Welcome) or len(welcome.descriptors) != 1:
             raise InspectionError(_refusal(welcome))
+        if welcome.message.config.dataflow_id != dataflow_id:
+            close_all(welcome.descriptors)
+            raise RunnerGone
         return Board.attach(welcome.descriptors[0], welcome.message.board_size)
 
     def close(self) -> None:
