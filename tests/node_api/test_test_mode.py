@@ -216,7 +216,6 @@ def test_a_run_can_be_recorded_and_played_again(
         pa.array([Decimal("1.50")], pa.decimal128(5, 2)),
         pa.array(["a", None, "a"]).dictionary_encode(),
         pa.array([[("k", b"v")], None], pa.map_(pa.string(), pa.binary())),
-        pa.array([1.5], pa.float16()),
     ],
     ids=lambda array: str(array.type),
 )
