@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import sys
 
 import pytest
@@ -62,3 +64,16 @@ def test_json_keeps_every_character(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_box() -> None:
     assert output.box("stderr", ["one", ""]) == "  ┌─ stderr\n  │ one\n  │\n  └─"
+
+
+class FullDisk(io.StringIO):
+    """What standard error is after `2>/full/disk`."""
+
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_remark_that_nobody_can_read_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", FullDisk())
+    output.remark("stopping")
+    output.failure("still")

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from io import TextIOWrapper
 from typing import TextIO
 
@@ -75,9 +76,13 @@ def raw(text: str) -> None:
 
 
 def remark(text: str = "") -> None:
-    """A line about the work, on standard error."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    """A line about the work, on standard error.
+
+    A full disk or a terminal that is gone is no reason to stop: there is nowhere left to say it.
+    """
+    with suppress(OSError):
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 def warn(text: str) -> None:
