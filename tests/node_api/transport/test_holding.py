@@ -73,6 +73,26 @@ def test_what_is_not_settled_is_handed_out_again() -> None:
         sender.close()
 
 
+def test_what_is_beyond_its_share_is_held_too() -> None:
+    """A copy would release the block, and a kill right then would lose the message."""
+    with held(bound=20, hold_limit=1024) as edge:
+        sender = edge.sender()
+        for number in range(6):
+            send(sender, number, 4096)
+        first = edge.holder()
+        taken = drain(first)
+        assert not any(delivery.copied for delivery in taken)
+        edge.keeper.consumer_died()
+        second = edge.holder()
+        again = [delivery for delivery, _ in second.take_over()]
+        assert numbers(again) == list(range(6))
+        assert not any(delivery.copied for delivery in again)
+        del taken, again
+        for receiver in (first, second):
+            receiver.close()
+        sender.close()
+
+
 def test_news_are_held_too() -> None:
     with held() as edge:
         edge.keeper.announce_failed("it broke")

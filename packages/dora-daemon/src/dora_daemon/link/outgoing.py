@@ -89,6 +89,7 @@ class OutgoingStream:
         settled = _gone_with_others(receiver, board)
         if self._holding is not None:
             settled = self._holding.settled
+            window_bytes = min(window_bytes, receiver.spec.hold_limit)
         messages = min(window_messages, max(LEAST_WINDOW, 2 * receiver.spec.bound))
         self.window: SendWindow[Unacknowledged] = SendWindow(messages, window_bytes, last=settled)
         self._lock = threading.Lock()

@@ -8,6 +8,8 @@ journal, so a kill at any instruction finds it in the pipe, or here.
 
 from __future__ import annotations
 
+import sys
+
 from dora_node_api.transport import layout
 from dora_node_api.transport.board import Board
 from dora_node_api.transport.errors import BrokenRecord
@@ -33,6 +35,9 @@ class HoldingReceiver(Receiver):
         on_first_copy: OnFirstCopy | None = None,
     ) -> None:
         super().__init__(spec, ends, board, open_segment, on_first_copy=on_first_copy)
+        # A copy would release at once what the next process must find. Whoever uses this holds no
+        # more than the spec's `hold_limit` and a message.
+        self._most_held = self._hold_limit = sys.maxsize
         journal = board.journal(spec.journal)
         self._notes = journal[RECORD_SIZE:].cast("Q")
         taken = journal[:RECORD_SIZE]

@@ -80,6 +80,7 @@ class Receiver(ForkAware):
         self._rings = spec.backpressure
         self._most_slots = spec.ledger_slots
         self._most_held = spec.ledger_slots // 2
+        self._hold_limit = spec.hold_limit
         self._bound_bytes = spec.bound * RECORD_SIZE
         self._segments: dict[int, MappedSegment] = {}
         self._incarnation = -1
@@ -285,7 +286,7 @@ class Receiver(ForkAware):
             account.held >= 2
             and (
                 account.held >= self._most_held
-                or account.held_bytes + length > self.spec.hold_limit
+                or account.held_bytes + length > self._hold_limit
             )
         ):
             copy = segment.memory[offset : offset + length]
