@@ -39,6 +39,7 @@ MESSAGES: list[Frozen] = [
     control.StopDataflow(reason="operator a"),
     control.Leaving(),
     control.FindRunner(node_id="view"),
+    control.WatchOutput(node="camera", output="image"),
     control.Welcome(incarnation=7, config=CONFIG, board_size=8192, node_area=4096),
     control.Refused(message="no"),
     control.Go(epoch_ns=2**62),

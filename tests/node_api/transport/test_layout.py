@@ -53,3 +53,11 @@ def test_every_queue_has_slots_for_what_waits_and_as_much_held() -> None:
         assert slots < layout.NO_SLOT
         assert layout.edge_area_size(slots) % layout.PAGE == 0
         assert layout.edge_area_size(slots) >= layout.LEDGER + 2 * slots
+
+
+@given(head=st.integers(64, 20_000), nbytes=st.integers(0, 1 << 40))
+def test_data_begins_behind_its_head_large_data_at_a_page(head: int, nbytes: int) -> None:
+    begin = layout.data_offset(head, nbytes)
+    alignment = layout.PAGE if nbytes >= layout.PAGED else layout.ALIGNMENT
+    assert head <= begin < head + alignment
+    assert begin % alignment == 0

@@ -20,7 +20,7 @@ from dora_node_api.metadata import decode_metadata as decode_metadata
 from dora_node_api.metadata import encode_metadata as encode_metadata
 from dora_node_api.metadata import utc_datetime as utc_datetime
 from dora_node_api.transport.cores import usable_cores
-from dora_node_api.transport.layout import ALIGNMENT, BLOCK_HEAD_SIZE
+from dora_node_api.transport.layout import ALIGNMENT, BLOCK_HEAD_SIZE, data_offset
 
 if TYPE_CHECKING:
     from mmap import mmap
@@ -76,8 +76,7 @@ class EncodedPayload:
         """Size of the data area."""
         self.parts = parts
         """Offset in the data area, and either bytes-like or a function that writes into a view."""
-        head = BLOCK_HEAD_SIZE + len(descriptor) + len(metadata)
-        self.data_offset = head + ALIGNMENT - 1 & -ALIGNMENT
+        self.data_offset = data_offset(BLOCK_HEAD_SIZE + len(descriptor) + len(metadata), nbytes)
         self.total = self.data_offset + nbytes
         """Bytes of the block that are used, its head included."""
 

@@ -53,6 +53,11 @@ BLOCK_WALL = 24  # offset of the CLOCK_REALTIME word
 WORD = struct.Struct("=Q")
 BLOCK_MAGIC = 0x6472_626B
 ALIGNMENT = 64
+# Data areas of so many bytes and more begin at a page. Where source and target of a copy lie nearly
+# alike in their pages, the target a little behind, x86 processors take each load for one of what
+# was just stored ("4K aliasing"), and the copy takes two to three times as long. Large sources
+# begin a few bytes into a page, whoever allocates them.
+PAGED = 16 * 1024
 
 # --- status board ---------------------------------------------------------------------------
 PAGE = 4096
@@ -114,6 +119,12 @@ def edge_area_size(ledger_slots: int) -> int:
 def ledger_slots_for(bound: int) -> int:
     """Slots for a queue of ``bound`` messages and as many, but at least 1,000, held arrays."""
     return min(max(1024, 2 * bound + 128), 32_768)
+
+
+def data_offset(head: int, nbytes: int) -> int:
+    """Where a data area of ``nbytes`` begins in its block, behind ``head`` bytes."""
+    alignment = ALIGNMENT if nbytes < PAGED else PAGE
+    return head + alignment - 1 & -alignment
 
 
 def pack_tags(slot: int, generation: int, kind: int, flags: int) -> int:

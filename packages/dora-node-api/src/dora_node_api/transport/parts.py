@@ -7,7 +7,7 @@ from dora_node_api.transport.received import Delivery, Lease
 from dora_node_api.transport.receiving import Receiver
 
 _HEAD = layout.BLOCK_HEAD_SIZE
-_ALIGNMENT = layout.ALIGNMENT
+_data_offset = layout.data_offset
 
 
 class Parts:
@@ -37,8 +37,7 @@ class Parts:
         """Size of the data area."""
         self.timestamp_ns = timestamp_ns
         """CLOCK_REALTIME of the send."""
-        head = _HEAD + len(descriptor) + len(metadata)
-        self.data_offset = -(-head // _ALIGNMENT) * _ALIGNMENT
+        self.data_offset = _data_offset(_HEAD + len(descriptor) + len(metadata), nbytes)
         """Where the data area begins in a block."""
         self.total = self.data_offset + nbytes
         """Bytes of a block that the message takes."""
