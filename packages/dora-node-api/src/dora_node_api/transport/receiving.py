@@ -284,10 +284,7 @@ class Receiver(ForkAware):
         account = self._account
         if slot >= self._most_slots or (
             account.held >= 2
-            and (
-                account.held >= self._most_held
-                or account.held_bytes + length > self._hold_limit
-            )
+            and (account.held >= self._most_held or account.held_bytes + length > self._hold_limit)
         ):
             copy = segment.memory[offset : offset + length]
             return self._hand_out_copy(record, head, copy)
