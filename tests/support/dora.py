@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,11 +124,12 @@ def running_dora(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     stdin: str | None = None,
+    program: Sequence[str | Path] = (DORA,),
 ) -> Iterator[RunningDora]:
     """Start ``dora ARGS``; on leaving the block a command that still runs is killed.
 
-    ``env`` is added to the test's environment. Output goes to unnamed files, never to a pipe that
-    could fill up.
+    ``env`` is added to the test's environment; ``program`` is a ``dora`` of another one. Output
+    goes to unnamed files, never to a pipe that could fill up.
     """
     words = tuple(str(arg) for arg in args)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -136,7 +137,7 @@ def running_dora(
             source.write((stdin or "").encode())
             source.seek(0)
             process = subprocess.Popen(
-                [str(DORA), *words],
+                [*map(str, program), *words],
                 cwd=cwd,
                 env={**os.environ, **(env or {})},
                 stdin=source,
@@ -158,7 +159,8 @@ def run_dora(
     env: Mapping[str, str] | None = None,
     stdin: str | None = None,
     timeout: float = 2 * PATIENCE,
+    program: Sequence[str | Path] = (DORA,),
 ) -> Completed:
     """Run ``dora ARGS`` to its end; past ``timeout`` seconds the test fails with the output."""
-    with running_dora(*args, cwd=cwd, env=env, stdin=stdin) as running:
+    with running_dora(*args, cwd=cwd, env=env, stdin=stdin, program=program) as running:
         return running.wait(timeout=timeout)

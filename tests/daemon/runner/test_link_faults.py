@@ -49,8 +49,10 @@ def kill_link(part: Part) -> None:
 
 def wait_for(path: Path, count: int, flow: Linked, *, timeout: float = PATIENCE) -> None:
     def state() -> str:
-        logs = "".join(f"\n{p.machine}: {p.report()}\n{p.run.log()}" for p in flow.parts.values())
-        return f"{count} messages, {len(numbers(path))} came:{logs}"
+        came = numbers(path)
+        missing = sorted(set(range(max(came, default=0) + 1)).difference(came))
+        logs = "".join(f"\n{p.machine}:\n{p.run.log()}" for p in flow.parts.values())
+        return f"{count} messages, {len(came)} came, missing {missing[:20]}, {events(path)[-2:]}:{logs}"
 
     wait_until(lambda: len(numbers(path)) >= count, timeout=timeout, what=state)
 
