@@ -52,7 +52,8 @@ def wait_for(path: Path, count: int, flow: Linked, *, timeout: float = PATIENCE)
         came = numbers(path)
         missing = sorted(set(range(max(came, default=0) + 1)).difference(came))
         logs = "".join(f"\n{p.machine}:\n{p.run.log()}" for p in flow.parts.values())
-        return f"{count} messages, {len(came)} came, missing {missing[:20]}, {events(path)[-2:]}:{logs}"
+        last = events(path)[-2:]
+        return f"{count} messages, {len(came)} came, missing {missing[:20]}, last {last}:{logs}"
 
     wait_until(lambda: len(numbers(path)) >= count, timeout=timeout, what=state)
 
