@@ -10,17 +10,21 @@ from typing import Any
 
 import pytest
 from support.queues import Edge, Segments, drain, message, number_of, numbers, send
+from support.stepping import Steps
 from support.waiting import wait_until
 
 from dora_node_api import arrow
+from dora_node_api.frozen import replace
 from dora_node_api.transport import (
     Board,
+    QueueKeeper,
     QueueSpec,
     Receiver,
     RecordKind,
     Sender,
     Waiter,
 )
+from dora_node_api.transport.holding import HoldingReceiver
 
 POLICIES = ("drop_oldest", "backpressure")
 SIZES = (24, 4096, 300_000)
@@ -336,6 +340,40 @@ def test_a_dead_producers_segments_are_needed_until_everything_was_read() -> Non
             assert edge.keeper.may_reference(end)
             kept.append(receiver.receive())
         assert not edge.keeper.may_reference(end)
+
+
+@pytest.mark.parametrize("kind", ["plain", "protected", "backpressure", "held"])
+def test_a_dead_producers_segments_are_needed_while_a_record_is_in_hand(kind: str) -> None:
+    """Looked at before every step of a receive: there a consumer may wait for the GIL, too."""
+    policy = "backpressure" if kind in ("backpressure", "held") else "drop_oldest"
+    stop, passed = 0, False
+    while not passed:
+        stop += 1
+        with world() as w:
+            edge = w.edge(bound=3, policy=policy)
+            if kind == "held":
+                edge.spec = replace(edge.spec, journal=w.board.allocate_journal())
+                edge.keeper = QueueKeeper(w.board, edge.spec, edge.ends)
+            receiver = w.receiver(edge)
+            sender = w.sender(edge)
+            send(sender, 7, protected=kind == "protected")
+            sender.close()
+            end = edge.keeper.sent_sequence()
+
+            def tidy(edge: Edge = edge, end: int = end, w: World = w) -> None:
+                if not edge.keeper.may_reference(end):
+                    w.segments.close()
+
+            steps = Steps(("transport/receiving.py", "transport/holding.py"), stop, tidy)
+            got = steps.run(receiver.receive)
+            assert number_of(got.data) == 7
+            passed = steps.count < stop
+            if isinstance(receiver, HoldingReceiver):
+                assert edge.keeper.may_reference(end)
+                receiver.settle(end)
+            assert not edge.keeper.may_reference(end)
+            del got
+    assert stop > 20
 
 
 def test_a_dead_producers_segments_are_not_needed_once_its_records_were_evicted() -> None:

@@ -23,6 +23,7 @@ from dora_node_api.transport import (
     Sender,
     create_queue,
 )
+from dora_node_api.transport.holding import HoldingReceiver
 
 _PATTERN = random.Random(20240607).randbytes(1 << 20)
 _HEAD = struct.Struct("=QII")
@@ -166,7 +167,8 @@ class Edge:
         return sender
 
     def receiver(self, **options: Any) -> Receiver:
-        return Receiver(self.spec, self.for_consumer(), self.board, self.segments.open, **options)
+        kind = HoldingReceiver if self.spec.journal else Receiver
+        return kind(self.spec, self.for_consumer(), self.board, self.segments.open, **options)
 
     def close(self) -> None:
         self.keeper.close()

@@ -73,6 +73,29 @@ def test_what_is_not_settled_is_handed_out_again() -> None:
         sender.close()
 
 
+def test_what_a_killed_link_had_settled_and_not_let_go_of_is_free() -> None:
+    with held(bound=20) as edge:
+        sender = edge.sender()
+        first = edge.holder()
+        kept = []
+        for number in range(200):
+            send(sender, number)
+            kept.append(first.receive())
+            first.settle(number + 1)  # in its memory they are still held
+        edge.keeper.consumer_died()
+        second = edge.holder()
+        assert second.take_over() == []
+        for number in range(200, 400):
+            send(sender, number)
+            assert numbers(drain(second)) == [number]
+            second.settle(number + 1)
+        assert len(sender.held_bytes()) == 0
+        kept.clear()
+        for receiver in (first, second):
+            receiver.close()
+        sender.close()
+
+
 def test_what_is_beyond_its_share_is_held_too() -> None:
     """A copy would release the block, and a kill right then would lose the message."""
     with held(bound=20, hold_limit=1024) as edge:

@@ -263,19 +263,23 @@ class QueueKeeper:
         `sent_sequence` gave after it was reaped, for every queue that it sent to.
         """
         words = self._words
-        if self.spec.journal:
-            taken = max(words[layout.C_LAST_DATA], words[layout.C_ACKNOWLEDGED])
-            left = self.ends.depth() > 0 or taken > words[layout.C_ACKNOWLEDGED]
-            return left and words[layout.C_ACKNOWLEDGED] < sequence
-        if words[layout.C_SETTLED] >= sequence:
+        settled = layout.C_ACKNOWLEDGED if self.spec.journal else layout.C_SETTLED
+        if words[settled] >= sequence:
             return False
-        if self.ends.depth():
-            gone = words[layout.P_EVICTED_SEQUENCE] >= sequence
-            return not gone or bytes_waiting(self.ends.urgent_read) > 0
-        # Nothing waits; what the consumer has taken but not handed out yet still counts, unless
-        # it died with it.
+        depth = self.ends.depth()
+        # Between its read and its stores a consumer may wait for the GIL, or be killed: what has
+        # left the pipes and is not counted is in its hand. The order of these looks is its stores'
+        # reversed.
+        left = words[layout.P_SENT] - words[layout.P_EVICTED] - words[layout.P_REFUSED]
+        uncounted = left - words[layout.C_RECEIVED] - depth
         taken = max(words[layout.C_LAST_DATA], words[layout.C_LAST_URGENT])
-        return not words[layout.X_CONSUMER_DEAD] and taken > words[layout.C_SETTLED]
+        in_hand = uncounted > 0 or taken > words[settled]
+        if in_hand and not words[layout.X_CONSUMER_DEAD]:
+            return True
+        if not depth or self.spec.journal:
+            return depth > 0
+        evicted = words[layout.P_EVICTED_SEQUENCE] >= sequence
+        return not evicted or bytes_waiting(self.ends.urgent_read) > 0
 
     def statistics(self) -> EdgeStatistics:
         """The edge's counters at this moment."""

@@ -290,11 +290,15 @@ class Route:
         self.slotless = kept
 
     def _void(self, marked: int) -> bool:
-        """Whether a record can no longer be anybody's: read by a consumer that is dead since."""
+        """Whether a record can no longer be anybody's: read by a consumer that is dead since.
+
+        Or settled by a link that was killed before it let go of it; a living one, which may just be
+        sending it again, does not mind: the other machine has it.
+        """
         own = self.words
         floor = own[layout.F_FLOOR_URGENT if marked & _URGENT else layout.F_FLOOR_DATA]
         sequence = marked & _SEQUENCE
-        if sequence < floor:
+        if sequence < floor or (self.spec.journal and sequence <= own[layout.C_ACKNOWLEDGED]):
             return True
         if not self.removed:
             return False
