@@ -5,6 +5,7 @@ Modules whose tests also share a cluster take `shared_home` as their `home`, and
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,26 @@ __all__ = ["mute_version", "new_version", "old_version", "system_wheel_house"]
 def hosts() -> Iterator[Hosts]:
     """Two hosts, `robot` and `gpu`."""
     yield from hosts_or_skip("robot", "gpu")
+
+
+@pytest.fixture(scope="session")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What was packed for machines, by the digest of its contents: packing takes long, and every
+    test of every worker packs the same.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "archives"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def shared_archives(home: Path, archives: Path) -> None:
+    """The command line keeps archives in its cache folder: that of these tests is one."""
+    place = home / "cache" / "dora" / "archives"
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(archives)
 
 
 @pytest.fixture
