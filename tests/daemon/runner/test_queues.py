@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -16,7 +18,7 @@ from dora_daemon.runner.queues import KeptQueue, QueueBook, hold_limit
 from dora_daemon.runner.wiring import Edge
 from dora_node_api import arrow
 from dora_node_api.connection import POOL_SIZE_VARIABLE
-from dora_node_api.transport import layout
+from dora_node_api.transport import layout, queue
 from dora_node_api.transport.board import Board
 from dora_node_api.transport.layout import RecordKind
 from dora_node_api.transport.pool import Pool
@@ -184,3 +186,29 @@ def test_an_edge_whose_journal_finds_no_room_gives_its_area_back() -> None:
         assert kept.spec.journal == 0
     finally:
         book.close()
+
+
+def test_queues_that_hold_less_than_was_asked_for_are_told_of_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(descriptor: int, command: int, *size: int) -> int:
+        """As where an ordinary user's pipes have used up `pipe-user-pages-soft`."""
+        if command == fcntl.F_SETPIPE_SZ:
+            raise PermissionError("Operation not permitted")
+        return fcntl.fcntl(descriptor, command, *size)
+
+    told: list[str] = []
+    book = QueueBook(Board.create(), told.append)
+    try:
+        book.ensure(EDGE, bound=1000)
+        assert told == []
+        monkeypatch.setattr(queue, "fcntl", SimpleNamespace(fcntl=refused))
+        book.ensure(Edge("a", "x", "c", "in"), bound=100)
+        assert told == []
+        book.ensure(Edge("a", "x", "d", "in"), bound=1000)
+        book.ensure(Edge("a", "x", "e", "in"), bound=1000, backpressure=True)
+    finally:
+        monkeypatch.undo()
+        book.close()
+    assert [text.startswith("a/x -> d/in: of queue_size 1000 its pipe") for text in told] == [True]
+    assert "fs.pipe-user-pages-soft" in told[0]

@@ -181,7 +181,7 @@ class Runner:
     def _open(self, loop: asyncio.AbstractEventLoop) -> None:
         open_files = raise_open_files()
         self._loop = loop
-        self.book = QueueBook(Board.create())
+        self.book = QueueBook(Board.create(), lambda text: self.say("warn", text))
         self.outputs = RunnerOutputs(self.book)
         self.desk = Desk(
             self.plan,
