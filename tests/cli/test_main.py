@@ -87,6 +87,11 @@ def _raised(error: BaseException, cause: BaseException) -> BaseException:
         (_raised(DoraError("top: bottom"), OSError("bottom")), "top: bottom", 1),
         (ExceptionGroup("g", [DoraError("inner")]), "inner", 1),
         (ExceptionGroup("g", [DoraError("one"), DoraError("two")]), "one\ntwo", 1),
+        (OSError(24, "Too many open files"), "Too many open files; raise the limit (", 1),
+        (OSError(24, "Too many open files", "f"), "f: Too many open files; raise ", 1),
+        (OSError(11, "Resource temporarily unavailable"), "Resource temporarily unavailable; ", 1),
+        (RuntimeError("can't start new thread"), "can't start new thread: as many ", 1),
+        (RuntimeError("oops"), "dora met an error it did not expect; please report it\n", 1),
         (ZeroDivisionError("oops"), "dora met an error it did not expect; please report it\n", 1),
     ],
 )  # fmt: skip

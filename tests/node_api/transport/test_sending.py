@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 import signal
 import threading
@@ -15,7 +17,7 @@ from support.waiting import wait_until
 
 from dora_node_api import arrow
 from dora_node_api.errors import NodeForked
-from dora_node_api.transport import Board, Delivery, PoolExhausted, SampleError
+from dora_node_api.transport import Board, Delivery, PoolExhausted, SampleError, pool
 
 
 class Place:
@@ -129,6 +131,21 @@ def test_a_message_larger_than_the_pool_names_the_setting(place: Place) -> None:
     assert isinstance(caught.value, MemoryError)
     assert caught.value.needed > 2 << 20
     assert caught.value.cap == 1 << 20
+    assert send(sender, 1) == 1
+    sender.close()
+
+
+def test_a_process_without_addresses_for_a_segment_is_told_its_limit(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(fd: int, size: int, *, writable: bool) -> mmap.mmap:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    sender = place.edge().sender()
+    with monkeypatch.context() as patch:
+        patch.setattr(pool, "map_memory", refused)  # as under RLIMIT_AS
+        with pytest.raises(PoolExhausted, match=r"of addresses \(`ulimit -v`\)"):
+            send(sender, 0)
     assert send(sender, 1) == 1
     sender.close()
 

@@ -10,6 +10,7 @@ give their pages back and keep their addresses.
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 from collections.abc import Callable, Iterable
@@ -57,7 +58,14 @@ class Segment:
         self.size = size
         self.used = 0
         self.fd = create_memory(f"segment-{number}", size)
-        self.memory: mmap.mmap = map_memory(self.fd, size, writable=True)
+        try:
+            self.memory: mmap.mmap = map_memory(self.fd, size, writable=True)
+        except OSError as error:
+            if error.errno != errno.ENOMEM:
+                raise
+            raise MemoryError(
+                f"the system grants this process no {size:,} bytes more of addresses (`ulimit -v`)"
+            ) from error
         self.view = memoryview(self.memory)
 
     def close(self) -> None:
