@@ -113,6 +113,14 @@ def test_an_error_stands_under_its_header_on_stderr(dora: Dora) -> None:
     assert shown.err == f"[ERROR]\n{os.devnull} is no regular file; expected a dataflow file\n"
 
 
+def test_a_result_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "dora_cli.main", "schema", "dataflow"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "[ERROR]\nstandard output: No space left on device\n"
+
+
 def test_every_command_module_offers_an_app(tmp_path: Path) -> None:
     for module in registry.MODULES.values():
         assert isinstance(import_module(module).app, typer.Typer)
