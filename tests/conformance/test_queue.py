@@ -136,8 +136,11 @@ def test_a_message_held_back_is_dropped_when_newer_ones_fill_the_queue(pause_at:
 
 
 def test_too_many_protected_messages_are_refused_and_counted() -> None:
+    told: list[str] = []
     with world() as w:
-        edge, sender, receiver = w.pair(bound=2)
+        edge = w.edge(bound=2)
+        sender = w.sender(edge, on_first_drop=lambda _, text: told.append(text))
+        receiver = w.receiver(edge)
         for number in range(3000):
             send(sender, number, protected=True)
         edge.keeper.announce_closed()
@@ -148,6 +151,9 @@ def test_too_many_protected_messages_are_refused_and_counted() -> None:
         assert kept == list(range(len(kept)))
         seen = edge.keeper.statistics()
         assert seen.dropped == 3000 - len(kept)
+        # Not that the oldest go, nor that two wait.
+        start = f"{edge.spec.edge}: {len(kept)} requests and goals wait, as many as fit, so further"
+        assert [text.startswith(start) for text in told] == [True]
 
 
 def test_flush_drops_what_waits_but_not_what_is_protected() -> None:

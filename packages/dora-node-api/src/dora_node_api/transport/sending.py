@@ -384,6 +384,12 @@ class Sender(ForkAware):
                 "from now on. If that is not wanted, raise its `shared_memory_pool_size` "
                 "(DORA_NODE_SHM_POOL_SIZE)"
             )
+        if not route.words[layout.P_EVICTED]:
+            return (
+                f"{spec.edge}: {route.urgent_bytes // layout.RECORD_SIZE} requests and goals wait, "
+                "as many as fit, so further ones are dropped from now on. Read them sooner, send "
+                "fewer at once, or set `queue_policy: backpressure`"
+            )
         if (short := shortfall(spec, route.ends)) is not None:
             return f"{spec.edge}: the oldest messages are dropped from now on, as {short}"
         return (
