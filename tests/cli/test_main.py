@@ -88,6 +88,7 @@ def _raised(error: BaseException, cause: BaseException) -> BaseException:
         (ExceptionGroup("g", [DoraError("inner")]), "inner", 1),
         (ExceptionGroup("g", [DoraError("one"), DoraError("two")]), "one\ntwo", 1),
         (OSError(24, "Too many open files"), "Too many open files; raise the limit (", 1),
+        (OSError(27, "File too large"), "File too large; raise the limit (`ulimit -f`), which ", 1),
         (OSError(24, "Too many open files", "f"), "f: Too many open files; raise ", 1),
         (OSError(11, "Resource temporarily unavailable"), "Resource temporarily unavailable; ", 1),
         (RuntimeError("can't start new thread"), "can't start new thread: as many ", 1),

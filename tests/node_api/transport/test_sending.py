@@ -135,16 +135,19 @@ def test_a_message_larger_than_the_pool_names_the_setting(place: Place) -> None:
     sender.close()
 
 
-def test_a_process_without_addresses_for_a_segment_is_told_its_limit(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("number", "limit"), [(errno.ENOMEM, r"\(`ulimit -v`\)"), (errno.EFBIG, r"\(`ulimit -f`\)")]
+)
+def test_a_process_that_may_have_no_segment_is_told_its_limit(
+    place: Place, monkeypatch: pytest.MonkeyPatch, number: int, limit: str
 ) -> None:
     def refused(fd: int, size: int, *, writable: bool) -> mmap.mmap:
-        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        raise OSError(number, os.strerror(number))
 
     sender = place.edge().sender()
     with monkeypatch.context() as patch:
-        patch.setattr(pool, "map_memory", refused)  # as under RLIMIT_AS
-        with pytest.raises(PoolExhausted, match=r"of addresses \(`ulimit -v`\)"):
+        patch.setattr(pool, "map_memory", refused)  # as by RLIMIT_AS, RLIMIT_FSIZE
+        with pytest.raises(PoolExhausted, match=limit):
             send(sender, 0)
     assert send(sender, 1) == 1
     sender.close()

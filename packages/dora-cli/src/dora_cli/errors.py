@@ -23,6 +23,7 @@ _NO_PROCESS = (
 )
 _REMEDIES: Mapping[int, str] = {
     errno.EMFILE: "; raise the limit (`ulimit -n`)",
+    errno.EFBIG: "; raise the limit (`ulimit -f`), which is one of shared memory, too",
     errno.EAGAIN: f"; it may be that {_NO_PROCESS}",
 }
 """What helps where the system's words do not say it."""
