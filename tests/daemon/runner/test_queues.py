@@ -10,8 +10,10 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 from daemon.runner.dataflows import node
-from daemon.runner.flows import open_descriptors
+from daemon.runner.flows import open_descriptors, run_flow
+from support.workspace import Workspace
 
+from dora_daemon.runner import queues
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.publishing import RunnerOutputs
 from dora_daemon.runner.queues import KeptQueue, QueueBook, hold_limit
@@ -198,7 +200,7 @@ def test_queues_that_hold_less_than_was_asked_for_are_told_of_once(
         return fcntl.fcntl(descriptor, command, *size)
 
     told: list[str] = []
-    book = QueueBook(Board.create(), told.append)
+    book = QueueBook(Board.create(), lambda node, text: told.append(f"{node}: {text}"))
     try:
         book.ensure(EDGE, bound=1000)
         assert told == []
@@ -210,5 +212,21 @@ def test_queues_that_hold_less_than_was_asked_for_are_told_of_once(
     finally:
         monkeypatch.undo()
         book.close()
-    assert [text.startswith("a/x -> d/in: of queue_size 1000 its pipe") for text in told] == [True]
+    assert [text.startswith("d: a/x -> d/in: of queue_size 1000 its pipe") for text in told] == [
+        True
+    ]
     assert "fs.pipe-user-pages-soft" in told[0]
+
+
+def test_what_is_told_of_a_queue_stands_in_its_readers_log(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queues, "shortfall", lambda spec, ends: "it is short")
+    workspace.node("a", "from dora import Node\nNode()\n")
+    workspace.node("b", "from dora import Node\nfor event in Node(): pass\n")
+    nodes = [
+        {"id": "a", "path": "a.py", "outputs": ["x"]},
+        {"id": "b", "path": "b.py", "inputs": {"in": "a/x"}},
+    ]
+    ran = run_flow(workspace, {"nodes": nodes})
+    assert ran.lines("b") == ["a/x -> b/in: it is short. Other queues may be as short"]

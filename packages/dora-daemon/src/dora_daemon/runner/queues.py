@@ -80,10 +80,12 @@ class Grave:
 class QueueBook:
     """All queues and segments of a dataflow on this machine.
 
-    ``complain`` is told, once, of a queue that holds less than was asked for.
+    ``complain`` is told, once, which node's queue holds less than was asked for, and why.
     """
 
-    def __init__(self, board: Board, complain: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self, board: Board, complain: Callable[[str, str], None] = lambda node, text: None
+    ) -> None:
         self.board = board
         self._complain = complain
         self._complained = False
@@ -124,7 +126,7 @@ class QueueBook:
             ) from error
         if not self._complained and (short := shortfall(kept.spec, kept.ends)) is not None:
             self._complained = True
-            self._complain(f"{edge}: {short}. Other queues may be as short")
+            self._complain(edge.target, f"{edge}: {short}. Other queues may be as short")
         kept.from_runner, kept.from_link = from_runner, from_link
         self._queues[edge] = kept
         return kept, True
