@@ -35,6 +35,14 @@ def _install(monkeypatch: pytest.MonkeyPatch, **commands: Callable[[Sequence[str
     monkeypatch.setattr("importlib.metadata.distribution", distribution)
 
 
+def test_the_version_of_a_process_without_stdout_is_no_error() -> None:
+    words = [sys.executable, "-m", "dora_config.launcher", "--version"]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *words], stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_version_needs_no_wheel(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -87,6 +87,12 @@ def _raised(error: BaseException, cause: BaseException) -> BaseException:
         (_raised(DoraError("top: bottom"), OSError("bottom")), "top: bottom", 1),
         (ExceptionGroup("g", [DoraError("inner")]), "inner", 1),
         (ExceptionGroup("g", [DoraError("one"), DoraError("two")]), "one\ntwo", 1),
+        (OSError(24, "Too many open files"), "Too many open files; raise the limit (", 1),
+        (OSError(27, "File too large"), "File too large; raise the limit (`ulimit -f`), which ", 1),
+        (OSError(24, "Too many open files", "f"), "f: Too many open files; raise ", 1),
+        (OSError(11, "Resource temporarily unavailable"), "Resource temporarily unavailable; ", 1),
+        (RuntimeError("can't start new thread"), "can't start new thread: as many ", 1),
+        (RuntimeError("oops"), "dora met an error it did not expect; please report it\n", 1),
         (ZeroDivisionError("oops"), "dora met an error it did not expect; please report it\n", 1),
     ],
 )  # fmt: skip
@@ -106,6 +112,14 @@ def test_an_error_stands_under_its_header_on_stderr(dora: Dora) -> None:
     assert shown.err == "[ERROR]\nmissing.yml does not exist; expected a dataflow file\n"
     shown = dora("validate", os.devnull)
     assert shown.err == f"[ERROR]\n{os.devnull} is no regular file; expected a dataflow file\n"
+
+
+def test_a_result_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "dora_cli.main", "schema", "dataflow"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "[ERROR]\nstandard output: No space left on device\n"
 
 
 def test_every_command_module_offers_an_app(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from dora_node_api.transport import (
     Waiter,
 )
 from dora_node_api.transport.holding import HoldingReceiver
+from dora_node_api.transport.layout import PAGE
 
 POLICIES = ("drop_oldest", "backpressure")
 SIZES = (24, 4096, 300_000)
@@ -134,8 +136,11 @@ def test_a_message_held_back_is_dropped_when_newer_ones_fill_the_queue(pause_at:
 
 
 def test_too_many_protected_messages_are_refused_and_counted() -> None:
+    told: list[str] = []
     with world() as w:
-        edge, sender, receiver = w.pair(bound=2)
+        edge = w.edge(bound=2)
+        sender = w.sender(edge, on_first_drop=lambda _, text: told.append(text))
+        receiver = w.receiver(edge)
         for number in range(3000):
             send(sender, number, protected=True)
         edge.keeper.announce_closed()
@@ -146,6 +151,9 @@ def test_too_many_protected_messages_are_refused_and_counted() -> None:
         assert kept == list(range(len(kept)))
         seen = edge.keeper.statistics()
         assert seen.dropped == 3000 - len(kept)
+        # Not that the oldest go, nor that two wait.
+        start = f"{edge.spec.edge}: {len(kept)} requests and goals wait, as many as fit, so further"
+        assert [text.startswith(start) for text in told] == [True]
 
 
 def test_flush_drops_what_waits_but_not_what_is_protected() -> None:
@@ -471,6 +479,23 @@ def test_the_first_drop_is_told_once_with_the_setting() -> None:
         assert [spec for spec, _ in told] == [edge.spec]
         assert "queue_size" in told[0][1]
         assert "camera/out -> plot/in" in told[0][1]
+
+
+def test_a_pipe_that_holds_less_than_the_bound_is_told_as_such() -> None:
+    told: list[str] = []
+    with world() as w:
+        edge = w.edge(bound=1000)
+        # As where an ordinary user's pipes have used up `pipe-user-pages-soft`.
+        fcntl.fcntl(edge.ends.data_write, fcntl.F_SETPIPE_SZ, 2 * PAGE)
+        sender = w.sender(edge, on_first_drop=lambda _, text: told.append(text))
+        for number in range(999):
+            send(sender, number)
+        got = numbers(drain(w.receiver(edge)))
+        assert got == list(range(999 - len(got), 999))
+        assert len(got) >= 64
+        # Not that 1000 messages wait, of which a larger queue_size would be the remedy.
+        assert [(text.count("1000"), text.count("holds 64 ")) for text in told] == [(1, 1)]
+        assert "fs.pipe-user-pages-soft" in told[0]
 
 
 @pytest.mark.parametrize("limit", ["bytes", "slots"])

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from urllib.request import urlopen
 
 import anyio
 import pytest
+from support.coordinator import free_port
+from support.dora import DORA
 from support.fleet_simulation import COORDINATOR, DAEMON, dataflow
-from support.waiting import PATIENCE, wait_until_async
+from support.waiting import PATIENCE, wait_until, wait_until_async
 
 from dora_config.protocol.control import (
     ControlRequest,
@@ -162,3 +167,25 @@ def test_a_store_that_cannot_be_read_ends_it(
     service = Service(Settings(), COORDINATOR, store, Authority(tmp_path / "authority"))
     with pytest.raises(StoreError, match="cannot be read"):
         anyio.run(service.run)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("streams", [">/dev/full 2>/dev/full", ">&- 2>&- <&-"])
+def test_streams_that_cannot_be_written_stop_no_coordinator(streams: str) -> None:
+    port = free_port()
+    words = [str(DORA), "coordinator", "--port", str(port), "--store", "memory"]
+    process = subprocess.Popen(["sh", "-c", f'exec "$@" {streams}', "sh", *words])
+    try:
+
+        def answers() -> bool:
+            assert process.poll() is None
+            with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as reply:
+                return bool(reply.status == 200)
+            return False
+
+        wait_until(answers, what="the coordinator to answer")
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.wait()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -169,6 +171,18 @@ def test_end_of_file_comes_after_the_last_message() -> None:
     with pytest.raises(ControlClosed):
         receiver.receive(timeout=60)
     receiver.close()
+
+
+def test_one_that_is_forgotten_closes_and_warns_nobody() -> None:
+    left, right = socket.socketpair()
+    sender = ControlSocket(left)
+    del left
+    with right, warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        del sender
+        gc.collect()
+        assert right.recv(1) == b""
+    assert warned == []
 
 
 def test_descriptors_of_a_refused_message_are_closed() -> None:

@@ -309,6 +309,14 @@ def test_a_full_disk_stops_nothing(workspace: Workspace) -> None:
     assert "stopped by MANUAL" in logs.stdout
 
 
+def test_the_exit_code_is_the_dataflows_where_nothing_can_be_written(workspace: Workspace) -> None:
+    one_node(workspace, WAITING)
+    command = [str(DORA), "run", "flow.yml", "--stop-after", "200ms"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=workspace.path, stdout=full, stderr=full, check=False)
+    assert done.returncode == 0
+
+
 def test_a_dataflow_runs_where_no_log_can_be_written(talk: Workspace) -> None:
     (talk.path / "out").write_text("not a folder")
     shown = run_dora("run", "flow.yml", cwd=talk.path).succeeded()

@@ -34,6 +34,18 @@ def test_ours_comes_before_another_dora_that_is_installed(workspace: Workspace) 
     assert ran.result.ok
 
 
+def test_ours_comes_before_another_dora_that_the_runner_would_find(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace.file("site/dora/__init__.py", "raise ImportError('the other dora')")
+    # As PYTHONPATH of whoever starts `dora run`.
+    monkeypatch.syspath_prepend(workspace.path / "site")
+    monkeypatch.delitem(sys.modules, "dora", raising=False)
+    ours = Path(dora_node_api.__file__).resolve().parent.parent
+    folder = make_package_folder(workspace.path / "packages")
+    assert (folder / "dora").resolve() == ours / "dora"
+
+
 def test_a_dora_beside_the_script_is_explained(workspace: Workspace) -> None:
     workspace.file("dora/__init__.py", "")
     workspace.node("a", "from dora import Node\n")

@@ -112,3 +112,14 @@ def test_nobody_listens() -> None:
     outlet = Outlet(None)
     outlet.put(line(1))
     outlet.close()
+
+
+def test_a_thread_that_cannot_be_started_is_what_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    outlet = Outlet(lambda event: None)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        outlet.put(line(1))
+    outlet.close()

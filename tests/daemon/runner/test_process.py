@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import select
@@ -22,6 +23,7 @@ from dora_daemon.runner.process import (
     spawn,
     usable_cpus,
     watch_process,
+    why_not,
 )
 
 Start = Callable[..., NodeProcess]
@@ -154,3 +156,12 @@ def test_the_limit_of_open_files_is_raised() -> None:
 
 def test_watching_a_process_that_is_not_there() -> None:
     assert watch_process(2**22 + 1) is None
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"), [(errno.EMFILE, "(`ulimit -n`)"), (errno.EAGAIN, "(`ulimit -u`)")]
+)
+def test_the_limit_that_keeps_a_program_from_starting_is_named(number: int, remedy: str) -> None:
+    said = why_not("/usr/bin/python3", OSError(number, os.strerror(number)))
+    assert os.strerror(number) in said
+    assert remedy in said

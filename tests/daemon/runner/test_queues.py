@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
 from daemon.runner.dataflows import node
-from daemon.runner.flows import open_descriptors
+from daemon.runner.flows import open_descriptors, run_flow
+from support.workspace import Workspace
 
+from dora_daemon.runner import queues
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.publishing import RunnerOutputs
 from dora_daemon.runner.queues import KeptQueue, QueueBook, hold_limit
 from dora_daemon.runner.wiring import Edge
 from dora_node_api import arrow
 from dora_node_api.connection import POOL_SIZE_VARIABLE
-from dora_node_api.transport import layout
+from dora_node_api.transport import layout, queue
 from dora_node_api.transport.board import Board
 from dora_node_api.transport.layout import RecordKind
 from dora_node_api.transport.pool import Pool
@@ -184,3 +188,45 @@ def test_an_edge_whose_journal_finds_no_room_gives_its_area_back() -> None:
         assert kept.spec.journal == 0
     finally:
         book.close()
+
+
+def test_queues_that_hold_less_than_was_asked_for_are_told_of_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(descriptor: int, command: int, *size: int) -> int:
+        """As where an ordinary user's pipes have used up `pipe-user-pages-soft`."""
+        if command == fcntl.F_SETPIPE_SZ:
+            raise PermissionError("Operation not permitted")
+        return fcntl.fcntl(descriptor, command, *size)
+
+    told: list[str] = []
+    book = QueueBook(Board.create(), lambda node, text: told.append(f"{node}: {text}"))
+    try:
+        book.ensure(EDGE, bound=1000)
+        assert told == []
+        monkeypatch.setattr(queue, "fcntl", SimpleNamespace(fcntl=refused))
+        book.ensure(Edge("a", "x", "c", "in"), bound=100)
+        assert told == []
+        book.ensure(Edge("a", "x", "d", "in"), bound=1000)
+        book.ensure(Edge("a", "x", "e", "in"), bound=1000, backpressure=True)
+    finally:
+        monkeypatch.undo()
+        book.close()
+    assert [text.startswith("d: a/x -> d/in: of queue_size 1000 its pipe") for text in told] == [
+        True
+    ]
+    assert "fs.pipe-user-pages-soft" in told[0]
+
+
+def test_what_is_told_of_a_queue_stands_in_its_readers_log(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queues, "shortfall", lambda spec, ends: "it is short")
+    workspace.node("a", "from dora import Node\nNode()\n")
+    workspace.node("b", "from dora import Node\nfor event in Node(): pass\n")
+    nodes = [
+        {"id": "a", "path": "a.py", "outputs": ["x"]},
+        {"id": "b", "path": "b.py", "inputs": {"in": "a/x"}},
+    ]
+    ran = run_flow(workspace, {"nodes": nodes})
+    assert ran.lines("b") == ["a/x -> b/in: it is short. Other queues may be as short"]

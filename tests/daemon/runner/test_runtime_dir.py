@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -26,6 +27,7 @@ from dora_daemon.runner.runtime_dir import (
     runtime_root,
     sweep,
 )
+from dora_node_api import dynamic
 
 
 def entry(**fields: object) -> IndexEntry:
@@ -59,6 +61,18 @@ def test_where_they_lie() -> None:
     assert runtime_root({"XDG_STATE_HOME": "/s"}) == Path("/s/dora/run")
     assert runtime_root({"XDG_STATE_HOME": "relative"}) == Path.home() / ".local/state/dora/run"
     assert runtime_root({}) == Path.home() / ".local/state/dora/run"
+    assert runtime_root({"RUNTIME_DIRECTORY": "here"}) == Path.cwd() / "here"
+
+
+def test_the_root_of_a_relative_home_is_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "home")
+    assert runtime_root({}) == Path.cwd() / "home/.local/state/dora/run"
+
+
+def test_nodes_look_where_runners_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for state in ("", "relative", str(tmp_path)):
+        monkeypatch.setenv("XDG_STATE_HOME", state)
+        assert dynamic.runtime_roots()[0] == runtime_root()
 
 
 def test_numbers_modes_and_removal(tmp_path: Path) -> None:
@@ -154,6 +168,22 @@ def test_a_root_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         RuntimeDir.create(tmp_path / "file" / "run")
     assert str(tmp_path / "file" / "run") in str(caught.value)
     assert "XDG_STATE_HOME" in str(caught.value)
+
+
+def test_a_root_of_somebody_else_is_named_with_its_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *, wait: bool = False) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(runtime_dir, "lock", refuse)
+    with pytest.raises(RunnerError, match="Permission denied; set XDG_STATE_HOME"):
+        RuntimeDir.create(tmp_path)
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    with pytest.raises(RunnerError) as caught:
+        RuntimeDir.create(tmp_path)
+    assert f"; it belongs to {tmp_path.owner()}, as after" in str(caught.value)
+    assert f"`sudo chown -R $USER {tmp_path}`" in str(caught.value)
 
 
 def test_identities() -> None:

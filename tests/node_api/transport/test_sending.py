@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 import signal
 import threading
@@ -15,7 +17,7 @@ from support.waiting import wait_until
 
 from dora_node_api import arrow
 from dora_node_api.errors import NodeForked
-from dora_node_api.transport import Board, Delivery, PoolExhausted, SampleError
+from dora_node_api.transport import Board, Delivery, PoolExhausted, SampleError, pool
 
 
 class Place:
@@ -129,6 +131,24 @@ def test_a_message_larger_than_the_pool_names_the_setting(place: Place) -> None:
     assert isinstance(caught.value, MemoryError)
     assert caught.value.needed > 2 << 20
     assert caught.value.cap == 1 << 20
+    assert send(sender, 1) == 1
+    sender.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "limit"), [(errno.ENOMEM, r"\(`ulimit -v`\)"), (errno.EFBIG, r"\(`ulimit -f`\)")]
+)
+def test_a_process_that_may_have_no_segment_is_told_its_limit(
+    place: Place, monkeypatch: pytest.MonkeyPatch, number: int, limit: str
+) -> None:
+    def refused(fd: int, size: int, *, writable: bool) -> mmap.mmap:
+        raise OSError(number, os.strerror(number))
+
+    sender = place.edge().sender()
+    with monkeypatch.context() as patch:
+        patch.setattr(pool, "map_memory", refused)  # as by RLIMIT_AS, RLIMIT_FSIZE
+        with pytest.raises(PoolExhausted, match=limit):
+            send(sender, 0)
     assert send(sender, 1) == 1
     sender.close()
 

@@ -26,18 +26,24 @@ class Background:
     log: Path
 
     def wait_until(self, ready: Callable[[], bool], *, within: float) -> None:
-        """Raises NotStarted with the last words of the process, which is ended then."""
+        """Raises NotStarted with the last words of the process.
+
+        It is ended then, and when ``ready`` or Ctrl-C raises.
+        """
         deadline = time.monotonic() + within
-        while not ready():
-            code = self.process.poll()
-            if code is not None:
-                raise NotStarted(f"the {self.what} ended with code {code}:\n{self._tail()}")
-            if time.monotonic() > deadline:
-                self.end()
-                raise NotStarted(
-                    f"the {self.what} did not get ready within {within:g} s:\n{self._tail()}"
-                )
-            time.sleep(0.02)
+        try:
+            while not ready():
+                code = self.process.poll()
+                if code is not None:
+                    raise NotStarted(f"the {self.what} ended with code {code}:\n{self._tail()}")
+                if time.monotonic() > deadline:
+                    raise NotStarted(
+                        f"the {self.what} did not get ready within {within:g} s:\n{self._tail()}"
+                    )
+                time.sleep(0.02)
+        except BaseException:
+            self.end()
+            raise
 
     def end(self) -> None:
         """Without asking it to."""

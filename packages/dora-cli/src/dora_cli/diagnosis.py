@@ -147,8 +147,8 @@ def check_pipes() -> Iterator[Finding]:
             yield Finding(
                 Verdict.WARN,
                 "pipes",
-                f"{LARGEST_PIPE >> 10} KiB are refused, so long queues are; see "
-                "/proc/sys/fs/pipe-max-size and pipe-user-pages-soft",
+                f"{LARGEST_PIPE >> 10} KiB are refused, so long queues hold less than asked "
+                "for; see /proc/sys/fs/pipe-max-size and pipe-user-pages-soft",
             )
         finally:
             os.close(read)

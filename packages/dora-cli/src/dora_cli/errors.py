@@ -3,16 +3,30 @@
 - `UsageError` (typer's): the words were wrong; printed by typer with the usage line, exit 2
 - `CommandFailed`: the command has said what went wrong; only the exit code is left
 - `DoraError` and below: the sentence and what caused it, exit 1
-- `OSError`: the same, with the file named
+- `OSError`: the same, with the file named, or the limit that was met
 - anything else: a fault of ours, with its traceback, exit 1
 """
 
 from __future__ import annotations
 
+import errno
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dora_cli import output
+
+_NO_THREAD = "can't start new thread"
+_NO_PROCESS = (
+    "as many processes and threads run as are allowed; raise the limit of the user (`ulimit -u`) or"
+    " of the service or container (pids)"
+)
+_REMEDIES: Mapping[int, str] = {
+    errno.EMFILE: "; raise the limit (`ulimit -n`)",
+    errno.EFBIG: "; raise the limit (`ulimit -f`), which is one of shared memory, too",
+    errno.EAGAIN: f"; it may be that {_NO_PROCESS}",
+}
+"""What helps where the system's words do not say it."""
 
 
 class CommandFailed(Exception):
@@ -40,6 +54,8 @@ def describe(error: BaseException) -> Failure:
             return Failure(None, code)
         case DoraError() | OSError():
             return Failure(_with_causes(error), 1)
+        case RuntimeError() if str(error) == _NO_THREAD:
+            return Failure(f"{error}: {_NO_PROCESS}", 1)
         case ExceptionGroup() if len(error.exceptions) == 1:
             return describe(error.exceptions[0])
         case ExceptionGroup() if all(isinstance(e, DoraError | OSError) for e in error.exceptions):
@@ -57,7 +73,8 @@ def report(error: BaseException) -> int:
 
 
 def _with_causes(error: BaseException) -> str:
-    lines = [_sentence(error)]
+    remedy = _REMEDIES.get(error.errno or 0, "") if isinstance(error, OSError) else ""
+    lines = [_sentence(error) + remedy]
     cause = error.__cause__
     while cause is not None:
         sentence = _sentence(cause)

@@ -111,6 +111,7 @@ def main(arguments: Sequence[str]) -> int:
 
         return errors.report(error)
     finally:
+        output.finish()
         gc.freeze()  # so that the interpreter's end, which frees all, does not search it first
     return 0
 

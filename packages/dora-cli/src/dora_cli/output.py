@@ -56,23 +56,36 @@ def escape(style: str) -> str | None:
     return f"\x1b[{STYLES[style]}m" if style in STYLES else None
 
 
-def discard() -> None:
-    """From now on standard output goes nowhere: its reader has gone."""
+def discard(stream: TextIO | None = None) -> None:
+    """From now on a stream (standard output) goes nowhere: its reader has gone."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, (stream or sys.stdout).fileno())
     os.close(nowhere)
+
+
+def finish() -> None:
+    """What a stream did not take is not tried again: Python would end with a code of its own."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):  # a stream without a descriptor, or a closed one
+                discard(stream)
 
 
 def write(text: str = "") -> None:
     """A line of the result, on standard output."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    raw(f"{text}\n")
 
 
 def raw(text: str) -> None:
-    """Characters for a terminal, as they are."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    """Characters for a terminal, as they are. Raises OSError that names the stream."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        error.filename = "standard output"
+        raise
 
 
 def remark(text: str = "") -> None:

@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dora_config.errors import DoraError
 from dora_config.protocol.dataflow import DataflowSpec, Origin
 from dora_config.protocol.runner import NodePlace
 from dora_daemon.build.session_file import BuiltNode, fingerprint, read_session
@@ -15,6 +16,10 @@ from dora_daemon.runner.guardian import boot_id
 
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
+
+
+class PathIsNoText(DoraError):
+    """A dataflow file whose path cannot be sent."""
 
 
 def make_spec(
@@ -27,8 +32,12 @@ def make_spec(
     exit_when_nodes_finish: bool | None = None,
     allow_unlinked: bool = False,
 ) -> DataflowSpec:
-    """Everything a daemon needs, with what the last local build made if it is still current."""
+    """Everything a daemon needs, with what the last local build made if it is still current.
+
+    Raises PathIsNoText.
+    """
     path = loaded.path.resolve()
+    _check_text(path)
     resolved = loaded.resolved
     if debug:
         resolved = resolved.model_copy(update={"debug_inspection": True})
@@ -57,6 +66,16 @@ def make_spec(
         build_id=session.build_id,
         built_on=dict(session.built_on),
     )
+
+
+def _check_text(path: Path) -> None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise PathIsNoText(
+            f"{path}: the name is no UTF-8 text, in which a daemon is told of it; rename the "
+            "folder or file, or use `dora run`"
+        ) from None
 
 
 def _workspace(path: Path) -> str:

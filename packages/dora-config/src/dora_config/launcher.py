@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `dora` with `arguments` (default: the command line) and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] in (["--version"], ["-V"]):
-        sys.stdout.write(f"dora {__version__}\n")
+        print(f"dora {__version__}")  # which a closed stdout does not mind
         return 0
     first = words[0] if words else ""
     try:

@@ -118,12 +118,19 @@ def _run(options: argparse.Namespace) -> int:
             port = listener.getsockname()[1]
             logger.info("store: %s", store.name)
             if not options.quiet:
-                sys.stdout.write(f"Listening on port {port}\n")
-                sys.stdout.flush()
+                _announce(port)
             anyio.run(_serve, service, application, listener, settings)
     finally:
         store.close()
     return 0
+
+
+def _announce(port: int) -> None:
+    """For whoever reads standard output; one that is closed or full stops nobody."""
+    try:
+        print(f"Listening on port {port}", flush=True)
+    except OSError:
+        sys.stdout = None  # it is not flushed again at the end, where it would set the exit code
 
 
 def _settings(pairs: Sequence[str]) -> Settings:

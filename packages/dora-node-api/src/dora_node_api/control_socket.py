@@ -235,3 +235,7 @@ class ControlSocket:
                 close_all(_unpack(self._chunks.pop())[1])
         self._decoder.close()
         self._connection.close()
+
+    def __del__(self) -> None:
+        # A node may end without closing anything; a socket alone would warn of that (-X dev).
+        self._connection.close()

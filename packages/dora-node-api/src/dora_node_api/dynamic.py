@@ -107,8 +107,10 @@ def ask_daemon(node_id: str, port: int) -> str | None:
 
 def runtime_roots() -> list[Path]:
     """Folders in which runners of this user, and of a system service, keep their directories."""
-    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    roots = [Path(state).expanduser() / "dora" / "run"]
+    state = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if not state.is_absolute():  # the XDG rules; runners do the same
+        state = Path("~/.local/state").expanduser()
+    roots = [state / "dora" / "run"]
     for path in os.environ.get("RUNTIME_DIRECTORY", "").split(":"):
         if path:
             roots.append(Path(path))

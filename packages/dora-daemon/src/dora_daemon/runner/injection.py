@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
+
+import dora_node_api
 
 PACKAGES = ("dora", "dora_node_api")
 _IGNORES_PYTHONPATH = ("-I", "-E", "-IE", "-EI")
@@ -26,10 +27,8 @@ def make_package_folder(folder: Path) -> Path:
 
 
 def _location(package: str) -> Path:
-    spec = importlib.util.find_spec(package)
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).parent.resolve()
+    # Both lie in one folder, where `import dora` need not look first: PYTHONPATH may name another.
+    return Path(dora_node_api.__file__).resolve().parent.parent / package
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,9 @@ class Outlet:
             self._waiting.append(event)
             self._changed.notify()
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="dora-events", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="dora-events", daemon=True)
+            thread.start()  # raises RuntimeError where no more are allowed
+            self._thread = thread
 
     def _shed_oldest(self, most: int) -> None:
         """Leave out the oldest lines: the end of what is printed says most, and a gap is told once.

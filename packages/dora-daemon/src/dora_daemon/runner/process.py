@@ -124,6 +124,13 @@ def why_not(program: str, error: OSError | ValueError) -> str:
             "it is no program of this machine; a script begins with a line such as"
             f" `#!/usr/bin/env python3` ({error})"
         )
+    if number == errno.EMFILE:
+        return f"{error}; the runner may have no more: raise the limit (`ulimit -n`)"
+    if number == errno.EAGAIN:
+        return (
+            f"{error}; no more processes are allowed: raise the limit of the user (`ulimit -u`) or"
+            " of the service or container (pids)"
+        )
     return str(error)
 
 

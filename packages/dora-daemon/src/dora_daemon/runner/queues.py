@@ -8,7 +8,7 @@ on first use, also when its producer has ended meanwhile.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -20,7 +20,7 @@ from dora_daemon.runner.wiring import Edge
 from dora_node_api.connection import POOL_SIZE_VARIABLE, parse_pool_size
 from dora_node_api.transport.board import Board
 from dora_node_api.transport.errors import TransportError
-from dora_node_api.transport.queue import QueueEnds, QueueKeeper, create_queue
+from dora_node_api.transport.queue import QueueEnds, QueueKeeper, create_queue, shortfall
 from dora_node_api.transport.specs import BACKPRESSURE, DROP_OLDEST, QueueSpec
 
 RUNNER = 0
@@ -78,10 +78,17 @@ class Grave:
 
 
 class QueueBook:
-    """All queues and segments of a dataflow on this machine."""
+    """All queues and segments of a dataflow on this machine.
 
-    def __init__(self, board: Board) -> None:
+    ``complain`` is told, once, which node's queue holds less than was asked for, and why.
+    """
+
+    def __init__(
+        self, board: Board, complain: Callable[[str, str], None] = lambda node, text: None
+    ) -> None:
         self.board = board
+        self._complain = complain
+        self._complained = False
         self._queues: dict[Edge, KeptQueue] = {}
         self._numbers = 0
         self._segments: dict[tuple[int, int], tuple[int, int]] = {}
@@ -117,6 +124,9 @@ class QueueBook:
                 f"cannot make the queue of edge {edge}: {error}. Each edge takes up to six file"
                 f" descriptors, {len(self._queues)} have theirs; raise the limit (`ulimit -n`)"
             ) from error
+        if not self._complained and (short := shortfall(kept.spec, kept.ends)) is not None:
+            self._complained = True
+            self._complain(edge.target, f"{edge}: {short}. Other queues may be as short")
         kept.from_runner, kept.from_link = from_runner, from_link
         self._queues[edge] = kept
         return kept, True

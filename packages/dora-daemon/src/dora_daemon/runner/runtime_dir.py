@@ -20,6 +20,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -83,13 +84,16 @@ class FoundRunner:
 
 
 def runtime_root(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where runtime directories lie: the service's, else in the user's state directory."""
+    """Where runtime directories lie: the service's, else in the user's state directory.
+
+    Absolute, as nodes look from directories of their own.
+    """
     if given := environ.get("RUNTIME_DIRECTORY"):
         # systemd separates several with colons.
-        return Path(given.split(":")[0])
+        return Path(given.split(":")[0]).absolute()
     state = environ.get("XDG_STATE_HOME") or ""
     base = Path(state) if Path(state).is_absolute() else Path.home() / ".local" / "state"
-    return base / "dora" / "run"
+    return (base / "dora" / "run").absolute()
 
 
 def lock(path: Path, *, wait: bool = False) -> int | None:
@@ -111,14 +115,25 @@ def _root_locked(root: Path) -> Iterator[None]:
         descriptor = lock(root / ".lock", wait=True)
     except OSError as error:
         raise RunnerError(
-            f"cannot use the runtime directory {root}: {error.strerror}; set XDG_STATE_HOME to a"
-            " directory that you may write to"
+            f"cannot use the runtime directory {root}: {error.strerror}; {_of_another(root)}set"
+            " XDG_STATE_HOME to a directory that you may write to"
         ) from error
     assert descriptor is not None
     try:
         yield
     finally:
         os.close(descriptor)
+
+
+def _of_another(root: Path) -> str:
+    """Whose a directory is, and what helps, if it is somebody else's."""
+    with suppress(OSError, KeyError):
+        if root.stat().st_uid != os.getuid():
+            return (
+                f"it belongs to {root.owner()}, as after a dora under sudo that kept HOME: give it"
+                f" back (`sudo chown -R $USER {shlex.quote(str(root))}`), or "
+            )
+    return ""
 
 
 class RuntimeDir:

@@ -181,7 +181,7 @@ class Runner:
     def _open(self, loop: asyncio.AbstractEventLoop) -> None:
         open_files = raise_open_files()
         self._loop = loop
-        self.book = QueueBook(Board.create())
+        self.book = QueueBook(Board.create(), self._say_short)
         self.outputs = RunnerOutputs(self.book)
         self.desk = Desk(
             self.plan,
@@ -509,6 +509,11 @@ class Runner:
         self.tidy_soon()
 
     # --------------------------------------------------------------------------------- logs
+
+    def _say_short(self, node: str, message: str) -> None:
+        # Into the node's own log, which outlives a runner that a daemon has started.
+        known = node if node in self.logs else None
+        self.log(LogLine(ts=now_text(), level="warn", node=known, message=message))
 
     def say(self, level: LogLevel, message: str) -> None:
         """A line of the runner itself."""

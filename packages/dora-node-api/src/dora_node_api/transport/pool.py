@@ -10,6 +10,7 @@ give their pages back and keep their addresses.
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 from collections.abc import Callable, Iterable
@@ -28,6 +29,10 @@ _SMALLEST_CLASS = 256
 _RUN = 4 * PAGE  # small blocks are cut from a segment so many bytes at a time
 _SEGMENT_SIZES = (64 << 20, 256 << 20, 1 << 30)
 SMALLEST_DEFAULT_CAP = 256 << 20
+_LIMITS = {
+    errno.ENOMEM: "of addresses (`ulimit -v`)",
+    errno.EFBIG: "in one file, which shared memory is (`ulimit -f`)",
+}
 
 
 def default_pool_cap() -> int:
@@ -56,8 +61,15 @@ class Segment:
         self.number = number
         self.size = size
         self.used = 0
-        self.fd = create_memory(f"segment-{number}", size)
-        self.memory: mmap.mmap = map_memory(self.fd, size, writable=True)
+        try:
+            self.fd = create_memory(f"segment-{number}", size)
+            self.memory: mmap.mmap = map_memory(self.fd, size, writable=True)
+        except OSError as error:
+            if error.errno not in _LIMITS:
+                raise
+            raise MemoryError(
+                f"the system grants this process no {size:,} bytes more {_LIMITS[error.errno]}"
+            ) from error
         self.view = memoryview(self.memory)
 
     def close(self) -> None:

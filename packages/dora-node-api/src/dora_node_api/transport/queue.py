@@ -133,8 +133,8 @@ def _make_pipe(records: int) -> tuple[int, int]:
         os.set_blocking(end, False)
     if _SET_SIZE is not None:
         pages = -(-records // _RECORDS_PER_PAGE) + 1
-        # Refused past the user's limit; what we got is then as good as it gets, and a full pipe
-        # is treated as a full queue.
+        # Refused past the user's limit; what we got is then as good as it gets, a full pipe is
+        # treated as a full queue, and `shortfall` has the words for it.
         with contextlib.suppress(OSError):
             fcntl.fcntl(write, _SET_SIZE, pages * layout.PAGE)
     return read, write
@@ -164,6 +164,18 @@ def create_queue(spec: QueueSpec) -> QueueEnds:
         ends.close()
         raise
     return ends
+
+
+def shortfall(spec: QueueSpec, ends: QueueEnds) -> str | None:
+    """Why the pipe of a queue holds less than its bound, and what helps; None if it does not."""
+    holds = pipe_capacity(ends.data_write)
+    if holds >= spec.bound:
+        return None
+    return (
+        f"of queue_size {spec.bound} its pipe holds {holds} messages: the pipes of this user take "
+        "all the memory that the system grants them. Set a smaller `queue_size` where it is large, "
+        "or raise the limits fs.pipe-user-pages-soft and fs.pipe-max-size of the system"
+    )
 
 
 class QueueKeeper:

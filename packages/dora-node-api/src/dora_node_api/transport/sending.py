@@ -26,7 +26,7 @@ from dora_node_api.transport.layout import (
     RECORD_SIZE,
 )
 from dora_node_api.transport.pool import Block, Pool
-from dora_node_api.transport.queue import QueueEnds
+from dora_node_api.transport.queue import QueueEnds, shortfall
 from dora_node_api.transport.route import Route
 from dora_node_api.transport.samples import Hold, Sample
 from dora_node_api.transport.specs import QueueSpec
@@ -384,6 +384,14 @@ class Sender(ForkAware):
                 "from now on. If that is not wanted, raise its `shared_memory_pool_size` "
                 "(DORA_NODE_SHM_POOL_SIZE)"
             )
+        if not route.words[layout.P_EVICTED]:
+            return (
+                f"{spec.edge}: {route.urgent_bytes // layout.RECORD_SIZE} requests and goals wait, "
+                "as many as fit, so further ones are dropped from now on. Read them sooner, send "
+                "fewer at once, or set `queue_policy: backpressure`"
+            )
+        if (short := shortfall(spec, route.ends)) is not None:
+            return f"{spec.edge}: the oldest messages are dropped from now on, as {short}"
         return (
             f"{spec.edge}: the input is full ({spec.bound} messages wait), so its oldest "
             "messages are dropped from now on. If that is not wanted, raise `queue_size` "
