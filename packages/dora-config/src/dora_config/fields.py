@@ -38,9 +38,12 @@ class Written(BaseModel):
     @_model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, data: Any) -> Any:
-        # `env:` with nothing behind it means the same as no `env` at all
+        # `env:` with nothing behind it means the same as no `env` at all; `envv:` is a mistake
         if isinstance(data, dict) and None in data.values():
-            return {key: value for key, value in data.items() if value is not None}
+            known = {info.alias or name for name, info in cls.model_fields.items()}
+            return {
+                key: value for key, value in data.items() if value is not None or key not in known
+            }
         return data
 
 
