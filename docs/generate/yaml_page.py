@@ -129,7 +129,7 @@ def _section(name: str, heading: str, definitions: dict[str, Any]) -> str:
     rows = []
     refused = []
     for key, field in sorted(fields.items(), key=lambda item: item[0] != "id"):
-        if field.get("not") == {} or any(part.get("not") == {} for part in field.get("anyOf", ())):
+        if field.get("type") == "null":
             refused.append(f"`{key}`")
             continue
         words = type_words(field, definitions)

@@ -100,6 +100,12 @@ def _env_name(name: str) -> str:
     return name
 
 
+def _any_case(*words: str) -> str:
+    """A pattern for one of these words; JSON Schema has no flag that ignores case."""
+    spelt = ("".join(f"[{c}{c.upper()}]" for c in word) for word in words)
+    return f"^({'|'.join(spelt)})$"
+
+
 def _log_level(value: Any) -> LogLevel:
     if not isinstance(value, str):
         raise _wrong(f"expected one of {', '.join(LOG_LEVELS)}")
@@ -238,8 +244,10 @@ LogLevelField = Annotated[
     BeforeValidator(_log_level),
     WithJsonSchema(
         {
-            "type": "string",
-            "enum": [*LOG_LEVELS, *(level.upper() for level in LOG_LEVELS)],
+            "anyOf": [
+                {"type": "string", "enum": list(LOG_LEVELS)},
+                {"type": "string", "pattern": _any_case(*LOG_LEVELS, "warning")},
+            ]
         }
     ),
 ]
@@ -275,4 +283,4 @@ EnvValueField = Annotated[
 ]
 EnvField = dict[EnvNameField, EnvValueField]
 PortNumberField = Annotated[int, Field(ge=1, le=65535)]
-RefusedField = Annotated[Any, WithJsonSchema({"not": {}})]
+RefusedField = Annotated[Any, WithJsonSchema({"type": "null"})]
