@@ -27,7 +27,7 @@ def type_words(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
         return _reference(schema["$ref"].rpartition("/")[2], definitions)
     if "const" in schema:
         return f"`{schema['const']}`"
-    if schema.get("anyOf") == [{"format": "ipv4"}, {"format": "ipv6"}]:
+    if schema.get("anyOf", [{}])[0] == {"format": "ipv4"}:
         return "IP address"
     if "enum" in schema:
         return ", ".join(f"`{word}`" for word in schema["enum"])

@@ -97,6 +97,9 @@ def test_good_modules_and_clusters_are_valid() -> None:
     assert is_valid("module", EYE)
     assert not is_valid("dataflow", EYE)
     assert is_valid("cluster", GUIDE)
+    scoped = "coordinator: {addr: fe80::1%eth0}\nmachines: [{id: a, host: a}]"
+    assert is_valid("cluster", scoped)
+    assert not is_valid("cluster", scoped.replace("fe80::1%", "fe80 "))
     assert not is_valid("cluster", "nodes: []")
 
 
