@@ -19,7 +19,7 @@ def read_text(path: Path, limit: int) -> str:
             data = stream.read(limit + 1)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise ConfigError([Problem(str(path), 0, 0, f"cannot be read: {reason}")]) from error
+        raise ConfigError([Problem(str(path), 0, 0, f"cannot be read: {reason}")]) from None
     except ValueError as error:  # a NUL character in the name
         raise ConfigError([Problem(str(path), 0, 0, f"cannot be read: {error}")]) from error
     if len(data) > limit:
