@@ -64,7 +64,7 @@ SOURCES = """\
 | `dora/logs`, `dora/logs/<level>`, `dora/logs/<level>/<node>` | log entries of other nodes, as JSON; levels `error warn info debug trace stdout` |
 | `_mod/<port>` | in a module file: what the user of the module connects to that port |
 
-Timers tick at once when all nodes are ready, then at fixed times; what a late reader misses beyond its queue is skipped. They never close.
+Timers tick at once when all nodes are ready, then at fixed times; what a late reader misses beyond its queue is skipped. They never close, and `input_timeout` has no effect on them.
 """
 
 DETAILS = """\

@@ -282,6 +282,10 @@ def test_a_mistake_under_an_old_name_has_its_place() -> None:
 
 WARNINGS = [
     ("path: p\ninputs: {x: {source: source/out, queue_size: 0}}", "queue_size 0 is taken as 1"),
+    (
+        "path: p\ninputs: {x: {source: dora/timer/secs/1, input_timeout: 3}}",
+        "input `n/x`: input_timeout has no effect on a timer",
+    ),
     ("path: p\noutputs: [a, a]", 'output "a" is listed twice'),
     (
         "operator: {python: p, inputs: {x: {source: source/out, queue_size: 0}}}",
