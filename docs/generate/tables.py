@@ -27,12 +27,13 @@ def type_words(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
         return _reference(schema["$ref"].rpartition("/")[2], definitions)
     if "const" in schema:
         return f"`{schema['const']}`"
-    if schema.get("anyOf") == [{"format": "ipv4"}, {"format": "ipv6"}]:
+    if schema.get("anyOf", [{}])[0] == {"format": "ipv4"}:
         return "IP address"
     if "enum" in schema:
-        words = [value for value in schema["enum"] if not str(value).isupper()]
-        return ", ".join(f"`{word}`" for word in words)
+        return ", ".join(f"`{word}`" for word in schema["enum"])
     if "anyOf" in schema:
+        if "enum" in schema["anyOf"][0] and "pattern" in schema["anyOf"][1]:
+            return type_words(schema["anyOf"][0], definitions)  # the same words, spelt otherwise
         parts = [type_words(part, definitions) for part in schema["anyOf"]]
         return " or ".join(dict.fromkeys(part for part in parts if part))
     kind = schema.get("type")
@@ -62,7 +63,8 @@ def plain_name(name: str) -> str:
 
 def _mapping(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     if schema.get("properties"):
-        return "mapping " + ", ".join(f"`{key}`" for key in schema["properties"])
+        usable = [key for key, value in schema["properties"].items() if value != {"type": "null"}]
+        return "mapping " + ", ".join(f"`{key}`" for key in usable)
     values: object = schema.get("additionalProperties") or next(
         iter(schema.get("patternProperties", {}).values()), {}
     )

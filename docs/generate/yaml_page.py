@@ -64,7 +64,7 @@ SOURCES = """\
 | `dora/logs`, `dora/logs/<level>`, `dora/logs/<level>/<node>` | log entries of other nodes, as JSON; levels `error warn info debug trace stdout` |
 | `_mod/<port>` | in a module file: what the user of the module connects to that port |
 
-Timers tick at once when all nodes are ready, then at fixed times; what a late reader misses beyond its queue is skipped. They never close.
+Timers tick at once when all nodes are ready, then at fixed times; what a late reader misses beyond its queue is skipped. They never close, and `input_timeout` has no effect on them.
 """
 
 DETAILS = """\
@@ -129,7 +129,7 @@ def _section(name: str, heading: str, definitions: dict[str, Any]) -> str:
     rows = []
     refused = []
     for key, field in sorted(fields.items(), key=lambda item: item[0] != "id"):
-        if field.get("not") == {} or any(part.get("not") == {} for part in field.get("anyOf", ())):
+        if field.get("type") == "null":
             refused.append(f"`{key}`")
             continue
         words = type_words(field, definitions)

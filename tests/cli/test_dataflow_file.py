@@ -65,6 +65,19 @@ def test_what_cannot_be_fetched(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "host", ["[", "127.0.0.1:port", "a b", "a..b", "x" * 300], ids=lambda host: host[:9]
+)
+def test_what_is_no_address(host: str) -> None:
+    with pytest.raises(DataflowFileError, match=r"is no address|cannot fetch"):
+        dataflow_file.fetched(f"http://{host}/x.yml")
+
+
+def test_a_name_that_no_file_can_have(server: str) -> None:
+    with pytest.raises(DataflowFileError, match="names no file"):
+        dataflow_file.fetched(f"{server}/a%00b")
+
+
 def test_warnings_go_to_the_terminal(dora: Dora, hello: Path) -> None:
     hello.write_text(f"_unstable_debug: {{enable_debug_inspection: true}}\n{HELLO}")
     shown = dora("graph", "--mermaid", hello.name)

@@ -29,6 +29,12 @@ def test_what_is_none(text: str) -> None:
         parse_duration(text)
 
 
+@pytest.mark.parametrize("text", ["9" * 20, "9" * 400, "99999d", "1" + "0" * 400 + "ms"])
+def test_what_is_too_long(text: str) -> None:
+    with pytest.raises(ValueError, match="is longer than 31 years"):
+        parse_duration(text)
+
+
 @given(st.integers(0, 99), st.integers(0, 59), st.integers(0, 59))
 def test_parts_add_up(hours: int, minutes: int, seconds: int) -> None:
     assert parse_duration(f"{hours}h{minutes}m{seconds}s") == hours * 3600 + minutes * 60 + seconds

@@ -87,6 +87,14 @@ def test_an_empty_token_file_is_refused(environ: dict[str, str]) -> None:
         find_token(environ)
 
 
+def test_a_token_file_that_holds_no_text_is_refused(environ: dict[str, str]) -> None:
+    _, made = ensure_token(environ)
+    assert made is not None
+    made.write_bytes(b"\xff\xfe")
+    with pytest.raises(AccessError, match="no token; delete it"):
+        find_token(environ)
+
+
 def test_tokens_match_or_not() -> None:
     assert token_matches("abc", "abc")
     assert not token_matches("abc", "abcd")

@@ -14,6 +14,7 @@ ROOT = [
     ("nodez: []", "1:1: unknown field `nodez` (did you mean `nodes`?)"),
     ("nodes: []\nxyzzy: 1", "2:1: unknown field `xyzzy`, expected one of debug, deploy, env"),
     ("nodes: []\ncommunication: {}", "dora 0.x"),
+    ("nodes: []\ncommunication:", "2:1: unknown field `communication` (dora 0.x"),
     ("nodes: []\npublish_all_messages_to_zenoh: true", "enable_debug_inspection"),
     ("nodes: []\nhealth_check_interval: 0", "health_check_interval: must be greater than 0"),
     ("nodes: []\nhealth_check_interval: .inf", "must be a finite number of seconds, found inf"),
@@ -43,6 +44,8 @@ def test_mistakes_at_the_root(text: str, says: str) -> None:
 # Each stands below `id: n` in a file in which that is line 3.
 NODE = [
     ("path: p\nouputs: [x]", '5:5: node "n": unknown field `ouputs` (did you mean `outputs`?)'),
+    ("path: p\nouputs:", '5:5: node "n": unknown field `ouputs` (did you mean `outputs`?)'),
+    ("custom:\npath: p", '4:5: node "n": unknown field `custom` (dora 0.x'),
     ("path: p\nxyzzy: 1", "unknown field `xyzzy`, expected one of args, branch, build"),
     ("custom: {source: p}", '4:5: node "n": unknown field `custom` (dora 0.x'),
     ("path: p\nqueue_size: 1", "it belongs to an input"),
@@ -279,6 +282,10 @@ def test_a_mistake_under_an_old_name_has_its_place() -> None:
 
 WARNINGS = [
     ("path: p\ninputs: {x: {source: source/out, queue_size: 0}}", "queue_size 0 is taken as 1"),
+    (
+        "path: p\ninputs: {x: {source: dora/timer/secs/1, input_timeout: 3}}",
+        "input `n/x`: input_timeout has no effect on a timer",
+    ),
     ("path: p\noutputs: [a, a]", 'output "a" is listed twice'),
     (
         "operator: {python: p, inputs: {x: {source: source/out, queue_size: 0}}}",

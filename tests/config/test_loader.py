@@ -51,6 +51,16 @@ def test_a_file_that_is_no_file() -> None:
         load_dataflow("/dev/null")
 
 
+@pytest.mark.timeout(20)
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yml")
+    path = tmp_path / "f.yml"
+    path.write_text("nodes:\n  - {id: a, module: pipe.yml}\n")
+    assert problems(path) == [
+        "pipe.yml:1:1: the file is empty: expected a mapping with a list of `nodes`"
+    ]
+
+
 def test_problems_carry_the_path_as_it_was_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,6 +89,7 @@ def test_duplicate_keys_do_not_hide_other_problems(tmp_path: Path) -> None:
         ("./gone", 'could not find source path "./gone"'),
         ("no-such-program-here", "and in PATH"),
         ("$HOME/gone.py", "gone.py"),
+        ("x" * 300, "could not find source path"),
     ],
 )
 def test_programs_must_exist_when_asked(tmp_path: Path, program: str, says: str) -> None:

@@ -75,6 +75,9 @@ GOOD = [
     "nodes: [{id: a, operator: {python: a.py}}]",
     "nodes: [{id: a, operators: [{id: b, python: {source: a.py}}], deploy: {machine: m}}]",
     "nodes: [{id: a, path: p, git: u, branch: b}]",
+    "nodes: [{id: a, path: p, ros2: , hub: ~, min_log_level: Warn}]",
+    "nodes: [{id: a, path: p, min_log_level: warning}, {id: b, path: p, min_log_level: INFO}]",
+    "nodes: [{id: a, operator: {python: {source: p, conda_env: }, shared-library: }, args: }]",
     "type_rules: [{from: a/b, to: c/d}]\nnodes: []",
 ]
 
@@ -84,10 +87,19 @@ def test_good_dataflows_are_valid(text: str) -> None:
     assert is_valid("dataflow", text)
 
 
+@pytest.mark.parametrize("text", ["min_log_level: loud", "min_log_level: WARNED", "args: x"])
+def test_what_is_next_to_good_is_not(text: str) -> None:
+    assert not is_valid("dataflow", f"nodes: [{{id: a, operator: {{python: p}}, {text}}}]")
+    assert is_valid("dataflow", f"nodes: [{{id: a, path: p, {text}}}]") == (text == "args: x")
+
+
 def test_good_modules_and_clusters_are_valid() -> None:
     assert is_valid("module", EYE)
     assert not is_valid("dataflow", EYE)
     assert is_valid("cluster", GUIDE)
+    scoped = "coordinator: {addr: fe80::1%eth0}\nmachines: [{id: a, host: a}]"
+    assert is_valid("cluster", scoped)
+    assert not is_valid("cluster", scoped.replace("fe80::1%", "fe80 "))
     assert not is_valid("cluster", "nodes: []")
 
 
@@ -139,4 +151,4 @@ def test_every_field_is_described() -> None:
     known = {*Descriptor.model_fields, *Node.model_fields}
     assert known - {"ros2", "hub"} <= fields.keys()
     for name, field in fields.items():
-        assert "description" in field or field == {"not": {}}, name
+        assert "description" in field or field == {"type": "null"}, name

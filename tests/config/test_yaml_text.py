@@ -156,6 +156,13 @@ def test_positions(path: tuple[str | int, ...], at_key: bool, line: int, column:
     assert (span.line, span.column) == (line, column)
 
 
+@pytest.mark.timeout(30)
+def test_each_of_many_keys_has_its_position_at_once() -> None:
+    many = 50_000
+    document = read_document("\n".join(f"k{n}: x" for n in range(many)), "f")
+    assert all(document.span((f"k{n}",)).line == n + 1 for n in range(many))
+
+
 def test_the_extent_of_a_value() -> None:
     document = read_document(TEXT, "f")
     assert document.span(("nodes", 0, "id"), at_key=True) == Span(2, 5, 2, 7)

@@ -78,8 +78,10 @@ class Steps:
             if self.checks_only:
                 last = self._last.get(id(frame), "")
                 self._last[id(frame)] = name
-                # A call that raised goes to its handler without a look at signals.
-                if last.startswith(_CHECKS) and name != "PUSH_EXC_INFO":
+                # A call that raised goes to its handler without a look at signals; what has no
+                # line ends a generator on Python 3.12, and what is raised there is only printed.
+                handled = name == "PUSH_EXC_INFO" or frame.f_lineno is None
+                if last.startswith(_CHECKS) and not handled:
                     self._tick(frame)
             elif name.startswith(("STORE_SUBSCR", "STORE_ATTR", "CALL", "DELETE_SUBSCR")):
                 self._tick(frame)

@@ -88,4 +88,7 @@ def test_what_is_not_offered(dora: Dora, words: list[str]) -> None:
 
 def test_a_name_that_can_name_nothing(dora: Dora) -> None:
     assert dora("new", "1 2", "--kind", "node").code == 2
+    assert "Python's own" in dora("new", "class", "--kind", "node").err
+    assert "pip wants" in dora("new", "zähler", "--kind", "node").err
+    assert dora("new", "zähler").code == 0
     assert package_name("My node.2") == "my_node_2"

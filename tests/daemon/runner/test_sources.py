@@ -57,7 +57,7 @@ def test_a_bare_name_is_looked_for_here_then_in_the_environment_then_on_path(
     assert found() == here
 
 
-@pytest.mark.parametrize("path", ["missing.py", "sub/missing", "tool"])
+@pytest.mark.parametrize("path", ["missing.py", "sub/missing", "tool", "x" * 300, "a/" + "x" * 300])
 def test_an_error_names_the_path_as_written_and_in_full(tmp_path: Path, path: str) -> None:
     with pytest.raises(SourceNotFound) as caught:
         find_program(path, working_dir=tmp_path, variables={"PATH": ""})
@@ -134,3 +134,14 @@ def test_a_download_that_fails_names_address_and_target(tmp_path: Path, url: str
         download(f"{url}/bin/other", None, tmp_path)
     assert f"{url}/bin/other" in str(caught.value)
     assert str(tmp_path / "build" / "other") in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["[", "127.0.0.1:port", "a b", "a..b"])
+def test_a_download_from_what_is_no_address(tmp_path: Path, host: str) -> None:
+    with pytest.raises(SourceNotFound, match="cannot download http"):
+        download(f"http://{host}/node", None, tmp_path)
+
+
+def test_a_download_to_a_name_that_no_file_can_have(tmp_path: Path, url: str) -> None:
+    with pytest.raises(SourceNotFound, match="cannot download"):
+        download(f"{url}/bin/{'x' * 300}", "0" * 64, tmp_path)

@@ -221,7 +221,7 @@ def _connect(endpoint: Endpoint, stack: ExitStack) -> ClientConnection:
         raise CoordinatorUnreachable(
             f"what listens at {endpoint} answers with HTTP status {status} {body}".rstrip()
         ) from error
-    except (OSError, WebSocketException, TimeoutError) as error:
+    except (OSError, WebSocketException, TimeoutError, UnicodeError) as error:
         raise CoordinatorUnreachable(
             f"cannot connect to the coordinator at {endpoint} ({error}); start one on this machine "
             "with `dora up`, or name another with --coordinator-addr"

@@ -49,11 +49,14 @@ def fetched(path_or_url: str) -> Path:
 
     A file of that name with another content is left alone and is an error.
     """
-    parts = urlsplit(path_or_url)
-    if parts.scheme not in ("http", "https"):
+    if not path_or_url.lower().startswith(("http:", "https:")):
         return Path(path_or_url)
+    try:
+        parts = urlsplit(path_or_url)
+    except ValueError as error:
+        raise DataflowFileError(f"{path_or_url} is no address: {error}") from error
     name = unquote(parts.path).rpartition("/")[2]
-    if not name or name.startswith("."):
+    if not name or name.startswith(".") or "\0" in name:
         raise DataflowFileError(f"{path_or_url} names no file")
     content = _download(path_or_url)
     target = Path(name)
@@ -66,7 +69,8 @@ def fetched(path_or_url: str) -> Path:
 
 
 def _download(url: str) -> bytes:
-    from urllib.error import HTTPError, URLError
+    from http.client import HTTPException
+    from urllib.error import HTTPError
     from urllib.request import urlopen
 
     try:
@@ -75,7 +79,7 @@ def _download(url: str) -> bytes:
     except HTTPError as error:
         error.close()
         raise DataflowFileError(f"cannot fetch {url}: {error}") from error
-    except (URLError, OSError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise DataflowFileError(f"cannot fetch {url}: {error}") from error
     if len(content) > MAX_DOWNLOAD:
         raise DataflowFileError(f"{url} is larger than {MAX_DOWNLOAD} bytes; no dataflow file is")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+LONGEST = 1e9
+"""Seconds; of more, clocks and timers of the system want nothing."""
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
@@ -12,11 +14,17 @@ def parse_duration(text: str) -> float:
     """Seconds in `text`; ValueError with the expected shapes when it is not a duration."""
     stripped = text.strip()
     if re.fullmatch(r"\d+(?:\.\d+)?", stripped):
-        return float(stripped)
+        return _bounded(float(stripped), text)
     parts = _PART.findall(stripped)
     if not parts or "".join(number + unit for number, unit in parts) != stripped:
         raise ValueError(f"{text!r} is not a duration, expected e.g. 30, 10s, 5m, 1h30m or 500ms")
-    return sum(float(number) * UNITS[unit] for number, unit in parts)
+    return _bounded(sum(float(number) * UNITS[unit] for number, unit in parts), text)
+
+
+def _bounded(seconds: float, text: str) -> float:
+    if seconds > LONGEST:
+        raise ValueError(f"{text[:24]!r} is longer than 31 years")
+    return seconds
 
 
 def show_duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -41,6 +42,20 @@ def checked(parse: Callable[[str], T]) -> Callable[[str], T]:
 
     parser.__name__ = parse.__name__
     return parser
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text; ValueError for what is none, or cannot be sent."""
+    from pydantic_core import PydanticSerializationError, to_json
+
+    try:
+        value = json.loads(text)
+        to_json(value)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except PydanticSerializationError as error:
+        raise ValueError(f"it cannot be sent: {error}") from None
+    return value
 
 
 def parse_boolean(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import Mapping
 
@@ -164,6 +165,10 @@ def dataflow_files(name: str) -> Mapping[str, str]:
 def node_files(name: str) -> Mapping[str, str]:
     """A node as a Python project with a test; ValueError when `name` cannot name one."""
     package = package_name(name)
+    if keyword.iskeyword(package):
+        raise ValueError(f"{name!r} is a word of Python's own, which cannot name a package")
+    if not package.isascii():
+        raise ValueError(f"{name!r} cannot name a project: pip wants plain letters, a to z")
     project = package.replace("_", "-")
     return {
         "pyproject.toml": _NODE_PROJECT.format(project=project, package=package),

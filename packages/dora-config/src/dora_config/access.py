@@ -144,6 +144,9 @@ def _read_token(path: Path) -> str | None:
         return None
     except OSError as error:
         raise AccessError(f"{path}: the token cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError:
+        message = f"{path}: what is in it is no token; delete it to get a new one"
+        raise AccessError(message) from None
     if info.st_uid not in (os.getuid(), 0) or stat.S_IMODE(info.st_mode) & 0o077:
         raise AccessError(
             f"{path}: the token must belong to you and be readable by nobody else; "

@@ -43,6 +43,7 @@ _OWN_VARIABLES = frozenset(
     }
 )
 """By these a daemon finds its folders, its token and its coordinator."""
+_SCOPED_PATTERN = r"^[0-9A-Fa-f:.]+%\S+$"
 _PREFIX_PATTERN = r"^(?!.*/\.\.(/|$))/+[^/]+/+[^/]"
 _LEAST_DEPTH = 2
 
@@ -126,7 +127,13 @@ def _endpoint(value: str) -> str:
 IpAddressField = Annotated[
     str,
     AfterValidator(_ip_address),
-    WithJsonSchema({"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}),
+    WithJsonSchema(
+        {
+            "type": "string",
+            # `ipv6` alone has no word for the interface of a link-local address.
+            "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}, {"pattern": _SCOPED_PATTERN}],
+        }
+    ),
 ]
 HostField = Annotated[
     str, AfterValidator(_host), WithJsonSchema({"type": "string", "pattern": _HOST_PATTERN})

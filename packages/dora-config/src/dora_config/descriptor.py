@@ -160,7 +160,10 @@ class Operator(_WithPorts):
                         {"type": "string", "minLength": 1},
                         {
                             "type": "object",
-                            "properties": {"source": {"type": "string", "minLength": 1}},
+                            "properties": {
+                                "source": {"type": "string", "minLength": 1},
+                                "conda_env": {"type": "null"},
+                            },
                             "required": ["source"],
                             "additionalProperties": False,
                         },

@@ -38,9 +38,12 @@ class Written(BaseModel):
     @_model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, data: Any) -> Any:
-        # `env:` with nothing behind it means the same as no `env` at all
+        # `env:` with nothing behind it means the same as no `env` at all; `envv:` is a mistake
         if isinstance(data, dict) and None in data.values():
-            return {key: value for key, value in data.items() if value is not None}
+            known = {info.alias or name for name, info in cls.model_fields.items()}
+            return {
+                key: value for key, value in data.items() if value is not None or key not in known
+            }
         return data
 
 
@@ -95,6 +98,12 @@ def _env_name(name: str) -> str:
             "it must not be empty nor contain '=', white space or NUL"
         )
     return name
+
+
+def _any_case(*words: str) -> str:
+    """A pattern for one of these words; JSON Schema has no flag that ignores case."""
+    spelt = ("".join(f"[{c}{c.upper()}]" for c in word) for word in words)
+    return f"^({'|'.join(spelt)})$"
 
 
 def _log_level(value: Any) -> LogLevel:
@@ -235,8 +244,10 @@ LogLevelField = Annotated[
     BeforeValidator(_log_level),
     WithJsonSchema(
         {
-            "type": "string",
-            "enum": [*LOG_LEVELS, *(level.upper() for level in LOG_LEVELS)],
+            "anyOf": [
+                {"type": "string", "enum": list(LOG_LEVELS)},
+                {"type": "string", "pattern": _any_case(*LOG_LEVELS, "warning")},
+            ]
         }
     ),
 ]
@@ -272,4 +283,4 @@ EnvValueField = Annotated[
 ]
 EnvField = dict[EnvNameField, EnvValueField]
 PortNumberField = Annotated[int, Field(ge=1, le=65535)]
-RefusedField = Annotated[Any, WithJsonSchema({"not": {}})]
+RefusedField = Annotated[Any, WithJsonSchema({"type": "null"})]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dora_config.closest import closest, closest_name
 from dora_config.errors import Severity
 from dora_config.resolved import ResolvedDataflow, ResolvedNode
-from dora_config.sources import LogSource, OutputSource
+from dora_config.sources import LogSource, OutputSource, TimerSource
 from dora_config.yaml_text import KeyPath
 
 MAX_SUGGESTIONS = 50
@@ -81,6 +81,13 @@ class _SourceCheck:
                     found = self._missing(source, message)
                     if found is not None:
                         yield GraphFinding(node.id, place, *found)
+                case TimerSource() if wanted.input_timeout is not None:
+                    timer: KeyPath = ("inputs", name, "input_timeout")
+                    message = (
+                        f"input `{node.id}/{name}`: input_timeout has no effect on a timer, which "
+                        "always goes on"
+                    )
+                    yield GraphFinding(node.id, timer, message, "remove it", "warning")
                 case LogSource(node=str(watched)) if watched not in self._nodes:
                     if not self._unreadable.some_node_lost:
                         message = (

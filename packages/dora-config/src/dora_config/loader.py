@@ -362,14 +362,22 @@ def _check_programs(
                 )
                 loading.problems.append(places.problem(node.id, ("path",), message, hint=hint))
         for operator in node.operators:
-            if not (loading.base / operator.python).is_file():
+            if not _is_file(loading.base / operator.python):
                 message = f'node "{node.id}": could not find source path "{operator.python}"'
                 place = ("python", f"{operator.id}/source")
                 loading.problems.append(places.problem(node.id, place, message))
 
 
+def _is_file(path: Path) -> bool:
+    """Whether there is a file that this account can find; also for names that no file can have."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def _program_exists(base: Path, path: str, environ: Mapping[str, str]) -> bool:
-    if (base / path).is_file():
+    if _is_file(base / path):
         return True
     if "/" in path or path.endswith(".py"):
         return False

@@ -73,8 +73,9 @@ def _add_node_rules(node: dict[str, Any]) -> None:
         {"if": _has(reference), "then": {"required": ["git"]}} for reference in references
     )
     for kind, fields in ALLOWED_FIELDS.items():
-        names = sorted({*fields, *(OLD_NAMES[name] for name in fields if name in OLD_NAMES)})
-        node["allOf"].append({"if": _has(kind), "then": {"propertyNames": {"enum": names}}})
+        foreign = sorted(node["properties"].keys() - fields)
+        nothing = {name: {"type": "null"} for name in foreign}
+        node["allOf"].append({"if": _has(kind), "then": {"properties": nothing}})
     node["allOf"].append({"if": _has("path"), "then": {"not": _has("params")}})
 
 

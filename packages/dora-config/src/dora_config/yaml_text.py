@@ -107,6 +107,9 @@ class _Mapping:
     items: list[tuple[_Node, _Node]]
     tag: str | None
     span: Span
+    by_name: dict[str, tuple[_Scalar, _Node]] | None = None
+    """The first of each name, once one was asked for: a mapping with many mistakes is asked
+    for each."""
 
 
 _Node = _Scalar | _Sequence | _Mapping
@@ -325,9 +328,14 @@ def _child(node: _Node | None, part: str | int) -> tuple[_Scalar | None, _Node] 
         return None
     if not isinstance(node, _Mapping):
         return None
-    for key, value in node.items:
-        if isinstance(key, _Scalar) and key.text == part and not _is_merge(key):
-            return key, value
+    if node.by_name is None:
+        node.by_name = {}
+        for key, value in node.items:
+            if isinstance(key, _Scalar) and not _is_merge(key):
+                node.by_name.setdefault(key.text, (key, value))
+    own = node.by_name.get(part) if isinstance(part, str) else None
+    if own is not None:
+        return own
     old_name = OLD_NAMES.get(str(part))
     if old_name is not None:
         return _child(node, old_name)

@@ -82,7 +82,7 @@ def set_param(
     from dora_config.protocol.runner import Done, SetParam
 
     try:
-        parsed = json.loads(value)
+        parsed = options.parse_json(value)
     except ValueError as error:
         raise typer.BadParameter(
             f"{value!r} is no JSON ({error}); text needs quotes of its own: '\"text\"'",

@@ -29,11 +29,21 @@ LONGEST_JSON = 65_536
 LONGEST_ROW = 2048
 """Characters that a message may take."""
 
+LONGEST_WINDOW = 3600.0
+"""Seconds; the same holds on the wire."""
+
 
 def _positive_duration(text: str) -> float:
     seconds = parse_duration(text)
     if seconds <= 0:
         raise ValueError(f"{text!r}: a time above 0 is needed")
+    return seconds
+
+
+def _window(text: str) -> float:
+    seconds = _positive_duration(text)
+    if seconds > LONGEST_WINDOW:
+        raise ValueError(f"{text!r}: figures are of one hour at most")
     return seconds
 
 
@@ -142,9 +152,8 @@ def pub(
 
     if (value is None) == (file is None):
         raise typer.BadParameter("give the message as JSON, or a file of it with --file")
-    text = value if file is None else file.read_text()
     try:
-        message = json.loads(text or "")
+        message = options.parse_json((value or "") if file is None else file.read_text())
     except ValueError as error:
         raise typer.BadParameter(f"not JSON ({error}); text needs quotes of its own") from None
     with coordinator.client(coordinator_addr, coordinator_port) as client:
@@ -211,7 +220,7 @@ def hz(
         typer.Option(
             "--window",
             metavar="DURATION",
-            parser=options.checked(_positive_duration),
+            parser=options.checked(_window),
             help="Of how much time the figures are.",
         ),
     ] = 10.0,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
-from dora_daemon.runner.sources import SourceNotFound
+from dora_daemon.runner.sources import SourceNotFound, is_file
 
 _DOWNLOAD_SECONDS = 60.0
 _CHUNK = 1 << 20
@@ -20,9 +22,12 @@ def download(url: str, sha256: str | None, working_dir: Path) -> Path:
 
     A file that is there already with the wanted checksum is used again. Raises SourceNotFound.
     """
-    name = Path(urllib.parse.urlparse(url).path).name or "node"
+    try:
+        name = Path(urllib.parse.urlparse(url).path).name or "node"
+    except ValueError as error:
+        raise SourceNotFound(f"cannot download {url}: it is no address ({error})") from error
     target = working_dir / "build" / name
-    if sha256 is not None and target.is_file() and _sha256(target) == sha256.lower():
+    if sha256 is not None and is_file(target) and _sha256(target) == sha256.lower():
         return target
     part = target.with_name(f".{name}.part")
     try:
@@ -33,8 +38,9 @@ def download(url: str, sha256: str | None, working_dir: Path) -> Path:
             part.open("wb") as file,
         ):
             shutil.copyfileobj(answer, file, _CHUNK)
-    except (OSError, ValueError, urllib.error.URLError) as error:
-        part.unlink(missing_ok=True)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        with suppress(OSError):  # such as a name that no file can have
+            part.unlink(missing_ok=True)
         if isinstance(error, urllib.error.HTTPError):
             error.close()
         raise SourceNotFound(f"cannot download {url} to {target}: {error}") from error

@@ -17,6 +17,7 @@ from dora_daemon.runner.process import usable_cpus
 from dora_daemon.runner.python_choice import PythonChooser
 from dora_daemon.runner.sources import (
     find_program,
+    is_file,
     is_python,
     require_executable,
 )
@@ -174,7 +175,7 @@ class Preparer:
     ) -> tuple[tuple[str, ...], LaunchFacts]:
         for operator in spec.operators:
             file = cwd / operator.python
-            if not file.is_file():
+            if not is_file(file):
                 raise RunnerError(
                     f'Could not find source path `{operator.python}` of operator "{operator.id}":'
                     f" there is no file at {file}"

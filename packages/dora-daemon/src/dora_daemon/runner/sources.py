@@ -32,6 +32,14 @@ def expand(path: str, environ: Mapping[str, str]) -> str:
     return _VARIABLE.sub(value, path)
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file that this account can find; also for names that no file can have."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def find_program(
     path: str,
     *,
@@ -46,11 +54,13 @@ def find_program(
     """
     expanded = expand(path, variables)
     in_working_dir = working_dir / expanded
-    if in_working_dir.is_file():
+    if is_file(in_working_dir):
         # Not resolved: a script finds what lies beside the link, not beside the link's target.
         return Path(os.path.normpath(in_working_dir))
     if "/" in expanded:
-        where = "a directory" if in_working_dir.is_dir() else "no file"
+        # Path.is_dir raises where a name is too long.
+        is_folder = os.path.isdir(in_working_dir)  # noqa: PTH112
+        where = "a directory" if is_folder else "no file"
         raise SourceNotFound(
             f"Could not find source path `{path}`: there is {where} at {in_working_dir}"
             " (paths are relative to the node's working directory)"
