@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -44,11 +45,13 @@ from dora_daemon.agent.records import PartRecord
 from dora_daemon.code.delivery import CodeNotDelivered
 from dora_daemon.runner import runtime_dir
 from dora_daemon.runner.errors import RunnerError
-from dora_daemon.runner.guardian import OWNER, RESULT, is_alive
+from dora_daemon.runner.guardian import OWNER, RESULT, is_alive, kill_marked
 from dora_node_api.control_socket import connect_unix
 
 RETRY = 0.02
 """Seconds between attempts to reach the socket of a runner that starts."""
+PART_VARIABLE = "DORA_RUNNER_PART"
+"""In the environment of a runner and of all that it starts: which part of which dataflow it is."""
 
 Answered = Callable[[RunnerReply | None, str | None], None]
 """Takes the reply to a request, or a sentence about why there is none."""
@@ -110,6 +113,7 @@ class Runners:
     def ask_for_status(self) -> None:
         """Have fresh figures for the next :meth:`statuses`."""
         for attendant in self._attended.values():
+            attendant.end_if_homeless()
             attendant.ask(GetStatus())
 
     def statuses(self) -> list[RunnerStatus]:
@@ -118,7 +122,8 @@ class Runners:
         return [status for status in found if status is not None]
 
     def _new(self, dataflow_id: str) -> _Attendant:
-        attendant = _Attendant(dataflow_id, self._deliver, self._changed)
+        mark = f"{dataflow_id}@{self._machine().machine_id or ''}"
+        attendant = _Attendant(dataflow_id, mark, self._deliver, self._changed)
         self._attended[dataflow_id] = attendant
         return attendant
 
@@ -135,10 +140,13 @@ class _Attendant:
     def __init__(
         self,
         dataflow_id: str,
+        mark: str,
         deliver: Callable[[_Attendant, Event], None],
         changed: Callable[[], None],
     ) -> None:
+        """``mark`` stands in the environment of the runner and of all that it starts."""
         self.dataflow_id = dataflow_id
+        self._mark = mark
         self._changed = changed
         self.status: RunnerStatus | None = None
         self._deliver = deliver
@@ -151,6 +159,7 @@ class _Attendant:
         self._home: _Home | None = None
         self._reached = False
         self._kill_wanted = False
+        self._has_ended = False
 
     def ask(self, request: RunnerRequest, answered: Answered | None = None) -> None:
         """Send a request; the runner's notices and its end say what came of it.
@@ -180,12 +189,26 @@ class _Attendant:
                 with suppress(ProcessLookupError):
                     os.kill(entry.pid, signal.SIGKILL)
 
+    def end_if_homeless(self) -> None:
+        """SIGKILL a runner whose directory was removed: it cannot start a node again, and the next
+        daemon could not find it. What is started in its place has a directory.
+        """
+        home, status = self._home, self.status
+        running = status is not None and status.phase == "running"
+        if home is not None and running and not self._has_ended and home.was_removed():
+            text = "%s was removed while the nodes of dataflow %s ran: they are started again"
+            logger.warning(text, home.directory, self.dataflow_id)
+            kill_marked(self._mark)
+
     # ------------------------------------------------------------------------ life
 
     async def start(
         self, record: PartRecord, root: Path, machine: Machine, links: LinkSetup
     ) -> None:
         token = str(uuid.uuid4())
+        if record.attempt > 1:
+            # One that no record or directory tells of any more: each node exactly once.
+            await anyio.to_thread.run_sync(kill_marked, self._mark)
         try:
             await deliver(record.spec, machine, record.dataflow_id)
             plan = await links.complete(make_plan(record, machine), record, token)
@@ -202,7 +225,7 @@ class _Attendant:
                     explain(record, machine),
                 )
                 self._deliver(self, placed)  # known to the next daemon before there is a process
-                self._process = _spawn(directory)
+                self._process = _spawn(directory, self._mark)
             finally:
                 os.close(directory.lock_descriptor)
         except (NotBuilt, CodeNotDelivered, LinkError) as error:
@@ -233,6 +256,9 @@ class _Attendant:
         await self._tell_end(home)
 
     async def _tell_end(self, home: _Home) -> None:
+        if not await anyio.to_thread.run_sync(home.is_ours):
+            # Where somebody removed its directory it may still live.
+            await anyio.to_thread.run_sync(kill_marked, self._mark)
         result = await anyio.to_thread.run_sync(home.result)
         if result is not None:
             self._deliver(self, RunnerSpoke(self.dataflow_id, DataflowFinished(result=result)))
@@ -275,6 +301,7 @@ class _Attendant:
             return
         match envelope:
             case Envelope(notice=notice) if notice is not None:
+                self._has_ended |= isinstance(notice, DataflowFinished)
                 self._deliver(self, RunnerSpoke(self.dataflow_id, notice))
                 self.ask(GetStatus())
             case Envelope(reply=RunnerStatus() as status):
@@ -298,9 +325,10 @@ def _essence(status: RunnerStatus | None) -> list[tuple[str, str, int | None]]:
     return [] if status is None else [(node.node, node.state, node.pid) for node in status.nodes]
 
 
-def _spawn(directory: runtime_dir.RuntimeDir) -> subprocess.Popen[bytes]:
+def _spawn(directory: runtime_dir.RuntimeDir, mark: str) -> subprocess.Popen[bytes]:
     """A runner of its own session, which keeps the lock of its directory from the first moment."""
     environ = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
+    environ[PART_VARIABLE] = json.dumps(mark)
     log = os.open(directory.path / "runner.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         return subprocess.Popen(
@@ -332,6 +360,16 @@ class _Home:
             return (self.directory / OWNER).read_text() == self.token
         except OSError:
             return False
+
+    def was_removed(self) -> bool:
+        """Whether nobody has a directory there; trouble with reading it is no answer."""
+        try:
+            (self.directory / OWNER).stat()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            pass
+        return False
 
     def is_left(self) -> bool:
         """Whether its runner does not live any more: nobody holds the lock, or it is another's."""
