@@ -35,6 +35,8 @@ from dora_config.protocol.runner import (
     RunnerReply,
     RunnerRequest,
     RunnerStatus,
+    ShutDown,
+    StopDataflow,
     request_line,
 )
 from dora_daemon.agent.build_files import NotBuilt
@@ -50,6 +52,9 @@ from dora_node_api.control_socket import connect_unix
 
 RETRY = 0.02
 """Seconds between attempts to reach the socket of a runner that starts."""
+LOOKS = 10
+LOOKS_OF_FORCE = 3
+"""A runner from which nothing has come in so many looks, a second apart, hangs or is stopped."""
 PART_VARIABLE = "DORA_RUNNER_PART"
 """In the environment of a runner and of all that it starts: which part of which dataflow it is."""
 
@@ -160,6 +165,9 @@ class _Attendant:
         self._reached = False
         self._kill_wanted = False
         self._has_ended = False
+        self._heard_of = 0
+        """Counts what the runner has said."""
+        self._is_mute = False
 
     def ask(self, request: RunnerRequest, answered: Answered | None = None) -> None:
         """Send a request; the runner's notices and its end say what came of it.
@@ -175,8 +183,37 @@ class _Attendant:
             self._waiting[self._last_request] = answered
         elif not isinstance(request, _OF_THE_MOMENT):
             self._owed[self._last_request] = request
+        number = self._last_request
         if self._writer is not None and connected:
-            self._writer.write(request_line(self._last_request, request))
+            self._writer.write(request_line(number, request))
+        if answered is not None:
+            self._look_later(number, LOOKS)
+        elif isinstance(request, StopDataflow | ShutDown):
+            force = isinstance(request, StopDataflow) and request.force
+            self._look_later(number, LOOKS_OF_FORCE if force else LOOKS)
+
+    def _look_later(self, number: int, looks: int) -> None:
+        """See that a request gets its answer, or that the runner says at least that it lives.
+
+        Several looks, because we may have been stopped ourselves, and have to read what it said.
+        """
+        self.ask(GetStatus())
+        heard = self._heard_of
+        asyncio.get_running_loop().call_later(1.0, self._look, number, heard, looks, looks)
+
+    def _look(self, number: int, heard: int, looks: int, left: int) -> None:
+        if number not in self._waiting and number not in self._owed:
+            return
+        if self._heard_of != heard:
+            self._look_later(number, looks)
+        elif left > 1:
+            loop = asyncio.get_running_loop()
+            loop.call_later(1.0, self._look, number, heard, looks, left - 1)
+        elif (answered := self._waiting.pop(number, None)) is not None:
+            answered(None, f"the runner of that dataflow has not answered for {looks} s")
+        else:
+            self._is_mute = True
+            self.kill()
 
     def kill(self) -> None:
         """SIGKILL the runner; its guardian and then we clean up behind it."""
@@ -263,7 +300,8 @@ class _Attendant:
         if result is not None:
             self._deliver(self, RunnerSpoke(self.dataflow_id, DataflowFinished(result=result)))
         # by now the result is saved; what is left of the runner can go
-        reason = "its runner ended unexpectedly" + await anyio.to_thread.run_sync(home.last_words)
+        how = "did not answer and was killed" if self._is_mute else "ended unexpectedly"
+        reason = f"its runner {how}" + await anyio.to_thread.run_sync(home.last_words)
         await anyio.to_thread.run_sync(home.clean_up)
         self._deliver(self, RunnerGone(self.dataflow_id, reason))
 
@@ -292,6 +330,7 @@ class _Attendant:
                 answered(None, "the runner of that dataflow ended before it had answered")
 
     def _heard(self, envelope: Envelope) -> None:
+        self._heard_of += 1
         answered = None
         if envelope.id is not None:
             self._owed.pop(envelope.id, None)
