@@ -8,6 +8,7 @@ from shutil import rmtree
 
 import pytest
 from support.fleet import RealFleet, counting, is_running, pids, real_fleet
+from support.linked_fleet import crossing
 from support.waiting import wait_until
 from support.workspace import Workspace
 
@@ -47,8 +48,9 @@ def test_a_successor_that_knows_nothing_of_a_runner_does_not_start_its_nodes_twi
         uuid = fleet.start(counting(workspace, counter=deploy, collector=deploy))
         fleet.wait_for_messages(uuid)
         old = pids(workspace)
-        rmtree(REMOVED[what]())
+        removed = REMOVED[what]()
         fleet.daemons["robot"].kill()
+        rmtree(removed)
         fleet.start_daemon("robot")
         wait_for_new_nodes(fleet, old)
         fleet.wait_for_status("Running")
@@ -71,3 +73,27 @@ def test_nodes_whose_runtime_directory_is_removed_are_started_again(workspace: W
         wait_for_new_nodes(fleet, old)
         fleet.wait_for_status("Running")
         fleet.dora("stop", uuid)
+
+
+def test_a_state_directory_that_is_removed_is_made_again(workspace: Workspace) -> None:
+    """The next daemon adopts what runs, and dataflows over several machines can be started."""
+    settings = ("--set", "heartbeat_interval=0.3")
+    with real_fleet(workspace, "robot", "station", settings=settings) as fleet:
+        flow = crossing(workspace)
+        uuid = fleet.start(flow)
+        fleet.wait_for_messages(uuid)
+        old = pids(workspace)
+        rmtree(state_directory().rename(workspace.path / "removed"))
+        for machine in ("robot", "station"):
+            certificate = state_directory() / machine / "credentials" / "cert.pem"
+            wait_until(certificate.exists, what=f"{certificate} to be there again")
+            assert certificate.parent.parent.stat().st_mode & 0o777 == 0o700
+        fleet.daemons["robot"].kill()
+        fleet.start_daemon("robot")
+        fleet.wait_for_status("Running")
+        fleet.wait_for_messages(uuid)
+        assert pids(workspace) == old
+        fleet.dora("stop", uuid)
+        again = fleet.start(flow)
+        fleet.wait_for_messages(again)
+        fleet.dora("stop", again)
