@@ -170,7 +170,9 @@ def test_destroy_ends_dataflows_then_daemons_then_the_coordinator() -> None:
     number = fleet.ask(Destroy(force=True))
     assert fleet.failures.get(fleet.start(dataflow(late=None)))
     fleet.quiet()
-    assert isinstance(fleet.answers[number], Destroyed)
+    answer = fleet.answers[number]
+    assert isinstance(answer, Destroyed)
+    assert answer.left == ()
     assert daemon.agent is None
     assert not any(runner.lives for runner in daemon.runners)
     assert fleet.ended
@@ -184,7 +186,9 @@ def test_destroy_does_not_wait_for_ever() -> None:
     number = fleet.ask(Destroy(force=True))
     fleet.now += fleet.settings.destroy_timeout
     fleet.fire_due()
-    assert number in fleet.answers
+    answer = fleet.answers[number]
+    assert isinstance(answer, Destroyed)
+    assert answer.left == (daemon.key,)
     assert fleet.ended
 
 

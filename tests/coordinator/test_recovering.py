@@ -19,6 +19,20 @@ def running(settings: Settings | None = None) -> tuple[Fleet, FakeDaemon, FakeDa
     return fleet, robot, station
 
 
+def test_a_stop_that_was_not_confirmed_says_what_is_to_come_until_it_has() -> None:
+    fleet, robot, _ = running()
+    fleet.disconnect(robot)
+    fleet.ask(StopDataflow(dataflow=DataflowRef()))
+    fleet.pass_time(100)
+    reason = 'the stop was not confirmed by daemon "robot"'
+    still = '; what daemon "robot" still runs is stopped when it is heard of again'
+    assert fleet.listed() == [("Failed", reason + still)]
+    fleet.connect(robot)
+    fleet.quiet()
+    assert not robot.living(robot.runners[0].dataflow_id)
+    assert fleet.listed() == [("Failed", reason)]
+
+
 def test_a_lost_connection_degrades_and_heals_without_touching_nodes() -> None:
     fleet, robot, _ = running()
     (runner,) = robot.runners

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 from support.fleet_simulation import dataflow
@@ -33,6 +34,30 @@ def test_what_was_saved_is_loaded_again(path: Path) -> None:
     store.close()
     again = SqliteStore(path)
     assert again.load() == [(running, SPEC)]
+    again.close()
+
+
+@pytest.mark.parametrize("what", ["the file", "all files", "the folder"])
+def test_a_store_that_is_removed_while_it_is_used_is_made_again(path: Path, what: str) -> None:
+    store = SqliteStore(path)
+    store.apply([SaveRecord(record(), SPEC)])
+    match what:
+        case "the file":
+            path.unlink()
+        case "all files":
+            for file in path.parent.iterdir():
+                file.unlink()
+        case "the folder":
+            rmtree(path.parent)
+    store.apply([SaveRecord(record("d2"), SPEC)])
+    store.apply([SaveRecord(record("d3"), SPEC)])
+    with pytest.raises(StoreError, match="in use by another coordinator"):
+        SqliteStore(path)
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert path.stat().st_mode & 0o777 == 0o600
+    store.close()
+    again = SqliteStore(path)
+    assert again.load() == [(record(name), SPEC) for name in ("d1", "d2", "d3")]
     again.close()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from support.coordinator import free_port
 from support.dora import run_dora
@@ -40,4 +42,22 @@ def test_down_by_force_stops_what_runs(workspace: Workspace) -> None:
         assert 'dataflows are still running: "a"' in refused
         assert "destroyed successfully" in fleet.dora("destroy", "--force").stdout
         fleet.daemons["default"].wait().succeeded()
+        fleet.coordinator.process.wait().succeeded()
+
+
+def test_down_names_a_daemon_that_does_not_answer(workspace: Workspace) -> None:
+    workspace.node("forever", "from dora import Node\nfor _ in Node():\n    pass\n")
+    node = {"id": "forever", "path": "forever.py", "inputs": {"tick": "dora/timer/secs/1"}}
+    node["deploy"] = {"machine": "robot"}
+    flow = workspace.dataflow({"nodes": [node]})
+    settings = ("--set", "daemon_silence_limit=2", "--set", "stop_margin=1")
+    with real_fleet(workspace, "robot", settings=settings) as fleet:
+        fleet.start(flow)
+        fleet.daemons["robot"].send_signal(signal.SIGSTOP)
+        try:
+            told = fleet.dora("down", "--force", code=1)
+        finally:
+            fleet.daemons["robot"].send_signal(signal.SIGCONT)
+        assert 'these daemons did not answer: "robot"' in told.stderr
+        assert "destroyed successfully" not in told.stdout
         fleet.coordinator.process.wait().succeeded()

@@ -77,6 +77,17 @@ def test_what_is_written_later_is_found_once(tmp_path: Path) -> None:
     log.close()
 
 
+def test_a_file_that_was_cut_off_is_read_from_its_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "log_n.jsonl"
+    log = part(path)
+    write(path, entry(1, "one"), entry(2, "two"))
+    assert messages(log) == ["one", "two"]
+    path.write_text("")
+    write(path, entry(3, "three"))
+    assert messages(log) == ["three"]
+    log.close()
+
+
 def test_half_a_line_waits_for_its_other_half(tmp_path: Path) -> None:
     path = tmp_path / "log_n.jsonl"
     line = entry(1, "whole")

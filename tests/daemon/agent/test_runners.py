@@ -65,7 +65,7 @@ def test_a_result_that_nobody_was_there_to_hear_is_found_later(tmp_path: Path) -
 
 @asynccontextmanager
 async def attended(directory: RuntimeDir, home: _Home) -> AsyncIterator[_Attendant]:
-    attendant = _Attendant("d", lambda who, event: None, lambda: None)
+    attendant = _Attendant("d", "d@", lambda who, event: None, lambda: None)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(attendant.attend, home)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 
@@ -38,6 +39,43 @@ def test_rotation_keeps_so_many_and_drops_the_oldest(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == ""
     assert (tmp_path / "log.1").read_text() == "8 23456\n9 23456\n"
     assert (tmp_path / "log.2").read_text() == "6 23456\n7 23456\n"
+
+
+def test_a_file_that_was_moved_or_removed_is_made_again(tmp_path: Path) -> None:
+    """As logrotate does."""
+    path = tmp_path / "out" / "id" / "log"
+    log = LogFile(path)
+    log.write("1\n")
+    path.rename(path.with_name("log.1"))
+    log.write("2\n")
+    assert path.read_text() == "2\n"
+    assert path.with_name("log.1").read_text() == "1\n"
+    rmtree(tmp_path / "out")
+    assert log.write("3\n") is None
+    assert path.read_text() == "3\n"
+    log.close()
+
+
+def test_a_file_that_was_cut_off_is_written_from_its_beginning(tmp_path: Path) -> None:
+    """As logrotate does with `copytruncate`."""
+    log = LogFile(tmp_path / "log", max_size=6)
+    log.write("12345\n")
+    os.truncate(tmp_path / "log", 0)
+    log.write("6\n")
+    log.close()
+    assert names(tmp_path) == ["log"]
+    assert (tmp_path / "log").read_text() == "6\n"
+
+
+def test_a_folder_of_a_dataflow_that_was_removed_stays_away(tmp_path: Path) -> None:
+    log = LogFile(tmp_path / "project" / "out" / "id" / "log")
+    log.write("1\n")
+    rmtree(tmp_path / "project")
+    told = log.write("2\n")
+    assert told is not None
+    assert "No such file or directory" in told
+    assert log.write("3\n") is None
+    assert names(tmp_path) == []
 
 
 def test_trouble_is_told_once_and_writing_goes_on_after_it(

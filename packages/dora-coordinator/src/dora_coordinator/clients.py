@@ -295,7 +295,8 @@ class Clients:
         if daemons and not overdue:
             return commands
         self._destroyed = True
-        answer = Destroyed(dataflows=tuple(wait.ended))
+        left = {*self._fleet.unfinished_daemons(), *(member.key for member in daemons)}
+        answer = Destroyed(dataflows=tuple(wait.ended), left=tuple(sorted(left)))
         return [*commands, self._reply(wait.asked, answer), EndCoordinator()]
 
     def client_gone(self, client: int) -> None:

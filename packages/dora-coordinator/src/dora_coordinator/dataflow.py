@@ -413,10 +413,7 @@ class Dataflow:
             case TimeIsUp(purpose="stop"):
                 left = self.parts.left()
                 self.phase = Phase.FAILED
-                self.reason = self.reason or (
-                    f"the stop was not confirmed by {names(left)}: its nodes are stopped "
-                    "when it comes back"
-                )
+                self.reason = self.reason or f"the stop was not confirmed by {names(left)}"
                 return []
             case _:
                 return []
@@ -491,13 +488,21 @@ class Dataflow:
     def status(self) -> tuple[DataflowStatus, str | None]:
         """The word that ``list`` shows, and why."""
         parts = list(self.parts.values())
-        why = (self.reason, self._stopped_since)
+        why = (self._why_failed(), self._stopped_since)
         return status_of(self.phase, why, parts, self.links, self._around.membership)
 
     def ended(self) -> EndedDataflow:
         """How it ended, over all daemons."""
         ok = self.phase is Phase.FINISHED
-        return ended_dataflow(self.id, self.name, self.parts.values(), ok=ok, reason=self.reason)
+        reason = self._why_failed()
+        return ended_dataflow(self.id, self.name, self.parts.values(), ok=ok, reason=reason)
+
+    def _why_failed(self) -> str | None:
+        """The reason, and what is still to come of it."""
+        if self.reason is None or self._unreported or not self.may_come_back:
+            return self.reason
+        left = names(self.parts.left())
+        return f"{self.reason}; what {left} still runs is stopped when it is heard of again"
 
     def record(self) -> DataflowRecord:
         """All there is to store."""

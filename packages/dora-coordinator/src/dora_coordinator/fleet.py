@@ -154,6 +154,10 @@ class Fleet:
         """Dataflows of which a part has not ended there."""
         return list(self._unfinished_by_daemon.get(daemon, {}).values())
 
+    def unfinished_daemons(self) -> list[str]:
+        """Daemons on which a part of some dataflow has not ended."""
+        return list(self._unfinished_by_daemon)
+
     def live_named(self, name: str) -> Dataflow | None:
         return self._live_by_name.get(name)
 

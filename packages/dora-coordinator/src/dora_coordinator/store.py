@@ -9,11 +9,12 @@ needs the next one); anything newer is refused.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -24,6 +25,8 @@ from dora_config.errors import DoraError
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_coordinator.commands import DeleteRecord, SaveRecord
 from dora_coordinator.records import DataflowRecord, PartRecord
+
+logger = logging.getLogger("dora.coordinator")
 
 SCHEMA_VERSION: Final = (1, 0)
 
@@ -107,7 +110,7 @@ class SqliteStore:
             ) from error
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db = self._connect()
             try:
                 self._prepare(version, migrations)
             except BaseException:
@@ -195,6 +198,8 @@ class SqliteStore:
     def apply(self, changes: Sequence[SaveRecord | DeleteRecord]) -> None:
         """Write all changes, in their order, in one transaction."""
         try:
+            if not self._path.exists():
+                self._make_again()
             with self._transaction():
                 for change in changes:
                     if isinstance(change, SaveRecord):
@@ -204,11 +209,37 @@ class SqliteStore:
                         self._db.execute("DELETE FROM dataflow WHERE id = ?", key)
                         self._db.execute("DELETE FROM spec WHERE dataflow = ?", key)
                         self._db.execute("DELETE FROM part WHERE dataflow = ?", key)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise NotWritten(
                 f"{self._path}: cannot be written ({error}): make room; until then nodes go on as "
                 "they are, and nothing is started, stopped or taken over"
             ) from error
+
+    def _make_again(self) -> None:
+        """Somebody removed the file; all that was in it is in the one that we hold open.
+
+        That one is closed before another has its name, because closing it removes the log beside.
+        """
+        if not self._path.parent.is_dir():
+            private_dir(self._path.parent)
+        copy = self._path.with_name(f"{self._path.name}.copy")
+        copy.unlink(missing_ok=True)
+        os.close(os.open(copy, os.O_RDWR | os.O_CREAT, 0o600))
+        with closing(sqlite3.connect(copy)) as made:
+            self._db.backup(made)
+        self._db.close()
+        for stale in ("-wal", "-shm"):
+            self._path.with_name(f"{self._path.name}{stale}").unlink(missing_ok=True)
+        copy.replace(self._path)
+        self._db = self._connect()
+        if not self._path.with_name(f"{self._path.name}.lock").exists():
+            os.close(self._lock)
+            self._lock = _lock(self._path)
+        self._db.execute("PRAGMA synchronous=FULL")
+        logger.warning("%s was removed: it is made again from what was in it", self._path)
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
 
     def _save(self, change: SaveRecord) -> None:
         record = change.record

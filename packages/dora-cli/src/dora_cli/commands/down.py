@@ -21,9 +21,17 @@ def down(
     coordinator_port: coordinator.Port = None,
 ) -> None:
     """End the coordinator and its daemons; refused while dataflows run, unless forced."""
+    from dora_config.errors import DoraError
     from dora_config.protocol.control import Destroy, Destroyed
 
     with coordinator.client(coordinator_addr, coordinator_port) as client:
-        client.ask(Destroy(force=force), Destroyed)
+        left = client.ask(Destroy(force=force), Destroyed).left
         client.wait_until_gone()
+    if left:
+        names = ", ".join(f'"{daemon}"' for daemon in left)
+        raise DoraError(
+            f"the coordinator has ended, but these daemons did not answer: {names}; they may still "
+            "run, and nodes on their machines. End them there, or start the coordinator again: "
+            "it stops those nodes as soon as it hears of them"
+        )
     output.write("coordinator and daemons destroyed successfully")

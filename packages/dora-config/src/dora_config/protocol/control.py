@@ -328,6 +328,8 @@ class LogsEnd(Message):
 class Destroyed(Message):
     kind: Literal["destroyed"] = "destroyed"
     dataflows: tuple[EndedDataflow, ...] = ()
+    left: tuple[str, ...] = ()
+    """Daemons that did not answer: they, or nodes of theirs, may still run."""
 
 
 class Described(Message):

@@ -66,6 +66,11 @@ class Credentials:
         write_private(self.directory / "cert.pem", certificate.encode())
         self._usable.set()
 
+    def make_again(self) -> None:
+        """The folder and the key, after somebody has removed them; a certificate is wanted then."""
+        private_dir(self.directory)
+        self._write_key(self._key)
+
     async def usable(self, *, within: float) -> bool:
         """Wait for a certificate that the present coordinator trusts, for at most so long."""
         with anyio.move_on_after(within):
@@ -81,15 +86,18 @@ class Credentials:
         if isinstance(found, ec.EllipticCurvePrivateKey):
             return found
         made = ec.generate_private_key(ec.SECP256R1())
+        self._write_key(made)
+        return made
+
+    def _write_key(self, key: ec.EllipticCurvePrivateKey) -> None:
         write_private(
-            path,
-            made.private_bytes(
+            self.directory / "key.pem",
+            key.private_bytes(
                 serialization.Encoding.PEM,
                 serialization.PrivateFormat.PKCS8,
                 serialization.NoEncryption(),
             ),
         )
-        return made
 
 
 def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:

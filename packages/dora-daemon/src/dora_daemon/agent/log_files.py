@@ -83,7 +83,8 @@ class NodeLog:
     def _was_rotated(self) -> bool:
         assert self._file is not None
         try:
-            return self.path.stat().st_ino != os.fstat(self._file.fileno()).st_ino
+            ours, found = os.fstat(self._file.fileno()), self.path.stat()
+            return found.st_ino != ours.st_ino or ours.st_size < self._file.tell()  # or cut off
         except FileNotFoundError:
             return False
 

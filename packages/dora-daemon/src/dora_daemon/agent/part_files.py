@@ -6,6 +6,7 @@ import fcntl
 import os
 import time
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,17 +35,35 @@ class DaemonFiles:
         private_dir(directory.parent)
         self.directory = private_dir(directory)
         self._parts = private_dir(directory / "parts")
-        self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        if not _locked(self._lock, within=LOCK_TIMEOUT):
-            owner = os.pread(self._lock, 32, 0).decode(errors="replace").strip() or "unknown"
-            os.close(self._lock)
+        self._lock = self._locked(within=LOCK_TIMEOUT)
+        self.instance = self._instance()
+
+    def were_removed(self) -> bool:
+        """Whether somebody has removed the directory, or what is in it."""
+        return not (self.directory / "instance").exists()
+
+    def make_again(self, records: Iterable[PartRecord]) -> None:
+        """All that was there, for the next daemon. Raises OSError and DaemonStateError."""
+        for folder in (self.directory, self._parts):
+            private_dir(folder)
+        old, self._lock = self._lock, self._locked(within=0)
+        os.close(old)
+        for record in records:
+            self.save(record)
+        replace_file(self.directory / "instance", self.instance)
+
+    def _locked(self, *, within: float) -> int:
+        lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        if not _locked(lock, within=within):
+            owner = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(lock)
             raise DaemonStateError(
                 f"a daemon of this name runs already on this machine (process {owner}); to run a "
                 "second one give it another --machine-id, or another --local-listen-port"
             )
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, str(os.getpid()).encode(), 0)
-        self.instance = self._instance()
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        return lock
 
     def _instance(self) -> str:
         path = self.directory / "instance"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -34,6 +35,8 @@ from dora_config.protocol.runner import (
     RunnerReply,
     RunnerRequest,
     RunnerStatus,
+    ShutDown,
+    StopDataflow,
     request_line,
 )
 from dora_daemon.agent.build_files import NotBuilt
@@ -44,11 +47,16 @@ from dora_daemon.agent.records import PartRecord
 from dora_daemon.code.delivery import CodeNotDelivered
 from dora_daemon.runner import runtime_dir
 from dora_daemon.runner.errors import RunnerError
-from dora_daemon.runner.guardian import OWNER, RESULT, is_alive
+from dora_daemon.runner.guardian import OWNER, RESULT, is_alive, kill_marked
 from dora_node_api.control_socket import connect_unix
 
 RETRY = 0.02
 """Seconds between attempts to reach the socket of a runner that starts."""
+LOOKS = 10
+LOOKS_OF_FORCE = 3
+"""A runner from which nothing has come in so many looks, a second apart, hangs or is stopped."""
+PART_VARIABLE = "DORA_RUNNER_PART"
+"""In the environment of a runner and of all that it starts: which part of which dataflow it is."""
 
 Answered = Callable[[RunnerReply | None, str | None], None]
 """Takes the reply to a request, or a sentence about why there is none."""
@@ -110,6 +118,7 @@ class Runners:
     def ask_for_status(self) -> None:
         """Have fresh figures for the next :meth:`statuses`."""
         for attendant in self._attended.values():
+            attendant.end_if_homeless()
             attendant.ask(GetStatus())
 
     def statuses(self) -> list[RunnerStatus]:
@@ -118,7 +127,8 @@ class Runners:
         return [status for status in found if status is not None]
 
     def _new(self, dataflow_id: str) -> _Attendant:
-        attendant = _Attendant(dataflow_id, self._deliver, self._changed)
+        mark = f"{dataflow_id}@{self._machine().machine_id or ''}"
+        attendant = _Attendant(dataflow_id, mark, self._deliver, self._changed)
         self._attended[dataflow_id] = attendant
         return attendant
 
@@ -135,10 +145,13 @@ class _Attendant:
     def __init__(
         self,
         dataflow_id: str,
+        mark: str,
         deliver: Callable[[_Attendant, Event], None],
         changed: Callable[[], None],
     ) -> None:
+        """``mark`` stands in the environment of the runner and of all that it starts."""
         self.dataflow_id = dataflow_id
+        self._mark = mark
         self._changed = changed
         self.status: RunnerStatus | None = None
         self._deliver = deliver
@@ -151,6 +164,10 @@ class _Attendant:
         self._home: _Home | None = None
         self._reached = False
         self._kill_wanted = False
+        self._has_ended = False
+        self._heard_of = 0
+        """Counts what the runner has said."""
+        self._is_mute = False
 
     def ask(self, request: RunnerRequest, answered: Answered | None = None) -> None:
         """Send a request; the runner's notices and its end say what came of it.
@@ -166,8 +183,37 @@ class _Attendant:
             self._waiting[self._last_request] = answered
         elif not isinstance(request, _OF_THE_MOMENT):
             self._owed[self._last_request] = request
+        number = self._last_request
         if self._writer is not None and connected:
-            self._writer.write(request_line(self._last_request, request))
+            self._writer.write(request_line(number, request))
+        if answered is not None:
+            self._look_later(number, LOOKS)
+        elif isinstance(request, StopDataflow | ShutDown):
+            force = isinstance(request, StopDataflow) and request.force
+            self._look_later(number, LOOKS_OF_FORCE if force else LOOKS)
+
+    def _look_later(self, number: int, looks: int) -> None:
+        """See that a request gets its answer, or that the runner says at least that it lives.
+
+        Several looks, because we may have been stopped ourselves, and have to read what it said.
+        """
+        self.ask(GetStatus())
+        heard = self._heard_of
+        asyncio.get_running_loop().call_later(1.0, self._look, number, heard, looks, looks)
+
+    def _look(self, number: int, heard: int, looks: int, left: int) -> None:
+        if number not in self._waiting and number not in self._owed:
+            return
+        if self._heard_of != heard:
+            self._look_later(number, looks)
+        elif left > 1:
+            loop = asyncio.get_running_loop()
+            loop.call_later(1.0, self._look, number, heard, looks, left - 1)
+        elif (answered := self._waiting.pop(number, None)) is not None:
+            answered(None, f"the runner of that dataflow has not answered for {looks} s")
+        else:
+            self._is_mute = True
+            self.kill()
 
     def kill(self) -> None:
         """SIGKILL the runner; its guardian and then we clean up behind it."""
@@ -180,12 +226,26 @@ class _Attendant:
                 with suppress(ProcessLookupError):
                     os.kill(entry.pid, signal.SIGKILL)
 
+    def end_if_homeless(self) -> None:
+        """SIGKILL a runner whose directory was removed: it cannot start a node again, and the next
+        daemon could not find it. What is started in its place has a directory.
+        """
+        home, status = self._home, self.status
+        running = status is not None and status.phase == "running"
+        if home is not None and running and not self._has_ended and home.was_removed():
+            text = "%s was removed while the nodes of dataflow %s ran: they are started again"
+            logger.warning(text, home.directory, self.dataflow_id)
+            kill_marked(self._mark)
+
     # ------------------------------------------------------------------------ life
 
     async def start(
         self, record: PartRecord, root: Path, machine: Machine, links: LinkSetup
     ) -> None:
         token = str(uuid.uuid4())
+        if record.attempt > 1:
+            # One that no record or directory tells of any more: each node exactly once.
+            await anyio.to_thread.run_sync(kill_marked, self._mark)
         try:
             await deliver(record.spec, machine, record.dataflow_id)
             plan = await links.complete(make_plan(record, machine), record, token)
@@ -202,7 +262,7 @@ class _Attendant:
                     explain(record, machine),
                 )
                 self._deliver(self, placed)  # known to the next daemon before there is a process
-                self._process = _spawn(directory)
+                self._process = _spawn(directory, self._mark)
             finally:
                 os.close(directory.lock_descriptor)
         except (NotBuilt, CodeNotDelivered, LinkError) as error:
@@ -233,11 +293,15 @@ class _Attendant:
         await self._tell_end(home)
 
     async def _tell_end(self, home: _Home) -> None:
+        if not await anyio.to_thread.run_sync(home.is_ours):
+            # Where somebody removed its directory it may still live.
+            await anyio.to_thread.run_sync(kill_marked, self._mark)
         result = await anyio.to_thread.run_sync(home.result)
         if result is not None:
             self._deliver(self, RunnerSpoke(self.dataflow_id, DataflowFinished(result=result)))
         # by now the result is saved; what is left of the runner can go
-        reason = "its runner ended unexpectedly" + await anyio.to_thread.run_sync(home.last_words)
+        how = "did not answer and was killed" if self._is_mute else "ended unexpectedly"
+        reason = f"its runner {how}" + await anyio.to_thread.run_sync(home.last_words)
         await anyio.to_thread.run_sync(home.clean_up)
         self._deliver(self, RunnerGone(self.dataflow_id, reason))
 
@@ -266,6 +330,7 @@ class _Attendant:
                 answered(None, "the runner of that dataflow ended before it had answered")
 
     def _heard(self, envelope: Envelope) -> None:
+        self._heard_of += 1
         answered = None
         if envelope.id is not None:
             self._owed.pop(envelope.id, None)
@@ -275,6 +340,7 @@ class _Attendant:
             return
         match envelope:
             case Envelope(notice=notice) if notice is not None:
+                self._has_ended |= isinstance(notice, DataflowFinished)
                 self._deliver(self, RunnerSpoke(self.dataflow_id, notice))
                 self.ask(GetStatus())
             case Envelope(reply=RunnerStatus() as status):
@@ -298,9 +364,10 @@ def _essence(status: RunnerStatus | None) -> list[tuple[str, str, int | None]]:
     return [] if status is None else [(node.node, node.state, node.pid) for node in status.nodes]
 
 
-def _spawn(directory: runtime_dir.RuntimeDir) -> subprocess.Popen[bytes]:
+def _spawn(directory: runtime_dir.RuntimeDir, mark: str) -> subprocess.Popen[bytes]:
     """A runner of its own session, which keeps the lock of its directory from the first moment."""
     environ = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
+    environ[PART_VARIABLE] = json.dumps(mark)
     log = os.open(directory.path / "runner.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         return subprocess.Popen(
@@ -332,6 +399,16 @@ class _Home:
             return (self.directory / OWNER).read_text() == self.token
         except OSError:
             return False
+
+    def was_removed(self) -> bool:
+        """Whether nobody has a directory there; trouble with reading it is no answer."""
+        try:
+            (self.directory / OWNER).stat()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            pass
+        return False
 
     def is_left(self) -> bool:
         """Whether its runner does not live any more: nobody holds the lock, or it is another's."""

@@ -54,7 +54,7 @@ from dora_daemon.agent.credentials import Credentials
 from dora_daemon.agent.events import CoordinatorSpoke, Event, RunnerGone
 from dora_daemon.agent.linking import LinkSetup, Listen
 from dora_daemon.agent.log_streams import LogStreams
-from dora_daemon.agent.part_files import DaemonFiles
+from dora_daemon.agent.part_files import DaemonFiles, DaemonStateError
 from dora_daemon.agent.places import Machine
 from dora_daemon.agent.runners import Runners
 from dora_daemon.agent.state import AgentState
@@ -261,7 +261,20 @@ class Agent:
             parts=self.state.reports(),
         )
 
+    def _make_files_again(self) -> None:
+        """Somebody removed them: the next daemon shall know of what runs, and links listen."""
+        logger.warning("%s was removed: it is made again", self._files.directory)
+        try:
+            self._files.make_again(part.record for part in self.state.parts.values())
+            self._credentials.make_again()
+        except (OSError, DaemonStateError) as error:
+            logger.error("it cannot be made again: %s", error)
+            return
+        self._ask_for_certificate()
+
     def _heartbeat(self) -> Heartbeat:
+        if self._files.were_removed():
+            self._make_files_again()
         metrics = tuple(
             Metrics(
                 dataflow_id=status.dataflow_id,

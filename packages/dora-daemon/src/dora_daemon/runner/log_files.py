@@ -1,4 +1,4 @@
-"""A node's log file: JSON lines, appended across restarts, rotated by size."""
+"""A node's log file: JSON lines, appended across restarts, rotated by size, or by others."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ class LogFile:
         self._max_size = max_size
         self._rotated = rotated
         self._descriptor: int | None = None
+        self._made = False
         self._size = 0
         self._torn = False
         """The last write was cut off: a newline must come first."""
@@ -24,6 +25,8 @@ class LogFile:
         """Append whole lines; returns a sentence the first time something goes wrong."""
         data = text.encode("utf-8", "replace")
         try:
+            if self._descriptor is not None and self._was_taken_away(self._descriptor):
+                self.close()
             if self._descriptor is None:
                 self._open()
             if self._torn:
@@ -49,10 +52,24 @@ class LogFile:
         self._torn = False
 
     def _open(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self._made:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        else:  # who removed the whole folder of the dataflow does not want that back
+            self.path.parent.parent.mkdir(exist_ok=True)
+            self.path.parent.mkdir(exist_ok=True)
+        self._made = True
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         self._descriptor = os.open(self.path, flags, 0o644)
         self._size = os.fstat(self._descriptor).st_size
+
+    def _was_taken_away(self, descriptor: int) -> bool:
+        """Whether somebody moved or removed the file; of one that was cut off the size is noted."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return True
+        self._size = found.st_size
+        return not os.path.samestat(found, os.fstat(descriptor))
 
     def _rotate(self) -> None:
         self.close()
