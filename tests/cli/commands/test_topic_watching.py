@@ -114,11 +114,17 @@ def rates(fleet: RealFleet) -> dict[str, dict[str, Any]]:
 def test_outputs_of_all_machines_are_shown_and_measured(workspace: Workspace) -> None:
     with real_fleet(workspace, "robot", "gpu") as fleet:
         fleet.start(senders(workspace, "left", "right"), "--name", "a", "--debug")
-        shown = messages(fleet.dora("topic", "echo", "--count", "500", "--format", "json").stdout)
+        both = watching(fleet)
+        for name in ("left/count", "right/count"):
+            sees(both, lambda m, name=name: m["name"] == name)  # type: ignore[misc]
+        both.interrupt()
+        shown = messages(both.wait().exited(0).stdout)
         left = [m for m in shown if m["name"] == "left/count"]
         assert {m["name"] for m in shown} == {"left/count", "right/count"}
         assert left[0].keys() == {"timestamp", "name", "data", "metadata"}
         assert left[0]["metadata"] == {"unit": "one" * 99}
+        counted = messages(fleet.dora("topic", "echo", "--count", "50", "--format", "json").stdout)
+        assert len(counted) == 50
         by_name = rates(fleet)
         assert by_name["left/count"]["min_ms"] <= by_name["left/count"]["avg_ms"]
         assert by_name["right/count"]["messages"] > by_name["left/count"]["messages"]
