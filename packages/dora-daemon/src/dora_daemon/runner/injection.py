@@ -26,10 +26,17 @@ def make_package_folder(folder: Path) -> Path:
 
 
 def _location(package: str) -> Path:
-    spec = importlib.util.find_spec(package)
+    """Where our package lies: an installed ``dora`` may be that of dora-rs, put in the same place
+    by the ``build`` line of a node that needs it, so ours has a copy in a package of our own.
+    """
+    spec = importlib.util.find_spec("dora_node_api")
     assert spec is not None
     assert spec.origin is not None
-    return Path(spec.origin).parent.resolve()
+    api = Path(spec.origin).parent.resolve()
+    if package == "dora_node_api":
+        return api
+    copy = api / "_dora"
+    return copy if copy.is_dir() else api.parent / "dora"
 
 
 @dataclass(frozen=True, slots=True)
