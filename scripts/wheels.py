@@ -246,6 +246,11 @@ def smoke_cli(environment: Environment) -> None:
         (environment.home / name).write_text(text)
     printed = environment.run(environment.dora, "run", "hello.yml")
     assert "hello from a wheel" in printed, printed
+    # what pip does when a ready-made node brings dora-rs into this environment
+    (installed,) = environment.folder.glob("lib/python3*/site-packages/dora/__init__.py")
+    installed.write_text("raise ImportError('the other dora')")
+    printed = environment.run(environment.dora, "run", "hello.yml")
+    assert "hello from a wheel" in printed, printed
     for command in ("daemon", "coordinator"):
         environment.run(environment.dora, command, "--help")
 

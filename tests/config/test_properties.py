@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Any
 
@@ -51,6 +52,9 @@ files = st.fixed_dictionaries(
 )
 
 
+YAML_LINE_BREAKS = "[\r\n\x85\u2028\u2029]"
+
+
 def outcome(text: str) -> None:
     try:
         loaded = parse_dataflow(text, path="flow.yml", environ={"HOME": "/h"})
@@ -60,7 +64,7 @@ def outcome(text: str) -> None:
             raise AssertionError("an error without a reason") from error
     else:
         problems = (*loaded.warnings, *loaded.remarks)
-    lines = text.count("\n") + 2
+    lines = len(re.findall(YAML_LINE_BREAKS, text)) + 2
     for problem in problems:
         assert problem.file == "flow.yml"
         assert 1 <= problem.line <= lines, problem

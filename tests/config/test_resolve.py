@@ -104,7 +104,7 @@ def test_a_shell_node_keeps_its_command_line_whole() -> None:
 
 
 def test_values_of_variables_are_texts_as_they_were_written() -> None:
-    resolved = node("path: p\nenv: {A: 1.10, B: 0123, C: true, D: 1e3, E: x, F: '01', G: 0x1F}")
+    resolved = node("path: p\nenv: {A: 1.10, B: 0123, C: true, D: 1e3, E: x, F: '01', G: '0x1F'}")
     assert resolved.env == {
         "A": "1.10",
         "B": "0123",
@@ -114,6 +114,11 @@ def test_values_of_variables_are_texts_as_they_were_written() -> None:
         "F": "01",
         "G": "0x1F",
     }
+
+
+def test_integers_of_another_base_are_texts_that_int_reads() -> None:
+    resolved = node("path: p\nenv: {MASK: 0x1F, MODE: 0o17}")
+    assert {name: int(str(text)) for name, text in resolved.env.items()} == {"MASK": 31, "MODE": 15}
 
 
 def test_variables_expand_in_the_environment_given() -> None:

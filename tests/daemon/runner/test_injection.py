@@ -22,6 +22,18 @@ def test_the_folder_holds_our_two_packages_and_nothing_else(tmp_path: Path) -> N
     assert (folder / "dora" / "__init__.py").is_file()
 
 
+def test_the_folder_holds_ours_when_another_dora_is_installed_for_the_runner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "site" / "dora"
+    other.mkdir(parents=True)
+    (other / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(other.parent))
+    monkeypatch.delitem(sys.modules, "dora", raising=False)
+    folder = make_package_folder(tmp_path / "packages")
+    assert "dora_node_api" in (folder / "dora" / "__init__.py").read_text()
+
+
 def test_ours_comes_before_another_dora_that_is_installed(workspace: Workspace) -> None:
     workspace.file("site/dora/__init__.py", "raise ImportError('the other dora')")
     workspace.node("a", "import dora\nnode = dora.Node()\nprint('connected')\n")

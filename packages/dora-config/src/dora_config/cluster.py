@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 from dora_config.fields import LabelsField, MachineIdField, PortNumberField, Written
 from dora_config.resolved import Frozen
 from dora_config.validation import Finding, describe_place, show, validate
-from dora_config.yaml_text import Document, written
+from dora_config.yaml_text import Document, for_a_program
 
 DEFAULT_COORDINATOR_PORT = 6013
 DEFAULT_DAEMON_PORT = 53291
@@ -97,7 +97,7 @@ def _variable(name: str) -> str:
 def _variable_text(value: Any) -> str:
     if not isinstance(value, bool | int | float | str):
         raise _wrong("expected a text, number or boolean")
-    text = written(value)
+    text = for_a_program(value)
     bad = re.search(r"[\x00-\x08\x0a-\x1f\x7f]", text)
     if bad:
         raise _wrong(f"the value must be one line of text, found {bad.group()!r} in it")

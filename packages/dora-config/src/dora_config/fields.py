@@ -24,7 +24,7 @@ from dora_config.ids import (
 from dora_config.quantities import MAX_SECONDS, SIZE_PATTERN, check_seconds, parse_size
 from dora_config.resolved import EnvValue, FromMachine
 from dora_config.sources import LOG_LEVELS, LogLevel, parse_log_level, parse_source
-from dora_config.yaml_text import written
+from dora_config.yaml_text import for_a_program
 
 _ENV_NAME = re.compile(r"[^=\s\x00]+")
 ENV_NAME_PATTERN = r"^[^=\s\u0000]+$"
@@ -84,7 +84,7 @@ def _env_value(value: Any) -> EnvValue:
             )
         return FromMachine(name=_env_name(name))
     if isinstance(value, bool | int | float | str):
-        text = written(value)
+        text = for_a_program(value)
         if "\x00" in text:
             raise _wrong("the value of an environment variable must not contain a NUL character")
         return text

@@ -30,7 +30,7 @@ from dora_config.variables import (
     expand_variables,
     is_reserved,
 )
-from dora_config.yaml_text import Document, KeyPath, written
+from dora_config.yaml_text import Document, KeyPath, for_a_program
 
 Value = TypeVar("Value")
 
@@ -304,7 +304,7 @@ class Flattening:
                 self._problem(scope.document, place, message, at_key=True)
                 continue
             try:
-                parameters[name] = expand_parameters(written(value), scope.parameters)
+                parameters[name] = expand_parameters(for_a_program(value), scope.parameters)
             except UndefinedVariable as error:
                 self._problem(scope.document, place, f"{where}: there is no ${error.name} here")
         return parameters

@@ -77,6 +77,15 @@ def written(value: bool | int | float | str) -> str:
     return str(value)
 
 
+def for_a_program(value: bool | int | float | str) -> str:
+    """The text that a program is given of a scalar: as written, but `0x1F` as `31`.
+
+    Programs read numbers with `int`, which takes no other base by itself.
+    """
+    text = written(value)
+    return str(int(value)) if isinstance(value, int) and _PREFIXED_INT.fullmatch(text) else text
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """Where something stands in a text; lines and columns count from 1."""

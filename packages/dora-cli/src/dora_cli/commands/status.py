@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
 from dora_cli import coordinator_options as coordinator
 from dora_cli import options, output
 from dora_cli.errors import CommandFailed
+
+if TYPE_CHECKING:
+    from dora_config.access import Endpoint
+    from dora_config.protocol.control import ClusterReport
 
 app = options.application()
 
@@ -12,11 +21,16 @@ app = options.application()
 @app.command()
 def status(
     output_format: options.Output = options.TableFormat.TABLE,
+    dataflow: Annotated[
+        Path | None, typer.Option("--dataflow", metavar="PATH", help="Check this file as well.")
+    ] = None,
     coordinator_addr: coordinator.Addr = None,
     coordinator_port: coordinator.Port = None,
 ) -> None:
     """Check the coordinator and its daemons; the exit code is 1 when one is missing."""
+    from dora_cli import diagnosis
     from dora_cli.client import CoordinatorUnreachable
+    from dora_config.access import endpoint
     from dora_config.protocol.control import ClusterReport, ClusterStatus
 
     report = None
@@ -26,23 +40,39 @@ def status(
             report = client.ask(ClusterStatus(), ClusterReport)
     except CoordinatorUnreachable as error:
         problem = str(error)
+    findings = list(diagnosis.check_dataflow(dataflow)) if dataflow is not None else []
+    failed = [one.text for one in findings if one.verdict is diagnosis.Verdict.FAIL]
     daemons = sum(one.connected for one in report.daemons) if report else 0
-    active = report.active_dataflows if report else 0
     if output_format is options.TableFormat.JSON:
-        output.json_line(
-            {
-                "coordinator": "connected" if report else "not reachable",
-                "daemon": "connected" if daemons else "not connected",
-                "active_dataflows": active,
-            }
-        )
-    elif report is None:
-        output.write("Coordinator: not reachable")
-        output.remark(problem)
+        output.json_line(_for_scripts(report, endpoint(coordinator_addr, coordinator_port)))
+        for text in failed:
+            output.remark(text)
     else:
-        output.write(f"Coordinator: connected ({report.coordinator.release})")
-        output.write(f"Daemons: {daemons} connected" if daemons else "Daemons: none connected")
-        output.write(f"Active dataflows: {active}")
-    if not daemons:
+        if report is None:
+            output.write("Coordinator: not reachable")
+            output.remark(problem)
+        else:
+            output.write(f"Coordinator: connected ({report.coordinator.release})")
+            output.write(f"Daemons: {daemons} connected" if daemons else "Daemons: none connected")
+            output.write(f"Active dataflows: {report.active_dataflows}")
+        for one in findings:
+            output.write(f"{one.verdict}  {one.subject}: {one.text}")
+    if failed or not daemons:
         output.failure("System check failed.")
         raise CommandFailed
+
+
+def _for_scripts(report: ClusterReport | None, at: Endpoint) -> dict[str, object]:
+    """Keys and words are those of dora-rs."""
+    if report is None:
+        return {
+            "coordinator": {"status": "not running"},
+            "daemon": {"status": "unknown"},
+            "active_dataflows": None,
+        }
+    connected = any(daemon.connected for daemon in report.daemons)
+    return {
+        "coordinator": {"status": "running", "address": str(at)},
+        "daemon": {"status": "running" if connected else "not running"},
+        "active_dataflows": report.active_dataflows,
+    }

@@ -27,8 +27,16 @@ def make_package_folder(folder: Path) -> Path:
 
 
 def _location(package: str) -> Path:
-    # Both lie in one folder, where `import dora` need not look first: PYTHONPATH may name another.
-    return Path(dora_node_api.__file__).resolve().parent.parent / package
+    """Where our package lies, which is not always where `import dora` finds one.
+
+    PYTHONPATH may name that of dora-rs, and the `build` line of a node that needs it puts it in the
+    place of ours. So the wheel has a copy in a package of our own.
+    """
+    api = Path(dora_node_api.__file__).resolve().parent
+    if package == "dora_node_api":
+        return api
+    copy = api / "_dora"
+    return copy if copy.is_dir() else api.parent / "dora"
 
 
 @dataclass(frozen=True, slots=True)
