@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import log_files
 from support.clusters import cluster_file, dataflows, ended_cluster
 from support.dora import Completed, run_dora
 from support.hosts import Host, Hosts
@@ -60,7 +60,7 @@ def printed(host: Host) -> list[str]:
     logs = sorted(
         host.path("/home/ubuntu/_work").glob("*/out/*/*.jsonl"), key=lambda p: p.stat().st_mtime
     )
-    return [json.loads(line)["msg"] for line in logs[-1].read_text().splitlines()]
+    return log_files.texts(logs[-1])
 
 
 @pytest.mark.parametrize("distribute", ["scp", "http"])

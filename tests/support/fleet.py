@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -10,6 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from support import log_files
 from support.coordinator import RunningCoordinator, running_coordinator
 from support.dora import Completed, RunningDora, run_dora, running_dora
 from support.waiting import PATIENCE, wait_until
@@ -161,8 +161,7 @@ class RealFleet:
         log = self.workspace.path / "out" / dataflow / "log_collector.jsonl"
         if not log.exists():
             return []
-        lines = [json.loads(line)["msg"] for line in log.read_text().splitlines()]
-        return [int(line.split()[1]) for line in lines if line.startswith("got ")]
+        return [int(line.split()[1]) for line in log_files.texts(log) if line.startswith("got ")]
 
     def wait_for_messages(self, dataflow: str, more: int = 10) -> None:
         """Until the collector has got so many more."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -10,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from support import log_files
 from support.fleet import RealFleet, real_fleet
 from support.waiting import wait_until
 from support.workspace import Workspace
@@ -68,7 +68,7 @@ def laid_out(fleet: RealFleet) -> Path:
 
 def printed(fleet: RealFleet, uuid: str, node: str = "reader") -> list[str]:
     log = laid_out(fleet) / "out" / uuid / f"log_{node}.jsonl"
-    return [json.loads(line)["msg"] for line in log.read_text().splitlines()]
+    return log_files.texts(log)
 
 
 def test_a_python_node_finds_its_module_and_its_data_there(

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from support import log_files
 from support.coordinator import free_port
 from support.dora import run_dora, running_dora
 from support.fleet import counting, end_runners, is_running, pids, real_fleet
@@ -138,8 +139,7 @@ def test_what_runs_when_the_machine_stops_runs_again_when_it_is_back(
 
 def logged(workspace: Workspace, dataflow: str, node: str) -> list[str]:
     """What a node has printed."""
-    lines = (workspace.path / "out" / dataflow / f"log_{node}.jsonl").read_text().splitlines()
-    return [json.loads(line)["msg"] for line in lines]
+    return log_files.texts(workspace.path / "out" / dataflow / f"log_{node}.jsonl")
 
 
 def test_a_signal_to_the_daemon_stops_its_nodes_first(workspace: Workspace) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from support import log_files
 from support.waiting import PATIENCE, wait_until
 from support.workspace import Workspace
 
@@ -94,7 +95,7 @@ class Ran:
     def log_file(self, node: str) -> list[dict[str, Any]]:
         """The entries of a node's log file."""
         path = Path(self.plan.working_dir, "out", self.plan.dataflow_id, f"log_{node}.jsonl")
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        return log_files.entries(path)
 
 
 def run_flow(workspace: Workspace, content: str | Mapping[str, Any], **fields: Any) -> Ran:
