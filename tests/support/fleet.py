@@ -145,9 +145,10 @@ class RealFleet:
     def wait_for_status(self, status: str, *, timeout: float = PATIENCE) -> DataflowSummary:
         """Until the dataflow started last has that status."""
         wait_until(
-            lambda: self.listed()[-1].status == status,
+            # A coordinator that lost its store knows of none until a daemon has registered.
+            lambda: [one.status for one in self.listed()[-1:]] == [status],
             timeout=timeout,
-            what=lambda: f"{status}; it is {self.listed()[-1]}",
+            what=lambda: f"{status}; it is {self.listed()[-1:]}",
         )
         return self.listed()[-1]
 
