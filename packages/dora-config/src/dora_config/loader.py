@@ -19,7 +19,7 @@ from dora_config.modules import ModuleFile, SourceNode
 from dora_config.reader import NodesFile, read_nodes_file
 from dora_config.resolve import Places, resolve
 from dora_config.resolved import ResolvedDataflow
-from dora_config.text_files import MAX_FILE_BYTES, in_order, read_text
+from dora_config.text_files import MAX_FILE_BYTES, in_order, is_file, read_text
 from dora_config.validation import Finding
 from dora_config.variables import expand_path, find_variables
 from dora_config.yaml_text import Document, read_document
@@ -362,22 +362,14 @@ def _check_programs(
                 )
                 loading.problems.append(places.problem(node.id, ("path",), message, hint=hint))
         for operator in node.operators:
-            if not _is_file(loading.base / operator.python):
+            if not is_file(loading.base / operator.python):
                 message = f'node "{node.id}": could not find source path "{operator.python}"'
                 place = ("python", f"{operator.id}/source")
                 loading.problems.append(places.problem(node.id, place, message))
 
 
-def _is_file(path: Path) -> bool:
-    """Whether there is a file that this account can find; also for names that no file can have."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
-
-
 def _program_exists(base: Path, path: str, environ: Mapping[str, str]) -> bool:
-    if _is_file(base / path):
+    if is_file(base / path):
         return True
     if "/" in path or path.endswith(".py"):
         return False

@@ -38,6 +38,14 @@ def _at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file that this account can find; also for names that no file can have."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def in_order(problems: Iterable[Problem]) -> list[Problem]:
     """Without repetitions, files in the order of their first problem, then by position."""
     unique = list(dict.fromkeys(problems))

@@ -143,7 +143,6 @@ class SqliteStore:
         if found is not None and found[0] < version[0]:
             self._migrate(found[0], version[0], migrations)
         self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
         for table in _TABLES:
             self._db.execute(table)
         if found is None or found < version:
@@ -235,11 +234,12 @@ class SqliteStore:
         if not self._path.with_name(f"{self._path.name}.lock").exists():
             os.close(self._lock)
             self._lock = _lock(self._path)
-        self._db.execute("PRAGMA synchronous=FULL")
         logger.warning("%s was removed: it is made again from what was in it", self._path)
 
     def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        db.execute("PRAGMA synchronous=FULL")
+        return db
 
     def _save(self, change: SaveRecord) -> None:
         record = change.record

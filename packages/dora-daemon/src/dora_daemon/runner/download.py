@@ -11,7 +11,8 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
-from dora_daemon.runner.sources import SourceNotFound, is_file
+from dora_config.text_files import is_file
+from dora_daemon.runner.sources import SourceNotFound
 
 _DOWNLOAD_SECONDS = 60.0
 _CHUNK = 1 << 20

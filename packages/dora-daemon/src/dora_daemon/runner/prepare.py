@@ -10,6 +10,7 @@ from pathlib import Path
 from dora_config.ids import log_file_name
 from dora_config.protocol.run_plan import NodePlace, RunPlan
 from dora_config.resolved import ResolvedNode
+from dora_config.text_files import is_file
 from dora_daemon.runner.environment import merge_environment, with_packages
 from dora_daemon.runner.errors import PreparationError, RunnerError
 from dora_daemon.runner.injection import LaunchFacts
@@ -17,7 +18,6 @@ from dora_daemon.runner.process import usable_cpus
 from dora_daemon.runner.python_choice import PythonChooser
 from dora_daemon.runner.sources import (
     find_program,
-    is_file,
     is_python,
     require_executable,
 )

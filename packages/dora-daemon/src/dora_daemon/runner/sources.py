@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from dora_config.text_files import is_file
 from dora_daemon.runner.elf import HEADER, wrong_machine
 from dora_daemon.runner.errors import RunnerError
 
@@ -30,14 +31,6 @@ def expand(path: str, environ: Mapping[str, str]) -> str:
         return environ.get(name, match[0]) if name in EXPANDED else match[0]
 
     return _VARIABLE.sub(value, path)
-
-
-def is_file(path: Path) -> bool:
-    """Whether there is a file that this account can find; also for names that no file can have."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
 
 
 def find_program(
