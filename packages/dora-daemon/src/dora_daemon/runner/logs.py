@@ -100,9 +100,15 @@ class NodeLog:
 
     def _write(self, lines: list[str]) -> None:
         if lines:
-            trouble = self._file.write("\n".join(lines) + "\n")
-            if trouble is not None:
-                self._complain(trouble)
+            self._report(self._file.write(lines))
+
+    def create_file(self) -> None:
+        """Make the log file before the node prints anything."""
+        self._report(self._file.create())
+
+    def _report(self, trouble: str | None) -> None:
+        if trouble is not None:
+            self._complain(trouble)
 
     def close(self) -> None:
         self._file.close()

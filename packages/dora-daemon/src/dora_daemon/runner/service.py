@@ -150,9 +150,15 @@ class Runner:
             whole=self.plan.whole,
             hold_at_barrier=self.plan.hold_at_barrier,
             default_finish_grace=_default_finish_grace(self._environ),
-            log_dir=str(Path(self.plan.working_dir) / "out" / self.plan.dataflow_id),
+            log_dir=self._log_dir(),
         )
         self.guard.start()
+
+    def _log_dir(self) -> str:
+        """The folder of the log files: beside the dataflow file, unless all nodes run elsewhere."""
+        usual = Path(self.plan.working_dir) / "out" / self.plan.dataflow_id
+        used = sorted({prepared.log_file.parent for prepared in self.prepared.values()})
+        return str(usual if usual in used or not used else used[0])
 
     # ------------------------------------------------------------------------------- life
 
@@ -259,7 +265,8 @@ class Runner:
 
     def open_log(self, prepared: PreparedNode) -> None:
         """Where a node's lines go."""
-        self.logs[prepared.spec.id] = self.new_log(prepared)
+        self.logs[prepared.spec.id] = log = self.new_log(prepared)
+        log.create_file()
         for text in prepared.warnings:
             self.say("warn", f'node "{prepared.spec.id}": {text}')
 
