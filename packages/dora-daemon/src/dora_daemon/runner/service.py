@@ -43,6 +43,7 @@ from dora_daemon.runner.commands import (
     SpawnNode,
     TakeOver,
 )
+from dora_daemon.runner.gate import Gate
 from dora_daemon.runner.guardian import kill_marked
 from dora_daemon.runner.guarding import Guard
 from dora_daemon.runner.health import InputWatch
@@ -93,13 +94,16 @@ class Runner:
         foreground: bool,
         keep_result: Callable[[DataflowResult], None] = lambda result: None,
         environ: Mapping[str, str] = os.environ,
+        gate: Gate | None = None,
     ) -> None:
+        """The ``gate`` holds back the output of nodes while ``on_event`` has too much to do."""
         self.plan = plan
         self.directory = directory
         self.foreground = foreground
         self._on_event = on_event
         self._keep_result = keep_result
         self._environ = environ
+        self._gate = gate
         packages = make_package_folder(directory.path / "packages")
         self.preparer = Preparer(plan, packages, environ)
         self.specs: dict[str, ResolvedNode] = {}
@@ -285,6 +289,7 @@ class Runner:
             to_subscribers=self._to_subscribers,
             to_message=self._message_text,
             complain=lambda text: self.say("warn", text),
+            gate=self._gate,
         )
 
     def take_in(self, prepared: PreparedNode) -> None:
