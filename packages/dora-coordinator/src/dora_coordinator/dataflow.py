@@ -44,6 +44,10 @@ from dora_coordinator.status import status_of
 
 DEFAULT_GRACE = 10.0
 """Seconds from STOP to SIGTERM when a stop names none."""
+LINK_NEWS_INTERVAL = 5.0
+"""Seconds between two reports to the user of what a start waits for."""
+CLOCK_PRECISION = 0.01
+"""Seconds by which a timer may fire early."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,8 @@ class Surroundings:
     membership: Membership
     backoff: Backoff
     settings: Settings
+    wall_offset: float = 0.0
+    """Unix time minus the coordinator's clock."""
 
 
 class Dataflow:
@@ -70,10 +76,14 @@ class Dataflow:
         self._ends = Ends(spec.resolved.nodes, when_nodes_finish=spec.exit_when_nodes_finish)
         self.warnings: tuple[str, ...] = ()
         """What its start left undone."""
+        self.waits_for: str | None = None
+        """What holds up its start, once that takes long."""
+        self._linking_since = 0.0
         self._unreported = record.unreported
         self._grace = record.grace
         self._force = record.force
         self._stopped_since = record.stopped_since
+        self._ended_at = record.ended_at
         self._around = around
 
     # ------------------------------------------------------------------------ the door
@@ -84,6 +94,7 @@ class Dataflow:
             case Phase.PREPARING | Phase.LINKING | Phase.ROLLING_BACK:
                 self.phase = Phase.FAILED
                 self.reason = self.reason or "the coordinator ended while it was being prepared"
+                self._note_end(now)
                 return [SaveRecord(self._changes())]
             case Phase.RELEASING | Phase.RUNNING | Phase.RECOVERING:
                 self.phase = Phase.RECOVERING
@@ -92,6 +103,8 @@ class Dataflow:
             case Phase.STOPPING:
                 return [self._stop_deadline(now)]
             case Phase.FINISHED | Phase.FAILED:
+                if self._ended_at is None:  # stored by an earlier version
+                    self._note_end(now)
                 return []
 
     def handle(self, event: DataflowEvent, now: float) -> list[Command]:
@@ -99,6 +112,8 @@ class Dataflow:
         before = self.phase
         self.parts.unmark()
         commands = self._decide(event, now)
+        if self.phase is not before:
+            self._note_end(now)
         if self.parts.marked() or self.phase is not before:
             commands.insert(0, SaveRecord(self._changes()))
         return commands
@@ -171,12 +186,7 @@ class Dataflow:
             case TimeIsUp(purpose="start") if self.phase is Phase.PREPARING:
                 return self._roll_back(self._late(), now)
             case TimeIsUp(purpose="link") if self.phase is Phase.LINKING:
-                complaint = self.links.complaint()
-                if self.spec.allow_unlinked:
-                    self.warnings = (complaint,)
-                    return self._release_all(now)
-                text = f"machines that exchange data cannot reach each other:\n{complaint}; "
-                return self._roll_back(text + "--allow-unlinked starts it all the same", now)
+                return self._still_unlinked(now)
             case StopAsked():
                 return self._roll_back("stopped before it had started", now)
             case _:
@@ -196,12 +206,32 @@ class Dataflow:
         if not self.links.all_listen:
             return []
         self.phase = Phase.LINKING
+        self._linking_since = now
         ends = [self.parts[machine] for machine in self.links.machines]
-        at = now + self._around.settings.link_timeout
-        return [*(self.parts.connect(part) for part in ends), ArmTimer(self._timer("link"), at)]
+        return [*(self.parts.connect(part) for part in ends), self._look_at_links_again(now)]
+
+    def _look_at_links_again(self, now: float) -> Command:
+        limit = self._around.settings.link_timeout
+        return ArmTimer(self._timer("link"), now + min(limit / 2, LINK_NEWS_INTERVAL))
+
+    def _still_unlinked(self, now: float) -> list[Command]:
+        """Wait on, and say for what; or give up a start whose machines do not reach each other."""
+        settings = self._around.settings
+        slow = self.links.only_slow and not self.spec.allow_unlinked
+        limit = settings.slow_link_timeout if slow else settings.link_timeout
+        if now - self._linking_since < limit - CLOCK_PRECISION:
+            self.waits_for = f"links: {self.links.awaited()}"
+            return [self._look_at_links_again(now)]
+        complaint = self.links.complaint()
+        if self.spec.allow_unlinked:
+            self.warnings = (complaint,)
+            return self._release_all(now)
+        text = f"machines that exchange data cannot reach each other:\n{complaint}; "
+        return self._roll_back(text + "--allow-unlinked starts it all the same", now)
 
     def _release_all(self, now: float) -> list[Command]:
         self.phase = Phase.RELEASING
+        self.waits_for = None
         at = now + self._around.settings.start_timeout
         return [
             CancelTimer(self._timer("link")),
@@ -223,6 +253,7 @@ class Dataflow:
 
     def _roll_back(self, reason: str, now: float) -> list[Command]:
         self.phase = Phase.ROLLING_BACK
+        self.waits_for = None
         self.reason = reason
         self._force = True
         prepared = self.parts.left()
@@ -447,6 +478,9 @@ class Dataflow:
         at = now + self._around.settings.recovery_timeout
         return [ArmTimer(self._timer("recovery"), at), *self._while_live(event, now)]
 
+    def _note_end(self, now: float) -> None:
+        self._ended_at = now + self._around.wall_offset if self.has_ended else None
+
     def _end(self, part: Part, result: DataflowResult | None) -> None:
         if result is not None and self.phase is Phase.ROLLING_BACK:
             result = taken_back(result)
@@ -474,6 +508,12 @@ class Dataflow:
     @property
     def has_ended(self) -> bool:
         return self.phase.has_ended
+
+    def ended_ago(self, now: float) -> float | None:
+        """Seconds since its end; None while it lives."""
+        if self._ended_at is None:
+            return None
+        return max(0.0, now + self._around.wall_offset - self._ended_at)
 
     @property
     def is_awaited(self) -> bool:
@@ -524,6 +564,7 @@ class Dataflow:
             grace=self._grace,
             force=self._force,
             stopped_since=self._stopped_since,
+            ended_at=self._ended_at,
         )
 
     # -------------------------------------------------------------------- messages
