@@ -30,10 +30,12 @@ from dora_coordinator.ending import (
     Ends,
     ended_dataflow,
     ended_early,
+    late_start,
     stopped_with,
     taken_back,
 )
 from dora_coordinator.events import TimerKey
+from dora_coordinator.link_wait import LinkWait
 from dora_coordinator.membership import Membership
 from dora_coordinator.part import Part, names
 from dora_coordinator.parts import Parts
@@ -44,10 +46,6 @@ from dora_coordinator.status import status_of
 
 DEFAULT_GRACE = 10.0
 """Seconds from STOP to SIGTERM when a stop names none."""
-LINK_NEWS_INTERVAL = 5.0
-"""Seconds between two reports to the user of what a start waits for."""
-CLOCK_PRECISION = 0.01
-"""Seconds by which a timer may fire early."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +74,7 @@ class Dataflow:
         self._ends = Ends(spec.resolved.nodes, when_nodes_finish=spec.exit_when_nodes_finish)
         self.warnings: tuple[str, ...] = ()
         """What its start left undone."""
-        self.waits_for: str | None = None
-        """What holds up its start, once that takes long."""
-        self._linking_since = 0.0
+        self._link_wait = LinkWait(around.settings)
         self._unreported = record.unreported
         self._grace = record.grace
         self._force = record.force
@@ -206,22 +202,14 @@ class Dataflow:
         if not self.links.all_listen:
             return []
         self.phase = Phase.LINKING
-        self._linking_since = now
+        self._link_wait.begin(now)
         ends = [self.parts[machine] for machine in self.links.machines]
-        return [*(self.parts.connect(part) for part in ends), self._look_at_links_again(now)]
-
-    def _look_at_links_again(self, now: float) -> Command:
-        limit = self._around.settings.link_timeout
-        return ArmTimer(self._timer("link"), now + min(limit / 2, LINK_NEWS_INTERVAL))
+        look = ArmTimer(self._timer("link"), self._link_wait.next_look(now))
+        return [*(self.parts.connect(part) for part in ends), look]
 
     def _still_unlinked(self, now: float) -> list[Command]:
-        """Wait on, and say for what; or give up a start whose machines do not reach each other."""
-        settings = self._around.settings
-        slow = self.links.only_slow and not self.spec.allow_unlinked
-        limit = settings.slow_link_timeout if slow else settings.link_timeout
-        if now - self._linking_since < limit - CLOCK_PRECISION:
-            self.waits_for = f"links: {self.links.awaited()}"
-            return [self._look_at_links_again(now)]
+        if self._link_wait.goes_on(self.links, now, allow_unlinked=self.spec.allow_unlinked):
+            return [ArmTimer(self._timer("link"), self._link_wait.next_look(now))]
         complaint = self.links.complaint()
         if self.spec.allow_unlinked:
             self.warnings = (complaint,)
@@ -231,7 +219,7 @@ class Dataflow:
 
     def _release_all(self, now: float) -> list[Command]:
         self.phase = Phase.RELEASING
-        self.waits_for = None
+        self._link_wait.end()
         at = now + self._around.settings.start_timeout
         return [
             CancelTimer(self._timer("link")),
@@ -241,19 +229,12 @@ class Dataflow:
 
     def _late(self) -> str:
         """Why a start that is not ready in time is not."""
-        limit = self._around.settings.start_timeout
-        late = [part for part in self.parts.values() if part.state is PartState.PREPARING]
-        if not late:
-            silent = [self.parts[machine] for machine in self.links.silent()]
-            return f"no link within {limit:g} s on {names(silent)}: see the daemon's log"
-        return (
-            f"not ready within {limit:g} s: {names(late)} (a node is ready once it has made "
-            "its Node(); the limit is the coordinator's setting start_timeout)"
-        )
+        silent = [self.parts[machine] for machine in self.links.silent()]
+        return late_start(self.parts.values(), silent, self._around.settings.start_timeout)
 
     def _roll_back(self, reason: str, now: float) -> list[Command]:
         self.phase = Phase.ROLLING_BACK
-        self.waits_for = None
+        self._link_wait.end()
         self.reason = reason
         self._force = True
         prepared = self.parts.left()
@@ -504,6 +485,11 @@ class Dataflow:
     @property
     def label(self) -> str:
         return f'"{self.name}" ({self.id})' if self.name else self.id
+
+    @property
+    def waits_for(self) -> str | None:
+        """What holds up its start, once that takes long."""
+        return self._link_wait.waits_for
 
     @property
     def has_ended(self) -> bool:

@@ -79,7 +79,7 @@ class NodeArchive:
         """The archive; holds at most one piece of a file in memory."""
         for file in self._code.files:
             async with await anyio.open_file(self._paths[file.sha256], "rb") as content:
-                size = os.fstat(content.fileno()).st_size
+                size = os.fstat(content.wrapped.fileno()).st_size
                 yield _entry(file, size).tobuf(tarfile.PAX_FORMAT)
                 while piece := await content.read(PIECE):
                     yield piece
