@@ -12,8 +12,8 @@ import anyio
 
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import DataflowResult, RunnerEvent
-from dora_daemon.runner.events import StopRequested
-from dora_daemon.runner.outlet import Outlet
+from dora_daemon.runner.logs.event_queue import Outlet
+from dora_daemon.runner.machine.events import StopRequested
 from dora_daemon.runner.runtime_dir import RuntimeDir, runtime_root
 from dora_daemon.runner.service import Runner
 
