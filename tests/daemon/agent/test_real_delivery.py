@@ -86,6 +86,25 @@ def test_a_python_node_finds_its_module_and_its_data_there(
         assert "sending" not in capsys.readouterr().err, "nothing travels twice"
 
 
+def test_what_is_left_out_is_noted_once(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = project(
+        workspace,
+        [{"id": name, "path": "reader.py", "deploy": ROBOT} for name in ("one", "two")],
+    )
+    (path.parent / ".#reader.py").symlink_to("somebody@desk.1")
+    os.mkfifo(path.parent / "pipe")
+    workspace.file("project/__pycache__/words.pyc", "")
+    with real_fleet(workspace, "robot") as fleet:
+        start(fleet, path)
+        fleet.wait_for_status("Finished")
+        sent = {path.name for path in laid_out(fleet).rglob("*")}
+    assert not sent & {".#reader.py", "pipe", "words.pyc"}
+    note = "note: not sent: .#reader.py, __pycache__/, pipe (FIFO) (see .doraignore)\n"
+    assert capsys.readouterr().err.count(note) == 1
+
+
 def test_what_changed_travels_what_is_gone_goes_and_what_nodes_made_stays(
     workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
