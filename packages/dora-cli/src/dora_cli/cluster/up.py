@@ -40,7 +40,6 @@ def bring_up(cluster: Cluster, installer: Installer) -> bool:
         output.write(f"Starting coordinator on {address}... OK")
     else:
         output.write(f"Starting coordinator on {address}... runs already")
-    remembered.keep(cluster)
     there = coordinator_here.connected(known)
 
     def work(on: OnMachine, say: Say) -> Started:

@@ -63,8 +63,8 @@ def deliver(client: Client, spec: DataflowSpec) -> DataflowSpec:
         for node in sent.resolved.nodes
     )
     request = BuildDataflow(spec=sent.with_nodes(nodes), settings=BuildSettings(parallel=True))
-    client.ask(request, Built, BuildOutput().show)
-    return sent
+    built = client.ask(request, Built, BuildOutput().show)
+    return sent.model_copy(update={"delivered_by": built.build_id})
 
 
 def _collect_all(spec: DataflowSpec) -> dict[str, Collected]:
