@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from dora_config.fields import SCALAR_TYPES
+from dora_config.dataflow.fields import SCALAR_TYPES
 
 _NO_LIMIT = 1_000_000_000
 """A bound from here on is there against overflow, and no news to a reader."""
