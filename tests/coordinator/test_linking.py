@@ -16,6 +16,7 @@ from dora_config.protocol.control import (
     RestartDataflow,
     Restarted,
     Started,
+    StartTriggered,
     StopDataflow,
 )
 from dora_config.sources import parse_source
@@ -104,6 +105,53 @@ def test_a_pair_that_cannot_reach_each_other_is_named_and_everything_is_rolled_b
     assert "--allow-unlinked" in message
     assert living(fleet) == 0
     assert fleet.listed()[0][0] == "Failed"
+
+
+def waiting_lines(fleet: Fleet) -> list[str]:
+    """What the starting client was told to wait for."""
+    told = [one.waits_for for one in fleet.progress if isinstance(one, StartTriggered)]
+    return [line for line in told if line is not None]
+
+
+def test_a_start_over_a_slow_network_waits_longer_and_shows_it() -> None:
+    fleet = three_machines()
+    fleet.slow = True
+    fleet.walls.add(Wall(("robot", "base")))
+    number = chain(fleet)
+    fleet.pass_time(45)
+    assert fleet.listed() == [("Starting", None)]
+    (line,) = waiting_lines(fleet)
+    assert '"base" and "robot" have not reached each other yet over a slow network' in line
+    assert "(nobody answers)" in line
+    fleet.walls.clear()
+    fleet.quiet()
+    assert isinstance(fleet.answers[number], Started)
+    fleet.pass_time(60)
+    assert fleet.listed() == [("Running", None)]
+
+
+def test_a_start_over_a_slow_network_is_refused_after_a_minute() -> None:
+    fleet = three_machines()
+    fleet.slow = True
+    fleet.walls.add(Wall(("robot", "base")))
+    number = chain(fleet)
+    fleet.pass_time(55)
+    assert number not in fleet.failures
+    fleet.pass_time(10)
+    assert '"base" and "robot" cannot reach each other' in fleet.failures[number].message
+    assert living(fleet) == 0
+
+
+def test_a_start_is_not_held_up_by_a_slow_pair_when_another_is_cut_off() -> None:
+    fleet = three_machines()
+    fleet.walls |= {Wall(("robot", "base")), Wall(("base", "arm"))}
+    number = chain(fleet)
+    fleet.quiet()
+    runner(fleet, "arm").link.peers["base"] = (  # type: ignore[union-attr]
+        runner(fleet, "arm").link.peers["base"].model_copy(update={"slow": True})  # type: ignore[union-attr]
+    )
+    fleet.pass_time(11)
+    assert number in fleet.failures
 
 
 def test_a_start_may_go_on_unlinked() -> None:

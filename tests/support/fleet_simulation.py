@@ -164,6 +164,8 @@ class Fleet:
         self.progress: list[object] = []
         self.log: list[str] = []
         self.ended = False
+        self.slow = False
+        """Connections are made, but take long."""
         self.walls: set[Wall] = set()
         """Pairs of machines whose links cannot reach each other."""
         self._last_port = 0
@@ -358,7 +360,7 @@ class Fleet:
         elif link.endpoint is None:
             self._last_port += 1
             link.listen(f"{daemon.name}:{self._last_port}")
-        elif not link.look(self._links(runner.dataflow_id), self.walls):
+        elif not link.look(self._links(runner.dataflow_id), self.walls, slow=self.slow):
             return False
         self._tell(daemon, runner, LinkChanged(report=link.report()))
         return True

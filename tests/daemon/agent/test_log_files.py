@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dora_config.protocol.dataflow import LogFilter
 from dora_daemon.agent import log_files
 from dora_daemon.agent.log_files import NodeLog, PartLog, lets_pass
+from dora_daemon.runner.log_files import LogFile
 
 
 def entry(second: int, msg: str, level: str = "info", node: str = "n") -> str:
@@ -75,6 +76,24 @@ def test_what_is_written_later_is_found_once(tmp_path: Path) -> None:
     write(path, entry(3, "three"))
     assert messages(log) == ["two", "three"]
     log.close()
+
+
+@pytest.mark.parametrize("kept", [1, 2, 5])
+def test_what_was_rotated_several_times_between_two_looks_is_found_as_far_as_it_is_kept(
+    tmp_path: Path, kept: int
+) -> None:
+    path = tmp_path / "log_n.jsonl"
+    size = len(entry(1, "m00")) + 1
+    file, log = LogFile(path, max_size=size, rotated=kept), part(path)
+    file.write([entry(1, "m00")])
+    assert messages(log) == ["m00"]
+    file.write([entry(1, f"m{number:02}") for number in range(1, 4)])
+    newest = ["m01", "m02", "m03"][-(kept + 1) :]
+    assert messages(log) == newest
+    file.write([entry(1, "end")])
+    assert messages(log) == ["end"]
+    log.close()
+    file.close()
 
 
 def test_a_file_that_was_cut_off_is_read_from_its_beginning(tmp_path: Path) -> None:

@@ -148,8 +148,23 @@ def test_the_clock_of_the_shortest_round_trip_is_believed() -> None:
     clock.answered(
         2000, 2010, their_monotonic=5_002_005, their_wall=9_002_005, wall_less_monotonic=4_000_000
     )
-    assert clock.round_trip_ns == 10
     assert clock.monotonic_ns == 5_000_000
     assert clock.wall_ns == 5_000_000
     assert clock.to_ours(5_003_000, 10_000) == 3_000
     assert clock.to_ours(5_030_000, 10_000) == 10_000
+
+
+def test_the_round_trip_shown_is_the_median_of_the_last_answers() -> None:
+    clock = ClockOffset()
+
+    def answered(*round_trips: int) -> int | None:
+        for taken in round_trips:
+            clock.answered(
+                0, taken, their_monotonic=taken // 2, their_wall=0, wall_less_monotonic=0
+            )
+        return clock.round_trip_ns
+
+    assert answered(900) == 900
+    assert answered(100, 500) == 500
+    assert answered(*[700] * 13) == 700
+    assert answered(*[300] * 16) == 300, "earlier answers no longer count"

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import threading
 
+import anyio
 import pytest
+from support.waiting import wait_until_async
 
 from dora_config.protocol.runner import (
     DataflowStarted,
+    DataflowStopping,
     LinesShed,
     LogLine,
     NodesReady,
     RunnerEvent,
 )
+from dora_daemon.runner.gate import Gate
 from dora_daemon.runner.outlet import Outlet
 
 
@@ -123,3 +127,79 @@ def test_a_thread_that_cannot_be_started_is_what_is_told(monkeypatch: pytest.Mon
     with pytest.raises(RuntimeError, match="can't start new thread"):
         outlet.put(line(1))
     outlet.close()
+
+
+async def _puts(outlet: Outlet, gate: Gate, count: int) -> int:
+    """Put lines as long as the gate is open; the number of those that went in."""
+    for number in range(count):
+        if not gate.is_open:
+            return number
+        outlet.put(line(number))
+    return count
+
+
+def test_a_gate_is_shut_while_many_lines_wait_and_no_line_is_shed() -> None:
+    async def scenario() -> None:
+        gate, reads = Gate(), threading.Semaphore(0)
+        heard: list[RunnerEvent] = []
+
+        def slow(event: RunnerEvent) -> None:
+            reads.acquire(timeout=10)
+            heard.append(event)
+
+        outlet = Outlet(slow, gate=gate, held_lines=10)
+        entered = await _puts(outlet, gate, 100)
+        assert 10 <= entered <= 11
+        opened = anyio.Event()
+        gate.when_open(opened.set)
+        reads.release(3)
+        await wait_until_async(lambda: len(heard) == 3, what="three lines")
+        assert not gate.is_open  # more than half of the lines still wait
+        reads.release(100)
+        with anyio.fail_after(10):
+            await opened.wait()
+        outlet.close()
+        assert [event.message for event in heard if isinstance(event, LogLine)] == [
+            str(number) for number in range(entered)
+        ]
+        assert outlet.total_shed == 0
+
+    anyio.run(scenario)
+
+
+def test_a_stuck_reader_holds_back_no_node_that_is_to_stop() -> None:
+    async def scenario() -> None:
+        gate, go_on = Gate(), threading.Event()
+
+        def stuck(event: RunnerEvent) -> None:
+            go_on.wait(10)
+
+        outlet = Outlet(stuck, gate=gate, held_lines=10, stopping_lines=20, most_lines=30)
+        await _puts(outlet, gate, 100)
+        assert not gate.is_open
+        outlet.put(DataflowStopping(reason="signal SIGINT", grace=10.0))
+        assert gate.is_open
+        assert await _puts(outlet, gate, 100) < 100
+        await wait_until_async(lambda: gate.is_open, what="the gate to be opened for good")
+        assert await _puts(outlet, gate, 100) == 100
+        assert outlet.total_shed > 0  # bounded all the same
+        go_on.set()
+        outlet.close()
+
+    anyio.run(scenario)
+
+
+def test_a_reader_that_failed_holds_nothing_back() -> None:
+    async def scenario() -> None:
+        gate = Gate()
+
+        def gone(event: RunnerEvent) -> None:
+            raise BrokenPipeError
+
+        outlet = Outlet(gone, gate=gate, held_lines=10)
+        await _puts(outlet, gate, 11)
+        await wait_until_async(lambda: gate.is_open, what="the gate to be opened")
+        assert await _puts(outlet, gate, 100) == 100
+        outlet.close()
+
+    anyio.run(scenario)

@@ -13,11 +13,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
 
 from dora_cli.log_lines import LogEntry, parse_log_line
 from dora_config import DoraError
 from dora_config.ids import file_stem
+from dora_daemon.agent.log_files import NodeLog
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
@@ -127,50 +127,22 @@ class Follower:
         self._base = base
         self._dataflow = dataflow
         self._node = None if node is None else file_stem(node)
-        self._files: dict[Path, tuple[TextIO, str]] = {}
+        self._files: dict[Path, NodeLog] = {}
 
     def new_entries(self) -> list[LogEntry]:
         """What came since the last look, in the order of time."""
         found: list[LogEntry] = []
         for one in self._logs():
-            found += self._read(one.current)
+            log = self._files.setdefault(one.current, NodeLog(one.current))
+            found += filter(None, map(parse_log_line, log.news()))
         return sorted(found, key=lambda entry: entry.time)
 
     def close(self) -> None:
         """Close all files."""
-        for file, _ in self._files.values():
+        for file in self._files.values():
             file.close()
         self._files.clear()
 
     def _logs(self) -> list[NodeLogs]:
         logs = node_logs(self._base, self._dataflow)
         return [one for one in logs if self._node in (None, one.node)]
-
-    def _open(self, path: Path) -> TextIO | None:
-        try:
-            file = path.open(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            return None
-        self._files[path] = (file, "")
-        return file
-
-    def _read(self, path: Path) -> Iterator[LogEntry]:
-        if path not in self._files and self._open(path) is None:
-            return
-        yield from self._complete_lines(path)
-        file, _ = self._files[path]
-        try:
-            rotated = path.stat().st_ino != os.fstat(file.fileno()).st_ino
-        except FileNotFoundError:
-            return
-        if rotated:
-            yield from self._complete_lines(path)  # what was written after the look above
-            file.close()
-            if self._open(path) is not None:
-                yield from self._complete_lines(path)
-
-    def _complete_lines(self, path: Path) -> Iterator[LogEntry]:
-        file, torn = self._files[path]
-        *lines, torn = (torn + file.read()).split("\n")
-        self._files[path] = (file, torn)
-        yield from filter(None, map(parse_log_line, lines))

@@ -111,7 +111,7 @@ def report_result(result: DataflowResult) -> bool:
     if result.cascading:
         count = len(result.cascading)
         output.remark(f"{count} more consequential error{'' if count == 1 else 's'}")
-    if result.log_dir is not None:
+    if result.log_dir is not None and Path(result.log_dir).is_dir():
         output.remark(f"logs: {_short(result.log_dir)}")
     return False
 

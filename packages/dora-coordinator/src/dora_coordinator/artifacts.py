@@ -48,16 +48,14 @@ class ArtifactStore:
         self._root = root
         self._max_bytes = max_bytes
 
-    def find(self, build_id: str, node_id: str) -> Artifact:
-        """The stored file; raises :class:`ArtifactRefused` (400 for a bad id, 404 for none)."""
+    def find(self, build_id: str, node_id: str) -> Artifact | None:
+        """The stored file, if there is one; raises :class:`ArtifactRefused` (400) for a bad id."""
         path = self._path(build_id, node_id)
         try:
             checksum = _checksum_file(path).read_text()
             return Artifact(path, path.stat().st_size, checksum)
         except FileNotFoundError:
-            raise ArtifactRefused(
-                404, f'no artifact of node "{node_id}" in build {build_id}'
-            ) from None
+            return None
 
     async def receive(
         self, build_id: str, node_id: str, body: AsyncIterator[bytes], *, expected: str | None

@@ -128,7 +128,7 @@ class Clients:
                 self._wait(_Wait(asked, "ended", {dataflow.id}))
                 return []
             case ListDataflows():
-                rows = tuple(dataflow_summary(dataflow, fleet) for dataflow in fleet)
+                rows = tuple(dataflow_summary(dataflow, fleet, now) for dataflow in fleet)
                 return [self._reply(asked, DataflowList(dataflows=rows))]
             case ListNodes(dataflow=ref):
                 chosen = fleet.live() if ref is None else [fleet.find(ref, archived=True)]
@@ -136,7 +136,7 @@ class Clients:
                 return [self._reply(asked, NodeList(nodes=tuple(nodes)))]
             case ForgetEnded():
                 gone, commands = fleet.forget_ended()
-                rows = tuple(dataflow_summary(dataflow, fleet) for dataflow in gone)
+                rows = tuple(dataflow_summary(dataflow, fleet, now) for dataflow in gone)
                 return [*commands, self._reply(asked, DataflowList(dataflows=rows))]
             case ClusterStatus():
                 return [self._reply(asked, cluster_report(fleet, self._party, now))]
@@ -241,6 +241,9 @@ class Clients:
         )
         for wait in list(self._waits.get(dataflow.id, ())):
             if wait.until == "started":
+                if dataflow.waits_for is not None:
+                    waits = StartTriggered(uuid=dataflow.id, waits_for=dataflow.waits_for)
+                    commands.append(TellClient(wait.asked.client, wait.asked.number, waits))
                 if started or dataflow.has_ended:
                     self._drop(wait, dataflow.id)
                     commands.append(self._start_outcome(wait, dataflow, started=started))

@@ -30,10 +30,12 @@ from dora_coordinator.ending import (
     Ends,
     ended_dataflow,
     ended_early,
+    late_start,
     stopped_with,
     taken_back,
 )
 from dora_coordinator.events import TimerKey
+from dora_coordinator.link_wait import LinkWait
 from dora_coordinator.membership import Membership
 from dora_coordinator.part import Part, names
 from dora_coordinator.parts import Parts
@@ -53,6 +55,8 @@ class Surroundings:
     membership: Membership
     backoff: Backoff
     settings: Settings
+    wall_offset: float = 0.0
+    """Unix time minus the coordinator's clock."""
 
 
 class Dataflow:
@@ -70,10 +74,12 @@ class Dataflow:
         self._ends = Ends(spec.resolved.nodes, when_nodes_finish=spec.exit_when_nodes_finish)
         self.warnings: tuple[str, ...] = ()
         """What its start left undone."""
+        self._link_wait = LinkWait(around.settings)
         self._unreported = record.unreported
         self._grace = record.grace
         self._force = record.force
         self._stopped_since = record.stopped_since
+        self._ended_at = record.ended_at
         self._around = around
 
     # ------------------------------------------------------------------------ the door
@@ -84,6 +90,7 @@ class Dataflow:
             case Phase.PREPARING | Phase.LINKING | Phase.ROLLING_BACK:
                 self.phase = Phase.FAILED
                 self.reason = self.reason or "the coordinator ended while it was being prepared"
+                self._note_end(now)
                 return [SaveRecord(self._changes())]
             case Phase.RELEASING | Phase.RUNNING | Phase.RECOVERING:
                 self.phase = Phase.RECOVERING
@@ -92,6 +99,8 @@ class Dataflow:
             case Phase.STOPPING:
                 return [self._stop_deadline(now)]
             case Phase.FINISHED | Phase.FAILED:
+                if self._ended_at is None:  # stored by an earlier version
+                    self._note_end(now)
                 return []
 
     def handle(self, event: DataflowEvent, now: float) -> list[Command]:
@@ -99,6 +108,8 @@ class Dataflow:
         before = self.phase
         self.parts.unmark()
         commands = self._decide(event, now)
+        if self.phase is not before:
+            self._note_end(now)
         if self.parts.marked() or self.phase is not before:
             commands.insert(0, SaveRecord(self._changes()))
         return commands
@@ -171,12 +182,7 @@ class Dataflow:
             case TimeIsUp(purpose="start") if self.phase is Phase.PREPARING:
                 return self._roll_back(self._late(), now)
             case TimeIsUp(purpose="link") if self.phase is Phase.LINKING:
-                complaint = self.links.complaint()
-                if self.spec.allow_unlinked:
-                    self.warnings = (complaint,)
-                    return self._release_all(now)
-                text = f"machines that exchange data cannot reach each other:\n{complaint}; "
-                return self._roll_back(text + "--allow-unlinked starts it all the same", now)
+                return self._still_unlinked(now)
             case StopAsked():
                 return self._roll_back("stopped before it had started", now)
             case _:
@@ -196,12 +202,24 @@ class Dataflow:
         if not self.links.all_listen:
             return []
         self.phase = Phase.LINKING
+        self._link_wait.begin(now)
         ends = [self.parts[machine] for machine in self.links.machines]
-        at = now + self._around.settings.link_timeout
-        return [*(self.parts.connect(part) for part in ends), ArmTimer(self._timer("link"), at)]
+        look = ArmTimer(self._timer("link"), self._link_wait.next_look(now))
+        return [*(self.parts.connect(part) for part in ends), look]
+
+    def _still_unlinked(self, now: float) -> list[Command]:
+        if self._link_wait.goes_on(self.links, now, allow_unlinked=self.spec.allow_unlinked):
+            return [ArmTimer(self._timer("link"), self._link_wait.next_look(now))]
+        complaint = self.links.complaint()
+        if self.spec.allow_unlinked:
+            self.warnings = (complaint,)
+            return self._release_all(now)
+        text = f"machines that exchange data cannot reach each other:\n{complaint}; "
+        return self._roll_back(text + "--allow-unlinked starts it all the same", now)
 
     def _release_all(self, now: float) -> list[Command]:
         self.phase = Phase.RELEASING
+        self._link_wait.end()
         at = now + self._around.settings.start_timeout
         return [
             CancelTimer(self._timer("link")),
@@ -211,18 +229,12 @@ class Dataflow:
 
     def _late(self) -> str:
         """Why a start that is not ready in time is not."""
-        limit = self._around.settings.start_timeout
-        late = [part for part in self.parts.values() if part.state is PartState.PREPARING]
-        if not late:
-            silent = [self.parts[machine] for machine in self.links.silent()]
-            return f"no link within {limit:g} s on {names(silent)}: see the daemon's log"
-        return (
-            f"not ready within {limit:g} s: {names(late)} (a node is ready once it has made "
-            "its Node(); the limit is the coordinator's setting start_timeout)"
-        )
+        silent = [self.parts[machine] for machine in self.links.silent()]
+        return late_start(self.parts.values(), silent, self._around.settings.start_timeout)
 
     def _roll_back(self, reason: str, now: float) -> list[Command]:
         self.phase = Phase.ROLLING_BACK
+        self._link_wait.end()
         self.reason = reason
         self._force = True
         prepared = self.parts.left()
@@ -447,6 +459,9 @@ class Dataflow:
         at = now + self._around.settings.recovery_timeout
         return [ArmTimer(self._timer("recovery"), at), *self._while_live(event, now)]
 
+    def _note_end(self, now: float) -> None:
+        self._ended_at = now + self._around.wall_offset if self.has_ended else None
+
     def _end(self, part: Part, result: DataflowResult | None) -> None:
         if result is not None and self.phase is Phase.ROLLING_BACK:
             result = taken_back(result)
@@ -472,8 +487,19 @@ class Dataflow:
         return f'"{self.name}" ({self.id})' if self.name else self.id
 
     @property
+    def waits_for(self) -> str | None:
+        """What holds up its start, once that takes long."""
+        return self._link_wait.waits_for
+
+    @property
     def has_ended(self) -> bool:
         return self.phase.has_ended
+
+    def ended_ago(self, now: float) -> float | None:
+        """Seconds since its end; None while it lives."""
+        if self._ended_at is None:
+            return None
+        return max(0.0, now + self._around.wall_offset - self._ended_at)
 
     @property
     def is_awaited(self) -> bool:
@@ -524,6 +550,7 @@ class Dataflow:
             grace=self._grace,
             force=self._force,
             stopped_since=self._stopped_since,
+            ended_at=self._ended_at,
         )
 
     # -------------------------------------------------------------------- messages

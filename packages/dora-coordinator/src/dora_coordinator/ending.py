@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from dora_config.protocol.control import EndedDataflow
 from dora_config.protocol.daemon import PartReport
 from dora_config.protocol.runner import DataflowResult, NodeResult
 from dora_config.resolved import ResolvedNode
 from dora_config.sources import OutputSource
-from dora_coordinator.part import Part
+from dora_coordinator.part import Part, names
+from dora_coordinator.records import PartState
 
 
 class Ends:
@@ -53,6 +54,17 @@ def ended_early(report: PartReport, daemon: str) -> str:
     result = report.result
     reason = result.error if result and result.error else "nodes ended too early"
     return f'daemon "{daemon}": {reason}'
+
+
+def late_start(parts: Iterable[Part], silent: Collection[Part], limit: float) -> str:
+    """Why a start is not ready in time; ``silent``: parts whose links do not listen yet."""
+    late = [part for part in parts if part.state is PartState.PREPARING]
+    if not late:
+        return f"no link within {limit:g} s on {names(silent)}: see the daemon's log"
+    return (
+        f"not ready within {limit:g} s: {names(late)} (a node is ready once it has made "
+        "its Node(); the limit is the coordinator's setting start_timeout)"
+    )
 
 
 def ended_dataflow(

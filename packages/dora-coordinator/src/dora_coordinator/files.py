@@ -31,7 +31,7 @@ class CodeFiles:
     """The routes over one store; beyond ``max_bytes`` in all the least recently used goes."""
 
     def __init__(self, store: FileStore, *, max_bytes: int) -> None:
-        self._store = store
+        self.store = store
         self._max_bytes = max_bytes
 
     def routes(self) -> list[Route]:
@@ -50,7 +50,7 @@ class CodeFiles:
             wanted = json.loads(text)
             if not isinstance(wanted, list) or not all(isinstance(one, str) for one in wanted):
                 raise ValueError("expected a JSON list of SHA-256")
-            found = await anyio.to_thread.run_sync(self._store.missing, wanted)
+            found = await anyio.to_thread.run_sync(self.store.missing, wanted)
         except (ValueError, FileRefused) as problem:
             return PlainTextResponse(f"{problem}\n", 400)
         return JSONResponse(found)
@@ -60,9 +60,9 @@ class CodeFiles:
         try:
             if request.method == "PUT":
                 return await self._receive(digest, request)
-            found = await anyio.to_thread.run_sync(self._store.use, digest)
+            found = await anyio.to_thread.run_sync(self.store.use, digest)
             if found is None:
-                arrived = {OFFSET_HEADER: str(self._store.arrived(digest))}
+                arrived = {OFFSET_HEADER: str(self.store.arrived(digest))}
                 return PlainTextResponse("no such file\n", 404, headers=arrived)
         except FileRefused as problem:
             return PlainTextResponse(f"{problem}\n", problem.status)
@@ -74,7 +74,7 @@ class CodeFiles:
             raise FileRefused(400, f"{OFFSET_HEADER}: not a number")
         size = int(offset)
         try:
-            with await anyio.to_thread.run_sync(self._store.open_partial, digest, size) as file:
+            with await anyio.to_thread.run_sync(self.store.open_partial, digest, size) as file:
                 async for piece in request.stream():
                     size += len(piece)
                     if size > self._max_bytes:
@@ -82,13 +82,13 @@ class CodeFiles:
                             413, f"larger than {self._max_bytes} bytes (setting max_code_bytes)"
                         )
                     await anyio.to_thread.run_sync(file.write, piece)
-                await anyio.to_thread.run_sync(self._store.publish, digest, file)
+                await anyio.to_thread.run_sync(self.store.publish, digest, file)
         except ClientDisconnect:
             return PlainTextResponse("cut\n", 400)  # nobody reads it; what arrived is kept
         await anyio.to_thread.run_sync(self._collect)
         return Response(status_code=201)
 
     def _collect(self) -> None:
-        removed = self._store.collect(max_age=MAX_AGE, max_bytes=self._max_bytes)
+        removed = self.store.collect(max_age=MAX_AGE, max_bytes=self._max_bytes)
         if removed:
             logger.info("removed %d files of code that were not used any more", removed)

@@ -45,16 +45,18 @@ class Unresolved(DoraError):
 
 
 class Fleet:
-    """Events go in, commands come out; ``changes`` collects dataflows whose phase moved."""
+    """Events go in, commands come out; ``changes`` collects dataflows whose phase (or what
+    their start waits for) changed, with the phase before."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, wall_offset: float = 0.0) -> None:
         self._settings = settings
         self.membership = Membership(
             answering_within=settings.daemon_silence_warning,
             silence_limit=settings.daemon_silence_limit,
             fresh_within=1.5 * settings.heartbeat_interval,
         )
-        self._around = Surroundings(self.membership, Backoff(settings.recovery_backoff), settings)
+        backoff = Backoff(settings.recovery_backoff)
+        self._around = Surroundings(self.membership, backoff, settings, wall_offset)
         self._dataflows: dict[str, Dataflow] = {}
         self._unfinished_by_daemon: dict[str, dict[str, Dataflow]] = {}
         self._live_by_name: dict[str, Dataflow] = {}
@@ -96,9 +98,9 @@ class Fleet:
 
     def apply(self, dataflow: Dataflow, event: DataflowEvent, now: float) -> list[Command]:
         """Hand ``event`` to a dataflow and keep the indices in step."""
-        before = dataflow.phase
+        before, awaited = dataflow.phase, dataflow.waits_for
         commands = dataflow.handle(event, now)
-        if dataflow.phase is not before:
+        if dataflow.phase is not before or dataflow.waits_for != awaited:
             self.changes.append((dataflow, before))
         if dataflow.phase is not before or dataflow.has_ended:
             self._index(dataflow)

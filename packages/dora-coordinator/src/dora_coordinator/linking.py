@@ -113,11 +113,20 @@ class Unlinked:
     lost: bool
     """It has been linked before."""
     reason: str | None
+    slow: bool = False
+    """Connections between the two are made, but take long: waiting may help."""
 
     def __str__(self) -> str:
         first, second = self.pair
         manner = "have lost each other" if self.lost else "cannot reach each other"
         return f'"{first}" and "{second}" {manner}' + (f": {self.reason}" if self.reason else "")
+
+    def awaited(self) -> str:
+        """The same while there is still time."""
+        first, second = self.pair
+        reason = f": {self.reason}" if self.reason else ""
+        slow = " over a slow network" if self.slow else ""
+        return f'"{first}" and "{second}" have not reached each other yet{slow}{reason}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +165,7 @@ class _View:
     linked: bool = False
     lost: bool = False
     reason: str | None = None
+    slow: bool = False
 
 
 class Links:
@@ -296,7 +306,8 @@ class Links:
         if all(view.linked for view in views):
             return None
         reasons = [view.reason for view in views if view.reason]
-        return Unlinked(pair, any(view.lost for view in views), ", ".join(reasons) or None)
+        lost, slow = any(view.lost for view in views), any(view.slow for view in views)
+        return Unlinked(pair, lost, ", ".join(reasons) or None, slow)
 
     def _view(self, machine: str, peer: str) -> _View:
         """What one end says of the other."""
@@ -310,12 +321,12 @@ class Links:
         if said is None or said.run_id not in (None, life):
             return _View()  # nothing yet of the peer's present life
         if said.state in ("proven", "left"):
-            return _View(linked=True)
+            return _View(linked=True, slow=said.slow)
         reason = None
         if said.reason:
             where = f" tried {said.endpoint}" if said.endpoint else ""
             reason = f'"{machine}"{where} ({said.reason})'
-        return _View(lost=said.state == "lost", reason=reason)
+        return _View(lost=said.state == "lost", reason=reason, slow=said.slow)
 
     def _ended(self, machine: str) -> bool:
         return self._ends[machine].ended
@@ -349,6 +360,15 @@ class Links:
     def degraded(self) -> str | None:
         """What stands in the way of links that should be there; ``None``: nothing."""
         return "; ".join(str(one) for one in self.unlinked() if one.lost or one.reason) or None
+
+    @property
+    def only_slow(self) -> bool:
+        """Whether every pair that is not linked is slow."""
+        return all(one.slow for one in self._unlinked.values())
+
+    def awaited(self) -> str:
+        """The pairs that are not linked yet, for the user who waits."""
+        return "; ".join(one.awaited() for one in self.unlinked())
 
     def complaint(self) -> str:
         """All pairs that cannot reach each other, and what to do, for whoever started them."""

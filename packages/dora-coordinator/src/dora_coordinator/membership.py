@@ -34,6 +34,8 @@ class Member:
     """Incarnations of that instance which a later one has replaced, newest last."""
     restarts: int = 0
     """Starts of the daemon process after the first that this coordinator has seen."""
+    left: bool = False
+    """It ended in good order."""
     metrics: dict[str, Metrics] = field(default_factory=dict)
     """What the last heartbeat said, by dataflow id."""
 

@@ -68,6 +68,8 @@ class DataflowRecord(Message):
     """Why it was stopped, unless a user asked for it."""
     unreported: bool = False
     """Failed only because no daemon reported it in time: it may still come back."""
+    ended_at: float | None = None
+    """Unix time of its end."""
     grace: float | None = None
     force: bool = False
 

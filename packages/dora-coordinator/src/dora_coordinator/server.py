@@ -10,17 +10,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
+from urllib.parse import quote
 
 import anyio
+import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import (
+    FileResponse,
+    JSONResponse,
+    PlainTextResponse,
+    Response,
+    StreamingResponse,
+)
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from dora_config.access import Endpoint, token_matches
 from dora_config.errors import RemoteProtocolError
+from dora_config.file_store import FileStore
 from dora_config.protocol.control import (
     CLIENT_CODEC,
     SERVER_CODEC,
@@ -37,6 +46,7 @@ from dora_coordinator.artifacts import ArtifactRefused, ArtifactStore
 from dora_coordinator.connections import Connection
 from dora_coordinator.files import CodeFiles
 from dora_coordinator.limits import ConnectionLimits, as_ipv4
+from dora_coordinator.node_archive import ARCHIVE_TYPE, NodeArchive, find_code
 from dora_coordinator.service import Service
 
 CHECKSUM_HEADER: Final = "X-Dora-Sha256"
@@ -54,7 +64,7 @@ def create_application(
     service: Service, artifacts: ArtifactStore, code: CodeFiles, *, token: str | None
 ) -> ASGIApp:
     """The whole application; ``token`` None: anyone who reaches it may do anything."""
-    endpoints = _Endpoints(service, artifacts)
+    endpoints = _Endpoints(service, artifacts, code.store)
     application = Starlette(
         routes=[
             *(Route(path, _health, methods=["GET"]) for path in _OPEN_ROUTES),
@@ -131,9 +141,10 @@ async def _health(request: Request) -> Response:
 
 
 class _Endpoints:
-    def __init__(self, service: Service, artifacts: ArtifactStore) -> None:
+    def __init__(self, service: Service, artifacts: ArtifactStore, files: FileStore) -> None:
         self._service = service
         self._artifacts = artifacts
+        self._files = files
 
     # ------------------------------------------------------------------ WebSockets
 
@@ -242,6 +253,8 @@ class _Endpoints:
                 )
                 return JSONResponse({"size": stored.size, "sha256": stored.sha256}, 201)
             found = self._artifacts.find(build_id, node_id)
+            if found is None:
+                return await self._archive(build_id, node_id)
         except ArtifactRefused as problem:
             return PlainTextResponse(f"{problem}\n", problem.status)
         # FileResponse answers Range and If-Range, so that a cut download can go on
@@ -250,6 +263,14 @@ class _Endpoints:
             media_type="application/octet-stream",
             headers={CHECKSUM_HEADER: found.sha256},
         )
+
+    async def _archive(self, build_id: str, node_id: str) -> Response:
+        """The code that was sent here for a node; raises ArtifactRefused."""
+        digest = find_code(self._service.state.fleet, build_id, node_id)
+        archive = await anyio.to_thread.run_sync(NodeArchive.load, self._files, digest, node_id)
+        name = quote(f"{node_id.replace('/', '_')}.tar")
+        headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{name}"}
+        return StreamingResponse(archive.stream(), media_type=ARCHIVE_TYPE, headers=headers)
 
 
 async def _first_frame(socket: WebSocket) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import time
 import uuid
 from collections import deque
 from collections.abc import Sequence
@@ -103,7 +104,12 @@ class Service:
 
     def _begin(self) -> None:
         """Know nothing yet: what is stored comes next."""
-        self.state = CoordinatorState(self.settings, self.party, self._authority.fingerprint)
+        self.state = CoordinatorState(
+            self.settings,
+            self.party,
+            self._authority.fingerprint,
+            wall_offset=time.time() - time.monotonic(),
+        )
         self._timers.clear()
         self._armed.clear()
 

@@ -34,6 +34,7 @@ from dora_coordinator.clients import Clients
 from dora_coordinator.commands import (
     AdmitDaemon,
     ArmTimer,
+    CancelTimer,
     CloseConnection,
     Command,
     Log,
@@ -66,15 +67,21 @@ from dora_coordinator.settings import Settings
 from dora_coordinator.topic_streams import TopicStreams
 
 SILENCE = TimerKey("silence")
+FORGET = "forget"
+"""Purpose of the timers after which a daemon that is away is no longer listed."""
 
 
 class CoordinatorState:
-    def __init__(self, settings: Settings, party: Party, authority: str = "") -> None:
-        """``authority``: SHA-256 of the certificate that links trust."""
+    def __init__(
+        self, settings: Settings, party: Party, authority: str = "", *, wall_offset: float = 0.0
+    ) -> None:
+        """``authority``: SHA-256 of the certificate that links trust; ``wall_offset``: Unix time
+        minus the clock that events are timed with.
+        """
         self._settings = settings
         self._party = party
         self._authority = authority
-        self.fleet = Fleet(settings)
+        self.fleet = Fleet(settings, wall_offset=wall_offset)
         self._streams = LogStreams(self.fleet.membership)
         self._builds = Builds(settings)
         self._calls = RunnerCalls(self.fleet.membership)
@@ -165,6 +172,7 @@ class CoordinatorState:
         host = clean_text(register.host, limit=100)
         return [
             *commands,
+            CancelTimer(TimerKey(FORGET, admission.key)),
             AdmitDaemon(event.connection, admission.key),
             SendToDaemon(admission.key, welcome),
             Log("info", f'daemon "{admission.key}" connected from {event.address} ({host})'),
@@ -195,6 +203,7 @@ class CoordinatorState:
             case RunnerAnswered():
                 return self._calls.answered(member.key, message)
             case Leaving(hand_over=hand_over):
+                member.left = not hand_over
                 manner = "hands over to its successor" if hand_over else "ends"
                 return [Log("info", f'daemon "{member.key}" {manner}')]
             case Register():
@@ -203,8 +212,12 @@ class CoordinatorState:
                 assert_never(unreachable)
 
     def _daemon_lost(self, member: Member, how: str, now: float) -> list[Command]:
+        shown = (
+            self._settings.ended_daemon_shown if member.left else self._settings.lost_daemon_shown
+        )
         return [
             Log("warning", f'daemon "{member.key}" {how}'),
+            ArmTimer(TimerKey(FORGET, member.key), now + shown),
             *self._forget_conversations(member.key),
             *self.fleet.lost(member, now),
             *self._clients.end_if_destroyed(),
@@ -224,6 +237,8 @@ class CoordinatorState:
     def _timer_fired(self, key: TimerKey, now: float) -> list[Command]:
         if key == SILENCE:
             return self._drop_silent(now)
+        if key.purpose == FORGET:
+            return self._forget_daemon(key, now)
         if key.purpose == "destroy":
             return self._clients.end_if_destroyed(overdue=True)
         if key.purpose == builds.TIMER:
@@ -232,6 +247,15 @@ class CoordinatorState:
         if dataflow is None:
             return []
         return self.fleet.apply(dataflow, TimeIsUp(key.purpose, key.daemon), now)
+
+    def _forget_daemon(self, key: TimerKey, now: float) -> list[Command]:
+        """A daemon has been away for long: list it no longer, unless a dataflow waits for it."""
+        if self.fleet.membership.is_connected(key.subject):
+            return []
+        if self.fleet.unfinished_on(key.subject):
+            return [ArmTimer(key, now + self._settings.ended_daemon_shown)]
+        self.fleet.membership.forget(key.subject)
+        return []
 
     def _drop_silent(self, now: float) -> list[Command]:
         self._silence_armed = False

@@ -19,7 +19,7 @@ from dora_coordinator.membership import Member
 from dora_coordinator.part import Part
 
 
-def dataflow_summary(dataflow: Dataflow, fleet: Fleet) -> DataflowSummary:
+def dataflow_summary(dataflow: Dataflow, fleet: Fleet, now: float) -> DataflowSummary:
     status, reason = dataflow.status()
     sampled = [
         status for part in dataflow.parts.values() for status in _sampled(part, dataflow, fleet)
@@ -29,6 +29,7 @@ def dataflow_summary(dataflow: Dataflow, fleet: Fleet) -> DataflowSummary:
         name=dataflow.name,
         status=status,
         reason=reason,
+        ended_ago=dataflow.ended_ago(now),
         nodes=sum(len(part.nodes) for part in dataflow.parts.values()),
         daemons=tuple(dataflow.parts),
         cpu=sum(node.cpu_percent or 0.0 for node in sampled),
@@ -130,6 +131,7 @@ def _daemon_summary(member: Member, fleet: Fleet, now: float) -> DaemonSummary:
         release=member.register.party.release,
         runners=tuple(sorted({one.version for one in member.metrics.values() if one.version})),
         connected=member.connection is not None,
+        ended=member.left,
         heartbeat_age=max(0.0, now - member.last_heard),
         restarts=sum(node.restarts for node in nodes),
         health_kills=sum(node.health_kills for node in nodes),

@@ -17,7 +17,7 @@ STOP_TIMEOUT = 60.0
 
 
 def bring_down(address: Endpoint, cluster: Cluster | None, *, purge: bool) -> bool:
-    """Whether nothing is left. ``cluster``: its machines; None: those that `up` remembered."""
+    """Whether nothing is left. ``cluster``: its machines; None: those that were recorded."""
     known = cluster if cluster is not None else remembered.find(address)
     try:
         with Client(address) as client:

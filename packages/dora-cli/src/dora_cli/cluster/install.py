@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dora_cli import output
 from dora_cli.bundle.install import Installer, probe
 from dora_cli.bundle.layout import Layout
-from dora_cli.cluster import coordinator_here, coordinator_service
+from dora_cli.cluster import coordinator_here, coordinator_service, remembered
 from dora_cli.cluster.command_line import daemon_arguments, ssh_name
 from dora_cli.cluster.machines import Done, OnMachine, Say, layout_of, on_machines
 from dora_cli.cluster.preflight import Facts, require_ready, warnings
@@ -104,7 +104,11 @@ def uninstall(cluster: Cluster, installer: Installer) -> bool:
 
     done = on_machines(cluster, "Uninstalling dora-daemon-{id} from {target}", work, said=str)
     output.write(succeeded(done))
-    return all([*(one.ok for one in done), coordinator_service.uninstall(cluster, installer)])
+    gone = coordinator_service.uninstall(cluster, installer)
+    if not gone or not all(one.ok for one in done):
+        return False
+    remembered.forget(cluster)
+    return True
 
 
 def _uninstall(on: OnMachine, installer: Installer, say: Say) -> str:

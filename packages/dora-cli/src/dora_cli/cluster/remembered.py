@@ -1,4 +1,4 @@
-"""Clusters that were brought up from this account, so that `down` finds their machines."""
+"""Clusters whose file this account has used, so that `start` and `down` find their machines."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from dora_cli.cluster import coordinator_here
 from dora_config.access import Endpoint, private_dir, state_dir
 from dora_config.cluster import Cluster
 
@@ -23,7 +24,7 @@ def _path(cluster: Cluster) -> Path:
 
 
 def keep(cluster: Cluster) -> None:
-    """Remember the machines."""
+    """Record the machines; those of an earlier file with the same coordinator are replaced."""
     private_dir(private_dir(state_dir()) / "clusters")
     path = _path(cluster)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
@@ -32,20 +33,28 @@ def keep(cluster: Cluster) -> None:
 
 
 def forget(cluster: Cluster) -> None:
-    """It has been brought down."""
+    """It has been brought down or uninstalled."""
     _path(cluster).unlink(missing_ok=True)
 
 
 def find(address: Endpoint) -> Cluster | None:
-    """The cluster of the coordinator at ``address``; loopback is any that was begun here."""
-    found = []
+    """The cluster of the coordinator at ``address``; None when it is not known.
+
+    A loopback address stands for any address of this machine (of clusters with their coordinator
+    here, the one whose file was used last is meant), or is the end of a tunnel to another one.
+    """
+    found: list[tuple[float, Cluster]] = []
     folder = _folder()
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
         try:
             cluster = Cluster.model_validate_json(path.read_bytes())
+            used = path.stat().st_mtime
         except (ValidationError, OSError):
             continue
         same_host = address.host in (cluster.coordinator.addr, *_LOOPBACK)
         if same_host and cluster.coordinator.port == address.port:
-            found.append(cluster)
-    return found[0] if len(found) == 1 else None
+            found.append((used, cluster))
+    here = [pair for pair in found if coordinator_here.is_own(pair[1].coordinator.addr)]
+    if here:
+        return max(here, key=lambda pair: pair[0])[1]
+    return found[0][1] if len(found) == 1 else None

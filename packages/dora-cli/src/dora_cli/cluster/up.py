@@ -42,7 +42,6 @@ def bring_up(cluster: Cluster, installer: Installer, *, recreate_store: bool = F
         output.write(f"Starting coordinator on {address}... runs already")
         if recreate_store:
             output.warn("its store is in use and stays: run `dora cluster down` before that")
-    remembered.keep(cluster)
     there = coordinator_here.connected(known)
 
     def work(on: OnMachine, say: Say) -> Started:

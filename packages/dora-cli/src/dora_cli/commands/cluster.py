@@ -53,11 +53,17 @@ def cluster() -> None:
 
 
 def _load(path: Path) -> Cluster:
+    """The cluster of a file; its machines are recorded, so that `start` and `down` find them."""
+    from dora_cli.cluster import remembered
     from dora_config import load_cluster
 
     loaded = load_cluster(path)
     for problem in loaded.warnings:
         output.remark(str(problem))
+    try:
+        remembered.keep(loaded.cluster)
+    except OSError as error:
+        output.warn(f"cannot record the machines of {path} for `dora start`: {error}")
     return loaded.cluster
 
 
@@ -102,7 +108,7 @@ def down(
         Path | None,
         typer.Argument(
             metavar="[PATH]",
-            help="The cluster file; by default the machines that `up` was told of.",
+            help="The cluster file; by default the machines of the last cluster file.",
             show_default=False,
         ),
     ] = None,

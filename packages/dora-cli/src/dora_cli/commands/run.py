@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
@@ -140,6 +141,11 @@ def _run(plan: RunPlan, printer: RunPrinter) -> None:
     # A dataflow runs without log files, too: each says why it cannot be written.
     with suppress(OSError):
         prepare_out_dir(Path(plan.working_dir) / OUT_DIR)
-    result = run_foreground(plan, on_event=printer.show)
+    result = run_foreground(
+        plan,
+        on_event=printer.show,
+        on_signal=output.hurry,
+        lossless=not sys.stdout.isatty(),
+    )
     if not report_result(result):
         raise CommandFailed

@@ -123,7 +123,11 @@ def _start(client: Client, request: StartDataflow) -> str:
     from dora_config.protocol.control import Started, StartTriggered
 
     def told(progress: ControlProgress) -> None:
-        if isinstance(progress, StartTriggered):
+        if not isinstance(progress, StartTriggered):
+            return
+        if progress.waits_for is not None:
+            output.remark(f"waiting for {progress.waits_for}")
+        else:
             output.write(f"dataflow start triggered: {progress.uuid}")
 
     try:

@@ -53,8 +53,9 @@ def _cluster(client: Client) -> Cluster:
     if cluster is None:
         raise NotPushed(
             "`distribute: scp` sends code over SSH, and this account does not know the machines of "
-            f"the coordinator at {client.endpoint}: run `dora cluster up CLUSTER.yml` from here, "
-            "or use `distribute: http`"
+            f"the coordinator at {client.endpoint}: run any `dora cluster` command with the "
+            "cluster file from here (`dora cluster doctor CLUSTER.yml`, say), or use "
+            "`distribute: http`"
         )
     return cluster
 

@@ -91,8 +91,10 @@ class PeerReport(RunnerMessage):
     """Of ``connecting`` and ``lost``: what was tried and what stands in the way."""
     endpoint: str | None = None
     """The peer's endpoint that is connected, or was tried last."""
+    slow: bool = False
+    """Connections to it are made, but take long: waiting may help."""
     rtt_us: int | None = None
-    """Round trip in microseconds."""
+    """Median round trip in microseconds."""
     clock_offset_us: int | None = None
     """The peer's wall clock minus ours, in microseconds; good to half the round trip."""
 

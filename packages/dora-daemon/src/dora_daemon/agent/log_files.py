@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from dora_config.protocol.dataflow import LogFilter
 from dora_config.protocol.runner import LOG_LEVELS
+from dora_daemon.agent.rotation import numbers, open_parts_after
 
 CHUNK_BYTES = 256 * 1024
 """Size at which a piece is handed out."""
@@ -56,7 +57,7 @@ class NodeLog:
 
     def history(self) -> Iterator[str]:
         """Whole lines from the oldest rotated file to the end of the current one."""
-        for old in sorted(self._rotated(), reverse=True):
+        for old in sorted(numbers(self.path), reverse=True):
             try:
                 with open(self.path.with_name(f"{self.path.name}.{old}"), "rb") as file:
                     for line in file:
@@ -66,39 +67,51 @@ class NodeLog:
         yield from self.news()
 
     def news(self) -> Iterator[str]:
-        """Whole lines written since the last call, over a rotation too."""
+        """Whole lines written since the last call, over any number of rotations."""
         while True:
             if self._file is None:
                 try:
                     self._file = open(self.path, "rb")  # noqa: SIM115 - kept open between calls
                 except FileNotFoundError:
                     return
-            while data := self._file.read(65536):
-                *lines, self._rest = (self._rest + data).split(b"\n")
-                yield from (line.decode("utf-8", "replace") for line in lines)
-            if not self._was_rotated():
+            yield from self._rest_of_file()
+            if self._was_cut_off():
+                self.close()
+            elif self._was_rotated():
+                yield from self._rest_of_file()  # what was written after the look above
+                yield from self._next_parts()
+            else:
                 return
-            self.close()
+
+    def _rest_of_file(self) -> Iterator[str]:
+        assert self._file is not None
+        while data := self._file.read(65536):
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            yield from (line.decode("utf-8", "replace") for line in lines)
+
+    def _next_parts(self) -> Iterator[str]:
+        """Lines of the parts begun since; the last of them is the file to go on with."""
+        assert self._file is not None
+        parts = open_parts_after(self.path, self._file)
+        try:
+            while parts:
+                self.close()
+                self._file = parts.pop(0)
+                yield from self._rest_of_file()
+        finally:
+            for part in parts:
+                part.close()
+
+    def _was_cut_off(self) -> bool:
+        assert self._file is not None
+        return os.fstat(self._file.fileno()).st_size < self._file.tell()
 
     def _was_rotated(self) -> bool:
         assert self._file is not None
         try:
-            ours, found = os.fstat(self._file.fileno()), self.path.stat()
-            return found.st_ino != ours.st_ino or ours.st_size < self._file.tell()  # or cut off
+            return self.path.stat().st_ino != os.fstat(self._file.fileno()).st_ino
         except FileNotFoundError:
             return False
-
-    def _rotated(self) -> list[int]:
-        prefix = f"{self.path.name}."
-        try:
-            names = os.listdir(self.path.parent)
-        except FileNotFoundError:
-            return []
-        return [
-            int(name[len(prefix) :])
-            for name in names
-            if name.startswith(prefix) and name[len(prefix) :].isdigit()
-        ]
 
     def close(self) -> None:
         if self._file is not None:

@@ -1,11 +1,12 @@
 """How a peer's clocks differ from ours, from pings and their answers; pure.
 
-Of the last answers the one with the shortest round trip is believed: its error is at most half of
-it.
+The offset comes from the answer with the shortest round trip of the last 16, since its error is at
+most half of that. The round trip shown to users is the median of the same answers.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections import deque
 
 _KEPT = 16
@@ -17,6 +18,7 @@ class ClockOffset:
     def __init__(self) -> None:
         self._samples: deque[tuple[int, int, int]] = deque(maxlen=_KEPT)
         self.round_trip_ns: int | None = None
+        """Median of the last answers."""
         self.monotonic_ns: int | None = None
         self.wall_ns: int | None = None
 
@@ -38,7 +40,8 @@ class ClockOffset:
         self._samples.append(
             (round_trip, their_monotonic - middle, their_wall - middle - wall_less_monotonic)
         )
-        self.round_trip_ns, self.monotonic_ns, self.wall_ns = min(self._samples)
+        _, self.monotonic_ns, self.wall_ns = min(self._samples)
+        self.round_trip_ns = int(statistics.median(sample[0] for sample in self._samples))
 
     def to_ours(self, their_monotonic: int, now: int) -> int:
         """A time of the peer's CLOCK_MONOTONIC on ours, never later than ``now``."""

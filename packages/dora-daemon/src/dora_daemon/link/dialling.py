@@ -14,14 +14,17 @@ from pathlib import Path
 from dora_daemon.link.errors import CannotConnect
 from dora_daemon.link.guarding import guarded
 from dora_daemon.link.peer import PeerLink
-from dora_daemon.link.session import Session
+from dora_daemon.link.session import CONNECT_SECONDS, Session, probe
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
 _LET_THEM_COME = 1.5
 """Seconds that the second of two waits for the first."""
-_ANSWER = 3.0
-"""Seconds that a peer has to greet over a new connection."""
+_MOST_PATIENCE = 12.0
+"""Seconds for one step of connecting. It begins with CONNECT_SECONDS and doubles with each failure:
+a link with 30 % loss often needs more than that."""
+_SLOW_CONNECT = 0.1
+"""Seconds for a TCP connection beyond which the way to the peer counts as slow."""
 
 
 class Dialler:
@@ -51,7 +54,7 @@ class Dialler:
 
     def _run(self) -> None:
         peer = self._peer
-        pause = _FIRST_PAUSE
+        pause, patience = _FIRST_PAUSE, CONNECT_SECONDS
         while not self._ended.is_set():
             peer.wanted.wait()
             if self._ended.is_set():
@@ -59,15 +62,16 @@ class Dialler:
             self._close()
             if peer.moved.is_set():
                 peer.moved.clear()
-                pause = _FIRST_PAUSE
+                pause, patience = _FIRST_PAUSE, CONNECT_SECONDS
             if not self._first and (self._somebody_came(_LET_THEM_COME) or peer.moved.is_set()):
                 continue
-            if self._dial():
-                pause = _FIRST_PAUSE
+            if self._dial(patience):
+                pause, patience = _FIRST_PAUSE, CONNECT_SECONDS
                 continue
             self._changed(peer)
             self._somebody_came(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+            patience = min(2 * patience, _MOST_PATIENCE)
         self._close()
 
     def _somebody_came(self, seconds: float) -> bool:
@@ -82,16 +86,20 @@ class Dialler:
                 break
         return not self._peer.wanted.is_set()
 
-    def _dial(self) -> bool:
-        """Try every endpoint once."""
+    def _dial(self, patience: float) -> bool:
+        """Try every endpoint once, with ``patience`` seconds for each step."""
         peer = self._peer
         problems = []
         for endpoint in peer.endpoints:
             if self._ended.is_set() or not peer.wanted.is_set():
                 return True
             peer.endpoint = endpoint
+            peer.connecting()
             try:
-                session = Session.dial(endpoint, self._credentials)
+                if probe(endpoint, patience) > _SLOW_CONNECT:
+                    peer.slow = True
+                    self._changed(peer)
+                session = Session.dial(endpoint, self._credentials, seconds=patience)
             except CannotConnect as error:
                 problems.append(str(error))
                 continue
@@ -101,7 +109,7 @@ class Dialler:
             self._session = session
             self._prepare(session)
             peer.use(session)
-            if self._answered(session):
+            if self._answered(session, patience):
                 return True
             problem = f"{endpoint} is connected, but no link of this dataflow answers there"
             peer.lost_session(session, problem)
@@ -110,8 +118,9 @@ class Dialler:
         peer.trouble = "; ".join(problems) or "its address is not known yet"
         return False
 
-    def _answered(self, session: Session) -> bool:
-        end = time.monotonic() + _ANSWER
+    def _answered(self, session: Session, patience: float) -> bool:
+        """Whether the peer greets over a new connection within ``patience`` seconds."""
+        end = time.monotonic() + patience
         while time.monotonic() < end and not self._ended.wait(0.02):
             if self._peer.confirmed or self._peer.session is not session:
                 return True

@@ -155,6 +155,8 @@ class PeerChanged(LinkMessage):
     """Of connecting and lost: what was tried and what stands in the way."""
     endpoint: str = ""
     """Address that is connected, or that was tried last."""
+    slow: bool = False
+    """Connections to it are made, but take long."""
     rtt_us: int | None = None
     clock_offset_us: int | None = None
     """The peer's wall clock minus ours; good to half the round trip."""

@@ -23,6 +23,7 @@ from dora_daemon.link.session import Session
 from dora_daemon.link.wire import FrameKind
 
 _PING_NS = 1_000_000_000
+_NOT_TRIED = "no connection has been tried yet"
 _MESSAGES = (FrameKind.DATA, FrameKind.CHUNK, FrameKind.NEWS)
 
 
@@ -57,9 +58,11 @@ class PeerLink:
         self.link = us.link
         self.session: Session | None = None
         self.endpoint = ""
-        self.trouble = "no connection has been tried yet"
+        self.trouble = _NOT_TRIED
         self.left = False
         self.was_proven = False
+        self.slow = False
+        """A TCP connection to it took long: everything else will, too."""
         self.clock = ClockOffset()
         self.outgoing: dict[tuple[str, str], OutgoingStream] = {}
         self.incoming: dict[tuple[str, str], IncomingStream] = {}
@@ -143,6 +146,11 @@ class PeerLink:
             self._difference = self.known.disagreement(self._greeting())
             self.known.say_again()
         self.us.changed(self)
+
+    def connecting(self) -> None:
+        """An endpoint is being dialled; what earlier attempts met stays the reason."""
+        if self.trouble == _NOT_TRIED:
+            self.trouble = "no answer yet"
 
     # --- the session ------------------------------------------------------------------------------
 
@@ -413,6 +421,7 @@ class PeerLink:
                 run_id=self.run_id,
                 reason=reason,
                 endpoint=self._their_endpoint(),
+                slow=self.slow,
                 rtt_us=None if clock.round_trip_ns is None else clock.round_trip_ns // 1000,
                 clock_offset_us=None if clock.wall_ns is None else clock.wall_ns // 1000,
             )

@@ -10,6 +10,7 @@ import contextlib
 import json
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ _RECEIVE_BUFFER = 1 << 20
 _LEASE_MS = 6_000
 # A put waits at most so long for a connection that takes nothing; then the connection is closed.
 _WAIT_BEFORE_CLOSE_US = 8_000_000
-_CONNECT_SECONDS = 3.0
+CONNECT_SECONDS = 3.0
+"""Within which a connection is made, unless the caller allows more."""
 
 _PRIORITIES = {
     Lane.CONTROL: zenoh.Priority.INTERACTIVE_HIGH,
@@ -75,13 +77,19 @@ class Session:
         )
 
     @classmethod
-    def dial(cls, endpoint: str, credentials: Path | None) -> Session:
-        """Open a session that is connected to ``HOST:PORT``. Raises CannotConnect."""
-        _probe(endpoint)
+    def dial(
+        cls, endpoint: str, credentials: Path | None, *, seconds: float = CONNECT_SECONDS
+    ) -> Session:
+        """Open a session that is connected to ``HOST:PORT``. Raises CannotConnect.
+
+        ``seconds``: time for the TCP connection, and again for TLS and Zenoh.
+        """
         try:
-            session = _open(listen=None, dial=endpoint, credentials=credentials)
+            session = _open(
+                listen=None, dial=endpoint, credentials=credentials, connect_seconds=seconds
+            )
         except (zenoh.ZError, OSError) as error:
-            raise CannotConnect(_why_not(endpoint, credentials, error)) from error
+            raise CannotConnect(_why_not(endpoint, credentials, error, seconds)) from error
         return cls(session, endpoint)
 
     def subscribe(self, key: str, on_frame: OnFrame) -> None:
@@ -152,7 +160,13 @@ class Session:
                 self._session.close()  # type: ignore[no-untyped-call]
 
 
-def _open(*, listen: str | None, dial: str | None, credentials: Path | None) -> zenoh.Session:
+def _open(
+    *,
+    listen: str | None,
+    dial: str | None,
+    credentials: Path | None,
+    connect_seconds: float = CONNECT_SECONDS,
+) -> zenoh.Session:
     """The one place where a session is opened. Raises ZError, OSError."""
     protocol = "tcp" if credentials is None else "tls"
     config = zenoh.Config()
@@ -166,7 +180,7 @@ def _open(*, listen: str | None, dial: str | None, credentials: Path | None) -> 
         "listen/timeout_ms": 0,
         "connect/endpoints": [f"{protocol}/{_without_brackets(dial)}"] if dial else [],
         "connect/exit_on_failure": True,
-        "connect/timeout_ms": int(_CONNECT_SECONDS * 1000),
+        "connect/timeout_ms": int(connect_seconds * 1000),
         "transport/link/protocols": [protocol],
         "transport/link/tx/lease": _LEASE_MS,
         "transport/link/tx/queue/congestion_control/block/wait_before_close": (
@@ -222,22 +236,27 @@ def _first_sentence(error: BaseException) -> str:
     return str(error).split(" at /")[0].strip() or type(error).__name__
 
 
-def _probe(endpoint: str) -> None:
-    """Zenoh only says that it timed out; the system says why. Raises CannotConnect."""
+def probe(endpoint: str, seconds: float = CONNECT_SECONDS) -> float:
+    """Make a TCP connection and return the seconds it took. Raises CannotConnect.
+
+    Zenoh only reports a timeout; the system has the reason.
+    """
     host, port = split_address(endpoint)
+    begin = time.monotonic()
     try:
-        socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
+        socket.create_connection((host, port), timeout=seconds).close()
     except TimeoutError as error:
         raise CannotConnect(
-            f"{endpoint} does not answer within {_CONNECT_SECONDS:g} s: a firewall between the"
+            f"{endpoint} does not answer within {seconds:g} s: a firewall between the"
             f" machines drops packets, or the address is wrong; open TCP port {port} there"
         ) from error
     except OSError as error:
         raise CannotConnect(f"{endpoint}: {error.strerror or error}") from error
+    return time.monotonic() - begin
 
 
-def _why_not(endpoint: str, credentials: Path | None, error: BaseException) -> str:
-    """After Zenoh failed to connect: what TLS itself says."""
+def _why_not(endpoint: str, credentials: Path | None, error: BaseException, seconds: float) -> str:
+    """The reason why Zenoh failed to connect, from a TLS handshake of our own."""
     if credentials is None:
         return f"{endpoint}: {_first_sentence(error)}"
     try:
@@ -245,15 +264,16 @@ def _why_not(endpoint: str, credentials: Path | None, error: BaseException) -> s
         context.check_hostname = False
         context.load_cert_chain(credentials / "cert.pem", credentials / "key.pem")
         with (
-            socket.create_connection(split_address(endpoint), timeout=_CONNECT_SECONDS) as plain,
+            socket.create_connection(split_address(endpoint), timeout=seconds) as plain,
             context.wrap_socket(plain) as secured,
         ):
             secured.settimeout(0.5)
-            secured.recv(1)
+            with contextlib.suppress(TimeoutError):
+                secured.recv(1)
     except TimeoutError:
-        pass
+        return f"{endpoint} takes the connection, but no TLS handshake within {seconds:g} s"
     except ssl.SSLError as problem:
         return f"{endpoint} and this machine do not trust each other's certificates: {problem}"
     except OSError as problem:
         return f"{endpoint}: {problem}"
-    return f"{endpoint} takes the connection, but is no link of this cluster"
+    return f"{endpoint} takes the connection, but no link of this cluster answers in {seconds:g} s"

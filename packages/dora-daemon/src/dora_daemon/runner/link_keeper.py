@@ -327,7 +327,7 @@ class LinkKeeper:
     # ------------------------------------------------------------------------- what it says
 
     def take(self, stream: Stream, lines: list[str]) -> None:
-        """Lines that the process printed."""
+        """Lines that the process printed; nothing holds them back."""
         level: LogLevel = "warn" if stream == "stderr" else "info"
         for text in lines:
             if stream == "stderr":

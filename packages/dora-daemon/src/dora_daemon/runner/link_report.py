@@ -47,6 +47,7 @@ class LinkView:
                     state=message.state,
                     reason=message.reason or None,
                     endpoint=message.endpoint or None,
+                    slow=message.slow,
                     rtt_us=message.rtt_us,
                     clock_offset_us=message.clock_offset_us,
                 )
@@ -95,7 +96,9 @@ class LinkView:
 
 def essence(report: LinkReport) -> tuple[object, ...]:
     """What is worth telling at once; round trips and offsets can wait."""
-    peers = tuple((p.machine, p.run_id, p.state, p.reason, p.endpoint) for p in report.peers)
+    peers = tuple(
+        (p.machine, p.run_id, p.state, p.reason, p.endpoint, p.slow) for p in report.peers
+    )
     return (report.endpoints, report.problem, peers)
 
 

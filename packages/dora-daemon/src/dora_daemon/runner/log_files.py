@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 
 class LogFile:
-    """Opened at the first entry. Trouble is told once and never raised: nodes go on without."""
+    """No part is larger than ``max_size``, except one that holds a single longer line.
+
+    Errors are reported once and never raised: nodes run without a log file too.
+    """
 
     def __init__(self, path: Path, *, max_size: int | None = None, rotated: int = 5) -> None:
         self.path = path
@@ -21,29 +26,48 @@ class LogFile:
         self.trouble: str | None = None
         """What went wrong at first; entries since then may be missing."""
 
-    def write(self, text: str) -> str | None:
-        """Append whole lines; returns a sentence the first time something goes wrong."""
-        data = text.encode("utf-8", "replace")
+    def create(self) -> str | None:
+        """Make the file, empty if it is new; returns a sentence the first time an error occurs."""
+        return self.write(())
+
+    def write(self, lines: Sequence[str]) -> str | None:
+        """Append lines, given without newline; returns a sentence the first time an error occurs.
+
+        Lines of one call may end up in several parts.
+        """
+        encoded = [f"{line}\n".encode("utf-8", "replace") for line in lines]
         try:
             if self._descriptor is not None and self._was_taken_away(self._descriptor):
                 self.close()
             if self._descriptor is None:
                 self._open()
-            if self._torn:
-                data = b"\n" + data
-            self._write(data)
+            first = 0
+            while first < len(encoded):
+                count = self._fitting(encoded, first)
+                if count:
+                    self._write(b"".join(encoded[first : first + count]))
+                    first += count
+                else:
+                    self._rotate()
         except OSError as error:
             return self._failed(error)
-        if self._max_size is not None and self._size > self._max_size:
-            try:
-                self._rotate()
-            except OSError as error:
-                return self._failed(error)
         return None
+
+    def _fitting(self, lines: Sequence[bytes], first: int) -> int:
+        """Lines that the current part takes, at least one if it is empty."""
+        if self._max_size is None:
+            return len(lines) - first
+        size, count = self._size + self._torn, 0
+        for line in itertools.islice(lines, first, None):
+            size += len(line)
+            if size > self._max_size and (count or self._size):
+                break
+            count += 1
+        return count
 
     def _write(self, data: bytes) -> None:
         assert self._descriptor is not None
-        view = memoryview(data)
+        view = memoryview(b"\n" + data if self._torn else data)
         while view:
             self._torn = True
             written = os.write(self._descriptor, view)
@@ -73,6 +97,7 @@ class LogFile:
 
     def _rotate(self) -> None:
         self.close()
+        self._torn = False
         self._numbered(self._rotated).unlink(missing_ok=True)
         for number in range(self._rotated - 1, 0, -1):
             if self._numbered(number).exists():

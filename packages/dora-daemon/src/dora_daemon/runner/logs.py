@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 from dora_config.protocol.run_plan import LogSettings
 from dora_config.protocol.runner_events import LogLine
 from dora_config.resolved import ResolvedNode
+from dora_daemon.runner.gate import Gate
 from dora_daemon.runner.log_entries import LineSplitter, entry_from_line, file_line, passes
 from dora_daemon.runner.log_files import LogFile
 
@@ -48,8 +49,12 @@ class NodeLog:
         to_subscribers: Callable[[LogLine], None] | None = None,
         to_message: Callable[[LogLine], str] | None = None,
         complain: Callable[[str], None],
+        gate: Gate | None = None,
     ) -> None:
-        """``as_message(output, text)`` sends on behalf of the node; ``upward`` gets what passes."""
+        """``as_message(output, text)`` sends on behalf of the node; ``upward`` gets what passes.
+
+        The ``gate`` holds back only a node whose lines go upward.
+        """
         self.node = spec.id
         self._spec = spec
         self._file = file
@@ -59,13 +64,18 @@ class NodeLog:
         self._to_subscribers = to_subscribers
         self._to_message = to_message
         self._complain = complain
+        self._gate = gate
+        self._went_up = False
+        self.held = False
+        """Whether lines stay in the pipes of the node until the gate is opened."""
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         """Last lines on stderr of the current process."""
 
-    def take(self, stream: Stream, lines: list[str]) -> None:
-        """Lines that were printed, in order."""
+    def take(self, stream: Stream, lines: list[str]) -> Gate | None:
+        """Lines that were printed, in order; returns the gate that further ones must wait for."""
         ts = now_text()
         kept = []
+        self._went_up = False
         for text in lines:
             if stream == "stderr":
                 self.tail.append(text)
@@ -76,6 +86,18 @@ class NodeLog:
             if self._pass_on(entry):
                 kept.append(file_line(entry))
         self._write(kept)
+        return self._shut_gate() if self._went_up else None
+
+    def _shut_gate(self) -> Gate | None:
+        if self._gate is None or self._gate.is_open:
+            return None
+        if not self.held:
+            self.held = True
+            self._gate.when_open(self._released)
+        return self._gate
+
+    def _released(self) -> None:
+        self.held = False
 
     def say(self, entry: LogLine) -> None:
         """An entry about this node that it did not print itself."""
@@ -96,13 +118,20 @@ class NodeLog:
             self._as_message(self._spec.send_logs_as, self._to_message(entry))
         if passes(entry.level, self._shown):
             self._upward(entry)
+            self._went_up = True
         return True
 
     def _write(self, lines: list[str]) -> None:
         if lines:
-            trouble = self._file.write("\n".join(lines) + "\n")
-            if trouble is not None:
-                self._complain(trouble)
+            self._report(self._file.write(lines))
+
+    def create_file(self) -> None:
+        """Make the log file before the node prints anything."""
+        self._report(self._file.create())
+
+    def _report(self, trouble: str | None) -> None:
+        if trouble is not None:
+            self._complain(trouble)
 
     def close(self) -> None:
         self._file.close()
@@ -111,8 +140,8 @@ class NodeLog:
 class LineTaker(Protocol):
     """Whose lines are read: a NodeLog, say."""
 
-    def take(self, stream: Stream, lines: list[str]) -> None:
-        """Lines that were printed, in order."""
+    def take(self, stream: Stream, lines: list[str]) -> Gate | None:
+        """Lines that were printed, in order; returns the gate that further ones must wait for."""
 
 
 class OutputReader:
@@ -149,21 +178,24 @@ class OutputReader:
     def _turn(self) -> None:
         if not self._open:
             return
-        self._pass_on(_LINES_A_TURN)
-        if self._lines and not self._paused:
+        gate = self._pass_on(_LINES_A_TURN)
+        if (self._lines or gate is not None) and not self._paused:
             # More than a turn's share: no reading until the others had theirs.
             self._paused = True
             self._loop.remove_reader(self._descriptor)
-        if self._lines:
+        if gate is not None:
+            gate.when_open(self._turn)
+        elif self._lines:
             self._loop.call_soon(self._turn)
         elif self._paused:
             self._paused = False
             self._loop.add_reader(self._descriptor, self._readable)
 
-    def _pass_on(self, most: int) -> None:
+    def _pass_on(self, most: int) -> Gate | None:
         count = min(most, len(self._lines))
-        if count:
-            self._log.take(self._stream, [self._lines.popleft() for _ in range(count)])
+        if not count:
+            return None
+        return self._log.take(self._stream, [self._lines.popleft() for _ in range(count)])
 
     def _stop_reading(self) -> None:
         if self._open:

@@ -43,6 +43,7 @@ from dora_daemon.runner.commands import (
     SpawnNode,
     TakeOver,
 )
+from dora_daemon.runner.gate import Gate
 from dora_daemon.runner.guardian import kill_marked
 from dora_daemon.runner.guarding import Guard
 from dora_daemon.runner.health import InputWatch
@@ -93,13 +94,16 @@ class Runner:
         foreground: bool,
         keep_result: Callable[[DataflowResult], None] = lambda result: None,
         environ: Mapping[str, str] = os.environ,
+        gate: Gate | None = None,
     ) -> None:
+        """The ``gate`` holds back the output of nodes while ``on_event`` has too much to do."""
         self.plan = plan
         self.directory = directory
         self.foreground = foreground
         self._on_event = on_event
         self._keep_result = keep_result
         self._environ = environ
+        self._gate = gate
         packages = make_package_folder(directory.path / "packages")
         self.preparer = Preparer(plan, packages, environ)
         self.specs: dict[str, ResolvedNode] = {}
@@ -150,9 +154,15 @@ class Runner:
             whole=self.plan.whole,
             hold_at_barrier=self.plan.hold_at_barrier,
             default_finish_grace=_default_finish_grace(self._environ),
-            log_dir=str(Path(self.plan.working_dir) / "out" / self.plan.dataflow_id),
+            log_dir=self._log_dir(),
         )
         self.guard.start()
+
+    def _log_dir(self) -> str:
+        """The folder of the log files: beside the dataflow file, unless all nodes run elsewhere."""
+        usual = Path(self.plan.working_dir) / "out" / self.plan.dataflow_id
+        used = sorted({prepared.log_file.parent for prepared in self.prepared.values()})
+        return str(usual if usual in used or not used else used[0])
 
     # ------------------------------------------------------------------------------- life
 
@@ -259,7 +269,8 @@ class Runner:
 
     def open_log(self, prepared: PreparedNode) -> None:
         """Where a node's lines go."""
-        self.logs[prepared.spec.id] = self.new_log(prepared)
+        self.logs[prepared.spec.id] = log = self.new_log(prepared)
+        log.create_file()
         for text in prepared.warnings:
             self.say("warn", f'node "{prepared.spec.id}": {text}')
 
@@ -278,6 +289,7 @@ class Runner:
             to_subscribers=self._to_subscribers,
             to_message=self._message_text,
             complain=lambda text: self.say("warn", text),
+            gate=self._gate,
         )
 
     def take_in(self, prepared: PreparedNode) -> None:

@@ -50,7 +50,8 @@ class Watcher:
         pulse = Pulse(
             words.last_beat_ns / 1e9,
             words.waiting,
-            blocked=any(q.keeper.statistics().blocked for q in runner.book.out_of(node)),
+            blocked=runner.logs[node].held
+            or any(q.keeper.statistics().blocked for q in runner.book.out_of(node)),
         )
         silent = silence(pulse, runner.desk.connected_at[node], now)
         if silent > timeout:
