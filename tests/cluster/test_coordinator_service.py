@@ -186,7 +186,7 @@ def test_a_coordinator_on_another_machine(hosts: Hosts, home: Path, tmp_path: Pa
     flow = tmp_path / "flow.yml"
     flow.write_text(FLOW)
     there = "--coordinator-addr", control.address
-    control.root("rm", "-rf", "/home/ubuntu/.local/state/dora")
+    control.root("rm", "-rf", "/home/ubuntu/.local")
     with hosts.desk(), ended_cluster(path, installed=True):
         before = control.files()
         refused = run_dora("cluster", "up", path).exited(1)

@@ -14,7 +14,7 @@ import psutil
 
 from dora_cli.cluster.preflight import NotReady
 from dora_config.access import state_dir
-from dora_config.cluster import Cluster
+from dora_config.cluster.models import Cluster
 
 END_TIMEOUT = 20.0
 MODULE = "dora_coordinator.command"

@@ -15,7 +15,7 @@ from dora_cli import output
 from dora_cli._version import __version__
 from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import COORDINATOR, USERS_COORDINATOR
-from dora_cli.cluster import coordinator_here
+from dora_cli.cluster import local_coordinator as coordinator_here
 from dora_cli.cluster.coordinator_process import MODULE, end_process, find_process
 from dora_cli.cluster.coordinator_unit import (
     address,
@@ -32,8 +32,8 @@ from dora_cli.cluster.service import Systemd
 from dora_cli.ssh import SudoUnavailable, connect
 from dora_cli.ssh.local import LocalConnection
 from dora_config import DoraError
-from dora_config.cluster import Cluster, Machine
-from dora_config.own_python import run_module
+from dora_config.cluster.models import Cluster, Machine
+from dora_config.spawn_argv import run_module
 
 START_TIMEOUT = 30.0
 LAST_LINES = 12

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from dora_cli.cluster.unit import command, escaped, quoted
-from dora_config.cluster import DEFAULT_COORDINATOR_PORT, Cluster
+from dora_config.cluster.models import DEFAULT_COORDINATOR_PORT, Cluster
 
 _VERSION = re.compile(r"^# dora (\S+)$", re.MULTILINE)
 _START = re.compile(r"^ExecStart=(.*)$", re.MULTILINE)

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from dora_cli import background, output
+from dora_cli import output
 from dora_cli.bundle.install import Installer
-from dora_cli.cluster import coordinator_here, coordinator_service
+from dora_cli.cluster import coordinator_service
+from dora_cli.cluster import local_coordinator as coordinator_here
 from dora_cli.cluster.coordinator_process import (
     MODULE,
     CoordinatorProcess,
@@ -26,10 +27,11 @@ from dora_cli.cluster.coordinator_process import (
 )
 from dora_cli.cluster.preflight import NotReady
 from dora_cli.cluster.rollback_plan import Versions
+from dora_cli.coordinator import background
 from dora_config import DoraError
 from dora_config.access import private_dir, write_private
-from dora_config.cluster import Cluster
-from dora_config.own_python import run_module
+from dora_config.cluster.models import Cluster
+from dora_config.spawn_argv import run_module
 
 START_TIMEOUT = 20.0
 KEPT_COPIES = 3

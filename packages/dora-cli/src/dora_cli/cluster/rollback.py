@@ -10,8 +10,8 @@ from dora_cli import output
 from dora_cli.bundle.install import Installer, probe
 from dora_cli.bundle.layout import Layout
 from dora_cli.bundle.machine import ask
-from dora_cli.cluster.command_line import ssh_name
 from dora_cli.cluster.coordinator_upgrade import coordinator_versions, roll_back_coordinator
+from dora_cli.cluster.daemon_argv import ssh_name
 from dora_cli.cluster.machines import Done, OnMachine, Say, layout_of, on_machines
 from dora_cli.cluster.preflight import NotReady
 from dora_cli.cluster.rollback_plan import Plan, Versions, plan
@@ -27,7 +27,7 @@ from dora_cli.cluster.upgrade import (
     trees_before,
     wait_for_everybody,
 )
-from dora_config.cluster import Cluster, Machine
+from dora_config.cluster.models import Cluster, Machine
 
 
 def rollback(

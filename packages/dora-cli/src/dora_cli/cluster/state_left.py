@@ -7,9 +7,9 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from dora_cli import output
-from dora_cli.cluster import coordinator_here
+from dora_cli.cluster import local_coordinator as coordinator_here
 from dora_config import DoraError
-from dora_config.cluster import Cluster
+from dora_config.cluster.models import Cluster
 from dora_config.protocol.control import ClusterReport
 
 SETTLE_TIMEOUT = 10.0
