@@ -33,7 +33,7 @@ UPGRADE = f"""
 import sys
 from dora_cli.bundle.install import Installer
 from dora_cli.cluster import coordinator_process, coordinator_upgrade
-from dora_config.cluster import Cluster, Coordinator
+from dora_config.cluster.models import Cluster, Coordinator
 
 port, step, problem, there = sys.argv[1:]
 coordinator_upgrade._Program.there = lambda program: there
