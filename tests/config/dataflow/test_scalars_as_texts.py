@@ -139,6 +139,7 @@ def test_scalars_in_a_cluster_file(written: str) -> None:
 NODE = "nodes: [{id: n, path: p, outputs: [o], %s}]"
 OPERATOR = "nodes: [{id: n, operator: {id: x, python: p, outputs: [o], %s}}]"
 MODULE = "module: {name: m, %s}\nnodes: [{id: n, path: p, outputs: [o], inputs: {a: _mod/i}}]"
+COORDINATOR = "coordinator: {addr: 192.0.2.1, %s}\nmachines: [{id: m, host: h}]"
 MACHINE = "coordinator: {addr: 192.0.2.1}\nmachines: [{id: m, host: h, %s}]"
 PORTS = {
     "name": "name: VALUE",
@@ -182,6 +183,10 @@ FILES: dict[tuple[str, str], str] = {
     ("ModuleInterface", "outputs"): (MODULE % "inputs: [i], outputs: [VALUE]").replace(
         "[o]", "[VALUE]"
     ),
+    ("WrittenCoordinator", "host"): COORDINATOR % "host: VALUE",
+    ("WrittenCoordinator", "user"): COORDINATOR % "host: h, user: VALUE",
+    ("WrittenCoordinator", "identity_file"): COORDINATOR % "host: h, identity_file: VALUE",
+    ("WrittenCoordinator", "dora"): COORDINATOR % "host: h, dora: VALUE",
     ("WrittenMachine", "id"): MACHINE.replace("id: m, ", "") % "id: VALUE",
     ("WrittenMachine", "host"): MACHINE.replace("host: h, ", "") % "host: VALUE",
     ("WrittenMachine", "user"): MACHINE % "user: VALUE",
