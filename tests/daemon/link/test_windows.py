@@ -153,3 +153,34 @@ def test_the_clock_of_the_shortest_round_trip_is_believed() -> None:
     assert clock.wall_ns == 5_000_000
     assert clock.to_ours(5_003_000, 10_000) == 3_000
     assert clock.to_ours(5_030_000, 10_000) == 10_000
+
+
+def answer(clock: ClockOffset, at: int, trip: int, *, monotonic: int, wall: int) -> None:
+    """One answer: the peer's clocks are ahead by ``monotonic`` and ``wall``; ours are equal."""
+    middle = at + trip // 2
+    clock.answered(
+        at,
+        at + trip,
+        their_monotonic=middle + monotonic,
+        their_wall=middle + wall,
+        wall_less_monotonic=0,
+    )
+
+
+def test_a_wall_clock_that_is_set_counts_from_the_next_answer_on() -> None:
+    clock = ClockOffset()
+    answer(clock, 0, 10, monotonic=70, wall=-50_000_000)
+    assert clock.wall_ns == -50_000_000
+    answer(clock, 1000, 400, monotonic=70, wall=2)
+    assert clock.round_trip_ns == 10
+    assert clock.monotonic_ns == 70
+    assert clock.wall_ns == 2
+
+
+def test_a_machine_that_slept_is_measured_anew() -> None:
+    clock = ClockOffset()
+    answer(clock, 0, 10, monotonic=0, wall=0)
+    answer(clock, 1000, 400, monotonic=-9000, wall=0)
+    assert clock.monotonic_ns == -9000
+    assert clock.round_trip_ns == 400
+    assert clock.wall_ns == 0

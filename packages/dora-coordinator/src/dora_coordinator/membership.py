@@ -36,6 +36,8 @@ class Member:
     """Starts of the daemon process after the first that this coordinator has seen."""
     metrics: dict[str, Metrics] = field(default_factory=dict)
     """What the last heartbeat said, by dataflow id."""
+    clock_offset: float | None = None
+    """Seconds by which the machine's clock is ahead of ours, at the last heartbeat."""
 
 
 @dataclass(frozen=True, slots=True)

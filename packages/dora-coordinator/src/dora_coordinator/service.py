@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import time
 import uuid
 from collections import deque
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from dora_config.protocol.daemon import (
     TO_DAEMON,
     Certificate,
     DaemonMessage,
+    Heartbeat,
     Register,
     RegistrationRefused,
 )
@@ -226,7 +228,10 @@ class Service:
         self._post(DaemonRegistered(connection.number, register, connection.address))
 
     def spoke(self, connection: Connection, message: DaemonMessage) -> None:
-        self._post(DaemonSpoke(connection.number, message))
+        offset = None
+        if isinstance(message, Heartbeat) and message.time is not None:
+            offset = message.time - time.time()
+        self._post(DaemonSpoke(connection.number, message, offset))
 
     def asked(self, connection: Connection, number: int, request: ControlRequest) -> None:
         fresh = str(uuid.uuid4())

@@ -1,7 +1,7 @@
 """How a peer's clocks differ from ours, from pings and their answers; pure.
 
 Of the last answers the one with the shortest round trip is believed: its error is at most half of
-it.
+it. Answers that contradict the newest one are forgotten: a clock was set since, or a machine slept.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class ClockOffset:
     """What to add to a time of ours to get the peer's, nanoseconds."""
 
     def __init__(self) -> None:
-        self._samples: deque[tuple[int, int, int]] = deque(maxlen=_KEPT)
+        self._samples: deque[tuple[int, int]] = deque(maxlen=_KEPT)
         self.round_trip_ns: int | None = None
         self.monotonic_ns: int | None = None
         self.wall_ns: int | None = None
@@ -34,11 +34,17 @@ class ClockOffset:
         round_trip = answered - asked
         if round_trip < 0:
             return
-        middle = asked + round_trip // 2
-        self._samples.append(
-            (round_trip, their_monotonic - middle, their_wall - middle - wall_less_monotonic)
-        )
-        self.round_trip_ns, self.monotonic_ns, self.wall_ns = min(self._samples)
+        offset = their_monotonic - (asked + round_trip // 2)
+        agreeing = [
+            (trip, other)
+            for trip, other in self._samples
+            if abs(other - offset) <= (trip + round_trip) // 2 + 1
+        ]
+        self._samples = deque([*agreeing, (round_trip, offset)], maxlen=_KEPT)
+        self.round_trip_ns, self.monotonic_ns = min(self._samples)
+        # Wall clocks are set at any time, so their distance from the monotonic ones is the newest.
+        theirs_less_monotonic = their_wall - their_monotonic
+        self.wall_ns = self.monotonic_ns + theirs_less_monotonic - wall_less_monotonic
 
     def to_ours(self, their_monotonic: int, now: int) -> int:
         """A time of the peer's CLOCK_MONOTONIC on ours, never later than ``now``."""

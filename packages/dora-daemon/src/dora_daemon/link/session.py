@@ -11,6 +11,7 @@ import json
 import socket
 import ssl
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ _LEASE_MS = 6_000
 # A put waits at most so long for a connection that takes nothing; then the connection is closed.
 _WAIT_BEFORE_CLOSE_US = 8_000_000
 _CONNECT_SECONDS = 3.0
+# X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED; TLS has one alert for both.
+_WRONG_TIME = (9, 10)
+_WRONG_TIME_ALERTS = ("SSLV3_ALERT_CERTIFICATE_EXPIRED", "TLSV13_ALERT_CERTIFICATE_EXPIRED")
 
 _PRIORITIES = {
     Lane.CONTROL: zenoh.Priority.INTERACTIVE_HIGH,
@@ -253,7 +257,20 @@ def _why_not(endpoint: str, credentials: Path | None, error: BaseException) -> s
     except TimeoutError:
         pass
     except ssl.SSLError as problem:
+        if _is_about_time(problem):
+            return (
+                f"{endpoint}: a certificate is not valid at the time of a clock: one of the two"
+                f" machines has a wrong clock (this one: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC)."
+                " Correct it, or upgrade the coordinator: newer certificates suit any clock"
+            )
         return f"{endpoint} and this machine do not trust each other's certificates: {problem}"
     except OSError as problem:
         return f"{endpoint}: {problem}"
     return f"{endpoint} takes the connection, but is no link of this cluster"
+
+
+def _is_about_time(problem: ssl.SSLError) -> bool:
+    """Whether a certificate is expired or not yet valid, by our clock or by the other machine's."""
+    if isinstance(problem, ssl.SSLCertVerificationError):
+        return problem.verify_code in _WRONG_TIME
+    return problem.reason in _WRONG_TIME_ALERTS
