@@ -12,8 +12,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from dora_coordinator import authority as authority_module
-from dora_coordinator.authority import Authority, AuthorityError
+from dora_coordinator.io import authority as authority_module
+from dora_coordinator.io.authority import Authority, AuthorityError
 from dora_daemon.agent.credentials import Credentials
 
 

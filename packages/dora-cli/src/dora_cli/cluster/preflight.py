@@ -8,7 +8,7 @@ from typing import Any
 
 from dora_cli.clock_offset import MOST_CLOCK_DIFFERENCE, clock_warning
 from dora_config import DoraError
-from dora_config.cluster import Cluster, Machine
+from dora_config.cluster.models import Cluster, Machine
 
 LEAST_DISK = 64 << 20
 ENOUGH_DISK = 512 << 20

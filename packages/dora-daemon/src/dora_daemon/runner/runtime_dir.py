@@ -30,7 +30,7 @@ from typing import Any
 
 from dora_config.file_ages import last_change
 from dora_daemon.runner.errors import RunnerError
-from dora_daemon.runner.guardian import (
+from dora_daemon.runner.process.reaper import (
     GROUPS,
     RESULT,
     boot_id,
