@@ -31,18 +31,19 @@ def upload(endpoint: Endpoint, parts: Iterable[Collected]) -> int:
     """Have all files of these nodes in the coordinator's store; bytes that were sent."""
     sources = all_sources(parts)
     connection = _Connection(endpoint)
-    missing, room = connection.missing(sorted(sources))
-    sizes = {digest: _size(sources[digest]) for digest in missing}
-    total = sum(sizes.values())
-    if room is not None and total > room.free - SPARE:
+    try:
+        missing, room = connection.missing(sorted(sources))
+        sizes = {digest: _size(sources[digest]) for digest in missing}
+        total = sum(sizes.values())
+        if room is not None and total > room.free - SPARE:
+            problem = DiskFull(f"{room.place} on the coordinator's machine", room.free, total)
+            raise UploadFailed(f"the coordinator at {endpoint} has no room for the code: {problem}")
+        if missing:
+            output.remark(f"sending {len(missing)} files, {show_size(total)}, to the coordinator")
+        for digest in missing:
+            connection.send(digest, sources[digest], sizes[digest])
+    finally:
         connection.hang_up()
-        problem = DiskFull(f"{room.place} on the coordinator's machine", room.free, total)
-        raise UploadFailed(f"the coordinator at {endpoint} has no room for the code: {problem}")
-    if missing:
-        output.remark(f"sending {len(missing)} files, {show_size(total)}, to the coordinator")
-    for digest in missing:
-        connection.send(digest, sources[digest], sizes[digest])
-    connection.hang_up()
     return total
 
 
