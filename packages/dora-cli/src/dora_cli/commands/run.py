@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dora_cli import building, dataflow_file, options, output
-from dora_cli.building import LockChoice
+from dora_cli import dataflow_file, options, output
+from dora_cli.build import local as building
+from dora_cli.build.local import LockChoice
 from dora_cli.commands.build import lock_choice
-from dora_cli.durations import parse_duration
 from dora_cli.errors import CommandFailed
-from dora_cli.log_lines import LogFilter, LogFormat
-from dora_cli.run_report import RunPrinter, report_result
+from dora_cli.logs.log_lines import LogFilter, LogFormat
+from dora_cli.logs.run_report import RunPrinter, report_result
+from dora_cli.values.durations import parse_duration
 
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
@@ -106,7 +107,7 @@ def run(
 
 
 def _remark_unknown(filtered: Iterable[str], known: list[str]) -> None:
-    from dora_config.closest import closest
+    from dora_config.yaml.suggest import closest
 
     for name in filtered:
         if name not in known:
