@@ -224,7 +224,7 @@ class Node(_WithPorts):
         default=None, description="Seconds after which restarts are counted anew."
     )
     health_check_timeout: SecondsField | None = Field(
-        default=None, description="Seconds of silence after which the node is killed."
+        default=None, description="Seconds after which a node is killed whose process cannot run."
     )
     finish_grace_secs: SecondsField | None = Field(
         default=None,

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from dora_config.dataflow import descriptor
+from dora_config.dataflow.expand import describe_dataflow
 from dora_config.dataflow.graph import GraphFinding, Unreadable, check_graph
 from dora_config.dataflow.modules import ModuleFile, SourceNode
 from dora_config.dataflow.reader import NodesFile, read_nodes_file
@@ -37,7 +38,7 @@ MAX_TYPE_FILES = 1000
 class LoadedDataflow:
     """A dataflow that can be started, and what its author should know about it.
 
-    `descriptor_dict` is the YAML as parsed, for `Node.dataflow_descriptor()`.
+    `descriptor_dict` is the expanded dataflow, for `Node.dataflow_descriptor()`.
     """
 
     resolved: ResolvedDataflow
@@ -107,7 +108,7 @@ def parse_dataflow(
         warnings=tuple(problem for problem in problems if problem.severity == "warning"),
         source_text=text,
         path=path,
-        descriptor_dict=document.data,
+        descriptor_dict=describe_dataflow(dataflow),
         remarks=tuple(problem for problem in problems if problem.severity == "info"),
     )
 
