@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dora_cli import coordinator_options as coordinator
 from dora_cli import options, output
+from dora_cli.coordinator import options as coordinator
 from dora_cli.errors import CommandFailed
 
 if TYPE_CHECKING:
-    from dora_config.cluster import Cluster
+    from dora_config.cluster.models import Cluster
 
 app = options.application()
 
@@ -54,7 +54,7 @@ def cluster() -> None:
 
 def _load(path: Path) -> Cluster:
     """The cluster of a file; its machines are recorded, so that `start` and `down` find them."""
-    from dora_cli.cluster import remembered
+    from dora_cli.cluster import known_clusters as remembered
     from dora_config import load_cluster
 
     loaded = load_cluster(path)
@@ -73,12 +73,18 @@ def _exit(ok: bool) -> None:
 
 
 @app.command()
-def up(path: ClusterFile, offline: WheelHouse = None) -> None:
+def up(
+    path: ClusterFile,
+    recreate_store: Annotated[
+        bool, typer.Option("--recreate-store", help="Put the coordinator's store aside.")
+    ] = False,
+    offline: WheelHouse = None,
+) -> None:
     """Start the coordinator here and a daemon on every machine, over SSH."""
     from dora_cli.bundle.install import Installer
     from dora_cli.cluster.up import bring_up
 
-    _exit(bring_up(_load(path), Installer(offline)))
+    _exit(bring_up(_load(path), Installer(offline), recreate_store=recreate_store))
 
 
 @app.command()
@@ -124,17 +130,25 @@ def down(
 
 
 @app.command()
-def install(path: ClusterFile, user: OfUser = False, offline: WheelHouse = None) -> None:
-    """Install the daemon as a systemd service on every machine."""
+def install(
+    path: ClusterFile,
+    user: OfUser = False,
+    no_coordinator: Annotated[
+        bool, typer.Option("--no-coordinator", help="Install the daemons only.")
+    ] = False,
+    offline: WheelHouse = None,
+) -> None:
+    """Install the coordinator and the daemon of every machine as systemd services."""
     from dora_cli.bundle.install import Installer
     from dora_cli.cluster import install as work
 
-    _exit(work.install(_load(path), Installer(offline), user=user))
+    coordinator = not no_coordinator
+    _exit(work.install(_load(path), Installer(offline), user=user, coordinator=coordinator))
 
 
 @app.command()
 def uninstall(path: ClusterFile) -> None:
-    """Stop and remove the service, and all that was installed with it, on every machine."""
+    """Stop and remove the services, and all that was installed with them, on every machine."""
     from dora_cli.bundle.install import Installer
     from dora_cli.cluster import install as work
 
@@ -182,7 +196,7 @@ def execute(
     ] = None,
 ) -> None:
     """Run a command on every machine, without a terminal; every line begins with its machine."""
-    from dora_cli.cluster import everywhere
+    from dora_cli.cluster import fanout as everywhere
 
     loaded = _load(path)
     machines = everywhere.chosen(loaded, machine or ())
@@ -197,7 +211,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-F", help="Go on as lines come.")] = False,
 ) -> None:
     """Show what the daemons printed, of every machine."""
-    from dora_cli.cluster import everywhere
+    from dora_cli.cluster import fanout as everywhere
 
     loaded = _load(path)
     machines = everywhere.chosen(loaded, machine or ())
@@ -213,7 +227,7 @@ def upgrade(
 ) -> None:
     """Put this version of dora on every machine, one after the other; dataflows go on."""
     from dora_cli.bundle.install import Installer
-    from dora_cli.cluster import everywhere
+    from dora_cli.cluster import fanout as everywhere
     from dora_cli.cluster import upgrade as work
 
     loaded = _load(path)
@@ -223,13 +237,24 @@ def upgrade(
 
 @app.command()
 def rollback(
-    path: ClusterFile, machine: SomeMachines = None, keep_going: KeepGoing = False
+    path: ClusterFile,
+    machine: SomeMachines = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="VERSION",
+            help="Have this version, which the machines still keep.",
+            show_default=False,
+        ),
+    ] = None,
+    keep_going: KeepGoing = False,
 ) -> None:
-    """Return to the version that every machine had before, one after the other."""
+    """Return the machines that the last upgrade reached to their version before it."""
     from dora_cli.bundle.install import Installer
-    from dora_cli.cluster import everywhere
-    from dora_cli.cluster import upgrade as work
+    from dora_cli.cluster import fanout as everywhere
+    from dora_cli.cluster import rollback as work
 
     loaded = _load(path)
     machines = everywhere.chosen(loaded, machine or ())
-    _exit(work.rollback(loaded, Installer(), machines, keep_going=keep_going))
+    _exit(work.rollback(loaded, Installer(), machines, to=to, keep_going=keep_going))

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dora_cli import building, dataflow_file, options, output
-from dora_cli.building import LockChoice
+from dora_cli import dataflow_file, options, output
+from dora_cli.build import local as building
+from dora_cli.build.local import LockChoice
 from dora_cli.commands.build import lock_choice
-from dora_cli.durations import parse_duration
 from dora_cli.errors import CommandFailed
-from dora_cli.log_lines import LogFilter, LogFormat
-from dora_cli.run_report import RunPrinter, report_result
+from dora_cli.logs.log_lines import LogFilter, LogFormat
+from dora_cli.logs.run_report import RunPrinter, report_result
+from dora_cli.values.durations import parse_duration
 
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
@@ -95,7 +96,7 @@ def run(
         name=resolved.name,
         resolved=resolved,
         descriptor=loaded.descriptor_dict,
-        working_dir=str(path.resolve().parent),
+        working_dir=str(loaded.directory),
         places=places,
         env_overrides=overrides,
         uv=uv,
@@ -108,7 +109,7 @@ def run(
 
 
 def _remark_unknown(filtered: Iterable[str], known: list[str]) -> None:
-    from dora_config.closest import closest
+    from dora_config.yaml.suggest import closest
 
     for name in filtered:
         if name not in known:
@@ -130,7 +131,7 @@ def _prepare(
         return {}
     from dora_config.protocol.run_plan import NodePlace
 
-    base_dir = loaded.path.resolve().parent
+    base_dir = loaded.directory
     result = building.prepare_nodes(
         loaded,
         base_dir,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
 import socket
 import time
@@ -29,8 +28,8 @@ from dora_config.protocol.envelope import Party
 from dora_config.protocol.runner import RunnerReply
 from dora_config.protocol.topics import EndTopics, MoreTopics
 from dora_daemon._version import __version__
-from dora_daemon.agent.build_files import BuildFiles
-from dora_daemon.agent.builds import Builds
+from dora_daemon.agent.builds.files import BuildFiles
+from dora_daemon.agent.builds.service import Builds
 from dora_daemon.agent.commands import (
     AskRunner,
     CallRunner,
@@ -52,20 +51,18 @@ from dora_daemon.agent.commands import (
 from dora_daemon.agent.coordinator_link import CoordinatorLink
 from dora_daemon.agent.credentials import Credentials
 from dora_daemon.agent.events import CoordinatorSpoke, Event, RunnerGone
+from dora_daemon.agent.inspectors import Watches
 from dora_daemon.agent.linking import LinkSetup, Listen
-from dora_daemon.agent.log_streams import LogStreams
+from dora_daemon.agent.logs.streams import LogStreams
+from dora_daemon.agent.node_paths import Machine
 from dora_daemon.agent.part_files import DaemonFiles, DaemonStateError
-from dora_daemon.agent.places import Machine
 from dora_daemon.agent.runners import Runners
 from dora_daemon.agent.state import AgentState
-from dora_daemon.agent.watches import Watches
 from dora_daemon.code.delivery import Delivery
-from dora_daemon.runner.guardian import boot_id
+from dora_daemon.runner.process.reaper import boot_id
 
 ADOPTION_TIMEOUT = 10.0
 """Seconds for runners of an earlier daemon to answer before the coordinator is told of them."""
-RENEWAL_CHECK = 3600.0
-"""Seconds between looks at the end of the certificate."""
 FLUSH_TIMEOUT = 2.0
 """Seconds for the last words to the coordinator."""
 
@@ -138,7 +135,6 @@ class Agent:
                 self._link.send,
                 self._builds_in_use,
             )
-            tasks.start_soon(self._renew)
             await self._adopt()
             async with anyio.create_task_group() as talking:
                 talking.start_soon(self._link.run)
@@ -182,19 +178,12 @@ class Agent:
     def _keep(self, message: Certificate) -> None:
         try:
             self._credentials.store(message.certificate, message.authority)
-        except OSError as error:  # a full disk; the old one lasts for days, and is renewed again
+        except OSError as error:  # a full disk; the next connection asks again
             logger.error("%s: cannot be written: %s", error.filename, error.strerror)
-
-    async def _renew(self) -> None:
-        """Look from time to time whether the certificate is about to end."""
-        while True:
-            await anyio.sleep(RENEWAL_CHECK)
-            self._ask_for_certificate()
 
     def _ask_for_certificate(self) -> None:
         """If one is needed; without a connection the next registration will see to it."""
-        now = datetime.datetime.now(datetime.UTC)
-        if self._authority and self._credentials.wanted(self._authority, now):
+        if self._authority and self._credentials.wanted(self._authority):
             self._link.send(SignRequest(request=self._credentials.request()))
 
     def _do(self, command: Command) -> None:
@@ -286,7 +275,7 @@ class Agent:
             if status.nodes or status.link is not None
         )
         self._runners.ask_for_status()
-        return Heartbeat(metrics=metrics)
+        return Heartbeat(metrics=metrics, time=time.time())
 
     def _machine(self) -> Machine:
         return Machine(

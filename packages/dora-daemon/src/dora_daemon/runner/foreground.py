@@ -12,9 +12,9 @@ import anyio
 
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import DataflowResult, RunnerEvent
-from dora_daemon.runner.events import StopRequested
-from dora_daemon.runner.gate import Gate
-from dora_daemon.runner.outlet import CLOSING_SECONDS, Outlet
+from dora_daemon.runner.logs.event_queue import CLOSING_SECONDS, Outlet
+from dora_daemon.runner.logs.gate import Gate
+from dora_daemon.runner.machine.events import StopRequested
 from dora_daemon.runner.runtime_dir import RuntimeDir, runtime_root
 from dora_daemon.runner.service import Runner
 

@@ -1,0 +1,233 @@
+"""Checks across nodes: sources that exist, ports that are declared, cycles that can block; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
+from dora_config.dataflow.sources import LogSource, OutputSource, TimerSource
+from dora_config.errors import Severity
+from dora_config.yaml.document import KeyPath
+from dora_config.yaml.suggest import closest, closest_name
+
+MAX_SUGGESTIONS = 50
+"""Each costs a comparison with all names, which a file with thousands of mistakes would notice."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphFinding:
+    """A problem at `path` within the node at `position` of the resolved dataflow.
+
+    With `position` None, `path` leads through the whole file.
+    """
+
+    position: int | None
+    path: KeyPath
+    message: str
+    hint: str | None = None
+    severity: Severity = "error"
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """What may exist although the dataflow lacks it, because parts of its files cannot be read.
+
+    `nodes` are ids of nodes whose outputs are not all known, `modules` of nodes whose inner nodes
+    are not, `outputs` are those of nodes without a valid id. `any_node` means that any may exist.
+    """
+
+    nodes: frozenset[str] = frozenset()
+    modules: frozenset[str] = frozenset()
+    outputs: frozenset[str] = frozenset()
+    any_node: bool = False
+
+    def may_have(self, node: str, output: str | None = None) -> bool:
+        """Whether the node, or its output, may be among what cannot be read."""
+        if self.any_node or node in self.nodes:
+            return True
+        if any(node == module or node.startswith(f"{module}.") for module in self.modules):
+            return True
+        if output is None:
+            return bool(self.outputs)
+        return output in self.outputs or any(one.endswith(f"/{output}") for one in self.outputs)
+
+
+def check_graph(
+    dataflow: ResolvedDataflow,
+    unreadable: Unreadable = Unreadable(),
+    written: Mapping[tuple[int, str], str] | None = None,
+) -> Iterator[GraphFinding]:
+    """Everything that is wrong between the nodes.
+
+    `written` has the source texts of inputs, by position of the node and id of the input.
+    """
+    sources = _SourceCheck(dataflow, unreadable, written or {})
+    for position, node in enumerate(dataflow.nodes):
+        yield from sources.check(position, node)
+        if node.id not in unreadable.nodes:
+            yield from _ports(position, node)
+    yield from backpressure_cycles(dataflow)
+
+
+class _SourceCheck:
+    """Whether the sources of inputs exist, and what was probably meant where they do not."""
+
+    def __init__(
+        self,
+        dataflow: ResolvedDataflow,
+        unreadable: Unreadable,
+        written: Mapping[tuple[int, str], str],
+    ) -> None:
+        # nodes with the same id are a mistake, but what reads from one of them is not
+        self._outputs: dict[str, list[str]] = {}
+        for node in dataflow.nodes:
+            self._outputs.setdefault(node.id, []).extend(node.outputs)
+        self._unreadable = unreadable
+        self._written = written
+        self._suggestions_left = MAX_SUGGESTIONS
+
+    def check(self, position: int, node: ResolvedNode) -> Iterator[GraphFinding]:
+        """Everything that is wrong with the sources of the node's inputs."""
+        for name, wanted in node.inputs.items():
+            place: KeyPath = ("inputs", name, "source")
+            match wanted.source:
+                case OutputSource() as source:
+                    text = self._written.get((position, name), str(source))
+                    message = f"output `{text}` mapped to input `{node.id}/{name}` does not exist"
+                    found = self._missing(source, message)
+                    if found is not None:
+                        yield GraphFinding(position, place, *found)
+                case TimerSource() if wanted.input_timeout is not None:
+                    timer: KeyPath = ("inputs", name, "input_timeout")
+                    message = (
+                        f"input `{node.id}/{name}`: input_timeout has no effect on a timer, which "
+                        "always goes on"
+                    )
+                    yield GraphFinding(position, timer, message, "remove it", "warning")
+                case LogSource(node=str(watched)) if watched not in self._outputs:
+                    if not self._unreadable.may_have(watched):
+                        message = (
+                            f"input `{node.id}/{name}` reads the logs of node "
+                            f'"{watched}", which does not exist'
+                        )
+                        hint = _did_you_mean(self._closest(watched, self._outputs))
+                        yield GraphFinding(position, place, message, hint, "warning")
+
+    def _missing(self, source: OutputSource, message: str) -> tuple[str, str | None] | None:
+        """Message and hint about a source that does not exist; None if it may."""
+        outputs = self._outputs.get(source.node)
+        if outputs is None:
+            if self._unreadable.may_have(source.node, source.output):
+                return None
+            return self._unknown_node(source, message)
+        if source.output in outputs or source.node in self._unreadable.nodes:
+            return None
+        if not outputs:
+            message += f': node "{source.node}" has no outputs'
+            return message, f'add `outputs: [{source.output}]` to "{source.node}"'
+        near = self._closest(source.output, outputs)
+        message += f': node "{source.node}" has outputs {_listed(outputs)}'
+        return message, _did_you_mean(near and f"{source.node}/{near}")
+
+    def _unknown_node(self, source: OutputSource, message: str) -> tuple[str, str | None]:
+        message += f': there is no node "{source.node}"'
+        near = self._closest(source.node, self._outputs)
+        if near is not None:
+            exact = source.output in self._outputs[near]
+            return message, _did_you_mean(f"{near}/{source.output}" if exact else near)
+        owners = [node for node, outputs in self._outputs.items() if source.output in outputs]
+        if len(owners) == 1:
+            return message, _did_you_mean(f"{owners[0]}/{source.output}")
+        return f"{message}, only {_listed([*self._outputs])}", None
+
+    def _closest(self, name: str, known: Iterable[str]) -> str | None:
+        """The known name that is nearest; after many, a file has another problem, so no more."""
+        if self._suggestions_left == 0:
+            return None
+        self._suggestions_left -= 1
+        return closest_name(name, known)
+
+
+def _did_you_mean(name: str | None) -> str | None:
+    return f'did you mean "{name}"?' if name is not None else None
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:8])
+    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown or "none"
+
+
+def _ports(position: int, node: ResolvedNode) -> Iterator[GraphFinding]:
+    where = f'node "{node.id}"'
+    for setting in ("send_stdout_as", "send_logs_as"):
+        output = getattr(node, setting)
+        if output is not None and output not in node.outputs:
+            message = f'{where}: `{setting}` names "{output}", which is not among its outputs'
+            if node.operators:
+                message += f": {_listed(list(node.outputs))}"
+            hint = f"add it: `outputs: [{', '.join([*node.outputs, output])}]`"
+            yield GraphFinding(position, (setting,), message, hint)
+    if node.send_stdout_as is not None and node.send_stdout_as == node.send_logs_as:
+        message = f"{where}: `send_stdout_as` and `send_logs_as` name the same output"
+        yield GraphFinding(position, ("send_logs_as",), message, severity="warning")
+    for group in ("output_framing", "output_metadata"):
+        for output in getattr(node, group):
+            if output not in node.outputs:
+                message = (
+                    f'{where}: `{group}` names "{output}", which is not among its outputs: '
+                    f"{_listed(list(node.outputs))}{closest(output, node.outputs)}"
+                )
+                yield GraphFinding(position, (group, output), message)
+    if node.pattern is not None and not node.outputs:
+        message = f"{where}: a {node.pattern} sends messages, but has no outputs"
+        yield GraphFinding(position, ("pattern",), message)
+
+
+def backpressure_cycles(dataflow: ResolvedDataflow) -> Iterator[GraphFinding]:
+    """A warning for each group of nodes that can wait for each other's full queues for ever."""
+    readers: dict[str, list[str]] = {node.id: [] for node in dataflow.nodes}
+    entry: dict[tuple[str, str], tuple[int, str]] = {}
+    for position, node in enumerate(dataflow.nodes):
+        for name, wanted in node.inputs.items():
+            source = wanted.source
+            if wanted.queue_policy != "backpressure" or not isinstance(source, OutputSource):
+                continue
+            if source.node in readers:
+                readers[source.node].append(node.id)
+                entry[source.node, node.id] = position, name
+    for cycle in cycles(readers):
+        first, second = cycle[0], cycle[1 % len(cycle)]
+        path = " -> ".join([*cycle, cycle[0]])
+        message = (
+            f"backpressure cycle {path}: each node can wait for room at the next one, "
+            "and then none of them goes on"
+        )
+        hint = "give one of these inputs `queue_policy: drop_oldest`"
+        position, name = entry[first, second]
+        place: KeyPath = ("inputs", name, "queue_policy")
+        yield GraphFinding(position, place, message, hint, "warning")
+
+
+def cycles(successors: Mapping[str, list[str]]) -> Iterator[list[str]]:
+    """One cycle for each back edge of a depth-first walk, without recursion."""
+    done: set[str] = set()
+    for start in successors:
+        if start in done:
+            continue
+        trail: list[str] = [start]
+        on_trail = {start: 0}
+        pending = [iter(successors[start])]
+        while pending:
+            following = next(pending[-1], None)
+            if following is None:
+                pending.pop()
+                finished = trail.pop()
+                del on_trail[finished]
+                done.add(finished)
+            elif following in on_trail:
+                yield trail[on_trail[following] :]
+            elif following not in done:
+                on_trail[following] = len(trail)
+                trail.append(following)
+                pending.append(iter(successors[following]))

@@ -1,0 +1,282 @@
+"""One document to its nodes: the models of a file as written, every problem collected; pure.
+
+Names of dora 0.x that are still accepted are replaced here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from dora_config.dataflow import descriptor
+from dora_config.dataflow.modules import SourceNode, operators_of
+from dora_config.dataflow.node_shape import (
+    KINDS,
+    NODE_HINTS,
+    ROOT_HINTS,
+    node_kind,
+    operator_findings,
+    shape_findings,
+)
+from dora_config.yaml.document import OLD_NAMES, Document, KeyPath
+from dora_config.yaml.suggest import closest_name
+from dora_config.yaml.validation import Finding, describe_place, show, validate
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass
+class NodesFile:
+    """What a dataflow or module file holds, as far as it could be read."""
+
+    document: Document
+    root: descriptor.Descriptor | descriptor.Module | None = None
+    nodes: tuple[SourceNode, ...] = ()
+    lost_nodes: bool = False
+    """The list of nodes is missing or cannot be read, so any node may be in it."""
+    lost_names: frozenset[str] = frozenset()
+    """Items of the list of nodes that are only a name."""
+
+    @property
+    def unread_ports(self) -> bool:
+        """Whether a module may have inputs and outputs that could not be read."""
+        places = {finding.path for finding in self.findings if finding.severity == "error"}
+        places |= self.document.lost
+        names = {str(place[1]) for place in places if len(place) > 1 and place[0] == "module"}
+        unread = names | {closest_name(name, _PORT_FIELDS) for name in names}
+        return not unread.isdisjoint(_PORT_FIELDS) or not isinstance(
+            self.document.data.get("module"), dict
+        )
+
+    findings: list[Finding] = field(default_factory=list)
+
+
+def read_nodes_file(
+    document: Document, model: type[descriptor.Descriptor] | type[descriptor.Module]
+) -> NodesFile:
+    """Read a document; whatever is wrong with it is in the `findings`."""
+    file = NodesFile(document)
+    data = document.data
+    if not isinstance(data, dict):
+        found = "the file is empty" if data is None else f"found {show(data)}"
+        expected = "expected a mapping with a list of `nodes`"
+        file.lost_nodes = True
+        file.findings.append(
+            Finding((), f"{found}: {expected}" if data is None else f"{expected}, {found}")
+        )
+        return file
+    data = _renamed(file, data, ())
+    raw_nodes = data.get("nodes")
+    checked = validate(
+        model,
+        {**data, "nodes": []},
+        document,
+        hints=ROOT_HINTS.get,
+        placeholders=_ROOT_PLACEHOLDERS if model is descriptor.Module else {},
+    )
+    file.findings.extend(checked.findings)
+    file.root = checked.model
+    file.lost_nodes = ("nodes",) in document.lost
+    if not isinstance(raw_nodes, list):
+        message = (
+            "expected a list of nodes" if raw_nodes is not None else "field `nodes` is required"
+        )
+        hint = 'a dataflow begins with `nodes:` and a list, one "- id: NAME" for each node'
+        misspelt = "nodes" not in data and any(closest_name(key, ["nodes"]) for key in data)
+        if not misspelt:
+            file.findings.append(Finding(("nodes",), message, hint))
+        file.lost_nodes = True
+        return file
+    nodes = [_read_node(file, raw, ("nodes", index)) for index, raw in enumerate(raw_nodes)]
+    file.nodes = tuple(_with_repetitions(file, [node for node in nodes if node is not None]))
+    names = (document.scalar_text(("nodes", index)) for index in range(len(raw_nodes)))
+    file.lost_names = frozenset(name for name in names if name)
+    return file
+
+
+_PORT_FIELDS = ("inputs", "inputs_optional", "outputs")
+_PLACEHOLDER = "unnamed"
+_ROOT_PLACEHOLDERS: dict[KeyPath, Any] = {
+    ("module",): {"name": _PLACEHOLDER},
+    ("module", "name"): _PLACEHOLDER,
+}
+
+
+def _renamed(file: NodesFile, data: Mapping[str, Any], path: KeyPath) -> dict[str, Any]:
+    """`data` with keys of dora 0.x under the names they have now."""
+    renamed = dict(data)
+    for new, old in OLD_NAMES.items():
+        if old not in renamed or (new == "debug" and path):
+            continue
+        value = renamed.pop(old)
+        place = (*path, old)
+        if new in renamed:
+            message = f"`{old}` is the old name of `{new}`: only one of them is allowed"
+            file.findings.append(Finding(place, message, at_key=True))
+            continue
+        renamed[new] = value
+    return renamed
+
+
+def _read_node(file: NodesFile, raw: Any, path: KeyPath) -> SourceNode | None:
+    document = file.document
+    where = describe_place(document.data, path)
+    if not isinstance(raw, dict):
+        if path not in document.lost:
+            message = f"{where}: expected a mapping that begins with `id`, found {show(raw)}"
+            file.findings.append(Finding(path, message))
+        return None
+    raw = _renamed(file, raw, path)
+    checked = validate(
+        descriptor.Node,
+        raw,
+        document,
+        path,
+        hints=NODE_HINTS.get,
+        placeholders={("id",): _PLACEHOLDER},
+    )
+    raw = checked.data
+    unread = {str(place[len(path)]) for place in document.lost if _is_within(place, path)}
+    shape = shape_findings(raw, path, where)
+    if not unread.isdisjoint(KINDS):  # the node has a kind, in a value that cannot be read
+        shape = (finding for finding in shape if finding.path != path)
+    findings = [*shape, *checked.findings]
+    for place, operator in _raw_operators(raw):
+        full = (*path, *place)
+        findings.extend(operator_findings(operator, full, describe_place(document.data, full)))
+    file.findings.extend(findings)
+    node = checked.model
+    if node is None:
+        return None
+    unread.update(
+        str(finding.path[len(path)])
+        for finding in findings
+        if finding.severity == "error" and _is_within(finding.path, path)
+    )
+    unread.update(near for name in unread.copy() if (near := closest_name(name, _ALL_FIELDS)))
+    named = node.id == raw.get("id")
+    if not named:
+        # an id that no other node can have
+        number = int(path[-1]) + 1
+        name = raw["id"] if _is_name(raw.get("id")) else f"#{number}"
+        node = node.model_copy(update={"id": name})
+    if node_kind(raw) is None:
+        node = node.model_copy(update={"operator": None, "operators": None, "module": None})
+    file.findings.extend(_node_findings(node, path, where))
+    return SourceNode(
+        node,
+        path,
+        incomplete=not unread.isdisjoint(_OUTPUT_FIELDS),
+        unread_inputs=not unread.isdisjoint(_INPUT_FIELDS),
+        named=named and "id" not in unread,
+    )
+
+
+def _is_within(place: KeyPath, path: KeyPath) -> bool:
+    return len(place) > len(path) and place[: len(path)] == path
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+_OUTPUT_FIELDS = frozenset({"outputs", "operator", "operators", "module"})
+_INPUT_FIELDS = frozenset({"inputs", "operator", "operators"})
+_ALL_FIELDS = tuple(descriptor.Node.model_fields)
+
+
+def _raw_operators(raw: Mapping[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
+    if raw.get("operator") is not None:
+        yield ("operator",), raw["operator"]
+    if isinstance(raw.get("operators"), list):
+        for index, operator in enumerate(raw["operators"]):
+            yield ("operators", index), operator
+
+
+def _node_findings(node: descriptor.Node, path: KeyPath, where: str) -> Iterator[Finding]:
+    """What is wrong between the fields of one node that was read."""
+    if node.operators is not None:
+        yield from _operator_list_findings(node.operators, (*path, "operators"), where)
+    if node.operator is not None and node.operator.id and "/" in node.operator.id:
+        yield Finding((*path, "operator", "id"), f"{where}: an operator id must not contain '/'")
+    yield from _repeated(node.outputs, (*path, "outputs"), where)
+    yield from _queue_findings(node.inputs, (*path, "inputs"), where)
+    for operator_id, operator, place in operators_of(node):
+        inner = f'{where}: operator "{operator_id}"'
+        yield from _repeated(operator.outputs, (*path, *place, "outputs"), inner)
+        yield from _queue_findings(operator.inputs, (*path, *place, "inputs"), inner)
+    if node.restart_policy in (None, "never"):
+        for field_name in ("max_restarts", "restart_delay", "max_restart_delay", "restart_window"):
+            if getattr(node, field_name):
+                message = f"{where}: `{field_name}` has no effect while restart_policy is never"
+                place = (*path, field_name)
+                hint = "add `restart_policy: on-failure`"
+                yield Finding(place, message, hint, at_key=True, severity="warning")
+
+
+def _operator_list_findings(
+    operators: list[descriptor.Operator], path: KeyPath, where: str
+) -> Iterator[Finding]:
+    if not operators:
+        yield Finding(path, f"{where}: `operators` must hold at least one operator")
+    seen: set[str] = set()
+    for index, operator in enumerate(operators):
+        if operator.id is None:
+            yield Finding((*path, index), f"{where}: operator {index + 1}: field `id` is required")
+            continue
+        if "/" in operator.id:
+            message = f"{where}: operator id \"{operator.id}\" must not contain '/'"
+            yield Finding((*path, index, "id"), message)
+        if operator.id in seen:
+            message = f'{where}: duplicate operator id "{operator.id}": ids must be unique'
+            yield Finding((*path, index, "id"), message)
+        seen.add(operator.id)
+    for setting in _LOG_SETTINGS:
+        users = [index for index, one in enumerate(operators) if getattr(one, setting) is not None]
+        if len(users) > 1:
+            message = f"{where}: at most one operator may set `{setting}`"
+            yield Finding((*path, users[1], setting), message, at_key=True)
+
+
+_LOG_SETTINGS = (
+    "send_stdout_as",
+    "send_logs_as",
+    "min_log_level",
+    "max_log_size",
+    "max_rotated_files",
+)
+
+
+def _queue_findings(
+    inputs: Mapping[str, descriptor.Input] | None, path: KeyPath, where: str
+) -> Iterator[Finding]:
+    for name, wanted in (inputs or {}).items():
+        if wanted.queue_size == 0:
+            message = f'{where}: input "{name}": queue_size 0 is taken as 1'
+            yield Finding((*path, name, "queue_size"), message, severity="warning")
+
+
+def _repeated(outputs: list[str] | None, path: KeyPath, where: str) -> Iterator[Finding]:
+    seen: set[str] = set()
+    for index, output in enumerate(outputs or ()):
+        if output in seen:
+            message = f'{where}: output "{output}" is listed twice'
+            yield Finding((*path, index), message, severity="warning")
+        seen.add(output)
+
+
+def _with_repetitions(file: NodesFile, nodes: list[SourceNode]) -> Iterator[SourceNode]:
+    """The nodes, those whose id an earlier node has marked as repeated and reported."""
+    first: dict[str, SourceNode] = {}
+    for source in nodes:
+        other = first.setdefault(source.node.id, source)
+        if other is source:
+            yield source
+            continue
+        line = file.document.span((*other.path, "id")).line
+        message = f'duplicate node ID "{source.node.id}", first on line {line}: ids must be unique'
+        file.findings.append(Finding((*source.path, "id"), message))
+        yield replace(source, repeated=True)
