@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dora_cli.bundle.dependencies import fetch, lock_text
+from dora_cli.bundle.dependencies import install, lock_text
 from dora_cli.bundle.layout import SYSTEM, USER, Layout
 from dora_cli.bundle.machine import Machine, MachineProblem, ask
 from dora_cli.bundle.own_packages import OwnPackages, own_packages
@@ -38,7 +38,7 @@ class Installed:
 
 
 def cache_dir() -> Path:
-    """Of this account on this machine: wheels and archives that were made."""
+    """Of this account on this machine: archives that were made."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "dora"
 
@@ -83,10 +83,13 @@ class Archives:
             return found
         except (OSError, ValueError, KeyError, TypeError):
             pass
-        report(f"fetching wheels for {platform}")
-        wheels = fetch(platform, cache_dir() / "wheels" / platform.key, offline=self._offline)
-        report(f"packing dora {own.version}")
-        made = make_archive(platform, own, wheels, target)
+
+        def put(site: Path) -> None:
+            report(f"fetching wheels for {platform}")
+            install(platform, site, offline=self._offline)
+            report(f"packing dora {own.version}")
+
+        made = make_archive(platform, own, put, target)
         remove_old(folder, keep=KEPT_ARCHIVES)
         return made
 
