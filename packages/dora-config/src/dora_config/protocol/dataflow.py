@@ -54,6 +54,8 @@ class DataflowSpec(Message):
     """
     code: dict[str, str] = Field(default_factory=dict)
     """By node id: the digest of its ``CodeSet``, for nodes whose code is sent to their machine."""
+    delivered_by: str | None = None
+    """The build in which that code was laid out on the machines."""
     allow_unlinked: bool = False
     """Start although machines that exchange data cannot reach each other."""
 
