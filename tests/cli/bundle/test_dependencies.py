@@ -42,9 +42,10 @@ def test_uv_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_index_of_pip_is_used_unless_uv_has_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    mirror = "https://mirror.example/simple"
     config = tmp_path / "pip.conf"
     config.write_text(
-        "[global]\nindex-url = https://mirror.example/simple\n"
+        f"[global]\nindex-url = {mirror}\n"
         "extra-index-url =\n    https://one.example/simple\n    https://two.example/simple\n"
     )
     monkeypatch.setenv("PIP_CONFIG_FILE", str(config))
@@ -52,7 +53,7 @@ def test_the_index_of_pip_is_used_unless_uv_has_its_own(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("UV_INDEX", raising=False)
     found = dependencies.pip_index()
-    assert found["UV_DEFAULT_INDEX"] == "https://mirror.example/simple"
+    assert found["UV_DEFAULT_INDEX"] == mirror
     assert found["UV_INDEX"] == "https://one.example/simple https://two.example/simple"
     monkeypatch.setenv("UV_DEFAULT_INDEX", "https://uv.example/simple")
     assert dependencies.pip_index() == {}
