@@ -82,7 +82,7 @@ class Client:
             party = Party(program="dora", release=__version__)
             self._socket.send(CLIENT_CODEC.encode(Hello(party=party)))
             greeting = SERVER_CODEC.decode(self._socket.recv(CONNECT_TIMEOUT))
-        except (WebSocketException, TimeoutError) as error:
+        except (WebSocketException, TimeoutError, EOFError) as error:
             raise CoordinatorUnreachable(
                 f"what listens at {self.endpoint} does not greet as a coordinator: {error}"
             ) from error
@@ -221,7 +221,7 @@ def _connect(endpoint: Endpoint, stack: ExitStack) -> ClientConnection:
         raise CoordinatorUnreachable(
             f"what listens at {endpoint} answers with HTTP status {status} {body}".rstrip()
         ) from error
-    except (OSError, WebSocketException, TimeoutError, UnicodeError) as error:
+    except (OSError, EOFError, WebSocketException, UnicodeError) as error:
         raise CoordinatorUnreachable(
             f"cannot connect to the coordinator at {endpoint} ({error}); start one on this machine "
             "with `dora up`, or name another with --coordinator-addr"

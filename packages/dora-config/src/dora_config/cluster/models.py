@@ -174,6 +174,24 @@ class WrittenCoordinator(Written):
 
     addr: IpAddressField = Field(description="IP address at which the machines reach it.")
     port: PortNumberField | None = Field(default=None, description="Its port (default 6013).")
+    host: HostField | None = Field(
+        default=None,
+        description="Host name or address for ssh of the machine on which `install` makes it a "
+        "service (default: the machine on which the command is given).",
+    )
+    user: UserField | None = Field(
+        default=None, description="User for ssh to `host` (default: ssh's own)."
+    )
+    ssh_port: PortNumberField | None = Field(
+        default=None, description="Port of ssh of `host` (default: ssh's own, 22)."
+    )
+    identity_file: str | None = Field(
+        default=None, description="Private key for ssh to `host`, tried before others."
+    )
+    dora: AbsolutePathField | None = Field(
+        default=None,
+        description="The `dora` command that is on `host` already (default: it is put there).",
+    )
 
 
 class WrittenMachine(Written):
@@ -229,6 +247,16 @@ class Coordinator(Frozen):
 
     addr: str
     port: int = DEFAULT_COORDINATOR_PORT
+    host: str | None = None
+    user: str | None = None
+    ssh_port: int | None = None
+    identity_file: str | None = None
+    dora: str | None = None
+
+    @property
+    def target(self) -> str | None:
+        """What messages call the machine of its service: `user@host`; None: this machine."""
+        return f"{self.user}@{self.host}" if self.host and self.user else self.host
 
 
 class Machine(Frozen):
@@ -282,6 +310,7 @@ def read_cluster(document: Document) -> tuple[Cluster | None, list[Finding]]:
         WrittenCluster, data, (), lambda path: describe_place(data, path), _HINTS.get
     )
     findings = list(checked.findings)
+    findings.extend(_coordinator_findings(data.get("coordinator")))
     raw_machines = data.get("machines")
     if isinstance(raw_machines, list):
         findings.extend(
@@ -306,6 +335,16 @@ _HINTS = {
     "install_prefix": "it is called `prefix`",
     "key": "a private key is called `identity_file`",
 }
+
+
+def _coordinator_findings(coordinator: Any) -> Iterator[Finding]:
+    """Fields that say how `host` is reached need it."""
+    if not isinstance(coordinator, dict) or coordinator.get("host") is not None:
+        return
+    for field in ("user", "ssh_port", "identity_file", "dora"):
+        if coordinator.get(field) is not None:
+            message = f"`{field}` of the coordinator needs `host`, the machine that it belongs to"
+            yield Finding(("coordinator", field), message, at_key=True)
 
 
 def _machine_findings(machines: list[Any], *, has_peer: bool) -> Iterator[Finding]:
@@ -346,6 +385,11 @@ def _resolve(written: WrittenCluster) -> Cluster:
         coordinator=Coordinator(
             addr=written.coordinator.addr,
             port=written.coordinator.port or DEFAULT_COORDINATOR_PORT,
+            host=written.coordinator.host,
+            user=written.coordinator.user,
+            ssh_port=written.coordinator.ssh_port,
+            identity_file=written.coordinator.identity_file,
+            dora=written.coordinator.dora,
         ),
         machines=tuple(_resolve_machine(machine) for machine in written.machines),
         zenoh_peer=written.zenoh_peer,
