@@ -260,7 +260,7 @@ class Dataflow:
                 if part.ended or attempt < part.attempt:
                     return []
                 lost = Log("warning", f'dataflow {self.label} on daemon "{daemon}": {reason}')
-                return [lost, *self._recover(part, now)]
+                return [lost, *self._recover(part, now, reason)]
             case PartAbsent(daemon=daemon):
                 part = self.parts[daemon]
                 part.reported = True
@@ -269,7 +269,7 @@ class Dataflow:
                 if part.state is PartState.RUNNING:
                     # its daemon or machine went, not its nodes: this is no crash loop
                     self._around.backoff.clear(daemon, self.id)
-                return self._recover(part, now)
+                return self._recover(part, now, f'daemon "{daemon}" came back without its nodes')
             case TimeIsUp(purpose="retry", daemon=daemon):
                 part = self.parts[daemon]
                 return self._recover(part, now) if part.state is PartState.MISSING else []
@@ -292,7 +292,8 @@ class Dataflow:
         if part.ended:
             return [part.forget()] if report.phase == "ended" else [part.kill()]
         if report.attempt < part.attempt and report.phase == "ended":
-            return [part.forget()] if not registering else self._recover(part, now)
+            why = f'daemon "{part.daemon}" came back with an earlier start of its nodes'
+            return [part.forget()] if not registering else self._recover(part, now, why)
         if report.attempt != part.attempt:
             part.attempt = report.attempt  # it lives: each node exactly once
             self.parts.mark(part)
@@ -328,8 +329,12 @@ class Dataflow:
         stop = self._stop_since(stopped_with(part.daemon), now)
         return [part.forget(), *stop] if ended else stop
 
-    def _recover(self, part: Part, now: float) -> list[Command]:
-        """Spawn a part again, now or when the back-off has passed; never on another daemon."""
+    def _recover(self, part: Part, now: float, why: str | None = None) -> list[Command]:
+        """Spawn a part again, now or when the back-off has passed; never on another daemon.
+
+        ``why``: None for the reason that was noted before.
+        """
+        part.recovers = why or part.recovers
         self.parts.mark(part)
         self.links.forget(part.daemon)
         part.only_virtual_left = False
@@ -338,13 +343,16 @@ class Dataflow:
             return []
         wait = self._around.backoff.wait(part.daemon, self.id, now)
         if wait > 0:
-            return [ArmTimer(self._timer("retry", part.daemon), now + wait)]
+            text = f'auto-recovery of {self.label} on daemon "{part.daemon}" waits {wait:.0f} s'
+            retry = ArmTimer(self._timer("retry", part.daemon), now + wait)
+            return [Log("info", f"{text}: {part.recovers}"), retry]
         self._around.backoff.attempted(part.daemon, self.id, now)
         part.attempt += 1
+        part.recovered_at = now
         self.parts.move(part, PartState.PREPARING)
         names = ", ".join(part.nodes)
         text = f'auto-recovery: re-spawning {names} of {self.label} on daemon "{part.daemon}"'
-        return [Log("info", text), self._prepare(part)]
+        return [Log("info", f"{text}: {part.recovers}"), self._prepare(part)]
 
     def _end_recovery(self) -> list[Command]:
         waiting = self.parts.left()

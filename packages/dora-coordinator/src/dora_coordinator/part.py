@@ -33,6 +33,10 @@ class Part:
     """Of ``exit_when_nodes_finish``, as it was reported last."""
     reported: bool = False
     """Since this coordinator started."""
+    recovers: str | None = None
+    """Why it is to be started again, or was last."""
+    recovered_at: float | None = None
+    """When that was, by the coordinator's clock."""
 
     @property
     def ended(self) -> bool:
@@ -63,6 +67,7 @@ class Part:
             attempt=self.attempt,
             spec=spec,
             machine=self.daemon,
+            recovers=self.recovers,
             whole=whole,
             edges=edges,
             addresses=addresses,

@@ -47,9 +47,11 @@ from dora_daemon.runner.guardian import kill_marked
 from dora_daemon.runner.guarding import Guard
 from dora_daemon.runner.health import InputWatch
 from dora_daemon.runner.injection import explain, make_package_folder
+from dora_daemon.runner.life_lines import LifeLines
 from dora_daemon.runner.log_entries import message_text, passes
 from dora_daemon.runner.log_files import LogFile
 from dora_daemon.runner.logs import NodeLog, now_text
+from dora_daemon.runner.memory_kills import MemoryKills
 from dora_daemon.runner.metrics import Metrics
 from dora_daemon.runner.node_desk import Desk, log_route
 from dora_daemon.runner.node_server import NodeServer
@@ -70,6 +72,7 @@ from dora_daemon.runner.state import RunnerState
 from dora_daemon.runner.streams import crossing_cycles
 from dora_daemon.runner.watching import Watcher
 from dora_daemon.runner.wiring import waiting_cycles
+from dora_node_api.frozen import replace
 from dora_node_api.transport.board import Board
 from dora_node_api.transport.errors import TransportError
 
@@ -78,6 +81,8 @@ if TYPE_CHECKING:
     from dora_daemon.runner.link_keeper import LinkKeeper
 
 TIDY_SECONDS = 0.05
+KILLED = 137
+"""Exit code by which a shell reports that its command ended by SIGKILL."""
 FINISH_GRACE = "DORA_FINISH_DRAIN_GRACE_SECS"
 
 
@@ -112,6 +117,8 @@ class Runner:
         self.processes: Processes
         self.inspection: Inspection
         self.metrics = Metrics()
+        self.memory_kills = MemoryKills()
+        self._life_lines = LifeLines()
         self.inputs = InputWatch()
         self.watcher = Watcher(self)
         self.result: DataflowResult | None = None
@@ -259,7 +266,9 @@ class Runner:
 
     def open_log(self, prepared: PreparedNode) -> None:
         """Where a node's lines go."""
-        self.logs[prepared.spec.id] = self.new_log(prepared)
+        log = self.logs[prepared.spec.id] = self.new_log(prepared)
+        if self.plan.recovered is not None:
+            log.note("warn", f"started again (recovery): {self.plan.recovered}")
         for text in prepared.warnings:
             self.say("warn", f'node "{prepared.spec.id}": {text}')
 
@@ -420,6 +429,7 @@ class Runner:
                 if (handle := self._timers.pop((node, timer), None)) is not None:
                     handle.cancel()
             case Report(event=event):
+                self._note(event)
                 self._on_event(event)
             case Say(level=level, message=message, node=about):
                 self.say(level, message if about is None else f'node "{about}": {message}')
@@ -481,8 +491,17 @@ class Runner:
         """Messages that a node has taken from its inputs so far."""
         return sum(kept.keeper.statistics().received for kept in self.book.into(node))
 
+    def _note(self, event: RunnerEvent) -> None:
+        """A line in the log file of a node about what happens to its process."""
+        line = self._life_lines.line(event)
+        if line is not None and line.node in self.logs:
+            self.logs[line.node].note(line.level, line.message)
+
     def exited(self, node: str, incarnation: int, status: happened.Exit) -> None:
         life = self.state.nodes.get(node)
+        by_us = life is not None and life.killed_because is not None
+        if not by_us and (status.signal == "SIGKILL" or status.code == KILLED):
+            status = replace(status, out_of_memory=self.memory_kills.claim(self.now()))
         drained = self.book.queued(node) == 0
         never_connected = life is not None and not life.connected
         self.desk.process_ended(node, incarnation)
