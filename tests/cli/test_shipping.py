@@ -18,8 +18,8 @@ from support.workspace import Workspace
 from dora_cli.shipping import Collected, CollectionError, collect
 from dora_cli.shipping.uploading import upload
 from dora_config import ResolvedNode
+from dora_config.dataflow.resolved import Deploy, ResolvedOperator
 from dora_config.protocol.code import CodeSet
-from dora_config.resolved import Deploy, ResolvedOperator
 
 
 def paths(node: ResolvedNode, folder: Path) -> list[str]:

@@ -15,8 +15,8 @@ import pytest
 from support.coordinator import free_port
 from support.waiting import wait_until
 
-from dora_cli.cluster import coordinator_here
-from dora_config.cluster import Cluster, Coordinator
+from dora_cli.cluster import local_coordinator as coordinator_here
+from dora_config.cluster.models import Cluster, Coordinator
 from dora_coordinator._version import __version__
 
 pytestmark = pytest.mark.integration

@@ -17,7 +17,7 @@ from support.waiting import wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from dora_cli.client import Client
+from dora_cli.coordinator.client import Client
 from dora_config.protocol.control import (
     CLIENT_CODEC,
     SERVER_CODEC,
@@ -35,7 +35,7 @@ from dora_config.protocol.daemon import (
     RegistrationRefused,
 )
 from dora_config.protocol.envelope import Party, ProtocolVersion
-from dora_coordinator.server import _next_frame
+from dora_coordinator.io.server import _next_frame
 
 pytestmark = pytest.mark.integration
 

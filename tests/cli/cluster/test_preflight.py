@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from dora_cli.cluster import remembered
+from dora_cli.cluster import known_clusters as remembered
 from dora_cli.cluster.preflight import Facts, NotReady, Running, require_ready, warnings
 from dora_config.access import Endpoint, state_dir
-from dora_config.cluster import Cluster, Coordinator, Machine
+from dora_config.cluster.models import Cluster, Coordinator, Machine
 
 ANSWER: dict[str, Any] = {
     "python": "3.11.2",

@@ -13,7 +13,7 @@ from dora_cli.bundle.install import Installer, probe
 from dora_cli.bundle.layout import Layout
 from dora_cli.bundle.machine import Machine as Link
 from dora_cli.cluster import upgrade
-from dora_config.cluster import Cluster, Coordinator, Machine
+from dora_config.cluster.models import Cluster, Coordinator, Machine
 
 CLUSTER = Cluster(
     coordinator=Coordinator(addr="10.0.0.1"),

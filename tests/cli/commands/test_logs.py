@@ -136,7 +136,9 @@ def test_following_shows_every_line_once_across_a_rotation(logs: Path) -> None:
         running.wait_for('"six"')
         with current.open("a") as file:
             file.write(line(7, "seven"))
+        current.with_name("log_a.jsonl.1").rename(current.with_name("log_a.jsonl.3"))
         current.rename(current.with_name("log_a.jsonl.2"))
+        current.with_name("log_a.jsonl.1").write_text(line(8, "before eight"))
         current.write_text(line(8, "eight"))
         log(logs, NEW, "log_late.jsonl", line(9, "nine", node="late"))
         running.wait_for('"eight"')
@@ -147,6 +149,7 @@ def test_following_shows_every_line_once_across_a_rotation(logs: Path) -> None:
         "five",
         "six",
         "seven",
+        "before eight",
         "eight",
         "nine",
     ]

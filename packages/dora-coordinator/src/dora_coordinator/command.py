@@ -22,14 +22,14 @@ from dora_config.errors import DoraError, exit_code
 from dora_config.file_store import FileStore
 from dora_config.protocol.envelope import Party
 from dora_coordinator._version import __version__
-from dora_coordinator.artifacts import ArtifactStore
-from dora_coordinator.authority import Authority
-from dora_coordinator.files import CodeFiles
-from dora_coordinator.limits import is_loopback
-from dora_coordinator.server import create_application
-from dora_coordinator.service import Service
+from dora_coordinator.io.artifacts import ArtifactStore
+from dora_coordinator.io.authority import Authority
+from dora_coordinator.io.files import CodeFiles
+from dora_coordinator.io.limits import is_loopback
+from dora_coordinator.io.server import create_application
+from dora_coordinator.io.service import Service
+from dora_coordinator.io.store import StoreError, open_store
 from dora_coordinator.settings import Settings, parse_setting
-from dora_coordinator.store import StoreError, open_store
 
 SPARE_FILES: Final = 64
 """Open files needed beside the connections: store, libraries, listening socket."""

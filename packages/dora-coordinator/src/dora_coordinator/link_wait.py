@@ -5,7 +5,7 @@ Machines that answer, if slowly, get more time than machines that do not answer 
 
 from __future__ import annotations
 
-from dora_coordinator.linking import Links
+from dora_coordinator.dataflow.linking import Links
 from dora_coordinator.settings import Settings
 
 NEWS_INTERVAL = 5.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dora_node_api._version import __version__
+from dora_node_api.data.sample import SampleHandler
 from dora_node_api.node import Node
-from dora_node_api.sample import SampleHandler
 
 if TYPE_CHECKING:
     from dora_node_api.errors import (
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     )
     from dora_node_api.operators import DoraStatus
     from dora_node_api.testing import MockNode
-    from dora_node_api.transport.errors import BrokenRecord, PoolExhausted, TransportError
+    from dora_node_api.transport.shared.errors import BrokenRecord, PoolExhausted, TransportError
 
 __all__ = [
     "BackpressureDeadlock",
@@ -84,7 +84,7 @@ _HOMES = {
     ),
     "operators": ("DoraStatus",),
     "testing": ("MockNode",),
-    "transport.errors": ("BrokenRecord", "PoolExhausted", "TransportError"),
+    "transport.shared.errors": ("BrokenRecord", "PoolExhausted", "TransportError"),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 

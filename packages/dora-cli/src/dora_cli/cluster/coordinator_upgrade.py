@@ -17,13 +17,14 @@ from typing import IO
 
 import psutil
 
-from dora_cli import background, output
-from dora_cli.cluster import coordinator_here
+from dora_cli import output
+from dora_cli.cluster import local_coordinator as coordinator_here
 from dora_cli.cluster.preflight import NotReady
+from dora_cli.coordinator import background
 from dora_config import DoraError
 from dora_config.access import private_dir, state_dir, write_private
-from dora_config.cluster import Cluster
-from dora_config.own_python import run_module
+from dora_config.cluster.models import Cluster
+from dora_config.spawn_argv import run_module
 
 END_TIMEOUT = 20.0
 START_TIMEOUT = 20.0

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dora_cli import output
 from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import USER
-from dora_cli.client import Client, CoordinatorUnreachable
-from dora_cli.cluster import remembered
+from dora_cli.cluster import known_clusters as remembered
 from dora_cli.cluster.machines import OnMachine, Say, on_machines
 from dora_cli.cluster.service import Systemd
+from dora_cli.coordinator.client import Client, CoordinatorUnreachable
 from dora_config.access import Endpoint
-from dora_config.cluster import Cluster
+from dora_config.cluster.models import Cluster
 from dora_config.protocol.control import Destroy, Destroyed
 
 STOP_TIMEOUT = 60.0

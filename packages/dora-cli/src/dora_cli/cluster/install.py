@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from dora_cli import output
 from dora_cli.bundle.install import Installer, probe
 from dora_cli.bundle.layout import Layout
-from dora_cli.cluster import coordinator_here, remembered
-from dora_cli.cluster.command_line import daemon_arguments, ssh_name
+from dora_cli.cluster import known_clusters as remembered
+from dora_cli.cluster import local_coordinator as coordinator_here
+from dora_cli.cluster.daemon_argv import daemon_arguments, ssh_name
 from dora_cli.cluster.machines import Done, OnMachine, Say, layout_of, on_machines
 from dora_cli.cluster.preflight import Facts, require_ready, warnings
 from dora_cli.cluster.service import Systemd
 from dora_config.access import ensure_token
-from dora_config.cluster import Cluster
+from dora_config.cluster.models import Cluster
 
 STOP_TIMEOUT = 60.0
 

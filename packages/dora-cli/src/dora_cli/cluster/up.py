@@ -9,13 +9,14 @@ from dora_cli import output
 from dora_cli._version import __version__
 from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import USER
-from dora_cli.cluster import coordinator_here, remembered
+from dora_cli.cluster import known_clusters as remembered
+from dora_cli.cluster import local_coordinator as coordinator_here
 from dora_cli.cluster.background_daemon import begin, differences, hand_over
-from dora_cli.cluster.command_line import ssh_name
+from dora_cli.cluster.daemon_argv import ssh_name
 from dora_cli.cluster.machines import Done, OnMachine, Say, on_machines
 from dora_cli.cluster.preflight import Facts, NotReady, require_ready, warnings
 from dora_cli.cluster.service import Systemd
-from dora_config.cluster import Cluster
+from dora_config.cluster.models import Cluster
 from dora_config.protocol.control import DaemonSummary
 
 LAST_LINES = 20

@@ -17,18 +17,18 @@ from dora_cli import output
 from dora_cli.bundle.install import Installer, probe
 from dora_cli.bundle.layout import Layout
 from dora_cli.bundle.machine import ask
-from dora_cli.client import Client, CoordinatorUnreachable
-from dora_cli.client import ConnectionLost as CoordinatorLost
-from dora_cli.cluster import coordinator_here
+from dora_cli.cluster import local_coordinator as coordinator_here
 from dora_cli.cluster.background_daemon import begin, hand_over
-from dora_cli.cluster.command_line import ssh_name
 from dora_cli.cluster.coordinator_upgrade import roll_back_coordinator, upgrade_coordinator
+from dora_cli.cluster.daemon_argv import ssh_name
 from dora_cli.cluster.machines import OnMachine, layout_of, target_of, without_name
 from dora_cli.cluster.preflight import Facts, NotReady
 from dora_cli.cluster.service import Systemd
+from dora_cli.coordinator.client import Client, CoordinatorUnreachable
+from dora_cli.coordinator.client import ConnectionLost as CoordinatorLost
 from dora_cli.ssh import ConnectionLost, connect
 from dora_config import DoraError
-from dora_config.cluster import Cluster, Machine
+from dora_config.cluster.models import Cluster, Machine
 from dora_config.protocol.control import ListNodes, NodeList, NodeSummary
 
 RECONNECT_TIMEOUT = 30.0

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dora_cli import coordinator_options as coordinator
 from dora_cli import options, output
+from dora_cli.coordinator import options as coordinator
 from dora_cli.errors import CommandFailed
 
 if TYPE_CHECKING:
-    from dora_config.cluster import Cluster
+    from dora_config.cluster.models import Cluster
 
 app = options.application()
 
@@ -54,7 +54,7 @@ def cluster() -> None:
 
 def _load(path: Path) -> Cluster:
     """The cluster of a file; its machines are recorded, so that `start` and `down` find them."""
-    from dora_cli.cluster import remembered
+    from dora_cli.cluster import known_clusters as remembered
     from dora_config import load_cluster
 
     loaded = load_cluster(path)
@@ -182,7 +182,7 @@ def execute(
     ] = None,
 ) -> None:
     """Run a command on every machine, without a terminal; every line begins with its machine."""
-    from dora_cli.cluster import everywhere
+    from dora_cli.cluster import fanout as everywhere
 
     loaded = _load(path)
     machines = everywhere.chosen(loaded, machine or ())
@@ -197,7 +197,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-F", help="Go on as lines come.")] = False,
 ) -> None:
     """Show what the daemons printed, of every machine."""
-    from dora_cli.cluster import everywhere
+    from dora_cli.cluster import fanout as everywhere
 
     loaded = _load(path)
     machines = everywhere.chosen(loaded, machine or ())
@@ -213,7 +213,7 @@ def upgrade(
 ) -> None:
     """Put this version of dora on every machine, one after the other; dataflows go on."""
     from dora_cli.bundle.install import Installer
-    from dora_cli.cluster import everywhere
+    from dora_cli.cluster import fanout as everywhere
     from dora_cli.cluster import upgrade as work
 
     loaded = _load(path)
@@ -227,7 +227,7 @@ def rollback(
 ) -> None:
     """Return to the version that every machine had before, one after the other."""
     from dora_cli.bundle.install import Installer
-    from dora_cli.cluster import everywhere
+    from dora_cli.cluster import fanout as everywhere
     from dora_cli.cluster import upgrade as work
 
     loaded = _load(path)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dora_cli import coordinator_options as coordinator
 from dora_cli import options, output
-from dora_cli.durations import show_age
+from dora_cli.coordinator import options as coordinator
+from dora_cli.values.durations import show_age
 
 if TYPE_CHECKING:
     from dora_config.protocol.control import DataflowSummary, RestartSummary

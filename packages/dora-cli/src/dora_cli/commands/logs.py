@@ -11,10 +11,10 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import coordinator_options as coordinator
 from dora_cli import options, output
-from dora_cli.log_lines import LogEntry, LogFilter, LogFormat, format_entry, parse_level
-from dora_cli.moments import parse_moment
+from dora_cli.coordinator import options as coordinator
+from dora_cli.logs.log_lines import LogEntry, LogFilter, LogFormat, format_entry, parse_level
+from dora_cli.values.times import parse_moment
 
 POLL_INTERVAL = 0.2
 """Seconds between two looks at files that are followed."""
@@ -99,7 +99,7 @@ def logs(
         grep=grep,
     )
     if not local:
-        from dora_cli import remote_logs
+        from dora_cli.logs import remote as remote_logs
 
         if remote_logs.show(
             dataflow,
@@ -146,7 +146,7 @@ def _local(
     *,
     follow: bool,
 ) -> None:
-    from dora_cli import local_logs
+    from dora_cli.logs import local as local_logs
 
     base = Path.cwd()
     chosen = local_logs.choose_dataflow(base, dataflow)

@@ -13,9 +13,9 @@ from dora_cli.shipping.uploading import upload
 from dora_config.protocol.builds import BuildDataflow, BuildSettings, Built
 
 if TYPE_CHECKING:
-    from dora_cli.client import Client
+    from dora_cli.coordinator.client import Client
+    from dora_config.dataflow.resolved import ResolvedNode
     from dora_config.protocol.dataflow import DataflowSpec
-    from dora_config.resolved import ResolvedNode
 
 MOST_NAMES = 6
 """Files that one note lists."""
@@ -54,7 +54,7 @@ def deliver(client: Client, spec: DataflowSpec) -> DataflowSpec:
     sent = send(client, spec)
     if not sent.code:
         return sent
-    from dora_cli.remote_building import BuildOutput
+    from dora_cli.build.remote import BuildOutput
 
     nodes = tuple(
         node

@@ -21,9 +21,9 @@ from typing import Final
 from pydantic import ValidationError
 
 from dora_cli.shipping.ignoring import IGNORE_FILE, IgnoreRules, InvalidIgnoreFile
+from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.errors import DoraError
 from dora_config.protocol.code import MAX_FILES, CodeFile, CodeLink, CodeSet
-from dora_config.resolved import ResolvedNode
 
 MAX_BYTES: Final = 4 << 30
 """Of one node; more is a mistake more often than not."""

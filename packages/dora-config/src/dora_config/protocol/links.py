@@ -10,8 +10,8 @@ from typing import Final, Literal
 
 from pydantic import Field
 
+from dora_config.dataflow.resolved import MAX_QUEUE_SIZE, QueuePolicy
 from dora_config.protocol.runner_message import RunnerMessage
-from dora_config.resolved import MAX_QUEUE_SIZE, QueuePolicy
 
 FIRST_PORT: Final = 7450
 LAST_PORT: Final = 7549

@@ -9,10 +9,10 @@ from typing import Any
 
 from pydantic import Field
 
+from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
 from dora_config.protocol.links import LinkPlan
 from dora_config.protocol.runner_events import LogLevel
 from dora_config.protocol.runner_message import RunnerMessage
-from dora_config.resolved import ResolvedDataflow, ResolvedNode
 
 
 class NodePlace(RunnerMessage):

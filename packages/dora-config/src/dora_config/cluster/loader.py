@@ -1,0 +1,59 @@
+"""A cluster file to its machines, or every problem in it with line and column."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dora_config.cluster.models import Cluster, Machine, read_cluster
+from dora_config.errors import ConfigError, Problem
+from dora_config.yaml.document import read_document
+from dora_config.yaml.text_files import MAX_FILE_BYTES, in_order, read_text
+
+
+@dataclass(frozen=True)
+class LoadedCluster:
+    """A cluster, and what its author should know about the file."""
+
+    cluster: Cluster
+    warnings: tuple[Problem, ...]
+    path: Path
+
+
+def load_cluster(path: Path | str) -> LoadedCluster:
+    """Reads a cluster file; raises `ConfigError` with all its problems."""
+    loaded = parse_cluster(read_text(Path(path), MAX_FILE_BYTES), path=path)
+    folder = Path(path).absolute().parent
+    machines = tuple(_with_its_key(machine, folder) for machine in loaded.cluster.machines)
+    return replace(loaded, cluster=loaded.cluster.model_copy(update={"machines": machines}))
+
+
+def _with_its_key(machine: Machine, folder: Path) -> Machine:
+    """A relative ``identity_file`` starts at the folder of the cluster file."""
+    file = machine.identity_file
+    if file is None or file.startswith("~"):
+        return machine
+    return machine.model_copy(update={"identity_file": str(folder / file)})
+
+
+def parse_cluster(text: str, *, path: Path | str = "cluster.yml") -> LoadedCluster:
+    """The same for a text; `path` is what problems call it."""
+    document = read_document(text, str(path))
+    problems = list(document.problems)
+    cluster: Cluster | None = None
+    if document.data is not None or not problems:
+        cluster, findings = read_cluster(document)
+        problems.extend(
+            document.problem(
+                finding.path,
+                finding.message,
+                hint=finding.hint,
+                at_key=finding.at_key,
+                severity=finding.severity,
+            )
+            for finding in findings
+        )
+    ordered = in_order(problems)
+    if cluster is None or any(problem.severity == "error" for problem in ordered):
+        raise ConfigError(ordered)
+    return LoadedCluster(cluster, tuple(ordered), Path(path))
