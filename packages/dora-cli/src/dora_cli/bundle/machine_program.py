@@ -4,7 +4,8 @@ Needs nothing but the standard library. Prints one line of JSON; ``{"problem": .
 1 when it could not be done. Trees lie below one folder, the prefix:
 
     PREFIX/<version>-py<X.Y>[-<hash>]   a tree; complete once it has this name
-    PREFIX/current, PREFIX/previous     links to the tree that is in use and the one before
+    PREFIX/current, PREFIX/previous     links to the tree that is in use and the one before; both
+                                        lead to the same tree after a rollback
     PREFIX/.new-*                       a tree that is being unpacked
 
 The `dora` that users and services call is a link to ``PREFIX/current/bin/dora``: switching replaces
@@ -46,7 +47,8 @@ def main() -> int:
     except Problem as problem:
         answer = {"problem": str(problem)}
     except OSError as error:
-        named = f"{error.filename}: " if error.filename else ""
+        place = error.filename or arguments.get("prefix")
+        named = f"{place}: " if place else ""
         answer = {"problem": f"{named}{error.strerror or error}", "errno": error.errno}
     sys.stdout.write(json.dumps(answer) + "\n")
     return 1 if "problem" in answer else 0
@@ -70,13 +72,17 @@ def probe(prefix: str, link: str) -> dict[str, Any]:
         "free_threaded": bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
         "executable": _own_python(),
         "free": shutil.disk_usage(_existing(root)).free,
-        "home_free": shutil.disk_usage(Path.home()).free,
+        "device": _existing(root).stat().st_dev,
+        "archives": str(_archives()),
+        "archives_free": shutil.disk_usage(_existing(_archives())).free,
+        "archives_device": _existing(_archives()).stat().st_dev,
         "home": str(Path.home()),
         "prefix": str(root),
         "parent": root.parent.is_dir(),
         "elsewhere": _elsewhere(_path(link), root),
         "current": _described(root / "current"),
         "previous": _described(root / "previous"),
+        "trees": [found for tree in _trees(root) if (found := _described(tree)) is not None],
         "in_use": sorted(_in_use(root)),
         "root": os.geteuid() == 0,
     }
@@ -104,6 +110,11 @@ def _own_python() -> str:
 
 def _path(text: str) -> Path:
     return Path(text).expanduser()
+
+
+def _archives() -> Path:
+    """Where archives are received."""
+    return Path.home() / ".cache" / "dora" / "archives"
 
 
 def _existing(path: Path) -> Path:
@@ -151,7 +162,7 @@ def _in_use(root: Path) -> set[str]:
 
 def partial(sha256: str) -> dict[str, Any]:
     """Where an archive is to be sent to, and how much of it is there."""
-    folder = Path.home() / ".cache" / "dora" / "archives"
+    folder = _archives()
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         if time.time() - old.stat().st_mtime > ABANDONED:
@@ -268,16 +279,24 @@ def switch(prefix: str, link: str, tree: str) -> dict[str, Any]:
     root, chosen = _path(prefix), Path(tree)
     before = {"current": _name(root / "current"), "previous": _name(root / "previous")}
     outer = _path(link)
-    if outer.exists() and not outer.is_symlink():
-        raise Problem(f"{outer} is in the way: it is not a link that dora made; move it aside")
+    _require_free(outer)
     if before["current"] not in ("", chosen.name):
         _point(root / "previous", before["current"])
     _point(root / "current", chosen.name)
+    _point_outer(root, outer)
+    return before
+
+
+def _require_free(outer: Path) -> None:
+    if outer.exists() and not outer.is_symlink():
+        raise Problem(f"{outer} is in the way: it is not a link that dora made; move it aside")
+
+
+def _point_outer(root: Path, outer: Path) -> None:
     wanted = str(root / "current" / "bin" / "dora")
     if not outer.is_symlink() or os.readlink(outer) != wanted:
         outer.parent.mkdir(parents=True, exist_ok=True)
         _point(outer, wanted)
-    return before
 
 
 def restore(prefix: str, current: str, previous: str) -> dict[str, Any]:
@@ -291,13 +310,18 @@ def restore(prefix: str, current: str, previous: str) -> dict[str, Any]:
     return {}
 
 
-def rollback(prefix: str, link: str) -> dict[str, Any]:
-    """Make the previous version the current one, and the other way round."""
-    root = _path(prefix)
-    previous = _target(root / "previous")
-    if previous is None:
-        raise Problem(f"there is no earlier version in {root} to return to")
-    return {**switch(prefix, link, str(previous)), "now": previous.name, "tree": str(previous)}
+def rollback(prefix: str, link: str, name: str) -> dict[str, Any]:
+    """Return to the tree ``name``. Both links lead to it then, so that the next rollback does not
+    lead forward again; the tree that is left stays until the next upgrade.
+    """
+    root, outer = _path(prefix), _path(link)
+    if not (root / name).is_dir():
+        raise Problem(f"there is no version {name} in {root} to return to")
+    _require_free(outer)
+    _point(root / "previous", name)
+    _point(root / "current", name)
+    _point_outer(root, outer)
+    return {}
 
 
 def drop(prefix: str, tree: str) -> dict[str, Any]:

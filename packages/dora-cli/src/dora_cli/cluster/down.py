@@ -5,6 +5,7 @@ from __future__ import annotations
 from dora_cli import output
 from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import USER
+from dora_cli.cluster import coordinator_service
 from dora_cli.cluster import known_clusters as remembered
 from dora_cli.cluster.machines import OnMachine, Say, on_machines
 from dora_cli.cluster.service import Systemd
@@ -33,6 +34,7 @@ def bring_down(address: Endpoint, cluster: Cluster | None, *, purge: bool) -> bo
         output.write(f"Coordinator on {address} and its daemons ended")
     if known is None:
         return True
+    coordinator_service.stop(known)
 
     def work(on: OnMachine, say: Say) -> str:
         return _clear(on, say, purge=purge)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from dora_cli import output
 from dora_cli.bundle.install import Installer, probe
 from dora_cli.bundle.layout import Layout
+from dora_cli.cluster import coordinator_service
 from dora_cli.cluster import known_clusters as remembered
 from dora_cli.cluster import local_coordinator as coordinator_here
 from dora_cli.cluster.daemon_argv import daemon_arguments, ssh_name
@@ -27,13 +28,16 @@ class Installed:
     remarks: tuple[str, ...] = ()
 
 
-def install(cluster: Cluster, installer: Installer, *, user: bool) -> bool:
+def install(
+    cluster: Cluster, installer: Installer, *, user: bool, coordinator: bool = True
+) -> bool:
     """Whether every machine has its service, and (if the coordinator runs) is connected."""
     token, _ = ensure_token()
 
     def work(on: OnMachine, say: Say) -> Installed:
         return _install(on, installer, layout_of(on.machine, user=user), token, say)
 
+    ready = not coordinator or coordinator_service.install(cluster, installer, token, user=user)
     done = on_machines(
         cluster, "Installing dora-daemon-{id} on {target}", work, said=lambda one: one.said
     )
@@ -41,7 +45,8 @@ def install(cluster: Cluster, installer: Installer, *, user: bool) -> bool:
         for remark in one.result.remarks if one.result is not None else ():
             output.warn(f"{ssh_name(one.machine)}: {remark}")
     output.write(succeeded(done))
-    return all(one.ok for one in done) and _connected(cluster, [d.machine.id for d in done])
+    connected = all(one.ok for one in done) and _connected(cluster, [d.machine.id for d in done])
+    return ready and connected
 
 
 def _install(
@@ -101,7 +106,8 @@ def uninstall(cluster: Cluster, installer: Installer) -> bool:
 
     done = on_machines(cluster, "Uninstalling dora-daemon-{id} from {target}", work, said=str)
     output.write(succeeded(done))
-    if not all(one.ok for one in done):
+    gone = coordinator_service.uninstall(cluster, installer)
+    if not gone or not all(one.ok for one in done):
         return False
     remembered.forget(cluster)
     return True

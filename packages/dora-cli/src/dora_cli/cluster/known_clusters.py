@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from dora_cli.cluster import local_coordinator as coordinator_here
 from dora_config.access import Endpoint, private_dir, state_dir
 from dora_config.cluster.models import Cluster
 
@@ -54,18 +54,7 @@ def find(address: Endpoint) -> Cluster | None:
         same_host = address.host in (cluster.coordinator.addr, *_LOOPBACK)
         if same_host and cluster.coordinator.port == address.port:
             found.append((used, cluster))
-    here = [pair for pair in found if _is_here(pair[1].coordinator.addr)]
+    here = [pair for pair in found if coordinator_here.is_own(pair[1].coordinator.addr)]
     if here:
         return max(here, key=lambda pair: pair[0])[1]
     return found[0][1] if len(found) == 1 else None
-
-
-def _is_here(address: str) -> bool:
-    """Whether this machine has the address."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((address.partition("%")[0], 0))
-    except OSError:
-        return False
-    return True

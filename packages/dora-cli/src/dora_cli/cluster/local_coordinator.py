@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -10,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dora_cli.coordinator import background
 from dora_cli.coordinator.client import Client, CoordinatorUnreachable
 from dora_config import DoraError
-from dora_config.access import Endpoint, endpoint
+from dora_config.access import DEFAULT_HOST, Endpoint, endpoint
 from dora_config.cluster.models import Cluster
 from dora_config.protocol.control import (
     ClusterReport,
@@ -51,27 +50,43 @@ def connected(found: ClusterReport | None) -> dict[str, DaemonSummary]:
     return {one.machine_id: one for one in daemons if one.connected and one.machine_id is not None}
 
 
-def start(cluster: Cluster) -> None:
+def arguments(cluster: Cluster) -> list[str]:
+    """The coordinator's arguments: it listens at the address in the file, and at loopback, where
+    the commands on its machine look for it.
+    """
+    address = cluster.coordinator.addr
+    words = ["--interface", DEFAULT_HOST] if address != DEFAULT_HOST else []
+    return [*words, "--interface", address, "--port", str(cluster.coordinator.port)]
+
+
+def start(cluster: Cluster, *, recreate_store: bool = False) -> None:
     """Start it in the background and wait until it answers; raises NotHere and NotStarted."""
-    address, port = cluster.coordinator.addr, cluster.coordinator.port
-    _require_own(address)
-    every = "::" if ":" in address else "0.0.0.0"  # also loopback, for the commands given here
-    words = [*run_module("dora_coordinator.command"), "--interface", every, "--port", str(port)]
+    require_own(cluster.coordinator.addr)
+    words = [*run_module("dora_coordinator.command"), *arguments(cluster)]
+    words += ["--recreate-store"] if recreate_store else []
     process = background.start("coordinator", words)
     process.wait_until(lambda: report(cluster) is not None, within=START_TIMEOUT)
 
 
-def _require_own(address: str) -> None:
-    family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
-    with socket.socket(family) as probe:
-        try:
-            probe.bind((address, 0))
-        except OSError:
-            raise NotHere(
-                f"no coordinator answers at {address}, and that is not an address of this machine; "
-                "run this command on the machine that has it, start `dora coordinator` there, or "
-                "correct coordinator.addr in the cluster file"
-            ) from None
+def require_own(address: str) -> None:
+    """Raise NotHere unless this machine has the address."""
+    if not is_own(address):
+        raise NotHere(
+            f"no coordinator answers at {address}, and that is not an address of this machine; "
+            "run this command on the machine that has it, start `dora coordinator` there, or "
+            "correct coordinator.addr in the cluster file"
+        )
+
+
+def is_own(address: str) -> bool:
+    """Whether this machine has the address."""
+    try:
+        family, kind, _, _, place = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.bind(place)
+    except OSError:
+        return False
+    return True
 
 
 def wait_for(

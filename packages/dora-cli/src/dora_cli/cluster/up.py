@@ -9,6 +9,7 @@ from dora_cli import output
 from dora_cli._version import __version__
 from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import USER
+from dora_cli.cluster import coordinator_service
 from dora_cli.cluster import known_clusters as remembered
 from dora_cli.cluster import local_coordinator as coordinator_here
 from dora_cli.cluster.background_daemon import begin, differences, hand_over
@@ -30,16 +31,19 @@ class Started:
     remarks: tuple[str, ...] = field(default=())
 
 
-def bring_up(cluster: Cluster, installer: Installer) -> bool:
+def bring_up(cluster: Cluster, installer: Installer, *, recreate_store: bool = False) -> bool:
     """All of it; whether every daemon is connected."""
     address = coordinator_here.where(cluster)
     known = coordinator_here.report(cluster)
     begun = known is None
     if begun:
-        coordinator_here.start(cluster)
+        if not coordinator_service.start(cluster, recreate_store=recreate_store):
+            coordinator_here.start(cluster, recreate_store=recreate_store)
         output.write(f"Starting coordinator on {address}... OK")
     else:
         output.write(f"Starting coordinator on {address}... runs already")
+        if recreate_store:
+            output.warn("its store is in use and stays: run `dora cluster down` before that")
     there = coordinator_here.connected(known)
 
     def work(on: OnMachine, say: Say) -> Started:

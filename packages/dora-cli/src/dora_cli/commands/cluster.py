@@ -73,12 +73,18 @@ def _exit(ok: bool) -> None:
 
 
 @app.command()
-def up(path: ClusterFile, offline: WheelHouse = None) -> None:
+def up(
+    path: ClusterFile,
+    recreate_store: Annotated[
+        bool, typer.Option("--recreate-store", help="Put the coordinator's store aside.")
+    ] = False,
+    offline: WheelHouse = None,
+) -> None:
     """Start the coordinator here and a daemon on every machine, over SSH."""
     from dora_cli.bundle.install import Installer
     from dora_cli.cluster.up import bring_up
 
-    _exit(bring_up(_load(path), Installer(offline)))
+    _exit(bring_up(_load(path), Installer(offline), recreate_store=recreate_store))
 
 
 @app.command()
@@ -124,17 +130,25 @@ def down(
 
 
 @app.command()
-def install(path: ClusterFile, user: OfUser = False, offline: WheelHouse = None) -> None:
-    """Install the daemon as a systemd service on every machine."""
+def install(
+    path: ClusterFile,
+    user: OfUser = False,
+    no_coordinator: Annotated[
+        bool, typer.Option("--no-coordinator", help="Install the daemons only.")
+    ] = False,
+    offline: WheelHouse = None,
+) -> None:
+    """Install the coordinator and the daemon of every machine as systemd services."""
     from dora_cli.bundle.install import Installer
     from dora_cli.cluster import install as work
 
-    _exit(work.install(_load(path), Installer(offline), user=user))
+    coordinator = not no_coordinator
+    _exit(work.install(_load(path), Installer(offline), user=user, coordinator=coordinator))
 
 
 @app.command()
 def uninstall(path: ClusterFile) -> None:
-    """Stop and remove the service, and all that was installed with it, on every machine."""
+    """Stop and remove the services, and all that was installed with them, on every machine."""
     from dora_cli.bundle.install import Installer
     from dora_cli.cluster import install as work
 
@@ -223,13 +237,24 @@ def upgrade(
 
 @app.command()
 def rollback(
-    path: ClusterFile, machine: SomeMachines = None, keep_going: KeepGoing = False
+    path: ClusterFile,
+    machine: SomeMachines = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="VERSION",
+            help="Have this version, which the machines still keep.",
+            show_default=False,
+        ),
+    ] = None,
+    keep_going: KeepGoing = False,
 ) -> None:
-    """Return to the version that every machine had before, one after the other."""
+    """Return the machines that the last upgrade reached to their version before it."""
     from dora_cli.bundle.install import Installer
     from dora_cli.cluster import fanout as everywhere
-    from dora_cli.cluster import upgrade as work
+    from dora_cli.cluster import rollback as work
 
     loaded = _load(path)
     machines = everywhere.chosen(loaded, machine or ())
-    _exit(work.rollback(loaded, Installer(), machines, keep_going=keep_going))
+    _exit(work.rollback(loaded, Installer(), machines, to=to, keep_going=keep_going))

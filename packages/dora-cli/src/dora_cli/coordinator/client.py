@@ -82,7 +82,7 @@ class Client:
             party = Party(program="dora", release=__version__)
             self._socket.send(CLIENT_CODEC.encode(Hello(party=party)))
             greeting = SERVER_CODEC.decode(self._socket.recv(CONNECT_TIMEOUT))
-        except (WebSocketException, TimeoutError) as error:
+        except (WebSocketException, TimeoutError, EOFError) as error:
             raise CoordinatorUnreachable(
                 f"what listens at {self.endpoint} does not greet as a coordinator: {error}"
             ) from error
@@ -212,7 +212,11 @@ def _connect(endpoint: Endpoint, stack: ExitStack) -> ClientConnection:
     except InvalidStatus as error:
         status = error.response.status_code
         if status == 401:
-            problem = "has another token" if endpoint.token else "asks for a token, this has none"
+            problem = (
+                "has another token than this account"
+                if endpoint.token
+                else "requires a token, and this account has none"
+            )
             raise AccessDenied(
                 f"the coordinator at {endpoint} {problem}: copy ~/.config/dora/token of the "
                 "coordinator's account to this one (mode 0600), or set DORA_AUTH_TOKEN"
@@ -221,7 +225,7 @@ def _connect(endpoint: Endpoint, stack: ExitStack) -> ClientConnection:
         raise CoordinatorUnreachable(
             f"what listens at {endpoint} answers with HTTP status {status} {body}".rstrip()
         ) from error
-    except (OSError, WebSocketException, TimeoutError, UnicodeError) as error:
+    except (OSError, EOFError, WebSocketException, UnicodeError) as error:
         raise CoordinatorUnreachable(
             f"cannot connect to the coordinator at {endpoint} ({error}); start one on this machine "
             "with `dora up`, or name another with --coordinator-addr"

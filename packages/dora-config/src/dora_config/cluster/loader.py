@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
-from dora_config.cluster.models import Cluster, Machine, read_cluster
+from dora_config.cluster.models import Cluster, Coordinator, Machine, read_cluster
 from dora_config.errors import ConfigError, Problem
 from dora_config.yaml.document import read_document
 from dora_config.yaml.text_files import MAX_FILE_BYTES, in_order, read_text
+
+_Reached = TypeVar("_Reached", Machine, Coordinator)
 
 
 @dataclass(frozen=True)
@@ -25,15 +28,17 @@ def load_cluster(path: Path | str) -> LoadedCluster:
     loaded = parse_cluster(read_text(Path(path), MAX_FILE_BYTES), path=path)
     folder = Path(path).absolute().parent
     machines = tuple(_with_its_key(machine, folder) for machine in loaded.cluster.machines)
-    return replace(loaded, cluster=loaded.cluster.model_copy(update={"machines": machines}))
+    coordinator = _with_its_key(loaded.cluster.coordinator, folder)
+    update = {"machines": machines, "coordinator": coordinator}
+    return replace(loaded, cluster=loaded.cluster.model_copy(update=update))
 
 
-def _with_its_key(machine: Machine, folder: Path) -> Machine:
+def _with_its_key(one: _Reached, folder: Path) -> _Reached:
     """A relative ``identity_file`` starts at the folder of the cluster file."""
-    file = machine.identity_file
+    file = one.identity_file
     if file is None or file.startswith("~"):
-        return machine
-    return machine.model_copy(update={"identity_file": str(folder / file)})
+        return one
+    return one.model_copy(update={"identity_file": str(folder / file)})
 
 
 def parse_cluster(text: str, *, path: Path | str = "cluster.yml") -> LoadedCluster:

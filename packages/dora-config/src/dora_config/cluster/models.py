@@ -14,10 +14,18 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from dora_config.dataflow.fields import LabelsField, MachineIdField, PortNumberField, Written
+from dora_config.dataflow.fields import (
+    SCALAR_TYPES,
+    FreeTextField,
+    LabelsField,
+    MachineIdField,
+    PortNumberField,
+    Written,
+    text_schema,
+)
 from dora_config.dataflow.resolved import Frozen
 from dora_config.yaml.document import Document, for_a_program
-from dora_config.yaml.validation import Finding, describe_place, show, validate
+from dora_config.yaml.validation import Finding, show, validate
 
 DEFAULT_COORDINATOR_PORT = 6013
 DEFAULT_DAEMON_PORT = 53291
@@ -135,12 +143,8 @@ IpAddressField = Annotated[
         }
     ),
 ]
-HostField = Annotated[
-    str, AfterValidator(_host), WithJsonSchema({"type": "string", "pattern": _HOST_PATTERN})
-]
-UserField = Annotated[
-    str, AfterValidator(_user), WithJsonSchema({"type": "string", "pattern": _HOST_PATTERN})
-]
+HostField = Annotated[str, AfterValidator(_host), text_schema(_HOST_PATTERN, minimum=0)]
+UserField = Annotated[str, AfterValidator(_user), text_schema(_HOST_PATTERN, minimum=0)]
 AbsolutePathField = Annotated[
     str, AfterValidator(_absolute), WithJsonSchema({"type": "string", "pattern": "^/"})
 ]
@@ -160,7 +164,7 @@ EnvironmentField = Annotated[
                 "pattern": _VARIABLE_PATTERN,
                 "not": {"enum": sorted(_OWN_VARIABLES)},
             },
-            "additionalProperties": {"type": ["string", "number", "boolean"]},
+            "additionalProperties": {"type": SCALAR_TYPES},
         }
     ),
 ]
@@ -174,6 +178,24 @@ class WrittenCoordinator(Written):
 
     addr: IpAddressField = Field(description="IP address at which the machines reach it.")
     port: PortNumberField | None = Field(default=None, description="Its port (default 6013).")
+    host: HostField | None = Field(
+        default=None,
+        description="Host name or address for ssh of the machine on which `install` makes it a "
+        "service (default: the machine on which the command is given).",
+    )
+    user: UserField | None = Field(
+        default=None, description="User for ssh to `host` (default: ssh's own)."
+    )
+    ssh_port: PortNumberField | None = Field(
+        default=None, description="Port of ssh of `host` (default: ssh's own, 22)."
+    )
+    identity_file: FreeTextField | None = Field(
+        default=None, description="Private key for ssh to `host`, tried before others."
+    )
+    dora: AbsolutePathField | None = Field(
+        default=None,
+        description="The `dora` command that is on `host` already (default: it is put there).",
+    )
 
 
 class WrittenMachine(Written):
@@ -185,7 +207,7 @@ class WrittenMachine(Written):
     port: PortNumberField | None = Field(
         default=None, description="Port of ssh (default: ssh's own, 22)."
     )
-    identity_file: str | None = Field(
+    identity_file: FreeTextField | None = Field(
         default=None, description="Private key for ssh, tried before those of ~/.ssh/config."
     )
     dora: AbsolutePathField | None = Field(
@@ -229,6 +251,16 @@ class Coordinator(Frozen):
 
     addr: str
     port: int = DEFAULT_COORDINATOR_PORT
+    host: str | None = None
+    user: str | None = None
+    ssh_port: int | None = None
+    identity_file: str | None = None
+    dora: str | None = None
+
+    @property
+    def target(self) -> str | None:
+        """What messages call the machine of its service: `user@host`; None: this machine."""
+        return f"{self.user}@{self.host}" if self.host and self.user else self.host
 
 
 class Machine(Frozen):
@@ -278,11 +310,10 @@ def read_cluster(document: Document) -> tuple[Cluster | None, list[Finding]]:
         found = "the file is empty" if data is None else f"found {show(data)}"
         message = f"{found}: expected a mapping with `coordinator` and `machines`"
         return None, [Finding((), message)]
-    checked = validate(
-        WrittenCluster, data, (), lambda path: describe_place(data, path), _HINTS.get
-    )
+    checked = validate(WrittenCluster, data, document, hints=_HINTS.get)
     findings = list(checked.findings)
-    raw_machines = data.get("machines")
+    findings.extend(_coordinator_findings(checked.data.get("coordinator")))
+    raw_machines = checked.data.get("machines")
     if isinstance(raw_machines, list):
         findings.extend(
             _machine_findings(raw_machines, has_peer=data.get("zenoh_peer") is not None)
@@ -306,6 +337,16 @@ _HINTS = {
     "install_prefix": "it is called `prefix`",
     "key": "a private key is called `identity_file`",
 }
+
+
+def _coordinator_findings(coordinator: Any) -> Iterator[Finding]:
+    """Fields that say how `host` is reached need it."""
+    if not isinstance(coordinator, dict) or coordinator.get("host") is not None:
+        return
+    for field in ("user", "ssh_port", "identity_file", "dora"):
+        if coordinator.get(field) is not None:
+            message = f"`{field}` of the coordinator needs `host`, the machine that it belongs to"
+            yield Finding(("coordinator", field), message, at_key=True)
 
 
 def _machine_findings(machines: list[Any], *, has_peer: bool) -> Iterator[Finding]:
@@ -346,6 +387,11 @@ def _resolve(written: WrittenCluster) -> Cluster:
         coordinator=Coordinator(
             addr=written.coordinator.addr,
             port=written.coordinator.port or DEFAULT_COORDINATOR_PORT,
+            host=written.coordinator.host,
+            user=written.coordinator.user,
+            ssh_port=written.coordinator.ssh_port,
+            identity_file=written.coordinator.identity_file,
+            dora=written.coordinator.dora,
         ),
         machines=tuple(_resolve_machine(machine) for machine in written.machines),
         zenoh_peer=written.zenoh_peer,
