@@ -45,3 +45,40 @@ def test_no_placement_where_the_root_has_one() -> None:
 
 def test_an_empty_dataflow() -> None:
     assert expand_dataflow(parse("nodes: []").resolved) == "nodes: []\n"
+
+
+def test_each_node_of_a_described_dataflow_has_inputs_and_outputs(tmp_path: Path) -> None:
+    (tmp_path / "m.yml").write_text(
+        "module: {name: m, inputs: [i]}\nnodes: [{id: q, path: q.py, inputs: {z: _mod/i}}]\n"
+    )
+    path = tmp_path / "flow.yml"
+    path.write_text(
+        "env: {R: $$x}\nnodes:\n"
+        "  - {id: a, path: a.py, args: --foo bar, env: {Y: 2}, outputs: [out]}\n"
+        "  - {id: m, module: m.yml, inputs: {i: a/out}}\n"
+        "  - {id: s, operator: {python: op.py, inputs: {i: a/out}, outputs: [k]}}\n"
+        "  - {id: t, operators: [{id: one, python: op.py}, {id: two, python: op.py}]}\n"
+    )
+    described = load_dataflow(path).descriptor_dict
+    assert described["env"] == {"R": "$x"}
+    a, q, s, t = described["nodes"]
+    assert a == {
+        "id": "a",
+        "name": None,
+        "description": None,
+        "path": "a.py",
+        "args": "--foo bar",
+        "env": {"Y": "2"},
+        "inputs": {},
+        "outputs": ["out"],
+        "restart_policy": "never",
+        "max_restarts": 0,
+        "deploy": None,
+    }
+    assert (q["id"], q["inputs"], q["outputs"]) == ("m.q", {"z": "a/out"}, [])
+    assert (s["inputs"], s["outputs"], s["operator"]["id"]) == ({}, [], None)
+    assert (s["operator"]["inputs"], s["operator"]["outputs"]) == ({"i": "a/out"}, ["k"])
+    assert [(o["id"], o["inputs"], o["outputs"]) for o in t["operators"]] == [
+        ("one", {}, []),
+        ("two", {}, []),
+    ]

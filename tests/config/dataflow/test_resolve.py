@@ -248,10 +248,3 @@ def test_edges_are_those_between_nodes() -> None:
 def test_an_unknown_node_is_a_key_error() -> None:
     with pytest.raises(KeyError):
         parse("nodes: []").resolved.node("x")
-
-
-def test_the_descriptor_is_kept_as_it_was_parsed() -> None:
-    loaded = parse("nodes:\n  - {id: a, path: p, _unstable_deploy: {machine: m}}")
-    assert loaded.descriptor_dict == {
-        "nodes": [{"id": "a", "path": "p", "_unstable_deploy": {"machine": "m"}}]
-    }

@@ -1,7 +1,5 @@
 """The names that ready-made dora nodes import."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 from dora_node_api._version import __version__

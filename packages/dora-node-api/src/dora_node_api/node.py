@@ -211,7 +211,11 @@ class Node(LogMethods):
         return self._backend.config.node_id
 
     def dataflow_descriptor(self) -> dict[str, Any]:
-        """The dataflow as written, parsed."""
+        """The dataflow as it runs: modules and variables are expanded.
+
+        Each node has `inputs` and `outputs`, which may be empty; the ports of an operator stand in
+        its own entry.
+        """
         import copy
 
         return copy.deepcopy(self._backend.config.descriptor)

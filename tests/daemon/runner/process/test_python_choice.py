@@ -93,6 +93,19 @@ def test_without_any_all_that_were_tried_are_named(
     assert "is Python 3.8" in text
 
 
+def test_one_that_is_too_old_is_named_with_the_remedy(
+    tmp_path: Path, variables: dict[str, str]
+) -> None:
+    managed = fake_python(tmp_path / "env" / "bin" / "python", version="3 10", pyarrow=False)
+    with pytest.raises(PythonUnusable) as caught:
+        PythonChooser().choose(str(managed), variables, tmp_path)
+    assert "is Python 3.10, but nodes need 3.11 or newer" in str(caught.value)
+    assert f"remove {tmp_path / 'env'}" in str(caught.value)
+    fake_python(tmp_path / "bin" / "uv", version="3 9")
+    with pytest.raises(PythonUnusable, match=r"is Python 3\.9, .*: uv python pin 3\.11"):
+        PythonChooser(uv=True).choose(None, variables, tmp_path)
+
+
 def test_one_that_does_not_work_says_what_it_said(
     tmp_path: Path, variables: dict[str, str]
 ) -> None:

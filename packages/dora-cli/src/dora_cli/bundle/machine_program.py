@@ -47,7 +47,8 @@ def main() -> int:
     except Problem as problem:
         answer = {"problem": str(problem)}
     except OSError as error:
-        named = f"{error.filename}: " if error.filename else ""
+        place = error.filename or arguments.get("prefix")
+        named = f"{place}: " if place else ""
         answer = {"problem": f"{named}{error.strerror or error}", "errno": error.errno}
     sys.stdout.write(json.dumps(answer) + "\n")
     return 1 if "problem" in answer else 0
@@ -71,7 +72,10 @@ def probe(prefix: str, link: str) -> dict[str, Any]:
         "free_threaded": bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
         "executable": _own_python(),
         "free": shutil.disk_usage(_existing(root)).free,
-        "home_free": shutil.disk_usage(Path.home()).free,
+        "device": _existing(root).stat().st_dev,
+        "archives": str(_archives()),
+        "archives_free": shutil.disk_usage(_existing(_archives())).free,
+        "archives_device": _existing(_archives()).stat().st_dev,
         "home": str(Path.home()),
         "prefix": str(root),
         "parent": root.parent.is_dir(),
@@ -106,6 +110,11 @@ def _own_python() -> str:
 
 def _path(text: str) -> Path:
     return Path(text).expanduser()
+
+
+def _archives() -> Path:
+    """Where archives are received."""
+    return Path.home() / ".cache" / "dora" / "archives"
 
 
 def _existing(path: Path) -> Path:
@@ -153,7 +162,7 @@ def _in_use(root: Path) -> set[str]:
 
 def partial(sha256: str) -> dict[str, Any]:
     """Where an archive is to be sent to, and how much of it is there."""
-    folder = Path.home() / ".cache" / "dora" / "archives"
+    folder = _archives()
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         if time.time() - old.stat().st_mtime > ABANDONED:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dora_cli import output
+from dora_cli.clock_offset import show_offset
 from dora_cli.cluster import local_coordinator as coordinator_here
 from dora_cli.cluster.daemon_argv import ssh_name
 from dora_cli.cluster.machines import (
@@ -117,7 +118,7 @@ def _machine_table(cluster: Cluster, found: dict[str, Examined], report: Report)
                 facts.python,
                 f"{facts.free >> 30} GiB",
                 f"{facts.memory >> 20} MiB",
-                f"{facts.clock:+.2f} s",
+                show_offset(facts.clock),
                 f"process {facts.daemon.pid}" if facts.daemon else "-",
                 _coordinator_cell(cluster, machine, one, report),
             )
@@ -279,5 +280,9 @@ def _cell(
     if seconds > MOST_LATENCY:
         report.add(pair, f"a round trip takes {seconds * 1000:.0f} ms")
     if abs(clock) > MOST_CLOCK_DIFFERENCE + seconds:
-        report.add(pair, f"clocks differ by {clock * 1000:+.1f} ms: have both follow one server")
-    return f"{seconds * 1000:.2f} ms {clock * 1000:+.2f} ms"
+        report.add(pair, f"clocks differ by {_clock_cell(clock)}: have both follow one server")
+    return f"{seconds * 1000:.2f} ms {_clock_cell(clock)}"
+
+
+def _clock_cell(seconds: float) -> str:
+    return f"{seconds * 1000:+.2f} ms" if abs(seconds) < 1 else show_offset(seconds)

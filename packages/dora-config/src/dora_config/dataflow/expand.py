@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,7 @@ from dora_config.dataflow.resolved import (
     DEFAULT_HEALTH_CHECK_INTERVAL,
     DEFAULT_QUEUE_SIZE,
     DEFAULT_ROTATED_FILES,
+    SINGLE_OPERATOR_ID,
     Deploy,
     EnvValue,
     FromMachine,
@@ -50,6 +52,49 @@ def dataflow_to_dict(dataflow: ResolvedDataflow) -> dict[str, Any]:
         },
         keep=("nodes",),
     )
+
+
+def describe_dataflow(dataflow: ResolvedDataflow) -> dict[str, Any]:
+    """The dataflow as `Node.dataflow_descriptor()` returns it: without modules, variables expanded.
+
+    Each node has all fields of `_ALWAYS_PRESENT`, which are None or empty where nothing is given.
+    """
+    return {
+        **dataflow_to_dict(dataflow),
+        "env": _plain_env(dataflow.env, ()),
+        "deploy": _deploy(dataflow.deploy) or None,
+        "debug": {"enable_debug_inspection": dataflow.debug_inspection},
+        "health_check_interval": dataflow.health_check_interval,
+        "nodes": [_describe_node(node, dataflow.deploy) for node in dataflow.nodes],
+    }
+
+
+_ALWAYS_PRESENT: dict[str, Any] = {
+    "id": None,
+    "name": None,
+    "description": None,
+    "env": None,
+    "inputs": {},
+    "outputs": [],
+    "restart_policy": "never",
+    "max_restarts": 0,
+    "deploy": None,
+}
+
+
+def _describe_node(node: ResolvedNode, root_deploy: Deploy) -> dict[str, Any]:
+    described = copy.deepcopy(_ALWAYS_PRESENT) | _node(node, root_deploy)
+    described["env"] = _plain_env(node.env, node.inherited_env) or None
+    if operators := described.pop("operators", None):
+        operators = [{**_UNNAMED_OPERATOR, **operator} for operator in operators]
+        if [operator["id"] for operator in operators] == [SINGLE_OPERATOR_ID]:
+            described["operator"] = {**operators[0], "id": None}
+        else:
+            described["operators"] = operators
+    return described
+
+
+_UNNAMED_OPERATOR: dict[str, Any] = {"name": None, "description": None, "inputs": {}, "outputs": []}
 
 
 def _present(values: Mapping[str, Any], keep: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -176,9 +221,14 @@ def _input(one: ResolvedInput) -> str | dict[str, Any]:
 
 def _env(env: Mapping[str, EnvValue], inherited: tuple[str, ...]) -> dict[str, Any]:
     return {
-        name: {"__dora_env": value.name}
-        if isinstance(value, FromMachine)
-        else escape_variables(value)
+        name: escape_variables(value) if isinstance(value, str) else value
+        for name, value in _plain_env(env, inherited).items()
+    }
+
+
+def _plain_env(env: Mapping[str, EnvValue], inherited: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        name: {"__dora_env": value.name} if isinstance(value, FromMachine) else value
         for name, value in env.items()
         if name not in inherited
     }

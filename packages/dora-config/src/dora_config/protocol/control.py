@@ -299,6 +299,8 @@ class DaemonSummary(Message):
     """It ended in good order (and is not connected)."""
     heartbeat_age: float = 0.0
     """Seconds since it was last heard."""
+    clock_offset: float | None = None
+    """Seconds by which its machine's clock is ahead of the coordinator's."""
     runners: tuple[str, ...] = ()
     """Versions of the runners on that machine, which outlive upgrades of the daemon."""
     restarts: int = 0

@@ -103,6 +103,8 @@ class Heartbeat(Message):
 
     kind: Literal["heartbeat"] = "heartbeat"
     metrics: tuple[Metrics, ...] = ()
+    time: float | None = None
+    """Unix time on the daemon's machine, whose clock may be wrong."""
 
 
 class PartChanged(Message):

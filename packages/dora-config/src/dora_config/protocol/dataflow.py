@@ -36,7 +36,7 @@ class DataflowSpec(Message):
 
     resolved: ResolvedDataflow
     descriptor: dict[str, Any] = Field(default_factory=dict)
-    """The YAML as parsed, for ``Node.dataflow_descriptor()``."""
+    """The expanded dataflow, for ``Node.dataflow_descriptor()``."""
     name: str | None = Field(default=None, min_length=1, max_length=256)
     origin: Origin = Origin()
     workspace: str = Field(default="", pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.-]{0,127})?$")

@@ -42,7 +42,7 @@ class RunPlan(RunnerMessage):
     name: str | None = None
     resolved: ResolvedDataflow
     descriptor: dict[str, Any] = Field(default_factory=dict)
-    """The YAML as parsed, for ``Node.dataflow_descriptor()``."""
+    """The expanded dataflow, for ``Node.dataflow_descriptor()``."""
     nodes: tuple[str, ...] | None = None
     """Ids of the nodes that run here; ``None``: all of them."""
     working_dir: str

@@ -106,5 +106,4 @@ def _add_old_names(model: dict[str, Any]) -> None:
             properties[old] = {
                 **{key: value for key, value in properties[new].items() if key != "description"},
                 "description": f"Old name of `{new}`.",
-                "deprecated": True,
             }

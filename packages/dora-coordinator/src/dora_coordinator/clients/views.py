@@ -133,6 +133,7 @@ def _daemon_summary(member: Member, fleet: Fleet, now: float) -> DaemonSummary:
         connected=member.connection is not None,
         ended=member.left,
         heartbeat_age=max(0.0, now - member.last_heard),
+        clock_offset=member.clock_offset,
         restarts=sum(node.restarts for node in nodes),
         health_kills=sum(node.health_kills for node in nodes),
         input_timeouts=sum(node.input_timeouts for node in nodes),

@@ -84,7 +84,7 @@ class NodeConfig(Frozen):
     outputs: tuple[str, ...] = ()
     restart_count: int = 0
     descriptor: dict[str, Any] = {}  # noqa: RUF012 - never changed, replaced as a whole
-    """The dataflow as written, parsed."""
+    """The dataflow, modules and variables expanded."""
     machine_id: str | None = None
     pool_size: int | None = None
     """Bytes of shared memory this node may use; None: the default of the transport."""

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from dora_daemon.runner.machine.events import NodeSilent
-from dora_daemon.runner.machine.health import Pulse, silence
+from dora_daemon.runner.machine.health import HealthWatch, ProcessSample
 from dora_daemon.runner.machine.node import NodeState
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ class Watcher:
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self._handle: asyncio.TimerHandle | None = None
+        self._health = HealthWatch()
 
     def look_soon(self) -> None:
         """Arm the next look, if there is something to look at."""
@@ -46,14 +47,10 @@ class Watcher:
         life = runner.state.nodes.get(node)
         if timeout is None or life is None or life.state is not NodeState.RUNNING:
             return
-        words = runner.book.board.node_words(runner.desk.areas[node])
-        pulse = Pulse(
-            words.last_beat_ns / 1e9,
-            words.waiting,
-            blocked=runner.logs[node].held
-            or any(q.keeper.statistics().blocked for q in runner.book.out_of(node)),
-        )
-        silent = silence(pulse, runner.desk.connected_at[node], now)
+        if life.pid is None or (sample := sample_process(life.pid)) is None:
+            return
+        connected_at = runner.desk.connected_at[node]
+        silent = self._health.look(node, life.pid, sample, connected_at=connected_at, now=now)
         if silent > timeout:
             runner.tell(NodeSilent(node, life.incarnation, silent))
 
@@ -82,3 +79,17 @@ class Watcher:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
+
+
+def sample_process(pid: int) -> ProcessSample | None:
+    """State and CPU time of a process; None if it has ended, which is noticed elsewhere."""
+    import psutil  # only dataflows with a health check pay for the import
+
+    stuck = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP, psutil.STATUS_DISK_SLEEP)
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            times = process.cpu_times()
+            return ProcessSample(process.status() not in stuck, times.user + times.system)
+    except psutil.Error:
+        return None

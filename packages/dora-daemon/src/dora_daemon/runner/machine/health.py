@@ -1,4 +1,4 @@
-"""Which nodes have fallen silent and which inputs have timed out, from counters read now; pure."""
+"""Which nodes cannot run and which inputs have timed out, from samples taken now; pure."""
 
 from __future__ import annotations
 
@@ -6,21 +6,40 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
-    """What the status board says about a connected node. Times in seconds, one clock."""
+class ProcessSample:
+    """What the kernel reports about one process."""
 
-    last_beat: float
-    waiting: bool
-    """Asleep in ``next()``."""
-    blocked: bool = False
-    """Waits for room in a full backpressure queue."""
+    schedulable: bool
+    """Runs, or waits for something that it could be woken by; not stopped, frozen or in the
+    uninterruptible sleep of a stuck driver or file system."""
+    cpu_seconds: float
 
 
-def silence(pulse: Pulse, connected_at: float, now: float) -> float:
-    """Seconds for which a node gave no sign of life; 0 if it waits for others."""
-    if pulse.waiting or pulse.blocked:
-        return 0.0
-    return max(0.0, now - max(pulse.last_beat, connected_at))
+@dataclass(slots=True)
+class HealthWatch:
+    """Seconds since each node's process was last able to run.
+
+    A node that computes or waits makes no calls into the library for as long as it likes, so calls
+    do not count. A process in uninterruptible sleep counts as able if it used CPU time meanwhile:
+    heavy input and output looks like that at most moments.
+    """
+
+    _last: dict[str, tuple[int, float, float]] = field(default_factory=dict)
+    """By node: process, CPU seconds, and when it was last able to run."""
+
+    def look(
+        self, node: str, pid: int, sample: ProcessSample, *, connected_at: float, now: float
+    ) -> float:
+        """Seconds for which the process could not run, as far as the samples show."""
+        known = self._last.get(node)
+        if known is None or known[0] != pid:
+            known = (pid, sample.cpu_seconds, connected_at)
+        _, cpu_seconds, able_at = known
+        if sample.schedulable or sample.cpu_seconds > cpu_seconds:
+            able_at = now
+        able_at = max(able_at, connected_at)
+        self._last[node] = (pid, sample.cpu_seconds, able_at)
+        return now - able_at
 
 
 @dataclass(slots=True)

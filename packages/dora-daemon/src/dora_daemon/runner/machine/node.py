@@ -233,8 +233,8 @@ class NodeLife:
                 | StopAsked(then="end")
             ):
                 return []
-            case _, NodeConnected():
-                return self._turn_down()
+            case _, NodeConnected(pid=pid):
+                return self._turn_down(pid)
             case _:
                 raise InvalidTransition(f'node "{self.id}"', self.state.value, event)
 
@@ -307,9 +307,22 @@ class NodeLife:
             ArmTimer(self.id, "terminate", now + event.grace),
         ]
 
-    def _turn_down(self) -> list[Command]:
+    def _turn_down(self, pid: int) -> list[Command]:
         if self.broken_by is not None:
             return self._refuse(self.broken_by)
+        if self.connected and pid == self.pid and not self.dynamic:
+            sentence = (
+                f'this process has left the dataflow as node "{self.id}": its last Node object was'
+                " closed or garbage collected, which closed the outputs and inputs; keep the first"
+                " Node for as long as the process takes part"
+            )
+            return [Refuse(self.id, sentence)]
+        if self.connected and not self.dynamic:
+            sentence = (
+                f'node "{self.id}" is connected already, as process {self.pid}; a node is one'
+                " process, and its children exchange data with it by other means"
+            )
+            return [Refuse(self.id, sentence)]
         if self.dynamic:
             return [Refuse(self.id, f'node "{self.id}" is attached already (pid {self.pid})')]
         return [Refuse(self.id, f'node "{self.id}" is {self.state.value}')]
@@ -392,7 +405,8 @@ class NodeLife:
         self.health_kills += 1
         limit = self.spec.health_check_timeout or 0.0
         return self._kill(
-            f"nothing was heard from it for {seconds:.1f} s (health_check_timeout {limit:g} s)"
+            f"its process could not run for {seconds:.1f} s: stopped, frozen or stuck in the kernel"
+            f" (health_check_timeout {limit:g} s)"
         )
 
     def _inputs_ended(self, now: float) -> list[Command]:

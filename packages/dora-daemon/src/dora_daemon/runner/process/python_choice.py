@@ -13,10 +13,13 @@ from pathlib import Path
 from dora_daemon.runner.errors import RunnerError
 
 OLDEST = (3, 11)
-_CHECK = (
-    "import sys, importlib.util as u;"
-    "print(*sys.version_info[:2], u.find_spec('pyarrow') is not None)"
-)
+_CHECK = """
+import sys
+print("%d %d" % sys.version_info[:2])
+if sys.version_info >= (3, 11):
+    import importlib.util
+    print(importlib.util.find_spec("pyarrow") is not None)
+"""
 _CHECK_SECONDS = 60.0
 _MANAGED = "the node's own environment"
 
@@ -127,19 +130,32 @@ def _examine(interpreter: Interpreter, variables: Mapping[str, str], cwd: Path) 
         except (OSError, subprocess.TimeoutExpired) as error:
             return f"{interpreter} cannot be run: {error}"
         answer = done.stdout.split()
-        if done.returncode != 0 or len(answer) != 3:
+        if done.returncode != 0 or len(answer) < 2:
             said = (done.stderr.strip() or done.stdout.strip()).splitlines()
             return f"{interpreter} does not work: {said[-1] if said else 'it printed nothing'}"
         version = (int(answer[0]), int(answer[1]))
-        has_pyarrow = answer[2] == "True"
+        has_pyarrow = answer[2:] == ["True"]
     if version < OLDEST:
         return (
             f"{interpreter} is Python {version[0]}.{version[1]}, but nodes need"
-            f" {OLDEST[0]}.{OLDEST[1]} or newer"
+            f" {OLDEST[0]}.{OLDEST[1]} or newer; {_newer(interpreter)}"
         )
     if not has_pyarrow:
         return f"{interpreter} has no pyarrow; {_remedy(interpreter)}"
     return None
+
+
+def _newer(interpreter: Interpreter) -> str:
+    oldest = f"{OLDEST[0]}.{OLDEST[1]}"
+    if interpreter.origin == _MANAGED:
+        folder = Path(interpreter.words[0]).parent.parent
+        return (
+            f"remove {folder}, set the version in `.python-version` beside the node, if there is"
+            f" one, to {oldest}, and build again"
+        )
+    if len(interpreter.words) > 1:
+        return f"let the project that uv runs use a newer one: uv python pin {oldest}"
+    return f"install a newer one, or make it the first on PATH: uv venv --python {oldest}"
 
 
 def _remedy(interpreter: Interpreter) -> str:
