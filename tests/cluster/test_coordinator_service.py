@@ -141,6 +141,8 @@ def test_a_coordinator_on_this_machine(hosts: Hosts, operator: Operator) -> None
     said = operator.dora("cluster", "down", "cluster.yml")
     assert "dora-coordinator starts again with this machine" in said
     assert state(control) == "inactive enabled"
+    said = operator.dora("cluster", "doctor", "cluster.yml", code=1)
+    assert "- coordinator: its service dora-coordinator on this machine is inactive: " in said
     operator.dora("cluster", "up", "cluster.yml")
     assert state(control) == "active enabled"
     operator.dora("cluster", "down", "cluster.yml")
