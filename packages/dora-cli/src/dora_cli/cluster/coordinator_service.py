@@ -94,8 +94,7 @@ class CoordinatorService(Systemd):
 
     def state(self) -> str:
         """As systemd names it: active, activating, inactive, failed."""
-        words = ["systemctl", *(["--user"] if self.user else []), "is-active", self.on.service]
-        return self.on.link.run(words).stdout.strip()
+        return self._run("is-active", self.on.service, sudo=False).stdout.strip()
 
     def is_active(self) -> bool:
         return self.state() == "active"
