@@ -12,6 +12,7 @@ from typing import Any
 
 from dora_cli import output
 from dora_cli.clock_offset import show_offset
+from dora_cli.cluster import coordinator_service
 from dora_cli.cluster import local_coordinator as coordinator_here
 from dora_cli.cluster.daemon_argv import ssh_name
 from dora_cli.cluster.health import ailments, token_digest
@@ -79,14 +80,16 @@ def examine(cluster: Cluster) -> bool:
     _machine_table(cluster, found, report)
     if daemons is None:
         output.write(problem or f"Coordinator: none answers at {coordinator_here.where(cluster)}")
+        if not problem and (repair := coordinator_service.repair(cluster)) is not None:
+            report.add("coordinator", repair)
     else:
         there = coordinator_here.connected(daemons)
         output.write(f"Coordinator: {coordinator_here.where(cluster)}, {len(there)} connected")
     reachable = [one.machine for one in done if one.ok]
     if len(reachable) > 1:
         _pairs(cluster, reachable, found, report)
-    for repair in report.repairs:
-        output.write(f"- {repair}")
+    for line in report.repairs:
+        output.write(f"- {line}")
     for note in report.notes:
         output.write(f"note: {note}")
     return not report.repairs

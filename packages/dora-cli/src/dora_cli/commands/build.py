@@ -64,7 +64,7 @@ def build(
 
         build_id = building.prepare_nodes(
             loaded,
-            path.resolve().parent,
+            loaded.directory,
             uv=uv,
             offline=offline,
             jobs=MOST_JOBS if parallel else None,

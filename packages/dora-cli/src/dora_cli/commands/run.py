@@ -94,7 +94,7 @@ def run(
         name=resolved.name,
         resolved=resolved,
         descriptor=loaded.descriptor_dict,
-        working_dir=str(path.resolve().parent),
+        working_dir=str(loaded.directory),
         places=places,
         env_overrides=overrides,
         uv=uv,
@@ -123,7 +123,7 @@ def _prepare(
         return {}
     from dora_config.protocol.run_plan import NodePlace
 
-    base_dir = loaded.path.resolve().parent
+    base_dir = loaded.directory
     result = building.prepare_nodes(loaded, base_dir, uv=uv, offline=offline, lock=lock)
     return {
         built.node: NodePlace(
