@@ -131,7 +131,7 @@ def remounted(option: str) -> Fault:
     @contextmanager
     def fault(host: Host) -> Iterator[None]:
         place = f"{HOME}/.local/state" if option == "ro" else f"{HOME}/.local/share"
-        host.root("mkdir", "-p", place)
+        host.root("install", "-d", "-o", "ubuntu", "-g", "ubuntu", place)
         host.root("mount", "--bind", place, place)
         host.root("mount", "-o", f"remount,bind,{option}", place)
         try:
@@ -171,6 +171,6 @@ def test_a_home_without_programs(hosts: Hosts, cluster: Path, tmp_path: Path) ->
     with remounted("noexec")(hosts["robot"]):
         assert fact in report(own)
         up = run_dora("cluster", "up", own, timeout=90).exited(1)
-    assert f"Starting daemon on robot (ubuntu@10.77.0.2)... FAILED: {fact}" in up.stdout
+    assert f"Starting daemon on robot (ubuntu@10.77.0.2)... FAILED: {fact}" in up.stdout, up.stdout
     assert f"mount -o remount,exec {HOME}/.local/share" in up.stdout
     assert cluster.exists()
