@@ -34,6 +34,10 @@ ABANDONED = 24 * 3600.0
 """Seconds after which what was begun and not finished is removed."""
 
 
+_NOT_COMPILED = r"/(tests|pip|pygments/(lexers|styles|formatters))/"
+"""Folders of modules that dora imports rarely or not at all."""
+
+
 class Problem(Exception):
     """A sentence for the user."""
 
@@ -225,7 +229,7 @@ def _make_runnable(tree: Path) -> None:
         f"home = {python.parent}\ninclude-system-site-packages = false\nversion = {version}\n"
     )
     subprocess.run(
-        [python_here, "-I", "-m", "compileall", "-q", "-x", r"/(tests|pip)/", str(tree / "lib")],
+        [python_here, "-I", "-m", "compileall", "-q", "-j", "0", "-x", _NOT_COMPILED, tree / "lib"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,  # a file that cannot be compiled is not one that we import
