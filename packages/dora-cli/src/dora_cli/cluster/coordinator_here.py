@@ -51,7 +51,7 @@ def connected(found: ClusterReport | None) -> dict[str, DaemonSummary]:
     return {one.machine_id: one for one in daemons if one.connected and one.machine_id is not None}
 
 
-def start(cluster: Cluster) -> None:
+def start(cluster: Cluster) -> background.Background:
     """Start it in the background and wait until it answers; raises NotHere and NotStarted."""
     address, port = cluster.coordinator.addr, cluster.coordinator.port
     _require_own(address)
@@ -59,6 +59,7 @@ def start(cluster: Cluster) -> None:
     words = [*run_module("dora_coordinator.command"), "--interface", every, "--port", str(port)]
     process = background.start("coordinator", words)
     process.wait_until(lambda: report(cluster) is not None, within=START_TIMEOUT)
+    return process
 
 
 def _require_own(address: str) -> None:
@@ -91,11 +92,17 @@ def wait_for(
         time.sleep(POLL_INTERVAL)
 
 
-def end(cluster: Cluster) -> None:
-    """End the coordinator and every daemon that is connected, dataflows first."""
+def end_unused(cluster: Cluster, begun: background.Background) -> bool:
+    """End the coordinator that was begun here, unless another command uses it; whether it was."""
+    if begun.process.poll() is not None:
+        return False  # the one that answers was started by another command
     try:
         with Client(where(cluster)) as client:
+            found = client.ask(ClusterStatus(), ClusterReport)
+            if found.active_dataflows or any(one.connected for one in found.daemons):
+                return False
             client.ask(Destroy(force=True), Destroyed)
             client.wait_until_gone()
     except CoordinatorUnreachable:
-        return
+        return True
+    return True

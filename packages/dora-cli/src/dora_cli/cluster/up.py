@@ -12,7 +12,10 @@ from dora_cli.bundle.layout import USER
 from dora_cli.cluster import coordinator_here, remembered
 from dora_cli.cluster.background_daemon import begin, differences, hand_over
 from dora_cli.cluster.command_line import ssh_name
+from dora_cli.cluster.eviction import take_over
+from dora_cli.cluster.guard import Errand, Guard, guarded
 from dora_cli.cluster.machines import Done, OnMachine, Say, on_machines
+from dora_cli.cluster.operator import keep_token
 from dora_cli.cluster.preflight import Facts, NotReady, require_ready, warnings
 from dora_cli.cluster.service import Systemd
 from dora_config.cluster import Cluster
@@ -29,28 +32,34 @@ class Started:
     remarks: tuple[str, ...] = field(default=())
 
 
-def bring_up(cluster: Cluster, installer: Installer) -> bool:
+def bring_up(cluster: Cluster, installer: Installer, errand: Errand) -> bool:
     """All of it; whether every daemon is connected."""
+    with guarded(cluster, errand) as guard:
+        return _bring_up(cluster, installer, guard)
+
+
+def _bring_up(cluster: Cluster, installer: Installer, guard: Guard) -> bool:
     address = coordinator_here.where(cluster)
     known = coordinator_here.report(cluster)
-    begun = known is None
-    if begun:
-        coordinator_here.start(cluster)
+    begun = coordinator_here.start(cluster) if known is None else None
+    if begun is not None:
         output.write(f"Starting coordinator on {address}... OK")
     else:
         output.write(f"Starting coordinator on {address}... runs already")
     remembered.keep(cluster)
+    keep_token()
     there = coordinator_here.connected(known)
 
     def work(on: OnMachine, say: Say) -> Started:
-        return _start_daemon(on, installer, there, say)
+        return _start_daemon(on, installer, there, guard, say)
 
-    done = on_machines(cluster, "Starting daemon on {name}", work, said=lambda one: one.said)
+    done = on_machines(
+        cluster, "Starting daemon on {name}", work, said=lambda one: one.said, links=guard
+    )
     _remarks(done)
     started = [one.machine.id for one in done if one.ok]
     if not started:
-        if begun:
-            coordinator_here.end(cluster)
+        if begun is not None and coordinator_here.end_unused(cluster, begun):
             remembered.forget(cluster)
             output.remark("No daemon was started, so the coordinator was ended again.")
         return False
@@ -81,10 +90,16 @@ def _remarks(done: Sequence[Done[Started]]) -> None:
 
 
 def _start_daemon(
-    on: OnMachine, installer: Installer, there: Mapping[str, DaemonSummary], say: Say
+    on: OnMachine,
+    installer: Installer,
+    there: Mapping[str, DaemonSummary],
+    guard: Guard,
+    say: Say,
 ) -> Started:
     facts = on.facts()
     require_ready(facts, on.machine)
+    if take_over(on, guard, say):
+        facts = on.facts()
     remarks = tuple(warnings(facts))
     systemd = Systemd.found(on, facts)
     other = there.get(on.machine.id)
@@ -103,18 +118,12 @@ def _start_daemon(
         say(f"starting {on.service}")
         systemd.start()
         return Started(f"OK (service {on.service})", remarks)
-    if facts.daemon is not None and not facts.daemon.serves(on.cluster):
-        address = facts.daemon.value("--coordinator-addr")
-        raise NotReady(
-            f'a daemon for machine id "{on.machine.id}" runs there already, for the '
-            f"coordinator at {address} (process {facts.daemon.pid}); end it first, or give "
-            "this machine another id"
-        )
     dora = on.machine.dora or installer.ensure_installed(on.link, USER, say).dora
     if facts.daemon is not None:  # changed, or it cannot log in: perhaps its token is an old one
         say("handing over")
         hand_over(on)
     say("starting")
+    guard.keep_owner(on)
     begin(on, dora, token=coordinator_here.where(on.cluster).token)
     return Started(f"OK (started anew with its new {changed})" if changed else "OK", remarks)
 

@@ -46,6 +46,15 @@ KeepGoing = Annotated[
     bool, typer.Option("--keep-going", help="Go on with the next machine when one fails.")
 ]
 
+TakeOver = Annotated[
+    bool,
+    typer.Option(
+        "--take-over",
+        help="Also use machines of another cluster or operator; ends the daemons of other "
+        "clusters there, with their dataflows.",
+    ),
+]
+
 
 @app.callback()
 def cluster() -> None:
@@ -67,12 +76,13 @@ def _exit(ok: bool) -> None:
 
 
 @app.command()
-def up(path: ClusterFile, offline: WheelHouse = None) -> None:
+def up(path: ClusterFile, offline: WheelHouse = None, take_over: TakeOver = False) -> None:
     """Start the coordinator here and a daemon on every machine, over SSH."""
     from dora_cli.bundle.install import Installer
+    from dora_cli.cluster.guard import Errand
     from dora_cli.cluster.up import bring_up
 
-    _exit(bring_up(_load(path), Installer(offline)))
+    _exit(bring_up(_load(path), Installer(offline), Errand("up", path, take_over)))
 
 
 @app.command()
@@ -118,21 +128,30 @@ def down(
 
 
 @app.command()
-def install(path: ClusterFile, user: OfUser = False, offline: WheelHouse = None) -> None:
+def install(
+    path: ClusterFile,
+    user: OfUser = False,
+    offline: WheelHouse = None,
+    take_over: TakeOver = False,
+) -> None:
     """Install the daemon as a systemd service on every machine."""
     from dora_cli.bundle.install import Installer
     from dora_cli.cluster import install as work
+    from dora_cli.cluster.guard import Errand
 
-    _exit(work.install(_load(path), Installer(offline), user=user))
+    errand = Errand("install", path, take_over)
+    _exit(work.install(_load(path), Installer(offline), errand, user=user))
 
 
 @app.command()
-def uninstall(path: ClusterFile) -> None:
+def uninstall(path: ClusterFile, take_over: TakeOver = False) -> None:
     """Stop and remove the service, and all that was installed with it, on every machine."""
     from dora_cli.bundle.install import Installer
     from dora_cli.cluster import install as work
+    from dora_cli.cluster.guard import Errand
 
-    _exit(work.uninstall(_load(path), Installer()))
+    errand = Errand("uninstall", path, take_over)
+    _exit(work.uninstall(_load(path), Installer(), errand))
 
 
 @app.command()
@@ -204,26 +223,34 @@ def upgrade(
     machine: SomeMachines = None,
     keep_going: KeepGoing = False,
     offline: WheelHouse = None,
+    take_over: TakeOver = False,
 ) -> None:
     """Put this version of dora on every machine, one after the other; dataflows go on."""
     from dora_cli.bundle.install import Installer
     from dora_cli.cluster import everywhere
     from dora_cli.cluster import upgrade as work
+    from dora_cli.cluster.guard import Errand, guarded
 
     loaded = _load(path)
     machines = everywhere.chosen(loaded, machine or ())
-    _exit(work.upgrade(loaded, Installer(offline), machines, keep_going=keep_going))
+    with guarded(loaded, Errand("upgrade", path, take_over), machines):
+        _exit(work.upgrade(loaded, Installer(offline), machines, keep_going=keep_going))
 
 
 @app.command()
 def rollback(
-    path: ClusterFile, machine: SomeMachines = None, keep_going: KeepGoing = False
+    path: ClusterFile,
+    machine: SomeMachines = None,
+    keep_going: KeepGoing = False,
+    take_over: TakeOver = False,
 ) -> None:
     """Return to the version that every machine had before, one after the other."""
     from dora_cli.bundle.install import Installer
     from dora_cli.cluster import everywhere
     from dora_cli.cluster import upgrade as work
+    from dora_cli.cluster.guard import Errand, guarded
 
     loaded = _load(path)
     machines = everywhere.chosen(loaded, machine or ())
-    _exit(work.rollback(loaded, Installer(), machines, keep_going=keep_going))
+    with guarded(loaded, Errand("rollback", path, take_over), machines):
+        _exit(work.rollback(loaded, Installer(), machines, keep_going=keep_going))
