@@ -31,6 +31,7 @@ import psutil
 from websockets.asyncio.client import ClientConnection, connect
 
 from dora_config.access import Endpoint, endpoint
+from dora_config.dataflow.resolved import Deploy, ResolvedDataflow, ResolvedNode
 from dora_config.protocol import control
 from dora_config.protocol.control import CLIENT_CODEC, SERVER_CODEC, ControlRequest
 from dora_config.protocol.daemon import (
@@ -49,7 +50,6 @@ from dora_config.protocol.daemon import (
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import Party
 from dora_config.protocol.runner import DataflowResult, NodeResult, NodeStatus
-from dora_config.resolved import Deploy, ResolvedDataflow, ResolvedNode
 
 NODES = 10
 """On each daemon."""

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 import numpy as np
 import pyarrow as pa
 
-from dora_node_api import arrow
+from dora_node_api.data import arrow
 from dora_node_api.transport import (
     Board,
     Pool,

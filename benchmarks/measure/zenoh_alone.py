@@ -17,12 +17,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from dora_coordinator.authority import Authority
+from dora_coordinator.io.authority import Authority
 from dora_daemon.agent.credentials import Credentials
 from dora_daemon.link.errors import CannotConnect
-from dora_daemon.link.lanes import Lane, lane_for
-from dora_daemon.link.outgoing import CHUNK
-from dora_daemon.link.session import Session, join_address
+from dora_daemon.link.io.session import Session, join_address
+from dora_daemon.link.protocol.priority import Lane, lane_for
+from dora_daemon.link.streams.sender import CHUNK
 
 if __name__ != "__main__":
     from .hosts import Host

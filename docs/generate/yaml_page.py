@@ -6,8 +6,8 @@ from typing import Any
 
 from tables import NOTICE, plain_name, table, type_words
 
-from dora_config.cluster import WrittenCluster
-from dora_config.descriptor import Descriptor, Module
+from dora_config.cluster.models import WrittenCluster
+from dora_config.dataflow.descriptor import Descriptor, Module
 
 PAGE = "reference/yaml.md"
 

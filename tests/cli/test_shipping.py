@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import os
+import socket
+import stat
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -14,8 +18,8 @@ from support.workspace import Workspace
 from dora_cli.shipping import Collected, CollectionError, collect
 from dora_cli.shipping.uploading import upload
 from dora_config import ResolvedNode
+from dora_config.dataflow.resolved import Deploy, ResolvedOperator
 from dora_config.protocol.code import CodeSet
-from dora_config.resolved import Deploy, ResolvedOperator
 
 
 def paths(node: ResolvedNode, folder: Path) -> list[str]:
@@ -111,6 +115,95 @@ def test_what_lies_outside_or_nowhere_is_refused(workspace: Workspace) -> None:
 def test_programs_of_the_machine_are_not_sent(workspace: Workspace) -> None:
     for path in ("ffmpeg", "/usr/bin/env", "$HOME/bin/x"):
         assert paths(ResolvedNode(id="n", path=path), workspace.path) == []
+
+
+def test_editor_files_sockets_and_caches_are_left_out(workspace: Workspace) -> None:
+    for name in ("n/n.py", "n/__pycache__/n.pyc", "n/.mypy_cache/x", "n/.venv/pyvenv.cfg"):
+        workspace.file(name, "")
+    folder = workspace.path / "n"
+    (folder / ".#n.py").symlink_to("somebody@desk.1234:1700000000")
+    os.mkfifo(folder / "pipe")
+    with socket.socket(socket.AF_UNIX) as listener, chdir(folder):
+        listener.bind("control.sock")
+    if os.geteuid() == 0:
+        os.mknod(folder / "null", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    found = collect(ResolvedNode(id="n", path="n/n.py"), workspace.path)
+    assert found.code.paths == ["n/n.py"]
+    assert set(found.left_out) - {"n/null (device)"} == {
+        *("n/.#n.py", "n/.mypy_cache/", "n/.venv/", "n/__pycache__/"),
+        *("n/control.sock (socket)", "n/pipe (FIFO)"),
+    }
+
+
+def test_doraignore_has_the_rules_of_gitignore(workspace: Workspace) -> None:
+    for name in (
+        "n/n.py",
+        "n/a.bag",
+        "n/keep.bag",
+        "n/rec/b.txt",
+        "n/rec/c.txt",
+        "n/top/x",
+        "top/x",
+    ):
+        workspace.file(name, "")
+    workspace.file("n/node_modules/x.js", "")
+    workspace.file(".doraignore", "# recordings\n*.bag\n!keep.bag\n/top/\n!node_modules/\n")
+    workspace.file("n/rec/.doraignore", "*\n!c.txt\n")
+    found = collect(ResolvedNode(id="n", path="n/n.py", build=("make",)), workspace.path)
+    assert found.code.paths == [
+        *("n/keep.bag", "n/n.py", "n/node_modules/x.js", "n/rec/c.txt", "n/top/x"),
+    ]
+
+
+@pytest.mark.parametrize("folder", ["out/run", "node_modules/m", "ignored/model"])
+def test_what_a_node_names_is_sent_in_any_case(workspace: Workspace, folder: str) -> None:
+    workspace.file(f"{folder}/n.py", "")
+    workspace.file(f"{folder}/a/b.txt", "")
+    workspace.file(f"{folder}/__pycache__/n.pyc", "")
+    workspace.file("x.bin", "")
+    workspace.file(".doraignore", "ignored/\n*.bin\n")
+    node = ResolvedNode(id="n", path=f"{folder}/n.py", args=("x.bin",))
+    assert paths(node, workspace.path) == [f"{folder}/a/b.txt", f"{folder}/n.py", "x.bin"]
+    option = ResolvedNode(id="n", path="ffmpeg", args=(f"--from={folder.partition('/')[0]}",))
+    assert paths(option, workspace.path) == [f"{folder}/a/b.txt", f"{folder}/n.py"]
+
+
+def test_an_invalid_pattern_is_an_error_with_its_line(workspace: Workspace) -> None:
+    workspace.file("n.py", "")
+    workspace.file(".doraignore", "*.bag\n!\n")
+    with pytest.raises(CollectionError, match=r"\.doraignore:2: invalid pattern '!'"):
+        collect(ResolvedNode(id="n", path="n.py"), workspace.path)
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_name_that_is_not_utf8_is_an_error_unless_it_is_left_out(
+    workspace: Workspace, is_folder: bool
+) -> None:
+    workspace.file("n.py", "")
+    odd = Path(os.fsdecode(os.fsencode(workspace.path) + b"/caf\xe9"))
+    if is_folder:
+        odd.mkdir()
+        (odd / "x").touch()
+    else:
+        odd.touch()
+    node = ResolvedNode(id="n", path="n.py")
+    with pytest.raises(CollectionError, match=r"/caf\\xe9.*: the file name is not valid UTF-8"):
+        collect(node, workspace.path)
+    (workspace.path / ".doraignore").write_bytes(b"caf\xe9\n")
+    assert paths(node, workspace.path) == ["n.py"]
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace.file("n/n.py", "")
+
+    def refused(path: Path) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", refused)
+    with pytest.raises(CollectionError, match="/n: Permission denied"):
+        collect(ResolvedNode(id="n", path="n/n.py"), workspace.path)
 
 
 @pytest.mark.integration

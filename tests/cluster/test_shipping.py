@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from support import log_files
-from support.clusters import cluster_file, dataflows, ended_cluster
-from support.dora import Completed, run_dora
-from support.hosts import Host, Hosts
+from support.clusters import cluster_file, daemons, dataflows, ended_cluster
+from support.dora import Completed, run_dora, running_dora
+from support.hosts import DESK, Host, Hosts
 from support.waiting import wait_until
 from support.workspace import Workspace
 
@@ -97,3 +97,20 @@ def test_a_machine_that_is_cut_off_fails_the_start_and_nothing_runs(
     assert "Sending code to robot (ubuntu@10.77.0.2)... OK" in failed.output
     assert "code could not be sent to: gpu; nothing was started" in failed.output
     assert dataflows() == []
+
+
+def test_scp_works_where_the_machines_were_only_installed(
+    hosts: Hosts, desk: Path, workspace: Workspace, tmp_path: Path
+) -> None:
+    """The coordinator was not started by `up`; `install` has recorded the machines."""
+    cluster = cluster_file(hosts, tmp_path)
+    with ended_cluster(cluster):
+        run_dora("cluster", "install", cluster).succeeded()
+        try:
+            with running_dora("coordinator", "--interface", DESK, "--store", "memory") as process:
+                process.wait_for("Listening on port")
+                wait_until(lambda: "robot" in daemons(), what="the daemon of robot")
+                done = start(project(workspace, "scp", "robot")).succeeded()
+                assert "Sending code to robot (ubuntu@10.77.0.2)... OK" in done.output
+        finally:
+            run_dora("cluster", "uninstall", cluster).succeeded()

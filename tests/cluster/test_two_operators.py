@@ -134,7 +134,7 @@ def test_the_file_of_another_operator_with_the_same_token(
     hosts: Hosts, cluster: Path, bob: Environment, tmp_path: Path, desk: Path
 ) -> None:
     run_dora("cluster", "up", cluster).succeeded()
-    shared = bob | {"DORA_AUTH_TOKEN": (desk / "config/dora/token").read_text().strip()}
+    shared = {**bob, "DORA_AUTH_TOKEN": (desk / "config/dora/token").read_text().strip()}
     assert "runs already" in run_dora("cluster", "up", cluster, env=shared).succeeded().stdout
     (tmp_path / "bob").mkdir()
     other = cluster_file(hosts, tmp_path / "bob", robot={"labels": {"role": "arm"}})

@@ -6,14 +6,18 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from support.clusters import (
     cluster_file,
+    coordinator_process,
     daemons,
+    dataflows,
     ended_cluster,
     forget_ticks,
     ours,
     pids,
+    running,
     seen,
     ticking,
     wait_for_ticks,
@@ -44,11 +48,18 @@ def up(path: Path, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
+def listens_at() -> set[str]:
+    """The addresses of the coordinator that was started here."""
+    found = psutil.Process(coordinator_process()).net_connections("tcp")
+    return {one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN}
+
+
 def test_quick_start_and_nothing_left(hosts: Hosts, cluster: Path, tmp_path: Path) -> None:
     before = {host.name: host.files() for host in hosts}
     done = run_dora("cluster", "logs", cluster).exited(1)
     assert "robot | no log: no daemon was started there" in done.stderr
     assert up(cluster) == UP
+    assert listens_at() == {DESK, "127.0.0.1"}
     flow = ticking(hosts, tmp_path, one="robot", two="gpu")
     run_dora("start", flow, "--name", "my-app", "--detach").succeeded()
     for name, node in (("robot", "one"), ("gpu", "two")):
@@ -75,6 +86,26 @@ def test_quick_start_and_nothing_left(hosts: Hosts, cluster: Path, tmp_path: Pat
         work = "/home/ubuntu/_work", "/home/ubuntu/ticker.py"
         left = {name for name in host.files() if not name.startswith(work)}
         assert left == set(before[host.name])
+
+
+def test_the_store_is_put_aside_on_demand(hosts: Hosts, cluster: Path, tmp_path: Path) -> None:
+    up(cluster)
+    flow = ticking(hosts, tmp_path, one="robot")
+    run_dora("start", flow, "--name", "my-app", "--detach").succeeded()
+    done = run_dora("cluster", "up", "--recreate-store", cluster).succeeded()
+    assert "its store is in use and stays" in done.stderr
+    assert [one.name for one in running()] == ["my-app"]
+    run_dora("cluster", "down", cluster).succeeded()
+    assert dataflow_names(cluster) == ["my-app"]
+    assert dataflow_names(cluster, "--recreate-store") == []
+
+
+def dataflow_names(cluster: Path, *options: str) -> list[str | None]:
+    """The dataflows that a new coordinator knows."""
+    run_dora("cluster", "up", *options, cluster).succeeded()
+    names = [one.name for one in dataflows()]
+    run_dora("cluster", "down", cluster).succeeded()
+    return names
 
 
 def test_a_changed_line_of_the_file_is_taken_up(

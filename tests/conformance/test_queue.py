@@ -14,7 +14,7 @@ from support.queues import Edge, Segments, drain, message, number_of, numbers, s
 from support.stepping import Steps
 from support.waiting import wait_until
 
-from dora_node_api import arrow
+from dora_node_api.data import arrow
 from dora_node_api.frozen import replace
 from dora_node_api.transport import (
     Board,
@@ -25,8 +25,8 @@ from dora_node_api.transport import (
     Sender,
     Waiter,
 )
-from dora_node_api.transport.holding import HoldingReceiver
-from dora_node_api.transport.layout import PAGE
+from dora_node_api.transport.consumer.journal import HoldingReceiver
+from dora_node_api.transport.shared.layout import PAGE
 
 POLICIES = ("drop_oldest", "backpressure")
 SIZES = (24, 4096, 300_000)
@@ -372,7 +372,7 @@ def test_a_dead_producers_segments_are_needed_while_a_record_is_in_hand(kind: st
                 if not edge.keeper.may_reference(end):
                     w.segments.close()
 
-            steps = Steps(("transport/receiving.py", "transport/holding.py"), stop, tidy)
+            steps = Steps(("consumer/receiving.py", "consumer/journal.py"), stop, tidy)
             got = steps.run(receiver.receive)
             assert number_of(got.data) == 7
             passed = steps.count < stop

@@ -5,7 +5,7 @@ from __future__ import annotations
 from support.fleet_simulation import FakeDaemon, Fleet, dataflow
 
 from dora_config.protocol.control import DataflowRef, Ended, StopDataflow
-from dora_coordinator.records import Phase
+from dora_coordinator.dataflow.records import Phase
 from dora_coordinator.settings import Settings
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from support.fleet_simulation import Fleet, dataflow
 
+from dora_config.dataflow.resolved import Deploy, ResolvedDataflow, ResolvedNode
 from dora_config.protocol.control import (
     PlacementPlan,
     StartDataflow,
@@ -11,8 +12,7 @@ from dora_config.protocol.control import (
     StartTriggered,
     StopDataflow,
 )
-from dora_config.resolved import Deploy, ResolvedDataflow, ResolvedNode
-from dora_coordinator.records import Phase
+from dora_coordinator.dataflow.records import Phase
 from dora_coordinator.settings import Settings
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
@@ -17,7 +18,8 @@ from support.waiting import wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from dora_cli.client import Client
+from dora_cli.coordinator.client import Client
+from dora_config.access import endpoint
 from dora_config.protocol.control import (
     CLIENT_CODEC,
     SERVER_CODEC,
@@ -35,7 +37,7 @@ from dora_config.protocol.daemon import (
     RegistrationRefused,
 )
 from dora_config.protocol.envelope import Party, ProtocolVersion
-from dora_coordinator.server import _next_frame
+from dora_coordinator.io.server import _next_frame
 
 pytestmark = pytest.mark.integration
 
@@ -139,6 +141,18 @@ def test_no_auth_is_loud_and_refused_towards_the_network() -> None:
     insisted = ("--no-auth", "--interface", "0.0.0.0", "--open-to-network", "--store", "memory")
     with running_coordinator(*insisted) as coordinator:
         coordinator.process.wait_for("NO AUTHENTICATION")
+
+
+def test_it_listens_at_the_given_addresses_and_no_other() -> None:
+    both = ("--interface", "127.0.0.1", "--interface", "127.0.0.2", "--store", "memory")
+    with running_coordinator(*both) as coordinator:
+        for host in ("127.0.0.1", "127.0.0.2"):
+            with Client(endpoint(host, coordinator.port)) as client:
+                client.ask(ClusterStatus(), ClusterReport)
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection(("127.0.0.3", coordinator.port))
+    refused = run_dora("coordinator", "--no-auth", *both, "--interface", "0.0.0.0").exited(1)
+    assert "--no-auth on 127.0.0.1 and 127.0.0.2 and 0.0.0.0 lets anyone" in refused.stderr
 
 
 def test_garbage_ends_the_connection_with_a_sentence_and_nothing_else() -> None:

@@ -15,12 +15,16 @@ import pytest
 from support.queues import Edge, Registry, drain, message, number_of, numbers, send
 from support.stepping import Steps, die
 
-from dora_node_api import arrow
+from dora_node_api.data import arrow
 from dora_node_api.transport import Board, Delivery, RecordKind
 
 MODULES = tuple(
     f"transport/{name}.py"
-    for name in ("sending", "route", "receiving", "received", "pool", "memory", "queue")
+    for name in (
+        *("producer/sending", "producer/route", "producer/pool"),
+        *("consumer/receiving", "consumer/delivery"),
+        *("shared/memory", "shared/queue"),
+    )
 )
 BOUND = 3
 

@@ -16,10 +16,10 @@ import pytest
 from support.queues import Edge, Segments, drain, message, numbers, send
 from support.stepping import Raised, Steps, raise_here
 
-from dora_node_api import arrow
+from dora_node_api.data import arrow
 from dora_node_api.transport import Board, Receiver, Sender
 
-MODULES = ("dora_node_api/transport/", "dora_node_api/arrow.py")
+MODULES = ("dora_node_api/transport/", "dora_node_api/data/arrow.py")
 BOUND = 3
 
 

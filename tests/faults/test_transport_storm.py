@@ -22,7 +22,7 @@ import pytest
 from support.queues import Edge, Registry, message, number_of
 from support.waiting import PATIENCE, wait_until
 
-from dora_node_api import arrow
+from dora_node_api.data import arrow
 from dora_node_api.errors import NodeForked
 from dora_node_api.transport import (
     Board,

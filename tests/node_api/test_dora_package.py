@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -71,3 +73,20 @@ def test_run_without_the_command_line_says_what_to_install(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RuntimeError, match="pip install dora-cli"):
         dora.run("a.yml")
+
+
+@pytest.mark.parametrize("name", ["dora", "dora_node_api", "dora.testing"])
+def test_an_interpreter_that_is_too_old_is_named_with_the_remedy(name: str) -> None:
+    code = f"import sys; sys.version_info = (3, 10, 13, 'final', 0); import {name}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    sentence = done.stderr.splitlines()[-1]
+    assert f"needs Python 3.11 or newer, but {sys.executable} is Python 3.10" in sentence
+    assert "uv venv --python 3.11" in sentence
+
+
+@pytest.mark.parametrize("package", [dora, dora_node_api])
+def test_old_interpreters_can_parse_what_names_them(package: object) -> None:
+    text = Path(package.__file__).read_text()  # type: ignore[attr-defined]
+    tree = ast.parse(text, feature_version=(3, 7))
+    futures = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.level == 0]
+    assert "__future__" not in [node.module for node in futures]

@@ -27,10 +27,11 @@ from support.fake_runner import DATAFLOW_ID, FakeRunner
 from support.stepping import Raised, Steps, raise_here
 from support.waiting import PATIENCE, wait_until
 
-from dora_node_api import InvalidData, Node, NodeClosed, control, events
+from dora_node_api import InvalidData, Node, NodeClosed, events
+from dora_node_api.backends.runner import RunningBackend
 from dora_node_api.frozen import replace
 from dora_node_api.node import uuid7
-from dora_node_api.running import RunningBackend
+from dora_node_api.protocol import messages as control
 
 Open = Callable[[str], Node]
 

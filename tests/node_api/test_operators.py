@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from dora_node_api.control import InputConfig, NodeConfig, OperatorConfig
 from dora_node_api.errors import OperatorError
 from dora_node_api.operators import DoraStatus, OperatorHost
+from dora_node_api.protocol.messages import InputConfig, NodeConfig, OperatorConfig
 
 
 class RecordingNode:

@@ -18,7 +18,8 @@ from support.fake_runner import FakeRunner
 from support.waiting import wait_until
 
 import dora_node_api
-from dora_node_api import Node, control
+from dora_node_api import Node
+from dora_node_api.protocol import messages as control
 
 Open = Callable[[str], Node]
 Spawn = Callable[..., subprocess.Popen[str]]
@@ -251,7 +252,7 @@ def test_backpressure_waits_and_stop_wakes_it(
 def test_a_cycle_of_full_queues_is_an_error_that_names_it(
     runner: FakeRunner, open_node: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dora_node_api.connection.DEADLOCK_AFTER", 0.2)
+    monkeypatch.setattr("dora_node_api.protocol.connection.DEADLOCK_AFTER", 0.2)
     runner.add_node("a", cycles=(("a", "b"),))
     runner.add_node("b")
     runner.connect("a/out", "b/in", queue_size=1, queue_policy="backpressure")

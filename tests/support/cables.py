@@ -29,32 +29,12 @@ def missing(*, ipv6: bool = False) -> str:
     return f"networks of their own need {', '.join(absent)}" if absent else ""
 
 
-class Cable:
-    """Leads from the first machine to the second; the only addresses are 10.78.0.1 and 10.78.0.2,
-    or (``ipv6``) fd00:78::1 and fd00:78::2.
-    """
+class Networks:
+    """Networks of their own, each held by a process."""
 
-    def __init__(self, holders: dict[str, int], *, ipv6: bool) -> None:
+    def __init__(self, holders: dict[str, int]) -> None:
         """``holders``: a process in each network, by name of the machine."""
         self._holders = holders
-        network, bits = ("fd00:78::", ("64", "nodad")) if ipv6 else ("10.78.0.", ("24",))
-        self.addresses = {name: f"{network}{n}" for n, name in enumerate(holders, start=1)}
-        first, second = holders
-        self._ip(
-            *(first, "link", "add", "eth0", "type", "veth"),
-            *("peer", "name", "eth0", "netns", str(holders[second])),
-        )
-        for name, address in self.addresses.items():
-            self._ip(name, "link", "set", "lo", "up")
-            self._ip(name, "address", "add", f"{address}/{bits[0]}", "dev", "eth0", *bits[1:])
-            self._ip(name, "link", "set", "eth0", "up")
-
-    def cut(self) -> None:
-        """Nothing arrives any more; open connections are not told."""
-        self._ip(list(self._holders)[1], "link", "set", "eth0", "down")
-
-    def heal(self) -> None:
-        self._ip(list(self._holders)[1], "link", "set", "eth0", "up")
 
     @contextmanager
     def at(self, name: str) -> Iterator[None]:
@@ -66,25 +46,54 @@ class Cable:
             finally:
                 set_network(home.name, home.fileno())
 
+    def ip(self, name: str, *words: str) -> None:
+        """The command `ip` in a machine's network."""
+        inside = ("nsenter", f"--net=/proc/{self._holders[name]}/ns/net", "ip", *words)
+        subprocess.run(inside, check=True, capture_output=True, timeout=60)
+
+
+class Cable(Networks):
+    """Leads from the first machine to the second; the only addresses are 10.78.0.1 and 10.78.0.2,
+    or (``ipv6``) fd00:78::1 and fd00:78::2.
+    """
+
+    def __init__(self, holders: dict[str, int], *, ipv6: bool) -> None:
+        """``holders``: a process in each network, by name of the machine."""
+        super().__init__(holders)
+        network, bits = ("fd00:78::", ("64", "nodad")) if ipv6 else ("10.78.0.", ("24",))
+        self.addresses = {name: f"{network}{n}" for n, name in enumerate(holders, start=1)}
+        first, second = holders
+        self.ip(
+            *(first, "link", "add", "eth0", "type", "veth"),
+            *("peer", "name", "eth0", "netns", str(holders[second])),
+        )
+        for name, address in self.addresses.items():
+            self.ip(name, "link", "set", "lo", "up")
+            self.ip(name, "address", "add", f"{address}/{bits[0]}", "dev", "eth0", *bits[1:])
+            self.ip(name, "link", "set", "eth0", "up")
+
+    def cut(self) -> None:
+        """Nothing arrives any more; open connections are not told."""
+        self.ip(list(self._holders)[1], "link", "set", "eth0", "down")
+
+    def heal(self) -> None:
+        self.ip(list(self._holders)[1], "link", "set", "eth0", "up")
+
     def listener(self, name: str) -> socket.socket:
         """A socket that listens on the loopback address of a machine's network."""
         with self.at(name):
             return socket.create_server(("127.0.0.1", 0))
 
-    def _ip(self, name: str, *words: str) -> None:
-        inside = ("nsenter", f"--net=/proc/{self._holders[name]}/ns/net", "ip", *words)
-        subprocess.run(inside, check=True, capture_output=True, timeout=60)
-
 
 @contextmanager
 def cable(first: str, second: str, *, ipv6: bool = False) -> Iterator[Cable]:
     with ExitStack() as stack:
-        holders = {name: stack.enter_context(_network()) for name in (first, second)}
+        holders = {name: stack.enter_context(network()) for name in (first, second)}
         yield Cable(holders, ipv6=ipv6)
 
 
 @contextmanager
-def _network() -> Iterator[int]:
+def network() -> Iterator[int]:
     holder = subprocess.Popen(
         ["unshare", "--net", sys.executable, "-c", _HOLDER],
         stdin=subprocess.PIPE,

@@ -12,7 +12,7 @@ from support.dora import DORA, run_dora
 from support.hosts import DESK, Host, Hosts
 from support.waiting import wait_until
 
-from dora_cli.client import Client, CoordinatorUnreachable
+from dora_cli.coordinator.client import Client, CoordinatorUnreachable
 from dora_config.access import endpoint
 from dora_config.protocol.control import (
     ClusterReport,

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from support.waiting import wait_until
 
-from dora_node_api import control
-from dora_node_api.control import Hello, InputConfig, NodeConfig
-from dora_node_api.control_socket import ControlSocket, bind_unix
 from dora_node_api.errors import ControlError
 from dora_node_api.frozen import Frozen, replace
+from dora_node_api.protocol import messages as control
+from dora_node_api.protocol.control_socket import ControlSocket, bind_unix
+from dora_node_api.protocol.messages import Hello, InputConfig, NodeConfig
 from dora_node_api.transport import Board, QueueKeeper, QueueSpec, create_queue
 
 DATAFLOW_ID = "01a20e4b-f5a3-7858-99fe-d510d04b9561"

@@ -15,7 +15,7 @@ from support.dora import Completed, RunningDora, run_dora, running_dora
 from support.waiting import PATIENCE, wait_until
 from support.workspace import Workspace
 
-from dora_cli.client import Client
+from dora_cli.coordinator.client import Client
 from dora_config.protocol.control import (
     ClusterReport,
     ClusterStatus,
@@ -200,7 +200,7 @@ def end_runners() -> None:
         if found.alive:
             with suppress(ProcessLookupError):
                 os.kill(found.entry.pid, signal.SIGKILL)
-    from dora_daemon.runner.guardian import RESULT
+    from dora_daemon.runner.process.reaper import RESULT
     from dora_daemon.runner.runtime_dir import sweep
 
     def gone() -> bool:

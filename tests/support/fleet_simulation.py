@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 from support.link_simulation import FakeLink, Wall
 
+from dora_config.dataflow.resolved import Deploy, ResolvedDataflow, ResolvedInput, ResolvedNode
+from dora_config.dataflow.sources import OutputSource
 from dora_config.protocol.control import (
     ControlAnswer,
     ControlRequest,
@@ -46,11 +48,11 @@ from dora_config.protocol.runner import (
     WaitingChanged,
 )
 from dora_config.protocol.topics import StreamTopics
-from dora_config.resolved import Deploy, ResolvedDataflow, ResolvedInput, ResolvedNode
-from dora_config.sources import OutputSource
-from dora_coordinator import commands as coordinator_commands
-from dora_coordinator.commands import Command
-from dora_coordinator.events import (
+from dora_coordinator.dataflow.records import DataflowRecord
+from dora_coordinator.settings import Settings
+from dora_coordinator.state import commands as coordinator_commands
+from dora_coordinator.state.commands import Command
+from dora_coordinator.state.events import (
     ClientAsked,
     DaemonDisconnected,
     DaemonRegistered,
@@ -59,9 +61,7 @@ from dora_coordinator.events import (
     TimerFired,
     TimerKey,
 )
-from dora_coordinator.records import DataflowRecord
-from dora_coordinator.settings import Settings
-from dora_coordinator.state import CoordinatorState
+from dora_coordinator.state.state import CoordinatorState
 from dora_daemon.agent import commands as agent_commands
 from dora_daemon.agent import events as agent_events
 from dora_daemon.agent.records import PartRecord
@@ -164,6 +164,8 @@ class Fleet:
         self.progress: list[object] = []
         self.log: list[str] = []
         self.ended = False
+        self.slow = False
+        """Connections are made, but take long."""
         self.walls: set[Wall] = set()
         """Pairs of machines whose links cannot reach each other."""
         self._last_port = 0
@@ -358,7 +360,7 @@ class Fleet:
         elif link.endpoint is None:
             self._last_port += 1
             link.listen(f"{daemon.name}:{self._last_port}")
-        elif not link.look(self._links(runner.dataflow_id), self.walls):
+        elif not link.look(self._links(runner.dataflow_id), self.walls, slow=self.slow):
             return False
         self._tell(daemon, runner, LinkChanged(report=link.report()))
         return True

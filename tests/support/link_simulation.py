@@ -46,11 +46,12 @@ class FakeLink:
             peers=tuple(self.peers[name] for name in sorted(self.peers)),
         )
 
-    def look(self, others: list[FakeLink], walls: set[Wall]) -> bool:
+    def look(self, others: list[FakeLink], walls: set[Wall], *, slow: bool = False) -> bool:
         """Try every peer that is known; whether there is something new to report."""
         before = dict(self.peers)
         for peer in self.known.values():
-            self.peers[peer.machine] = self._look_at(peer, others, walls)
+            found = self._look_at(peer, others, walls)
+            self.peers[peer.machine] = found.model_copy(update={"slow": slow})
         return self.peers != before
 
     def _look_at(self, peer: PeerEndpoint, others: list[FakeLink], walls: set[Wall]) -> PeerReport:

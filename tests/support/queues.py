@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from dora_node_api import arrow
+from dora_node_api.data import arrow
 from dora_node_api.transport import (
     Board,
     Delivery,
@@ -23,7 +23,7 @@ from dora_node_api.transport import (
     Sender,
     create_queue,
 )
-from dora_node_api.transport.holding import HoldingReceiver
+from dora_node_api.transport.consumer.journal import HoldingReceiver
 
 _PATTERN = random.Random(20240607).randbytes(1 << 20)
 _HEAD = struct.Struct("=QII")

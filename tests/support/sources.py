@@ -36,7 +36,7 @@ class Source:
 
     @property
     def module(self) -> str:
-        """Dotted name of a packaged module, for example ``dora_daemon.runner.state``."""
+        """Dotted name of a packaged module, for example ``dora_daemon.runner.machine.state``."""
         parts = self.path.relative_to(ROOT).parts
         dotted = ".".join(parts[parts.index("src") + 1 :]).removesuffix(".py")
         return dotted.removesuffix(".__init__")

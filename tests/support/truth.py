@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from dora_cli.client import Client
+from dora_cli.coordinator.client import Client
 from dora_config.access import Endpoint
 from dora_config.errors import DoraError
 from dora_config.protocol.control import DataflowList, ListDataflows

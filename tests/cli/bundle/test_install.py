@@ -143,13 +143,16 @@ def test_switching_rolling_back_and_collecting(
     put(installer(new_version), machine)
     assert version_of(machine) == "dora 0.2.0"
     prefix, link = USER.prefix, str(machine.home / ".local" / "bin" / "dora")
-    ask(machine, "rollback", prefix=prefix, link=link)
-    assert version_of(machine) == "dora 0.1.0"
-    ask(machine, "rollback", prefix=prefix, link=link)
-    assert version_of(machine) == "dora 0.2.0"
-    before = ask(machine, "probe", prefix=prefix, link=USER.link)
-    assert before["previous"]["version"] == "0.1.0"
-    assert ask(machine, "collect", prefix=prefix)["removed"] == []
+    old, new = sorted(versions(machine))
+    for _ in range(2):
+        ask(machine, "rollback", prefix=prefix, link=link, name=old)
+        assert version_of(machine) == "dora 0.1.0"
+    after = ask(machine, "probe", prefix=prefix, link=USER.link)
+    assert after["previous"]["name"] == after["current"]["name"] == old
+    assert {one["version"] for one in after["trees"]} == {"0.1.0", "0.2.0"}
+    with pytest.raises(MachineProblem, match=r"there is no version 0\.3\.0 in"):
+        ask(machine, "rollback", prefix=prefix, link=link, name="0.3.0")
+    assert ask(machine, "collect", prefix=prefix)["removed"] == [new]
 
 
 @pytest.mark.usefixtures("untested")

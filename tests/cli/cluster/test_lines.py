@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from dora_cli import output
-from dora_cli.cluster.everywhere import Prefixed, chosen
+from dora_cli.cluster.fanout import Prefixed, chosen
 from dora_cli.cluster.lines import Lines
 from dora_cli.cluster.machines import without_name
 from dora_config import DoraError
-from dora_config.cluster import Cluster, Coordinator, Machine
+from dora_config.cluster.models import Cluster, Coordinator, Machine
 
 
 def test_lines_come_in_their_order(capsys: pytest.CaptureFixture[str]) -> None:

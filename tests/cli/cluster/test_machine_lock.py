@@ -14,7 +14,7 @@ from support.waiting import wait_until
 from dora_cli.cluster import guard, machine_lock
 from dora_cli.cluster.guard import Errand, guarded
 from dora_cli.cluster.machine_lock import Answer, LockFailed, MachineLock
-from dora_config.cluster import Cluster, Coordinator, Machine
+from dora_config.cluster.models import Cluster, Coordinator, Machine
 
 
 @pytest.fixture(autouse=True)

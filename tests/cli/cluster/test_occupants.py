@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dora_cli.cluster.occupants import Occupant, Operator, judge, refusal, settings
-from dora_config.cluster import Cluster, Coordinator, Machine
+from dora_config.cluster.models import Cluster, Coordinator, Machine
 
 ROBOT = Machine(id="robot", host="10.0.0.2", labels={"role": "edge"})
 CLUSTER = Cluster(coordinator=Coordinator(addr="10.0.0.1"), machines=(ROBOT,))

@@ -13,7 +13,7 @@ from dora_cli.cluster import doctor
 from dora_cli.cluster.machines import Done
 from dora_cli.cluster.preflight import Facts
 from dora_cli.ssh import Finished, Target, Unreachable
-from dora_config.cluster import Cluster, Coordinator, Machine
+from dora_config.cluster.models import Cluster, Coordinator, Machine
 
 FACTS = Facts(
     python="3.11.2",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
 
-from dora_cli.cluster import remembered
+from dora_cli.cluster import known_clusters as remembered
 from dora_cli.cluster.preflight import Facts, NotReady, Running, require_ready, warnings
-from dora_config.access import Endpoint
-from dora_config.cluster import Cluster, Coordinator, Machine
+from dora_config.access import Endpoint, state_dir
+from dora_config.cluster.models import Cluster, Coordinator, Machine
 
 ANSWER: dict[str, Any] = {
     "python": "3.11.2",
@@ -104,3 +105,16 @@ def test_a_cluster_is_remembered_by_its_coordinator() -> None:
     assert remembered.find(Endpoint("fd00::1", 6013)) == three
     remembered.forget(three)
     assert remembered.find(Endpoint("localhost", 6013)) == one
+
+
+def test_loopback_means_the_coordinator_of_this_machine_whose_file_was_used_last() -> None:
+    far, near, renamed = (
+        Cluster(coordinator=Coordinator(addr=addr), machines=(ROBOT,))
+        for addr in ("10.0.0.1", "127.0.0.2", "127.0.0.3")
+    )
+    for cluster in (far, renamed, near):
+        remembered.keep(cluster)
+    recorded = state_dir() / "clusters" / "127.0.0.3-6013.json"
+    os.utime(recorded, (1, 1))
+    assert remembered.find(Endpoint("127.0.0.1", 6013)) == near
+    assert remembered.find(Endpoint("10.0.0.1", 6013)) == far

@@ -6,9 +6,9 @@ import shlex
 
 import pytest
 
-from dora_cli.cluster.command_line import daemon_arguments, daemon_name
+from dora_cli.cluster.daemon_argv import daemon_arguments, daemon_name
 from dora_cli.cluster.unit import Service, command, render_environment, render_unit
-from dora_config.cluster import Cluster, Coordinator, Machine
+from dora_config.cluster.models import Cluster, Coordinator, Machine
 from dora_daemon.command import _parser
 
 MACHINES = [

@@ -71,6 +71,10 @@ def test_a_node_whose_id_is_too_long_for_a_file_name(dora: Dora, tmp_path: Path)
     ("words", "shown"),
     [
         (["-n", "b"], ["two", "four FIVE"]),
+        ([NEW, "b"], ["two", "four FIVE"]),
+        ([NEW, "b", "--node", "b"], ["two", "four FIVE"]),
+        ([NEW, "a", "--level", "warn", "--since", "2026-08-21T09:30:04Z", "--grep", "F"], ["five"]),
+        ([NEW, "b", "--tail", "1", "--until", "1s"], ["four FIVE"]),
         (["--tail", "2"], ["four FIVE", "five"]),
         (["--tail", "0"], []),
         (["--level", "info"], ["one", "three", "four FIVE", "five"]),
@@ -98,8 +102,10 @@ def test_pretty_lines(dora: Dora, logs: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        ([NEW, "a"], 2, "name the node with an option: --node a"),
+        ([NEW, "a", "--node", "b"], 2, 'two nodes are named: "a" as argument and "b" with --node'),
         (["--node", "a", "--all-nodes"], 2, "exclude each other"),
+        ([NEW, "a", "--all-nodes"], 2, 'a node ("a") and --all-nodes exclude each other'),
+        ([NEW, "z"], 1, '[ERROR]\nno log file of node "z"; there are: a, b\n'),
         (["--since", "soon"], 2, "'soon' is no time"),
         (["--level", "loud"], 2, "'loud' is not a log level"),
         (["--node", "z"], 1, '[ERROR]\nno log file of node "z"; there are: a, b\n'),
@@ -130,7 +136,9 @@ def test_following_shows_every_line_once_across_a_rotation(logs: Path) -> None:
         running.wait_for('"six"')
         with current.open("a") as file:
             file.write(line(7, "seven"))
+        current.with_name("log_a.jsonl.1").rename(current.with_name("log_a.jsonl.3"))
         current.rename(current.with_name("log_a.jsonl.2"))
+        current.with_name("log_a.jsonl.1").write_text(line(8, "before eight"))
         current.write_text(line(8, "eight"))
         log(logs, NEW, "log_late.jsonl", line(9, "nine", node="late"))
         running.wait_for('"eight"')
@@ -141,6 +149,7 @@ def test_following_shows_every_line_once_across_a_rotation(logs: Path) -> None:
         "five",
         "six",
         "seven",
+        "before eight",
         "eight",
         "nine",
     ]

@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from dora_coordinator.authority import CERTIFICATE_DAYS, Authority, AuthorityError
+from dora_coordinator.io.authority import CERTIFICATE_DAYS, Authority, AuthorityError
 from dora_daemon.agent.credentials import Credentials
 
 NOW = datetime.datetime(2026, 11, 24, 12, 0, tzinfo=datetime.UTC)

@@ -14,7 +14,7 @@ from support.linked_fleet import complete, crossing, link_of, runner_of, wait_un
 from support.workspace import Workspace
 
 from dora_config.access import state_dir
-from dora_coordinator.authority import Authority
+from dora_coordinator.io.authority import Authority
 from dora_daemon.agent.credentials import Credentials
 
 pytestmark = pytest.mark.integration

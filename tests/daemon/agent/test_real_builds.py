@@ -14,9 +14,9 @@ from support.git_repository import Repository
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_cli.client import Client, RequestFailed
+from dora_cli.coordinator.client import Client, RequestFailed
+from dora_cli.coordinator.start_spec import make_spec
 from dora_cli.dataflow_file import load
-from dora_cli.start_spec import make_spec
 from dora_config.protocol.builds import BuildDataflow, Built
 from dora_config.protocol.control import StartDataflow, Started
 from dora_config.protocol.dataflow import DataflowSpec, Origin

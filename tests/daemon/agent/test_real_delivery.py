@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -15,10 +17,10 @@ from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_cli import shipping
-from dora_cli.client import Client, RequestFailed
+from dora_cli.coordinator.client import Client, RequestFailed
+from dora_cli.coordinator.start_spec import make_spec
 from dora_cli.dataflow_file import load
 from dora_cli.shipping import CollectionError
-from dora_cli.start_spec import make_spec
 from dora_config.protocol.control import StartDataflow, Started
 from dora_config.protocol.dataflow import DataflowSpec
 
@@ -84,6 +86,25 @@ def test_a_python_node_finds_its_module_and_its_data_there(
         fleet.wait_for_status("Finished")
         assert printed(fleet, again) == ["hello robot True"]
         assert "sending" not in capsys.readouterr().err, "nothing travels twice"
+
+
+def test_what_is_left_out_is_noted_once(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = project(
+        workspace,
+        [{"id": name, "path": "reader.py", "deploy": ROBOT} for name in ("one", "two")],
+    )
+    (path.parent / ".#reader.py").symlink_to("somebody@desk.1")
+    os.mkfifo(path.parent / "pipe")
+    workspace.file("project/__pycache__/words.pyc", "")
+    with real_fleet(workspace, "robot") as fleet:
+        start(fleet, path)
+        fleet.wait_for_status("Finished")
+        sent = {path.name for path in laid_out(fleet).rglob("*")}
+    assert not sent & {".#reader.py", "pipe", "words.pyc"}
+    note = "note: not sent: .#reader.py, __pycache__/, pipe (FIFO) (see .doraignore)\n"
+    assert capsys.readouterr().err.count(note) == 1
 
 
 def test_what_changed_travels_what_is_gone_goes_and_what_nodes_made_stays(
@@ -276,3 +297,43 @@ def test_a_machine_that_sees_the_folder_uses_it_as_it_is(workspace: Workspace) -
         assert '"hello robot True"' in log.read_text()
         assert (path.parent / "built").read_text() == "built\n"
     assert not (workspace.path / "_work").exists()
+
+
+def test_the_coordinator_serves_the_code_of_a_node_as_an_archive(workspace: Workspace) -> None:
+    """By the id of the build that the command prints, or the dataflow's UUID; with the token."""
+    nodes: list[dict[str, object]] = [
+        {"id": "reader", "path": "reader.py", "deploy": ROBOT},
+        {"id": "local", "path": "reader.py", "deploy": {"machine": "robot"}},
+    ]
+    flow = project(workspace, nodes)
+    long = "data/" + "deep/" * 30 + "leaf.bin"
+    workspace.file(f"project/{long}", "x" * 3_000_000)
+    (workspace.path / "project" / "tool").write_text("#!/bin/sh\n")
+    (workspace.path / "project" / "tool").chmod(0o755)
+    (workspace.path / "project" / "data" / "link.txt").symlink_to("../words.py")
+    with real_fleet(workspace, "robot") as fleet:
+        done = fleet.dora("start", flow, "--name", "my-app", "--detach")
+        build = done.stdout.split("dataflow build triggered: ")[1].split()[0]
+        uuid = done.stdout.split("dataflow started: ")[1].split()[0]
+        request = fleet.coordinator.request
+        for known in (build, uuid):
+            reply = request(f"/api/artifacts/{known}/reader")
+            assert reply.status == 200, reply.body
+            with tarfile.open(fileobj=io.BytesIO(reply.body)) as archive:
+                archive.extractall(workspace.path / known, filter="data")
+            there = workspace.path / known
+            assert (there / "words.py").read_text() == 'GREETING = "hello"\n'
+            assert (there / long).stat().st_size == 3_000_000
+            assert os.access(there / "tool", os.X_OK)
+            assert not os.access(there / "words.py", os.X_OK)
+            assert (there / "data" / "link.txt").readlink() == Path("../words.py")
+        assert request(f"/api/artifacts/{uuid}/reader", headers={}).status == 401
+        for path, sentence in (
+            ("other/reader", 'no artifact of node "reader" in build "other"'),
+            (f"{uuid}/camera", 'has no node "camera"; its nodes are: reader, local'),
+            (f"{uuid}/local", "it was started with `distribute: local`"),
+        ):
+            reply = request(f"/api/artifacts/{path}")
+            assert (reply.status, sentence in reply.body.decode()) == (404, True), reply.body
+        for bad in ("..%2freader", "%2e%2e/reader", f"{uuid}/..%2f..%2fetc%2fpasswd", f"{uuid}/.."):
+            assert request(f"/api/artifacts/{bad}").status in (400, 404)

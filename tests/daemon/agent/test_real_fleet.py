@@ -53,7 +53,9 @@ def test_the_everyday_sequence(workspace: Workspace, monkeypatch: pytest.MonkeyP
             "list", "-f", "json"
         )
         wait_until(lambda: "got 5" in dora("logs", "a"), what="log lines")
-        assert len(dora("logs", "a", "--node", "collector", "--tail", "5").splitlines()) == 5
+        assert len(dora("logs", "a", "collector", "--tail", "5").splitlines()) == 5
+        unknown = 'has no node "camera"; its nodes are: collector, counter'
+        assert unknown in dora("logs", "a", "camera", "--follow", code=1)
         shown = '{"node": "counter", "status": "Running", "pid": '
         wait_until(
             lambda: shown in dora("node", "list", "-d", "a", "-f", "json"),

@@ -14,9 +14,9 @@ import anyio
 from dora_config.protocol.links import PeerEndpoint, SetLinkPeers
 from dora_config.protocol.runner import DataflowResult
 from dora_daemon.agent.runners import _Attendant, _Home
-from dora_daemon.runner.guardian import OWNER, RESULT, remove_directory
+from dora_daemon.runner.process.reaper import OWNER, RESULT, remove_directory
 from dora_daemon.runner.runtime_dir import RuntimeDir
-from dora_node_api.control_socket import bind_unix
+from dora_node_api.protocol.control_socket import bind_unix
 
 
 def make(root: Path, token: str) -> tuple[RuntimeDir, _Home]:

@@ -12,7 +12,7 @@ import pytest
 from support.queues import Edge, Segments
 
 from dora_daemon.inspection.rendering import render
-from dora_node_api import arrow
+from dora_node_api.data import arrow
 from dora_node_api.transport import Board
 
 

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from support.waiting import PATIENCE, wait_until
 
 from dora_daemon.link import LINK_NODE
-from dora_daemon.link.messages import (
+from dora_daemon.link.io.messages import (
     Configure,
     Finish,
     Finished,
@@ -41,9 +41,11 @@ from dora_daemon.link.messages import (
     decode_for_runner,
     encode,
 )
-from dora_daemon.runner.queues import KeptQueue, QueueBook
-from dora_daemon.runner.wiring import Edge
-from dora_node_api.control import (
+from dora_daemon.runner.machine.wiring import Edge
+from dora_daemon.runner.nodes.queues import KeptQueue, QueueBook
+from dora_node_api.errors import ControlClosed
+from dora_node_api.protocol.control_socket import ControlSocket, bind_unix
+from dora_node_api.protocol.messages import (
     AddRoute,
     Hello,
     NodeConfig,
@@ -54,8 +56,6 @@ from dora_node_api.control import (
     Welcome,
     close_all,
 )
-from dora_node_api.control_socket import ControlSocket, bind_unix
-from dora_node_api.errors import ControlClosed
 from dora_node_api.transport import (
     BACKPRESSURE,
     Board,

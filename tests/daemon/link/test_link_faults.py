@@ -18,10 +18,11 @@ from support.cut import CuttableWire
 from support.queues import message, number_of
 from support.waiting import wait_until
 
-from dora_daemon.link.messages import Note, StreamCounts
-from dora_daemon.link.outgoing import LEAST_WINDOW
-from dora_node_api import arrow
-from dora_node_api.transport import RecordKind, layout
+from dora_daemon.link.io.messages import Note, StreamCounts
+from dora_daemon.link.streams.sender import LEAST_WINDOW
+from dora_node_api.data import arrow
+from dora_node_api.transport import RecordKind
+from dora_node_api.transport.shared import layout
 
 pytestmark = pytest.mark.integration
 

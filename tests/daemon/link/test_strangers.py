@@ -16,8 +16,8 @@ from daemon.link.certificates import Authority
 from daemon.link.machine import Machine, deliveries, introduce, proven
 from support.queues import message, number_of
 
-from dora_daemon.link import wire
-from dora_node_api import arrow
+from dora_daemon.link.protocol import frames as wire
+from dora_node_api.data import arrow
 
 pytestmark = pytest.mark.integration
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dora_config.resolved import ResolvedInput, ResolvedNode, RestartSettings
-from dora_config.sources import LogSource, OutputSource, TimerSource
+from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode, RestartSettings
+from dora_config.dataflow.sources import LogSource, OutputSource, TimerSource
 
 
 def node(

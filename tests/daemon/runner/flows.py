@@ -25,7 +25,7 @@ from dora_config.protocol import runner as protocol
 from dora_config.protocol.runner import DataflowResult, LogLine, RunnerEvent, RunPlan
 from dora_daemon.runner import run_foreground
 from dora_daemon.runner.runtime_dir import list_runners, read_entry, runtime_root, sweep
-from dora_node_api.control_socket import connect_unix
+from dora_node_api.protocol.control_socket import connect_unix
 
 T = TypeVar("T")
 
@@ -111,7 +111,7 @@ import sys
 from dora_config.protocol.runner import RunPlan
 from dora_daemon.runner import run_foreground
 from dora_daemon.runner.runtime_dir import list_runners, read_entry, runtime_root
-from dora_node_api.control_socket import connect_unix
+from dora_node_api.protocol.control_socket import connect_unix
 plan = RunPlan.model_validate_json(sys.stdin.buffer.read())
 tell = lambda event: print(event.model_dump_json(), flush=True)
 sys.exit(0 if run_foreground(plan, on_event=tell).ok else 1)

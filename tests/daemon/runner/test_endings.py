@@ -30,9 +30,10 @@ from support.workspace import Workspace
 
 from dora_config.protocol import runner as protocol
 from dora_daemon.runner import background as background_module
-from dora_daemon.runner import guardian, runtime_dir
+from dora_daemon.runner import runtime_dir
 from dora_daemon.runner.background import Background
-from dora_daemon.runner.guarding import SHORT_LIFE
+from dora_daemon.runner.process import reaper as guardian
+from dora_daemon.runner.process.reaper_process import SHORT_LIFE
 from dora_daemon.runner.runtime_dir import RuntimeDir, list_runners, runtime_root, sweep
 
 PARENT = """
@@ -75,7 +76,7 @@ def guardian_of(run: ForegroundRun, *, other_than: int = 0) -> int:
                     words = (path / "cmdline").read_text().split("\0")
                 except OSError:
                     continue
-                if parent == run.process.pid and any(w.endswith("guardian.py") for w in words):
+                if parent == run.process.pid and any(w.endswith("/reaper.py") for w in words):
                     return int(path.name)
         return None
 

@@ -20,10 +20,10 @@ from daemon.runner.test_links import (
 from support.waiting import wait_until
 from support.workspace import Workspace
 
+from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode
+from dora_config.dataflow.sources import OutputSource
 from dora_config.protocol import runner as protocol
 from dora_config.protocol.links import LinkPlan, RemoteEdge, SetLinks
-from dora_config.resolved import ResolvedInput, ResolvedNode
-from dora_config.sources import OutputSource
 
 pytestmark = pytest.mark.integration
 

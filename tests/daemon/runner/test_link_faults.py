@@ -26,7 +26,7 @@ from support.waiting import PATIENCE, wait_until
 from support.workspace import Workspace
 
 from dora_config.protocol import runner as protocol
-from dora_daemon.link.outgoing import LEAST_WINDOW
+from dora_daemon.link.streams.sender import LEAST_WINDOW
 
 pytestmark = pytest.mark.integration
 

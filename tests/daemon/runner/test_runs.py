@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from daemon.runner.flows import LISTENER, SLEEPER, TALKER, gone, run_flow
 from support.workspace import Workspace
@@ -173,25 +175,83 @@ def test_one_that_fails_before_it_connects_is_the_only_cause(workspace: Workspac
     assert any('"talker" exited before connecting' in line for line in ran.lines("listener"))
 
 
-def test_silence_is_punished_only_where_asked(workspace: Workspace) -> None:
-    workspace.node("sleeper", SLEEPER)
+BUSY = """
+    import os, signal, sys, threading, time
+    from dora import Node
+    node = Node()
+    end = time.monotonic() + 3
+    if node.is_restart():
+        sys.exit()
+    match sys.argv[1]:
+        case "computes":
+            while time.monotonic() < end:
+                pass
+        case "holds the interpreter lock":
+            while time.monotonic() < end:
+                sum(range(20_000_000))
+        case "sleeps":
+            time.sleep(3)
+        case "waits":
+            lock = threading.Lock()
+            with lock:
+                lock.acquire(timeout=3)
+        case "stopped":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        case "stopped in next":
+            node.next()
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGSTOP)).start()
+            node.next()
+    print("done")
+"""
+
+
+@pytest.mark.parametrize("does", ["computes", "holds the interpreter lock", "sleeps", "waits"])
+def test_a_node_that_is_busy_for_long_is_healthy(workspace: Workspace, does: str) -> None:
+    ran = run_flow(workspace, _health_checked(workspace, does))
+    assert ran.lines("n") == ["done"]
+    assert ran.outcome("n") == "success"
+
+
+@pytest.mark.parametrize("does", ["stopped", "stopped in next"])
+def test_a_stopped_node_is_killed_and_restarted(workspace: Workspace, does: str) -> None:
+    ran = run_flow(workspace, _health_checked(workspace, does))
+    said = [line.message for line in ran.of(LogLine)]
+    assert any("its process could not run" in line for line in said), said
+    assert ran.lines("n").count("done") == 0
+    assert ran.outcome("n") == "success"
+
+
+def _health_checked(workspace: Workspace, does: str) -> dict[str, Any]:
+    workspace.node("busy", BUSY)
+    node = {"id": "n", "path": "busy.py", "args": f"'{does}'", "health_check_timeout": 1.0}
+    inputs = {"t": "dora/timer/secs/100"}
+    restart = {"restart_policy": "on-failure", "max_restarts": 1}
+    return {"health_check_interval": 0.2, "nodes": [{**node, **restart, "inputs": inputs}]}
+
+
+AGAIN = """
+    import gc
+    from dora import Node
+    node = Node()
+    node.send_output("number", b"x")
+    del node
+    gc.collect()
+    try:
+        Node()
+    except RuntimeError as error:
+        print(error)
+"""
+
+
+def test_a_second_node_after_the_first_was_collected_is_refused(workspace: Workspace) -> None:
+    workspace.node("talker", AGAIN)
     workspace.node("listener", LISTENER)
-    content = {
-        "health_check_interval": 0.1,
-        "nodes": [
-            {"id": "busy", "path": "sleeper.py", "health_check_timeout": 2.0},
-            {
-                "id": "idle",
-                "path": "listener.py",
-                "inputs": {"t": "dora/timer/secs/100"},
-                # Also on a slow machine it has begun to wait by then.
-                "health_check_timeout": 5.0,
-            },
-        ],
-    }
-    ran = run_flow(workspace, content, stop_after=9.0)
-    assert "failed: was killed: nothing was heard from it" in ran.outcome("busy")
-    assert ran.outcome("idle") == "success"
+    ran = run_flow(workspace, pair())
+    (sentence,) = ran.lines("talker")
+    assert 'this process has left the dataflow as node "talker"' in sentence
+    assert "keep the first Node" in sentence
+    assert ran.outcome("talker") == "success"
+    assert ran.lines("listener")[0] == "INPUT number [120]"
 
 
 def test_operators_run_in_a_host(workspace: Workspace) -> None:

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from support.waiting import wait_until
 
-from dora_daemon.runner import guardian, runtime_dir
+from dora_daemon.runner import runtime_dir
 from dora_daemon.runner.errors import RunnerError
+from dora_daemon.runner.process import reaper as guardian
 from dora_daemon.runner.runtime_dir import (
     IndexEntry,
     RuntimeDir,
@@ -27,7 +28,7 @@ from dora_daemon.runner.runtime_dir import (
     runtime_root,
     sweep,
 )
-from dora_node_api import dynamic
+from dora_node_api.backends import dynamic
 
 
 def entry(**fields: object) -> IndexEntry:

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.protocol.runner import DataflowResult, RunnerEvent
-from dora_config.resolved import ResolvedNode
-from dora_daemon.runner import commands as c
-from dora_daemon.runner import events as e
-from dora_daemon.runner.state import RunnerState
+from dora_daemon.runner.machine import commands as c
+from dora_daemon.runner.machine import events as e
+from dora_daemon.runner.machine.state import RunnerState
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from dora_cli import output
-from dora_cli.whole_files import write_file
+from dora_cli.values.atomic_write import write_file
 from dora_config import DoraError
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand
 
-from dora_cli.env_overrides import parse_env_overrides
-from dora_cli.log_lines import LogFormat, parse_level, parse_log_filter
+from dora_cli.logs.log_lines import LogFormat, parse_level, parse_log_filter
+from dora_cli.values.env_overrides import parse_env_overrides
 
 T = TypeVar("T")
 

@@ -14,6 +14,8 @@ from contextlib import suppress
 from io import TextIOWrapper
 from typing import TextIO
 
+from dora_cli import patient_writing
+
 STYLES: Mapping[str, str] = {
     "error": "31",
     "warn": "33",
@@ -81,11 +83,17 @@ def write(text: str = "") -> None:
 def raw(text: str) -> None:
     """Characters for a terminal, as they are. Raises OSError that names the stream."""
     try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        if not patient_writing.write(sys.stdout, text):
+            discard()
+            remark("standard output takes nothing: what is left to print is given up")
     except OSError as error:
         error.filename = "standard output"
         raise
+
+
+def hurry() -> None:
+    """The user wants an end: from now on a stream that takes nothing is given up soon."""
+    patient_writing.hurry()
 
 
 def remark(text: str = "") -> None:
@@ -94,8 +102,8 @@ def remark(text: str = "") -> None:
     A full disk or a terminal that is gone is no reason to stop: there is nowhere left to say it.
     """
     with suppress(OSError):
-        sys.stderr.write(f"{text}\n")
-        sys.stderr.flush()
+        if not patient_writing.write(sys.stderr, f"{text}\n"):
+            discard(sys.stderr)
 
 
 def warn(text: str) -> None:

@@ -19,26 +19,24 @@ from dora_config.errors import (
 )
 
 if TYPE_CHECKING:
-    from dora_config.cluster import Cluster, Coordinator, Machine
-    from dora_config.cluster_loader import LoadedCluster, load_cluster, parse_cluster
-    from dora_config.expand import expand_dataflow
-    from dora_config.graph_html import graph_page
-    from dora_config.loader import (
+    from dora_config.cluster.loader import LoadedCluster, load_cluster, parse_cluster
+    from dora_config.cluster.models import Cluster, Coordinator, Machine
+    from dora_config.dataflow.expand import expand_dataflow
+    from dora_config.dataflow.loader import (
         LoadedDataflow,
         LoadedModule,
         load_dataflow,
         load_module,
         parse_dataflow,
     )
-    from dora_config.mermaid import mermaid_graph
-    from dora_config.placement import (
+    from dora_config.dataflow.placement import (
         ConnectedDaemon,
         Placement,
         UnplacedNodes,
         choose_daemon,
         place,
     )
-    from dora_config.resolved import (
+    from dora_config.dataflow.resolved import (
         Deploy,
         EnvValue,
         FromMachine,
@@ -50,47 +48,49 @@ if TYPE_CHECKING:
         RestartSettings,
         TypeRule,
     )
-    from dora_config.schema import json_schema
-    from dora_config.sources import InputSource, LogSource, OutputSource, TimerSource
-    from dora_config.variables import expand_path
+    from dora_config.dataflow.sources import InputSource, LogSource, OutputSource, TimerSource
+    from dora_config.dataflow.variables import expand_path
+    from dora_config.render.graph_html import graph_page
+    from dora_config.render.mermaid import mermaid_graph
+    from dora_config.render.schema import json_schema
 
 # The launcher must start without pydantic, so these are imported when they are asked for.
 _LAZY = {
-    "Cluster": "cluster",
-    "Coordinator": "cluster",
-    "Machine": "cluster",
-    "LoadedCluster": "cluster_loader",
-    "load_cluster": "cluster_loader",
-    "parse_cluster": "cluster_loader",
-    "ConnectedDaemon": "placement",
-    "Placement": "placement",
-    "UnplacedNodes": "placement",
-    "choose_daemon": "placement",
-    "place": "placement",
-    "expand_path": "variables",
-    "expand_dataflow": "expand",
-    "mermaid_graph": "mermaid",
-    "graph_page": "graph_html",
-    "json_schema": "schema",
-    "LoadedModule": "loader",
-    "load_module": "loader",
-    "LoadedDataflow": "loader",
-    "load_dataflow": "loader",
-    "parse_dataflow": "loader",
-    "Deploy": "resolved",
-    "EnvValue": "resolved",
-    "FromMachine": "resolved",
-    "GitSource": "resolved",
-    "ResolvedDataflow": "resolved",
-    "ResolvedInput": "resolved",
-    "ResolvedNode": "resolved",
-    "ResolvedOperator": "resolved",
-    "RestartSettings": "resolved",
-    "TypeRule": "resolved",
-    "InputSource": "sources",
-    "LogSource": "sources",
-    "OutputSource": "sources",
-    "TimerSource": "sources",
+    "Cluster": "cluster.models",
+    "Coordinator": "cluster.models",
+    "Machine": "cluster.models",
+    "LoadedCluster": "cluster.loader",
+    "load_cluster": "cluster.loader",
+    "parse_cluster": "cluster.loader",
+    "ConnectedDaemon": "dataflow.placement",
+    "Placement": "dataflow.placement",
+    "UnplacedNodes": "dataflow.placement",
+    "choose_daemon": "dataflow.placement",
+    "place": "dataflow.placement",
+    "expand_path": "dataflow.variables",
+    "expand_dataflow": "dataflow.expand",
+    "mermaid_graph": "render.mermaid",
+    "graph_page": "render.graph_html",
+    "json_schema": "render.schema",
+    "LoadedModule": "dataflow.loader",
+    "load_module": "dataflow.loader",
+    "LoadedDataflow": "dataflow.loader",
+    "load_dataflow": "dataflow.loader",
+    "parse_dataflow": "dataflow.loader",
+    "Deploy": "dataflow.resolved",
+    "EnvValue": "dataflow.resolved",
+    "FromMachine": "dataflow.resolved",
+    "GitSource": "dataflow.resolved",
+    "ResolvedDataflow": "dataflow.resolved",
+    "ResolvedInput": "dataflow.resolved",
+    "ResolvedNode": "dataflow.resolved",
+    "ResolvedOperator": "dataflow.resolved",
+    "RestartSettings": "dataflow.resolved",
+    "TypeRule": "dataflow.resolved",
+    "InputSource": "dataflow.sources",
+    "LogSource": "dataflow.sources",
+    "OutputSource": "dataflow.sources",
+    "TimerSource": "dataflow.sources",
 }
 
 __all__ = [

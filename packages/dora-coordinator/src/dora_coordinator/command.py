@@ -22,14 +22,14 @@ from dora_config.errors import DoraError, exit_code
 from dora_config.file_store import FileStore
 from dora_config.protocol.envelope import Party
 from dora_coordinator._version import __version__
-from dora_coordinator.artifacts import ArtifactStore
-from dora_coordinator.authority import Authority
-from dora_coordinator.files import CodeFiles
-from dora_coordinator.limits import is_loopback
-from dora_coordinator.server import create_application
-from dora_coordinator.service import Service
+from dora_coordinator.io.artifacts import ArtifactStore
+from dora_coordinator.io.authority import Authority
+from dora_coordinator.io.files import CodeFiles
+from dora_coordinator.io.limits import is_loopback
+from dora_coordinator.io.server import create_application
+from dora_coordinator.io.service import Service
+from dora_coordinator.io.store import StoreError, open_store
 from dora_coordinator.settings import Settings, parse_setting
-from dora_coordinator.store import StoreError, open_store
 
 SPARE_FILES: Final = 64
 """Open files needed beside the connections: store, libraries, listening socket."""
@@ -57,7 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    environ = os.environ
     parser = argparse.ArgumentParser(
         prog="dora coordinator",
         description="Place dataflows on daemons and watch over them.",
@@ -65,9 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add(
         "--interface",
-        default=environ.get("DORA_COORDINATOR_INTERFACE", "127.0.0.1"),
+        action="append",
         metavar="IP",
-        help="address to listen on (default: 127.0.0.1; 0.0.0.0 for all)",
+        help="address to listen on (default: 127.0.0.1; 0.0.0.0 for all); repeatable",
     )
     add("--port", type=_port, default=DEFAULT_PORT, help="default: 6013; 0: any free port")
     add(
@@ -103,26 +102,36 @@ def _port(text: str) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     settings = _settings(options.set)
-    token = _token(options)
+    interfaces = _interfaces(options.interface)
+    token = _token(options, interfaces)
     state = state_dir() / "coordinator"
     store = open_store(options.store, state / "store.sqlite3", recreate=options.recreate_store)
     try:
-        listener = _listen(options.interface, options.port)
-        with listener:
+        with contextlib.ExitStack() as stack:
+            port = options.port
+            listeners = []
+            for interface in interfaces:
+                listeners.append(stack.enter_context(_listen(interface, port)))
+                port = listeners[0].getsockname()[1]
             settings = _fit_open_files(settings)
             party = Party(program="coordinator", release=__version__)
             service = Service(settings, party, store, Authority(state / "authority"))
             artifacts = ArtifactStore(state / "artifacts", max_bytes=settings.max_artifact_bytes)
             code = CodeFiles(FileStore(state / "files"), max_bytes=settings.max_code_bytes)
             application = create_application(service, artifacts, code, token=token)
-            port = listener.getsockname()[1]
             logger.info("store: %s", store.name)
             if not options.quiet:
                 _announce(port)
-            anyio.run(_serve, service, application, listener, settings)
+            anyio.run(_serve, service, application, listeners, settings)
     finally:
         store.close()
     return 0
+
+
+def _interfaces(given: Sequence[str] | None) -> tuple[str, ...]:
+    """The addresses to listen on, each once."""
+    default = os.environ.get("DORA_COORDINATOR_INTERFACE", "127.0.0.1")
+    return tuple(dict.fromkeys(given or [default]))
 
 
 def _announce(port: int) -> None:
@@ -146,21 +155,22 @@ def _settings(pairs: Sequence[str]) -> Settings:
     return Settings(**given)
 
 
-def _token(options: argparse.Namespace) -> str | None:
+def _token(options: argparse.Namespace, interfaces: Sequence[str]) -> str | None:
     if not options.no_auth:
         token, made = ensure_token()
         if made is not None:
             logger.info("made a token for this account: %s", made)
         return token
-    if not is_loopback(options.interface) and not options.open_to_network:
+    named = " and ".join(interfaces)
+    if not all(is_loopback(one) for one in interfaces) and not options.open_to_network:
         raise CoordinatorError(
-            f"--no-auth on {options.interface} lets anyone on the network run programs on all your "
+            f"--no-auth on {named} lets anyone on the network run programs on all your "
             "machines; leave it out (the token of this account is found by itself), or insist with "
             "--open-to-network"
         )
     logger.warning(
         "NO AUTHENTICATION: anyone who reaches %s can run programs on every connected machine",
-        options.interface,
+        named,
     )
     return None
 
@@ -225,7 +235,7 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(
-    service: Service, application: Any, listener: socket.socket, settings: Settings
+    service: Service, application: Any, listeners: list[socket.socket], settings: Settings
 ) -> None:
     server = _Server(
         uvicorn.Config(
@@ -246,7 +256,7 @@ async def _serve(
     async with anyio.create_task_group() as tasks:
 
         async def serve() -> None:
-            await server.serve([listener])
+            await server.serve(listeners)
             tasks.cancel_scope.cancel()
 
         async def watch_signals() -> None:

@@ -25,6 +25,8 @@ class Settings:
     """Within which every daemon must have prepared and released its part."""
     link_timeout: float = 10.0
     """Within which machines that exchange data must have reached each other at a start."""
+    slow_link_timeout: float = 60.0
+    """The same where connections are made but take long."""
     build_timeout: float = 1200.0
     """Within which every daemon must have built its nodes."""
     stop_margin: float = 30.0
@@ -36,6 +38,11 @@ class Settings:
     destroy_timeout: float = 46.0
     """Until the coordinator ends although dataflows have not."""
     archived_dataflows: int = 200
+    """Ended dataflows that are kept; the oldest goes first."""
+    ended_daemon_shown: float = 600.0
+    """After its end in good order, until `cluster status` lists a daemon no longer."""
+    lost_daemon_shown: float = 24 * 3600.0
+    """The same for a daemon that was lost and that no dataflow waits for."""
     streams_per_client: int = 16
     max_message_bytes: int = 16 * MIB
     max_connections: int = 4096

@@ -1,7 +1,5 @@
 """The names that ready-made dora nodes import."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 from dora_node_api._version import __version__
@@ -9,10 +7,10 @@ from dora_node_api.node import Node
 
 if TYPE_CHECKING:
     from dora import builder, testing
+    from dora_node_api.data.sample import SampleHandler
     from dora_node_api.launch import build, run
     from dora_node_api.operators import DoraStatus
     from dora_node_api.operators import main as start_runtime
-    from dora_node_api.sample import SampleHandler
 
 __author__ = "The dora for Python authors"
 
@@ -31,7 +29,7 @@ __all__ = [
 
 _HOMES = {
     "DoraStatus": ("dora_node_api.operators", "DoraStatus"),
-    "SampleHandler": ("dora_node_api.sample", "SampleHandler"),
+    "SampleHandler": ("dora_node_api.data.sample", "SampleHandler"),
     "build": ("dora_node_api.launch", "build"),
     "run": ("dora_node_api.launch", "run"),
     "start_runtime": ("dora_node_api.operators", "main"),

@@ -1,12 +1,19 @@
 """Write dora nodes in Python."""
 
-from __future__ import annotations
-
+import sys
 from typing import TYPE_CHECKING, Any
 
+# Interpreters that are too old parse this file: it has no newer syntax than Python 3.6.
+if sys.version_info < (3, 11):  # noqa: UP036
+    raise ImportError(
+        f"dora needs Python 3.11 or newer, but {sys.executable} is Python"
+        f" {sys.version_info[0]}.{sys.version_info[1]}: run the node with a newer one (in a virtual"
+        " environment made with `uv venv --python 3.11`, for example)"
+    )
+
 from dora_node_api._version import __version__
+from dora_node_api.data.sample import SampleHandler
 from dora_node_api.node import Node
-from dora_node_api.sample import SampleHandler
 
 if TYPE_CHECKING:
     from dora_node_api.errors import (
@@ -37,7 +44,7 @@ if TYPE_CHECKING:
     )
     from dora_node_api.operators import DoraStatus
     from dora_node_api.testing import MockNode
-    from dora_node_api.transport.errors import BrokenRecord, PoolExhausted, TransportError
+    from dora_node_api.transport.shared.errors import BrokenRecord, PoolExhausted, TransportError
 
 __all__ = [
     "BackpressureDeadlock",
@@ -84,14 +91,15 @@ _HOMES = {
     ),
     "operators": ("DoraStatus",),
     "testing": ("MockNode",),
-    "transport.errors": ("BrokenRecord", "PoolExhausted", "TransportError"),
+    "transport.shared.errors": ("BrokenRecord", "PoolExhausted", "TransportError"),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     """Import the rest of the public names when they are used: nodes start faster without."""
-    if (module := _MODULE_OF.get(name)) is None:
+    module = _MODULE_OF.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 

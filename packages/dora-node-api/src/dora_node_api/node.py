@@ -13,18 +13,18 @@ from operator import index
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dora_node_api.attach import attach
-from dora_node_api.backend import Backend, Unusable, check_timeout
+from dora_node_api.backends.attach import attach
+from dora_node_api.backends.backend import Backend, Unusable, check_timeout
+from dora_node_api.data.sample import SampleHandler
 from dora_node_api.errors import InvalidData, NodeClosed, NodeForked
-from dora_node_api.log_lines import entry_line, write_line
-from dora_node_api.log_methods import LogMethods
-from dora_node_api.sample import SampleHandler
+from dora_node_api.logging.log_lines import entry_line, write_line
+from dora_node_api.logging.log_methods import LogMethods
 
 if TYPE_CHECKING:
-    from dora_node_api.asynchronous import AsyncReceiver
-    from dora_node_api.control import InputConfig, NodeConfig
+    from dora_node_api.backends.asynchronous import AsyncReceiver
     from dora_node_api.events import EventStream
-    from dora_node_api.session import Event
+    from dora_node_api.protocol.messages import InputConfig, NodeConfig
+    from dora_node_api.protocol.session import Event
 
 _FORKED = (
     "this process was forked from the one that made the node, which alone may use it. Send what the"
@@ -56,7 +56,7 @@ class Node(LogMethods):
         self._finalizer = weakref.finalize(self, backend.close)
         self._finalizer.atexit = False
         _living.add(self)
-        from dora_node_api.logging_bridge import install
+        from dora_node_api.logging.logging_bridge import install
 
         install(backend.config.node_id)
 
@@ -94,7 +94,7 @@ class Node(LogMethods):
         if timeout is not None:
             timeout = check_timeout(timeout)
         if self._async is None:
-            from dora_node_api.asynchronous import AsyncReceiver
+            from dora_node_api.backends.asynchronous import AsyncReceiver
 
             this = weakref.ref(self)
             self._async = AsyncReceiver(lambda: _backend_of(this))
@@ -211,7 +211,11 @@ class Node(LogMethods):
         return self._backend.config.node_id
 
     def dataflow_descriptor(self) -> dict[str, Any]:
-        """The dataflow as written, parsed."""
+        """The dataflow as it runs: modules and variables are expanded.
+
+        Each node has `inputs` and `outputs`, which may be empty; the ports of an operator stand in
+        its own entry.
+        """
         import copy
 
         return copy.deepcopy(self._backend.config.descriptor)

@@ -14,11 +14,11 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dora_node_api.control import NodeConfig, OperatorConfig
 from dora_node_api.errors import DoraNodeError, OperatorError
+from dora_node_api.protocol.messages import NodeConfig, OperatorConfig
 
 if TYPE_CHECKING:
-    from dora_node_api.session import Event
+    from dora_node_api.protocol.session import Event
 
 SendOutput = Callable[..., None]
 

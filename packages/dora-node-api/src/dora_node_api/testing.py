@@ -13,14 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dora_node_api.backend import check_timeout
-from dora_node_api.log_methods import LogMethods
+from dora_node_api.backends.backend import check_timeout
+from dora_node_api.backends.test_mode import as_array, sent_metadata
+from dora_node_api.logging.log_methods import LogMethods
 from dora_node_api.node import uuid7
-from dora_node_api.test_mode import as_array, sent_metadata
 
 if TYPE_CHECKING:
     from dora_node_api.events import EventStream
-    from dora_node_api.session import Event
+    from dora_node_api.protocol.session import Event
 
 __all__ = ["MockNode"]
 

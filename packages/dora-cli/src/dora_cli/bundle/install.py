@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dora_cli.bundle.dependencies import fetch, lock_text
-from dora_cli.bundle.layout import SYSTEM, USER, Layout
+from dora_cli.bundle.layout import COORDINATOR, SYSTEM, USER, USERS_COORDINATOR, Layout
 from dora_cli.bundle.machine import Machine, MachineProblem, ask
 from dora_cli.bundle.own_packages import OwnPackages, own_packages
 from dora_cli.bundle.platform import Platform, UnknownPlatform
@@ -173,7 +173,7 @@ def probe(machine: Machine, layout: Layout) -> dict[str, Any]:
             f"cluster file says {layout.prefix}; to move it, run `dora cluster uninstall` with "
             f"`prefix: {facts['elsewhere']}` first",
         )
-    if not facts["parent"] and layout not in (USER, SYSTEM):
+    if not facts["parent"] and layout not in (USER, SYSTEM, COORDINATOR, USERS_COORDINATOR):
         raise MachineProblem(
             machine.name,
             f"there is no folder for {layout.prefix} (`prefix` in the cluster file): make the one "

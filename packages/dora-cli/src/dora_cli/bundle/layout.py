@@ -31,3 +31,12 @@ SYSTEM: Final = Layout("/opt/dora", "/usr/local/bin/dora", sudo=True)
 def system(prefix: str | None) -> Layout:
     """``SYSTEM``, with a folder of the user's choice for the versions."""
     return SYSTEM if prefix is None else replace(SYSTEM, prefix=prefix)
+
+
+COORDINATOR: Final = Layout("/opt/dora-coordinator", "/opt/dora-coordinator/dora", sudo=True)
+"""Of a coordinator's service on another machine: switched apart from the daemon beside it."""
+
+USERS_COORDINATOR: Final = Layout(
+    "~/.local/share/dora/coordinator", "~/.local/share/dora/coordinator/dora", sudo=False
+)
+"""The same for `install --user`."""

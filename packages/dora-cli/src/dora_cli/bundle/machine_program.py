@@ -4,7 +4,8 @@ Needs nothing but the standard library. Prints one line of JSON; ``{"problem": .
 1 when it could not be done. Trees lie below one folder, the prefix:
 
     PREFIX/<version>-py<X.Y>[-<hash>]   a tree; complete once it has this name
-    PREFIX/current, PREFIX/previous     links to the tree that is in use and the one before
+    PREFIX/current, PREFIX/previous     links to the tree that is in use and the one before; both
+                                        lead to the same tree after a rollback
     PREFIX/.new-*                       a tree that is being unpacked
 
 The `dora` that users and services call is a link to ``PREFIX/current/bin/dora``: switching replaces
@@ -77,6 +78,7 @@ def probe(prefix: str, link: str) -> dict[str, Any]:
         "elsewhere": _elsewhere(_path(link), root),
         "current": _described(root / "current"),
         "previous": _described(root / "previous"),
+        "trees": [found for tree in _trees(root) if (found := _described(tree)) is not None],
         "in_use": sorted(_in_use(root)),
         "root": os.geteuid() == 0,
     }
@@ -161,10 +163,10 @@ def partial(sha256: str) -> dict[str, Any]:
     path = Path(name)
     with os.fdopen(handle, "wb") as file:
         if begun:  # a copy: a writer whose connection was lost may still add to the old file
-            with begun[-1].open("rb") as old:
-                shutil.copyfileobj(old, file)
-    for old_path in begun:
-        old_path.unlink(missing_ok=True)
+            with begun[-1].open("rb") as before:
+                shutil.copyfileobj(before, file)
+    for one in begun:
+        one.unlink(missing_ok=True)
     return {"path": str(path), "size": path.stat().st_size}
 
 
@@ -275,16 +277,24 @@ def switch(prefix: str, link: str, tree: str) -> dict[str, Any]:
     root, chosen = _path(prefix), Path(tree)
     before = {"current": _name(root / "current"), "previous": _name(root / "previous")}
     outer = _path(link)
-    if outer.exists() and not outer.is_symlink():
-        raise Problem(f"{outer} is in the way: it is not a link that dora made; move it aside")
+    _require_free(outer)
     if before["current"] not in ("", chosen.name):
         _point(root / "previous", before["current"])
     _point(root / "current", chosen.name)
+    _point_outer(root, outer)
+    return before
+
+
+def _require_free(outer: Path) -> None:
+    if outer.exists() and not outer.is_symlink():
+        raise Problem(f"{outer} is in the way: it is not a link that dora made; move it aside")
+
+
+def _point_outer(root: Path, outer: Path) -> None:
     wanted = str(root / "current" / "bin" / "dora")
     if not outer.is_symlink() or os.readlink(outer) != wanted:
         outer.parent.mkdir(parents=True, exist_ok=True)
         _point(outer, wanted)
-    return before
 
 
 def restore(prefix: str, current: str, previous: str) -> dict[str, Any]:
@@ -298,13 +308,18 @@ def restore(prefix: str, current: str, previous: str) -> dict[str, Any]:
     return {}
 
 
-def rollback(prefix: str, link: str) -> dict[str, Any]:
-    """Make the previous version the current one, and the other way round."""
-    root = _path(prefix)
-    previous = _target(root / "previous")
-    if previous is None:
-        raise Problem(f"there is no earlier version in {root} to return to")
-    return {**switch(prefix, link, str(previous)), "now": previous.name, "tree": str(previous)}
+def rollback(prefix: str, link: str, name: str) -> dict[str, Any]:
+    """Return to the tree ``name``. Both links lead to it then, so that the next rollback does not
+    lead forward again; the tree that is left stays until the next upgrade.
+    """
+    root, outer = _path(prefix), _path(link)
+    if not (root / name).is_dir():
+        raise Problem(f"there is no version {name} in {root} to return to")
+    _require_free(outer)
+    _point(root / "previous", name)
+    _point(root / "current", name)
+    _point_outer(root, outer)
+    return {}
 
 
 def drop(prefix: str, tree: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from dora_cli.cluster.command_line import daemon_arguments
+from dora_cli.cluster.daemon_argv import daemon_arguments
 from dora_cli.cluster.machines import OnMachine
 from dora_cli.cluster.preflight import Facts
 

@@ -5,77 +5,37 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import sqlite3
 import subprocess
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import psutil
-
-from dora_cli import background, output
-from dora_cli.cluster import coordinator_here
+from dora_cli import output
+from dora_cli.bundle.install import Installer
+from dora_cli.cluster import coordinator_service
+from dora_cli.cluster import local_coordinator as coordinator_here
+from dora_cli.cluster.coordinator_process import (
+    MODULE,
+    CoordinatorProcess,
+    DoesNotEnd,
+    end_process,
+    find_process,
+    wait_for_end,
+)
 from dora_cli.cluster.preflight import NotReady
+from dora_cli.cluster.rollback_plan import Versions
+from dora_cli.coordinator import background
 from dora_config import DoraError
-from dora_config.access import private_dir, state_dir, write_private
-from dora_config.cluster import Cluster
-from dora_config.own_python import run_module
+from dora_config.access import private_dir, write_private
+from dora_config.cluster.models import Cluster
+from dora_config.spawn_argv import run_module
 
-END_TIMEOUT = 20.0
 START_TIMEOUT = 20.0
 KEPT_COPIES = 3
-_MODULE = "dora_coordinator.command"
 _ASK_VERSION = "from dora_coordinator._version import __version__; print(__version__)"
-
-
-class _DoesNotEnd(NotReady):
-    """The old coordinator runs on, for now."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Process:
-    """The coordinator that runs here: its whole command line, and what follows the command."""
-
-    pid: int
-    words: tuple[str, ...]
-    arguments: tuple[str, ...]
-    directory: str
-    environ: dict[str, str]
-
-    @property
-    def program(self) -> tuple[str, ...]:
-        """The words before its arguments."""
-        return self.words[: len(self.words) - len(self.arguments)]
-
-    @property
-    def python_variables(self) -> dict[str, str]:
-        """What tells its Python where its packages are."""
-        return {name: text for name, text in self.environ.items() if name.startswith("PYTHON")}
-
-    @property
-    def store(self) -> Path | None:
-        """The file of its store; ``None``: in memory."""
-        chosen = "redb"
-        for word, following in zip(self.arguments, (*self.arguments[1:], ""), strict=True):
-            if word == "--store":
-                chosen = following
-            elif word.startswith("--store="):
-                chosen = word.partition("=")[2]
-        kind, _, path = chosen.partition(":")
-        if kind == "memory":
-            return None
-        if path:
-            return Path(self.directory) / Path(path).expanduser()
-        return self.state / "coordinator" / "store.sqlite3"
-
-    @property
-    def state(self) -> Path:
-        """Its state folder."""
-        return Path(self.directory) / state_dir(self.environ)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +60,7 @@ class _Program:
         return ""
 
 
-def upgrade_coordinator(cluster: Cluster, version: str) -> bool:
+def upgrade_coordinator(cluster: Cluster, installer: Installer, version: str) -> bool:
     """Have it run ``version``, which is ours; whether it was replaced for that.
 
     NotReady when that does not work; then it is as it was.
@@ -110,7 +70,12 @@ def upgrade_coordinator(cluster: Cluster, version: str) -> bool:
     if old == version:
         return False
     address = coordinator_here.where(cluster)
-    process = _find(cluster)
+    with coordinator_service.installed(cluster) as service:
+        if service is not None:
+            output.write(f"Upgrading the coordinator on {address}...")
+            coordinator_service.upgrade(service, installer, old, version)
+            return True
+    process = find_process(cluster)
     if process is None:
         output.warn(
             f"the coordinator at {address} is dora {old} and no process of this account here: "
@@ -124,8 +89,26 @@ def upgrade_coordinator(cluster: Cluster, version: str) -> bool:
         )
     output.write(f"Upgrading the coordinator on {address}...")
     variables = {name: text for name, text in os.environ.items() if name.startswith("PYTHON")}
-    _change(cluster, process, old, _Program(version, run_module(_MODULE), variables))
+    _change(cluster, process, old, _Program(version, run_module(MODULE), variables))
     return True
+
+
+def coordinator_versions(cluster: Cluster) -> Versions | None:
+    """The version that runs, and the one that an upgrade from here replaced; None: none answers."""
+    report = coordinator_here.report(cluster)
+    if report is None:
+        return None
+    now = report.coordinator.release
+    with coordinator_service.installed(cluster) as service:
+        if service is not None:
+            return coordinator_service.versions(service, now)
+    process = find_process(cluster)
+    before = _recorded(process, cluster) if process is not None else None
+    if before is None:
+        return Versions(now, there=(now,))
+    if before.version == now:
+        return Versions(now, returned=True, there=(now,))
+    return Versions(now, before.version, there=(now, before.version))
 
 
 def roll_back_coordinator(cluster: Cluster) -> bool:
@@ -136,7 +119,11 @@ def roll_back_coordinator(cluster: Cluster) -> bool:
     report = coordinator_here.report(cluster)
     now = report.coordinator.release if report is not None else ""
     address = coordinator_here.where(cluster)
-    process = _find(cluster)
+    with coordinator_service.installed(cluster) as service:
+        if service is not None:
+            output.write(f"Rolling back the coordinator on {address}...")
+            return coordinator_service.roll_back(service, now)
+    process = find_process(cluster)
     before = _recorded(process, cluster) if process is not None else None
     if before is None or before.version == now:
         output.remark(
@@ -154,24 +141,33 @@ def roll_back_coordinator(cluster: Cluster) -> bool:
         )
         return False
     output.write(f"Rolling back the coordinator on {address}...")
-    _change(cluster, process, now, before)
+    _change(cluster, process, now, before, back=True)
     return True
 
 
-def _change(cluster: Cluster, process: _Process, old: str, program: _Program) -> None:
-    """Another version in its place, and word of it."""
+def _change(
+    cluster: Cluster,
+    process: CoordinatorProcess,
+    old: str,
+    program: _Program,
+    *,
+    back: bool = False,
+) -> None:
+    """Another version in its place. After a way ``back`` the record names what runs: the next
+    rollback does not lead forward again.
+    """
     copy = _replace(cluster, process, old, program)
-    _record(process, cluster, old)
+    _record(process, cluster, program.version if back else old)
     output.write(
         f"  dora {old} -> {program.version}... OK" + (f" (store copied to {copy})" if copy else "")
     )
 
 
-def _record_path(process: _Process, cluster: Cluster) -> Path:
+def _record_path(process: CoordinatorProcess, cluster: Cluster) -> Path:
     return process.state / "coordinator" / f"before-{cluster.coordinator.port}.json"
 
 
-def _record(process: _Process, cluster: Cluster, version: str) -> None:
+def _record(process: CoordinatorProcess, cluster: Cluster, version: str) -> None:
     """How to start what was replaced: for a rollback. Without it none is possible, that is all."""
     record = {"version": version, "words": process.program, "variables": process.python_variables}
     path = _record_path(process, cluster)
@@ -180,7 +176,7 @@ def _record(process: _Process, cluster: Cluster, version: str) -> None:
         write_private(path, json.dumps(record).encode())
 
 
-def _recorded(process: _Process, cluster: Cluster) -> _Program | None:
+def _recorded(process: CoordinatorProcess, cluster: Cluster) -> _Program | None:
     try:
         record = json.loads(_record_path(process, cluster).read_bytes())
         return _Program(record["version"], tuple(record["words"]), dict(record["variables"]))
@@ -188,12 +184,14 @@ def _recorded(process: _Process, cluster: Cluster) -> _Program | None:
         return None
 
 
-def _replace(cluster: Cluster, process: _Process, old: str, program: _Program) -> Path | None:
+def _replace(
+    cluster: Cluster, process: CoordinatorProcess, old: str, program: _Program
+) -> Path | None:
     """Another version in the place of the process, as which it starts; the store's copy."""
     version = program.version
     copy = started = None
     try:
-        _end(process)
+        end_process(process)
         copy = _copy_store(process, old)
         started = background.start(
             "coordinator",
@@ -202,7 +200,7 @@ def _replace(cluster: Cluster, process: _Process, old: str, program: _Program) -
             environ=_with_python(process.environ, program.variables),
         )
         started.wait_until(lambda: _runs(cluster, version), within=START_TIMEOUT)
-    except _DoesNotEnd:
+    except DoesNotEnd:
         raise
     except BaseException as problem:
         if started is not None:
@@ -228,59 +226,7 @@ def _runs(cluster: Cluster, version: str) -> bool:
     return report is not None and report.coordinator.release == version
 
 
-def _find(cluster: Cluster) -> _Process | None:
-    """The process that listens at the coordinator's port, if it is ours."""
-    try:
-        connections = psutil.net_connections("tcp")
-    except psutil.AccessDenied:
-        return None
-    for one in connections:
-        port = one.laddr.port if one.laddr else None
-        if one.status != psutil.CONN_LISTEN or port != cluster.coordinator.port or not one.pid:
-            continue
-        with suppress(psutil.Error):
-            process = psutil.Process(one.pid)
-            words = process.cmdline()
-            arguments = _arguments(words)
-            if arguments is not None and process.uids().real == os.getuid():
-                return _Process(one.pid, tuple(words), arguments, process.cwd(), process.environ())
-    return None
-
-
-def _arguments(words: Sequence[str]) -> tuple[str, ...] | None:
-    """What follows the command; ``None`` for a process that is no coordinator."""
-    for number, word in enumerate(words):
-        if word == _MODULE or (word == "coordinator" and number > 0):
-            return tuple(words[number + 1 :])
-    return None
-
-
-def _end(process: _Process) -> None:
-    """Its nodes and daemons go on; SIGTERM does that."""
-    with suppress(ProcessLookupError):
-        os.kill(process.pid, signal.SIGTERM)
-    _wait_for_end(process)
-
-
-def _wait_for_end(process: _Process) -> None:
-    deadline = time.monotonic() + END_TIMEOUT
-    while psutil.pid_exists(process.pid) and not _is_zombie(process.pid):
-        if time.monotonic() > deadline:
-            raise _DoesNotEnd(
-                f"the coordinator (process {process.pid}) was told to end and does not; nothing "
-                "was started in its place: when it has ended, do that with `dora cluster up`"
-            )
-        time.sleep(0.05)
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return True
-
-
-def _copy_store(process: _Process, old: str) -> Path | None:
+def _copy_store(process: CoordinatorProcess, old: str) -> Path | None:
     """A copy of the store beside it, named after the version that wrote it."""
     store = process.store
     if store is None or not store.exists():
@@ -298,14 +244,14 @@ def _copy_store(process: _Process, old: str) -> Path | None:
     return copy
 
 
-def _start_again(process: _Process, copy: Path | None) -> str:
+def _start_again(process: CoordinatorProcess, copy: Path | None) -> str:
     """The old version with the store as it was (``copy``; ``None``: nobody has touched it).
 
     What became of it, as the end of a sentence.
     """
     remark = ""
     try:
-        _wait_for_end(process)  # it may have been interrupted
+        wait_for_end(process)  # it may have been interrupted
         if copy is not None:
             remark = _put_back(process, copy)
         with _log(process) as log:
@@ -318,12 +264,12 @@ def _start_again(process: _Process, copy: Path | None) -> str:
                 stderr=log,
                 start_new_session=True,
             )
-    except (_DoesNotEnd, OSError) as problem:
+    except (DoesNotEnd, OSError) as problem:
         return f"could not be started again ({problem}); start one with `dora cluster up`"
     return f"is started again{remark}"
 
 
-def _put_back(process: _Process, copy: Path) -> str:
+def _put_back(process: CoordinatorProcess, copy: Path) -> str:
     """The store as it was. Without that the old one may still do: a remark, not an error."""
     store = process.store
     assert store is not None, "a copy is of a store"
@@ -341,7 +287,7 @@ def _put_back(process: _Process, copy: Path) -> str:
     return ""
 
 
-def _log(process: _Process) -> IO[bytes]:
+def _log(process: CoordinatorProcess) -> IO[bytes]:
     """Where it printed to; nowhere when there is no such file and none can be made."""
     try:
         folder = private_dir(private_dir(process.state) / "log")

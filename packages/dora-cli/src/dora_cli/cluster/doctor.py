@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dora_cli import output
-from dora_cli.cluster import coordinator_here
-from dora_cli.cluster.command_line import ssh_name
+from dora_cli.cluster import local_coordinator as coordinator_here
+from dora_cli.cluster.daemon_argv import ssh_name
 from dora_cli.cluster.machines import (
     MOST_AT_ONCE,
     OnMachine,
@@ -24,7 +24,7 @@ from dora_cli.cluster.machines import (
 from dora_cli.cluster.preflight import Facts, NotReady, require_ready, warnings
 from dora_cli.ssh import connect
 from dora_config import DoraError
-from dora_config.cluster import Cluster, Machine
+from dora_config.cluster.models import Cluster, Machine
 from dora_config.protocol.links import FIRST_PORT, LAST_PORT
 
 PORTS = LAST_PORT - FIRST_PORT + 1

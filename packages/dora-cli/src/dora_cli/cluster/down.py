@@ -5,19 +5,20 @@ from __future__ import annotations
 from dora_cli import output
 from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import USER
-from dora_cli.client import Client, CoordinatorUnreachable
-from dora_cli.cluster import remembered
+from dora_cli.cluster import coordinator_service
+from dora_cli.cluster import known_clusters as remembered
 from dora_cli.cluster.machines import OnMachine, Say, on_machines
 from dora_cli.cluster.service import Systemd
+from dora_cli.coordinator.client import Client, CoordinatorUnreachable
 from dora_config.access import Endpoint
-from dora_config.cluster import Cluster
+from dora_config.cluster.models import Cluster
 from dora_config.protocol.control import Destroy, Destroyed
 
 STOP_TIMEOUT = 60.0
 
 
 def bring_down(address: Endpoint, cluster: Cluster | None, *, purge: bool) -> bool:
-    """Whether nothing is left. ``cluster``: its machines; None: those that `up` remembered."""
+    """Whether nothing is left. ``cluster``: its machines; None: those that were recorded."""
     known = cluster if cluster is not None else remembered.find(address)
     try:
         with Client(address) as client:
@@ -33,6 +34,7 @@ def bring_down(address: Endpoint, cluster: Cluster | None, *, purge: bool) -> bo
         output.write(f"Coordinator on {address} and its daemons ended")
     if known is None:
         return True
+    coordinator_service.stop(known)
 
     def work(on: OnMachine, say: Say) -> str:
         return _clear(on, say, purge=purge)

@@ -19,7 +19,7 @@ from typing import Any
 
 from dora_cli import output
 from dora_cli.bundle.machine import ask
-from dora_cli.cluster.command_line import ssh_name
+from dora_cli.cluster.daemon_argv import ssh_name
 from dora_cli.cluster.machine_lock import Answer, MachineLock
 from dora_cli.cluster.machines import OnMachine, Opened, in_parallel, target_of
 from dora_cli.cluster.occupants import (
@@ -34,7 +34,7 @@ from dora_cli.cluster.occupants import (
 from dora_cli.cluster.operator import this_operator
 from dora_cli.ssh import Connection, connect
 from dora_config import DoraError
-from dora_config.cluster import Cluster, Machine
+from dora_config.cluster.models import Cluster, Machine
 
 
 class InUse(DoraError):

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from dora_cli import output
 from dora_cli.bundle.install import Installer, probe
 from dora_cli.bundle.layout import Layout
-from dora_cli.cluster import coordinator_here
-from dora_cli.cluster.command_line import daemon_arguments, ssh_name
+from dora_cli.cluster import coordinator_service
+from dora_cli.cluster import known_clusters as remembered
+from dora_cli.cluster import local_coordinator as coordinator_here
+from dora_cli.cluster.daemon_argv import daemon_arguments, ssh_name
 from dora_cli.cluster.eviction import take_over
 from dora_cli.cluster.guard import Errand, Guard, guarded
 from dora_cli.cluster.machines import Done, OnMachine, Say, layout_of, on_machines
@@ -16,7 +18,7 @@ from dora_cli.cluster.operator import keep_token
 from dora_cli.cluster.preflight import Facts, require_ready, warnings
 from dora_cli.cluster.service import Systemd
 from dora_config.access import ensure_token
-from dora_config.cluster import Cluster
+from dora_config.cluster.models import Cluster
 
 STOP_TIMEOUT = 60.0
 
@@ -29,13 +31,17 @@ class Installed:
     remarks: tuple[str, ...] = ()
 
 
-def install(cluster: Cluster, installer: Installer, errand: Errand, *, user: bool) -> bool:
+def install(
+    cluster: Cluster, installer: Installer, errand: Errand, *, user: bool, coordinator: bool = True
+) -> bool:
     """Whether every machine has its service, and (if the coordinator runs) is connected."""
     with guarded(cluster, errand) as guard:
-        return _install_all(cluster, installer, guard, user=user)
+        return _install_all(cluster, installer, guard, user=user, coordinator=coordinator)
 
 
-def _install_all(cluster: Cluster, installer: Installer, guard: Guard, *, user: bool) -> bool:
+def _install_all(
+    cluster: Cluster, installer: Installer, guard: Guard, *, user: bool, coordinator: bool
+) -> bool:
     token, _ = ensure_token()
     keep_token()
     coordinator_here.report(cluster)  # a coordinator with another token is an error now
@@ -43,13 +49,15 @@ def _install_all(cluster: Cluster, installer: Installer, guard: Guard, *, user: 
     def work(on: OnMachine, say: Say) -> Installed:
         return _install(on, installer, layout_of(on.machine, user=user), token, guard, say)
 
+    ready = not coordinator or coordinator_service.install(cluster, installer, token, user=user)
     label = "Installing dora-daemon-{id} on {target}"
     done = on_machines(cluster, label, work, said=lambda one: one.said, links=guard)
     for one in done:
         for remark in one.result.remarks if one.result is not None else ():
             output.warn(f"{ssh_name(one.machine)}: {remark}")
     output.write(succeeded(done))
-    return all(one.ok for one in done) and _connected(cluster, [d.machine.id for d in done])
+    connected = all(one.ok for one in done) and _connected(cluster, [d.machine.id for d in done])
+    return ready and connected
 
 
 def _install(
@@ -113,8 +121,12 @@ def uninstall(cluster: Cluster, installer: Installer, errand: Errand) -> bool:
     with guarded(cluster, errand) as guard:
         label = "Uninstalling dora-daemon-{id} from {target}"
         done = on_machines(cluster, label, work, said=str, links=guard)
-    output.write(succeeded(done))
-    return all(one.ok for one in done)
+        output.write(succeeded(done))
+        gone = coordinator_service.uninstall(cluster, installer)
+    if not gone or not all(one.ok for one in done):
+        return False
+    remembered.forget(cluster)
+    return True
 
 
 def _uninstall(on: OnMachine, installer: Installer, say: Say) -> str:

@@ -15,13 +15,13 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from dora_cli.bundle.layout import USER, Layout, system
 from dora_cli.bundle.machine import ask
-from dora_cli.cluster.command_line import daemon_name, ssh_name
+from dora_cli.cluster.daemon_argv import daemon_name, ssh_name
 from dora_cli.cluster.lines import Lines
 from dora_cli.cluster.preflight import Facts
 from dora_cli.cluster.unit import service_name
 from dora_cli.ssh import Connection, Finished, Target, connect
 from dora_config import DoraError
-from dora_config.cluster import Cluster, Machine
+from dora_config.cluster.models import Cluster, Machine
 
 MOST_AT_ONCE = 16
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from dora_cli.cluster.command_line import daemon_arguments
-from dora_config.cluster import Cluster, Machine
+from dora_cli.cluster.daemon_argv import daemon_arguments
+from dora_config.cluster.models import Cluster, Machine
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,17 +16,21 @@ import select
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 ANSWER_TIMEOUT = 3.0
 PINGS = 5
+KEPT_COPIES = 3
+OF_SERVICE = ".of-service"
+"""File in the coordinator's folder: `uninstall` removes the folder."""
 SECRETS = "given"
 """Folder of what the daemon was given: its token and its environment."""
 
@@ -268,6 +272,78 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
+# ---------------------------------------------------------------------------------- the store
+
+
+def _store() -> Path:
+    """Of a coordinator that is a service."""
+    return _state() / "coordinator" / "store.sqlite3"
+
+
+def copy_store(version: str) -> dict[str, Any]:
+    """A copy of the coordinator's store beside it, named after the version that wrote it."""
+    store = _store()
+    if not store.exists():
+        return {"copy": None}
+    copy = store.with_name(f"{store.name}.of-{version}")
+    fresh = copy.with_name(f".{copy.name}.new")
+    fresh.unlink(missing_ok=True)
+    try:
+        with closing(sqlite3.connect(store)) as source, closing(sqlite3.connect(fresh)) as target:
+            source.backup(target)
+    except sqlite3.Error as error:
+        raise Problem(f"{store}: the store cannot be copied: {error}") from None
+    fresh.replace(copy)
+    copies = sorted(store.parent.glob(f"{store.name}.of-*"), key=lambda path: path.stat().st_mtime)
+    for path in copies[:-KEPT_COPIES]:
+        path.unlink()
+    return {"copy": str(copy)}
+
+
+def restore_store(copy: str) -> dict[str, Any]:
+    """Have the store as it was copied; its coordinator must not run."""
+    store = _store()
+    fresh = store.with_name(f".{store.name}.new")
+    shutil.copyfile(copy, fresh)
+    for part in ("-wal", "-shm"):
+        store.with_name(f"{store.name}{part}").unlink(missing_ok=True)
+    fresh.replace(store)
+    return {}
+
+
+def put_store_aside() -> dict[str, Any]:
+    """Rename the store to `.old`; its coordinator must not run."""
+    store = _store()
+    old = store.with_name(f"{store.name}.old")
+    for stale in (f"{old.name}-wal", f"{old.name}-shm", f"{store.name}-shm"):
+        store.with_name(stale).unlink(missing_ok=True)
+    with suppress(FileNotFoundError):
+        store.with_name(f"{store.name}-wal").replace(old.with_name(f"{old.name}-wal"))
+    with suppress(FileNotFoundError):
+        store.replace(old)
+    return {}
+
+
+def claim_coordinator() -> dict[str, Any]:
+    """Mark the coordinator's folder as the service's, unless the user has one already."""
+    folder = _state() / "coordinator"
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        (folder / OF_SERVICE).touch()
+    return {}
+
+
+def forget_coordinator() -> dict[str, Any]:
+    """Remove the folder of a coordinator that does not run, if it is the service's."""
+    if not (_state() / "coordinator" / OF_SERVICE).exists():
+        return {}
+    shutil.rmtree(_state() / "coordinator", ignore_errors=True)
+    for path in (_state(), _state().parent, _state().parent.parent):
+        with suppress(OSError):
+            path.rmdir()  # only what is empty
+    return {}
+
+
 # ---------------------------------------------------------------------------------- the network
 
 
@@ -325,7 +401,7 @@ def _echo(link: socket.socket) -> None:
 
 
 def ping(targets: list[list[Any]]) -> dict[str, Any]:
-    """To each (name, host, port): round trip and clock difference, or why not."""
+    """To each (name, host, port): median round trip and clock difference, or why not."""
     found: dict[str, Any] = {}
 
     def measure(name: str, host: str, port: int) -> None:
@@ -346,7 +422,7 @@ def _measure(host: str, port: int) -> dict[str, float]:
     with socket.create_connection((host, port), ANSWER_TIMEOUT) as link:
         link.settimeout(ANSWER_TIMEOUT)
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        best = None
+        trips = []
         for _ in range(PINGS):
             before, begin = time.time(), time.monotonic()
             link.sendall(b".")
@@ -357,10 +433,9 @@ def _measure(host: str, port: int) -> dict[str, float]:
                     raise OSError("it hung up")
                 theirs += piece
             trip = time.monotonic() - begin
-            if best is None or trip < best[0]:
-                best = (trip, float(theirs) - before - trip / 2)
-    assert best is not None
-    return {"seconds": best[0], "clock": best[1]}
+            trips.append((trip, float(theirs) - before - trip / 2))
+    trips.sort()
+    return {"seconds": trips[len(trips) // 2][0], "clock": trips[0][1]}
 
 
 COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -370,6 +445,11 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "start": start,
     "stop": stop,
     "clean": clean,
+    "claim_coordinator": claim_coordinator,
+    "copy_store": copy_store,
+    "restore_store": restore_store,
+    "put_store_aside": put_store_aside,
+    "forget_coordinator": forget_coordinator,
     "reach": reach,
     "answer": answer,
     "ping": ping,

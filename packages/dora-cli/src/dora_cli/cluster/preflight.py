@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dora_config import DoraError
-from dora_config.cluster import Cluster, Machine
+from dora_config.cluster.models import Cluster, Machine
 
 LEAST_DISK = 64 << 20
 ENOUGH_DISK = 512 << 20

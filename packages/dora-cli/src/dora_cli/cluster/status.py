@@ -39,7 +39,7 @@ def _daemon(one: DaemonSummary) -> tuple[object, ...]:
     labels = ",".join(f"{key}={value}" for key, value in sorted(one.labels.items()))
     return (
         one.daemon,
-        f"{one.heartbeat_age:.0f}s ago" + ("" if one.connected else " (lost)"),
+        f"{one.heartbeat_age:.0f}s ago{_absence(one)}",
         _version(one),
         labels or "-",
         one.restarts,
@@ -47,6 +47,12 @@ def _daemon(one: DaemonSummary) -> tuple[object, ...]:
         one.input_timeouts,
         one.input_recoveries,
     )
+
+
+def _absence(one: DaemonSummary) -> str:
+    if one.connected:
+        return ""
+    return " (ended)" if one.ended else " (lost)"
 
 
 def _version(one: DaemonSummary) -> str:

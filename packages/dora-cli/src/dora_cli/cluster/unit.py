@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dora_cli.cluster.command_line import daemon_arguments
-from dora_config.cluster import Cluster, Machine
+from dora_cli.cluster.daemon_argv import daemon_arguments
+from dora_config.cluster.models import Cluster, Machine
 
 STOP_TIMEOUT = 60
 """Seconds that the dataflows of a machine may take to end."""

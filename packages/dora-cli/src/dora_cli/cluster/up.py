@@ -9,16 +9,18 @@ from dora_cli import output
 from dora_cli._version import __version__
 from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import USER
-from dora_cli.cluster import coordinator_here, remembered
+from dora_cli.cluster import coordinator_service
+from dora_cli.cluster import known_clusters as remembered
+from dora_cli.cluster import local_coordinator as coordinator_here
 from dora_cli.cluster.background_daemon import begin, differences, hand_over
-from dora_cli.cluster.command_line import ssh_name
+from dora_cli.cluster.daemon_argv import ssh_name
 from dora_cli.cluster.eviction import take_over
 from dora_cli.cluster.guard import Errand, Guard, guarded
 from dora_cli.cluster.machines import Done, OnMachine, Say, on_machines
 from dora_cli.cluster.operator import keep_token
 from dora_cli.cluster.preflight import Facts, NotReady, require_ready, warnings
 from dora_cli.cluster.service import Systemd
-from dora_config.cluster import Cluster
+from dora_config.cluster.models import Cluster
 from dora_config.protocol.control import DaemonSummary
 
 LAST_LINES = 20
@@ -32,30 +34,36 @@ class Started:
     remarks: tuple[str, ...] = field(default=())
 
 
-def bring_up(cluster: Cluster, installer: Installer, errand: Errand) -> bool:
+def bring_up(
+    cluster: Cluster, installer: Installer, errand: Errand, *, recreate_store: bool = False
+) -> bool:
     """All of it; whether every daemon is connected."""
     with guarded(cluster, errand) as guard:
-        return _bring_up(cluster, installer, guard)
+        return _bring_up(cluster, installer, guard, recreate_store=recreate_store)
 
 
-def _bring_up(cluster: Cluster, installer: Installer, guard: Guard) -> bool:
+def _bring_up(
+    cluster: Cluster, installer: Installer, guard: Guard, *, recreate_store: bool
+) -> bool:
     address = coordinator_here.where(cluster)
     known = coordinator_here.report(cluster)
-    begun = coordinator_here.start(cluster) if known is None else None
-    if begun is not None:
+    begun = None
+    if known is None:
+        if not coordinator_service.start(cluster, recreate_store=recreate_store):
+            begun = coordinator_here.start(cluster, recreate_store=recreate_store)
         output.write(f"Starting coordinator on {address}... OK")
     else:
         output.write(f"Starting coordinator on {address}... runs already")
-    remembered.keep(cluster)
+        if recreate_store:
+            output.warn("its store is in use and stays: run `dora cluster down` before that")
     keep_token()
     there = coordinator_here.connected(known)
 
     def work(on: OnMachine, say: Say) -> Started:
         return _start_daemon(on, installer, there, guard, say)
 
-    done = on_machines(
-        cluster, "Starting daemon on {name}", work, said=lambda one: one.said, links=guard
-    )
+    label = "Starting daemon on {name}"
+    done = on_machines(cluster, label, work, said=lambda one: one.said, links=guard)
     _remarks(done)
     started = [one.machine.id for one in done if one.ok]
     if not started:

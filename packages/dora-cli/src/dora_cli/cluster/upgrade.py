@@ -1,4 +1,4 @@
-"""`dora cluster upgrade` and `rollback`: one machine after the other, dataflows go on.
+"""`dora cluster upgrade`, and what `rollback` shares: one machine after the other, dataflows go on.
 
 On each machine the new version is put beside the old one and tested there; then the link is
 switched and the daemon restarted as a hand-over, which its runners outlive. A daemon that does not
@@ -12,23 +12,25 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 from dora_cli import output
 from dora_cli.bundle.install import Installer, probe
 from dora_cli.bundle.layout import Layout
 from dora_cli.bundle.machine import ask
-from dora_cli.client import Client, CoordinatorUnreachable
-from dora_cli.client import ConnectionLost as CoordinatorLost
-from dora_cli.cluster import coordinator_here
+from dora_cli.cluster import local_coordinator as coordinator_here
 from dora_cli.cluster.background_daemon import begin, hand_over
-from dora_cli.cluster.command_line import ssh_name
-from dora_cli.cluster.coordinator_upgrade import roll_back_coordinator, upgrade_coordinator
+from dora_cli.cluster.coordinator_upgrade import upgrade_coordinator
+from dora_cli.cluster.daemon_argv import ssh_name
 from dora_cli.cluster.machines import OnMachine, layout_of, target_of, without_name
 from dora_cli.cluster.preflight import Facts, NotReady
 from dora_cli.cluster.service import Systemd
+from dora_cli.cluster.state_left import with_state_left
+from dora_cli.coordinator.client import Client, CoordinatorUnreachable
+from dora_cli.coordinator.client import ConnectionLost as CoordinatorLost
 from dora_cli.ssh import ConnectionLost, connect
 from dora_config import DoraError
-from dora_config.cluster import Cluster, Machine
+from dora_config.cluster.models import Cluster, Machine
 from dora_config.protocol.control import ListNodes, NodeList, NodeSummary
 
 RECONNECT_TIMEOUT = 30.0
@@ -92,11 +94,27 @@ def upgrade(
     Raises DoraError when nothing can be upgraded at all.
     """
     version = installer.version
-    _require_coordinator(cluster)
-    before = _all_nodes(cluster)
-    if upgrade_coordinator(cluster, version):
+    require_coordinator(cluster)
+
+    def work() -> bool:
+        return _upgrade(cluster, installer, machines, version, keep_going=keep_going)
+
+    remedy = "`dora cluster upgrade` again does the rest; `dora cluster rollback` takes it back."
+    return with_state_left(cluster, work, remedy)
+
+
+def _upgrade(
+    cluster: Cluster,
+    installer: Installer,
+    machines: Sequence[Machine],
+    version: str,
+    *,
+    keep_going: bool,
+) -> bool:
+    before = all_nodes(cluster)
+    if upgrade_coordinator(cluster, installer, version):
         try:
-            _wait_for_everybody(before, cluster)
+            wait_for_everybody(before, cluster)
         except NotReady as problem:
             if not keep_going:
                 raise NotReady(f"{problem}; no machine was touched") from None
@@ -125,69 +143,44 @@ def upgrade(
         done = installer.switch(on.link, layout, tree, facts)
         return Switched(done.dora, version, files)
 
-    return _one_by_one(cluster, installer, machines, "Upgrading", switch, keep_going=keep_going)
+    return one_by_one(
+        cluster,
+        installer,
+        machines,
+        lambda machine: f"Upgrading {ssh_name(machine)}",
+        switch,
+        keep_going=keep_going,
+    )
 
 
-def rollback(
-    cluster: Cluster, installer: Installer, machines: Sequence[Machine], *, keep_going: bool
-) -> bool:
-    """Have the version before on the machines, and then (when these are all of them) on the
-    coordinator; whether all of it went well.
-    """
-    _require_coordinator(cluster)
-
-    def switch(on: OnMachine, layout: Layout, systemd: Systemd | None, running: str) -> Switched:
-        facts = probe(on.link, layout)
-        previous, current = facts["previous"], facts["current"]
-        if previous is None:
-            raise NotReady(f"there is no earlier version in {facts['prefix']} to return to")
-        # a rollback that was cut off before the restart has switched already
-        switched = current is not None and current["name"] != running == previous["name"]
-        if switched:
-            previous = current
-        link = layout.link_for(str(facts["home"]))
-        files: dict[str, bytes | None] = {}
-        if systemd is not None:
-            kept = _kept_unit(on, layout, previous["name"])
-            if (unit := on.link.read(kept, sudo=layout.sudo)) is not None:
-                files[systemd.unit] = unit
-        if not switched:
-            ask(on.link, "rollback", prefix=layout.prefix, link=link, sudo=layout.sudo)
-        return Switched(link, str(previous["version"]), files)
-
-    before = _all_nodes(cluster)
-    if not _one_by_one(cluster, installer, machines, "Rolling back", switch, keep_going=keep_going):
-        return False
-    if len(machines) < len(cluster.machines):
-        output.remark("The coordinator stays as it is: it is returned when all machines are")
-    elif roll_back_coordinator(cluster):
-        _wait_for_everybody(before, cluster)
-    return True
-
-
-def _require_coordinator(cluster: Cluster) -> None:
+def require_coordinator(cluster: Cluster) -> None:
     if coordinator_here.report(cluster) is None:
         raise NotReady(
-            f"no coordinator answers at {coordinator_here.where(cluster)}, so nobody could say "
-            "whether the daemons come back: start it with `dora cluster up`"
+            f"no coordinator answers at {coordinator_here.where(cluster)}; it must confirm that "
+            "each daemon comes back, so nothing was changed: start it with `dora cluster up`"
         )
 
 
-def _one_by_one(
+def one_by_one(
     cluster: Cluster,
     installer: Installer,
     machines: Sequence[Machine],
-    label: str,
+    label: Callable[[Machine], str],
     switch: Switch,
     *,
     keep_going: bool,
+    collect: bool = True,
 ) -> bool:
+    """``switch`` and a restart on each machine; ``collect``: then remove what nothing uses."""
     succeeded = 0
     for number, machine in enumerate(machines, 1):
-        output.write(f"{label} {ssh_name(machine)}...")
+        output.write(f"{label(machine)}...")
         try:
             with connect(target_of(machine)) as link:
-                _one(OnMachine(cluster, machine, link), installer, switch)
+                on = OnMachine(cluster, machine, link)
+                layout = _one(on, switch)
+                if layout is not None and collect:
+                    _collect(on, installer, layout)
             succeeded += 1
         except (DoraError, OSError) as error:
             output.write(f"  FAILED: {without_name(str(error), ssh_name(machine))}")
@@ -201,8 +194,8 @@ def _one_by_one(
     return succeeded == len(machines)
 
 
-def _one(on: OnMachine, installer: Installer, switch: Switch) -> None:
-    """One machine, all or nothing."""
+def _one(on: OnMachine, switch: Switch) -> Layout | None:
+    """One machine, all or nothing; where its versions lie, None when nothing had to be done."""
     facts = on.facts()
     systemd = Systemd.found(on, facts)
     if systemd is None and facts.daemon is None:
@@ -221,7 +214,7 @@ def _one(on: OnMachine, installer: Installer, switch: Switch) -> None:
         raise
     if switched is None:
         output.write("  It runs that version already")
-        return
+        return None
     try:
         if systemd is not None and switched.files:
             systemd.put(switched.files)
@@ -235,6 +228,10 @@ def _one(on: OnMachine, installer: Installer, switch: Switch) -> None:
         output.write(f"  Interrupted: returning to {old.name}; a second Ctrl-C leaves it as it is")
         _take_back(on, facts, layout, switched, old, "interrupted")
         raise
+    return layout
+
+
+def _collect(on: OnMachine, installer: Installer, layout: Layout) -> None:
     try:
         installer.collect(on.link, layout)
     except (DoraError, OSError) as problem:
@@ -251,34 +248,42 @@ def _over_any_connection(on: OnMachine, work: Callable[[OnMachine], None]) -> No
             work(OnMachine(on.cluster, on.machine, link))
 
 
-def _trees(on: OnMachine, layout: Layout) -> dict[str, str]:
-    """Names of the current and the previous version there, empty for none."""
-    found = probe(on.link, layout)
+def trees(found: Mapping[str, Any]) -> dict[str, str]:
+    """Names of the current and the previous version that a probe found, empty for none."""
     return {link: found[link]["name"] if found[link] else "" for link in ("current", "previous")}
+
+
+def _trees(on: OnMachine, layout: Layout) -> dict[str, str]:
+    return trees(probe(on.link, layout))
 
 
 def _old(on: OnMachine, layout: Layout, systemd: Systemd | None, running: str) -> Old:
     """What the machine is returned to if need be; a rollback later finds the unit of now."""
-    trees = _trees(on, layout)
-    before = _trees_before(trees, running)
+    found = _trees(on, layout)
+    before = trees_before(found, running)
     files = systemd.written() if systemd is not None else {}
     if systemd is not None and (name := before["current"]):
-        kept = _kept_unit(on, layout, name)
-        if before == trees:
+        kept = kept_unit(on, layout, name)
+        if before == found:
             on.link.write(kept, files[systemd.unit] or b"", sudo=layout.sudo)
         elif (unit := on.link.read(kept, sudo=layout.sudo)) is not None:
             files[systemd.unit] = unit
     return Old(_release(on), before, files)
 
 
-def _trees_before(trees: dict[str, str], running: str) -> dict[str, str]:
-    """As they belong to what runs: an upgrade may have been cut off between switch and restart."""
-    if trees["current"] == running or running != trees["previous"]:
-        return trees
-    return {"current": running, "previous": ""}
+def trees_before(found: dict[str, str], running: str) -> dict[str, str]:
+    """The links that belong to what runs: a switch may have been cut off before the restart."""
+    current, previous = found["current"], found["previous"]
+    if running in ("", current) or not current:
+        return found
+    if running == previous:  # an upgrade
+        return {"current": running, "previous": ""}
+    if previous == current:  # a rollback
+        return {"current": running, "previous": previous}
+    return found
 
 
-def _kept_unit(on: OnMachine, layout: Layout, name: str) -> str:
+def kept_unit(on: OnMachine, layout: Layout, name: str) -> str:
     """The unit beside the version that it was written for."""
     return f"{probe(on.link, layout)['prefix']}/{name}/{on.service}.service"
 
@@ -419,11 +424,11 @@ def _runs(on: OnMachine, version: str) -> bool:
 
 def _nodes(on: OnMachine) -> dict[tuple[str, str], NodeSummary]:
     """What runs on the machine, by dataflow and node."""
-    found = _all_nodes(on.cluster)
+    found = all_nodes(on.cluster)
     return {key: node for key, node in found.items() if node.daemon == on.machine.id}
 
 
-def _all_nodes(cluster: Cluster) -> dict[tuple[str, str], NodeSummary]:
+def all_nodes(cluster: Cluster) -> dict[tuple[str, str], NodeSummary]:
     try:
         with Client(coordinator_here.where(cluster)) as client:
             found = client.ask(ListNodes(), NodeList).nodes
@@ -432,14 +437,14 @@ def _all_nodes(cluster: Cluster) -> dict[tuple[str, str], NodeSummary]:
     return {(one.dataflow, one.node): one for one in found if one.pid is not None}
 
 
-def _wait_for_everybody(before: Mapping[tuple[str, str], NodeSummary], cluster: Cluster) -> None:
+def wait_for_everybody(before: Mapping[tuple[str, str], NodeSummary], cluster: Cluster) -> None:
     """Until the new coordinator knows of every node that the old one knew of."""
     step = _Step("Waiting for its daemons")
     try:
-        _poll(lambda: before.keys() <= _all_nodes(cluster).keys(), "not all nodes are back")
+        _poll(lambda: before.keys() <= all_nodes(cluster).keys(), "not all nodes are back")
     except DoraError:
         step.failed()
-        missing = sorted(node for _, node in before.keys() - _all_nodes(cluster).keys())
+        missing = sorted(node for _, node in before.keys() - all_nodes(cluster).keys())
         raise NotReady(
             "the coordinator was replaced, but not all nodes are known again: "
             f"{', '.join(missing)}; see `dora cluster status`"

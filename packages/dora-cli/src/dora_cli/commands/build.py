@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dora_cli import building, coordinator_options, dataflow_file, options, output
-from dora_cli.building import LockChoice
+from dora_cli import dataflow_file, options, output
+from dora_cli.build import local as building
+from dora_cli.build.local import LockChoice
+from dora_cli.coordinator import options as coordinator_options
 
 if TYPE_CHECKING:
-    from dora_cli.client import Client
+    from dora_cli.coordinator.client import Client
     from dora_config import LoadedDataflow
 
 app = options.application()
@@ -51,7 +53,7 @@ def build(
         return
     client = None if local else _client(loaded, coordinator_addr, coordinator_port)
     if client is not None:
-        from dora_cli.remote_building import build_on_daemons
+        from dora_cli.build.remote import build_on_daemons
 
         with client:
             build_id = build_on_daemons(
@@ -76,7 +78,7 @@ def _client(loaded: LoadedDataflow, addr: str | None, port: int | None) -> Clien
 
     One that the user names must answer; one that only the file hints at need not.
     """
-    from dora_cli.client import CoordinatorUnreachable
+    from dora_cli.coordinator.client import CoordinatorUnreachable
 
     named = addr is not None or port is not None or "DORA_COORDINATOR_ADDR" in os.environ
     if not named and not loaded.resolved.uses_deploy:

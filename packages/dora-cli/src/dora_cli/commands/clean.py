@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import coordinator_options as coordinator
 from dora_cli import options, output
+from dora_cli.coordinator import options as coordinator
 from dora_cli.errors import CommandFailed
 
 app = options.application()

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dora_cli import coordinator_options as coordinator
 from dora_cli import options, output
+from dora_cli.coordinator import options as coordinator
 from dora_cli.errors import CommandFailed
 
 if TYPE_CHECKING:
-    from dora_config.cluster import Cluster
+    from dora_config.cluster.models import Cluster
 
 app = options.application()
 
@@ -62,11 +62,17 @@ def cluster() -> None:
 
 
 def _load(path: Path) -> Cluster:
+    """The cluster of a file; its machines are recorded, so that `start` and `down` find them."""
+    from dora_cli.cluster import known_clusters as remembered
     from dora_config import load_cluster
 
     loaded = load_cluster(path)
     for problem in loaded.warnings:
         output.remark(str(problem))
+    try:
+        remembered.keep(loaded.cluster)
+    except OSError as error:
+        output.warn(f"cannot record the machines of {path} for `dora start`: {error}")
     return loaded.cluster
 
 
@@ -76,13 +82,21 @@ def _exit(ok: bool) -> None:
 
 
 @app.command()
-def up(path: ClusterFile, offline: WheelHouse = None, take_over: TakeOver = False) -> None:
+def up(
+    path: ClusterFile,
+    recreate_store: Annotated[
+        bool, typer.Option("--recreate-store", help="Put the coordinator's store aside.")
+    ] = False,
+    offline: WheelHouse = None,
+    take_over: TakeOver = False,
+) -> None:
     """Start the coordinator here and a daemon on every machine, over SSH."""
     from dora_cli.bundle.install import Installer
     from dora_cli.cluster.guard import Errand
     from dora_cli.cluster.up import bring_up
 
-    _exit(bring_up(_load(path), Installer(offline), Errand("up", path, take_over)))
+    errand = Errand("up", path, take_over)
+    _exit(bring_up(_load(path), Installer(offline), errand, recreate_store=recreate_store))
 
 
 @app.command()
@@ -106,7 +120,7 @@ def down(
         Path | None,
         typer.Argument(
             metavar="[PATH]",
-            help="The cluster file; by default the machines that `up` was told of.",
+            help="The cluster file; by default the machines of the last cluster file.",
             show_default=False,
         ),
     ] = None,
@@ -131,21 +145,25 @@ def down(
 def install(
     path: ClusterFile,
     user: OfUser = False,
+    no_coordinator: Annotated[
+        bool, typer.Option("--no-coordinator", help="Install the daemons only.")
+    ] = False,
     offline: WheelHouse = None,
     take_over: TakeOver = False,
 ) -> None:
-    """Install the daemon as a systemd service on every machine."""
+    """Install the coordinator and the daemon of every machine as systemd services."""
     from dora_cli.bundle.install import Installer
     from dora_cli.cluster import install as work
     from dora_cli.cluster.guard import Errand
 
     errand = Errand("install", path, take_over)
-    _exit(work.install(_load(path), Installer(offline), errand, user=user))
+    installer, both = Installer(offline), not no_coordinator
+    _exit(work.install(_load(path), installer, errand, user=user, coordinator=both))
 
 
 @app.command()
 def uninstall(path: ClusterFile, take_over: TakeOver = False) -> None:
-    """Stop and remove the service, and all that was installed with it, on every machine."""
+    """Stop and remove the services, and all that was installed with them, on every machine."""
     from dora_cli.bundle.install import Installer
     from dora_cli.cluster import install as work
     from dora_cli.cluster.guard import Errand
@@ -195,7 +213,7 @@ def execute(
     ] = None,
 ) -> None:
     """Run a command on every machine, without a terminal; every line begins with its machine."""
-    from dora_cli.cluster import everywhere
+    from dora_cli.cluster import fanout as everywhere
 
     loaded = _load(path)
     machines = everywhere.chosen(loaded, machine or ())
@@ -210,7 +228,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-F", help="Go on as lines come.")] = False,
 ) -> None:
     """Show what the daemons printed, of every machine."""
-    from dora_cli.cluster import everywhere
+    from dora_cli.cluster import fanout as everywhere
 
     loaded = _load(path)
     machines = everywhere.chosen(loaded, machine or ())
@@ -227,7 +245,7 @@ def upgrade(
 ) -> None:
     """Put this version of dora on every machine, one after the other; dataflows go on."""
     from dora_cli.bundle.install import Installer
-    from dora_cli.cluster import everywhere
+    from dora_cli.cluster import fanout as everywhere
     from dora_cli.cluster import upgrade as work
     from dora_cli.cluster.guard import Errand, guarded
 
@@ -241,16 +259,25 @@ def upgrade(
 def rollback(
     path: ClusterFile,
     machine: SomeMachines = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="VERSION",
+            help="Have this version, which the machines still keep.",
+            show_default=False,
+        ),
+    ] = None,
     keep_going: KeepGoing = False,
     take_over: TakeOver = False,
 ) -> None:
-    """Return to the version that every machine had before, one after the other."""
+    """Return the machines that the last upgrade reached to their version before it."""
     from dora_cli.bundle.install import Installer
-    from dora_cli.cluster import everywhere
-    from dora_cli.cluster import upgrade as work
+    from dora_cli.cluster import fanout as everywhere
+    from dora_cli.cluster import rollback as work
     from dora_cli.cluster.guard import Errand, guarded
 
     loaded = _load(path)
     machines = everywhere.chosen(loaded, machine or ())
     with guarded(loaded, Errand("rollback", path, take_over), machines):
-        _exit(work.rollback(loaded, Installer(), machines, keep_going=keep_going))
+        _exit(work.rollback(loaded, Installer(), machines, to=to, keep_going=keep_going))

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import coordinator_options, options, output
+from dora_cli import options, output
+from dora_cli.coordinator import options as coordinator_options
 from dora_cli.errors import CommandFailed
 
 app = options.application()

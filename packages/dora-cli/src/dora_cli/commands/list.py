@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dora_cli import coordinator_options as coordinator
 from dora_cli import options, output
+from dora_cli.coordinator import options as coordinator
 
 if TYPE_CHECKING:
     from dora_config.protocol.control import DataflowSummary
 
 GB = 1024**3
+ENDED_SHOWN = 3600.0
+"""Seconds for which an ended dataflow is listed without being asked for."""
 
 app = options.application()
 
@@ -45,15 +48,22 @@ def list_dataflows(
         SortChoice | None, typer.Option("--sort-by", help="Largest first.", show_default=False)
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print UUIDs only.")] = False,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", "-a", help="Also those that ended more than an hour ago."),
+    ] = False,
     coordinator_addr: coordinator.Addr = None,
     coordinator_port: coordinator.Port = None,
 ) -> None:
-    """List dataflows, running and ended."""
+    """List dataflows: those that run, and those that ended within the last hour.
+
+    With `--status finished` or `failed`, those that ended earlier too.
+    """
     from dora_config.protocol.control import DataflowList, ListDataflows
 
     with coordinator.client(coordinator_addr, coordinator_port) as client:
         found = client.ask(ListDataflows(), DataflowList).dataflows
-    rows = [row for row in found if _wanted(row, status, name)]
+    rows = shown(found, status=status, name=name, everything=everything)
     if sort_by is not None:
         rows.sort(key=lambda row: row.cpu if sort_by is SortChoice.CPU else row.memory)
         rows.reverse()
@@ -76,6 +86,24 @@ def print_dataflows(
         for row in rows:
             if row.reason is not None:
                 output.remark(f"{row.name or row.uuid}: {row.reason}")
+
+
+def shown(
+    found: Iterable[DataflowSummary],
+    *,
+    status: StatusChoice | None,
+    name: str | None,
+    everything: bool,
+) -> list[DataflowSummary]:
+    """The rows that the options ask for; without any, what ended long ago is left out."""
+    chosen = [row for row in found if _wanted(row, status, name)]
+    if everything or status is not None:
+        return chosen
+    return [row for row in chosen if _is_recent(row)]
+
+
+def _is_recent(row: DataflowSummary) -> bool:
+    return row.ended_ago is None or row.ended_ago <= ENDED_SHOWN
 
 
 def _wanted(row: DataflowSummary, status: StatusChoice | None, name: str | None) -> bool:

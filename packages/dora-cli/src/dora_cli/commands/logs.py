@@ -11,10 +11,10 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import coordinator_options as coordinator
 from dora_cli import options, output
-from dora_cli.log_lines import LogEntry, LogFilter, LogFormat, format_entry, parse_level
-from dora_cli.moments import parse_moment
+from dora_cli.coordinator import options as coordinator
+from dora_cli.logs.log_lines import LogEntry, LogFilter, LogFormat, format_entry, parse_level
+from dora_cli.values.times import parse_moment
 
 POLL_INTERVAL = 0.2
 """Seconds between two looks at files that are followed."""
@@ -23,11 +23,15 @@ Dataflow = Annotated[
     str | None,
     typer.Argument(
         metavar="[DATAFLOW]",
-        help="UUID or its beginning; by default the dataflow that ran last.",
+        help="UUID or name, with --local the beginning of a UUID; by default the last dataflow.",
         show_default=False,
     ),
 ]
-Node = Annotated[str | None, typer.Option("--node", "-n", help="Only the log of this node.")]
+NodeArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[NODE]", help="Only the log of this node.", show_default=False),
+]
+Node = Annotated[str | None, typer.Option("--node", "-n", help="The same as the argument NODE.")]
 AllNodes = Annotated[
     bool, typer.Option("--all-nodes", help="All nodes, in the order of time (the default).")
 ]
@@ -69,7 +73,7 @@ app = options.application()
 @app.command()
 def logs(
     dataflow: Dataflow = None,
-    old_node: Annotated[str | None, typer.Argument(hidden=True)] = None,
+    node_argument: NodeArgument = None,
     node: Node = None,
     all_nodes: AllNodes = False,
     tail: Tail = None,
@@ -85,10 +89,7 @@ def logs(
     coordinator_port: coordinator.Port = None,
 ) -> None:
     """Show the logs of a dataflow. Filters apply in the order time, level, text, tail."""
-    if old_node is not None:
-        raise typer.BadParameter(f"name the node with an option: --node {old_node}")
-    if node is not None and all_nodes:
-        raise typer.BadParameter("--node and --all-nodes exclude each other")
+    node = _one_node(node_argument, node, all_nodes=all_nodes)
     now = time.time()
     wanted = LogFilter(
         level=level,
@@ -98,7 +99,7 @@ def logs(
         grep=grep,
     )
     if not local:
-        from dora_cli import remote_logs
+        from dora_cli.logs import remote as remote_logs
 
         if remote_logs.show(
             dataflow,
@@ -113,6 +114,18 @@ def logs(
             return
         output.remark("no coordinator answers: reading the log files below ./out")
     _local(dataflow, node, wanted, tail, log_format, follow=follow)
+
+
+def _one_node(argument: str | None, option: str | None, *, all_nodes: bool) -> str | None:
+    """The node named by the argument or by `--node`; None: all nodes."""
+    if argument is not None and option is not None and argument != option:
+        raise typer.BadParameter(
+            f'two nodes are named: "{argument}" as argument and "{option}" with --node; name one'
+        )
+    node = argument if option is None else option
+    if node is not None and all_nodes:
+        raise typer.BadParameter(f'a node ("{node}") and --all-nodes exclude each other')
+    return node
 
 
 def _moment(text: str | None, now: float, option: str) -> float | None:
@@ -133,7 +146,7 @@ def _local(
     *,
     follow: bool,
 ) -> None:
-    from dora_cli import local_logs
+    from dora_cli.logs import local as local_logs
 
     base = Path.cwd()
     chosen = local_logs.choose_dataflow(base, dataflow)

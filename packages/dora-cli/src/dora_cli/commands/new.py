@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from dora_cli import options, output, templates
-from dora_cli.whole_files import write_file
+from dora_cli.values.atomic_write import write_file
 from dora_config import DoraError
 
 app = options.application()

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dora_cli import coordinator_options as coordinator
-from dora_cli import node_calls, options, output
-from dora_cli.node_calls import DataflowOption, NodeArgument
+from dora_cli import options, output
+from dora_cli.coordinator import calls as node_calls
+from dora_cli.coordinator import options as coordinator
+from dora_cli.coordinator.calls import DataflowOption, NodeArgument
 from dora_config import DoraError
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def _ports(found: Described, node: str) -> tuple[dict[str, str], dict[str, list[
 
 
 def _grace(text: str) -> float:
-    from dora_cli.durations import parse_duration
+    from dora_cli.values.durations import parse_duration
 
     return options.checked(parse_duration)(text)
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dora_cli import coordinator_options as coordinator
-from dora_cli import node_calls, options, output
-from dora_cli.node_calls import DataflowOption, NodeArgument
+from dora_cli import options, output
+from dora_cli.coordinator import calls as node_calls
+from dora_cli.coordinator import options as coordinator
+from dora_cli.coordinator.calls import DataflowOption, NodeArgument
 from dora_config import DoraError
 
 if TYPE_CHECKING:
-    from dora_cli.client import Client
+    from dora_cli.coordinator.client import Client
 
 Key = Annotated[str, typer.Argument(metavar="KEY", help="Its name.", show_default=False)]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dora_cli import coordinator_options as coordinator
 from dora_cli import options, output
+from dora_cli.coordinator import options as coordinator
 
 app = options.application()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dora_cli import building, dataflow_file, options, output
-from dora_cli.building import LockChoice
+from dora_cli import dataflow_file, options, output
+from dora_cli.build import local as building
+from dora_cli.build.local import LockChoice
 from dora_cli.commands.build import lock_choice
-from dora_cli.durations import parse_duration
 from dora_cli.errors import CommandFailed
-from dora_cli.log_lines import LogFilter, LogFormat
-from dora_cli.run_report import RunPrinter, report_result
+from dora_cli.logs.log_lines import LogFilter, LogFormat
+from dora_cli.logs.run_report import RunPrinter, report_result
+from dora_cli.values.durations import parse_duration
 
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
@@ -105,7 +107,7 @@ def run(
 
 
 def _remark_unknown(filtered: Iterable[str], known: list[str]) -> None:
-    from dora_config.closest import closest
+    from dora_config.yaml.suggest import closest
 
     for name in filtered:
         if name not in known:
@@ -140,6 +142,11 @@ def _run(plan: RunPlan, printer: RunPrinter) -> None:
     # A dataflow runs without log files, too: each says why it cannot be written.
     with suppress(OSError):
         prepare_out_dir(Path(plan.working_dir) / OUT_DIR)
-    result = run_foreground(plan, on_event=printer.show)
+    result = run_foreground(
+        plan,
+        on_event=printer.show,
+        on_signal=output.hurry,
+        lossless=not sys.stdout.isatty(),
+    )
     if not report_result(result):
         raise CommandFailed

@@ -27,6 +27,6 @@ def schema(
     """Print the JSON Schema of dataflow, module or cluster files."""
     import json
 
-    from dora_config.schema import json_schema
+    from dora_config.render.schema import json_schema
 
     output.write(json.dumps(json_schema(kind.value), indent=2, ensure_ascii=False))

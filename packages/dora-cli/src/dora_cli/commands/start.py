@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dora_cli import coordinator_options as coordinator
 from dora_cli import dataflow_file, options, output
+from dora_cli.coordinator import options as coordinator
 from dora_cli.errors import CommandFailed
 
 if TYPE_CHECKING:
-    from dora_cli.client import Client
+    from dora_cli.coordinator.client import Client
     from dora_config.protocol.control import ControlProgress, StartDataflow
 
 MAX_NAME = 256
@@ -83,7 +83,7 @@ def start(
     finish = options.optional_boolean(exit_when_nodes_finish)
     loaded = dataflow_file.load(path)
 
-    from dora_cli.start_spec import make_spec
+    from dora_cli.coordinator.start_spec import make_spec
     from dora_config.protocol.control import StartDataflow
 
     spec = make_spec(
@@ -102,7 +102,7 @@ def start(
             return
         uuid = _start(client, _delivered(client, request))
         if attach if attach is not None else sys.stdin.isatty():
-            from dora_cli.attached import follow
+            from dora_cli.coordinator.attached import follow
 
             if not follow(client, uuid):
                 raise CommandFailed
@@ -118,12 +118,16 @@ def _delivered(client: Client, request: StartDataflow) -> StartDataflow:
 
 
 def _start(client: Client, request: StartDataflow) -> str:
-    from dora_cli.client import RequestFailed
-    from dora_cli.ended_report import report_ended
+    from dora_cli.coordinator.client import RequestFailed
+    from dora_cli.logs.ended_report import report_ended
     from dora_config.protocol.control import Started, StartTriggered
 
     def told(progress: ControlProgress) -> None:
-        if isinstance(progress, StartTriggered):
+        if not isinstance(progress, StartTriggered):
+            return
+        if progress.waits_for is not None:
+            output.remark(f"waiting for {progress.waits_for}")
+        else:
             output.write(f"dataflow start triggered: {progress.uuid}")
 
     try:

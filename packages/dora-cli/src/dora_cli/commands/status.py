@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dora_cli import coordinator_options as coordinator
 from dora_cli import options, output
+from dora_cli.coordinator import options as coordinator
 from dora_cli.errors import CommandFailed
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def status(
 ) -> None:
     """Check the coordinator and its daemons; the exit code is 1 when one is missing."""
     from dora_cli import diagnosis
-    from dora_cli.client import CoordinatorUnreachable
+    from dora_cli.coordinator.client import CoordinatorUnreachable
     from dora_config.access import endpoint
     from dora_config.protocol.control import ClusterReport, ClusterStatus
 

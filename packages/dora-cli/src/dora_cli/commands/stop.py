@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import coordinator_options as coordinator
 from dora_cli import options, output
+from dora_cli.coordinator import options as coordinator
 from dora_cli.errors import CommandFailed
 
 app = options.application()
@@ -24,8 +24,8 @@ def stop(
     coordinator_port: coordinator.Port = None,
 ) -> None:
     """Stop a dataflow and wait for its end; the exit code is 1 when it failed."""
-    from dora_cli.client import RequestFailed
-    from dora_cli.ended_report import label, report_ended
+    from dora_cli.coordinator.client import RequestFailed
+    from dora_cli.logs.ended_report import label, report_ended
     from dora_config.protocol.control import Ended, StopDataflow
 
     if every and (dataflow is not None or name is not None):

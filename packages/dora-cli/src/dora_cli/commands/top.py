@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dora_cli import coordinator_options as coordinator
 from dora_cli import options, output
+from dora_cli.coordinator import options as coordinator
 from dora_config import DoraError
 
 if TYPE_CHECKING:
-    from dora_cli.client import Client
+    from dora_cli.coordinator.client import Client
     from dora_config.protocol.control import NodeSummary
 
 MB = 1024**2

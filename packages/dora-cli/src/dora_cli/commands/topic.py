@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dora_cli import coordinator_options as coordinator
-from dora_cli import node_calls, options, output
-from dora_cli.durations import parse_duration
-from dora_cli.node_calls import DataflowOption
+from dora_cli import options, output
+from dora_cli.coordinator import calls as node_calls
+from dora_cli.coordinator import options as coordinator
+from dora_cli.coordinator.calls import DataflowOption
+from dora_cli.values.durations import parse_duration
 from dora_config import DoraError
 
 if TYPE_CHECKING:
-    from dora_cli.client import Client
+    from dora_cli.coordinator.client import Client
     from dora_config.protocol.control import Described
     from dora_config.protocol.runner import EdgeStatus
 
@@ -183,7 +184,7 @@ def echo(
     A long message is shortened, and what comes faster than it can be shown is left out and
     counted: the nodes are never slowed down.
     """
-    from dora_cli.topic_watch import Drops, Silence, watch
+    from dora_cli.topics.topic_watch import Drops, Silence, watch
     from dora_config.protocol.control import WatchTopics
 
     plain = output_format is options.TableFormat.JSON
@@ -233,7 +234,7 @@ def hz(
     On a terminal the figures are shown live (q ends); elsewhere once a second. With `--duration`
     they are shown once, at the end.
     """
-    from dora_cli import topic_rates
+    from dora_cli.topics import topic_rates
     from dora_config.protocol.control import WatchTopics
 
     request = WatchTopics(

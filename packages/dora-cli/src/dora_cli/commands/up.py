@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dora_cli import coordinator_options as coordinator
 from dora_cli import options, output
+from dora_cli.coordinator import options as coordinator
 
 if TYPE_CHECKING:
     from dora_config.access import Endpoint
@@ -28,7 +28,7 @@ def up(
     coordinator_port: coordinator.Port = None,
 ) -> None:
     """Start a coordinator and a daemon on this machine, unless they run already."""
-    from dora_cli.client import CoordinatorUnreachable
+    from dora_cli.coordinator.client import CoordinatorUnreachable
     from dora_config.access import endpoint
 
     target = endpoint("127.0.0.1", coordinator_port)
@@ -61,7 +61,7 @@ def _warn_of_another(target: Endpoint) -> None:
 
 def _default_daemons(target: Endpoint) -> int:
     """How many connected daemons have no machine id; raises what `Client` raises."""
-    from dora_cli.client import Client
+    from dora_cli.coordinator.client import Client
     from dora_config.protocol.control import ClusterReport, ClusterStatus
 
     with Client(target) as client:
@@ -70,10 +70,10 @@ def _default_daemons(target: Endpoint) -> int:
 
 
 def _start_coordinator(target: Endpoint, *, recreate: bool) -> None:
-    from dora_cli import background
-    from dora_cli.client import CoordinatorUnreachable
+    from dora_cli.coordinator import background
+    from dora_cli.coordinator.client import CoordinatorUnreachable
     from dora_config.access import endpoint
-    from dora_config.own_python import run_module
+    from dora_config.spawn_argv import run_module
 
     arguments = ["--port", str(target.port), *(["--recreate-store"] if recreate else [])]
     words = [*run_module("dora_coordinator.command"), *arguments]
@@ -90,9 +90,9 @@ def _start_coordinator(target: Endpoint, *, recreate: bool) -> None:
 
 
 def _start_daemon(target: Endpoint) -> None:
-    from dora_cli import background
+    from dora_cli.coordinator import background
     from dora_config.access import endpoint
-    from dora_config.own_python import run_module
+    from dora_config.spawn_argv import run_module
 
     arguments = ["--coordinator-addr", target.host, "--coordinator-port", str(target.port)]
     process = background.start("daemon", [*run_module("dora_daemon.command"), *arguments])

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from dora_config.errors import DoraError
-from dora_config.own_python import run_module
+from dora_config.spawn_argv import run_module
 
 TIMEOUT: Final = 90.0
 """Seconds for each of its steps; a small machine under load is slow, not broken."""

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dora_cli import output
 from dora_cli.shipping.collecting import Collected, CollectionError, collect
+from dora_cli.shipping.ignoring import IGNORE_FILE
 from dora_cli.shipping.uploading import upload
 from dora_config.protocol.builds import BuildDataflow, BuildSettings, Built
 
 if TYPE_CHECKING:
-    from dora_cli.client import Client
+    from dora_cli.coordinator.client import Client
+    from dora_config.dataflow.resolved import ResolvedNode
     from dora_config.protocol.dataflow import DataflowSpec
-    from dora_config.resolved import ResolvedNode
+
+MOST_NAMES = 6
+"""Files that one note lists."""
 
 __all__ = ["Collected", "CollectionError", "collect", "deliver", "send"]
 
@@ -26,6 +31,7 @@ def send(client: Client, spec: DataflowSpec) -> DataflowSpec:
     by_node = _collect_all(spec)
     if not by_node:
         return spec
+    _note_left_out(by_node.values())
     through = {node.id: node.deploy.distribute for node in spec.resolved.nodes}
     over_http = {node: one for node, one in by_node.items() if through[node] == "http"}
     if over_http:
@@ -48,7 +54,7 @@ def deliver(client: Client, spec: DataflowSpec) -> DataflowSpec:
     sent = send(client, spec)
     if not sent.code:
         return sent
-    from dora_cli.remote_building import BuildOutput
+    from dora_cli.build.remote import BuildOutput
 
     nodes = tuple(
         node
@@ -57,8 +63,8 @@ def deliver(client: Client, spec: DataflowSpec) -> DataflowSpec:
         for node in sent.resolved.nodes
     )
     request = BuildDataflow(spec=sent.with_nodes(nodes), settings=BuildSettings(parallel=True))
-    client.ask(request, Built, BuildOutput().show)
-    return sent
+    built = client.ask(request, Built, BuildOutput().show)
+    return sent.model_copy(update={"delivered_by": built.build_id})
 
 
 def _collect_all(spec: DataflowSpec) -> dict[str, Collected]:
@@ -83,6 +89,13 @@ def _collect_all(spec: DataflowSpec) -> dict[str, Collected]:
     if problems:
         raise CollectionError("\n".join(problems))
     return found
+
+
+def _note_left_out(collected: Iterable[Collected]) -> None:
+    names = sorted({name for one in collected for name in one.left_out})
+    if names:
+        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        output.remark(f"note: not sent: {', '.join(names[:MOST_NAMES])}{more} (see {IGNORE_FILE})")
 
 
 def _has_files(node: ResolvedNode) -> bool:

@@ -3,7 +3,8 @@
 A Python file brings its whole folder (what it imports and reads lies there), any other program
 itself. Further: every word of `args`, `build` and the values of `env` that names a file or folder
 below the folder of the dataflow file; and all of that folder when a build line is anything but an
-installer of Python packages. Caches, version control, environments and logs stay at home.
+installer of Python packages. Of a folder, what :mod:`dora_cli.shipping.ignoring` leaves out is not
+sent; a file that the description names is sent in any case.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -18,20 +20,20 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from dora_cli.shipping.ignoring import IGNORE_FILE, IgnoreRules, InvalidIgnoreFile
+from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.errors import DoraError
 from dora_config.protocol.code import MAX_FILES, CodeFile, CodeLink, CodeSet
-from dora_config.resolved import ResolvedNode
 
 MAX_BYTES: Final = 4 << 30
 """Of one node; more is a mistake more often than not."""
-LEFT_OUT: Final = frozenset(
-    {".git", ".hg", ".svn", ".dora", "__pycache__", "node_modules", ".mypy_cache", ".ruff_cache"}
-    | {".pytest_cache", ".tox", ".nox", ".idea", ".vscode", ".ipynb_checkpoints"}
-)
-"""Folders that are sent from nowhere."""
-LEFT_OUT_AT_THE_TOP: Final = frozenset({"out", "git", "_work"})
-"""Folders that dora makes beside a dataflow file."""
 _INSTALLERS: Final = ("pip", "pip3", "uv")
+_SPECIAL_FILES: Final = (
+    (stat.S_ISSOCK, "socket"),
+    (stat.S_ISFIFO, "FIFO"),
+    (stat.S_ISCHR, "device"),
+    (stat.S_ISBLK, "device"),
+)
 
 
 class CollectionError(DoraError):
@@ -44,6 +46,10 @@ class Collected:
 
     code: CodeSet
     sources: dict[str, Path]
+    left_out: tuple[str, ...] = ()
+    """What a default leaves out of the folders that are sent, with its kind where that is not clear
+    from its name.
+    """
 
 
 def all_sources(parts: Iterable[Collected]) -> dict[str, Path | bytes]:
@@ -58,13 +64,16 @@ def all_sources(parts: Iterable[Collected]) -> dict[str, Path | bytes]:
 def collect(node: ResolvedNode, folder: Path) -> Collected:
     """All files of a node whose dataflow file lies in ``folder``; raises CollectionError."""
     root = source_directory(node, folder)
-    collector = _Collector(root)
-    for name, whole_folder in _programs(node):
-        collector.add_program(name, whole_folder=whole_folder, may_be_built=bool(node.build))
-    for name in _words(node, root):
-        collector.add(PurePosixPath(name))
-    if any(line.split()[:1] and line.split()[0] not in _INSTALLERS for line in node.build):
-        collector.add(PurePosixPath())
+    collector = _Collector(root, IgnoreRules(root))
+    try:
+        for name, whole_folder in _programs(node):
+            collector.add_program(name, whole_folder=whole_folder, may_be_built=bool(node.build))
+        for name in _words(node, root):
+            collector.add_named(PurePosixPath(name))
+        if any(line.split()[:1] and line.split()[0] not in _INSTALLERS for line in node.build):
+            collector.add(PurePosixPath())
+    except InvalidIgnoreFile as error:
+        raise CollectionError(str(error)) from error
     return collector.result()
 
 
@@ -106,9 +115,11 @@ def _words(node: ResolvedNode, root: Path) -> Iterator[str]:
 @dataclass(slots=True)
 class _Collector:
     root: Path
+    rules: IgnoreRules
     files: dict[str, CodeFile] = field(default_factory=dict)
     links: dict[str, CodeLink] = field(default_factory=dict)
     sources: dict[str, Path] = field(default_factory=dict)
+    left_out: set[str] = field(default_factory=set)
     size: int = 0
     _seen: set[PurePosixPath] = field(default_factory=set)
 
@@ -127,13 +138,22 @@ class _Collector:
             raise CollectionError(
                 f"Could not find source path `{name}`: there is no file at {self.root / path}"
             )
-        self.add(path.parent if whole_folder else path)
+        self.add(path)
+        if whole_folder:
+            self.add_named(path.parent)
+
+    def add_named(self, path: PurePosixPath) -> None:
+        """What the description names: sent even if a pattern leaves it out."""
+        if path.parts:
+            self.rules.include(path)
+        self.add(path)
 
     def add(self, path: PurePosixPath) -> None:
         """A file, a folder with all that is in it, or a link and what it leads to."""
         if path in self._seen:
             return
         self._seen.add(path)
+        self._require_utf8(path)
         for parent in reversed(path.parents):
             if parent.parts and (self.root / parent).is_symlink():
                 end = self._add_link(parent)
@@ -143,19 +163,43 @@ class _Collector:
         if here.is_symlink():
             self.add(self._add_link(path))
         elif here.is_dir():
-            for name in sorted(os.listdir(here)):
-                if not self._left_out(path, name):
-                    self.add(path / name)
+            self._add_folder(path, here)
         elif here.is_file():
             self._add_file(path, here)
+        else:
+            self._skip_special(path, here)
 
-    def _left_out(self, folder: PurePosixPath, name: str) -> bool:
-        path = self.root / folder / name
-        if name in LEFT_OUT or name.endswith((".pyc", ".dora-session.yaml")):
-            return True
-        if name in LEFT_OUT_AT_THE_TOP and not folder.parts and path.is_dir():
-            return True
-        return (path / "pyvenv.cfg").is_file()
+    def _add_folder(self, path: PurePosixPath, here: Path) -> None:
+        try:
+            names = sorted(os.listdir(here))
+        except OSError as error:
+            raise CollectionError(f"{here}: {error.strerror}") from error
+        for name in names:
+            inner = path / name
+            where = here / name
+            is_folder = where.is_dir() and not where.is_symlink()
+            if self.rules.by_default(inner, is_folder=is_folder):
+                self.left_out.add(f"{_printable(str(inner))}{'/' if is_folder else ''}")
+            elif not self.rules.by_user(inner, is_folder=is_folder):
+                self.add(inner)
+
+    def _require_utf8(self, path: PurePosixPath) -> None:
+        """Raise CollectionError for a name that a list of files cannot hold."""
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise CollectionError(
+                f"{_printable(str(self.root / path))}: the file name is not valid UTF-8; rename "
+                f"it, or leave it out with a line in {IGNORE_FILE}"
+            ) from None
+
+    def _skip_special(self, path: PurePosixPath, here: Path) -> None:
+        try:
+            mode = here.lstat().st_mode
+        except OSError as error:
+            raise CollectionError(f"{here}: {error.strerror}") from error
+        kind = next((name for is_kind, name in _SPECIAL_FILES if is_kind(mode)), "special file")
+        self.left_out.add(f"{path} ({kind})")
 
     def _add_link(self, path: PurePosixPath) -> PurePosixPath:
         """Keep a link; where it leads to, below the root."""
@@ -165,12 +209,17 @@ class _Collector:
         base = os.path.normpath(self.root)
         if not (joined == base or joined.startswith(f"{base}/")):
             raise CollectionError(
-                f"{here} is a link that leads out of {self.root}, to {target}; only what lies "
-                "below that folder is sent: put a copy there"
+                f"{here} is a link that leads out of {self.root}, to {_printable(target)}; only "
+                "what lies below that folder is sent: put a copy there, or leave the link out with "
+                f"a line in {IGNORE_FILE}"
             )
         end = PurePosixPath(os.path.relpath(joined, base))
         if not os.path.lexists(joined):
-            raise CollectionError(f"{here} is a link to {target}, which does not exist")
+            raise CollectionError(
+                f"{here} is a link to {_printable(target)}, which does not exist; remove it, or "
+                f"leave it out with a line in {IGNORE_FILE}"
+            )
+        self._require_utf8(end)
         relative = os.path.relpath(joined, here.parent)
         self.links[str(path)] = CodeLink(path=str(path), target=relative)
         return end
@@ -202,7 +251,8 @@ class _Collector:
         listed = ", ".join(f"{name} ({size >> 20} MiB)" for name, size in largest)
         return (
             f"more than {MAX_BYTES >> 30} GiB or {MAX_FILES} files would be sent from {self.root}: "
-            f"{listed}, ...; put the node into a folder of its own with what it needs"
+            f"{listed}, ...; list what the node does not need in {IGNORE_FILE}, or put it into a "
+            "folder of its own"
         )
 
     def result(self) -> Collected:
@@ -213,4 +263,9 @@ class _Collector:
             )
         except ValidationError as error:
             raise CollectionError(str(error.errors(include_url=False)[0]["msg"])) from error
-        return Collected(code, self.sources)
+        return Collected(code, self.sources, tuple(sorted(self.left_out)))
+
+
+def _printable(text: str) -> str:
+    """``text`` with bytes that are not UTF-8 as escapes."""
+    return os.fsencode(text).decode(errors="backslashreplace")

@@ -12,11 +12,11 @@ from importlib.resources import files
 from pathlib import Path
 
 from dora_cli.bundle.machine import ask
-from dora_cli.client import Client
-from dora_cli.cluster import remembered
+from dora_cli.cluster import known_clusters as remembered
 from dora_cli.cluster.machines import OnMachine, Say, on_machines
+from dora_cli.coordinator.client import Client
 from dora_cli.shipping.collecting import Collected, CollectionError, all_sources
-from dora_config.cluster import Cluster, Machine
+from dora_config.cluster.models import Cluster, Machine
 from dora_config.protocol.control import PlacementPlan, StartDataflow
 from dora_config.protocol.dataflow import DataflowSpec
 
@@ -53,8 +53,9 @@ def _cluster(client: Client) -> Cluster:
     if cluster is None:
         raise NotPushed(
             "`distribute: scp` sends code over SSH, and this account does not know the machines of "
-            f"the coordinator at {client.endpoint}: run `dora cluster up CLUSTER.yml` from here, "
-            "or use `distribute: http`"
+            f"the coordinator at {client.endpoint}: run any `dora cluster` command with the "
+            "cluster file from here (`dora cluster doctor CLUSTER.yml`, say), or use "
+            "`distribute: http`"
         )
     return cluster
 

@@ -194,6 +194,8 @@ class DataflowSummary(Message):
     status: DataflowStatus
     reason: str | None = None
     """Why it failed, is degraded or recovers."""
+    ended_ago: float | None = None
+    """Seconds since it ended."""
     nodes: int = 0
     daemons: tuple[str, ...] = ()
     cpu: float = 0.0
@@ -207,6 +209,8 @@ class DataflowSummary(Message):
 class StartTriggered(Message):
     kind: Literal["start_triggered"] = "start_triggered"
     uuid: str
+    waits_for: str | None = None
+    """What holds up the start; repeated when it changes."""
 
 
 class Placed(Message):
@@ -291,6 +295,8 @@ class DaemonSummary(Message):
     address: str = ""
     release: str = ""
     connected: bool = True
+    ended: bool = False
+    """It ended in good order (and is not connected)."""
     heartbeat_age: float = 0.0
     """Seconds since it was last heard."""
     runners: tuple[str, ...] = ()

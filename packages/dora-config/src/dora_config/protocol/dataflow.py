@@ -36,7 +36,7 @@ class DataflowSpec(Message):
 
     resolved: ResolvedDataflow
     descriptor: dict[str, Any] = Field(default_factory=dict)
-    """The YAML as parsed, for ``Node.dataflow_descriptor()``."""
+    """The expanded dataflow, for ``Node.dataflow_descriptor()``."""
     name: str | None = Field(default=None, min_length=1, max_length=256)
     origin: Origin = Origin()
     workspace: str = Field(default="", pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.-]{0,127})?$")
@@ -54,6 +54,8 @@ class DataflowSpec(Message):
     """
     code: dict[str, str] = Field(default_factory=dict)
     """By node id: the digest of its ``CodeSet``, for nodes whose code is sent to their machine."""
+    delivered_by: str | None = None
+    """The build in which that code was laid out on the machines."""
     allow_unlinked: bool = False
     """Start although machines that exchange data cannot reach each other."""
 

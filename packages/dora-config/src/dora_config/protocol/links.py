@@ -10,8 +10,8 @@ from typing import Final, Literal
 
 from pydantic import Field
 
+from dora_config.dataflow.resolved import MAX_QUEUE_SIZE, QueuePolicy
 from dora_config.protocol.runner_message import RunnerMessage
-from dora_config.resolved import MAX_QUEUE_SIZE, QueuePolicy
 
 FIRST_PORT: Final = 7450
 LAST_PORT: Final = 7549
@@ -91,8 +91,10 @@ class PeerReport(RunnerMessage):
     """Of ``connecting`` and ``lost``: what was tried and what stands in the way."""
     endpoint: str | None = None
     """The peer's endpoint that is connected, or was tried last."""
+    slow: bool = False
+    """Connections to it are made, but take long: waiting may help."""
     rtt_us: int | None = None
-    """Round trip in microseconds."""
+    """Median round trip in microseconds."""
     clock_offset_us: int | None = None
     """The peer's wall clock minus ours, in microseconds; good to half the round trip."""
 

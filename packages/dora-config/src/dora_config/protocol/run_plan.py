@@ -9,10 +9,10 @@ from typing import Any
 
 from pydantic import Field
 
+from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
 from dora_config.protocol.links import LinkPlan
 from dora_config.protocol.runner_events import LogLevel
 from dora_config.protocol.runner_message import RunnerMessage
-from dora_config.resolved import ResolvedDataflow, ResolvedNode
 
 
 class NodePlace(RunnerMessage):
@@ -42,7 +42,7 @@ class RunPlan(RunnerMessage):
     name: str | None = None
     resolved: ResolvedDataflow
     descriptor: dict[str, Any] = Field(default_factory=dict)
-    """The YAML as parsed, for ``Node.dataflow_descriptor()``."""
+    """The expanded dataflow, for ``Node.dataflow_descriptor()``."""
     nodes: tuple[str, ...] | None = None
     """Ids of the nodes that run here; ``None``: all of them."""
     working_dir: str

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
+from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.protocol.links import Crossing, LinkReport, SetLinkPeers, SetLinks
 from dora_config.protocol.run_plan import LogSettings, NodePlace, RunPlan
 from dora_config.protocol.runner_events import (
@@ -42,7 +43,6 @@ from dora_config.protocol.runner_events import (
     WaitingChanged,
 )
 from dora_config.protocol.runner_message import RunnerMessage
-from dora_config.resolved import ResolvedNode
 
 RUNNER_PROTOCOL: Final = (1, 0)
 """Major and minor version of these messages."""

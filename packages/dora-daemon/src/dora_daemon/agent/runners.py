@@ -20,7 +20,6 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from dora_config.access import TOKEN_VARIABLE
-from dora_config.own_python import run_module
 from dora_config.protocol.runner import (
     DataflowFinished,
     DataflowResult,
@@ -39,16 +38,17 @@ from dora_config.protocol.runner import (
     StopDataflow,
     request_line,
 )
-from dora_daemon.agent.build_files import NotBuilt
+from dora_config.spawn_argv import run_module
+from dora_daemon.agent.builds.files import NotBuilt
 from dora_daemon.agent.events import Event, RunnerGone, RunnerPlaced, RunnerReached, RunnerSpoke
 from dora_daemon.agent.linking import LinkError, LinkSetup
-from dora_daemon.agent.places import Machine, deliver, explain, log_dirs, make_plan
+from dora_daemon.agent.node_paths import Machine, deliver, explain, log_dirs, make_plan
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.code.delivery import CodeNotDelivered
 from dora_daemon.runner import runtime_dir
 from dora_daemon.runner.errors import RunnerError
-from dora_daemon.runner.guardian import OWNER, RESULT, is_alive, kill_marked
-from dora_node_api.control_socket import connect_unix
+from dora_daemon.runner.process.reaper import OWNER, RESULT, is_alive, kill_marked
+from dora_node_api.protocol.control_socket import connect_unix
 
 RETRY = 0.02
 """Seconds between attempts to reach the socket of a runner that starts."""

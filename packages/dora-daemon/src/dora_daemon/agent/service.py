@@ -29,8 +29,8 @@ from dora_config.protocol.envelope import Party
 from dora_config.protocol.runner import RunnerReply
 from dora_config.protocol.topics import EndTopics, MoreTopics
 from dora_daemon._version import __version__
-from dora_daemon.agent.build_files import BuildFiles
-from dora_daemon.agent.builds import Builds
+from dora_daemon.agent.builds.files import BuildFiles
+from dora_daemon.agent.builds.service import Builds
 from dora_daemon.agent.commands import (
     AskRunner,
     CallRunner,
@@ -52,15 +52,15 @@ from dora_daemon.agent.commands import (
 from dora_daemon.agent.coordinator_link import CoordinatorLink
 from dora_daemon.agent.credentials import Credentials
 from dora_daemon.agent.events import CoordinatorSpoke, Event, RunnerGone
+from dora_daemon.agent.inspectors import Watches
 from dora_daemon.agent.linking import LinkSetup, Listen
-from dora_daemon.agent.log_streams import LogStreams
+from dora_daemon.agent.logs.streams import LogStreams
+from dora_daemon.agent.node_paths import Machine
 from dora_daemon.agent.part_files import DaemonFiles, DaemonStateError
-from dora_daemon.agent.places import Machine
 from dora_daemon.agent.runners import Runners
 from dora_daemon.agent.state import AgentState
-from dora_daemon.agent.watches import Watches
 from dora_daemon.code.delivery import Delivery
-from dora_daemon.runner.guardian import boot_id
+from dora_daemon.runner.process.reaper import boot_id
 
 ADOPTION_TIMEOUT = 10.0
 """Seconds for runners of an earlier daemon to answer before the coordinator is told of them."""

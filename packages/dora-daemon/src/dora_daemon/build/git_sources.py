@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 import anyio
 
-from dora_config.resolved import GitSource
+from dora_config.dataflow.resolved import GitSource
 from dora_daemon.build.command import OnCommand, OnLine, Outcome, run_command
 from dora_daemon.build.errors import StepFailed
 

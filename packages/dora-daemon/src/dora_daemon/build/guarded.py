@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dora_daemon.build.command import OnCommand
-from dora_daemon.runner.guarding import Guard
+from dora_daemon.runner.process.reaper_process import Guard
 from dora_daemon.runner.runtime_dir import RuntimeDir, runtime_root
 
 

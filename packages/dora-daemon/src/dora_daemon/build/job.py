@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from dora_config.dataflow.resolved import ResolvedDataflow
 from dora_config.protocol.builds import BuildNews, BuildSettings, FailedNode
 from dora_config.protocol.envelope import Message
 from dora_config.protocol.runner import NodePlace
-from dora_config.resolved import ResolvedDataflow
 
 JOB = "job.json"
 """In the directory of the build."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dora_config import ResolvedDataflow
-from dora_config.resolved import GitSource
-from dora_config.yaml_text import dump_yaml, read_document
+from dora_config.dataflow.resolved import GitSource
+from dora_config.yaml.document import dump_yaml, read_document
 from dora_daemon.build.errors import LockFileError
 from dora_daemon.build.git_sources import reference
 

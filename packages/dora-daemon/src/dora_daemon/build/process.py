@@ -25,7 +25,7 @@ from dora_daemon.build import events
 from dora_daemon.build.errors import BuildError
 from dora_daemon.build.job import JOB, BuildJob, Outcome, PlacedNode, Report
 from dora_daemon.build.service import MOST_JOBS, BuildOptions, prepare
-from dora_daemon.runner.guarding import Guard
+from dora_daemon.runner.process.reaper_process import Guard
 from dora_daemon.runner.runtime_dir import RuntimeDir
 
 LOCK = "build.lock"

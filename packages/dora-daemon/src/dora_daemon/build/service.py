@@ -32,7 +32,7 @@ from dora_daemon.build.python_env import (
     find_uv,
 )
 from dora_daemon.build.session_file import BuiltNode
-from dora_daemon.runner.environment import is_reserved, merge_environment
+from dora_daemon.runner.process.environment import is_reserved, merge_environment
 
 MOST_JOBS = 8
 SHOWN_TAIL = 20

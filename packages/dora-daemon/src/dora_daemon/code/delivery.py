@@ -13,13 +13,13 @@ import anyio.to_thread
 from pydantic import ValidationError
 
 from dora_config.access import Endpoint
+from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.errors import DoraError
 from dora_config.file_store import FileRefused, FileStore
 from dora_config.protocol.code import CodeSet
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_config.resolved import ResolvedNode
+from dora_daemon.code.checkout import lay_out, merged
 from dora_daemon.code.fetching import CodeMissing, Fetcher
-from dora_daemon.code.laying import lay_out, merged
 
 MAX_AGE: Final = 60 * 24 * 3600.0
 """Seconds for which code is kept after its last use, so that an earlier version is back at once."""

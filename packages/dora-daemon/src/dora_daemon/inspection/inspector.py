@@ -13,9 +13,9 @@ from dora_daemon.inspection.intervals import Intervals
 from dora_daemon.inspection.runner_side import RunnerGone, RunnerSide
 from dora_daemon.inspection.samples import Samples
 from dora_node_api.transport import Receiver
-from dora_node_api.transport.errors import BrokenRecord
-from dora_node_api.transport.layout import RecordKind
-from dora_node_api.transport.received import Delivery
+from dora_node_api.transport.consumer.delivery import Delivery
+from dora_node_api.transport.shared.errors import BrokenRecord
+from dora_node_api.transport.shared.layout import RecordKind
 
 PAUSE = 0.001
 """Seconds between two looks at queues that are busy: a flood costs no more than its part."""

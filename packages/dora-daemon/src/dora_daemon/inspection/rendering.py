@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyarrow import types
 
-from dora_node_api.metadata import utc_datetime
+from dora_node_api.data.metadata import utc_datetime
 
 if TYPE_CHECKING:
-    from dora_node_api.transport.received import Delivery
+    from dora_node_api.transport.consumer.delivery import Delivery
 
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 """What JSON leaves as it is, and terminals act on."""

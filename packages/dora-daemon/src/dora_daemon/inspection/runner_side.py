@@ -10,7 +10,9 @@ from pathlib import Path
 import dora_node_api
 from dora_config.errors import DoraError
 from dora_daemon.runner.runtime_dir import NODE_SOCKET
-from dora_node_api.control import (
+from dora_node_api.errors import ControlClosed, ControlError
+from dora_node_api.protocol.control_socket import ControlSocket
+from dora_node_api.protocol.messages import (
     INSPECTOR,
     AddInput,
     Hello,
@@ -22,8 +24,6 @@ from dora_node_api.control import (
     Welcome,
     close_all,
 )
-from dora_node_api.control_socket import ControlSocket
-from dora_node_api.errors import ControlClosed, ControlError
 from dora_node_api.transport import Board, QueueEnds, Receiver
 
 ANSWER_SECONDS = 10.0

@@ -9,9 +9,9 @@ import socket
 import sys
 
 from dora_daemon.link.errors import LinkError
-from dora_daemon.link.link import Link
-from dora_daemon.link.messages import Failed, encode
-from dora_daemon.link.session import silence
+from dora_daemon.link.io.messages import Failed, encode
+from dora_daemon.link.io.session import silence
+from dora_daemon.link.process import Link
 
 
 def main() -> int:

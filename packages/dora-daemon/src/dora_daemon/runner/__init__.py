@@ -17,15 +17,22 @@ __all__ = ["run_foreground"]
 
 
 def run_foreground(
-    plan: RunPlan, *, on_event: Callable[[RunnerEvent], None] | None = None
+    plan: RunPlan,
+    *,
+    on_event: Callable[[RunnerEvent], None] | None = None,
+    on_signal: Callable[[], None] = lambda: None,
+    lossless: bool = False,
 ) -> DataflowResult:
     """Run a dataflow to its end and return how it ended; call it on the main thread.
 
-    ``on_event`` is called on a thread of its own, one event at a time and in order; when it falls
-    behind, log lines (only those) are shed and counted. SIGINT, SIGTERM and SIGHUP stop the
-    dataflow gracefully, a second one kills. Raises :class:`dora_daemon.runner.errors.RunnerError`
-    (PreparationError) when a node cannot be prepared; then none was spawned.
+    ``on_event`` is called on a thread of its own, one event at a time and in order. When it falls
+    behind, log lines (only those) are shed and counted; with ``lossless`` the nodes that print are
+    held back instead, and the end waits for it. SIGINT, SIGTERM and SIGHUP stop the dataflow
+    gracefully, a second one kills; ``on_signal`` is called for each, on the main thread, and makes
+    ``on_event`` return if it may wait for ever. Raises
+    :class:`dora_daemon.runner.errors.RunnerError` (PreparationError) when a node cannot be
+    prepared; then none was spawned.
     """
     from dora_daemon.runner.foreground import run
 
-    return run(plan, on_event=on_event)
+    return run(plan, on_event=on_event, on_signal=on_signal, lossless=lossless)

@@ -12,15 +12,15 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
+from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.dataflow.sources import LogSource
 from dora_config.protocol import runner as protocol
-from dora_config.resolved import ResolvedNode
-from dora_config.sources import LogSource
-from dora_daemon.runner.control_server import ControlServer
+from dora_daemon.runner.control.requests import Requests
+from dora_daemon.runner.control.server import ControlServer
 from dora_daemon.runner.errors import RunnerError
-from dora_daemon.runner.events import StopRequested
 from dora_daemon.runner.foreground import signals_stop
-from dora_daemon.runner.guardian import RESULT
-from dora_daemon.runner.requests import Requests
+from dora_daemon.runner.machine.events import StopRequested
+from dora_daemon.runner.process.reaper import RESULT
 from dora_daemon.runner.runtime_dir import RuntimeDir
 from dora_daemon.runner.service import Runner
 
@@ -175,10 +175,10 @@ def _write_result(directory: RuntimeDir, result: protocol.DataflowResult) -> Non
 
 def _import_what_is_needed_later(plan: protocol.RunPlan) -> None:
     """A runner outlives upgrades: what it imports late may be another version's by then."""
-    modules = ["psutil", "dora_config.graph", "dora_daemon.build.python_env"]
-    modules += ["dora_daemon.runner.link_keeper", "dora_daemon.runner.download"]
+    modules = ["psutil", "dora_config.dataflow.graph", "dora_daemon.build.python_env"]
+    modules += ["dora_daemon.runner.link.supervisor", "dora_daemon.runner.process.download"]
     if any(_sends_lines(node) for node in plan.resolved.nodes):
-        modules += ["pyarrow", "dora_node_api.arrow"]
+        modules += ["pyarrow", "dora_node_api.data.arrow"]
     for name in modules:
         importlib.import_module(name)
 

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from dora_daemon.runner.errors import RunnerError
-from dora_daemon.runner.guardian import (
+from dora_daemon.runner.process.reaper import (
     GROUPS,
     RESULT,
     boot_id,

@@ -15,11 +15,19 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio.abc import TaskGroup
 
+from dora_config.dataflow.resolved import DEFAULT_FINISH_GRACE, ResolvedInput, ResolvedNode
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import DataflowResult, LogLevel, LogLine, RunnerEvent
-from dora_config.resolved import DEFAULT_FINISH_GRACE, ResolvedInput, ResolvedNode
-from dora_daemon.runner import events as happened
-from dora_daemon.runner.commands import (
+from dora_daemon.runner.control.replacing import Replacing
+from dora_daemon.runner.control.watching import Watcher
+from dora_daemon.runner.link.streams import crossing_cycles
+from dora_daemon.runner.logs.gate import Gate
+from dora_daemon.runner.logs.log_entries import message_text, passes
+from dora_daemon.runner.logs.log_files import LogFile
+from dora_daemon.runner.logs.logs import NodeLog, now_text
+from dora_daemon.runner.logs.publishing import RunnerOutputs
+from dora_daemon.runner.machine import events as happened
+from dora_daemon.runner.machine.commands import (
     Admit,
     AdmitLink,
     AnnounceClosed,
@@ -43,22 +51,19 @@ from dora_daemon.runner.commands import (
     SpawnNode,
     TakeOver,
 )
-from dora_daemon.runner.guardian import kill_marked
-from dora_daemon.runner.guarding import Guard
-from dora_daemon.runner.health import InputWatch
-from dora_daemon.runner.injection import explain, make_package_folder
-from dora_daemon.runner.log_entries import message_text, passes
-from dora_daemon.runner.log_files import LogFile
-from dora_daemon.runner.logs import NodeLog, now_text
-from dora_daemon.runner.metrics import Metrics
-from dora_daemon.runner.node_desk import Desk, log_route
-from dora_daemon.runner.node_server import NodeServer
-from dora_daemon.runner.prepare import PreparedNode, Preparer
-from dora_daemon.runner.process import raise_open_files
-from dora_daemon.runner.processes import Processes
-from dora_daemon.runner.publishing import RunnerOutputs
-from dora_daemon.runner.queues import QueueBook
-from dora_daemon.runner.replacing import Replacing
+from dora_daemon.runner.machine.health import InputWatch
+from dora_daemon.runner.machine.state import RunnerState
+from dora_daemon.runner.machine.wiring import waiting_cycles
+from dora_daemon.runner.nodes.desk import Desk, log_route
+from dora_daemon.runner.nodes.queues import QueueBook
+from dora_daemon.runner.nodes.socket import NodeServer
+from dora_daemon.runner.process.injection import explain, make_package_folder
+from dora_daemon.runner.process.metrics import Metrics
+from dora_daemon.runner.process.prepare import PreparedNode, Preparer
+from dora_daemon.runner.process.reaper import kill_marked
+from dora_daemon.runner.process.reaper_process import Guard
+from dora_daemon.runner.process.spawn import raise_open_files
+from dora_daemon.runner.process.supervisor import Processes
 from dora_daemon.runner.runtime_dir import (
     INSPECTION_SOCKET,
     NODE_SOCKET,
@@ -66,16 +71,12 @@ from dora_daemon.runner.runtime_dir import (
     RuntimeDir,
     own_identity,
 )
-from dora_daemon.runner.state import RunnerState
-from dora_daemon.runner.streams import crossing_cycles
-from dora_daemon.runner.watching import Watcher
-from dora_daemon.runner.wiring import waiting_cycles
-from dora_node_api.transport.board import Board
-from dora_node_api.transport.errors import TransportError
+from dora_node_api.transport.shared.board import Board
+from dora_node_api.transport.shared.errors import TransportError
 
 if TYPE_CHECKING:
-    from dora_daemon.runner.inspection import Inspection
-    from dora_daemon.runner.link_keeper import LinkKeeper
+    from dora_daemon.runner.link.supervisor import LinkKeeper
+    from dora_daemon.runner.nodes.inspection import Inspection
 
 TIDY_SECONDS = 0.05
 FINISH_GRACE = "DORA_FINISH_DRAIN_GRACE_SECS"
@@ -93,13 +94,16 @@ class Runner:
         foreground: bool,
         keep_result: Callable[[DataflowResult], None] = lambda result: None,
         environ: Mapping[str, str] = os.environ,
+        gate: Gate | None = None,
     ) -> None:
+        """The ``gate`` holds back the output of nodes while ``on_event`` has too much to do."""
         self.plan = plan
         self.directory = directory
         self.foreground = foreground
         self._on_event = on_event
         self._keep_result = keep_result
         self._environ = environ
+        self._gate = gate
         packages = make_package_folder(directory.path / "packages")
         self.preparer = Preparer(plan, packages, environ)
         self.specs: dict[str, ResolvedNode] = {}
@@ -150,9 +154,15 @@ class Runner:
             whole=self.plan.whole,
             hold_at_barrier=self.plan.hold_at_barrier,
             default_finish_grace=_default_finish_grace(self._environ),
-            log_dir=str(Path(self.plan.working_dir) / "out" / self.plan.dataflow_id),
+            log_dir=self._log_dir(),
         )
         self.guard.start()
+
+    def _log_dir(self) -> str:
+        """The folder of the log files: beside the dataflow file, unless all nodes run elsewhere."""
+        usual = Path(self.plan.working_dir) / "out" / self.plan.dataflow_id
+        used = sorted({prepared.log_file.parent for prepared in self.prepared.values()})
+        return str(usual if usual in used or not used else used[0])
 
     # ------------------------------------------------------------------------------- life
 
@@ -215,7 +225,7 @@ class Runner:
                 self.desk.make_inputs(spec)
         self.server = NodeServer(self.node_socket, self.desk)
         if self.plan.resolved.debug_inspection:
-            from dora_daemon.runner.inspection import Inspection
+            from dora_daemon.runner.nodes.inspection import Inspection
 
             path = self.directory.path / INSPECTION_SOCKET
             self.inspection = Inspection(self, path, lambda text: self.say("warn", text))
@@ -229,7 +239,7 @@ class Runner:
     @cached_property
     def links(self) -> LinkKeeper:
         """What there is of other machines; without them nobody asks, and it is not imported."""
-        from dora_daemon.runner.link_keeper import LinkKeeper
+        from dora_daemon.runner.link.supervisor import LinkKeeper
 
         return LinkKeeper(self, self._on_event)
 
@@ -259,7 +269,8 @@ class Runner:
 
     def open_log(self, prepared: PreparedNode) -> None:
         """Where a node's lines go."""
-        self.logs[prepared.spec.id] = self.new_log(prepared)
+        self.logs[prepared.spec.id] = log = self.new_log(prepared)
+        log.create_file()
         for text in prepared.warnings:
             self.say("warn", f'node "{prepared.spec.id}": {text}')
 
@@ -278,6 +289,7 @@ class Runner:
             to_subscribers=self._to_subscribers,
             to_message=self._message_text,
             complain=lambda text: self.say("warn", text),
+            gate=self._gate,
         )
 
     def take_in(self, prepared: PreparedNode) -> None:

@@ -7,8 +7,14 @@ through a `Sender`, a consumer reads through one `Receiver` for each input and s
 
 from __future__ import annotations
 
-from dora_node_api.transport.board import Board, NodeWords
-from dora_node_api.transport.errors import (
+from dora_node_api.transport.consumer.delivery import Delivery
+from dora_node_api.transport.consumer.receiving import Receiver
+from dora_node_api.transport.consumer.waiting import Waiter
+from dora_node_api.transport.producer.blocks import Sample
+from dora_node_api.transport.producer.pool import Pool, default_pool_cap
+from dora_node_api.transport.producer.sending import Sender
+from dora_node_api.transport.shared.board import Board, NodeWords
+from dora_node_api.transport.shared.errors import (
     BoardFull,
     BrokenRecord,
     NodeForked,
@@ -17,16 +23,10 @@ from dora_node_api.transport.errors import (
     SampleError,
     TransportError,
 )
-from dora_node_api.transport.layout import LARGEST_BOUND, RECORD_SIZE, RecordKind
-from dora_node_api.transport.pool import Pool, default_pool_cap
-from dora_node_api.transport.queue import QueueEnds, QueueKeeper, create_queue
-from dora_node_api.transport.received import Delivery
-from dora_node_api.transport.receiving import Receiver
-from dora_node_api.transport.samples import Sample
-from dora_node_api.transport.sending import Sender
-from dora_node_api.transport.specs import BACKPRESSURE, DROP_OLDEST, QueueSpec
-from dora_node_api.transport.statistics import EdgeStatistics, Histogram, read_statistics
-from dora_node_api.transport.waiting import Waiter
+from dora_node_api.transport.shared.layout import LARGEST_BOUND, RECORD_SIZE, RecordKind
+from dora_node_api.transport.shared.queue import QueueEnds, QueueKeeper, create_queue
+from dora_node_api.transport.shared.specs import BACKPRESSURE, DROP_OLDEST, QueueSpec
+from dora_node_api.transport.shared.statistics import EdgeStatistics, Histogram, read_statistics
 
 __all__ = [
     "BACKPRESSURE",

@@ -1,0 +1,1 @@
+"""Calls to the coordinator and what commands share about them."""

@@ -1,0 +1,61 @@
+"""Requests that the runner of a node answers, asked through the coordinator."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+import typer
+
+from dora_cli import output
+from dora_cli.coordinator import options as coordinator
+from dora_cli.coordinator.client import Client
+from dora_config.protocol.calls import NodeRequest, RunnerReplies
+from dora_config.protocol.control import CallRunner, Described, DescribeDataflow
+from dora_config.protocol.runner import EdgeStatus, GetStatistics, RunnerReply, Statistics
+
+T = TypeVar("T", bound=RunnerReply)
+
+DataflowOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dataflow",
+        "-d",
+        metavar="DATAFLOW",
+        help="UUID or name; may be left out when only one runs.",
+        show_default=False,
+    ),
+]
+NodeArgument = Annotated[
+    str, typer.Argument(metavar="NODE", help="Id of the node.", show_default=False)
+]
+
+
+def call(
+    client: Client, dataflow: str | None, node: str, request: NodeRequest, expected: type[T]
+) -> T:
+    """What the runner of ``node`` replies; raises RequestFailed with its refusal."""
+    which = coordinator.reference(dataflow)
+    question = CallRunner(dataflow=which, node=node, request=request)
+    (answer,) = client.ask(question, RunnerReplies).replies
+    assert isinstance(answer.reply, expected)
+    return answer.reply
+
+
+def describe(client: Client, dataflow: str | None) -> Described:
+    """The dataflow as it was started."""
+    return client.ask(DescribeDataflow(dataflow=coordinator.reference(dataflow)), Described)
+
+
+def edges(client: Client, uuid: str) -> list[EdgeStatus]:
+    """The counters of all edges of a running dataflow; daemons that do not answer are named."""
+    which = coordinator.reference(uuid)
+    question = CallRunner(dataflow=which, request=GetStatistics())
+    answer = client.ask(question, RunnerReplies)
+    for problem in answer.problems:
+        output.warn(problem)
+    return [
+        edge
+        for one in answer.replies
+        if isinstance(one.reply, Statistics)
+        for edge in one.reply.edges
+    ]

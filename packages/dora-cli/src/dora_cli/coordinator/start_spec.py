@@ -1,0 +1,92 @@
+"""From a dataflow file on this machine to what the coordinator is asked to start."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dora_config.errors import DoraError
+from dora_config.protocol.dataflow import DataflowSpec, Origin
+from dora_config.protocol.runner import NodePlace
+from dora_daemon.build.session_file import BuiltNode, fingerprint, read_session
+from dora_daemon.runner.process.reaper import boot_id
+
+if TYPE_CHECKING:
+    from dora_config import LoadedDataflow
+
+
+class PathIsNoText(DoraError):
+    """A dataflow file whose path cannot be sent."""
+
+
+def make_spec(
+    loaded: LoadedDataflow,
+    *,
+    name: str | None = None,
+    uv: bool = False,
+    debug: bool = False,
+    env_overrides: dict[str, str] | None = None,
+    exit_when_nodes_finish: bool | None = None,
+    allow_unlinked: bool = False,
+) -> DataflowSpec:
+    """Everything a daemon needs, with what the last local build made if it is still current.
+
+    Raises PathIsNoText.
+    """
+    path = loaded.path.resolve()
+    _check_text(path)
+    resolved = loaded.resolved
+    if debug:
+        resolved = resolved.model_copy(update={"debug_inspection": True})
+    session = read_session(path, current=fingerprint(resolved, uv=uv))
+    folder = path.parent.stat()
+    finish = resolved.exit_when_nodes_finish
+    if exit_when_nodes_finish is not None:
+        finish = exit_when_nodes_finish
+    return DataflowSpec(
+        resolved=resolved,
+        descriptor=loaded.descriptor_dict,
+        name=name or resolved.name,
+        origin=Origin(
+            boot_id=boot_id(),
+            directory=str(path.parent),
+            device=folder.st_dev,
+            inode=folder.st_ino,
+            file_name=path.name,
+        ),
+        workspace=_workspace(path),
+        places={built.node: _place(built, path.parent) for built in session.nodes},
+        env_overrides=env_overrides or {},
+        uv=uv,
+        exit_when_nodes_finish=finish,
+        allow_unlinked=allow_unlinked,
+        build_id=session.build_id,
+        built_on=dict(session.built_on),
+    )
+
+
+def _check_text(path: Path) -> None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise PathIsNoText(
+            f"{path}: the name is no UTF-8 text, in which a daemon is told of it; rename the "
+            "folder or file, or use `dora run`"
+        ) from None
+
+
+def _workspace(path: Path) -> str:
+    """The same at each start of the same file, and readable for whoever looks into `_work`."""
+    digest = hashlib.sha256(f"{socket.gethostname()}{path}".encode()).hexdigest()
+    stem = re.sub(r"[^A-Za-z0-9_-]", "_", path.stem)[:100]
+    return f"{stem}-{digest[:8]}"
+
+
+def _place(built: BuiltNode, base: Path) -> NodePlace:
+    return NodePlace(
+        working_dir=str(built.working_dir) if built.working_dir != base else None,
+        python=str(built.python) if built.python is not None else None,
+    )

@@ -1,0 +1,1 @@
+"""Log lines: formats, local files, remote streams, reports."""

@@ -1,0 +1,132 @@
+"""What `dora run` prints: the merged log lines, the failures and the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dora_cli import output
+from dora_cli.logs.log_lines import LogEntry, LogFilter, LogFormat, format_entry
+from dora_cli.values.durations import show_duration
+
+if TYPE_CHECKING:
+    from dora_config.protocol.runner_events import DataflowResult, LogLine, NodeResult, RunnerEvent
+
+SHOWN_STDERR_LINES = 30
+"""Lines of a failed node's stderr on the terminal; its log file has all of them."""
+
+
+class RunPrinter:
+    """Prints the events of a runner as they come; called from one thread at a time.
+
+    Log lines come filtered; `wanted` is for the lines that are made here, of what happens to nodes.
+    """
+
+    def __init__(self, style: LogFormat, wanted: LogFilter) -> None:
+        self._style = style
+        self._wanted = wanted
+        self._coloured = style is LogFormat.PRETTY and output.wants_colour(sys.stdout)
+        self._readerless = False
+
+    def show(self, event: RunnerEvent) -> None:
+        """Print one event, if it is one that users look for."""
+        from dora_config.protocol import runner_events as happened
+
+        match event:
+            case happened.LogLine():
+                self._print(entry_of(event))
+            case happened.NodeRestarting(node=node, reason=why, delay=delay, restarts=count):
+                when = f" in {show_duration(delay)}" if delay else ""
+                self._say("warn", f'node "{node}" {why}; restart {count}{when}')
+            case happened.NodeFailed(result=result) if result.outcome == "failed":
+                self._say("error", f'node "{result.node}" failed: {result.message}')
+            case happened.LinesShed(count=count):
+                output.remark(
+                    f"{count} log lines are not shown: they came faster than they can be printed "
+                    "here (the log files have them)"
+                )
+            case happened.DataflowStopping(reason=reason, grace=grace) if grace > 0:
+                again = " again" if reason.startswith("signal") else ""
+                output.remark(
+                    f"stopping ({reason}): nodes have {grace:g} s, Ctrl-C{again} kills them"
+                )
+            case _:
+                pass
+
+    def _say(self, level: str, message: str) -> None:
+        """A line of dora itself about a node."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        entry = LogEntry(now, level, None, "stdout", message)
+        if self._wanted.lets_pass(entry):
+            self._print(entry)
+
+    def _print(self, entry: LogEntry) -> None:
+        if self._readerless:
+            return
+        colour = output.escape(entry.level) if self._coloured else None
+        try:
+            output.write(format_entry(entry, self._style, colour=colour))
+        except BrokenPipeError:
+            self._stop_without_reader()
+        except OSError as error:  # a full disk is no reason to stop a robot
+            self._readerless = True
+            output.discard()
+            output.remark(
+                f"standard output cannot be written ({error.strerror}): log lines are only in the "
+                "log files from here on"
+            )
+
+    def _stop_without_reader(self) -> None:
+        """`dora run ... | head`: nobody reads on, so stop the dataflow as Ctrl-C would."""
+        self._readerless = True
+        output.discard()
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def entry_of(line: LogLine) -> LogEntry:
+    """The entry as the log file has it."""
+    more = {
+        "target": line.target,
+        "file": line.file,
+        "line": line.line,
+        "fields": line.fields,
+    }
+    known = {key: value for key, value in more.items() if value is not None}
+    return LogEntry(line.ts, line.level, line.node, line.stream, line.message, known)
+
+
+def report_result(result: DataflowResult) -> bool:
+    """Say how the dataflow ended, first cause first; whether it ended well."""
+    if result.ok:
+        return True
+    if result.error is not None:
+        output.failure(result.error)
+        return False
+    for node in result.root_causes:
+        output.failure(failure_text(node))
+    if result.cascading:
+        count = len(result.cascading)
+        output.remark(f"{count} more consequential error{'' if count == 1 else 's'}")
+    if result.log_dir is not None and Path(result.log_dir).is_dir():
+        output.remark(f"logs: {_short(result.log_dir)}")
+    return False
+
+
+def failure_text(node: NodeResult) -> str:
+    """Which node, why, and the last lines of its stderr."""
+    text = f'node "{node.node}": {node.message}'
+    tail = node.stderr_tail[-SHOWN_STDERR_LINES:]
+    if not tail:
+        return text
+    left_out = len(node.stderr_tail) - len(tail)
+    title = "stderr" if not left_out else f"stderr, {left_out} earlier lines left out"
+    return f"{text}\n{output.box(title, tail)}"
+
+
+def _short(directory: str) -> str:
+    path = Path(directory)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else directory

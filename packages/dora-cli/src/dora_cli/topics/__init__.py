@@ -1,0 +1,1 @@
+"""Topic streams and their rates."""

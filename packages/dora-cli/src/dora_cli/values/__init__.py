@@ -1,0 +1,1 @@
+"""Values of options: durations, times, variables; files written whole."""

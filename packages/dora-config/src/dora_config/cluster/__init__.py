@@ -1,0 +1,1 @@
+"""Cluster files: models and loading."""

@@ -1,0 +1,64 @@
+"""A cluster file to its machines, or every problem in it with line and column."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from dora_config.cluster.models import Cluster, Coordinator, Machine, read_cluster
+from dora_config.errors import ConfigError, Problem
+from dora_config.yaml.document import read_document
+from dora_config.yaml.text_files import MAX_FILE_BYTES, in_order, read_text
+
+_Reached = TypeVar("_Reached", Machine, Coordinator)
+
+
+@dataclass(frozen=True)
+class LoadedCluster:
+    """A cluster, and what its author should know about the file."""
+
+    cluster: Cluster
+    warnings: tuple[Problem, ...]
+    path: Path
+
+
+def load_cluster(path: Path | str) -> LoadedCluster:
+    """Reads a cluster file; raises `ConfigError` with all its problems."""
+    loaded = parse_cluster(read_text(Path(path), MAX_FILE_BYTES), path=path)
+    folder = Path(path).absolute().parent
+    machines = tuple(_with_its_key(machine, folder) for machine in loaded.cluster.machines)
+    coordinator = _with_its_key(loaded.cluster.coordinator, folder)
+    update = {"machines": machines, "coordinator": coordinator}
+    return replace(loaded, cluster=loaded.cluster.model_copy(update=update))
+
+
+def _with_its_key(one: _Reached, folder: Path) -> _Reached:
+    """A relative ``identity_file`` starts at the folder of the cluster file."""
+    file = one.identity_file
+    if file is None or file.startswith("~"):
+        return one
+    return one.model_copy(update={"identity_file": str(folder / file)})
+
+
+def parse_cluster(text: str, *, path: Path | str = "cluster.yml") -> LoadedCluster:
+    """The same for a text; `path` is what problems call it."""
+    document = read_document(text, str(path))
+    problems = list(document.problems)
+    cluster: Cluster | None = None
+    if document.data is not None or not problems:
+        cluster, findings = read_cluster(document)
+        problems.extend(
+            document.problem(
+                finding.path,
+                finding.message,
+                hint=finding.hint,
+                at_key=finding.at_key,
+                severity=finding.severity,
+            )
+            for finding in findings
+        )
+    ordered = in_order(problems)
+    if cluster is None or any(problem.severity == "error" for problem in ordered):
+        raise ConfigError(ordered)
+    return LoadedCluster(cluster, tuple(ordered), Path(path))

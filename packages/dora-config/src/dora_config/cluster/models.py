@@ -1,0 +1,420 @@
+"""The machines of a cluster, as `cluster.yml` lists them, checked with line and column; pure.
+
+Reading the file is `load_cluster` in `cluster_loader`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from dora_config.dataflow.fields import LabelsField, MachineIdField, PortNumberField, Written
+from dora_config.dataflow.resolved import Frozen
+from dora_config.yaml.document import Document, for_a_program
+from dora_config.yaml.validation import Finding, describe_place, show, validate
+
+DEFAULT_COORDINATOR_PORT = 6013
+DEFAULT_DAEMON_PORT = 53291
+
+_ENDPOINT = re.compile(r"tcp/(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})")
+ENDPOINT_PATTERN = r"^tcp/(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):\d{1,5}$"
+_SHELL = r"""'"`$;&<>|(){}"""
+"""Characters that a shell would act on: `~/.ssh/config` may put host and user into a command."""
+_HOST_PATTERN = rf"^(?!-)[^\s{_SHELL}]+$"
+_VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
+_OWN_VARIABLES = frozenset(
+    {
+        "HOME",
+        "XDG_CONFIG_HOME",
+        "XDG_RUNTIME_DIR",
+        "XDG_STATE_HOME",
+        "CREDENTIALS_DIRECTORY",
+        "RUNTIME_DIRECTORY",
+        "DORA_AUTH_TOKEN",
+        "DORA_COORDINATOR_ADDR",
+        "DORA_COORDINATOR_PORT",
+        "DORA_NODE_CONFIG",
+    }
+)
+"""By these a daemon finds its folders, its token and its coordinator."""
+_SCOPED_PATTERN = r"^[0-9A-Fa-f:.]+%\S+$"
+_PREFIX_PATTERN = r"^(?!.*/\.\.(/|$))/+[^/]+/+[^/]"
+_LEAST_DEPTH = 2
+
+
+def _wrong(sentence: str) -> PydanticCustomError:
+    return PydanticCustomError("dora", "{sentence}", {"sentence": sentence})
+
+
+def _ip_address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise _wrong(f'expected an IP address such as 192.0.2.10, found "{value}"') from None
+
+
+def _host(value: str) -> str:
+    return _ssh_word(value, "host")
+
+
+def _user(value: str) -> str:
+    return _ssh_word(value, "user")
+
+
+def _absolute(value: str) -> str:
+    if not value.startswith("/") or "\0" in value or "\n" in value:
+        raise _wrong(f'expected an absolute path on that machine, found "{value}"')
+    return value
+
+
+def _prefix(value: str) -> str:
+    _absolute(value)
+    parts = PurePosixPath(value).parts[1:]
+    if ".." in parts or len(parts) < _LEAST_DEPTH:
+        raise _wrong(
+            "expected a folder of its own for dora's versions, such as /data/dora, "
+            f'found "{value}"'
+        )
+    return str(PurePosixPath("/", *parts))
+
+
+def _variable(name: str) -> str:
+    if not re.fullmatch(_VARIABLE_PATTERN, name):
+        raise _wrong(
+            f"invalid name of an environment variable {name!r}: expected letters, digits and '_'"
+        )
+    if name in _OWN_VARIABLES:
+        raise _wrong(f"`{name}` is what the daemon itself goes by: it cannot be set here")
+    return name
+
+
+def _variable_text(value: Any) -> str:
+    if not isinstance(value, bool | int | float | str):
+        raise _wrong("expected a text, number or boolean")
+    text = for_a_program(value)
+    bad = re.search(r"[\x00-\x08\x0a-\x1f\x7f]", text)
+    if bad:
+        raise _wrong(f"the value must be one line of text, found {bad.group()!r} in it")
+    return text
+
+
+def _ssh_word(value: str, what: str) -> str:
+    if not value.strip():
+        raise _wrong(f"{what} must not be empty")
+    if value.startswith("-"):
+        raise _wrong(f"{what} {value!r} must not start with '-': ssh would take it for an option")
+    bad = re.search(rf"[\s\x00-\x1f\x7f{_SHELL}]", value)
+    if bad:
+        raise _wrong(f"{what} {value!r} contains invalid character {bad.group()!r}")
+    if what == "host" and "@" in value:
+        raise _wrong(f"host {value!r} must not contain '@': write the name before it as `user`")
+    return value
+
+
+def _endpoint(value: str) -> str:
+    match = _ENDPOINT.fullmatch(value)
+    if not match or not 1 <= int(match[2]) <= 65535:
+        raise _wrong(f'expected an endpoint tcp/HOST:PORT, found "{value}"')
+    return value
+
+
+IpAddressField = Annotated[
+    str,
+    AfterValidator(_ip_address),
+    WithJsonSchema(
+        {
+            "type": "string",
+            # `ipv6` alone has no word for the interface of a link-local address.
+            "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}, {"pattern": _SCOPED_PATTERN}],
+        }
+    ),
+]
+HostField = Annotated[
+    str, AfterValidator(_host), WithJsonSchema({"type": "string", "pattern": _HOST_PATTERN})
+]
+UserField = Annotated[
+    str, AfterValidator(_user), WithJsonSchema({"type": "string", "pattern": _HOST_PATTERN})
+]
+AbsolutePathField = Annotated[
+    str, AfterValidator(_absolute), WithJsonSchema({"type": "string", "pattern": "^/"})
+]
+PrefixField = Annotated[
+    str, AfterValidator(_prefix), WithJsonSchema({"type": "string", "pattern": _PREFIX_PATTERN})
+]
+EnvironmentField = Annotated[
+    dict[
+        Annotated[str, AfterValidator(_variable)], Annotated[str, BeforeValidator(_variable_text)]
+    ],
+    # Of the whole: pydantic before 2.10 leaves out what its keys must not be.
+    WithJsonSchema(
+        {
+            "type": "object",
+            "propertyNames": {
+                "type": "string",
+                "pattern": _VARIABLE_PATTERN,
+                "not": {"enum": sorted(_OWN_VARIABLES)},
+            },
+            "additionalProperties": {"type": ["string", "number", "boolean"]},
+        }
+    ),
+]
+EndpointField = Annotated[
+    str, AfterValidator(_endpoint), WithJsonSchema({"type": "string", "pattern": ENDPOINT_PATTERN})
+]
+
+
+class WrittenCoordinator(Written):
+    """Where the coordinator is reached."""
+
+    addr: IpAddressField = Field(description="IP address at which the machines reach it.")
+    port: PortNumberField | None = Field(default=None, description="Its port (default 6013).")
+    host: HostField | None = Field(
+        default=None,
+        description="Host name or address for ssh of the machine on which `install` makes it a "
+        "service (default: the machine on which the command is given).",
+    )
+    user: UserField | None = Field(
+        default=None, description="User for ssh to `host` (default: ssh's own)."
+    )
+    ssh_port: PortNumberField | None = Field(
+        default=None, description="Port of ssh of `host` (default: ssh's own, 22)."
+    )
+    identity_file: str | None = Field(
+        default=None, description="Private key for ssh to `host`, tried before others."
+    )
+    dora: AbsolutePathField | None = Field(
+        default=None,
+        description="The `dora` command that is on `host` already (default: it is put there).",
+    )
+
+
+class WrittenMachine(Written):
+    """One machine of the cluster."""
+
+    id: MachineIdField = Field(description="Unique name, as in `deploy: {machine: ...}`.")
+    host: HostField = Field(description="Host name or address for ssh.")
+    user: UserField | None = Field(default=None, description="User for ssh (default: ssh's own).")
+    port: PortNumberField | None = Field(
+        default=None, description="Port of ssh (default: ssh's own, 22)."
+    )
+    identity_file: str | None = Field(
+        default=None, description="Private key for ssh, tried before those of ~/.ssh/config."
+    )
+    dora: AbsolutePathField | None = Field(
+        default=None,
+        description="The `dora` command that is there already (default: it is put there).",
+    )
+    prefix: PrefixField | None = Field(
+        default=None,
+        description="Folder in which `install` and `upgrade` keep versions (default /opt/dora).",
+    )
+    env: EnvironmentField | None = Field(
+        default=None, description="Environment of the daemon, and so of its nodes."
+    )
+    daemon_port: PortNumberField | None = Field(
+        default=None, description="Port of the daemon for nodes you start (default 53291)."
+    )
+    labels: LabelsField | None = Field(default=None, description="Labels for placing nodes.")
+    zenoh_addr: IpAddressField | None = Field(
+        default=None,
+        description="Address for data links (default: the one to the coordinator).",
+    )
+    zenoh_port: PortNumberField | None = Field(
+        default=None, description="First of 100 ports for data links (default 7450)."
+    )
+
+
+class WrittenCluster(Written):
+    """A whole cluster file."""
+
+    coordinator: WrittenCoordinator = Field(description="The one coordinator.")
+    zenoh_peer: EndpointField | None = Field(
+        default=None, description="A router; accepted, but not needed: links find each other."
+    )
+    machines: list[WrittenMachine] = Field(
+        description="The machines.", json_schema_extra={"minItems": 1}
+    )
+
+
+class Coordinator(Frozen):
+    """Where the coordinator is reached."""
+
+    addr: str
+    port: int = DEFAULT_COORDINATOR_PORT
+    host: str | None = None
+    user: str | None = None
+    ssh_port: int | None = None
+    identity_file: str | None = None
+    dora: str | None = None
+
+    @property
+    def target(self) -> str | None:
+        """What messages call the machine of its service: `user@host`; None: this machine."""
+        return f"{self.user}@{self.host}" if self.host and self.user else self.host
+
+
+class Machine(Frozen):
+    """One machine: how ssh reaches it, and where its data links listen.
+
+    None means: what `~/.ssh/config` says (user, port), what the daemon finds out (data links).
+    """
+
+    id: str
+    host: str
+    user: str | None = None
+    port: int | None = None
+    identity_file: str | None = None
+    dora: str | None = None
+    prefix: str | None = None
+    env: dict[str, str] = Field(default_factory=dict)
+    daemon_port: int = DEFAULT_DAEMON_PORT
+    labels: dict[str, str] = Field(default_factory=dict)
+    zenoh_addr: str | None = None
+    zenoh_port: int | None = None
+
+    @property
+    def target(self) -> str:
+        """What messages call the machine: `user@host`, or the host alone."""
+        return f"{self.user}@{self.host}" if self.user else self.host
+
+
+class Cluster(Frozen):
+    """A cluster with every default filled in."""
+
+    coordinator: Coordinator
+    machines: tuple[Machine, ...]
+    zenoh_peer: str | None = None
+
+    def machine(self, machine_id: str) -> Machine:
+        """The machine of that id; raises `KeyError`."""
+        for machine in self.machines:
+            if machine.id == machine_id:
+                return machine
+        raise KeyError(machine_id)
+
+
+def read_cluster(document: Document) -> tuple[Cluster | None, list[Finding]]:
+    """The cluster of a document that has no problems of syntax, and what is wrong with it."""
+    data = document.data
+    if not isinstance(data, dict):
+        found = "the file is empty" if data is None else f"found {show(data)}"
+        message = f"{found}: expected a mapping with `coordinator` and `machines`"
+        return None, [Finding((), message)]
+    checked = validate(
+        WrittenCluster, data, (), lambda path: describe_place(data, path), _HINTS.get
+    )
+    findings = list(checked.findings)
+    findings.extend(_coordinator_findings(data.get("coordinator")))
+    raw_machines = data.get("machines")
+    if isinstance(raw_machines, list):
+        findings.extend(
+            _machine_findings(raw_machines, has_peer=data.get("zenoh_peer") is not None)
+        )
+    if data.get("zenoh_peer") is not None:
+        message = "`zenoh_peer` has no effect: links between machines connect to each other"
+        findings.append(Finding(("zenoh_peer",), message, severity="warning", at_key=True))
+    if checked.model is None:
+        return None, findings
+    return _resolve(checked.model), findings
+
+
+_HINTS = {
+    "ip": "the address of a machine is called `host`",
+    "address": "the coordinator's address is called `addr`, a machine's `host`",
+    "name": "a machine's name is called `id`",
+    "hostname": "it is called `host`",
+    "username": "it is called `user`",
+    "ssh_port": "it is called `port`",
+    "environment": "it is called `env`",
+    "install_prefix": "it is called `prefix`",
+    "key": "a private key is called `identity_file`",
+}
+
+
+def _coordinator_findings(coordinator: Any) -> Iterator[Finding]:
+    """Fields that say how `host` is reached need it."""
+    if not isinstance(coordinator, dict) or coordinator.get("host") is not None:
+        return
+    for field in ("user", "ssh_port", "identity_file", "dora"):
+        if coordinator.get(field) is not None:
+            message = f"`{field}` of the coordinator needs `host`, the machine that it belongs to"
+            yield Finding(("coordinator", field), message, at_key=True)
+
+
+def _machine_findings(machines: list[Any], *, has_peer: bool) -> Iterator[Finding]:
+    """What the fields of single machines do not show."""
+    if not machines:
+        yield Finding(("machines",), "a cluster must define at least one machine", at_key=True)
+    first: dict[str, int] = {}
+    for index, machine in enumerate(machines):
+        if not isinstance(machine, dict):
+            continue
+        machine_id = machine.get("id")
+        if isinstance(machine_id, str) and machine_id:
+            other = first.setdefault(machine_id, index)
+            if other != index:
+                message = f'duplicate machine id "{machine_id}": machine {other + 1} has it too'
+                yield Finding(("machines", index, "id"), message)
+        for field in ("zenoh_addr", "zenoh_port"):
+            if has_peer and machine.get(field) is not None:
+                message = f"`{field}` of a machine and `zenoh_peer` are mutually exclusive"
+                yield Finding(("machines", index, field), message, "remove one", at_key=True)
+        if machine.get("prefix") is not None and machine.get("dora") is not None:
+            message = "`prefix` says where dora is put, and `dora` that it is there already"
+            yield Finding(("machines", index, "prefix"), message, "remove one", at_key=True)
+        if machine.get("zenoh_port") is not None and not _has_address(machine):
+            message = (
+                "`zenoh_port` needs an address to listen on, and `host` is a name: "
+                "add `zenoh_addr: <IP address>`"
+            )
+            yield Finding(("machines", index, "zenoh_port"), message, at_key=True)
+
+
+def _has_address(machine: dict[str, Any]) -> bool:
+    return machine.get("zenoh_addr") is not None or _address(str(machine.get("host"))) is not None
+
+
+def _resolve(written: WrittenCluster) -> Cluster:
+    return Cluster(
+        coordinator=Coordinator(
+            addr=written.coordinator.addr,
+            port=written.coordinator.port or DEFAULT_COORDINATOR_PORT,
+            host=written.coordinator.host,
+            user=written.coordinator.user,
+            ssh_port=written.coordinator.ssh_port,
+            identity_file=written.coordinator.identity_file,
+            dora=written.coordinator.dora,
+        ),
+        machines=tuple(_resolve_machine(machine) for machine in written.machines),
+        zenoh_peer=written.zenoh_peer,
+    )
+
+
+def _resolve_machine(machine: WrittenMachine) -> Machine:
+    return Machine(
+        id=machine.id,
+        host=machine.host,
+        user=machine.user,
+        port=machine.port,
+        identity_file=machine.identity_file,
+        dora=machine.dora,
+        prefix=machine.prefix,
+        env=dict(machine.env or {}),
+        daemon_port=machine.daemon_port or DEFAULT_DAEMON_PORT,
+        labels=dict(machine.labels or {}),
+        zenoh_addr=machine.zenoh_addr or (_address(machine.host) if machine.zenoh_port else None),
+        zenoh_port=machine.zenoh_port,
+    )
+
+
+def _address(host: str) -> str | None:
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return None

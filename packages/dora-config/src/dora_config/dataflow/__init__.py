@@ -1,0 +1,1 @@
+"""Dataflow files: models, loading, modules, types, checks, placement."""

@@ -1,0 +1,300 @@
+"""A dataflow's YAML as it is written, field by field; nothing filled in or looked up; pure."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, WithJsonSchema
+
+from dora_config.dataflow.fields import (
+    ArgsField,
+    BuildField,
+    EnvField,
+    InputIdField,
+    LabelsField,
+    LogLevelField,
+    MachineIdField,
+    NodeIdField,
+    OutputIdField,
+    PositiveSecondsField,
+    RefusedField,
+    SecondsField,
+    SizeField,
+    SourceField,
+    TextField,
+    Written,
+    short_form,
+)
+from dora_config.dataflow.resolved import (
+    DEFAULT_QUEUE_SIZE,
+    MAX_QUEUE_SIZE,
+    CommunicationPattern,
+    Distribution,
+    OutputFraming,
+    QueuePolicy,
+    RestartPolicy,
+)
+
+MAX_ROTATED_FILES = 100
+_MAX_CORES = 4096
+
+ParamField = Annotated[Any, WithJsonSchema({"type": ["string", "number", "boolean"]})]
+RotatedFilesField = Annotated[int, Field(ge=1, le=MAX_ROTATED_FILES)]
+
+
+class Deploy(Written):
+    """Where a node runs."""
+
+    machine: MachineIdField | None = Field(default=None, description="Id of the machine to run on.")
+    labels: LabelsField | None = Field(
+        default=None, description="Labels the machine must have, all of them."
+    )
+    working_dir: TextField | None = Field(
+        default=None, description="Working directory there, relative to the daemon's own."
+    )
+    distribute: Distribution | None = Field(
+        default=None, description="How the node's files reach the machine."
+    )
+
+
+class Debug(Written):
+    """Switches for looking into a dataflow."""
+
+    enable_debug_inspection: bool | None = Field(
+        default=None, description="Lets `dora topic echo` and `hz` see messages."
+    )
+
+
+class TypeRule(Written):
+    """A conversion that the type check shall allow."""
+
+    from_: TextField = Field(alias="from", description="Type of the output.")
+    to: TextField = Field(description="Type of the input.")
+
+
+class Input(Written):
+    """One input in its long form; the short form is the source alone."""
+
+    source: SourceField = Field(
+        description="`node/output`, `dora/timer/<unit>/<value>` or `dora/logs[/<level>[/<node>]]`."
+    )
+    queue_size: Annotated[int, Field(ge=0, le=MAX_QUEUE_SIZE)] | None = Field(
+        default=None, description=f"Messages that may wait (default {DEFAULT_QUEUE_SIZE})."
+    )
+    queue_policy: QueuePolicy | None = Field(
+        default=None, description="What happens when the queue is full (default drop_oldest)."
+    )
+    input_timeout: SecondsField | None = Field(
+        default=None,
+        description="Seconds without a message after which the input counts as broken.",
+    )
+
+
+def _allow_text(schema: dict[str, Any]) -> None:
+    """Adds the short form beside the long form in the JSON Schema of `Input`."""
+    source = schema["properties"]["source"]
+    long_form = {key: schema[key] for key in list(schema) if key != "title"}
+    for key in long_form:
+        del schema[key]
+    schema["anyOf"] = [dict(source), long_form]
+
+
+Input.model_config["json_schema_extra"] = _allow_text
+
+InputField = Annotated[Input, short_form("source")]
+Inputs = dict[InputIdField, InputField]
+Outputs = list[OutputIdField]
+
+
+class PythonSource(Written):
+    """The file of a Python operator in its long form."""
+
+    source: TextField
+    conda_env: RefusedField = None
+
+
+class _WithPorts(Written):
+    """What standard nodes and operators have in common."""
+
+    name: str | None = Field(default=None, description="For people only.")
+    description: str | None = Field(default=None, description="For people only.")
+    inputs: Inputs | None = Field(default=None, description="What the node reads, by input id.")
+    outputs: Outputs | None = Field(default=None, description="Ids of what the node sends.")
+    input_types: dict[InputIdField, TextField] | None = Field(
+        default=None, description="Types of inputs, such as std/media/v1/Image."
+    )
+    output_types: dict[OutputIdField, TextField] | None = Field(
+        default=None, description="Types of outputs, such as std/media/v1/Image."
+    )
+    build: BuildField | None = Field(
+        default=None, description="Commands that prepare the node, one a line, run without a shell."
+    )
+    send_stdout_as: OutputIdField | None = Field(
+        default=None, description="Output on which each printed line is sent, with its newline."
+    )
+    send_logs_as: OutputIdField | None = Field(
+        default=None, description="Output on which each structured log entry is sent."
+    )
+    min_log_level: LogLevelField | None = Field(
+        default=None, description="Entries below this level are dropped."
+    )
+    max_log_size: SizeField | None = Field(
+        default=None, description="Size at which the log file is rotated, such as 50MB."
+    )
+    max_rotated_files: RotatedFilesField | None = Field(
+        default=None, description="Rotated log files that are kept (default 5)."
+    )
+
+
+class Operator(_WithPorts):
+    """One operator of a runtime node."""
+
+    id: OutputIdField | None = Field(default=None, description="Needed in `operators`.")
+    python: (
+        Annotated[
+            PythonSource,
+            short_form("source"),
+            WithJsonSchema(
+                {
+                    "anyOf": [
+                        {"type": "string", "minLength": 1},
+                        {
+                            "type": "object",
+                            "properties": {
+                                "source": {"type": "string", "minLength": 1},
+                                "conda_env": {"type": "null"},
+                            },
+                            "required": ["source"],
+                            "additionalProperties": False,
+                        },
+                    ]
+                }
+            ),
+        ]
+        | None
+    ) = Field(default=None, description="File with a class `Operator`.")
+    shared_library: RefusedField = Field(default=None, alias="shared-library")
+
+
+class Node(_WithPorts):
+    """One node; exactly one of `path`, `operator`, `operators` and `module` says what it is."""
+
+    id: NodeIdField = Field(description="Unique name: letters, digits, '_', '.', '-'.")
+    path: TextField | None = Field(
+        default=None, description="File, program, `dynamic`, `shell` or an http(s) URL."
+    )
+    path_sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = Field(
+        default=None, description="Checksum of the file behind a URL."
+    )
+    args: ArgsField | None = Field(default=None, description="Arguments, split as a shell would.")
+    env: EnvField | None = Field(default=None, description="Environment variables of the node.")
+    git: TextField | None = Field(default=None, description="Repository that holds the node.")
+    branch: TextField | None = Field(default=None, description="Branch of the repository.")
+    tag: TextField | None = Field(default=None, description="Tag of the repository.")
+    rev: TextField | None = Field(default=None, description="Commit of the repository.")
+    output_framing: dict[OutputIdField, OutputFraming] | None = Field(
+        default=None, description="Wire format of outputs: raw (default) or arrow-ipc."
+    )
+    output_metadata: dict[OutputIdField, list[str]] | None = Field(
+        default=None, description="Metadata keys that outputs promise."
+    )
+    pattern: CommunicationPattern | None = Field(
+        default=None, description="Part the node has in a service or action."
+    )
+    restart_policy: RestartPolicy | None = Field(
+        default=None, description="When the node is started again (default never)."
+    )
+    max_restarts: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = Field(
+        default=None, description="How often; 0 (default) means without limit."
+    )
+    restart_delay: SecondsField | None = Field(
+        default=None, description="Seconds before the first restart; doubles each time."
+    )
+    max_restart_delay: SecondsField | None = Field(
+        default=None, description="Seconds that the delay never exceeds."
+    )
+    restart_window: SecondsField | None = Field(
+        default=None, description="Seconds after which restarts are counted anew."
+    )
+    health_check_timeout: SecondsField | None = Field(
+        default=None, description="Seconds after which a node is killed whose process cannot run."
+    )
+    finish_grace_secs: SecondsField | None = Field(
+        default=None,
+        description="Seconds the node may live on after its inputs ended (default 120).",
+    )
+    startup_timeout: SecondsField | None = Field(
+        default=None, description="Seconds within which the node must have connected."
+    )
+    shared_memory_pool_size: SizeField | None = Field(
+        default=None, description="Shared memory for what the node sends, such as 256MB."
+    )
+    cpu_affinity: list[Annotated[int, Field(ge=0, le=_MAX_CORES)]] | None = Field(
+        default=None, description="Cores the node may run on."
+    )
+    deploy: Deploy | None = Field(default=None, description="Where the node runs.")
+    operator: Operator | None = Field(
+        default=None, description="The one operator of a runtime node."
+    )
+    operators: list[Operator] | None = Field(
+        default=None, description="Operators of a runtime node."
+    )
+    module: TextField | None = Field(
+        default=None, description="File with the nodes this one stands for."
+    )
+    params: dict[str, ParamField] | None = Field(
+        default=None, description="Values for the module, `$PARAM_<KEY>` inside."
+    )
+    ros2: RefusedField = None
+    hub: RefusedField = None
+
+
+class Descriptor(Written):
+    """A whole dataflow file."""
+
+    nodes: list[Node] = Field(description="The nodes of the graph.")
+    env: EnvField | None = Field(default=None, description="Environment variables of all nodes.")
+    deploy: Deploy | None = Field(default=None, description="Placement of nodes without their own.")
+    debug: Debug | None = Field(default=None, description="Switches for looking into the dataflow.")
+    health_check_interval: PositiveSecondsField | None = Field(
+        default=None, description="Seconds between two checks of nodes and inputs (default 5)."
+    )
+    strict_types: bool | None = Field(
+        default=None, description="Makes warnings about types errors."
+    )
+    exit_when_nodes_finish: bool | None = Field(
+        default=None,
+        description="Ends the dataflow when only nodes with nothing but timers are left.",
+    )
+    type_rules: list[TypeRule] | None = Field(
+        default=None, description="Conversions that the type check allows in addition."
+    )
+
+
+class ModuleInterface(Written):
+    """What a module shows to the dataflow that uses it."""
+
+    name: TextField = Field(description="The module's name.")
+    description: str | None = Field(default=None, description="For people only.")
+    inputs: list[InputIdField] | None = Field(
+        default=None, description="Inputs that must be connected."
+    )
+    inputs_optional: list[InputIdField] | None = Field(
+        default=None, description="Inputs that may be connected."
+    )
+    outputs: list[OutputIdField] | None = Field(
+        default=None, description="Outputs others may read."
+    )
+
+
+class Module(Written):
+    """A module file."""
+
+    module: ModuleInterface = Field(description="The module's face.")
+    build: BuildField | None = Field(
+        default=None, description="Build commands of nodes without their own."
+    )
+    nodes: list[Node] = Field(description="The nodes inside.")
+
+
+DataflowKind = Literal["dataflow", "module"]

@@ -1,0 +1,286 @@
+"""The kinds of value in fields of the YAML, each with its check and its JSON Schema; pure."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import model_validator as _model_validator
+from pydantic_core import PydanticCustomError
+
+from dora_config.dataflow.resolved import EnvValue, FromMachine
+from dora_config.dataflow.sources import LOG_LEVELS, LogLevel, parse_log_level, parse_source
+from dora_config.ids import (
+    DATA_ID_PATTERN,
+    LABEL_KEY_PATTERN,
+    LABEL_PATTERN,
+    MACHINE_ID_PATTERN,
+    NODE_ID_PATTERN,
+    parse_data_id,
+    parse_label,
+    parse_machine_id,
+    parse_node_id,
+)
+from dora_config.yaml.document import for_a_program
+from dora_config.yaml.quantities import MAX_SECONDS, SIZE_PATTERN, check_seconds, parse_size
+
+_ENV_NAME = re.compile(r"[^=\s\x00]+")
+ENV_NAME_PATTERN = r"^[^=\s\u0000]+$"
+
+
+class Written(BaseModel):
+    """Base of the models of a file as written: nothing is coerced, unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
+
+    @_model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: Any) -> Any:
+        # `env:` with nothing behind it means the same as no `env` at all; `envv:` is a mistake
+        if isinstance(data, dict) and None in data.values():
+            known = {info.alias or name for name, info in cls.model_fields.items()}
+            return {
+                key: value for key, value in data.items() if value is not None or key not in known
+            }
+        return data
+
+
+def _wrong(sentence: str) -> PydanticCustomError:
+    """An error whose text is used as it is."""
+    return PydanticCustomError("dora", "{sentence}", {"sentence": sentence})
+
+
+def _size(value: Any) -> int:
+    if not isinstance(value, int | float | str):
+        raise _wrong("expected a size in bytes, or a text such as 50MB")
+    return parse_size(value)
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        quoted = f", found {value!r}" if isinstance(value, str | bool) else ""
+        raise _wrong(f"expected a number of seconds{quoted}")
+    if isinstance(value, int) and abs(value) > MAX_SECONDS:
+        raise _wrong(f"must be between 0 and {MAX_SECONDS:g} seconds, found {str(value)[:24]}")
+    return check_seconds(float(value))
+
+
+def _positive_seconds(value: Any) -> float:
+    seconds = _seconds(value)
+    if seconds <= 0:
+        raise _wrong(f"must be greater than 0 seconds, found {seconds:g}")
+    return seconds
+
+
+def _env_value(value: Any) -> EnvValue:
+    if isinstance(value, dict):
+        name = value.get("__dora_env")
+        if set(value) != {"__dora_env"} or not isinstance(name, str) or not name:
+            raise _wrong(
+                "expected a text, number or boolean, or `{__dora_env: NAME}` "
+                "for a variable of the machine that the node runs on"
+            )
+        return FromMachine(name=_env_name(name))
+    if isinstance(value, bool | int | float | str):
+        text = for_a_program(value)
+        if "\x00" in text:
+            raise _wrong("the value of an environment variable must not contain a NUL character")
+        return text
+    raise _wrong("expected a text, number or boolean")
+
+
+def _env_name(name: str) -> str:
+    if not _ENV_NAME.fullmatch(name):
+        raise _wrong(
+            f"invalid name of an environment variable {name!r}: "
+            "it must not be empty nor contain '=', white space or NUL"
+        )
+    return name
+
+
+def _any_case(*words: str) -> str:
+    """A pattern for one of these words; JSON Schema has no flag that ignores case."""
+    spelt = ("".join(f"[{c}{c.upper()}]" for c in word) for word in words)
+    return f"^({'|'.join(spelt)})$"
+
+
+def _log_level(value: Any) -> LogLevel:
+    if not isinstance(value, str):
+        raise _wrong(f"expected one of {', '.join(LOG_LEVELS)}")
+    return parse_log_level(value)
+
+
+def _source(value: str) -> str:
+    parse_source(value)
+    return value
+
+
+_LONGEST_ARGS = 128 * 1024
+
+
+def split_words(text: str, what: str) -> tuple[str, ...]:
+    """Words as a POSIX shell splits them, nothing expanded; raises `ValueError`."""
+    if len(text) > _LONGEST_ARGS:  # shlex takes time with the square of the length of a word
+        raise ValueError(
+            f"{what} must not be longer than {_LONGEST_ARGS} characters, found {len(text)}: Linux"
+            " starts no program with a longer argument. Put the text into a file"
+        )
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        reason = (
+            str(error).rstrip(".").lower().replace("no closing quotation", "a quote is not closed")
+        )
+        reason = reason.replace("no escaped character", "nothing follows the last backslash")
+        raise ValueError(f"invalid quoting in {what}: {reason}: {text.strip()[:80]!r}") from None
+
+
+def _args(value: str) -> str:
+    _refuse_nul(value)
+    split_words(value, "node args")
+    return value
+
+
+def build_lines(text: str) -> tuple[str, ...]:
+    """The commands of a `build` text: its lines that are not blank."""
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _build(value: str) -> str:
+    _refuse_nul(value)
+    for line in build_lines(value):
+        split_words(line, "build command")
+    return value
+
+
+def _refuse_nul(value: str) -> None:
+    if "\x00" in value:
+        raise _wrong("must not contain a NUL character")
+
+
+def _text(value: str) -> str:
+    _refuse_nul(value)
+    if not value.strip():
+        raise _wrong("must not be empty")
+    return value
+
+
+def _input_id(value: str) -> str:
+    return parse_data_id(value, "input id")
+
+
+def _output_id(value: str) -> str:
+    return parse_data_id(value, "output id")
+
+
+def _label_key(value: str) -> str:
+    return parse_label(value, "label key")
+
+
+def _label_value(value: str) -> str:
+    return parse_label(value, "label value")
+
+
+def short_form(key: str) -> BeforeValidator:
+    """Lets a text stand for a mapping with `key` alone."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+_ID_TEXT = {"type": "string", "minLength": 1}
+
+NodeIdField = Annotated[
+    str,
+    AfterValidator(parse_node_id),
+    WithJsonSchema({"type": "string", "pattern": NODE_ID_PATTERN}),
+]
+InputIdField = Annotated[
+    str, AfterValidator(_input_id), WithJsonSchema({"type": "string", "pattern": DATA_ID_PATTERN})
+]
+OutputIdField = Annotated[
+    str, AfterValidator(_output_id), WithJsonSchema({"type": "string", "pattern": DATA_ID_PATTERN})
+]
+MachineIdField = Annotated[
+    str,
+    AfterValidator(parse_machine_id),
+    WithJsonSchema({"type": "string", "pattern": MACHINE_ID_PATTERN}),
+]
+LabelKeyField = Annotated[
+    str,
+    AfterValidator(_label_key),
+    WithJsonSchema({"type": "string", "pattern": LABEL_KEY_PATTERN}),
+]
+LabelValueField = Annotated[
+    str, AfterValidator(_label_value), WithJsonSchema({"type": "string", "pattern": LABEL_PATTERN})
+]
+LabelsField = dict[LabelKeyField, LabelValueField]
+TextField = Annotated[str, AfterValidator(_text), WithJsonSchema(_ID_TEXT)]
+ArgsField = Annotated[
+    str,
+    AfterValidator(_args),
+    WithJsonSchema({"type": "string", "maxLength": _LONGEST_ARGS}),
+]
+BuildField = Annotated[str, AfterValidator(_build), WithJsonSchema({"type": "string"})]
+SizeField = Annotated[
+    int,
+    BeforeValidator(_size),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": SIZE_PATTERN}]}
+    ),
+]
+SecondsField = Annotated[
+    float,
+    BeforeValidator(_seconds),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": MAX_SECONDS}),
+]
+PositiveSecondsField = Annotated[
+    float,
+    BeforeValidator(_positive_seconds),
+    WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": MAX_SECONDS}),
+]
+LogLevelField = Annotated[
+    LogLevel,
+    BeforeValidator(_log_level),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "enum": list(LOG_LEVELS)},
+                {"type": "string", "pattern": _any_case(*LOG_LEVELS, "warning")},
+            ]
+        }
+    ),
+]
+SOURCE_PATTERN = (
+    r"^(dora/timer/(secs|millis|micros|nanos)/[0-9]+|dora/timer/hz/[^/]+"
+    r"|dora/logs(/[A-Za-z]+(/[A-Za-z0-9_.-]+)?)?"
+    r"|(?!dora/)[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_.-]+)+)$"
+)
+SourceField = Annotated[
+    str, AfterValidator(_source), WithJsonSchema({"type": "string", "pattern": SOURCE_PATTERN})
+]
+EnvNameField = Annotated[
+    str,
+    AfterValidator(_env_name),
+    WithJsonSchema({"type": "string", "pattern": ENV_NAME_PATTERN}),
+]
+EnvValueField = Annotated[
+    Any,
+    AfterValidator(_env_value),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": ["string", "number", "boolean"]},
+                {
+                    "type": "object",
+                    "properties": {"__dora_env": {"type": "string", "pattern": ENV_NAME_PATTERN}},
+                    "required": ["__dora_env"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
+]
+EnvField = dict[EnvNameField, EnvValueField]
+PortNumberField = Annotated[int, Field(ge=1, le=65535)]
+RefusedField = Annotated[Any, WithJsonSchema({"type": "null"})]

@@ -1,0 +1,377 @@
+"""Files to a resolved dataflow, or every problem in them with line and column.
+
+Reads the dataflow, its module files and its own types; the decisions are in the pure modules.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from dora_config.dataflow import descriptor
+from dora_config.dataflow.expand import describe_dataflow
+from dora_config.dataflow.graph import GraphFinding, Unreadable, check_graph
+from dora_config.dataflow.modules import ModuleFile, SourceNode
+from dora_config.dataflow.reader import NodesFile, read_nodes_file
+from dora_config.dataflow.resolve import Places, resolve
+from dora_config.dataflow.resolved import ResolvedDataflow
+from dora_config.dataflow.variables import expand_path, find_variables
+from dora_config.errors import ConfigError, Problem
+from dora_config.yaml.document import Document, read_document
+from dora_config.yaml.text_files import MAX_FILE_BYTES, in_order, is_file, read_text
+from dora_config.yaml.validation import Finding
+
+if TYPE_CHECKING:
+    from dora_config.dataflow.types import TypeDefinition
+
+MAX_MODULE_BYTES = 1 << 20
+MAX_MODULE_DEPTH = 8
+MAX_MODULE_USES = 1000
+MAX_TYPE_FILES = 1000
+
+
+@dataclass(frozen=True)
+class LoadedDataflow:
+    """A dataflow that can be started, and what its author should know about it.
+
+    `descriptor_dict` is the expanded dataflow, for `Node.dataflow_descriptor()`.
+    """
+
+    resolved: ResolvedDataflow
+    warnings: tuple[Problem, ...]
+    source_text: str
+    path: Path
+    descriptor_dict: dict[str, Any]
+    remarks: tuple[Problem, ...] = ()
+    """Information, such as types that were inferred."""
+
+
+def load_dataflow(
+    path: Path | str,
+    *,
+    strict_types: bool | None = None,
+    environ: Mapping[str, str] = os.environ,
+    check_paths: bool = False,
+) -> LoadedDataflow:
+    """Reads a dataflow file; raises `ConfigError` with all its problems.
+
+    `strict_types` overrides the file's own setting. `environ` is what `$VAR` expands from. With
+    `check_paths`, programs that are files must exist.
+    """
+    path = Path(path)
+    text = read_text(path, MAX_FILE_BYTES)
+    return parse_dataflow(
+        text, path=path, strict_types=strict_types, environ=environ, check_paths=check_paths
+    )
+
+
+def parse_dataflow(
+    text: str,
+    *,
+    path: Path | str = "dataflow.yml",
+    strict_types: bool | None = None,
+    environ: Mapping[str, str] = os.environ,
+    check_paths: bool = False,
+) -> LoadedDataflow:
+    """The same for a text; modules and types are looked up beside `path`."""
+    path = Path(path)
+    loading = _Loading(path.parent)
+    document = read_document(text, str(path))
+    file = loading.read(document, descriptor.Descriptor)
+    root = file.root if isinstance(file.root, descriptor.Descriptor) else None
+    if root is None or not file.nodes:
+        loading.raise_if_errors()
+    modules = loading.modules(file, "", ())
+    if root is None:
+        root = descriptor.Descriptor(nodes=[])
+    resolution = resolve(root, document, file.nodes, modules, environ)
+    loading.problems.extend(resolution.problems)
+    dataflow = resolution.dataflow
+    if strict_types is not None:
+        dataflow = dataflow.model_copy(update={"strict_types": strict_types})
+    _check_graph(loading, dataflow, resolution.places)
+    dataflow = _check_types(loading, dataflow, resolution.places)
+    if check_paths:
+        _check_programs(loading, dataflow, resolution.places, environ)
+    loading.raise_if_errors()
+    problems = in_order(loading.problems)
+    return LoadedDataflow(
+        resolved=dataflow,
+        warnings=tuple(problem for problem in problems if problem.severity == "warning"),
+        source_text=text,
+        path=path,
+        descriptor_dict=describe_dataflow(dataflow),
+        remarks=tuple(problem for problem in problems if problem.severity == "info"),
+    )
+
+
+@dataclass
+class _Loading:
+    """The problems found while one dataflow is loaded, and the files of its modules."""
+
+    base: Path
+    problems: list[Problem] = field(default_factory=list)
+    lost_nodes: bool = False
+    module_uses: int = 0
+
+    def raise_if_errors(self) -> None:
+        """Raises `ConfigError` if anything found so far is an error."""
+        if any(problem.severity == "error" for problem in self.problems):
+            raise ConfigError(in_order(self.problems))
+
+    def read(
+        self,
+        document: Document,
+        model: type[descriptor.Descriptor] | type[descriptor.Module],
+    ) -> NodesFile:
+        """The nodes of a document, its problems added to those found so far."""
+        self.problems.extend(document.problems)
+        if document.problems and not isinstance(document.data, dict):
+            self.lost_nodes = True
+            return NodesFile(document)
+        file = read_nodes_file(document, model)
+        self.report(document, file.findings)
+        self.lost_nodes |= file.lost_nodes or bool(document.problems)
+        return file
+
+    def report(self, document: Document, findings: list[Finding]) -> None:
+        """Adds findings about one document."""
+        for finding in findings:
+            self.problems.append(
+                document.problem(
+                    finding.path,
+                    finding.message,
+                    hint=finding.hint,
+                    at_key=finding.at_key,
+                    severity=finding.severity,
+                )
+            )
+
+    def report_graph(self, places: Places, findings: Iterable[GraphFinding]) -> None:
+        """Adds findings about the resolved dataflow, each at the place where it is written."""
+        for finding in findings:
+            self.problems.append(
+                places.problem(
+                    finding.node,
+                    finding.path,
+                    finding.message,
+                    hint=finding.hint,
+                    severity=finding.severity,
+                )
+            )
+
+    def user_types(self) -> list[TypeDefinition]:
+        """The types in the files below `types/` beside the dataflow."""
+        from dora_config.dataflow.type_files import read_type_file
+
+        root = self.base / "types"
+        found: list[TypeDefinition] = []
+        files = [path for path in root.rglob("*") if path.suffix in (".yml", ".yaml")]
+        for path in sorted(path for path in files if path.is_file())[:MAX_TYPE_FILES]:
+            try:
+                text = read_text(path, MAX_MODULE_BYTES)
+            except ConfigError as error:
+                self.problems.extend(error.problems)
+                continue
+            document = read_document(text, str(path))
+            self.problems.extend(document.problems)
+            if not document.problems:
+                place = PurePosixPath(path.relative_to(root).as_posix())
+                definitions, findings = read_type_file(document, place)
+                found.extend(definitions)
+                self.report(document, findings)
+        return found
+
+    def modules(
+        self, file: NodesFile, directory: str, users: tuple[Path, ...]
+    ) -> dict[str, ModuleFile]:
+        """The module files that the nodes of `file` name, by node id."""
+        found: dict[str, ModuleFile] = {}
+        for source in file.nodes:
+            if source.node.module is not None:
+                module = self._module(file.document, source, directory, users)
+                if module is not None:
+                    found[source.node.id] = module
+                else:
+                    self.lost_nodes = True
+        return found
+
+    def _module(
+        self, document: Document, source: SourceNode, directory: str, users: tuple[Path, ...]
+    ) -> ModuleFile | None:
+        name = source.node.module or ""
+        place = (*source.path, "module")
+        where = f'node "{source.node.id}": module "{name}"'
+
+        def refuse(message: str, hint: str | None = None) -> None:
+            self.problems.append(document.problem(place, f"{where} {message}", hint=hint))
+
+        if len(users) >= MAX_MODULE_DEPTH:
+            refuse(f"is nested deeper than {MAX_MODULE_DEPTH} levels")
+            return None
+        relative = Path(directory, name)
+        if Path(name).is_absolute():
+            refuse("must be a relative path, which stays below the directory of the dataflow")
+            return None
+        self.module_uses += 1
+        if self.module_uses > MAX_MODULE_USES:
+            # said once: files that use each other many times would say it very often
+            if self.module_uses == MAX_MODULE_USES + 1:
+                refuse(f"is one too many: a dataflow may use {MAX_MODULE_USES} modules")
+            return None
+        base = self.base.resolve()
+        try:
+            path = (self.base / relative).resolve()
+            if not path.is_relative_to(base):
+                refuse("lies outside the directory of the dataflow")
+                return None
+            if path in users:
+                refuse("uses itself")
+                return None
+            text = read_text(path, MAX_MODULE_BYTES)
+        except ConfigError as error:
+            refuse(error.problems[0].message)
+            return None
+        except (OSError, RuntimeError, ValueError) as error:
+            refuse(f"cannot be read: {error}")
+            return None
+        inner_document = read_document(text, str(self.base / relative))
+        inner = self.read(inner_document, descriptor.Module)
+        if not isinstance(inner.root, descriptor.Module):
+            return None
+        inner_directory = os.path.normpath(relative.parent) if str(relative.parent) != "." else ""
+        return ModuleFile(
+            document=inner_document,
+            directory=inner_directory,
+            interface=inner.root.module,
+            build=inner.root.build,
+            nodes=inner.nodes,
+            modules=self.modules(inner, inner_directory, (*users, path)),
+        )
+
+
+@dataclass(frozen=True)
+class LoadedModule:
+    """A module file that a dataflow can use."""
+
+    name: str
+    inputs: tuple[str, ...]
+    optional_inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    node_ids: tuple[str, ...]
+    warnings: tuple[Problem, ...]
+    path: Path
+
+
+def load_module(path: Path | str) -> LoadedModule:
+    """Checks a module file by itself, as if every input were connected; raises `ConfigError`."""
+    path = Path(path)
+    loading = _Loading(path.parent)
+    document = read_document(read_text(path, MAX_MODULE_BYTES), str(path))
+    file = loading.read(document, descriptor.Module)
+    if not isinstance(file.root, descriptor.Module):
+        loading.raise_if_errors()
+        raise AssertionError("a module that cannot be read has problems")
+    face = file.root.module
+    inner = ModuleFile(
+        document,
+        "",
+        face,
+        file.root.build,
+        file.nodes,
+        loading.modules(file, "", (path.resolve(),)),
+    )
+    # logs stand for what a user would connect: they need no node
+    ports = [*(face.inputs or ()), *(face.inputs_optional or ())]
+    names = set(find_variables("\n".join(_texts(inner))))
+    parameters = {name.removeprefix("PARAM_") for name in names if name.startswith("PARAM_")}
+    user = descriptor.Node(
+        id="module",
+        module=path.name,
+        inputs={port: descriptor.Input(source="dora/logs") for port in ports},
+        params=dict.fromkeys(parameters, "given"),
+    )
+    resolution = resolve(
+        descriptor.Descriptor(nodes=[]),
+        document,
+        (SourceNode(user, ()),),
+        {"module": inner},
+        dict.fromkeys(names, "set"),
+    )
+    loading.problems.extend(resolution.problems)
+    _check_graph(loading, resolution.dataflow, resolution.places)
+    loading.raise_if_errors()
+    return LoadedModule(
+        name=face.name,
+        inputs=tuple(face.inputs or ()),
+        optional_inputs=tuple(face.inputs_optional or ()),
+        outputs=tuple(face.outputs or ()),
+        node_ids=tuple(node.id.removeprefix("module.") for node in resolution.dataflow.nodes),
+        warnings=tuple(in_order(loading.problems)),
+        path=path,
+    )
+
+
+def _texts(module: ModuleFile) -> Iterator[str]:
+    """The text of a module and of those it uses."""
+    yield module.document.text
+    for inner in module.modules.values():
+        yield from _texts(inner)
+
+
+def _check_graph(loading: _Loading, dataflow: ResolvedDataflow, places: Places) -> None:
+    unreadable = Unreadable(
+        nodes=frozenset(node.id for node in dataflow.nodes if places.is_incomplete(node.id)),
+        some_node_lost=loading.lost_nodes,
+    )
+    written = {
+        (flat.id, name): wired.written
+        for flat in places.flat.values()
+        for name, wired in flat.inputs.items()
+    }
+    loading.report_graph(places, check_graph(dataflow, unreadable, written))
+
+
+def _check_types(loading: _Loading, dataflow: ResolvedDataflow, places: Places) -> ResolvedDataflow:
+    """Types checked where a port declares one; the dataflow with the inferred ones."""
+    from dora_config.dataflow import types
+
+    if not types.uses_types(dataflow) and not dataflow.type_rules:
+        return dataflow
+    checked = types.check_types(dataflow, loading.user_types())
+    loading.report_graph(places, checked.findings)
+    return types.with_inferred_types(dataflow, checked.inferred)
+
+
+def _check_programs(
+    loading: _Loading, dataflow: ResolvedDataflow, places: Places, environ: Mapping[str, str]
+) -> None:
+    """A node that is not built and runs on this machine must find its program here."""
+    for node in dataflow.nodes:
+        if node.build or node.git is not None or not node.deploy.is_empty:
+            continue
+        if node.kind == "standard" and node.path is not None:
+            path = expand_path(node.path, environ)
+            if not _program_exists(loading.base, path, environ):
+                message = f'node "{node.id}": could not find source path "{path}"'
+                hint = f"looked in {loading.base.resolve()}" + (
+                    "" if "/" in path or path.endswith(".py") else " and in PATH"
+                )
+                loading.problems.append(places.problem(node.id, ("path",), message, hint=hint))
+        for operator in node.operators:
+            if not is_file(loading.base / operator.python):
+                message = f'node "{node.id}": could not find source path "{operator.python}"'
+                place = ("python", f"{operator.id}/source")
+                loading.problems.append(places.problem(node.id, place, message))
+
+
+def _program_exists(base: Path, path: str, environ: Mapping[str, str]) -> bool:
+    if is_file(base / path):
+        return True
+    if "/" in path or path.endswith(".py"):
+        return False
+    return shutil.which(path, path=environ.get("PATH")) is not None

@@ -1,0 +1,430 @@
+"""Modules applied: nodes that stand for a file of nodes become those nodes; pure.
+
+The result is flat. Inner nodes are called `user.inner`; what they read from a port of the module
+is what the using node connects there; who reads an output of the module reads the inner node that
+makes it.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from dora_config.dataflow import descriptor
+from dora_config.dataflow.fields import split_words
+from dora_config.dataflow.resolved import SINGLE_OPERATOR_ID, EnvValue, QueuePolicy
+from dora_config.dataflow.sources import (
+    MODULE_PORT_PREFIX,
+    LogSource,
+    OutputSource,
+    TimerSource,
+    parse_source,
+)
+from dora_config.dataflow.variables import (
+    UndefinedVariable,
+    expand_parameters,
+    expand_variables,
+    is_reserved,
+)
+from dora_config.errors import Problem
+from dora_config.yaml.document import Document, KeyPath, for_a_program
+from dora_config.yaml.suggest import closest
+
+Value = TypeVar("Value")
+
+_PORT_NODE = MODULE_PORT_PREFIX.rstrip("/")
+
+
+def _nearest(*values: Value | None) -> Value | None:
+    """The first that was written: a node's own, then its module's, then that of the user."""
+    return next((value for value in values if value is not None), None)
+
+
+@dataclass(frozen=True)
+class SourceNode:
+    """A node as read from a file, and where it stands there."""
+
+    node: descriptor.Node
+    path: KeyPath
+    incomplete: bool = False
+
+
+@dataclass(frozen=True)
+class ModuleFile:
+    """A module as read from its file; `directory` is relative to the dataflow's, `""` the same.
+
+    `modules` holds the files that its own nodes with `module` name, by node id.
+    """
+
+    document: Document
+    directory: str
+    interface: descriptor.ModuleInterface
+    build: str | None
+    nodes: tuple[SourceNode, ...]
+    modules: Mapping[str, ModuleFile] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WiredInput:
+    """One input with the node ids of the flat dataflow; None where nothing was written."""
+
+    source: OutputSource | TimerSource | LogSource
+    written: str
+    document: Document
+    path: KeyPath
+    queue_size: int | None = None
+    queue_policy: QueuePolicy | None = None
+    input_timeout: float | None = None
+
+
+@dataclass
+class FlatNode:
+    """One node of the flat dataflow. `inputs` of operators are called `operator/input`."""
+
+    id: str
+    node: descriptor.Node
+    document: Document
+    path: KeyPath
+    directory: str
+    env: dict[str, EnvValue]
+    deploy: descriptor.Deploy | None
+    build: str | None
+    cpu_affinity: list[int] | None
+    args: str | None
+    inputs: dict[str, WiredInput]
+    incomplete: bool = False
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """What holds for the nodes of one file, used at one place."""
+
+    document: Document
+    directory: str = ""
+    prefix: str = ""
+    ports: Mapping[str, WiredInput | None] | None = None
+    env: Mapping[str, EnvValue] = field(default_factory=dict)
+    deploy: descriptor.Deploy | None = None
+    build: str | None = None
+    cpu_affinity: list[int] | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+def operators_of(node: descriptor.Node) -> list[tuple[str, descriptor.Operator, KeyPath]]:
+    """The operators of a runtime node: id, operator, path within the node."""
+    if node.operator is not None:
+        return [(node.operator.id or SINGLE_OPERATOR_ID, node.operator, ("operator",))]
+    return [
+        (operator.id, operator, ("operators", index))
+        for index, operator in enumerate(node.operators or ())
+        if operator.id is not None
+    ]
+
+
+class Flattening:
+    """Makes flat nodes of the nodes of a file and its modules; problems are collected."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self.problems: list[Problem] = []
+        self.nodes: list[FlatNode] = []
+
+    def run(
+        self,
+        document: Document,
+        nodes: tuple[SourceNode, ...],
+        modules: Mapping[str, ModuleFile],
+    ) -> None:
+        """Appends the flat nodes of a dataflow file to `self.nodes`."""
+        self._flatten(nodes, modules, _Scope(document))
+
+    def environment(
+        self,
+        env: Mapping[str, EnvValue] | None,
+        document: Document,
+        path: KeyPath,
+        parameters: Mapping[str, str],
+        where: str,
+    ) -> dict[str, EnvValue]:
+        """The variables of an `env` at `path` with `$VAR` expanded and reserved names left out."""
+        values: dict[str, EnvValue] = {}
+        lookup = {**self._environ, **parameters} if parameters else self._environ
+        for name, value in (env or {}).items():
+            place = (*path, name)
+            if is_reserved(name):
+                message = f"{where}: environment variable {name} is reserved and is left out"
+                self._problem(document, place, message, at_key=True, severity="warning")
+                continue
+            if isinstance(value, str):
+                try:
+                    value = expand_variables(value, lookup)
+                except UndefinedVariable as error:
+                    hint = (
+                        f"set it, write ${{{error.name}:-default}}, or {{__dora_env: {error.name}}}"
+                        " to take it from the machine that the node runs on"
+                    )
+                    self._problem(document, place, f"{where}: env {name}: {error}", hint=hint)
+            values[name] = value
+        return values
+
+    def _problem(
+        self,
+        document: Document,
+        path: KeyPath,
+        message: str,
+        *,
+        hint: str | None = None,
+        at_key: bool = False,
+        severity: str = "error",
+    ) -> None:
+        self.problems.append(
+            document.problem(path, message, hint=hint, at_key=at_key, severity=severity)
+        )
+
+    def _flatten(
+        self, nodes: tuple[SourceNode, ...], modules: Mapping[str, ModuleFile], scope: _Scope
+    ) -> None:
+        local = {source.node.id for source in nodes}
+        outputs = {node_id: self._module_outputs(module) for node_id, module in modules.items()}
+        wiring = _Wiring(self, scope, local, outputs)
+        for source in nodes:
+            node = source.node
+            module = modules.get(node.id)
+            if module is not None:
+                self._use_module(source, module, scope, wiring)
+            elif node.module is None:
+                self.nodes.append(self._flat_node(source, scope, wiring))
+
+    def _flat_node(self, source: SourceNode, scope: _Scope, wiring: _Wiring) -> FlatNode:
+        node = source.node
+        where = f'node "{node.id}"'
+        env = self.environment(
+            node.env, scope.document, (*source.path, "env"), scope.parameters, where
+        )
+        inputs = wiring.inputs(node.inputs, (*source.path, "inputs"), where)
+        for operator_id, operator, path in operators_of(node):
+            wired = wiring.inputs(operator.inputs, (*source.path, *path, "inputs"), where)
+            inputs.update({f"{operator_id}/{name}": value for name, value in wired.items()})
+        return FlatNode(
+            id=scope.prefix + node.id,
+            node=node,
+            document=scope.document,
+            path=source.path,
+            directory=scope.directory,
+            env={**scope.env, **env},
+            deploy=_nearest(node.deploy, scope.deploy),
+            build=_nearest(node.build, scope.build),
+            cpu_affinity=_nearest(node.cpu_affinity, scope.cpu_affinity),
+            args=self._args(source, scope, where),
+            inputs=inputs,
+            incomplete=source.incomplete,
+        )
+
+    def _args(self, source: SourceNode, scope: _Scope, where: str) -> str | None:
+        """The node's `args` with the module's parameters, which must leave its quotes whole."""
+        args = source.node.args
+        if args is None or scope.ports is None:
+            return args
+        place = (*source.path, "args")
+        try:
+            expanded = expand_parameters(args, scope.parameters)
+            split_words(expanded, "node args once parameters are in place")
+        except UndefinedVariable as error:
+            name = error.name.removeprefix("PARAM_").lower()
+            message = f"{where}: args read ${error.name}, but the module is given no such param"
+            hint = f"give `params: {{{name}: ...}}` where the module is used"
+            self._problem(scope.document, place, message, hint=hint)
+        except ValueError as error:
+            self._problem(scope.document, place, f"{where}: {error}")
+        else:
+            return expanded
+        return None
+
+    def _use_module(
+        self, source: SourceNode, module: ModuleFile, scope: _Scope, wiring: _Wiring
+    ) -> None:
+        node, path = source.node, source.path
+        where = f'node "{node.id}"'
+        given = wiring.inputs(node.inputs, (*path, "inputs"), where)
+        ports = self._ports(source, module, given, scope)
+        parameters = {**scope.parameters, **self._parameters(source, scope)}
+        env = self.environment(node.env, scope.document, (*path, "env"), scope.parameters, where)
+        inner = _Scope(
+            document=module.document,
+            directory=module.directory,
+            prefix=f"{scope.prefix}{node.id}.",
+            ports=ports,
+            env={**scope.env, **parameters, **env},
+            deploy=_nearest(node.deploy, scope.deploy),
+            build=_nearest(module.build, node.build, scope.build),
+            cpu_affinity=_nearest(node.cpu_affinity, scope.cpu_affinity),
+            parameters=parameters,
+        )
+        self._flatten(module.nodes, module.modules, inner)
+
+    def _ports(
+        self,
+        source: SourceNode,
+        module: ModuleFile,
+        given: Mapping[str, WiredInput],
+        scope: _Scope,
+    ) -> dict[str, WiredInput | None]:
+        node, path = source.node, source.path
+        required = module.interface.inputs or []
+        optional = module.interface.inputs_optional or []
+        known = [*required, *optional]
+        where = f'node "{node.id}"'
+        for name in required:
+            if name not in (node.inputs or {}) and not source.incomplete:
+                message = f'{where}: module "{module.interface.name}" requires input "{name}"'
+                self._problem(scope.document, (*path, "inputs"), message)
+        for name in node.inputs or {}:
+            if name not in known:
+                message = (
+                    f'{where}: module "{module.interface.name}" has no input "{name}", '
+                    f"expected {', '.join(known) or 'none'}{closest(name, known)}"
+                )
+                self._problem(scope.document, (*path, "inputs", name), message, at_key=True)
+        return {name: given.get(name) for name in known}
+
+    def _parameters(self, source: SourceNode, scope: _Scope) -> dict[str, str]:
+        parameters: dict[str, str] = {}
+        for key, value in (source.node.params or {}).items():
+            place = (*source.path, "params", key)
+            where = f'node "{source.node.id}": param "{key}"'
+            if not isinstance(value, bool | int | float | str):
+                message = f"{where}: expected a text, number or boolean"
+                self._problem(scope.document, place, message)
+                continue
+            name = "PARAM_" + key.upper()
+            if not name.replace("-", "_").isidentifier() or not name.isascii():
+                message = f"{where}: expected a name of letters, digits and '_'"
+                self._problem(scope.document, place, message, at_key=True)
+                continue
+            try:
+                parameters[name] = expand_parameters(for_a_program(value), scope.parameters)
+            except UndefinedVariable as error:
+                self._problem(scope.document, place, f"{where}: there is no ${error.name} here")
+        return parameters
+
+    def _module_outputs(self, module: ModuleFile) -> dict[str, tuple[str, str]]:
+        """Each output of a module: the inner node (relative to the user's id) and its output."""
+        makers: dict[str, list[tuple[str, str]]] = {}
+        for source in module.nodes:
+            node = source.node
+            inner = module.modules.get(node.id)
+            if inner is not None:
+                for name, (deeper, output) in self._module_outputs(inner).items():
+                    makers.setdefault(name, []).append((f"{node.id}.{deeper}", output))
+            for name in node.outputs or ():
+                makers.setdefault(name, []).append((node.id, name))
+            for operator_id, operator, _ in operators_of(node):
+                for name in operator.outputs or ():
+                    makers.setdefault(name, []).append((node.id, f"{operator_id}/{name}"))
+        outputs: dict[str, tuple[str, str]] = {}
+        for index, name in enumerate(module.interface.outputs or ()):
+            found = makers.get(name, [])
+            if found:
+                outputs[name] = found[0]
+            if len(found) != 1:
+                who = ", ".join(node for node, _ in found) or "none of its nodes"
+                message = (
+                    f'output "{name}" of module "{module.interface.name}" must be made by '
+                    f"exactly one node inside, found {who}"
+                )
+                problem = module.document.problem(("module", "outputs", index), message)
+                if problem not in self.problems:
+                    self.problems.append(problem)
+        return outputs
+
+
+@dataclass(frozen=True)
+class _Wiring:
+    """Turns the sources that one file writes into sources of the flat dataflow."""
+
+    flattening: Flattening
+    scope: _Scope
+    local: set[str]
+    module_outputs: Mapping[str, Mapping[str, tuple[str, str]]]
+
+    def inputs(
+        self, inputs: Mapping[str, descriptor.Input] | None, path: KeyPath, where: str
+    ) -> dict[str, WiredInput]:
+        """The inputs at `path`; one that reads an unconnected optional port is left out."""
+        wired: dict[str, WiredInput] = {}
+        for name, wanted in (inputs or {}).items():
+            one = self._input(wanted, (*path, name), f'{where}: input "{name}"')
+            if one is not None:
+                wired[name] = one
+        return wired
+
+    def _input(self, wanted: descriptor.Input, path: KeyPath, where: str) -> WiredInput | None:
+        source = parse_source(wanted.source)
+        own = WiredInput(
+            source=source,
+            written=wanted.source,
+            document=self.scope.document,
+            path=path,
+            queue_size=wanted.queue_size,
+            queue_policy=wanted.queue_policy,
+            input_timeout=wanted.input_timeout,
+        )
+        match source:
+            case OutputSource(node=node, output=port) if node == _PORT_NODE:
+                return self._from_port(own, port, where)
+            case OutputSource(node=node, output=output) if node in self.module_outputs:
+                return self._from_module(own, node, output, where)
+            case OutputSource(node=node) if node in self.local or self.scope.prefix:
+                return replace(
+                    own, source=source.model_copy(update={"node": self.scope.prefix + node})
+                )
+            case LogSource(node=str(node)) if node in self.local:
+                return replace(
+                    own, source=source.model_copy(update={"node": self.scope.prefix + node})
+                )
+        return own
+
+    def _from_port(self, own: WiredInput, port: str, where: str) -> WiredInput | None:
+        ports = self.scope.ports
+        if ports is None:
+            message = f"{where}: `_mod/` stands for an input of a module, in module files only"
+            self.flattening._problem(own.document, (*own.path, "source"), message)
+            return None
+        if port not in ports:
+            message = (
+                f'{where}: the module declares no input "{port}", '
+                f"expected {', '.join(ports) or 'none'}{closest(port, ports)}"
+            )
+            self.flattening._problem(own.document, (*own.path, "source"), message)
+            return None
+        given = ports[port]
+        if given is None:
+            return None
+        return replace(
+            given,
+            queue_size=_nearest(own.queue_size, given.queue_size),
+            queue_policy=_nearest(own.queue_policy, given.queue_policy),
+            input_timeout=_nearest(own.input_timeout, given.input_timeout),
+        )
+
+    def _from_module(
+        self, own: WiredInput, node: str, output: str, where: str
+    ) -> WiredInput | None:
+        outputs = self.module_outputs[node]
+        if output not in outputs:
+            message = (
+                f'{where}: output `{own.written}` does not exist: module node "{node}" has outputs '
+                f"{', '.join(outputs) or 'none'}{closest(output, outputs)}"
+            )
+            self.flattening._problem(own.document, (*own.path, "source"), message)
+            return None
+        inner, inner_output = outputs[output]
+        target = OutputSource(node=f"{self.scope.prefix}{node}.{inner}", output=inner_output)
+        return replace(own, source=target)
+
+
+def join_directory(directory: str, path: str) -> str:
+    """A file named in a module's file, seen from the dataflow's directory."""
+    return posixpath.normpath(posixpath.join(directory, path)) if directory else path

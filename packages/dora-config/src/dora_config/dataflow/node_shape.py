@@ -1,0 +1,210 @@
+"""Which fields go together in a node: its kind, and what that kind has no use for; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from dora_config.dataflow.fields import build_lines
+from dora_config.yaml.document import KeyPath
+from dora_config.yaml.suggest import closest_name
+from dora_config.yaml.validation import Finding
+
+DescriptorKind = Literal["path", "operator", "operators", "module"]
+KINDS: tuple[DescriptorKind, ...] = ("path", "operator", "operators", "module")
+
+_SHARED = frozenset({"id", "name", "description", "env", "deploy", "cpu_affinity"})
+ALLOWED_FIELDS: Mapping[DescriptorKind, frozenset[str]] = {
+    "operator": _SHARED | {"operator"},
+    "operators": _SHARED | {"operators"},
+    "module": _SHARED | {"module", "inputs", "params", "build"},
+}
+_OPERATOR_FIELDS = frozenset(
+    {
+        "inputs",
+        "outputs",
+        "input_types",
+        "output_types",
+        "build",
+        "send_stdout_as",
+        "send_logs_as",
+        "min_log_level",
+        "max_log_size",
+        "max_rotated_files",
+    }
+)
+_REFUSED = {
+    "ros2": "`ros2` bridges are not supported: write a node that talks to ROS 2 with rclpy",
+    "hub": "`hub` references are not supported: name the node by `path`, with `build` or `git`",
+}
+_REFERENCES = ("branch", "tag", "rev")
+
+NODE_HINTS = {
+    "custom": "dora 0.x: move its fields into the node, `source` is now called `path`",
+    "source": "the program of a node is called `path`",
+    "communication": "there is nothing to set any more: remove it",
+    "queue_size": "it belongs to an input: `inputs: {name: {source: node/output, queue_size: 1}}`",
+    "queue_policy": "it belongs to an input, beside its `source`",
+    "input_timeout": "it belongs to an input, beside its `source`",
+    "python": "it belongs into `operator`",
+    "machine": "it belongs into `deploy`",
+    "labels": "it belongs into `deploy`",
+    "working_dir": "it belongs into `deploy`",
+    "distribute": "it belongs into `deploy`",
+    "finish_grace": "it is called `finish_grace_secs`",
+}
+ROOT_HINTS = {
+    "communication": "dora 0.x: there is nothing to set any more, remove it",
+    "publish_all_messages_to_zenoh": "write `debug: {enable_debug_inspection: true}` instead",
+    "enable_debug_inspection": "it belongs into `debug`",
+    "daemon_config": "dora 0.x: there is nothing to set any more, remove it",
+    "operators": "operators belong into a node",
+    "module": "this is a module file: use it from a node with `module: FILE`",
+    "name": "a dataflow is named when it is started: `dora start FILE --name NAME`",
+}
+
+
+def node_kind(node: Mapping[str, Any]) -> DescriptorKind | None:
+    """The one kind that the node has, or None when it has none or several."""
+    present = [kind for kind in KINDS if node.get(kind) is not None]
+    return present[0] if len(present) == 1 else None
+
+
+def shape_findings(node: Mapping[str, Any], path: KeyPath, where: str) -> Iterator[Finding]:
+    """Everything wrong with the combination of fields of the raw `node` at `path`."""
+    present = {key for key, value in node.items() if value is not None}
+    for field in sorted(present & _REFUSED.keys()):
+        yield Finding((*path, field), f"{where}: {_REFUSED[field]}", at_key=True)
+    yield from _kind_findings(present, path, where)
+    kind = node_kind(node)
+    if kind == "path":
+        yield from _standard_findings(node, present, path, where)
+    elif kind is not None:
+        yield from _misplaced_findings(kind, present, path, where)
+    yield from _git_findings(present, path, where)
+    yield from _build_findings(node, path, where)
+
+
+def _kind_findings(present: set[str], path: KeyPath, where: str) -> Iterator[Finding]:
+    kinds = [kind for kind in KINDS if kind in present]
+    expected = "expected exactly one of path, operator, operators, module"
+    replaced = {*_REFUSED, "custom"}
+    misspelt = any(
+        closest_name(field, KINDS)
+        for field in present - _STANDARD_FIELDS - _OPERATOR_FIELDS - _SHARED
+    )
+    if not kinds and not misspelt and not present & replaced:
+        yield Finding(path, f"{where} does not say what it runs: {expected}")
+    if len(kinds) > 1:
+        named = " and ".join(f"`{kind}`" for kind in kinds)
+        yield Finding((*path, kinds[1]), f"{where} has {named}: {expected}", at_key=True)
+
+
+def _standard_findings(
+    node: Mapping[str, Any], present: set[str], path: KeyPath, where: str
+) -> Iterator[Finding]:
+    if "params" in present:
+        message = f"{where}: `params` are not allowed on standard nodes"
+        yield Finding((*path, "params"), message, "only a node with `module` takes them", True)
+    program = node["path"]
+    is_url = isinstance(program, str) and program.startswith(("http://", "https://"))
+    if "path_sha256" in present and not is_url:
+        message = f"{where}: `path_sha256` is only allowed when `path` is an http(s) URL"
+        yield Finding((*path, "path_sha256"), message, at_key=True)
+    if program == "shell" and "args" not in present:
+        message = f"{where}: a shell node needs `args`, the command line for the shell"
+        yield Finding((*path, "path"), message)
+    if program == "dynamic":
+        for field in sorted(present & {"args", "build", "git"}):
+            message = f"{where}: `{field}` has no use on a dynamic node, which you start yourself"
+            yield Finding((*path, field), message, at_key=True, severity="warning")
+
+
+def _misplaced_findings(
+    kind: DescriptorKind, present: set[str], path: KeyPath, where: str
+) -> Iterator[Finding]:
+    kinds: set[str] = set(KINDS)
+    known = present - ALLOWED_FIELDS[kind] - _REFUSED.keys() - kinds - NODE_HINTS.keys()
+    for field in sorted(known):
+        if field not in _OPERATOR_FIELDS | _STANDARD_FIELDS:
+            continue
+        message = f"{where}: `{field}` is among the fields that are not allowed on {kind} nodes"
+        if kind == "module":
+            hint = "module nodes take only inputs, params and build beside " + ", ".join(
+                sorted(_SHARED)
+            )
+        elif field in _OPERATOR_FIELDS:
+            hint = f"move it into the `{kind}` block"
+        else:
+            hint = f"{kind} nodes take only {', '.join(sorted(_SHARED))} beside the {kind} block"
+        yield Finding((*path, field), message, hint, at_key=True)
+
+
+_STANDARD_FIELDS = frozenset(
+    {
+        "path_sha256",
+        "args",
+        "git",
+        "branch",
+        "tag",
+        "rev",
+        "output_framing",
+        "output_metadata",
+        "pattern",
+        "restart_policy",
+        "max_restarts",
+        "restart_delay",
+        "max_restart_delay",
+        "restart_window",
+        "health_check_timeout",
+        "finish_grace_secs",
+        "startup_timeout",
+        "shared_memory_pool_size",
+        "params",
+    }
+)
+
+
+def _git_findings(present: set[str], path: KeyPath, where: str) -> Iterator[Finding]:
+    references = [field for field in _REFERENCES if field in present]
+    if len(references) > 1:
+        message = f"{where}: only one of branch, tag and rev is allowed, found " + " and ".join(
+            references
+        )
+        yield Finding((*path, references[1]), message, at_key=True)
+    if references and "git" not in present:
+        message = f"{where}: `{references[0]}` needs a repository: a `git` source required"
+        yield Finding((*path, references[0]), message, at_key=True)
+
+
+_SHELL_WORDS = frozenset({"&&", "||", "|", ">", ">>", "<"})
+
+
+def _build_findings(node: Mapping[str, Any], path: KeyPath, where: str) -> Iterator[Finding]:
+    """What a shell would act upon, and is an argument where there is none."""
+    build = node.get("build")
+    for line in build_lines(build) if isinstance(build, str) else ():
+        word = next((w for w in line.split() if w in _SHELL_WORDS or w[1:].endswith(";")), None)
+        # in quotes it is meant as it stands, as for `sh -c "..."`
+        if word is not None and not {"'", '"', "\\"} & set(line):
+            message = f"{where}: build line {line[:80]!r}: {word!r} is an argument of the program"
+            hint = 'there is no shell: write one command a line, or sh -c "..."'
+            yield Finding((*path, "build"), message, hint, severity="warning")
+
+
+def operator_findings(operator: Any, path: KeyPath, where: str) -> Iterator[Finding]:
+    """What is wrong with the code that the raw `operator` at `path` names."""
+    if not isinstance(operator, dict):
+        return
+    if operator.get("shared-library") is not None:
+        message = f"{where}: `shared-library` operators are not supported, only `python` ones"
+        yield Finding((*path, "shared-library"), message, at_key=True)
+    elif operator.get("python") is None:
+        message = f"{where} does not say what it runs: expected `python: FILE`"
+        yield Finding(path, message)
+    yield from _build_findings(operator, path, where)
+    python = operator.get("python")
+    if isinstance(python, dict) and python.get("conda_env") is not None:
+        message = f"{where}: `conda_env` is not supported"
+        hint = "start dora inside that environment, or give the node a `build` and use --uv"
+        yield Finding((*path, "python", "conda_env"), message, hint, at_key=True)

@@ -1,0 +1,344 @@
+"""From the descriptor to the resolved dataflow: defaults, variables, modules, operators; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dora_config.dataflow import descriptor
+from dora_config.dataflow.fields import build_lines, split_words
+from dora_config.dataflow.modules import (
+    FlatNode,
+    Flattening,
+    ModuleFile,
+    SourceNode,
+    WiredInput,
+    join_directory,
+    operators_of,
+)
+from dora_config.dataflow.resolved import (
+    DEFAULT_FINISH_GRACE,
+    DEFAULT_HEALTH_CHECK_INTERVAL,
+    DEFAULT_QUEUE_SIZE,
+    DEFAULT_ROTATED_FILES,
+    CommunicationPattern,
+    Deploy,
+    EnvValue,
+    GitSource,
+    NodeKind,
+    ResolvedDataflow,
+    ResolvedInput,
+    ResolvedNode,
+    ResolvedOperator,
+    RestartSettings,
+    TypeRule,
+)
+from dora_config.dataflow.sources import OutputSource
+from dora_config.errors import Problem, Severity
+from dora_config.yaml.document import Document, KeyPath
+
+PATTERN_KEYS: dict[CommunicationPattern, tuple[str, ...]] = {
+    "service-server": ("request_id",),
+    "service-client": ("request_id",),
+    "action-server": ("goal_id", "goal_status"),
+    "action-client": ("goal_id",),
+}
+"""Metadata keys that tie answers to questions: a node with that pattern promises them."""
+
+_SPECIAL_KINDS: dict[str, NodeKind] = {"dynamic": "dynamic", "shell": "shell"}
+_URL_SCHEMES = ("http://", "https://")
+_PROGRAM_SUFFIXES = (".py", ".sh", ".exe")
+
+
+@dataclass
+class Places:
+    """Where things of the resolved dataflow are written, for messages about them."""
+
+    document: Document
+    flat: dict[str, FlatNode] = field(default_factory=dict)
+
+    def problem(
+        self,
+        node: str | None,
+        path: KeyPath,
+        message: str,
+        *,
+        hint: str | None = None,
+        severity: Severity = "error",
+    ) -> Problem:
+        """A problem at `path` within a resolved node, such as `("inputs", "image")`."""
+        flat = self.flat.get(node or "")
+        if flat is None:
+            return self.document.problem(path, message, hint=hint, severity=severity)
+        document, place = self._locate(flat, path)
+        return document.problem(place, message, hint=hint, severity=severity)
+
+    def _locate(self, flat: FlatNode, path: KeyPath) -> tuple[Document, KeyPath]:
+        match path:
+            case ("inputs", str(name), *rest) if name in flat.inputs:
+                wired = flat.inputs[name]
+                return wired.document, (*wired.path, *rest)
+            case (str(group), str(name), *rest):
+                for operator_id, _, operator_path in operators_of(flat.node):
+                    if name.startswith(operator_id + "/"):
+                        inner = name[len(operator_id) + 1 :]
+                        return flat.document, (*flat.path, *operator_path, group, inner, *rest)
+        return flat.document, (*flat.path, *path)
+
+    def is_incomplete(self, node: str) -> bool:
+        """Whether parts of the node could not be read, so that what is missing may be there."""
+        flat = self.flat.get(node)
+        return flat is not None and flat.incomplete
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """A resolved dataflow, where its parts are written, and what is wrong with it so far."""
+
+    dataflow: ResolvedDataflow
+    places: Places
+    problems: tuple[Problem, ...]
+
+
+def resolve(
+    root: descriptor.Descriptor,
+    document: Document,
+    nodes: tuple[SourceNode, ...],
+    modules: Mapping[str, ModuleFile],
+    environ: Mapping[str, str],
+) -> Resolution:
+    """Resolves the `nodes` of a file; `modules` holds the module files by the id of their user."""
+    flattening = Flattening(environ)
+    root_env = flattening.environment(root.env, document, ("env",), {}, "the dataflow")
+    flattening.run(document, nodes, modules)
+    single = {
+        flat.id: operators_of(flat.node)[0]
+        for flat in flattening.nodes
+        if flat.node.operator is not None
+    }
+    places = Places(document, {})
+    resolved: list[ResolvedNode] = []
+    for flat in flattening.nodes:
+        flat.inputs = {name: _to_operator(wired, single) for name, wired in flat.inputs.items()}
+        places.flat.setdefault(flat.id, flat)
+        resolved.append(_resolve_node(flat, root, root_env))
+    dataflow = ResolvedDataflow(
+        nodes=tuple(resolved),
+        env=root_env,
+        health_check_interval=_default(root.health_check_interval, DEFAULT_HEALTH_CHECK_INTERVAL),
+        strict_types=bool(root.strict_types),
+        exit_when_nodes_finish=bool(root.exit_when_nodes_finish),
+        debug_inspection=bool(root.debug and root.debug.enable_debug_inspection),
+        type_rules=tuple(
+            TypeRule(source=rule.from_, target=rule.to) for rule in root.type_rules or ()
+        ),
+        deploy=_deploy(root.deploy),
+    )
+    return Resolution(dataflow, places, tuple(flattening.problems))
+
+
+def _default(value: float | None, default: float) -> float:
+    return default if value is None else value
+
+
+def _to_operator(
+    wired: WiredInput, single: Mapping[str, tuple[str, descriptor.Operator, KeyPath]]
+) -> WiredInput:
+    """`node/output` of a node with a single operator means `node/op/output`."""
+    source = wired.source
+    if not isinstance(source, OutputSource) or source.node not in single:
+        return wired
+    operator_id, operator, _ = single[source.node]
+    outputs = operator.outputs or []
+    head, _, inner = source.output.partition("/")
+    if source.output not in outputs and head == operator_id and inner in outputs:
+        return wired
+    output = f"{operator_id}/{source.output}"
+    return replace(wired, source=OutputSource(node=source.node, output=output))
+
+
+def _resolve_node(
+    flat: FlatNode, root: descriptor.Descriptor, root_env: Mapping[str, EnvValue]
+) -> ResolvedNode:
+    node = flat.node
+    kind = _kind(node)
+    operators = tuple(
+        _resolve_operator(operator_id, operator, flat)
+        for operator_id, operator, _ in operators_of(node)
+    )
+    facts = _Ports(node, operators)
+    return ResolvedNode(
+        id=flat.id,
+        name=node.name,
+        description=node.description,
+        kind=kind,
+        path=_program(node.path, kind, flat),
+        path_sha256=node.path_sha256.lower() if node.path_sha256 else None,
+        args=_args(kind, flat.args),
+        env={**root_env, **flat.env},
+        inherited_env=tuple(name for name in root_env if name not in flat.env),
+        build=_build(flat, operators),
+        git=GitSource(url=node.git, branch=node.branch, tag=node.tag, rev=node.rev)
+        if node.git
+        else None,
+        inputs={
+            name: _resolve_input(wired, facts.input_types.get(name))
+            for name, wired in flat.inputs.items()
+        },
+        outputs=facts.outputs,
+        input_types=facts.input_types,
+        output_types=facts.output_types,
+        output_metadata=_promised_metadata(node, facts.outputs),
+        output_framing=dict(node.output_framing or {}),
+        pattern=node.pattern,
+        send_stdout_as=facts.only("send_stdout_as"),
+        send_logs_as=facts.only("send_logs_as"),
+        min_log_level=facts.only("min_log_level"),
+        max_log_size=facts.only("max_log_size"),
+        max_rotated_files=facts.only("max_rotated_files") or DEFAULT_ROTATED_FILES,
+        restart=RestartSettings(
+            policy=node.restart_policy or "never",
+            max_restarts=node.max_restarts or 0,
+            delay=node.restart_delay,
+            max_delay=node.max_restart_delay,
+            window=node.restart_window,
+        ),
+        health_check_timeout=node.health_check_timeout,
+        finish_grace=_default(node.finish_grace_secs, DEFAULT_FINISH_GRACE),
+        startup_timeout=node.startup_timeout,
+        shared_memory_pool_size=node.shared_memory_pool_size,
+        cpu_affinity=tuple(sorted(set(flat.cpu_affinity or ()))),
+        deploy=_deploy(flat.deploy if flat.deploy is not None else root.deploy),
+        operators=operators,
+    )
+
+
+@dataclass(frozen=True)
+class _Ports:
+    """Ports and log settings of a node, whether they stand in the node or in its operators."""
+
+    node: descriptor.Node
+    operators: tuple[ResolvedOperator, ...]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        own = [*(self.node.outputs or ())]
+        for operator in self.operators:
+            own.extend(f"{operator.id}/{output}" for output in operator.outputs)
+        return tuple(dict.fromkeys(own))
+
+    @property
+    def input_types(self) -> dict[str, str]:
+        types = dict(self.node.input_types or {})
+        for operator in self.operators:
+            types.update({f"{operator.id}/{k}": v for k, v in operator.input_types.items()})
+        return types
+
+    @property
+    def output_types(self) -> dict[str, str]:
+        types = dict(self.node.output_types or {})
+        for operator in self.operators:
+            types.update({f"{operator.id}/{k}": v for k, v in operator.output_types.items()})
+        return types
+
+    def only(self, name: str) -> Any:
+        """A log setting of the node, or of the one operator that has it."""
+        if not self.operators:
+            return getattr(self.node, name)
+        for operator in self.operators:
+            value = getattr(operator, name)
+            if value is not None:
+                return f"{operator.id}/{value}" if name.startswith("send_") else value
+        return None
+
+
+def _promised_metadata(
+    node: descriptor.Node, outputs: tuple[str, ...]
+) -> dict[str, tuple[str, ...]]:
+    promised = {output: tuple(keys) for output, keys in (node.output_metadata or {}).items()}
+    if node.pattern is not None:
+        for output in outputs:
+            keys = (*promised.get(output, ()), *PATTERN_KEYS[node.pattern])
+            promised[output] = tuple(dict.fromkeys(keys))
+    return promised
+
+
+def _kind(node: descriptor.Node) -> NodeKind:
+    if node.operator is not None or node.operators is not None:
+        return "runtime"
+    path = node.path or ""
+    if path.startswith(_URL_SCHEMES):
+        return "url"
+    return _SPECIAL_KINDS.get(path, "standard")
+
+
+def _program(path: str | None, kind: NodeKind, flat: FlatNode) -> str | None:
+    """The program; files named in a module are seen from the dataflow's directory."""
+    if path is None or kind != "standard" or flat.node.git is not None:
+        return path
+    is_file = "/" in path or path.endswith(_PROGRAM_SUFFIXES)
+    return join_directory(flat.directory, path) if is_file and "$" not in path else path
+
+
+def _args(kind: NodeKind, args: str | None) -> tuple[str, ...]:
+    if args is None:
+        return ()
+    return (args,) if kind == "shell" else split_words(args, "node args")
+
+
+def _build(flat: FlatNode, operators: Iterable[ResolvedOperator]) -> tuple[str, ...]:
+    lines = list(build_lines(flat.build or ""))
+    for operator in operators:
+        lines.extend(operator.build)
+    return tuple(lines)
+
+
+def _resolve_input(wired: WiredInput, data_type: str | None) -> ResolvedInput:
+    size = DEFAULT_QUEUE_SIZE if wired.queue_size is None else max(1, wired.queue_size)
+    return ResolvedInput(
+        source=wired.source,
+        queue_size=size,
+        queue_policy=wired.queue_policy or "drop_oldest",
+        input_timeout=wired.input_timeout,
+        data_type=data_type,
+    )
+
+
+def _resolve_operator(
+    operator_id: str, operator: descriptor.Operator, flat: FlatNode
+) -> ResolvedOperator:
+    types = operator.input_types or {}
+    prefix = operator_id + "/"
+    python = operator.python.source if operator.python is not None else ""
+    return ResolvedOperator(
+        id=operator_id,
+        name=operator.name,
+        description=operator.description,
+        python=join_directory(flat.directory, python),
+        inputs={
+            name[len(prefix) :]: _resolve_input(wired, types.get(name[len(prefix) :]))
+            for name, wired in flat.inputs.items()
+            if name.startswith(prefix)
+        },
+        outputs=tuple(dict.fromkeys(operator.outputs or ())),
+        build=build_lines(operator.build or ""),
+        input_types=dict(types),
+        output_types=dict(operator.output_types or {}),
+        send_stdout_as=operator.send_stdout_as,
+        send_logs_as=operator.send_logs_as,
+        min_log_level=operator.min_log_level,
+        max_log_size=operator.max_log_size,
+        max_rotated_files=operator.max_rotated_files,
+    )
+
+
+def _deploy(deploy: descriptor.Deploy | None) -> Deploy:
+    if deploy is None:
+        return Deploy()
+    return Deploy(
+        machine=deploy.machine,
+        labels=dict(deploy.labels or {}),
+        working_dir=deploy.working_dir,
+        distribute=deploy.distribute or "local",
+    )

@@ -1,0 +1,80 @@
+"""A project's own types: the files in `types/` beside a dataflow, as they are written; pure.
+
+The place of a file gives the beginning of its types' names: `types/lab/sensors/v1.yml` holds
+`lab/sensors/v1/...`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from dora_config.dataflow.fields import TextField, Written
+from dora_config.dataflow.types import TypeDefinition
+from dora_config.yaml.document import Document
+from dora_config.yaml.validation import Finding, describe_place, validate
+
+
+def _parameter_names(value: Any) -> list[str]:
+    """Names as a list, as the keys of a mapping, or each as the `name` in a mapping."""
+    if isinstance(value, dict):
+        return [str(name) for name in value]
+    if not isinstance(value, list):
+        raise ValueError("expected a list of parameter names")
+    return [str(one.get("name", "")) if isinstance(one, dict) else str(one) for one in value]
+
+
+ParameterNames = Annotated[list[str], BeforeValidator(_parameter_names)]
+
+
+class FieldOfType(Written):
+    """One field of a Struct."""
+
+    name: TextField
+    type: TextField
+    description: str | None = None
+
+
+class TypeOfFile(Written):
+    """One type; `arrow` is `Struct`, or the Arrow type such as `Float32`."""
+
+    arrow: TextField
+    description: str | None = None
+    fields: list[FieldOfType] | None = None
+    parameters: ParameterNames | None = None
+    params: ParameterNames | None = None
+
+
+class TypeFile(Written):
+    """A file of types."""
+
+    types: dict[TextField, TypeOfFile]
+
+
+def read_type_file(
+    document: Document, place: PurePosixPath
+) -> tuple[list[TypeDefinition], list[Finding]]:
+    """The types of a file at `place` below `types/`."""
+    prefix = place.with_suffix("").as_posix()
+    if place.parts[0] == "std":
+        message = "the names std/... belong to dora's own types: move the file to another directory"
+        return [], [Finding((), message)]
+    checked = validate(
+        TypeFile, document.data, (), lambda path: describe_place(document.data, path)
+    )
+    types = checked.model.types if checked.model is not None else {}
+    return list(_definitions(prefix, types)), list(checked.findings)
+
+
+def _definitions(prefix: str, types: dict[str, TypeOfFile]) -> Iterator[TypeDefinition]:
+    for name, one in types.items():
+        names = one.parameters if one.parameters is not None else one.params
+        yield TypeDefinition(
+            name=f"{prefix}/{name}",
+            arrow=one.arrow,
+            fields={part.name: part.type for part in one.fields or ()},
+            parameters=None if names is None else frozenset(names),
+        )

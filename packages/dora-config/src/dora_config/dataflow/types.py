@@ -1,0 +1,335 @@
+"""Types of messages: which there are, and whether what is sent fits what is read; pure.
+
+A type is a name such as `std/media/v1/Image`, with parameters in brackets where it has any:
+`std/media/v1/Image[encoding=rgb8]`. A side without a parameter accepts every value of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from dora_config.dataflow.graph import GraphFinding
+from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedInput, ResolvedNode
+from dora_config.dataflow.sources import OutputSource, TimerSource
+from dora_config.errors import Severity
+from dora_config.yaml.suggest import closest_name
+
+_URN = re.compile(r"([^\[\]\s]+)(?:\[([^\[\]]*)\])?")
+_PARAMETER = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*=\s*([^\s,=\[\]]+)\s*")
+_MAX_WIDENING = 3
+
+_NUMBERS = ("Float32", "Float64", "Int32", "Int64", "UInt8", "UInt32", "UInt64")
+
+ANYTHING = "std/core/v1/Bytes"
+TIMER_TYPE = "std/core/v1/UInt64"
+LOG_TYPE = "std/core/v1/String"
+
+_WIDENING = (
+    ("std/core/v1/UInt8", "std/core/v1/UInt32"),
+    ("std/core/v1/UInt32", "std/core/v1/UInt64"),
+    ("std/core/v1/Int32", "std/core/v1/Int64"),
+    ("std/core/v1/Float32", "std/core/v1/Float64"),
+)
+
+
+@dataclass(frozen=True)
+class TypeDefinition:
+    """One type: its Arrow type, the fields of a Struct, the parameters (None: any name)."""
+
+    name: str
+    arrow: str
+    fields: Mapping[str, str] = field(default_factory=dict)
+    parameters: frozenset[str] | None = frozenset()
+
+
+@dataclass(frozen=True)
+class TypeName:
+    """A type as a port declares it."""
+
+    base: str
+    parameters: Mapping[str, str]
+
+
+def _structs(category: str, types: Mapping[str, tuple[str, str]]) -> Iterator[TypeDefinition]:
+    for name, (fields, parameters) in types.items():
+        pairs = (item.partition(":")[::2] for item in fields.split())
+        yield TypeDefinition(
+            f"std/{category}/v1/{name}",
+            "Struct",
+            dict(pairs),
+            frozenset(parameters.split()),
+        )
+
+
+def _standard_types() -> Iterator[TypeDefinition]:
+    arrow_types = {"String": "Utf8", "Bytes": "LargeBinary", "Bool": "Boolean"}
+    for name in (*_NUMBERS, *arrow_types):
+        yield TypeDefinition(f"std/core/v1/{name}", arrow_types.get(name, name))
+    yield from _structs(
+        "math",
+        {
+            "Vector3": ("x:Float64 y:Float64 z:Float64", ""),
+            "Quaternion": ("x:Float64 y:Float64 z:Float64 w:Float64", ""),
+            "Pose": ("position:Vector3 orientation:Quaternion", ""),
+            "Transform": ("translation:Vector3 rotation:Quaternion", ""),
+        },
+    )
+    lists = "positions:List<Float64> velocities:List<Float64> efforts:List<Float64>"
+    yield from _structs(
+        "control",
+        {
+            "Twist": ("linear:Vector3 angular:Vector3", ""),
+            "JointState": (f"names:List<Utf8> {lists}", ""),
+            "Odometry": ("pose:Pose twist:Twist frame_id:Utf8", ""),
+        },
+    )
+    yield from _structs(
+        "media",
+        {
+            "Image": ("width:UInt32 height:UInt32 encoding:Utf8 data:LargeBinary", "encoding"),
+            "PointCloud": ("width:UInt32 height:UInt32 data:LargeBinary", "point_type"),
+            "AudioFrame": (
+                "sample_rate:UInt32 channels:UInt32 data:LargeBinary",
+                "sample_type channels sample_rate",
+            ),
+        },
+    )
+    yield TypeDefinition(
+        "std/media/v1/CompressedImage", "LargeBinary", parameters=frozenset({"format"})
+    )
+    box = "x:Float32 y:Float32 w:Float32 h:Float32 confidence:Float32 label:Utf8"
+    yield from _structs(
+        "vision",
+        {
+            "BoundingBox": (box, ""),
+            "Detection": ("boxes:List<BoundingBox>", ""),
+            "Segmentation": ("width:UInt32 height:UInt32 mask:LargeBinary", ""),
+        },
+    )
+
+
+STANDARD_TYPES: Mapping[str, TypeDefinition] = {one.name: one for one in _standard_types()}
+
+
+@dataclass(frozen=True)
+class TypeCheck:
+    """What a check found, and the types of inputs that follow from the other end of the edge."""
+
+    findings: tuple[GraphFinding, ...]
+    inferred: Mapping[tuple[str, str], str]
+
+
+def parse_type(text: str) -> TypeName:
+    """A type's name and parameters; raises `ValueError` with a sentence."""
+    match = _URN.fullmatch(text)
+    if not match:
+        raise ValueError(
+            f"invalid type {text!r}: expected a name as in std/media/v1/Image[encoding=rgb8]"
+        )
+    base, inner = match.groups()
+    parameters: dict[str, str] = {}
+    for item in inner.split(",") if inner else ():
+        parameter = _PARAMETER.fullmatch(item)
+        if not parameter:
+            raise ValueError(f"invalid type {text!r}: expected parameter=value, found {item!r}")
+        parameters[parameter[1]] = parameter[2]
+    return TypeName(base, parameters)
+
+
+def check_types(dataflow: ResolvedDataflow, user_types: Iterable[TypeDefinition] = ()) -> TypeCheck:
+    """Checks every declared type; what is wrong is an error only if `strict_types` is set."""
+    library = dict(STANDARD_TYPES)
+    library.update({one.name: one for one in user_types})
+    return _TypeChecker(dataflow, library).run()
+
+
+def uses_types(dataflow: ResolvedDataflow) -> bool:
+    """Whether any port declares a type."""
+    return any(node.input_types or node.output_types for node in dataflow.nodes)
+
+
+class _TypeChecker:
+    """One pass over the ports and then the edges of a dataflow."""
+
+    def __init__(self, dataflow: ResolvedDataflow, library: Mapping[str, TypeDefinition]) -> None:
+        self._dataflow = dataflow
+        self._library = library
+        self._severity: Severity = "error" if dataflow.strict_types else "warning"
+        self._findings: list[GraphFinding] = []
+        self._inferred: dict[tuple[str, str], str] = {}
+        self._nodes = {node.id: node for node in dataflow.nodes}
+        rules = [(rule.source, rule.target) for rule in dataflow.type_rules]
+        self._widening: dict[str, list[str]] = {}
+        for source, target in (*_WIDENING, *rules):
+            self._widening.setdefault(source, []).append(target)
+
+    def run(self) -> TypeCheck:
+        self._rules()
+        for node in self._dataflow.nodes:
+            self._declarations(node, "output_types", "outputs", node.outputs)
+            self._declarations(node, "input_types", "inputs", tuple(node.inputs))
+        for node in self._dataflow.nodes:
+            for name, wanted in node.inputs.items():
+                self._edge(node, name, wanted)
+        return TypeCheck(tuple(self._findings), self._inferred)
+
+    def _rules(self) -> None:
+        for index, rule in enumerate(self._dataflow.type_rules):
+            for key, name in (("from", rule.source), ("to", rule.target)):
+                if name not in self._library:
+                    near = closest_name(name, self._library)
+                    self._findings.append(
+                        GraphFinding(
+                            "",
+                            ("type_rules", index, key),
+                            f'type rule {index + 1}: unknown type "{name}"',
+                            _did_you_mean(near),
+                            self._severity,
+                        )
+                    )
+
+    def _declarations(
+        self, node: ResolvedNode, group: str, ports_name: str, ports: tuple[str, ...]
+    ) -> None:
+        types: Mapping[str, str] = getattr(node, group)
+        direction = group.removesuffix("_types")
+        for port, text in types.items():
+            if port not in ports:
+                message = (
+                    f'node "{node.id}": `{group}` names "{port}", not found in its {ports_name}'
+                )
+                self._find(node.id, (group, port), message, closest_name(port, ports))
+                continue
+            where = f'node "{node.id}": {direction} "{port}"'
+            try:
+                declared = parse_type(text)
+            except ValueError as error:
+                self._find(node.id, (group, port), f"{where}: {error}")
+                continue
+            self._known(node.id, (group, port), where, declared)
+
+    def _known(self, node: str, path: tuple[str, str], where: str, declared: TypeName) -> None:
+        definition = self._library.get(declared.base)
+        if definition is None:
+            near = closest_name(declared.base, self._library)
+            if near is None:
+                last = declared.base.rpartition("/")[2].lower()
+                same = [name for name in self._library if name.rpartition("/")[2].lower() == last]
+                near = same[0] if same else None
+            self._find(node, path, f'{where}: unknown type "{declared.base}"', near)
+            return
+        if definition.parameters is None:
+            return
+        for parameter in declared.parameters:
+            if parameter not in definition.parameters:
+                known = ", ".join(sorted(definition.parameters)) or "none"
+                message = f'{where}: type "{declared.base}" has no parameter "{parameter}"'
+                near = closest_name(parameter, definition.parameters)
+                self._find(node, path, f"{message}, expected {known}", near)
+
+    def _find(
+        self, node: str, path: tuple[str, ...], message: str, near: str | None = None
+    ) -> None:
+        self._findings.append(
+            GraphFinding(node, path, message, _did_you_mean(near), self._severity)
+        )
+
+    def _edge(self, node: ResolvedNode, name: str, wanted: ResolvedInput) -> None:
+        expected = node.input_types.get(name)
+        match wanted.source:
+            case TimerSource():
+                self._provided(node, name, expected, TIMER_TYPE, "the timer sends")
+            case OutputSource(node=producer_id, output=output):
+                producer = self._nodes.get(producer_id)
+                sent = producer.output_types.get(output) if producer is not None else None
+                if sent is None or expected is None:
+                    self._infer(node, name, wanted.source, sent, expected)
+                else:
+                    self._provided(node, name, expected, sent, f"{wanted.source} sends")
+            case _:
+                self._provided(node, name, expected, LOG_TYPE, "the logs are")
+
+    def _infer(
+        self,
+        node: ResolvedNode,
+        name: str,
+        source: OutputSource,
+        sent: str | None,
+        expected: str | None,
+    ) -> None:
+        if sent is not None:
+            self._inferred[node.id, name] = sent
+            message = f"inferred type {sent} of input {node.id}/{name} from output {source}"
+        elif expected is not None:
+            message = f"inferred type {expected} of output {source} from input {node.id}/{name}"
+        else:
+            return
+        self._findings.append(GraphFinding(node.id, ("inputs", name), message, severity="info"))
+
+    def _provided(
+        self, node: ResolvedNode, name: str, expected: str | None, sent: str, sender: str
+    ) -> None:
+        if expected is None:
+            return
+        try:
+            source, target = parse_type(sent), parse_type(expected)
+        except ValueError:
+            return  # already reported where it is declared
+        if source.base not in self._library or target.base not in self._library:
+            return
+        if self._fits(source, target):
+            return
+        message = (
+            f'node "{node.id}": type mismatch on input "{name}": '
+            f'{sender} "{sent}", but expected "{expected}"{self._missing(source, target)}'
+        )
+        self._find(node.id, ("input_types", name), message)
+
+    def _fits(self, source: TypeName, target: TypeName) -> bool:
+        if target.base == ANYTHING:
+            return True
+        if source.base == target.base:
+            shared = source.parameters.keys() & target.parameters.keys()
+            return all(source.parameters[key] == target.parameters[key] for key in shared)
+        reached = {source.base}
+        for _ in range(_MAX_WIDENING):
+            reached |= {wider for one in reached for wider in self._widening.get(one, ())}
+        return target.base in reached
+
+    def _missing(self, source: TypeName, target: TypeName) -> str:
+        have, need = self._library[source.base], self._library[target.base]
+        if source.base == target.base or have.arrow != "Struct" or need.arrow != "Struct":
+            return ""
+        missing = [name for name in need.fields if name not in have.fields]
+        different = [
+            f"{name} is {have.fields[name]}, not {kind}"
+            for name, kind in need.fields.items()
+            if name in have.fields and have.fields[name] != kind
+        ]
+        reasons = [f"missing {', '.join(missing)}"] if missing else []
+        reasons.extend(different)
+        return f" ({'; '.join(reasons)})" if reasons else ""
+
+
+def _did_you_mean(name: str | None) -> str | None:
+    return f'did you mean "{name}"?' if name is not None else None
+
+
+def with_inferred_types(
+    dataflow: ResolvedDataflow, inferred: Mapping[tuple[str, str], str]
+) -> ResolvedDataflow:
+    """The dataflow with `data_type` set on the inputs whose type was inferred."""
+    if not inferred:
+        return dataflow
+    nodes = []
+    for node in dataflow.nodes:
+        inputs = {
+            name: one.model_copy(update={"data_type": inferred[node.id, name]})
+            if (node.id, name) in inferred
+            else one
+            for name, one in node.inputs.items()
+        }
+        nodes.append(node.model_copy(update={"inputs": inputs}))
+    return dataflow.model_copy(update={"nodes": tuple(nodes)})

@@ -1,0 +1,1 @@
+"""Dataflows as pages, diagrams and JSON Schemas."""

@@ -1,0 +1,102 @@
+"""JSON Schema of dataflow, module and cluster files, for editors; pure.
+
+Made from the models of the files, so that it knows every field. Rules that join several fields,
+such as the one kind of a node, are added by hand.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from dora_config.cluster.models import WrittenCluster
+from dora_config.dataflow.descriptor import Descriptor, Module
+from dora_config.dataflow.node_shape import ALLOWED_FIELDS, KINDS
+from dora_config.yaml.document import OLD_NAMES
+
+SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+FileKind = Literal["dataflow", "module", "cluster"]
+_MODELS: dict[FileKind, type[BaseModel]] = {
+    "dataflow": Descriptor,
+    "module": Module,
+    "cluster": WrittenCluster,
+}
+
+
+def json_schema(kind: FileKind) -> dict[str, Any]:
+    """The schema of one kind of file, as plain values."""
+    schema = _MODELS[kind].model_json_schema(by_alias=True, mode="validation")
+    _simplify(schema)
+    definitions = schema.get("$defs", {})
+    if "Node" in definitions:
+        _add_node_rules(definitions["Node"])
+        _add_operator_rules(definitions)
+        for model in (schema, definitions["Node"]):
+            _add_old_names(model)
+    return {
+        "$schema": SCHEMA_DIALECT,
+        "title": f"dora {kind} file",
+        **{key: value for key, value in schema.items() if key != "title"},
+    }
+
+
+def _simplify(part: Any) -> None:
+    """Drops titles and null defaults that models have and files do not need."""
+    if isinstance(part, list):
+        for item in part:
+            _simplify(item)
+    if not isinstance(part, dict):
+        return
+    if isinstance(part.get("title"), str):
+        del part["title"]
+    if "default" in part and part["default"] is None:
+        del part["default"]
+    if "patternProperties" in part:
+        part["additionalProperties"] = False
+    for value in part.values():
+        _simplify(value)
+
+
+def _add_node_rules(node: dict[str, Any]) -> None:
+    """Exactly one kind, at most one git reference and none without git, no foreign fields."""
+    present = [_has(kind) for kind in KINDS]
+    references = ("branch", "tag", "rev")
+    node["oneOf"] = present
+    node["allOf"] = [
+        {"not": {"allOf": [_has(first), _has(second)]}}
+        for index, first in enumerate(references)
+        for second in references[index + 1 :]
+    ]
+    node["allOf"].extend(
+        {"if": _has(reference), "then": {"required": ["git"]}} for reference in references
+    )
+    for kind, fields in ALLOWED_FIELDS.items():
+        foreign = sorted(node["properties"].keys() - fields)
+        nothing = {name: {"type": "null"} for name in foreign}
+        node["allOf"].append({"if": _has(kind), "then": {"properties": nothing}})
+    node["allOf"].append({"if": _has("path"), "then": {"not": _has("params")}})
+
+
+def _add_operator_rules(definitions: dict[str, Any]) -> None:
+    """An operator has code, and one in a list has an id."""
+    definitions["Operator"]["required"] = ["python"]
+    several = definitions["Node"]["properties"]["operators"]["anyOf"][0]
+    several["minItems"] = 1
+    several["items"] = {"allOf": [several["items"], {"required": ["id"]}]}
+
+
+def _has(field: str) -> dict[str, Any]:
+    return {"required": [field], "properties": {field: {"not": {"type": "null"}}}}
+
+
+def _add_old_names(model: dict[str, Any]) -> None:
+    properties = model["properties"]
+    for new, old in OLD_NAMES.items():
+        if new in properties:
+            properties[old] = {
+                **{key: value for key, value in properties[new].items() if key != "description"},
+                "description": f"Old name of `{new}`.",
+                "deprecated": True,
+            }

@@ -1,0 +1,1 @@
+"""Decisions about requests of clients: queries, builds, streams."""

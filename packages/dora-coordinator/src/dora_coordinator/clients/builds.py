@@ -1,0 +1,211 @@
+"""Builds that daemons do for a client: who builds what, what is passed on, how it ends; pure.
+
+A build belongs to the client that asked for it and to nobody else: it ends with the connection of
+that client, is not stored, and its result lies with the daemons. A daemon that is lost fails its
+share; the others go on, so that all that is wrong is said at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.errors import PlacementError
+from dora_config.protocol.builds import (
+    BuildDataflow,
+    BuildEnded,
+    BuildNewsTaken,
+    BuildPart,
+    BuildProgress,
+    BuildTold,
+    BuildTriggered,
+    Built,
+    BuiltNode,
+    CancelBuild,
+    FailedNode,
+)
+from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.envelope import clean_lines
+from dora_coordinator.settings import Settings
+from dora_coordinator.state.commands import (
+    AnswerClient,
+    ArmTimer,
+    CancelTimer,
+    Command,
+    FailClient,
+    SendToDaemon,
+    TellClient,
+)
+from dora_coordinator.state.events import ClientAsked, TimerKey
+
+TIMER = "build"
+
+
+@dataclass(slots=True)
+class _Build:
+    asked: ClientAsked
+    waiting: set[str]
+    """Daemons that have not ended their share."""
+    nodes: list[BuiltNode] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def build_id(self) -> str:
+        return self.asked.fresh_id
+
+
+class Builds:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._builds: dict[str, _Build] = {}
+
+    def start(
+        self,
+        asked: ClientAsked,
+        request: BuildDataflow,
+        placement: Mapping[str, tuple[str, ...]],
+        now: float,
+    ) -> list[Command]:
+        """``placement`` has node ids by daemon, as a start would place them now."""
+        build = _Build(asked, set())
+        commands: list[Command] = [
+            TellClient(asked.client, asked.number, BuildTriggered(build_id=build.build_id))
+        ]
+        spec = request.spec
+        nodes = {
+            node.id: node
+            for node in spec.resolved.nodes
+            if node.needs_build or node.id in spec.code
+        }
+        for daemon, here in placement.items():
+            wanted = tuple(nodes[node] for node in here if node in nodes)
+            if wanted:
+                build.waiting.add(daemon)
+                commands.append(self._ask(build, daemon, request, wanted))
+        self._builds[build.build_id] = build
+        at = now + self._settings.build_timeout
+        return [*commands, ArmTimer(TimerKey(TIMER, build.build_id), at), *self._finish(build)]
+
+    def _ask(
+        self, build: _Build, daemon: str, request: BuildDataflow, nodes: tuple[ResolvedNode, ...]
+    ) -> Command:
+        message = BuildPart(
+            build_id=build.build_id,
+            spec=request.spec.with_nodes(nodes),
+            settings=request.settings,
+        )
+        return SendToDaemon(daemon, message)
+
+    # ---------------------------------------------------------------- from daemons
+
+    def told(self, daemon: str, message: BuildTold) -> list[Command]:
+        build = self._builds.get(message.build_id)
+        if build is None or daemon not in build.waiting:
+            return [SendToDaemon(daemon, CancelBuild(build_id=message.build_id))]
+        progress = BuildProgress(
+            build_id=message.build_id, daemon=daemon, news=message.news, left_out=message.left_out
+        )
+        return [TellClient(build.asked.client, build.asked.number, progress)]
+
+    def taken(self, build_id: str, daemon: str) -> list[Command]:
+        """The client has been sent what this daemon told last."""
+        build = self._builds.get(build_id)
+        if build is None or daemon not in build.waiting:
+            return []
+        return [SendToDaemon(daemon, BuildNewsTaken(build_id=build_id))]
+
+    def ended(self, daemon: str, message: BuildEnded) -> list[Command]:
+        build = self._builds.get(message.build_id)
+        if build is None or daemon not in build.waiting:
+            return []
+        build.waiting.discard(daemon)
+        build.nodes += [
+            BuiltNode(node=node.node, daemon=daemon, commit=node.commit) for node in message.nodes
+        ]
+        build.problems += [_failure(daemon, failure) for failure in message.failures]
+        if message.problem is not None:
+            build.problems.append(f'daemon "{daemon}": {clean_lines(message.problem)}')
+        return self._finish(build)
+
+    def daemon_lost(self, daemon: str) -> list[Command]:
+        commands: list[Command] = []
+        for build in list(self._builds.values()):
+            if daemon in build.waiting:
+                build.waiting.discard(daemon)
+                build.problems.append(
+                    f'daemon "{daemon}": the connection was lost during the build, which it ends'
+                )
+                commands += self._finish(build)
+        return commands
+
+    # ------------------------------------------------------------- clients and time
+
+    def cancel(self, client: int, number: int) -> list[Command]:
+        return [
+            command
+            for build in list(self._builds.values())
+            if (build.asked.client, build.asked.number) == (client, number)
+            for command in self._drop(build)
+        ]
+
+    def client_gone(self, client: int) -> list[Command]:
+        return [
+            command
+            for build in list(self._builds.values())
+            if build.asked.client == client
+            for command in self._drop(build)
+        ]
+
+    def timed_out(self, build_id: str) -> list[Command]:
+        build = self._builds.get(build_id)
+        if build is None:
+            return []
+        limit = self._settings.build_timeout
+        build.problems += [
+            f'daemon "{daemon}": not ready within {limit:g} s (the coordinator\'s setting '
+            "build_timeout); its build was ended"
+            for daemon in sorted(build.waiting)
+        ]
+        cancelled = self._cancel_shares(build)
+        build.waiting.clear()
+        return [*cancelled, *self._finish(build)]
+
+    def _finish(self, build: _Build) -> list[Command]:
+        if build.waiting:
+            return []
+        del self._builds[build.build_id]
+        client, number = build.asked.client, build.asked.number
+        done: Command
+        if build.problems:
+            done = FailClient(client, number, "the build failed\n" + "\n".join(build.problems))
+        else:
+            built = Built(build_id=build.build_id, nodes=tuple(build.nodes))
+            done = AnswerClient(client, number, built)
+        return [CancelTimer(TimerKey(TIMER, build.build_id)), done]
+
+    def _drop(self, build: _Build) -> list[Command]:
+        del self._builds[build.build_id]
+        return [CancelTimer(TimerKey(TIMER, build.build_id)), *self._cancel_shares(build)]
+
+    def _cancel_shares(self, build: _Build) -> list[Command]:
+        message = CancelBuild(build_id=build.build_id)
+        return [SendToDaemon(daemon, message) for daemon in sorted(build.waiting)]
+
+
+def _failure(daemon: str, failure: FailedNode) -> str:
+    lines = [clean_lines(failure.message), *(clean_lines(line) for line in failure.output)]
+    return f'daemon "{daemon}", node "{failure.node}": ' + "\n  ".join(lines)
+
+
+def require_built(spec: DataflowSpec, placement: Mapping[str, tuple[str, ...]]) -> None:
+    """Raises :class:`PlacementError` when a node would run elsewhere than it was built."""
+    for daemon, nodes in placement.items():
+        for node in nodes:
+            built_on = spec.built_on.get(node)
+            if built_on is not None and built_on != daemon:
+                raise PlacementError(
+                    node,
+                    f'it was built on daemon "{built_on}" and would now run on "{daemon}"; run '
+                    "`dora build` again",
+                )

@@ -1,0 +1,124 @@
+"""Which client reads whose log files; passes chunks on, keeps none; pure.
+
+One request of a client becomes one stream per daemon that has nodes of the dataflow. A stream that
+breaks with the connection of its daemon is named in the answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dora_config.protocol.control import LogLines, LogsEnd, ReadLogs
+from dora_config.protocol.daemon import EndLogs, LogChunk, MoreLogs, StreamLogs
+from dora_coordinator.dataflow.dataflow import Dataflow
+from dora_coordinator.state.commands import AnswerClient, Command, SendToDaemon, TellClient
+from dora_coordinator.state.membership import Membership
+
+
+@dataclass(slots=True)
+class _Reading:
+    client: int
+    number: int
+    request: ReadLogs
+    dataflow_id: str
+    waiting: dict[int, str] = field(default_factory=dict)
+    """Open streams and their daemons."""
+    problems: list[str] = field(default_factory=list)
+
+
+class LogStreams:
+    def __init__(self, membership: Membership) -> None:
+        self._membership = membership
+        self._readings: dict[tuple[int, int], _Reading] = {}
+        self._by_stream: dict[int, _Reading] = {}
+        self._last_stream = 0
+
+    def count(self, client: int) -> int:
+        """Open requests of one client."""
+        return sum(1 for owner, _ in self._readings if owner == client)
+
+    def open(
+        self, client: int, number: int, request: ReadLogs, dataflow: Dataflow
+    ) -> list[Command]:
+        reading = _Reading(client, number, request, dataflow.id)
+        self._readings[client, number] = reading
+        commands: list[Command] = []
+        for part in dataflow.parts.values():
+            nodes = tuple(n for n in part.nodes if not request.nodes or n in request.nodes)
+            if not nodes:
+                continue
+            if self._membership.is_connected(part.daemon):
+                commands.append(self._open_stream(reading, part.daemon, nodes))
+            else:
+                reading.problems.append(f'no connection to daemon "{part.daemon}"')
+        return [*commands, *self._answer_if_done(reading)]
+
+    def _open_stream(self, reading: _Reading, daemon: str, nodes: tuple[str, ...]) -> Command:
+        self._last_stream += 1
+        reading.waiting[self._last_stream] = daemon
+        self._by_stream[self._last_stream] = reading
+        message = StreamLogs(
+            stream=self._last_stream,
+            dataflow_id=reading.dataflow_id,
+            nodes=nodes,
+            filter=reading.request.filter,
+            follow=reading.request.follow,
+        )
+        return SendToDaemon(daemon, message)
+
+    def chunk(self, daemon: str, chunk: LogChunk) -> list[Command]:
+        reading = self._by_stream.get(chunk.stream)
+        if reading is None or reading.waiting.get(chunk.stream) != daemon:
+            return [] if chunk.done else [SendToDaemon(daemon, EndLogs(stream=chunk.stream))]
+        commands: list[Command] = []
+        if chunk.lines:
+            lines = LogLines(daemon=daemon, stream=chunk.stream, lines=chunk.lines)
+            commands.append(TellClient(reading.client, reading.number, lines))
+        if chunk.problem:
+            reading.problems.append(f'daemon "{daemon}": {chunk.problem}')
+        if chunk.done:
+            self._close_stream(reading, chunk.stream)
+            commands += self._answer_if_done(reading)
+        return commands
+
+    def taken(self, stream: int) -> list[Command]:
+        """The client has been sent a chunk: its daemon may read on."""
+        reading = self._by_stream.get(stream)
+        if reading is None:
+            return []
+        return [SendToDaemon(reading.waiting[stream], MoreLogs(stream=stream))]
+
+    def daemon_lost(self, daemon: str) -> list[Command]:
+        commands: list[Command] = []
+        for stream, reading in list(self._by_stream.items()):
+            if reading.waiting.get(stream) == daemon:
+                reading.problems.append(f'the connection to daemon "{daemon}" was lost')
+                self._close_stream(reading, stream)
+                commands += self._answer_if_done(reading)
+        return commands
+
+    def cancel(self, client: int, number: int) -> list[Command]:
+        reading = self._readings.pop((client, number), None)
+        if reading is None:
+            return []
+        for stream in reading.waiting:
+            del self._by_stream[stream]
+        return [
+            SendToDaemon(daemon, EndLogs(stream=stream))
+            for stream, daemon in reading.waiting.items()
+        ]
+
+    def client_gone(self, client: int) -> list[Command]:
+        mine = [number for owner, number in self._readings if owner == client]
+        return [command for number in mine for command in self.cancel(client, number)]
+
+    def _close_stream(self, reading: _Reading, stream: int) -> None:
+        del reading.waiting[stream]
+        del self._by_stream[stream]
+
+    def _answer_if_done(self, reading: _Reading) -> list[Command]:
+        if reading.waiting:
+            return []
+        self._readings.pop((reading.client, reading.number), None)
+        answer = LogsEnd(problems=tuple(reading.problems))
+        return [AnswerClient(reading.client, reading.number, answer)]

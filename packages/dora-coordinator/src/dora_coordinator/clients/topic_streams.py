@@ -1,0 +1,223 @@
+"""Which client watches whose outputs; passes chunks on, keeps none; pure.
+
+One request of a client becomes one stream for each daemon that runs a node of it. A stream that
+breaks, with the connection of its daemon or with the runner there, is opened again once that part
+runs again; the watch ends with the dataflow, or with its client.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+
+from dora_config.protocol.control import WatchTopics
+from dora_config.protocol.envelope import clean_lines
+from dora_config.protocol.topics import (
+    LARGEST_CHUNK,
+    MOST_TOPICS,
+    EndTopics,
+    MoreTopics,
+    StreamTopics,
+    TopicChunk,
+    TopicNews,
+    TopicsEnd,
+    WatchedTopics,
+)
+from dora_coordinator.dataflow.dataflow import Dataflow
+from dora_coordinator.dataflow.records import PartState
+from dora_coordinator.settings import Settings
+from dora_coordinator.state.commands import AnswerClient, Command, SendToDaemon, TellClient
+from dora_coordinator.state.events import ClientAsked
+from dora_coordinator.state.membership import Membership
+from dora_coordinator.state.registry import Unresolved
+
+SHARE = 8
+"""Characters of a chunk are at most so small a part of the bytes that a message may have."""
+
+
+@dataclass(slots=True)
+class _Watch:
+    client: int
+    number: int
+    request: WatchTopics
+    dataflow: Dataflow
+    topics: dict[str, tuple[str, ...]]
+    """By daemon; without those whose part has ended."""
+    streams: dict[int, str] = field(default_factory=dict)
+    """Open ones, and their daemons."""
+    broken: dict[str, int | None] = field(default_factory=dict)
+    """By daemon without a stream: the attempt of its part whose runner has gone. None: the
+    connection to the daemon was lost, or there was none.
+    """
+    problems: list[str] = field(default_factory=list)
+
+
+class TopicStreams:
+    def __init__(self, membership: Membership, settings: Settings) -> None:
+        self._membership = membership
+        self._settings = settings
+        self._watches: dict[tuple[int, int], _Watch] = {}
+        self._by_stream: dict[int, _Watch] = {}
+        self._last_stream = 0
+
+    def open(self, asked: ClientAsked, request: WatchTopics, dataflow: Dataflow) -> list[Command]:
+        """Raises :class:`Unresolved`."""
+        _check_allowed(dataflow)
+        most = self._settings.streams_per_client
+        if sum(1 for client, _ in self._watches if client == asked.client) >= most:
+            raise Unresolved("failed", f"{most} watches at once are the most on a connection")
+        wanted = _wanted(dataflow, request.topics)
+        topics = _by_daemon(dataflow, wanted)
+        watch = _Watch(asked.client, asked.number, request, dataflow, topics)
+        watch.broken = dict.fromkeys(topics)
+        self._watches[asked.client, asked.number] = watch
+        commands = self._mend(watch)
+        notes = [f'no connection to daemon "{daemon}" at the moment' for daemon in watch.broken]
+        gone = set(wanted).difference(*topics.values()) if request.topics else ()
+        notes += [f"nothing more comes of {topic}: its part has ended" for topic in sorted(gone)]
+        return [*commands, *(self._say(watch, note) for note in notes)]
+
+    def chunk(self, daemon: str, chunk: TopicChunk) -> list[Command]:
+        watch = self._by_stream.get(chunk.stream)
+        if watch is None or watch.streams.get(chunk.stream) != daemon:
+            return [] if chunk.done else [SendToDaemon(daemon, EndTopics(stream=chunk.stream))]
+        if not chunk.done:
+            notes = tuple(clean_lines(note) for note in chunk.news.notes)
+            news = chunk.news.model_copy(update={"notes": notes})
+            told = WatchedTopics(daemon=daemon, stream=chunk.stream, news=news)
+            return [TellClient(watch.client, watch.number, told)]
+        self._close(watch, chunk.stream)
+        if chunk.problem is not None:
+            watch.problems.append(f'daemon "{daemon}": {clean_lines(chunk.problem)}')
+            del watch.topics[daemon]
+            return self._mend(watch)
+        watch.broken[daemon] = watch.dataflow.parts[daemon].attempt
+        return self._mend(watch)
+
+    def taken(self, client: int, number: int, stream: int) -> list[Command]:
+        """The client has shown a chunk: its daemon may send the next."""
+        watch = self._watches.get((client, number))
+        if watch is None or stream not in watch.streams:
+            return []
+        return [SendToDaemon(watch.streams[stream], MoreTopics(stream=stream))]
+
+    def daemon_lost(self, daemon: str) -> list[Command]:
+        commands: list[Command] = []
+        for stream, watch in list(self._by_stream.items()):
+            if watch.streams.get(stream) == daemon:
+                self._close(watch, stream)
+                watch.broken[daemon] = None
+                commands.append(self._say(watch, f'the connection to daemon "{daemon}" was lost'))
+        return commands
+
+    def mend(self) -> list[Command]:
+        """After any event: open again what can be, end what has nothing more to expect."""
+        waiting = [watch for watch in self._watches.values() if watch.broken]
+        return [command for watch in waiting for command in self._mend(watch)]
+
+    def cancel(self, client: int, number: int) -> list[Command]:
+        watch = self._watches.pop((client, number), None)
+        if watch is None:
+            return []
+        for stream in watch.streams:
+            del self._by_stream[stream]
+        return [
+            SendToDaemon(daemon, EndTopics(stream=stream))
+            for stream, daemon in watch.streams.items()
+        ]
+
+    def client_gone(self, client: int) -> list[Command]:
+        mine = [number for owner, number in self._watches if owner == client]
+        return [command for number in mine for command in self.cancel(client, number)]
+
+    def _mend(self, watch: _Watch) -> list[Command]:
+        commands: list[Command] = []
+        for daemon, attempt in list(watch.broken.items()):
+            part = watch.dataflow.parts[daemon]
+            if part.ended or watch.dataflow.has_ended:
+                del watch.broken[daemon], watch.topics[daemon]
+            elif (
+                part.state is PartState.RUNNING
+                and part.attempt != attempt
+                and self._membership.is_connected(daemon)
+            ):
+                del watch.broken[daemon]
+                commands.append(self._open_stream(watch, daemon))
+        if not watch.topics:
+            del self._watches[watch.client, watch.number]
+            end = TopicsEnd(problems=tuple(watch.problems))
+            commands.append(AnswerClient(watch.client, watch.number, end))
+        return commands
+
+    def _open_stream(self, watch: _Watch, daemon: str) -> Command:
+        self._last_stream += 1
+        watch.streams[self._last_stream] = daemon
+        self._by_stream[self._last_stream] = watch
+        chunk = min(LARGEST_CHUNK, self._settings.max_message_bytes // SHARE)
+        message = StreamTopics(
+            stream=self._last_stream,
+            dataflow_id=watch.dataflow.id,
+            topics=watch.topics[daemon],
+            rates=watch.request.rates,
+            window=watch.request.window,
+            sample_bytes=max(256, min(watch.request.sample_bytes, chunk // 2)),
+            chunk_bytes=chunk,
+        )
+        return SendToDaemon(daemon, message)
+
+    def _close(self, watch: _Watch, stream: int) -> None:
+        del watch.streams[stream]
+        del self._by_stream[stream]
+
+    def _say(self, watch: _Watch, note: str) -> Command:
+        told = WatchedTopics(daemon="", stream=0, news=TopicNews(notes=(note,)))
+        return TellClient(watch.client, watch.number, told)
+
+
+def _check_allowed(dataflow: Dataflow) -> None:
+    if not dataflow.spec.resolved.debug_inspection:
+        raise Unresolved(
+            "failed",
+            f"topic inspection requires debug mode, which dataflow {dataflow.label} does not have:"
+            " write `debug: {enable_debug_inspection: true}` into its file, or start it with"
+            " --debug",
+        )
+    if dataflow.has_ended:
+        raise Unresolved("not_found", f"dataflow {dataflow.label} has ended")
+
+
+def _wanted(dataflow: Dataflow, topics: tuple[str, ...]) -> tuple[str, ...]:
+    """The outputs that were named, each once; all of them if none was."""
+    nodes = dataflow.spec.resolved.nodes
+    known = [f"{node.id}/{output}" for node in nodes for output in node.outputs]
+    for topic in topics:
+        if topic not in known:
+            close = difflib.get_close_matches(topic, known, n=3)
+            hint = f"did you mean {' or '.join(close)}? Its" if close else "its"
+            raise Unresolved(
+                "not_found",
+                f'dataflow {dataflow.label} has no output "{topic}"; {hint} outputs are: '
+                f"{', '.join(known) or 'none'}",
+            )
+    if not known:
+        raise Unresolved("not_found", f"the nodes of dataflow {dataflow.label} have no outputs")
+    wanted = tuple(dict.fromkeys(topics or known))
+    if len(wanted) > MOST_TOPICS:
+        raise Unresolved(
+            "failed",
+            f"dataflow {dataflow.label} has {len(wanted)} outputs; name those to watch, at most"
+            f" {MOST_TOPICS}",
+        )
+    return wanted
+
+
+def _by_daemon(dataflow: Dataflow, topics: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    found = {
+        part.daemon: tuple(t for t in topics if t.partition("/")[0] in part.nodes)
+        for part in dataflow.parts.values()
+        if not part.ended
+    }
+    chosen = {daemon: some for daemon, some in found.items() if some}
+    if not chosen:
+        raise Unresolved("not_found", f"the nodes of {', '.join(topics)} have ended")
+    return chosen

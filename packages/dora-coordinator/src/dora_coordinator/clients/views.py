@@ -1,0 +1,145 @@
+"""What lists and status reports show, made from the fleet; pure."""
+
+from __future__ import annotations
+
+from dora_config.protocol.control import (
+    ClusterReport,
+    DaemonSummary,
+    DataflowSummary,
+    LinkSummary,
+    NodeSummary,
+)
+from dora_config.protocol.dataflow import NodeView
+from dora_config.protocol.envelope import Party
+from dora_config.protocol.links import LinkReport, PeerReport
+from dora_config.protocol.runner import NodeStatus
+from dora_coordinator.dataflow.dataflow import Dataflow
+from dora_coordinator.dataflow.part import Part
+from dora_coordinator.state.membership import Member
+from dora_coordinator.state.registry import Fleet
+
+
+def dataflow_summary(dataflow: Dataflow, fleet: Fleet, now: float) -> DataflowSummary:
+    status, reason = dataflow.status()
+    sampled = [
+        status for part in dataflow.parts.values() for status in _sampled(part, dataflow, fleet)
+    ]
+    return DataflowSummary(
+        uuid=dataflow.id,
+        name=dataflow.name,
+        status=status,
+        reason=reason,
+        ended_ago=dataflow.ended_ago(now),
+        nodes=sum(len(part.nodes) for part in dataflow.parts.values()),
+        daemons=tuple(dataflow.parts),
+        cpu=sum(node.cpu_percent or 0.0 for node in sampled),
+        memory=sum(node.memory_bytes or 0 for node in sampled),
+        links=tuple(
+            link for machine in dataflow.links.machines for link in _links(dataflow, machine, fleet)
+        ),
+    )
+
+
+def _links(dataflow: Dataflow, machine: str, fleet: Fleet) -> list[LinkSummary]:
+    """How one machine sees its peers; round trips are those of its last heartbeat."""
+    report = dataflow.links.report_of(machine)
+    if report is None or dataflow.parts[machine].ended:
+        return []
+    member = fleet.membership.get(machine)
+    metrics = None if member is None else member.metrics.get(dataflow.id)
+    newest = {} if metrics is None or metrics.link is None else _by_machine(metrics.link)
+    return [
+        LinkSummary(
+            dataflow=dataflow.id,
+            machine=machine,
+            peer=peer.machine,
+            state=peer.state,
+            reason=peer.reason,
+            endpoint=peer.endpoint,
+            rtt_us=newest.get(peer.machine, peer).rtt_us,
+            clock_offset_us=newest.get(peer.machine, peer).clock_offset_us,
+        )
+        for peer in report.peers
+    ]
+
+
+def _by_machine(report: LinkReport) -> dict[str, PeerReport]:
+    return {peer.machine: peer for peer in report.peers}
+
+
+def _sampled(part: Part, dataflow: Dataflow, fleet: Fleet) -> tuple[NodeStatus, ...]:
+    member = fleet.membership.get(part.daemon)
+    metrics = None if member is None or part.ended else member.metrics.get(dataflow.id)
+    return () if metrics is None else metrics.nodes
+
+
+def node_summaries(dataflow: Dataflow, fleet: Fleet) -> list[NodeSummary]:
+    rows = []
+    for part in dataflow.parts.values():
+        sampled = {node.node: node for node in _sampled(part, dataflow, fleet)}
+        results = {node.node: node for node in part.result.nodes} if part.result else {}
+        for node_id in part.nodes:
+            now = sampled.get(node_id)
+            end = results.get(node_id)
+            rows.append(
+                NodeSummary(
+                    node=node_id,
+                    dataflow=dataflow.id,
+                    dataflow_name=dataflow.name,
+                    daemon=part.daemon,
+                    status=_node_view(part, now, end.outcome if end else None, fleet),
+                    pid=now.pid if now else None,
+                    cpu_percent=now.cpu_percent if now else None,
+                    memory_bytes=now.memory_bytes if now else None,
+                    restarts=now.restarts if now else end.restarts if end else 0,
+                    read_bytes=now.read_bytes if now else None,
+                    written_bytes=now.written_bytes if now else None,
+                    queued=now.queued if now else 0,
+                    blocked_on=now.blocked_on if now else None,
+                    broken_inputs=now.broken_inputs if now else (),
+                    error=now.error if now else end.message or None if end else None,
+                )
+            )
+    return rows
+
+
+def _node_view(
+    part: Part, sampled: NodeStatus | None, outcome: str | None, fleet: Fleet
+) -> NodeView:
+    if part.ended:
+        return "Failed" if outcome in ("failed", "cascading") else "Finished"
+    if not fleet.membership.is_connected(part.daemon):
+        return "Unknown"
+    return sampled.state if sampled is not None else "Starting"
+
+
+def cluster_report(fleet: Fleet, party: Party, now: float) -> ClusterReport:
+    return ClusterReport(
+        coordinator=party,
+        daemons=tuple(_daemon_summary(member, fleet, now) for member in fleet.membership.all()),
+        active_dataflows=len(fleet.live()),
+    )
+
+
+def _daemon_summary(member: Member, fleet: Fleet, now: float) -> DaemonSummary:
+    nodes = [node for metrics in member.metrics.values() for node in metrics.nodes]
+    return DaemonSummary(
+        daemon=member.key,
+        machine_id=member.register.machine_id,
+        labels=member.register.labels,
+        address=member.address,
+        release=member.register.party.release,
+        runners=tuple(sorted({one.version for one in member.metrics.values() if one.version})),
+        connected=member.connection is not None,
+        ended=member.left,
+        heartbeat_age=max(0.0, now - member.last_heard),
+        restarts=sum(node.restarts for node in nodes),
+        health_kills=sum(node.health_kills for node in nodes),
+        input_timeouts=sum(node.input_timeouts for node in nodes),
+        input_recoveries=sum(node.input_recoveries for node in nodes),
+        links=tuple(
+            link
+            for dataflow in fleet.unfinished_on(member.key)
+            for link in _links(dataflow, member.key, fleet)
+        ),
+    )

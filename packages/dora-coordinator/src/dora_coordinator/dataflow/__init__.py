@@ -1,0 +1,1 @@
+"""Decisions about one dataflow: placement, links, parts, completion."""

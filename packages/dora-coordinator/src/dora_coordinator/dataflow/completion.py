@@ -1,0 +1,97 @@
+"""When a dataflow has nothing left to wait for, and how it ended, over all its daemons; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.dataflow.sources import OutputSource
+from dora_config.protocol.control import EndedDataflow
+from dora_config.protocol.daemon import PartReport
+from dora_config.protocol.runner import DataflowResult, NodeResult
+from dora_coordinator.dataflow.part import Part, names
+from dora_coordinator.dataflow.records import PartState
+
+
+class Ends:
+    """What one dataflow's nodes say about its end."""
+
+    def __init__(self, nodes: Collection[ResolvedNode], *, when_nodes_finish: bool) -> None:
+        """``when_nodes_finish``: only timers and logs left to wait for is an end too."""
+        own = {node.id for node in nodes if not node.is_dynamic}
+        virtual = {node.id for node in nodes if node.id in own and _reads_only_virtual(node)}
+        self._own = own
+        self._when_nodes_finish = when_nodes_finish and virtual != own
+
+    def why_now(self, parts: Collection[Part]) -> str | None:
+        """Why the parts that are left are to be stopped, if they are."""
+        if not self._own:
+            return None
+        why = "all nodes but dynamic ones have ended"
+        for part in parts:
+            if part.ended or self._own.isdisjoint(part.nodes):
+                continue
+            if not (self._when_nodes_finish and part.only_virtual_left):
+                return None  # most often it is the first one
+            why = "all nodes but those with timers finished"
+        return why
+
+
+def _reads_only_virtual(node: ResolvedNode) -> bool:
+    sources = [wanted.source for wanted in node.inputs.values()]
+    return bool(sources) and not any(isinstance(source, OutputSource) for source in sources)
+
+
+def stopped_with(daemon: str) -> str:
+    """Why a dataflow ends that nobody stopped by itself."""
+    return f'daemon "{daemon}" was stopped'
+
+
+def ended_early(report: PartReport, daemon: str) -> str:
+    """Why a part has ended before it was released."""
+    if report.stopped:
+        return stopped_with(daemon)
+    result = report.result
+    reason = result.error if result and result.error else "nodes ended too early"
+    return f'daemon "{daemon}": {reason}'
+
+
+def late_start(parts: Iterable[Part], silent: Collection[Part], limit: float) -> str:
+    """Why a start is not ready in time; ``silent``: parts whose links do not listen yet."""
+    late = [part for part in parts if part.state is PartState.PREPARING]
+    if not late:
+        return f"no link within {limit:g} s on {names(silent)}: see the daemon's log"
+    return (
+        f"not ready within {limit:g} s: {names(late)} (a node is ready once it has made "
+        "its Node(); the limit is the coordinator's setting start_timeout)"
+    )
+
+
+def ended_dataflow(
+    uuid: str, name: str | None, parts: Collection[Part], *, ok: bool, reason: str | None
+) -> EndedDataflow:
+    """``reason``: why it failed as a whole, if it did."""
+    nodes = [node for part in parts if part.result for node in part.result.nodes]
+    errors = [part.result.error for part in parts if part.result and part.result.error]
+    return EndedDataflow(
+        uuid=uuid,
+        name=name,
+        ok=ok,
+        reason=reason or "; ".join(errors) or None,
+        nodes=tuple(sorted(nodes, key=_by_order)),
+    )
+
+
+def _by_order(node: NodeResult) -> int:
+    return node.order
+
+
+def taken_back(result: DataflowResult) -> DataflowResult:
+    """Nodes that were killed because the start had failed are not why it did."""
+    nodes = [
+        node.model_copy(update={"outcome": "cascading"})
+        if node.outcome == "failed" and node.signal == "SIGKILL"
+        else node
+        for node in result.nodes
+    ]
+    return result.model_copy(update={"nodes": tuple(nodes)})

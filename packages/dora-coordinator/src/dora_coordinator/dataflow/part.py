@@ -1,0 +1,99 @@
+"""One part of a dataflow as the coordinator sees it, and the messages about it; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dora_config.protocol.daemon import (
+    ConnectPart,
+    ForgetPart,
+    PreparePart,
+    ReleasePart,
+    StopPart,
+)
+from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.links import PeerEndpoint, RemoteEdge
+from dora_config.protocol.runner import DataflowResult
+from dora_coordinator.dataflow.records import PartRecord, PartState
+from dora_coordinator.state.commands import SendToDaemon
+
+
+@dataclass(slots=True)
+class Part:
+    """The nodes of one dataflow on one daemon."""
+
+    dataflow_id: str
+    daemon: str
+    nodes: tuple[str, ...]
+    state: PartState
+    attempt: int
+    result: DataflowResult | None
+    only_virtual_left: bool = False
+    """Of ``exit_when_nodes_finish``, as it was reported last."""
+    reported: bool = False
+    """Since this coordinator started."""
+
+    @property
+    def ended(self) -> bool:
+        return self.state is PartState.ENDED
+
+    def record(self) -> PartRecord:
+        return PartRecord(
+            daemon=self.daemon,
+            nodes=self.nodes,
+            state=self.state,
+            attempt=self.attempt,
+            result=self.result,
+        )
+
+    def prepare(
+        self,
+        spec: DataflowSpec,
+        edges: tuple[RemoteEdge, ...],
+        addresses: dict[str, str],
+        *,
+        whole: bool,
+    ) -> SendToDaemon:
+        """``spec`` with its nodes only; ``addresses``: IPs of the daemons at the other ends;
+        ``whole``: there are no other parts.
+        """
+        message = PreparePart(
+            dataflow_id=self.dataflow_id,
+            attempt=self.attempt,
+            spec=spec,
+            machine=self.daemon,
+            whole=whole,
+            edges=edges,
+            addresses=addresses,
+        )
+        return SendToDaemon(self.daemon, message)
+
+    def connect(
+        self, peers: tuple[PeerEndpoint, ...] = (), ended: tuple[str, ...] = ()
+    ) -> SendToDaemon:
+        message = ConnectPart(
+            dataflow_id=self.dataflow_id, attempt=self.attempt, peers=peers, ended=ended
+        )
+        return SendToDaemon(self.daemon, message)
+
+    def release(self) -> SendToDaemon:
+        message = ReleasePart(dataflow_id=self.dataflow_id, attempt=self.attempt)
+        return SendToDaemon(self.daemon, message)
+
+    def stop(self, grace: float | None, *, force: bool, reason: str) -> SendToDaemon:
+        message = StopPart(dataflow_id=self.dataflow_id, grace=grace, force=force, reason=reason)
+        return SendToDaemon(self.daemon, message)
+
+    def kill(self) -> SendToDaemon:
+        message = StopPart(dataflow_id=self.dataflow_id, reason="the dataflow has ended")
+        return SendToDaemon(self.daemon, message)
+
+    def forget(self) -> SendToDaemon:
+        message = ForgetPart(dataflow_id=self.dataflow_id, attempt=self.attempt)
+        return SendToDaemon(self.daemon, message)
+
+
+def names(parts: Iterable[Part]) -> str:
+    """Their daemons, for a sentence."""
+    return ", ".join(f'daemon "{part.daemon}"' for part in parts)

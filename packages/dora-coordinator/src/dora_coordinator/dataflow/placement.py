@@ -1,0 +1,49 @@
+"""From the connected daemons and a dataflow to its parts, or why not; pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dora_config import ResolvedDataflow
+from dora_config.dataflow.placement import ConnectedDaemon
+from dora_config.dataflow.placement import place as choose
+from dora_config.dataflow.resolved import Deploy
+from dora_config.protocol.control import Placed, PlacementPlan
+from dora_coordinator.state.membership import Member
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``parts``: node ids by daemon; ``explained``: where each node goes and why."""
+
+    parts: dict[str, tuple[str, ...]]
+    explained: PlacementPlan
+
+
+def place(dataflow: ResolvedDataflow, members: Sequence[Member]) -> Plan:
+    """Raises :class:`UnplacedNodes` when some have no daemon."""
+    daemons = [
+        ConnectedDaemon(member.key, member.register.machine_id, member.register.labels)
+        for member in members
+    ]
+    by_node = choose(dataflow, daemons).by_node
+    parts: dict[str, list[str]] = {}
+    for node, daemon in by_node.items():
+        parts.setdefault(daemon, []).append(node)
+    explained = PlacementPlan(
+        nodes=tuple(
+            Placed(node=node.id, daemon=by_node[node.id], reason=_reason(node.deploy))
+            for node in dataflow.nodes
+        )
+    )
+    return Plan({daemon: tuple(nodes) for daemon, nodes in parts.items()}, explained)
+
+
+def _reason(deploy: Deploy) -> str:
+    if deploy.machine is not None:
+        return f'machine "{deploy.machine}"'
+    if deploy.labels:
+        return f"first daemon with labels {json.dumps(deploy.labels, ensure_ascii=False)}"
+    return "first daemon without a machine id"

@@ -1,0 +1,94 @@
+"""Code on its way to machines: `/api/files`, asked for by clients and daemons, both with the token.
+
+POST /api/files with a JSON list of SHA-256 answers with those that are missing; PUT
+/api/files/SHA256 sends one, with X-Dora-Offset to go on where a cut transfer ended (HEAD tells
+where that is); GET fetches one, in ranges too.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Final
+
+import anyio.to_thread
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from dora_config.file_store import FileRefused, FileStore
+
+OFFSET_HEADER: Final = "X-Dora-Offset"
+MAX_LIST: Final = 8 * 1024 * 1024
+"""Bytes of a list of digests."""
+MAX_AGE: Final = 90 * 24 * 3600.0
+"""Seconds without use after which a file is removed."""
+
+logger = logging.getLogger("dora.coordinator")
+
+
+class CodeFiles:
+    """The routes over one store; beyond ``max_bytes`` in all the least recently used goes."""
+
+    def __init__(self, store: FileStore, *, max_bytes: int) -> None:
+        self.store = store
+        self._max_bytes = max_bytes
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/api/files", self.missing, methods=["POST"]),
+            Route("/api/files/{digest}", self.file, methods=["GET", "HEAD", "PUT"]),
+        ]
+
+    async def missing(self, request: Request) -> Response:
+        text = b""
+        async for piece in request.stream():
+            text += piece
+            if len(text) > MAX_LIST:
+                return PlainTextResponse("the list is too long\n", 413)
+        try:
+            wanted = json.loads(text)
+            if not isinstance(wanted, list) or not all(isinstance(one, str) for one in wanted):
+                raise ValueError("expected a JSON list of SHA-256")
+            found = await anyio.to_thread.run_sync(self.store.missing, wanted)
+        except (ValueError, FileRefused) as problem:
+            return PlainTextResponse(f"{problem}\n", 400)
+        return JSONResponse(found)
+
+    async def file(self, request: Request) -> Response:
+        digest = request.path_params["digest"]
+        try:
+            if request.method == "PUT":
+                return await self._receive(digest, request)
+            found = await anyio.to_thread.run_sync(self.store.use, digest)
+            if found is None:
+                arrived = {OFFSET_HEADER: str(self.store.arrived(digest))}
+                return PlainTextResponse("no such file\n", 404, headers=arrived)
+        except FileRefused as problem:
+            return PlainTextResponse(f"{problem}\n", problem.status)
+        return FileResponse(found, media_type="application/octet-stream")
+
+    async def _receive(self, digest: str, request: Request) -> Response:
+        offset = request.headers.get(OFFSET_HEADER, "0")
+        if not offset.isdecimal():
+            raise FileRefused(400, f"{OFFSET_HEADER}: not a number")
+        size = int(offset)
+        try:
+            with await anyio.to_thread.run_sync(self.store.open_partial, digest, size) as file:
+                async for piece in request.stream():
+                    size += len(piece)
+                    if size > self._max_bytes:
+                        raise FileRefused(
+                            413, f"larger than {self._max_bytes} bytes (setting max_code_bytes)"
+                        )
+                    await anyio.to_thread.run_sync(file.write, piece)
+                await anyio.to_thread.run_sync(self.store.publish, digest, file)
+        except ClientDisconnect:
+            return PlainTextResponse("cut\n", 400)  # nobody reads it; what arrived is kept
+        await anyio.to_thread.run_sync(self._collect)
+        return Response(status_code=201)
+
+    def _collect(self) -> None:
+        removed = self.store.collect(max_age=MAX_AGE, max_bytes=self._max_bytes)
+        if removed:
+            logger.info("removed %d files of code that were not used any more", removed)

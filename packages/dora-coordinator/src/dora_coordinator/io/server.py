@@ -1,0 +1,286 @@
+"""The Starlette application: bytes <-> events, and the guard in front of every route.
+
+Routes: `/health` and `/api/health` for anyone; `/api/control` (clients) and `/api/daemon` (daemons)
+are WebSockets, `/api/artifacts/{build_id}/{node_id}` and `/api/files` are HTTP both ways. All but
+health need the token.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+from urllib.parse import quote
+
+import anyio
+import anyio.to_thread
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import (
+    FileResponse,
+    JSONResponse,
+    PlainTextResponse,
+    Response,
+    StreamingResponse,
+)
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from dora_config.access import Endpoint, token_matches
+from dora_config.errors import RemoteProtocolError
+from dora_config.file_store import FileStore
+from dora_config.protocol.control import (
+    CLIENT_CODEC,
+    SERVER_CODEC,
+    Ask,
+    Cancel,
+    Hello,
+    Refused,
+    Taken,
+    Welcome,
+)
+from dora_config.protocol.daemon import TO_COORDINATOR, TO_DAEMON, Register, RegistrationRefused
+from dora_config.protocol.envelope import UnknownKind, clean_text, version_problem
+from dora_coordinator.io.artifacts import ArtifactRefused, ArtifactStore
+from dora_coordinator.io.connections import Connection
+from dora_coordinator.io.files import CodeFiles
+from dora_coordinator.io.limits import ConnectionLimits, as_ipv4
+from dora_coordinator.io.node_archive import ARCHIVE_TYPE, NodeArchive, find_code
+from dora_coordinator.io.service import Service
+
+CHECKSUM_HEADER: Final = "X-Dora-Sha256"
+HANDSHAKE_TIMEOUT: Final = 10.0
+"""Seconds in which a new connection must say who it is."""
+
+_OPEN_ROUTES: Final = ("/health", "/api/health")
+
+Greet = Callable[[Connection], Awaitable[None]]
+
+logger = logging.getLogger("dora.coordinator")
+
+
+def create_application(
+    service: Service, artifacts: ArtifactStore, code: CodeFiles, *, token: str | None
+) -> ASGIApp:
+    """The whole application; ``token`` None: anyone who reaches it may do anything."""
+    endpoints = _Endpoints(service, artifacts, code.store)
+    application = Starlette(
+        routes=[
+            *(Route(path, _health, methods=["GET"]) for path in _OPEN_ROUTES),
+            WebSocketRoute("/api/control", endpoints.control),
+            WebSocketRoute("/api/daemon", endpoints.daemon),
+            Route(
+                "/api/artifacts/{build_id}/{node_id}",
+                endpoints.artifact,
+                methods=["GET", "HEAD", "PUT"],
+            ),
+            *code.routes(),
+        ]
+    )
+    settings = service.settings
+    limits = ConnectionLimits(
+        open_at_once=settings.max_connections,
+        untrusted_per_window=settings.new_connections_per_minute,
+    )
+    return _Guard(application, limits, token)
+
+
+class _Guard:
+    """Lets nobody through without the token, nor too many, nor too fast."""
+
+    def __init__(self, inner: ASGIApp, limits: ConnectionLimits, token: str | None) -> None:
+        self._inner = inner
+        self._limits = limits
+        self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or scope["path"] in _OPEN_ROUTES:
+            await self._inner(scope, receive, send)
+            return
+        trusted = self._token is not None and self._shows_token(scope)
+        if not trusted:
+            address = as_ipv4(scope["client"][0]) if scope.get("client") else ""
+            if self._limits.too_fast(address, anyio.current_time()):
+                await _deny(scope, receive, send, 429, "too many connections from your address\n")
+                return
+            if self._token is not None:
+                logger.warning("refused a connection from %s without the right token", address)
+                message = "a valid token is needed: Authorization: Bearer TOKEN\n"
+                await _deny(scope, receive, send, 401, message)
+                return
+        if not self._limits.opened():
+            await _deny(scope, receive, send, 503, "too many connections are open\n")
+            return
+        try:
+            await self._inner(scope, receive, send)
+        finally:
+            self._limits.closed()
+
+    def _shows_token(self, scope: Scope) -> bool:
+        assert self._token is not None
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        if len(given) != 1:
+            return False
+        scheme, _, token = given[0].decode("latin-1").partition(" ")
+        return scheme.lower() == "bearer" and token_matches(self._token, token.strip())
+
+
+async def _deny(scope: Scope, receive: Receive, send: Send, status: int, message: str) -> None:
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    response = PlainTextResponse(message, status, headers)
+    if scope["type"] == "websocket":
+        socket = WebSocket(scope, receive, send)
+        await socket.send_denial_response(response)
+    else:
+        await response(scope, receive, send)
+
+
+async def _health(request: Request) -> Response:
+    return PlainTextResponse("ok")
+
+
+class _Endpoints:
+    def __init__(self, service: Service, artifacts: ArtifactStore, files: FileStore) -> None:
+        self._service = service
+        self._artifacts = artifacts
+        self._files = files
+
+    # ------------------------------------------------------------------ WebSockets
+
+    async def control(self, socket: WebSocket) -> None:
+        async def greet(connection: Connection) -> None:
+            frame = CLIENT_CODEC.decode(await _first_frame(socket))
+            if not isinstance(frame, Hello):
+                raise RemoteProtocolError("expected a greeting (hello) as the first frame")
+            problem = version_problem(self._service.party, frame.party)
+            if problem is not None:
+                raise RemoteProtocolError(problem)
+            limit = self._service.settings.max_message_bytes
+            welcome = Welcome(party=self._service.party, max_message_bytes=limit)
+            connection.send(SERVER_CODEC.encode(welcome))
+
+        def take(connection: Connection, text: str) -> None:
+            match CLIENT_CODEC.decode(text):
+                case Ask(id=number, request=request):
+                    self._service.asked(connection, number, request)
+                case Cancel(id=number):
+                    self._service.cancelled(connection, number)
+                case Taken(id=number, stream=stream):
+                    self._service.taken(connection, number, stream)
+                case Hello():
+                    raise RemoteProtocolError("greeted twice")
+
+        def refuse(message: str) -> str:
+            return SERVER_CODEC.encode(Refused(message=message))
+
+        await self._serve(socket, greet, take, refuse)
+
+    async def daemon(self, socket: WebSocket) -> None:
+        async def greet(connection: Connection) -> None:
+            message = TO_COORDINATOR.decode(await _first_frame(socket))
+            if not isinstance(message, Register):
+                raise RemoteProtocolError("expected a registration (register) as the first frame")
+            self._service.registered(connection, message)
+
+        def take(connection: Connection, text: str) -> None:
+            self._service.spoke(connection, TO_COORDINATOR.decode(text))
+
+        def refuse(message: str) -> str:
+            return TO_DAEMON.encode(RegistrationRefused(message=message))
+
+        await self._serve(socket, greet, take, refuse)
+
+    async def _serve(
+        self,
+        socket: WebSocket,
+        greet: Greet,
+        take: Callable[[Connection, str], None],
+        refuse: Callable[[str], str],
+    ) -> None:
+        """Read frames until either side ends; a frame that is no message ends the connection."""
+        await socket.accept()
+        client = socket.client
+        address = str(Endpoint(as_ipv4(client.host), client.port)) if client else "?"
+        connection = self._service.connect(address)
+        try:
+            async with anyio.create_task_group() as tasks:
+
+                async def write() -> None:
+                    try:
+                        await connection.write(socket.send_text)
+                        await socket.close()
+                    except (WebSocketDisconnect, RuntimeError, OSError):
+                        pass  # the peer went away while we wrote
+                    tasks.cancel_scope.cancel()
+
+                tasks.start_soon(write)
+                try:
+                    await greet(connection)
+                    while True:
+                        text = await _next_frame(socket)
+                        try:
+                            take(connection, text)
+                        except UnknownKind as unknown:  # of a newer version
+                            logger.info("%s: passed over: %s", address, clean_text(str(unknown)))
+                except (RemoteProtocolError, TimeoutError, KeyError) as problem:
+                    sentence = (
+                        str(problem)
+                        if isinstance(problem, RemoteProtocolError)
+                        else (
+                            f"no greeting within {HANDSHAKE_TIMEOUT:g} s"
+                            if isinstance(problem, TimeoutError)
+                            else "expected text frames"
+                        )
+                    )
+                    logger.warning("%s: %s", address, clean_text(sentence))
+                    connection.send(refuse(sentence))
+                    connection.hang_up()
+                except WebSocketDisconnect:
+                    tasks.cancel_scope.cancel()
+        finally:
+            self._service.disconnect(connection)
+
+    # ------------------------------------------------------------------- artifacts
+
+    async def artifact(self, request: Request) -> Response:
+        build_id, node_id = request.path_params["build_id"], request.path_params["node_id"]
+        try:
+            if request.method == "PUT":
+                expected = request.headers.get(CHECKSUM_HEADER)
+                stored = await self._artifacts.receive(
+                    build_id, node_id, request.stream(), expected=expected
+                )
+                return JSONResponse({"size": stored.size, "sha256": stored.sha256}, 201)
+            found = self._artifacts.find(build_id, node_id)
+            if found is None:
+                return await self._archive(build_id, node_id)
+        except ArtifactRefused as problem:
+            return PlainTextResponse(f"{problem}\n", problem.status)
+        # FileResponse answers Range and If-Range, so that a cut download can go on
+        return FileResponse(
+            found.path,
+            media_type="application/octet-stream",
+            headers={CHECKSUM_HEADER: found.sha256},
+        )
+
+    async def _archive(self, build_id: str, node_id: str) -> Response:
+        """The code that was sent here for a node; raises ArtifactRefused."""
+        digest = find_code(self._service.state.fleet, build_id, node_id)
+        archive = await anyio.to_thread.run_sync(NodeArchive.load, self._files, digest, node_id)
+        name = quote(f"{node_id.replace('/', '_')}.tar")
+        headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{name}"}
+        return StreamingResponse(archive.stream(), media_type=ARCHIVE_TYPE, headers=headers)
+
+
+async def _first_frame(socket: WebSocket) -> str:
+    with anyio.fail_after(HANDSHAKE_TIMEOUT):
+        return await _next_frame(socket)
+
+
+async def _next_frame(socket: WebSocket) -> str:
+    """Raises WebSocketDisconnect when the peer is gone, KeyError for a frame that is no text."""
+    try:
+        return await socket.receive_text()
+    except RuntimeError as closed:  # whoever writes to it has found out first
+        raise WebSocketDisconnect(1006) from closed

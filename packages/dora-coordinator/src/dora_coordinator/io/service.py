@@ -1,0 +1,339 @@
+"""Runs the state: owns its clock, inbox, timers and store, and carries out its commands.
+
+Events are handled in batches. What a batch saves is one transaction that is durable before anything
+the batch sends leaves the process.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import time
+import uuid
+from collections import deque
+from collections.abc import Sequence
+
+import anyio
+import anyio.to_thread
+
+from dora_config.protocol.builds import BuildProgress
+from dora_config.protocol.control import (
+    SERVER_CODEC,
+    Answer,
+    ClusterStatus,
+    ControlRequest,
+    Failure,
+    ListDataflows,
+    ListNodes,
+    LogLines,
+    Progress,
+)
+from dora_config.protocol.daemon import (
+    TO_DAEMON,
+    Certificate,
+    DaemonMessage,
+    Register,
+    RegistrationRefused,
+)
+from dora_config.protocol.envelope import Party, clean_lines, clean_text
+from dora_coordinator.io.authority import Authority, AuthorityError
+from dora_coordinator.io.connections import Connection
+from dora_coordinator.io.store import NotWritten, Store
+from dora_coordinator.settings import Settings
+from dora_coordinator.state.commands import (
+    AdmitDaemon,
+    AnswerClient,
+    ArmTimer,
+    CancelTimer,
+    CloseConnection,
+    Command,
+    DeleteRecord,
+    EndCoordinator,
+    FailClient,
+    Log,
+    SaveRecord,
+    SendToDaemon,
+    SignCertificate,
+    TellClient,
+)
+from dora_coordinator.state.events import (
+    BuildLinesTaken,
+    ClientAsked,
+    ClientCancelled,
+    ClientDisconnected,
+    ClientTook,
+    DaemonDisconnected,
+    DaemonRegistered,
+    DaemonSpoke,
+    Event,
+    LinesTaken,
+    TimerFired,
+    TimerKey,
+)
+from dora_coordinator.state.state import CoordinatorState
+
+BATCH = 512
+"""Events handled before their commands are carried out."""
+RETRY = 5.0
+"""Seconds after which a store that could not be written is tried again."""
+
+logger = logging.getLogger("dora.coordinator")
+_LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+class Service:
+    """Everything runs on one event loop; methods called by the server never wait."""
+
+    def __init__(
+        self, settings: Settings, party: Party, store: Store, authority: Authority
+    ) -> None:
+        self.settings = settings
+        self.party = party
+        self._authority = authority
+        self._store = store
+        self._inbox: deque[Event] = deque()
+        self._wake = anyio.Event()
+        self._connections: dict[int, Connection] = {}
+        self._by_daemon: dict[str, Connection] = {}
+        self._last_number = 0
+        self._timers: list[tuple[float, int, TimerKey]] = []
+        self._armed: dict[TimerKey, int] = {}
+        self._timer_count = 0
+        self._ending = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """Know nothing yet: what is stored comes next."""
+        self.state = CoordinatorState(
+            self.settings,
+            self.party,
+            self._authority.fingerprint,
+            wall_offset=time.time() - time.monotonic(),
+        )
+        self._timers.clear()
+        self._armed.clear()
+
+    async def run(self) -> None:
+        """Work until a client destroys the coordinator; cancel to end it otherwise.
+
+        A store that cannot be written is the same to everybody as a coordinator that is down and
+        then started again, only that it says why. Raises StoreError if it cannot be read.
+        """
+        fails = False
+        while not self._ending:
+            try:
+                await self._load()
+                if fails:
+                    logger.info("going on with the store %s", self._store.name)
+                fails = False
+                await self._work()
+            except NotWritten as error:
+                if not fails:
+                    logger.error("%s", error)
+                    for connection in self._connections.values():
+                        connection.hang_up()  # what they were told to wait for is forgotten
+                fails = True
+                await self._show_what_is_stored(str(error))
+                self._begin()
+
+    async def _load(self) -> None:
+        stored = await anyio.to_thread.run_sync(self._store.load)
+        await self._carry_out(self.state.load(stored, anyio.current_time()))
+
+    async def _work(self) -> None:
+        while not self._ending:
+            await self._wait_for_work()
+            now = anyio.current_time()
+            events = [self._inbox.popleft() for _ in range(min(len(self._inbox), BATCH))]
+            commands = [command for event in events for command in self._handle(event, now)]
+            for key in self._due(now):
+                commands += self._handle(TimerFired(key), now)
+            try:
+                await self._carry_out(commands)
+            except NotWritten as error:
+                self._refuse(events, str(error))
+                raise
+
+    async def _show_what_is_stored(self, why: str) -> None:
+        """For some seconds nothing but that: it needs no store that can be written."""
+        self._begin()
+        stored = await anyio.to_thread.run_sync(self._store.load)
+        self.state.load(stored, anyio.current_time())
+        with anyio.move_on_after(RETRY):
+            while True:
+                await self._wait_for_work()
+                self._show_or_refuse(self._inbox.popleft(), why)
+
+    def _show_or_refuse(self, event: Event, why: str) -> None:
+        match event:
+            case ClientAsked(request=ListDataflows() | ListNodes() | ClusterStatus()):
+                for command in self._handle(event, anyio.current_time()):
+                    self._do(command)
+            case ClientAsked():
+                self._refuse([event], why)
+            case DaemonRegistered(connection=connection):
+                self._do(CloseConnection(connection, RegistrationRefused(message=why)))
+            case _:
+                pass  # of connections that were hung up on
+
+    def _handle(self, event: Event, now: float) -> list[Command]:
+        """A fault of ours in one event must not end what a whole fleet depends on."""
+        try:
+            return self.state.handle(event, now)
+        except Exception:
+            logger.exception("a fault of the coordinator, please report it; at %s", type(event))
+            if not isinstance(event, ClientAsked):
+                return []
+            message = "the coordinator met an error it did not expect; its log has the details"
+            return [FailClient(event.client, event.number, message)]
+
+    def _refuse(self, events: Sequence[Event], why: str) -> None:
+        """Nothing of these was stored, so nothing was done: tell the clients among them."""
+        for event in events:
+            if isinstance(event, ClientAsked):
+                self._do(FailClient(event.client, event.number, why))
+
+    async def _wait_for_work(self) -> None:
+        if self._inbox:
+            return
+        self._wake = anyio.Event()
+        until = self._timers[0][0] if self._timers else None
+        timeout = None if until is None else max(0.0, until - anyio.current_time())
+        with anyio.move_on_after(timeout):
+            await self._wake.wait()
+
+    async def flush(self, *, within: float) -> None:
+        """Hang up on everybody, after what is queued for them; give up after ``within`` seconds."""
+        for connection in list(self._connections.values()):
+            connection.hang_up()
+        with anyio.move_on_after(within):
+            while self._connections:
+                self._wake = anyio.Event()
+                await self._wake.wait()
+
+    # --------------------------------------------------------- what the server tells
+
+    def connect(self, address: str) -> Connection:
+        self._last_number += 1
+        connection = Connection(self._last_number, address)
+        self._connections[connection.number] = connection
+        return connection
+
+    def disconnect(self, connection: Connection) -> None:
+        """The socket is closed; the state hears of it whichever side it was."""
+        connection.hang_up()
+        del self._connections[connection.number]
+        if connection.daemon and self._by_daemon.get(connection.daemon) is connection:
+            del self._by_daemon[connection.daemon]
+        self._post(DaemonDisconnected(connection.number))
+        self._post(ClientDisconnected(connection.number))
+
+    def registered(self, connection: Connection, register: Register) -> None:
+        self._post(DaemonRegistered(connection.number, register, connection.address))
+
+    def spoke(self, connection: Connection, message: DaemonMessage) -> None:
+        self._post(DaemonSpoke(connection.number, message))
+
+    def asked(self, connection: Connection, number: int, request: ControlRequest) -> None:
+        fresh = str(uuid.uuid4())
+        self._post(ClientAsked(connection.number, number, request, fresh))
+
+    def cancelled(self, connection: Connection, number: int) -> None:
+        self._post(ClientCancelled(connection.number, number))
+
+    def taken(self, connection: Connection, number: int, stream: int) -> None:
+        self._post(ClientTook(connection.number, number, stream))
+
+    def _post(self, event: Event) -> None:
+        self._inbox.append(event)
+        self._wake.set()
+
+    # ------------------------------------------------------------------- commands
+
+    async def _carry_out(self, commands: Sequence[Command]) -> None:
+        changes = [c for c in commands if isinstance(c, SaveRecord | DeleteRecord)]
+        if changes:
+            await anyio.to_thread.run_sync(self._store.apply, changes)
+        for command in commands:
+            self._do(command)
+
+    def _do(self, command: Command) -> None:
+        match command:
+            case SaveRecord() | DeleteRecord():
+                pass  # done for the whole batch
+            case SendToDaemon(daemon=daemon, message=message):
+                connection = self._by_daemon.get(daemon)
+                if connection is not None:
+                    connection.send(TO_DAEMON.encode(message))
+            case SignCertificate(daemon=daemon, request=request):
+                self._sign(daemon, request)
+            case AnswerClient(number=number, answer=answer):
+                self._to_client(command.client, Answer(id=number, answer=answer))
+            case TellClient(number=number, progress=progress):
+                self._to_client(command.client, Progress(id=number, progress=progress))
+            case FailClient(number=number, message=message, code=code, ended=ended):
+                failure = Failure(id=number, message=message, code=code, ended=ended)
+                self._to_client(command.client, failure)
+            case AdmitDaemon(connection=number, daemon=daemon):
+                admitted = self._connections.get(number)
+                if admitted is not None:
+                    admitted.daemon = daemon
+                    self._by_daemon[daemon] = admitted
+            case CloseConnection(connection=number, last=last):
+                connection = self._connections.get(number)
+                if connection is not None:
+                    if last is not None:
+                        connection.send(TO_DAEMON.encode(last))
+                    connection.hang_up()
+            case ArmTimer(key=key, at=at):
+                self._timer_count += 1
+                self._armed[key] = self._timer_count
+                heapq.heappush(self._timers, (at, self._timer_count, key))
+            case CancelTimer(key=key):
+                self._armed.pop(key, None)
+            case Log(level=level, text=text):
+                logger.log(_LEVELS[level], "%s", clean_lines(text))
+            case EndCoordinator():
+                self._ending = True
+
+    def _sign(self, daemon: str, request: str) -> None:
+        try:
+            certificate = self._authority.sign(request, daemon)
+        except AuthorityError as error:
+            logger.warning('daemon "%s": %s', daemon, clean_text(str(error)))
+            return
+        message = Certificate(certificate=certificate, authority=self._authority.pem)
+        self._do(SendToDaemon(daemon, message))
+
+    def _to_client(self, client: int, frame: Answer | Progress | Failure) -> None:
+        connection = self._connections.get(client)
+        if connection is None:
+            return
+        sent = None
+        taken = _taken(frame)
+        if taken is not None:
+
+            def sent() -> None:
+                self._post(taken)
+
+        connection.send(SERVER_CODEC.encode(frame), sent)
+
+    def _due(self, now: float) -> list[TimerKey]:
+        due = []
+        while self._timers and self._timers[0][0] <= now:
+            _, count, key = heapq.heappop(self._timers)
+            if self._armed.get(key) == count:
+                del self._armed[key]
+                due.append(key)
+        return due
+
+
+def _taken(frame: Answer | Progress | Failure) -> Event | None:
+    """What follows once a frame is with its reader: whoever sent its content may send more."""
+    match frame:
+        case Progress(progress=LogLines(stream=stream)):
+            return LinesTaken(stream)
+        case Progress(progress=BuildProgress(build_id=build_id, daemon=daemon)):
+            return BuildLinesTaken(build_id, daemon)
+        case _:
+            return None

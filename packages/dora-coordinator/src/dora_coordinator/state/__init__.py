@@ -1,0 +1,1 @@
+"""Decisions about the whole cluster: daemons, dataflows, names."""

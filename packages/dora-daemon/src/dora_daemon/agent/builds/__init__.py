@@ -1,0 +1,1 @@
+"""Builds on behalf of the coordinator."""

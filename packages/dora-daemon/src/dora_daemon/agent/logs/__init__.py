@@ -1,0 +1,1 @@
+"""Log files of dataflows, read and followed for clients."""

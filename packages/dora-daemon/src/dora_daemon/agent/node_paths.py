@@ -1,0 +1,160 @@
+"""Where the nodes of a part run on this machine; looks at folders, makes none.
+
+The rule, the same for every daemon: relative paths start at the folder of the dataflow file when
+this machine sees that folder; otherwise at ``_work/<dataflow>`` in the folder where the daemon was
+started. A node's ``deploy.working_dir`` is joined to that (an absolute one replaces it).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.protocol.dataflow import DataflowSpec, Origin
+from dora_config.protocol.runner import NodePlace, RunPlan
+from dora_daemon.agent.builds.files import BuildFiles, NotBuilt
+from dora_daemon.agent.records import PartRecord
+from dora_daemon.build.own_environment import is_built
+from dora_daemon.build.python_env import environment_python
+from dora_daemon.code.delivery import Delivered, Delivery, node_directory
+
+WORK_DIR = "_work"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the rule needs to know of this daemon."""
+
+    base_dir: Path
+    """Where the daemon was started."""
+    boot_id: str
+    machine_id: str | None = None
+    daemon_id: str | None = None
+    allow_shell: bool = False
+    builds: BuildFiles | None = None
+    """What was built here."""
+    code: Delivery | None = None
+    """Brings the code of nodes here."""
+
+
+def sees(origin: Origin, machine: Machine) -> bool:
+    """Whether this machine has the folder of the dataflow file itself, not a namesake."""
+    if not origin.boot_id or origin.boot_id != machine.boot_id:
+        return False
+    try:
+        found = Path(origin.directory).stat()
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == (origin.device, origin.inode)
+
+
+def base_directory(spec: DataflowSpec, machine: Machine, name: str) -> Path:
+    """Where relative paths start; ``name`` is for a dataflow whose client named no workspace."""
+    if sees(spec.origin, machine):
+        return Path(spec.origin.directory)
+    return machine.base_dir / WORK_DIR / (spec.workspace or name)
+
+
+async def deliver(spec: DataflowSpec, machine: Machine, name: str) -> Delivered:
+    """Have the code here that is sent to this machine, unless the machine sees it where it is.
+
+    Raises :class:`CodeNotDelivered`.
+    """
+    if machine.code is None or sees(spec.origin, machine):
+        return Delivered({})
+    return await machine.code.deliver(spec, base_directory(spec, machine, name))
+
+
+def make_plan(record: PartRecord, machine: Machine) -> RunPlan:
+    """The runner's plan for one part; raises :class:`NotBuilt`."""
+    spec = record.spec
+    base = base_directory(spec, machine, record.dataflow_id)
+    return RunPlan(
+        dataflow_id=record.dataflow_id,
+        name=spec.name,
+        resolved=spec.resolved,
+        descriptor=spec.descriptor,
+        working_dir=str(base),
+        create_working_dirs=True,
+        places=_places(spec, base, machine),
+        env_overrides=spec.env_overrides,
+        uv=spec.uv,
+        allow_shell=machine.allow_shell,
+        exit_when_nodes_finish=spec.exit_when_nodes_finish,
+        whole=record.whole,
+        hold_at_barrier=True,
+        machine_id=machine.machine_id,
+        daemon_id=machine.daemon_id,
+        build_id=spec.build_id,
+        params=spec.params,
+    )
+
+
+def explain(record: PartRecord, machine: Machine) -> str:
+    """The rule as it turned out for this part, for whoever misses a file."""
+    base = base_directory(record.spec, machine, record.dataflow_id)
+    if sees(record.spec.origin, machine):
+        why = "the folder of the dataflow file, which this machine sees"
+    else:
+        why = (
+            "a folder of the daemon, since this machine does not see the folder of the dataflow "
+            "file; only the code of nodes with `distribute: http` or `scp` is sent there"
+        )
+    return f"relative paths start at {base}: {why}; deploy.working_dir is joined to it"
+
+
+def _places(spec: DataflowSpec, base: Path, machine: Machine) -> dict[str, NodePlace]:
+    seen = sees(spec.origin, machine)
+    places = dict(spec.places) if seen else {}
+    built = _built_here(spec, machine)
+    for node in spec.resolved.nodes:
+        if node.id in spec.code and not seen:
+            places[node.id] = _place_of_code(node, base)
+        elif node.id in built:
+            places[node.id] = built[node.id]
+        elif node.git is not None and node.id not in places:
+            raise NotBuilt(
+                f'node "{node.id}" has a git source, {node.git.url}, that was not cloned for this '
+                "machine; run `dora build` with the same file and coordinator first"
+            )
+        elif node.deploy.working_dir is not None and node.git is None:
+            place = places.get(node.id, NodePlace())
+            directory = str(base / node.deploy.working_dir)
+            places[node.id] = place.model_copy(update={"working_dir": directory})
+    return places
+
+
+def _place_of_code(node: ResolvedNode, base: Path) -> NodePlace:
+    """A node whose code was sent; ``dora start`` has had it built before."""
+    directory = node_directory(base, node)
+    if node.needs_build and not is_built(directory, node.id):
+        raise NotBuilt(
+            f'node "{node.id}" has build lines that were not run in {directory} on this machine; '
+            "start the dataflow again from where its files are"
+        )
+    python = environment_python(directory, node.id) if node.needs_build else None
+    return NodePlace(working_dir=str(directory), python=str(python) if python else None)
+
+
+def _built_here(spec: DataflowSpec, machine: Machine) -> dict[str, NodePlace]:
+    """What the dataflow's build made of its nodes on this machine."""
+    wanted = [node.id for node in spec.resolved.nodes if node.id in spec.built_on]
+    if not wanted or spec.build_id is None or machine.builds is None:
+        return {}
+    places = machine.builds.places(spec.build_id)
+    if places is None or not places.keys() >= set(wanted):
+        raise NotBuilt(
+            f"build {spec.build_id} is not on this machine (any more); run `dora build` again"
+        )
+    return {node: places[node] for node in wanted}
+
+
+def log_dirs(plan: RunPlan) -> dict[str, str]:
+    """Folder of each node's log file, by node id."""
+    base = Path(plan.working_dir)
+    found = {}
+    for node in plan.local_nodes():
+        place = plan.places.get(node.id, NodePlace())
+        found[node.id] = str(base / (place.working_dir or "") / "out" / plan.dataflow_id)
+    return found

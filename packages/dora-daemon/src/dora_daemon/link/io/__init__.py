@@ -1,0 +1,1 @@
+"""Zenoh sessions, dialing and the connection to the runner."""

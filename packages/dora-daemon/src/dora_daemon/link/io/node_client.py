@@ -1,0 +1,185 @@
+"""The link as a node of its runner: the queues it reads, the routes it writes, segments of both."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+import dora_node_api
+from dora_daemon.link import LINK_NODE
+from dora_daemon.link.errors import LinkError
+from dora_node_api.errors import ControlClosed, ControlError
+from dora_node_api.protocol.control_socket import ControlSocket
+from dora_node_api.protocol.messages import (
+    AddInput,
+    AddRoute,
+    Hello,
+    OpenSegment,
+    Received,
+    Refused,
+    RemoveInput,
+    RemoveRoute,
+    Segment,
+    SegmentFd,
+    SegmentUnknown,
+    Welcome,
+    close_all,
+)
+from dora_node_api.transport import Board, Pool, QueueEnds, QueueSpec, Receiver, default_pool_cap
+from dora_node_api.transport.consumer.journal import HoldingReceiver
+from dora_node_api.transport.producer.relay import Forwarder
+from dora_node_api.transport.producer.sending import WaitForRoom
+
+_ANSWER_SECONDS = 10.0
+_WELCOME_SECONDS = 30.0
+
+
+class NodeSide:
+    """The connection to the node socket. One thread reads it (`take_in`); any thread may ask."""
+
+    def __init__(self, path: str, incarnation: int, *, wait_for_room: WaitForRoom) -> None:
+        """Say Hello and wait for the Welcome. Raises LinkError."""
+        self.receivers: dict[int, Receiver] = {}
+        """By number of the queue; each is read by one stream."""
+        self.removed: list[Receiver] = []
+        """Of queues that are gone: whoever begins and ends streams closes them."""
+        self.on_warning: Callable[[str], None] = lambda sentence: None
+        self.gone = False
+        self._answers: dict[int, Received | None] = {}
+        self._answered = threading.Condition()
+        self._requests = 0
+        self._inputs: dict[str, int] = {}
+        try:
+            self._control = ControlSocket.connect(path)
+            self._control.send(
+                Hello(
+                    LINK_NODE,
+                    incarnation,
+                    os.getpid(),
+                    version=dora_node_api.__version__,
+                    package=os.path.dirname(dora_node_api.__file__),  # noqa: PTH120
+                )
+            )
+            first = self._control.receive(timeout=_WELCOME_SECONDS)
+        except (OSError, ControlClosed, ControlError) as error:
+            raise LinkError(f"the runner's node socket {path}: {error}") from error
+        if first is None or not isinstance(first.message, Welcome):
+            raise LinkError(f"the runner did not let the link in: {_reason(first)}")
+        welcome = first.message
+        self.board = Board.attach(first.descriptors[0], welcome.board_size)
+        self.words = self.board.node_words(welcome.node_area)
+        self.pool = Pool(welcome.config.pool_size or default_pool_cap(), self._register_segment)
+        self.forwarder = Forwarder(
+            self.pool, self.board, welcome.incarnation, wait_for_room=wait_for_room,
+            on_first_drop=lambda _spec, sentence: self.on_warning(sentence),
+        )  # fmt: skip
+        rest = list(first.descriptors[1:])
+        for spec in welcome.queues:
+            count = 3 if spec.backpressure else 2
+            self._add_receiver(spec, rest[:count])
+            del rest[:count]
+        close_all(rest)
+
+    def fileno(self) -> int:
+        return self._control.fileno()
+
+    def take_in(self) -> bool:
+        """Carry out what the runner has sent; True when queues or routes changed."""
+        changed = False
+        while not self.gone:
+            try:
+                received = self._control.receive(timeout=0)
+            except ControlClosed:
+                self.gone = True
+                break
+            except ControlError as error:
+                self.on_warning(f"the runner sent what is no message: {error}")
+                self.gone = error.fatal
+                continue
+            if received is None:
+                break
+            changed = self._carry_out(received) or changed
+        return changed
+
+    def _carry_out(self, received: Received) -> bool:
+        match received.message:
+            case AddRoute(output, spec):
+                self.forwarder.add_route(
+                    output, spec, QueueEnds.from_producer_fds(received.descriptors)
+                )
+                return True
+            case RemoveRoute(queue):
+                self.forwarder.remove_route(queue)
+                return True
+            case AddInput(config, queue) if queue is not None:
+                self._inputs[config.id] = queue.queue
+                self._add_receiver(queue, list(received.descriptors))
+                return True
+            case RemoveInput(name):
+                receiver = self.receivers.pop(self._inputs.pop(name, -1), None)
+                if receiver is not None:
+                    self.removed.append(receiver)
+                return True
+            case SegmentFd(request) | SegmentUnknown(request):
+                with self._answered:
+                    if request in self._answers:
+                        self._answers[request] = received
+                        self._answered.notify_all()
+                        return False
+        close_all(received.descriptors)
+        return False
+
+    def _add_receiver(self, spec: QueueSpec, descriptors: list[int]) -> None:
+        ends = QueueEnds.from_consumer_fds(descriptors)
+        self._inputs.setdefault(spec.input, spec.queue)
+        kind = HoldingReceiver if spec.journal else Receiver
+        self.receivers[spec.queue] = kind(
+            spec, ends, self.board, self.open_segment,
+            on_first_copy=lambda _spec, sentence: self.on_warning(sentence),
+        )  # fmt: skip
+
+    # --- segments ---------------------------------------------------------------------------------
+
+    def _register_segment(self, number: int, descriptor: int, size: int) -> None:
+        self._tell(Segment(number=number, size=size), (descriptor,))
+
+    def _tell(self, message: Segment | OpenSegment, descriptors: tuple[int, ...] = ()) -> None:
+        try:
+            self._control.send(message, descriptors)
+        except ControlClosed:
+            self.gone = True
+
+    def open_segment(self, incarnation: int, number: int) -> tuple[int, int]:
+        """Descriptor and size of a producer's segment; not on the thread that takes in.
+
+        Raises LookupError if nobody has it any more.
+        """
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        with self._answered:
+            self._requests += 1
+            request = self._requests
+            self._answers[request] = None
+            self._tell(OpenSegment(request, incarnation, number))
+            while (answer := self._answers[request]) is None:
+                left = deadline - time.monotonic()
+                if left <= 0 or self.gone:
+                    break
+                self._answered.wait(left)
+            del self._answers[request]
+        if answer is None:
+            raise LookupError("the runner does not answer for a segment")
+        if not isinstance(answer.message, SegmentFd) or len(answer.descriptors) != 1:
+            close_all(answer.descriptors)
+            raise LookupError(f"segment {number} of incarnation {incarnation} is gone")
+        return answer.descriptors[0], answer.message.size
+
+
+def _reason(first: Received | None) -> str:
+    if first is None:
+        return f"no answer within {_WELCOME_SECONDS:g} s"
+    close_all(first.descriptors)
+    if isinstance(first.message, Refused):
+        return first.message.message
+    return f"it sent {type(first.message).__name__} instead of a Welcome"

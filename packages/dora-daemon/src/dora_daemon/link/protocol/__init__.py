@@ -1,0 +1,1 @@
+"""Frames, handshake and flow control between two links, without I/O."""

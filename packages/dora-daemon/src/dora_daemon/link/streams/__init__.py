@@ -1,0 +1,1 @@
+"""The streams of one link: sender and receiver of each edge."""

@@ -1,0 +1,1 @@
+"""The socket to the daemon: requests, status, replacement of the runner."""

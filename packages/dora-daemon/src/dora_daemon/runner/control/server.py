@@ -1,0 +1,174 @@
+"""The runner's control socket: requests in, replies and notices out, a line of JSON each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+from anyio.abc import TaskGroup
+
+from dora_config.protocol import runner as protocol
+from dora_daemon.runner.logs.log_entries import passes
+from dora_daemon.runner.nodes.socket import peer
+from dora_node_api.protocol.control_socket import bind_unix
+
+Answer = Callable[[protocol.RunnerRequest], Awaitable[protocol.RunnerReply]]
+
+MOST_WAITING = 8 * 1024 * 1024
+"""Bytes that may wait for a client; past it log lines are shed, and counted."""
+
+_CHUNK = 65536
+
+
+class Client:
+    """One connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self.follows: protocol.FollowEvents | None = None
+        self.shed = 0
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._news = anyio.Event()
+        self._idle = anyio.Event()
+        self._idle.set()
+
+    def put(self, line: bytes) -> None:
+        self._waiting.append(line)
+        self._waiting_bytes += len(line)
+        if self._idle.is_set():
+            self._idle = anyio.Event()
+        self._news.set()
+
+    def put_event(self, event: protocol.RunnerEvent) -> None:
+        """A notice, if this client follows events like it."""
+        follows = self.follows
+        if follows is None:
+            return
+        if isinstance(event, protocol.LogLine):
+            if not follows.logs or not passes(event.level, follows.level):
+                return
+            if follows.node is not None and event.node != follows.node:
+                return
+            if self._waiting_bytes > MOST_WAITING:
+                self.shed += 1
+                return
+        if self.shed:
+            told = protocol.LinesShed(count=self.shed)
+            self.shed = 0
+            self.put(protocol.encode_line(protocol.Envelope(notice=told)))
+        self.put(protocol.encode_line(protocol.Envelope(notice=event)))
+
+    async def write(self) -> None:
+        """Send what waits, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            while self._waiting:
+                line = self._waiting.popleft()
+                await loop.sock_sendall(self.socket, line)
+                self._waiting_bytes -= len(line)
+            self._idle.set()
+            self._news = anyio.Event()
+            await self._news.wait()
+
+    async def flush(self, seconds: float) -> None:
+        """Wait until everything was taken, for ``seconds`` at most."""
+        with anyio.move_on_after(seconds):
+            await self._idle.wait()
+
+
+class ControlServer:
+    """Serves clients of this user as long as its task group lives."""
+
+    def __init__(self, path: Path, answer: Answer) -> None:
+        self.path = path
+        self._answer = answer
+        self._listener = bind_unix(path)
+        self._listener.setblocking(False)
+        self.clients: set[Client] = set()
+        self.shed = 0
+
+    def put_event(self, event: protocol.RunnerEvent) -> None:
+        """To every client that follows events."""
+        for client in self.clients:
+            client.put_event(event)
+
+    async def serve(self) -> None:
+        """Accept until cancelled; then close and remove the socket."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with anyio.create_task_group() as tasks:
+                while True:
+                    sock, _ = await loop.sock_accept(self._listener)
+                    sock.setblocking(False)
+                    if peer(sock)[1] not in (os.getuid(), 0):
+                        sock.close()
+                        continue
+                    tasks.start_soon(self._serve, Client(sock))
+        finally:
+            self._listener.close()
+            self.path.unlink(missing_ok=True)
+
+    async def _serve(self, client: Client) -> None:
+        self.clients.add(client)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._write, client, tasks)
+                await self._read(client, tasks)
+                tasks.cancel_scope.cancel()
+        finally:
+            self.clients.discard(client)
+            self.shed += client.shed
+            client.socket.close()
+
+    async def _write(self, client: Client, tasks: TaskGroup) -> None:
+        # A client that is gone is no fault of ours.
+        with suppress(OSError):
+            await client.write()
+        tasks.cancel_scope.cancel()
+
+    async def _read(self, client: Client, tasks: TaskGroup) -> None:
+        loop = asyncio.get_running_loop()
+        decoder = protocol.LineDecoder()
+        while True:
+            try:
+                data = await loop.sock_recv(client.socket, _CHUNK)
+            except OSError:
+                return
+            if not data:
+                return
+            try:
+                for message in decoder.feed(data):
+                    self._handle(client, message, tasks)
+            except protocol.RunnerProtocolError as error:
+                reply = protocol.Refusal(message=str(error))
+                client.put(protocol.encode_line(protocol.Envelope(reply=reply)))
+                await client.flush(1.0)
+                return
+
+    def _handle(
+        self, client: Client, message: protocol.Envelope | protocol.UnknownMessage, tasks: TaskGroup
+    ) -> None:
+        if isinstance(message, protocol.UnknownMessage):
+            major, minor = protocol.RUNNER_PROTOCOL
+            reply = protocol.Refusal(
+                message=f"this runner speaks protocol {major}.{minor} and cannot answer a request"
+                f' of the kind "{message.name}" ({message.problem})'
+            )
+            client.put(protocol.encode_line(protocol.Envelope(id=message.id, reply=reply)))
+        elif message.request is not None:
+            if isinstance(message.request, protocol.FollowEvents):
+                client.follows = message.request
+            tasks.start_soon(self._reply, client, message.id, message.request)
+
+    async def _reply(
+        self, client: Client, number: int | None, request: protocol.RunnerRequest
+    ) -> None:
+        reply = await self._answer(request)
+        client.put(protocol.encode_line(protocol.Envelope(id=number, reply=reply)))

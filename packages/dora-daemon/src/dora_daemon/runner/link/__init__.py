@@ -1,0 +1,1 @@
+"""The link process of a dataflow, as its runner sees it."""

@@ -1,0 +1,1 @@
+"""Log entries of nodes: files, terminal, log outputs, event queue."""

@@ -1,0 +1,124 @@
+"""A node's log file: JSON lines, appended across restarts, rotated by size, or by others."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class LogFile:
+    """No part is larger than ``max_size``, except one that holds a single longer line.
+
+    Errors are reported once and never raised: nodes run without a log file too.
+    """
+
+    def __init__(self, path: Path, *, max_size: int | None = None, rotated: int = 5) -> None:
+        self.path = path
+        self._max_size = max_size
+        self._rotated = rotated
+        self._descriptor: int | None = None
+        self._made = False
+        self._size = 0
+        self._torn = False
+        """The last write was cut off: a newline must come first."""
+        self.trouble: str | None = None
+        """What went wrong at first; entries since then may be missing."""
+
+    def create(self) -> str | None:
+        """Make the file, empty if it is new; returns a sentence the first time an error occurs."""
+        return self.write(())
+
+    def write(self, lines: Sequence[str]) -> str | None:
+        """Append lines, given without newline; returns a sentence the first time an error occurs.
+
+        Lines of one call may end up in several parts.
+        """
+        encoded = [f"{line}\n".encode("utf-8", "replace") for line in lines]
+        try:
+            if self._descriptor is not None and self._was_taken_away(self._descriptor):
+                self.close()
+            if self._descriptor is None:
+                self._open()
+            first = 0
+            while first < len(encoded):
+                count = self._fitting(encoded, first)
+                if count:
+                    self._write(b"".join(encoded[first : first + count]))
+                    first += count
+                else:
+                    self._rotate()
+        except OSError as error:
+            return self._failed(error)
+        return None
+
+    def _fitting(self, lines: Sequence[bytes], first: int) -> int:
+        """Lines that the current part takes, at least one if it is empty."""
+        if self._max_size is None:
+            return len(lines) - first
+        size, count = self._size + self._torn, 0
+        for line in itertools.islice(lines, first, None):
+            size += len(line)
+            if size > self._max_size and (count or self._size):
+                break
+            count += 1
+        return count
+
+    def _write(self, data: bytes) -> None:
+        assert self._descriptor is not None
+        view = memoryview(b"\n" + data if self._torn else data)
+        while view:
+            self._torn = True
+            written = os.write(self._descriptor, view)
+            self._size += written
+            view = view[written:]
+        self._torn = False
+
+    def _open(self) -> None:
+        if not self._made:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        else:  # who removed the whole folder of the dataflow does not want that back
+            self.path.parent.parent.mkdir(exist_ok=True)
+            self.path.parent.mkdir(exist_ok=True)
+        self._made = True
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._descriptor = os.open(self.path, flags, 0o644)
+        self._size = os.fstat(self._descriptor).st_size
+
+    def _was_taken_away(self, descriptor: int) -> bool:
+        """Whether somebody moved or removed the file; of one that was cut off the size is noted."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return True
+        self._size = found.st_size
+        return not os.path.samestat(found, os.fstat(descriptor))
+
+    def _rotate(self) -> None:
+        self.close()
+        self._torn = False
+        self._numbered(self._rotated).unlink(missing_ok=True)
+        for number in range(self._rotated - 1, 0, -1):
+            if self._numbered(number).exists():
+                self._numbered(number).replace(self._numbered(number + 1))
+        self.path.replace(self._numbered(1))
+        self._open()
+
+    def _numbered(self, number: int) -> Path:
+        return self.path.with_name(f"{self.path.name}.{number}")
+
+    def _failed(self, error: OSError) -> str | None:
+        if self.trouble is not None:
+            return None
+        self.trouble = (
+            f"cannot write the log file {self.path}: {error.strerror}; entries are missing from it"
+            " from now on, the nodes go on"
+        )
+        return self.trouble
+
+    def close(self) -> None:
+        """Close the file; a later entry opens it again."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

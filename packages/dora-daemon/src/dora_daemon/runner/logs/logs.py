@@ -1,0 +1,215 @@
+"""From a node's stdout and stderr to its log file, to messages, and upward; one turn at a time.
+
+A node that floods is held back by its pipe: each turn takes a bounded number of lines, so that the
+other nodes and the control of the dataflow get theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Literal, Protocol
+
+from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.protocol.run_plan import LogSettings
+from dora_config.protocol.runner_events import LogLine
+from dora_daemon.runner.logs.gate import Gate
+from dora_daemon.runner.logs.log_entries import LineSplitter, entry_from_line, file_line, passes
+from dora_daemon.runner.logs.log_files import LogFile
+
+TAIL_LINES = 500
+"""Last lines of stderr that are kept for the report of a failure."""
+
+_CHUNK = 32768
+_MOST_IN_A_PIPE = 1 << 20
+_LINES_A_TURN = 200
+
+Stream = Literal["stdout", "stderr"]
+
+
+def now_text() -> str:
+    """The time as it stands in log entries: RFC 3339, milliseconds, UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class NodeLog:
+    """Where the lines of one node go, over all its processes."""
+
+    def __init__(
+        self,
+        spec: ResolvedNode,
+        file: LogFile,
+        *,
+        settings: LogSettings,
+        upward: Callable[[LogLine], None],
+        as_message: Callable[[str, str], None] | None = None,
+        to_subscribers: Callable[[LogLine], None] | None = None,
+        to_message: Callable[[LogLine], str] | None = None,
+        complain: Callable[[str], None],
+        gate: Gate | None = None,
+    ) -> None:
+        """``as_message(output, text)`` sends on behalf of the node; ``upward`` gets what passes.
+
+        The ``gate`` holds back only a node whose lines go upward.
+        """
+        self.node = spec.id
+        self._spec = spec
+        self._file = file
+        self._shown = settings.per_node.get(spec.id, settings.level)
+        self._upward = upward
+        self._as_message = as_message
+        self._to_subscribers = to_subscribers
+        self._to_message = to_message
+        self._complain = complain
+        self._gate = gate
+        self._went_up = False
+        self.held = False
+        """Whether lines stay in the pipes of the node until the gate is opened."""
+        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        """Last lines on stderr of the current process."""
+
+    def take(self, stream: Stream, lines: list[str]) -> Gate | None:
+        """Lines that were printed, in order; returns the gate that further ones must wait for."""
+        ts = now_text()
+        kept = []
+        self._went_up = False
+        for text in lines:
+            if stream == "stderr":
+                self.tail.append(text)
+            if self._spec.send_stdout_as is not None and self._as_message is not None:
+                # The name says less than it does: the peer sends both streams.
+                self._as_message(self._spec.send_stdout_as, text + "\n")
+            entry = entry_from_line(text, node=self.node, stream=stream, ts=ts)
+            if self._pass_on(entry):
+                kept.append(file_line(entry))
+        self._write(kept)
+        return self._shut_gate() if self._went_up else None
+
+    def _shut_gate(self) -> Gate | None:
+        if self._gate is None or self._gate.is_open:
+            return None
+        if not self.held:
+            self.held = True
+            self._gate.when_open(self._released)
+        return self._gate
+
+    def _released(self) -> None:
+        self.held = False
+
+    def say(self, entry: LogLine) -> None:
+        """An entry about this node that it did not print itself."""
+        if self._pass_on(entry):
+            self._write([file_line(entry)])
+
+    def _pass_on(self, entry: LogLine) -> bool:
+        if not passes(entry.level, self._spec.min_log_level):
+            return False
+        if self._to_subscribers is not None:
+            self._to_subscribers(entry)
+        if (
+            self._spec.send_logs_as is not None
+            and entry.level != "stdout"
+            and self._as_message is not None
+            and self._to_message is not None
+        ):
+            self._as_message(self._spec.send_logs_as, self._to_message(entry))
+        if passes(entry.level, self._shown):
+            self._upward(entry)
+            self._went_up = True
+        return True
+
+    def _write(self, lines: list[str]) -> None:
+        if lines:
+            self._report(self._file.write(lines))
+
+    def create_file(self) -> None:
+        """Make the log file before the node prints anything."""
+        self._report(self._file.create())
+
+    def _report(self, trouble: str | None) -> None:
+        if trouble is not None:
+            self._complain(trouble)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class LineTaker(Protocol):
+    """Whose lines are read: a NodeLog, say."""
+
+    def take(self, stream: Stream, lines: list[str]) -> Gate | None:
+        """Lines that were printed, in order; returns the gate that further ones must wait for."""
+
+
+class OutputReader:
+    """Reads one stream of a process into its log while the event loop turns."""
+
+    def __init__(self, descriptor: int, stream: Stream, log: LineTaker) -> None:
+        self._descriptor = descriptor
+        self._stream = stream
+        self._log = log
+        self._splitter = LineSplitter()
+        self._lines: deque[str] = deque()
+        self._open = True
+        self._paused = False
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(descriptor, self._readable)
+
+    def _readable(self) -> None:
+        if self._read() == b"":
+            self._stop_reading()
+        else:
+            self._turn()
+
+    def _read(self) -> bytes | None:
+        """Take in what the pipe offers; ``None`` if that is nothing now, b"" at its end."""
+        try:
+            data = os.read(self._descriptor, _CHUNK)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError:
+            return b""
+        self._lines.extend(self._splitter.feed(data))
+        return data
+
+    def _turn(self) -> None:
+        if not self._open:
+            return
+        gate = self._pass_on(_LINES_A_TURN)
+        if (self._lines or gate is not None) and not self._paused:
+            # More than a turn's share: no reading until the others had theirs.
+            self._paused = True
+            self._loop.remove_reader(self._descriptor)
+        if gate is not None:
+            gate.when_open(self._turn)
+        elif self._lines:
+            self._loop.call_soon(self._turn)
+        elif self._paused:
+            self._paused = False
+            self._loop.add_reader(self._descriptor, self._readable)
+
+    def _pass_on(self, most: int) -> Gate | None:
+        count = min(most, len(self._lines))
+        if not count:
+            return None
+        return self._log.take(self._stream, [self._lines.popleft() for _ in range(count)])
+
+    def _stop_reading(self) -> None:
+        if self._open:
+            self._open = False
+            self._loop.remove_reader(self._descriptor)
+
+    def finish(self) -> None:
+        """The process has ended: what it printed is in the pipe, so read that and stop.
+
+        A process of another session may hold the pipe open and write on; it is not waited for.
+        """
+        for _ in range(_MOST_IN_A_PIPE // _CHUNK):
+            if not self._read():
+                break
+        self._stop_reading()
+        self._lines.extend(self._splitter.flush())
+        self._pass_on(len(self._lines))

@@ -1,0 +1,1 @@
+"""Decisions of a runner: the state of its dataflow, nodes and link."""

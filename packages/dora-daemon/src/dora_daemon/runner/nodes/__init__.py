@@ -1,0 +1,1 @@
+"""The socket to nodes, their handshake, queues and shared memory."""

@@ -1,0 +1,1 @@
+"""Processes of nodes: preparation, start, supervision, end."""

@@ -1,0 +1,181 @@
+"""From the plan to what is spawned: program, arguments, directory, environment of each node."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.ids import log_file_name
+from dora_config.protocol.run_plan import NodePlace, RunPlan
+from dora_config.yaml.text_files import is_file
+from dora_daemon.runner.errors import PreparationError, RunnerError
+from dora_daemon.runner.process.environment import merge_environment, with_packages
+from dora_daemon.runner.process.injection import LaunchFacts
+from dora_daemon.runner.process.python_choice import PythonChooser
+from dora_daemon.runner.process.sources import find_program, is_python, require_executable
+from dora_daemon.runner.process.spawn import usable_cpus
+
+ALLOW_SHELL = "DORA_ALLOW_SHELL_NODES"
+OPERATOR_HOST = "dora_node_api.operators"
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedNode:
+    """A node that can be spawned. A dynamic node has no ``argv``."""
+
+    spec: ResolvedNode
+    argv: tuple[str, ...]
+    cwd: Path
+    variables: Mapping[str, str] = field(repr=False)
+    """Without DORA_NODE_CONFIG, which is made for each process."""
+    facts: LaunchFacts
+    log_file: Path
+    cpus: tuple[int, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Preparer:
+    """Prepares the nodes of a plan; spawns nothing. Blocks: checks may run a program."""
+
+    def __init__(
+        self, plan: RunPlan, packages: Path, environ: Mapping[str, str] = os.environ
+    ) -> None:
+        self._plan = plan
+        self._packages = packages
+        self._environ = environ
+        self._python = PythonChooser(uv=plan.uv)
+
+    def prepare_all(self) -> tuple[PreparedNode, ...]:
+        """Every node of the plan, or PreparationError with all that is wrong."""
+        prepared: list[PreparedNode] = []
+        problems: list[str] = []
+        for spec in self._plan.local_nodes():
+            try:
+                prepared.append(self.prepare(spec, self._plan.places.get(spec.id, NodePlace())))
+            except PreparationError as error:
+                problems += error.problems
+        if problems:
+            raise PreparationError(tuple(problems))
+        return tuple(prepared)
+
+    def prepare(self, spec: ResolvedNode, place: NodePlace) -> PreparedNode:
+        """One node. Raises PreparationError."""
+        try:
+            return self._prepare(spec, place)
+        except PreparationError:
+            raise
+        except RunnerError as error:
+            raise PreparationError((f'node "{spec.id}": {error}',)) from error
+
+    def _prepare(self, spec: ResolvedNode, place: NodePlace) -> PreparedNode:
+        cwd = self._working_dir(place)
+        if spec.is_dynamic:
+            facts = LaunchFacts((), None)
+            return PreparedNode(spec, (), cwd, {}, facts, self._log_file(cwd, spec))
+        merged = merge_environment(
+            self._environ, self._plan.resolved.env, self._plan.env_overrides, spec.env
+        )
+        if merged.problems:
+            raise PreparationError(tuple(f'node "{spec.id}": {p}' for p in merged.problems))
+        variables = with_packages(merged.variables, str(self._packages))
+        if self._plan.machine_id is not None:
+            variables["DORA_MACHINE_ID"] = self._plan.machine_id
+        argv, facts = self._command(spec, place, cwd, variables)
+        cpus, missing = usable_cpus(spec.cpu_affinity)
+        warnings = list(merged.warnings)
+        if missing:
+            cores = ", ".join(str(core) for core in missing)
+            warnings.append(f"cpu_affinity names cores that this process may not use: {cores}")
+        return PreparedNode(
+            spec,
+            argv,
+            cwd,
+            variables,
+            facts,
+            self._log_file(cwd, spec),
+            cpus,
+            tuple(warnings),
+        )
+
+    def _working_dir(self, place: NodePlace) -> Path:
+        path = Path(self._plan.working_dir)
+        if place.working_dir is not None:
+            path = path / place.working_dir
+        if not path.is_dir():
+            if not self._plan.create_working_dirs:
+                raise RunnerError(f"working directory does not exist: {path}")
+            try:
+                path.mkdir(parents=True)
+            except OSError as error:
+                raise RunnerError(
+                    f"cannot create the working directory {path}: {error.strerror}"
+                ) from error
+        return path
+
+    def _log_file(self, cwd: Path, spec: ResolvedNode) -> Path:
+        return cwd / "out" / self._plan.dataflow_id / log_file_name(spec.id)
+
+    def _command(
+        self, spec: ResolvedNode, place: NodePlace, cwd: Path, variables: Mapping[str, str]
+    ) -> tuple[tuple[str, ...], LaunchFacts]:
+        if spec.kind == "shell":
+            return self._shell_command(spec)
+        if spec.kind == "runtime":
+            return self._operator_command(spec, place, cwd, variables)
+        path = spec.path or ""
+        has_ports = bool(spec.inputs or spec.outputs)
+        if spec.kind == "url":
+            from dora_daemon.runner.process.download import download
+
+            program = download(path, spec.path_sha256, cwd)
+        else:
+            program = find_program(
+                path, working_dir=cwd, variables=variables, managed_python=place.python
+            )
+        if is_python(program):
+            interpreter = self._python.choose(place.python, variables, cwd)
+            argv = (*interpreter.words, "-u", str(program), *spec.args)
+            return argv, LaunchFacts(argv, program, has_ports=has_ports)
+        require_executable(program, path)
+        # A program of a managed environment names its interpreter itself.
+        run = self._uv_run(variables) if self._plan.uv and place.python is None else ()
+        argv = (*run, str(program), *spec.args)
+        return argv, LaunchFacts(argv[len(run) :], None, has_ports=has_ports)
+
+    @staticmethod
+    def _uv_run(variables: Mapping[str, str]) -> tuple[str, ...]:
+        from dora_daemon.build.python_env import find_uv
+
+        uv = find_uv(variables)
+        return (uv, "run") if uv is not None else ()
+
+    def _shell_command(self, spec: ResolvedNode) -> tuple[tuple[str, ...], LaunchFacts]:
+        allowed = self._plan.allow_shell or self._environ.get(ALLOW_SHELL, "").lower() in (
+            "true",
+            "1",
+        )
+        if not allowed:
+            raise RunnerError(
+                "it is a shell node, and those are not allowed here: whoever writes the dataflow"
+                " file could run any command, which is a security risk. If you trust the file,"
+                f" give --allow-shell-nodes or set {ALLOW_SHELL}=true"
+            )
+        argv = ("sh", "-c", spec.args[0] if spec.args else "")
+        return argv, LaunchFacts(argv, None, shell=True)
+
+    def _operator_command(
+        self, spec: ResolvedNode, place: NodePlace, cwd: Path, variables: Mapping[str, str]
+    ) -> tuple[tuple[str, ...], LaunchFacts]:
+        for operator in spec.operators:
+            file = cwd / operator.python
+            if not is_file(file):
+                raise RunnerError(
+                    f'Could not find source path `{operator.python}` of operator "{operator.id}":'
+                    f" there is no file at {file}"
+                )
+        interpreter = self._python.choose(place.python, variables, cwd)
+        argv = (*interpreter.words, "-u", "-m", OPERATOR_HOST)
+        return argv, LaunchFacts(argv, None)

@@ -1,0 +1,166 @@
+"""Which Python runs a node: its own environment, uv, the one that runs dora, then PATH."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dora_daemon.runner.errors import RunnerError
+
+OLDEST = (3, 11)
+_CHECK = """
+import sys
+print("%d %d" % sys.version_info[:2])
+if sys.version_info >= (3, 11):
+    import importlib.util
+    print(importlib.util.find_spec("pyarrow") is not None)
+"""
+_CHECK_SECONDS = 60.0
+_MANAGED = "the node's own environment"
+
+
+class PythonUnusable(RunnerError):
+    """No interpreter that can run a node; the text names it and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """How to run Python: the words before ``-u file``, and where they come from."""
+
+    words: tuple[str, ...]
+    origin: str
+
+    def __str__(self) -> str:
+        return f"{' '.join(self.words)} ({self.origin})"
+
+
+class PythonChooser:
+    """Chooses and checks interpreters; each is asked only once."""
+
+    def __init__(self, *, own: str | None = None, uv: bool = False) -> None:
+        self._own = sys.executable if own is None else own
+        self._uv = uv
+        self._checked: dict[tuple[str, ...], str | None] = {}
+
+    def choose(self, managed: str | None, variables: Mapping[str, str], cwd: Path) -> Interpreter:
+        """The interpreter for a node whose environment is ``variables``.
+
+        Raises PythonUnusable if the one that is meant is missing or cannot import pyarrow. Only the
+        runner's own interpreter gives way to a better one on PATH.
+        """
+        if managed is not None:
+            chosen = Interpreter((managed,), _MANAGED)
+            return self._checked_or_raise(chosen, variables, cwd)
+        if self._uv:
+            # The build is imported only where uv is wanted: it takes its time.
+            from dora_daemon.build.python_env import find_uv
+
+            uv = find_uv(variables)
+            if uv is None:
+                raise PythonUnusable(
+                    "--uv was given but `uv` is not on PATH; install uv or leave --uv out"
+                )
+            chosen = Interpreter((uv, "run", "python"), "uv run")
+            return self._checked_or_raise(chosen, variables, cwd)
+        return self._own_or_on_path(variables, cwd)
+
+    def _own_or_on_path(self, variables: Mapping[str, str], cwd: Path) -> Interpreter:
+        complaints = []
+        if self._own and not getattr(sys, "frozen", False):
+            own = Interpreter((self._own,), "the interpreter that runs dora")
+            problem = self._problem(own, variables, cwd)
+            if problem is None:
+                return own
+            complaints.append(problem)
+        for name in ("python3", "python"):
+            found = shutil.which(name, path=variables.get("PATH"))
+            if found is None or found == self._own:
+                continue
+            other = Interpreter((found,), "found on PATH")
+            problem = self._problem(other, variables, cwd)
+            if problem is None:
+                return other
+            complaints.append(problem)
+        if not complaints:
+            raise PythonUnusable("there is no Python interpreter: `python3` is not on PATH")
+        raise PythonUnusable("; ".join(complaints))
+
+    def _checked_or_raise(
+        self, chosen: Interpreter, variables: Mapping[str, str], cwd: Path
+    ) -> Interpreter:
+        problem = self._problem(chosen, variables, cwd)
+        if problem is not None:
+            raise PythonUnusable(problem)
+        return chosen
+
+    def _problem(
+        self, interpreter: Interpreter, variables: Mapping[str, str], cwd: Path
+    ) -> str | None:
+        # What uv runs depends on the directory; what is importable depends on PYTHONPATH.
+        place = str(cwd) if len(interpreter.words) > 1 else ""
+        key = (*interpreter.words, place, variables.get("PYTHONPATH", ""))
+        if key not in self._checked:
+            self._checked[key] = _examine(interpreter, variables, cwd)
+        return self._checked[key]
+
+
+def _examine(interpreter: Interpreter, variables: Mapping[str, str], cwd: Path) -> str | None:
+    """Why an interpreter cannot run nodes; ``None`` if it can."""
+    if interpreter.words == (sys.executable,):
+        # It is the one we are in, so asking costs nothing.
+        version = sys.version_info[:2]
+        has_pyarrow = importlib.util.find_spec("pyarrow") is not None
+    else:
+        try:
+            done = subprocess.run(
+                [*interpreter.words, "-c", _CHECK],
+                cwd=cwd,
+                env=dict(variables),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=_CHECK_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"{interpreter} cannot be run: {error}"
+        answer = done.stdout.split()
+        if done.returncode != 0 or len(answer) < 2:
+            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+            return f"{interpreter} does not work: {said[-1] if said else 'it printed nothing'}"
+        version = (int(answer[0]), int(answer[1]))
+        has_pyarrow = answer[2:] == ["True"]
+    if version < OLDEST:
+        return (
+            f"{interpreter} is Python {version[0]}.{version[1]}, but nodes need"
+            f" {OLDEST[0]}.{OLDEST[1]} or newer; {_newer(interpreter)}"
+        )
+    if not has_pyarrow:
+        return f"{interpreter} has no pyarrow; {_remedy(interpreter)}"
+    return None
+
+
+def _newer(interpreter: Interpreter) -> str:
+    oldest = f"{OLDEST[0]}.{OLDEST[1]}"
+    if interpreter.origin == _MANAGED:
+        folder = Path(interpreter.words[0]).parent.parent
+        return (
+            f"remove {folder}, set the version in `.python-version` beside the node, if there is"
+            f" one, to {oldest}, and build again"
+        )
+    if len(interpreter.words) > 1:
+        return f"let the project that uv runs use a newer one: uv python pin {oldest}"
+    return f"install a newer one, or make it the first on PATH: uv venv --python {oldest}"
+
+
+def _remedy(interpreter: Interpreter) -> str:
+    if interpreter.origin == _MANAGED:  # uv made it, without pip; the next build may make it anew
+        return "add a line `pip install pyarrow` to the node's `build`"
+    if len(interpreter.words) > 1:
+        return "add it to the project that uv runs: uv add pyarrow"
+    return f"install it: {interpreter.words[0]} -m pip install pyarrow"

@@ -1,0 +1,96 @@
+"""Finds what a node's ``path`` names: a file, or a program on PATH."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from dora_config.yaml.text_files import is_file
+from dora_daemon.runner.errors import RunnerError
+from dora_daemon.runner.process.elf import HEADER, wrong_machine
+
+EXPANDED = ("HOME", "USER", "PWD", "DORA_WORKSPACE")
+"""The variables that may stand in ``path``."""
+
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+
+
+class SourceNotFound(RunnerError):
+    """``path`` names nothing that can be run; the text holds the full path that was looked at."""
+
+
+def expand(path: str, environ: Mapping[str, str]) -> str:
+    """``path`` with the few variables that may stand in it replaced."""
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        return environ.get(name, match[0]) if name in EXPANDED else match[0]
+
+    return _VARIABLE.sub(value, path)
+
+
+def find_program(
+    path: str,
+    *,
+    working_dir: Path,
+    variables: Mapping[str, str],
+    managed_python: str | None = None,
+) -> Path:
+    """The absolute path of what ``path`` names.
+
+    With a slash it is a file relative to ``working_dir``; a bare name is looked for in
+    ``working_dir``, beside the node's managed interpreter, then on PATH. Raises SourceNotFound.
+    """
+    expanded = expand(path, variables)
+    in_working_dir = working_dir / expanded
+    if is_file(in_working_dir):
+        # Not resolved: a script finds what lies beside the link, not beside the link's target.
+        return Path(os.path.normpath(in_working_dir))
+    if "/" in expanded:
+        # Path.is_dir raises where a name is too long.
+        is_folder = os.path.isdir(in_working_dir)  # noqa: PTH112
+        where = "a directory" if is_folder else "no file"
+        raise SourceNotFound(
+            f"Could not find source path `{path}`: there is {where} at {in_working_dir}"
+            " (paths are relative to the node's working directory)"
+        )
+    if managed_python is not None:
+        beside = Path(managed_python).parent / expanded
+        if os.access(beside, os.X_OK):
+            return beside
+    found = shutil.which(expanded, path=variables.get("PATH"))
+    if found is not None and not expanded.endswith(".py"):
+        return Path(found)
+    raise SourceNotFound(
+        f"Could not find source path `{path}`: there is no file at {in_working_dir}, and no"
+        f" program of that name on PATH"
+    )
+
+
+def is_python(program: Path) -> bool:
+    """Whether a file is run by an interpreter of our choice."""
+    return program.suffix == ".py"
+
+
+def require_executable(program: Path, path: str) -> None:
+    """Raises SourceNotFound if the file may not be executed, or not on this kind of machine."""
+    if not os.access(program, os.X_OK):
+        raise SourceNotFound(
+            f"`{path}` is not executable: {program} (chmod +x it, or name it .py if Python is to"
+            " run it)"
+        )
+    with suppress(OSError), program.open("rb") as file:  # it may be executable and not readable
+        _require_this_machine(file.read(HEADER), program, path)
+
+
+def _require_this_machine(header: bytes, program: Path, path: str) -> None:
+    made_for = wrong_machine(header, os.uname().machine)
+    if made_for is not None:
+        raise SourceNotFound(
+            f"`{path}` was built for {made_for}, and this machine is {os.uname().machine}:"
+            f" {program}; build it for this machine, or place the node on one of that kind"
+        )

@@ -1,0 +1,190 @@
+"""Processes of nodes: each starts a session, is signalled as a group and always waited for."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dora_daemon.runner.machine.events import Exit
+
+_PR_SET_PDEATHSIG = 1
+_PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnRequest:
+    """What to run. ``cwd`` exists; ``env`` is complete."""
+
+    argv: tuple[str, ...]
+    cwd: str
+    env: Mapping[str, str] = field(repr=False)
+    cpus: tuple[int, ...] = ()
+    open_files: tuple[int, int] | None = None
+    """RLIMIT_NOFILE of the node, soft and hard: not the raised one of the runner."""
+    inherited: tuple[int, ...] = ()
+    """Descriptors that it keeps, by the same numbers."""
+
+
+class NodeProcess:
+    """One process and its group. Readable descriptors: ``stdout``, ``stderr``, ``exit_fd``."""
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        assert popen.stdout is not None
+        assert popen.stderr is not None
+        self._popen = popen
+        self.pid = popen.pid
+        self.stdout = popen.stdout.fileno()
+        self.stderr = popen.stderr.fileno()
+        os.set_blocking(self.stdout, False)
+        os.set_blocking(self.stderr, False)
+        self.exit_fd = _pidfd(popen.pid)
+        """Becomes readable when the process has ended; ``None`` where there are no pidfds."""
+        self.exit: Exit | None = None
+
+    def signal_group(self, name: str) -> None:
+        """Signal the whole group, unless the process was reaped (then the group is gone too)."""
+        if self.exit is None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.Signals[name])
+
+    def reap(self) -> Exit | None:
+        """The exit if the process has ended. What is left of its group is killed first."""
+        if self.exit is None and self._has_ended():
+            # Before the wait: until then the pid, and so the group's number, cannot be reused.
+            self.signal_group("SIGKILL")
+            self.exit = _as_exit(self._popen.wait())
+        return self.exit
+
+    def wait(self) -> Exit:
+        """Block until the end; for the last resort, after SIGKILL."""
+        self._popen.wait()
+        return self.reap() or _as_exit(self._popen.returncode)
+
+    def _has_ended(self) -> bool:
+        if self._popen.returncode is not None:
+            return True
+        with suppress(ChildProcessError):
+            flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            return os.waitid(os.P_PID, self.pid, flags) is not None
+        return True
+
+    def close(self) -> None:
+        """Close the descriptors; call it once the process was reaped."""
+        if self.exit_fd is not None:
+            os.close(self.exit_fd)
+            self.exit_fd = None
+        for stream in (self._popen.stdout, self._popen.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def spawn(request: SpawnRequest) -> NodeProcess:
+    """Start a process; call it on the main thread, whose end SIGKILLs the process (on Linux).
+
+    Raises OSError when the program cannot be started.
+    """
+    with warnings.catch_warnings():
+        # Python warns of any fork beside threads; the hook takes no lock and imports nothing.
+        warnings.filterwarnings("ignore", message=".*multi-threaded", category=DeprecationWarning)
+        popen = subprocess.Popen(
+            request.argv,
+            cwd=request.cwd,
+            env=dict(request.env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+            pass_fds=request.inherited,
+            preexec_fn=_before_exec(request, os.getpid()),
+        )
+    return NodeProcess(popen)
+
+
+def why_not(program: str, error: OSError | ValueError) -> str:
+    """Why a program could not be started, in words that say what to do where the system's do not.
+
+    ``program`` is its path.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.ENOENT and Path(program).is_file():
+        return f"it exists, but the interpreter that its first line names does not ({error})"
+    if number == errno.ENOEXEC:
+        return (
+            "it is no program of this machine; a script begins with a line such as"
+            f" `#!/usr/bin/env python3` ({error})"
+        )
+    if number == errno.EMFILE:
+        return f"{error}; the runner may have no more: raise the limit (`ulimit -n`)"
+    if number == errno.EAGAIN:
+        return (
+            f"{error}; no more processes are allowed: raise the limit of the user (`ulimit -u`) or"
+            " of the service or container (pids)"
+        )
+    return str(error)
+
+
+def _before_exec(request: SpawnRequest, parent: int) -> Callable[[], None]:
+    cpus = set(request.cpus)
+
+    def prepare() -> None:
+        if _PRCTL is not None:
+            _PRCTL(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+            if os.getppid() != parent:
+                os._exit(127)
+        if cpus:
+            os.sched_setaffinity(0, cpus)
+        if request.open_files is not None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, request.open_files)
+
+    return prepare
+
+
+def usable_cpus(wanted: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Split wanted cores into those this process may use and those it may not."""
+    if not hasattr(os, "sched_getaffinity"):
+        return (), wanted
+    have = os.sched_getaffinity(0)
+    return tuple(c for c in wanted if c in have), tuple(c for c in wanted if c not in have)
+
+
+def raise_open_files() -> tuple[int, int]:
+    """Raise this process's limit of open files as far as it may; returns the former limits."""
+    soft, hard = before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return before
+
+
+def watch_process(pid: int) -> int | None:
+    """A descriptor that becomes readable when a process that is no child of ours ends."""
+    return _pidfd(pid)
+
+
+def _pidfd(pid: int) -> int | None:
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
+
+
+def _as_exit(returncode: int) -> Exit:
+    if returncode >= 0:
+        return Exit(code=returncode)
+    try:
+        return Exit(signal=signal.Signals(-returncode).name)
+    except ValueError:
+        return Exit(signal=f"signal {-returncode}")

@@ -1,0 +1,192 @@
+"""The processes of all nodes: spawned one a turn of the loop, read, and waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from dora_daemon.runner.logs.logs import NodeLog, OutputReader
+from dora_daemon.runner.machine.commands import SpawnNode
+from dora_daemon.runner.machine.events import Exit
+from dora_daemon.runner.process.prepare import PreparedNode
+from dora_daemon.runner.process.spawn import NodeProcess, SpawnRequest, spawn, why_not
+
+OnSpawned = Callable[[str, int, int], None]
+OnFailed = Callable[[str, int, str], None]
+OnExited = Callable[[str, int, Exit], None]
+
+
+@dataclass(slots=True)
+class Running:
+    """A process that runs, and who reads it."""
+
+    node: str
+    incarnation: int
+    process: NodeProcess
+    readers: tuple[OutputReader, ...]
+
+
+class Processes:
+    """Call everything here on the main thread: a process dies with the thread that forked it."""
+
+    def __init__(
+        self,
+        *,
+        prepared: Mapping[str, PreparedNode],
+        logs: Mapping[str, NodeLog],
+        config_for: Callable[[str, int], str],
+        record: Callable[[int], object],
+        on_spawned: OnSpawned,
+        on_failed: OnFailed,
+        on_exited: OnExited,
+        on_staged_exit: Callable[[str, Exit], None],
+        open_files: tuple[int, int] | None = None,
+    ) -> None:
+        """``config_for`` makes DORA_NODE_CONFIG; ``record`` notes a pid for whoever cleans up."""
+        self._prepared = prepared
+        self._logs = logs
+        self._config_for = config_for
+        self._record = record
+        self._on_spawned = on_spawned
+        self._on_failed = on_failed
+        self._on_exited = on_exited
+        self._on_staged_exit = on_staged_exit
+        self._open_files = open_files
+        self._waiting: deque[SpawnNode] = deque()
+        self.running: dict[str, Running] = {}
+        self.staged: dict[str, Running] = {}
+        """Processes that wait to replace a node's running one."""
+        self._loop = asyncio.get_running_loop()
+        self._has_pidfds: bool | None = None
+
+    def spawn(self, command: SpawnNode) -> None:
+        """Start a process soon; one a turn, so that the loop answers meanwhile."""
+        self._waiting.append(command)
+        if len(self._waiting) == 1:
+            self._loop.call_soon(self._spawn_next)
+
+    def _spawn_next(self) -> None:
+        if not self._waiting:
+            return
+        command = self._waiting[0]
+        try:
+            self._spawn(command)
+        finally:
+            self._waiting.popleft()
+            if self._waiting:
+                self._loop.call_soon(self._spawn_next)
+
+    def _spawn(self, command: SpawnNode) -> None:
+        try:
+            running = self._start(
+                command.node,
+                command.incarnation,
+                self._prepared[command.node],
+                self._logs[command.node],
+            )
+        except (OSError, ValueError) as error:
+            self._on_failed(command.node, command.incarnation, str(error))
+            return
+        self.running[command.node] = running
+        self._watch(running)
+        self._on_spawned(command.node, command.incarnation, running.process.pid)
+
+    def stage(self, node: str, incarnation: int, prepared: PreparedNode, log: NodeLog) -> Running:
+        """Start a process beside the running one. Raises OSError and ValueError."""
+        running = self._start(node, incarnation, prepared, log)
+        self.staged[node] = running
+        self._watch(running)
+        return running
+
+    def promote(self, node: str) -> Running | None:
+        """The staged process takes the place of the one that has ended; ``None`` if it died."""
+        running = self.staged.pop(node, None)
+        if running is not None:
+            self.running[node] = running
+        return running
+
+    def drop_staged(self, node: str) -> None:
+        """Kill a process that is not to replace anything after all."""
+        running = self.staged.get(node)
+        if running is not None:
+            running.process.signal_group("SIGKILL")
+
+    def _start(self, node: str, incarnation: int, prepared: PreparedNode, log: NodeLog) -> Running:
+        variables = {
+            **prepared.variables,
+            "DORA_NODE_CONFIG": self._config_for(node, incarnation),
+        }
+        request = SpawnRequest(
+            prepared.argv,
+            str(prepared.cwd),
+            variables,
+            cpus=prepared.cpus,
+            open_files=self._open_files,
+        )
+        try:
+            process = spawn(request)
+        except (OSError, ValueError) as error:
+            program = prepared.argv[0]
+            raise OSError(f"{program} in {prepared.cwd}: {why_not(program, error)}") from error
+        self._record(process.pid)
+        log.tail.clear()
+        readers = (
+            OutputReader(process.stdout, "stdout", log),
+            OutputReader(process.stderr, "stderr", log),
+        )
+        return Running(node, incarnation, process, readers)
+
+    def _watch(self, running: Running) -> None:
+        descriptor = running.process.exit_fd
+        if descriptor is not None:
+            self._loop.add_reader(descriptor, self._exit_of, running)
+        elif self._has_pidfds is None:
+            self._has_pidfds = False
+            self._loop.add_signal_handler(signal.SIGCHLD, self._look_at_all)
+            self._loop.call_soon(self._look_at_all)
+
+    def _look_at_all(self) -> None:
+        for running in [*self.running.values(), *self.staged.values()]:
+            self._exit_of(running)
+
+    def _exit_of(self, running: Running) -> None:
+        status = running.process.reap()
+        if status is None:
+            return
+        self._let_go(running)
+        if self.staged.get(running.node) is running:
+            del self.staged[running.node]
+            self._on_staged_exit(running.node, status)
+            return
+        self._on_exited(running.node, running.incarnation, status)
+
+    def _let_go(self, running: Running) -> None:
+        if running.process.exit_fd is not None:
+            self._loop.remove_reader(running.process.exit_fd)
+        for reader in running.readers:
+            reader.finish()
+        running.process.close()
+        if self.running.get(running.node) is running:
+            del self.running[running.node]
+
+    def signal(self, node: str, name: str) -> None:
+        """To the whole group of a node's process; nothing if there is none."""
+        running = self.running.get(node)
+        if running is not None:
+            running.process.signal_group(name)
+
+    def close(self) -> None:
+        """Kill and wait for whatever still runs; nobody is told."""
+        self._waiting.clear()
+        left = [*self.running.values(), *self.staged.values()]
+        self.staged.clear()
+        for running in left:
+            running.process.signal_group("SIGKILL")
+        for running in left:
+            running.process.wait()
+            self._let_go(running)
+        if self._has_pidfds is False:
+            self._loop.remove_signal_handler(signal.SIGCHLD)

@@ -1,0 +1,157 @@
+"""Finds the runner of a dynamic node: by the index files of this machine's runners, or a daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from dora_node_api.errors import ControlError, SetUpError
+from dora_node_api.frozen import Frozen
+from dora_node_api.protocol.control_socket import ControlSocket
+from dora_node_api.protocol.messages import FindRunner, FoundRunner, Refused
+
+DAEMON_PORT = 53291
+PORT_VARIABLE = "DORA_DAEMON_LOCAL_LISTEN_PORT"
+DAEMON_TIMEOUT = 5.0
+"""Seconds a daemon may take to answer."""
+
+
+class RunnerAddress(Frozen):
+    """A living runner and what its index says of it."""
+
+    socket: str
+    dataflow_id: str
+    name: str | None
+    nodes: tuple[str, ...]
+    dynamic_nodes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.dataflow_id})" if self.name else self.dataflow_id
+
+
+def find_runner(node_id: str, daemon_port: int | None) -> str:
+    """Path of the socket on which the dynamic node `node_id` says Hello. Raises SetUpError."""
+    if daemon_port is not None:
+        # Somebody who names a port means that daemon; a foreground run has none and is found below.
+        found = ask_daemon(node_id, daemon_port)
+        if found is not None:
+            return found
+    runners = list(living_runners())
+    matching = [runner for runner in runners if node_id in runner.dynamic_nodes]
+    if len(matching) == 1:
+        return matching[0].socket
+    if matching:
+        which = ", ".join(str(runner) for runner in matching)
+        raise SetUpError(
+            f"multiple dataflows contain dynamic node id `{node_id}`: {which}."
+            " Stop all but one of them, or give the node another id in one"
+        )
+    if daemon_port is None and (found := ask_daemon(node_id, _port())) is not None:
+        return found
+    for runner in runners:
+        if node_id in runner.nodes:
+            raise SetUpError(
+                f"node `{node_id}` of dataflow {runner} is not dynamic:"
+                " its runner starts it. Write `path: dynamic` to start it yourself"
+            )
+    running = "; ".join(
+        f"{runner} has {', '.join(f'`{n}`' for n in runner.dynamic_nodes) or 'none'}"
+        for runner in runners
+    )
+    raise SetUpError(
+        f"could not set up the node from node id `{node_id}`: no running dataflow of this user on"
+        " this machine has a dynamic node of that id."
+        f" Is a dataflow with this dynamic node running? ({running or 'no dataflow is running'})"
+    )
+
+
+def _port() -> int:
+    given = os.environ.get(PORT_VARIABLE, "").strip()
+    if not given:
+        return DAEMON_PORT
+    try:
+        port = int(given)
+    except ValueError:
+        port = 0
+    if not 0 < port < 65536:
+        raise SetUpError(f"{PORT_VARIABLE}={given!r} is no port number")
+    return port
+
+
+def ask_daemon(node_id: str, port: int) -> str | None:
+    """What the daemon on this port of this machine says; None if nobody of ours answers there."""
+    try:
+        connection = socket.create_connection(("127.0.0.1", port), timeout=DAEMON_TIMEOUT)
+    except OSError:
+        return None
+    connection.settimeout(None)
+    control = ControlSocket(connection)
+    try:
+        control.send(FindRunner(node_id))
+        received = control.receive(timeout=DAEMON_TIMEOUT)
+    except ControlError:
+        return None
+    finally:
+        control.close()
+    match received.message if received is not None else None:
+        case FoundRunner(path):
+            return path
+        case Refused(sentence):
+            raise SetUpError(sentence)
+        case _:
+            return None
+
+
+def runtime_roots() -> list[Path]:
+    """Folders in which runners of this user, and of a system service, keep their directories."""
+    state = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if not state.is_absolute():  # the XDG rules; runners do the same
+        state = Path("~/.local/state").expanduser()
+    roots = [state / "dora" / "run"]
+    for path in os.environ.get("RUNTIME_DIRECTORY", "").split(":"):
+        if path:
+            roots.append(Path(path))
+    roots.append(Path("/run/dora"))
+    return list(dict.fromkeys(roots))
+
+
+def living_runners() -> Iterator[RunnerAddress]:
+    """The runners on this machine that this user may talk to."""
+    for root in runtime_roots():
+        try:
+            indexes = sorted(root.glob("*/index.json"))
+        except OSError:
+            continue
+        for index in indexes:
+            if (runner := _read_index(index)) is not None:
+                yield runner
+
+
+def _read_index(index: Path) -> RunnerAddress | None:
+    try:
+        values = json.loads(index.read_text())
+        if not _is_alive(values["pid"]):
+            return None
+        return RunnerAddress(
+            socket=str(index.parent / values.get("socket", "n")),
+            dataflow_id=str(values["dataflow_id"]),
+            name=values.get("name"),
+            nodes=tuple(values["nodes"]),
+            dynamic_nodes=tuple(values["dynamic_nodes"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        # Being written, removed, or of another version: no runner that we can talk to.
+        return None
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

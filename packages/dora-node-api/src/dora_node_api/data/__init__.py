@@ -1,0 +1,1 @@
+"""Arrow arrays, metadata and types of messages."""

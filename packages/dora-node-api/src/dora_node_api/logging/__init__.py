@@ -1,0 +1,1 @@
+"""Structured log lines and the bridge from `logging`."""

@@ -1,0 +1,241 @@
+"""The Unix stream socket between a node and its runner: paths of any depth, frames in and out.
+
+What the messages mean is in `control` and `session`; here only bytes and descriptors move.
+"""
+
+# Every node pays for what is imported here: os.path, not pathlib.
+# ruff: noqa: PTH101, PTH108, PTH112
+from __future__ import annotations
+
+import array
+import os
+import socket
+import stat
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from dora_node_api.errors import ControlClosed, ControlError
+from dora_node_api.frozen import Frozen
+from dora_node_api.protocol.messages import (
+    DESCRIPTORS_PER_PIECE,
+    FrameDecoder,
+    Piece,
+    Received,
+    close_all,
+    encode,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# sun_path holds 104 bytes on macOS and 108 on Linux, its closing zero included.
+LONGEST_NAME = 100
+_CHUNK = 65536
+_ANCILLARY = socket.CMSG_SPACE((DESCRIPTORS_PER_PIECE + 53) * array.array("i").itemsize)
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+
+@contextmanager
+def _short_name(path: str | Path) -> Iterator[str]:
+    """A name for `path` that fits a socket address, valid inside the `with`."""
+    name = os.fspath(path)
+    if len(os.fsencode(name)) <= LONGEST_NAME:
+        yield name
+        return
+    directory, last = os.path.split(name)
+    if not os.path.isdir("/proc/self/fd"):
+        raise ControlError(
+            f"{name}: a socket's path must not exceed {LONGEST_NAME} bytes on this system;"
+            " use a runtime directory with a shorter name",
+            fatal=True,
+        )
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{last}"
+    finally:
+        os.close(descriptor)
+
+
+def connect_unix(path: str | Path, *, timeout: float | None = 10.0) -> socket.socket:
+    """A connected stream socket, however deep `path` lies. Raises OSError."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(timeout)
+        with _short_name(path) as name:
+            connection.connect(name)
+        connection.settimeout(None)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def bind_unix(path: str | Path, *, backlog: int = 128) -> socket.socket:
+    """A listening stream socket of mode 0600, however deep `path` lies.
+
+    A socket file that lies there already is replaced: the caller holds the lock of the directory.
+    Raises OSError.
+    """
+    try:
+        if stat.S_ISSOCK(os.lstat(path).st_mode):
+            os.unlink(path)
+    except FileNotFoundError:
+        pass
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _short_name(path) as name:
+            listener.bind(name)
+            os.chmod(name, 0o600)
+        listener.listen(backlog)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+Chunk = tuple[bytes, list[tuple[int, int, bytes]], int, Any]
+"""What one `recvmsg` returned."""
+
+
+def receive_chunk(connection: socket.socket) -> tuple[bytes, list[int]]:
+    """One `recvmsg`: bytes (none at end-of-file) and the descriptors beside them, close-on-exec.
+
+    Raises OSError, and ControlError (fatal) if descriptors were lost for want of free ones.
+    """
+    chunks: list[Chunk] = []
+    _receive_onto(chunks, connection)
+    return _unpack(chunks[0])
+
+
+def _receive_onto(chunks: list[Chunk], connection: socket.socket) -> None:
+    """Append what one `recvmsg` returns.
+
+    C code alone does it, so that no signal handler can raise between the two and lose it.
+    """
+    chunks.extend(map(connection.recvmsg, (_CHUNK,), (_ANCILLARY,), (_CLOEXEC,)))
+
+
+def _unpack(chunk: Chunk) -> tuple[bytes, list[int]]:
+    data, ancillary, flags, _ = chunk
+    numbers = array.array("i")
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])
+    descriptors = numbers.tolist()
+    if not _CLOEXEC:
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
+    if flags & socket.MSG_CTRUNC:
+        close_all(descriptors)
+        raise ControlError(
+            "file descriptors were lost on the way: this process may not open more"
+            " (raise the limit, ulimit -n)",
+            fatal=True,
+        )
+    return data, descriptors
+
+
+def send_piece(connection: socket.socket, piece: Piece) -> int:
+    """One `sendmsg`; the number of bytes taken. The descriptors went with the first of them."""
+    if not piece.descriptors:
+        return connection.send(piece.data)
+    rights = array.array("i", piece.descriptors)
+    return connection.sendmsg([piece.data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+
+
+class ControlSocket:
+    """A blocking connection to the runner. Any thread may send; one at a time may receive."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._decoder = FrameDecoder()
+        self._sending = threading.Lock()
+        self._ended = False
+        self._chunks: list[Chunk] = []
+        """Received, but not with the decoder: a signal handler raised in between."""
+
+    @classmethod
+    def connect(cls, path: str | Path, *, timeout: float | None = 10.0) -> ControlSocket:
+        """Connect to the socket at `path`. Raises OSError."""
+        return cls(connect_unix(path, timeout=timeout))
+
+    def fileno(self) -> int:
+        """The descriptor to wait on; -1 once closed."""
+        return self._connection.fileno()
+
+    @property
+    def errors(self) -> int:
+        """Frames so far that were no message."""
+        return self._decoder.errors
+
+    def send(self, message: Frozen, descriptors: Sequence[int] = ()) -> None:
+        """Send one message whole. Raises ControlClosed if the other end is gone."""
+        pieces = encode(message, descriptors)
+        try:
+            with self._sending:
+                for piece in pieces:
+                    sent = send_piece(self._connection, piece)
+                    if sent < len(piece.data):
+                        self._connection.sendall(piece.data[sent:])
+        except OSError as error:
+            raise ControlClosed(f"the control socket is closed: {error}") from error
+
+    def receive(self, *, timeout: float | None = None) -> Received | None:
+        """The next message; None when `timeout` seconds passed (0: only what is here already).
+
+        Raises ControlClosed at end-of-file, and ControlError for a message that is none (not
+        fatal: call again).
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            if (received := self._decoder.next_message()) is not None:
+                return received
+            if self._ended:
+                raise ControlClosed()
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not self._chunks and not self._wait(left):
+                return None
+            self._take_in()
+
+    def _wait(self, seconds: float | None) -> bool:
+        import select
+
+        # poll, not select: a descriptor may lie above 1023.
+        poll = select.poll()
+        poll.register(self._connection, select.POLLIN)
+        return bool(poll.poll(None if seconds is None else -(-seconds * 1000 // 1)))
+
+    def _take_in(self) -> None:
+        try:
+            if not self._chunks:
+                _receive_onto(self._chunks, self._connection)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._ended = True
+            raise ControlClosed(f"the control socket is closed: {error}") from error
+        try:
+            data, descriptors = _unpack(self._chunks[0])
+        except ControlError:
+            del self._chunks[0]
+            raise
+        # No signal handler runs before the chunk is out of the list: there is no call to end.
+        self._decoder.feed(data, descriptors)
+        del self._chunks[0]
+        if not data:
+            self._ended = True
+
+    def close(self) -> None:
+        """Close the connection and what was received but not taken."""
+        while self._chunks:
+            with suppress(ControlError):
+                close_all(_unpack(self._chunks.pop())[1])
+        self._decoder.close()
+        self._connection.close()
+
+    def __del__(self) -> None:
+        # A node may end without closing anything; a socket alone would warn of that (-X dev).
+        self._connection.close()

@@ -1,0 +1,1 @@
+"""The receiving side: records, deliveries, waiting."""

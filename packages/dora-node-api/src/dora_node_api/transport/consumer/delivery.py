@@ -1,0 +1,246 @@
+"""One message over a segment, and when its memory is given back.
+
+A `Lease` releases by storing one byte in the ledger, from whatever thread drops the last view. It
+takes no lock and makes no call, and it does nothing in a forked child.
+"""
+
+from __future__ import annotations
+
+import mmap
+import weakref
+from functools import cached_property
+from typing import Any
+
+from dora_node_api.data.metadata import decode_metadata, utc_datetime
+from dora_node_api.transport.shared import layout
+from dora_node_api.transport.shared.errors import BrokenRecord
+from dora_node_api.transport.shared.fork_guard import ForkAware, forked_error
+from dora_node_api.transport.shared.layout import RecordKind
+from dora_node_api.transport.shared.specs import QueueSpec
+
+_DATA = RecordKind.DATA
+
+# Our arrow module, which needs this package and so cannot be imported before it. An import
+# statement in a function costs 0.3 us even when there is nothing left to import.
+_arrow: Any = None
+
+
+def _load_arrow() -> Any:
+    global _arrow
+    from dora_node_api.data import arrow
+
+    _arrow = arrow
+    return arrow
+
+
+class MappedSegment:
+    """A producer's segment in this process, read-only."""
+
+    __slots__ = ("__dict__", "memory", "size", "view")
+
+    def __init__(self, memory: mmap.mmap, size: int) -> None:
+        self.memory = memory
+        self.size = size
+        self.view = memoryview(memory)
+
+    @cached_property
+    def address(self) -> int:
+        import pyarrow as pa
+
+        return int(pa.py_buffer(self.memory).address)
+
+
+class Account(ForkAware):
+    """What the consumer of one input holds at the moment."""
+
+    __slots__ = ("check_at", "held", "held_bytes", "leases", "ledger")
+
+    def __init__(self, ledger: memoryview) -> None:
+        super().__init__()
+        self.ledger = ledger
+        self.held = 0
+        self.held_bytes = 0
+        # The last lease of each slot, to find those whose finalizer was cut short. Whoever
+        # releases a slot without a lease must take its entry out first.
+        self.leases: dict[int, tuple[weakref.ref[Lease], int, int]] = {}
+        self.check_at = _CHECK_AT
+
+    def release_lost(self) -> None:
+        """Release what nobody holds but no finalizer released: a signal handler raised in it."""
+        for slot, (lease, generation, nbytes) in list(self.leases.items()):
+            if lease() is None:
+                if self.ledger[slot] != generation:
+                    self.ledger[slot] = generation
+                    self.held -= 1
+                    self.held_bytes -= nbytes
+                del self.leases[slot]
+        self.check_at = max(_CHECK_AT, 2 * self.held)
+
+
+_CHECK_AT = 16
+
+
+class Lease:
+    """Keeps one block from being used again by its producer, until it is dropped.
+
+    It is armed by setting `account`, and releases nothing before: the record may be handed out
+    again till then.
+    """
+
+    __slots__ = ("__weakref__", "account", "generation", "nbytes", "segment", "slot")
+
+    account: Account
+
+    def __init__(self, segment: MappedSegment, slot: int, generation: int, nbytes: int) -> None:
+        self.segment = segment
+        self.slot = slot
+        self.generation = generation
+        self.nbytes = nbytes
+
+    def __del__(self) -> None:
+        try:
+            account = self.account
+        except AttributeError:
+            return
+        if not account.forked:
+            account.ledger[self.slot] = self.generation
+            account.held -= 1
+            account.held_bytes -= self.nbytes
+
+
+class Delivery:
+    """One record handed out. The array and every view of it keep the shared memory alive."""
+
+    __slots__ = (
+        "_base",
+        "_head",
+        "_offset",
+        "_validate",
+        "_value",
+        "error",
+        "kind",
+        "nbytes",
+        "protected",
+        "sent_ns",
+        "sequence",
+        "spec",
+    )
+
+    kind: RecordKind
+    spec: QueueSpec
+    sequence: int
+    protected: bool
+    sent_ns: int
+    """CLOCK_MONOTONIC of the send."""
+    nbytes: int
+    """Of the block in use."""
+    error: str
+    """Of NODE_FAILED: what the runner says."""
+
+    def __init__(
+        self,
+        spec: QueueSpec,
+        kind: RecordKind,
+        sequence: int,
+        sent_ns: int,
+        nbytes: int,
+        protected: bool,
+        head: tuple[int, ...] | None,
+        base: Lease | bytes | None,
+        offset: int,
+        validate: bool = False,
+        error: str = "",
+    ) -> None:
+        self.spec = spec
+        self.kind = kind
+        self.sequence = sequence
+        self.sent_ns = sent_ns
+        self.nbytes = nbytes
+        self.protected = protected
+        self.error = error
+        self._head = head
+        self._base = base
+        self._offset = offset
+        self._validate = validate
+        self._value: Any = None
+
+    @property
+    def timestamp_ns(self) -> int:
+        """CLOCK_REALTIME of the send, nanoseconds; 0 for lifecycle records."""
+        return 0 if self._head is None else self._head[5]
+
+    @property
+    def value(self) -> Any:
+        """The pyarrow array, backed by shared memory; decoded on first use.
+
+        None for lifecycle records. Raises BrokenRecord when it cannot be decoded, and NodeForked.
+        """
+        if self._value is None and self._head is not None:
+            self._value = self._decode()
+        return self._value
+
+    def _decode(self) -> Any:
+        arrow = _arrow or _load_arrow()
+        head, base, offset = self._head, self._base, self._offset
+        assert head is not None
+        _, descriptor_size, _, array_layout, _, _, data_offset, length, null_count = head
+        size = self.nbytes - data_offset
+        start = offset + layout.BLOCK_HEAD_SIZE
+        try:
+            if type(base) is Lease:
+                if base.account.forked:
+                    raise forked_error()
+                segment = base.segment
+                return arrow.decode_in_place(
+                    segment.memory[start : start + descriptor_size], array_layout, length,
+                    null_count, segment.address + offset + data_offset, size, base, self._validate,
+                )  # fmt: skip
+            assert isinstance(base, bytes)
+            return arrow.decode(
+                base[start : start + descriptor_size], array_layout, length, null_count,
+                arrow.buffer_of(base, data_offset, size), validate=self._validate,
+            )  # fmt: skip
+        except (ValueError, TypeError, LookupError, OSError, NotImplementedError) as error:
+            raise BrokenRecord(self.spec.edge, f"message {self.sequence}: {error}") from error
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The sender's metadata with `timestamp` (aware UTC datetime) unless the sender set one.
+
+        Raises BrokenRecord when it cannot be decoded.
+        """
+        head = self._head
+        if head is None:
+            return {}
+        metadata: dict[str, Any] = {"timestamp": utc_datetime(head[5])}
+        if size := head[2]:
+            start = self._offset + layout.BLOCK_HEAD_SIZE + head[1]
+            base = self._base
+            whole: Any = base.segment.memory if isinstance(base, Lease) else base
+            try:
+                metadata.update(decode_metadata(whole[start : start + size]))
+            except ValueError as error:
+                raise BrokenRecord(
+                    self.spec.edge, f"metadata of message {self.sequence}: {error}"
+                ) from error
+        return metadata
+
+    @property
+    def data(self) -> memoryview:
+        """The payload's bytes as they lie in memory, read-only; empty for lifecycle records.
+
+        Valid only while the delivery or its value is alive.
+        """
+        head, base = self._head, self._base
+        if head is None or base is None:
+            return memoryview(b"")
+        whole = base.segment.view if isinstance(base, Lease) else memoryview(base)
+        return whole[self._offset + head[6] : self._offset + self.nbytes]
+
+    @property
+    def copied(self) -> bool:
+        """Whether this is a private copy, because the consumer holds too much."""
+        return isinstance(self._base, bytes)
+
+    def __repr__(self) -> str:
+        return f"<Delivery {self.kind.name} {self.sequence} of {self.spec.edge}>"

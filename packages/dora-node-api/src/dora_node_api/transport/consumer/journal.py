@@ -1,0 +1,116 @@
+"""A receiver that answers for what it has taken: nothing is lost when its process is killed.
+
+A link passes messages on to another machine and must be able to send them again until that machine
+has acknowledged them. What it takes out of a `backpressure` queue it notes in a *journal* on the
+status board, until it is settled. The kernel writes a record straight from the pipe into the
+journal, so a kill at any instruction finds it in the pipe, or here.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from dora_node_api.transport.consumer.delivery import Delivery
+from dora_node_api.transport.consumer.receiving import OnFirstCopy, OpenSegment, Receiver
+from dora_node_api.transport.shared import layout
+from dora_node_api.transport.shared.board import Board
+from dora_node_api.transport.shared.errors import BrokenRecord
+from dora_node_api.transport.shared.layout import CHECK, RECORD_SIZE, RECORD_WORDS
+from dora_node_api.transport.shared.queue import QueueEnds
+from dora_node_api.transport.shared.specs import QueueSpec
+
+_NOTES = layout.JOURNAL_SIZE // RECORD_SIZE - 1
+
+
+class HoldingReceiver(Receiver):
+    """For queues whose spec has a `journal`. Keep what it hands out until it is settled."""
+
+    def __init__(
+        self,
+        spec: QueueSpec,
+        ends: QueueEnds,
+        board: Board,
+        open_segment: OpenSegment,
+        *,
+        on_first_copy: OnFirstCopy | None = None,
+    ) -> None:
+        super().__init__(spec, ends, board, open_segment, on_first_copy=on_first_copy)
+        # A copy would release at once what the next process must find. Whoever uses this holds no
+        # more than the spec's `hold_limit` and a message.
+        self._most_held = self._hold_limit = sys.maxsize
+        journal = board.journal(spec.journal)
+        self._notes = journal[RECORD_SIZE:].cast("Q")
+        taken = journal[:RECORD_SIZE]
+        self._data_words = taken.cast("Q")
+        self._data_into = [taken]
+        # What an earlier incarnation had read is not void: it is handed out again.
+        self._fresh = set()
+        self._fresh_data = False
+        self._unsettled = self._words[layout.C_ACKNOWLEDGED] + 1
+        self._assigned = board.assigned(spec.area, spec.ledger_slots)
+
+    @property
+    def settled(self) -> int:
+        """Number of the last record that is settled, here or by an earlier process."""
+        return int(self._words[layout.C_ACKNOWLEDGED])
+
+    def take_over(self) -> list[tuple[Delivery, int]]:
+        """What a process that is dead had taken and not settled, oldest first, with its flags.
+
+        Call it before the first `receive`.
+        """
+        notes = self._notes
+        found: dict[int, int] = {}
+        for at in range(0, _NOTES * RECORD_WORDS, RECORD_WORDS):
+            sequence = notes[at]
+            if sequence >= self._unsettled and notes[at + 7] ^ sequence == CHECK:
+                found[sequence] = at
+        again: list[tuple[Delivery, int]] = []
+        record = memoryview(bytearray(RECORD_SIZE)).cast("Q")
+        last = max([self._settled, *found])
+        for sequence, at in sorted(found.items()):
+            record[:] = notes[at : at + RECORD_WORDS]
+            slot, generation, _, flags = layout.unpack_tags(record[layout.R_TAGS])
+            self._settled = sequence - 1
+            if self._released(slot, generation):
+                notes[at] = 0
+                continue
+            try:
+                again.append((super()._hand_out(record), flags))
+            except BrokenRecord:
+                notes[at] = 0
+        self._settled = last
+        self._words[layout.C_SETTLED] = last
+        if self._data_words[0] <= last:
+            self._data_words[0] = 0
+        return again
+
+    def _released(self, slot: int, generation: int) -> bool:
+        """Whether it was acknowledged, though not crossed out: its lease is gone.
+
+        Its slot and its memory may be another message's by now, which a second release would hit.
+        """
+        if slot >= self._most_slots:
+            return False
+        return self._assigned[slot] != generation or self._account.ledger[slot] == generation
+
+    def _hand_out(self, record: memoryview) -> Delivery:
+        sequence = record[0]
+        at = sequence % _NOTES * RECORD_WORDS
+        notes = self._notes
+        if not notes[at]:
+            notes[at + 1 : at + RECORD_WORDS] = record[1:]
+            # Last: with its number a note counts.
+            notes[at] = sequence
+        return super()._hand_out(record)
+
+    def settle(self, sequence: int) -> None:
+        """Nobody will ask for anything up to this number again; the leases were dropped before."""
+        notes = self._notes
+        for number in range(max(self._unsettled, sequence - _NOTES + 1), sequence + 1):
+            at = number % _NOTES * RECORD_WORDS
+            if notes[at] == number:
+                notes[at] = 0
+        if sequence >= self._unsettled:
+            self._unsettled = sequence + 1
+            self._words[layout.C_ACKNOWLEDGED] = sequence

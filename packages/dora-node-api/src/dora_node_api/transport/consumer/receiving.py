@@ -1,0 +1,404 @@
+"""The receiving end of one input: the next record in order, checked, never lost.
+
+A record is read into a buffer that belongs to the receiver, and stays there until it is handed
+out: whatever a signal handler raises in between, the next call finds it. A buffer whose first word
+is 0 is empty. The two pipes of an input share one sequence; the lower number goes first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from dora_node_api.transport.consumer.delivery import Account, Delivery, Lease, MappedSegment
+from dora_node_api.transport.shared import layout
+from dora_node_api.transport.shared.board import Board
+from dora_node_api.transport.shared.errors import BrokenRecord
+from dora_node_api.transport.shared.fork_guard import ForkAware, forked_error
+from dora_node_api.transport.shared.layout import BLOCK_HEAD, RECORD_SIZE, RecordKind
+from dora_node_api.transport.shared.memory import map_memory
+from dora_node_api.transport.shared.queue import QueueEnds, bytes_waiting
+from dora_node_api.transport.shared.specs import QueueSpec
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+OpenSegment = Callable[[int, int], tuple[int, int]]
+"""Called as ``open_segment(incarnation, number)`` on a segment's first use; returns a descriptor,
+which the receiver takes over, and the size. Raises LookupError for a segment that is unknown."""
+OnFirstCopy = Callable[[QueueSpec, str], None]
+
+_DATA = RecordKind.DATA
+_KINDS = {int(kind): kind for kind in RecordKind}
+_P_SENT = layout.P_SENT
+_HISTOGRAM = layout.HISTOGRAM
+_C_SETTLED = layout.C_SETTLED
+_C_RECEIVED = layout.C_RECEIVED
+_C_LAST_DATA = layout.C_LAST_DATA
+_C_BYTES_RECEIVED = layout.C_BYTES_RECEIVED
+_C_LAST_ARRIVAL_NS = layout.C_LAST_ARRIVAL_NS
+_CHECK = layout.CHECK
+_HEAD_SIZE = layout.BLOCK_HEAD_SIZE
+_MAGIC = layout.BLOCK_MAGIC
+_readv = os.readv
+_unpack_record = layout.RECORD.unpack_from
+_unpack_head = BLOCK_HEAD.unpack_from
+_latency_bucket = layout.latency_bucket
+_monotonic_ns = time.monotonic_ns
+
+
+class Receiver(ForkAware):
+    """Takes the messages of one input. One thread at a time; any thread may drop arrays."""
+
+    def __init__(
+        self,
+        spec: QueueSpec,
+        ends: QueueEnds,
+        board: Board,
+        open_segment: OpenSegment,
+        *,
+        validate: bool = False,
+        on_first_copy: OnFirstCopy | None = None,
+    ) -> None:
+        """``validate`` checks the contents of arrays in full when they are decoded.
+
+        ``on_first_copy`` is called once when the consumer holds too much and gets copies.
+        """
+        super().__init__()
+        self.spec = spec
+        self._ends = ends
+        self._board = board
+        self._open_segment = open_segment
+        self._validate = validate
+        self._on_first_copy = on_first_copy
+        self._words = board.edge_words(spec.area)
+        self._account = Account(board.ledger(spec.area, spec.ledger_slots))
+        self._rings = spec.backpressure
+        self._most_slots = spec.ledger_slots
+        self._most_held = spec.ledger_slots // 2
+        self._hold_limit = spec.hold_limit
+        self._bound_bytes = spec.bound * RECORD_SIZE
+        self._segments: dict[int, MappedSegment] = {}
+        self._incarnation = -1
+        self._copy_said = False
+        self._closed = False
+        self._settled = self._words[_C_SETTLED]
+        self._empty_at = -1
+        # Pipes of which this incarnation has read nothing yet, by their floor's word.
+        self._fresh = {layout.F_FLOOR_DATA, layout.F_FLOOR_URGENT}
+        self._fresh_data = True
+        data = bytearray(RECORD_SIZE)
+        self._data_words = memoryview(data).cast("Q")
+        self._data_into: list[bytearray | memoryview] = [data]
+        self._urgent = bytearray(RECORD_SIZE)
+        self._urgent_words = memoryview(self._urgent).cast("Q")
+        self._urgent_into = [self._urgent]
+        self._data_read = ends.data_read
+        self._urgent_read = -1 if spec.backpressure else ends.urgent_read
+        self._words[layout.X_CONSUMER_DEAD] = 0
+        self._words[layout.C_CLOSED] = 0
+
+    # --- what is there ------------------------------------------------------------------------
+    def ready(self) -> bool:
+        """Whether `receive` is likely to return something; no system call. May be wrong briefly
+        in both directions, but never after a wake-up of `Waiter`."""
+        sent = self._words[_P_SENT]
+        return bool(sent != self._settled and sent != self._empty_at) or self.holds_record
+
+    def woken(self) -> None:
+        """The pipes were seen to be readable: `ready` is True until `receive` finds them empty."""
+        self._empty_at = -1
+
+    @property
+    def holds_record(self) -> bool:
+        """Whether a record was read that no pipe shows any more."""
+        return bool(self._data_words[0] or self._urgent_words[0])
+
+    def pending(self) -> int:
+        """Messages that wait, held ones included."""
+        held = bool(self._data_words[0]) + bool(self._urgent_words[0])
+        return held + self._ends.depth() if self._data_read >= 0 else 0
+
+    def protected_wait(self) -> bool:
+        """Whether anything lies in the pipe of protected messages and lifecycle news."""
+        return self._urgent_read >= 0 and bytes_waiting(self._urgent_read) > 0
+
+    def fds(self) -> tuple[int, ...]:
+        """The descriptors that become readable when a record arrives."""
+        if self._urgent_read < 0:
+            return (self._data_read,)
+        return (self._data_read, self._urgent_read)
+
+    # --- taking -------------------------------------------------------------------------------
+    def receive(self) -> Delivery | None:
+        """The next message in order, or None when nothing is there. Never blocks.
+
+        Raises BrokenRecord, after the record was dropped and counted, and NodeForked. Whatever a
+        signal handler raises through it loses nothing: the record comes with the next call.
+        """
+        if self.forked:
+            raise forked_error()
+        words = self._words
+        data = self._data_words
+        urgent = self._urgent_words
+        held = data[0]
+        if held:
+            self._count(data, _C_LAST_DATA, layout.F_FLOOR_DATA)
+            if self._overtaken():
+                self._discard(data)
+        if urgent[0]:
+            self._count(urgent, layout.C_LAST_URGENT, layout.F_FLOOR_URGENT)
+        sent = words[_P_SENT]
+        if not data[0]:
+            # Everything up to `settled` was handed out, so there can be nothing else.
+            if sent == self._settled and not urgent[0]:
+                return None
+            self._read_data()
+        expected = self._settled + 1
+        if data[0] != expected and self._urgent_read >= 0:
+            if not urgent[0]:
+                self._read_urgent()
+            if urgent[0] and urgent[0] != expected and not data[0]:
+                # It was written before the urgent one, but after we looked.
+                self._read_data()
+        if urgent[0] and (not data[0] or urgent[0] < data[0]):
+            return self._hand_out(urgent)
+        if not data[0]:
+            self._empty_at = sent
+            return None
+        return self._hand_out(data)
+
+    def _read_data(self) -> None:
+        try:
+            size = _readv(self._data_read, self._data_into)
+        except BlockingIOError:
+            return
+        if size != RECORD_SIZE:
+            self._resynchronise(self._data_read, self._data_words, size)
+        record = self._data_words
+        own = self._words
+        sequence = record[0]
+        if self._fresh_data or record[7] ^ sequence != _CHECK:
+            self._count(record, _C_LAST_DATA, layout.F_FLOOR_DATA)
+        else:
+            own[_C_LAST_DATA] = sequence
+            own[_C_RECEIVED] += 1
+        if self._rings and own[layout.P_BLOCKED]:
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._ends.room_write, b"\0")
+
+    def _read_urgent(self) -> None:
+        try:
+            size = os.readv(self._urgent_read, self._urgent_into)
+        except BlockingIOError:
+            return
+        if size != RECORD_SIZE:
+            self._resynchronise(self._urgent_read, self._urgent_words, size)
+        self._count(self._urgent_words, layout.C_LAST_URGENT, layout.F_FLOOR_URGENT)
+
+    def _count(self, record: memoryview, last: int, floor: int) -> None:
+        """Count a record that was read, unless that was done before an exception came.
+
+        The first of a pipe also says that everything older there is nobody's: a dead incarnation
+        of this consumer had read it. Raises BrokenRecord for what is no record.
+        """
+        sequence = record[0]
+        own = self._words
+        if record[7] ^ sequence != _CHECK:
+            self._drop_broken(record, "it is not a record of this version")
+        if floor in self._fresh:
+            own[floor] = max(own[floor], sequence)
+            self._fresh.discard(floor)
+            self._fresh_data = layout.F_FLOOR_DATA in self._fresh
+        if sequence > own[last]:
+            own[last] = sequence
+            own[_C_RECEIVED] += 1
+
+    def _resynchronise(self, fd: int, record: memoryview, size: int) -> None:
+        """Somebody else wrote into the pipe. Drop the odd bytes, so that what follows is whole."""
+        odd = bytes_waiting(fd) % RECORD_SIZE
+        if odd:
+            with contextlib.suppress(BlockingIOError):
+                os.read(fd, odd)
+        self._drop_broken(record, f"{size} bytes where a record has {RECORD_SIZE}")
+
+    def _overtaken(self) -> bool:
+        """Whether the record held here would have been dropped, had it stayed in the pipe."""
+        if self._rings:
+            return False
+        if self._data_words[0] < self._words[layout.P_FLUSHED]:
+            return True
+        return bytes_waiting(self._data_read) >= self._bound_bytes
+
+    def _discard(self, record: memoryview) -> None:
+        """Drop a record that was taken but not handed out."""
+        own = self._words
+        tags = record[layout.R_TAGS]
+        slot, generation = tags & 0xFFFF, tags >> 16 & 0xFF
+        self._account.leases.pop(slot, None)
+        if slot < self._most_slots:
+            self._account.ledger[slot] = generation
+        own[layout.C_DISCARDED] += 1
+        record[0] = 0
+
+    def _drop_broken(self, record: memoryview, problem: str, *, release: bool = False) -> NoReturn:
+        own = self._words
+        sequence = record[0]
+        if release:
+            slot, generation, _, _ = layout.unpack_tags(record[layout.R_TAGS])
+            self._account.leases.pop(slot, None)
+            if slot < self._most_slots:
+                self._account.ledger[slot] = generation
+            if sequence > self._settled:
+                self._settled = sequence
+                own[_C_SETTLED] = sequence
+        own[layout.C_BROKEN] += 1
+        record[0] = 0
+        raise BrokenRecord(self.spec.edge, problem)
+
+    # --- handing out --------------------------------------------------------------------------
+    def _hand_out(self, record: memoryview) -> Delivery:
+        sequence, word, offset, length, sent_ns, stamp, tags, _ = _unpack_record(record)
+        if sequence <= self._settled:
+            self._drop_broken(record, f"number {sequence} came after {self._settled}")
+        if tags >> 24 & 0xFF:
+            return self._hand_out_news(record, _KINDS.get(tags >> 24 & 0xFF))
+        segment = self._segments.get(word)
+        if segment is None:
+            segment = self._open(record, word)
+        if offset + length > segment.size or offset & 63 or length < _HEAD_SIZE:
+            self._drop_broken(
+                record,
+                f"message {sequence} lies at {offset} to {offset + length} of a segment of "
+                f"{segment.size} bytes",
+                release=True,
+            )
+        head = _unpack_head(segment.memory, offset)
+        if head[4] != stamp or head[0] != _MAGIC or head[6] > length:
+            self._drop_broken(record, f"the block of message {sequence} was replaced", release=True)
+        slot = tags & 0xFFFF
+        account = self._account
+        if slot >= self._most_slots or (
+            account.held >= 2
+            and (account.held >= self._most_held or account.held_bytes + length > self._hold_limit)
+        ):
+            copy = segment.memory[offset : offset + length]
+            return self._hand_out_copy(record, head, copy)
+        if account.held > account.check_at:
+            account.release_lost()
+        generation = tags >> 16 & 0xFF
+        lease = Lease(segment, slot, generation, length)
+        known = (weakref.ref(lease), generation, length)
+        delivery = Delivery(
+            self.spec, _DATA, sequence, sent_ns, length, tags >> 32 & 1 == 1, head,
+            lease, offset, self._validate,
+        )  # fmt: skip
+        now = _monotonic_ns()
+        bucket = _HISTOGRAM + _latency_bucket(now - sent_ns)
+        own = self._words
+        # No call from here on: a signal handler's exception comes before all of it, and the record
+        # is handed out by the next call, or after it, and dropping the delivery releases it.
+        own[bucket] += 1
+        own[_C_LAST_ARRIVAL_NS] = now
+        own[_C_BYTES_RECEIVED] += length
+        own[_C_SETTLED] = sequence
+        self._settled = sequence
+        record[0] = 0
+        account.held += 1
+        account.held_bytes += length
+        account.leases[slot] = known
+        lease.account = account
+        return delivery
+
+    def _hand_out_copy(self, record: memoryview, head: tuple[int, ...], copy: bytes) -> Delivery:
+        """A private copy; the block is released at once."""
+        sequence, _, _, length, sent_ns, _, tags, _ = record
+        delivery = Delivery(
+            self.spec, _DATA, sequence, sent_ns, length, tags >> 32 & 1 == 1, head,
+            copy, 0, self._validate,
+        )  # fmt: skip
+        if not self._copy_said and tags & 0xFFFF != layout.NO_SLOT:
+            self._copy_said = True
+            self._say_copy()
+        slot, generation = tags & 0xFFFF, tags >> 16 & 0xFF
+        self._account.leases.pop(slot, None)
+        now = _monotonic_ns()
+        bucket = layout.HISTOGRAM + layout.latency_bucket(now - sent_ns)
+        own = self._words
+        own[bucket] += 1
+        own[_C_LAST_ARRIVAL_NS] = now
+        own[_C_BYTES_RECEIVED] += length
+        own[layout.C_COPIED] += 1
+        if slot < self._most_slots:
+            self._account.ledger[slot] = generation
+        own[_C_SETTLED] = sequence
+        self._settled = sequence
+        record[0] = 0
+        return delivery
+
+    def _say_copy(self) -> None:
+        if self._on_first_copy is not None:
+            account = self._account
+            self._on_first_copy(
+                self.spec,
+                f"{self.spec.edge}: {account.held} arrays with {account.held_bytes:,} bytes of "
+                f"this input are kept alive, its share is {self.spec.hold_limit:,} bytes; further "
+                "ones are copied. Let go of arrays, or raise `shared_memory_pool_size` of "
+                f"{self.spec.producer} (DORA_NODE_SHM_POOL_SIZE)",
+            )
+
+    def _hand_out_news(self, record: memoryview, kind: RecordKind | None) -> Delivery:
+        """What ends or changes the input; it has no payload."""
+        sequence = record[0]
+        if kind is None:
+            self._drop_broken(record, f"record {sequence} is of no known kind", release=True)
+        error = ""
+        if kind is RecordKind.NODE_FAILED:
+            size = min(self._words[layout.X_NOTICE_LENGTH], layout.NOTICE_SIZE)
+            error = bytes(self._board.notice(self.spec.area)[:size]).decode("utf-8", "replace")
+        delivery = Delivery(self.spec, kind, sequence, 0, 0, True, None, None, 0, error=error)
+        self._words[_C_SETTLED] = sequence
+        self._settled = sequence
+        record[0] = 0
+        return delivery
+
+    def _open(self, record: memoryview, word: int) -> MappedSegment:
+        """Map a segment on first use, and forget those of earlier incarnations."""
+        incarnation, number = word >> 32, word & 0xFFFFFFFF
+        shared = self._board.segments
+        segment = shared.get((incarnation, number))
+        if not isinstance(segment, MappedSegment):
+            try:
+                fd, size = self._open_segment(incarnation, number)
+                try:
+                    segment = MappedSegment(map_memory(fd, size, writable=False), size)
+                finally:
+                    os.close(fd)
+            except (LookupError, OSError, ValueError) as error:
+                self._drop_broken(
+                    record,
+                    f"segment {number} of incarnation {incarnation} cannot be opened: {error}",
+                    release=True,
+                )
+            shared[incarnation, number] = segment
+        if incarnation != self._incarnation:
+            for old in [key for key in self._segments if key >> 32 != incarnation]:
+                del self._segments[old]
+                shared.pop((old >> 32, old & 0xFFFFFFFF), None)
+            self._incarnation = incarnation
+        self._segments[word] = segment
+        return segment
+
+    def close(self) -> None:
+        """Close the descriptors. Arrays handed out stay valid; what waits is dropped."""
+        if self.forked or self._closed:
+            return
+        self._data_read = self._urgent_read = -1
+        self._ends.close()
+        self._segments = {}
+        self._words[layout.C_CLOSED] = 1
+        self._closed = True

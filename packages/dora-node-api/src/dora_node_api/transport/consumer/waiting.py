@@ -1,0 +1,257 @@
+"""Wait for messages: poll a little if they come fast, then sleep. Decides nothing about order.
+
+What costs most in a message's way is waking a sleeping process on another core. So when sleeps
+lately ended soon, the next wait first looks at the inputs' counters for a while, giving the
+processor up between two looks, and only then sleeps. It goes on like that while it pays; tried in
+vain, it is tried more rarely. With fewer than two usable cores it never is: it would keep the
+sender from running.
+
+The first tries are longer than the later ones: two nodes that answer each other and both sleep take
+two wake-ups for a turn, more than polling will need once neither sleeps.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from contextlib import suppress
+
+from dora_node_api.transport.consumer.receiving import Receiver
+from dora_node_api.transport.shared.cpu import usable_cores
+from dora_node_api.transport.shared.fork_guard import ForkAware, forked_error
+
+# The longest time spent polling before sleeping, and at the first tries. An echo of 1 MiB takes
+# 45 us where processors are fast, 200 us where they are not.
+_POLL_NS = 250_000
+_FIRST_POLL_NS = 500_000
+_FIRST_POLLS = 8
+# A sleep that ended so soon, the cost of waking up included, may be worth polling for.
+_SOON_NS = 500_000
+_MOST_CREDIT = 8
+# So many such sleeps before polling is tried; doubled whenever it was tried in vain.
+_LEAST_PATIENCE = 2
+_MOST_PATIENCE = 512
+_ANOTHER_RAN_NS = 50_000  # giving way took so long: the processor is wanted by others
+_FEW = 8  # up to so many inputs a look at their counters is cheaper than a system call
+_LOOK_AT_FDS_NS = 1_000_000
+_monotonic_ns = time.monotonic_ns
+
+
+class Waiter(ForkAware):
+    """Waits for any of many inputs and descriptors. One thread at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._receivers: list[Receiver] = []
+        self._by_fd: dict[int, Receiver | int] = {}
+        self._others = 0
+        self._polls = hasattr(os, "sched_yield") and usable_cores() >= 2
+        self._credit = 0
+        self._patience = _LEAST_PATIENCE
+        self._soon = 0
+        self._first = 0
+        self._looked_at_fds = 0
+        self._set = _make_set()
+
+    def add(self, receiver: Receiver) -> None:
+        """Watch an input; one that is watched, or half so (a signal handler raised), is then."""
+        if receiver not in self._receivers:
+            self._receivers.append(receiver)
+        for fd in receiver.fds():
+            self._by_fd[fd] = receiver
+            with suppress(FileExistsError):
+                self._set.register(fd, select.POLLIN)
+
+    def remove(self, receiver: Receiver) -> None:
+        """Stop watching an input, if it is watched; call it before the receiver is closed."""
+        if receiver in self._receivers:
+            self._receivers.remove(receiver)
+        for fd in [fd for fd, watched in self._by_fd.items() if watched is receiver]:
+            self._forget(fd)
+
+    def add_fd(self, fd: int) -> None:
+        """Watch a descriptor (the control socket, say) for being readable."""
+        self._by_fd[fd] = fd
+        self._set.register(fd, select.POLLIN)
+        self._others += 1
+
+    def remove_fd(self, fd: int) -> None:
+        """Stop watching a descriptor; one that is not watched is ignored."""
+        if self._by_fd.get(fd) == fd:
+            self._others -= 1
+            self._forget(fd)
+
+    def _forget(self, fd: int) -> None:
+        if fd in self._by_fd:
+            with suppress(FileNotFoundError, KeyError):
+                self._set.unregister(fd)
+            del self._by_fd[fd]
+
+    def wait(self, timeout: float | None = None) -> list[Receiver | int]:
+        """The receivers and descriptors that are ready; empty when ``timeout`` seconds passed.
+
+        None waits for ever, 0 only looks. Exact to some microseconds. An input listed may still
+        turn out empty (its producer made room); one not listed may have become ready since.
+        Signal handlers run, and what they raise passes through. Raises NodeForked.
+        """
+        if self.forked:
+            raise forked_error()
+        start = _monotonic_ns()
+        few = len(self._receivers) <= _FEW
+        if few:
+            ready = self._look(start)
+            if ready:
+                return ready
+        else:
+            ready = self._held()
+            if ready or (ready := self._look_at_fds(0)):
+                return ready
+        if timeout is not None and timeout <= 0:
+            return self._look_at_fds(0)
+        if self._credit and few:
+            ready = self._poll(start, timeout)
+            if ready:
+                if self._credit < _MOST_CREDIT:
+                    self._credit += 1
+                self._patience = _LEAST_PATIENCE
+                return ready
+            self._credit = max(0, self._credit - 2)
+            if not self._credit and self._patience < _MOST_PATIENCE:
+                self._patience *= 2
+            return self._sleep(start, timeout)
+        ready = self._sleep(start, timeout)
+        if self._polls and ready and _monotonic_ns() - start < _SOON_NS:
+            self._soon += 1
+            if self._soon >= self._patience:
+                self._soon = 0
+                self._credit = 2
+                self._first = _FIRST_POLLS
+        return ready
+
+    def _look(self, now: int) -> list[Receiver | int]:
+        """Inputs whose counters show a message; the other descriptors only now and then."""
+        ready: list[Receiver | int] = [r for r in self._receivers if r.ready()]
+        if ready and self._others and now - self._looked_at_fds > _LOOK_AT_FDS_NS:
+            ready += [found for found in self._look_at_fds(0) if found not in ready]
+        return ready
+
+    def _held(self) -> list[Receiver | int]:
+        return [receiver for receiver in self._receivers if receiver.holds_record]
+
+    def _poll(self, start: int, timeout: float | None) -> list[Receiver | int]:
+        if self._first:
+            self._first -= 1
+            end = start + _FIRST_POLL_NS
+        else:
+            end = start + _POLL_NS
+        if timeout is not None:
+            end = min(end, start + int(timeout * 1e9))
+        receivers = self._receivers
+        give_way = os.sched_yield
+        now = start
+        while True:
+            for receiver in receivers:
+                if receiver.ready():
+                    return [receiver]
+            if now >= end:
+                return []
+            give_way()
+            before, now = now, _monotonic_ns()
+            if now - before > _ANOTHER_RAN_NS:
+                end = now  # look once more: it may have been the sender
+
+    def _sleep(self, start: int, timeout: float | None) -> list[Receiver | int]:
+        if timeout is None:
+            while True:
+                ready = self._look_at_fds(-1)
+                if ready:
+                    return ready
+        end = start + int(timeout * 1e9)
+        while True:
+            left = end - _monotonic_ns()
+            if left <= 0:
+                return self._look_at_fds(0)
+            self._set.sleep(left / 1e9)
+            ready = self._look_at_fds(0)
+            if ready:
+                return ready
+
+    def _look_at_fds(self, timeout: float) -> list[Receiver | int]:
+        ready: list[Receiver | int] = []
+        by_fd = self._by_fd
+        self._looked_at_fds = _monotonic_ns()
+        for fd, events in self._set.poll(timeout):
+            found = by_fd.get(fd)
+            if found is None:
+                continue
+            if not events & select.POLLIN and found is not fd:
+                # Every other end is gone, and nothing is left in it: it would wake us for ever.
+                self._forget(fd)
+            elif found not in ready:
+                if isinstance(found, Receiver):
+                    found.woken()
+                ready.append(found)
+        return ready
+
+    def fileno(self) -> int:
+        """A descriptor that is readable while anything is ready, for asyncio's `add_reader`.
+
+        Before sleeping on it, call `wait(0)`: a record may be held by a receiver. Raises OSError
+        where the system has none.
+        """
+        return self._set.fileno()
+
+    def close(self) -> None:
+        """Stop watching everything."""
+        if not self.forked:
+            self._receivers = []
+            self._by_fd = {}
+            self._set.close()
+
+
+class _EpollSet:
+    """The kernel's own set. Its waits round to milliseconds, so that `sleep` uses select on it."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._fd = self._epoll.fileno()
+        self.poll = self._epoll.poll
+        self.register = self._epoll.register
+        self.unregister = self._epoll.unregister
+        self.close = self._epoll.close
+        self.fileno = self._epoll.fileno
+
+    def sleep(self, timeout: float) -> None:
+        """Until something is ready, at most so many seconds."""
+        if self._fd < 1024:
+            select.select((self._fd,), (), (), timeout)
+        else:
+            poll = select.poll()
+            poll.register(self._fd, select.POLLIN)
+            poll.poll(timeout * 1000)
+
+
+class _PollSet:
+    """Where there is no epoll."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self.register = self._poll.register
+        self.unregister = self._poll.unregister
+
+    def poll(self, timeout: float) -> list[tuple[int, int]]:
+        return self._poll.poll(None if timeout < 0 else timeout * 1000)
+
+    def sleep(self, timeout: float) -> None:
+        self._poll.poll(timeout * 1000)
+
+    def fileno(self) -> int:
+        raise OSError("this system has no descriptor that stands for many: watch each of them")
+
+    def close(self) -> None:
+        pass
+
+
+def _make_set() -> _EpollSet | _PollSet:
+    return _EpollSet() if hasattr(select, "epoll") else _PollSet()

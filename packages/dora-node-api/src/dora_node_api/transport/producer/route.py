@@ -1,0 +1,389 @@
+"""One edge as its producer sees it: what was sent and is not released, room made, records written.
+
+The truth is `blocks`, the table from ledger slot to block, with `slotless` for records beyond it;
+every other list can be made again from them (`restore`) after an exception from a signal handler
+came between two steps. Where the order of plain stores matters, no call stands between them: only
+a call gives a signal handler its chance.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import os
+import termios
+import time
+from collections import deque
+
+from dora_node_api.transport.producer.pool import Block, Pool
+from dora_node_api.transport.shared import layout
+from dora_node_api.transport.shared.board import Board
+from dora_node_api.transport.shared.layout import NO_SLOT, RECORD_SIZE
+from dora_node_api.transport.shared.queue import QueueEnds, pipe_capacity
+from dora_node_api.transport.shared.specs import QueueSpec
+
+# What became of the record in hand, for `restore`.
+_IDLE, _WRITING, _FULL = 0, 1, 2
+_URGENT = 1 << 63  # mark in `sequences` of a record that went through the urgent pipe
+_SEQUENCE = _URGENT - 1
+
+_P_SENT = layout.P_SENT
+_P_EVICTED = layout.P_EVICTED
+_P_BYTES_SENT = layout.P_BYTES_SENT
+_C_RECEIVED = layout.C_RECEIVED
+_CHECK = layout.CHECK
+_pack_record = layout.RECORD.pack_into
+_write = os.write
+
+
+class Route:
+    """The sending end of one queue. Its Sender holds the lock for every call."""
+
+    def __init__(self, spec: QueueSpec, ends: QueueEnds, board: Board, incarnation: int) -> None:
+        self.spec = spec
+        self.ends = ends
+        self.removed = False
+        self.words = board.edge_words(spec.area)
+        self.ledger = board.ledger(spec.area, spec.ledger_slots)
+        self.assigned = board.assigned(spec.area, spec.ledger_slots)
+        self.incarnation = incarnation
+        self.backpressure = spec.backpressure
+        self.bound_bytes = spec.bound * RECORD_SIZE
+        self.bound = spec.bound
+        room = pipe_capacity(ends.urgent_write) if not self.backpressure else layout.LIFECYCLE_ROOM
+        self.urgent_bytes = (room - min(layout.LIFECYCLE_ROOM, room // 4)) * RECORD_SIZE
+
+        slots = range(spec.ledger_slots)
+        # Slots whose last generation was not released belong to what an earlier incarnation sent.
+        self.inherited = {s for s in slots if self.assigned[s] != self.ledger[s]}
+        self.start = self.words[_P_SENT]
+        self.blocks: list[Block | None] = [None] * spec.ledger_slots
+        self.sequences = [0] * spec.ledger_slots
+        self.free_slots = [s for s in reversed(slots) if s not in self.inherited]
+        self.order: deque[int] = deque()
+        self.slotless: deque[tuple[int, Block]] = deque()
+        self.sweep_at = 64
+        self.slot = NO_SLOT
+        self.state = _IDLE
+        self.drop_news = False
+        self.evicted_for_memory = False
+        self.words[layout.P_BLOCKED] = 0
+
+        # A record that was taken out of the pipe to make room, until it has been dealt with.
+        self._taken = bytearray(RECORD_SIZE)
+        self._taken_words = memoryview(self._taken).cast("Q")
+        self._taken_into = [self._taken]
+        self._waiting = array.array("i", (0,))
+
+    # --- sending ------------------------------------------------------------------------------
+    def push(
+        self, record: bytearray, word: int, block: Block, length: int, now: int, flags: int
+    ) -> bool:
+        """Write a record; False when there is no room and nothing may be dropped.
+
+        ``word`` names the block's segment, ``length`` bytes of the block are used, ``now`` is
+        CLOCK_MONOTONIC. A protected message that finds its pipe full is dropped and counted (and
+        True returned).
+        """
+        own = self.words
+        urgent = flags and flags & layout.FLAG_PROTECTED and not self.backpressure
+        if urgent:
+            if self._bytes_in(self.ends.urgent_write) >= self.urgent_bytes:
+                self.refuse()
+                return True
+            fd = self.ends.urgent_write
+        else:
+            fd = self.ends.data_write
+            # What the counters say is never less than what waits, and costs no system call.
+            if own[_P_SENT] - own[_C_RECEIVED] - own[_P_EVICTED] >= self.bound and (
+                self._bytes_in(self.ends.data_read) >= self.bound_bytes
+            ):
+                if self.backpressure:
+                    return False
+                self._make_room(self.bound_bytes)
+        if flags and flags & layout.FLAG_FLUSH and not self.backpressure:
+            self._make_room(RECORD_SIZE)
+            own[layout.P_FLUSHED] = own[_P_SENT] + 1
+        while not self._write(fd, record, word, block, length, now, flags):
+            if self.backpressure:
+                return False
+            if urgent:
+                self.refuse()
+                return True
+            self.evict()  # the pipe is smaller than the bound; an empty one takes the record
+        return True
+
+    def _write(
+        self,
+        fd: int,
+        record: bytearray,
+        word: int,
+        block: Block,
+        length: int,
+        now: int,
+        flags: int,
+    ) -> bool:
+        own = self.words
+        sequence = own[_P_SENT] + 1
+        marked = self._marked(sequence, flags) if flags else sequence
+        if not self.free_slots:
+            self.sweep(None)
+        if self.free_slots:
+            slot = self.free_slots.pop()
+            generation = self.assigned[slot] % 255 + 1
+            self.order.append(slot)
+        else:
+            slot, generation = NO_SLOT, 0
+            self.slotless.append((marked, block))
+        _pack_record(
+            record, 0, sequence, word, block.offset, length, now, block.stamp,
+            slot | generation << 16 | flags << 32, sequence ^ _CHECK,
+        )  # fmt: skip
+        # From here to the write no call: an exception from a signal handler comes before all of
+        # it or after it, where WRITING says that the record is in the pipe.
+        self.slot = slot
+        if slot != NO_SLOT:
+            self.blocks[slot] = block
+            self.sequences[slot] = marked
+            self.assigned[slot] = generation
+        block.refs += 1
+        own[_P_SENT] = sequence
+        own[_P_BYTES_SENT] += length
+        self.state = _WRITING
+        try:
+            _write(fd, record)
+        except (BlockingIOError, BrokenPipeError):
+            self.state = _FULL
+            self._unsend(length)
+            return False
+        self.state = _IDLE
+        return True
+
+    def _marked(self, sequence: int, flags: int) -> int:
+        if flags & layout.FLAG_PROTECTED and not self.backpressure:
+            return sequence | _URGENT
+        return sequence
+
+    def _unsend(self, length: int) -> None:
+        """Undo what was stored for a record that the pipe did not take; without a call between."""
+        own = self.words
+        slot = self.slot
+        if slot != NO_SLOT:
+            block = self.blocks[slot]
+            self.blocks[slot] = None
+            self.assigned[slot] = self.ledger[slot]
+        else:
+            block = self.slotless[-1][1]
+            del self.slotless[-1]
+        own[_P_SENT] -= 1
+        own[layout.P_BYTES_SENT] -= length
+        if block is not None:
+            block.refs -= 1
+        self.state = _IDLE
+        if slot != NO_SLOT:
+            self.free_slots.append(slot)
+
+    def refuse(self) -> None:
+        """Count a message that cannot be queued although nothing older may be dropped for it."""
+        own = self.words
+        own[_P_SENT] += 1
+        own[layout.P_REFUSED] += 1
+        if own[layout.P_REFUSED] + own[_P_EVICTED] == 1:
+            self.drop_news = True
+
+    # --- making room --------------------------------------------------------------------------
+    def _bytes_in(self, fd: int) -> int:
+        waiting = self._waiting
+        fcntl.ioctl(fd, termios.FIONREAD, waiting)
+        return waiting[0]
+
+    def _make_room(self, bound_bytes: int) -> None:
+        """Drop the oldest until fewer than ``bound_bytes`` wait."""
+        while self._bytes_in(self.ends.data_read) >= bound_bytes and self.evict():
+            pass
+
+    def evict(self) -> bool:
+        """Drop the oldest record of the data pipe; False when there is none."""
+        if not self._taken_words[layout.R_SEQUENCE]:
+            try:
+                os.readv(self.ends.data_read, self._taken_into)
+            except BlockingIOError:
+                return False
+        self._settle_taken()
+        return True
+
+    def _settle_taken(self) -> None:
+        """Release what the record in hand points at, which no consumer has seen."""
+        taken = self._taken_words
+        sequence = taken[layout.R_SEQUENCE]
+        slot, generation, _, _ = layout.unpack_tags(taken[layout.R_TAGS])
+        own = self.words
+        if own[layout.P_EVICTED_SEQUENCE] < sequence:
+            own[_P_EVICTED] += 1
+            own[layout.P_EVICTED_SEQUENCE] = sequence
+            if own[_P_EVICTED] + own[layout.P_REFUSED] == 1:
+                self.drop_news = True
+        if taken[layout.R_SEGMENT] >> 32 != self.incarnation:
+            if slot in self.inherited:
+                self.inherited.discard(slot)
+                self.assigned[slot] = self.ledger[slot]
+                self.free_slots.append(slot)
+        elif slot == NO_SLOT:
+            self._release_slotless(sequence)
+        elif self.blocks[slot] is not None and self.assigned[slot] == generation:
+            self.assigned[slot] = self.ledger[slot]
+            self._release(slot)
+        taken[layout.R_SEQUENCE] = 0
+
+    # --- releasing ----------------------------------------------------------------------------
+    def collect(self, pool: Pool) -> None:
+        """Take back what the consumer has released in the order in which it was sent."""
+        order = self.order
+        ledger = self.ledger
+        assigned = self.assigned
+        while order:
+            slot = order[0]
+            if ledger[slot] != assigned[slot]:
+                break
+            order.popleft()
+            block = self.blocks[slot]
+            if block is not None:
+                self.blocks[slot] = None
+                self.free_slots.append(slot)
+                block.refs -= 1
+                if not block.refs and not block.pinned:
+                    pool.give(block)
+        if self.slotless:
+            self._collect_slotless(pool)
+        if len(order) >= self.sweep_at:
+            # An old array that is still held stands at the head.
+            self.sweep(pool)
+
+    def _release(self, slot: int) -> None:
+        block = self.blocks[slot]
+        self.blocks[slot] = None
+        self.free_slots.append(slot)
+        if block is not None:
+            block.refs -= 1
+            if not block.refs and not block.pinned:
+                block.home.free.append(block)
+
+    def _release_slotless(self, sequence: int) -> None:
+        for index, (marked, block) in enumerate(self.slotless):
+            if marked == sequence:
+                del self.slotless[index]
+                block.refs -= 1
+                if not block.refs and not block.pinned:
+                    block.home.free.append(block)
+                return
+
+    def _collect_slotless(self, pool: Pool) -> None:
+        own = self.words
+        kept: deque[tuple[int, Block]] = deque()
+        for marked, block in self.slotless:
+            if self._void(marked) or (marked & _SEQUENCE) <= own[layout.C_SETTLED]:
+                block.refs -= 1
+                if not block.refs and not block.pinned:
+                    pool.give(block)
+            else:
+                kept.append((marked, block))
+        self.slotless = kept
+
+    def _void(self, marked: int) -> bool:
+        """Whether a record can no longer be anybody's: read by a consumer that is dead since.
+
+        Or settled by a link that was killed before it let go of it; a living one, which may just be
+        sending it again, does not mind: the other machine has it.
+        """
+        own = self.words
+        floor = own[layout.F_FLOOR_URGENT if marked & _URGENT else layout.F_FLOOR_DATA]
+        sequence = marked & _SEQUENCE
+        if sequence < floor or (self.spec.journal and sequence <= own[layout.C_ACKNOWLEDGED]):
+            return True
+        if not self.removed:
+            return False
+        return bool(
+            own[layout.X_CONSUMER_DEAD]
+            or (own[layout.C_CLOSED] and sequence > own[layout.C_SETTLED])
+        )
+
+    def sweep(self, pool: Pool | None) -> int:
+        """Look at every record, in whatever order it was released; how many are outstanding."""
+        outstanding: list[tuple[int, int]] = []
+        for slot in set(self.order):
+            if self.blocks[slot] is None:
+                continue
+            if self.ledger[slot] == self.assigned[slot]:
+                self._release(slot)
+            elif self._void(self.sequences[slot]):
+                self.assigned[slot] = self.ledger[slot]
+                self._release(slot)
+            else:
+                outstanding.append((self.sequences[slot] & _SEQUENCE, slot))
+        outstanding.sort()
+        self.order = deque(slot for _, slot in outstanding)
+        for slot in list(self.inherited):
+            if self.ledger[slot] == self.assigned[slot] or (
+                self._void(self.start) and (self.backpressure or self._void(self.start | _URGENT))
+            ):
+                self.assigned[slot] = self.ledger[slot]
+                self.inherited.discard(slot)
+                self.free_slots.append(slot)
+        if self.slotless and pool is not None:
+            self._collect_slotless(pool)
+        self.sweep_at = max(64, 2 * len(outstanding))
+        return len(outstanding) + len(self.slotless)
+
+    def restore(self) -> None:
+        """Make the lists again from the tables after an exception came between two steps."""
+        if self.state == _FULL:
+            self._unsend(0)
+        self.state = _IDLE
+        if self._taken_words[layout.R_SEQUENCE]:
+            self._settle_taken()
+        used = self.inherited
+        blocks = self.blocks
+        self.free_slots = [
+            s for s in range(len(blocks) - 1, -1, -1) if blocks[s] is None and s not in used
+        ]
+        for slot in self.free_slots:
+            if self.assigned[slot] != self.ledger[slot]:
+                self.assigned[slot] = self.ledger[slot]
+        held = [s for s, block in enumerate(blocks) if block is not None]
+        held.sort(key=lambda s: self.sequences[s] & _SEQUENCE)
+        self.order = deque(held)
+        sent = self.words[_P_SENT]
+        self.slotless = deque(e for e in self.slotless if (e[0] & _SEQUENCE) <= sent)
+
+    def outstanding(self) -> list[Block]:
+        """One block for each record that is not released."""
+        held = [block for block in self.blocks if block is not None]
+        held.extend(block for _, block in self.slotless)
+        return held
+
+    def outstanding_bytes(self) -> int:
+        """Bytes of the blocks that queued records or the consumer keep."""
+        return sum(block.size for block in self.outstanding())
+
+    def waiting(self) -> bool:
+        """Whether anything is queued."""
+        return not self.removed and self._bytes_in(self.ends.data_read) > 0
+
+    # --- waiting for room ---------------------------------------------------------------------
+    def set_blocked(self, blocked: bool) -> None:
+        self.words[layout.P_BLOCKED] = 1 if blocked else 0
+
+    def add_blocked_time(self, start_ns: int) -> None:
+        self.words[layout.P_BLOCKED_NS] += time.monotonic_ns() - start_ns
+
+    def clear_room(self) -> None:
+        """Forget old words of room; look at the pipe after this."""
+        if self.words[layout.P_BLOCKED]:
+            try:
+                os.read(self.ends.room_read, 4096)
+            except BlockingIOError:
+                return
+
+    def close(self) -> None:
+        self.removed = True
+        self.ends.close()

@@ -1,0 +1,1 @@
+"""Layouts, memory and queues that both sides use."""

@@ -1,0 +1,174 @@
+"""The status board: one shared memory per dataflow with the counters of every edge and node.
+
+Every word has one writer. The board only hands out areas and views; what the words mean is said in
+`layout.py`, and `statistics.py` reads them.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from collections import deque
+
+from dora_node_api.transport.shared import layout
+from dora_node_api.transport.shared.errors import BoardFull
+from dora_node_api.transport.shared.memory import create_memory, map_memory, reserve
+
+
+class NodeWords:
+    """A node's health counter on the board. The node beats, the runner reads."""
+
+    __slots__ = ("_words",)
+
+    def __init__(self, words: memoryview) -> None:
+        self._words = words
+
+    def beat(self) -> None:
+        """Say that the node is alive. Costs a tenth of a microsecond."""
+        words = self._words
+        words[layout.N_BEATS] += 1
+        words[layout.N_LAST_BEAT_NS] = time.monotonic_ns()
+
+    @property
+    def beats(self) -> int:
+        return int(self._words[layout.N_BEATS])
+
+    @property
+    def last_beat_ns(self) -> int:
+        """CLOCK_MONOTONIC of the last beat; 0 before the first."""
+        return int(self._words[layout.N_LAST_BEAT_NS])
+
+    def set_waiting(self, waiting: bool) -> None:
+        """A node asleep in `next()` counts as alive: True before it sleeps, False after."""
+        self._words[layout.N_STATE] = 1 if waiting else 0
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self._words[layout.N_STATE])
+
+    def reset(self) -> None:
+        """Forget the last incarnation's beats (runner, before it starts the node again)."""
+        for word in (layout.N_STATE, layout.N_LAST_BEAT_NS, layout.N_BEATS):
+            self._words[word] = 0
+
+
+class Board:
+    """The mapped board. Areas are allocated by the runner alone; nodes attach and get offsets."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        self.fd = fd
+        self.size = size
+        self._memory: mmap.mmap = map_memory(fd, size, writable=True)
+        self._bytes = memoryview(self._memory)
+        # Segments that the receivers of this process have mapped, by (incarnation, number).
+        self.segments: dict[tuple[int, int], object] = {}
+        self._end = layout.PAGE
+        self._edges: dict[int, int] = {}
+        self._free_edges: deque[tuple[int, int]] = deque()
+        self._free_nodes: list[int] = []
+
+    @classmethod
+    def create(cls, size: int = 64 * 1024 * 1024) -> Board:
+        """Make a board of ``size`` bytes. Pages are only used as areas are allocated."""
+        board = cls(create_memory("board", size), size)
+        reserve(board.fd, board._memory, 0, layout.PAGE)
+        board._bytes[:8].cast("Q")[0] = layout.BOARD_MAGIC
+        return board
+
+    @classmethod
+    def attach(cls, fd: int, size: int) -> Board:
+        """Map the board that another process made. Takes over ``fd`` and closes it with the board.
+
+        Raises ValueError when ``fd`` is no board.
+        """
+        board = cls(fd, size)
+        if board._bytes[:8].cast("Q")[0] != layout.BOARD_MAGIC:
+            raise ValueError("the descriptor is not a status board of this version")
+        return board
+
+    def allocate_edge(self, bound: int) -> tuple[int, int]:
+        """Area and ledger slots for a new edge (runner). Raises BoardFull."""
+        slots = layout.ledger_slots_for(bound)
+        return self._allocate(layout.edge_area_size(slots)), slots
+
+    def allocate_journal(self) -> int:
+        """Area for the journal of a queue that a link reads (runner). Raises BoardFull."""
+        return self._allocate(layout.JOURNAL_SIZE)
+
+    def _allocate(self, size: int) -> int:
+        if self._end + size > self.size:
+            area = self._oldest_free(size)
+        else:
+            area = self._end
+            reserve(self.fd, self._memory, area, size)
+            self._end += size
+        self._edges[area] = size
+        return area
+
+    def _oldest_free(self, size: int) -> int:
+        # Areas are only used again when there are no fresh ones left, the longest unused first: a
+        # producer that has not heard of the queue's end yet must not meet another edge's words.
+        for index, (area, free_size) in enumerate(self._free_edges):
+            if free_size == size:
+                del self._free_edges[index]
+                self._bytes[area : area + size] = bytes(size)
+                return area
+        raise BoardFull(
+            f"the status board of {self.size:,} bytes has no room for another edge; make it larger"
+        )
+
+    def free_edge(self, area: int) -> None:
+        """Give an edge's area, or a journal, back, once neither end uses it any more (runner)."""
+        self._free_edges.append((area, self._edges.pop(area)))
+
+    def allocate_node(self) -> int:
+        """Area for a node's health words (runner). Raises BoardFull."""
+        if not self._free_nodes:
+            if self._end + layout.PAGE > self.size:
+                raise BoardFull("the status board has no room for another node; make it larger")
+            reserve(self.fd, self._memory, self._end, layout.PAGE)
+            count = layout.PAGE // layout.NODE_AREA
+            self._free_nodes = [self._end + i * layout.NODE_AREA for i in reversed(range(count))]
+            self._end += layout.PAGE
+        area = self._free_nodes.pop()
+        self._bytes[area : area + layout.NODE_AREA] = bytes(layout.NODE_AREA)
+        return area
+
+    def free_node(self, area: int) -> None:
+        self._free_nodes.append(area)
+
+    def node_words(self, area: int) -> NodeWords:
+        return NodeWords(self._part(area, layout.NODE_AREA).cast("Q"))
+
+    def edge_words(self, area: int) -> memoryview:
+        """The edge's words, as a memoryview of format `Q`; see layout.py for the indices."""
+        return self._part(area, layout.EDGE_WORDS * 8).cast("Q")
+
+    def notice(self, area: int) -> memoryview:
+        """The text that goes with the edge's last NODE_FAILED."""
+        return self._part(area + layout.NOTICE, layout.NOTICE_SIZE)
+
+    def ledger(self, area: int, slots: int) -> memoryview:
+        """One byte a slot: the generation released last; the consumer writes."""
+        return self._part(area + layout.LEDGER, slots)
+
+    def assigned(self, area: int, slots: int) -> memoryview:
+        """One byte a slot: the generation given out last; the producer writes."""
+        return self._part(area + layout.LEDGER + slots, slots)
+
+    def journal(self, area: int) -> memoryview:
+        """What a link has taken from a queue and not settled; the link writes."""
+        return self._part(area, layout.JOURNAL_SIZE)
+
+    def _part(self, offset: int, size: int) -> memoryview:
+        if offset < layout.PAGE or offset % 8 or offset + size > self.size:
+            raise ValueError(f"offset {offset} is no area of a status board of {self.size} bytes")
+        return self._bytes[offset : offset + size]
+
+    def close(self) -> None:
+        """Give the descriptor back; the mapping goes when the last user of it does."""
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            os.close(fd)
+        self.segments = {}

@@ -1,0 +1,97 @@
+"""Log lines: their three looks, and which are shown."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+
+import pytest
+
+from dora_cli.logs.log_lines import (
+    LogEntry,
+    LogFilter,
+    LogFormat,
+    format_entry,
+    parse_level,
+    parse_log_filter,
+    parse_log_line,
+)
+
+TS = "2026-08-21T09:30:00.123Z"
+CLOCK = datetime.fromisoformat(TS).astimezone().strftime("%H:%M:%S")
+ENTRY = LogEntry(TS, "info", "planner", "stdout", "path found", {"target": "planner.core"})
+PRINTED = LogEntry(TS, "stdout", "planner", "stdout", "x")
+COMPLAINT = LogEntry(TS, "stdout", "planner", "stderr", "oh")
+SYSTEM = LogEntry(TS, "warn", None, "stdout", "careful")
+
+
+@pytest.mark.parametrize(
+    ("entry", "style", "line"),
+    [
+        (ENTRY, LogFormat.PRETTY, f"{CLOCK} INFO   planner: path found"),
+        (PRINTED, LogFormat.PRETTY, f"{CLOCK} stdout planner: x"),
+        (COMPLAINT, LogFormat.PRETTY, f"{CLOCK} stderr planner: oh"),
+        (SYSTEM, LogFormat.PRETTY, f"{CLOCK} WARN   [dora]: careful"),
+        (ENTRY, LogFormat.COMPACT, f"{CLOCK} INFO planner: path found"),
+        (SYSTEM, LogFormat.COMPACT, f"{CLOCK} WARN [dora]: careful"),
+    ],
+)
+def test_looks(entry: LogEntry, style: LogFormat, line: str) -> None:
+    assert format_entry(entry, style) == line
+
+
+def test_colour_is_around_the_level_only() -> None:
+    line = format_entry(ENTRY, LogFormat.PRETTY, colour="\x1b[32m")
+    assert line == f"{CLOCK} \x1b[32mINFO  \x1b[0m planner: path found"
+
+
+def test_json_is_the_entry_of_the_file_and_reads_back() -> None:
+    line = format_entry(ENTRY, LogFormat.JSON)
+    assert json.loads(line) == {
+        "ts": TS,
+        "level": "info",
+        "node": "planner",
+        "stream": "stdout",
+        "msg": "path found",
+        "target": "planner.core",
+    }
+    assert parse_log_line(line) == ENTRY
+    assert parse_log_line(format_entry(SYSTEM, LogFormat.JSON)) == SYSTEM
+
+
+@pytest.mark.parametrize("line", ["", "{", "[]", "5", '{"level": "info"}'])
+def test_what_is_no_entry(line: str) -> None:
+    assert parse_log_line(line) is None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "passes"),
+    [
+        (LogFilter(), True),
+        (LogFilter(level="info"), True),
+        (LogFilter(level="warn"), False),
+        (LogFilter(level="error", per_node={"planner": "debug"}), True),
+        (LogFilter(per_node={"planner": "error"}), False),
+        (LogFilter(grep="PATH"), True),
+        (LogFilter(grep="route"), False),
+        (LogFilter(since=ENTRY.time - 1, until=ENTRY.time + 1), True),
+        (LogFilter(since=ENTRY.time + 1), False),
+        (LogFilter(until=ENTRY.time - 1), False),
+    ],
+)
+def test_filters(wanted: LogFilter, passes: bool) -> None:
+    assert wanted.lets_pass(ENTRY) is passes
+
+
+def test_printed_lines_are_the_lowest_level() -> None:
+    assert LogFilter(level="stdout").lets_pass(PRINTED)
+    assert not LogFilter(level="trace").lets_pass(PRINTED)
+
+
+def test_levels_of_nodes() -> None:
+    assert parse_log_filter("a=WARN, b=stdout,") == {"a": "warn", "b": "stdout"}
+    assert parse_level("Info") == "info"
+    with pytest.raises(ValueError, match="'loud' is not a log level, expected one of stdout, "):
+        parse_log_filter("a=loud")
+    with pytest.raises(ValueError, match="'warn': expected node=level"):
+        parse_log_filter("warn")

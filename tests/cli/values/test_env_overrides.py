@@ -1,0 +1,26 @@
+"""`--env KEY=VALUE`."""
+
+from __future__ import annotations
+
+import pytest
+
+from dora_cli.values.env_overrides import parse_env_overrides
+
+
+def test_values_are_kept_as_written() -> None:
+    pairs = ["A=1", "B=01", "C=", "D=a=b", "A=2", "E=true"]
+    assert parse_env_overrides(pairs) == {"A": "2", "B": "01", "C": "", "D": "a=b", "E": "true"}
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ("A", "'A': expected KEY=VALUE"),
+        ("=x", "'=x': empty key"),
+        ("A B=x", "the name 'A B' holds white space"),
+        ("A=$HOME", "variables are not expanded here"),
+    ],
+)
+def test_what_is_refused(pair: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace("$", r"\$")):
+        parse_env_overrides([pair])

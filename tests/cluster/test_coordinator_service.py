@@ -1,0 +1,212 @@
+"""The coordinator as a service: on the machine of the command, and on one that is named."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from support.clusters import TICKER, ended_cluster, ours, pids, wait_for_ticks
+from support.dora import DORA, run_dora
+from support.hosts import Host, Hosts, hosts_or_skip
+from support.waiting import wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+SERVICE = "dora-coordinator"
+FLOW = """\
+nodes:
+  - id: one
+    path: /home/ubuntu/ticker.py
+    deploy: {machine: robot}
+    inputs: {tick: dora/timer/millis/50}
+"""
+OF_THE_USER = (
+    "/home/ubuntu/.",
+    "/home/ubuntu/cluster.yml",
+    "/home/ubuntu/flow.yml",
+    "/home/nosudo",
+)
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[Hosts]:
+    """The machine of the coordinator, and a robot."""
+    yield from hosts_or_skip("control", "robot")
+
+
+class Operator:
+    """Somebody at the keyboard of a host."""
+
+    def __init__(self, host: Host, user: str = "ubuntu") -> None:
+        self.host = host
+        self.user = user
+
+    def dora(self, *words: str, code: int = 0) -> str:
+        """Run dora in the user's home; what it printed."""
+        done = self.try_dora(*words)
+        assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
+    def try_dora(self, *words: str) -> subprocess.CompletedProcess[str]:
+        home = f"/home/{self.user}"
+        script = 'cd "$HOME" && exec "$@"'
+        given = ["env", f"HOME={home}", "PYTHONDONTWRITEBYTECODE=1", "sh", "-c", script, "sh"]
+        return self.host.root(*given, DORA, *words, user=self.user, check=False, timeout=200)
+
+    def answers(self) -> bool:
+        return self.try_dora("list").returncode == 0
+
+
+@pytest.fixture
+def operator(hosts: Hosts) -> Iterator[Operator]:
+    """On `control`, with a key for `robot` and a cluster file; nothing of it stays."""
+    control = hosts["control"]
+    robot = {"id": "robot", "host": hosts["robot"].address, "user": "ubuntu", "dora": str(DORA)}
+    file = {"coordinator": {"addr": control.address}, "machines": [robot]}
+    for user in ("ubuntu", "nosudo"):
+        home = control.path(f"/home/{user}")
+        (home / "cluster.yml").write_text(yaml.safe_dump(file))
+        (home / "flow.yml").write_text(FLOW)
+        key = home / ".ssh/id_ed25519"
+        key.write_bytes(hosts.key.read_bytes())
+        key.chmod(0o600)
+        control.root("chown", f"{user}:", f"/home/{user}/.ssh/id_ed25519")
+    script = hosts["robot"].path("/home/ubuntu/ticker.py")
+    script.write_text(TICKER)
+    script.chmod(0o644)
+    found = Operator(control)
+    try:
+        yield found
+    finally:
+        found.try_dora("cluster", "uninstall", "cluster.yml")
+        found.try_dora("cluster", "down", "cluster.yml")
+
+
+def state(host: Host, name: str = SERVICE) -> str:
+    words = ["systemctl", "show", "-p", "UnitFileState,ActiveState", "--value", name]
+    return " ".join(host.root(*words).stdout.split())
+
+
+def main_process(host: Host) -> int:
+    return int(host.root("systemctl", "show", "-p", "MainPID", "--value", SERVICE).stdout)
+
+
+def system_files(host: Host) -> dict[str, str]:
+    """Without what belongs to the operator."""
+    return {name: what for name, what in host.files().items() if not name.startswith(OF_THE_USER)}
+
+
+def test_a_coordinator_on_this_machine(hosts: Hosts, operator: Operator) -> None:
+    control, robot = hosts["control"], hosts["robot"]
+    before = system_files(control)
+    operator.dora("cluster", "up", "cluster.yml")  # its coordinator gives way, with its store
+    operator.dora("start", "flow.yml", "--name", "my-app", "--detach")
+    wait_for_ticks(robot, "one")
+    said = operator.dora("cluster", "install", "cluster.yml")
+    assert "Installing dora-coordinator on this machine... OK\n" in said
+    assert "1/1 succeeded." in said
+    assert state(control) == "active enabled"
+    assert len(pids(robot, "one")) == 1
+    assert "my-app" in operator.dora("list")
+    assert "dora-coordinator on this machine... runs already" in operator.dora(
+        "cluster", "install", "cluster.yml"
+    )
+    listening = control.root("ss", "-Hltn", "sport = :6013").stdout.split()
+    assert {word for word in listening if word.endswith(":6013")} == {
+        "127.0.0.1:6013",
+        f"{control.address}:6013",
+    }
+
+    killed = main_process(control)
+    control.root("kill", "-KILL", str(killed))
+    wait_until(lambda: main_process(control) not in (0, killed), what="its restart")
+    wait_until(operator.answers, what="the coordinator after a kill")
+
+    for host in (control, robot):
+        host.power_off()
+    for host in (robot, control):
+        host.boot()
+    wait_until(operator.answers, timeout=60, what="the coordinator after a power cut")
+    wait_until(lambda: len(pids(robot, "one")) == 2, timeout=60, what="the dataflow to be back")
+    assert "my-app" in operator.dora("list")
+
+    said = operator.dora("cluster", "down", "cluster.yml")
+    assert "dora-coordinator starts again with this machine" in said
+    assert state(control) == "inactive enabled"
+    operator.dora("cluster", "up", "cluster.yml")
+    assert state(control) == "active enabled"
+    operator.dora("cluster", "down", "cluster.yml")
+    assert "1" not in operator.dora("cluster", "up", "--recreate-store", "cluster.yml").split()
+    assert "my-app" not in operator.dora("list")
+    assert control.path("/home/ubuntu/.local/state/dora/coordinator/store.sqlite3.old").exists()
+
+    said = operator.dora("cluster", "uninstall", "cluster.yml")
+    assert "Uninstalling dora-coordinator from this machine... OK" in said
+    assert state(control) == "inactive"
+    assert system_files(control) == before
+    assert not any("dora_coordinator" in line for line in control.processes())
+
+
+def test_an_operator_without_sudo(hosts: Hosts, operator: Operator) -> None:
+    control = hosts["control"]
+    plain = Operator(control, "nosudo")
+    said = plain.dora("cluster", "install", "cluster.yml", code=1)
+    assert "Installing dora-coordinator on this machine... FAILED: root's rights are needed" in said
+    assert "run `sudo -v` in this terminal and then this command again, or use `--user`" in said
+    assert state(control) == "inactive"
+    assert operator.user == "ubuntu"
+
+
+def test_another_clusters_coordinator_is_not_replaced(operator: Operator) -> None:
+    control = operator.host
+    operator.dora("cluster", "install", "cluster.yml")
+    other = control.path("/home/ubuntu/cluster.yml")
+    mine = other.read_text()
+    other.write_text(mine.replace(control.address, "127.0.0.5"))
+    said = operator.dora("cluster", "install", "cluster.yml", code=1)
+    assert f"another cluster there, at {control.address}:6013; uninstall that one first" in said
+    other.write_text(mine)
+    assert state(control) == "active enabled"
+    operator.dora("list")
+
+
+def test_a_coordinator_on_another_machine(hosts: Hosts, home: Path, tmp_path: Path) -> None:
+    control, robot = hosts["control"], hosts["robot"]
+    hosts.write_ssh(home)
+    program = {"user": "ubuntu", "dora": str(DORA)}
+    path = tmp_path / "cluster.yml"
+    file = {
+        "coordinator": {"addr": control.address, "host": control.address, **program},
+        "machines": [{"id": "robot", "host": robot.address, **program}],
+    }
+    path.write_text(yaml.safe_dump(file))
+    flow = tmp_path / "flow.yml"
+    flow.write_text(FLOW)
+    there = "--coordinator-addr", control.address
+    control.root("rm", "-rf", "/home/ubuntu/.local")
+    with hosts.desk(), ended_cluster(path, installed=True):
+        before = control.files()
+        refused = run_dora("cluster", "up", path).exited(1)
+        assert f"none is installed on ubuntu@{control.address} (`coordinator.host`)" in (
+            refused.stderr
+        )
+        done = run_dora("cluster", "install", path).succeeded()
+        assert f"Installing dora-coordinator on ubuntu@{control.address}... OK" in done.stdout
+        assert state(control) == "active enabled"
+        run_dora("start", flow, "--name", "my-app", "--detach", *there).succeeded()
+        lives = len(pids(robot, "one"))
+        control.reboot()
+        wait_until(
+            lambda: "my-app" in run_dora("list", *there).stdout, timeout=60, what="the coordinator"
+        )
+        assert len(pids(robot, "one")) == lives
+        run_dora("cluster", "down", path).succeeded()
+        assert state(control) == "inactive enabled"
+        run_dora("cluster", "up", path).succeeded()
+        assert state(control) == "active enabled"
+        run_dora("cluster", "uninstall", path).succeeded()
+        assert control.files() == before
+        assert ours(robot) == []

@@ -1,0 +1,106 @@
+"""Checks between nodes that the table of mistakes does not hold: cycles, and what is left alone."""
+
+from __future__ import annotations
+
+from config.parsing import errors, parse, warnings
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dora_config import ResolvedDataflow
+from dora_config.dataflow.graph import backpressure_cycles, check_graph
+
+CYCLE = """\
+nodes:
+  - id: a
+    path: p
+    inputs: {x: {source: c/out, queue_policy: backpressure}}
+    outputs: [out]
+  - id: b
+    path: p
+    inputs: {x: {source: a/out, queue_policy: backpressure}}
+    outputs: [out]
+  - id: c
+    path: p
+    inputs: {x: {source: b/out, queue_policy: POLICY}}
+    outputs: [out]
+"""
+
+
+def test_a_cycle_of_backpressure_is_a_warning() -> None:
+    (warning,) = warnings(CYCLE.replace("POLICY", "backpressure"))
+    assert "8:47: warning: backpressure cycle a -> b -> c -> a" in warning
+    assert "queue_policy: drop_oldest" in warning
+
+
+def test_a_cycle_with_one_dropping_queue_is_none() -> None:
+    assert warnings(CYCLE.replace("POLICY", "drop_oldest")) == []
+
+
+def test_a_node_may_wait_for_itself() -> None:
+    (warning,) = warnings("""\
+        nodes:
+          - id: a
+            path: p
+            inputs: {x: {source: a/out, queue_policy: backpressure}}
+            outputs: [out]
+        """)
+    assert "backpressure cycle a -> a" in warning
+
+
+def test_long_lists_of_names_are_shortened() -> None:
+    outputs = ", ".join(f"output{n}" for n in range(20))
+    (error,) = errors(f"nodes:\n  - {{id: a, path: p, outputs: [{outputs}]}}\n"
+                      "  - {id: b, path: p, inputs: {x: a/zzz}}\n")  # fmt: skip
+    assert "and 12 more" in error
+
+
+def test_a_long_chain_is_walked_without_recursion() -> None:
+    lines = ["nodes:"]
+    for n in range(2000):
+        source = f"n{n - 1}/o" if n else "dora/timer/secs/1"
+        lines.append(
+            f"  - {{id: n{n}, path: p, outputs: [o], "
+            f"inputs: {{i: {{source: {source}, queue_policy: backpressure}}}}}}"
+        )
+    assert parse("\n".join(lines)).warnings == ()
+
+
+@given(
+    st.integers(1, 6).flatmap(
+        lambda count: st.sets(
+            st.tuples(st.integers(0, count - 1), st.integers(0, count - 1)), max_size=12
+        )
+    )
+)
+def test_a_cycle_is_found_exactly_if_there_is_one(edges: set[tuple[int, int]]) -> None:
+    flow = _dataflow(edges)
+    found = list(backpressure_cycles(flow))
+    assert bool(found) == _has_cycle(edges)
+    assert list(check_graph(flow)) == found
+
+
+def _dataflow(edges: set[tuple[int, int]]) -> ResolvedDataflow:
+    nodes = []
+    for n in range(6):
+        inputs = {
+            f"i{start}": {
+                "source": {"type": "output", "node": f"n{start}", "output": "o"},
+                "queue_policy": "backpressure",
+            }
+            for start, end in edges
+            if end == n
+        }
+        nodes.append({"id": f"n{n}", "path": "p", "outputs": ["o"], "inputs": inputs})
+    return ResolvedDataflow.model_validate({"nodes": nodes})
+
+
+def _has_cycle(edges: set[tuple[int, int]]) -> bool:
+    """By removing what nothing leads to, until all is gone or only cycles are left."""
+    left = set(edges)
+    while left:
+        ends = {end for _, end in left}
+        kept = {(start, end) for start, end in left if start in ends}
+        if kept == left:
+            return True
+        left = kept
+    return False

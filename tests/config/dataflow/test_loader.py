@@ -1,0 +1,189 @@
+"""Files: those that cannot be read, programs that are not there, the time it takes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dora_config import ConfigError, load_dataflow, parse_dataflow
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+def problems(path: Path, **options: bool) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_dataflow(path, environ={"PATH": os.environ["PATH"]}, **options)
+    return [str(problem).replace(f"{path.parent}/", "") for problem in caught.value.problems]
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    assert problems(tmp_path / "f.yml") == ["f.yml: cannot be read: no such file or directory"]
+
+
+def test_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "f.yml").mkdir()
+    assert problems(tmp_path / "f.yml") == ["f.yml: cannot be read: is a directory"]
+
+
+def test_a_name_with_a_nul_character() -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_dataflow("a\0b")
+
+
+def test_a_file_in_another_encoding(tmp_path: Path) -> None:
+    (tmp_path / "f.yml").write_bytes("a: 1\nb: é\n".encode("latin-1"))
+    assert problems(tmp_path / "f.yml") == ["f.yml:2:4: is not UTF-8 text: byte 0xe9"]
+
+
+def test_a_file_that_is_too_large(tmp_path: Path) -> None:
+    path = tmp_path / "f.yml"
+    with path.open("wb") as stream:
+        stream.truncate((16 << 20) + 1)
+    assert problems(path) == ["f.yml: is larger than 16 MiB"]
+
+
+def test_a_file_that_is_no_file() -> None:
+    with pytest.raises(ConfigError, match="expected a mapping"):
+        load_dataflow("/dev/null")
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yml")
+    path = tmp_path / "f.yml"
+    path.write_text("nodes:\n  - {id: a, module: pipe.yml}\n")
+    assert problems(path) == [
+        "pipe.yml:1:1: the file is empty: expected a mapping with a list of `nodes`"
+    ]
+
+
+def test_problems_carry_the_path_as_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("f.yml").write_text("nodes: 5\n")
+    with pytest.raises(ConfigError, match=r"^f\.yml:1:8: expected a list of nodes"):
+        load_dataflow("f.yml")
+
+
+def test_syntax_errors_stand_alone(tmp_path: Path) -> None:
+    path = tmp_path / "f.yml"
+    path.write_text("nodes:\n  - {id: a, path: [\n")
+    assert len(problems(path)) == 1
+
+
+def test_duplicate_keys_do_not_hide_other_problems(tmp_path: Path) -> None:
+    path = tmp_path / "f.yml"
+    path.write_text("nodes:\n  - {id: a, path: p, path: q, xyzzy: 1}\n")
+    assert ["duplicate key" in problems(path)[0], "xyzzy" in problems(path)[1]] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [
+        ("gone.py", 'could not find source path "gone.py"'),
+        ("./gone", 'could not find source path "./gone"'),
+        ("no-such-program-here", "and in PATH"),
+        ("$HOME/gone.py", "gone.py"),
+        ("x" * 300, "could not find source path"),
+    ],
+)
+def test_programs_must_exist_when_asked(tmp_path: Path, program: str, says: str) -> None:
+    path = tmp_path / "f.yml"
+    path.write_text(f"nodes:\n  - {{id: a, path: {program}}}\n")
+    (found,) = problems(path, check_paths=True)
+    assert found.startswith('f.yml:2:19: node "a": ')
+    assert says in found
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "path: here.py",
+        "path: ./here.py",
+        "path: sh",
+        "path: dynamic",
+        "path: gone.py\n    build: make",
+        "path: gone.py\n    git: https://example.invalid/x",
+        "path: gone.py\n    deploy: {machine: far}",
+        "path: https://example.invalid/x",
+        "operator: {python: here.py}",
+    ],
+)
+def test_programs_that_need_not_exist_or_do(tmp_path: Path, fields: str) -> None:
+    (tmp_path / "here.py").touch()
+    path = tmp_path / "f.yml"
+    path.write_text(f"nodes:\n  - id: a\n    {fields}\n")
+    load_dataflow(path, check_paths=True)
+
+
+def test_operators_must_exist_when_asked(tmp_path: Path) -> None:
+    path = tmp_path / "f.yml"
+    path.write_text("nodes:\n  - id: a\n    operators:\n      - {id: o, python: gone.py}\n")
+    assert problems(path, check_paths=True) == [
+        'f.yml:4:25: node "a": could not find source path "gone.py"'
+    ]
+
+
+def test_the_loaded_dataflow_keeps_text_and_path(tmp_path: Path) -> None:
+    path = tmp_path / "f.yml"
+    path.write_text("nodes:\n  - {id: a, path: p}\n")
+    loaded = load_dataflow(path)
+    assert loaded.source_text == path.read_text()
+    assert loaded.path == path
+    assert loaded.warnings == ()
+    assert loaded.remarks == ()
+
+
+def test_the_environment_is_that_of_the_process_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_VARIABLE", "x")
+    loaded = parse_dataflow("nodes:\n  - {id: a, path: p, env: {A: $A_VARIABLE}}\n")
+    assert loaded.resolved.node("a").env == {"A": "x"}
+
+
+EXAMPLES = sorted((REPOSITORY / "examples").glob("*/*.yml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=[f"{p.parent.name}/{p.name}" for p in EXAMPLES])
+def test_the_examples_load_without_a_warning(path: Path) -> None:
+    loaded = load_dataflow(path, check_paths=True)
+    assert loaded.warnings == ()
+    assert loaded.resolved.nodes
+
+
+def test_fifty_nodes_load_fast() -> None:
+    """In a fresh process, imports included; the bound is generous for a busy machine."""
+    lines = ["nodes:"]
+    for n in range(50):
+        lines += [
+            f"  - id: node{n}",
+            "    path: node.py",
+            "    args: --rate 20 --name x",
+            "    env: {A: 1, B: two}",
+            "    inputs:",
+            f"      a: node{(n + 1) % 50}/out",
+            f"      b: {{source: node{(n + 2) % 50}/out, queue_size: 1}}",
+            "      tick: dora/timer/millis/20",
+            "    outputs: [out, more]",
+            "    restart_policy: on-failure",
+        ]
+    code = (
+        "import sys, time; text = sys.stdin.read(); start = time.process_time();"
+        "from dora_config import parse_dataflow; parse_dataflow(text);"
+        "print(time.process_time() - start)"
+    )
+    times = []
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            input="\n".join(lines),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        times.append(float(done.stdout))
+    assert min(times) < 0.5

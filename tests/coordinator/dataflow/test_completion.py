@@ -1,0 +1,146 @@
+"""When a dataflow over several machines ends by itself."""
+
+from __future__ import annotations
+
+from support.fleet_simulation import FakeDaemon, Fleet
+
+from dora_config.dataflow.resolved import Deploy, ResolvedDataflow, ResolvedInput, ResolvedNode
+from dora_config.dataflow.sources import OutputSource, TimerSource
+from dora_config.protocol.dataflow import DataflowSpec
+from dora_coordinator.dataflow.completion import Ends
+from dora_coordinator.dataflow.part import Part
+from dora_coordinator.dataflow.records import PartState
+
+WHY = "all nodes but those with timers finished"
+
+
+def camera_and_plot(*, exit_when_nodes_finish: bool = True) -> DataflowSpec:
+    """A source with a timer on "robot", its reader on "station"."""
+    tick = ResolvedInput(source=TimerSource(interval_ns=1_000_000))
+    image = ResolvedInput(source=OutputSource(node="camera", output="image"))
+    nodes = (
+        ResolvedNode(
+            id="camera",
+            path="camera.py",
+            deploy=Deploy(machine="robot"),
+            inputs={"tick": tick},
+            outputs=("image",),
+        ),
+        ResolvedNode(
+            id="plot", path="plot.py", deploy=Deploy(machine="station"), inputs={"image": image}
+        ),
+    )
+    return DataflowSpec(
+        resolved=ResolvedDataflow(nodes=nodes), exit_when_nodes_finish=exit_when_nodes_finish
+    )
+
+
+def running(spec: DataflowSpec) -> tuple[Fleet, FakeDaemon, FakeDaemon]:
+    fleet = Fleet()
+    robot, station = fleet.add_daemon("robot", "robot"), fleet.add_daemon("station", "station")
+    fleet.quiet()
+    fleet.start(spec)
+    fleet.quiet()
+    assert [status for status, _ in fleet.listed()] == ["Running"]
+    return fleet, robot, station
+
+
+def test_a_part_with_timers_alone_waits_for_its_readers_elsewhere() -> None:
+    fleet, robot, station = running(camera_and_plot())
+    fleet.wait_for_timers(robot.runners[0], robot)
+    fleet.quiet()
+    assert fleet.listed() == [("Running", None)]
+    fleet.finish_runner(station.runners[0], station)
+    fleet.quiet()
+    assert robot.runners[0].stop_reason == WHY
+    assert fleet.listed() == [("Finished", WHY)]
+    assert any(WHY in line for line in fleet.log)
+
+
+def test_without_the_option_it_waits_for_a_stop() -> None:
+    fleet, robot, station = running(camera_and_plot(exit_when_nodes_finish=False))
+    fleet.finish_runner(station.runners[0], station)
+    fleet.quiet()
+    assert fleet.listed() == [("Running", None)]
+    assert robot.runners[0].phase == "running"
+
+
+def test_a_node_that_runs_again_takes_it_back() -> None:
+    fleet, robot, station = running(camera_and_plot())
+    fleet.wait_for_timers(robot.runners[0], robot)
+    fleet.wait_for_timers(robot.runners[0], robot, False)
+    fleet.quiet()
+    fleet.finish_runner(station.runners[0], station)
+    fleet.quiet()
+    assert fleet.listed() == [("Running", None)]
+
+
+def test_what_was_told_while_nobody_listened_is_told_again() -> None:
+    fleet, robot, station = running(camera_and_plot())
+    fleet.kill_coordinator()
+    fleet.wait_for_timers(robot.runners[0], robot)
+    fleet.quiet()
+    fleet.start_coordinator()
+    fleet.connect(robot)
+    fleet.quiet()
+    assert fleet.listed()[0][0] == "Recovering"
+    fleet.finish_runner(station.runners[0], station)
+    fleet.quiet()
+    fleet.connect(station)
+    fleet.quiet()
+    assert fleet.listed() == [("Finished", WHY)]
+
+
+def test_a_new_daemon_hears_it_from_the_runner() -> None:
+    fleet, robot, station = running(camera_and_plot())
+    fleet.kill_daemon(robot)
+    robot.runners[0].only_virtual_left = True
+    fleet.start_daemon(robot)
+    fleet.quiet()
+    fleet.finish_runner(station.runners[0], station)
+    fleet.quiet()
+    assert fleet.listed() == [("Finished", WHY)]
+
+
+def test_a_part_that_is_spawned_again_is_waited_for() -> None:
+    fleet, robot, station = running(camera_and_plot())
+    fleet.wait_for_timers(robot.runners[0], robot)
+    fleet.quiet()
+    fleet.reboot(robot)
+    fleet.quiet()
+    fleet.start_daemon(robot)
+    fleet.quiet()
+    fleet.finish_runner(station.runners[0], station)
+    fleet.quiet()
+    assert fleet.listed() == [("Running", None)]
+    fleet.wait_for_timers(robot.runners[0], robot)
+    fleet.quiet()
+    assert fleet.listed() == [("Finished", WHY)]
+
+
+def test_dynamic_nodes_alone_keep_nothing_going() -> None:
+    nodes = (
+        ResolvedNode(id="camera", path="camera.py", deploy=Deploy(machine="robot")),
+        ResolvedNode(id="viewer", path="dynamic", kind="dynamic", deploy=Deploy(machine="station")),
+    )
+    spec = DataflowSpec(resolved=ResolvedDataflow(nodes=nodes))
+    fleet, robot, station = running(spec)
+    fleet.finish_runner(robot.runners[0], robot)
+    fleet.quiet()
+    why = "all nodes but dynamic ones have ended"
+    assert station.runners[0].stop_reason == why
+    assert fleet.listed() == [("Finished", why)]
+
+
+def test_a_dataflow_of_timers_or_of_dynamic_nodes_alone_runs_until_it_is_stopped() -> None:
+    def part(*nodes: str) -> Part:
+        made = Part("id", "robot", nodes, PartState.RUNNING, 1, None)
+        made.only_virtual_left = True
+        return made
+
+    camera, _ = camera_and_plot().resolved.nodes
+    assert Ends([camera], when_nodes_finish=True).why_now([part("camera")]) is None
+    dynamic = ResolvedNode(id="viewer", path="dynamic", kind="dynamic")
+    assert Ends([dynamic], when_nodes_finish=True).why_now([part("viewer")]) is None
+    both = Ends([camera, dynamic], when_nodes_finish=True)
+    assert both.why_now([part("camera"), part("viewer")]) is None

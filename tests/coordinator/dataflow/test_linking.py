@@ -1,0 +1,471 @@
+"""Machines that exchange data are linked before anything is released, and again after faults."""
+
+from __future__ import annotations
+
+from support.fleet_simulation import FakeRunner, Fleet, pipeline
+from support.link_simulation import Wall
+
+from dora_config import ResolvedDataflow, ResolvedInput, ResolvedNode
+from dora_config.dataflow.sources import parse_source
+from dora_config.protocol.control import (
+    ClusterReport,
+    ClusterStatus,
+    DataflowList,
+    DataflowRef,
+    Ended,
+    ListDataflows,
+    RestartDataflow,
+    Restarted,
+    Started,
+    StartTriggered,
+    StopDataflow,
+)
+from dora_coordinator.dataflow.linking import remote_edges
+from dora_coordinator.dataflow.records import Phase
+from dora_coordinator.settings import Settings
+
+
+def three_machines() -> Fleet:
+    fleet = Fleet()
+    for name in ("robot", "base", "arm"):
+        fleet.add_daemon(name, name)
+    fleet.quiet()
+    return fleet
+
+
+def chain(fleet: Fleet, *, allow_unlinked: bool = False) -> int:
+    spec = pipeline(camera="robot", inference="base", actuator="arm", allow_unlinked=allow_unlinked)
+    return fleet.start(spec)
+
+
+def runner(fleet: Fleet, machine: str) -> FakeRunner:
+    (found,) = [one for one in fleet.daemons[machine].runners if one.lives]
+    return found
+
+
+def peers(fleet: Fleet, machine: str) -> dict[str, str]:
+    """The state of each peer as the link of a machine sees it."""
+    link = runner(fleet, machine).link
+    assert link is not None
+    return {name: peer.state for name, peer in link.peers.items()}
+
+
+def living(fleet: Fleet) -> int:
+    return sum(one.lives for daemon in fleet.daemons.values() for one in daemon.runners)
+
+
+def test_parts_are_linked_before_they_are_released() -> None:
+    fleet = three_machines()
+    fleet.walls.add(Wall(("robot", "base")))
+    number = chain(fleet)
+    fleet.quiet()
+    assert fleet.listed() == [("Starting", None)]
+    assert [runner(fleet, name).phase for name in fleet.daemons] == ["ready"] * 3
+    assert peers(fleet, "arm") == {"base": "proven"}
+    fleet.walls.clear()
+    fleet.quiet()
+    assert isinstance(fleet.answers[number], Started)
+    assert fleet.listed() == [("Running", None)]
+    assert peers(fleet, "base") == {"robot": "proven", "arm": "proven"}
+    assert peers(fleet, "robot") == {"base": "proven"}, "told of machines it exchanges nothing with"
+
+
+def test_each_part_gets_its_own_edges_only() -> None:
+    fleet = three_machines()
+    chain(fleet)
+    fleet.quiet()
+    edges = {
+        name: [
+            (edge.source, edge.target) for record in daemon.disk.values() for edge in record.edges
+        ]
+        for name, daemon in fleet.daemons.items()
+    }
+    assert edges == {
+        "robot": [("camera", "inference")],
+        "base": [("camera", "inference"), ("inference", "actuator")],
+        "arm": [("inference", "actuator")],
+    }
+
+
+def test_a_pair_that_cannot_reach_each_other_is_named_and_everything_is_rolled_back() -> None:
+    fleet = three_machines()
+    fleet.walls.add(Wall(("robot", "base")))
+    number = chain(fleet)
+    fleet.quiet()
+    links = [runner(fleet, name).link for name in ("robot", "base")]
+    fleet.pass_time(11)
+    message = fleet.failures[number].message
+    assert '"base" and "robot" cannot reach each other' in message
+    for link in links:
+        assert link is not None
+        assert f"tried {link.endpoint} (nobody answers)" in message
+    assert '"arm"' not in message
+    assert "open one of these TCP ports" in message
+    assert "--zenoh-listen" in message
+    assert "--allow-unlinked" in message
+    assert living(fleet) == 0
+    assert fleet.listed()[0][0] == "Failed"
+
+
+def waiting_lines(fleet: Fleet) -> list[str]:
+    """What the starting client was told to wait for."""
+    told = [one.waits_for for one in fleet.progress if isinstance(one, StartTriggered)]
+    return [line for line in told if line is not None]
+
+
+def test_a_start_over_a_slow_network_waits_longer_and_shows_it() -> None:
+    fleet = three_machines()
+    fleet.slow = True
+    fleet.walls.add(Wall(("robot", "base")))
+    number = chain(fleet)
+    fleet.pass_time(45)
+    assert fleet.listed() == [("Starting", None)]
+    (line,) = waiting_lines(fleet)
+    assert '"base" and "robot" have not reached each other yet over a slow network' in line
+    assert "(nobody answers)" in line
+    fleet.walls.clear()
+    fleet.quiet()
+    assert isinstance(fleet.answers[number], Started)
+    fleet.pass_time(60)
+    assert fleet.listed() == [("Running", None)]
+
+
+def test_a_start_over_a_slow_network_is_refused_after_a_minute() -> None:
+    fleet = three_machines()
+    fleet.slow = True
+    fleet.walls.add(Wall(("robot", "base")))
+    number = chain(fleet)
+    fleet.pass_time(55)
+    assert number not in fleet.failures
+    fleet.pass_time(10)
+    assert '"base" and "robot" cannot reach each other' in fleet.failures[number].message
+    assert living(fleet) == 0
+
+
+def test_a_start_is_not_held_up_by_a_slow_pair_when_another_is_cut_off() -> None:
+    fleet = three_machines()
+    fleet.walls |= {Wall(("robot", "base")), Wall(("base", "arm"))}
+    number = chain(fleet)
+    fleet.quiet()
+    runner(fleet, "arm").link.peers["base"] = (  # type: ignore[union-attr]
+        runner(fleet, "arm").link.peers["base"].model_copy(update={"slow": True})  # type: ignore[union-attr]
+    )
+    fleet.pass_time(11)
+    assert number in fleet.failures
+
+
+def test_a_start_may_go_on_unlinked() -> None:
+    fleet = three_machines()
+    fleet.walls.add(Wall(("robot", "base")))
+    number = chain(fleet, allow_unlinked=True)
+    fleet.pass_time(11)
+    started = fleet.answers[number]
+    assert isinstance(started, Started)
+    (warning,) = started.warnings
+    assert '"base" and "robot" cannot reach each other' in warning
+    ((status, reason),) = fleet.listed()
+    assert status == "Degraded"
+    assert '"base" and "robot" cannot reach each other' in (reason or "")
+    fleet.walls.clear()
+    fleet.quiet()
+    assert fleet.listed() == [("Running", None)]
+
+
+def test_a_restart_keeps_the_leave_to_go_on_unlinked() -> None:
+    fleet = three_machines()
+    fleet.walls.add(Wall(("robot", "base")))
+    chain(fleet, allow_unlinked=True)
+    fleet.pass_time(11)
+    number = fleet.ask(RestartDataflow())
+    fleet.pass_time(11)
+    answer = fleet.answers[number]
+    assert isinstance(answer, Restarted)
+    assert len(answer.warnings) == 1
+
+
+def test_a_machine_that_cannot_listen_fails_the_start_at_once() -> None:
+    fleet = three_machines()
+    fleet.daemons["base"].deaf = "no port from 7450 to 7459 is free"
+    number = chain(fleet)
+    fleet.quiet()
+    message = fleet.failures[number].message
+    assert 'daemon "base" cannot listen for links: no port from 7450 to 7459 is free' in message
+    assert living(fleet) == 0
+
+
+def test_a_link_that_never_listens_is_named_when_the_time_is_up() -> None:
+    fleet = Fleet(Settings(start_timeout=5.0))
+    robot, base = fleet.add_daemon("robot", "robot"), fleet.add_daemon("base", "base")
+    fleet.quiet()
+    number = fleet.start(pipeline(camera="robot", inference="base"))
+    for daemon in (robot, base):
+        fleet.step_to_daemon(daemon)
+        fleet.step_runner(daemon.runners[0], daemon)
+        while fleet.step_news(daemon) or fleet.step_to_coordinator(daemon):
+            pass
+    assert fleet.listed() == [("Starting", None)]
+    fleet.now += 6
+    fleet.fire_due()
+    fleet.quiet()
+    assert 'no link within 5 s on daemon "robot", daemon "base"' in fleet.failures[number].message
+
+
+def test_a_daemon_lost_while_linking_rolls_back() -> None:
+    fleet = three_machines()
+    fleet.walls.add(Wall(("robot", "base")))
+    number = chain(fleet)
+    fleet.quiet()
+    fleet.disconnect(fleet.daemons["arm"])
+    fleet.quiet()
+    assert 'connection to daemon "arm" was lost' in fleet.failures[number].message
+    fleet.heal(seconds=5)
+    assert living(fleet) == 0
+
+
+def test_a_coordinator_that_ends_while_linking_rolls_back() -> None:
+    fleet = three_machines()
+    fleet.walls.add(Wall(("robot", "base")))
+    chain(fleet)
+    fleet.quiet()
+    fleet.kill_coordinator()
+    fleet.heal(seconds=5)
+    ((status, reason),) = fleet.listed()
+    assert status == "Failed"
+    assert "the coordinator ended" in (reason or "")
+    assert living(fleet) == 0
+
+
+def test_a_part_that_is_spawned_again_is_linked_to_the_others_again() -> None:
+    fleet = three_machines()
+    chain(fleet)
+    fleet.quiet()
+    old = runner(fleet, "base")
+    fleet.kill_runner(old, fleet.daemons["base"])
+    fleet.quiet()
+    new = runner(fleet, "base")
+    assert new is not old
+    assert old.link is not None
+    assert new.link is not None
+    assert new.link.endpoint != old.link.endpoint
+    assert fleet.listed() == [("Running", None)]
+    for name in ("robot", "arm"):
+        assert peers(fleet, name) == {"base": "proven"}
+    assert peers(fleet, "base") == {"robot": "proven", "arm": "proven"}
+
+
+def test_a_link_that_listens_elsewhere_is_found_again() -> None:
+    fleet = three_machines()
+    chain(fleet)
+    fleet.quiet()
+    for name in ("robot", "base"):  # so that neither knows where to dial the other
+        fleet.kill_link(runner(fleet, name))
+    fleet.quiet()
+    assert fleet.listed() == [("Running", None)]
+    assert peers(fleet, "robot") == {"base": "proven"}
+
+
+def test_a_link_that_breaks_degrades_the_dataflow_until_it_is_back() -> None:
+    fleet = three_machines()
+    chain(fleet)
+    fleet.quiet()
+    fleet.walls.add(Wall(("base", "arm")))
+    fleet.quiet()
+    ((status, reason),) = fleet.listed()
+    assert status == "Degraded"
+    assert '"arm" and "base" have lost each other' in (reason or "")
+    assert [line for line in fleet.log if "have lost each other" in line]
+    fleet.walls.clear()
+    fleet.quiet()
+    assert fleet.listed() == [("Running", None)]
+    assert [line for line in fleet.log if '"arm" and "base" are linked' in line]
+
+
+def test_links_that_go_with_their_dataflow_are_no_news() -> None:
+    fleet = three_machines()
+    chain(fleet)
+    fleet.quiet()
+    fleet.ask(StopDataflow(dataflow=DataflowRef()))
+    fleet.walls.add(Wall(("base", "arm")))  # as one sees it whose peer was faster
+    for _ in range(4):
+        for daemon in fleet.daemons.values():
+            fleet.step_link(daemon.runners[0], daemon)
+            fleet.step_news(daemon)
+            fleet.step_to_coordinator(daemon)
+        fleet.walls.clear()
+    assert fleet.listed()[0][0] == "Stopping"
+    assert not [line for line in fleet.log if '"arm" and "base"' in line]
+
+
+def test_a_restarted_coordinator_learns_from_reports_how_all_is_linked() -> None:
+    fleet = three_machines()
+    chain(fleet)
+    fleet.quiet()
+    fleet.kill_coordinator()
+    fleet.walls.add(Wall(("base", "arm")))
+    fleet.quiet()
+    fleet.start_coordinator()
+    for daemon in fleet.daemons.values():
+        fleet.connect(daemon)
+    fleet.quiet()
+    assert fleet.listed()[0][0] == "Degraded"
+    fleet.walls.clear()
+    fleet.quiet()
+    assert fleet.listed() == [("Running", None)]
+    fleet.kill_runner(runner(fleet, "robot"), fleet.daemons["robot"])
+    fleet.quiet()
+    assert peers(fleet, "robot") == {"base": "proven"}
+
+
+def test_what_moved_while_the_coordinator_was_away_is_told_when_it_is_back() -> None:
+    fleet = three_machines()
+    chain(fleet)
+    fleet.quiet()
+    fleet.kill_coordinator()
+    for name in ("robot", "base"):
+        fleet.kill_link(runner(fleet, name))
+    fleet.quiet()
+    assert peers(fleet, "robot") == {"base": "lost"}
+    fleet.heal(seconds=5)
+    assert fleet.listed() == [("Running", None)]
+    assert peers(fleet, "robot") == {"base": "proven"}
+
+
+def test_a_coordinator_without_its_store_links_what_it_adopts() -> None:
+    fleet = three_machines()
+    chain(fleet)
+    fleet.quiet()
+    fleet.kill_coordinator()
+    fleet.store.clear()
+    fleet.heal(seconds=5)
+    assert fleet.listed() == [("Running", None)]
+    fleet.kill_runner(runner(fleet, "base"), fleet.daemons["base"])
+    fleet.quiet()
+    assert peers(fleet, "base") == {"robot": "proven", "arm": "proven"}
+    assert fleet.listed() == [("Running", None)]
+
+
+def test_machines_that_come_one_by_one_to_a_coordinator_without_its_store_are_linked() -> None:
+    fleet = three_machines()
+    chain(fleet)
+    fleet.quiet()
+    fleet.kill_coordinator()
+    fleet.store.clear()
+    fleet.start_coordinator()
+    for daemon in fleet.daemons.values():
+        fleet.connect(daemon)
+        fleet.quiet()
+    assert fleet.listed() == [("Running", None)]
+
+
+def test_what_was_adopted_machine_by_machine_is_stopped_as_a_whole() -> None:
+    fleet = three_machines()
+    spec = pipeline(camera="robot", inference="base", actuator="arm")
+    fleet.start(spec.model_copy(update={"name": "app"}))
+    fleet.quiet()
+    fleet.kill_coordinator()
+    fleet.store.clear()
+    fleet.start_coordinator()
+    for daemon in fleet.daemons.values():
+        fleet.connect(daemon)
+        fleet.quiet()
+    number = fleet.ask(StopDataflow(dataflow=DataflowRef(name="app")))
+    fleet.quiet()
+    assert isinstance(fleet.answers[number], Ended)
+    assert living(fleet) == 0
+    assert fleet.listed() == [("Finished", None)]
+
+
+def test_a_machine_that_is_adopted_while_the_others_are_stopped_is_stopped_too() -> None:
+    fleet = three_machines()
+    spec = pipeline(camera="robot", inference="base", actuator="arm")
+    fleet.start(spec.model_copy(update={"name": "app"}))
+    fleet.quiet()
+    fleet.kill_coordinator()
+    fleet.store.clear()
+    fleet.start_coordinator()
+    fleet.connect(fleet.daemons["robot"])
+    fleet.quiet()
+    number = fleet.ask(StopDataflow(dataflow=DataflowRef(name="app")))
+    for daemon in (fleet.daemons["base"], fleet.daemons["arm"]):
+        fleet.connect(daemon)
+        while fleet.step_to_coordinator(daemon) or fleet.step_to_daemon(daemon):
+            pass
+    assert number not in fleet.answers
+    fleet.quiet()
+    assert isinstance(fleet.answers[number], Ended)
+    assert living(fleet) == 0
+
+
+def test_a_daemon_that_adopts_a_runner_tells_it_what_moved_meanwhile() -> None:
+    fleet = three_machines()
+    chain(fleet)
+    fleet.quiet()
+    fleet.kill_daemon(fleet.daemons["robot"])
+    for name in ("robot", "base"):
+        fleet.kill_link(runner(fleet, name))
+    fleet.quiet()
+    fleet.heal(seconds=5)
+    assert peers(fleet, "robot") == {"base": "proven"}
+    assert fleet.listed() == [("Running", None)]
+
+
+def test_nobody_misses_a_part_that_has_ended() -> None:
+    fleet = three_machines()
+    chain(fleet)
+    fleet.quiet()
+    fleet.finish_runner(runner(fleet, "robot"), fleet.daemons["robot"])
+    fleet.quiet()
+    assert fleet.listed() == [("Running", None)]
+    link = runner(fleet, "base").link
+    assert link is not None
+    assert link.ended == {"robot"}
+
+
+def test_lists_show_links_from_both_ends() -> None:
+    fleet = three_machines()
+    chain(fleet)
+    fleet.quiet()
+    answer = fleet.answers[fleet.ask(ListDataflows())]
+    assert isinstance(answer, DataflowList)
+    seen = {(link.machine, link.peer, link.state) for link in answer.dataflows[0].links}
+    assert seen == {
+        ("robot", "base", "proven"),
+        ("base", "robot", "proven"),
+        ("base", "arm", "proven"),
+        ("arm", "base", "proven"),
+    }
+    report = fleet.answers[fleet.ask(ClusterStatus())]
+    assert isinstance(report, ClusterReport)
+    (robot,) = [one for one in report.daemons if one.daemon == "robot"]
+    assert [(link.peer, link.state) for link in robot.links] == [("base", "proven")]
+
+
+def test_a_stored_dataflow_keeps_its_phase_while_linking() -> None:
+    fleet = three_machines()
+    fleet.walls.add(Wall(("robot", "base")))
+    chain(fleet)
+    fleet.quiet()
+    ((record, _),) = fleet.store.values()
+    assert record.phase is Phase.LINKING
+
+
+def test_log_lines_cross_from_every_machine_to_those_who_read_them() -> None:
+    reader = {"all": "dora/logs", "some": "dora/logs/warn/camera", "own": "dora/logs/info/reader"}
+    nodes = tuple(
+        ResolvedNode(
+            id=name,
+            path="node.py",
+            inputs={i: ResolvedInput(source=parse_source(text)) for i, text in inputs.items()},
+        )
+        for name, inputs in (("camera", {}), ("arm", {}), ("reader", reader))
+    )
+    where = {"camera": "robot", "arm": "robot2", "reader": "base"}
+    edges = remote_edges(ResolvedDataflow(nodes=nodes), where)
+    assert {(e.source, e.output, e.target, e.input, e.source_machine) for e in edges["base"]} == {
+        ("dora", "logs", "reader", "all", "robot"),
+        ("dora", "logs", "reader", "all", "robot2"),
+        ("dora", "logs/warn/camera", "reader", "some", "robot"),
+    }
+    assert all(e.queue_policy == "drop_oldest" for e in edges["base"])
+    assert [e.output for e in edges["robot2"]] == ["logs"]
+    assert len(edges["robot"]) == 2

@@ -1,0 +1,223 @@
+"""The store: durable, private, used by one, migrated with a copy, refused when newer."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from shutil import rmtree
+
+import pytest
+from support.fleet_simulation import dataflow
+
+from dora_coordinator.dataflow.records import DataflowRecord, PartState, Phase, new_record
+from dora_coordinator.io.store import MemoryStore, SqliteStore, StoreError, open_store
+from dora_coordinator.state.commands import DeleteRecord, SaveRecord
+
+SPEC = dataflow(camera="robot")
+
+
+def record(dataflow_id: str = "d1") -> DataflowRecord:
+    return new_record(dataflow_id, "a", {"robot": ("camera",)}, 1)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "store.sqlite3"
+
+
+def test_what_was_saved_is_loaded_again(path: Path) -> None:
+    store = SqliteStore(path)
+    running = record().model_copy(update={"phase": Phase.RUNNING})
+    store.apply([SaveRecord(record(), SPEC), SaveRecord(running), SaveRecord(record("d2"), SPEC)])
+    store.apply([DeleteRecord("d2")])
+    store.close()
+    again = SqliteStore(path)
+    assert again.load() == [(running, SPEC)]
+    again.close()
+
+
+@pytest.mark.parametrize("what", ["the file", "all files", "the folder"])
+def test_a_store_that_is_removed_while_it_is_used_is_made_again(path: Path, what: str) -> None:
+    store = SqliteStore(path)
+    store.apply([SaveRecord(record(), SPEC)])
+    match what:
+        case "the file":
+            path.unlink()
+        case "all files":
+            for file in path.parent.iterdir():
+                file.unlink()
+        case "the folder":
+            rmtree(path.parent)
+    store.apply([SaveRecord(record("d2"), SPEC)])
+    store.apply([SaveRecord(record("d3"), SPEC)])
+    with pytest.raises(StoreError, match="in use by another coordinator"):
+        SqliteStore(path)
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert path.stat().st_mode & 0o777 == 0o600
+    store.close()
+    again = SqliteStore(path)
+    assert again.load() == [(record(name), SPEC) for name in ("d1", "d2", "d3")]
+    again.close()
+
+
+def test_parts_that_did_not_change_stay(path: Path) -> None:
+    store = SqliteStore(path)
+    first = new_record("d1", "a", {"robot": ("camera",), "station": ("net",)}, 1)
+    store.apply([SaveRecord(first, SPEC)])
+    robot, station = first.parts
+    ended = robot.model_copy(update={"state": PartState.ENDED})
+    store.apply([SaveRecord(first.model_copy(update={"parts": (ended,)}))])
+    assert [found.parts for found, _ in store.load()] == [(ended, station)]
+    store.close()
+
+
+def test_a_dataflow_that_came_and_went_in_one_batch_leaves_nothing(path: Path) -> None:
+    store = SqliteStore(path)
+    store.apply([SaveRecord(record(), SPEC), DeleteRecord("d1")])
+    assert store.load() == []
+    store.close()
+
+
+def test_only_the_user_may_read_it(path: Path) -> None:
+    store = SqliteStore(path)
+    store.apply([SaveRecord(record(), SPEC)])
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    for file in path.parent.iterdir():
+        assert file.stat().st_mode & 0o777 == 0o600, file
+    store.close()
+
+
+def test_one_coordinator_at_a_time(path: Path) -> None:
+    store = SqliteStore(path)
+    with pytest.raises(StoreError, match="in use by another coordinator"):
+        SqliteStore(path)
+    store.close()
+    SqliteStore(path).close()
+
+
+def test_a_newer_store_is_refused_with_both_versions(path: Path) -> None:
+    SqliteStore(path, version=(2, 0)).close()
+    with pytest.raises(StoreError, match=r"store version 2\.0, this one reads up to 1\.x"):
+        SqliteStore(path)
+
+
+def test_the_next_minor_version_still_opens_and_keeps_its_mark(path: Path) -> None:
+    store = SqliteStore(path, version=(1, 1))
+    store.apply([SaveRecord(record(), SPEC)])
+    store.close()
+    older = SqliteStore(path, version=(1, 0))
+    assert older.load() == [(record(), SPEC)]
+    older.close()
+    marked = sqlite3.connect(path)
+    assert marked.execute("PRAGMA user_version").fetchone() == (1001,)
+    marked.close()
+
+
+def test_fields_of_a_newer_version_are_passed_over(path: Path) -> None:
+    store = SqliteStore(path)
+    store.apply([SaveRecord(record(), SPEC)])
+    newer = "json_set(spec, '$.priority', 3, '$.resolved.nodes[0].priority', 3)"
+    store._db.execute(f"UPDATE spec SET spec = {newer}")
+    assert store.load() == [(record(), SPEC)]
+    store.close()
+
+
+def test_an_older_store_is_migrated_after_a_copy_was_kept(path: Path) -> None:
+    old = SqliteStore(path)
+    old.apply([SaveRecord(record(), SPEC)])
+    old.close()
+
+    def rename(db: sqlite3.Connection) -> None:
+        db.execute("""UPDATE dataflow SET record = json_set(record, '$.name', 'migrated')""")
+
+    new = SqliteStore(path, version=(2, 0), migrations={1: rename})
+    assert [found.name for found, _ in new.load()] == ["migrated"]
+    new.close()
+    kept = SqliteStore(path.with_name("store.sqlite3.v1"))
+    assert [found.name for found, _ in kept.load()] == ["a"]
+    kept.close()
+
+
+def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
+    old = SqliteStore(path)
+    old.apply([SaveRecord(record(), SPEC)])
+    old.close()
+
+    def fail(db: sqlite3.Connection) -> None:
+        db.execute("DELETE FROM dataflow")
+        raise sqlite3.OperationalError("disk full")
+
+    with pytest.raises(StoreError, match="disk full"):
+        SqliteStore(path, version=(2, 0), migrations={1: fail})
+    again = SqliteStore(path)
+    assert again.load() == [(record(), SPEC)]
+    again.close()
+
+
+def test_what_is_no_store_is_refused_and_can_be_put_aside(path: Path) -> None:
+    path.parent.mkdir(mode=0o700)
+    path.write_bytes(b"this is not a database, but somebody's letter" * 100)
+    with pytest.raises(StoreError, match="--recreate-store"):
+        open_store("redb", path)
+    store = open_store("redb", path, recreate=True)
+    assert store.load() == []
+    store.close()
+    assert path.with_name("store.sqlite3.old").read_bytes().startswith(b"this is not")
+
+
+def test_what_is_put_aside_is_whole_even_after_a_kill(path: Path) -> None:
+    killed = SqliteStore(path)
+    killed.apply([SaveRecord(record(), SPEC)])
+    os.close(killed._lock)  # all that a kill does; what was written is still in the log beside
+    open_store("redb", path, recreate=True).close()
+    old = SqliteStore(path.with_name("store.sqlite3.old"))
+    assert old.load() == [(record(), SPEC)]
+    old.close()
+    killed._db.close()
+
+
+def test_a_place_that_cannot_hold_a_store_is_told_and_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"cannot be opened.*--store redb:PATH"):
+        open_store(f"redb:{tmp_path}/file/below", tmp_path / "unused")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(StoreError, match="is a directory; expected the path of a file"):
+        open_store(f"redb:{folder}", tmp_path / "unused", recreate=True)
+    assert [entry.name for entry in tmp_path.iterdir() if entry.is_dir()] == ["folder"]
+
+
+def test_nobody_is_told_to_begin_anew_because_a_disk_is_full(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(sqlite3, "connect", full)
+    with pytest.raises(StoreError, match=r"disk I/O error.*make room") as told:
+        open_store("redb", path)
+    assert "--recreate-store" not in str(told.value)
+
+
+def test_a_full_disk_is_told_and_nothing_is_half_written(path: Path) -> None:
+    store = SqliteStore(path)
+    store.apply([SaveRecord(record(), SPEC)])
+    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+    store._db.execute(f"PRAGMA max_page_count={pages}")
+    large = record("d2").model_copy(update={"reason": "x" * 100_000})
+    ended = record().model_copy(update={"phase": Phase.FAILED})
+    with pytest.raises(StoreError, match="cannot be written"):
+        store.apply([SaveRecord(ended), SaveRecord(large, SPEC)])
+    assert store.load() == [(record(), SPEC)]
+    store.close()
+
+
+def test_names_of_stores(path: Path, tmp_path: Path) -> None:
+    assert isinstance(open_store("memory", path), MemoryStore)
+    other = open_store(f"redb:{tmp_path}/elsewhere.db", path)
+    assert other.name == f"{tmp_path}/elsewhere.db"
+    other.close()
+    for wrong in ("redis", "redb:", "memory:x"):
+        with pytest.raises(StoreError, match="expected redb, redb:PATH or memory"):
+            open_store(wrong, path)

@@ -1,0 +1,140 @@
+"""Log files are read whole, in order, once, over rotations, in pieces."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dora_config.protocol.dataflow import LogFilter
+from dora_daemon.agent.logs import files as log_files
+from dora_daemon.agent.logs.files import NodeLog, PartLog, lets_pass
+from dora_daemon.runner.logs.log_files import LogFile
+
+
+def entry(second: int, msg: str, level: str = "info", node: str = "n") -> str:
+    ts = f"2026-08-21T09:30:{second:02}.000Z"
+    facts = {"ts": ts, "level": level, "node": node, "stream": "stdout", "msg": msg}
+    return json.dumps(facts)
+
+
+def messages(log: PartLog) -> list[str]:
+    """All that is there by now."""
+    found: list[str] = []
+    while piece := log.next_piece():
+        found += [json.loads(line)["msg"] for line in piece]
+    return found
+
+
+def part(*paths: Path, **wanted: object) -> PartLog:
+    return PartLog([NodeLog(path) for path in paths], LogFilter.model_validate(wanted))
+
+
+def write(path: Path, *lines: str) -> None:
+    with path.open("a") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+def test_rotated_files_come_first_and_nodes_are_merged_by_time(tmp_path: Path) -> None:
+    a, b = tmp_path / "log_a.jsonl", tmp_path / "log_b.jsonl"
+    write(tmp_path / "log_a.jsonl.2", entry(1, "a1"))
+    write(tmp_path / "log_a.jsonl.1", entry(3, "a3"))
+    write(a, entry(5, "a5"))
+    write(b, entry(2, "b2"), entry(4, "b4"))
+    log = part(a, b)
+    assert messages(log) == ["a1", "b2", "a3", "b4", "a5"]
+    log.close()
+
+
+def test_filters_apply_before_the_tail(tmp_path: Path) -> None:
+    path = tmp_path / "log_n.jsonl"
+    write(path, entry(1, "low", "debug"), entry(2, "One", "warn"), entry(3, "two", "error"))
+    write(path, entry(4, "three", "info"), "torn {", entry(5, "printed", "stdout"))
+    log = part(path, level="warn", tail=1)
+    assert messages(log) == ["two"]
+    log.close()
+    log = part(path, grep="ONE")
+    assert messages(log) == ["One"]
+    log.close()
+    log = part(path, since=1787304602.0, until=1787304603.0)
+    assert messages(log) == ["One", "two"]
+    log.close()
+
+
+def test_what_is_written_later_is_found_once(tmp_path: Path) -> None:
+    path = tmp_path / "log_n.jsonl"
+    log = part(path)
+    assert messages(log) == []  # not there yet
+    write(path, entry(1, "one"))
+    assert messages(log) == ["one"]
+    assert messages(log) == []
+    write(path, entry(2, "two"))
+    path.rename(tmp_path / "log_n.jsonl.1")
+    write(path, entry(3, "three"))
+    assert messages(log) == ["two", "three"]
+    log.close()
+
+
+@pytest.mark.parametrize("kept", [1, 2, 5])
+def test_what_was_rotated_several_times_between_two_looks_is_found_as_far_as_it_is_kept(
+    tmp_path: Path, kept: int
+) -> None:
+    path = tmp_path / "log_n.jsonl"
+    size = len(entry(1, "m00")) + 1
+    file, log = LogFile(path, max_size=size, rotated=kept), part(path)
+    file.write([entry(1, "m00")])
+    assert messages(log) == ["m00"]
+    file.write([entry(1, f"m{number:02}") for number in range(1, 4)])
+    newest = ["m01", "m02", "m03"][-(kept + 1) :]
+    assert messages(log) == newest
+    file.write([entry(1, "end")])
+    assert messages(log) == ["end"]
+    log.close()
+    file.close()
+
+
+def test_a_file_that_was_cut_off_is_read_from_its_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "log_n.jsonl"
+    log = part(path)
+    write(path, entry(1, "one"), entry(2, "two"))
+    assert messages(log) == ["one", "two"]
+    path.write_text("")
+    write(path, entry(3, "three"))
+    assert messages(log) == ["three"]
+    log.close()
+
+
+def test_half_a_line_waits_for_its_other_half(tmp_path: Path) -> None:
+    path = tmp_path / "log_n.jsonl"
+    line = entry(1, "whole")
+    log = part(path)
+    path.write_text(line[:20])
+    assert messages(log) == []
+    write(path, line[20:])
+    assert messages(log) == ["whole"]
+    log.close()
+
+
+@given(sizes=st.lists(st.integers(0, 30), max_size=40), limit=st.integers(1, 500))
+def test_pieces_are_bounded_and_lose_nothing(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], limit: int
+) -> None:
+    path = tmp_path_factory.mktemp("logs") / "log_n.jsonl"
+    log = part(path)
+    expected: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log_files, "CHUNK_BYTES", limit)
+        for size in sizes:
+            texts = [f"{len(expected) + number}" for number in range(size)]
+            write(path, *(entry(1, text) for text in texts))
+            expected += texts
+            assert messages(log) == texts
+    log.close()
+
+
+def test_lines_that_are_no_entries_never_pass() -> None:
+    for line in ("", "x", "[]", "{}", "3", '{"ts": "x"}'):
+        assert not lets_pass(line, LogFilter())

@@ -1,0 +1,205 @@
+"""Events to a slow reader: in order, bounded, what is shed is counted."""
+
+from __future__ import annotations
+
+import threading
+
+import anyio
+import pytest
+from support.waiting import wait_until_async
+
+from dora_config.protocol.runner import (
+    DataflowStarted,
+    DataflowStopping,
+    LinesShed,
+    LogLine,
+    NodesReady,
+    RunnerEvent,
+)
+from dora_daemon.runner.logs.event_queue import Outlet
+from dora_daemon.runner.logs.gate import Gate
+
+
+def line(number: int) -> LogLine:
+    return LogLine(ts="", level="info", message=str(number))
+
+
+def test_everything_arrives_in_order() -> None:
+    heard: list[RunnerEvent] = []
+    outlet = Outlet(heard.append)
+    sent = [line(n) for n in range(1000)]
+    for event in sent:
+        outlet.put(event)
+    outlet.close()
+    assert heard == sent
+
+
+def test_a_reader_that_is_stuck_holds_nobody_up_and_loses_only_lines() -> None:
+    gate = threading.Event()
+    heard: list[RunnerEvent] = []
+
+    def slow(event: RunnerEvent) -> None:
+        gate.wait(10)
+        heard.append(event)
+
+    outlet = Outlet(slow, most_lines=10)
+    for number in range(100):
+        outlet.put(line(number))
+    outlet.put(NodesReady())
+    outlet.put(DataflowStarted(dataflow_id="x"))
+    gate.set()
+    outlet.close()
+    lines = [e for e in heard if isinstance(e, LogLine)]
+    shed = [e.count for e in heard if isinstance(e, LinesShed)]
+    assert len(lines) + sum(shed) == 100
+    assert outlet.total_shed == sum(shed)
+    assert 5 <= len(lines) <= 11
+    assert lines[-1].message == "99"  # the end is what is worth most
+    assert [e.kind for e in heard[-3:]] == ["log", "nodes_ready", "dataflow_started"]
+
+
+def test_lines_that_come_too_fast_for_long_are_told_in_few_words() -> None:
+    read, heard = threading.Semaphore(0), threading.Semaphore(0)
+    gaps: list[RunnerEvent] = []
+
+    def slow(event: RunnerEvent) -> None:
+        read.acquire(timeout=10)
+        if isinstance(event, LinesShed):
+            gaps.append(event)
+        heard.release()
+
+    outlet = Outlet(slow, most_lines=100)
+    for number in range(1000):
+        for part in range(3):  # three lines come for each that is read
+            outlet.put(line(3 * number + part))
+        read.release()
+        assert heard.acquire(timeout=10)
+    read.release(200)
+    outlet.close()
+    assert outlet.total_shed > 1000
+    assert len(gaps) <= outlet.total_shed // 50
+
+
+def test_a_reader_that_never_comes_back_is_left() -> None:
+    gate = threading.Event()
+
+    def stuck(event: RunnerEvent) -> None:
+        gate.wait(10)
+
+    outlet = Outlet(stuck)
+    outlet.put(line(1))
+    outlet.close(timeout=0.05)
+    gate.set()
+
+
+def test_what_the_reader_raises_comes_out_at_the_end() -> None:
+    def broken(event: RunnerEvent) -> None:
+        raise ValueError("no ink")
+
+    outlet = Outlet(broken)
+    outlet.put(line(1))
+    outlet.put(line(2))
+    with pytest.raises(ValueError, match="no ink"):
+        outlet.close()
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    def gone(event: RunnerEvent) -> None:
+        raise BrokenPipeError
+
+    outlet = Outlet(gone)
+    outlet.put(line(1))
+    outlet.close()
+
+
+def test_nobody_listens() -> None:
+    outlet = Outlet(None)
+    outlet.put(line(1))
+    outlet.close()
+
+
+def test_a_thread_that_cannot_be_started_is_what_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    outlet = Outlet(lambda event: None)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        outlet.put(line(1))
+    outlet.close()
+
+
+async def _puts(outlet: Outlet, gate: Gate, count: int) -> int:
+    """Put lines as long as the gate is open; the number of those that went in."""
+    for number in range(count):
+        if not gate.is_open:
+            return number
+        outlet.put(line(number))
+    return count
+
+
+def test_a_gate_is_shut_while_many_lines_wait_and_no_line_is_shed() -> None:
+    async def scenario() -> None:
+        gate, reads = Gate(), threading.Semaphore(0)
+        heard: list[RunnerEvent] = []
+
+        def slow(event: RunnerEvent) -> None:
+            reads.acquire(timeout=10)
+            heard.append(event)
+
+        outlet = Outlet(slow, gate=gate, held_lines=10)
+        entered = await _puts(outlet, gate, 100)
+        assert 10 <= entered <= 11
+        opened = anyio.Event()
+        gate.when_open(opened.set)
+        reads.release(3)
+        await wait_until_async(lambda: len(heard) == 3, what="three lines")
+        assert not gate.is_open  # more than half of the lines still wait
+        reads.release(100)
+        with anyio.fail_after(10):
+            await opened.wait()
+        outlet.close()
+        assert [event.message for event in heard if isinstance(event, LogLine)] == [
+            str(number) for number in range(entered)
+        ]
+        assert outlet.total_shed == 0
+
+    anyio.run(scenario)
+
+
+def test_a_stuck_reader_holds_back_no_node_that_is_to_stop() -> None:
+    async def scenario() -> None:
+        gate, go_on = Gate(), threading.Event()
+
+        def stuck(event: RunnerEvent) -> None:
+            go_on.wait(10)
+
+        outlet = Outlet(stuck, gate=gate, held_lines=10, stopping_lines=20, most_lines=30)
+        await _puts(outlet, gate, 100)
+        assert not gate.is_open
+        outlet.put(DataflowStopping(reason="signal SIGINT", grace=10.0))
+        assert gate.is_open
+        assert await _puts(outlet, gate, 100) < 100
+        await wait_until_async(lambda: gate.is_open, what="the gate to be opened for good")
+        assert await _puts(outlet, gate, 100) == 100
+        assert outlet.total_shed > 0  # bounded all the same
+        go_on.set()
+        outlet.close()
+
+    anyio.run(scenario)
+
+
+def test_a_reader_that_failed_holds_nothing_back() -> None:
+    async def scenario() -> None:
+        gate = Gate()
+
+        def gone(event: RunnerEvent) -> None:
+            raise BrokenPipeError
+
+        outlet = Outlet(gone, gate=gate, held_lines=10)
+        await _puts(outlet, gate, 11)
+        await wait_until_async(lambda: gate.is_open, what="the gate to be opened")
+        assert await _puts(outlet, gate, 100) == 100
+        outlet.close()
+
+    anyio.run(scenario)

@@ -1,0 +1,80 @@
+"""The runner's socket for inspectors: what it gives, what it refuses, what is left."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+
+import pytest
+from daemon.runner.flows import BackgroundRun, background
+from support.waiting import wait_until
+from support.workspace import Workspace
+
+from dora_config.protocol import runner as protocol
+from dora_daemon.inspection.runner_side import InspectionError, RunnerGone, RunnerSide
+from dora_daemon.runner.nodes.inspection import LONGEST_QUEUE, MOST_INSPECTORS, SHORTEST_QUEUE
+from dora_daemon.runner.runtime_dir import INSPECTION_SOCKET
+
+TICKER = """
+    from dora import Node
+    node = Node()
+    for number, event in enumerate(node):
+        if event["type"] == "INPUT":
+            node.send_output("count", bytes([number % 256]))
+"""
+
+
+@contextmanager
+def ticking(workspace: Workspace, *, debug: bool) -> Iterator[BackgroundRun]:
+    workspace.node("ticker", TICKER)
+    inputs = {"tick": "dora/timer/millis/10"}
+    ticker = {"id": "ticker", "path": "ticker.py", "inputs": inputs, "outputs": ["count"]}
+    content = {"nodes": [ticker], "debug": {"enable_debug_inspection": debug}}
+    with background(workspace, content) as run:
+        run.wait_for_phase("running")
+        yield run
+
+
+def test_a_watch_gets_queues_of_its_own_and_leaves_nothing(workspace: Workspace) -> None:
+    with ticking(workspace, debug=True) as run, ExitStack() as stack:
+        path = str(run.path / INSPECTION_SOCKET)
+
+        def descriptors() -> int:
+            return len(os.listdir(f"/proc/{run.pid()}/fd"))
+
+        with pytest.raises(RunnerGone):
+            RunnerSide(path, "another dataflow", ())
+        first = RunnerSide(path, run.plan.dataflow_id, ())
+        before = descriptors()
+        with closing(
+            RunnerSide(path, run.plan.dataflow_id, ("ticker/count", "ticker/none", "nobody/x"))
+        ) as side:
+            assert side.problems == [
+                "there is no output ticker/none on this machine",
+                "there is no output nobody/x on this machine",
+            ]
+            (receiver,) = side.receivers.values()
+            delivery = wait_until(receiver.receive, what="a message")
+            assert delivery is not None
+            assert delivery.nbytes > 0
+            del delivery
+            assert run.ask(protocol.GetStatistics()).edges == ()
+            assert receiver.spec.bound == SHORTEST_QUEUE  # nothing was known of its messages
+            with closing(RunnerSide(path, run.plan.dataflow_id, ("ticker/count",))) as second:
+                assert second.receivers["ticker/count"].spec.bound == LONGEST_QUEUE
+        # The sender has a segment since it has had a reader.
+        wait_until(lambda: descriptors() <= before + 1, what="the queue to be closed")
+        for _ in range(MOST_INSPECTORS - 1):
+            stack.enter_context(closing(RunnerSide(path, run.plan.dataflow_id, ())))
+        with pytest.raises(InspectionError, match="16 watch this dataflow on this machine already"):
+            RunnerSide(path, run.plan.dataflow_id, ())
+        first.close()
+
+
+def test_without_debug_inspection_nobody_is_let_in(workspace: Workspace) -> None:
+    with (
+        ticking(workspace, debug=False) as run,
+        pytest.raises(InspectionError, match="lets nobody watch"),
+    ):
+        RunnerSide(str(run.path / INSPECTION_SOCKET), "", ())

@@ -1,0 +1,62 @@
+"""Layers of a node's environment, reserved names, values of the machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from dora_config.dataflow.resolved import FromMachine
+from dora_daemon.runner.process.environment import is_reserved, merge_environment, with_packages
+
+
+def test_the_node_wins_over_the_command_line_over_the_dataflow_over_the_machine() -> None:
+    inherited = {"A": "machine", "B": "machine", "C": "machine", "D": "machine"}
+    root = {"B": "root", "C": "root", "D": "root"}
+    own = {**root, "D": "node"}
+    merged = merge_environment(inherited, root, {"C": "cli", "D": "cli"}, own)
+    assert merged.variables == {"A": "machine", "B": "root", "C": "cli", "D": "node"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DORA_NODE_CONFIG",
+        "DORA_RUNTIME_CONFIG",
+        "DORA_ZENOH_LISTEN",
+        "ZENOH_CONFIG",
+        "DORA_RUN_PARENT_PID",
+        "DORA_AUTH_TOKEN",
+        "DORA_ALLOW_SHELL_NODES",
+        "LD_PRELOAD",
+        "LD_AUDIT",
+        "LD_LIBRARY_PATH",
+        "DYLD_INSERT_LIBRARIES",
+    ],
+)
+def test_reserved_names_are_neither_inherited_nor_set(name: str) -> None:
+    assert is_reserved(name)
+    merged = merge_environment({name: "x"}, {name: "y"}, {name: "z"}, {name: "y"})
+    assert merged.variables == {}
+    assert merged.warnings == (f"env variable {name} is reserved and was not set",)
+    assert merge_environment({name: "x"}, {}, {}, {}).warnings == ()
+
+
+def test_a_value_of_the_machine_is_taken_there_or_missed_by_name() -> None:
+    own = {"PORT": FromMachine(name="LIDAR"), "X": FromMachine(name="NOWHERE")}
+    merged = merge_environment({"LIDAR": "/dev/tty7"}, {}, {}, own)
+    assert merged.variables["PORT"] == "/dev/tty7"
+    assert len(merged.problems) == 1
+    assert "NOWHERE" in merged.problems[0]
+
+
+def test_our_packages_come_first_on_the_final_pythonpath() -> None:
+    assert with_packages({"PYTHONPATH": "/a:/b"}, "/run/p")["PYTHONPATH"] == "/run/p:/a:/b"
+    assert with_packages({}, "/run/p")["PYTHONPATH"] == "/run/p"
+
+
+def test_large_copies_go_past_the_caches_unless_the_user_has_decided() -> None:
+    ours = "glibc.cpu.x86_non_temporal_threshold=0x400000"
+    theirs = "glibc.cpu.x86_non_temporal_threshold=0x100000"
+    assert with_packages({}, "/p")["GLIBC_TUNABLES"] == ours
+    other = {"GLIBC_TUNABLES": "glibc.malloc.check=3"}
+    assert with_packages(other, "/p")["GLIBC_TUNABLES"] == f"glibc.malloc.check=3:{ours}"
+    assert with_packages({"GLIBC_TUNABLES": theirs}, "/p")["GLIBC_TUNABLES"] == theirs

@@ -1,0 +1,167 @@
+"""One process: its session, its limits, its signals, its end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import select
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from daemon.runner.flows import gone, is_running
+from support.waiting import wait_until
+
+from dora_daemon.runner.machine.events import Exit
+from dora_daemon.runner.process.spawn import (
+    NodeProcess,
+    SpawnRequest,
+    raise_open_files,
+    spawn,
+    usable_cpus,
+    watch_process,
+    why_not,
+)
+
+Start = Callable[..., NodeProcess]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    started: list[NodeProcess] = []
+
+    def start(*argv: str, **options: object) -> NodeProcess:
+        request = SpawnRequest(argv, str(tmp_path), dict(os.environ), **options)  # type: ignore[arg-type]
+        started.append(spawn(request))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.signal_group("SIGKILL")
+        process.wait()
+        process.close()
+
+
+def ended(process: NodeProcess) -> Exit:
+    found = wait_until(process.reap, what="the end of a process")
+    assert found is not None
+    return found
+
+
+def output(process: NodeProcess) -> str:
+    """What was printed, once the process has ended."""
+    ended(process)
+    return os.read(process.stdout, 65536).decode()
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("exit 0", Exit(code=0)),
+        ("exit 3", Exit(code=3)),
+        ("kill -SEGV $$", Exit(signal="SIGSEGV")),
+        ("kill -40 $$", None),
+    ],
+)
+def test_exits(start: Start, command: str, expected: Exit | None) -> None:
+    status = ended(start("sh", "-c", command))
+    if expected is None:
+        assert status.signal is not None
+    else:
+        assert status == expected
+
+
+def test_a_program_that_cannot_be_started(start: Start, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        start(str(tmp_path / "absent"))
+
+
+def test_it_leads_a_session_reads_nothing_and_dies_with_us(start: Start) -> None:
+    script = (
+        "import os, ctypes, sys; number = ctypes.c_int();"
+        "ctypes.CDLL(None).prctl(2, ctypes.byref(number));"
+        "print(os.getsid(0) == os.getpid() == os.getpgid(0), number.value, repr(sys.stdin.read()))"
+    )
+    text = output(start(sys.executable, "-c", script))
+    expected = int(signal.SIGKILL) if sys.platform == "linux" else 0
+    assert text.split() == ["True", str(expected), "''"]
+
+
+def test_nothing_of_ours_is_inherited(start: Start) -> None:
+    reading, writing = os.pipe()
+    try:
+        text = output(start(sys.executable, "-c", "import os; print(*os.listdir('/proc/self/fd'))"))
+    finally:
+        os.close(reading)
+        os.close(writing)
+    # Three streams, and the listing itself.
+    assert len(text.split()) == 4
+
+
+def test_cores_and_limits(start: Start) -> None:
+    core = min(os.sched_getaffinity(0))
+    script = "import os, resource as r; print(os.sched_getaffinity(0), r.getrlimit(7))"
+    process = start(sys.executable, "-c", script, cpus=(core,), open_files=(123, 456))
+    assert output(process).strip() == f"{{{core}}} (123, 456)"
+
+
+def test_cores_that_do_not_exist_are_told_apart() -> None:
+    core = min(os.sched_getaffinity(0))
+    assert usable_cpus((core, 4000)) == ((core,), (4000,))
+
+
+def test_a_signal_reaches_the_children_and_so_does_the_end(start: Start) -> None:
+    process = start("sh", "-c", "sleep 1000 & echo $!; wait")
+    child = int(os.read(process.stdout, 100) if _readable(process.stdout) else b"0")
+    process.signal_group("SIGTERM")
+    assert ended(process) == Exit(signal="SIGTERM")
+    gone(child)
+    left = start("sh", "-c", "trap '' TERM; sleep 1000 & echo $!")
+    child = int(os.read(left.stdout, 100) if _readable(left.stdout) else b"0")
+    assert is_running(child) or left.exit is not None
+    assert ended(left) == Exit(code=0)
+    gone(child)
+    left.signal_group("SIGKILL")  # nobody is there any more: no error
+
+
+def _readable(descriptor: int) -> bool:
+    return bool(select.select([descriptor], [], [], 10.0)[0])
+
+
+def test_the_exit_descriptor_tells_of_the_end(start: Start) -> None:
+    process = start("sh", "-c", "exec sleep 1000")
+    assert process.exit_fd is not None
+    assert select.select([process.exit_fd], [], [], 0)[0] == []
+    assert process.reap() is None
+    watched = watch_process(process.pid)
+    assert watched is not None
+    process.signal_group("SIGKILL")
+    assert select.select([process.exit_fd, watched], [], [], 10.0)[0]
+    os.close(watched)
+    assert ended(process) == Exit(signal="SIGKILL")
+
+
+def test_the_limit_of_open_files_is_raised() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, before[1]), before[1]))
+        assert raise_open_files()[0] == min(256, before[1])
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == before[1]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_watching_a_process_that_is_not_there() -> None:
+    assert watch_process(2**22 + 1) is None
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"), [(errno.EMFILE, "(`ulimit -n`)"), (errno.EAGAIN, "(`ulimit -u`)")]
+)
+def test_the_limit_that_keeps_a_program_from_starting_is_named(number: int, remedy: str) -> None:
+    said = why_not("/usr/bin/python3", OSError(number, os.strerror(number)))
+    assert os.strerror(number) in said
+    assert remedy in said

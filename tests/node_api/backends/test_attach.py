@@ -1,0 +1,202 @@
+"""What a new `Node` belongs to: the runner that started it, a running dataflow, or nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.fake_runner import DATAFLOW_ID, FakeRunner
+
+from dora_node_api import Node, SetUpError
+from dora_node_api.protocol import messages as control
+from dora_node_api.protocol.control_socket import ControlSocket
+
+
+@pytest.fixture
+def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of runtime directories; no daemon answers on the port."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("DORA_DAEMON_LOCAL_LISTEN_PORT", str(port))
+    return tmp_path / "state" / "dora" / "run"
+
+
+def index(roots: Path, number: int, runner: FakeRunner | None = None, **values: Any) -> None:
+    """An index file as a runner writes it."""
+    folder = roots / str(number)
+    folder.mkdir(parents=True)
+    entry = {
+        "dataflow_id": DATAFLOW_ID,
+        "name": "flow",
+        "nodes": ["cam", "view"],
+        "dynamic_nodes": ["view"],
+        "pid": os.getpid(),
+        "socket": "n" if runner is None else str(runner.path),
+    }
+    (folder / "index.json").write_text(json.dumps({**entry, **values}))
+
+
+def test_a_dynamic_node_finds_its_runner(roots: Path, runner: FakeRunner) -> None:
+    runner.add_node("view", dynamic=True)
+    index(roots, 0, pid=2**22 + 1)  # its runner is gone
+    index(roots, 1, runner)
+    (roots / "2").mkdir()
+    (roots / "2" / "index.json").write_text("{")
+    with Node("view") as node:
+        assert node.dataflow_id() == DATAFLOW_ID
+        hello = runner.nodes["view"].hello
+        assert hello is not None
+        assert hello.incarnation is None
+        assert hello.pid == os.getpid()
+
+
+def test_a_process_is_several_dynamic_nodes(roots: Path, runner: FakeRunner) -> None:
+    runner.add_node("view", dynamic=True)
+    runner.add_node("cam", dynamic=True)
+    runner.connect("cam/image", "view/image")
+    index(roots, 1, runner, dynamic_nodes=["cam", "view"])
+    with Node("view") as view, Node("cam") as cam, Node("view") as again:
+        cam.send_output("image", b"x")
+        event = again.next(timeout=60)
+        assert event is not None
+        assert event["id"] == "image"
+        assert view.is_empty()
+
+
+def test_two_dataflows_with_that_id(roots: Path, runner: FakeRunner) -> None:
+    index(roots, 0, runner)
+    index(roots, 1, runner, name="other")
+    with pytest.raises(SetUpError, match="multiple dataflows contain dynamic node id `view`"):
+        Node("view")
+
+
+def test_an_id_that_is_not_dynamic(roots: Path, runner: FakeRunner) -> None:
+    index(roots, 0, runner)
+    with pytest.raises(RuntimeError, match="is not dynamic"):
+        Node("cam")
+
+
+def test_no_such_node(roots: Path, runner: FakeRunner) -> None:
+    with pytest.raises(RuntimeError, match="no dataflow is running"):
+        Node("nobody")
+    index(roots, 0, runner)
+    with pytest.raises(RuntimeError, match=r"dynamic node running\? \(flow .* has `view`\)"):
+        Node("nobody")
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_a_daemon_knows_too(roots: Path, runner: FakeRunner, refuses: bool) -> None:
+    runner.add_node("view", dynamic=True)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def daemon() -> None:
+        connection = ControlSocket(listener.accept()[0])
+        received = connection.receive(timeout=60)
+        assert received is not None
+        assert received.message == control.FindRunner("view")
+        found = control.FoundRunner(str(runner.path), DATAFLOW_ID)
+        connection.send(control.Refused("node `view` is busy") if refuses else found)
+        connection.close()
+
+    thread = threading.Thread(target=daemon)
+    thread.start()
+    try:
+        port = listener.getsockname()[1]
+        if refuses:
+            with pytest.raises(SetUpError, match="is busy"):
+                Node(node_id="view", daemon_port=port)
+        else:
+            Node(node_id="view", daemon_port=port).close()
+    finally:
+        thread.join()
+        listener.close()
+
+
+def test_the_config_of_the_runner_wins_over_an_id(
+    runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner.add_node("a")
+    monkeypatch.setenv("DORA_NODE_CONFIG", runner.environment("a")["DORA_NODE_CONFIG"])
+    with Node("something else") as node:
+        assert node.node_id == "a"
+
+
+def test_nothing_to_belong_to() -> None:
+    with pytest.raises(RuntimeError, match="dora run"):
+        Node()
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ("node_id: x", "not written by this dora"),
+        ('{"dataflow_id": "x"}', "not written by this dora"),
+        ('{"dora": "python", "protocol": 99}', "version 99"),
+        ('{"dora": "python", "protocol": 1, "socket": 3}', "`socket`"),
+        (
+            '{"dora": "python", "protocol": 1, "socket": "/nowhere/n", "node_id": "a",'
+            ' "incarnation": 1}',
+            "cannot reach its runner",
+        ),
+    ],
+)
+def test_configs_that_cannot_be_used(
+    monkeypatch: pytest.MonkeyPatch, config: str, problem: str
+) -> None:
+    monkeypatch.setenv("DORA_NODE_CONFIG", config)
+    with pytest.raises(SetUpError, match=problem):
+        Node()
+
+
+def test_a_node_that_the_runner_does_not_know(
+    runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner.add_node("a")
+    config = runner.environment("a")["DORA_NODE_CONFIG"].replace('"a"', '"b"')
+    monkeypatch.setenv("DORA_NODE_CONFIG", config)
+    with pytest.raises(SetUpError, match="there is no node `b`"):
+        Node()
+
+
+def test_something_else_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "s"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+
+    def serve() -> None:
+        connection = listener.accept()[0]
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        connection.recv(10_000)
+        connection.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    config = {"dora": "python", "protocol": 1, "socket": str(path), "node_id": "a"}
+    monkeypatch.setenv("DORA_NODE_CONFIG", json.dumps({**config, "incarnation": 1}))
+    with pytest.raises(SetUpError, match="does not speak the protocol"):
+        Node()
+    thread.join()
+    listener.close()
+
+
+@pytest.mark.parametrize(
+    ("setting", "size"), [("1000", 1000), ("256MB", 256 * 2**20), ("1g", 2**30), ("4 KiB", 4096)]
+)
+def test_pool_sizes(monkeypatch: pytest.MonkeyPatch, setting: str, size: int) -> None:
+    from dora_node_api.protocol.connection import pool_size
+
+    config = control.NodeConfig("d", "n")
+    monkeypatch.setenv("DORA_NODE_SHM_POOL_SIZE", setting)
+    assert pool_size(config) == size
+    assert pool_size(control.NodeConfig("d", "n", pool_size=5)) == 5
+    monkeypatch.setenv("DORA_NODE_SHM_POOL_SIZE", "much")
+    with pytest.raises(SetUpError, match="much"):
+        pool_size(config)

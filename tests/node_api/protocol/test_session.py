@@ -1,0 +1,366 @@
+"""What a node's user is told, and in which order: no socket, no pipe, no clock."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dora_node_api.frozen import replace
+from dora_node_api.protocol import messages as control
+from dora_node_api.protocol.messages import InputConfig, NodeConfig
+from dora_node_api.protocol.session import Event, Session
+from dora_node_api.transport.consumer.delivery import Delivery
+from dora_node_api.transport.shared.errors import BrokenRecord
+from dora_node_api.transport.shared.layout import RecordKind
+
+SECOND = 1_000_000_000
+
+
+@dataclass
+class FakeDelivery:
+    value: Any = None
+    kind: RecordKind = RecordKind.DATA
+    sent_ns: int = 0
+    error: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def message(value: object, sent: int = 0) -> FakeDelivery:
+    return FakeDelivery(value=value, sent_ns=sent)
+
+
+CLOSED = FakeDelivery(kind=RecordKind.CLOSED)
+RESTARTED = FakeDelivery(kind=RecordKind.NODE_RESTARTED)
+FAILED = FakeDelivery(kind=RecordKind.NODE_FAILED, error="exited with code 3")
+
+
+class Bench:
+    """A session whose queues are lists, and a clock that the test turns."""
+
+    def __init__(self, **config: Any) -> None:
+        self.session = Session(
+            NodeConfig(dataflow_id="d", node_id="n", **config),
+            null_array=lambda: "null",
+            wall_time=lambda ago: -ago,
+        )
+        self.queues: dict[str, deque[FakeDelivery]] = {}
+        self.now = 0
+
+    def input(self, name: str, source: str = "a/out", **options: Any) -> Bench:
+        queue: deque[FakeDelivery] = deque()
+        node, _, output = source.partition("/")
+        entry = InputConfig(id=name, source=source, source_node=node, source_output=output)
+        self.queues[name] = queue
+        self.session.add_input(
+            replace(entry, **options),
+            lambda: cast(Delivery, queue.popleft()) if queue else None,
+            lambda: bool(queue),
+        )
+        return self
+
+    def timer(self, name: str, seconds: float, **options: Any) -> Bench:
+        entry = InputConfig(id=name, source="dora/timer", source_kind="timer")
+        self.session.add_input(replace(entry, interval_ns=int(seconds * SECOND), **options))
+        return self
+
+    def put(self, name: str, *deliveries: FakeDelivery) -> Bench:
+        self.queues[name].extend(deliveries)
+        return self
+
+    def event(self) -> Event | None:
+        return self.session.next_event(self.now)
+
+    def events(self) -> list[str]:
+        """All that is to be said now, in short: `INPUT a 1`, `STOP MANUAL`."""
+        short = []
+        while (event := self.event()) is not None:
+            words = [event["type"], event.get("id"), event.get("value")]
+            short.append(" ".join(str(word) for word in words if word is not None))
+        return short
+
+
+def test_a_message_is_a_dictionary_with_exactly_these_keys() -> None:
+    bench = Bench().input("in").put("in", message("v"))
+    assert bench.event() == {
+        "type": "INPUT",
+        "id": "in",
+        "value": "v",
+        "metadata": {},
+        "kind": "dora",
+    }
+
+
+def test_an_input_keeps_its_order_and_closes_last() -> None:
+    bench = Bench().input("in").input("other", "b/out")
+    bench.put("in", message(1), message(2), CLOSED)
+    assert bench.events() == ["INPUT in 1", "INPUT in 2", "INPUT_CLOSED in"]
+
+
+def test_inputs_take_turns() -> None:
+    bench = Bench().input("a").input("b").input("c")
+    bench.put("a", *map(message, range(4))).put("b", *map(message, range(2))).put("c", message(0))
+    assert [word.split()[1] for word in bench.events()] == ["a", "b", "c", "a", "b", "a", "a"]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3)), max_size=60))
+def test_no_input_starves_and_none_loses_its_order(traffic: list[tuple[str, int]]) -> None:
+    bench = Bench().input("a").input("b").input("c")
+    sent: dict[str, list[int]] = {"a": [], "b": [], "c": []}
+    got: dict[str, list[int]] = {"a": [], "b": [], "c": []}
+    waited = dict.fromkeys("abc", 0)
+    for name, takes in traffic:
+        sent[name].append(len(sent[name]))
+        bench.put(name, message(sent[name][-1]))
+        for _ in range(takes):
+            event = bench.event()
+            if event is None:
+                break
+            got[event["id"]].append(event["value"])
+            for other in "abc":
+                waits = other != event["id"] and bool(bench.queues[other])
+                waited[other] = waited[other] + 1 if waits else 0
+            assert max(waited.values()) <= 2
+    for name, values in got.items():
+        assert values == sent[name][: len(values)]
+
+
+def test_stop_overtakes_data_and_ends_the_stream() -> None:
+    bench = Bench().input("in").put("in", message(1))
+    bench.session.handle(control.Stop())
+    bench.session.handle(control.Stop("again"))
+    assert bench.events() == ["STOP MANUAL"]
+    assert bench.session.ended
+
+
+def test_parameters_and_reload_come_first() -> None:
+    bench = Bench().input("in").put("in", message(1))
+    bench.session.handle(control.ParamUpdate("speed", 0.4))
+    bench.session.handle(control.ParamDeleted("speed"))
+    bench.session.handle(control.Reload("op"))
+    bench.session.handle(control.Reload())
+    bench.session.handle(control.UnknownMessage("dance"))
+    assert bench.events() == [
+        "PARAM_UPDATE speed 0.4",
+        "PARAM_DELETED speed",
+        "RELOAD op",
+        "RELOAD",
+        "UNKNOWN",
+        "INPUT in 1",
+    ]
+
+
+# --- what ends ---------------------------------------------------------------------------------
+
+
+def test_the_last_input_brings_stop() -> None:
+    bench = Bench().input("a").input("b", "b/out")
+    bench.put("a", message(1), CLOSED)
+    assert bench.events() == ["INPUT a 1", "INPUT_CLOSED a"]
+    bench.put("b", CLOSED)
+    assert bench.events() == ["INPUT_CLOSED b", "STOP ALL_INPUTS_CLOSED"]
+
+
+@pytest.mark.parametrize("finish", [False, True])
+def test_an_open_timer_keeps_a_node_unless_only_data_counts(finish: bool) -> None:
+    bench = Bench(exit_when_nodes_finish=finish).input("a").timer("tick", 1)
+    bench.put("a", CLOSED)
+    expected = ["STOP ALL_INPUTS_CLOSED"] if finish else []
+    assert bench.events() == ["INPUT_CLOSED a", *expected]
+
+
+def test_a_node_with_timers_only_is_never_told_to_stop() -> None:
+    bench = Bench(exit_when_nodes_finish=True).timer("tick", 1)
+    bench.session.start(0)
+    assert bench.events() == ["INPUT tick null"]
+    assert bench.session.stopping is None
+
+
+def test_a_removed_input_closes() -> None:
+    bench = Bench().input("a").input("b")
+    bench.session.handle(control.RemoveInput("a"))
+    bench.session.handle(control.RemoveInput("a"))
+    assert bench.events() == ["INPUT_CLOSED a"]
+    bench.session.handle(control.RemoveInput("b"))
+    assert bench.events() == ["INPUT_CLOSED b", "STOP ALL_INPUTS_CLOSED"]
+
+
+# --- upstream nodes ----------------------------------------------------------------------------
+
+
+def test_a_failure_is_told_once_whatever_number_of_inputs_it_hits() -> None:
+    bench = Bench().input("x", "lidar/scan").input("y", "lidar/points").input("z", "b/out")
+    bench.put("x", FAILED, CLOSED).put("y", message(1), FAILED, CLOSED)
+    first = bench.event()
+    assert first == {
+        "type": "NODE_FAILED",
+        "id": "lidar",
+        "value": {
+            "source_node_id": "lidar",
+            "error": "exited with code 3",
+            "affected_input_ids": ["x", "y"],
+        },
+        "kind": "dora",
+    }
+    assert bench.events() == ["INPUT y 1", "INPUT_CLOSED x", "INPUT_CLOSED y"]
+
+
+def test_each_restart_is_told_once() -> None:
+    bench = Bench().input("x", "lidar/scan").input("y", "lidar/points")
+    bench.put("x", RESTARTED, message(1), RESTARTED).put("y", RESTARTED, RESTARTED, message(2))
+    assert sorted(bench.events()) == [
+        "INPUT x 1",
+        "INPUT y 2",
+        "NODE_RESTARTED lidar",
+        "NODE_RESTARTED lidar",
+    ]
+
+
+# --- input_timeout -----------------------------------------------------------------------------
+
+
+def test_a_silent_input_closes_and_recovers() -> None:
+    bench = Bench().input("in", input_timeout=2.0).input("other", "b/out")
+    bench.now = 100 * SECOND
+    assert bench.events() == []  # armed by the first message only
+    assert bench.session.deadline() is None
+    bench.put("in", message(1, sent=bench.now))
+    assert bench.events() == ["INPUT in 1"]
+    assert bench.session.deadline() == 102 * SECOND
+    bench.now = 102 * SECOND
+    assert bench.events() == ["INPUT_CLOSED in"]
+    assert bench.session.deadline() is None
+    bench.put("in", message(2, sent=bench.now), message(3, sent=bench.now))
+    assert bench.events() == ["INPUT_RECOVERED in", "INPUT in 2", "INPUT in 3"]
+
+
+def test_a_message_that_waited_is_no_silence() -> None:
+    bench = Bench().input("in", input_timeout=2.0)
+    bench.put("in", message(1, sent=0))
+    bench.event()
+    bench.now = 9 * SECOND
+    bench.put("in", message(2, sent=8 * SECOND))
+    assert bench.events() == ["INPUT in 2"]
+
+
+def test_a_timed_out_input_is_not_closed_for_good() -> None:
+    bench = Bench().input("in", input_timeout=1.0).input("other", "b/out")
+    bench.put("in", message(1))
+    bench.event()
+    bench.now = SECOND
+    bench.put("other", CLOSED)
+    # Both closed in the user's eyes, but one may come back.
+    assert bench.events() == ["INPUT_CLOSED other", "INPUT_CLOSED in"]
+    bench.put("in", CLOSED)
+    assert bench.events() == ["STOP ALL_INPUTS_CLOSED"]  # the user heard of `in` already
+
+
+# --- timers ------------------------------------------------------------------------------------
+
+
+def test_the_first_tick_comes_at_once_and_the_next_after_the_interval() -> None:
+    bench = Bench().timer("tick", 0.5)
+    assert bench.event() is None
+    assert bench.session.deadline() is None
+    bench.now = bench_start = 7 * SECOND
+    bench.session.start(bench_start)
+    assert bench.event() == {
+        "type": "INPUT",
+        "id": "tick",
+        "value": "null",
+        "metadata": {"timestamp": 0},
+        "kind": "dora",
+    }
+    assert bench.event() is None
+    assert bench.session.deadline() == bench_start + SECOND // 2
+
+
+def test_a_late_reader_gets_the_newest_ticks_only() -> None:
+    bench = Bench().timer("tick", 1, queue_size=3)
+    bench.session.start(0)
+    bench.now = 100 * SECOND + SECOND // 4
+    ticks = []
+    while (event := bench.event()) is not None:
+        ticks.append(event["metadata"]["timestamp"])
+    assert ticks == [-(2 * SECOND + SECOND // 4), -(SECOND + SECOND // 4), -SECOND // 4]
+    assert bench.session.inputs["tick"].skipped == 98
+
+
+def test_a_busy_timer_does_not_starve_an_input() -> None:
+    bench = Bench().timer("tick", 0.001, queue_size=1).input("in")
+    bench.session.start(0)
+    bench.put("in", message(1), message(2))
+    seen = []
+    for _ in range(4):
+        bench.now += SECOND
+        event = bench.event()
+        assert event is not None
+        seen.append(event["id"])
+    assert seen == ["tick", "in", "tick", "in"]
+
+
+# --- what is broken ----------------------------------------------------------------------------
+
+
+class Undecodable(FakeDelivery):
+    @property
+    def value(self) -> Any:
+        raise BrokenRecord("a/out -> n/in", "no such type")
+
+    @value.setter
+    def value(self, value: Any) -> None: ...
+
+
+def test_what_cannot_be_decoded_is_an_error_event_and_counted() -> None:
+    bench = Bench().input("in").put("in", Undecodable(), message(2))
+    event = bench.event()
+    assert event is not None
+    assert event["type"] == "ERROR"
+    assert "no such type" in event["error"]
+    assert bench.events() == ["INPUT in 2"]
+    assert bench.session.errors == 1
+
+
+class Interrupting(FakeDelivery):
+    """A signal handler raises while the message becomes an event, once."""
+
+    times = 1
+
+    @property
+    def metadata(self) -> Any:
+        if self.times:
+            self.times -= 1
+            raise KeyboardInterrupt
+        return {}
+
+    @metadata.setter
+    def metadata(self, value: Any) -> None: ...
+
+
+def test_an_interrupt_loses_no_message() -> None:
+    bench = Bench().input("in").put("in", Interrupting(1), message(2))
+    with pytest.raises(KeyboardInterrupt):
+        bench.event()
+    assert bench.events() == ["INPUT in 1", "INPUT in 2"]
+
+
+def test_an_event_that_was_not_handed_out_comes_again() -> None:
+    bench = Bench()
+    bench.session.stop("MANUAL")
+    event = bench.event()
+    assert event is not None
+    assert bench.session.ended
+    bench.session.returned = event
+    assert bench.events() == ["STOP MANUAL"]
+
+
+def test_a_reconnected_input_takes_the_new_source() -> None:
+    bench = Bench().input("in", "old/out").input("other")
+    bench.put("in", CLOSED)
+    assert bench.events() == ["INPUT_CLOSED in"]
+    bench.input("in", "new/out").put("in", message(5))
+    assert bench.events() == ["INPUT in 5"]

@@ -1,0 +1,268 @@
+"""Waiting: what wakes it, for how long it sleeps, and when it polls."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from support.queues import Edge, Segments, drain, numbers, send
+from support.waiting import PATIENCE
+
+from dora_node_api.errors import NodeForked
+from dora_node_api.transport import Board, Receiver, Sender, Waiter
+from dora_node_api.transport.consumer import waiting
+from dora_node_api.transport.shared import cpu as cores
+
+
+@contextmanager
+def inputs(number: int) -> Iterator[tuple[list[Sender], list[Receiver], Waiter]]:
+    board, segments, waiter = Board.create(8 << 20), Segments(), Waiter()
+    edges = [Edge(board, segments, queue=n + 1) for n in range(number)]
+    senders = [edge.sender(n + 1) for n, edge in enumerate(edges)]
+    receivers = [edge.receiver() for edge in edges]
+    for receiver in receivers:
+        waiter.add(receiver)
+    try:
+        yield senders, receivers, waiter
+    finally:
+        waiter.close()
+        for number_, edge in enumerate(edges):
+            senders[number_].close()
+            receivers[number_].close()
+            edge.close()
+        board.close()
+        segments.close()
+
+
+@pytest.mark.parametrize("number", [1, 3, 40])
+def test_it_names_the_inputs_that_have_messages(number: int) -> None:
+    with inputs(number) as (senders, receivers, waiter):
+        assert waiter.wait(0) == []
+        assert waiter.wait(0.001) == []
+        for index in {0, number - 1}:
+            send(senders[index], index)
+        ready = waiter.wait(5)
+        assert {receivers.index(r) for r in ready if isinstance(r, Receiver)} == {0, number - 1}
+        for receiver in receivers:
+            drain(receiver)
+        assert waiter.wait(0) == []
+
+
+def test_a_message_wakes_a_sleeping_waiter() -> None:
+    with inputs(1) as (senders, receivers, waiter):
+        timer = threading.Timer(0.05, lambda: send(senders[0], 7))
+        timer.start()
+        assert waiter.wait() == receivers
+        assert numbers(drain(receivers[0])) == [7]
+        timer.join()
+
+
+def test_other_descriptors_are_seen_even_while_messages_never_end() -> None:
+    with inputs(1) as (senders, receivers, waiter):
+        read, write = os.pipe()
+        waiter.add_fd(read)
+        assert waiter.wait(0) == []
+        os.write(write, b"x")
+        assert waiter.wait(1) == [read]
+        send(senders[0], 1)
+        deadline = time.monotonic() + PATIENCE
+        while read not in waiter.wait(1):
+            assert time.monotonic() < deadline
+        os.close(write)
+        os.read(read, 1)
+        drain(receivers[0])
+        assert waiter.wait(1) == [read]  # the other end has gone, which its owner must see
+        waiter.remove_fd(read)
+        waiter.remove_fd(read)
+        os.close(read)
+        assert waiter.wait(0) == []
+
+
+def test_a_held_record_counts_as_ready() -> None:
+    with inputs(1) as (senders, receivers, waiter):
+        send(senders[0], 0, protected=True)
+        send(senders[0], 1)
+        send(senders[0], 2, protected=True)
+        send(senders[0], 3)
+        drained = [receivers[0].receive() for _ in range(3)]
+        assert all(drained)
+        assert receivers[0].holds_record
+        assert waiter.wait(0) == receivers
+        assert receivers[0].pending() == 1
+
+
+def test_removed_inputs_are_not_named() -> None:
+    with inputs(2) as (senders, receivers, waiter):
+        send(senders[0], 1)
+        waiter.remove(receivers[0])
+        assert waiter.wait(0) == []
+        send(senders[1], 1)
+        assert waiter.wait(1) == [receivers[1]]
+
+
+@pytest.mark.parametrize("timeout", [0.0003, 0.002, 0.0255])
+def test_timeouts_are_kept(timeout: float) -> None:
+    with inputs(1) as (_, _, waiter):
+        took = []
+        for _ in range(500):
+            start = time.perf_counter()
+            assert waiter.wait(timeout) == []
+            took.append(time.perf_counter() - start)
+            if len(took) > 20 and min(took) < timeout + 0.001:
+                break
+        assert min(took) >= timeout
+        assert min(took) < timeout + 0.001  # no rounding to milliseconds
+
+
+def test_an_exception_from_a_handler_passes_through() -> None:
+    class Stop(Exception):
+        pass
+
+    def handler(*_: object) -> None:
+        raise Stop
+
+    with inputs(1) as (senders, receivers, waiter):
+
+        def interrupted_wait() -> None:
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            waiter.wait()
+
+        before = signal.signal(signal.SIGALRM, handler)
+        try:
+            with pytest.raises(Stop):
+                interrupted_wait()
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        send(senders[0], 1)
+        assert waiter.wait(5) == receivers
+
+
+def test_a_forked_child_may_not_wait() -> None:
+    with inputs(1) as (_, _, waiter):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                waiter.wait(0)
+            except NodeForked:
+                os._exit(0)
+            os._exit(1)
+        assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_asyncio_can_watch_it() -> None:
+    with inputs(2) as (senders, receivers, waiter):
+
+        async def receive() -> list[int]:
+            loop = asyncio.get_running_loop()
+            woken = asyncio.Event()
+            loop.add_reader(waiter.fileno(), woken.set)
+            loop.call_later(0.02, send, senders[1], 42)
+            await asyncio.wait_for(woken.wait(), 5)
+            loop.remove_reader(waiter.fileno())
+            ready = waiter.wait(0)
+            assert ready == [receivers[1]]
+            return numbers(drain(receivers[1]))
+
+        assert asyncio.run(receive()) == [42]
+
+
+def test_it_polls_only_when_messages_come_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    polls = []
+    monkeypatch.setattr(waiting, "usable_cores", lambda: 2.0)
+    original = Waiter._poll
+
+    def counted(self: Waiter, start: int, timeout: float | None) -> object:
+        polls.append(start)
+        return original(self, start, timeout)
+
+    monkeypatch.setattr(Waiter, "_poll", counted)
+    with inputs(1) as (_, _, waiter):
+        for _ in range(5):
+            waiter.wait(0.002)
+        assert polls == []
+        waiter._credit = 3
+        for _ in range(10):
+            waiter.wait(0.002)
+        assert len(polls) == 2  # in vain, so no more
+
+
+def test_it_tries_to_poll_after_short_sleeps_and_gives_up_after_vain_tries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(waiting, "usable_cores", lambda: 2.0)
+    monkeypatch.setattr(waiting, "_SOON_NS", 10**12)
+    tries: list[int] = []
+
+    def in_vain(self: Waiter, start: int, timeout: float | None) -> list[object]:
+        tries.append(start)
+        return []
+
+    monkeypatch.setattr(Waiter, "_poll", in_vain)
+    monkeypatch.setattr(Waiter, "_sleep", lambda *_: [3])
+    with inputs(1) as (_, _, waiter):
+        counts = []
+        for _ in range(100):
+            waiter.wait(1)
+            counts.append(len(tries))
+        # After 2 sleeps, then 4, 8, 16, 32 more.
+        assert [counts.index(n) for n in range(1, 6)] == [2, 7, 16, 33, 66]
+
+
+def test_the_first_tries_after_short_sleeps_are_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0
+
+    def clock() -> int:
+        nonlocal now
+        now += 1_000
+        return now
+
+    monkeypatch.setattr(waiting, "_monotonic_ns", clock)
+    tried: list[int] = []
+    original = Waiter._poll
+
+    def timed(self: Waiter, start: int, timeout: float | None) -> list[Receiver | int]:
+        self._credit = 8  # whatever comes of it, the next wait polls again
+        begun = now
+        found = original(self, start, timeout)
+        tried.append(now - begun)
+        return found
+
+    monkeypatch.setattr(Waiter, "_poll", timed)
+    monkeypatch.setattr(Waiter, "_sleep", lambda *_: [3])
+    with inputs(1) as (_, _, waiter):
+        waiter._polls = True
+        while len(tried) < 12:
+            waiter.wait(5)
+    assert min(tried[:8]) > 1.9 * max(tried[8:])
+    assert max(tried[8:]) > 200_000
+
+
+def test_a_wake_up_makes_an_input_ready_whatever_was_seen_before() -> None:
+    with inputs(2) as (senders, receivers, waiter):
+        # The counter runs ahead of the pipe for a moment: nothing is there yet.
+        receivers[0]._words[0] += 1
+        assert receivers[0].receive() is None
+        assert not receivers[0].ready()
+        receivers[0]._words[0] -= 1
+        send(senders[0], 1)
+        assert waiter.wait(1) == [receivers[0]]
+        assert receivers[0].ready()
+
+
+def test_it_never_polls_on_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "usable_cores", lambda: 1.5)
+    assert not Waiter()._polls
+
+
+def test_usable_cores() -> None:
+    assert 0 < cores.usable_cores() <= (os.cpu_count() or 1)
+    assert cores.parse_cpu_max(["150000", "100000"]) == 1.5
+    assert cores.parse_cpu_max(["max", "100000"]) is None
+    assert cores.parse_cpu_max([]) is None
+    assert cores.parse_cpu_max(["1", "0"]) is None

@@ -1,0 +1,130 @@
+"""The pipes of a queue and what the runner writes into them."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from support.queues import Edge, Segments
+
+from dora_node_api.transport import Board, QueueEnds, QueueSpec, create_queue
+from dora_node_api.transport.shared.layout import LARGEST_BOUND, RECORD_SIZE
+from dora_node_api.transport.shared.queue import pipe_capacity
+
+
+def spec(bound: int, policy: str = "drop_oldest") -> QueueSpec:
+    return QueueSpec(1, "a", "out", "b", "in", policy, bound)
+
+
+@pytest.mark.parametrize("bound", [1, 64, 1000, LARGEST_BOUND])
+@pytest.mark.parametrize("policy", ["drop_oldest", "backpressure"])
+def test_pipes_hold_their_bound_however_their_pages_are_used(bound: int, policy: str) -> None:
+    ends = create_queue(spec(bound, policy))
+    assert pipe_capacity(ends.data_write) >= bound
+    record = bytes(RECORD_SIZE)
+    for _ in range(65):  # leave the page that is read first half used
+        os.write(ends.data_write, record)
+    for _ in range(33):
+        os.read(ends.data_read, RECORD_SIZE)
+    waiting = 32
+    while waiting < bound:
+        assert os.write(ends.data_write, record) == RECORD_SIZE
+        waiting += 1
+    assert ends.depth() == waiting
+    ends.close()
+    ends.close()
+
+
+@pytest.mark.parametrize("bound", [0, -1, LARGEST_BOUND + 1])
+def test_a_bound_that_no_pipe_holds_is_refused(bound: int) -> None:
+    with pytest.raises(ValueError, match=f"queue_size of b/in is {bound}"):
+        create_queue(spec(bound))
+
+
+@pytest.mark.parametrize(("policy", "numbers"), [("drop_oldest", (3, 2)), ("backpressure", (4, 3))])
+def test_each_end_gets_its_descriptors(policy: str, numbers: tuple[int, int]) -> None:
+    ends = create_queue(spec(4, policy))
+    assert (len(ends.for_producer()), len(ends.for_consumer())) == numbers
+    producer = QueueEnds.from_producer_fds([os.dup(fd) for fd in ends.for_producer()])
+    consumer = QueueEnds.from_consumer_fds([os.dup(fd) for fd in ends.for_consumer()])
+    os.write(producer.data_write, bytes(RECORD_SIZE))
+    assert consumer.depth() == producer.depth() == 1
+    for part in (producer, consumer, ends):
+        part.close()
+    with pytest.raises(ValueError, match="not 1"):
+        QueueEnds.from_producer_fds([1])
+    with pytest.raises(ValueError, match="not 1"):
+        QueueEnds.from_consumer_fds([1])
+
+
+def test_a_spec_survives_json() -> None:
+    one = QueueSpec(7, "a", "o", "b", "i", "backpressure", 3, 4096, 1024, 99)
+    assert QueueSpec.from_json(one.to_json() | {"new": 1}) == one
+    assert one.edge == "a/o -> b/i"
+
+
+def test_news_that_do_not_fit_are_kept_and_restarts_are_left_out() -> None:
+    board, segments = Board.create(1 << 20), Segments()
+    edge = Edge(board, segments, bound=1)
+    capacity = pipe_capacity(edge.ends.urgent_write)
+    for _ in range(capacity + 200):
+        edge.keeper.announce_restarted()
+    edge.keeper.announce_closed()
+    assert edge.keeper.needs_retry
+    receiver = edge.receiver()
+    kinds = []
+    while (delivery := receiver.receive()) is not None:
+        kinds.append(delivery.kind.name)
+        edge.keeper.retry()
+    assert kinds.pop() == "CLOSED"
+    assert set(kinds) == {"NODE_RESTARTED"}
+    assert not edge.keeper.needs_retry
+    assert edge.keeper.statistics().dropped == 0
+    receiver.close()
+    edge.close()
+    board.close()
+
+
+def test_a_board_refuses_what_is_none_and_says_when_it_is_full() -> None:
+    board = Board.create(64 << 10)
+    with pytest.raises(ValueError, match="no area"):
+        board.edge_words(3)
+    area, slots = board.allocate_edge(10)
+    assert slots >= 20
+    board.free_edge(area)
+    from dora_node_api.transport import BoardFull
+
+    areas = {board.allocate_edge(10)[0] for _ in range(7)}
+    assert area in areas  # freed ones are used again, last
+    assert len(areas) == 7
+    with pytest.raises(BoardFull):
+        board.allocate_edge(10)
+    board.free_edge(area)
+    assert board.allocate_edge(10)[0] == area
+    board.close()
+    other = os.memfd_create("x")
+    os.ftruncate(other, 64 << 10)
+    with pytest.raises(ValueError, match="not a status board"):
+        Board.attach(other, 64 << 10)
+    os.close(other)
+
+
+def test_a_node_beats() -> None:
+    board = Board.create(1 << 20)
+    area = board.allocate_node()
+    other = board.allocate_node()
+    assert area != other
+    words = board.node_words(area)
+    assert (words.beats, words.last_beat_ns, words.waiting) == (0, 0, False)
+    words.beat()
+    words.beat()
+    words.set_waiting(True)
+    seen = board.node_words(area)
+    assert seen.beats == 2
+    assert seen.last_beat_ns > 0
+    assert seen.waiting
+    seen.reset()
+    assert words.beats == 0
+    board.free_node(area)
+    assert board.allocate_node() == area
+    board.close()

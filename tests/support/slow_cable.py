@@ -1,0 +1,98 @@
+"""Two networks with a slow, lossy cable between them: packets are delayed and dropped at random.
+
+As netem would do, without its kernel module: each end is a TUN device, and a thread carries the
+packets. Root on Linux is needed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import heapq
+import itertools
+import os
+import random
+import select
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from support import cables
+from support.cables import Networks, network
+
+_SET_NAME = 0x400454CA
+_TUN_WITHOUT_HEADER = 0x1001
+_LARGEST_PACKET = 65536
+
+
+def missing() -> str:
+    """Why there can be no such cable here, empty when there can."""
+    if reason := cables.missing():
+        return reason
+    return "" if Path("/dev/net/tun").exists() else "a slow cable needs /dev/net/tun"
+
+
+class SlowCable(Networks):
+    """The only addresses are 10.78.0.1 and 10.78.0.2."""
+
+    def __init__(
+        self, holders: dict[str, int], *, delay: float, loss: float, choice: random.Random
+    ) -> None:
+        """``delay``: seconds that each packet takes; ``loss``: share of them that is dropped."""
+        super().__init__(holders)
+        self._delay = delay
+        self._loss = loss
+        self._choice = choice
+        self.addresses = {name: f"10.78.0.{n}" for n, name in enumerate(holders, start=1)}
+        self._ends = [self._end(name) for name in holders]
+        self._wake, self._awake = os.pipe()
+        self._thread = threading.Thread(target=self._carry, name="slow cable")
+        self._thread.start()
+
+    def _end(self, name: str) -> int:
+        with self.at(name):
+            tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            fcntl.ioctl(tun, _SET_NAME, struct.pack("16sH", b"eth0", _TUN_WITHOUT_HEADER))
+        self.ip(name, "link", "set", "lo", "up")
+        self.ip(name, "address", "add", f"{self.addresses[name]}/24", "dev", "eth0")
+        self.ip(name, "link", "set", "eth0", "up")
+        return tun
+
+    def _carry(self) -> None:
+        first, second = self._ends
+        other = {first: second, second: first}
+        waiting: list[tuple[float, int, int, bytes]] = []
+        number = itertools.count()
+        while True:
+            pause = waiting[0][0] - time.monotonic() if waiting else None
+            ready, _, _ = select.select([*self._ends, self._wake], [], [], pause and max(0, pause))
+            if self._wake in ready:
+                return
+            for end in ready:
+                packet = os.read(end, _LARGEST_PACKET)
+                if self._choice.random() >= self._loss:
+                    due = time.monotonic() + self._delay
+                    heapq.heappush(waiting, (due, next(number), other[end], packet))
+            while waiting and waiting[0][0] <= time.monotonic():
+                _, _, to, packet = heapq.heappop(waiting)
+                os.write(to, packet)
+
+    def close(self) -> None:
+        os.write(self._awake, b"x")
+        self._thread.join()
+        for descriptor in (*self._ends, self._wake, self._awake):
+            os.close(descriptor)
+
+
+@contextmanager
+def slow_cable(
+    first: str, second: str, *, delay: float, loss: float, seed: int = 0
+) -> Iterator[SlowCable]:
+    """``delay`` in seconds, one way; ``loss`` from 0 to 1, of each direction."""
+    with ExitStack() as stack:
+        holders = {name: stack.enter_context(network()) for name in (first, second)}
+        cable = SlowCable(holders, delay=delay, loss=loss, choice=random.Random(seed))
+        stack.callback(cable.close)
+        yield cable
