@@ -12,8 +12,8 @@ from dora_config.cluster.models import Cluster, Coordinator, Machine
 
 ROBOT = Machine(id="robot", host="10.0.0.2", labels={"role": "edge"})
 CLUSTER = Cluster(coordinator=Coordinator(addr="10.0.0.1"), machines=(ROBOT,))
-ALICE = Operator("alice@desk", "/home/alice", "/home/alice/cluster.yml", ("now", "before"))
-BOB = replace(ALICE, name="bob@desk", home="/home/bob", file="/home/bob/fleet.yml")
+ALICE = Operator("alice@desk", "/srv/alice", "/srv/alice/cluster.yml", ("now", "before"))
+BOB = replace(ALICE, name="bob@desk", home="/srv/bob", file="/srv/bob/fleet.yml")
 NOW = 1_800_000_000.0
 
 
@@ -95,10 +95,10 @@ def test_a_refusal_holds_the_facts() -> None:
     )
     assert lines[1].endswith("(1 min ago)")
     assert lines[2] == "    coordinator: 10.0.0.1:6013, with another token than this account's"
-    assert lines[3].startswith("    set up by: bob@desk from /home/bob/fleet.yml, ")
+    assert lines[3].startswith("    set up by: bob@desk from /srv/bob/fleet.yml, ")
     assert lines[3].endswith("(2 h ago)")
     assert lines[4:] == ["    dataflows: my-app"]
     assert "foreign" not in text
     moved = judge([occupant(coordinator=["10.0.0.1", 6014])], CLUSTER, [ROBOT], ALICE)
     text = refusal("robot (10.0.0.2)", moved.conflicts, CLUSTER, ALICE, now=NOW)
-    assert "coordinator: 10.0.0.1:6014 (/home/alice/cluster.yml has 10.0.0.1:6013)" in text
+    assert "coordinator: 10.0.0.1:6014 (/srv/alice/cluster.yml has 10.0.0.1:6013)" in text
