@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from dora_config.dataflow.fields import SCALAR_TYPES
+
 _NO_LIMIT = 1_000_000_000
 """A bound from here on is there against overflow, and no news to a reader."""
 
@@ -37,6 +39,8 @@ def type_words(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
         parts = [type_words(part, definitions) for part in schema["anyOf"]]
         return " or ".join(dict.fromkeys(part for part in parts if part))
     kind = schema.get("type")
+    if kind == SCALAR_TYPES:
+        return "text"
     if isinstance(kind, list):
         return " or ".join(_scalar(name) for name in kind)
     if kind == "array":

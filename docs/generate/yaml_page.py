@@ -32,6 +32,7 @@ INTRODUCTION = f"""\
 # The YAML files
 
 A dataflow file lists nodes; everything else is optional. Unknown keys are refused, with the place and the key that was probably meant.
+Where a text is expected, a number or a boolean is taken exactly as it is written: `tag: 1.10` is `1.10`, `args: 0x10` is `0x10`, `id: 7` is `7`.
 `dora validate FILE` checks a file, `dora schema dataflow` prints the JSON Schema for editors (`module` and `cluster` too).
 Cluster files are [below](#cluster), and explained in [Two machines in ten minutes](../howto/cluster.md).
 
@@ -80,7 +81,7 @@ DETAILS = """\
 
 ## Environment variables
 
-Values may be texts, numbers and booleans, which arrive as they are written, but `True` as `true` and `0x1F` as `31` (in quotes it stays as it is); `$NAME` and `${NAME}` in texts are expanded where the file is read, and a variable that is not defined there is an error.
+Numbers and booleans arrive as they are written, but `True` as `true` and `0x1F` as `31` (in quotes it stays as it is); `$NAME` and `${NAME}` in texts are expanded where the file is read, and a variable that is not defined there is an error.
 `{__dora_env: NAME}` takes the value from the environment of the machine that the node runs on. What wins: `env` of the node, then `--env NAME=VALUE` of the command, then `env` of
 the file, then the environment of the runner. Names that change how programs are loaded or how dora connects are dropped with a warning: `DORA_NODE_CONFIG`,
 `DORA_RUNTIME_CONFIG`, `DORA_ZENOH_*`, `ZENOH_CONFIG`, `DORA_RUN_PARENT_PID`, `DORA_AUTH_TOKEN`, `DORA_ALLOW_SHELL_NODES`, `LD_PRELOAD`, `LD_AUDIT`, `LD_LIBRARY_PATH`, `DYLD_*`.
@@ -101,7 +102,7 @@ Sizes are bytes, or a number with `B`, `K`, `KB`, `M`, `MB`, `G` or `GB` (powers
 
 ## Old keys
 
-`_unstable_deploy` and `_unstable_debug` are accepted with a note. `custom`, `communication` and other keys of 0.x files are refused, with a hint what to write instead.
+`_unstable_deploy` and `_unstable_debug` are accepted as `deploy` and `debug`. `custom`, `communication` and other keys of 0.x files are refused, with a hint what to write instead.
 """
 
 

@@ -79,10 +79,10 @@ def test_a_name_that_no_file_can_have(server: str) -> None:
 
 
 def test_warnings_go_to_the_terminal(dora: Dora, hello: Path) -> None:
-    hello.write_text(f"_unstable_debug: {{enable_debug_inspection: true}}\n{HELLO}")
+    hello.write_text(f"env: {{LD_PRELOAD: x}}\n{HELLO}")
     shown = dora("graph", "--mermaid", hello.name)
     assert shown.code == 0
-    assert shown.err.startswith("warning: hello.yml:1:1: ")
+    assert shown.err.startswith("warning: hello.yml:1:7: ")
     assert "warning" not in shown.out
 
 

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from support.coordinator import RunningCoordinator, running_coordinator
+
+from dora_cli.shipping import Collected, uploading
+from dora_cli.shipping.uploading import UploadFailed
+from dora_config.protocol.code import CodeSet
 
 pytestmark = pytest.mark.integration
 
@@ -47,6 +53,37 @@ def test_what_is_missing_is_sent_in_pieces_and_fetched_in_ranges(
     headers = {**coordinator.endpoint.headers(), "Range": "bytes=10000-"}
     rest = coordinator.request(PATH, headers=headers)
     assert (rest.status, rest.body) == (206, CONTENT[10000:])
+
+
+def test_the_room_of_the_store_is_known_before_anything_is_sent(
+    coordinator: RunningCoordinator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "content"
+    path.write_bytes(CONTENT)
+    part = Collected(CodeSet(files=()), {DIGEST: path})
+    with monkeypatch.context() as patch:
+        patch.setattr(uploading, "SPARE", 1 << 60)
+        with pytest.raises(UploadFailed, match=r"has no room for the code: .*/files on the coord"):
+            uploading.upload(coordinator.endpoint, [part])
+    assert coordinator.request(PATH, method="HEAD").headers["x-dora-offset"] == "0"
+    assert uploading.upload(coordinator.endpoint, [part]) > len(CONTENT)
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(
+    coordinator: RunningCoordinator, tmp_path: Path
+) -> None:
+    """A limit on the size of files stands for a full disk: it needs no disk of its own."""
+    limit = 1 << 20
+    resource.prlimit(coordinator.process.pid, resource.RLIMIT_FSIZE, (limit, limit))
+    content = bytes(4 * limit)
+    digest = hashlib.sha256(content).hexdigest()
+    path = tmp_path / "content"
+    path.write_bytes(content)
+    part = Collected(CodeSet(files=()), {digest: path})
+    with pytest.raises(UploadFailed, match=r"HTTP status 507 /.*/files: File too large"):
+        uploading.upload(coordinator.endpoint, [part])
+    found = coordinator.request(f"/api/files/{digest}", method="HEAD")
+    assert found.headers["x-dora-offset"] == "0"
 
 
 def test_a_gap_is_refused(coordinator: RunningCoordinator) -> None:

@@ -23,7 +23,9 @@ def runner(tmp_path: Path) -> Iterator[FakeRunner]:
 @pytest.fixture(autouse=True)
 def _own_logging(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bridge of a node in the test process must not outlive the test."""
-    monkeypatch.setattr("dora_node_api.logging.logging_bridge.install", lambda node_id: None)
+    monkeypatch.setattr(
+        "dora_node_api.logging.logging_bridge.install", lambda node_id, has_terminal: None
+    )
 
 
 @pytest.fixture

@@ -304,16 +304,96 @@ def test_log_entries_are_lines_of_json(runner: FakeRunner, spawn: Spawn) -> None
     assert entries[5]["fields"] == {"dora.fields_dropped": 70_010}
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_a_handler_of_the_users_own_is_kept(runner: FakeRunner, spawn: Spawn, when: str) -> None:
+def logged(runner: FakeRunner, spawn: Spawn, code: str) -> list[tuple[str, str, str]]:
+    """Level, target and message of all that a node prints."""
     runner.add_node("a")
-    own = 'logging.basicConfig(stream=sys.stdout, format="own %(message)s", level=logging.INFO)'
-    code = f"""
+    printed = finish(spawn("a", "import logging, logging.config, logging.handlers, sys\n" + code))
+    entries = [json.loads(line) for line in printed.splitlines()]
+    return [(entry["level"], entry["target"], entry["message"]) for entry in entries]
+
+
+OWN_CONFIGURATION = [
+    "logging.basicConfig(level=logging.INFO)",
+    'logging.basicConfig(stream=sys.stdout, format="own %(message)s", level=logging.INFO)',
+    "logging.basicConfig(filename='own.log', level=logging.INFO)",
+    "logging.basicConfig(level=logging.INFO, force=True)",
+    "logging.config.dictConfig({'version': 1, 'handlers': {'console':"
+    " {'class': 'logging.StreamHandler'}}, 'root': {'handlers': ['console'], 'level': 'INFO'}})",
+    "logging.config.dictConfig({'version': 1, 'root': {'level': 'INFO'}})",
+    "logging.getLogger('core').addHandler(logging.StreamHandler());"
+    " logging.getLogger().setLevel(logging.INFO)",
+    "own = logging.getLogger('core'); own.propagate = False; own.setLevel(logging.INFO);"
+    " own.addHandler(logging.StreamHandler(sys.stdout)); own.addHandler(logging.StreamHandler())",
+    "import queue; waiting = queue.Queue(); handler = logging.handlers.QueueHandler(waiting);"
+    " logging.basicConfig(handlers=[handler], level=logging.INFO);"
+    " logging.handlers.QueueListener(waiting, logging.StreamHandler()).start()",
+]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("own", OWN_CONFIGURATION)
+def test_each_record_is_one_entry_with_its_level_whatever_is_configured(
+    runner: FakeRunner,
+    spawn: Spawn,
+    own: str,
+    when: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = (
+        "from dora import Node\n"
+        + "\n".join([own, "node = Node()"] if when == "before" else ["node = Node()", own])
+        + "\nlog = logging.getLogger('core')\nlog.debug('no')\nlog.info('hello')\nlog.error('bad')"
+    )
+    assert logged(runner, spawn, code) == [("info", "core", "hello"), ("error", "core", "bad")]
+    if "filename" in own:
+        assert (tmp_path / "own.log").read_text() == "INFO:core:hello\nERROR:core:bad\n"
+
+
+def test_level_and_filters_of_a_handler_that_prints_are_kept(
+    runner: FakeRunner, spawn: Spawn
+) -> None:
+    code = """
+from dora import Node
+console = logging.StreamHandler()
+console.setLevel(logging.ERROR)
+logging.basicConfig(handlers=[console], level=logging.DEBUG)
+node = Node()
+logging.info("quiet")
+logging.error("loud")
+"""
+    assert logged(runner, spawn, code) == [("error", "root", "loud")]
+
+
+def test_nothing_else_reaches_standard_error(runner: FakeRunner, spawn: Spawn) -> None:
+    runner.add_node("a")
+    code = """
+        import logging
+        from dora import Node
+        logging.basicConfig(level=logging.INFO)
+        node = Node()
+        logging.info("hello")
+        silent = logging.getLogger("silent")
+        silent.propagate = False
+        silent.warning("without a handler")
+    """
+    process = spawn("a", code)
+    out, err = process.communicate(timeout=60)
+    assert err == ""
+    assert [json.loads(line)["message"] for line in out.splitlines()] == [
+        "hello",
+        "without a handler",
+    ]
+
+
+def test_handlers_of_a_dynamic_node_print_to_its_terminal(runner: FakeRunner, spawn: Spawn) -> None:
+    runner.add_node("a", dynamic=True)
+    code = """
         import logging, sys
         from dora import Node
-        {own if when == "before" else ""}
+        logging.basicConfig(stream=sys.stdout, format="own %(message)s", level=logging.INFO)
         node = Node()
-        {own if when == "after" else ""}
         logging.info("hello")
     """
     assert finish(spawn("a", code)) == "own hello\n"

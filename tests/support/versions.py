@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.installation import Installation, LocalMachine, install
 
-from dora_cli.bundle.dependencies import fetch
+from dora_cli.bundle.dependencies import download
 from dora_cli.bundle.machine import ask
 from dora_cli.bundle.platform import Platform
 
@@ -48,7 +48,7 @@ def mute_version(tmp_path_factory: pytest.TempPathFactory) -> Installation:
 def wheels_for(facts_of: LocalMachine, folder: Path) -> Path:
     """Every dependency for a machine, in ``folder``."""
     facts = ask(facts_of, "probe", prefix=str(folder), link=str(folder / "dora"))
-    fetch(Platform.from_probe(facts), folder)
+    download(Platform.from_probe(facts), folder)
     return folder
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.installation import Installation, LocalMachine
@@ -18,6 +19,7 @@ from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import USER
 from dora_cli.bundle.machine import MachineProblem, ask
 from dora_cli.bundle.own_packages import NotBundled, own_packages
+from dora_cli.ssh import RemoteCommandFailed
 
 from .conftest import MakeInstaller
 
@@ -190,22 +192,75 @@ def test_removing_leaves_nothing(
 
 
 @pytest.mark.usefixtures("untested")
-def test_a_disk_that_is_too_small_is_told_before_anything_is_sent(
-    installer: MakeInstaller, old_version: Installation, machine: LocalMachine
+@pytest.mark.parametrize(
+    ("short", "device", "place"),
+    [
+        ("free", -1, ".local/share/dora/versions"),
+        ("archives_free", -1, ".cache/dora/archives"),
+    ],
+)
+def test_a_disk_that_is_too_small_is_found_before_anything_is_sent(
+    installer: MakeInstaller,
+    old_version: Installation,
+    machine: LocalMachine,
+    short: str,
+    device: int,
+    place: str,
 ) -> None:
     asked = machine.run
 
     def small(argv: list[str], **options: object) -> object:
         done = asked(argv, **options)  # type: ignore[arg-type]
         if argv[4:5] == ["probe"]:
-            answer = json.loads(done.stdout) | {"free": 100 << 20}
+            answer = json.loads(done.stdout) | {short: 10 << 20, "archives_device": device}
             return type(done)(0, json.dumps(answer), "")
         return done
 
     machine.run = small  # type: ignore[method-assign, assignment]
-    with pytest.raises(MachineProblem, match=r"100 MiB free, dora needs \d{3} MiB"):
+    expected = rf"robot .*{place} has 10 MiB free, dora needs \d+ MiB"
+    with pytest.raises(MachineProblem, match=expected):
         put(installer(old_version), machine)
     assert machine.sent == []
+
+
+@pytest.mark.usefixtures("untested")
+def test_a_disk_that_fills_up_meanwhile_keeps_no_part_of_the_archive(
+    installer: MakeInstaller,
+    old_version: Installation,
+    machine: LocalMachine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    send = machine.send
+
+    def fill(source: Path, target: str, **options: Any) -> None:
+        machine.cut_after = 1 << 20
+        with pytest.raises(ConnectionError):
+            send(source, target, **options)
+        raise RemoteCommandFailed(machine.name, f"{target} cannot be written: No space left", 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(machine, "send", fill)
+        with pytest.raises(RemoteCommandFailed, match=r"robot .*\.part cannot be written: No sp"):
+            put(installer(old_version), machine)
+    assert {path for path in machine.home.rglob("*") if not path.is_dir()} == set()
+
+
+@pytest.mark.usefixtures("untested")
+def test_a_disk_that_is_full_when_it_is_unpacked_keeps_nothing(
+    installer: MakeInstaller, old_version: Installation, machine: LocalMachine
+) -> None:
+    """A limit on the size of files, above the archive's, stands for a full disk."""
+    asked = machine.run
+
+    def limited(argv: list[str], **options: Any) -> object:
+        if argv[4:5] == ["unpack"]:
+            argv = ["prlimit", "--fsize=100000", *argv]
+        return asked(argv, **options)
+
+    machine.run = limited  # type: ignore[method-assign, assignment]
+    with pytest.raises(MachineProblem, match=r"robot .*File too large"):
+        put(installer(old_version), machine)
+    assert {path for path in machine.home.rglob("*") if not path.is_dir()} == set()
 
 
 def test_a_machine_without_a_python_that_is_new_enough(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from packaging.tags import cpython_tags
 
-from dora_cli.bundle.dependencies import lock_text, parse_lock, wanted
+from dora_cli.bundle.dependencies import pins_for
 from dora_cli.bundle.platform import Platform, UnknownPlatform
 
 PI: dict[str, Any] = {
@@ -78,15 +78,14 @@ def test_the_tags_are_those_that_this_python_accepts() -> None:
 
 
 def test_the_lock_follows_the_markers_of_the_platform() -> None:
-    pins = parse_lock(lock_text())
-    names = {pin.requirement.name for pin in wanted(pins, Platform.from_probe(PI))}
+    names = {line.partition("==")[0] for line in pins_for(Platform.from_probe(PI))}
     assert {"pyarrow", "eclipse-zenoh", "paramiko", "pip"} <= names
     assert "colorama" not in names  # of Windows
-    old = wanted(parse_lock(MARKED), Platform.from_probe(PI))
-    new = wanted(parse_lock(MARKED), Platform.from_probe(PI | {"python": [3, 13, 0]}))
-    assert [pin.requirement.name for pin in old] == ["backport", "always"]
-    assert [pin.requirement.name for pin in new] == ["always"]
-    assert old[0].line() == f"backport==1.0 --hash=sha256:{'a' * 64}"
+    old = list(pins_for(Platform.from_probe(PI), MARKED))
+    new = list(pins_for(Platform.from_probe(PI | {"python": [3, 13, 0]}), MARKED))
+    always = f"always==2 --hash=sha256:{'b' * 64} --hash=sha256:{'c' * 64}"
+    assert old == [f"backport==1.0 --hash=sha256:{'a' * 64}", always]
+    assert new == [always]
 
 
 MARKED = f"""\
@@ -98,8 +97,35 @@ always==2 \\
 """
 
 
-def test_a_lock_pins() -> None:
-    with pytest.raises(ValueError, match="not pinned"):
-        parse_lock("loose>=1 --hash=sha256:" + "a" * 64)
-    with pytest.raises(ValueError, match="not pinned"):
-        parse_lock("nohash==1")
+@pytest.mark.parametrize(
+    ("libc_version", "expected"),
+    [
+        ("2.17", "aarch64-manylinux_2_17"),
+        ("2.27", "aarch64-manylinux_2_17"),
+        ("2.30", "aarch64-manylinux_2_28"),
+        ("2.31", "aarch64-manylinux_2_31"),
+        ("2.36", "aarch64-manylinux_2_36"),
+        ("2.99", "aarch64-manylinux_2_40"),
+    ],
+)
+def test_the_name_for_uv_is_no_newer_than_the_machine(libc_version: str, expected: str) -> None:
+    assert Platform.from_probe(PI | {"libc_version": libc_version}).uv_name() == expected
+
+
+def test_alpine_has_a_name_for_uv() -> None:
+    platform = Platform.from_probe(PI | {"libc": "musl", "libc_version": "1.2.4"})
+    assert platform.uv_name() == "aarch64-unknown-linux-musl"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"machine": "armv7l", "bits": 32}, "no wheels for armv7l"),
+        ({"bits": 32}, "no wheels for armv7l"),
+        ({"free_threaded": True}, "no wheels for free-threaded Python"),
+        ({"libc_version": "2.12"}, "needs glibc 2.17 or newer"),
+    ],
+)
+def test_platforms_without_wheels_are_refused(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UnknownPlatform, match=reason):
+        Platform.from_probe(PI | change).uv_name()

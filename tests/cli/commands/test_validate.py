@@ -40,6 +40,25 @@ def test_json_of_a_good_file_is_empty(dora: Dora, hello: Path) -> None:
 TYPED = HELLO.replace("outputs: [image]", "outputs: [image]\n    output_types: {image: TYPE}")
 
 
+def test_a_missing_program_is_a_warning_and_an_error_when_strict(dora: Dora, hello: Path) -> None:
+    hello.write_text("nodes: [{id: a, path: gone.py}]\n")
+    shown = dora("validate", "hello.yml")
+    assert shown.code == 0
+    assert 'hello.yml:1:23: warning: node "a": could not find source path "gone.py"' in shown.out
+    assert shown.out.endswith("hello.yml: 1 node, 0 edges, 1 warning, no errors\n")
+    shown = dora("validate", "hello.yml", "--strict")
+    assert shown.code == 1
+    assert shown.out.startswith('hello.yml:1:23: node "a": could not find source path "gone.py"')
+    shown = dora("validate", "hello.yml", "--strict", "--format", "json")
+    assert shown.code == 1
+    assert json.loads(shown.out)["severity"] == "error"
+
+
+def test_a_good_file_is_good_when_strict(dora: Dora, hello: Path) -> None:
+    shown = dora("validate", "hello.yml", "--strict")
+    assert (shown.code, shown.out) == (0, "hello.yml: 2 nodes, 2 edges, no problems\n")
+
+
 def test_inferred_types_are_told(dora: Dora, hello: Path) -> None:
     hello.write_text(TYPED.replace("TYPE", "std/core/v1/UInt8"))
     shown = dora("validate", "hello.yml")

@@ -96,6 +96,21 @@ def test_a_key_is_looked_for_beside_the_cluster_file(
     monkeypatch.chdir(tmp_path)
     machine = load_cluster("robots/cluster.yml").cluster.machines[0]
     assert machine.identity_file == means.format(folder=folder)
+    key = f"{{addr: 192.0.2.1, host: c, identity_file: {written}}}"
+    (folder / "cluster.yml").write_text(f"coordinator: {key}\nmachines: [{{id: a, host: b}}]")
+    coordinator = load_cluster("robots/cluster.yml").cluster.coordinator
+    assert coordinator.identity_file == means.format(folder=folder)
+
+
+def test_the_machine_of_the_coordinator() -> None:
+    coordinator = parse_cluster("""\
+coordinator: {addr: 192.0.2.1, host: c.lan, user: op, ssh_port: 2222, dora: /opt/x/dora}
+machines: [{id: a, host: b}]
+""").cluster.coordinator
+    assert (coordinator.target, coordinator.ssh_port) == ("op@c.lan", 2222)
+    assert coordinator.dora == "/opt/x/dora"
+    assert Coordinator(addr="192.0.2.1", host="c.lan").target == "c.lan"
+    assert parse_cluster(base("{id: a, host: b}")).cluster.coordinator.target is None
 
 
 def base(machine: str, root: str = "") -> str:
@@ -106,6 +121,14 @@ MISTAKES = [
     ("", "1:1: the file is empty"),
     ("[1]", "expected a mapping with `coordinator` and `machines`"),
     ("machines: [{id: a, host: b}]", "field `coordinator` is required"),
+    (
+        "coordinator: {addr: 1.2.3.4, user: op}\nmachines: [{id: a, host: b}]",
+        "`user` of the coordinator needs `host`",
+    ),
+    (
+        "coordinator: {addr: 1.2.3.4, host: '-c'}\nmachines: [{id: a, host: b}]",
+        "host '-c' must not start with '-'",
+    ),
     ("coordinator: {addr: 1.2.3.4}", "field `machines` is required"),
     (
         "coordinator: {addr: 1.2.3.4}\nmachines: []",
@@ -128,7 +151,7 @@ MISTAKES = [
     (base("{id: '', host: b}"), "machine id must not be empty"),
     (base("{id: a b, host: b}"), "contains invalid character ' ': allowed are [a-zA-Z0-9_.-]"),
     (base("{id: -a, host: b}"), "machine id '-a' must not start with '-'"),
-    (base("{id: 5, host: b}"), "expected a text, found 5"),
+    (base("{id: [5], host: b}"), "expected a text, found a list"),
     (base("{id: a, host: b}\n  - {id: a, host: c}"), '4:10: duplicate machine id "a"'),
     (base("{id: a, host: ''}"), '3:19: machine "a": host: host must not be empty'),
     (base("{id: a, host: -oProxyCommand=x}"), "host '-oProxyCommand=x' must not start with '-'"),
@@ -158,7 +181,7 @@ MISTAKES = [
     (base("{id: a, host: b, labels: {a b: c}}"), "label key 'a b' contains invalid character ' '"),
     (base("{id: a, host: b, labels: {a: b c}}"), "label value 'b c' contains invalid character"),
     (base("{id: a, host: b, labels: {-a: b}}"), "label key '-a' must not start with '-'"),
-    (base("{id: a, host: b, labels: {gpu: true}}"), 'put it in quotes, as in "true"'),
+    (base("{id: a, host: b, labels: {gpu: [true]}}"), "expected a text, found a list"),
     (base("{id: a, host: b, hostname: c}"), "unknown field `hostname` (it is called `host`)"),
     (base("{id: a, host: b, usr: c}"), "did you mean `user`?"),
     (base("{id: a, host: b}", "zenoh_peer: b:1"), "expected an endpoint tcp/HOST:PORT"),

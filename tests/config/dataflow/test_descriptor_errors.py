@@ -49,7 +49,7 @@ NODE = [
     ("path: p\nxyzzy: 1", "unknown field `xyzzy`, expected one of args, branch, build"),
     ("custom: {source: p}", '4:5: node "n": unknown field `custom` (dora 0.x'),
     ("path: p\nqueue_size: 1", "it belongs to an input"),
-    ("path: 5", '4:11: node "n": path: expected a text, found 5: put it in quotes, as in "5"'),
+    ("path: [5]", '4:5: node "n": path: expected a text, found a list'),
     ('path: ""', "path: must not be empty"),
     ("outputs: [x]", '3:5: node "n" does not say what it runs: expected exactly one of path'),
     ("path: p\noperator: {python: a.py}", "has `path` and `operator`: expected exactly one"),
@@ -63,7 +63,7 @@ NODE = [
         "path: p\nargs: " + "x" * 1_000_000,  # unbounded, splitting it takes half a minute
         "args: node args must not be longer than 131072 characters, found 1000000",
     ),
-    ("path: p\nargs: 5", 'args: expected a text, found 5: put it in quotes, as in "5"'),
+    ("path: p\nargs: {a: 5}", "args: expected a text, found a mapping"),
     ('path: p\nargs: "a\\0b"', "args: must not contain a NUL character"),
     ('path: "a\\0b"', "path: must not contain a NUL character"),
     ('path: p\nbuild: "a\\0b"', "build: must not contain a NUL character"),
@@ -74,7 +74,7 @@ NODE = [
     ("path: shell", "a shell node needs `args`"),
     ("path: p\nbranch: main", "`branch` needs a repository: a `git` source required"),
     ("path: p\ngit: u\nbranch: b\ntag: t", '7:5: node "n": only one of branch, tag and rev is'),
-    ("path: p\ngit: u\ntag: 1.0", 'tag: expected a text, found 1.0: put it in quotes, as in "1.0"'),
+    ("path: p\ngit: u\ntag: [1.0]", "tag: expected a text, found a list"),
     ("path: p\nenv: {A: [1]}", 'environment variable "A": expected a text, number or boolean'),
     ("path: p\nenv: {A: {x: 1}}", "or `{__dora_env: NAME}`"),
     ("path: p\nenv: {A: {__dora_env: 'a b'}}", "invalid name of an environment variable 'a b'"),
@@ -121,7 +121,7 @@ NODE = [
     ("path: p\ncpu_affinity: [0, -1]", "cpu_affinity item 2: must not be negative, found -1"),
     ("path: p\ncpu_affinity: 1", "cpu_affinity: expected a list, found 1"),
     ("path: p\ndeploy: {machin: a}", "deploy: unknown field `machin` (did you mean `machine`?)"),
-    ("path: p\ndeploy: {labels: {gpu: true}}", 'found true: put it in quotes, as in "true"'),
+    ("path: p\ndeploy: {labels: {gpu: }}", "labels gpu: expected a text, found nothing"),
     ("path: p\ndeploy: {labels: {'a b': x}}", "label key 'a b' contains invalid character ' '"),
     ("path: p\ndeploy: {distribute: ftp}", 'expected one of local, scp, http, found "ftp"'),
     ("path: p\nmachine: a", "it belongs into `deploy`"),
@@ -139,7 +139,7 @@ IDS = [
     ("dora", "is reserved"),
     (".a", "must not start with '.'"),
     ("my node", "contains invalid character ' ': allowed are letters, digits, '_', '.' and '-'"),
-    ("5", "expected a text, found 5"),
+    ("1e+5", "contains invalid character '+'"),
     ("[a]", "expected a text, found a list"),
 ]
 
@@ -160,7 +160,7 @@ INPUTS = [
     ("dora/xyz", "unknown dora input 'dora/xyz'"),
     ("dora/timer/secs", "must specify unit and value"),
     ("_mod/x", "`_mod/` stands for an input of a module, in module files only"),
-    ("5", "expected a mapping of names to values, found 5"),
+    ("5", "input must start with `<source>/`, found '5'"),
     ("[a]", "expected a mapping of names to values, found a list"),
     ("{queue_size: 1}", "field `source` is required"),
     ("", "expected a mapping of names to values, found nothing"),
@@ -188,7 +188,7 @@ OPERATORS = [
     ("operator: {shared-library: x}", "`shared-library` operators are not supported"),
     ("operator: {python: {source: a.py, conda_env: x}}", "`conda_env` is not supported"),
     ("operator: {python: {}}", "field `source` is required"),
-    ("operator: {python: 5}", "expected a mapping"),
+    ("operator: {python: [5]}", "expected a mapping"),
     ("operator: {python: a.py, xyzzy: 1}", "unknown field `xyzzy`"),
     ("operator: {python: a.py, send_stdout_as: x}", '`send_stdout_as` names "op/x"'),
     ("operator: {id: a/b, python: a.py}", "an operator id must not contain '/'"),
@@ -257,7 +257,7 @@ def test_a_file_with_thousands_of_mistakes_is_answered() -> None:
     assert len(errors("nodes:\n" + "\n".join(lines))) == 1000
 
 
-def test_old_names_are_accepted_with_a_warning() -> None:
+def test_old_names_are_accepted_without_a_warning() -> None:
     text = """\
         _unstable_debug: {enable_debug_inspection: true}
         nodes:
@@ -269,10 +269,7 @@ def test_old_names_are_accepted_with_a_warning() -> None:
     assert loaded.resolved.debug_inspection
     assert loaded.resolved.node("a").deploy.machine == "robot"
     assert loaded.resolved.node("a").deploy.distribute == "scp"
-    assert warnings(text) == [
-        "1:1: warning: `_unstable_debug` is the old name of `debug` (write `debug`)",
-        "5:5: warning: `_unstable_deploy` is the old name of `deploy` (write `deploy`)",
-    ]
+    assert warnings(text) == []
 
 
 def test_a_mistake_under_an_old_name_has_its_place() -> None:

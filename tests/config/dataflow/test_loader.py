@@ -20,6 +20,11 @@ def problems(path: Path, **options: bool) -> list[str]:
     return [str(problem).replace(f"{path.parent}/", "") for problem in caught.value.problems]
 
 
+def warnings(path: Path) -> list[str]:
+    loaded = load_dataflow(path, check_paths=True)
+    return [str(problem).replace(f"{path.parent}/", "") for problem in loaded.warnings]
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert problems(tmp_path / "f.yml") == ["f.yml: cannot be read: no such file or directory"]
 
@@ -92,11 +97,11 @@ def test_duplicate_keys_do_not_hide_other_problems(tmp_path: Path) -> None:
         ("x" * 300, "could not find source path"),
     ],
 )
-def test_programs_must_exist_when_asked(tmp_path: Path, program: str, says: str) -> None:
+def test_a_missing_program_is_a_warning(tmp_path: Path, program: str, says: str) -> None:
     path = tmp_path / "f.yml"
     path.write_text(f"nodes:\n  - {{id: a, path: {program}}}\n")
-    (found,) = problems(path, check_paths=True)
-    assert found.startswith('f.yml:2:19: node "a": ')
+    (found,) = warnings(path)
+    assert found.startswith('f.yml:2:19: warning: node "a": ')
     assert says in found
 
 
@@ -118,15 +123,44 @@ def test_programs_that_need_not_exist_or_do(tmp_path: Path, fields: str) -> None
     (tmp_path / "here.py").touch()
     path = tmp_path / "f.yml"
     path.write_text(f"nodes:\n  - id: a\n    {fields}\n")
-    load_dataflow(path, check_paths=True)
+    assert warnings(path) == []
 
 
-def test_operators_must_exist_when_asked(tmp_path: Path) -> None:
+def test_a_missing_operator_is_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "f.yml"
     path.write_text("nodes:\n  - id: a\n    operators:\n      - {id: o, python: gone.py}\n")
-    assert problems(path, check_paths=True) == [
-        'f.yml:4:25: node "a": could not find source path "gone.py"'
-    ]
+    assert warnings(path) == ['f.yml:4:25: warning: node "a": could not find source path "gone.py"']
+
+
+@pytest.mark.parametrize("block", ["operator: {CODE}", "operators: [{id: o, CODE}]"])
+@pytest.mark.parametrize("code", ["shared-library: x", "shared-library: x, python: ", "build: x"])
+def test_an_operator_without_python_gives_one_problem(
+    tmp_path: Path, block: str, code: str
+) -> None:
+    path = tmp_path / "f.yml"
+    path.write_text(f"nodes:\n  - id: a\n    {block.replace('CODE', code)}\n")
+    assert len(problems(path, check_paths=True)) == 1
+
+
+def test_paths_of_a_linked_file_start_in_the_folder_of_the_link(tmp_path: Path) -> None:
+    real, folder = tmp_path / "real", tmp_path / "folder"
+    (folder / "types").mkdir(parents=True)
+    real.mkdir()
+    (real / "f.yml").write_text(
+        "nodes:\n  - {id: m, module: m.yml}\n"
+        "  - {id: a, path: a.py, inputs: {x: m/o}, input_types: {x: lab/X}}\n"
+    )
+    (folder / "m.yml").write_text(
+        "module: {name: m, outputs: [o]}\nnodes: [{id: n, path: n.py, outputs: [o]}]\n"
+    )
+    (folder / "types/lab.yml").write_text("types: {X: {arrow: Int8}}\n")
+    (folder / "a.py").touch()
+    (folder / "n.py").touch()
+    (folder / "f.yml").symlink_to(real / "f.yml")
+    (tmp_path / "other").symlink_to(folder)
+    for path in (folder / "f.yml", tmp_path / "other/f.yml"):
+        assert warnings(path) == []
+        assert load_dataflow(path).directory == folder
 
 
 def test_the_loaded_dataflow_keeps_text_and_path(tmp_path: Path) -> None:

@@ -12,11 +12,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from dora_coordinator.io.authority import CERTIFICATE_DAYS, Authority, AuthorityError
+from dora_coordinator.io import authority as authority_module
+from dora_coordinator.io.authority import Authority, AuthorityError
 from dora_daemon.agent.credentials import Credentials
-
-NOW = datetime.datetime(2026, 11, 24, 12, 0, tzinfo=datetime.UTC)
-DAY = datetime.timedelta(days=1)
 
 
 def member(folder: Path, authority: Authority, name: str) -> Credentials:
@@ -61,25 +59,31 @@ def test_nothing_but_a_request_is_signed(tmp_path: Path, request_text: str) -> N
         Authority(tmp_path / "authority").sign(request_text, "robot")
 
 
-def test_a_certificate_is_renewed_in_time(tmp_path: Path) -> None:
+def test_a_certificate_is_requested_once(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "authority")
     credentials = Credentials(tmp_path / "robot")
-    assert credentials.wanted(authority.fingerprint, NOW)
-    signed = authority.sign(credentials.request(), "robot", now=NOW)
-    credentials.store(signed, authority.pem)
-    assert not credentials.wanted(authority.fingerprint, NOW)
-    assert not credentials.wanted(
-        authority.fingerprint, NOW + (CERTIFICATE_DAYS * 2 // 3 - 1) * DAY
-    )
-    assert credentials.wanted(authority.fingerprint, NOW + (CERTIFICATE_DAYS * 2 // 3 + 1) * DAY)
-    assert credentials.wanted(authority.fingerprint, NOW - 2 * DAY), "a clock before its time"
+    assert credentials.wanted(authority.fingerprint)
+    credentials.store(authority.sign(credentials.request(), "robot"), authority.pem)
+    assert not credentials.wanted(authority.fingerprint)
+
+
+def test_a_certificate_of_an_earlier_version_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those had an end of validity, which a wrong clock is past."""
+    authority = Authority(tmp_path / "authority")
+    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=30)
+    with monkeypatch.context() as patch:
+        patch.setattr(authority_module, "VALID_TO", soon)
+        credentials = member(tmp_path, authority, "robot")
+    assert credentials.wanted(authority.fingerprint)
+    credentials.store(authority.sign(credentials.request(), "robot"), authority.pem)
+    assert not credentials.wanted(authority.fingerprint)
 
 
 def test_a_new_authority_makes_a_certificate_useless(tmp_path: Path) -> None:
     credentials = member(tmp_path, Authority(tmp_path / "old"), "robot")
-    assert credentials.wanted(
-        Authority(tmp_path / "new").fingerprint, datetime.datetime.now(datetime.UTC)
-    )
+    assert credentials.wanted(Authority(tmp_path / "new").fingerprint)
 
 
 def test_a_certificate_of_another_authority_is_replaced(tmp_path: Path) -> None:
@@ -87,16 +91,15 @@ def test_a_certificate_of_another_authority_is_replaced(tmp_path: Path) -> None:
     credentials = member(tmp_path, Authority(tmp_path / "old"), "robot")
     new = Authority(tmp_path / "new")
     (credentials.directory / "ca.pem").write_text(new.pem)
-    assert credentials.wanted(new.fingerprint, datetime.datetime.now(datetime.UTC))
+    assert credentials.wanted(new.fingerprint)
 
 
 def test_the_key_stays_and_a_lost_one_is_replaced(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "authority")
     credentials = member(tmp_path, authority, "robot")
-    now = datetime.datetime.now(datetime.UTC)
-    assert not Credentials(tmp_path / "robot").wanted(authority.fingerprint, now)
+    assert not Credentials(tmp_path / "robot").wanted(authority.fingerprint)
     (credentials.directory / "key.pem").write_text("nonsense")
-    assert Credentials(tmp_path / "robot").wanted(authority.fingerprint, now)
+    assert Credentials(tmp_path / "robot").wanted(authority.fingerprint)
 
 
 def test_a_start_waits_for_the_certificate(tmp_path: Path) -> None:

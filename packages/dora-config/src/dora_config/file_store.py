@@ -20,6 +20,7 @@ from typing import Final
 
 from dora_config.access import private_dir
 from dora_config.errors import DoraError
+from dora_config.file_ages import last_change
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 PARTIAL_AGE: Final = 7 * 24 * 3600.0
@@ -39,6 +40,11 @@ class FileStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+
+    @property
+    def root(self) -> Path:
+        """Folder of all files."""
+        return self._root
 
     def path(self, digest: str) -> Path:
         """Where a file lies or would lie; raises FileRefused (400)."""
@@ -107,6 +113,11 @@ class FileStore:
         private_dir(target.parent)
         self._partial(digest).replace(target)
 
+    def discard(self, digest: str) -> None:
+        """Remove what has arrived of a file that is not whole."""
+        self.path(digest)
+        self._partial(digest).unlink(missing_ok=True)
+
     def _partial(self, digest: str) -> Path:
         return self._root / "partial" / digest
 
@@ -127,8 +138,7 @@ class FileStore:
         found = []
         for path in self._root.glob("[0-9a-f][0-9a-f]/*"):
             with suppress(FileNotFoundError):
-                status = path.stat()
-                found.append((status.st_mtime, status.st_size, path))
+                found.append((last_change(path, now), path.stat().st_size, path))
         found.sort()
         total = sum(size for _, size, _ in found)
         removed = 0
@@ -141,6 +151,6 @@ class FileStore:
             removed += 1
         for path in (self._root / "partial").glob("*"):
             with suppress(FileNotFoundError):
-                if now - path.stat().st_mtime > PARTIAL_AGE:
+                if now - last_change(path, now) > PARTIAL_AGE:
                     path.unlink()
         return removed

@@ -58,7 +58,7 @@ class Node(LogMethods):
         _living.add(self)
         from dora_node_api.logging.logging_bridge import install
 
-        install(backend.config.node_id)
+        install(backend.config.node_id, has_terminal=backend.config.dynamic)
 
     # --- receiving -------------------------------------------------------------------------------
 

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zenoh
+from daemon.link import certificates
+from daemon.link.certificates import Authority
 
-from dora_daemon.link.io.session import _open
+from dora_daemon.link.errors import CannotConnect
+from dora_daemon.link.io.session import Session, _open
+
+
+class Later:
+    """In place of the module datetime: it is a year later."""
+
+    UTC = datetime.UTC
+    timedelta = datetime.timedelta
+
+    class datetime:
+        @staticmethod
+        def now(zone: datetime.tzinfo) -> datetime.datetime:
+            return datetime.datetime.now(zone) + datetime.timedelta(days=365)
 
 
 @pytest.mark.parametrize(
@@ -30,3 +46,23 @@ def test_an_address_is_dialled_without_brackets(
     with pytest.raises(zenoh.ZError):
         _open(listen=None, dial=endpoint, credentials=Path("credentials"))
     assert dialled == [told]
+
+
+@pytest.mark.parametrize("expired", ["theirs", "ours"])
+def test_a_certificate_of_another_time_is_explained_by_the_clock(
+    home: Path, monkeypatch: pytest.MonkeyPatch, expired: str
+) -> None:
+    """Of an earlier version: those had an end."""
+    authority = Authority()
+    folders = {}
+    for name in ("theirs", "ours"):
+        with monkeypatch.context() as patch:
+            if name == expired:
+                patch.setattr(certificates, "datetime", Later)
+            folders[name] = authority.sign(home / name, name)
+    listener = Session.listen("127.0.0.1", list(range(7447, 7547)), folders["theirs"])
+    try:
+        with pytest.raises(CannotConnect, match="wrong clock"):
+            Session.dial(listener.endpoint, folders["ours"])
+    finally:
+        listener.close()

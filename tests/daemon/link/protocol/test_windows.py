@@ -168,3 +168,33 @@ def test_the_round_trip_shown_is_the_median_of_the_last_answers() -> None:
     assert answered(100, 500) == 500
     assert answered(*[700] * 13) == 700
     assert answered(*[300] * 16) == 300, "earlier answers no longer count"
+
+
+def answer(clock: ClockOffset, at: int, trip: int, *, monotonic: int, wall: int) -> None:
+    """One answer: the peer's clocks are ahead by ``monotonic`` and ``wall``; ours are equal."""
+    middle = at + trip // 2
+    clock.answered(
+        at,
+        at + trip,
+        their_monotonic=middle + monotonic,
+        their_wall=middle + wall,
+        wall_less_monotonic=0,
+    )
+
+
+def test_a_wall_clock_that_is_set_counts_from_the_next_answer_on() -> None:
+    clock = ClockOffset()
+    answer(clock, 0, 10, monotonic=70, wall=-50_000_000)
+    assert clock.wall_ns == -50_000_000
+    answer(clock, 1000, 400, monotonic=70, wall=2)
+    assert clock.monotonic_ns == 70
+    assert clock.wall_ns == 2
+
+
+def test_a_machine_that_slept_is_measured_anew() -> None:
+    clock = ClockOffset()
+    answer(clock, 0, 10, monotonic=0, wall=0)
+    answer(clock, 1000, 400, monotonic=-9000, wall=0)
+    assert clock.monotonic_ns == -9000
+    assert clock.round_trip_ns == 400
+    assert clock.wall_ns == 0

@@ -1,16 +1,20 @@
-"""Dependencies as wheels for another platform: pinned by our lock, fetched by pip, unpacked."""
+"""Dependencies of a release for another platform: pinned by our lock, resolved and fetched by uv.
+
+uv unpacks wheels, it does not keep them; a folder of wheels for ``--offline`` is filled by pip.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
-import zipfile
-from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from importlib.resources import as_file, files
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
 from packaging.requirements import Requirement
@@ -20,152 +24,168 @@ from dora_config.errors import DoraError
 
 LOCK: Final = "requirements.lock"
 """Beside this module: every dependency of a release with the hashes of its wheels."""
-
 FETCH_TIMEOUT: Final = 1800.0
 """Seconds for all downloads of a platform."""
 
-_HASH: Final = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+_WHEELS_OF_THE_LOCK: Final = ("--no-deps", "--require-hashes", "--only-binary", ":all:")
+_PIP_SETTING: Final = re.compile(r"(?:global|:env:|install|download)\.([a-z-]+)=(.+)")
+_UV_VARIABLES: Final = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "cert": "SSL_CERT_FILE",
+}
+_MISSING: Final = re.compile(
+    r"you require ([^\s,]+==[^\s,]+)|No matching distribution .* for (\S+)"
+)
 
 
 class WheelsMissing(DoraError):
     """Not every dependency can be had for that platform; ``str()`` names what is missing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pinned:
-    """One line of the lock."""
-
-    requirement: Requirement
-    hashes: frozenset[str]
-
-    def line(self) -> str:
-        """For pip; without the marker, which pip would judge by the Python that runs it."""
-        version = next(iter(self.requirement.specifier)).version
-        hashes = "".join(f" --hash=sha256:{value}" for value in sorted(self.hashes))
-        return f"{self.requirement.name}=={version}{hashes}"
-
-
 def lock_text() -> str:
     return (files("dora_cli.bundle") / LOCK).read_text()
 
 
-def parse_lock(text: str) -> tuple[Pinned, ...]:
-    """The pins of a lock; raises ValueError for a line that pins nothing."""
-    pins = []
-    for line in text.replace("\\\n", " ").splitlines():
-        words = line.partition(" --hash=")[0].strip()
-        if not words or words.startswith("#"):
-            continue
-        requirement = Requirement(words)
-        hashes = frozenset(_HASH.findall(line))
-        if [part.operator for part in requirement.specifier] != ["=="] or not hashes:
-            raise ValueError(f"not pinned: {words}")
-        pins.append(Pinned(requirement, hashes))
-    return tuple(pins)
+def install(platform: Platform, site: Path, *, offline: Path | None = None) -> None:
+    """Unpack every dependency for a platform into ``site``; raises WheelsMissing.
 
-
-def wanted(pins: tuple[Pinned, ...], platform: Platform) -> tuple[Pinned, ...]:
-    """The pins that apply on a platform."""
-    environment = platform.markers()
-    return tuple(
-        pin
-        for pin in pins
-        if pin.requirement.marker is None or pin.requirement.marker.evaluate(environment)
-    )
-
-
-def fetch(platform: Platform, target: Path, *, offline: Path | None = None) -> tuple[Path, ...]:
-    """The wheels for a platform, in ``target``, a folder of that platform alone.
-
-    They come from the folder ``offline`` if given, else from the package index that pip is set up
-    for. What ``target`` has already is used. Raises WheelsMissing.
+    They come from the folder ``offline`` if given, else from the package index.
     """
-    pins = wanted(parse_lock(lock_text()), platform)
+    words = [_uv(), "pip", "install", "--quiet", "--no-progress", *_WHEELS_OF_THE_LOCK]
+    words += ["--target", str(site), "--python", sys.executable]
+    words += ["--python-platform", platform.uv_name()]
+    words += ["--python-version", ".".join(map(str, platform.python))]
+    environment = dict(os.environ)
+    if offline is not None:
+        words += ["--offline", *_find_links(offline)]
+    else:
+        environment |= pip_index()
+    with as_file(files("dora_cli.bundle") / LOCK) as lock:
+        done = _run([*words, "--requirement", str(lock)], platform, environment, cwd=site.parent)
+    if done.returncode != 0:
+        raise WheelsMissing(_explain(platform, offline, done.stderr))
+    remove_scripts(site)
+
+
+def download(platform: Platform, target: Path) -> int:
+    """Add every dependency for a platform to a folder of wheels; how many; raises WheelsMissing."""
+    platform.uv_name()  # refuses a platform that has no wheels
+    pins = list(pins_for(platform))
     target.mkdir(parents=True, exist_ok=True)
     listed = target / f".{platform.key}.{os.getpid()}.txt"
-    listed.write_text("".join(f"{pin.line()}\n" for pin in pins))
-    try:
-        _download(platform, listed, target, offline)
-    finally:
-        listed.unlink()
-    by_hash = {_sha256(path): path for path in sorted(target.glob("*.whl"))}
-    found = []
-    for pin in pins:
-        fitting = [path for value, path in by_hash.items() if value in pin.hashes]
-        if not fitting:
-            raise WheelsMissing(f"{pin.requirement} was not fetched for {platform}")
-        found.append(fitting[0])
-    return tuple(found)
-
-
-def _download(platform: Platform, listed: Path, target: Path, offline: Path | None) -> None:
     words = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "download"]
-    words += ["--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
-    words += ["--requirement", str(listed), "--dest", str(target)]
-    words += ["--implementation", "cp", "--python-version"]
-    words += [".".join(str(number) for number in platform.python)]
+    words += ["--quiet", *_WHEELS_OF_THE_LOCK, "--requirement", listed.name, "--dest", "."]
+    words += ["--implementation", "cp"]
+    words += ["--python-version", ".".join(map(str, platform.python))]
     for abi in (platform.abi, "abi3", "none"):
         words += ["--abi", abi]
     for tag in platform.tags():
         words += ["--platform", tag]
-    if offline is not None:
-        if not offline.is_dir():
-            raise WheelsMissing(f"--offline {offline}: there is no such folder")
-        words += ["--no-index", "--find-links", str(offline)]
+    listed.write_text("".join(f"{pin}\n" for pin in pins))
     try:
-        done = subprocess.run(
+        done = _run(words, platform, dict(os.environ), cwd=target)
+    finally:
+        listed.unlink()
+    if done.returncode != 0:
+        raise WheelsMissing(_explain(platform, None, done.stderr))
+    return len(pins)
+
+
+def pins_for(platform: Platform, lock: str | None = None) -> Iterator[str]:
+    """Lines of the lock that apply on a platform, without markers: pip would judge them by the
+    Python that runs it.
+    """
+    environment = platform.markers()
+    text = lock_text() if lock is None else lock
+    for line in text.replace("\\\n", " ").splitlines():
+        words, *hashes = line.split(" --hash=")
+        requirement = Requirement(words)
+        if requirement.marker is None or requirement.marker.evaluate(environment):
+            shown = [f"--hash={value.strip()}" for value in hashes]
+            yield " ".join([f"{requirement.name}{requirement.specifier}", *shown])
+
+
+def _uv() -> str:
+    """The program; it is not among what is sent to machines."""
+    if find_spec("uv") is not None:
+        from uv import find_uv_bin
+
+        return str(find_uv_bin())
+    found = shutil.which("uv")
+    if found is None:
+        raise WheelsMissing(
+            "uv is not installed beside this dora; it is needed to put dora on another machine: "
+            "pip install uv"
+        )
+    return found
+
+
+def _find_links(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise WheelsMissing(f"--offline {folder}: the folder does not exist")
+    return ["--no-index", "--find-links", str(folder.absolute())]
+
+
+def pip_index() -> dict[str, str]:
+    """The package index that pip is set up for, as variables of uv, unless uv has its own."""
+    if os.environ.keys() & {"UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_CONFIG_FILE"}:
+        return {}
+    words = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "config", "list"]
+    done = subprocess.run(
+        words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    found = {}
+    for line in done.stdout.splitlines():
+        setting = _PIP_SETTING.fullmatch(line)
+        if setting is not None and setting[1] in _UV_VARIABLES:
+            found[_UV_VARIABLES[setting[1]]] = " ".join(str(ast.literal_eval(setting[2])).split())
+    if "UV_INDEX" in found:
+        found["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip does; hashes decide what is used
+    return found
+
+
+def _run(
+    words: list[str], platform: Platform, environment: dict[str, str], *, cwd: Path
+) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
             words,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="replace",
             timeout=FETCH_TIMEOUT,
+            env=environment,
+            cwd=cwd,
             check=False,
         )
     except subprocess.TimeoutExpired:
         raise WheelsMissing(
             f"fetching wheels for {platform} took longer than {FETCH_TIMEOUT:g} s"
         ) from None
-    if done.returncode != 0:
-        raise WheelsMissing(_explain(platform, offline, done.stderr))
 
 
-def _explain(platform: Platform, offline: Path | None, said: str) -> str:
-    missing = re.search(r"No matching distribution found for (\S+)", said)
-    what = f"no wheel of {missing[1]}" if missing else "not all wheels"
+def _explain(platform: Platform, offline: Path | None, printed: str) -> str:
+    missing = _MISSING.search(" ".join(printed.split()))
+    what = f"no wheel of {missing[1] or missing[2]}" if missing else "not all wheels"
     if offline is None:
         problem = f"the package index has {what} for {platform}"
         remedy = "is the network there? Or give a folder of wheels with --offline DIR"
     else:
         problem = f"the folder {offline} has {what} for {platform}"
         remedy = f"fill it where there is a network: dora self wheels DIR --for {platform.key}"
-    lines = [line for line in said.splitlines() if line.strip()][-3:]
-    return "\n".join([problem, f"  {remedy}", *[f"  pip: {line}" for line in lines]])
+    lines = [line.strip() for line in printed.splitlines() if line.strip()][-3:]
+    return "\n".join([problem, f"  {remedy}", *[f"  {line}" for line in lines]])
 
 
-def unpack(wheel: Path, site: Path) -> None:
-    """Put the files of a wheel into ``site``; scripts and headers are of no use there."""
-    with zipfile.ZipFile(wheel) as archive:
-        for info in archive.infolist():
-            path = _place(PurePosixPath(info.filename))
-            if info.is_dir() or path is None:
-                continue
-            if path.is_absolute() or ".." in path.parts:
-                raise WheelsMissing(f"{wheel.name} has a file outside of itself: {info.filename}")
-            target = site / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(archive.read(info))
-
-
-def _place(path: PurePosixPath) -> PurePosixPath | None:
-    """Where a file of a wheel goes; ``None``: nowhere."""
-    if not path.parts or not path.parts[0].endswith(".data"):
-        return path
-    if path.parts[1:2] in (("purelib",), ("platlib",)):
-        return PurePosixPath(*path.parts[2:])
-    return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def remove_scripts(site: Path) -> None:
+    """Remove what names the Python here: the same wheels give the same files everywhere."""
+    shutil.rmtree(site / "bin", ignore_errors=True)
+    (site / ".lock").unlink(missing_ok=True)
+    for record in site.glob("*.dist-info/RECORD"):
+        lines = record.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if not line.startswith(("bin/", "../"))]
+        if kept != lines:
+            record.unlink()  # it may be a hard link into the cache of uv
+            record.write_text("".join(kept))

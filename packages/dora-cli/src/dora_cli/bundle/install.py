@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dora_cli.bundle.dependencies import fetch, lock_text
+from dora_cli.bundle.dependencies import install, lock_text
 from dora_cli.bundle.layout import COORDINATOR, SYSTEM, USER, USERS_COORDINATOR, Layout
 from dora_cli.bundle.machine import Machine, MachineProblem, ask
 from dora_cli.bundle.own_packages import OwnPackages, own_packages
 from dora_cli.bundle.platform import Platform, UnknownPlatform
+from dora_cli.bundle.progress import sending
 from dora_cli.bundle.tree import Archive, make_archive, read_archive, remove_old
+from dora_cli.ssh import RemoteCommandFailed
 
 UNPACK_TIMEOUT = 300.0
 SELF_TEST_TIMEOUT = 420.0
@@ -38,7 +40,7 @@ class Installed:
 
 
 def cache_dir() -> Path:
-    """Of this account on this machine: wheels and archives that were made."""
+    """Of this account on this machine: archives that were made."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "dora"
 
@@ -83,10 +85,13 @@ class Archives:
             return found
         except (OSError, ValueError, KeyError, TypeError):
             pass
-        report(f"fetching wheels for {platform}")
-        wheels = fetch(platform, cache_dir() / "wheels" / platform.key, offline=self._offline)
-        report(f"packing dora {own.version}")
-        made = make_archive(platform, own, wheels, target)
+
+        def put(site: Path) -> None:
+            report(f"fetching wheels for {platform}")
+            install(platform, site, offline=self._offline)
+            report(f"packing dora {own.version}")
+
+        made = make_archive(platform, own, put, target)
         remove_old(folder, keep=KEPT_ARCHIVES)
         return made
 
@@ -198,16 +203,20 @@ def self_test(machine: Machine, tree: str) -> None:
 def _require_room(
     machine: Machine, archive: Archive, facts: dict[str, Any], layout: Layout
 ) -> None:
-    needed = archive.manifest.unpacked * 3 // 2 + SPARE  # with byte code
-    for place, free, wanted in (
-        (facts["prefix"], facts["free"], needed),
-        (facts["home"], facts["home_free"], archive.size + SPARE),
-    ):
-        if free < wanted:
+    unpacked = archive.manifest.unpacked * 3 // 2  # with byte code
+    if facts["device"] == facts["archives_device"]:
+        wanted = [(facts["prefix"], facts["free"], unpacked + archive.size)]
+    else:
+        wanted = [
+            (facts["prefix"], facts["free"], unpacked),
+            (facts["archives"], facts["archives_free"], archive.size),
+        ]
+    for place, free, size in wanted:
+        if free < size + SPARE:
             raise MachineProblem(
                 machine.name,
-                f"the disk of {place} has {free >> 20} MiB free, dora needs {wanted >> 20} MiB; "
-                "make room there",
+                f"the disk of {place} has {free >> 20} MiB free, dora needs "
+                f"{(size + SPARE) >> 20} MiB; make room there",
             )
 
 
@@ -220,18 +229,26 @@ def _send(machine: Machine, archive: Archive, layout: Layout, report: Report) ->
         there = ask(machine, "partial", sha256=archive.sha256)
         size = int(there["size"])
     if size < archive.size:
-        report(f"sending {(archive.size - size) >> 20} MiB")
-        machine.send(archive.path, path, offset=size)
+        progress = sending(report, archive.size, offset=size)
+        try:
+            machine.send(archive.path, path, offset=size, progress=progress)
+        except RemoteCommandFailed:  # a full disk, not a cut: no later transfer goes on from there
+            ask(machine, "discard", path=path)
+            raise
     report("unpacking")
-    answer = ask(
-        machine,
-        "unpack",
-        sudo=layout.sudo,
-        timeout=UNPACK_TIMEOUT,
-        path=path,
-        sha256=archive.sha256,
-        prefix=layout.prefix,
-        name=archive.name,
-    )
+    try:
+        answer = ask(
+            machine,
+            "unpack",
+            sudo=layout.sudo,
+            timeout=UNPACK_TIMEOUT,
+            path=path,
+            sha256=archive.sha256,
+            prefix=layout.prefix,
+            name=archive.name,
+        )
+    except MachineProblem:
+        ask(machine, "discard", path=path)
+        raise
     ask(machine, "discard", path=path)
     return str(answer["tree"])

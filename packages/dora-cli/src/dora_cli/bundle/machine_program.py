@@ -34,6 +34,10 @@ ABANDONED = 24 * 3600.0
 """Seconds after which what was begun and not finished is removed."""
 
 
+_NOT_COMPILED = r"/(tests|pip|pygments/(lexers|styles|formatters))/"
+"""Folders of modules that dora imports rarely or not at all."""
+
+
 class Problem(Exception):
     """A sentence for the user."""
 
@@ -47,7 +51,8 @@ def main() -> int:
     except Problem as problem:
         answer = {"problem": str(problem)}
     except OSError as error:
-        named = f"{error.filename}: " if error.filename else ""
+        place = error.filename or arguments.get("prefix")
+        named = f"{place}: " if place else ""
         answer = {"problem": f"{named}{error.strerror or error}", "errno": error.errno}
     sys.stdout.write(json.dumps(answer) + "\n")
     return 1 if "problem" in answer else 0
@@ -71,7 +76,10 @@ def probe(prefix: str, link: str) -> dict[str, Any]:
         "free_threaded": bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
         "executable": _own_python(),
         "free": shutil.disk_usage(_existing(root)).free,
-        "home_free": shutil.disk_usage(Path.home()).free,
+        "device": _existing(root).stat().st_dev,
+        "archives": str(_archives()),
+        "archives_free": shutil.disk_usage(_existing(_archives())).free,
+        "archives_device": _existing(_archives()).stat().st_dev,
         "home": str(Path.home()),
         "prefix": str(root),
         "parent": root.parent.is_dir(),
@@ -106,6 +114,11 @@ def _own_python() -> str:
 
 def _path(text: str) -> Path:
     return Path(text).expanduser()
+
+
+def _archives() -> Path:
+    """Where archives are received."""
+    return Path.home() / ".cache" / "dora" / "archives"
 
 
 def _existing(path: Path) -> Path:
@@ -153,7 +166,7 @@ def _in_use(root: Path) -> set[str]:
 
 def partial(sha256: str) -> dict[str, Any]:
     """A file of this transfer alone for an archive, with as much as earlier ones have sent."""
-    folder = Path.home() / ".cache" / "dora" / "archives"
+    folder = _archives()
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         if time.time() - old.stat().st_mtime > ABANDONED:
@@ -223,7 +236,7 @@ def _make_runnable(tree: Path) -> None:
         f"home = {python.parent}\ninclude-system-site-packages = false\nversion = {version}\n"
     )
     subprocess.run(
-        [python_here, "-I", "-m", "compileall", "-q", "-x", r"/(tests|pip)/", str(tree / "lib")],
+        [python_here, "-I", "-m", "compileall", "-q", "-j", "0", "-x", _NOT_COMPILED, tree / "lib"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,  # a file that cannot be compiled is not one that we import

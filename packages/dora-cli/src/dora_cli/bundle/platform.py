@@ -15,6 +15,8 @@ _KEY = re.compile(r"(\w+)-(glibc|musl)(\d+)\.(\d+)-py(\d+)\.(\d+)(t?)")
 _LEGACY = {(2, 5): "manylinux1", (2, 12): "manylinux2010", (2, 17): "manylinux2014"}
 _FIRST_GLIBC = {"x86_64": 5, "i686": 5}
 """Minor version of the oldest glibc 2 that wheels are tagged for; 17 on other machines."""
+_UV_GLIBC = (17, 28, *range(31, 41))
+"""Minor versions of glibc 2 that uv has a name for."""
 _NARROW = {"x86_64": "i686", "aarch64": "armv7l", "armv8l": "armv7l"}
 """What a 32-bit Python on such a kernel runs."""
 
@@ -114,6 +116,21 @@ class Platform:
             if (major, number) in _LEGACY:
                 tags.append(f"{_LEGACY[major, number]}_{self.machine}")
         return (*tags, f"linux_{self.machine}")
+
+    def uv_name(self) -> str:
+        """What uv calls the newest kind of wheel that runs there; raises UnknownPlatform."""
+        if self.free_threaded or self.machine not in ("x86_64", "aarch64"):
+            kind = "free-threaded Python" if self.free_threaded else self.machine
+            raise UnknownPlatform(
+                f"{self}: dora cannot be put there, since Apache Arrow and Zenoh have no wheels "
+                f"for {kind}"
+            )
+        if self.libc == "musl":
+            return f"{self.machine}-unknown-linux-musl"
+        fitting = [minor for minor in _UV_GLIBC if (2, minor) <= self.libc_version]
+        if not fitting:
+            raise UnknownPlatform(f"{self}: dora cannot be put there; it needs glibc 2.17 or newer")
+        return f"{self.machine}-manylinux_2_{fitting[-1]}"
 
     def markers(self) -> dict[str, str]:
         """The variables of environment markers (``; python_version < "3.12"``) there."""

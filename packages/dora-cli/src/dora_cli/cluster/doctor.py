@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dora_cli import output
+from dora_cli.clock_offset import show_offset
+from dora_cli.cluster import coordinator_service
 from dora_cli.cluster import local_coordinator as coordinator_here
 from dora_cli.cluster.daemon_argv import ssh_name
 from dora_cli.cluster.machines import (
@@ -70,6 +72,8 @@ def examine(cluster: Cluster) -> bool:
     _machine_table(cluster, found, report)
     if daemons is None:
         output.write(f"Coordinator: none answers at {coordinator_here.where(cluster)}")
+        if (repair := coordinator_service.repair(cluster)) is not None:
+            report.add("coordinator", repair)
     else:
         there = coordinator_here.connected(daemons)
         output.write(f"Coordinator: {coordinator_here.where(cluster)}, {len(there)} connected")
@@ -79,8 +83,8 @@ def examine(cluster: Cluster) -> bool:
     reachable = [one.machine for one in done if one.ok]
     if len(reachable) > 1:
         _pairs(cluster, reachable, found, report)
-    for repair in report.repairs:
-        output.write(f"- {repair}")
+    for line in report.repairs:
+        output.write(f"- {line}")
     return not report.repairs
 
 
@@ -117,7 +121,7 @@ def _machine_table(cluster: Cluster, found: dict[str, Examined], report: Report)
                 facts.python,
                 f"{facts.free >> 30} GiB",
                 f"{facts.memory >> 20} MiB",
-                f"{facts.clock:+.2f} s",
+                show_offset(facts.clock),
                 f"process {facts.daemon.pid}" if facts.daemon else "-",
                 _coordinator_cell(cluster, machine, one, report),
             )
@@ -279,5 +283,9 @@ def _cell(
     if seconds > MOST_LATENCY:
         report.add(pair, f"a round trip takes {seconds * 1000:.0f} ms")
     if abs(clock) > MOST_CLOCK_DIFFERENCE + seconds:
-        report.add(pair, f"clocks differ by {clock * 1000:+.1f} ms: have both follow one server")
-    return f"{seconds * 1000:.2f} ms {clock * 1000:+.2f} ms"
+        report.add(pair, f"clocks differ by {_clock_cell(clock)}: have both follow one server")
+    return f"{seconds * 1000:.2f} ms {_clock_cell(clock)}"
+
+
+def _clock_cell(seconds: float) -> str:
+    return f"{seconds * 1000:+.2f} ms" if abs(seconds) < 1 else show_offset(seconds)

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dora_cli.clock_offset import MOST_CLOCK_DIFFERENCE, clock_warning
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
 
 LEAST_DISK = 64 << 20
 ENOUGH_DISK = 512 << 20
 ENOUGH_MEMORY = 256 << 20
-MOST_CLOCK_DIFFERENCE = 0.5
-"""Seconds beyond which time stamps of two machines cannot be compared."""
 
 
 class NotReady(DoraError):
@@ -124,8 +123,4 @@ def warnings(facts: Facts) -> Iterator[str]:
     if not facts.memory_files:
         yield "its kernel has no memory files: messages are kept in unlinked files"
     if abs(facts.clock) - facts.trip > MOST_CLOCK_DIFFERENCE:
-        manner = "ahead of" if facts.clock > 0 else "behind"
-        yield (
-            f"its clock is {abs(facts.clock):.1f} s {manner} this machine's: time stamps do not "
-            "compare; have both follow one time server (timedatectl set-ntp true)"
-        )
+        yield clock_warning(facts.clock, "this machine's")

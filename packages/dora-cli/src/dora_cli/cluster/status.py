@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dora_cli import output
+from dora_cli.clock_offset import MOST_CLOCK_DIFFERENCE, clock_warning, show_offset
 from dora_config.protocol.control import ClusterReport, DaemonSummary, LinkSummary
 
 COLUMNS = (
     "DAEMON ID",
     "LAST HEARTBEAT",
     "VERSION",
+    "CLOCK",
     "LABELS",
     "RESTARTS",
     "HEALTH KILLS",
     "INPUT TIMEOUTS",
     "CB RECOVERIES",
 )
+COORDINATOR = "the coordinator's"
 LINK_COLUMNS = ("LINK", "DATAFLOW", "STATE", "ROUND TRIP", "CLOCK", "ADDRESS", "REASON")
 
 
@@ -33,6 +36,19 @@ def show(report: ClusterReport, *, as_json: bool) -> None:
         output.write()
         output.table(LINK_COLUMNS, [_link(link) for link in links])
     output.write(f"Active dataflows: {report.active_dataflows}")
+    for warning in clock_warnings(report):
+        output.warn(warning)
+
+
+def clock_warnings(report: ClusterReport) -> list[str]:
+    """A sentence for each connected machine whose clock is not the coordinator's."""
+    return [
+        f'"{one.daemon}": {clock_warning(one.clock_offset, COORDINATOR)}'
+        for one in report.daemons
+        if one.connected
+        and one.clock_offset is not None
+        and abs(one.clock_offset) > MOST_CLOCK_DIFFERENCE
+    ]
 
 
 def _daemon(one: DaemonSummary) -> tuple[object, ...]:
@@ -41,6 +57,7 @@ def _daemon(one: DaemonSummary) -> tuple[object, ...]:
         one.daemon,
         f"{one.heartbeat_age:.0f}s ago{_absence(one)}",
         _version(one),
+        "-" if one.clock_offset is None else show_offset(one.clock_offset),
         labels or "-",
         one.restarts,
         one.health_kills,
@@ -67,7 +84,12 @@ def _link(link: LinkSummary) -> tuple[str, ...]:
         link.dataflow,
         link.state,
         "-" if link.rtt_us is None else f"{link.rtt_us / 1000:.1f} ms",
-        "-" if link.clock_offset_us is None else f"{link.clock_offset_us / 1000:+.1f} ms",
+        "-" if link.clock_offset_us is None else _link_clock(link.clock_offset_us),
         link.endpoint or "-",
         link.reason or "",
     )
+
+
+def _link_clock(microseconds: int) -> str:
+    small = abs(microseconds) < 1_000_000
+    return f"{microseconds / 1000:+.1f} ms" if small else show_offset(microseconds / 1e6)

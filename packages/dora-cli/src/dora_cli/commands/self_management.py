@@ -39,7 +39,7 @@ def update(
 
 @app.command()
 def test() -> None:
-    """Run a dataflow of two nodes, alone and over two daemons; exit code 1 when it fails."""
+    """Run a dataflow on two daemons of its own; exit code 1 when it fails."""
     from dora_cli import self_test
 
     self_test.run()
@@ -62,12 +62,11 @@ def wheels(
     ],
 ) -> None:
     """Fetch what dora needs on machines of these kinds, for `--offline` of `dora cluster`."""
-    from dora_cli.bundle.dependencies import fetch
+    from dora_cli.bundle.dependencies import download
     from dora_cli.bundle.platform import Platform
 
     for one in [Platform.from_key(key) for key in platform]:
-        found = fetch(one, folder)
-        output.write(f"{folder}: {len(found)} wheels for {one.key}")
+        output.write(f"{folder}: {download(one, folder)} wheels for {one.key}")
 
 
 @app.command()

@@ -29,6 +29,7 @@ def status(
 ) -> None:
     """Check the coordinator and its daemons; the exit code is 1 when one is missing."""
     from dora_cli import diagnosis
+    from dora_cli.cluster.status import clock_warnings
     from dora_cli.coordinator.client import CoordinatorUnreachable
     from dora_config.access import endpoint
     from dora_config.protocol.control import ClusterReport, ClusterStatus
@@ -55,6 +56,8 @@ def status(
             output.write(f"Coordinator: connected ({report.coordinator.release})")
             output.write(f"Daemons: {daemons} connected" if daemons else "Daemons: none connected")
             output.write(f"Active dataflows: {report.active_dataflows}")
+            for warning in clock_warnings(report):
+                output.warn(warning)
         for one in findings:
             output.write(f"{one.verdict}  {one.subject}: {one.text}")
     if failed or not daemons:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,7 @@ from dora_cli.errors import CommandFailed
 
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
+    from dora_config.errors import Problem
 
 app = options.application()
 
@@ -29,6 +31,14 @@ def validate(
     path: Annotated[
         Path, typer.Argument(metavar="PATH", help="The dataflow file.", show_default=False)
     ] = Path("dataflow.yml"),
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Every warning is an error: programs that do not exist here, types, and others.",
+            show_default=False,
+        ),
+    ] = False,
     strict_types: options.StrictTypes = False,
     offline: Annotated[
         bool,
@@ -39,7 +49,11 @@ def validate(
         typer.Option("--format", help="Text, or one JSON object a problem for editors."),
     ] = ProblemFormat.TEXT,
 ) -> None:
-    """Check a dataflow file: fields, ids, wiring and types; every problem at once."""
+    """Check a dataflow file: fields, ids, wiring and types; every problem at once.
+
+    A program that does not exist here is a warning, because the machine on which the node runs
+    may have it.
+    """
     from dora_config import ConfigError, load_dataflow
 
     dataflow_file.require(path)
@@ -48,6 +62,9 @@ def validate(
         problems, failed = (*loaded.warnings, *loaded.remarks), False
     except ConfigError as error:
         problems, failed = error.problems, True
+    if strict:
+        problems = tuple(_as_error(problem) for problem in problems)
+        failed = failed or any(problem.severity == "error" for problem in problems)
     for problem in problems:
         if output_format is ProblemFormat.JSON:
             output.json_line(problem.to_json())
@@ -57,6 +74,10 @@ def validate(
         raise CommandFailed
     if output_format is ProblemFormat.TEXT:
         output.write(f"{path}: {_summary(loaded)}")
+
+
+def _as_error(problem: Problem) -> Problem:
+    return replace(problem, severity="error") if problem.severity == "warning" else problem
 
 
 def _summary(loaded: LoadedDataflow) -> str:

@@ -212,7 +212,11 @@ def _connect(endpoint: Endpoint, stack: ExitStack) -> ClientConnection:
     except InvalidStatus as error:
         status = error.response.status_code
         if status == 401:
-            problem = "has another token" if endpoint.token else "asks for a token, this has none"
+            problem = (
+                "has another token than this account"
+                if endpoint.token
+                else "requires a token, and this account has none"
+            )
             raise AccessDenied(
                 f"the coordinator at {endpoint} {problem}: copy ~/.config/dora/token of the "
                 "coordinator's account to this one (mode 0600), or set DORA_AUTH_TOKEN"

@@ -36,7 +36,7 @@ def make_spec(
 
     Raises PathIsNoText.
     """
-    path = loaded.path.resolve()
+    path = loaded.directory / loaded.path.name
     _check_text(path)
     resolved = loaded.resolved
     if debug:

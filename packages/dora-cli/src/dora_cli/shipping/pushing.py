@@ -12,11 +12,14 @@ from importlib.resources import files
 from pathlib import Path
 
 from dora_cli.bundle.machine import ask
+from dora_cli.bundle.progress import sending
 from dora_cli.cluster import known_clusters as remembered
 from dora_cli.cluster.machines import OnMachine, Say, on_machines
 from dora_cli.coordinator.client import Client
 from dora_cli.shipping.collecting import Collected, CollectionError, all_sources
+from dora_cli.ssh import RemoteCommandFailed
 from dora_config.cluster.models import Cluster, Machine
+from dora_config.disk_space import SPARE, DiskFull
 from dora_config.protocol.control import PlacementPlan, StartDataflow
 from dora_config.protocol.dataflow import DataflowSpec
 
@@ -76,17 +79,29 @@ def _push(on: OnMachine, parts: Sequence[Collected], say: Say) -> str:
     # Beside the parcel, of which a part may be there since an earlier transfer was cut.
     listed = ask(on.link, "place", program=program, name=f"list-{_name(sources)}")["path"]
     on.link.write(listed, json.dumps(sorted(sources)).encode(), mode=0o600)
-    missing = ask(on.link, "missing", program=program, path=listed)["missing"]
+    found = ask(on.link, "missing", program=program, path=listed)
+    missing = found["missing"]
     if not missing:
         return "OK (all was there)"
+    total = sum(_size(sources[digest]) for digest in missing)
+    if 2 * total + SPARE > found["free"]:  # the parcel, and what is taken out of it
+        raise DiskFull(found["store"], found["free"], 2 * total)
     there = ask(on.link, "place", program=program, name=_name(missing))
     with tempfile.NamedTemporaryFile(prefix="dora-parcel-") as file:
         size = _pack(Path(file.name), missing, sources)
         offset = min(int(there["size"]), size)
-        say(f"sending {(size - offset) >> 10} KiB")
-        on.link.send(Path(file.name), there["path"], offset=offset)
+        progress = sending(say, size, offset=offset)
+        try:
+            on.link.send(Path(file.name), there["path"], offset=offset, progress=progress)
+        except RemoteCommandFailed:  # a full disk, not a cut: no later transfer goes on from there
+            ask(on.link, "discard", program=program, path=there["path"])
+            raise
     ask(on.link, "take", program=program, timeout=TAKE_TIMEOUT, path=there["path"])
     return f"OK ({len(missing)} files, {size >> 10} KiB)"
+
+
+def _size(source: Path | bytes) -> int:
+    return len(source) if isinstance(source, bytes) else source.stat().st_size
 
 
 def _name(digests: Iterable[str]) -> str:

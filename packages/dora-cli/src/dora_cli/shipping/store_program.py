@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 def main() -> int:
@@ -20,7 +21,9 @@ def main() -> int:
     os.umask(0o077)
     try:
         answer = COMMANDS[command](**json.loads(text))
-    except (OSError, ValueError, tarfile.TarError) as error:
+    except OSError as error:
+        answer = {"problem": f"{error.filename or store()}: {error.strerror or error}"}
+    except (ValueError, tarfile.TarError) as error:
         answer = {"problem": str(error)}
     sys.stdout.write(json.dumps(answer) + "\n")
     return 1 if "problem" in answer else 0
@@ -42,7 +45,9 @@ def place(name: str) -> dict[str, Any]:
 
 
 def missing(path: str) -> dict[str, Any]:
-    """Which of the listed files are not here; the others count as used now."""
+    """Which of the listed files are not here, and the room for them; the others count as used
+    now.
+    """
     listed = Path(path)
     wanted = json.loads(listed.read_text())
     listed.unlink()
@@ -52,7 +57,17 @@ def missing(path: str) -> dict[str, Any]:
             os.utime(store() / digest[:2] / digest)
         except FileNotFoundError:
             absent.append(digest)
-    return {"missing": absent}
+    return {
+        "missing": absent,
+        "store": str(store()),
+        "free": shutil.disk_usage(listed.parent).free,
+    }
+
+
+def discard(path: str) -> dict[str, Any]:
+    """Remove what has arrived of a parcel."""
+    Path(path).unlink(missing_ok=True)
+    return {}
 
 
 def take(path: str) -> dict[str, Any]:
@@ -66,27 +81,34 @@ def take(path: str) -> dict[str, Any]:
                 if source is None or len(entry.name) != 64 or not entry.name.isalnum():
                     raise ValueError(f"{entry.name!r} is no file of ours")
                 content = parcel.with_name(f"{entry.name}.of-parcel")
-                digest = hashlib.sha256()
-                with content.open("wb") as target:
-                    while piece := source.read(1 << 20):
-                        digest.update(piece)
-                        target.write(piece)
-                if digest.hexdigest() != entry.name:
-                    content.unlink()
-                    raise ValueError("what arrived is not what was sent: try again")
-                final = store() / entry.name[:2] / entry.name
-                final.parent.mkdir(exist_ok=True)
-                content.replace(final)
+                try:
+                    _copy(source, content, entry.name)
+                    final = store() / entry.name[:2] / entry.name
+                    final.parent.mkdir(exist_ok=True)
+                    content.replace(final)
+                finally:
+                    content.unlink(missing_ok=True)
                 taken += 1
     finally:
         parcel.unlink()
     return {"taken": taken}
 
 
+def _copy(source: IO[bytes], content: Path, expected: str) -> None:
+    digest = hashlib.sha256()
+    with content.open("wb") as target:
+        while piece := source.read(1 << 20):
+            digest.update(piece)
+            target.write(piece)
+    if digest.hexdigest() != expected:
+        raise ValueError("what arrived is not what was sent: try again")
+
+
 COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "place": place,
     "missing": missing,
     "take": take,
+    "discard": discard,
 }
 
 if __name__ == "__main__":

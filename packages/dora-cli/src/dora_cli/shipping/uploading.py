@@ -6,13 +6,16 @@ import http.client
 import json
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final
+from urllib.parse import unquote
 
 from dora_cli import output
 from dora_cli.shipping.collecting import Collected, all_sources
 from dora_config.access import Endpoint
+from dora_config.disk_space import SPARE, DiskFull, show_size
 from dora_config.errors import DoraError
 
 TIMEOUT: Final = 30.0
@@ -28,14 +31,19 @@ def upload(endpoint: Endpoint, parts: Iterable[Collected]) -> int:
     """Have all files of these nodes in the coordinator's store; bytes that were sent."""
     sources = all_sources(parts)
     connection = _Connection(endpoint)
-    missing = connection.missing(sorted(sources))
-    sizes = {digest: _size(sources[digest]) for digest in missing}
-    total = sum(sizes.values())
-    if missing:
-        output.remark(f"sending {len(missing)} files, {_mib(total)}, to the coordinator")
-    for digest in missing:
-        connection.send(digest, sources[digest], sizes[digest])
-    connection.hang_up()
+    try:
+        missing, room = connection.missing(sorted(sources))
+        sizes = {digest: _size(sources[digest]) for digest in missing}
+        total = sum(sizes.values())
+        if room is not None and total > room.free - SPARE:
+            problem = DiskFull(f"{room.place} on the coordinator's machine", room.free, total)
+            raise UploadFailed(f"the coordinator at {endpoint} has no room for the code: {problem}")
+        if missing:
+            output.remark(f"sending {len(missing)} files, {show_size(total)}, to the coordinator")
+        for digest in missing:
+            connection.send(digest, sources[digest], sizes[digest])
+    finally:
+        connection.hang_up()
     return total
 
 
@@ -43,12 +51,16 @@ def _size(source: Path | bytes) -> int:
     return len(source) if isinstance(source, bytes) else source.stat().st_size
 
 
-def _mib(size: int) -> str:
-    return f"{size / (1 << 20):.1f} MiB" if size >= 1 << 20 else f"{size / 1024:.1f} KiB"
-
-
 def _open(source: Path | bytes) -> BinaryIO:
     return BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """Free space of the coordinator's store."""
+
+    place: str
+    free: int
 
 
 class _Connection:
@@ -58,10 +70,11 @@ class _Connection:
         self._endpoint = endpoint
         self._connection: http.client.HTTPConnection | None = None
 
-    def missing(self, digests: list[str]) -> list[str]:
+    def missing(self, digests: list[str]) -> tuple[list[str], _Room | None]:
+        """What the store lacks, and its room if the coordinator reports it."""
         text = json.dumps(digests).encode()
         try:
-            status, _, body = self._once("POST", "/api/files", text, {})
+            status, headers, body = self._once("POST", "/api/files", text, {})
         except (OSError, http.client.HTTPException) as problem:
             self.hang_up()
             raise UploadFailed(
@@ -69,7 +82,10 @@ class _Connection:
             ) from problem
         if status != 200:
             raise UploadFailed(self._refused(status, body))
-        return [str(one) for one in json.loads(body)]
+        free = headers.get("X-Dora-Free", "")
+        place = unquote(headers.get("X-Dora-Store", ""))
+        room = _Room(place, int(free)) if free.isdecimal() else None
+        return [str(one) for one in json.loads(body)], room
 
     def send(self, digest: str, source: Path | bytes, size: int) -> None:
         path = f"/api/files/{digest}"

@@ -17,7 +17,9 @@ from dora_cli.ssh.transport import Channel, Transport, open_transport
 SILENCE = 30.0
 """Seconds after which a network that carries nothing counts as broken."""
 _CHUNK = 1 << 18
-_WRITE = 'umask 077 && cat >"$1.new" && chmod "$2" "$1.new" && mv -f "$1.new" "$1"'
+_WRITE = """\
+umask 077
+cat >"$1.new" && chmod "$2" "$1.new" && mv -f "$1.new" "$1" || { rm -f "$1.new"; exit 1; }"""
 _READ = 'if [ -e "$1" ]; then cat "$1"; else exit 44; fi'
 _APPEND = 'cat >>"$1"'
 _NO_SUCH_FILE = 44
@@ -157,14 +159,14 @@ class Connection:
         pieces = _pieces(source, offset, progress)
         done = self._run(words, pieces, sudo=sudo, timeout=timeout)
         if done.code != 0:
-            raise self._failed(["cat", ">>", target], done)
+            raise self._not_written(target, done)
 
     def write(self, target: str, content: bytes, *, mode: int = 0o644, sudo: bool = False) -> None:
         """Replace a small file as a whole; its folder must be there."""
         words = ["sh", "-c", _WRITE, "sh", target, f"{mode:o}"]
         done = self.run(words, stdin=content, sudo=sudo)
         if done.code != 0:
-            raise self._failed(["write", target], done)
+            raise self._not_written(target, done)
 
     def read(self, path: str, *, sudo: bool = False) -> bytes | None:
         """A small file, None when there is none."""
@@ -242,6 +244,11 @@ class Connection:
             raise RemoteTimeout(self.name, f"`{shown(argv)}` did not end in time")
         out, err = (one.text() for one in heard)
         return Finished(code, out, err)
+
+    def _not_written(self, target: str, done: Finished) -> RemoteCommandFailed:
+        said = (done.stderr.strip() or f"exit code {done.code}").splitlines()[-1]
+        reason = said.rpartition(": ")[2]
+        return RemoteCommandFailed(self.name, f"{target} cannot be written: {reason}", done.code)
 
     def _failed(self, argv: Sequence[str], done: Finished) -> RemoteCommandFailed:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-8:]

@@ -14,10 +14,18 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from dora_config.dataflow.fields import LabelsField, MachineIdField, PortNumberField, Written
+from dora_config.dataflow.fields import (
+    SCALAR_TYPES,
+    FreeTextField,
+    LabelsField,
+    MachineIdField,
+    PortNumberField,
+    Written,
+    text_schema,
+)
 from dora_config.dataflow.resolved import Frozen
 from dora_config.yaml.document import Document, for_a_program
-from dora_config.yaml.validation import Finding, describe_place, show, validate
+from dora_config.yaml.validation import Finding, show, validate
 
 DEFAULT_COORDINATOR_PORT = 6013
 DEFAULT_DAEMON_PORT = 53291
@@ -135,12 +143,8 @@ IpAddressField = Annotated[
         }
     ),
 ]
-HostField = Annotated[
-    str, AfterValidator(_host), WithJsonSchema({"type": "string", "pattern": _HOST_PATTERN})
-]
-UserField = Annotated[
-    str, AfterValidator(_user), WithJsonSchema({"type": "string", "pattern": _HOST_PATTERN})
-]
+HostField = Annotated[str, AfterValidator(_host), text_schema(_HOST_PATTERN, minimum=0)]
+UserField = Annotated[str, AfterValidator(_user), text_schema(_HOST_PATTERN, minimum=0)]
 AbsolutePathField = Annotated[
     str, AfterValidator(_absolute), WithJsonSchema({"type": "string", "pattern": "^/"})
 ]
@@ -160,13 +164,17 @@ EnvironmentField = Annotated[
                 "pattern": _VARIABLE_PATTERN,
                 "not": {"enum": sorted(_OWN_VARIABLES)},
             },
-            "additionalProperties": {"type": ["string", "number", "boolean"]},
+            "additionalProperties": {"type": SCALAR_TYPES},
         }
     ),
 ]
 EndpointField = Annotated[
     str, AfterValidator(_endpoint), WithJsonSchema({"type": "string", "pattern": ENDPOINT_PATTERN})
 ]
+
+
+FIELDS_OF_HOST = ("user", "ssh_port", "identity_file", "dora")
+"""Fields of the coordinator that say how its ``host`` is reached."""
 
 
 class WrittenCoordinator(Written):
@@ -185,7 +193,7 @@ class WrittenCoordinator(Written):
     ssh_port: PortNumberField | None = Field(
         default=None, description="Port of ssh of `host` (default: ssh's own, 22)."
     )
-    identity_file: str | None = Field(
+    identity_file: FreeTextField | None = Field(
         default=None, description="Private key for ssh to `host`, tried before others."
     )
     dora: AbsolutePathField | None = Field(
@@ -203,7 +211,7 @@ class WrittenMachine(Written):
     port: PortNumberField | None = Field(
         default=None, description="Port of ssh (default: ssh's own, 22)."
     )
-    identity_file: str | None = Field(
+    identity_file: FreeTextField | None = Field(
         default=None, description="Private key for ssh, tried before those of ~/.ssh/config."
     )
     dora: AbsolutePathField | None = Field(
@@ -306,12 +314,10 @@ def read_cluster(document: Document) -> tuple[Cluster | None, list[Finding]]:
         found = "the file is empty" if data is None else f"found {show(data)}"
         message = f"{found}: expected a mapping with `coordinator` and `machines`"
         return None, [Finding((), message)]
-    checked = validate(
-        WrittenCluster, data, (), lambda path: describe_place(data, path), _HINTS.get
-    )
+    checked = validate(WrittenCluster, data, document, hints=_HINTS.get)
     findings = list(checked.findings)
-    findings.extend(_coordinator_findings(data.get("coordinator")))
-    raw_machines = data.get("machines")
+    findings.extend(_coordinator_findings(checked.data.get("coordinator")))
+    raw_machines = checked.data.get("machines")
     if isinstance(raw_machines, list):
         findings.extend(
             _machine_findings(raw_machines, has_peer=data.get("zenoh_peer") is not None)
@@ -341,7 +347,7 @@ def _coordinator_findings(coordinator: Any) -> Iterator[Finding]:
     """Fields that say how `host` is reached need it."""
     if not isinstance(coordinator, dict) or coordinator.get("host") is not None:
         return
-    for field in ("user", "ssh_port", "identity_file", "dora"):
+    for field in FIELDS_OF_HOST:
         if coordinator.get(field) is not None:
             message = f"`{field}` of the coordinator needs `host`, the machine that it belongs to"
             yield Finding(("coordinator", field), message, at_key=True)

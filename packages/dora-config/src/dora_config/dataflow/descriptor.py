@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, WithJsonSchema
 
 from dora_config.dataflow.fields import (
+    SCALAR_TYPES,
     ArgsField,
     BuildField,
     EnvField,
+    FreeTextField,
     InputIdField,
     LabelsField,
     LogLevelField,
@@ -24,6 +26,7 @@ from dora_config.dataflow.fields import (
     TextField,
     Written,
     short_form,
+    text_schema,
 )
 from dora_config.dataflow.resolved import (
     DEFAULT_QUEUE_SIZE,
@@ -38,7 +41,11 @@ from dora_config.dataflow.resolved import (
 MAX_ROTATED_FILES = 100
 _MAX_CORES = 4096
 
-ParamField = Annotated[Any, WithJsonSchema({"type": ["string", "number", "boolean"]})]
+ParamField = Annotated[Any, WithJsonSchema({"type": SCALAR_TYPES})]
+_CHECKSUM_PATTERN = r"^[0-9a-fA-F]{64}$"
+ChecksumField = Annotated[
+    str, Field(pattern=_CHECKSUM_PATTERN), text_schema(_CHECKSUM_PATTERN, minimum=0)
+]
 RotatedFilesField = Annotated[int, Field(ge=1, le=MAX_ROTATED_FILES)]
 
 
@@ -116,8 +123,8 @@ class PythonSource(Written):
 class _WithPorts(Written):
     """What standard nodes and operators have in common."""
 
-    name: str | None = Field(default=None, description="For people only.")
-    description: str | None = Field(default=None, description="For people only.")
+    name: FreeTextField | None = Field(default=None, description="For people only.")
+    description: FreeTextField | None = Field(default=None, description="For people only.")
     inputs: Inputs | None = Field(default=None, description="What the node reads, by input id.")
     outputs: Outputs | None = Field(default=None, description="Ids of what the node sends.")
     input_types: dict[InputIdField, TextField] | None = Field(
@@ -157,11 +164,11 @@ class Operator(_WithPorts):
             WithJsonSchema(
                 {
                     "anyOf": [
-                        {"type": "string", "minLength": 1},
+                        {"type": SCALAR_TYPES, "minLength": 1},
                         {
                             "type": "object",
                             "properties": {
-                                "source": {"type": "string", "minLength": 1},
+                                "source": {"type": SCALAR_TYPES, "minLength": 1},
                                 "conda_env": {"type": "null"},
                             },
                             "required": ["source"],
@@ -183,7 +190,7 @@ class Node(_WithPorts):
     path: TextField | None = Field(
         default=None, description="File, program, `dynamic`, `shell` or an http(s) URL."
     )
-    path_sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = Field(
+    path_sha256: ChecksumField | None = Field(
         default=None, description="Checksum of the file behind a URL."
     )
     args: ArgsField | None = Field(default=None, description="Arguments, split as a shell would.")
@@ -195,7 +202,7 @@ class Node(_WithPorts):
     output_framing: dict[OutputIdField, OutputFraming] | None = Field(
         default=None, description="Wire format of outputs: raw (default) or arrow-ipc."
     )
-    output_metadata: dict[OutputIdField, list[str]] | None = Field(
+    output_metadata: dict[OutputIdField, list[FreeTextField]] | None = Field(
         default=None, description="Metadata keys that outputs promise."
     )
     pattern: CommunicationPattern | None = Field(
@@ -275,7 +282,7 @@ class ModuleInterface(Written):
     """What a module shows to the dataflow that uses it."""
 
     name: TextField = Field(description="The module's name.")
-    description: str | None = Field(default=None, description="For people only.")
+    description: FreeTextField | None = Field(default=None, description="For people only.")
     inputs: list[InputIdField] | None = Field(
         default=None, description="Inputs that must be connected."
     )

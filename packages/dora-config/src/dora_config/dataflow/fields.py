@@ -185,43 +185,48 @@ def _label_value(value: str) -> str:
 
 def short_form(key: str) -> BeforeValidator:
     """Lets a text stand for a mapping with `key` alone."""
-    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+    return BeforeValidator(
+        lambda value: {key: value} if isinstance(value, str | bool | int | float) else value
+    )
 
 
-_ID_TEXT = {"type": "string", "minLength": 1}
+SCALAR_TYPES = ["string", "number", "boolean"]
+"""Types in the JSON Schema of a text: `validate` takes numbers and booleans as written."""
+
+
+def text_schema(pattern: str | None = None, **bounds: int) -> WithJsonSchema:
+    """JSON Schema of a text; `minimum=0` where the text must not start with '-'."""
+    matching = {} if pattern is None else {"pattern": pattern}
+    return WithJsonSchema({"type": SCALAR_TYPES, **matching, **bounds})
+
 
 NodeIdField = Annotated[
     str,
     AfterValidator(parse_node_id),
-    WithJsonSchema({"type": "string", "pattern": NODE_ID_PATTERN}),
+    text_schema(NODE_ID_PATTERN),
 ]
-InputIdField = Annotated[
-    str, AfterValidator(_input_id), WithJsonSchema({"type": "string", "pattern": DATA_ID_PATTERN})
-]
-OutputIdField = Annotated[
-    str, AfterValidator(_output_id), WithJsonSchema({"type": "string", "pattern": DATA_ID_PATTERN})
-]
+InputIdField = Annotated[str, AfterValidator(_input_id), text_schema(DATA_ID_PATTERN)]
+OutputIdField = Annotated[str, AfterValidator(_output_id), text_schema(DATA_ID_PATTERN)]
 MachineIdField = Annotated[
     str,
     AfterValidator(parse_machine_id),
-    WithJsonSchema({"type": "string", "pattern": MACHINE_ID_PATTERN}),
+    text_schema(MACHINE_ID_PATTERN, minimum=0),
 ]
 LabelKeyField = Annotated[
     str,
     AfterValidator(_label_key),
     WithJsonSchema({"type": "string", "pattern": LABEL_KEY_PATTERN}),
 ]
-LabelValueField = Annotated[
-    str, AfterValidator(_label_value), WithJsonSchema({"type": "string", "pattern": LABEL_PATTERN})
-]
+LabelValueField = Annotated[str, AfterValidator(_label_value), text_schema(LABEL_PATTERN)]
 LabelsField = dict[LabelKeyField, LabelValueField]
-TextField = Annotated[str, AfterValidator(_text), WithJsonSchema(_ID_TEXT)]
+TextField = Annotated[str, AfterValidator(_text), text_schema(minLength=1)]
+FreeTextField = Annotated[str, text_schema()]
 ArgsField = Annotated[
     str,
     AfterValidator(_args),
-    WithJsonSchema({"type": "string", "maxLength": _LONGEST_ARGS}),
+    text_schema(maxLength=_LONGEST_ARGS),
 ]
-BuildField = Annotated[str, AfterValidator(_build), WithJsonSchema({"type": "string"})]
+BuildField = Annotated[str, AfterValidator(_build), text_schema()]
 SizeField = Annotated[
     int,
     BeforeValidator(_size),
@@ -270,7 +275,7 @@ EnvValueField = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
-                {"type": ["string", "number", "boolean"]},
+                {"type": SCALAR_TYPES},
                 {
                     "type": "object",
                     "properties": {"__dora_env": {"type": "string", "pattern": ENV_NAME_PATTERN}},

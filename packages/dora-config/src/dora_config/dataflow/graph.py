@@ -17,9 +17,12 @@ MAX_SUGGESTIONS = 50
 
 @dataclass(frozen=True, slots=True)
 class GraphFinding:
-    """A problem at `path` within a node of the resolved dataflow."""
+    """A problem at `path` within the node at `position` of the resolved dataflow.
 
-    node: str
+    With `position` None, `path` leads through the whole file.
+    """
+
+    position: int | None
     path: KeyPath
     message: str
     hint: str | None = None
@@ -28,33 +31,43 @@ class GraphFinding:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """What the graph must not be blamed for, because parts of the file could not be read."""
+    """What may exist although the dataflow lacks it, because parts of its files cannot be read.
+
+    `nodes` are ids of nodes whose outputs are not all known, `modules` of nodes whose inner nodes
+    are not, `outputs` are those of nodes without a valid id. `any_node` means that any may exist.
+    """
 
     nodes: frozenset[str] = frozenset()
-    some_node_lost: bool = False
+    modules: frozenset[str] = frozenset()
+    outputs: frozenset[str] = frozenset()
+    any_node: bool = False
+
+    def may_have(self, node: str, output: str | None = None) -> bool:
+        """Whether the node, or its output, may be among what cannot be read."""
+        if self.any_node or node in self.nodes:
+            return True
+        if any(node == module or node.startswith(f"{module}.") for module in self.modules):
+            return True
+        if output is None:
+            return bool(self.outputs)
+        return output in self.outputs or any(one.endswith(f"/{output}") for one in self.outputs)
 
 
 def check_graph(
     dataflow: ResolvedDataflow,
     unreadable: Unreadable = Unreadable(),
-    written: Mapping[tuple[str, str], str] | None = None,
+    written: Mapping[tuple[int, str], str] | None = None,
 ) -> Iterator[GraphFinding]:
-    """Everything that is wrong between the nodes; `written` has the source texts of inputs."""
-    yield from _duplicates(dataflow)
+    """Everything that is wrong between the nodes.
+
+    `written` has the source texts of inputs, by position of the node and id of the input.
+    """
     sources = _SourceCheck(dataflow, unreadable, written or {})
-    for node in dataflow.nodes:
-        yield from sources.check(node)
-        yield from _ports(node, unreadable)
+    for position, node in enumerate(dataflow.nodes):
+        yield from sources.check(position, node)
+        if node.id not in unreadable.nodes:
+            yield from _ports(position, node)
     yield from backpressure_cycles(dataflow)
-
-
-def _duplicates(dataflow: ResolvedDataflow) -> Iterator[GraphFinding]:
-    seen: set[str] = set()
-    for node in dataflow.nodes:
-        if node.id in seen:
-            message = f'duplicate node ID "{node.id}": ids must be unique once modules are applied'
-            yield GraphFinding(node.id, ("id",), message)
-        seen.add(node.id)
 
 
 class _SourceCheck:
@@ -64,66 +77,69 @@ class _SourceCheck:
         self,
         dataflow: ResolvedDataflow,
         unreadable: Unreadable,
-        written: Mapping[tuple[str, str], str],
+        written: Mapping[tuple[int, str], str],
     ) -> None:
-        self._nodes = {node.id: node for node in dataflow.nodes}
+        # nodes with the same id are a mistake, but what reads from one of them is not
+        self._outputs: dict[str, list[str]] = {}
+        for node in dataflow.nodes:
+            self._outputs.setdefault(node.id, []).extend(node.outputs)
         self._unreadable = unreadable
         self._written = written
         self._suggestions_left = MAX_SUGGESTIONS
 
-    def check(self, node: ResolvedNode) -> Iterator[GraphFinding]:
+    def check(self, position: int, node: ResolvedNode) -> Iterator[GraphFinding]:
+        """Everything that is wrong with the sources of the node's inputs."""
         for name, wanted in node.inputs.items():
             place: KeyPath = ("inputs", name, "source")
             match wanted.source:
                 case OutputSource() as source:
-                    text = self._written.get((node.id, name), str(source))
+                    text = self._written.get((position, name), str(source))
                     message = f"output `{text}` mapped to input `{node.id}/{name}` does not exist"
                     found = self._missing(source, message)
                     if found is not None:
-                        yield GraphFinding(node.id, place, *found)
+                        yield GraphFinding(position, place, *found)
                 case TimerSource() if wanted.input_timeout is not None:
                     timer: KeyPath = ("inputs", name, "input_timeout")
                     message = (
                         f"input `{node.id}/{name}`: input_timeout has no effect on a timer, which "
                         "always goes on"
                     )
-                    yield GraphFinding(node.id, timer, message, "remove it", "warning")
-                case LogSource(node=str(watched)) if watched not in self._nodes:
-                    if not self._unreadable.some_node_lost:
+                    yield GraphFinding(position, timer, message, "remove it", "warning")
+                case LogSource(node=str(watched)) if watched not in self._outputs:
+                    if not self._unreadable.may_have(watched):
                         message = (
                             f"input `{node.id}/{name}` reads the logs of node "
                             f'"{watched}", which does not exist'
                         )
-                        hint = _did_you_mean(self._closest(watched, self._nodes))
-                        yield GraphFinding(node.id, place, message, hint, "warning")
+                        hint = _did_you_mean(self._closest(watched, self._outputs))
+                        yield GraphFinding(position, place, message, hint, "warning")
 
     def _missing(self, source: OutputSource, message: str) -> tuple[str, str | None] | None:
         """Message and hint about a source that does not exist; None if it may."""
-        producer = self._nodes.get(source.node)
-        if producer is None:
-            if source.node in self._unreadable.nodes or self._unreadable.some_node_lost:
+        outputs = self._outputs.get(source.node)
+        if outputs is None:
+            if self._unreadable.may_have(source.node, source.output):
                 return None
             return self._unknown_node(source, message)
-        if source.output in producer.outputs or source.node in self._unreadable.nodes:
+        if source.output in outputs or source.node in self._unreadable.nodes:
             return None
-        outputs = list(producer.outputs)
         if not outputs:
-            message += f': node "{producer.id}" has no outputs'
-            return message, f'add `outputs: [{source.output}]` to "{producer.id}"'
+            message += f': node "{source.node}" has no outputs'
+            return message, f'add `outputs: [{source.output}]` to "{source.node}"'
         near = self._closest(source.output, outputs)
-        message += f': node "{producer.id}" has outputs {_listed(outputs)}'
-        return message, _did_you_mean(near and f"{producer.id}/{near}")
+        message += f': node "{source.node}" has outputs {_listed(outputs)}'
+        return message, _did_you_mean(near and f"{source.node}/{near}")
 
     def _unknown_node(self, source: OutputSource, message: str) -> tuple[str, str | None]:
         message += f': there is no node "{source.node}"'
-        near = self._closest(source.node, self._nodes)
+        near = self._closest(source.node, self._outputs)
         if near is not None:
-            exact = source.output in self._nodes[near].outputs
+            exact = source.output in self._outputs[near]
             return message, _did_you_mean(f"{near}/{source.output}" if exact else near)
-        owners = [node.id for node in self._nodes.values() if source.output in node.outputs]
+        owners = [node for node, outputs in self._outputs.items() if source.output in outputs]
         if len(owners) == 1:
             return message, _did_you_mean(f"{owners[0]}/{source.output}")
-        return f"{message}, only {_listed([*self._nodes])}", None
+        return f"{message}, only {_listed([*self._outputs])}", None
 
     def _closest(self, name: str, known: Iterable[str]) -> str | None:
         """The known name that is nearest; after many, a file has another problem, so no more."""
@@ -142,9 +158,7 @@ def _listed(names: list[str]) -> str:
     return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown or "none"
 
 
-def _ports(node: ResolvedNode, unreadable: Unreadable) -> Iterator[GraphFinding]:
-    if node.id in unreadable.nodes:
-        return
+def _ports(position: int, node: ResolvedNode) -> Iterator[GraphFinding]:
     where = f'node "{node.id}"'
     for setting in ("send_stdout_as", "send_logs_as"):
         output = getattr(node, setting)
@@ -153,10 +167,10 @@ def _ports(node: ResolvedNode, unreadable: Unreadable) -> Iterator[GraphFinding]
             if node.operators:
                 message += f": {_listed(list(node.outputs))}"
             hint = f"add it: `outputs: [{', '.join([*node.outputs, output])}]`"
-            yield GraphFinding(node.id, (setting,), message, hint)
+            yield GraphFinding(position, (setting,), message, hint)
     if node.send_stdout_as is not None and node.send_stdout_as == node.send_logs_as:
         message = f"{where}: `send_stdout_as` and `send_logs_as` name the same output"
-        yield GraphFinding(node.id, ("send_logs_as",), message, severity="warning")
+        yield GraphFinding(position, ("send_logs_as",), message, severity="warning")
     for group in ("output_framing", "output_metadata"):
         for output in getattr(node, group):
             if output not in node.outputs:
@@ -164,24 +178,24 @@ def _ports(node: ResolvedNode, unreadable: Unreadable) -> Iterator[GraphFinding]
                     f'{where}: `{group}` names "{output}", which is not among its outputs: '
                     f"{_listed(list(node.outputs))}{closest(output, node.outputs)}"
                 )
-                yield GraphFinding(node.id, (group, output), message)
+                yield GraphFinding(position, (group, output), message)
     if node.pattern is not None and not node.outputs:
         message = f"{where}: a {node.pattern} sends messages, but has no outputs"
-        yield GraphFinding(node.id, ("pattern",), message)
+        yield GraphFinding(position, ("pattern",), message)
 
 
 def backpressure_cycles(dataflow: ResolvedDataflow) -> Iterator[GraphFinding]:
     """A warning for each group of nodes that can wait for each other's full queues for ever."""
     readers: dict[str, list[str]] = {node.id: [] for node in dataflow.nodes}
-    entry: dict[tuple[str, str], str] = {}
-    for node in dataflow.nodes:
+    entry: dict[tuple[str, str], tuple[int, str]] = {}
+    for position, node in enumerate(dataflow.nodes):
         for name, wanted in node.inputs.items():
             source = wanted.source
             if wanted.queue_policy != "backpressure" or not isinstance(source, OutputSource):
                 continue
             if source.node in readers:
                 readers[source.node].append(node.id)
-                entry[source.node, node.id] = name
+                entry[source.node, node.id] = position, name
     for cycle in cycles(readers):
         first, second = cycle[0], cycle[1 % len(cycle)]
         path = " -> ".join([*cycle, cycle[0]])
@@ -190,8 +204,9 @@ def backpressure_cycles(dataflow: ResolvedDataflow) -> Iterator[GraphFinding]:
             "and then none of them goes on"
         )
         hint = "give one of these inputs `queue_policy: drop_oldest`"
-        place: KeyPath = ("inputs", entry[first, second], "queue_policy")
-        yield GraphFinding(second, place, message, hint, "warning")
+        position, name = entry[first, second]
+        place: KeyPath = ("inputs", name, "queue_policy")
+        yield GraphFinding(position, place, message, hint, "warning")
 
 
 def cycles(successors: Mapping[str, list[str]]) -> Iterator[list[str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from dora_config.dataflow.expand import describe_dataflow
 from dora_config.dataflow.graph import GraphFinding, Unreadable, check_graph
 from dora_config.dataflow.modules import ModuleFile, SourceNode
 from dora_config.dataflow.reader import NodesFile, read_nodes_file
-from dora_config.dataflow.resolve import Places, resolve
+from dora_config.dataflow.resolve import Places, Resolution, resolve
 from dora_config.dataflow.resolved import ResolvedDataflow
 from dora_config.dataflow.variables import expand_path, find_variables
 from dora_config.errors import ConfigError, Problem
@@ -49,6 +49,11 @@ class LoadedDataflow:
     remarks: tuple[Problem, ...] = ()
     """Information, such as types that were inferred."""
 
+    @property
+    def directory(self) -> Path:
+        """Absolute folder of the file, in which its paths start; of a symbolic link, its own."""
+        return self.path.parent.resolve()
+
 
 def load_dataflow(
     path: Path | str,
@@ -60,7 +65,7 @@ def load_dataflow(
     """Reads a dataflow file; raises `ConfigError` with all its problems.
 
     `strict_types` overrides the file's own setting. `environ` is what `$VAR` expands from. With
-    `check_paths`, programs that are files must exist.
+    `check_paths`, a program that does not exist here is a warning.
     """
     path = Path(path)
     text = read_text(path, MAX_FILE_BYTES)
@@ -83,17 +88,16 @@ def parse_dataflow(
     document = read_document(text, str(path))
     file = loading.read(document, descriptor.Descriptor)
     root = file.root if isinstance(file.root, descriptor.Descriptor) else None
-    if root is None or not file.nodes:
-        loading.raise_if_errors()
-    modules = loading.modules(file, "", ())
     if root is None:
+        loading.raise_if_errors()
         root = descriptor.Descriptor(nodes=[])
-    resolution = resolve(root, document, file.nodes, modules, environ)
+    nodes = loading.with_modules(file, "", ())
+    resolution = resolve(root, document, nodes, environ)
     loading.problems.extend(resolution.problems)
     dataflow = resolution.dataflow
     if strict_types is not None:
         dataflow = dataflow.model_copy(update={"strict_types": strict_types})
-    _check_graph(loading, dataflow, resolution.places)
+    _check_graph(loading, resolution, file)
     dataflow = _check_types(loading, dataflow, resolution.places)
     if check_paths:
         _check_programs(loading, dataflow, resolution.places, environ)
@@ -115,7 +119,6 @@ class _Loading:
 
     base: Path
     problems: list[Problem] = field(default_factory=list)
-    lost_nodes: bool = False
     module_uses: int = 0
 
     def raise_if_errors(self) -> None:
@@ -131,11 +134,9 @@ class _Loading:
         """The nodes of a document, its problems added to those found so far."""
         self.problems.extend(document.problems)
         if document.problems and not isinstance(document.data, dict):
-            self.lost_nodes = True
-            return NodesFile(document)
+            return NodesFile(document, lost_nodes=True)
         file = read_nodes_file(document, model)
         self.report(document, file.findings)
-        self.lost_nodes |= file.lost_nodes or bool(document.problems)
         return file
 
     def report(self, document: Document, findings: list[Finding]) -> None:
@@ -156,7 +157,7 @@ class _Loading:
         for finding in findings:
             self.problems.append(
                 places.problem(
-                    finding.node,
+                    finding.position,
                     finding.path,
                     finding.message,
                     hint=finding.hint,
@@ -179,26 +180,23 @@ class _Loading:
                 continue
             document = read_document(text, str(path))
             self.problems.extend(document.problems)
-            if not document.problems:
+            if not document.problems or document.data is not None:
                 place = PurePosixPath(path.relative_to(root).as_posix())
                 definitions, findings = read_type_file(document, place)
                 found.extend(definitions)
                 self.report(document, findings)
         return found
 
-    def modules(
+    def with_modules(
         self, file: NodesFile, directory: str, users: tuple[Path, ...]
-    ) -> dict[str, ModuleFile]:
-        """The module files that the nodes of `file` name, by node id."""
-        found: dict[str, ModuleFile] = {}
-        for source in file.nodes:
-            if source.node.module is not None:
-                module = self._module(file.document, source, directory, users)
-                if module is not None:
-                    found[source.node.id] = module
-                else:
-                    self.lost_nodes = True
-        return found
+    ) -> tuple[SourceNode, ...]:
+        """The nodes of `file` with the module files that they name."""
+        return tuple(
+            source
+            if source.node.module is None
+            else replace(source, module=self._module(file.document, source, directory, users))
+            for source in file.nodes
+        )
 
     def _module(
         self, document: Document, source: SourceNode, directory: str, users: tuple[Path, ...]
@@ -244,14 +242,8 @@ class _Loading:
         if not isinstance(inner.root, descriptor.Module):
             return None
         inner_directory = os.path.normpath(relative.parent) if str(relative.parent) != "." else ""
-        return ModuleFile(
-            document=inner_document,
-            directory=inner_directory,
-            interface=inner.root.module,
-            build=inner.root.build,
-            nodes=inner.nodes,
-            modules=self.modules(inner, inner_directory, (*users, path)),
-        )
+        nodes = self.with_modules(inner, inner_directory, (*users, path))
+        return _module_file(inner, inner.root, inner_directory, nodes)
 
 
 @dataclass(frozen=True)
@@ -277,14 +269,8 @@ def load_module(path: Path | str) -> LoadedModule:
         loading.raise_if_errors()
         raise AssertionError("a module that cannot be read has problems")
     face = file.root.module
-    inner = ModuleFile(
-        document,
-        "",
-        face,
-        file.root.build,
-        file.nodes,
-        loading.modules(file, "", (path.resolve(),)),
-    )
+    nodes = loading.with_modules(file, "", (path.resolve(),))
+    inner = _module_file(file, file.root, "", nodes)
     # logs stand for what a user would connect: they need no node
     ports = [*(face.inputs or ()), *(face.inputs_optional or ())]
     names = set(find_variables("\n".join(_texts(inner))))
@@ -298,12 +284,11 @@ def load_module(path: Path | str) -> LoadedModule:
     resolution = resolve(
         descriptor.Descriptor(nodes=[]),
         document,
-        (SourceNode(user, ()),),
-        {"module": inner},
+        (SourceNode(user, (), module=inner),),
         dict.fromkeys(names, "set"),
     )
     loading.problems.extend(resolution.problems)
-    _check_graph(loading, resolution.dataflow, resolution.places)
+    _check_graph(loading, resolution, file)
     loading.raise_if_errors()
     return LoadedModule(
         name=face.name,
@@ -319,21 +304,42 @@ def load_module(path: Path | str) -> LoadedModule:
 def _texts(module: ModuleFile) -> Iterator[str]:
     """The text of a module and of those it uses."""
     yield module.document.text
-    for inner in module.modules.values():
-        yield from _texts(inner)
+    for source in module.nodes:
+        if source.module is not None:
+            yield from _texts(source.module)
 
 
-def _check_graph(loading: _Loading, dataflow: ResolvedDataflow, places: Places) -> None:
+def _module_file(
+    file: NodesFile, root: descriptor.Module, directory: str, nodes: tuple[SourceNode, ...]
+) -> ModuleFile:
+    return ModuleFile(
+        document=file.document,
+        directory=directory,
+        interface=root.module,
+        build=root.build,
+        nodes=nodes,
+        unread_ports=file.unread_ports,
+        unread_nodes=file.lost_nodes or bool(file.lost_names),
+    )
+
+
+def _check_graph(loading: _Loading, resolution: Resolution, file: NodesFile) -> None:
+    flat = resolution.places.flat
+    unnamed = [number for number, node in enumerate(flat) if not node.named]
     unreadable = Unreadable(
-        nodes=frozenset(node.id for node in dataflow.nodes if places.is_incomplete(node.id)),
-        some_node_lost=loading.lost_nodes,
+        nodes=file.lost_names.union(node.id for node in flat if node.incomplete),
+        modules=resolution.unread_modules,
+        outputs=frozenset(
+            output for number in unnamed for output in resolution.dataflow.nodes[number].outputs
+        ),
+        any_node=file.lost_nodes or any(flat[number].incomplete for number in unnamed),
     )
     written = {
-        (flat.id, name): wired.written
-        for flat in places.flat.values()
-        for name, wired in flat.inputs.items()
+        (number, name): wired.written
+        for number, node in enumerate(flat)
+        for name, wired in node.inputs.items()
     }
-    loading.report_graph(places, check_graph(dataflow, unreadable, written))
+    loading.report_graph(resolution.places, check_graph(resolution.dataflow, unreadable, written))
 
 
 def _check_types(loading: _Loading, dataflow: ResolvedDataflow, places: Places) -> ResolvedDataflow:
@@ -342,7 +348,10 @@ def _check_types(loading: _Loading, dataflow: ResolvedDataflow, places: Places) 
 
     if not types.uses_types(dataflow) and not dataflow.type_rules:
         return dataflow
-    checked = types.check_types(dataflow, loading.user_types())
+    unread = {
+        number for number, flat in enumerate(places.flat) if flat.incomplete or flat.unread_inputs
+    }
+    checked = types.check_types(dataflow, loading.user_types(), unread)
     loading.report_graph(places, checked.findings)
     return types.with_inferred_types(dataflow, checked.inferred)
 
@@ -350,8 +359,8 @@ def _check_types(loading: _Loading, dataflow: ResolvedDataflow, places: Places) 
 def _check_programs(
     loading: _Loading, dataflow: ResolvedDataflow, places: Places, environ: Mapping[str, str]
 ) -> None:
-    """A node that is not built and runs on this machine must find its program here."""
-    for node in dataflow.nodes:
+    """Warn about programs that do not exist here; the node's machine may have them."""
+    for position, node in enumerate(dataflow.nodes):
         if node.build or node.git is not None or not node.deploy.is_empty:
             continue
         if node.kind == "standard" and node.path is not None:
@@ -361,12 +370,16 @@ def _check_programs(
                 hint = f"looked in {loading.base.resolve()}" + (
                     "" if "/" in path or path.endswith(".py") else " and in PATH"
                 )
-                loading.problems.append(places.problem(node.id, ("path",), message, hint=hint))
+                loading.problems.append(
+                    places.problem(position, ("path",), message, hint=hint, severity="warning")
+                )
         for operator in node.operators:
-            if not is_file(loading.base / operator.python):
+            if operator.python and not is_file(loading.base / operator.python):
                 message = f'node "{node.id}": could not find source path "{operator.python}"'
                 place = ("python", f"{operator.id}/source")
-                loading.problems.append(places.problem(node.id, place, message))
+                loading.problems.append(
+                    places.problem(position, place, message, severity="warning")
+                )
 
 
 def _program_exists(base: Path, path: str, environ: Mapping[str, str]) -> bool:

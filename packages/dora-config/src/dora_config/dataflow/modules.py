@@ -49,13 +49,30 @@ class SourceNode:
     node: descriptor.Node
     path: KeyPath
     incomplete: bool = False
+    """Outputs of it may be missing, because parts of it cannot be read."""
+    unread_inputs: bool = False
+    """Inputs of it may be missing, for the same reason."""
+    named: bool = True
+    """Its id is valid; otherwise it is the text that stands there, or a description."""
+    repeated: bool = False
+    """An earlier node of the file has the same id."""
+    module: ModuleFile | None = None
+    """The file that its `module` names; None if there is none or it cannot be read."""
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether everything that others can see of the node is known."""
+        if self.node.module is not None and (self.module is None or self.module.unread_outputs):
+            return False
+        return self.named and not self.incomplete
 
 
 @dataclass(frozen=True)
 class ModuleFile:
     """A module as read from its file; `directory` is relative to the dataflow's, `""` the same.
 
-    `modules` holds the files that its own nodes with `module` name, by node id.
+    `unread_ports` and `unread_nodes` mean that parts of its interface, or some of its nodes as a
+    whole, cannot be read, so that what is missing may be there.
     """
 
     document: Document
@@ -63,7 +80,14 @@ class ModuleFile:
     interface: descriptor.ModuleInterface
     build: str | None
     nodes: tuple[SourceNode, ...]
-    modules: Mapping[str, ModuleFile] = field(default_factory=dict)
+    unread_ports: bool = False
+    unread_nodes: bool = False
+
+    @property
+    def unread_outputs(self) -> bool:
+        """Whether it may have outputs that could not be read."""
+        nodes = all(source.is_readable for source in self.nodes)
+        return self.unread_ports or self.unread_nodes or not nodes
 
 
 @dataclass(frozen=True)
@@ -95,6 +119,9 @@ class FlatNode:
     args: str | None
     inputs: dict[str, WiredInput]
     incomplete: bool = False
+    unread_inputs: bool = False
+    named: bool = True
+    repeated: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +137,8 @@ class _Scope:
     build: str | None = None
     cpu_affinity: list[int] | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
+    unread_ports: bool = False
+    repeated: bool = False
 
 
 def operators_of(node: descriptor.Node) -> list[tuple[str, descriptor.Operator, KeyPath]]:
@@ -130,15 +159,12 @@ class Flattening:
         self._environ = environ
         self.problems: list[Problem] = []
         self.nodes: list[FlatNode] = []
+        self.unread_modules: set[str] = set()
+        """Ids of the nodes whose module file cannot be read, or lacks some of its nodes."""
 
-    def run(
-        self,
-        document: Document,
-        nodes: tuple[SourceNode, ...],
-        modules: Mapping[str, ModuleFile],
-    ) -> None:
-        """Appends the flat nodes of a dataflow file to `self.nodes`."""
-        self._flatten(nodes, modules, _Scope(document))
+    def run(self, document: Document, nodes: tuple[SourceNode, ...]) -> None:
+        """Append the flat nodes of a dataflow file to `self.nodes`."""
+        self._flatten(nodes, _Scope(document))
 
     def environment(
         self,
@@ -183,18 +209,23 @@ class Flattening:
             document.problem(path, message, hint=hint, at_key=at_key, severity=severity)
         )
 
-    def _flatten(
-        self, nodes: tuple[SourceNode, ...], modules: Mapping[str, ModuleFile], scope: _Scope
-    ) -> None:
+    def _flatten(self, nodes: tuple[SourceNode, ...], scope: _Scope) -> None:
         local = {source.node.id for source in nodes}
-        outputs = {node_id: self._module_outputs(module) for node_id, module in modules.items()}
-        wiring = _Wiring(self, scope, local, outputs)
+        outputs: dict[str, dict[str, tuple[str, str]]] = {}
+        unread: set[str] = set()
         for source in nodes:
-            node = source.node
-            module = modules.get(node.id)
-            if module is not None:
-                self._use_module(source, module, scope, wiring)
-            elif node.module is None:
+            module = source.module
+            if source.node.module is not None and (module is None or module.unread_nodes):
+                self.unread_modules.add(scope.prefix + source.node.id)
+            if module is not None and not source.repeated:
+                outputs[source.node.id] = self._module_outputs(module)
+                if module.unread_outputs:
+                    unread.add(source.node.id)
+        wiring = _Wiring(self, scope, local, outputs, unread)
+        for source in nodes:
+            if source.module is not None:
+                self._use_module(source, source.module, scope, wiring)
+            elif source.node.module is None:
                 self.nodes.append(self._flat_node(source, scope, wiring))
 
     def _flat_node(self, source: SourceNode, scope: _Scope, wiring: _Wiring) -> FlatNode:
@@ -204,7 +235,9 @@ class Flattening:
             node.env, scope.document, (*source.path, "env"), scope.parameters, where
         )
         inputs = wiring.inputs(node.inputs, (*source.path, "inputs"), where)
+        written = len(node.inputs or ())
         for operator_id, operator, path in operators_of(node):
+            written += len(operator.inputs or ())
             wired = wiring.inputs(operator.inputs, (*source.path, *path, "inputs"), where)
             inputs.update({f"{operator_id}/{name}": value for name, value in wired.items()})
         return FlatNode(
@@ -220,6 +253,9 @@ class Flattening:
             args=self._args(source, scope, where),
             inputs=inputs,
             incomplete=source.incomplete,
+            unread_inputs=source.unread_inputs or len(inputs) < written,
+            named=source.named,
+            repeated=source.repeated or scope.repeated,
         )
 
     def _args(self, source: SourceNode, scope: _Scope, where: str) -> str | None:
@@ -261,8 +297,10 @@ class Flattening:
             build=_nearest(module.build, node.build, scope.build),
             cpu_affinity=_nearest(node.cpu_affinity, scope.cpu_affinity),
             parameters=parameters,
+            unread_ports=module.unread_ports,
+            repeated=source.repeated or scope.repeated,
         )
-        self._flatten(module.nodes, module.modules, inner)
+        self._flatten(module.nodes, inner)
 
     def _ports(
         self,
@@ -277,11 +315,11 @@ class Flattening:
         known = [*required, *optional]
         where = f'node "{node.id}"'
         for name in required:
-            if name not in (node.inputs or {}) and not source.incomplete:
+            if name not in (node.inputs or {}) and not source.unread_inputs:
                 message = f'{where}: module "{module.interface.name}" requires input "{name}"'
                 self._problem(scope.document, (*path, "inputs"), message)
         for name in node.inputs or {}:
-            if name not in known:
+            if name not in known and not module.unread_ports:
                 message = (
                     f'{where}: module "{module.interface.name}" has no input "{name}", '
                     f"expected {', '.join(known) or 'none'}{closest(name, known)}"
@@ -314,9 +352,8 @@ class Flattening:
         makers: dict[str, list[tuple[str, str]]] = {}
         for source in module.nodes:
             node = source.node
-            inner = module.modules.get(node.id)
-            if inner is not None:
-                for name, (deeper, output) in self._module_outputs(inner).items():
+            if source.module is not None:
+                for name, (deeper, output) in self._module_outputs(source.module).items():
                     makers.setdefault(name, []).append((f"{node.id}.{deeper}", output))
             for name in node.outputs or ():
                 makers.setdefault(name, []).append((node.id, name))
@@ -328,7 +365,7 @@ class Flattening:
             found = makers.get(name, [])
             if found:
                 outputs[name] = found[0]
-            if len(found) != 1:
+            if len(found) > 1 or not (found or module.unread_outputs):
                 who = ", ".join(node for node, _ in found) or "none of its nodes"
                 message = (
                     f'output "{name}" of module "{module.interface.name}" must be made by '
@@ -348,6 +385,8 @@ class _Wiring:
     scope: _Scope
     local: set[str]
     module_outputs: Mapping[str, Mapping[str, tuple[str, str]]]
+    unread: set[str]
+    """Nodes whose modules may have outputs that are missing in `module_outputs`."""
 
     def inputs(
         self, inputs: Mapping[str, descriptor.Input] | None, path: KeyPath, where: str
@@ -393,6 +432,8 @@ class _Wiring:
             self.flattening._problem(own.document, (*own.path, "source"), message)
             return None
         if port not in ports:
+            if self.scope.unread_ports:
+                return None
             message = (
                 f'{where}: the module declares no input "{port}", '
                 f"expected {', '.join(ports) or 'none'}{closest(port, ports)}"
@@ -414,6 +455,8 @@ class _Wiring:
     ) -> WiredInput | None:
         outputs = self.module_outputs[node]
         if output not in outputs:
+            if node in self.unread:
+                return None
             message = (
                 f'{where}: output `{own.written}` does not exist: module node "{node}" has outputs '
                 f"{', '.join(outputs) or 'none'}{closest(output, outputs)}"

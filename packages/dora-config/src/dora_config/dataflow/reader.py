@@ -1,12 +1,12 @@
 """One document to its nodes: the models of a file as written, every problem collected; pure.
 
-Names of dora 0.x that are still accepted are replaced here, with a warning.
+Names of dora 0.x that are still accepted are replaced here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from dora_config.dataflow import descriptor
 from dora_config.dataflow.modules import SourceNode, operators_of
 from dora_config.dataflow.node_shape import (
+    KINDS,
     NODE_HINTS,
     ROOT_HINTS,
     node_kind,
@@ -35,28 +36,50 @@ class NodesFile:
     root: descriptor.Descriptor | descriptor.Module | None = None
     nodes: tuple[SourceNode, ...] = ()
     lost_nodes: bool = False
-    """Some node could not be read at all, so its id and outputs are unknown."""
+    """The list of nodes is missing or cannot be read, so any node may be in it."""
+    lost_names: frozenset[str] = frozenset()
+    """Items of the list of nodes that are only a name."""
+
+    @property
+    def unread_ports(self) -> bool:
+        """Whether a module may have inputs and outputs that could not be read."""
+        places = {finding.path for finding in self.findings if finding.severity == "error"}
+        places |= self.document.lost
+        names = {str(place[1]) for place in places if len(place) > 1 and place[0] == "module"}
+        unread = names | {closest_name(name, _PORT_FIELDS) for name in names}
+        return not unread.isdisjoint(_PORT_FIELDS) or not isinstance(
+            self.document.data.get("module"), dict
+        )
+
     findings: list[Finding] = field(default_factory=list)
 
 
 def read_nodes_file(
     document: Document, model: type[descriptor.Descriptor] | type[descriptor.Module]
 ) -> NodesFile:
-    """Reads a document that has problems of neither syntax nor keys."""
+    """Read a document; whatever is wrong with it is in the `findings`."""
     file = NodesFile(document)
     data = document.data
     if not isinstance(data, dict):
         found = "the file is empty" if data is None else f"found {show(data)}"
         expected = "expected a mapping with a list of `nodes`"
+        file.lost_nodes = True
         file.findings.append(
             Finding((), f"{found}: {expected}" if data is None else f"{expected}, {found}")
         )
         return file
     data = _renamed(file, data, ())
     raw_nodes = data.get("nodes")
-    checked = validate(model, {**data, "nodes": []}, (), _describe(document), ROOT_HINTS.get)
+    checked = validate(
+        model,
+        {**data, "nodes": []},
+        document,
+        hints=ROOT_HINTS.get,
+        placeholders=_ROOT_PLACEHOLDERS if model is descriptor.Module else {},
+    )
     file.findings.extend(checked.findings)
     file.root = checked.model
+    file.lost_nodes = ("nodes",) in document.lost
     if not isinstance(raw_nodes, list):
         message = (
             "expected a list of nodes" if raw_nodes is not None else "field `nodes` is required"
@@ -68,13 +91,18 @@ def read_nodes_file(
         file.lost_nodes = True
         return file
     nodes = [_read_node(file, raw, ("nodes", index)) for index, raw in enumerate(raw_nodes)]
-    file.nodes = tuple(_unique(file, [node for node in nodes if node is not None]))
-    file.lost_nodes = len(file.nodes) < len(raw_nodes)
+    file.nodes = tuple(_with_repetitions(file, [node for node in nodes if node is not None]))
+    names = (document.scalar_text(("nodes", index)) for index in range(len(raw_nodes)))
+    file.lost_names = frozenset(name for name in names if name)
     return file
 
 
-def _describe(document: Document) -> Callable[[KeyPath], str]:
-    return lambda path: describe_place(document.data, path)
+_PORT_FIELDS = ("inputs", "inputs_optional", "outputs")
+_PLACEHOLDER = "unnamed"
+_ROOT_PLACEHOLDERS: dict[KeyPath, Any] = {
+    ("module",): {"name": _PLACEHOLDER},
+    ("module", "name"): _PLACEHOLDER,
+}
 
 
 def _renamed(file: NodesFile, data: Mapping[str, Any], path: KeyPath) -> dict[str, Any]:
@@ -90,47 +118,73 @@ def _renamed(file: NodesFile, data: Mapping[str, Any], path: KeyPath) -> dict[st
             file.findings.append(Finding(place, message, at_key=True))
             continue
         renamed[new] = value
-        message = f"`{old}` is the old name of `{new}`"
-        file.findings.append(
-            Finding(place, message, f"write `{new}`", at_key=True, severity="warning")
-        )
     return renamed
 
 
 def _read_node(file: NodesFile, raw: Any, path: KeyPath) -> SourceNode | None:
-    describe = _describe(file.document)
+    document = file.document
+    where = describe_place(document.data, path)
     if not isinstance(raw, dict):
-        message = f"{describe(path)}: expected a mapping that begins with `id`, found {show(raw)}"
-        file.findings.append(Finding(path, message))
+        if path not in document.lost:
+            message = f"{where}: expected a mapping that begins with `id`, found {show(raw)}"
+            file.findings.append(Finding(path, message))
         return None
     raw = _renamed(file, raw, path)
-    where = describe(path)
-    findings = list(shape_findings(raw, path, where))
+    checked = validate(
+        descriptor.Node,
+        raw,
+        document,
+        path,
+        hints=NODE_HINTS.get,
+        placeholders={("id",): _PLACEHOLDER},
+    )
+    raw = checked.data
+    unread = {str(place[len(path)]) for place in document.lost if _is_within(place, path)}
+    shape = shape_findings(raw, path, where)
+    if not unread.isdisjoint(KINDS):  # the node has a kind, in a value that cannot be read
+        shape = (finding for finding in shape if finding.path != path)
+    findings = [*shape, *checked.findings]
     for place, operator in _raw_operators(raw):
         full = (*path, *place)
-        findings.extend(operator_findings(operator, full, describe(full)))
-    checked = validate(descriptor.Node, raw, path, describe, NODE_HINTS.get)
-    findings.extend(checked.findings)
+        findings.extend(operator_findings(operator, full, describe_place(document.data, full)))
     file.findings.extend(findings)
     node = checked.model
     if node is None:
         return None
-    unreadable = any(_hides_outputs(finding, len(path)) for finding in findings)
+    unread.update(
+        str(finding.path[len(path)])
+        for finding in findings
+        if finding.severity == "error" and _is_within(finding.path, path)
+    )
+    unread.update(near for name in unread.copy() if (near := closest_name(name, _ALL_FIELDS)))
+    named = node.id == raw.get("id")
+    if not named:
+        # an id that no other node can have
+        number = int(path[-1]) + 1
+        name = raw["id"] if _is_name(raw.get("id")) else f"#{number}"
+        node = node.model_copy(update={"id": name})
     if node_kind(raw) is None:
         node = node.model_copy(update={"operator": None, "operators": None, "module": None})
     file.findings.extend(_node_findings(node, path, where))
-    return SourceNode(node, path, incomplete=unreadable)
+    return SourceNode(
+        node,
+        path,
+        incomplete=not unread.isdisjoint(_OUTPUT_FIELDS),
+        unread_inputs=not unread.isdisjoint(_INPUT_FIELDS),
+        named=named and "id" not in unread,
+    )
 
 
-def _hides_outputs(finding: Finding, depth: int) -> bool:
-    """Whether outputs may be missing only because of this problem of a node."""
-    if finding.severity != "error" or len(finding.path) <= depth:
-        return False
-    name = str(finding.path[depth])
-    return name in _OUTPUT_FIELDS or closest_name(name, _ALL_FIELDS) in _OUTPUT_FIELDS
+def _is_within(place: KeyPath, path: KeyPath) -> bool:
+    return len(place) > len(path) and place[: len(path)] == path
 
 
-_OUTPUT_FIELDS = ("outputs", "operator", "operators", "module")
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+_OUTPUT_FIELDS = frozenset({"outputs", "operator", "operators", "module"})
+_INPUT_FIELDS = frozenset({"inputs", "operator", "operators"})
 _ALL_FIELDS = tuple(descriptor.Node.model_fields)
 
 
@@ -214,7 +268,8 @@ def _repeated(outputs: list[str] | None, path: KeyPath, where: str) -> Iterator[
         seen.add(output)
 
 
-def _unique(file: NodesFile, nodes: list[SourceNode]) -> Iterator[SourceNode]:
+def _with_repetitions(file: NodesFile, nodes: list[SourceNode]) -> Iterator[SourceNode]:
+    """The nodes, those whose id an earlier node has marked as repeated and reported."""
     first: dict[str, SourceNode] = {}
     for source in nodes:
         other = first.setdefault(source.node.id, source)
@@ -224,3 +279,4 @@ def _unique(file: NodesFile, nodes: list[SourceNode]) -> Iterator[SourceNode]:
         line = file.document.span((*other.path, "id")).line
         message = f'duplicate node ID "{source.node.id}", first on line {line}: ids must be unique'
         file.findings.append(Finding((*source.path, "id"), message))
+        yield replace(source, repeated=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,6 @@ from dora_config.dataflow.fields import build_lines, split_words
 from dora_config.dataflow.modules import (
     FlatNode,
     Flattening,
-    ModuleFile,
     SourceNode,
     WiredInput,
     join_directory,
@@ -56,11 +55,12 @@ class Places:
     """Where things of the resolved dataflow are written, for messages about them."""
 
     document: Document
-    flat: dict[str, FlatNode] = field(default_factory=dict)
+    flat: list[FlatNode] = field(default_factory=list)
+    """The nodes in the order of the resolved dataflow."""
 
     def problem(
         self,
-        node: str | None,
+        position: int | None,
         path: KeyPath,
         message: str,
         *,
@@ -68,10 +68,9 @@ class Places:
         severity: Severity = "error",
     ) -> Problem:
         """A problem at `path` within a resolved node, such as `("inputs", "image")`."""
-        flat = self.flat.get(node or "")
-        if flat is None:
+        if position is None:
             return self.document.problem(path, message, hint=hint, severity=severity)
-        document, place = self._locate(flat, path)
+        document, place = self._locate(self.flat[position], path)
         return document.problem(place, message, hint=hint, severity=severity)
 
     def _locate(self, flat: FlatNode, path: KeyPath) -> tuple[Document, KeyPath]:
@@ -86,11 +85,6 @@ class Places:
                         return flat.document, (*flat.path, *operator_path, group, inner, *rest)
         return flat.document, (*flat.path, *path)
 
-    def is_incomplete(self, node: str) -> bool:
-        """Whether parts of the node could not be read, so that what is missing may be there."""
-        flat = self.flat.get(node)
-        return flat is not None and flat.incomplete
-
 
 @dataclass(frozen=True)
 class Resolution:
@@ -99,29 +93,29 @@ class Resolution:
     dataflow: ResolvedDataflow
     places: Places
     problems: tuple[Problem, ...]
+    unread_modules: frozenset[str] = frozenset()
+    """Ids of the nodes whose module file cannot be read, or lacks some of its nodes."""
 
 
 def resolve(
     root: descriptor.Descriptor,
     document: Document,
     nodes: tuple[SourceNode, ...],
-    modules: Mapping[str, ModuleFile],
     environ: Mapping[str, str],
 ) -> Resolution:
-    """Resolves the `nodes` of a file; `modules` holds the module files by the id of their user."""
+    """Resolve the `nodes` of a file."""
     flattening = Flattening(environ)
     root_env = flattening.environment(root.env, document, ("env",), {}, "the dataflow")
-    flattening.run(document, nodes, modules)
+    flattening.run(document, nodes)
     single = {
         flat.id: operators_of(flat.node)[0]
-        for flat in flattening.nodes
+        for flat in reversed(flattening.nodes)
         if flat.node.operator is not None
     }
-    places = Places(document, {})
+    places = Places(document, flattening.nodes)
     resolved: list[ResolvedNode] = []
     for flat in flattening.nodes:
         flat.inputs = {name: _to_operator(wired, single) for name, wired in flat.inputs.items()}
-        places.flat.setdefault(flat.id, flat)
         resolved.append(_resolve_node(flat, root, root_env))
     dataflow = ResolvedDataflow(
         nodes=tuple(resolved),
@@ -135,7 +129,18 @@ def resolve(
         ),
         deploy=_deploy(root.deploy),
     )
-    return Resolution(dataflow, places, tuple(flattening.problems))
+    problems = (*flattening.problems, *_duplicates(places))
+    return Resolution(dataflow, places, problems, frozenset(flattening.unread_modules))
+
+
+def _duplicates(places: Places) -> Iterator[Problem]:
+    """Nodes that get the same id once modules are applied."""
+    seen: set[str] = set()
+    for position, flat in enumerate(places.flat):
+        if flat.id in seen and not flat.repeated:
+            message = f'duplicate node ID "{flat.id}": ids must be unique once modules are applied'
+            yield places.problem(position, ("id",), message)
+        seen.add(flat.id)
 
 
 def _default(value: float | None, default: float) -> float:

@@ -12,19 +12,24 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from dora_config.dataflow.fields import TextField, Written
+from dora_config.dataflow.fields import FreeTextField, TextField, Written
 from dora_config.dataflow.types import TypeDefinition
-from dora_config.yaml.document import Document
-from dora_config.yaml.validation import Finding, describe_place, validate
+from dora_config.yaml.document import Document, written
+from dora_config.yaml.validation import Finding, validate
 
 
-def _parameter_names(value: Any) -> list[str]:
+def _parameter_names(value: Any) -> list[Any]:
     """Names as a list, as the keys of a mapping, or each as the `name` in a mapping."""
     if isinstance(value, dict):
-        return [str(name) for name in value]
+        return list(value)
     if not isinstance(value, list):
         raise ValueError("expected a list of parameter names")
-    return [str(one.get("name", "")) if isinstance(one, dict) else str(one) for one in value]
+    return [_name(one) if isinstance(one, dict) else one for one in value]
+
+
+def _name(parameter: dict[str, Any]) -> Any:
+    name = parameter.get("name")
+    return written(name) if isinstance(name, bool | int | float) else name
 
 
 ParameterNames = Annotated[list[str], BeforeValidator(_parameter_names)]
@@ -35,14 +40,14 @@ class FieldOfType(Written):
 
     name: TextField
     type: TextField
-    description: str | None = None
+    description: FreeTextField | None = None
 
 
 class TypeOfFile(Written):
     """One type; `arrow` is `Struct`, or the Arrow type such as `Float32`."""
 
     arrow: TextField
-    description: str | None = None
+    description: FreeTextField | None = None
     fields: list[FieldOfType] | None = None
     parameters: ParameterNames | None = None
     params: ParameterNames | None = None
@@ -59,12 +64,10 @@ def read_type_file(
 ) -> tuple[list[TypeDefinition], list[Finding]]:
     """The types of a file at `place` below `types/`."""
     prefix = place.with_suffix("").as_posix()
+    checked = validate(TypeFile, document.data, document)
     if place.parts[0] == "std":
         message = "the names std/... belong to dora's own types: move the file to another directory"
-        return [], [Finding((), message)]
-    checked = validate(
-        TypeFile, document.data, (), lambda path: describe_place(document.data, path)
-    )
+        return [], [Finding((), message), *checked.findings]
     types = checked.model.types if checked.model is not None else {}
     return list(_definitions(prefix, types)), list(checked.findings)
 

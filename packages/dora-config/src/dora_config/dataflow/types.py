@@ -7,7 +7,7 @@ A type is a name such as `std/media/v1/Image`, with parameters in brackets where
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from dora_config.dataflow.graph import GraphFinding
@@ -138,11 +138,18 @@ def parse_type(text: str) -> TypeName:
     return TypeName(base, parameters)
 
 
-def check_types(dataflow: ResolvedDataflow, user_types: Iterable[TypeDefinition] = ()) -> TypeCheck:
-    """Checks every declared type; what is wrong is an error only if `strict_types` is set."""
+def check_types(
+    dataflow: ResolvedDataflow,
+    user_types: Iterable[TypeDefinition] = (),
+    unread_ports: Container[int] = (),
+) -> TypeCheck:
+    """Check every declared type; what is wrong is an error only if `strict_types` is set.
+
+    The nodes at the positions `unread_ports` may have more ports than could be read.
+    """
     library = dict(STANDARD_TYPES)
     library.update({one.name: one for one in user_types})
-    return _TypeChecker(dataflow, library).run()
+    return _TypeChecker(dataflow, library, unread_ports).run()
 
 
 def uses_types(dataflow: ResolvedDataflow) -> bool:
@@ -153,13 +160,22 @@ def uses_types(dataflow: ResolvedDataflow) -> bool:
 class _TypeChecker:
     """One pass over the ports and then the edges of a dataflow."""
 
-    def __init__(self, dataflow: ResolvedDataflow, library: Mapping[str, TypeDefinition]) -> None:
+    def __init__(
+        self,
+        dataflow: ResolvedDataflow,
+        library: Mapping[str, TypeDefinition],
+        unread_ports: Container[int],
+    ) -> None:
         self._dataflow = dataflow
+        self._unread_ports = unread_ports
         self._library = library
         self._severity: Severity = "error" if dataflow.strict_types else "warning"
         self._findings: list[GraphFinding] = []
+        self._position: int | None = None
         self._inferred: dict[tuple[str, str], str] = {}
-        self._nodes = {node.id: node for node in dataflow.nodes}
+        self._nodes: dict[str, ResolvedNode] = {}
+        for node in dataflow.nodes:
+            self._nodes.setdefault(node.id, node)
         rules = [(rule.source, rule.target) for rule in dataflow.type_rules]
         self._widening: dict[str, list[str]] = {}
         for source, target in (*_WIDENING, *rules):
@@ -167,10 +183,12 @@ class _TypeChecker:
 
     def run(self) -> TypeCheck:
         self._rules()
-        for node in self._dataflow.nodes:
+        for position, node in enumerate(self._dataflow.nodes):
+            self._position = position
             self._declarations(node, "output_types", "outputs", node.outputs)
             self._declarations(node, "input_types", "inputs", tuple(node.inputs))
-        for node in self._dataflow.nodes:
+        for position, node in enumerate(self._dataflow.nodes):
+            self._position = position
             for name, wanted in node.inputs.items():
                 self._edge(node, name, wanted)
         return TypeCheck(tuple(self._findings), self._inferred)
@@ -182,7 +200,7 @@ class _TypeChecker:
                     near = closest_name(name, self._library)
                     self._findings.append(
                         GraphFinding(
-                            "",
+                            None,
                             ("type_rules", index, key),
                             f'type rule {index + 1}: unknown type "{name}"',
                             _did_you_mean(near),
@@ -196,21 +214,20 @@ class _TypeChecker:
         types: Mapping[str, str] = getattr(node, group)
         direction = group.removesuffix("_types")
         for port, text in types.items():
-            if port not in ports:
+            if port not in ports and self._position not in self._unread_ports:
                 message = (
                     f'node "{node.id}": `{group}` names "{port}", not found in its {ports_name}'
                 )
-                self._find(node.id, (group, port), message, closest_name(port, ports))
-                continue
+                self._find((group, port), message, closest_name(port, ports))
             where = f'node "{node.id}": {direction} "{port}"'
             try:
                 declared = parse_type(text)
             except ValueError as error:
-                self._find(node.id, (group, port), f"{where}: {error}")
+                self._find((group, port), f"{where}: {error}")
                 continue
-            self._known(node.id, (group, port), where, declared)
+            self._known((group, port), where, declared)
 
-    def _known(self, node: str, path: tuple[str, str], where: str, declared: TypeName) -> None:
+    def _known(self, path: tuple[str, str], where: str, declared: TypeName) -> None:
         definition = self._library.get(declared.base)
         if definition is None:
             near = closest_name(declared.base, self._library)
@@ -218,7 +235,7 @@ class _TypeChecker:
                 last = declared.base.rpartition("/")[2].lower()
                 same = [name for name in self._library if name.rpartition("/")[2].lower() == last]
                 near = same[0] if same else None
-            self._find(node, path, f'{where}: unknown type "{declared.base}"', near)
+            self._find(path, f'{where}: unknown type "{declared.base}"', near)
             return
         if definition.parameters is None:
             return
@@ -227,13 +244,11 @@ class _TypeChecker:
                 known = ", ".join(sorted(definition.parameters)) or "none"
                 message = f'{where}: type "{declared.base}" has no parameter "{parameter}"'
                 near = closest_name(parameter, definition.parameters)
-                self._find(node, path, f"{message}, expected {known}", near)
+                self._find(path, f"{message}, expected {known}", near)
 
-    def _find(
-        self, node: str, path: tuple[str, ...], message: str, near: str | None = None
-    ) -> None:
+    def _find(self, path: tuple[str, ...], message: str, near: str | None = None) -> None:
         self._findings.append(
-            GraphFinding(node, path, message, _did_you_mean(near), self._severity)
+            GraphFinding(self._position, path, message, _did_you_mean(near), self._severity)
         )
 
     def _edge(self, node: ResolvedNode, name: str, wanted: ResolvedInput) -> None:
@@ -266,7 +281,9 @@ class _TypeChecker:
             message = f"inferred type {expected} of output {source} from input {node.id}/{name}"
         else:
             return
-        self._findings.append(GraphFinding(node.id, ("inputs", name), message, severity="info"))
+        self._findings.append(
+            GraphFinding(self._position, ("inputs", name), message, severity="info")
+        )
 
     def _provided(
         self, node: ResolvedNode, name: str, expected: str | None, sent: str, sender: str
@@ -285,7 +302,7 @@ class _TypeChecker:
             f'node "{node.id}": type mismatch on input "{name}": '
             f'{sender} "{sent}", but expected "{expected}"{self._missing(source, target)}'
         )
-        self._find(node.id, ("input_types", name), message)
+        self._find(("input_types", name), message)
 
     def _fits(self, source: TypeName, target: TypeName) -> bool:
         if target.base == ANYTHING:

@@ -102,6 +102,7 @@ class _Scalar:
     plain: bool
     tag: str | None
     span: Span
+    lost: bool = False
 
 
 @dataclass(slots=True)
@@ -141,6 +142,8 @@ class Document:
     text: str
     data: Any = None
     problems: list[Problem] = field(default_factory=list)
+    lost: set[KeyPath] = field(default_factory=set)
+    """Places whose values cannot be read: one of the `problems` names the reason."""
     _root: _Node | None = None
     _values: int = 0
 
@@ -204,11 +207,23 @@ class Document:
             node = found[1]
         return node.span if node is not None else Span(1, 1, 1, 1)
 
-    def _convert(self, node: _Node, parents: tuple[int, ...]) -> Any:
+    def scalar_text(self, path: KeyPath) -> str | None:
+        """The text of the scalar at `path` as written; None if `path` leads to no scalar."""
+        node = self._root
+        for part in path:
+            found = _child(node, part)
+            if found is None:
+                return None
+            node = found[1]
+        return node.text if isinstance(node, _Scalar) else None
+
+    def _convert(self, node: _Node, parents: tuple[int, ...], path: KeyPath) -> Any:
         self._values += 1
         if self._values > MAX_VALUES:
             raise _Unusable(f"the file unfolds into more than {MAX_VALUES} values", node.span)
         if isinstance(node, _Scalar):
+            if node.lost:
+                self.lost.add(path)
             return self._scalar(node)
         if id(node) in parents:
             raise _Unusable("an alias must not lie inside the value it stands for", node.span)
@@ -218,10 +233,12 @@ class Document:
         if node.tag not in (None, "!", _TAG + ("seq" if isinstance(node, _Sequence) else "map")):
             self.problems.append(self._problem_at(node.span, f"unknown YAML tag {node.tag!r}"))
         if isinstance(node, _Sequence):
-            return [self._convert(item, inner) for item in node.items]
-        return self._mapping(node, inner)
+            return [
+                self._convert(item, inner, (*path, index)) for index, item in enumerate(node.items)
+            ]
+        return self._mapping(node, inner, path)
 
-    def _mapping(self, node: _Mapping, parents: tuple[int, ...]) -> dict[str, Any]:
+    def _mapping(self, node: _Mapping, parents: tuple[int, ...], path: KeyPath) -> dict[str, Any]:
         own: dict[str, Any] = {}
         first: dict[str, Span] = {}
         merged: list[_Mapping] = []
@@ -235,11 +252,12 @@ class Document:
             if key.text in own:
                 message = f'duplicate key "{key.text}", first on line {first[key.text].line}'
                 self.problems.append(self._problem_at(key.span, message))
+                self.lost.add((*path, key.text))
                 continue
             first[key.text] = key.span
-            own[key.text] = self._convert(value, parents)
+            own[key.text] = self._convert(value, parents, (*path, key.text))
         for source in merged:
-            for key_text, converted in self._convert(source, parents).items():
+            for key_text, converted in self._convert(source, parents, path).items():
                 own.setdefault(key_text, converted)
         return own
 
@@ -360,7 +378,8 @@ def _child(node: _Node | None, part: str | int) -> tuple[_Scalar | None, _Node] 
 class _Composer:
     """Builds the tree of one document from parser events, with a bound on its depth."""
 
-    def __init__(self, events: Iterator[Any]) -> None:
+    def __init__(self, document: Document, events: Iterator[Any]) -> None:
+        self._document = document
         self._events = events
         self._anchors: dict[str, _Node] = {}
 
@@ -370,7 +389,8 @@ class _Composer:
         for event in self._events:
             if isinstance(event, yaml.DocumentStartEvent):
                 if started:
-                    raise _Unusable("the file holds more than one YAML document", _span(event))
+                    self._report(event, "the file holds more than one YAML document")
+                    break
                 started = True
             elif isinstance(
                 event, yaml.StreamStartEvent | yaml.StreamEndEvent | yaml.DocumentEndEvent
@@ -384,7 +404,8 @@ class _Composer:
         if isinstance(event, yaml.AliasEvent):
             node = self._anchors.get(str(event.anchor))
             if node is None:
-                raise _Unusable(f"unknown alias *{event.anchor}", _span(event))
+                self._report(event, f"unknown alias *{event.anchor}")
+                return _Scalar("", plain=True, tag=None, span=_span(event), lost=True)
             return node
         if isinstance(event, yaml.ScalarEvent):
             scalar = _Scalar(event.value, event.implicit[0], event.tag, _span(event))
@@ -417,6 +438,9 @@ class _Composer:
             node.items.append((key, self._node(next(self._events), depth + 1)))
         return node
 
+    def _report(self, event: Any, message: str) -> None:
+        self._document.problems.append(self._document._problem_at(_span(event), message))
+
     def _anchor(self, event: Any, node: _Node) -> None:
         if event.anchor is not None:
             self._anchors[event.anchor] = node
@@ -441,9 +465,9 @@ def read_document(text: str, file: str) -> Document:
     document = Document(file=file, text=text)
     text = text.removeprefix("\ufeff")
     try:
-        document._root = _Composer(_events(text)).document()
+        document._root = _Composer(document, _events(text)).document()
         if document._root is not None:
-            document.data = document._convert(document._root, ())
+            document.data = document._convert(document._root, (), ())
     except yaml.YAMLError as error:
         document.problems.append(_syntax_problem(document, error))
     except _Unusable as error:

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from dora_config.errors import Severity
-from dora_config.yaml.document import KeyPath, written
+from dora_config.yaml.document import Document, KeyPath, written
 from dora_config.yaml.suggest import closest_name
 
 _MAX_ROUNDS = 8
@@ -38,49 +38,85 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Validated(Generic[Model]):
-    """A model, or None where nothing usable was left; `incomplete` if something was left out."""
+    """A model, or None where nothing usable was left.
+
+    `data` is what was read, with numbers and booleans as texts where the model has texts.
+    """
 
     model: Model | None
     findings: tuple[Finding, ...]
-    incomplete: bool
+    data: Any
 
 
 def validate(
     model: type[Model],
     data: Any,
+    document: Document,
     path: KeyPath = (),
-    describe: Callable[[KeyPath], str] = lambda path: "",
+    *,
     hints: Hints | None = None,
+    placeholders: Mapping[KeyPath, Any] | None = None,
 ) -> Validated[Model]:
-    """Reads `data`, which stands at `path`; `describe` is what messages call a place there."""
-    findings: list[Finding] = []
-    current = data
+    """Read `data`, which stands at `path` of `document`.
+
+    `placeholders` stand in for required values that are missing or wrong, so that the rest of the
+    data is still read into a model.
+    """
+    read, details = _read(model, data)
+    if any(_is_scalar_for_text(data, detail) for detail in details):
+        data = deepcopy(data)
+        for detail in details:
+            if _is_scalar_for_text(data, detail):
+                _take_text(data, detail, document, path)
+        read, details = _read(model, data)
+    translate = _Translation(model, document, path, hints)
+    findings = tuple(
+        translate.finding(detail)
+        for detail in details
+        # a required value that the document has, but that cannot be read, is not missing
+        if detail["type"] != "missing" or (*path, *detail["loc"]) not in document.lost
+    )
+    usable = deepcopy(data) if details else data
     for _ in range(_MAX_ROUNDS):
-        try:
-            return Validated(model.model_validate(current), tuple(findings), bool(findings))
-        except ValidationError as error:
-            details: list[Any] = error.errors(include_url=False)
-        if current is data:
-            current = deepcopy(data)
-        translate = _Translation(model, current, path, describe, hints)
-        reported = {finding.path for finding in findings}
-        # a required field that was left out because it is wrong is not also missing
-        news = [detail for detail in details if (*path, *detail["loc"]) not in reported]
-        findings.extend(translate.finding(detail) for detail in news)
-        if not _prune(current, [_place(detail) for detail in details]):
+        if not details or not _prune(usable, details, placeholders or {}):
             break
-    return Validated(None, tuple(findings), True)
+        read, details = _read(model, usable)
+    return Validated(read, findings, data)
 
 
-def _place(detail: Mapping[str, Any]) -> KeyPath:
-    """What has to be left out for this error to disappear."""
-    loc: KeyPath = tuple(part for part in detail["loc"] if part != "[key]")
-    return loc[:-1] if detail["type"] == "missing" else loc
+def _read(model: type[Model], data: Any) -> tuple[Model | None, list[Any]]:
+    try:
+        return model.model_validate(data), []
+    except ValidationError as error:
+        return None, list(error.errors(include_url=False))
 
 
-def _prune(data: Any, places: Iterable[KeyPath]) -> bool:
-    """Removes what stands at each place, or around it; False if that is everything."""
-    targets = {_existing(data, place) for place in places}
+def _is_scalar_for_text(data: Any, detail: Mapping[str, Any]) -> bool:
+    if detail["type"] != "string_type" or "[key]" in detail["loc"]:
+        return False
+    return isinstance(_value_at(data, _existing(data, detail["loc"])), bool | int | float)
+
+
+def _take_text(data: Any, detail: Mapping[str, Any], document: Document, path: KeyPath) -> None:
+    """Replace a number or boolean by its text in the document."""
+    place = _existing(data, detail["loc"])
+    value = _value_at(data, place)
+    text = document.scalar_text((*path, *place))
+    _value_at(data, place[:-1])[place[-1]] = written(value) if text is None else text
+
+
+def _prune(
+    data: Any, details: Iterable[Mapping[str, Any]], placeholders: Mapping[KeyPath, Any]
+) -> bool:
+    """Remove or replace what the errors are about, or what is around it; False if that is all."""
+    replaced: list[KeyPath] = []
+    targets: set[KeyPath] = set()
+    for detail in details:
+        loc: KeyPath = tuple(part for part in detail["loc"] if part != "[key]")
+        if loc in placeholders:
+            replaced.append(loc)
+        else:
+            targets.add(_existing(data, loc[:-1] if detail["type"] == "missing" else loc))
     if () in targets:
         return False
     outermost = [
@@ -92,8 +128,9 @@ def _prune(data: Any, places: Iterable[KeyPath]) -> bool:
     for target in sorted(
         outermost, key=lambda parts: [str(p).zfill(9) for p in parts], reverse=True
     ):
-        container = _value_at(data, target[:-1])
-        del container[target[-1]]
+        del _value_at(data, target[:-1])[target[-1]]
+    for loc in replaced:
+        _value_at(data, loc[:-1])[loc[-1]] = deepcopy(placeholders[loc])
     return True
 
 
@@ -121,15 +158,13 @@ class _Translation:
     def __init__(
         self,
         model: type[BaseModel],
-        data: Any,
+        document: Document,
         path: KeyPath,
-        describe: Callable[[KeyPath], str],
         hints: Hints | None,
     ) -> None:
         self._model = model
-        self._data = data
+        self._document = document
         self._path = path
-        self._describe = describe
         self._hints = hints
 
     def finding(self, detail: Mapping[str, Any]) -> Finding:
@@ -154,7 +189,7 @@ class _Translation:
     def _at(
         self, full: KeyPath, message: str, *, hint: str | None = None, is_key: bool = False
     ) -> Finding:
-        where = self._describe(full)
+        where = describe_place(self._document.data, full)
         return Finding(full, f"{where}: {message}" if where else message, hint, at_key=is_key)
 
     def _unknown_field(self, loc: KeyPath, full: KeyPath) -> Finding:
@@ -166,7 +201,7 @@ class _Translation:
         message = f"unknown field `{_shorten(name)}`"
         if hint is None:
             message += f", expected one of {', '.join(sorted(known))}"
-        where = self._describe(full[:-1])
+        where = describe_place(self._document.data, full[:-1])
         return Finding(full, f"{where}: {message}" if where else message, hint, at_key=True)
 
 
@@ -211,8 +246,6 @@ def _expectation(kind: str, detail: Mapping[str, Any]) -> str:
     context: Mapping[str, Any] = detail.get("ctx", {})
     found = f", found {show(value)}"
     match kind:
-        case "string_type" if isinstance(value, int | float):
-            return f'expected a text{found}: put it in quotes, as in "{written(value)}"'
         case "greater_than_equal" if context["ge"] == 0:
             return f"must not be negative{found}"
         case "greater_than_equal":
@@ -300,6 +333,6 @@ def _step(data: Any, part: str | int) -> Any:
 
 
 def _numbered(noun: str, item: Any, index: int | str) -> str:
-    if isinstance(item, dict) and isinstance(item.get("id"), str):
-        return f'{noun} "{_shorten(item["id"])}"'
+    if isinstance(item, dict) and isinstance(item.get("id"), str | int | float):
+        return f'{noun} "{_shorten(written(item["id"]))}"'
     return f"{noun} {int(index) + 1}"

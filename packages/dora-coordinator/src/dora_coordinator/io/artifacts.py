@@ -83,6 +83,9 @@ class ArtifactStore:
                     422, f"the content has SHA-256 {found}, announced was {expected}"
                 )
             await anyio.to_thread.run_sync(_publish, partial, path, found)
+        except OSError as problem:
+            reason = f"{problem.filename or path.parent}: {problem.strerror or problem}"
+            raise ArtifactRefused(507, reason) from problem
         finally:
             partial.unlink(missing_ok=True)
         return Artifact(path, size, found)
@@ -113,8 +116,12 @@ def _publish(partial: Path, path: Path, checksum: str) -> None:
     finally:
         os.close(handle)
     beside = partial.with_name(f"{partial.name}.sum")
-    with open(beside, "x", opener=_private) as file:
-        file.write(checksum)
+    try:
+        with open(beside, "x", opener=_private) as file:
+            file.write(checksum)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
     _checksum_file(path).unlink(missing_ok=True)  # a file without its checksum is not served
     partial.replace(path)
     beside.replace(_checksum_file(path))

@@ -2,6 +2,10 @@
 
 What it signs is good for links between machines of this cluster only. Only the public key of a
 request is taken; the name is that of the daemon whose connection it came on.
+
+Certificates are valid at any time: TLS on a machine checks them against the machine's clock, which
+may be decades off until a time server corrects it (a robot without a battery starts in 1970).
+A new authority, not an end of validity, excludes a machine.
 """
 
 from __future__ import annotations
@@ -19,10 +23,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from dora_config.access import private_dir, write_private
 from dora_config.errors import DoraError
 
-AUTHORITY_DAYS: Final = 3650
-CERTIFICATE_DAYS: Final = 30
-SKEW: Final = datetime.timedelta(days=1)
-"""Clocks of machines may be slow by so much."""
+VALID_FROM: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+VALID_TO: Final = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
+"""RFC 5280, 4.1.2.5: no end of validity."""
 
 _KEY_FILE = "key.pem"
 _CERTIFICATE_FILE = "ca.pem"
@@ -45,7 +48,7 @@ class Authority:
         self.pem = self._certificate.public_bytes(serialization.Encoding.PEM).decode()
         self.fingerprint = self._certificate.fingerprint(hashes.SHA256()).hex()
 
-    def sign(self, request: str, machine: str, *, now: datetime.datetime | None = None) -> str:
+    def sign(self, request: str, machine: str) -> str:
         """A certificate (PEM) for the key in ``request``; raises :class:`AuthorityError`."""
         try:
             asked = x509.load_pem_x509_csr(request.encode())
@@ -58,7 +61,7 @@ class Authority:
         name = x509.UniformResourceIdentifier(f"dora:machine:{machine}")
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         signed = (
-            _builder("dora daemon", key, CERTIFICATE_DAYS, now)
+            _builder("dora daemon", key)
             .issuer_name(self._certificate.subject)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs=False), critical=True)
@@ -75,7 +78,7 @@ def _make(directory: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     public = key.public_key()
     certificate = (
-        _builder("dora cluster", public, AUTHORITY_DAYS, None)
+        _builder("dora cluster", public)
         .issuer_name(_name("dora cluster"))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(signs=True), critical=True)
@@ -110,17 +113,14 @@ def _load(directory: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate
     return key, certificate
 
 
-def _builder(
-    name: str, key: ec.EllipticCurvePublicKey, days: int, now: datetime.datetime | None
-) -> x509.CertificateBuilder:
-    start = now or datetime.datetime.now(datetime.UTC)
+def _builder(name: str, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(_name(name))
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(start - SKEW)
-        .not_valid_after(start + datetime.timedelta(days=days))
+        .not_valid_before(VALID_FROM)
+        .not_valid_after(VALID_TO)
     )
 
 

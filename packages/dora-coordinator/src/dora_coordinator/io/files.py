@@ -10,15 +10,21 @@ from __future__ import annotations
 import json
 import logging
 from typing import Final
+from urllib.parse import quote
 
 import anyio.to_thread
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from dora_config.disk_space import free_space
 from dora_config.file_store import FileRefused, FileStore
 
 OFFSET_HEADER: Final = "X-Dora-Offset"
+FREE_HEADER: Final = "X-Dora-Free"
+"""Bytes that can be written to the store."""
+PLACE_HEADER: Final = "X-Dora-Store"
+"""Folder of the store on the coordinator's machine, percent-encoded."""
 MAX_LIST: Final = 8 * 1024 * 1024
 """Bytes of a list of digests."""
 MAX_AGE: Final = 90 * 24 * 3600.0
@@ -53,7 +59,9 @@ class CodeFiles:
             found = await anyio.to_thread.run_sync(self.store.missing, wanted)
         except (ValueError, FileRefused) as problem:
             return PlainTextResponse(f"{problem}\n", 400)
-        return JSONResponse(found)
+        room = await anyio.to_thread.run_sync(free_space, self.store.root)
+        place = {FREE_HEADER: str(room), PLACE_HEADER: quote(str(self.store.root))}
+        return JSONResponse(found, headers=place)
 
     async def file(self, request: Request) -> Response:
         digest = request.path_params["digest"]
@@ -66,6 +74,10 @@ class CodeFiles:
                 return PlainTextResponse("no such file\n", 404, headers=arrived)
         except FileRefused as problem:
             return PlainTextResponse(f"{problem}\n", problem.status)
+        except OSError as problem:
+            reason = f"{problem.filename or self.store.root}: {problem.strerror or problem}"
+            logger.error("code cannot be stored: %s", reason)
+            return PlainTextResponse(f"{reason}\n", 507)
         return FileResponse(found, media_type="application/octet-stream")
 
     async def _receive(self, digest: str, request: Request) -> Response:
@@ -84,7 +96,12 @@ class CodeFiles:
                     await anyio.to_thread.run_sync(file.write, piece)
                 await anyio.to_thread.run_sync(self.store.publish, digest, file)
         except ClientDisconnect:
-            return PlainTextResponse("cut\n", 400)  # nobody reads it; what arrived is kept
+            return PlainTextResponse("cut\n", 400)  # has no reader; what arrived is kept
+        except OSError:
+            await anyio.to_thread.run_sync(self.store.discard, digest)
+            async for _ in request.stream():
+                pass  # the answer is read only after all has been sent
+            raise
         await anyio.to_thread.run_sync(self._collect)
         return Response(status_code=201)
 

@@ -32,6 +32,7 @@ from dora_config.protocol.daemon import (
     TO_DAEMON,
     Certificate,
     DaemonMessage,
+    Heartbeat,
     Register,
     RegistrationRefused,
 )
@@ -232,7 +233,10 @@ class Service:
         self._post(DaemonRegistered(connection.number, register, connection.address))
 
     def spoke(self, connection: Connection, message: DaemonMessage) -> None:
-        self._post(DaemonSpoke(connection.number, message))
+        offset = None
+        if isinstance(message, Heartbeat) and message.time is not None:
+            offset = message.time - time.time()
+        self._post(DaemonSpoke(connection.number, message, offset))
 
     def asked(self, connection: Connection, number: int, request: ControlRequest) -> None:
         fresh = str(uuid.uuid4())

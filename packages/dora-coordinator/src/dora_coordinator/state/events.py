@@ -21,6 +21,8 @@ class DaemonRegistered:
 class DaemonSpoke:
     connection: int
     message: DaemonMessage
+    clock_offset: float | None = None
+    """Of a heartbeat: the time in it less the coordinator's when it came, seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from typing import assert_never
 from dora_config.protocol.builds import BuildEnded, BuildTold
 from dora_config.protocol.calls import RunnerAnswered
 from dora_config.protocol.daemon import (
-    DaemonMessage,
     Heartbeat,
     HeartbeatSeen,
     Leaving,
@@ -104,8 +103,8 @@ class CoordinatorState:
 
     def _decide(self, event: Event, now: float) -> list[Command]:
         match event:
-            case DaemonSpoke(connection=connection, message=message):
-                return self._daemon_spoke(connection, message, now)
+            case DaemonSpoke():
+                return self._daemon_spoke(event, now)
             case DaemonRegistered():
                 return self._daemon_registered(event, now)
             case DaemonDisconnected(connection=connection):
@@ -178,13 +177,15 @@ class CoordinatorState:
             *self._arm_silence(),
         ]
 
-    def _daemon_spoke(self, connection: int, message: DaemonMessage, now: float) -> list[Command]:
-        member = self.fleet.membership.heard(connection, now)
+    def _daemon_spoke(self, event: DaemonSpoke, now: float) -> list[Command]:
+        message = event.message
+        member = self.fleet.membership.heard(event.connection, now)
         if member is None:
             return []  # a connection that was replaced
         match message:
             case Heartbeat(metrics=metrics):
                 member.metrics = {sample.dataflow_id: sample for sample in metrics}
+                member.clock_offset = event.clock_offset
                 return [SendToDaemon(member.key, HeartbeatSeen())]
             case PartChanged() | PartLost() | PartDescribed():
                 return self.fleet.told(member.key, message, now)

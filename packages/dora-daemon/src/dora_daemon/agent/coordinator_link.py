@@ -202,10 +202,15 @@ def _explain(endpoint: Endpoint, error: Exception) -> str:
     if isinstance(error, InvalidStatus):
         status = error.response.status_code
         if status == 401:
-            shown = "has another token than" if endpoint.token else "wants a token, and there is no"
+            shown = (
+                "has another token than this daemon"
+                if endpoint.token
+                else "requires a token, and this daemon has none"
+            )
             return (
-                f"the coordinator at {endpoint} {shown} this account: copy the token file of the "
-                "coordinator's account (~/.config/dora/token, mode 0600), or set DORA_AUTH_TOKEN"
+                f"the coordinator at {endpoint} {shown}; run `dora cluster up` (or `install`) with "
+                "the cluster file again, or copy the token file of the coordinator's account "
+                "(~/.config/dora/token, mode 0600) to this one, or set DORA_AUTH_TOKEN"
             )
         return f"the coordinator at {endpoint} refuses connections for now (HTTP status {status})"
     if isinstance(error, TimeoutError):

@@ -18,12 +18,12 @@ from cryptography.x509.oid import NameOID
 
 from dora_config.access import private_dir, write_private
 
-RENEWAL: Final = 1 / 3
-"""A certificate is renewed when so much of its time is left."""
+LASTING: Final = datetime.datetime(2200, 1, 1, tzinfo=datetime.UTC)
+"""A certificate that ends before is of an earlier version, and is replaced."""
 
 
 class Credentials:
-    """Renewed on request; links read the files whenever they connect."""
+    """Key and certificate of this machine; links read the files whenever they connect."""
 
     def __init__(self, directory: Path) -> None:
         """Use ``directory``; a key is made there if there is none that can be read."""
@@ -31,8 +31,9 @@ class Credentials:
         self._key = self._load_key()
         self._usable = anyio.Event()
 
-    def wanted(self, authority: str, now: datetime.datetime) -> bool:
-        """Whether a certificate must be asked for.
+    def wanted(self, authority: str) -> bool:
+        """Whether a certificate must be asked for; the machine's clock may be wrong and is not
+        read.
 
         ``authority``: SHA-256 of the coordinator's, in hexadecimal digits.
         """
@@ -47,11 +48,8 @@ class Credentials:
             return True
         if not _issued(mine, trusted):
             return True  # we ended between the two files of `store`
-        end = mine.not_valid_after_utc
-        lasts = end - mine.not_valid_before_utc
-        if now < end:
-            self._usable.set()
-        return not mine.not_valid_before_utc <= now < end - lasts * RENEWAL
+        self._usable.set()
+        return mine.not_valid_after_utc < LASTING
 
     def request(self) -> str:
         """A certificate signing request, PEM."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
 import socket
 import time
@@ -64,8 +63,6 @@ from dora_daemon.runner.process.reaper import boot_id
 
 ADOPTION_TIMEOUT = 10.0
 """Seconds for runners of an earlier daemon to answer before the coordinator is told of them."""
-RENEWAL_CHECK = 3600.0
-"""Seconds between looks at the end of the certificate."""
 FLUSH_TIMEOUT = 2.0
 """Seconds for the last words to the coordinator."""
 
@@ -138,7 +135,6 @@ class Agent:
                 self._link.send,
                 self._builds_in_use,
             )
-            tasks.start_soon(self._renew)
             await self._adopt()
             async with anyio.create_task_group() as talking:
                 talking.start_soon(self._link.run)
@@ -182,19 +178,12 @@ class Agent:
     def _keep(self, message: Certificate) -> None:
         try:
             self._credentials.store(message.certificate, message.authority)
-        except OSError as error:  # a full disk; the old one lasts for days, and is renewed again
+        except OSError as error:  # a full disk; the next connection asks again
             logger.error("%s: cannot be written: %s", error.filename, error.strerror)
-
-    async def _renew(self) -> None:
-        """Look from time to time whether the certificate is about to end."""
-        while True:
-            await anyio.sleep(RENEWAL_CHECK)
-            self._ask_for_certificate()
 
     def _ask_for_certificate(self) -> None:
         """If one is needed; without a connection the next registration will see to it."""
-        now = datetime.datetime.now(datetime.UTC)
-        if self._authority and self._credentials.wanted(self._authority, now):
+        if self._authority and self._credentials.wanted(self._authority):
             self._link.send(SignRequest(request=self._credentials.request()))
 
     def _do(self, command: Command) -> None:
@@ -286,7 +275,7 @@ class Agent:
             if status.nodes or status.link is not None
         )
         self._runners.ask_for_status()
-        return Heartbeat(metrics=metrics)
+        return Heartbeat(metrics=metrics, time=time.time())
 
     def _machine(self) -> Machine:
         return Machine(

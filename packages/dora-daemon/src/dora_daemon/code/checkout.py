@@ -71,9 +71,23 @@ def lay_out(code: CodeSet, directory: Path, store: FileStore, owner: str) -> int
     if written or before.keys() != known.keys():
         listed.parent.mkdir(parents=True, exist_ok=True)
         fresh = listed.with_suffix(".new")
-        fresh.write_text(json.dumps(known))
-        fresh.replace(listed)
+        try:
+            fresh.write_text(json.dumps(known))
+            fresh.replace(listed)
+        finally:
+            fresh.unlink(missing_ok=True)
     return written
+
+
+def growth(code: CodeSet, directory: Path) -> int:
+    """Bytes that laying out ``code`` writes at most; a file of the right size counts as right."""
+    total = 0
+    for file in code.files:
+        with suppress(OSError):
+            if (directory / file.path).stat().st_size == file.size:
+                continue
+        total += file.size
+    return total
 
 
 def _read(listed: Path) -> Mapping[str, list[Any]]:

@@ -14,11 +14,12 @@ from pydantic import ValidationError
 
 from dora_config.access import Endpoint
 from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.disk_space import DiskFull, require_room
 from dora_config.errors import DoraError
 from dora_config.file_store import FileRefused, FileStore
 from dora_config.protocol.code import CodeSet
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_daemon.code.checkout import lay_out, merged
+from dora_daemon.code.checkout import growth, lay_out, merged
 from dora_daemon.code.fetching import CodeMissing, Fetcher
 
 MAX_AGE: Final = 60 * 24 * 3600.0
@@ -74,8 +75,9 @@ class Delivery:
         for node in nodes:
             directory = node_directory(base, node)
             try:
-                code, size = self._have(spec.code[node.id], node.deploy.distribute == "http")
-            except (CodeMissing, FileRefused, OSError, ValidationError) as problem:
+                http = node.deploy.distribute == "http"
+                code, size = self._have(spec.code[node.id], directory, http)
+            except (CodeMissing, DiskFull, FileRefused, OSError, ValidationError) as problem:
                 raise CodeNotDelivered(
                     f'the code of node "{node.id}" could not be put into {directory}: {problem}'
                 ) from problem
@@ -93,7 +95,7 @@ class Delivery:
         self.store.collect(max_age=MAX_AGE, max_bytes=MAX_BYTES)
         return Delivered(sets, fetched, written)
 
-    def _have(self, digest: str, may_fetch: bool) -> tuple[CodeSet, int]:
+    def _have(self, digest: str, directory: Path, may_fetch: bool) -> tuple[CodeSet, int]:
         """The list with that digest, all of whose files are here now, and the bytes fetched."""
         fetcher = Fetcher(self.endpoint(), self.store)
         size = 0
@@ -107,6 +109,9 @@ class Delivery:
             )
         code = CodeSet.model_validate_json(listed.read_bytes())
         wanted = {file.sha256 for file in code.files}
+        sizes = {file.sha256: file.size for file in code.files}
+        lacking = sum(sizes[digest] for digest in self.store.missing(wanted))
+        require_room([(self.store.root, lacking), (directory, growth(code, directory))])
         if may_fetch:
             size += fetcher.fetch(sorted(wanted))
         elif missing := self.store.missing(wanted):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import time
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ TIMEOUT: Final = 20.0
 ATTEMPTS: Final = 5
 """Connections without a single new byte, until it is given up."""
 _CHUNK: Final = 1 << 20
+_DISK_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class CodeMissing(DoraError):
@@ -56,6 +58,10 @@ class Fetcher:
                 if self._store.use(digest) is not None:
                     return 0  # the other one has it
             except (OSError, http.client.HTTPException) as problem:
+                if isinstance(problem, OSError) and problem.errno in _DISK_ERRORS:
+                    self._store.discard(digest)
+                    place = problem.filename or self._store.root
+                    raise CodeMissing(f"{place}: {problem.strerror}") from problem
                 reason = problem
             self._hang_up()
             failures = 0 if self._store.arrived(digest) > before else failures + 1

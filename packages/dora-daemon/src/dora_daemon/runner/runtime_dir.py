@@ -28,6 +28,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from dora_config.file_ages import last_change
 from dora_daemon.runner.errors import RunnerError
 from dora_daemon.runner.process.reaper import (
     GROUPS,
@@ -280,7 +281,8 @@ def _sweep(root: Path) -> list[Path]:
 
 def _result_waits(path: Path) -> bool:
     with suppress(OSError):
-        return time.time() - (path / RESULT).stat().st_mtime < KEEP_RESULT
+        now = time.time()
+        return now - last_change(path / RESULT, now) < KEEP_RESULT
     return False
 
 

@@ -1,21 +1,26 @@
 """Python's `logging` as entries of the dataflow's log, with the level they were logged at.
 
-The first `Node()` puts a handler on the root logger, unless the program has configured logging
-itself by then. `logging.basicConfig()` afterwards keeps that handler, with the level it is given;
-with a handler, stream or file of the program's own it does what it always does.
+The first `Node()` connects the two. From then on a record becomes one entry where the program's own
+logging would print it: a handler that writes to standard output or standard error makes entries,
+if its level and filters let the record pass. Where no handler on the way to the root logger prints,
+the record becomes an entry beside what those handlers do (write a file, for example).
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import sys
+from functools import wraps
 from typing import Any
 
 from dora_node_api.logging.log_lines import entry_line, write_line
 
 TRACE = 5
 """Everything below DEBUG is `trace`; this is the usual number for it."""
-_PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_DONE = "_dora_entry"
+"""Attribute of records that are entries already; copies that go through a queue have it too."""
+_PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", _DONE}
 _BY_NAME = {
     "error": logging.ERROR,
     "warn": logging.WARNING,
@@ -27,7 +32,7 @@ _BY_NAME = {
 
 
 class BridgeHandler(logging.Handler):
-    """Prints each record as an entry: level, logger name as target, file and line, extras."""
+    """Prints each record once as an entry: level, logger as target, file and line, extras."""
 
     def __init__(self, node_id: str) -> None:
         super().__init__()
@@ -35,6 +40,9 @@ class BridgeHandler(logging.Handler):
         self._traceback = logging.Formatter()
 
     def emit(self, record: logging.LogRecord) -> None:
+        if _DONE in vars(record):
+            return
+        vars(record)[_DONE] = True
         try:
             extras = {k: v for k, v in vars(record).items() if k not in _PLAIN}
             write_line(
@@ -80,34 +88,88 @@ def level_from(setting: str) -> int | None:
     return None
 
 
-def install(node_id: str) -> None:
-    """Bridge the root logger, unless the program has given it a handler already."""
+def install(node_id: str, *, has_terminal: bool = False) -> None:
+    """Connect `logging` with the log of the node. Only the first call in a process counts.
+
+    With `has_terminal` the output is not read by a runner, and handlers of the program print as
+    they always do.
+    """
+    global _bridge
     root = logging.getLogger()
-    if root.handlers:
+    if _bridge is not None:
         return
-    bridge = BridgeHandler(node_id)
-    asked = level_from(os.environ.get("RUST_LOG", ""))
-    root.addHandler(bridge)
-    if asked is not None or root.level == logging.WARNING:
-        # WARNING is what the root logger starts with; the default of a dataflow's log is info.
-        root.setLevel(logging.INFO if asked is None else asked)
-    _patch_basic_config(bridge)
+    _bridge = BridgeHandler(node_id)
+    if not root.handlers:
+        root.addHandler(_bridge)
+        asked = level_from(os.environ.get("RUST_LOG", ""))
+        if asked is not None or root.level == logging.WARNING:
+            # WARNING is what the root logger starts with; the default of a dataflow's log is info.
+            root.setLevel(logging.INFO if asked is None else asked)
+    _patch_basic_config(_bridge)
+    if not has_terminal:
+        _patch_loggers(_bridge)
+        _patch_stream_handlers(_bridge)
+
+
+_bridge: BridgeHandler | None = None
 
 
 def _patch_basic_config(bridge: BridgeHandler) -> None:
     original = logging.basicConfig
 
+    @wraps(original)
     def basic_config(**kwargs: Any) -> None:
         root = logging.getLogger()
-        own = any(kwargs.get(name) is not None for name in ("handlers", "stream", "filename"))
-        if not own:
-            for name in ("handlers", "stream", "filename"):
-                kwargs.pop(name, None)
-            kwargs["handlers"] = [bridge]
-        if root.handlers == [bridge]:
+        if root.handlers == [bridge]:  # with a handler it would do nothing
             root.removeHandler(bridge)
         original(**kwargs)
 
-    basic_config.__doc__ = original.__doc__
-    basic_config.__name__ = "basicConfig"
     logging.basicConfig = basic_config
+
+
+def _patch_loggers(bridge: BridgeHandler) -> None:
+    original = logging.Logger.callHandlers
+
+    def call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
+        if not _is_printed(logger):
+            bridge.handle(record)
+        original(logger, record)
+
+    logging.Logger.callHandlers = call_handlers  # type: ignore[assignment,method-assign]
+
+
+def _is_printed(logger: logging.Logger) -> bool:
+    """Whether a handler on the way to the root logger prints, or the way ends before the root."""
+    current = logger
+    while not any(_prints(handler) for handler in current.handlers):
+        if current.parent is None:
+            return False
+        if not current.propagate:
+            return True
+        current = current.parent
+    return True
+
+
+def _prints(handler: logging.Handler) -> bool:
+    """Whether a handler writes to this process's standard output or standard error."""
+    if not isinstance(handler, logging.StreamHandler):
+        return isinstance(handler, BridgeHandler)
+    stream = handler.stream
+    if stream in (sys.stdout, sys.stderr):
+        return stream is not None
+    try:
+        return stream.fileno() in (1, 2)
+    except (AttributeError, OSError, ValueError):
+        return False  # not a file, or a closed one
+
+
+def _patch_stream_handlers(bridge: BridgeHandler) -> None:
+    original = logging.StreamHandler.emit
+
+    def emit(handler: logging.StreamHandler[Any], record: logging.LogRecord) -> None:
+        if _prints(handler):
+            bridge.handle(record)
+        else:
+            original(handler, record)
+
+    logging.StreamHandler.emit = emit  # type: ignore[assignment,method-assign]

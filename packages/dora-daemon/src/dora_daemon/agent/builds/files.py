@@ -38,9 +38,10 @@ class BuildFiles:
     def save(self, record: BuildRecord, *, in_use: Collection[str] = ()) -> None:
         """Remember a build; the oldest that is not ``in_use`` may be forgotten for it."""
         replace_file(self._path(record.build_id), record.model_dump_json())
-        spare = [path for path in self._directory.glob("*.json") if path.stem not in in_use]
+        kept = {record.build_id, *in_use}  # the new one is the oldest by a clock that was set back
+        spare = [path for path in self._directory.glob("*.json") if path.stem not in kept]
         spare.sort(key=lambda path: path.stat().st_mtime)
-        for path in spare[: max(0, len(spare) - KEPT)]:
+        for path in spare[: max(0, len(spare) - KEPT + 1)]:
             path.unlink()
 
     def places(self, build_id: str) -> dict[str, NodePlace] | None:

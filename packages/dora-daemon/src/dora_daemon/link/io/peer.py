@@ -307,7 +307,6 @@ class PeerLink:
 
     def _ponged(self, pong: wire.Pong) -> None:
         now = time.monotonic_ns()
-        first = self.clock.round_trip_ns is None
         self.clock.answered(
             pong.asked_ns,
             now,
@@ -315,8 +314,7 @@ class PeerLink:
             their_wall=pong.wall_ns,
             wall_less_monotonic=time.time_ns() - now,
         )
-        if first:
-            self.us.changed(self)
+        self.us.changed(self)  # each second: a report shows the present round trip and clock
 
     def _acknowledged(self, acks: Sequence[tuple[int, int]]) -> None:
         for number, sequence in acks:

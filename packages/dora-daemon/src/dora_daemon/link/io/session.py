@@ -12,6 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ _LEASE_MS = 6_000
 _WAIT_BEFORE_CLOSE_US = 8_000_000
 CONNECT_SECONDS = 3.0
 """Within which a connection is made, unless the caller allows more."""
+# X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED; TLS has one alert for both.
+_WRONG_TIME = (9, 10)
+_WRONG_TIME_ALERTS = ("SSLV3_ALERT_CERTIFICATE_EXPIRED", "TLSV13_ALERT_CERTIFICATE_EXPIRED")
 
 _PRIORITIES = {
     Lane.CONTROL: zenoh.Priority.INTERACTIVE_HIGH,
@@ -273,7 +277,20 @@ def _why_not(endpoint: str, credentials: Path | None, error: BaseException, seco
     except TimeoutError:
         return f"{endpoint} takes the connection, but no TLS handshake within {seconds:g} s"
     except ssl.SSLError as problem:
+        if _is_about_time(problem):
+            return (
+                f"{endpoint}: a certificate is not valid at the time of a clock: one of the two"
+                f" machines has a wrong clock (this one: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC)."
+                " Correct it, or upgrade the coordinator: newer certificates suit any clock"
+            )
         return f"{endpoint} and this machine do not trust each other's certificates: {problem}"
     except OSError as problem:
         return f"{endpoint}: {problem}"
     return f"{endpoint} takes the connection, but no link of this cluster answers in {seconds:g} s"
+
+
+def _is_about_time(problem: ssl.SSLError) -> bool:
+    """Whether a certificate is expired or not yet valid, by our clock or by the other machine's."""
+    if isinstance(problem, ssl.SSLCertVerificationError):
+        return problem.verify_code in _WRONG_TIME
+    return problem.reason in _WRONG_TIME_ALERTS

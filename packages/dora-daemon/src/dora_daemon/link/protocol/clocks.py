@@ -1,7 +1,8 @@
 """How a peer's clocks differ from ours, from pings and their answers; pure.
 
 The offset comes from the answer with the shortest round trip of the last 16, since its error is at
-most half of that. The round trip shown to users is the median of the same answers.
+most half of that. Answers that contradict the newest one are dropped: a machine slept since. The
+round trip shown to users is the median of the same answers.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ class ClockOffset:
     """What to add to a time of ours to get the peer's, nanoseconds."""
 
     def __init__(self) -> None:
-        self._samples: deque[tuple[int, int, int]] = deque(maxlen=_KEPT)
+        self._samples: deque[tuple[int, int]] = deque(maxlen=_KEPT)
         self.round_trip_ns: int | None = None
         """Median of the last answers."""
         self.monotonic_ns: int | None = None
@@ -36,12 +37,18 @@ class ClockOffset:
         round_trip = answered - asked
         if round_trip < 0:
             return
-        middle = asked + round_trip // 2
-        self._samples.append(
-            (round_trip, their_monotonic - middle, their_wall - middle - wall_less_monotonic)
-        )
-        _, self.monotonic_ns, self.wall_ns = min(self._samples)
-        self.round_trip_ns = int(statistics.median(sample[0] for sample in self._samples))
+        offset = their_monotonic - (asked + round_trip // 2)
+        agreeing = [
+            (trip, other)
+            for trip, other in self._samples
+            if abs(other - offset) <= (trip + round_trip) // 2 + 1
+        ]
+        self._samples = deque([*agreeing, (round_trip, offset)], maxlen=_KEPT)
+        _, self.monotonic_ns = min(self._samples)
+        self.round_trip_ns = int(statistics.median(trip for trip, _ in self._samples))
+        # Wall clocks are set at any time, so their distance from the monotonic ones is the newest.
+        theirs_less_monotonic = their_wall - their_monotonic
+        self.wall_ns = self.monotonic_ns + theirs_less_monotonic - wall_less_monotonic
 
     def to_ours(self, their_monotonic: int, now: int) -> int:
         """A time of the peer's CLOCK_MONOTONIC on ours, never later than ``now``."""

@@ -1,0 +1,71 @@
+"""Wheels for another platform: from an index, from a folder, and what an error says."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from dora_cli.bundle import dependencies
+from dora_cli.bundle.dependencies import WheelsMissing, install
+from dora_cli.bundle.platform import Platform
+
+HERE = Platform("x86_64", "glibc", (2, 36), (3, 11, 2))
+
+
+def test_a_folder_of_wheels_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(WheelsMissing, match=r"--offline .*/absent: the folder does not exist"):
+        install(HERE, tmp_path / "site", offline=tmp_path / "absent")
+
+
+@pytest.mark.integration
+def test_a_folder_without_a_wheel_names_it_and_the_command_that_fetches_it(tmp_path: Path) -> None:
+    (tmp_path / "wheels").mkdir()
+    with pytest.raises(WheelsMissing) as problem:
+        install(HERE, tmp_path / "site", offline=tmp_path / "wheels")
+    first, second, *_ = str(problem.value).splitlines()
+    assert first.startswith(f"the folder {tmp_path / 'wheels'} has no wheel of ")
+    assert first.endswith(" for x86_64, glibc 2.36, Python 3.11.2")
+    assert "==" in first
+    assert "dora self wheels DIR --for x86_64-glibc2.36-py3.11" in second
+
+
+def test_uv_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dependencies, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(WheelsMissing, match=r"uv is not installed .* pip install uv"):
+        install(HERE, tmp_path / "site")
+
+
+@pytest.mark.integration
+def test_the_index_of_pip_is_used_unless_uv_has_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = "https://mirror.example/simple"
+    config = tmp_path / "pip.conf"
+    config.write_text(
+        f"[global]\nindex-url = {mirror}\n"
+        "extra-index-url =\n    https://one.example/simple\n    https://two.example/simple\n"
+    )
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(config))
+    for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("UV_INDEX", raising=False)
+    found = dependencies.pip_index()
+    assert found["UV_DEFAULT_INDEX"] == mirror
+    assert found["UV_INDEX"] == "https://one.example/simple https://two.example/simple"
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://uv.example/simple")
+    assert dependencies.pip_index() == {}
+
+
+def test_scripts_of_wheels_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "tool").write_text(f"#!{sys.executable}\n")
+    (tmp_path / ".lock").touch()
+    record = tmp_path / "tool-1.dist-info" / "RECORD"
+    record.parent.mkdir()
+    record.write_text("bin/tool,sha256=a,1\ntool.py,sha256=b,1\n../../bin/tool,sha256=c,1\n")
+    dependencies.remove_scripts(tmp_path)
+    assert record.read_text() == "tool.py,sha256=b,1\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"tool-1.dist-info"}

@@ -1,0 +1,71 @@
+"""Machines whose disks are too small for code: that is found before it is sent, and said whose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.clusters import cluster_file, dataflows, ended_cluster
+from support.dora import Completed, run_dora
+from support.hosts import Host, Hosts
+from support.workspace import Workspace
+
+pytestmark = pytest.mark.integration
+
+STATE = "/home/ubuntu/.local/state/dora"
+SMALL = 72 << 20
+"""Bytes of the disk; a daemon starts with 64 MiB."""
+
+
+@pytest.fixture
+def small_disk(hosts: Hosts, desk: Path, tmp_path: Path) -> Iterator[Host]:
+    """The robot, whose daemon has a small disk of its own; a cluster runs."""
+    robot = hosts["robot"]
+    robot.root("install", "-d", "-o", "ubuntu", "-g", "ubuntu", STATE)
+    robot.root("mount", "-t", "tmpfs", "-o", f"size={SMALL},uid=1000,gid=1000", "tmpfs", STATE)
+    try:
+        path = cluster_file(hosts, tmp_path)
+        with ended_cluster(path):
+            run_dora("cluster", "up", path, timeout=90).succeeded()
+            yield robot
+    finally:
+        robot.root("umount", "-l", STATE)
+        robot.root("rm", "-rf", "/home/ubuntu/_work", STATE)
+
+
+def project(workspace: Workspace, distribute: str, size: int) -> Path:
+    """A node on the robot with a file of that size beside it."""
+    workspace.file("project/reader.py", "from dora import Node\nNode()\n")
+    with workspace.file("project/model.bin", "").open("wb") as model:
+        model.truncate(size)
+    deploy = {"machine": "robot", "distribute": distribute}
+    node = {"id": "reader", "path": "reader.py", "deploy": deploy}
+    return workspace.dataflow({"nodes": [node]}, "project/dataflow.yml")
+
+
+def start(path: Path) -> Completed:
+    return run_dora("start", path, "--detach", timeout=120)
+
+
+def big_files(host: Host) -> list[Path]:
+    """What is there of the model, whole or not."""
+    return [
+        path
+        for path in host.path("/home/ubuntu").rglob("*")
+        if path.is_file() and not path.is_symlink() and path.stat().st_size > 1 << 20
+    ]
+
+
+@pytest.mark.parametrize("distribute", ["scp", "http"])
+def test_code_that_does_not_fit_is_not_sent(
+    small_disk: Host, workspace: Workspace, distribute: str
+) -> None:
+    failed = start(project(workspace, distribute, 100 << 20)).exited(1)
+    assert "robot" in failed.output
+    assert f"{STATE}/code: its disk has 7" in failed.output
+    assert "100.0 MiB are needed" in failed.output or "200.0 MiB are needed" in failed.output
+    assert "make room there" in failed.output
+    assert big_files(small_disk) == []
+    assert not [one for one in dataflows() if one.status == "Running"]
+    start(project(workspace, distribute, 1 << 10)).succeeded()

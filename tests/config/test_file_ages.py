@@ -1,0 +1,39 @@
+"""Times of files that a wrong clock has set."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dora_config.file_ages import EARLIEST, last_change
+from dora_config.file_store import FileStore
+
+NOW = EARLIEST + 1000 * 86400.0
+
+
+@pytest.mark.parametrize("age", [0.0, 60.0, 900 * 86400.0, -3600.0])
+def test_a_plausible_time_stands(tmp_path: Path, age: float) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    os.utime(path, (NOW - age, NOW - age))
+    assert last_change(path, NOW) == NOW - age
+    assert path.stat().st_mtime == NOW - age
+
+
+@pytest.mark.parametrize("stamp", [5.0, EARLIEST - 1, NOW + 3 * 86400.0])
+def test_another_is_replaced(tmp_path: Path, stamp: float) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    os.utime(path, (stamp, stamp))
+    assert last_change(path, NOW) == NOW
+    assert path.stat().st_mtime == NOW
+
+
+def test_code_that_came_in_1970_outlives_the_correction_of_the_clock(tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "code")
+    digest = store.add(b"x")
+    os.utime(store.path(digest), (100.0, 100.0))
+    assert store.collect(max_age=60 * 86400.0, max_bytes=1 << 30) == 0
+    assert store.path(digest).exists()
