@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.clusters import TICKER, ended_cluster, ours, pids, wait_for_ticks
+from support.clusters import TICKER, dataflows, ended_cluster, ours, pids, wait_for_ticks
 from support.dora import DORA, run_dora
 from support.hosts import Host, Hosts, hosts_or_skip
+from support.installation import Installation
 from support.waiting import wait_until
+
+from dora_cli.coordinator.client import Client, CoordinatorUnreachable
+from dora_config.access import endpoint
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -33,8 +37,12 @@ OF_THE_USER = (
 
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[Hosts]:
-    """The machine of the coordinator, and a robot."""
-    yield from hosts_or_skip("control", "robot")
+    """The machine of the coordinator, and a robot with a node's program."""
+    for made in hosts_or_skip("control", "robot"):
+        script = made["robot"].path("/home/ubuntu/ticker.py")
+        script.write_text(TICKER)
+        script.chmod(0o644)
+        yield made
 
 
 class Operator:
@@ -74,9 +82,6 @@ def operator(hosts: Hosts) -> Iterator[Operator]:
         key.write_bytes(hosts.key.read_bytes())
         key.chmod(0o600)
         control.root("chown", f"{user}:", f"/home/{user}/.ssh/id_ed25519")
-    script = hosts["robot"].path("/home/ubuntu/ticker.py")
-    script.write_text(TICKER)
-    script.chmod(0o644)
     found = Operator(control)
     try:
         yield found
@@ -136,6 +141,8 @@ def test_a_coordinator_on_this_machine(hosts: Hosts, operator: Operator) -> None
     said = operator.dora("cluster", "down", "cluster.yml")
     assert "dora-coordinator starts again with this machine" in said
     assert state(control) == "inactive enabled"
+    said = operator.dora("cluster", "doctor", "cluster.yml", code=1)
+    assert "- coordinator: its service dora-coordinator on this machine is inactive: " in said
     operator.dora("cluster", "up", "cluster.yml")
     assert state(control) == "active enabled"
     operator.dora("cluster", "down", "cluster.yml")
@@ -173,16 +180,23 @@ def test_another_clusters_coordinator_is_not_replaced(operator: Operator) -> Non
     operator.dora("list")
 
 
+def cluster_of_two(hosts: Hosts, folder: Path, **fields: str) -> Path:
+    """A cluster file that names the coordinator's machine."""
+    control, robot = hosts["control"], hosts["robot"]
+    file = {
+        "coordinator": {"addr": control.address, "host": control.address, **fields},
+        "machines": [{"id": "robot", "host": robot.address, **fields}],
+    }
+    path = folder / "cluster.yml"
+    path.write_text(yaml.safe_dump(file))
+    return path
+
+
 def test_a_coordinator_on_another_machine(hosts: Hosts, home: Path, tmp_path: Path) -> None:
     control, robot = hosts["control"], hosts["robot"]
     hosts.write_ssh(home)
     program = {"user": "ubuntu", "dora": str(DORA)}
-    path = tmp_path / "cluster.yml"
-    file = {
-        "coordinator": {"addr": control.address, "host": control.address, **program},
-        "machines": [{"id": "robot", "host": robot.address, **program}],
-    }
-    path.write_text(yaml.safe_dump(file))
+    path = cluster_of_two(hosts, tmp_path, **program)
     flow = tmp_path / "flow.yml"
     flow.write_text(FLOW)
     there = "--coordinator-addr", control.address
@@ -210,3 +224,59 @@ def test_a_coordinator_on_another_machine(hosts: Hosts, home: Path, tmp_path: Pa
         run_dora("cluster", "uninstall", path).succeeded()
         assert control.files() == before
         assert ours(robot) == []
+
+
+def test_upgrade_and_rollback_of_a_coordinator_on_another_machine(
+    hosts: Hosts,
+    home: Path,
+    tmp_path: Path,
+    old_version: Installation,
+    new_version: Installation,
+    system_wheel_house: Path,
+) -> None:
+    control, robot = hosts["control"], hosts["robot"]
+    hosts.write_ssh(home)
+    path = cluster_of_two(hosts, tmp_path, user="ubuntu")
+    flow = tmp_path / "flow.yml"
+    flow.write_text(FLOW)
+    there = "--coordinator-addr", control.address
+
+    def run(version: Installation, *words: str, code: int = 0) -> str:
+        fetches = words[0] in ("install", "upgrade")
+        offline = ("--offline", system_wheel_house) if fetches else ()
+        done = version.run("cluster", *words, path, *offline, timeout=300)
+        assert done.returncode == code, f"{words}: {done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
+    control.root("rm", "-rf", "/home/ubuntu/.local")
+    with hosts.desk(), ended_cluster(path, installed=True):
+        before = control.files()
+        said = run(old_version, "upgrade", code=1)
+        assert "so nothing was changed: start it with `dora cluster up`" in said
+        assert control.files() == before
+        run(old_version, "install")
+        done = old_version.run("start", flow, "--name", "my-app", "--detach", *there)
+        assert done.returncode == 0, done.stderr
+        lives = len(pids(robot, "one"))
+        said = run(new_version, "upgrade")
+        assert "  dora 0.1.0 -> 0.2.0... OK (store copied to /home/ubuntu/.local/state/" in said
+        assert "1/1 succeeded." in said
+        control.reboot()
+        wait_until(lambda: release(control) == "0.2.0", timeout=60, what="the new coordinator")
+        assert "Returning to dora 0.1.0: robot, the coordinator\n" in run(new_version, "rollback")
+        assert release(control) == "0.1.0"
+        assert "was taken back already" in run(new_version, "rollback")
+        assert release(control) == "0.1.0"
+        assert len(pids(robot, "one")) == lives
+        assert [one.name for one in dataflows(control.address)] == ["my-app"]
+        run(new_version, "uninstall")
+        assert control.files() == before
+
+
+def release(control: Host) -> str:
+    """The version of its coordinator; empty when it does not answer."""
+    try:
+        with Client(endpoint(control.address)) as client:
+            return client.coordinator.release
+    except CoordinatorUnreachable:
+        return ""

@@ -209,12 +209,29 @@ def test_old_to_new_and_back_under_a_running_dataflow(
         again = fleet.run(new_version, "upgrade")
         assert again.count("It runs that version already") == 2
         said = fleet.run(new_version, "rollback")
+        assert "Returning to dora 0.1.0: robot, gpu, the coordinator\n" in said
         assert "2/2 succeeded." in said
         assert "  dora 0.2.0 -> 0.1.0... OK" in said
-        for host in hosts:
-            assert version_of(host) == "dora 0.1.0"
-            fleet.require_whole(host)
+        again = fleet.run(new_version, "rollback")
+        assert "The last upgrade was taken back already" in again
+        require_everywhere(fleet, "0.1.0")
+        fleet.run(new_version, "upgrade", "--machine", "robot")
+        said = fleet.run(new_version, "rollback")
+        assert "Returning to dora 0.1.0: robot, the coordinator\n" in said
+        assert "Left as they are: gpu (0.1.0)\n" in said
+        require_everywhere(fleet, "0.1.0")
+        said = fleet.run(new_version, "rollback", "--to", "0.3.0", code=1)
+        assert "dora 0.3.0 is not on every machine (robot has 0.1.0, 0.2.0; gpu has" in said
+        said = fleet.run(new_version, "rollback", "--to", "0.2.0", "--machine", "robot")
+        assert version_of(robot) == "dora 0.2.0"
+        fleet.require_whole(robot)
     assert {host.name: host.files() for host in hosts} == before
+
+
+def require_everywhere(fleet: Fleet, version: str) -> None:
+    for host in fleet.hosts:
+        assert version_of(host) == f"dora {version}"
+        fleet.require_whole(host)
 
 
 @contextmanager
@@ -263,6 +280,7 @@ def test_a_version_that_does_not_work_is_taken_back(
         assert code != 0
         assert "Interrupted: returning to 0.1.0" in said
         assert "Return to 0.1.0... OK" in said, said
+        assert "What runs now:\n  coordinator  0.4.0\n  robot        0.1.0\n" in said
         assert version_of(hosts["robot"]) == "dora 0.1.0"
         fleet.require_whole(hosts["robot"])
         said = fleet.run(mute_version, "upgrade", code=1)
@@ -270,6 +288,8 @@ def test_a_version_that_does_not_work_is_taken_back(
         assert "dora 0.4.0 did not connect within 30 s; its last lines:" in said
         assert "Return to 0.1.0... OK" in said
         assert "Stopped there; not touched: gpu" in said
+        state = "  coordinator  0.4.0\n  robot        0.1.0\n  gpu          0.1.0\n"
+        assert f"What runs now:\n{state}" in said
         assert "0/2 succeeded." in said
         for host in hosts:
             assert version_of(host) == "dora 0.1.0"

@@ -54,13 +54,32 @@ def test_package_files(name: str) -> None:
         assert (folder / "src" / package / "py.typed").is_file()
 
 
-def test_the_changelog_knows_the_version_and_names_the_wheel() -> None:
-    text = (ROOT / "CHANGELOG.md").read_text()
-    headings = re.findall(r"^## (\S+)", text, re.MULTILINE)
-    assert headings[0] in {_version("dora-cli"), "Unreleased"}
-    for entry in re.findall(r"^- (.*)", text, re.MULTILINE):
-        wheels = set(entry.partition(":")[0].split(", "))
-        assert wheels <= {*PACKAGES, "repository"}, f"an entry starts with its wheels: {entry}"
+HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
+UNRELEASED = "Unreleased"
+
+
+def test_changelog_headings() -> None:
+    """The newest heading is the version of the packages, or collects what comes after it."""
+    newest, *older = HEADING.findall((ROOT / "CHANGELOG.md").read_text())
+    assert newest in {_version("dora-cli"), UNRELEASED}
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+", heading) for heading in older)
+
+
+def test_releasing_names_the_headings_of_the_changelog() -> None:
+    named = re.findall(r"`## (\S+)`", (ROOT / "RELEASING.md").read_text())
+    assert named[0] == UNRELEASED
+    assert re.fullmatch(r"\d+\.\d+\.\d+", named[1])
+    assert f"`## {UNRELEASED}`" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_changelog_entries() -> None:
+    """An entry starts with its wheels; the entries of one release fit on one screen."""
+    releases = HEADING.split((ROOT / "CHANGELOG.md").read_text())[2::2]
+    for release in releases:
+        assert len(release.strip().splitlines()) <= 50
+        for entry in re.findall(r"^- (.*)", release, re.MULTILINE):
+            wheels = set(entry.partition(":")[0].split(", "))
+            assert wheels <= {*PACKAGES, "repository"}, f"unknown wheel: {entry}"
 
 
 # The checkout's own folder, home directories, and settings of a package index.

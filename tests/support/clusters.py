@@ -113,8 +113,8 @@ def coordinator_process() -> int:
     raise AssertionError("no coordinator runs")
 
 
-def dataflows() -> list[DataflowSummary]:
-    with Client(endpoint(DESK)) as client:
+def dataflows(coordinator: str = DESK) -> list[DataflowSummary]:
+    with Client(endpoint(coordinator)) as client:
         return list(client.ask(ListDataflows(), DataflowList).dataflows)
 
 

@@ -12,7 +12,7 @@ from cli.conftest import Dora
 from support.dora import running_dora
 from support.waiting import wait_until
 
-import dora_cli.build.local
+import dora_cli.build.progress
 
 
 def _write(folder: Path, *nodes: str) -> None:
@@ -24,7 +24,7 @@ NODE = "  - {{id: {0}, path: {0}.py, build: '{1}'}}"
 
 @pytest.fixture(autouse=True)
 def no_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dora_cli.build.local, "show_duration", lambda seconds: "0 ms")
+    monkeypatch.setattr(dora_cli.build.progress, "show_duration", lambda seconds: "0 ms")
 
 
 def test_progress_of_every_node(dora: Dora, tmp_path: Path) -> None:

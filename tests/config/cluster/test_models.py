@@ -96,6 +96,21 @@ def test_a_key_is_looked_for_beside_the_cluster_file(
     monkeypatch.chdir(tmp_path)
     machine = load_cluster("robots/cluster.yml").cluster.machines[0]
     assert machine.identity_file == means.format(folder=folder)
+    key = f"{{addr: 192.0.2.1, host: c, identity_file: {written}}}"
+    (folder / "cluster.yml").write_text(f"coordinator: {key}\nmachines: [{{id: a, host: b}}]")
+    coordinator = load_cluster("robots/cluster.yml").cluster.coordinator
+    assert coordinator.identity_file == means.format(folder=folder)
+
+
+def test_the_machine_of_the_coordinator() -> None:
+    coordinator = parse_cluster("""\
+coordinator: {addr: 192.0.2.1, host: c.lan, user: op, ssh_port: 2222, dora: /opt/x/dora}
+machines: [{id: a, host: b}]
+""").cluster.coordinator
+    assert (coordinator.target, coordinator.ssh_port) == ("op@c.lan", 2222)
+    assert coordinator.dora == "/opt/x/dora"
+    assert Coordinator(addr="192.0.2.1", host="c.lan").target == "c.lan"
+    assert parse_cluster(base("{id: a, host: b}")).cluster.coordinator.target is None
 
 
 def base(machine: str, root: str = "") -> str:
@@ -106,6 +121,14 @@ MISTAKES = [
     ("", "1:1: the file is empty"),
     ("[1]", "expected a mapping with `coordinator` and `machines`"),
     ("machines: [{id: a, host: b}]", "field `coordinator` is required"),
+    (
+        "coordinator: {addr: 1.2.3.4, user: op}\nmachines: [{id: a, host: b}]",
+        "`user` of the coordinator needs `host`",
+    ),
+    (
+        "coordinator: {addr: 1.2.3.4, host: '-c'}\nmachines: [{id: a, host: b}]",
+        "host '-c' must not start with '-'",
+    ),
     ("coordinator: {addr: 1.2.3.4}", "field `machines` is required"),
     (
         "coordinator: {addr: 1.2.3.4}\nmachines: []",

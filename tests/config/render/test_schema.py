@@ -101,6 +101,8 @@ def test_good_modules_and_clusters_are_valid() -> None:
     assert is_valid("cluster", scoped)
     assert not is_valid("cluster", scoped.replace("fe80::1%", "fe80 "))
     assert not is_valid("cluster", "nodes: []")
+    reached = "coordinator: {addr: 1.2.3.4, host: c, user: op}\nmachines: [{id: a, host: a}]"
+    assert is_valid("cluster", reached)
 
 
 BAD = [

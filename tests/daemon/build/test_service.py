@@ -212,7 +212,7 @@ def test_an_interpreter_without_pip_is_helped_out_by_uv(
     ]
     monkeypatch.setattr("dora_daemon.build.service.find_uv", lambda environ: None)
     with pytest.raises(BuildError, match="has no pip, and `uv` is not on PATH either"):
-        build(tmp_path, node)
+        build(tmp_path, node, options=BuildOptions(rebuild=True))
 
 
 def test_uv_beside_the_interpreter_is_found_without_path() -> None:

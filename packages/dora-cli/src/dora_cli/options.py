@@ -83,6 +83,13 @@ Debug = Annotated[
     bool, typer.Option("--debug", help="Turn on debug inspection, whatever the file says.")
 ]
 Uv = Annotated[bool, typer.Option("--uv", help="Build and run Python nodes with uv.")]
+Rebuild = Annotated[
+    bool,
+    typer.Option("--rebuild", help="Run build lines also where nothing has changed since."),
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="Show everything that builds print.", show_default=False)
+]
 StrictTypes = Annotated[
     bool, typer.Option("--strict-types", help="Type warnings are errors.", show_default=False)
 ]

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING
 
 from dora_cli import output
 from dora_cli.errors import CommandFailed
-from dora_cli.values.durations import show_duration
 
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
     from dora_daemon.build import BuildOptions, BuildResult
     from dora_daemon.build.command import OnCommand
-    from dora_daemon.build.events import BuildEvent
 
 STOPPED_BY_USER = 130
 
@@ -50,6 +48,8 @@ def prepare_nodes(
     offline: bool = False,
     jobs: int | None = None,
     lock: LockChoice = LockChoice(),
+    rebuild: bool = False,
+    verbose: bool = False,
 ) -> BuildResult:
     """Prepare all nodes and remember the build in the session file.
 
@@ -58,8 +58,8 @@ def prepare_nodes(
     from dora_daemon.build import BuildOptions, session_file
 
     commits = locked_commits(loaded, lock)
-    options = BuildOptions(uv=uv, offline=offline, jobs=jobs, commits=commits)
-    result = _run(loaded, base_dir, options)
+    options = BuildOptions(uv=uv, offline=offline, jobs=jobs, commits=commits, rebuild=rebuild)
+    result = _run(loaded, base_dir, options, verbose=verbose)
     if lock.write:
         found = {one.node: one.commit for one in result.nodes if one.commit is not None}
         write_lock(loaded, found, lock.file(loaded.path))
@@ -94,13 +94,17 @@ def write_lock(loaded: LoadedDataflow, commits: Mapping[str, str], path: Path) -
     output.remark(f"wrote {path} ({_count(len(sources), 'git source')})")
 
 
-def _run(loaded: LoadedDataflow, base_dir: Path, options: BuildOptions) -> BuildResult:
+def _run(
+    loaded: LoadedDataflow, base_dir: Path, options: BuildOptions, *, verbose: bool
+) -> BuildResult:
     import anyio
 
+    from dora_cli.build.progress import build_progress
     from dora_daemon.build import prepare
     from dora_daemon.build.guarded import guarded
 
-    progress = BuildProgress()
+    nodes = [node.id for node in loaded.resolved.nodes if node.needs_build]
+    progress = build_progress(nodes, verbose=verbose)
     interrupted: list[str] = []
 
     async def build(on_command: OnCommand | None) -> BuildResult | None:
@@ -125,7 +129,10 @@ def _run(loaded: LoadedDataflow, base_dir: Path, options: BuildOptions) -> Build
             return result
         return None
 
-    with guarded() if needs_work(loaded) else nullcontext() as on_command:
+    with (
+        guarded() if needs_work(loaded) else nullcontext() as on_command,
+        progress,
+    ):
         result = anyio.run(build, on_command)
     if result is None:
         output.failure(
@@ -133,33 +140,6 @@ def _run(loaded: LoadedDataflow, base_dir: Path, options: BuildOptions) -> Build
         )
         raise CommandFailed(STOPPED_BY_USER)
     return result
-
-
-class BuildProgress:
-    """Prints what happens, a line each, with the node it belongs to in front."""
-
-    def __init__(self) -> None:
-        import sys
-
-        self._colour = output.wants_colour(sys.stdout)
-
-    def show(self, event: BuildEvent) -> None:
-        """Print one event."""
-        from dora_daemon.build import events
-
-        match event:
-            case events.StepStarted(node=node, action=action):
-                output.write(f"{node}: {output.styled(action, 'bold', colour=self._colour)}")
-            case events.BuildOutput(node=node, line=line):
-                output.write(f"{node}:   {line}")
-            case events.StepSkipped(node=node, reason=reason):
-                output.write(f"{node}: {reason}")
-            case events.NodeBuilt(node=node, seconds=seconds):
-                output.write(f"{node}: ready after {show_duration(seconds)}")
-            case events.NodeBuildFailed(failure=failure):
-                output.write(f"{failure.node}: failed")
-            case events.NodeBuildStarted():
-                pass
 
 
 def _count(number: int, thing: str) -> str:

@@ -34,6 +34,7 @@ def build_on_daemons(
     uv: bool,
     offline: bool,
     parallel: bool,
+    rebuild: bool,
     lock: LockChoice,
 ) -> str:
     """Have every node built where it will run; the id of the build.
@@ -41,7 +42,10 @@ def build_on_daemons(
     Raises RequestFailed with all that went wrong; CommandFailed when the user interrupts.
     """
     settings = BuildSettings(
-        offline=offline, parallel=parallel, commits=locked_commits(loaded, lock)
+        offline=offline,
+        parallel=parallel,
+        rebuild=rebuild,
+        commits=locked_commits(loaded, lock),
     )
     spec = make_spec(loaded, uv=uv).model_copy(
         update={"build_id": None, "places": {}, "built_on": {}}

@@ -15,6 +15,7 @@ from dora_cli.bundle.layout import COORDINATOR, SYSTEM, USER, USERS_COORDINATOR,
 from dora_cli.bundle.machine import Machine, MachineProblem, ask
 from dora_cli.bundle.own_packages import OwnPackages, own_packages
 from dora_cli.bundle.platform import Platform, UnknownPlatform
+from dora_cli.bundle.progress import sending
 from dora_cli.bundle.tree import Archive, make_archive, read_archive, remove_old
 from dora_cli.ssh import RemoteCommandFailed
 
@@ -228,9 +229,9 @@ def _send(machine: Machine, archive: Archive, layout: Layout, report: Report) ->
         there = ask(machine, "partial", sha256=archive.sha256)
         size = int(there["size"])
     if size < archive.size:
-        report(f"sending {(archive.size - size) >> 20} MiB")
+        progress = sending(report, archive.size, offset=size)
         try:
-            machine.send(archive.path, path, offset=size)
+            machine.send(archive.path, path, offset=size, progress=progress)
         except RemoteCommandFailed:  # a full disk, not a cut: no later transfer goes on from there
             ask(machine, "discard", path=path)
             raise

@@ -340,6 +340,21 @@ def start(cluster: Cluster, *, recreate_store: bool) -> bool:
     return True
 
 
+def repair(cluster: Cluster) -> str | None:
+    """What to do about a service that does not answer; None when it is not installed."""
+    try:
+        with installed(cluster) as service:
+            if service is not None:
+                name, where = service.on.service, service.on.where
+                return (
+                    f"its service {name} on {where} is {service.state()}: `journalctl -u {name}` "
+                    "there shows why; `dora cluster up` starts it"
+                )
+    except (DoraError, OSError) as problem:
+        return f"its machine cannot be looked at: {problem}"
+    return None
+
+
 def stop(cluster: Cluster) -> None:
     """Stop the service if one is installed, as `down` has stopped what answers."""
     try:

@@ -12,6 +12,7 @@ from typing import Any
 
 from dora_cli import output
 from dora_cli.clock_offset import show_offset
+from dora_cli.cluster import coordinator_service
 from dora_cli.cluster import local_coordinator as coordinator_here
 from dora_cli.cluster.daemon_argv import ssh_name
 from dora_cli.cluster.machines import (
@@ -71,6 +72,8 @@ def examine(cluster: Cluster) -> bool:
     _machine_table(cluster, found, report)
     if daemons is None:
         output.write(f"Coordinator: none answers at {coordinator_here.where(cluster)}")
+        if (repair := coordinator_service.repair(cluster)) is not None:
+            report.add("coordinator", repair)
     else:
         there = coordinator_here.connected(daemons)
         output.write(f"Coordinator: {coordinator_here.where(cluster)}, {len(there)} connected")
@@ -80,8 +83,8 @@ def examine(cluster: Cluster) -> bool:
     reachable = [one.machine for one in done if one.ok]
     if len(reachable) > 1:
         _pairs(cluster, reachable, found, report)
-    for repair in report.repairs:
-        output.write(f"- {repair}")
+    for line in report.repairs:
+        output.write(f"- {line}")
     return not report.repairs
 
 

@@ -38,13 +38,16 @@ def build(
         ),
     ] = False,
     offline: options.Offline = False,
+    rebuild: options.Rebuild = False,
+    verbose: options.Verbose = False,
     coordinator_addr: coordinator_options.Addr = None,
     coordinator_port: coordinator_options.Port = None,
 ) -> None:
     """Run the build lines of a dataflow and clone its git sources.
 
     Each daemon builds its own nodes when the file has `deploy` and a coordinator answers, or when
-    you name a coordinator; otherwise everything is built on this machine.
+    you name a coordinator; otherwise everything is built on this machine. A build is skipped if its
+    command, files and environment are those of its last success.
     """
     lock = lock_choice(locked=locked, write=write_lockfile, path=lockfile)
     loaded = dataflow_file.load(path, strict_types=strict_types or None)
@@ -57,7 +60,13 @@ def build(
 
         with client:
             build_id = build_on_daemons(
-                client, loaded, uv=uv, offline=offline, parallel=parallel, lock=lock
+                client,
+                loaded,
+                uv=uv,
+                offline=offline,
+                parallel=parallel,
+                rebuild=rebuild,
+                lock=lock,
             )
     else:
         from dora_daemon.build.service import MOST_JOBS
@@ -69,6 +78,8 @@ def build(
             offline=offline,
             jobs=MOST_JOBS if parallel else None,
             lock=lock,
+            rebuild=rebuild,
+            verbose=verbose,
         ).build_id
     output.write(f"build finished successfully: {build_id}")
 

@@ -10,9 +10,10 @@ import typer
 
 from dora_cli import options, output
 from dora_cli.coordinator import options as coordinator
+from dora_cli.values.durations import show_age
 
 if TYPE_CHECKING:
-    from dora_config.protocol.control import DataflowSummary
+    from dora_config.protocol.control import DataflowSummary, RestartSummary
 
 GB = 1024**3
 ENDED_SHOWN = 3600.0
@@ -81,8 +82,13 @@ def print_dataflows(
         for row in rows:
             output.json_line(_as_json(row))
     else:
-        columns = ("UUID", "Name", "Status", "Nodes", "CPU", "Memory")
-        output.table(columns, [_as_cells(row) for row in rows])
+        columns = ["UUID", "Name", "Status", "Nodes", "CPU", "Memory"]
+        cells = [_as_cells(row) for row in rows]
+        restarts = [restarts_text(row) for row in rows]
+        if any(restarts):
+            columns.append("Restarts")
+            cells = [(*some, text) for some, text in zip(cells, restarts, strict=True)]
+        output.table(columns, cells)
         for row in rows:
             if row.reason is not None:
                 output.remark(f"{row.name or row.uuid}: {row.reason}")
@@ -120,6 +126,23 @@ def _wanted(row: DataflowSummary, status: StatusChoice | None, name: str | None)
             return True
 
 
+def restarts_text(row: DataflowSummary) -> str:
+    """How often nodes were started again, and why the last time; empty if they were not."""
+    texts = []
+    if row.last_restart is not None:
+        texts.append(_restarts("restarted", row.restarts, row.last_restart))
+    if row.last_recovery is not None:
+        texts.append(_restarts("recovered", row.recoveries, row.last_recovery))
+    return "; ".join(texts)
+
+
+def _restarts(what: str, count: int, last: RestartSummary) -> str:
+    times = "once" if count == 1 else f"{count} times"
+    cause = last.cause.splitlines()[0] if last.cause else "unknown"
+    where = last.node or last.daemon
+    return f"{what} {times}, last: {cause}, {show_age(last.ago)} ago ({where})"
+
+
 def _as_json(row: DataflowSummary) -> dict[str, object]:
     facts: dict[str, object] = {
         "uuid": row.uuid,
@@ -131,6 +154,12 @@ def _as_json(row: DataflowSummary) -> dict[str, object]:
     }
     if row.reason is not None:
         facts["reason"] = row.reason
+    if row.last_restart is not None:
+        facts["restarts"] = row.restarts
+        facts["last_restart"] = row.last_restart.model_dump(exclude_none=True)
+    if row.last_recovery is not None:
+        facts["recoveries"] = row.recoveries
+        facts["last_recovery"] = row.last_recovery.model_dump(exclude_none=True)
     if row.links:
         facts["links"] = [link.model_dump(exclude={"dataflow"}) for link in row.links]
     return facts

@@ -67,6 +67,8 @@ def run(
     write_lockfile: options.WriteLockFile = False,
     lockfile: options.LockFile = None,
     offline: options.Offline = False,
+    rebuild: options.Rebuild = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Build a dataflow and run it on this machine until it ends.
 
@@ -82,7 +84,7 @@ def run(
     if loaded.resolved.uses_deploy:
         output.remark("note: `deploy` is ignored by `dora run`; all nodes run on this machine")
     _remark_unknown(levels, [node.id for node in loaded.resolved.nodes])
-    places = _prepare(loaded, uv=uv, offline=offline, lock=lock)
+    places = _prepare(loaded, uv=uv, offline=offline, lock=lock, rebuild=rebuild, verbose=verbose)
 
     from dora_config.protocol.run_plan import LogSettings, RunPlan
 
@@ -116,7 +118,13 @@ def _remark_unknown(filtered: Iterable[str], known: list[str]) -> None:
 
 
 def _prepare(
-    loaded: LoadedDataflow, *, uv: bool, offline: bool, lock: LockChoice
+    loaded: LoadedDataflow,
+    *,
+    uv: bool,
+    offline: bool,
+    lock: LockChoice,
+    rebuild: bool,
+    verbose: bool,
 ) -> dict[str, NodePlace]:
     """Build what has to be built; where each prepared node runs and with which interpreter."""
     if not building.needs_work(loaded):
@@ -124,7 +132,15 @@ def _prepare(
     from dora_config.protocol.run_plan import NodePlace
 
     base_dir = loaded.directory
-    result = building.prepare_nodes(loaded, base_dir, uv=uv, offline=offline, lock=lock)
+    result = building.prepare_nodes(
+        loaded,
+        base_dir,
+        uv=uv,
+        offline=offline,
+        lock=lock,
+        rebuild=rebuild,
+        verbose=verbose,
+    )
     return {
         built.node: NodePlace(
             working_dir=str(built.working_dir) if built.working_dir != base_dir else None,

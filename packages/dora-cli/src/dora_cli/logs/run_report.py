@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from dora_cli import output
 from dora_cli.logs.log_lines import LogEntry, LogFilter, LogFormat, format_entry
-from dora_cli.values.durations import show_duration
 
 if TYPE_CHECKING:
     from dora_config.protocol.runner_events import DataflowResult, LogLine, NodeResult, RunnerEvent
@@ -31,6 +30,9 @@ class RunPrinter:
         self._wanted = wanted
         self._coloured = style is LogFormat.PRETTY and output.wants_colour(sys.stdout)
         self._readerless = False
+        from dora_daemon.runner.logs.life_lines import LifeLines
+
+        self._life_lines = LifeLines()
 
     def show(self, event: RunnerEvent) -> None:
         """Print one event, if it is one that users look for."""
@@ -39,11 +41,6 @@ class RunPrinter:
         match event:
             case happened.LogLine():
                 self._print(entry_of(event))
-            case happened.NodeRestarting(node=node, reason=why, delay=delay, restarts=count):
-                when = f" in {show_duration(delay)}" if delay else ""
-                self._say("warn", f'node "{node}" {why}; restart {count}{when}')
-            case happened.NodeFailed(result=result) if result.outcome == "failed":
-                self._say("error", f'node "{result.node}" failed: {result.message}')
             case happened.LinesShed(count=count):
                 output.remark(
                     f"{count} log lines are not shown: they came faster than they can be printed "
@@ -55,7 +52,9 @@ class RunPrinter:
                     f"stopping ({reason}): nodes have {grace:g} s, Ctrl-C{again} kills them"
                 )
             case _:
-                pass
+                line = self._life_lines.line(event)
+                if line is not None:
+                    self._say(line.level, f'node "{line.node}" {line.message}')
 
     def _say(self, level: str, message: str) -> None:
         """A line of dora itself about a node."""

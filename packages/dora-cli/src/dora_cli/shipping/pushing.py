@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from dora_cli.bundle.machine import ask
+from dora_cli.bundle.progress import sending
 from dora_cli.cluster import known_clusters as remembered
 from dora_cli.cluster.machines import OnMachine, Say, on_machines
 from dora_cli.coordinator.client import Client
@@ -89,9 +90,9 @@ def _push(on: OnMachine, parts: Sequence[Collected], say: Say) -> str:
     with tempfile.NamedTemporaryFile(prefix="dora-parcel-") as file:
         size = _pack(Path(file.name), missing, sources)
         offset = min(int(there["size"]), size)
-        say(f"sending {(size - offset) >> 10} KiB")
+        progress = sending(say, size, offset=offset)
         try:
-            on.link.send(Path(file.name), there["path"], offset=offset)
+            on.link.send(Path(file.name), there["path"], offset=offset, progress=progress)
         except RemoteCommandFailed:  # a full disk, not a cut: no later transfer goes on from there
             ask(on.link, "discard", program=program, path=there["path"])
             raise

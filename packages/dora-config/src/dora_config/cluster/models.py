@@ -173,6 +173,10 @@ EndpointField = Annotated[
 ]
 
 
+FIELDS_OF_HOST = ("user", "ssh_port", "identity_file", "dora")
+"""Fields of the coordinator that say how its ``host`` is reached."""
+
+
 class WrittenCoordinator(Written):
     """Where the coordinator is reached."""
 
@@ -343,7 +347,7 @@ def _coordinator_findings(coordinator: Any) -> Iterator[Finding]:
     """Fields that say how `host` is reached need it."""
     if not isinstance(coordinator, dict) or coordinator.get("host") is not None:
         return
-    for field in ("user", "ssh_port", "identity_file", "dora"):
+    for field in FIELDS_OF_HOST:
         if coordinator.get(field) is not None:
             message = f"`{field}` of the coordinator needs `host`, the machine that it belongs to"
             yield Finding(("coordinator", field), message, at_key=True)

@@ -20,6 +20,8 @@ class BuildSettings(Message):
     offline: bool = False
     parallel: bool = False
     """Several nodes of one machine at once."""
+    rebuild: bool = False
+    """Also what has been built with the same inputs."""
     commits: dict[str, str] | None = None
     """By node id: the commits of a lock file, which git sources then follow."""
 

@@ -186,6 +186,16 @@ class LinkSummary(Message):
     clock_offset_us: int | None = None
 
 
+class RestartSummary(Message):
+    """The last restart of a node, or recovery of the nodes of a machine."""
+
+    cause: str
+    ago: float
+    """Seconds."""
+    node: str | None = None
+    daemon: str | None = None
+
+
 class DataflowSummary(Message):
     """One dataflow as ``list`` shows it."""
 
@@ -196,6 +206,12 @@ class DataflowSummary(Message):
     """Why it failed, is degraded or recovers."""
     ended_ago: float | None = None
     """Seconds since it ended."""
+    restarts: int = 0
+    """Of its nodes, since their part was started last."""
+    last_restart: RestartSummary | None = None
+    recoveries: int = 0
+    """How often all nodes on a machine were started again."""
+    last_recovery: RestartSummary | None = None
     nodes: int = 0
     daemons: tuple[str, ...] = ()
     cpu: float = 0.0

@@ -212,6 +212,8 @@ class PreparePart(Message):
     """With only the nodes of this part."""
     machine: str = ""
     """This daemon's key, as it stands in ``edges``."""
+    recovers: str | None = None
+    """Why it is started again; None: for the first time."""
     whole: bool = True
     """The dataflow has no other parts."""
     edges: tuple[RemoteEdge, ...] = ()

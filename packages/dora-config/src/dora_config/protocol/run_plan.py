@@ -70,6 +70,8 @@ class RunPlan(RunnerMessage):
     params: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """What was set of each node's parameters, by node id and key."""
     logs: LogSettings = LogSettings()
+    recovered: str | None = None
+    """Why its nodes are started again here; ``None``: they are started for the first time."""
     links: LinkPlan | None = None
     """Edges to and from other machines; ``None``: there are none."""
     credentials: str | None = None

@@ -282,6 +282,10 @@ class NodeStatus(RunnerMessage):
     pid: int | None = None
     incarnation: int = 0
     restarts: int = 0
+    last_restart: str | None = None
+    """Its cause in a few words."""
+    last_restart_ago: float | None = None
+    """Seconds."""
     dynamic: bool = False
     broken_inputs: tuple[str, ...] = ()
     blocked_on: str | None = None

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from dora_config.cluster.models import WrittenCluster
+from dora_config.cluster.models import FIELDS_OF_HOST, WrittenCluster
 from dora_config.dataflow.descriptor import Descriptor, Module
 from dora_config.dataflow.node_shape import ALLOWED_FIELDS, KINDS
 from dora_config.yaml.document import OLD_NAMES
@@ -35,6 +35,8 @@ def json_schema(kind: FileKind) -> dict[str, Any]:
         _add_operator_rules(definitions)
         for model in (schema, definitions["Node"]):
             _add_old_names(model)
+    if "WrittenCoordinator" in definitions:
+        _add_coordinator_rules(definitions["WrittenCoordinator"])
     return {
         "$schema": SCHEMA_DIALECT,
         "title": f"dora {kind} file",
@@ -85,6 +87,12 @@ def _add_operator_rules(definitions: dict[str, Any]) -> None:
     several = definitions["Node"]["properties"]["operators"]["anyOf"][0]
     several["minItems"] = 1
     several["items"] = {"allOf": [several["items"], {"required": ["id"]}]}
+
+
+def _add_coordinator_rules(definition: dict[str, Any]) -> None:
+    """Fields that say how its machine is reached need that machine."""
+    none = {"not": {"anyOf": [_has(field) for field in FIELDS_OF_HOST]}}
+    definition["anyOf"] = [_has("host"), none]
 
 
 def _has(field: str) -> dict[str, Any]:

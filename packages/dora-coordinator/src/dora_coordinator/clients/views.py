@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from dora_config.protocol.control import (
     ClusterReport,
     DaemonSummary,
     DataflowSummary,
     LinkSummary,
     NodeSummary,
+    RestartSummary,
 )
 from dora_config.protocol.dataflow import NodeView
 from dora_config.protocol.envelope import Party
@@ -24,12 +27,17 @@ def dataflow_summary(dataflow: Dataflow, fleet: Fleet, now: float) -> DataflowSu
     sampled = [
         status for part in dataflow.parts.values() for status in _sampled(part, dataflow, fleet)
     ]
+    recovered = [part for part in dataflow.parts.values() if part.recovered_at is not None]
     return DataflowSummary(
         uuid=dataflow.id,
         name=dataflow.name,
         status=status,
         reason=reason,
         ended_ago=dataflow.ended_ago(now),
+        restarts=sum(node.restarts for node in sampled),
+        last_restart=_last_restart(sampled),
+        recoveries=sum(part.attempt - 1 for part in dataflow.parts.values()),
+        last_recovery=_last_recovery(recovered, now),
         nodes=sum(len(part.nodes) for part in dataflow.parts.values()),
         daemons=tuple(dataflow.parts),
         cpu=sum(node.cpu_percent or 0.0 for node in sampled),
@@ -38,6 +46,25 @@ def dataflow_summary(dataflow: Dataflow, fleet: Fleet, now: float) -> DataflowSu
             link for machine in dataflow.links.machines for link in _links(dataflow, machine, fleet)
         ),
     )
+
+
+def _last_restart(nodes: Iterable[NodeStatus]) -> RestartSummary | None:
+    found = [
+        RestartSummary(cause=node.last_restart, ago=node.last_restart_ago or 0.0, node=node.node)
+        for node in nodes
+        if node.last_restart is not None
+    ]
+    return min(found, key=lambda one: one.ago, default=None)
+
+
+def _last_recovery(parts: Iterable[Part], now: float) -> RestartSummary | None:
+    found = [
+        RestartSummary(
+            cause=part.recovers or "", ago=now - (part.recovered_at or now), daemon=part.daemon
+        )
+        for part in parts
+    ]
+    return min(found, key=lambda one: one.ago, default=None)
 
 
 def _links(dataflow: Dataflow, machine: str, fleet: Fleet) -> list[LinkSummary]:

@@ -9,6 +9,7 @@ from dora_config.dataflow.sources import OutputSource
 from dora_config.protocol.control import EndedDataflow
 from dora_config.protocol.daemon import PartReport
 from dora_config.protocol.runner import DataflowResult, NodeResult
+from dora_coordinator.dataflow.linking import Links
 from dora_coordinator.dataflow.part import Part, names
 from dora_coordinator.dataflow.records import PartState
 
@@ -64,6 +65,14 @@ def late_start(parts: Iterable[Part], silent: Collection[Part], limit: float) ->
     return (
         f"not ready within {limit:g} s: {names(late)} (a node is ready once it has made "
         "its Node(); the limit is the coordinator's setting start_timeout)"
+    )
+
+
+def unlinked_start(links: Links) -> str:
+    """Why a start is given up whose machines do not reach each other."""
+    return (
+        f"machines that exchange data cannot reach each other:\n{links.complaint()}; "
+        "--allow-unlinked starts it all the same"
     )
 
 

@@ -23,6 +23,7 @@ from dora_coordinator.dataflow.completion import (
     late_start,
     stopped_with,
     taken_back,
+    unlinked_start,
 )
 from dora_coordinator.dataflow.events import (
     Begun,
@@ -217,12 +218,10 @@ class Dataflow:
     def _still_unlinked(self, now: float) -> list[Command]:
         if self._link_wait.goes_on(self.links, now, allow_unlinked=self.spec.allow_unlinked):
             return [ArmTimer(self._timer("link"), self._link_wait.next_look(now))]
-        complaint = self.links.complaint()
         if self.spec.allow_unlinked:
-            self.warnings = (complaint,)
+            self.warnings = (self.links.complaint(),)
             return self._release_all(now)
-        text = f"machines that exchange data cannot reach each other:\n{complaint}; "
-        return self._roll_back(text + "--allow-unlinked starts it all the same", now)
+        return self._roll_back(unlinked_start(self.links), now)
 
     def _release_all(self, now: float) -> list[Command]:
         self.phase = Phase.RELEASING
@@ -267,7 +266,7 @@ class Dataflow:
                 if part.ended or attempt < part.attempt:
                     return []
                 lost = Log("warning", f'dataflow {self.label} on daemon "{daemon}": {reason}')
-                return [lost, *self._recover(part, now)]
+                return [lost, *self._recover(part, now, reason)]
             case PartAbsent(daemon=daemon):
                 part = self.parts[daemon]
                 part.reported = True
@@ -276,7 +275,7 @@ class Dataflow:
                 if part.state is PartState.RUNNING:
                     # its daemon or machine went, not its nodes: this is no crash loop
                     self._around.backoff.clear(daemon, self.id)
-                return self._recover(part, now)
+                return self._recover(part, now, f'daemon "{daemon}" came back without its nodes')
             case TimeIsUp(purpose="retry", daemon=daemon):
                 part = self.parts[daemon]
                 return self._recover(part, now) if part.state is PartState.MISSING else []
@@ -299,7 +298,8 @@ class Dataflow:
         if part.ended:
             return [part.forget()] if report.phase == "ended" else [part.kill()]
         if report.attempt < part.attempt and report.phase == "ended":
-            return [part.forget()] if not registering else self._recover(part, now)
+            why = f'daemon "{part.daemon}" came back with an earlier start of its nodes'
+            return [part.forget()] if not registering else self._recover(part, now, why)
         if report.attempt != part.attempt:
             part.attempt = report.attempt  # it lives: each node exactly once
             self.parts.mark(part)
@@ -335,8 +335,12 @@ class Dataflow:
         stop = self._stop_since(stopped_with(part.daemon), now)
         return [part.forget(), *stop] if ended else stop
 
-    def _recover(self, part: Part, now: float) -> list[Command]:
-        """Spawn a part again, now or when the back-off has passed; never on another daemon."""
+    def _recover(self, part: Part, now: float, why: str | None = None) -> list[Command]:
+        """Spawn a part again, now or when the back-off has passed; never on another daemon.
+
+        ``why``: None for the reason that was noted before.
+        """
+        part.recovers = why or part.recovers
         self.parts.mark(part)
         self.links.forget(part.daemon)
         part.only_virtual_left = False
@@ -345,13 +349,13 @@ class Dataflow:
             return []
         wait = self._around.backoff.wait(part.daemon, self.id, now)
         if wait > 0:
-            return [ArmTimer(self._timer("retry", part.daemon), now + wait)]
+            retry = ArmTimer(self._timer("retry", part.daemon), now + wait)
+            return [Log("info", part.waits_text(self.label, wait)), retry]
         self._around.backoff.attempted(part.daemon, self.id, now)
         part.attempt += 1
+        part.recovered_at = now
         self.parts.move(part, PartState.PREPARING)
-        names = ", ".join(part.nodes)
-        text = f'auto-recovery: re-spawning {names} of {self.label} on daemon "{part.daemon}"'
-        return [Log("info", text), self._prepare(part)]
+        return [Log("info", part.recovery_text(self.label)), self._prepare(part)]
 
     def _end_recovery(self) -> list[Command]:
         waiting = self.parts.left()

@@ -33,10 +33,25 @@ class Part:
     """Of ``exit_when_nodes_finish``, as it was reported last."""
     reported: bool = False
     """Since this coordinator started."""
+    recovers: str | None = None
+    """Why it is to be started again, or was last."""
+    recovered_at: float | None = None
+    """When that was, by the coordinator's clock."""
 
     @property
     def ended(self) -> bool:
         return self.state is PartState.ENDED
+
+    def recovery_text(self, dataflow: str) -> str:
+        """For the log, when it is started again."""
+        nodes = ", ".join(self.nodes)
+        where = f'of {dataflow} on daemon "{self.daemon}"'
+        return f"auto-recovery: re-spawning {nodes} {where}: {self.recovers}"
+
+    def waits_text(self, dataflow: str, seconds: float) -> str:
+        """For the log, when it is started again only after ``seconds``."""
+        where = f'of {dataflow} on daemon "{self.daemon}"'
+        return f"auto-recovery {where} waits {seconds:.0f} s: {self.recovers}"
 
     def record(self) -> PartRecord:
         return PartRecord(
@@ -63,6 +78,7 @@ class Part:
             attempt=self.attempt,
             spec=spec,
             machine=self.daemon,
+            recovers=self.recovers,
             whole=whole,
             edges=edges,
             addresses=addresses,

@@ -88,6 +88,7 @@ def make_plan(record: PartRecord, machine: Machine) -> RunPlan:
         daemon_id=machine.daemon_id,
         build_id=spec.build_id,
         params=spec.params,
+        recovered=record.recovers,
     )
 
 

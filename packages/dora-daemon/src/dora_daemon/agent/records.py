@@ -19,6 +19,8 @@ class PartRecord(Message):
     spec: DataflowSpec
     machine: str = ""
     """Key of this daemon, as it stands in ``edges``."""
+    recovers: str | None = None
+    """Why it was started again; None: it was not."""
     whole: bool = True
     """The dataflow has no other parts."""
     edges: tuple[RemoteEdge, ...] = ()

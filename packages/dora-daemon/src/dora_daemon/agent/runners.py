@@ -20,6 +20,7 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from dora_config.access import TOKEN_VARIABLE
+from dora_config.protocol.envelope import clean_lines, clean_text
 from dora_config.protocol.runner import (
     DataflowFinished,
     DataflowResult,
@@ -30,6 +31,7 @@ from dora_config.protocol.runner import (
     LineDecoder,
     LinkChanged,
     Refusal,
+    RunnerEvent,
     RunnerProtocolError,
     RunnerReply,
     RunnerRequest,
@@ -47,6 +49,7 @@ from dora_daemon.agent.records import PartRecord
 from dora_daemon.code.delivery import CodeNotDelivered
 from dora_daemon.runner import runtime_dir
 from dora_daemon.runner.errors import RunnerError
+from dora_daemon.runner.logs.life_lines import LifeLines
 from dora_daemon.runner.process.reaper import OWNER, RESULT, is_alive, kill_marked
 from dora_node_api.protocol.control_socket import connect_unix
 
@@ -65,6 +68,7 @@ _OF_THE_MOMENT = (Greet, FollowEvents, GetStatus)
 """What every new connection asks anyway."""
 
 logger = logging.getLogger("dora.daemon")
+_LEVELS = {"info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 
 
 class Runners:
@@ -90,6 +94,11 @@ class Runners:
 
     def start(self, record: PartRecord) -> None:
         attendant = self._new(record.dataflow_id)
+        if record.recovers is not None:
+            nodes = ", ".join(node.id for node in record.spec.resolved.nodes)
+            text = "dataflow %s: starting %s again (recovery): %s"
+            label = record.spec.name or record.dataflow_id
+            logger.warning(text, clean_text(label), nodes, clean_lines(record.recovers))
         start = attendant.start
         self._tasks.start_soon(start, record, self._root, self._machine(), self._links)
 
@@ -168,6 +177,7 @@ class _Attendant:
         self._heard_of = 0
         """Counts what the runner has said."""
         self._is_mute = False
+        self._life_lines = LifeLines()
 
     def ask(self, request: RunnerRequest, answered: Answered | None = None) -> None:
         """Send a request; the runner's notices and its end say what came of it.
@@ -329,6 +339,14 @@ class _Attendant:
             for answered in waiting.values():
                 answered(None, "the runner of that dataflow ended before it had answered")
 
+    def _log(self, notice: RunnerEvent) -> None:
+        """What happened to a node's process, for the daemon's log."""
+        line = self._life_lines.line(notice)
+        if line is not None:
+            named = None if self.status is None else self.status.name
+            label, message = clean_text(named or self.dataflow_id), clean_lines(line.message)
+            logger.log(_LEVELS[line.level], 'dataflow %s: node "%s" %s', label, line.node, message)
+
     def _heard(self, envelope: Envelope) -> None:
         self._heard_of += 1
         answered = None
@@ -340,6 +358,7 @@ class _Attendant:
             return
         match envelope:
             case Envelope(notice=notice) if notice is not None:
+                self._log(notice)
                 self._has_ended |= isinstance(notice, DataflowFinished)
                 self._deliver(self, RunnerSpoke(self.dataflow_id, notice))
                 self.ask(GetStatus())

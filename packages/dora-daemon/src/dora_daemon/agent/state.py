@@ -229,6 +229,7 @@ class AgentState:
             attempt=message.attempt,
             spec=message.spec,
             machine=message.machine,
+            recovers=message.recovers,
             whole=message.whole,
             edges=message.edges,
             addresses=message.addresses,

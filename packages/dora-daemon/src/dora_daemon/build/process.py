@@ -112,6 +112,7 @@ async def _build(job: BuildJob, directory: RuntimeDir) -> Outcome:
         commits=settings.commits,
         apply_deploy=True,
         own=job.own,
+        rebuild=settings.rebuild,
     )
     try:
         result = await prepare(

@@ -25,6 +25,7 @@ from dora_daemon.build import events, own_environment, plan
 from dora_daemon.build.command import OnCommand, run_command
 from dora_daemon.build.errors import BuildError, NodeFailure, StepFailed
 from dora_daemon.build.git_sources import GitSources, reference
+from dora_daemon.build.memory import BuildMemory
 from dora_daemon.build.python_env import (
     activated,
     create_environment,
@@ -35,6 +36,7 @@ from dora_daemon.build.session_file import BuiltNode
 from dora_daemon.runner.process.environment import is_reserved, merge_environment
 
 MOST_JOBS = 8
+UP_TO_DATE = "up to date"
 SHOWN_TAIL = 20
 """Lines of a failed command that are part of the error."""
 
@@ -52,6 +54,8 @@ class BuildOptions:
     """Whether `deploy.working_dir` counts; `dora run` ignores it."""
     own: Mapping[str, str] = field(default_factory=dict)
     """By node id: the key of its build, for nodes whose code was sent to this machine."""
+    rebuild: bool = False
+    """Whether builds run that have succeeded with the same inputs."""
 
     def parallel(self) -> int:
         """Nodes prepared at the same time."""
@@ -95,6 +99,7 @@ async def prepare(
         options,
         dict(os.environ if environ is None else environ),
         on_event or (lambda event: None),
+        BuildMemory(base_dir),
         on_command,
     )
     wanted = [node for node in dataflow.nodes if nodes is None or node.id in nodes]
@@ -113,6 +118,7 @@ async def prepare(
     async with anyio.create_task_group() as tasks:
         for node in wanted:
             tasks.start_soon(prepare_one, node)
+    await anyio.to_thread.run_sync(partial(builder.memory.save, complete=not failures))
     if failures:
         raise BuildError(tuple(failures[node.id] for node in wanted if node.id in failures))
     return BuildResult(str(uuid.uuid4()), tuple(built[node.id] for node in wanted))
@@ -124,6 +130,7 @@ class _Builder:
     options: BuildOptions
     environ: dict[str, str]
     on_event: events.OnBuildEvent
+    memory: BuildMemory
     on_command: OnCommand | None = None
 
     async def prepare(self, node: ResolvedNode) -> BuiltNode | NodeFailure:
@@ -159,16 +166,40 @@ class _Builder:
         python = None
         if uv is not None and plan.wants_environment(node):
             python = await self._environment(node, directory, uv)
-        for line in lines:
-            await self._run_line(node, line, directory, uv, python)
+        if lines:
+            await self._run_lines(node, lines, directory, uv, python)
         return BuiltNode(node.id, directory, python, commit)
+
+    async def _run_lines(
+        self,
+        node: ResolvedNode,
+        lines: tuple[plan.BuildLine, ...],
+        directory: Path,
+        uv: str | None,
+        python: Path | None,
+    ) -> None:
+        """Run the lines, unless they have succeeded before with the same inputs."""
+        environ = self._node_environ(node, python, offline=False)
+        memory = self.memory
+        check = memory.check(node, lines, directory, python=python, environ=environ, uv=uv)
+        if check.up_to_date and not self.options.rebuild:
+            self.on_event(events.StepSkipped(node.id, UP_TO_DATE))
+            return
+        installed = memory.begin(check)
+        success = False
+        try:
+            for line in lines:
+                await self._run_line(node, line, directory, uv, python)
+            success = True
+        finally:
+            memory.end(check, installed, success=success)
 
     async def _prepare_own(
         self, node: ResolvedNode, directory: Path, lines: tuple[plan.BuildLine, ...]
     ) -> BuiltNode:
         """A node whose code was sent here: built once for what it asks for."""
         key = self.options.own[node.id]
-        if own_environment.is_built(directory, node.id, key):
+        if not self.options.rebuild and own_environment.is_built(directory, node.id, key):
             self.on_event(events.StepSkipped(node.id, "built already with the same requirements"))
         else:
             own_environment.begin(directory, node.id)
@@ -253,14 +284,7 @@ class _Builder:
         uv: str | None,
         python: Path | None,
     ) -> None:
-        merged = merge_environment(self._environ(), {}, {}, node.env)
-        if merged.problems:
-            raise StepFailed("; ".join(merged.problems))
-        env = merged.variables
-        if python is not None:
-            env = activated(env, python)
-        else:
-            env["PATH"] = f"{Path(sys.executable).parent}:{env.get('PATH', os.defpath)}"
+        env = self._node_environ(node, python, offline=self.options.offline)
         self.on_event(events.StepStarted(node.id, line.text))
         if uv is not None:
             own = None if python else sys.executable
@@ -303,9 +327,22 @@ class _Builder:
         self._output(node, f"{sys.executable} has no pip: running `uv pip` instead")
         return plan.rewrite_for_uv(line.words, uv=found, python=sys.executable)
 
-    def _environ(self) -> dict[str, str]:
+    def _node_environ(
+        self, node: ResolvedNode, python: Path | None, *, offline: bool
+    ) -> dict[str, str]:
+        """What the lines of a node find in their environment. Raises StepFailed."""
+        merged = merge_environment(self._environ(offline=offline), {}, {}, node.env)
+        if merged.problems:
+            raise StepFailed("; ".join(merged.problems))
+        env = merged.variables
+        if python is not None:
+            return activated(env, python)
+        env["PATH"] = f"{Path(sys.executable).parent}:{env.get('PATH', os.defpath)}"
+        return env
+
+    def _environ(self, *, offline: bool | None = None) -> dict[str, str]:
         env = {name: text for name, text in self.environ.items() if not is_reserved(name)}
-        if self.options.offline:
+        if self.options.offline if offline is None else offline:
             env |= {"UV_OFFLINE": "1", "PIP_NO_INDEX": "1"}
         return env
 

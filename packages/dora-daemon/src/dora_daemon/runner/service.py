@@ -22,6 +22,7 @@ from dora_daemon.runner.control.replacing import Replacing
 from dora_daemon.runner.control.watching import Watcher
 from dora_daemon.runner.link.streams import crossing_cycles
 from dora_daemon.runner.logs.gate import Gate
+from dora_daemon.runner.logs.life_lines import LifeLines
 from dora_daemon.runner.logs.log_entries import message_text, passes
 from dora_daemon.runner.logs.log_files import LogFile
 from dora_daemon.runner.logs.logs import NodeLog, now_text
@@ -116,6 +117,7 @@ class Runner:
         self.processes: Processes
         self.inspection: Inspection
         self.metrics = Metrics()
+        self._life_lines = LifeLines()
         self.inputs = InputWatch()
         self.watcher = Watcher(self)
         self.result: DataflowResult | None = None
@@ -271,6 +273,8 @@ class Runner:
         """Where a node's lines go."""
         self.logs[prepared.spec.id] = log = self.new_log(prepared)
         log.create_file()
+        if self.plan.recovered is not None:
+            log.note("warn", f"started again (recovery): {self.plan.recovered}")
         for text in prepared.warnings:
             self.say("warn", f'node "{prepared.spec.id}": {text}')
 
@@ -432,6 +436,7 @@ class Runner:
                 if (handle := self._timers.pop((node, timer), None)) is not None:
                     handle.cancel()
             case Report(event=event):
+                self._note(event)
                 self._on_event(event)
             case Say(level=level, message=message, node=about):
                 self.say(level, message if about is None else f'node "{about}": {message}')
@@ -492,6 +497,12 @@ class Runner:
     def _taken(self, node: str) -> int:
         """Messages that a node has taken from its inputs so far."""
         return sum(kept.keeper.statistics().received for kept in self.book.into(node))
+
+    def _note(self, event: RunnerEvent) -> None:
+        """A line in the log file of a node about what happens to its process."""
+        line = self._life_lines.line(event)
+        if line is not None and line.node in self.logs:
+            self.logs[line.node].note(line.level, line.message)
 
     def exited(self, node: str, incarnation: int, status: happened.Exit) -> None:
         life = self.state.nodes.get(node)

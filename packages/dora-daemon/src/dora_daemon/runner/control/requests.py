@@ -137,7 +137,7 @@ class Requests:
             name=runner.plan.name,
             phase=runner.state.phase,
             nodes=tuple(
-                node_status(life, runner.book, runner.inputs, loads.get(node))
+                node_status(life, runner.book, runner.inputs, loads.get(node), runner.now())
                 for node, life in runner.state.nodes.items()
             ),
             result=runner.result,

@@ -37,9 +37,10 @@ def shown_state(life: NodeLife, broken: set[str]) -> ShownState:
 
 
 def node_status(
-    life: NodeLife, book: QueueBook, inputs: InputWatch, load: ProcessLoad | None
+    life: NodeLife, book: QueueBook, inputs: InputWatch, load: ProcessLoad | None, now: float
 ) -> NodeStatus:
-    """One node with its counters."""
+    """One node with its counters; ``now``: of the state machine's clock."""
+    cause, at = life.last_restart or (None, now)
     broken = inputs.broken.get(life.id, set())
     blocked = [q for q in book.out_of(life.id) if q.keeper.statistics().blocked]
     return NodeStatus(
@@ -48,6 +49,8 @@ def node_status(
         pid=life.pid,
         incarnation=life.incarnation,
         restarts=life.restarts,
+        last_restart=cause,
+        last_restart_ago=None if cause is None else max(0.0, now - at),
         dynamic=life.dynamic,
         broken_inputs=tuple(sorted(broken)),
         blocked_on=shown_target(blocked[0].edge) if blocked else None,

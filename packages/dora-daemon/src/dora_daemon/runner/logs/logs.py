@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.protocol.run_plan import LogSettings
-from dora_config.protocol.runner_events import LogLine
+from dora_config.protocol.runner_events import LogLevel, LogLine
 from dora_daemon.runner.logs.gate import Gate
 from dora_daemon.runner.logs.log_entries import LineSplitter, entry_from_line, file_line, passes
 from dora_daemon.runner.logs.log_files import LogFile
@@ -103,6 +103,13 @@ class NodeLog:
         """An entry about this node that it did not print itself."""
         if self._pass_on(entry):
             self._write([file_line(entry)])
+
+    def note(self, level: LogLevel, message: str) -> None:
+        """A line of dora about the node's process; it is in the file whatever its level."""
+        entry = LogLine(
+            ts=now_text(), level=level, node=self.node, message=message, target="dora.runner"
+        )
+        self._write([file_line(entry)])
 
     def _pass_on(self, entry: LogLine) -> bool:
         if not passes(entry.level, self._spec.min_log_level):

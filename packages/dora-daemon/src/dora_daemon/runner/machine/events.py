@@ -12,6 +12,8 @@ class Exit(Frozen):
 
     code: int | None = None
     signal: str | None = None
+    out_of_memory: bool = False
+    """The kernel killed it, or a process of it, for want of memory."""
 
     @property
     def ok(self) -> bool:

@@ -45,7 +45,14 @@ from dora_daemon.runner.machine.events import (
     TimerFired,
 )
 from dora_daemon.runner.machine.restart import GiveUp, RestartAfter, RestartHistory, decide
-from dora_daemon.runner.machine.verdict import ENDED_AS_ASKED, Ending, Verdict, describe, judge
+from dora_daemon.runner.machine.verdict import (
+    ENDED_AS_ASKED,
+    Ending,
+    Verdict,
+    cause_of,
+    describe,
+    judge,
+)
 from dora_node_api.frozen import Frozen, replace
 
 
@@ -110,6 +117,8 @@ NodeEvent = (
     | TimerFired
 )
 
+REQUESTED = "restart requested"
+
 ALIVE = (NodeState.CONNECTING, NodeState.WAITING, NodeState.RUNNING)
 
 
@@ -133,6 +142,8 @@ class NodeLife:
     ended_unconnected: bool = False
     """Its last process ended before it connected."""
     restarts: int = 0
+    last_restart: tuple[str, float] | None = None
+    """The cause in a few words, and when."""
     history: RestartHistory = field(default_factory=RestartHistory)
     health_kills: int = 0
     stopping: StopAsked | None = None
@@ -205,7 +216,7 @@ class NodeLife:
             case NodeState.BACKING_OFF, StopAsked(then="restart"):
                 return self._spawn()
             case NodeState.ENDED, StopAsked(then="restart"):
-                return self._spawn_after_end()
+                return self._spawn_after_end(now)
             case NodeState.STOPPING, TimerFired(timer="terminate"):
                 return self._terminate(now)
             case NodeState.STOPPING, TimerFired(timer="kill"):
@@ -252,8 +263,9 @@ class NodeLife:
             SpawnNode(self.id, self.incarnation, self.restarts),
         ]
 
-    def _spawn_after_end(self) -> list[Command]:
+    def _spawn_after_end(self, now: float) -> list[Command]:
         """By hand, whatever the policy says."""
+        self.last_restart = (REQUESTED, now)
         self.result = None
         self.restarts += 1
         self.inputs_ended = False
@@ -441,9 +453,9 @@ class NodeLife:
         )
         verdict = judge(ending)
         if self.stopping is not None and self.stopping.then == "restart":
-            return self._restart(0.0, "restart requested")
+            return self._restart(0.0, REQUESTED, now)
         if self.stopping is not None and self.stopping.successor is not None:
-            return self._replace(*self.stopping.successor)
+            return self._replace(*self.stopping.successor, now)
         if self.stopping is None and self.restartable:
             decision = decide(
                 self.spec.restart,
@@ -455,7 +467,8 @@ class NodeLife:
             match decision:
                 case RestartAfter(delay=delay, history=history):
                     self.history = history
-                    return self._restart(delay, verdict.message or describe(event.exit), now)
+                    why = verdict.message or describe(event.exit)
+                    return self._restart(delay, why, now, cause=cause_of(ending))
                 case GiveUp(reason=reason):
                     verdict = Verdict(
                         "failed", f"{verdict.message or describe(event.exit)}; {reason}"
@@ -464,7 +477,10 @@ class NodeLife:
                     return [said, *self._end(verdict, event.stderr_tail, event.exit)]
         return self._end(verdict, event.stderr_tail, event.exit)
 
-    def _restart(self, delay: float, reason: str, now: float = 0.0) -> list[Command]:
+    def _restart(
+        self, delay: float, reason: str, now: float, *, cause: str | None = None
+    ) -> list[Command]:
+        self.last_restart = (cause or reason, now)
         self.restarts += 1
         self.connected = False
         self.pid = None
@@ -480,7 +496,8 @@ class NodeLife:
             return [*commands, ArmTimer(self.id, "backoff", now + delay)]
         return [*commands, *self._spawn()]
 
-    def _replace(self, spec: ResolvedNode, incarnation: int) -> list[Command]:
+    def _replace(self, spec: ResolvedNode, incarnation: int, now: float) -> list[Command]:
+        self.last_restart = ("replaced", now)
         self.spec = spec
         self.incarnation = incarnation
         self.restarts += 1

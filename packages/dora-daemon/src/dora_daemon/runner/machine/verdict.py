@@ -58,6 +58,10 @@ def judge(ending: Ending) -> Verdict:
 
 def describe(status: Exit) -> str:
     """An exit in words."""
+    if status.out_of_memory and status.signal is not None:
+        return "was killed by the kernel: out of memory"
+    if status.out_of_memory:
+        return f"exited with code {status.code}: the kernel killed a process of it: out of memory"
     if status.signal == "SIGKILL":
         return (
             "exited because of signal SIGKILL (not sent by dora: perhaps the system ran out of"
@@ -66,6 +70,18 @@ def describe(status: Exit) -> str:
     if status.signal is not None:
         return f"exited because of signal {status.signal}"
     return f"exited with code {status.code}"
+
+
+def cause_of(ending: Ending) -> str:
+    """The same in few words, for a list."""
+    status = ending.exit
+    if ending.killed_because is not None and status.signal == "SIGKILL":
+        return f"killed: {ending.killed_because}"
+    if status.out_of_memory:
+        return "out of memory"
+    if status.signal == "SIGKILL":
+        return "SIGKILL, not sent by dora"
+    return f"exit code {status.code}" if status.signal is None else f"signal {status.signal}"
 
 
 def _never_connected(ending: Ending) -> str:

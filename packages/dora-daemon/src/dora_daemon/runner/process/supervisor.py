@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from dora_daemon.runner.logs.logs import NodeLog, OutputReader
 from dora_daemon.runner.machine.commands import SpawnNode
 from dora_daemon.runner.machine.events import Exit
+from dora_daemon.runner.process.memory_kills import MemoryKills
 from dora_daemon.runner.process.prepare import PreparedNode
 from dora_daemon.runner.process.spawn import NodeProcess, SpawnRequest, spawn, why_not
 
@@ -55,6 +56,7 @@ class Processes:
         self._on_exited = on_exited
         self._on_staged_exit = on_staged_exit
         self._open_files = open_files
+        self._memory_kills = MemoryKills()
         self._waiting: deque[SpawnNode] = deque()
         self.running: dict[str, Running] = {}
         self.staged: dict[str, Running] = {}
@@ -156,6 +158,7 @@ class Processes:
         status = running.process.reap()
         if status is None:
             return
+        status = self._memory_kills.explain(status, self._loop.time())
         self._let_go(running)
         if self.staged.get(running.node) is running:
             del self.staged[running.node]

@@ -1,0 +1,147 @@
+"""The progress of a build: plain lines, or on a terminal one line for each node.
+
+The drawn lines are replaced as a whole; what a build prints is kept, and shown when it fails.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import TracebackType
+
+from dora_cli import output
+from dora_cli.values.durations import show_duration
+from dora_daemon.build import events
+from dora_daemon.build.events import BuildEvent
+
+MOST_KEPT = 10_000
+"""Lines of one node that are kept for the case that it fails."""
+
+_UP, _CLEAR_LINE, _CLEAR_REST = "\x1b[{}A", "\x1b[K", "\x1b[J"
+
+
+def build_progress(nodes: Sequence[str], *, verbose: bool) -> BuildProgress:
+    """What suits the terminal: drawn lines need one that can move its cursor."""
+    drawn = not verbose and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    return DrawnProgress(nodes) if drawn else BuildProgress()
+
+
+class BuildProgress(AbstractContextManager[None]):
+    """Prints what happens, a line each, with the node it belongs to in front."""
+
+    def __init__(self) -> None:
+        self._colour = output.wants_colour(sys.stdout)
+
+    def show(self, event: BuildEvent) -> None:
+        """Print one event."""
+        match event:
+            case events.StepStarted(node=node, action=action):
+                output.write(f"{node}: {output.styled(action, 'bold', colour=self._colour)}")
+            case events.BuildOutput(node=node, line=line):
+                output.write(f"{node}:   {line}")
+            case events.StepSkipped(node=node, reason=reason):
+                output.write(f"{node}: {reason}")
+            case events.NodeBuilt(node=node, seconds=seconds):
+                output.write(f"{node}: ready after {show_duration(seconds)}")
+            case events.NodeBuildFailed(failure=failure):
+                output.write(f"{failure.node}: failed")
+            case events.NodeBuildStarted():
+                pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the terminal as it is."""
+
+
+@dataclass(slots=True)
+class _Line:
+    state: str = "waiting"
+    style: str = "dim"
+    detail: str = ""
+    built: bool = False
+    """Whether a step ran; otherwise there was nothing to do."""
+
+
+class DrawnProgress(BuildProgress):
+    """One line for each node, on a terminal."""
+
+    def __init__(self, nodes: Sequence[str]) -> None:
+        super().__init__()
+        self._lines = {node: _Line() for node in nodes}
+        self._kept: dict[str, list[str]] = {node: [] for node in nodes}
+        self._width = max(map(len, nodes), default=0)
+        self._drawn = 0
+
+    def show(self, event: BuildEvent) -> None:
+        """Change the line of the event's node."""
+        match event:
+            case events.NodeBuildStarted(node=node):
+                self._set(node, "building", "bold")
+            case events.StepStarted(node=node, action=action):
+                self._lines[node].built = True
+                self._keep(node, action)
+                self._set(node, "building", "bold", action)
+            case events.BuildOutput(node=node, line=line):
+                self._keep(node, f"  {line}")
+                self._set(node, "building", "bold", line.strip())
+            case events.StepSkipped(node=node, reason=reason):
+                self._set(node, "building", "bold", reason)
+            case events.NodeBuilt(node=node, seconds=seconds):
+                if self._lines[node].built:
+                    self._set(node, "ready", "info", f"after {show_duration(seconds)}")
+                else:
+                    self._set(node, "ready", "info", self._lines[node].detail)
+            case events.NodeBuildFailed(failure=failure):
+                self._set(failure.node, "failed", "error")
+                self._print_kept(failure.node)
+
+    def _keep(self, node: str, line: str) -> None:
+        if len(self._kept[node]) < MOST_KEPT:
+            self._kept[node].append(line)
+
+    def _set(self, node: str, state: str, style: str, detail: str = "") -> None:
+        line = self._lines[node]
+        line.state, line.style, line.detail = state, style, detail
+        self._draw()
+
+    def _draw(self) -> None:
+        """All lines, or those that fit: the terminal cannot move up beyond its top."""
+        size = shutil.get_terminal_size()
+        lines = [self._text(node, size.columns) for node in self._shown(size.lines - 1)]
+        up = _UP.format(self._drawn) if self._drawn else ""
+        output.raw(up + "".join(f"\r{line}{_CLEAR_LINE}\n" for line in lines) + _CLEAR_REST)
+        self._drawn = len(lines)
+
+    def _shown(self, most: int) -> list[str]:
+        nodes = list(self._lines)
+        if len(nodes) <= most:
+            return nodes
+        active = [node for node in nodes if self._lines[node].state in ("building", "failed")]
+        rest = [node for node in nodes if node not in active]
+        chosen = {*active[:most], *rest[: max(0, most - len(active))]}
+        return [node for node in nodes if node in chosen]
+
+    def _text(self, node: str, columns: int) -> str:
+        line = self._lines[node]
+        begin = f"{node:<{self._width}}  "
+        rest = f"{line.state:<8} {line.detail}".rstrip()[: max(0, columns - 1 - len(begin))]
+        state = output.styled(rest[:8], line.style, colour=self._colour)
+        return f"{begin[: columns - 1]}{state}{rest[8:]}"
+
+    def _print_kept(self, node: str) -> None:
+        """Everything that the failed node printed, above the lines."""
+        up = _UP.format(self._drawn) if self._drawn else ""
+        output.raw(f"{up}\r{_CLEAR_REST}")
+        self._drawn = 0
+        for line in self._kept.pop(node):
+            output.write(f"{node}: {line}")
+        self._kept[node] = []
+        self._draw()

@@ -1,0 +1,26 @@
+"""Progress of a transfer in bytes, for the line of a machine; does no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+_LARGE: Final = 10 << 20
+
+
+def sending(report: Callable[[str], None], total: int, *, offset: int = 0) -> Callable[[int], None]:
+    """Report ``sending 12 of 83 MiB`` now and with each unit more; give it the bytes since
+    ``offset``.
+    """
+    shift, unit = (20, "MiB") if total >= _LARGE else (10, "KiB")
+    shown = -1
+
+    def progress(sent: int) -> None:
+        nonlocal shown
+        now = (offset + sent) >> shift
+        if now != shown:
+            shown = now
+            report(f"sending {now} of {total >> shift} {unit}")
+
+    progress(0)
+    return progress

@@ -1,0 +1,251 @@
+"""Remembers successful builds, so that one whose inputs are unchanged is skipped.
+
+`<working dir>/.dora/builds/` has a record for each command: its environment, the files that it
+could read and the packages that were installed, as they were when all nodes were built. A file that
+existed before the build and changed meanwhile was edited, unless builds of this command always
+change it: then nothing is known, and the next build runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+from dora_config import ResolvedNode
+from dora_daemon.build.plan import BuildLine
+from dora_daemon.build.reads import Reads, normalized, reads_of
+from dora_daemon.build.snapshot import (
+    State,
+    difference,
+    environment_state,
+    file_state,
+    site_directories,
+)
+
+_VERSION = 1
+_OF_A_SESSION = (
+    "TERM", "COLORTERM", "PWD", "OLDPWD", "SHLVL", "_", "WINDOWID", "DISPLAY", "WAYLAND_DISPLAY",
+    "XAUTHORITY", "COLUMNS", "LINES", "LS_COLORS", "PS1", "STY", "GPG_TTY", "INVOCATION_ID",
+    "JOURNAL_STREAM", "MAIL", "NO_COLOR", "EDITOR", "PAGER", "LESS", "PYTEST_CURRENT_TEST",
+)  # fmt: skip
+_OF_A_SESSION_PREFIXES = ("SSH_", "XDG_SESSION", "DBUS_", "TMUX", "TERM_", "VSCODE_", "DORA_")
+
+
+@dataclass(slots=True)
+class BuildCheck:
+    """One node's build: what it depends on, and whether its last success still holds."""
+
+    record: Path
+    reads: Reads | None
+    python: Path | None
+    environ: str
+    left_out: tuple[Path, ...]
+    last: Mapping[str, Any]
+    before: State | None
+    up_to_date: bool = False
+    touched: set[str] = field(default_factory=set)
+    """Distributions that the build has changed."""
+    installed: State | None = None
+    """What was installed when the build had run; None if it was skipped."""
+
+
+class BuildMemory:
+    """The records of one call of `prepare`."""
+
+    def __init__(self, base_dir: Path) -> None:
+        self._base_dir = base_dir
+        self._checks: list[BuildCheck] = []
+        self._running: dict[Path | None, int] = {}
+
+    def check(
+        self,
+        node: ResolvedNode,
+        lines: tuple[BuildLine, ...],
+        directory: Path,
+        *,
+        python: Path | None,
+        environ: Mapping[str, str],
+        uv: str | None,
+    ) -> BuildCheck:
+        """Compare a build with its last success; `python`: its environment, None for dora's."""
+        command = [[line.text for line in lines], str(directory), uv is not None, str(python)]
+        name = hashlib.sha256(json.dumps(command).encode()).hexdigest()[:32]
+        record = directory / ".dora" / "builds" / f"{name}.json"
+        reads = reads_of(lines, directory)
+        base = self._base_dir
+        left_out = (base / "out", base / "git", directory / "out")
+        before = None if reads is None else file_state(reads.roots, left_out)
+        check = BuildCheck(
+            record, reads, python, _environ_mark(environ, python), left_out, _load(record), before
+        )
+        check.up_to_date = self._holds(check)
+        if check.up_to_date:
+            check.touched = set(check.last["own"])
+            self._checks.append(check)
+        return check
+
+    def _holds(self, check: BuildCheck) -> bool:
+        last = check.last
+        if check.reads is None or check.before is None or not last.get("success"):
+            return False
+        if last["environ"] != check.environ or last["files"] != check.before:
+            return False
+        if self._running.get(check.python):
+            return False  # another build changes the environment just now
+        installed = environment_state(check.python)
+        changed = difference(last["installed"], installed)
+        return not changed or _leaves_alone(changed, check)
+
+    def begin(self, check: BuildCheck) -> State:
+        """The build runs now; until it succeeds nothing is known of it."""
+        outputs = set(check.last.get("outputs", ()))
+        _store(check.record, {"version": _VERSION, "success": False, "outputs": sorted(outputs)})
+        self._running[check.python] = self._running.get(check.python, 0) + 1
+        return environment_state(check.python)
+
+    def end(self, check: BuildCheck, installed: State, *, success: bool) -> None:
+        """The build ran; `installed` is what `begin` returned."""
+        self._running[check.python] -= 1
+        if success:
+            check.installed = environment_state(check.python)
+            changed = difference(installed, check.installed)
+            check.touched = set(filter(None, map(_distribution, changed)))
+            self._checks.append(check)
+
+    def save(self, *, complete: bool) -> None:
+        """Remember the builds that succeeded; `complete`: all of this call did.
+
+        Later builds may install into the same environment, so what counts is what all of them
+        left. After a failure that is unknown, and each build counts as it was when it had run.
+        """
+        installed: dict[Path | None, State] = {}
+        for check in self._checks:
+            if check.reads is None or check.before is None:
+                continue
+            if not complete and check.installed is None:
+                continue
+            after = file_state(check.reads.roots, check.left_out)
+            if after is None:
+                continue
+            if check.python not in installed:
+                installed[check.python] = environment_state(check.python)
+            changed = difference(check.before, after)
+            known = set(check.last.get("outputs", ()))
+            edited = {path for path in changed & check.before.keys() if not _made(path)} - known
+            own = check.touched | check.reads.names | _local_projects(check)
+            record = {
+                "version": _VERSION,
+                "success": not edited,
+                "environ": check.environ,
+                "files": after,
+                "outputs": sorted(known | changed),
+                "installed": installed[check.python] if complete else check.installed,
+                "own": sorted(own),
+            }
+            _store(check.record, record)
+
+
+def _leaves_alone(changed: Iterable[str], check: BuildCheck) -> bool:
+    """Whether what was installed or removed since is of no concern for a build.
+
+    Only for builds that install packages: none of theirs changed, and none that another one needs.
+    """
+    described = {entry: _distribution(entry) for entry in changed}
+    names = {name for name in described.values() if name is not None}
+    own = set(check.last["own"])
+    if check.reads is None or not check.reads.installs_only or not own:
+        return False
+    if any(name is None and _owner(entry) not in names for entry, name in described.items()):
+        return False
+    if names & own:
+        return False
+    for other in distributions(path=[str(site) for site in site_directories(check.python)]):
+        if normalized(other.name) in names:
+            continue
+        if any(_required(text) in names for text in other.requires or ()):
+            return False
+    return True
+
+
+def _required(requirement: str) -> str:
+    cut = min((requirement.find(c) for c in " ;<>=!~[(@" if c in requirement), default=None)
+    return normalized(requirement[:cut])
+
+
+def _distribution(entry: str) -> str | None:
+    """The distribution that an entry of site-packages describes; None for any other entry."""
+    name = entry.rpartition("/")[2]
+    if not name.endswith((".dist-info", ".egg-info")):
+        return None
+    return normalized(name.rpartition(".")[0].partition("-")[0])
+
+
+def _owner(entry: str) -> str:
+    """The distribution whose name a module, a program or an editable install has."""
+    name = entry.rpartition("/")[2]
+    if name.endswith(".pth"):
+        name = name.removeprefix("__editable__.").partition("-")[0]
+    return normalized(name.removesuffix(".pth").removesuffix(".py"))
+
+
+def _local_projects(check: BuildCheck) -> set[str]:
+    """Distributions that were installed from the folders and files that the build reads."""
+    assert check.reads is not None
+    urls = {root.as_uri() for root in check.reads.roots}
+    found = set()
+    for one in distributions(path=[str(site) for site in site_directories(check.python)]):
+        text = one.read_text("direct_url.json")
+        if text and json.loads(text).get("url") in urls:
+            found.add(normalized(one.name))
+    return found
+
+
+def _made(path: str) -> bool:
+    """Whether a file is one that builds of Python packages leave in their sources."""
+    parts = Path(path).parts
+    return any(part.endswith((".egg-info", ".dist-info")) for part in parts) or any(
+        first == "build" and second.startswith(("lib", "bdist", "temp"))
+        for first, second in itertools.pairwise(parts)
+    )
+
+
+def _environ_mark(environ: Mapping[str, str], python: Path | None) -> str:
+    kept = {
+        name: text
+        for name, text in environ.items()
+        if name not in _OF_A_SESSION and not name.startswith(_OF_A_SESSION_PREFIXES)
+    }
+    interpreter = os.path.realpath(python or sys.executable)
+    facts = [sorted(kept.items()), interpreter, sys.prefix, sys.version, str(python)]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _load(record: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(record.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) and values.get("version") == _VERSION else {}
+
+
+def _store(record: Path, values: Mapping[str, Any]) -> None:
+    """Replace a record as a whole; without one, which an error leaves, the build runs again."""
+    partial = record.with_suffix(f".{os.getpid()}")
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(values))
+        partial.replace(record)
+    except OSError:
+        for path in (partial, record):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError:
+                continue
