@@ -34,6 +34,36 @@ def test_every_command_has_help(dora: Dora, word: str) -> None:
     assert shown.out.startswith(f"Usage: dora {word}")
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["", "run", "help", "cluster", "cluster up", "topic echo", "self update", "ps", "daemon"],
+)
+def test_help_of_a_command_is_what_its_option_shows(dora: Dora, words: str) -> None:
+    shown = dora("help", *words.split())
+    assert (shown.code, shown.err) == (0, "")
+    if words == "daemon":  # a command of another wheel
+        assert shown.out.startswith("usage: dora daemon")
+    else:
+        assert shown.out == dora(*words.split(), "--help").out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("rnu", "no such command 'rnu', did you mean 'run'?"),
+        ("zzz", "no such command 'zzz'\n"),
+        ("cluster upp", "'up'"),
+        ("cluster zzz", "zzz"),
+        ("run flow", "`dora run` has no command 'flow'"),
+        ("cluster up flow", "`dora cluster up` has no command 'flow'"),
+    ],
+)
+def test_help_of_an_unknown_command_is_a_usage_error(dora: Dora, words: str, says: str) -> None:
+    shown = dora("help", *words.split())
+    assert (shown.code, shown.out) == (2, "")
+    assert says in shown.err
+
+
 def test_version(dora: Dora) -> None:
     assert dora("--version").out == f"dora {__version__}\n"
 

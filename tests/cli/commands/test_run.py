@@ -218,6 +218,30 @@ def test_build_lines_run_first_and_their_failure_ends_it(workspace: Workspace) -
     assert shown.stderr.startswith("[ERROR]\nnode \"n\": build line 'false' in ")
 
 
+def test_a_linked_file_runs_in_the_folder_of_the_link(
+    workspace: Workspace, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    one_node(
+        workspace,
+        """
+        from pathlib import Path
+        from dora import Node
+
+        with Node():
+            print("in", Path.cwd())
+        """,
+        build="touch built",
+    )
+    real = tmp_path_factory.mktemp("real")
+    (workspace.path / "flow.yml").rename(real / "stored.yml")
+    (workspace.path / "flow.yml").symlink_to(real / "stored.yml")
+    shown = run_dora("run", workspace.path / "flow.yml", cwd=real).succeeded()
+    assert f"in {workspace.path.resolve()}\n" in shown.stdout
+    assert (workspace.path / "built").exists()
+    assert (workspace.path / "out").is_dir()
+    assert [entry.name for entry in real.iterdir()] == ["stored.yml"]
+
+
 def test_a_git_source_runs_in_its_clone(workspace: Workspace) -> None:
     repository = workspace.path / "remote"
     repository.mkdir()

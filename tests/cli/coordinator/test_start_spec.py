@@ -9,6 +9,7 @@ import pytest
 
 from dora_cli.coordinator.start_spec import PathIsNoText, make_spec
 from dora_config import load_dataflow
+from dora_daemon.build.session_file import fingerprint, read_session, write_session
 
 
 def test_a_path_that_is_no_text_is_refused(tmp_path: Path) -> None:
@@ -19,3 +20,21 @@ def test_a_path_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (folder / "a.py").write_text("")
     with pytest.raises(PathIsNoText, match="is no UTF-8 text"):
         make_spec(load_dataflow(file))
+
+
+BUILD = "01234567-89ab-4def-8123-456789abcdef"
+
+
+def test_a_linked_file_starts_in_the_folder_of_the_link(tmp_path: Path) -> None:
+    for name in ("real", "folder"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "real/file.yml").write_text("nodes: [{id: a, path: a.py, build: 'true'}]")
+    link = tmp_path / "folder/flow.yml"
+    link.symlink_to("../real/file.yml")
+    loaded = load_dataflow(link)
+    made = read_session(link).after_build(BUILD, fingerprint(loaded.resolved, uv=False))
+    write_session(link, made)
+    spec = make_spec(loaded)
+    assert spec.origin.directory == str(tmp_path / "folder")
+    assert spec.origin.file_name == "flow.yml"
+    assert spec.build_id == BUILD

@@ -61,6 +61,7 @@ SECTIONS: tuple[Section, ...] = (
         {
             "doctor": "dora_cli.commands.doctor",
             "completion": "dora_cli.commands.completion",
+            "help": "dora_cli.commands.help",
             "self": "dora_cli.commands.self_management",
         },
     ),

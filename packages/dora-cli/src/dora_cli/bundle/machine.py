@@ -105,6 +105,7 @@ def ask(
         answer = json.loads(lines[-1])
         problem = answer.get("problem")
     except (IndexError, ValueError, AttributeError):
+        _require_shell(machine)
         said = (done.stderr.strip() or done.stdout.strip() or "nothing was printed").splitlines()
         raise MachineProblem(
             machine.name, f"`{command}` ended with code {done.code}: {said[-1]}"
@@ -114,10 +115,24 @@ def ask(
     return dict(answer)
 
 
+<<<<<<< HEAD
 def too_old(said: str) -> str:
     """The sentence for a machine without a Python that we need; ``said``: what it has."""
     found = said.strip() or "no python3"
     return (
         f"dora needs Python 3.11 or newer there, found: {found}; install one, for example "
         "`sudo apt install python3` on a newer system, or python3.11 beside the old one"
+=======
+def _require_shell(machine: Machine) -> None:
+    """Raises MachineProblem if the account's login shell runs no commands."""
+    done = machine.run(["echo", "dora"])
+    if done.stdout.strip().endswith("dora"):
+        return
+    said = (done.stdout.strip() or done.stderr.strip()).splitlines()
+    shown = f' (it printed: "{said[0]}")' if said else ""
+    raise MachineProblem(
+        machine.name,
+        f"the login shell of this account runs no commands{shown}; give it one there, as root: "
+        "usermod --shell /bin/sh USER, or name another account as `user` in the cluster file",
+>>>>>>> main
     )
