@@ -43,7 +43,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
     """A machine with the old version as its service, and the new one beside it."""
     monkeypatch.setattr(upgrade, "RECONNECT_TIMEOUT", 0.0)
     monkeypatch.setattr(upgrade, "all_nodes", lambda cluster: {})
-    monkeypatch.setattr(upgrade, "upgrade_coordinator", lambda cluster, version: False)
+    monkeypatch.setattr(upgrade, "upgrade_coordinator", lambda cluster, installer, version: False)
     monkeypatch.setattr(upgrade, "require_coordinator", lambda cluster: None)
     monkeypatch.setattr(rollback, "require_coordinator", lambda cluster: None)
     monkeypatch.setattr(rollback, "coordinator_versions", lambda cluster: None)

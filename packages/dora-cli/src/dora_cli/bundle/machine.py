@@ -110,6 +110,7 @@ def ask(
         answer = json.loads(lines[-1])
         problem = answer.get("problem")
     except (IndexError, ValueError, AttributeError):
+        _require_shell(machine)
         said = (done.stderr.strip() or done.stdout.strip() or "nothing was printed").splitlines()
         raise MachineProblem(
             machine.name, f"`{command}` ended with code {done.code}: {said[-1]}"
@@ -117,3 +118,17 @@ def ask(
     if problem is not None:
         raise MachineProblem(machine.name, str(problem))
     return dict(answer)
+
+
+def _require_shell(machine: Machine) -> None:
+    """Raises MachineProblem if the account's login shell runs no commands."""
+    done = machine.run(["echo", "dora"])
+    if done.stdout.strip().endswith("dora"):
+        return
+    said = (done.stdout.strip() or done.stderr.strip()).splitlines()
+    shown = f' (it printed: "{said[0]}")' if said else ""
+    raise MachineProblem(
+        machine.name,
+        f"the login shell of this account runs no commands{shown}; give it one there, as root: "
+        "usermod --shell /bin/sh USER, or name another account as `user` in the cluster file",
+    )

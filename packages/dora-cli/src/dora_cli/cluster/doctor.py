@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dora_cli import output
@@ -15,6 +15,7 @@ from dora_cli.clock_offset import show_offset
 from dora_cli.cluster import coordinator_service
 from dora_cli.cluster import local_coordinator as coordinator_here
 from dora_cli.cluster.daemon_argv import ssh_name
+from dora_cli.cluster.health import ailments, token_digest
 from dora_cli.cluster.machines import (
     MOST_AT_ONCE,
     OnMachine,
@@ -24,9 +25,11 @@ from dora_cli.cluster.machines import (
     without_name,
 )
 from dora_cli.cluster.preflight import Facts, NotReady, require_ready, warnings
-from dora_cli.ssh import connect
+from dora_cli.cluster.service import Systemd
+from dora_cli.ssh import SudoUnavailable, connect
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
+from dora_config.protocol.control import ClusterReport
 from dora_config.protocol.links import FIRST_PORT, LAST_PORT
 
 PORTS = LAST_PORT - FIRST_PORT + 1
@@ -44,6 +47,8 @@ class Examined:
     coordinator: dict[str, Any] | None
     """Whether it reaches the coordinator; None: there is none yet."""
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What only some commands need."""
 
 
 @dataclass(slots=True)
@@ -51,6 +56,8 @@ class Report:
     """What is wrong, and what to do about it."""
 
     repairs: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What is wrong for some commands only, and no failure."""
 
     def add(self, subject: str, text: str) -> None:
         self.repairs.append(f"{subject}: {text}")
@@ -58,11 +65,12 @@ class Report:
 
 def examine(cluster: Cluster) -> bool:
     """Look at everything and print it; whether all is well."""
-    daemons = coordinator_here.report(cluster)
     report = Report()
+    daemons, problem = _ask_coordinator(cluster, report)
+    token = coordinator_here.where(cluster).token
 
     def work(on: OnMachine, say: Say) -> Examined:
-        return _examine(on, say, coordinator=daemons is not None)
+        return _examine(on, say, daemons, token)
 
     done = on_machines(cluster, "Looking at {name}", work)
     found = {one.machine.id: one.result for one in done if one.result is not None}
@@ -71,36 +79,58 @@ def examine(cluster: Cluster) -> bool:
             report.add(ssh_name(one.machine), one.problem)
     _machine_table(cluster, found, report)
     if daemons is None:
-        output.write(f"Coordinator: none answers at {coordinator_here.where(cluster)}")
-        if (repair := coordinator_service.repair(cluster)) is not None:
+        output.write(problem or f"Coordinator: none answers at {coordinator_here.where(cluster)}")
+        if not problem and (repair := coordinator_service.repair(cluster)) is not None:
             report.add("coordinator", repair)
     else:
         there = coordinator_here.connected(daemons)
         output.write(f"Coordinator: {coordinator_here.where(cluster)}, {len(there)} connected")
-        for machine in cluster.machines:
-            if machine.id not in there:
-                report.add(ssh_name(machine), "its daemon is not connected: dora cluster up")
     reachable = [one.machine for one in done if one.ok]
     if len(reachable) > 1:
         _pairs(cluster, reachable, found, report)
     for line in report.repairs:
         output.write(f"- {line}")
+    for note in report.notes:
+        output.write(f"note: {note}")
     return not report.repairs
 
 
-def _examine(on: OnMachine, say: Say, *, coordinator: bool) -> Examined:
+def _ask_coordinator(cluster: Cluster, report: Report) -> tuple[ClusterReport | None, str]:
+    """Its report, or None and what to print instead of a count."""
+    try:
+        return coordinator_here.report(cluster), ""
+    except DoraError as problem:  # another token, another version
+        report.add("coordinator", str(problem))
+        return None, f"Coordinator: {coordinator_here.where(cluster)}, refuses this account"
+
+
+def _examine(on: OnMachine, say: Say, daemons: ClusterReport | None, token: str | None) -> Examined:
     facts = on.facts()
     problems = list(warnings(facts))
+    notes: list[str] = []
     try:
         require_ready(facts, on.machine)
     except NotReady as problem:
         problems.append(str(problem))
-    if not coordinator:
-        return Examined(facts, None, tuple(problems))
+    health = on.health(facts)
+    if not facts.user_service:
+        try:
+            on.link.run(["true"], sudo=True)
+            if facts.service:
+                given = on.link.read(Systemd(on, facts, user=False).token, sudo=True) or b""
+                health = replace(health, token=token_digest(given.decode(errors="replace")))
+        except SudoUnavailable as problem:
+            (problems if facts.service else notes).append(
+                without_name(str(problem), ssh_name(on.machine))
+            )
+    problems += ailments(on.cluster, on.machine, facts, health, daemons, token)
+    found = Examined(facts, None, tuple(problems), tuple(notes))
+    if daemons is None:
+        return found
     say("looking for the coordinator")
     address = on.cluster.coordinator
     reached = on.ask("reach", host=address.addr, port=address.port)
-    return Examined(facts, reached, tuple(problems))
+    return replace(found, coordinator=reached)
 
 
 def _machine_table(cluster: Cluster, found: dict[str, Examined], report: Report) -> None:
@@ -114,6 +144,9 @@ def _machine_table(cluster: Cluster, found: dict[str, Examined], report: Report)
         facts = one.facts
         for problem in one.problems:
             report.add(ssh_name(machine), problem)
+        report.notes += [
+            f"{ssh_name(machine)}: `dora cluster install` would fail: {note}" for note in one.notes
+        ]
         rows.append(
             (
                 machine.id,

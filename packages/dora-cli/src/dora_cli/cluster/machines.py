@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 from dora_cli.bundle.layout import USER, Layout, system
 from dora_cli.bundle.machine import ask
 from dora_cli.cluster.daemon_argv import daemon_name, ssh_name
+from dora_cli.cluster.health import Health
 from dora_cli.cluster.lines import Lines
 from dora_cli.cluster.preflight import Facts
 from dora_cli.cluster.unit import service_name
@@ -56,6 +57,11 @@ def layout_of(machine: Machine, *, user: bool) -> Layout:
 @cache
 def _program() -> bytes:
     return (files("dora_cli.cluster") / "on_machine.py").read_bytes()
+
+
+@cache
+def _health_program() -> bytes:
+    return (files("dora_cli.cluster") / "health_program.py").read_bytes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +130,18 @@ class OnMachine:
         return ask(
             _Live(self.link, on_output), command, program=_program(), timeout=timeout, **arguments
         )
+
+    def health(self, facts: Facts) -> Health:
+        """What may ail it and its daemon."""
+        found = ask(
+            self.link,
+            "health",
+            program=_health_program(),
+            name=self.daemon,
+            unit=self.service,
+            pid=None if facts.daemon is None else facts.daemon.pid,
+        )
+        return Health.read(found)
 
     def facts(self) -> Facts:
         """What is there now."""

@@ -14,6 +14,7 @@ from dora_cli.cluster import known_clusters as remembered
 from dora_cli.cluster import local_coordinator as coordinator_here
 from dora_cli.cluster.background_daemon import begin, differences, hand_over
 from dora_cli.cluster.daemon_argv import ssh_name
+from dora_cli.cluster.health import Health, unresponsive, unusable_disks
 from dora_cli.cluster.machines import Done, OnMachine, Say, on_machines
 from dora_cli.cluster.preflight import Facts, NotReady, require_ready, warnings
 from dora_cli.cluster.service import Systemd
@@ -92,8 +93,12 @@ def _start_daemon(
     remarks = tuple(warnings(facts))
     systemd = Systemd.found(on, facts)
     other = there.get(on.machine.id)
+    health = on.health(facts)
+    _require_healthy(on, facts, health, other)
     changed = differences(on, facts)
-    if other is not None and (not changed or systemd is not None or not _is_ours(on, other)):
+    if health.missing_program and systemd is None:
+        changed = changed or "program"
+    elif other is not None and (not changed or systemd is not None or not _is_ours(on, other)):
         said = _runs_already(on, facts, systemd, other)
         if changed:
             command = "install" if systemd is not None else "upgrade"
@@ -121,6 +126,18 @@ def _start_daemon(
     say("starting")
     begin(on, dora, token=coordinator_here.where(on.cluster).token)
     return Started(f"OK (started anew with its new {changed})" if changed else "OK", remarks)
+
+
+def _require_healthy(
+    on: OnMachine, facts: Facts, health: Health, other: DaemonSummary | None
+) -> None:
+    """Raises NotReady before anything waits for a daemon or a disk that does not work."""
+    problems = list(unusable_disks(facts, health, on.machine))
+    problem = unresponsive(facts, health, other)
+    if problem is not None:
+        problems.append(problem)
+    if problems:
+        raise NotReady("; ".join(problems))
 
 
 def _is_ours(on: OnMachine, other: DaemonSummary) -> bool:

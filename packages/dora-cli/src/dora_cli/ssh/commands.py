@@ -15,6 +15,7 @@ NEEDS_PASSWORD = (
     "is not allowed to run sudo",
     "may not run sudo",
 )
+NEEDS_TERMINAL = ("you must have a tty",)
 NOT_THERE = ("sudo: not found", "sudo: command not found", "Unknown command: sudo")
 
 
@@ -40,6 +41,12 @@ def sudo_problem(stderr: str, user: str) -> str | None:
     """Why `sudo -n` refused, as a sentence; None when what failed was not sudo."""
     if any(text in stderr for text in NOT_THERE):
         return f"sudo is not installed there, and {user} is not root"
+    if any(text in stderr for text in NEEDS_TERMINAL):
+        return (
+            f"sudo requires a terminal there (requiretty in its sudoers); lift that for {user}: "
+            f"put `Defaults:{user} !requiretty` into /etc/sudoers.d/dora there (visudo -f "
+            "/etc/sudoers.d/dora)"
+        )
     said = [line for line in stderr.splitlines() if line.startswith(("sudo", "Sorry, user", user))]
     if any(text in line for line in said for text in NEEDS_PASSWORD):
         return (

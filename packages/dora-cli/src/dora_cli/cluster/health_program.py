@@ -1,0 +1,112 @@
+"""What may ail a machine and its daemon; runs there as ``python3 -I - health JSON``.
+
+Needs nothing but the standard library. Prints one line of JSON; ``{"problem": ...}`` and exit code
+1 when it could not be done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+
+def main() -> int:
+    try:
+        answer = health(**json.loads(sys.argv[2]))
+    except OSError as error:
+        named = f"{error.filename}: " if error.filename else ""
+        answer = {"problem": f"{named}{error.strerror or error}"}
+    sys.stdout.write(json.dumps(answer) + "\n")
+    return 1 if "problem" in answer else 0
+
+
+def health(name: str, unit: str, pid: int | None) -> dict[str, Any]:
+    """Facts about the daemon with that name, service and process, and about the home's disks."""
+    return {
+        "process_state": _process_state(pid),
+        "missing_program": _missing_program(pid),
+        "missing_unit_program": _missing_unit_program(unit),
+        "token": _digest(_state() / "daemon" / name / "given" / "dora-token"),
+        "last_line": _last_line(_state() / "log" / f"daemon-{name}.log"),
+        "state_mount": _mount(_state()),
+        "program_mount": _mount(Path.home() / ".local" / "share" / "dora"),
+    }
+
+
+def _state() -> Path:
+    base = os.environ.get("XDG_STATE_HOME") or ""
+    return (Path(base) if base.startswith("/") else Path.home() / ".local" / "state") / "dora"
+
+
+def _process_state(pid: int | None) -> str:
+    """The letter of proc(5): T for a stopped process; empty without one."""
+    with suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return ""
+
+
+def _missing_program(pid: int | None) -> str:
+    """The file that the process was started from and that is gone; empty otherwise."""
+    words: list[str] = []
+    with suppress(OSError):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    files = [word for word in words[:2] if word.startswith("/")]
+    return next((word for word in files if not Path(word).exists()), "")
+
+
+def _missing_unit_program(unit: str) -> str:
+    """The program of the service that cannot be executed; empty otherwise."""
+    user_units = Path.home() / ".config" / "systemd" / "user"
+    for folder in (Path("/etc/systemd/system"), user_units):
+        with suppress(OSError, ValueError, IndexError):
+            for line in (folder / f"{unit}.service").read_text().splitlines():
+                if line.startswith("ExecStart="):
+                    program = shlex.split(line.partition("=")[2])[0].replace("%%", "%")
+                    return "" if os.access(program, os.X_OK) else program
+    return ""
+
+
+def _digest(path: Path) -> str | None:
+    with suppress(OSError):
+        return hashlib.sha256(path.read_bytes().strip()).hexdigest()
+    return None
+
+
+def _last_line(path: Path) -> str:
+    with suppress(OSError, IndexError):
+        return path.read_text(errors="replace").strip().splitlines()[-1]
+    return ""
+
+
+def _mount(place: Path) -> dict[str, Any]:
+    """The file system of a folder, which need not exist yet, and what it does not allow."""
+    path = next(one for one in (place, *place.parents) if one.exists())
+    flags = os.statvfs(path).f_flag
+    return {
+        "path": str(path),
+        "mount": _mount_point(path),
+        "read_only": bool(flags & os.ST_RDONLY),
+        "noexec": bool(flags & os.ST_NOEXEC),
+        "writable": os.access(path, os.W_OK),
+    }
+
+
+def _mount_point(path: Path) -> str:
+    """Where the file system of ``path`` is mounted; bind mounts too, which lie on one device."""
+    mounted = set()
+    with suppress(OSError):
+        for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+            name = line.split()[4].decode("unicode_escape").encode("latin-1")
+            mounted.add(os.fsdecode(name))
+    resolved = path.resolve()
+    return next((str(one) for one in (resolved, *resolved.parents) if str(one) in mounted), "/")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
