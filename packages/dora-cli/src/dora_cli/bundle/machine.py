@@ -115,14 +115,15 @@ def ask(
     return dict(answer)
 
 
-<<<<<<< HEAD
 def too_old(said: str) -> str:
     """The sentence for a machine without a Python that we need; ``said``: what it has."""
     found = said.strip() or "no python3"
     return (
         f"dora needs Python 3.11 or newer there, found: {found}; install one, for example "
         "`sudo apt install python3` on a newer system, or python3.11 beside the old one"
-=======
+    )
+
+
 def _require_shell(machine: Machine) -> None:
     """Raises MachineProblem if the account's login shell runs no commands."""
     done = machine.run(["echo", "dora"])
@@ -134,5 +135,4 @@ def _require_shell(machine: Machine) -> None:
         machine.name,
         f"the login shell of this account runs no commands{shown}; give it one there, as root: "
         "usermod --shell /bin/sh USER, or name another account as `user` in the cluster file",
->>>>>>> main
     )
