@@ -165,14 +165,21 @@ def _in_use(root: Path) -> set[str]:
 
 
 def partial(sha256: str) -> dict[str, Any]:
-    """Where an archive is to be sent to, and how much of it is there."""
+    """A file of this transfer alone for an archive, with as much as earlier ones have sent."""
     folder = _archives()
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         if time.time() - old.stat().st_mtime > ABANDONED:
             old.unlink(missing_ok=True)
-    path = folder / f"{sha256}.part"
-    path.touch(mode=0o600)
+    begun = sorted(folder.glob(f"{sha256}*.part"), key=lambda one: one.stat().st_size)
+    handle, name = tempfile.mkstemp(".part", f"{sha256}.", folder)
+    path = Path(name)
+    with os.fdopen(handle, "wb") as file:
+        if begun:  # a copy: a writer whose connection was lost may still add to the old file
+            with begun[-1].open("rb") as before:
+                shutil.copyfileobj(before, file)
+    for one in begun:
+        one.unlink(missing_ok=True)
     return {"path": str(path), "size": path.stat().st_size}
 
 
