@@ -165,6 +165,17 @@ def test_an_operator_without_sudo(hosts: Hosts, operator: Operator) -> None:
     assert "run `sudo -v` in this terminal and then this command again, or use `--user`" in said
     assert state(control) == "inactive"
     assert operator.user == "ubuntu"
+    for host, user in ((control, "nosudo"), (hosts["robot"], "ubuntu")):
+        host.root("systemd-run", "-q", "--wait", "loginctl", "enable-linger", user)
+    said = plain.dora("cluster", "install", "--user", "cluster.yml")
+    assert "Installing dora-coordinator on this machine... OK" in said
+    assert "runs already" in plain.dora("cluster", "install", "--user", "cluster.yml")
+    control.reboot()
+    wait_until(plain.answers, timeout=60, what="the coordinator after a power cut")
+    assert "starts again with this machine" in plain.dora("cluster", "down", "cluster.yml")
+    plain.dora("cluster", "up", "cluster.yml")
+    plain.dora("cluster", "uninstall", "cluster.yml")
+    assert not any("dora_coordinator" in line for line in control.processes())
 
 
 def test_another_clusters_coordinator_is_not_replaced(operator: Operator) -> None:

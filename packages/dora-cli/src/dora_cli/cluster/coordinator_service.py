@@ -36,6 +36,7 @@ from dora_config.cluster.models import Cluster, Machine
 from dora_config.spawn_argv import run_module
 
 START_TIMEOUT = 30.0
+END_TIMEOUT = 5.0
 LAST_LINES = 12
 POLL_INTERVAL = 0.2
 _ASK_VERSION = "from dora_coordinator._version import __version__; print(__version__)"
@@ -93,8 +94,7 @@ class CoordinatorService(Systemd):
 
     def state(self) -> str:
         """As systemd names it: active, activating, inactive, failed."""
-        words = ["systemctl", *(["--user"] if self.user else []), "is-active", self.on.service]
-        return self.on.link.run(words).stdout.strip()
+        return self._run("is-active", self.on.service, sudo=False).stdout.strip()
 
     def is_active(self) -> bool:
         return self.state() == "active"
@@ -361,7 +361,7 @@ def stop(cluster: Cluster) -> None:
         with installed(cluster) as service:
             if service is None:
                 return
-            if service.state() not in ("inactive", "failed"):
+            if not _ends(service):
                 service.stop()
             output.remark(
                 f"The coordinator's service {service.on.service} starts again with "
@@ -372,6 +372,16 @@ def stop(cluster: Cluster) -> None:
         output.warn(f"the coordinator's service may run on: run `sudo systemctl stop {name}`")
     except (DoraError, OSError) as problem:
         output.warn(f"the coordinator's service was not looked at: {problem}")
+
+
+def _ends(service: CoordinatorService) -> bool:
+    """Whether it ends by itself, as after `Destroy`: stopping it takes root's rights."""
+    deadline = time.monotonic() + END_TIMEOUT
+    while service.state() not in ("inactive", "failed"):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_INTERVAL)
+    return True
 
 
 def _wait_until(service: CoordinatorService, condition: Callable[[], bool], what: str) -> None:

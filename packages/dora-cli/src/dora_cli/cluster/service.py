@@ -221,8 +221,8 @@ class Systemd:
         said = "".join(f"\n  {line}" for line in done.stderr.strip().splitlines()[-8:])
         return RemoteCommandFailed(self._on.link.name, f"{what} failed:{said}", done.code)
 
-    def _run(self, *words: str, timeout: float = 60.0) -> Finished:
+    def _run(self, *words: str, timeout: float = 60.0, sudo: bool = True) -> Finished:
         argv: Sequence[str] = ["systemctl", *words]
         if self.user:
             argv = ["sh", "-c", _USER_CTL, "sh", "systemctl", "--user", *words]
-        return self._on.link.run(argv, sudo=self._sudo, timeout=timeout)
+        return self._on.link.run(argv, sudo=self._sudo and sudo, timeout=timeout)

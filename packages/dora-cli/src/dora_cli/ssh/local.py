@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
@@ -37,12 +38,15 @@ class LocalConnection(Connection):
     ) -> Finished:
         with_sudo = sudo and os.geteuid() != 0
         words = [*(["sudo", "-n", "--"] if with_sudo else []), *argv]
+        # our programs run with our Python: that of the system may be too old
+        path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
         try:
             done = subprocess.run(
                 words,
                 input=b"".join(pieces),
                 capture_output=True,
                 cwd=Path.home(),
+                env={**os.environ, "PATH": path},
                 timeout=timeout,
                 check=False,
             )

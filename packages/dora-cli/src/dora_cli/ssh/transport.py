@@ -59,7 +59,8 @@ class Transport:
 
     @property
     def broken(self) -> bool:
-        return not self._transport.is_active()
+        # what broke it is known before it counts as inactive
+        return not self._transport.is_active() or self._transport.saved_exception is not None
 
     def close(self) -> None:
         self._closing.close()
