@@ -110,7 +110,9 @@ def test_scp_works_where_the_machines_were_only_installed(
             with running_dora("coordinator", "--interface", DESK, "--store", "memory") as process:
                 process.wait_for("Listening on port")
                 wait_until(lambda: "robot" in daemons(), what="the daemon of robot")
-                done = start(project(workspace, "scp", "robot")).succeeded()
+                flow = project(workspace, "scp", "robot")
+                words = ("start", flow, "--detach", "--coordinator-addr", DESK)
+                done = run_dora(*words, timeout=90).succeeded()
                 assert "Sending code to robot (ubuntu@10.77.0.2)... OK" in done.output
         finally:
             run_dora("cluster", "uninstall", cluster).succeeded()

@@ -46,6 +46,9 @@ nodes:
     inputs: {q: cam/image, in: nope/x}
   - id: gone
     module: parts/none.yml
+    inputs: {i: nada/x}
+    params: {p: [1]}
+    env: {E: $MISSING}
   - id: use
     path: u.py
     inputs: {a: mod/out, b: mod/nix, c: mod.inner/zip, d: mod.inner/o, e: gone/x, f: gone.deep/x}
@@ -100,15 +103,18 @@ flow.yml:32: requires input "in2"
 flow.yml:32: has no input "q"
 flow.yml:32: output `nope/x` mapped to input `mod.inner/a` does not exist
 flow.yml:34: module "parts/none.yml" cannot be read
-flow.yml:37: output `mod/nix` does not exist
-flow.yml:37: output `mod.inner/zip` mapped to input `use/c` does not exist
-flow.yml:38: node 10: expected a mapping
-flow.yml:39: node 11: expected a mapping
-flow.yml:42: duplicate key "path"
-flow.yml:43: output '*' contains invalid character
-flow.yml:43: output `cam/none` mapped to input `last/c` does not exist
-flow.yml:45: unknown alias *unknown
-flow.yml:46: output `cam/no` mapped to input `alias/a` does not exist
+flow.yml:35: output `nada/x` mapped to input `gone/i` does not exist
+flow.yml:36: param "p": expected a text, number or boolean
+flow.yml:37: $MISSING is not defined
+flow.yml:40: output `mod/nix` does not exist
+flow.yml:40: output `mod.inner/zip` mapped to input `use/c` does not exist
+flow.yml:41: node 10: expected a mapping
+flow.yml:42: node 11: expected a mapping
+flow.yml:45: duplicate key "path"
+flow.yml:46: output '*' contains invalid character
+flow.yml:46: output `cam/none` mapped to input `last/c` does not exist
+flow.yml:48: unknown alias *unknown
+flow.yml:49: output `cam/no` mapped to input `alias/a` does not exist
 m.yml:1: field `name` is required
 m.yml:1: unknown field `nam`
 m.yml:1: output "two" of module
@@ -221,6 +227,11 @@ def test_a_second_document_hides_nothing_of_the_first() -> None:
     found = errors("nodes: [{id: a, path: p, inputs: {x: b/c}}]\n---\nnodes: []")
     assert len(found) == 2
     assert "more than one YAML document" in found[1]
+
+
+def test_an_unknown_alias_is_one_problem() -> None:
+    (found,) = errors("nodes: [{<<: *x, id: a, path: p}]")
+    assert "unknown alias *x" in found
 
 
 @pytest.mark.parametrize("fault", ["outputs: [x]\n    outputs: [y]", "outputs: *no", "ouputs: [y]"])

@@ -99,12 +99,7 @@ def ask(
         timeout=timeout,
     )
     if done.code == NO_PYTHON:
-        found = done.stdout.strip() or "no python3"
-        raise MachineProblem(
-            machine.name,
-            f"dora needs Python 3.11 or newer there, found: {found}; install one, for example "
-            "`sudo apt install python3` on a newer system, or python3.11 beside the old one",
-        )
+        raise MachineProblem(machine.name, too_old(done.stdout))
     lines = done.stdout.strip().splitlines()
     try:
         answer = json.loads(lines[-1])
@@ -118,6 +113,15 @@ def ask(
     if problem is not None:
         raise MachineProblem(machine.name, str(problem))
     return dict(answer)
+
+
+def too_old(said: str) -> str:
+    """The sentence for a machine without a Python that we need; ``said``: what it has."""
+    found = said.strip() or "no python3"
+    return (
+        f"dora needs Python 3.11 or newer there, found: {found}; install one, for example "
+        "`sudo apt install python3` on a newer system, or python3.11 beside the old one"
+    )
 
 
 def _require_shell(machine: Machine) -> None:

@@ -165,14 +165,21 @@ def _in_use(root: Path) -> set[str]:
 
 
 def partial(sha256: str) -> dict[str, Any]:
-    """Where an archive is to be sent to, and how much of it is there."""
+    """A file of this transfer alone for an archive, with as much as earlier ones have sent."""
     folder = _archives()
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         if time.time() - old.stat().st_mtime > ABANDONED:
             old.unlink(missing_ok=True)
-    path = folder / f"{sha256}.part"
-    path.touch(mode=0o600)
+    begun = sorted(folder.glob(f"{sha256}*.part"), key=lambda one: one.stat().st_size)
+    handle, name = tempfile.mkstemp(".part", f"{sha256}.", folder)
+    path = Path(name)
+    with os.fdopen(handle, "wb") as file:
+        if begun:  # a copy: a writer whose connection was lost may still add to the old file
+            with begun[-1].open("rb") as before:
+                shutil.copyfileobj(before, file)
+    for one in begun:
+        one.unlink(missing_ok=True)
     return {"path": str(path), "size": path.stat().st_size}
 
 
@@ -220,7 +227,9 @@ def unpack(path: str, sha256: str, prefix: str, name: str) -> dict[str, Any]:
 
 
 def _make_runnable(tree: Path) -> None:
-    """bin/python and what makes it see this tree alone; byte code, since others may not write."""
+    """Add bin/python and what makes it see this tree alone; byte code if the tree is root's, which
+    others cannot add to. Elsewhere Python keeps the byte code of what it imports.
+    """
     python = Path(_own_python())
     python_here = tree / "bin" / "python"
     python_here.symlink_to(python)
@@ -228,6 +237,8 @@ def _make_runnable(tree: Path) -> None:
     (tree / "pyvenv.cfg").write_text(
         f"home = {python.parent}\ninclude-system-site-packages = false\nversion = {version}\n"
     )
+    if os.geteuid() != 0:
+        return
     subprocess.run(
         [python_here, "-I", "-m", "compileall", "-q", "-j", "0", "-x", _NOT_COMPILED, tree / "lib"],
         stdin=subprocess.DEVNULL,

@@ -11,7 +11,10 @@ from dora_cli.cluster import coordinator_service
 from dora_cli.cluster import known_clusters as remembered
 from dora_cli.cluster import local_coordinator as coordinator_here
 from dora_cli.cluster.daemon_argv import daemon_arguments, ssh_name
+from dora_cli.cluster.eviction import take_over
+from dora_cli.cluster.guard import Errand, Guard, guarded
 from dora_cli.cluster.machines import Done, OnMachine, Say, layout_of, on_machines
+from dora_cli.cluster.operator import keep_token
 from dora_cli.cluster.preflight import Facts, require_ready, warnings
 from dora_cli.cluster.service import Systemd
 from dora_config.access import ensure_token
@@ -29,18 +32,26 @@ class Installed:
 
 
 def install(
-    cluster: Cluster, installer: Installer, *, user: bool, coordinator: bool = True
+    cluster: Cluster, installer: Installer, errand: Errand, *, user: bool, coordinator: bool = True
 ) -> bool:
     """Whether every machine has its service, and (if the coordinator runs) is connected."""
+    with guarded(cluster, errand) as guard:
+        return _install_all(cluster, installer, guard, user=user, coordinator=coordinator)
+
+
+def _install_all(
+    cluster: Cluster, installer: Installer, guard: Guard, *, user: bool, coordinator: bool
+) -> bool:
     token, _ = ensure_token()
+    keep_token()
+    coordinator_here.report(cluster)  # a coordinator with another token is an error now
 
     def work(on: OnMachine, say: Say) -> Installed:
-        return _install(on, installer, layout_of(on.machine, user=user), token, say)
+        return _install(on, installer, layout_of(on.machine, user=user), token, guard, say)
 
     ready = not coordinator or coordinator_service.install(cluster, installer, token, user=user)
-    done = on_machines(
-        cluster, "Installing dora-daemon-{id} on {target}", work, said=lambda one: one.said
-    )
+    label = "Installing dora-daemon-{id} on {target}"
+    done = on_machines(cluster, label, work, said=lambda one: one.said, links=guard)
     for one in done:
         for remark in one.result.remarks if one.result is not None else ():
             output.warn(f"{ssh_name(one.machine)}: {remark}")
@@ -50,10 +61,12 @@ def install(
 
 
 def _install(
-    on: OnMachine, installer: Installer, layout: Layout, token: str, say: Say
+    on: OnMachine, installer: Installer, layout: Layout, token: str, guard: Guard, say: Say
 ) -> Installed:
     facts = on.facts()
     require_ready(facts, on.machine, service=True)
+    if take_over(on, guard, say):
+        facts = on.facts()
     systemd = Systemd(on, facts, user=not layout.sudo)
     tree = None
     if on.machine.dora is not None:
@@ -66,6 +79,7 @@ def _install(
         on.ask("stop", name=on.daemon, hand_over=True, within=STOP_TIMEOUT)
         on.ask("clean", name=on.daemon, keep_state=True)
     say("starting the service")
+    guard.keep_owner(on)
     stale = not _is_as_wanted(on, facts, tree)
     return Installed(systemd.install(dora, token, stale=stale), tuple(warnings(facts)))
 
@@ -98,15 +112,17 @@ def _connected(cluster: Cluster, wanted: list[str]) -> bool:
     return not missing
 
 
-def uninstall(cluster: Cluster, installer: Installer) -> bool:
+def uninstall(cluster: Cluster, installer: Installer, errand: Errand) -> bool:
     """Take everything away again; whether that worked on every machine."""
 
     def work(on: OnMachine, say: Say) -> str:
         return _uninstall(on, installer, say)
 
-    done = on_machines(cluster, "Uninstalling dora-daemon-{id} from {target}", work, said=str)
-    output.write(succeeded(done))
-    gone = coordinator_service.uninstall(cluster, installer)
+    with guarded(cluster, errand) as guard:
+        label = "Uninstalling dora-daemon-{id} from {target}"
+        done = on_machines(cluster, label, work, said=str, links=guard)
+        output.write(succeeded(done))
+        gone = coordinator_service.uninstall(cluster, installer)
     if not gone or not all(one.ok for one in done):
         return False
     remembered.forget(cluster)

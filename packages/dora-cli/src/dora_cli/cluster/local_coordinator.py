@@ -59,13 +59,14 @@ def arguments(cluster: Cluster) -> list[str]:
     return [*words, "--interface", address, "--port", str(cluster.coordinator.port)]
 
 
-def start(cluster: Cluster, *, recreate_store: bool = False) -> None:
+def start(cluster: Cluster, *, recreate_store: bool = False) -> background.Background:
     """Start it in the background and wait until it answers; raises NotHere and NotStarted."""
     require_own(cluster.coordinator.addr)
     words = [*run_module("dora_coordinator.command"), *arguments(cluster)]
     words += ["--recreate-store"] if recreate_store else []
     process = background.start("coordinator", words)
     process.wait_until(lambda: report(cluster) is not None, within=START_TIMEOUT)
+    return process
 
 
 def require_own(address: str) -> None:
@@ -114,3 +115,16 @@ def end(cluster: Cluster) -> None:
             client.wait_until_gone()
     except CoordinatorUnreachable:
         return
+
+
+def end_unused(cluster: Cluster, begun: background.Background) -> bool:
+    """End the coordinator that was begun here, unless another command uses it; whether it was."""
+    if begun.process.poll() is not None:
+        return False  # the one that answers was started by another command
+    found = report(cluster)
+    if found is None:
+        return True
+    if found.active_dataflows or any(one.connected for one in found.daemons):
+        return False
+    end(cluster)
+    return True

@@ -6,12 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from dora_cli.bundle.layout import USER, Layout, system
 from dora_cli.bundle.machine import ask
@@ -156,18 +156,28 @@ class OnMachine:
         return Facts.read(found, asked=begin, answered=time.time())
 
 
+class Links(Protocol):
+    """Connections that a command has already."""
+
+    def find(self, machine: Machine) -> Connection | None:
+        """The one to that machine; raises what made it impossible."""
+        ...
+
+
 class Opened:
     """The connections of one command; when it is interrupted, all are closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, links: Links | None = None) -> None:
+        self._given = links
         self._links: set[Connection] = set()
         self._lock = threading.Lock()
         self._over = False
 
     @contextmanager
     def to(self, machine: Machine) -> Iterator[Connection]:
-        """Connect; raises SshError."""
-        with connect(target_of(machine)) as link:
+        """Connect, or use the connection that is there; raises SshError."""
+        given = self._given.find(machine) if self._given is not None else None
+        with nullcontext(given) if given is not None else connect(target_of(machine)) as link:
             with self._lock:
                 self._links.add(link)
                 over = self._over
@@ -188,9 +198,13 @@ class Opened:
             link.close()
 
 
-def in_parallel(machines: Sequence[Machine], work: Callable[[Opened, int, Machine], T]) -> list[T]:
+def in_parallel(
+    machines: Sequence[Machine],
+    work: Callable[[Opened, int, Machine], T],
+    links: Links | None = None,
+) -> list[T]:
     """``work`` for each machine and its number, in threads; results in their order."""
-    opened = Opened()
+    opened = Opened(links)
     with ThreadPoolExecutor(min(MOST_AT_ONCE, len(machines) or 1)) as pool:
         waiting = [
             pool.submit(work, opened, number, machine) for number, machine in enumerate(machines)
@@ -211,6 +225,7 @@ def on_machines(
     *,
     machines: Sequence[Machine] | None = None,
     said: Callable[[T], str] = lambda _result: "OK",
+    links: Links | None = None,
 ) -> list[Done[T]]:
     """Connect to all machines and do ``work`` there, in parallel; in the order of the file.
 
@@ -242,7 +257,7 @@ def on_machines(
                 lines.end(number, f"FAILED: {reason}")
             return done
 
-        return in_parallel(chosen, one)
+        return in_parallel(chosen, one, links)
 
 
 def without_name(sentence: str, name: str) -> str:

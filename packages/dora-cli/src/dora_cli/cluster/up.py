@@ -14,8 +14,11 @@ from dora_cli.cluster import known_clusters as remembered
 from dora_cli.cluster import local_coordinator as coordinator_here
 from dora_cli.cluster.background_daemon import begin, differences, hand_over
 from dora_cli.cluster.daemon_argv import ssh_name
+from dora_cli.cluster.eviction import take_over
+from dora_cli.cluster.guard import Errand, Guard, guarded
 from dora_cli.cluster.health import Health, unresponsive, unusable_disks
 from dora_cli.cluster.machines import Done, OnMachine, Say, on_machines
+from dora_cli.cluster.operator import keep_token
 from dora_cli.cluster.preflight import Facts, NotReady, require_ready, warnings
 from dora_cli.cluster.service import Systemd
 from dora_config.cluster.models import Cluster
@@ -32,30 +35,40 @@ class Started:
     remarks: tuple[str, ...] = field(default=())
 
 
-def bring_up(cluster: Cluster, installer: Installer, *, recreate_store: bool = False) -> bool:
+def bring_up(
+    cluster: Cluster, installer: Installer, errand: Errand, *, recreate_store: bool = False
+) -> bool:
     """All of it; whether every daemon is connected."""
+    with guarded(cluster, errand) as guard:
+        return _bring_up(cluster, installer, guard, recreate_store=recreate_store)
+
+
+def _bring_up(
+    cluster: Cluster, installer: Installer, guard: Guard, *, recreate_store: bool
+) -> bool:
     address = coordinator_here.where(cluster)
     known = coordinator_here.report(cluster)
-    begun = known is None
-    if begun:
+    begun = None
+    if known is None:
         if not coordinator_service.start(cluster, recreate_store=recreate_store):
-            coordinator_here.start(cluster, recreate_store=recreate_store)
+            begun = coordinator_here.start(cluster, recreate_store=recreate_store)
         output.write(f"Starting coordinator on {address}... OK")
     else:
         output.write(f"Starting coordinator on {address}... runs already")
         if recreate_store:
             output.warn("its store is in use and stays: run `dora cluster down` before that")
+    keep_token()
     there = coordinator_here.connected(known)
 
     def work(on: OnMachine, say: Say) -> Started:
-        return _start_daemon(on, installer, there, say)
+        return _start_daemon(on, installer, there, guard, say)
 
-    done = on_machines(cluster, "Starting daemon on {name}", work, said=lambda one: one.said)
+    label = "Starting daemon on {name}"
+    done = on_machines(cluster, label, work, said=lambda one: one.said, links=guard)
     _remarks(done)
     started = [one.machine.id for one in done if one.ok]
     if not started:
-        if begun:
-            coordinator_here.end(cluster)
+        if begun is not None and coordinator_here.end_unused(cluster, begun):
             remembered.forget(cluster)
             output.remark("No daemon was started, so the coordinator was ended again.")
         return False
@@ -86,10 +99,16 @@ def _remarks(done: Sequence[Done[Started]]) -> None:
 
 
 def _start_daemon(
-    on: OnMachine, installer: Installer, there: Mapping[str, DaemonSummary], say: Say
+    on: OnMachine,
+    installer: Installer,
+    there: Mapping[str, DaemonSummary],
+    guard: Guard,
+    say: Say,
 ) -> Started:
     facts = on.facts()
     require_ready(facts, on.machine)
+    if take_over(on, guard, say):
+        facts = on.facts()
     remarks = tuple(warnings(facts))
     systemd = Systemd.found(on, facts)
     other = there.get(on.machine.id)
@@ -112,18 +131,12 @@ def _start_daemon(
         say(f"starting {on.service}")
         systemd.start()
         return Started(f"OK (service {on.service})", remarks)
-    if facts.daemon is not None and not facts.daemon.serves(on.cluster):
-        address = facts.daemon.value("--coordinator-addr")
-        raise NotReady(
-            f'a daemon for machine id "{on.machine.id}" runs there already, for the '
-            f"coordinator at {address} (process {facts.daemon.pid}); end it first, or give "
-            "this machine another id"
-        )
     dora = on.machine.dora or installer.ensure_installed(on.link, USER, say).dora
     if facts.daemon is not None:  # changed, or it cannot log in: perhaps its token is an old one
         say("handing over")
         hand_over(on)
     say("starting")
+    guard.keep_owner(on)
     begin(on, dora, token=coordinator_here.where(on.cluster).token)
     return Started(f"OK (started anew with its new {changed})" if changed else "OK", remarks)
 

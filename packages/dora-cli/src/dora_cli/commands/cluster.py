@@ -46,6 +46,15 @@ KeepGoing = Annotated[
     bool, typer.Option("--keep-going", help="Go on with the next machine when one fails.")
 ]
 
+TakeOver = Annotated[
+    bool,
+    typer.Option(
+        "--take-over",
+        help="Also use machines of another cluster or operator; ends the daemons of other "
+        "clusters there, with their dataflows.",
+    ),
+]
+
 
 @app.callback()
 def cluster() -> None:
@@ -79,12 +88,15 @@ def up(
         bool, typer.Option("--recreate-store", help="Put the coordinator's store aside.")
     ] = False,
     offline: WheelHouse = None,
+    take_over: TakeOver = False,
 ) -> None:
     """Start the coordinator here and a daemon on every machine, over SSH."""
     from dora_cli.bundle.install import Installer
+    from dora_cli.cluster.guard import Errand
     from dora_cli.cluster.up import bring_up
 
-    _exit(bring_up(_load(path), Installer(offline), recreate_store=recreate_store))
+    errand = Errand("up", path, take_over)
+    _exit(bring_up(_load(path), Installer(offline), errand, recreate_store=recreate_store))
 
 
 @app.command()
@@ -137,22 +149,27 @@ def install(
         bool, typer.Option("--no-coordinator", help="Install the daemons only.")
     ] = False,
     offline: WheelHouse = None,
+    take_over: TakeOver = False,
 ) -> None:
     """Install the coordinator and the daemon of every machine as systemd services."""
     from dora_cli.bundle.install import Installer
     from dora_cli.cluster import install as work
+    from dora_cli.cluster.guard import Errand
 
-    coordinator = not no_coordinator
-    _exit(work.install(_load(path), Installer(offline), user=user, coordinator=coordinator))
+    errand = Errand("install", path, take_over)
+    installer, both = Installer(offline), not no_coordinator
+    _exit(work.install(_load(path), installer, errand, user=user, coordinator=both))
 
 
 @app.command()
-def uninstall(path: ClusterFile) -> None:
+def uninstall(path: ClusterFile, take_over: TakeOver = False) -> None:
     """Stop and remove the services, and all that was installed with them, on every machine."""
     from dora_cli.bundle.install import Installer
     from dora_cli.cluster import install as work
+    from dora_cli.cluster.guard import Errand
 
-    _exit(work.uninstall(_load(path), Installer()))
+    errand = Errand("uninstall", path, take_over)
+    _exit(work.uninstall(_load(path), Installer(), errand))
 
 
 @app.command()
@@ -224,15 +241,18 @@ def upgrade(
     machine: SomeMachines = None,
     keep_going: KeepGoing = False,
     offline: WheelHouse = None,
+    take_over: TakeOver = False,
 ) -> None:
     """Put this version of dora on every machine, one after the other; dataflows go on."""
     from dora_cli.bundle.install import Installer
     from dora_cli.cluster import fanout as everywhere
     from dora_cli.cluster import upgrade as work
+    from dora_cli.cluster.guard import Errand, guarded
 
     loaded = _load(path)
     machines = everywhere.chosen(loaded, machine or ())
-    _exit(work.upgrade(loaded, Installer(offline), machines, keep_going=keep_going))
+    with guarded(loaded, Errand("upgrade", path, take_over), machines):
+        _exit(work.upgrade(loaded, Installer(offline), machines, keep_going=keep_going))
 
 
 @app.command()
@@ -249,12 +269,15 @@ def rollback(
         ),
     ] = None,
     keep_going: KeepGoing = False,
+    take_over: TakeOver = False,
 ) -> None:
     """Return the machines that the last upgrade reached to their version before it."""
     from dora_cli.bundle.install import Installer
     from dora_cli.cluster import fanout as everywhere
     from dora_cli.cluster import rollback as work
+    from dora_cli.cluster.guard import Errand, guarded
 
     loaded = _load(path)
     machines = everywhere.chosen(loaded, machine or ())
-    _exit(work.rollback(loaded, Installer(), machines, to=to, keep_going=keep_going))
+    with guarded(loaded, Errand("rollback", path, take_over), machines):
+        _exit(work.rollback(loaded, Installer(), machines, to=to, keep_going=keep_going))

@@ -110,6 +110,17 @@ class Connection:
         listeners = (on_output, on_errors)
         return self._run(argv, iter([stdin]), sudo=sudo, timeout=timeout, listeners=listeners)
 
+    def converse(
+        self,
+        argv: Sequence[str],
+        pieces: Iterator[bytes],
+        *,
+        timeout: float,
+        on_output: Listener,
+    ) -> Finished:
+        """``run`` for a command whose input comes piece by piece while it runs."""
+        return self._run(argv, pieces, sudo=False, timeout=timeout, listeners=(on_output, None))
+
     def check(
         self, argv: Sequence[str], *, stdin: bytes = b"", sudo: bool = False, timeout: float = 60.0
     ) -> str:

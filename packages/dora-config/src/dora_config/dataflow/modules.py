@@ -225,8 +225,11 @@ class Flattening:
         for source in nodes:
             if source.module is not None:
                 self._use_module(source, source.module, scope, wiring)
-            elif source.node.module is None:
-                self.nodes.append(self._flat_node(source, scope, wiring))
+                continue
+            if source.node.module is not None:  # it cannot be read, but its user is checked
+                self._parameters(source, scope)
+                source = replace(source, incomplete=True)
+            self.nodes.append(self._flat_node(source, scope, wiring))
 
     def _flat_node(self, source: SourceNode, scope: _Scope, wiring: _Wiring) -> FlatNode:
         node = source.node

@@ -263,6 +263,7 @@ class Document:
 
     def _merge_sources(self, value: _Node) -> list[_Mapping]:
         sources = value.items if isinstance(value, _Sequence) else [value]
+        sources = [one for one in sources if not (isinstance(one, _Scalar) and one.lost)]
         mappings = [source for source in sources if isinstance(source, _Mapping)]
         if len(mappings) != len(sources):
             self.problems.append(

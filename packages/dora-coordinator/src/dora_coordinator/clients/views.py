@@ -35,7 +35,7 @@ def dataflow_summary(dataflow: Dataflow, fleet: Fleet, now: float) -> DataflowSu
         reason=reason,
         ended_ago=dataflow.ended_ago(now),
         restarts=sum(node.restarts for node in sampled),
-        last_restart=_last_restart(sampled),
+        last_restart=_last_restart(dataflow, fleet, now),
         recoveries=sum(part.attempt - 1 for part in dataflow.parts.values()),
         last_recovery=_last_recovery(recovered, now),
         nodes=sum(len(part.nodes) for part in dataflow.parts.values()),
@@ -48,19 +48,29 @@ def dataflow_summary(dataflow: Dataflow, fleet: Fleet, now: float) -> DataflowSu
     )
 
 
-def _last_restart(nodes: Iterable[NodeStatus]) -> RestartSummary | None:
-    found = [
-        RestartSummary(cause=node.last_restart, ago=node.last_restart_ago or 0.0, node=node.node)
-        for node in nodes
-        if node.last_restart is not None
-    ]
+def _last_restart(dataflow: Dataflow, fleet: Fleet, now: float) -> RestartSummary | None:
+    found = []
+    for part in dataflow.parts.values():
+        member = fleet.membership.get(part.daemon)
+        since_sample = 0.0 if member is None else now - member.metrics_at
+        found += [
+            RestartSummary(
+                cause=node.last_restart,
+                ago=round((node.last_restart_ago or 0.0) + since_sample, 1),
+                node=node.node,
+            )
+            for node in _sampled(part, dataflow, fleet)
+            if node.last_restart is not None
+        ]
     return min(found, key=lambda one: one.ago, default=None)
 
 
 def _last_recovery(parts: Iterable[Part], now: float) -> RestartSummary | None:
     found = [
         RestartSummary(
-            cause=part.recovers or "", ago=now - (part.recovered_at or now), daemon=part.daemon
+            cause=part.recovers or "",
+            ago=round(now - (part.recovered_at or now), 1),
+            daemon=part.daemon,
         )
         for part in parts
     ]

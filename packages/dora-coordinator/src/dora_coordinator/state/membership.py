@@ -38,6 +38,8 @@ class Member:
     """It ended in good order."""
     metrics: dict[str, Metrics] = field(default_factory=dict)
     """What the last heartbeat said, by dataflow id."""
+    metrics_at: float = 0.0
+    """When that came."""
     clock_offset: float | None = None
     """Seconds by which the machine's clock is ahead of ours, at the last heartbeat."""
 

@@ -184,6 +184,7 @@ class CoordinatorState:
             return []  # a connection that was replaced
         match message:
             case Heartbeat(metrics=metrics):
+                member.metrics_at = now
                 member.metrics = {sample.dataflow_id: sample for sample in metrics}
                 member.clock_offset = event.clock_offset
                 return [SendToDaemon(member.key, HeartbeatSeen())]

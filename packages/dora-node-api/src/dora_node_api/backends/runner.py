@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import dora_node_api
@@ -49,9 +50,11 @@ from dora_node_api.protocol.messages import (
 )
 from dora_node_api.protocol.session import Session
 from dora_node_api.transport import QueueEnds, QueueSpec, Receiver, Waiter
+from dora_node_api.transport.producer.blocks import HeapBlock, heap_sample
 from dora_node_api.transport.producer.sending import lock_with_owner
 
 if TYPE_CHECKING:
+    from dora_node_api.data.arrow import EncodedPayload
     from dora_node_api.protocol.session import Event
     from dora_node_api.transport.producer.blocks import Sample
 
@@ -142,13 +145,18 @@ class RunningBackend(Backend):
         self._path = path
         self._holders = 1
         self._connection = Connection(control, welcome, descriptors[0])
-        self._session = Session(self.config, null_array=_null_array, wall_time=_wall_time)
+        self._reentry = self._connection.reentry
+        self._session = Session(
+            self.config, null_array=partial(self._reentry.call, _null_array), wall_time=_wall_time
+        )
         self._receivers: dict[str, Receiver] = {}
         self._waiter = Waiter()
         self._waiter.add_fd(self._connection.fileno())
         self._waiter.add_fd(self._connection.wake_read)
         self._receiving, self._receives = lock_with_owner()
         self._closing = False
+        self._imported = False
+        """Whether pyarrow was imported for the first message."""
         self._outputs = frozenset(self.config.outputs)
         self._closed_outputs: frozenset[str] = frozenset()
         self._validate = os.environ.get(VALIDATE_VARIABLE, "").lower() in ("1", "true", "yes")
@@ -243,10 +251,12 @@ class RunningBackend(Backend):
     def _next(self, now: int) -> Event | None:
         connection = self._connection
         if now - connection.pumped > LOOK_AT_CONTROL_NS and not connection.gone:
-            connection.words.beat()
             connection.pump()
         if connection.inbox:
             self._take_inbox()
+        if not self._imported and any(r.pending() for r in list(self._receivers.values())):
+            self._reentry.call(_null_array)  # what signal handlers send meanwhile needs it too
+            self._imported = True
         # Nothing is called between here and the return, either.
         return self._session.next_event(now)
 
@@ -360,21 +370,55 @@ class RunningBackend(Backend):
     # --- sending ---------------------------------------------------------------------------------
 
     def send(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
+        reentry = self._reentry
+        me = get_ident()
+        if me in reentry.inside or (reentry.waiting and reentry.busy()):
+            self._send_later(output, data, metadata)
+            return
+        try:
+            reentry.inside.add(me)
+            self._send(output, data, metadata)
+        finally:
+            # No other call before it: what a signal handler raises there would leave it inside.
+            reentry.inside.discard(me)
+            if reentry.waiting:
+                reentry.run_waiting()
+
+    def _send(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
         if output not in self._outputs:
             self.warn(self._undeclared(output) + " What is sent on it is dropped.")
             return
         self._look_at_control()
+        payload = self._encode(output, data, metadata)
+        if metadata:
+            protected, flush = delivery_flags(metadata)
+            self._connection.sender.send(output, payload, protected=protected, flush=flush)
+        else:
+            self._connection.sender.send(output, payload)
+
+    def _encode(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> EncodedPayload:
         try:
             payload = encode(data, metadata, on_warning=self.warn)
         except TypeError as error:
             raise InvalidData(f"output `{output}`: {error}") from error
         if self._types is not None:
             self._types.check(output, data, metadata)
-        if metadata:
-            protected, flush = delivery_flags(metadata)
-            self._connection.sender.send(output, payload, protected=protected, flush=flush)
-        else:
-            self._connection.sender.send(output, payload)
+        return payload
+
+    def _send_later(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
+        """Send after the call that a signal handler interrupted."""
+        if output not in self._outputs:
+            self.warn(self._undeclared(output) + " What is sent on it is dropped.")
+            return
+        if _is_importing_pyarrow():
+            later = partial(self._send, output, _own_data(data), dict(metadata or {}))
+            self._reentry.submit(later)
+            return
+        payload = self._encode(output, data, metadata)
+        payload.detach()
+        protected, flush = delivery_flags(metadata or {})
+        send = self._connection.sender.send
+        self._reentry.submit(partial(send, output, payload, protected=protected, flush=flush))
 
     def _publishing(self, message: SendOutput) -> Callable[[], None]:
         """Somebody asked for it, not the program: the program does not hear of what goes wrong."""
@@ -407,7 +451,6 @@ class RunningBackend(Backend):
         """A node that only sends hears of new routes here."""
         connection = self._connection
         if time.monotonic_ns() - connection.pumped > LOOK_AT_CONTROL_NS and not connection.gone:
-            connection.words.beat()
             connection.pump(wait=False)
 
     def _undeclared(self, output: str) -> str:
@@ -421,21 +464,32 @@ class RunningBackend(Backend):
             encoded = encode_metadata(metadata, on_warning=self.warn)
         except TypeError as error:
             raise InvalidData(f"output `{output}`: {error}") from error
-        return self._connection.sender.allocate_sample(nbytes, encoded)
+        if self._reentry.busy():
+            return heap_sample(nbytes)
+        return self._reentry.call(partial(self._connection.sender.allocate_sample, nbytes, encoded))
 
     def send_sample(self, output: str, sample: Sample, metadata: Mapping[str, Any]) -> None:
         if self._closing:
             raise NodeClosed(f"output `{output}`: the node was closed before its sample was sent")
-        self._look_at_control()
         protected, flush = delivery_flags(metadata)
-        self._connection.sender.send_sample(output, sample, protected=protected, flush=flush)
+        sender = self._connection.sender
+        sample.close_views()
+        if isinstance(sample.block, HeapBlock):
+            payload = self._encode(output, sample.as_memoryview(), metadata)
+            sample.take_hold()
+            send = partial(sender.send, output, payload, protected=protected, flush=flush)
+        else:
+            send = partial(sender.send_sample, output, sample, protected=protected, flush=flush)
+        if not self._reentry.busy():
+            self._look_at_control()
+        self._reentry.submit(send)
 
     def warn(self, message: str) -> None:
         self._connection.warn(message)
 
     def close_outputs(self, outputs: tuple[str, ...]) -> None:
         self._outputs -= frozenset(outputs)
-        self._connection.tell(CloseOutputs(outputs))
+        self._reentry.submit(partial(self._connection.tell, CloseOutputs(outputs)))
 
     def stop_dataflow(self, reason: str) -> None:
         self._connection.tell(StopDataflow(reason))
@@ -453,9 +507,15 @@ class RunningBackend(Backend):
 
     def leave(self) -> None:
         if not self._closing and not self._connection.gone:
+            self._reentry.run_waiting()  # what an exception of a signal handler left
             self._connection.tell(Leaving())
 
     def close(self) -> None:
+        if self._holders <= 1 and self._reentry.busy():
+            self._connection.halt()  # a send that waits for room gives up
+        self._reentry.submit(self._close)
+
+    def _close(self) -> None:
         with _holding:
             self._holders = max(0, self._holders - 1)
             if self._holders or self._closing:
@@ -475,6 +535,20 @@ class RunningBackend(Backend):
             self._connection.close()
         finally:
             self._receiving.release()
+
+
+def _is_importing_pyarrow() -> bool:
+    """Whether the interrupted call imports pyarrow, which a signal handler cannot do as well."""
+    module = sys.modules.get("pyarrow")
+    return module is None or getattr(module.__spec__, "_initializing", False)
+
+
+def _own_data(data: Any) -> Any:
+    """Data that the caller cannot change; arrays of pyarrow are immutable."""
+    if isinstance(data, bytearray | memoryview):
+        view = memoryview(data)
+        return memoryview(view.tobytes()).cast(view.format)  # type: ignore[call-overload]
+    return data.copy() if hasattr(data, "__array_interface__") else data
 
 
 def delivery_flags(metadata: Mapping[str, Any]) -> tuple[bool, bool]:

@@ -14,11 +14,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from dora_node_api.data.metadata import (
-    OnWarning,
-    UnsupportedData,
-    encode_metadata,
-)
+from dora_node_api.data.metadata import OnWarning, UnsupportedData, encode_metadata
 from dora_node_api.transport.shared.cpu import usable_cores
 from dora_node_api.transport.shared.layout import ALIGNMENT, BLOCK_HEAD_SIZE, data_offset
 
@@ -98,6 +94,11 @@ class EncodedPayload:
                     memory[start : start + size] = part
                 else:
                     copy_large(memoryview(memory)[start : start + size], part)
+
+    def detach(self) -> None:
+        """Copy the data, which the caller may change before it is written."""
+        self.write_into(copied := bytearray(self.total))
+        self.parts = ((0, memoryview(copied)[self.data_offset :]),)
 
 
 LARGE_COPY = 16 << 20  # beyond the caches of most processors: two cores copy faster than one

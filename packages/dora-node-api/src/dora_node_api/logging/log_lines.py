@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +18,8 @@ LARGEST_FIELDS = 60 * 1024
 """Bytes of JSON that the fields of one entry may take."""
 
 _writing = threading.RLock()
+_interrupted: deque[str] = deque()
+"""Lines of signal handlers that interrupted `write_line`."""
 
 
 def level_name(level: str) -> str:
@@ -55,14 +60,32 @@ def entry_line(
 
 
 def write_line(line: str) -> None:
-    """Write one line to the process's standard output, whole, whatever sys.stdout is just now."""
+    """Write one line to the process's standard output, whole, whatever sys.stdout is just now.
+
+    In a signal handler that interrupted another `write_line`, it follows that line.
+    """
+    if _writing._is_owned():  # type: ignore[attr-defined]
+        _interrupted.append(line)
+        return
+    try:
+        _write(line)
+    finally:
+        while _interrupted:
+            with suppress(IndexError):  # another thread may take it
+                _write(_interrupted.popleft())
+
+
+def _write(line: str) -> None:
     stream = sys.__stdout__ or sys.stdout
     if stream is None:
         return
     try:
         with _writing:
-            stream.write(line + "\n")
-            stream.flush()
+            try:
+                stream.write(line + "\n")
+                stream.flush()
+            except RuntimeError:  # a signal handler that interrupted a print: the buffer is in use
+                os.write(stream.fileno(), f"{line}\n".encode())
     except (OSError, ValueError):
         # The terminal or the runner is gone. A log call must not be what ends a node.
         return

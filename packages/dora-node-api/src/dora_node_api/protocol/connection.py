@@ -14,8 +14,15 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
-from dora_node_api.errors import BackpressureDeadlock, ControlClosed, ControlError, SetUpError
+from dora_node_api.errors import (
+    BackpressureDeadlock,
+    ControlClosed,
+    ControlError,
+    DoraNodeError,
+    SetUpError,
+)
 from dora_node_api.frozen import Frozen
 from dora_node_api.protocol.control_socket import ControlSocket
 from dora_node_api.protocol.messages import (
@@ -34,6 +41,7 @@ from dora_node_api.protocol.messages import (
     Welcome,
     close_all,
 )
+from dora_node_api.protocol.reentry import Reentry
 from dora_node_api.transport import (
     Board,
     NodeWords,
@@ -69,6 +77,8 @@ class Connection:
         """Whether every backpressure input of this node is full; set by whoever receives."""
         self.publishing: Callable[[SendOutput], Callable[[], None]] = lambda message: lambda: None
         """What sends what somebody publishes in this node's name; set by whoever sends."""
+        self.reentry = Reentry(self._warn_of_deferred, (DoraNodeError, MemoryError))
+        """What signal handlers do inside a send, or while routes change."""
         self._to_publish: deque[SendOutput] = deque()
         self._publishing, self._publishes = lock_with_owner()
         self._control = control
@@ -108,16 +118,20 @@ class Connection:
         except ControlClosed:
             self._lost()
 
-    def warn(self, sentence: str) -> None:
-        """A warning of this library, said once."""
+    def warn(self, sentence: str, fields: dict[str, str] | None = None) -> None:
+        """A warning of this library, sent once."""
         if sentence not in self._said:
             self._said.add(sentence)
-            self.tell(Log(level="warn", message=sentence, target="dora_node_api"))
+            log = Log(level="warn", message=sentence, target="dora_node_api", fields=fields)
+            self.tell(log)
 
     def _warn_of_drop(self, spec: QueueSpec, sentence: str) -> None:
         # An inspector says itself what it has missed, and has no `queue_size` to set.
         if spec.consumer != INSPECTOR:
-            self.warn(sentence)
+            self.warn(sentence, {"edge": spec.edge})
+
+    def _warn_of_deferred(self, error: Exception) -> None:
+        self.warn(f"what a signal handler sent during another send was not sent: {error}")
 
     def _register_segment(self, number: int, descriptor: int, size: int) -> None:
         self.tell(Segment(number=number, size=size), (descriptor,))
@@ -129,6 +143,9 @@ class Connection:
 
         With `wait` False: only if nobody else does.
         """
+        self.reentry.call(partial(self._pump, wait))
+
+    def _pump(self, wait: bool) -> None:
         self._take_in(wait=wait)
         if self._to_publish and not self._publishes():
             self._publish_all()
@@ -278,7 +295,7 @@ class Connection:
                 if left <= 0 or self._gone:
                     raise LookupError("the runner does not answer for a segment")
                 if (received := self._to_take(left)) is not None:
-                    self._take(received)
+                    self.reentry.call(partial(self._take, received))
             if isinstance(answer.message, SegmentFd) and len(answer.descriptors) == 1:
                 self._answer = None
                 return answer.descriptors[0], answer.message.size
@@ -301,7 +318,6 @@ class Connection:
         poll.register(self._halt_read, select.POLLIN)
         if not self._gone:
             poll.register(self._control.fileno(), select.POLLIN)
-        self.words.beat()
         ready = dict(poll.poll(min(timeout, 1.0) * 1000))
         if self._control.fileno() in ready and not self._gone:
             self._take_in()

@@ -13,6 +13,7 @@ import socket
 import stat
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -152,7 +153,9 @@ class ControlSocket:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._decoder = FrameDecoder()
-        self._sending = threading.Lock()
+        self._sending = threading.RLock()
+        self._interrupted: deque[list[Piece]] = deque()
+        """Messages of signal handlers that interrupted `send`."""
         self._ended = False
         self._chunks: list[Chunk] = []
         """Received, but not with the decoder: a signal handler raised in between."""
@@ -172,8 +175,20 @@ class ControlSocket:
         return self._decoder.errors
 
     def send(self, message: Frozen, descriptors: Sequence[int] = ()) -> None:
-        """Send one message whole. Raises ControlClosed if the other end is gone."""
+        """Send one message whole. Raises ControlClosed if the other end is gone.
+
+        In a signal handler that interrupted another `send`, it follows that message.
+        """
         pieces = encode(message, descriptors)
+        if self._sending._is_owned():  # type: ignore[attr-defined]
+            self._interrupted.append(pieces)
+            return
+        self._send_pieces(pieces)
+        while self._interrupted:
+            with suppress(IndexError):  # another thread may take it
+                self._send_pieces(self._interrupted.popleft())
+
+    def _send_pieces(self, pieces: list[Piece]) -> None:
         try:
             with self._sending:
                 for piece in pieces:

@@ -11,6 +11,15 @@ from dora_node_api.transport.producer.pool import Block
 from dora_node_api.transport.shared.errors import SampleError
 
 
+class HeapBlock(Block):
+    """Memory of this process alone, for a sample that is copied when it is sent."""
+
+    __slots__ = ()
+
+    def __init__(self, nbytes: int) -> None:
+        self.view = memoryview(bytearray(nbytes))
+
+
 class Hold:
     """Owns a block outside the lock; dropped, it leaves the block where its sender finds it."""
 
@@ -116,3 +125,10 @@ class Sample:
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError):
             self.discard()
+
+
+def heap_sample(nbytes: int) -> Sample:
+    """A sample for a signal handler, which interrupted what allocates blocks."""
+    hold = Hold(deque())
+    hold.block = HeapBlock(nbytes)
+    return Sample(hold, 0, nbytes)

@@ -1,0 +1,139 @@
+"""Holds the lock of a machine; runs there with a size and JSON as arguments, its code on stdin.
+
+The lock is the name of an abstract socket, which the kernel frees when its holder ends, however
+that happens. The holder ends when its input ends (the connection was closed) or is silent for
+``lease`` seconds (the connection was lost, or the command was suspended). Other commands connect
+to the socket: they receive who holds the lock, and the end of the connection when it is free.
+
+Prints JSON lines: ``{"held": true}``, ``{"held": false, "holder": ...}`` or, as often as the lock
+passes on to another one, ``{"waiting": holder}``. Each names the ``machine``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+ANSWER_TIMEOUT = 5.0
+
+
+class InputEnded(Exception):
+    """The connection was closed, or is silent for too long."""
+
+
+class Input:
+    """What comes from the command: signs of life."""
+
+    def __init__(self, lease: float) -> None:
+        self._lease = lease
+        self._until = time.monotonic() + lease
+
+    def wait(self, other: socket.socket, *, within: float | None = None) -> bool:
+        """Whether ``other`` is ready, before ``within``; raises InputEnded."""
+        limit = None if within is None else time.monotonic() + within
+        while True:
+            now = time.monotonic()
+            if now >= self._until:
+                raise InputEnded
+            if limit is not None and now >= limit:
+                return False
+            rest = min(self._until, limit or self._until) - now
+            ready, _, _ = select.select([0, other.fileno()], [], [], rest)
+            if 0 in ready:
+                if not os.read(0, 4096):
+                    raise InputEnded
+                self._until = time.monotonic() + self._lease
+            if other.fileno() in ready:
+                return True
+
+
+def main() -> int:
+    given = json.loads(sys.argv[2])
+    signs = Input(given["lease"])
+    name = "\0" + given["name"]
+    with suppress(InputEnded, BrokenPipeError):
+        while (listener := _bind(name)) is None:
+            with socket.socket(socket.AF_UNIX) as link:
+                try:
+                    holder = _holder(link, name, signs)
+                except ConnectionError:  # it has just ended
+                    continue
+                if holder is not None and holder["key"] == given["info"]["key"]:
+                    _say({"held": True, "shared": True})
+                    return 0
+                if not given["wait"]:
+                    _say({"held": False, "holder": holder})
+                    return 0
+                _say({"waiting": holder})
+                _wait_for_end(link, signs)
+        _serve(listener, given["info"] | {"since": time.time()}, signs)
+    return 0
+
+
+def _say(answer: dict[str, Any]) -> None:
+    text = json.dumps(answer | {"machine": _machine()}) + "\n"
+    os.write(sys.stdout.fileno(), text.encode())
+
+
+def _machine() -> str:
+    """The same for every command on this machine, and another one on another machine."""
+    parts = [os.uname().nodename]
+    for path in ("/etc/machine-id", "/proc/sys/kernel/random/boot_id"):
+        with suppress(OSError):
+            parts.append(Path(path).read_text().strip())
+    return " ".join(parts)
+
+
+def _bind(name: str) -> socket.socket | None:
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind(name)
+    except OSError:
+        listener.close()
+        return None
+    listener.listen(64)
+    return listener
+
+
+def _holder(link: socket.socket, name: str, signs: Input) -> dict[str, Any] | None:
+    """Who holds the lock, None if it does not answer; raises ConnectionError when it is free."""
+    link.connect(name)
+    text = b""
+    while not text.endswith(b"\n"):
+        if not signs.wait(link, within=ANSWER_TIMEOUT):
+            return None
+        if not (piece := link.recv(4096)):
+            raise ConnectionResetError
+        text += piece
+    return dict(json.loads(text))
+
+
+def _wait_for_end(link: socket.socket, signs: Input) -> None:
+    """Until the holder has ended; it sends no more."""
+    with suppress(ConnectionError):
+        while signs.wait(link) and link.recv(4096):
+            pass
+
+
+def _serve(listener: socket.socket, info: dict[str, Any], signs: Input) -> None:
+    _say({"held": True})
+    text = json.dumps(info).encode() + b"\n"
+    waiting = []
+    while True:
+        if signs.wait(listener):
+            link, _ = listener.accept()
+            with suppress(OSError):
+                link.settimeout(ANSWER_TIMEOUT)
+                link.sendall(text)
+                waiting.append(link)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

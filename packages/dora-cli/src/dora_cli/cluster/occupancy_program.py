@@ -1,0 +1,267 @@
+"""Which daemons a machine has, and for which cluster; runs there as ``python3 -I - COMMAND JSON``.
+
+Needs nothing but the standard library. Prints one line of JSON; ``{"problem": ...}`` and exit code
+1 when it could not be done. A token is only ever shown as its fingerprint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pwd
+import re
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+DEFAULT_PORT = "6013"
+DEFAULT_LISTEN_PORT = "53291"
+OWNER = "owner.json"
+
+
+class Problem(Exception):
+    """A sentence for the user."""
+
+
+def main() -> int:
+    command, text = sys.argv[1:3]
+    os.umask(0o077)
+    try:
+        answer = COMMANDS[command](**json.loads(text))
+    except Problem as problem:
+        answer = {"problem": str(problem)}
+    except OSError as error:
+        named = f"{error.filename}: " if error.filename else ""
+        answer = {"problem": f"{named}{error.strerror or error}"}
+    sys.stdout.write(json.dumps(answer) + "\n")
+    return 1 if "problem" in answer else 0
+
+
+def fingerprint(token: str) -> str:
+    """What a token is compared by; the token cannot be computed from it."""
+    return hashlib.sha256(b"dora cluster\0" + token.strip().encode()).hexdigest()[:16]
+
+
+# ---------------------------------------------------------------------------------- looking
+
+
+def survey() -> dict[str, Any]:
+    """Every daemon that runs here or is installed as a service."""
+    running = _processes()
+    found = [_service(path, running) for path in _units()]
+    services = {(one["id"], one["user"]) for one in found if one["pid"] is not None}
+    for one in running:
+        if (one["id"], one["user"]) not in services:
+            found.append(one)
+    for one in found:
+        _add_what_is_kept(one)
+        del one["uid"]
+    return {"daemons": found}
+
+
+def _processes() -> list[dict[str, Any]]:
+    """Daemon processes of all users; of a process and its forks the first."""
+    found: dict[tuple[int, str], dict[str, Any]] = {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        one = None
+        with suppress(OSError, KeyError, ValueError, IndexError):
+            one = _process(int(entry))
+        if one is not None:
+            kept = found.setdefault((one["uid"], one["name"]), one)
+            if (one["since"], one["pid"]) < (kept["since"], kept["pid"]):
+                found[one["uid"], one["name"]] = one
+    return list(found.values())
+
+
+def _process(pid: int) -> dict[str, Any] | None:
+    folder = Path(f"/proc/{pid}")
+    words = [os.fsdecode(word) for word in (folder / "cmdline").read_bytes().split(b"\0")[:-1]]
+    arguments = _daemon_arguments(words)
+    if arguments is None:
+        return None
+    uid = folder.stat().st_uid
+    one = _described(arguments, _environment(folder))
+    if one["id"] is None and one["coordinator"][0] in LOOPBACK:
+        return None  # of `dora up`: it serves this machine alone
+    user = pwd.getpwuid(uid).pw_name
+    return {**one, "pid": pid, "uid": uid, "user": user, "since": _started(folder)}
+
+
+def _daemon_arguments(words: list[str]) -> list[str] | None:
+    """What follows the word `daemon`, if these words start one."""
+    for number, word in enumerate(words[:8]):
+        if word == "dora_daemon.command":
+            return words[number + 1 :]
+        before = words[:number]
+        if word == "daemon" and any("dora" in Path(other).name for other in before):
+            return words[number + 1 :]
+    return None
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    with suppress(OSError):
+        pairs = (folder / "environ").read_bytes().split(b"\0")
+        return dict(os.fsdecode(pair).split("=", 1) for pair in pairs if b"=" in pair)
+    return {}
+
+
+def _described(arguments: list[str], environ: dict[str, str]) -> dict[str, Any]:
+    def value(option: str, default: str) -> str:
+        for number, word in enumerate(arguments):
+            if word == option and number + 1 < len(arguments):
+                return arguments[number + 1]
+            if word.startswith(f"{option}="):
+                return word.partition("=")[2]
+        return default
+
+    machine_id = value("--machine-id", "")
+    listen = value("--local-listen-port", DEFAULT_LISTEN_PORT)
+    address = value("-c", environ.get("DORA_COORDINATOR_ADDR", LOOPBACK[0]))
+    address = value("--coordinator-addr", address)
+    port = value("--coordinator-port", environ.get("DORA_COORDINATOR_PORT", DEFAULT_PORT))
+    plain = machine_id != "" and listen == DEFAULT_LISTEN_PORT
+    return {
+        "id": machine_id or None,
+        "name": machine_id if plain else f"{machine_id}@{listen}",
+        "port": int(listen),
+        "coordinator": [address, int(port)],
+        "service": None,
+        "user_service": False,
+        "secrets": environ.get("CREDENTIALS_DIRECTORY", ""),
+    }
+
+
+def _started(folder: Path) -> float:
+    """When a process began, as Unix time."""
+    ticks = int((folder / "stat").read_text().rpartition(")")[2].split()[19])
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    return time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _units() -> list[Path]:
+    places = (Path("/etc/systemd/system"), Path.home() / ".config" / "systemd" / "user")
+    return [path for place in places for path in sorted(place.glob("dora-daemon-*.service"))]
+
+
+def _service(path: Path, running: list[dict[str, Any]]) -> dict[str, Any]:
+    """A service, with its process if it runs."""
+    text = path.read_text(errors="replace")
+    started = re.search(r"^ExecStart=(.*)$", text, re.MULTILINE)
+    line = started[1].replace("%%", "%").replace("$$", "$") if started else ""
+    words: list[str] = []
+    with suppress(ValueError):
+        words = shlex.split(line)
+    one = _described(_daemon_arguments(words) or [], {})
+    if one["id"] is None:
+        one["id"] = one["name"] = path.stem.removeprefix("dora-daemon-")
+    of_user = path.is_relative_to(Path.home() / ".config")
+    named = re.search(r"^User=(.*)$", text, re.MULTILINE)
+    user = named[1].strip() if named and not of_user else pwd.getpwuid(os.getuid()).pw_name
+    with suppress(KeyError):
+        uid = pwd.getpwnam(user).pw_uid
+        for other in running:
+            if (other["id"], other["uid"]) == (one["id"], uid):
+                return {**other, "service": path.stem, "user_service": of_user}
+        one["uid"] = uid
+    one |= {"pid": None, "user": user, "since": path.stat().st_mtime, "service": path.stem}
+    return {"uid": -1, **one, "user_service": of_user}
+
+
+def _add_what_is_kept(one: dict[str, Any]) -> None:
+    """Token's fingerprint, who set it up, and its dataflows, as far as they can be read."""
+    folder = _folder(one["user"], one["name"])
+    mine = one["uid"] == os.getuid()
+    places = [Path(one.pop("secrets") or "/nonexistent") / "dora-token"]
+    if one["service"] is None:
+        places.append(folder / "given" / "dora-token")
+    elif one["user_service"]:
+        places.append(Path.home() / ".config" / "dora-daemon" / f"{one['id']}.token")
+    else:
+        places.append(Path(f"/run/credentials/{one['service']}.service/dora-token"))
+        places.append(Path(f"/etc/dora-daemon/{one['id']}.token"))
+    one["owner"] = None
+    with suppress(OSError, ValueError):
+        one["owner"] = json.loads((folder / OWNER).read_text())
+    tokens = [text for path in places if (text := _text(path)) is not None]
+    one["token"] = fingerprint(tokens[0]) if tokens else (one["owner"] or {}).get("token")
+    one["mine"] = mine
+    one["dataflows"] = sorted(_dataflows(folder / "parts")) if one["pid"] is not None else []
+
+
+def _text(path: Path) -> str | None:
+    with suppress(OSError, ValueError):
+        return path.read_text().strip() or None
+    return None
+
+
+def _dataflows(folder: Path) -> Iterable[str]:
+    """Names of those that have not ended."""
+    with suppress(OSError):
+        for path in folder.glob("*.json"):
+            with suppress(OSError, ValueError, AttributeError):
+                record = json.loads(path.read_text())
+                if record.get("phase") != "ended":
+                    yield record.get("spec", {}).get("name") or record["dataflow_id"]
+
+
+def _folder(user: str, name: str) -> Path:
+    base = ""
+    home = Path.home()
+    with suppress(KeyError):
+        entry = pwd.getpwnam(user)
+        home = Path(entry.pw_dir)
+        if entry.pw_uid == os.getuid():
+            home, base = Path.home(), os.environ.get("XDG_STATE_HOME") or ""
+    state = Path(base) if base.startswith("/") else home / ".local" / "state"
+    return state / "dora" / "daemon" / name
+
+
+# ---------------------------------------------------------------------------------- doing
+
+
+def record(name: str, owner: dict[str, Any]) -> dict[str, Any]:
+    """Keep who sets up the daemon of that name, and for which cluster."""
+    folder = _folder(pwd.getpwuid(os.getuid()).pw_name, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    fresh = folder / f".{OWNER}.{os.getpid()}"
+    fresh.write_text(json.dumps({**owner, "since": time.time()}))
+    fresh.replace(folder / OWNER)
+    return {}
+
+
+def end(pid: int, within: float) -> dict[str, Any]:
+    """End a daemon process, with its dataflows; it may be another user's."""
+    if _daemon_arguments_of(pid) is None:
+        return {}
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + within
+    while _daemon_arguments_of(pid) is not None:
+        if time.monotonic() > deadline:
+            raise Problem(f"the daemon (process {pid}) does not end")
+        time.sleep(0.05)
+    return {}
+
+
+def _daemon_arguments_of(pid: int) -> list[str] | None:
+    with suppress(OSError):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
+        return _daemon_arguments([os.fsdecode(word) for word in words])
+    return None
+
+
+COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
+    "survey": survey,
+    "record": record,
+    "end": end,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,234 @@
+"""Two operators and the same machines: no machine changes hands unasked, no two commands mix."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+from support.clusters import (
+    cluster_file,
+    daemons,
+    ended_cluster,
+    forget_ticks,
+    ours,
+    pids,
+    running,
+    ticking,
+    wait_for_ticks,
+)
+from support.dora import Completed, run_dora, running_dora
+from support.homes import isolated_environment, short_directory
+from support.hosts import DESK, Host, Hosts
+from support.waiting import wait_until
+
+pytestmark = pytest.mark.integration
+
+TOKEN = "/home/ubuntu/.local/state/dora/daemon/robot/given/dora-token"
+Environment = Mapping[str, str]
+
+
+@pytest.fixture
+def cluster(hosts: Hosts, desk: Path, tmp_path: Path) -> Iterator[Path]:
+    """The cluster file of the first operator."""
+    forget_ticks(hosts)
+    path = cluster_file(hosts, tmp_path)
+    with ended_cluster(path):
+        yield path
+
+
+@pytest.fixture
+def bob(hosts: Hosts, desk: Path) -> Iterator[Environment]:
+    """The environment of a second operator, who has a token of his own."""
+    with short_directory() as home:
+        hosts.write_ssh(home)
+        environment = isolated_environment(home, dict(os.environ))
+        (home / "run").mkdir(mode=0o700)
+        (home / "config" / "dora").mkdir(parents=True, mode=0o700)
+        token = home / "config" / "dora" / "token"
+        token.write_text("b" * 64)
+        token.chmod(0o600)
+        yield environment
+
+
+def with_port(path: Path, port: int) -> Path:
+    """The same file with another port of the coordinator."""
+    text = path.read_text()
+    assert f"addr: {DESK}" in text
+    changed = path.with_name(f"port-{port}.yml")
+    changed.write_text(text.replace(f"addr: {DESK}", f"addr: {DESK}\n  port: {port}"))
+    return changed
+
+
+def refused(done: Completed) -> str:
+    text = done.exited(1).output
+    assert "robot (ubuntu@10.77.0.2) is in use by another cluster:" in text
+    assert "gpu (ubuntu@10.77.0.3) is in use by another cluster:" in text
+    assert "nothing was changed on any machine; --take-over" in text
+    return text
+
+
+def test_a_machine_of_another_cluster_is_refused_then_taken_over(
+    hosts: Hosts, cluster: Path, bob: Environment, tmp_path: Path
+) -> None:
+    robot = hosts["robot"]
+    run_dora("cluster", "up", cluster).succeeded()
+    run_dora(
+        "start", ticking(hosts, tmp_path, one="robot"), "--name", "my-app", "--detach"
+    ).succeeded()
+    wait_for_ticks(robot, "one")
+    before = {host.name: ours(host) for host in hosts}, robot.path(TOKEN).read_text()
+    text = refused(run_dora("cluster", "install", cluster, env=bob))
+    assert f"coordinator: {DESK}:6013, with another token than this account's" in text
+    assert f"set up by: root@{os.uname().nodename} from {cluster}" in text
+    assert "dataflows: my-app" in text
+    assert before[1].strip() not in text
+    other = with_port(cluster, 6014)
+    for who in (bob, None):  # also the same operator moves no machine unasked
+        text = refused(run_dora("cluster", "up", other, env=who))
+        assert f"coordinator: {DESK}:6013 ({other} has {DESK}:6014)" in text
+    refused(run_dora("cluster", "uninstall", other))
+    refused(run_dora("cluster", "upgrade", cluster, env=bob))
+    assert ({host.name: ours(host) for host in hosts}, robot.path(TOKEN).read_text()) == before
+    assert not any(host.path("/etc/dora-daemon").exists() for host in hosts)
+    assert set(daemons()) == {"robot", "gpu"}
+    assert len(running()) == 1
+    changed = cluster_file(hosts, tmp_path, robot={"labels": {"role": "arm"}})
+    text = run_dora("cluster", "up", changed).succeeded().stdout
+    assert "started anew with its new labels" in text
+    assert len(pids(robot, "one")) == 1
+    with ended_by(other, bob):
+        run_dora("cluster", "up", other, "--take-over", env=bob).succeeded()
+        assert robot.path(TOKEN).read_text().strip() == "b" * 64
+        assert [len(ours(host)) for host in hosts] == [1, 1]  # the dataflow has ended
+        assert daemons() == {}
+        done = run_dora("cluster", "down", cluster).succeeded()
+        assert done.stdout.count("of another cluster runs there") == 2
+        assert [len(ours(host)) for host in hosts] == [1, 1]
+    assert [ours(host) for host in hosts] == [[], []]
+
+
+def test_a_service_of_another_cluster(hosts: Hosts, cluster: Path, bob: Environment) -> None:
+    robot = hosts["robot"]
+    run_dora("cluster", "install", cluster).succeeded()
+    try:
+        token = robot.path("/etc/dora-daemon/robot.token").read_text()
+        text = refused(run_dora("cluster", "install", cluster, env=bob))
+        assert 'daemon "robot" (service dora-daemon-robot, process ' in text
+        assert robot.path("/etc/dora-daemon/robot.token").read_text() == token
+        robot.root("systemctl", "stop", "dora-daemon-robot")
+        text = refused(run_dora("cluster", "up", with_port(cluster, 6014), env=bob))
+        assert "service dora-daemon-robot, stopped, of ubuntu" in text
+        run_dora("cluster", "install", cluster, "--take-over", env=bob).succeeded()
+        assert robot.path("/etc/dora-daemon/robot.token").read_text().strip() == "b" * 64
+        run_dora("cluster", "uninstall", cluster, env=bob).succeeded()
+    finally:
+        run_dora("cluster", "uninstall", cluster, "--take-over")
+
+
+def test_the_file_of_another_operator_with_the_same_token(
+    hosts: Hosts, cluster: Path, bob: Environment, tmp_path: Path, desk: Path
+) -> None:
+    run_dora("cluster", "up", cluster).succeeded()
+    shared = {**bob, "DORA_AUTH_TOKEN": (desk / "config/dora/token").read_text().strip()}
+    assert "runs already" in run_dora("cluster", "up", cluster, env=shared).succeeded().stdout
+    (tmp_path / "bob").mkdir()
+    other = cluster_file(hosts, tmp_path / "bob", robot={"labels": {"role": "arm"}})
+    text = run_dora("cluster", "up", other, env=shared).exited(1).output
+    assert "robot (ubuntu@10.77.0.2) is in use by another operator of this cluster:" in text
+    assert "that file has other labels, ports or env for it" in text
+    assert "gpu (" not in text
+    text = run_dora("cluster", "up", other, "--take-over", env=shared).succeeded().stdout
+    assert "started anew with its new labels" in text
+
+
+class ended_by:
+    """What another operator has brought up is brought down at the end."""
+
+    def __init__(self, path: Path, who: Environment) -> None:
+        self._path, self._who = path, who
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, *_error: object) -> None:
+        run_dora("cluster", "down", self._path, env=self._who, timeout=90)
+
+
+# ---------------------------------------------------------------------------------- at once
+
+
+def test_two_commands_at_once(hosts: Hosts, cluster: Path, tmp_path: Path) -> None:
+    """Both succeed; the second one finds everything done."""
+    written = yaml.safe_load(cluster.read_text())
+    written["machines"].reverse()
+    backwards = tmp_path / "backwards.yml"
+    backwards.write_text(yaml.safe_dump(written))
+    with (
+        running_dora("cluster", "up", cluster) as one,
+        running_dora("cluster", "up", backwards) as two,
+    ):
+        done = [one.wait(timeout=120).succeeded(), two.wait(timeout=120).succeeded()]
+    said = [each.stdout.count("runs already") for each in done]
+    assert sorted(said) == [0, 3]
+    second = done[said.index(3)]
+    assert " is held by `dora cluster up " in second.stderr
+    assert set(daemons()) == {"robot", "gpu"}
+    assert [len(ours(host)) for host in hosts] == [1, 1]
+
+
+def slow_program(host: Host) -> str:
+    """A `dora` that does not answer while /home/ubuntu/slow is there."""
+    path = host.path("/home/ubuntu/dora")
+    path.write_text("#!/bin/sh\nwhile [ -e /home/ubuntu/slow ]; do sleep 0.1; done\nexit 3\n")
+    path.chmod(0o755)
+    host.path("/home/ubuntu/slow").touch()
+    return "/home/ubuntu/dora"
+
+
+@pytest.mark.parametrize("manner", ["kill", "interrupt", "end"])
+def test_a_command_that_ends_frees_the_machines(
+    hosts: Hosts, cluster: Path, tmp_path: Path, manner: str
+) -> None:
+    robot, folder = hosts["robot"], tmp_path / "slow"
+    folder.mkdir()
+    slow = cluster_file(hosts, folder, robot={"dora": slow_program(robot)})
+    try:
+        with running_dora("cluster", "install", slow) as one:
+            wait_until(lambda: is_slow(robot), what="the first command to work")
+            with running_dora("cluster", "up", cluster) as two:
+                two.wait_for("waiting until it ends")
+                account = f"root@{os.uname().nodename}"
+                held = f"is held by `dora cluster install {slow}` of {account} (process {one.pid})"
+                assert held in two.stderr
+                assert two.process.poll() is None
+                if manner == "end":
+                    robot.path("/home/ubuntu/slow").unlink()
+                else:
+                    number = signal.SIGKILL if manner == "kill" else signal.SIGINT
+                    one.send_signal(number)
+                two.wait(timeout=120).succeeded()
+            one.wait()
+        assert set(daemons()) == {"robot", "gpu"}
+    finally:
+        robot.path("/home/ubuntu/slow").unlink(missing_ok=True)
+        run_dora("cluster", "uninstall", cluster)
+        robot.path("/home/ubuntu/dora").unlink()
+
+
+def is_slow(host: Host) -> bool:
+    return any("/home/ubuntu/dora --version" in line for line in host.processes())
+
+
+def test_what_is_kept_on_the_machine(hosts: Hosts, cluster: Path, desk: Path) -> None:
+    """Who set it up; the token only as a fingerprint."""
+    run_dora("cluster", "up", cluster).succeeded()
+    path = hosts["robot"].path("/home/ubuntu/.local/state/dora/daemon/robot/owner.json")
+    kept = json.loads(path.read_text())
+    assert kept["operator"] == f"root@{os.uname().nodename}"
+    assert kept["file"] == str(cluster)
+    assert (desk / "config/dora/token").read_text().strip() not in path.read_text()

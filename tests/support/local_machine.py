@@ -1,0 +1,79 @@
+"""Machines whose locks are real, held by processes of this one; each has a name of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+from dora_cli.ssh import Connection, ConnectionLost, Finished
+from dora_cli.ssh.connection import Listener
+from dora_cli.ssh.transport import Transport
+
+
+class LocalConnection(Connection):
+    """Runs the lock program here; ``break_off`` ends it as a lost connection does."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, cast(Transport, None))
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.is_closed = threading.Event()
+        self.lease = 30.0
+
+    def converse(
+        self,
+        argv: Sequence[str],
+        pieces: Iterator[bytes],
+        *,
+        timeout: float,
+        on_output: Listener,
+    ) -> Finished:
+        given = json.loads(argv[-1])
+        given |= {"name": f"dora-test-{os.getpid()}-{self.name}", "lease": self.lease}
+        process = subprocess.Popen(
+            [*argv[:-1], json.dumps(given)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self.processes.append(process)
+        lines: list[bytes] = []
+        reader = threading.Thread(target=self._read, args=(process, on_output, lines))
+        reader.start()
+        assert process.stdin is not None
+        try:
+            with process.stdin:
+                for piece in pieces:
+                    process.stdin.write(piece)
+                    process.stdin.flush()
+        except BrokenPipeError:
+            pass
+        code = process.wait()
+        reader.join()
+        if self.is_closed.is_set():
+            raise ConnectionLost(self.name, "the connection broke")
+        return Finished(code, b"".join(lines).decode(), "")
+
+    def _read(
+        self, process: subprocess.Popen[bytes], on_output: Listener, lines: list[bytes]
+    ) -> None:
+        assert process.stdout is not None
+        with process.stdout:
+            for line in process.stdout:
+                if line.startswith(b"{"):
+                    line = json.dumps(json.loads(line) | {"machine": self.name}).encode() + b"\n"
+                lines.append(line)
+                on_output(line)
+
+    def close(self) -> None:
+        self.is_closed.set()
+        self.break_off()
+
+    def break_off(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
