@@ -19,6 +19,7 @@ from dora_config.dataflow.resolved import DEFAULT_FINISH_GRACE, ResolvedInput, R
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import DataflowResult, LogLevel, LogLine, RunnerEvent
 from dora_daemon.runner.control.replacing import Replacing
+from dora_daemon.runner.control.start_up_drops import start_up_drops
 from dora_daemon.runner.control.watching import Watcher
 from dora_daemon.runner.link.streams import crossing_cycles
 from dora_daemon.runner.logs.gate import Gate
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from dora_daemon.runner.link.supervisor import LinkKeeper
     from dora_daemon.runner.nodes.inspection import Inspection
 
+_PARTS = ("drops", "processes", "links", "inspection", "desk", "server", "outputs", "book")
 TIDY_SECONDS = 0.05
 FINISH_GRACE = "DORA_FINISH_DRAIN_GRACE_SECS"
 
@@ -195,13 +197,14 @@ class Runner:
         self._loop = loop
         self.book = QueueBook(Board.create(), self._say_short)
         self.outputs = RunnerOutputs(self.book)
+        self.drops = start_up_drops(self)
         self.desk = Desk(
             self.plan,
             self.specs,
             self.book,
             self.outputs,
             tell=self.tell,
-            log=self.log,
+            log=self.drops.take,
             tell_staged=self._changed,
             cycles=self._waiting_cycles(),
         )
@@ -367,7 +370,7 @@ class Runner:
             self._tidying.cancel()
         self.watcher.close()
         self.guard.unwatch()
-        for name in ("processes", "links", "inspection", "desk", "server", "outputs", "book"):
+        for name in _PARTS:
             part = vars(self).get(name)
             if part is not None:
                 part.close()
@@ -427,6 +430,7 @@ class Runner:
                 self.desk.refuse(node, message)
             case SendGo(nodes=nodes):
                 self.started_at = self.started_at or time.time()
+                self.drops.started()
                 self.desk.go(nodes)
             case SendStop(node=node, reason=reason):
                 self.desk.stop(node, reason)

@@ -118,16 +118,17 @@ class Connection:
         except ControlClosed:
             self._lost()
 
-    def warn(self, sentence: str) -> None:
-        """A warning of this library, said once."""
+    def warn(self, sentence: str, fields: dict[str, str] | None = None) -> None:
+        """A warning of this library, sent once."""
         if sentence not in self._said:
             self._said.add(sentence)
-            self.tell(Log(level="warn", message=sentence, target="dora_node_api"))
+            log = Log(level="warn", message=sentence, target="dora_node_api", fields=fields)
+            self.tell(log)
 
     def _warn_of_drop(self, spec: QueueSpec, sentence: str) -> None:
         # An inspector says itself what it has missed, and has no `queue_size` to set.
         if spec.consumer != INSPECTOR:
-            self.warn(sentence)
+            self.warn(sentence, {"edge": spec.edge})
 
     def _warn_of_deferred(self, error: Exception) -> None:
         self.warn(f"what a signal handler sent during another send was not sent: {error}")
@@ -317,7 +318,6 @@ class Connection:
         poll.register(self._halt_read, select.POLLIN)
         if not self._gone:
             poll.register(self._control.fileno(), select.POLLIN)
-        self.words.beat()
         ready = dict(poll.poll(min(timeout, 1.0) * 1000))
         if self._control.fileno() in ready and not self._gone:
             self._take_in()

@@ -66,8 +66,6 @@ class NodeLog:
         self._complain = complain
         self._gate = gate
         self._went_up = False
-        self.held = False
-        """Whether lines stay in the pipes of the node until the gate is opened."""
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         """Last lines on stderr of the current process."""
 
@@ -86,18 +84,8 @@ class NodeLog:
             if self._pass_on(entry):
                 kept.append(file_line(entry))
         self._write(kept)
-        return self._shut_gate() if self._went_up else None
-
-    def _shut_gate(self) -> Gate | None:
-        if self._gate is None or self._gate.is_open:
-            return None
-        if not self.held:
-            self.held = True
-            self._gate.when_open(self._released)
-        return self._gate
-
-    def _released(self) -> None:
-        self.held = False
+        held = self._went_up and self._gate is not None and not self._gate.is_open
+        return self._gate if held else None
 
     def say(self, entry: LogLine) -> None:
         """An entry about this node that it did not print itself."""
