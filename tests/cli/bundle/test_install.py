@@ -29,7 +29,8 @@ pytestmark = pytest.mark.integration
 @pytest.fixture
 def untested(monkeypatch: pytest.MonkeyPatch) -> None:
     """No self-test: what is tried here comes before or after it."""
-    monkeypatch.setattr(install, "self_test", lambda machine, tree: None)
+    for name in ("self_test", "load_test"):
+        monkeypatch.setattr(install, name, lambda machine, tree: None)
 
 
 def put(installer: Installer, machine: LocalMachine) -> list[str]:
@@ -132,6 +133,19 @@ def test_a_version_that_fails_its_self_test_changes_nothing(
     assert "send_output" in str(problem.value)
     assert version_of(machine) == "dora 0.1.0"
     assert [name[:5] for name in versions(machine)] == ["0.1.0"]
+
+
+def test_a_first_version_that_does_not_load_is_removed_again(
+    installer: MakeInstaller,
+    old_version: Installation,
+    machine: LocalMachine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(install, "LOADED", (*install.LOADED, "absent_library"))
+    with pytest.raises(MachineProblem, match="does not pass its self-test") as problem:
+        put(installer(old_version), machine)
+    assert "absent_library" in str(problem.value)
+    assert versions(machine) == set()
 
 
 @pytest.mark.usefixtures("untested")

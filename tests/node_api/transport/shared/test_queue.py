@@ -109,22 +109,15 @@ def test_a_board_refuses_what_is_none_and_says_when_it_is_full() -> None:
     os.close(other)
 
 
-def test_a_node_beats() -> None:
+def test_a_node_shows_that_it_waits() -> None:
     board = Board.create(1 << 20)
     area = board.allocate_node()
     other = board.allocate_node()
     assert area != other
     words = board.node_words(area)
-    assert (words.beats, words.last_beat_ns, words.waiting) == (0, 0, False)
-    words.beat()
-    words.beat()
+    assert not words.waiting
     words.set_waiting(True)
-    seen = board.node_words(area)
-    assert seen.beats == 2
-    assert seen.last_beat_ns > 0
-    assert seen.waiting
-    seen.reset()
-    assert words.beats == 0
+    assert board.node_words(area).waiting
     board.free_node(area)
     assert board.allocate_node() == area
     board.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,11 @@ from dora_cli.ssh import RemoteCommandFailed
 
 UNPACK_TIMEOUT = 300.0
 SELF_TEST_TIMEOUT = 420.0
+LOADED = (
+    *("dora_daemon.agent.service", "dora_daemon.runner.background", "dora_daemon.link.process"),
+    *("dora_node_api", "pyarrow", "zenoh", "psutil", "cryptography.x509", "websockets"),
+)
+"""Modules of daemon, runner, link and node, and every compiled library."""
 SPARE = 64 * 1024 * 1024
 """Bytes that must stay free on a machine's disk."""
 KEPT_ARCHIVES = 8
@@ -141,7 +146,10 @@ class Installer:
         tree = _send(machine, archive, layout, report)
         report("self-test")
         try:
-            self_test(machine, tree)
+            if facts["current"] is None:
+                load_test(machine, tree)
+            else:
+                self_test(machine, tree)
         except MachineProblem:
             ask(machine, "drop", prefix=layout.prefix, tree=tree, sudo=layout.sudo)
             raise
@@ -189,7 +197,19 @@ def probe(machine: Machine, layout: Layout) -> dict[str, Any]:
 
 def self_test(machine: Machine, tree: str) -> None:
     """Have a tree run a dataflow of its own; raises MachineProblem with what it printed."""
-    done = machine.run([f"{tree}/bin/dora", "self", "test"], timeout=SELF_TEST_TIMEOUT)
+    _try(machine, tree, ["bin/dora", "self", "test"])
+
+
+def load_test(machine: Machine, tree: str) -> None:
+    """Have a tree load what a machine needs; raises MachineProblem with what it printed.
+
+    Enough where no other version runs: the daemon is started from it next.
+    """
+    _try(machine, tree, ["bin/python", "-I", "-c", f"import {', '.join(LOADED)}"])
+
+
+def _try(machine: Machine, tree: str, words: Sequence[str]) -> None:
+    done = machine.run([f"{tree}/{words[0]}", *words[1:]], timeout=SELF_TEST_TIMEOUT)
     if done.code != 0:
         lines = (done.stdout + done.stderr).strip().splitlines()[-12:]
         shown = "\n".join(f"  {line}" for line in lines)

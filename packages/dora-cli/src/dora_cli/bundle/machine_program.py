@@ -227,7 +227,9 @@ def unpack(path: str, sha256: str, prefix: str, name: str) -> dict[str, Any]:
 
 
 def _make_runnable(tree: Path) -> None:
-    """bin/python and what makes it see this tree alone; byte code, since others may not write."""
+    """Add bin/python and what makes it see this tree alone; byte code if the tree is root's, which
+    others cannot add to. Elsewhere Python keeps the byte code of what it imports.
+    """
     python = Path(_own_python())
     python_here = tree / "bin" / "python"
     python_here.symlink_to(python)
@@ -235,6 +237,8 @@ def _make_runnable(tree: Path) -> None:
     (tree / "pyvenv.cfg").write_text(
         f"home = {python.parent}\ninclude-system-site-packages = false\nversion = {version}\n"
     )
+    if os.geteuid() != 0:
+        return
     subprocess.run(
         [python_here, "-I", "-m", "compileall", "-q", "-j", "0", "-x", _NOT_COMPILED, tree / "lib"],
         stdin=subprocess.DEVNULL,

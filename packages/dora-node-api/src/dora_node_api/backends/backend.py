@@ -54,7 +54,7 @@ class Backend:
         return None
 
     def waits(self, waiting: bool) -> None:
-        """A task waits for events outside `next_event`, or no longer: it is healthy meanwhile."""
+        """A task waits for events outside `next_event`, or no longer."""
 
     def send(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
         """Send one message. Raises InvalidData."""

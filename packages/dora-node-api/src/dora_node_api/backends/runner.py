@@ -251,7 +251,6 @@ class RunningBackend(Backend):
     def _next(self, now: int) -> Event | None:
         connection = self._connection
         if now - connection.pumped > LOOK_AT_CONTROL_NS and not connection.gone:
-            connection.words.beat()
             connection.pump()
         if connection.inbox:
             self._take_inbox()
@@ -452,7 +451,6 @@ class RunningBackend(Backend):
         """A node that only sends hears of new routes here."""
         connection = self._connection
         if time.monotonic_ns() - connection.pumped > LOOK_AT_CONTROL_NS and not connection.gone:
-            connection.words.beat()
             connection.pump(wait=False)
 
     def _undeclared(self, output: str) -> str:

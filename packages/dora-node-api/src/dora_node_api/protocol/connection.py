@@ -318,7 +318,6 @@ class Connection:
         poll.register(self._halt_read, select.POLLIN)
         if not self._gone:
             poll.register(self._control.fileno(), select.POLLIN)
-        self.words.beat()
         ready = dict(poll.poll(min(timeout, 1.0) * 1000))
         if self._control.fileno() in ready and not self._gone:
             self._take_in()

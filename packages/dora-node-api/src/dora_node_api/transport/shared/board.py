@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import time
 from collections import deque
 
 from dora_node_api.transport.shared import layout
@@ -17,40 +16,20 @@ from dora_node_api.transport.shared.memory import create_memory, map_memory, res
 
 
 class NodeWords:
-    """A node's health counter on the board. The node beats, the runner reads."""
+    """A node's words on the board."""
 
     __slots__ = ("_words",)
 
     def __init__(self, words: memoryview) -> None:
         self._words = words
 
-    def beat(self) -> None:
-        """Say that the node is alive. Costs a tenth of a microsecond."""
-        words = self._words
-        words[layout.N_BEATS] += 1
-        words[layout.N_LAST_BEAT_NS] = time.monotonic_ns()
-
-    @property
-    def beats(self) -> int:
-        return int(self._words[layout.N_BEATS])
-
-    @property
-    def last_beat_ns(self) -> int:
-        """CLOCK_MONOTONIC of the last beat; 0 before the first."""
-        return int(self._words[layout.N_LAST_BEAT_NS])
-
     def set_waiting(self, waiting: bool) -> None:
-        """A node asleep in `next()` counts as alive: True before it sleeps, False after."""
+        """True before the node sleeps in `next()`, False after."""
         self._words[layout.N_STATE] = 1 if waiting else 0
 
     @property
     def waiting(self) -> bool:
         return bool(self._words[layout.N_STATE])
-
-    def reset(self) -> None:
-        """Forget the last incarnation's beats (runner, before it starts the node again)."""
-        for word in (layout.N_STATE, layout.N_LAST_BEAT_NS, layout.N_BEATS):
-            self._words[word] = 0
 
 
 class Board:

@@ -63,9 +63,7 @@ PAGED = 16 * 1024
 PAGE = 4096
 BOARD_MAGIC = 0x646F_7261_626F_6172
 NODE_AREA = 128
-N_BEATS = 0
-N_LAST_BEAT_NS = 1
-N_STATE = 2
+N_STATE = 0
 
 # Words of an edge's area. Those of one writer share cache lines; writers do not.
 P_SENT = 0  # the last sequence number given out; stored before the record is written
