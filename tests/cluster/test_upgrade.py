@@ -328,3 +328,37 @@ def test_daemons_of_up_are_upgraded_too_and_a_machine_that_was_cut_off_is_made_u
             new_version.run("cluster", "down", fleet.file, timeout=120)
             for host in hosts:
                 host.root("rm", "-rf", "/home/ubuntu/_work", "/home/ubuntu/.local/share/dora")
+
+
+def test_a_connection_that_is_closed_while_the_service_restarts(
+    hosts: Hosts,
+    home: Path,
+    workspace: Workspace,
+    old_version: Installation,
+    new_version: Installation,
+    system_wheel_house: Path,
+) -> None:
+    """The machine is returned, or it is upgraded; the same command does the rest."""
+    robot = hosts["robot"]
+    with counting_fleet(hosts, home, workspace, old_version, system_wheel_house) as fleet:
+        code, said = fleet.disturb(
+            new_version,
+            "upgrade",
+            after="Put dora 0.2.0 there and test it... OK",
+            by=lambda _process: close_connections(robot),
+        )
+        assert "EOFError" not in said
+        if code:
+            assert "FAILED: the connection broke: " in said, said
+            assert "What runs now:\n  coordinator  0.2.0\n  robot        0.1.0\n" in said, said
+        assert "succeeded." in fleet.run(new_version, "upgrade")
+        require_everywhere(fleet, "0.2.0")
+        fleet.run(new_version, "rollback")
+        require_everywhere(fleet, "0.1.0")
+
+
+def close_connections(host: Host) -> None:
+    """End the processes of its sshd that serve a login."""
+    listed = host.root("ps", "-eo", "pid=,args=").stdout.splitlines()
+    pids = [line.split()[0] for line in listed if "sshd: ubuntu" in line or "sshd-session" in line]
+    host.root("kill", "-KILL", *pids, check=False)

@@ -6,6 +6,7 @@ import pytest
 from support.fleet import real_fleet
 from support.linked_fleet import complete, crossing, links, wait_until_proven
 from support.slow_cable import missing, slow_cable
+from support.waiting import wait_until
 from support.workspace import Workspace
 
 pytestmark = pytest.mark.integration
@@ -28,5 +29,8 @@ def test_a_start_waits_for_machines_with_a_slow_and_lossy_link(workspace: Worksp
         wait_until_proven(fleet)
         fleet.wait_for_messages(uuid)
         complete(fleet, uuid)
-        assert all((link.rtt_us or 0) >= 200_000 for link in links(fleet))
+        wait_until(
+            lambda: [(link.rtt_us or 0) >= 200_000 for link in links(fleet)] == [True, True],
+            what=lambda: f"round trips; the links are {links(fleet)}",
+        )
         fleet.dora("stop", timeout=120)

@@ -187,13 +187,6 @@ def test_a_root_of_somebody_else_is_named_with_its_owner(
     assert f"`sudo chown -R $USER {tmp_path}`" in str(caught.value)
 
 
-def test_identities() -> None:
-    pid, started, _ = own_identity()
-    assert guardian.is_alive(pid, started)
-    assert not guardian.is_alive(pid, started + 1)
-    assert guardian.start_time(2**22 + 1) is None
-
-
 @pytest.mark.integration
 @pytest.mark.parametrize("killed", [False, True], ids=["released", "killed"])
 def test_a_guardian_leaves_a_directory_alone_that_was_made_again(

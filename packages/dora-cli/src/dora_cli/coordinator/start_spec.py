@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dora_config.errors import DoraError
+from dora_config.process_identity import boot_id
 from dora_config.protocol.dataflow import DataflowSpec, Origin
 from dora_config.protocol.runner import NodePlace
 from dora_daemon.build.session_file import BuiltNode, fingerprint, read_session
-from dora_daemon.runner.process.reaper import boot_id
 
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow

@@ -20,6 +20,7 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from dora_config.access import TOKEN_VARIABLE
+from dora_config.process_identity import is_alive
 from dora_config.protocol.envelope import clean_lines, clean_text
 from dora_config.protocol.runner import (
     DataflowFinished,
@@ -50,7 +51,7 @@ from dora_daemon.code.delivery import CodeNotDelivered
 from dora_daemon.runner import runtime_dir
 from dora_daemon.runner.errors import RunnerError
 from dora_daemon.runner.logs.life_lines import LifeLines
-from dora_daemon.runner.process.reaper import OWNER, RESULT, is_alive, kill_marked
+from dora_daemon.runner.process.reaper import OWNER, RESULT, kill_marked
 from dora_node_api.protocol.control_socket import connect_unix
 
 RETRY = 0.02

@@ -14,6 +14,7 @@ import anyio
 
 from dora_config.access import Endpoint
 from dora_config.file_store import FileStore
+from dora_config.process_identity import boot_id
 from dora_config.protocol.calls import RunnerAnswered, RunnerCall
 from dora_config.protocol.daemon import (
     Certificate,
@@ -59,7 +60,6 @@ from dora_daemon.agent.part_files import DaemonFiles, DaemonStateError
 from dora_daemon.agent.runners import Runners
 from dora_daemon.agent.state import AgentState
 from dora_daemon.code.delivery import Delivery
-from dora_daemon.runner.process.reaper import boot_id
 
 ADOPTION_TIMEOUT = 10.0
 """Seconds for runners of an earlier daemon to answer before the coordinator is told of them."""

@@ -29,16 +29,14 @@ from pathlib import Path
 from typing import Any
 
 from dora_config.file_ages import last_change
+from dora_config.process_identity import boot_id, is_alive, start_time
 from dora_daemon.runner.errors import RunnerError
 from dora_daemon.runner.process.reaper import (
     GROUPS,
     RESULT,
-    boot_id,
     clear_directory,
-    is_alive,
     kill_recorded,
     remove_directory,
-    start_time,
 )
 
 NODE_SOCKET = "n"

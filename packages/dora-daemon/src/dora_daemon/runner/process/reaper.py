@@ -29,23 +29,6 @@ MOST_LOOKS = 100
 KEPT_WITH_RESULT = (RESULT, "index.json", "runner.log", LOCK, OWNER)
 
 
-def boot_id() -> str:
-    """Identifies this boot of the machine; empty where the system does not tell."""
-    return _read("/proc/sys/kernel/random/boot_id").strip()
-
-
-def start_time(pid: int) -> int | None:
-    """Clock ticks since boot at which a process started; ``None`` if it does not exist."""
-    fields = _stat(pid)
-    return int(fields[19]) if len(fields) > 19 else None
-
-
-def is_alive(pid: int, started: int) -> bool:
-    """Whether exactly that process still runs (a zombie does not)."""
-    fields = _stat(pid)
-    return len(fields) > 19 and int(fields[19]) == started and fields[0] not in "ZX"
-
-
 def kill_sessions(leaders: dict[int, int]) -> None:
     """SIGKILL to all processes of the sessions that these processes (pid: start time) began.
 
@@ -56,9 +39,9 @@ def kill_sessions(leaders: dict[int, int]) -> None:
             _kill(leader, group=True)
         return
     # Where a pid is somebody else's by now, the session is too.
-    known = {p: s for p, s in leaders.items() if start_time(p) in (None, s)}
+    known = {p: s for p, s in leaders.items() if _start_time(p) in (None, s)}
     for leader, started in known.items():
-        if start_time(leader) == started:
+        if _start_time(leader) == started:
             _kill(leader, group=True)
     for _ in range(MOST_LOOKS):
         members = _members(known)
@@ -156,6 +139,13 @@ def clear_directory(directory: str) -> None:
             remove_directory(entry.path)
         elif entry.name not in KEPT_WITH_RESULT:
             _quietly(os.unlink, entry.path)
+
+
+def _start_time(pid: int) -> int | None:
+    """Clock ticks since boot at which a process started; ``None`` if it does not exist."""
+    # repeats dora_config.process_identity: this script imports nothing of ours
+    fields = _stat(pid)
+    return int(fields[19]) if len(fields) > 19 else None
 
 
 def _stat(pid: int) -> list[str]:
