@@ -181,12 +181,14 @@ def test_an_operator_without_sudo(hosts: Hosts, operator: Operator) -> None:
 def test_another_clusters_coordinator_is_not_replaced(operator: Operator) -> None:
     control = operator.host
     operator.dora("cluster", "install", "cluster.yml")
-    other = control.path("/home/ubuntu/cluster.yml")
-    mine = other.read_text()
-    other.write_text(mine.replace(control.address, "127.0.0.5"))
-    said = operator.dora("cluster", "install", "cluster.yml", code=1)
-    assert f"another cluster there, at {control.address}:6013; uninstall that one first" in said
-    other.write_text(mine)
+    here = {"id": "other", "host": control.address, "user": "ubuntu", "dora": str(DORA)}
+    other = {"coordinator": {"addr": "127.0.0.5"}, "machines": [here]}
+    control.path("/home/ubuntu/other.yml").write_text(yaml.safe_dump(other))
+    try:
+        said = operator.dora("cluster", "install", "other.yml", code=1)
+        assert f"another cluster there, at {control.address}:6013; uninstall that one" in said
+    finally:
+        operator.dora("cluster", "uninstall", "other.yml")
     assert state(control) == "active enabled"
     operator.dora("list")
 

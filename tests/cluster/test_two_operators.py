@@ -232,3 +232,47 @@ def test_what_is_kept_on_the_machine(hosts: Hosts, cluster: Path, desk: Path) ->
     assert kept["operator"] == f"root@{os.uname().nodename}"
     assert kept["file"] == str(cluster)
     assert (desk / "config/dora/token").read_text().strip() not in path.read_text()
+
+
+# ---------------------------------------------------------------------------------- left over
+
+
+def without(path: Path, name: str, *, renamed: str | None = None) -> Path:
+    """The same file, rewritten without a machine or with another id for it."""
+    written = yaml.safe_load(path.read_text())
+    machines = [one for one in written["machines"] if one["id"] != name]
+    if renamed is not None:
+        entry = next(one for one in written["machines"] if one["id"] == name)
+        machines.append({**entry, "id": renamed})
+    path.write_text(yaml.safe_dump({**written, "machines": machines}))
+    return path
+
+
+def test_removed_and_renamed_machines_are_listed_and_removed(hosts: Hosts, cluster: Path) -> None:
+    before = {host.name: set(host.files()) for host in hosts}
+    run_dora("cluster", "up", cluster).succeeded()
+    without(without(cluster, "gpu"), "robot", renamed="arm")
+    for command in (("up", cluster), ("status",)):
+        text = run_dora("cluster", *command).succeeded().stderr
+        for name in ("robot", "gpu"):
+            assert f'daemon "{name}" runs ' in text
+            assert f"remove it: dora cluster remove {cluster} {name}\n" in text
+    done = run_dora("cluster", "remove", cluster, "robot").succeeded()
+    assert done.stdout == "Removing daemon robot from arm (ubuntu@10.77.0.2)... OK\n"
+    wait_until(lambda: set(daemons()) == {"arm", "gpu"}, what="the end of the daemon")
+    state = hosts["robot"].path("/home/ubuntu/.local/state/dora/daemon")
+    assert [one.name for one in state.iterdir()] == ["arm"]
+    text = run_dora("cluster", "remove", cluster, "none").exited(1).stderr
+    assert "no daemon none of this cluster was found" in text
+    run_dora("cluster", "down").succeeded()
+    assert {host.name: set(host.files()) for host in hosts} == before
+
+
+def test_the_service_of_a_removed_machine(hosts: Hosts, cluster: Path) -> None:
+    before = {host.name: set(host.files()) for host in hosts}
+    run_dora("cluster", "install", cluster).succeeded()
+    without(cluster, "gpu")
+    run_dora("cluster", "remove", cluster, "gpu").succeeded()
+    assert set(hosts["gpu"].files()) == before["gpu"]
+    assert ours(hosts["gpu"]) == []
+    run_dora("cluster", "uninstall", cluster).succeeded()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,11 +97,11 @@ def test_a_cluster_is_remembered_by_its_coordinator() -> None:
     three = Cluster(coordinator=Coordinator(addr="fd00::1"), machines=(ROBOT,))
     assert remembered.find(Endpoint("127.0.0.1", 6013)) is None
     for cluster in (one, two):
-        remembered.keep(cluster)
+        remembered.keep(cluster, Path("cluster.yml"))
     assert remembered.find(Endpoint("127.0.0.1", 6013)) == one
     assert remembered.find(Endpoint("10.0.0.1", 7)) == two
     assert remembered.find(Endpoint("10.0.0.9", 7)) is None
-    remembered.keep(three)
+    remembered.keep(three, Path("cluster.yml"))
     assert remembered.find(Endpoint("127.0.0.1", 6013)) is None  # either might be meant
     assert remembered.find(Endpoint("fd00::1", 6013)) == three
     remembered.forget(three)
@@ -113,7 +114,7 @@ def test_loopback_means_the_coordinator_of_this_machine_whose_file_was_used_last
         for addr in ("10.0.0.1", "127.0.0.2", "127.0.0.3")
     )
     for cluster in (far, renamed, near):
-        remembered.keep(cluster)
+        remembered.keep(cluster, Path("cluster.yml"))
     recorded = state_dir() / "clusters" / "127.0.0.3-6013.json"
     os.utime(recorded, (1, 1))
     assert remembered.find(Endpoint("127.0.0.1", 6013)) == near

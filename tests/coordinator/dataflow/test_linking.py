@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
 from support.fleet_simulation import FakeRunner, Fleet, pipeline
-from support.link_simulation import Wall
+from support.link_simulation import FakeLink, Wall
 
 from dora_config import ResolvedDataflow, ResolvedInput, ResolvedNode
 from dora_config.dataflow.sources import parse_source
@@ -20,6 +21,7 @@ from dora_config.protocol.control import (
     StartTriggered,
     StopDataflow,
 )
+from dora_config.protocol.links import WRONG_CLOCK, PeerEndpoint, PeerReport
 from dora_coordinator.dataflow.linking import remote_edges
 from dora_coordinator.dataflow.records import Phase
 from dora_coordinator.settings import Settings
@@ -68,6 +70,23 @@ def test_parts_are_linked_before_they_are_released() -> None:
     assert fleet.listed() == [("Running", None)]
     assert peers(fleet, "base") == {"robot": "proven", "arm": "proven"}
     assert peers(fleet, "robot") == {"base": "proven"}, "told of machines it exchanges nothing with"
+
+
+def test_a_wrong_clock_is_not_blamed_on_a_firewall(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = three_machines()
+    monkeypatch.setattr(FakeLink, "_look_at", _refused_for_the_time)
+    number = chain(fleet)
+    fleet.quiet()
+    fleet.pass_time(Settings().link_timeout + 1)
+    fleet.quiet()
+    message = fleet.failures[number].message
+    assert "wrong clock" in message
+    assert "firewall" not in message
+
+
+def _refused_for_the_time(link: FakeLink, peer: PeerEndpoint, *_: object) -> PeerReport:
+    reason = f"the machine has a {WRONG_CLOCK}"
+    return PeerReport(machine=peer.machine, run_id=peer.run_id, state="connecting", reason=reason)
 
 
 def test_each_part_gets_its_own_edges_only() -> None:

@@ -40,8 +40,9 @@ def install(base: Path, name: str, *, requires: str = "", version: str = "1.0") 
     info.mkdir()
     text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
     (info / "METADATA").write_text(text + (f"Requires-Dist: {requires}\n" if requires else ""))
-    (info / "RECORD").write_text("")
+    (info / "RECORD").write_text(f"{name}/module.py,,\n{name}/__pycache__/module.pyc,,\n")
     (base.parent / "site" / name).mkdir()
+    (base.parent / "site" / name / "module.py").write_text("")
 
 
 def remove(base: Path, name: str) -> None:
@@ -236,6 +237,12 @@ def test_a_package_that_was_uninstalled_is_installed_again(
     pip: Path, two: Mapping[str, str]
 ) -> None:
     remove(pip, "second")
+    assert ran(pip, nodes=two, during=installing(pip, *two)) == ["second"]
+    assert ran(pip, nodes=two) == []
+
+
+def test_a_package_that_lost_a_file_is_installed_again(pip: Path, two: Mapping[str, str]) -> None:
+    (pip.parent / "site" / "second" / "module.py").unlink()
     assert ran(pip, nodes=two, during=installing(pip, *two)) == ["second"]
     assert ran(pip, nodes=two) == []
 

@@ -6,6 +6,7 @@ The drawn lines are replaced as a whole; what a build prints is kept, and shown 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ from dora_daemon.build.events import BuildEvent
 MOST_KEPT = 10_000
 """Lines of one node that are kept for the case that it fails."""
 
+_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x1f\x7f]")
+"""What would move the cursor or change the colour of the lines below."""
 _UP, _CLEAR_LINE, _CLEAR_REST = "\x1b[{}A", "\x1b[K", "\x1b[J"
 
 
@@ -109,7 +112,7 @@ class DrawnProgress(BuildProgress):
 
     def _set(self, node: str, state: str, style: str, detail: str = "") -> None:
         line = self._lines[node]
-        line.state, line.style, line.detail = state, style, detail
+        line.state, line.style, line.detail = state, style, _CONTROL.sub("", detail)
         self._draw()
 
     def _draw(self) -> None:

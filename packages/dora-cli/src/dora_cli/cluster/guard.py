@@ -55,8 +55,8 @@ class Errand:
 
     @property
     def adds(self) -> bool:
-        """Whether it starts daemons; other commands only touch daemons that the file names."""
-        return self.command in ("up", "install")
+        """Whether it looks at all daemons of a machine; others touch those of the file only."""
+        return self.command in ("up", "install", "down", "remove")
 
 
 Key = tuple[str, str, int | None]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dora_cli import output
 from dora_cli.bundle.install import Installer, probe
 from dora_cli.bundle.layout import Layout
-from dora_cli.cluster import coordinator_service
+from dora_cli.cluster import coordinator_service, leftovers
 from dora_cli.cluster import known_clusters as remembered
 from dora_cli.cluster import local_coordinator as coordinator_here
 from dora_cli.cluster.daemon_argv import daemon_arguments, ssh_name
@@ -56,6 +56,7 @@ def _install_all(
         for remark in one.result.remarks if one.result is not None else ():
             output.warn(f"{ssh_name(one.machine)}: {remark}")
     output.write(succeeded(done))
+    leftovers.report(guard, coordinator_here.connected(coordinator_here.report(cluster)).values())
     connected = all(one.ok for one in done) and _connected(cluster, [d.machine.id for d in done])
     return ready and connected
 

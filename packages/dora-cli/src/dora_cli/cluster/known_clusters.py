@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from dora_cli.cluster import local_coordinator as coordinator_here
 from dora_config.access import Endpoint, private_dir, state_dir
-from dora_config.cluster.models import Cluster
+from dora_config.cluster.models import Cluster, Machine
+from dora_config.dataflow.resolved import Frozen
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -23,12 +26,59 @@ def _path(cluster: Cluster) -> Path:
     return _folder() / f"{address}-{cluster.coordinator.port}.json"
 
 
-def keep(cluster: Cluster) -> None:
-    """Record the machines; those of an earlier file with the same coordinator are replaced."""
+class Earlier(Frozen):
+    """What is recorded beside a cluster: its file, and machines that were in it before."""
+
+    file: str = "cluster.yml"
+    machines: tuple[Machine, ...] = ()
+
+
+def keep(cluster: Cluster, file: Path) -> None:
+    """Record the machines; those that left the file since are recorded as former ones."""
     private_dir(private_dir(state_dir()) / "clusters")
-    path = _path(cluster)
+    before = [*former(cluster)]
+    with suppress(OSError, ValidationError):
+        before += Cluster.model_validate_json(_path(cluster).read_bytes()).machines
+    _replace(_path(cluster), cluster.model_dump_json())
+    _keep_former(cluster, str(file.absolute()), before)
+
+
+def former(cluster: Cluster) -> tuple[Machine, ...]:
+    """Machines that were in the file and may still run a daemon."""
+    return _earlier(cluster).machines
+
+
+def file_of(cluster: Cluster) -> str:
+    """The cluster file that was used last."""
+    return _earlier(cluster).file
+
+
+def drop(cluster: Cluster, machine: Machine) -> None:
+    """A former machine has no daemon any more."""
+    left = [one for one in former(cluster) if one != machine]
+    _keep_former(cluster, file_of(cluster), left)
+
+
+def _keep_former(cluster: Cluster, file: str, machines: Sequence[Machine]) -> None:
+    now = {(one.id, one.target, one.port) for one in cluster.machines}
+    left = {(one.id, one.target, one.port): one for one in machines}
+    kept = tuple(one for key, one in left.items() if key not in now)
+    _replace(_sidecar(cluster), Earlier(file=file, machines=kept).model_dump_json())
+
+
+def _earlier(cluster: Cluster) -> Earlier:
+    with suppress(OSError, ValidationError):
+        return Earlier.model_validate_json(_sidecar(cluster).read_bytes())
+    return Earlier()
+
+
+def _sidecar(cluster: Cluster) -> Path:
+    return _path(cluster).with_suffix(".earlier")
+
+
+def _replace(path: Path, text: str) -> None:
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(cluster.model_dump_json())
+    fresh.write_text(text)
     fresh.replace(path)
 
 

@@ -9,7 +9,7 @@ from dora_cli import output
 from dora_cli._version import __version__
 from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import USER
-from dora_cli.cluster import coordinator_service
+from dora_cli.cluster import coordinator_service, leftovers
 from dora_cli.cluster import known_clusters as remembered
 from dora_cli.cluster import local_coordinator as coordinator_here
 from dora_cli.cluster.background_daemon import begin, differences, hand_over
@@ -73,6 +73,7 @@ def _bring_up(
             output.remark("No daemon was started, so the coordinator was ended again.")
         return False
     found = coordinator_here.wait_for(cluster, started)
+    leftovers.report(guard, coordinator_here.connected(coordinator_here.report(cluster)).values())
     late = [one for one in done if one.ok and one.machine.id not in found]
     if late:
         _explain_late(cluster, late)

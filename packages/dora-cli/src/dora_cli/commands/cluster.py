@@ -70,7 +70,7 @@ def _load(path: Path) -> Cluster:
     for problem in loaded.warnings:
         output.remark(str(problem))
     try:
-        remembered.keep(loaded.cluster)
+        remembered.keep(loaded.cluster, path)
     except OSError as error:
         output.warn(f"cannot record the machines of {path} for `dora start`: {error}")
     return loaded.cluster
@@ -106,12 +106,16 @@ def status(
     coordinator_port: coordinator.Port = None,
 ) -> None:
     """Show the daemons of the coordinator and how they are."""
+    from dora_cli.cluster import known_clusters, leftovers
     from dora_cli.cluster.status import show
+    from dora_config.access import endpoint
     from dora_config.protocol.control import ClusterReport, ClusterStatus
 
     with coordinator.client(coordinator_addr, coordinator_port) as client:
         report = client.ask(ClusterStatus(), ClusterReport)
     show(report, as_json=output_format is options.TableFormat.JSON)
+    if (known := known_clusters.find(endpoint(coordinator_addr, coordinator_port))) is not None:
+        leftovers.report_connected(known, report.daemons)
 
 
 @app.command()
@@ -139,6 +143,20 @@ def down(
         coordinator_addr = coordinator_addr or given.coordinator.addr
         coordinator_port = coordinator_port or given.coordinator.port
     _exit(bring_down(endpoint(coordinator_addr, coordinator_port), given, purge=purge))
+
+
+@app.command()
+def remove(
+    path: ClusterFile,
+    machine: Annotated[
+        list[str], typer.Argument(metavar="ID...", help="Machine ids.", show_default=False)
+    ],
+) -> None:
+    """Remove daemons of machines that are no longer in the cluster file, with their dataflows."""
+    from dora_cli.cluster import leftovers
+    from dora_cli.cluster.guard import Errand
+
+    _exit(leftovers.remove(_load(path), Errand("remove", path, refuses=False), machine))
 
 
 @app.command()

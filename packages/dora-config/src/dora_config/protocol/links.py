@@ -13,6 +13,8 @@ from pydantic import Field
 from dora_config.dataflow.resolved import MAX_QUEUE_SIZE, QueuePolicy
 from dora_config.protocol.runner_message import RunnerMessage
 
+WRONG_CLOCK: Final = "wrong clock"
+"""In the reason of a link that fails for a certificate's time: no firewall is to blame."""
 FIRST_PORT: Final = 7450
 LAST_PORT: Final = 7549
 """Where links listen unless told otherwise: one port for each dataflow and machine."""

@@ -13,6 +13,7 @@ from dora_config import ResolvedDataflow
 from dora_config.dataflow.graph import cycles
 from dora_config.dataflow.sources import LogSource, OutputSource
 from dora_config.protocol.links import (
+    WRONG_CLOCK,
     LinkReport,
     PeerEndpoint,
     PeerReport,
@@ -373,4 +374,6 @@ class Links:
     def complaint(self) -> str:
         """All pairs that cannot reach each other, and what to do, for whoever started them."""
         lines = [str(one) if one.reason else f"{one}: no answer" for one in self.unlinked()]
+        if lines and all(WRONG_CLOCK in line for line in lines):
+            return "\n".join(lines)  # no firewall is to blame, and the reason has the remedy
         return "\n".join((*lines, ADVICE))

@@ -31,7 +31,7 @@ REGISTRATION_TIMEOUT = 30.0
 QUEUE = 4096
 """Messages that may wait for the socket; a coordinator that reads none is given up before."""
 NEWS_PAUSE = 0.05
-"""Seconds between news and the heartbeat that tells it."""
+"""Seconds at least between two heartbeats."""
 MAX_MESSAGE = 64 * 1024 * 1024
 
 logger = logging.getLogger("dora.daemon")
@@ -166,8 +166,9 @@ class CoordinatorLink:
             self.send(self._heartbeat())
             self._news = anyio.Event()
             with anyio.move_on_after(interval):
+                # Limits the rate; a change after a quiet time is sent at once.
+                await anyio.sleep(NEWS_PAUSE)
                 await self._news.wait()
-                await anyio.sleep(NEWS_PAUSE)  # what changes together is told together
 
     async def _read(self, socket: ClientConnection, silence_limit: float) -> str:
         """Hand on messages until the connection ends; why it did."""

@@ -8,6 +8,7 @@ change it: then nothing is known, and the next build runs.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import itertools
 import json
@@ -102,7 +103,9 @@ class BuildMemory:
             return False  # another build changes the environment just now
         installed = environment_state(check.python)
         changed = difference(last["installed"], installed)
-        return not changed or _leaves_alone(changed, check)
+        if changed and not _leaves_alone(changed, check):
+            return False
+        return _is_complete(installed, set(last["own"]))
 
     def begin(self, check: BuildCheck) -> State:
         """The build runs now; until it succeeds nothing is known of it."""
@@ -171,6 +174,22 @@ def _leaves_alone(changed: Iterable[str], check: BuildCheck) -> bool:
         if normalized(other.name) in names:
             continue
         if any(_required(text) in names for text in other.requires or ()):
+            return False
+    return True
+
+
+def _is_complete(installed: Iterable[str], own: set[str]) -> bool:
+    """Whether every file of these distributions is there; compiled modules may come and go."""
+    for entry in installed:
+        if not entry.endswith(".dist-info") or _distribution(entry) not in own:
+            continue
+        try:
+            with (Path(entry) / "RECORD").open(newline="", errors="replace") as file:
+                paths = [row[0] for row in csv.reader(file) if row]
+        except (OSError, csv.Error):
+            return False
+        site = Path(entry).parent
+        if any(not path.endswith(".pyc") and not (site / path).exists() for path in paths):
             return False
     return True
 

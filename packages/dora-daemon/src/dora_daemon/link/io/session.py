@@ -18,6 +18,7 @@ from typing import Any
 
 import zenoh
 
+from dora_config.protocol.links import WRONG_CLOCK
 from dora_daemon.link.errors import CannotConnect, CannotListen
 from dora_daemon.link.protocol.priority import Lane
 
@@ -280,7 +281,7 @@ def _why_not(endpoint: str, credentials: Path | None, error: BaseException, seco
         if _is_about_time(problem):
             return (
                 f"{endpoint}: a certificate is not valid at the time of a clock: one of the two"
-                f" machines has a wrong clock (this one: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC)."
+                f" machines has a {WRONG_CLOCK} (this one: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC)."
                 " Correct it, or upgrade the coordinator: newer certificates suit any clock"
             )
         return f"{endpoint} and this machine do not trust each other's certificates: {problem}"
