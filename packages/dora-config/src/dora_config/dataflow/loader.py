@@ -17,7 +17,7 @@ from dora_config.dataflow.expand import describe_dataflow
 from dora_config.dataflow.graph import GraphFinding, Unreadable, check_graph
 from dora_config.dataflow.modules import ModuleFile, SourceNode
 from dora_config.dataflow.reader import NodesFile, read_nodes_file
-from dora_config.dataflow.resolve import SourceMap, Resolution, resolve
+from dora_config.dataflow.resolve import Resolution, SourceMap, resolve
 from dora_config.dataflow.resolved import ResolvedDataflow
 from dora_config.dataflow.variables import expand_path, find_variables
 from dora_config.errors import ConfigError, Problem
