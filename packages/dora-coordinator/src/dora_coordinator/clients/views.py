@@ -13,7 +13,7 @@ from dora_config.protocol.control import (
     RestartSummary,
 )
 from dora_config.protocol.dataflow import NodeView
-from dora_config.protocol.envelope import Party
+from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.links import LinkReport, PeerReport
 from dora_config.protocol.runner import NodeStatus
 from dora_coordinator.dataflow.dataflow import Dataflow
@@ -150,7 +150,7 @@ def _node_view(
     return sampled.state if sampled is not None else "Starting"
 
 
-def cluster_report(fleet: Fleet, party: Party, now: float) -> ClusterReport:
+def cluster_report(fleet: Fleet, party: ProgramVersion, now: float) -> ClusterReport:
     return ClusterReport(
         coordinator=party,
         daemons=tuple(_daemon_summary(member, fleet, now) for member in fleet.membership.all()),
