@@ -23,13 +23,13 @@ from dora_config.protocol.control import (
     StopDataflow,
 )
 from dora_config.protocol.daemon import PartChanged, PartReport, Register
+from dora_coordinator.commands import DeleteRecord, SaveRecord
 from dora_coordinator.io import service as service_module
 from dora_coordinator.io.authority import Authority
 from dora_coordinator.io.connections import Connection
 from dora_coordinator.io.service import Service
 from dora_coordinator.io.store import NotWritten, SqliteStore, StoreError
 from dora_coordinator.settings import Settings
-from dora_coordinator.state.commands import DeleteRecord, SaveRecord
 
 
 class FillingStore(SqliteStore):

@@ -33,7 +33,7 @@ DECIDING = {
     "dora_node_api.protocol.session",
     "dora_coordinator.state",
     "dora_coordinator.dataflow",
-    "dora_coordinator.state.membership",
+    "dora_coordinator.membership",
     "dora_coordinator.dataflow.backoff",
     "dora_daemon.runner.machine.state",
     "dora_daemon.runner.machine.node",

@@ -48,20 +48,20 @@ from dora_config.protocol.runner import (
     WaitingChanged,
 )
 from dora_config.protocol.topics import StreamTopics
-from dora_coordinator.dataflow.records import DataflowRecord
-from dora_coordinator.settings import Settings
-from dora_coordinator.state import commands as coordinator_commands
-from dora_coordinator.state.commands import Command
-from dora_coordinator.state.events import (
-    ClientAsked,
+from dora_coordinator import commands as coordinator_commands
+from dora_coordinator.commands import Command
+from dora_coordinator.events import (
+    ClientRequested,
     DaemonDisconnected,
+    DaemonMessageReceived,
     DaemonRegistered,
-    DaemonSpoke,
     Event,
     TimerFired,
     TimerKey,
 )
-from dora_coordinator.state.state import CoordinatorState
+from dora_coordinator.records import DataflowRecord
+from dora_coordinator.settings import Settings
+from dora_coordinator.state import CoordinatorState
 from dora_daemon.agent import commands as agent_commands
 from dora_daemon.agent import events as agent_events
 from dora_daemon.agent.records import PartRecord
@@ -152,7 +152,7 @@ class FakeDaemon:
         return [r for r in self.runners if r.dataflow_id == dataflow_id and r.lives]
 
 
-class Fleet:
+class SimulatedFleet:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.now = 1000.0
@@ -290,7 +290,7 @@ class Fleet:
         """Ask as a client; the number under which the answer comes."""
         self._last_request += 1
         fresh = str(uuid.uuid5(uuid.NAMESPACE_OID, str(self._last_request)))
-        self.happen(ClientAsked(1, self._last_request, request, fresh))
+        self.happen(ClientRequested(1, self._last_request, request, fresh))
         return self._last_request
 
     def start(self, spec: DataflowSpec) -> int:
@@ -316,7 +316,7 @@ class Fleet:
         if isinstance(message, Register):
             self.happen(DaemonRegistered(daemon.connection, message, f"{daemon.name}:1"))
         else:
-            self.happen(DaemonSpoke(daemon.connection, message))
+            self.happen(DaemonMessageReceived(daemon.connection, message))
         return True
 
     def step_to_daemon(self, daemon: FakeDaemon) -> bool:
@@ -486,7 +486,7 @@ class Fleet:
                 assert number not in self.answers
                 assert number not in self.failures
                 self.failures[number] = command
-            case coordinator_commands.TellClient(progress=progress):
+            case coordinator_commands.SendProgress(progress=progress):
                 self.progress.append(progress)
             case coordinator_commands.ArmTimer(key=key, at=at):
                 self.timers[key] = at

@@ -23,27 +23,27 @@ from dora_config.protocol.control import ControlRequest, StartDataflow
 from dora_config.protocol.daemon import DaemonMessage, Register
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_coordinator.clients.builds import TIMER
-from dora_coordinator.settings import Settings
-from dora_coordinator.state.commands import (
+from dora_coordinator.commands import (
     AnswerClient,
     Command,
     FailClient,
+    SendProgress,
     SendToDaemon,
-    TellClient,
 )
-from dora_coordinator.state.events import (
-    BuildLinesTaken,
-    ClientAsked,
+from dora_coordinator.events import (
+    BuildProgressSent,
     ClientCancelled,
     ClientDisconnected,
+    ClientRequested,
     DaemonDisconnected,
+    DaemonMessageReceived,
     DaemonRegistered,
-    DaemonSpoke,
     Event,
     TimerFired,
     TimerKey,
 )
-from dora_coordinator.state.state import CoordinatorState
+from dora_coordinator.settings import Settings
+from dora_coordinator.state import CoordinatorState
 
 BUILD = "01234567-89ab-cdef-0123-456789abcdef"
 ROBOT, STATION = 1, 2
@@ -74,13 +74,13 @@ class Desk:
         return self.done
 
     def ask(self, request: ControlRequest) -> list[Command]:
-        return self.happen(ClientAsked(9, 1, request, BUILD))
+        return self.happen(ClientRequested(9, 1, request, BUILD))
 
     def build(self) -> list[Command]:
         return self.ask(BuildDataflow(spec=spec()))
 
     def says(self, connection: int, message: DaemonMessage) -> list[Command]:
-        return self.happen(DaemonSpoke(connection, message))
+        return self.happen(DaemonMessageReceived(connection, message))
 
     def sent(self) -> list[tuple[str, object]]:
         return [(c.daemon, c.message) for c in self.done if isinstance(c, SendToDaemon)]
@@ -98,7 +98,7 @@ def test_each_daemon_is_asked_for_its_nodes_that_have_something_to_build() -> No
         if isinstance(message, BuildPart)
     }
     assert asked == {"robot": ["left"], "station": ["right"]}
-    assert TellClient(9, 1, BuildTriggered(build_id=BUILD)) in desk.done
+    assert SendProgress(9, 1, BuildTriggered(build_id=BUILD)) in desk.done
 
 
 def test_news_are_passed_on_one_portion_at_a_time() -> None:
@@ -107,8 +107,8 @@ def test_news_are_passed_on_one_portion_at_a_time() -> None:
     news = (BuildNews(node="left", what="output", text="x"),)
     told = BuildTold(build_id=BUILD, news=news, left_out=2)
     progress = BuildProgress(build_id=BUILD, daemon="robot", news=news, left_out=2)
-    assert desk.says(ROBOT, told) == [TellClient(9, 1, progress)]
-    desk.happen(BuildLinesTaken(BUILD, "robot"))
+    assert desk.says(ROBOT, told) == [SendProgress(9, 1, progress)]
+    desk.happen(BuildProgressSent(BUILD, "robot"))
     assert desk.sent() == [("robot", BuildNewsTaken(build_id=BUILD))]
 
 

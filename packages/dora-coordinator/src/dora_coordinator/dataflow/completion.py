@@ -11,10 +11,10 @@ from dora_config.protocol.daemon import PartReport
 from dora_config.protocol.runner import DataflowResult, NodeResult
 from dora_coordinator.dataflow.linking import Links
 from dora_coordinator.dataflow.part import Part, names
-from dora_coordinator.dataflow.records import PartState
+from dora_coordinator.records import PartState
 
 
-class Ends:
+class CompletionRule:
     """What one dataflow's nodes say about its end."""
 
     def __init__(self, nodes: Collection[ResolvedNode], *, when_nodes_finish: bool) -> None:

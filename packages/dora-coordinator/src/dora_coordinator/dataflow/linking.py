@@ -19,7 +19,7 @@ from dora_config.protocol.links import (
     PeerReport,
     RemoteEdge,
 )
-from dora_coordinator.state.commands import Command, Log
+from dora_coordinator.commands import Command, Log
 
 ADVICE = (
     "open one of these TCP ports in the firewall of its machine, or have the daemon listen on "

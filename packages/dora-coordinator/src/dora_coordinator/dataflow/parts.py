@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.runner import DataflowResult
+from dora_coordinator.commands import SendToDaemon
 from dora_coordinator.dataflow.linking import Links, remote_edges
 from dora_coordinator.dataflow.part import Part
-from dora_coordinator.dataflow.records import DataflowRecord, PartState
-from dora_coordinator.state.commands import SendToDaemon
-from dora_coordinator.state.membership import Membership
+from dora_coordinator.membership import Membership
+from dora_coordinator.records import DataflowRecord, PartState
 
 
 class Parts(Mapping[str, Part]):

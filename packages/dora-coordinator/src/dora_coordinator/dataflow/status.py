@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dora_config.protocol.control import DataflowStatus
 from dora_coordinator.dataflow.linking import Links
 from dora_coordinator.dataflow.part import Part, names
-from dora_coordinator.dataflow.records import PartState, Phase
-from dora_coordinator.state.membership import Membership
+from dora_coordinator.membership import Membership
+from dora_coordinator.records import PartState, Phase
 
 
 def status_of(

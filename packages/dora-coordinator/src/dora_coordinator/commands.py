@@ -8,8 +8,8 @@ from typing import Literal
 from dora_config.protocol.control import ControlAnswer, ControlProgress, EndedDataflow, FailureCode
 from dora_config.protocol.daemon import CoordinatorMessage
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_coordinator.dataflow.records import DataflowRecord
-from dora_coordinator.state.events import TimerKey
+from dora_coordinator.events import TimerKey
+from dora_coordinator.records import DataflowRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class AnswerClient:
 
 
 @dataclass(frozen=True, slots=True)
-class TellClient:
+class SendProgress:
     """Progress of a request that goes on."""
 
     client: int
@@ -122,7 +122,7 @@ Command = (
     | SignCertificate
     | CloseConnection
     | AnswerClient
-    | TellClient
+    | SendProgress
     | FailClient
     | ArmTimer
     | CancelTimer

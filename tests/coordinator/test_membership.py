@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dora_config.protocol.daemon import Register
 from dora_config.protocol.envelope import Party
-from dora_coordinator.state.membership import Membership
+from dora_coordinator.membership import Membership
 
 
 def register(incarnation: str, *, instance: str = "disk", boot: str = "b") -> Register:

@@ -1,1 +1,0 @@
-"""Decisions about the whole cluster: daemons, dataflows, names."""
