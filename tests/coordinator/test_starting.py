@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from support.fleet_simulation import SimulatedFleet, dataflow
 
-from dora_config.dataflow.resolved import Deploy, ResolvedDataflow, ResolvedNode
+from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedDeploy, ResolvedNode
 from dora_config.protocol.control import (
     PlacementPlan,
     StartDataflow,
@@ -154,7 +154,7 @@ def test_a_machine_that_is_not_connected_starts_nothing() -> None:
 
 def test_labels_choose_the_first_daemon_that_has_them_all() -> None:
     fleet = two_machines()
-    node = ResolvedNode(id="net", path="net.py", deploy=Deploy(labels={"gpu": "yes"}))
+    node = ResolvedNode(id="net", path="net.py", deploy=ResolvedDeploy(labels={"gpu": "yes"}))
     spec = dataflow().model_copy(update={"resolved": ResolvedDataflow(nodes=(node,))})
     number = fleet.ask(StartDataflow(spec=spec, dry_run=True))
     plan = fleet.answers[number]

@@ -12,7 +12,12 @@ from dataclasses import dataclass, field
 
 from support.link_simulation import FakeLink, Wall
 
-from dora_config.dataflow.resolved import Deploy, ResolvedDataflow, ResolvedInput, ResolvedNode
+from dora_config.dataflow.resolved import (
+    ResolvedDataflow,
+    ResolvedDeploy,
+    ResolvedInput,
+    ResolvedNode,
+)
 from dora_config.dataflow.sources import OutputSource
 from dora_config.protocol.control import (
     ControlAnswer,
@@ -31,7 +36,7 @@ from dora_config.protocol.daemon import (
     RegistrationRefused,
 )
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_config.protocol.envelope import Party
+from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.links import SetLinkPeers
 from dora_config.protocol.runner import (
     AcknowledgeResult,
@@ -44,7 +49,7 @@ from dora_config.protocol.runner import (
     Release,
     RunnerRequest,
     RunnerStatus,
-    StopDataflow,
+    StopAllNodes,
     WaitingChanged,
 )
 from dora_config.protocol.topics import StreamTopics
@@ -67,14 +72,14 @@ from dora_daemon.agent import events as agent_events
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.state import AgentState
 
-COORDINATOR = Party(program="coordinator", release="1")
-DAEMON = Party(program="daemon", release="1")
+COORDINATOR = ProgramVersion(program="coordinator", release="1")
+DAEMON = ProgramVersion(program="daemon", release="1")
 
 
 def dataflow(**machines: str | None) -> DataflowSpec:
     """A specification of nodes without edges: ``dataflow(camera="robot", logger=None)``."""
     nodes = tuple(
-        ResolvedNode(id=node, path=f"{node}.py", deploy=Deploy(machine=machine))
+        ResolvedNode(id=node, path=f"{node}.py", deploy=ResolvedDeploy(machine=machine))
         for node, machine in machines.items()
     )
     return DataflowSpec(resolved=ResolvedDataflow(nodes=nodes))
@@ -91,7 +96,7 @@ def pipeline(*, allow_unlinked: bool = False, **machines: str | None) -> Dataflo
             ResolvedNode(
                 id=node,
                 path=f"{node}.py",
-                deploy=Deploy(machine=machine),
+                deploy=ResolvedDeploy(machine=machine),
                 inputs=inputs,
                 outputs=("out",),
             )
@@ -559,7 +564,7 @@ class SimulatedFleet:
                 runner.phase = "running"
                 started = DataflowStarted(dataflow_id=runner.dataflow_id)
                 self._tell(daemon, runner, started)
-            case StopDataflow() if runner.lives:
+            case StopAllNodes() if runner.lives:
                 runner.phase = "stopping"
                 runner.killed = request.force
                 runner.stop_reason = request.reason

@@ -13,8 +13,8 @@ from dora_config.protocol.topics import (
     MoreTopics,
     StreamTopics,
     TopicChunk,
-    TopicNews,
     TopicsEnd,
+    TopicUpdate,
     WatchedTopics,
 )
 from dora_coordinator.events import (
@@ -79,7 +79,7 @@ def test_each_daemon_is_asked_for_its_own_outputs_and_for_more_when_they_were_sh
     robot, gpu = world.stream(world.robot), world.stream(world.gpu)
     assert robot.topics == ("camera/out1", "camera/out0")
     assert gpu.topics == ("plot/out0",)
-    news = TopicNews(samples=("{}",), dropped={"camera/out1": 3})
+    news = TopicUpdate(samples=("{}",), dropped={"camera/out1": 3})
     world.says(world.robot, TopicChunk(stream=robot.stream, news=news))
     assert world.fleet.progress == [WatchedTopics(daemon="robot", stream=robot.stream, news=news)]
     assert world.asked(world.robot) is None
@@ -94,7 +94,7 @@ def test_what_a_daemon_remarks_moves_no_terminal() -> None:
     world = Watched(two_senders())
     world.fleet.ask(WatchTopics())
     chunk = TopicChunk(
-        stream=world.stream(world.robot).stream, news=TopicNews(notes=("a\x1b[2Jb",))
+        stream=world.stream(world.robot).stream, news=TopicUpdate(notes=("a\x1b[2Jb",))
     )
     world.says(world.robot, chunk)
     assert world.notes() == ["a\\x1b[2Jb"]

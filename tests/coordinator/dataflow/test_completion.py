@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from support.fleet_simulation import FakeDaemon, SimulatedFleet
 
-from dora_config.dataflow.resolved import Deploy, ResolvedDataflow, ResolvedInput, ResolvedNode
+from dora_config.dataflow.resolved import (
+    ResolvedDataflow,
+    ResolvedDeploy,
+    ResolvedInput,
+    ResolvedNode,
+)
 from dora_config.dataflow.sources import OutputSource, TimerSource
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_coordinator.dataflow.completion import CompletionRule
@@ -22,12 +27,15 @@ def camera_and_plot(*, exit_when_nodes_finish: bool = True) -> DataflowSpec:
         ResolvedNode(
             id="camera",
             path="camera.py",
-            deploy=Deploy(machine="robot"),
+            deploy=ResolvedDeploy(machine="robot"),
             inputs={"tick": tick},
             outputs=("image",),
         ),
         ResolvedNode(
-            id="plot", path="plot.py", deploy=Deploy(machine="station"), inputs={"image": image}
+            id="plot",
+            path="plot.py",
+            deploy=ResolvedDeploy(machine="station"),
+            inputs={"image": image},
         ),
     )
     return DataflowSpec(
@@ -120,8 +128,10 @@ def test_a_part_that_is_spawned_again_is_waited_for() -> None:
 
 def test_dynamic_nodes_alone_keep_nothing_going() -> None:
     nodes = (
-        ResolvedNode(id="camera", path="camera.py", deploy=Deploy(machine="robot")),
-        ResolvedNode(id="viewer", path="dynamic", kind="dynamic", deploy=Deploy(machine="station")),
+        ResolvedNode(id="camera", path="camera.py", deploy=ResolvedDeploy(machine="robot")),
+        ResolvedNode(
+            id="viewer", path="dynamic", kind="dynamic", deploy=ResolvedDeploy(machine="station")
+        ),
     )
     spec = DataflowSpec(resolved=ResolvedDataflow(nodes=nodes))
     fleet, robot, station = running(spec)

@@ -240,10 +240,10 @@ def test_a_runner_survives_its_daemon_and_is_adopted_by_the_next(workspace: Work
         assert [f.entry.dataflow_id for f in found] == [run.plan.dataflow_id]
         assert found[0].alive
         assert not found[0].entry.foreground
-        greeting = run.ask(protocol.Greet())
-        assert isinstance(greeting, protocol.Greeting)
+        greeting = run.ask(protocol.Handshake())
+        assert isinstance(greeting, protocol.HandshakeReply)
         assert greeting.pid == found[0].entry.pid
-        assert isinstance(run.ask(protocol.StopDataflow(grace=0.1)), protocol.Done)
+        assert isinstance(run.ask(protocol.StopAllNodes(grace=0.1)), protocol.Done)
         run.wait_for_phase("finished")
         assert isinstance(run.ask(protocol.AcknowledgeResult()), protocol.Done)
         gone(greeting.pid)

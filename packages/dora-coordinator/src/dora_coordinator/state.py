@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import assert_never
 
-from dora_config.protocol.builds import BuildEnded, BuildTold
+from dora_config.protocol.builds import BuildEnded, BuildEvents
 from dora_config.protocol.calls import RunnerAnswered
 from dora_config.protocol.daemon import (
     Heartbeat,
-    HeartbeatSeen,
+    HeartbeatAck,
     Leaving,
     LogChunk,
     PartChanged,
@@ -25,7 +25,7 @@ from dora_config.protocol.daemon import (
     SignRequest,
 )
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_config.protocol.envelope import Party, clean_text, version_problem
+from dora_config.protocol.envelope import ProgramVersion, clean_text, version_problem
 from dora_config.protocol.topics import TopicChunk
 from dora_coordinator.clients import builds
 from dora_coordinator.clients.builds import Builds
@@ -70,7 +70,12 @@ FORGET = "forget"
 
 class CoordinatorState:
     def __init__(
-        self, settings: Settings, party: Party, authority: str = "", *, wall_offset: float = 0.0
+        self,
+        settings: Settings,
+        party: ProgramVersion,
+        authority: str = "",
+        *,
+        wall_offset: float = 0.0,
     ) -> None:
         """``authority``: SHA-256 of the certificate that links trust; ``wall_offset``: Unix time
         minus the clock that events are timed with.
@@ -189,7 +194,7 @@ class CoordinatorState:
                 member.metrics_at = now
                 member.metrics = {sample.dataflow_id: sample for sample in metrics}
                 member.clock_offset = event.clock_offset
-                return [SendToDaemon(member.key, HeartbeatSeen())]
+                return [SendToDaemon(member.key, HeartbeatAck())]
             case PartChanged() | PartLost() | PartDescribed():
                 return self.registry.told(member.key, message, now)
             case SignRequest(request=request):
@@ -198,7 +203,7 @@ class CoordinatorState:
                 return self._streams.chunk(member.key, message)
             case TopicChunk():
                 return self._topics.chunk(member.key, message)
-            case BuildTold():
+            case BuildEvents():
                 return self._builds.told(member.key, message)
             case BuildEnded():
                 return self._builds.ended(member.key, message)

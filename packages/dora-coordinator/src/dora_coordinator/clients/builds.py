@@ -15,10 +15,10 @@ from dora_config.errors import PlacementError
 from dora_config.protocol.builds import (
     BuildDataflow,
     BuildEnded,
-    BuildNewsTaken,
+    BuildEvents,
+    BuildEventsAck,
     BuildPart,
     BuildProgress,
-    BuildTold,
     BuildTriggered,
     Built,
     BuiltNode,
@@ -99,7 +99,7 @@ class Builds:
 
     # ---------------------------------------------------------------- from daemons
 
-    def told(self, daemon: str, message: BuildTold) -> list[Command]:
+    def told(self, daemon: str, message: BuildEvents) -> list[Command]:
         build = self._builds.get(message.build_id)
         if build is None or daemon not in build.waiting:
             return [SendToDaemon(daemon, CancelBuild(build_id=message.build_id))]
@@ -113,7 +113,7 @@ class Builds:
         build = self._builds.get(build_id)
         if build is None or daemon not in build.waiting:
             return []
-        return [SendToDaemon(daemon, BuildNewsTaken(build_id=build_id))]
+        return [SendToDaemon(daemon, BuildEventsAck(build_id=build_id))]
 
     def ended(self, daemon: str, message: BuildEnded) -> list[Command]:
         build = self._builds.get(message.build_id)

@@ -37,7 +37,7 @@ from dora_config.protocol.control import (
 )
 from dora_config.protocol.daemon import EndDaemon
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_config.protocol.envelope import Party
+from dora_config.protocol.envelope import ProgramVersion
 from dora_coordinator.clients.builds import Builds, require_built
 from dora_coordinator.clients.log_streams import LogStreams
 from dora_coordinator.clients.runner_calls import RunnerCalls
@@ -83,7 +83,7 @@ class Clients:
         calls: RunnerCalls,
         topics: TopicStreams,
         settings: Settings,
-        party: Party,
+        party: ProgramVersion,
     ) -> None:
         self._registry = registry
         self._streams = streams

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from dora_config.protocol.control import WatchTopics
 from dora_config.protocol.envelope import clean_lines
 from dora_config.protocol.topics import (
-    LARGEST_CHUNK,
-    MOST_TOPICS,
+    MAX_CHUNK,
+    MAX_TOPICS,
     EndTopics,
     MoreTopics,
     StreamTopics,
     TopicChunk,
-    TopicNews,
     TopicsEnd,
+    TopicUpdate,
     WatchedTopics,
 )
 from dora_coordinator.commands import AnswerClient, Command, SendProgress, SendToDaemon
@@ -155,7 +155,7 @@ class TopicStreams:
         self._last_stream += 1
         watch.streams[self._last_stream] = daemon
         self._by_stream[self._last_stream] = watch
-        chunk = min(LARGEST_CHUNK, self._settings.max_message_bytes // SHARE)
+        chunk = min(MAX_CHUNK, self._settings.max_message_bytes // SHARE)
         message = StreamTopics(
             stream=self._last_stream,
             dataflow_id=watch.dataflow.id,
@@ -172,7 +172,7 @@ class TopicStreams:
         del self._by_stream[stream]
 
     def _say(self, watch: _Watch, note: str) -> Command:
-        told = WatchedTopics(daemon="", stream=0, news=TopicNews(notes=(note,)))
+        told = WatchedTopics(daemon="", stream=0, news=TopicUpdate(notes=(note,)))
         return SendProgress(watch.client, watch.number, told)
 
 
@@ -204,11 +204,11 @@ def _wanted(dataflow: Dataflow, topics: tuple[str, ...]) -> tuple[str, ...]:
     if not known:
         raise RequestRefused("not_found", f"the nodes of dataflow {dataflow.label} have no outputs")
     wanted = tuple(dict.fromkeys(topics or known))
-    if len(wanted) > MOST_TOPICS:
+    if len(wanted) > MAX_TOPICS:
         raise RequestRefused(
             "failed",
             f"dataflow {dataflow.label} has {len(wanted)} outputs; name those to watch, at most"
-            f" {MOST_TOPICS}",
+            f" {MAX_TOPICS}",
         )
     return wanted
 

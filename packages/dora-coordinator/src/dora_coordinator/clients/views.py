@@ -13,7 +13,7 @@ from dora_config.protocol.control import (
     RestartSummary,
 )
 from dora_config.protocol.dataflow import NodeView
-from dora_config.protocol.envelope import Party
+from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.links import LinkReport, PeerReport
 from dora_config.protocol.runner import NodeStatus
 from dora_coordinator.dataflow.dataflow import Dataflow
@@ -154,7 +154,7 @@ def _node_view(
     return sampled.state if sampled is not None else "Starting"
 
 
-def cluster_report(registry: DataflowRegistry, party: Party, now: float) -> ClusterReport:
+def cluster_report(registry: DataflowRegistry, party: ProgramVersion, now: float) -> ClusterReport:
     return ClusterReport(
         coordinator=party,
         daemons=tuple(

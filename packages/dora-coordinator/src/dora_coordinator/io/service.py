@@ -36,7 +36,7 @@ from dora_config.protocol.daemon import (
     Register,
     RegistrationRefused,
 )
-from dora_config.protocol.envelope import Party, clean_lines, clean_text
+from dora_config.protocol.envelope import ProgramVersion, clean_lines, clean_text
 from dora_coordinator.commands import (
     AdmitDaemon,
     AnswerClient,
@@ -86,7 +86,7 @@ class Service:
     """Everything runs on one event loop; methods called by the server never wait."""
 
     def __init__(
-        self, settings: Settings, party: Party, store: Store, authority: Authority
+        self, settings: Settings, party: ProgramVersion, store: Store, authority: Authority
     ) -> None:
         self.settings = settings
         self.party = party

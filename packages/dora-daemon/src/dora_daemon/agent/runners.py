@@ -28,7 +28,7 @@ from dora_config.protocol.runner import (
     Envelope,
     FollowEvents,
     GetStatus,
-    Greet,
+    Handshake,
     LineDecoder,
     LinkChanged,
     Refusal,
@@ -38,7 +38,7 @@ from dora_config.protocol.runner import (
     RunnerRequest,
     RunnerStatus,
     ShutDown,
-    StopDataflow,
+    StopAllNodes,
     request_line,
 )
 from dora_config.spawn_argv import run_module
@@ -65,7 +65,7 @@ PART_VARIABLE = "DORA_RUNNER_PART"
 Answered = Callable[[RunnerReply | None, str | None], None]
 """Takes the reply to a request, or a sentence about why there is none."""
 
-_OF_THE_MOMENT = (Greet, FollowEvents, GetStatus)
+_OF_THE_MOMENT = (Handshake, FollowEvents, GetStatus)
 """What every new connection asks anyway."""
 
 logger = logging.getLogger("dora.daemon")
@@ -199,8 +199,8 @@ class _Attendant:
             self._writer.write(request_line(number, request))
         if answered is not None:
             self._look_later(number, LOOKS)
-        elif isinstance(request, StopDataflow | ShutDown):
-            force = isinstance(request, StopDataflow) and request.force
+        elif isinstance(request, StopAllNodes | ShutDown):
+            force = isinstance(request, StopAllNodes) and request.force
             self._look_later(number, LOOKS_OF_FORCE if force else LOOKS)
 
     def _look_later(self, number: int, looks: int) -> None:
@@ -322,7 +322,7 @@ class _Attendant:
         decoder = LineDecoder()
         try:
             owed, self._owed = self._owed, {}
-            first = (Greet(), FollowEvents(logs=False), GetStatus())
+            first = (Handshake(), FollowEvents(logs=False), GetStatus())
             for request in (*first, *owed.values()):
                 self.ask(request)
             while data := await reader.read(65536):

@@ -19,8 +19,8 @@ from pathlib import Path
 import anyio
 
 from dora_config.access import private_dir, state_dir
-from dora_config.protocol.builds import BuildNews, FailedNode
-from dora_config.protocol.runner import NodePlace
+from dora_config.protocol.builds import FailedNode, NodeBuildEvent
+from dora_config.protocol.runner import NodeLocation
 from dora_daemon.build import events
 from dora_daemon.build.errors import BuildError
 from dora_daemon.build.job import JOB, BuildJob, Outcome, PlacedNode, Report
@@ -87,7 +87,7 @@ async def _one_at_a_time(job: BuildJob) -> AsyncIterator[None]:
         if not _locked(descriptor):
             for node in job.resolved.nodes:
                 text = "waits for another build on this machine"
-                _print(Report(news=BuildNews(node=node.id, what="skipped", text=text)))
+                _print(Report(news=NodeBuildEvent(node=node.id, what="skipped", text=text)))
             while not _locked(descriptor):  # noqa: ASYNC110 - the other is another process
                 await anyio.sleep(LOCK_POLL)
         yield
@@ -133,7 +133,7 @@ async def _build(job: BuildJob, directory: RuntimeDir) -> Outcome:
         nodes=tuple(
             PlacedNode(
                 node=built.node,
-                place=NodePlace(
+                place=NodeLocation(
                     working_dir=str(built.working_dir),
                     python=str(built.python) if built.python is not None else None,
                 ),
@@ -150,19 +150,19 @@ def _tell(event: events.BuildEvent) -> None:
         _print(Report(news=news))
 
 
-def as_news(event: events.BuildEvent) -> BuildNews | None:
+def as_news(event: events.BuildEvent) -> NodeBuildEvent | None:
     """An event as it goes over the wire; None for one that tells a reader nothing."""
     match event:
         case events.StepStarted(node=node, action=action):
-            return BuildNews(node=node, what="step", text=action)
+            return NodeBuildEvent(node=node, what="step", text=action)
         case events.StepSkipped(node=node, reason=reason):
-            return BuildNews(node=node, what="skipped", text=reason)
+            return NodeBuildEvent(node=node, what="skipped", text=reason)
         case events.BuildOutput(node=node, line=line):
-            return BuildNews(node=node, what="output", text=line)
+            return NodeBuildEvent(node=node, what="output", text=line)
         case events.NodeBuilt(node=node, seconds=seconds):
-            return BuildNews(node=node, what="built", seconds=seconds)
+            return NodeBuildEvent(node=node, what="built", seconds=seconds)
         case events.NodeBuildFailed(failure=failure):
-            return BuildNews(node=failure.node, what="failed", text=failure.message)
+            return NodeBuildEvent(node=failure.node, what="failed", text=failure.message)
         case events.NodeBuildStarted():
             return None
 

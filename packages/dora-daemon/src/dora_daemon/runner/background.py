@@ -82,7 +82,7 @@ class Background:
                     phase="finished",
                     result=self.runner.result,
                 )
-            case _ if self._failed_to_prepare and not isinstance(request, protocol.Greet):
+            case _ if self._failed_to_prepare and not isinstance(request, protocol.Handshake):
                 return protocol.Refusal(message="the dataflow could not be prepared")
         return await self.requests.answer(request)
 

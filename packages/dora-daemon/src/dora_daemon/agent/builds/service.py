@@ -23,11 +23,11 @@ from pydantic import ValidationError
 from dora_config.access import TOKEN_VARIABLE
 from dora_config.protocol.builds import (
     BuildEnded,
-    BuildNews,
-    BuildNewsTaken,
+    BuildEvents,
+    BuildEventsAck,
     BuildPart,
-    BuildTold,
     CancelBuild,
+    NodeBuildEvent,
     PreparedNode,
 )
 from dora_config.protocol.daemon import DaemonMessage
@@ -82,7 +82,7 @@ class Builds:
         self._running: dict[str, _Running] = {}
         self._folders: dict[Path, anyio.Lock] = {}
 
-    def handle(self, message: BuildPart | CancelBuild | BuildNewsTaken) -> None:
+    def handle(self, message: BuildPart | CancelBuild | BuildEventsAck) -> None:
         running = self._running.get(message.build_id)
         match message:
             case BuildPart() if running is None:
@@ -90,7 +90,7 @@ class Builds:
                 self._tasks.start_soon(self._run, message, running)
             case CancelBuild() if running is not None:
                 running.scope.cancel()
-            case BuildNewsTaken() if running is not None:
+            case BuildEventsAck() if running is not None:
                 running.buffer.taken()
                 running.wake()
             case _:
@@ -160,7 +160,7 @@ class Builds:
         delivered = await deliver(spec, self._machine(), message.build_id)
         for node, code in delivered.sets.items():
             text = f"its code is here: {len(code.files)} files, {code.size >> 10} KiB"
-            running.buffer.add(BuildNews(node=node, what="step", text=text))
+            running.buffer.add(NodeBuildEvent(node=node, what="step", text=text))
             running.wake()
         return {
             node.id: build_key(node, delivered.sets[node.id])
@@ -176,7 +176,7 @@ class Builds:
                 await anyio.sleep(BATCH_PAUSE)
                 continue
             news, left_out = portion
-            self._tell(BuildTold(build_id=build_id, news=news, left_out=left_out))
+            self._tell(BuildEvents(build_id=build_id, news=news, left_out=left_out))
             running.wake()
 
     async def _in_a_process(
