@@ -18,6 +18,7 @@ from anyio.abc import TaskGroup
 from dora_config.dataflow.resolved import DEFAULT_FINISH_GRACE, ResolvedInput, ResolvedNode
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import DataflowResult, LogLevel, LogLine, RunnerEvent
+from dora_config.yaml.quantities import parse_duration
 from dora_daemon.process_tree.reaper import kill_marked
 from dora_daemon.process_tree.reaper_process import ReaperProcess
 from dora_daemon.process_tree.runner_index import NODE_SOCKET, IndexEntry
@@ -591,7 +592,6 @@ def _default_finish_grace(environ: Mapping[str, str]) -> float | None:
     if text == "off":
         return None
     try:
-        grace = float(text)
+        return parse_duration(text)
     except ValueError:
         return DEFAULT_FINISH_GRACE
-    return grace if 0 <= grace < float("inf") else DEFAULT_FINISH_GRACE
