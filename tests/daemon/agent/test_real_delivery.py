@@ -20,7 +20,7 @@ from dora_cli import shipping
 from dora_cli.coordinator.client import Client, RequestFailed
 from dora_cli.coordinator.start_spec import make_spec
 from dora_cli.dataflow_file import load
-from dora_cli.shipping import CollectionError
+from dora_cli.shipping.collection import CollectionError
 from dora_config.protocol.control import StartDataflow, Started
 from dora_config.protocol.dataflow import DataflowSpec
 
