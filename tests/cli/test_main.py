@@ -95,7 +95,10 @@ def test_naming_one_command_imports_no_other() -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert done.stderr == "['dora_cli.commands.installation', 'dora_cli.commands.installation.completion'] []\n"
+    assert (
+        done.stderr
+        == "['dora_cli.commands.installation', 'dora_cli.commands.installation.completion'] []\n"
+    )
 
 
 def _raised(error: BaseException, cause: BaseException) -> BaseException:

@@ -150,7 +150,7 @@ def test_a_signal_ends_the_build_and_its_commands(tmp_path: Path, number: signal
         running.send_signal(number)
         ended = running.wait().exited(130)
     assert ended.stderr == (
-        f"[ERROR]\nthe build was interrupted by {number.name}; run it again to complete it\n"
+        f"[ERROR]\nbuild interrupted by {number.name}; run it again to complete it\n"
     )
     wait_until(lambda: not _alive(pid), what="the end of the build command")
 

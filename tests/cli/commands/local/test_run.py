@@ -424,7 +424,7 @@ def test_deploy_is_ignored_with_a_note(workspace: Workspace) -> None:
         (["--stop-after", "soon"], "'soon' is not a duration"),
         (["--log-level", "loud"], "'loud' is not a log level"),
         (["--log-filter", "n"], "'n': expected node=level"),
-        (["--locked", "--write-lockfile"], "exclude each other"),
+        (["--locked", "--write-lockfile"], "cannot be used together"),
     ],
 )
 def test_wrong_usage(talk: Workspace, words: list[str], message: str) -> None:

@@ -15,7 +15,7 @@ from dora_cli._version import __version__
 def test_update(dora: Dora) -> None:
     assert dora("self", "update").out == (
         f"dora {__version__}, installed for {sys.executable}\n"
-        "dora is a Python package: the tool that installed it updates it\n"
+        "dora is a Python package: update it with the tool that installed it\n"
         f"  pip:  {sys.executable} -m pip install --upgrade dora-cli\n"
         "  uv:   uv tool upgrade dora-cli\n"
         "  pipx: pipx upgrade dora-cli\n"

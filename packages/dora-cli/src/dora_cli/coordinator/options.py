@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dora_cli.options import checked
-from dora_cli.values.durations import parse_duration
+from dora_config.yaml.quantities import parse_duration
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client

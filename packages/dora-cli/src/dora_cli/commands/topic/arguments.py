@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dora_cli import options
-from dora_cli.values.durations import parse_duration
 from dora_config import DoraError
+from dora_config.yaml.quantities import parse_duration
 
 if TYPE_CHECKING:
     from dora_config.protocol.control import Described

@@ -12,7 +12,7 @@ from dora_cli.commands.topic.arguments import Topic, split_topic
 from dora_cli.coordinator import calls
 from dora_cli.coordinator.calls import DataflowOption
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
-from dora_cli.values.durations import parse_duration
+from dora_config.yaml.quantities import parse_duration
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
