@@ -95,10 +95,8 @@ def test_naming_one_command_imports_no_other() -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert (
-        done.stderr
-        == "['dora_cli.commands.installation', 'dora_cli.commands.installation.completion'] []\n"
-    )
+    folder = "dora_cli.commands.installation"
+    assert done.stderr == f"['{folder}', '{folder}.completion'] []\n"
 
 
 def _raised(error: BaseException, cause: BaseException) -> BaseException:

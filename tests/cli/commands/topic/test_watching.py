@@ -143,7 +143,7 @@ def test_outputs_of_all_machines_are_shown_and_measured(workspace: Workspace) ->
         watch.send_signal(signal.SIGKILL)  # no word of farewell
         wait_until(lambda: len(inspectors()) == 1, what="its inspector to end")
         _, remarks = slow.communicate(timeout=PATIENCE)
-        assert "of right/count (more came than could be shown)" in remarks.decode()
+        assert "of right/count (messages arrive faster than they can be shown)" in remarks.decode()
         wait_until(lambda: not inspectors(), what="the last inspector to end")
         wait_until(lambda: open_files() == before, what="the runners to have closed all queues")
         watch = watching(fleet)
