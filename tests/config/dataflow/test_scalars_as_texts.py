@@ -16,7 +16,8 @@ from dora_config import ConfigError, expand_dataflow, json_schema, load_dataflow
 from dora_config.cluster.loader import parse_cluster
 from dora_config.dataflow.fields import SCALAR_TYPES
 from dora_config.render.schema import FileKind
-from dora_config.yaml.document import OLD_NAMES, read_document
+from dora_config.yaml.document import OLD_NAMES
+from dora_config.yaml.reader import read_document
 
 SPELLINGS = ["7", "0", "1.0", "1.10", "0x10", "0o17", "1e3", "True", "false", "FALSE", "007", "-1"]
 

@@ -28,8 +28,9 @@ from dora_config.dataflow.variables import (
     expand_variables,
     is_reserved,
 )
-from dora_config.errors import Problem
-from dora_config.yaml.document import Document, KeyPath, for_a_program
+from dora_config.errors import Problem, Severity
+from dora_config.yaml.document import Document, KeyPath
+from dora_config.yaml.scalars import for_a_program
 from dora_config.yaml.suggest import closest
 
 Value = TypeVar("Value")
@@ -203,7 +204,7 @@ class Flattening:
         *,
         hint: str | None = None,
         at_key: bool = False,
-        severity: str = "error",
+        severity: Severity = "error",
     ) -> None:
         self.problems.append(
             document.problem(path, message, hint=hint, at_key=at_key, severity=severity)
