@@ -1,19 +1,18 @@
-"""The coordinator's state: events and a clock reading in, commands out; the one door; pure.
+"""State machine of the coordinator: events and a clock reading in, commands out; pure.
 
-The commands of one call are carried out in order. Service and tests see the parts (`fleet`) to read
-them; nobody but :meth:`CoordinatorState.handle` changes them.
+The commands of one call are executed in order. `membership` and `registry` are public for reading;
+only :meth:`CoordinatorState.handle` changes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import assert_never
 
 from dora_config.protocol.builds import BuildEnded, BuildEvents
 from dora_config.protocol.calls import RunnerAnswered
 from dora_config.protocol.daemon import (
     Heartbeat,
-    HeartbeatAck,
+    HeartbeatSeen,
     Leaving,
     LogChunk,
     PartChanged,
@@ -24,15 +23,9 @@ from dora_config.protocol.daemon import (
     RegistrationRefused,
     SignRequest,
 )
-from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import ProgramVersion, clean_text, version_problem
 from dora_config.protocol.topics import TopicChunk
-from dora_coordinator.clients import builds
-from dora_coordinator.clients.builds import Builds
-from dora_coordinator.clients.log_streams import LogStreams
-from dora_coordinator.clients.requests import Clients
-from dora_coordinator.clients.runner_calls import RunnerCalls
-from dora_coordinator.clients.topic_streams import TopicStreams
+from dora_coordinator.clients.requests import ClientRequests
 from dora_coordinator.commands import (
     AdmitDaemon,
     ArmTimer,
@@ -55,17 +48,24 @@ from dora_coordinator.events import (
     DaemonRegistered,
     Event,
     LogLinesSent,
+    StoreLoaded,
     TimerFired,
     TimerKey,
     TopicChunkTaken,
 )
-from dora_coordinator.membership import Member
-from dora_coordinator.records import DataflowRecord
+from dora_coordinator.membership import (
+    DaemonForgotten,
+    MemberAdmitted,
+    MemberLost,
+    MemberRefused,
+    Membership,
+    MembershipEvent,
+    SilenceChecked,
+)
 from dora_coordinator.settings import Settings
 
-SILENCE = TimerKey("silence")
-FORGET = "forget"
-"""Purpose of the timers after which a daemon that is away is no longer listed."""
+_SILENCE = TimerKey("silence")
+"""One timer for all daemons: the earliest time at which one can have been silent for too long."""
 
 
 class CoordinatorState:
@@ -83,204 +83,168 @@ class CoordinatorState:
         self._settings = settings
         self._party = party
         self._authority = authority
-        self.registry = DataflowRegistry(settings, wall_offset=wall_offset)
-        self._streams = LogStreams(self.registry.membership)
-        self._builds = Builds(settings)
-        self._calls = RunnerCalls(self.registry.membership)
-        self._topics = TopicStreams(self.registry.membership, settings)
-        self._clients = Clients(
-            self.registry, self._streams, self._builds, self._calls, self._topics, settings, party
-        )
+        self.membership = Membership(settings)
+        self.registry = DataflowRegistry(settings, self.membership, wall_offset=wall_offset)
+        self._clients = ClientRequests(self.registry, self.membership, settings, party)
         self._silence_armed = False
-
-    def load(
-        self, stored: Iterable[tuple[DataflowRecord, DataflowSpec]], now: float
-    ) -> list[Command]:
-        """Start from what was stored; called once, before any event."""
-        return self.registry.load(stored, now)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         commands = self._decide(event, now)
-        while self.registry.changes:
-            dataflow, before = self.registry.changes.pop(0)
-            commands += self._clients.phase_changed(dataflow, before, now)
-        return [*commands, *self._topics.mend()]
+        while changes := self.registry.take_changes():
+            for change in changes:
+                commands += self._clients.dataflow_changed(change, now)
+        return [*commands, *self._clients.reopen_streams()]
 
     def _decide(self, event: Event, now: float) -> list[Command]:
         match event:
+            case StoreLoaded(stored=stored):
+                return self.registry.load(stored, now)
             case DaemonMessageReceived():
-                return self._daemon_spoke(event, now)
+                return self._daemon_message(event, now)
             case DaemonRegistered():
                 return self._daemon_registered(event, now)
-            case DaemonDisconnected(connection=connection):
-                member = self.registry.membership.disconnected(connection)
-                return [] if member is None else self._daemon_lost(member, "disconnected", now)
-            case ClientRequested():
-                return self._clients.asked(event, now)
-            case ClientCancelled(client=client, number=number):
-                self._clients.cancelled(client, number)
-                self._calls.cancel(client, number)
-                return [
-                    *self._streams.cancel(client, number),
-                    *self._topics.cancel(client, number),
-                    *self._builds.cancel(client, number),
-                ]
-            case TopicChunkTaken(client=client, number=number, stream=stream):
-                return self._topics.taken(client, number, stream)
-            case ClientDisconnected(client=client):
-                self._clients.client_gone(client)
-                self._calls.client_gone(client)
-                return [
-                    *self._streams.client_gone(client),
-                    *self._topics.client_gone(client),
-                    *self._builds.client_gone(client),
-                ]
-            case LogLinesSent(stream=stream):
-                return self._streams.taken(stream)
-            case BuildProgressSent(build_id=build_id, daemon=daemon):
-                return self._builds.taken(build_id, daemon)
+            case DaemonDisconnected():
+                return self._update_membership(event, now)
             case TimerFired(key=key):
                 return self._timer_fired(key, now)
+            case (
+                ClientRequested()
+                | ClientCancelled()
+                | ClientDisconnected()
+                | TopicChunkTaken()
+                | LogLinesSent()
+                | BuildProgressSent()
+            ):
+                return self._clients.handle(event, now)
             case _ as unreachable:
                 assert_never(unreachable)
 
     # -------------------------------------------------------------------- daemons
 
     def _daemon_registered(self, event: DaemonRegistered, now: float) -> list[Command]:
-        register = event.register
-        problem = version_problem(self._party, register.party)
+        problem = version_problem(self._party, event.register.party)
         if problem is not None:
             refusal = RegistrationRefused(message=problem, permanent=True)
             log = Log("warning", f"daemon at {event.address} refused: {problem}")
             return [log, CloseConnection(event.connection, refusal)]
-        admission = self.registry.membership.register(
-            event.connection, register, event.address, now
-        )
-        if admission.refusal is not None:
-            log = Log("warning", admission.refusal)
-            refusal = RegistrationRefused(message=admission.refusal)
-            return [log, CloseConnection(event.connection, refusal)]
-        member = self.registry.membership.get(admission.key)
-        assert member is not None
+        return self._update_membership(event, now)
+
+    def _update_membership(self, event: MembershipEvent, now: float) -> list[Command]:
         commands: list[Command] = []
-        if admission.replaced is not None:
-            commands.append(CloseConnection(admission.replaced))
-            commands += self._forget_conversations(admission.key)
+        for change in self.membership.handle(event, now):
+            match change:
+                case MemberAdmitted():
+                    commands += self._admit(change, now)
+                case MemberRefused(connection=connection, reason=reason):
+                    commands.append(Log("warning", reason))
+                    refusal = RegistrationRefused(message=reason)
+                    commands.append(CloseConnection(connection, refusal))
+                case MemberLost():
+                    commands += self._daemon_lost(change, now)
+                case _ as unreachable:
+                    assert_never(unreachable)
+        return commands
+
+    def _admit(self, admitted: MemberAdmitted, now: float) -> list[Command]:
+        member = admitted.member
+        assert member.connection is not None
+        commands: list[Command] = []
+        if admitted.replaced is not None:
+            commands.append(CloseConnection(admitted.replaced))
+            commands += self._clients.daemon_lost(member.key)
         welcome = Registered(
             party=self._party,
-            daemon=admission.key,
+            daemon=member.key,
             heartbeat_interval=self._settings.heartbeat_interval,
             silence_limit=self._settings.coordinator_silence_limit,
             authority=self._authority,
         )
-        host = clean_text(register.host, limit=100)
+        host = clean_text(member.register.host, limit=100)
         return [
             *commands,
-            CancelTimer(TimerKey(FORGET, admission.key)),
-            AdmitDaemon(event.connection, admission.key),
-            SendToDaemon(admission.key, welcome),
-            Log("info", f'daemon "{admission.key}" connected from {event.address} ({host})'),
-            *self.registry.registered(member, now),
+            CancelTimer(TimerKey("forget", member.key)),
+            AdmitDaemon(member.connection, member.key),
+            SendToDaemon(member.key, welcome),
+            Log("info", f'daemon "{member.key}" connected from {member.address} ({host})'),
+            *self.registry.daemon_registered(member, now),
             *self._arm_silence(),
         ]
 
-    def _daemon_spoke(self, event: DaemonMessageReceived, now: float) -> list[Command]:
-        message = event.message
-        member = self.registry.membership.heard(event.connection, now)
+    def _daemon_message(self, event: DaemonMessageReceived, now: float) -> list[Command]:
+        member = self.membership.on_connection(event.connection)
         if member is None:
-            return []  # a connection that was replaced
+            return []  # the connection was replaced
+        commands = self._update_membership(event, now)
+        message = event.message
         match message:
-            case Heartbeat(metrics=metrics):
-                member.metrics_at = now
-                member.metrics = {sample.dataflow_id: sample for sample in metrics}
-                member.clock_offset = event.clock_offset
-                return [SendToDaemon(member.key, HeartbeatAck())]
+            case Heartbeat():
+                commands.append(SendToDaemon(member.key, HeartbeatSeen()))
             case PartChanged() | PartLost() | PartDescribed():
-                return self.registry.told(member.key, message, now)
+                commands += self.registry.part_message(member.key, message, now)
             case SignRequest(request=request):
-                return [SignCertificate(member.key, request)]
-            case LogChunk():
-                return self._streams.chunk(member.key, message)
-            case TopicChunk():
-                return self._topics.chunk(member.key, message)
-            case BuildEvents():
-                return self._builds.told(member.key, message)
-            case BuildEnded():
-                return self._builds.ended(member.key, message)
-            case RunnerAnswered():
-                return self._calls.answered(member.key, message)
+                commands.append(SignCertificate(member.key, request))
+            case LogChunk() | TopicChunk() | BuildEvents() | BuildEnded() | RunnerAnswered():
+                commands += self._clients.daemon_reply(member.key, message, now)
             case Leaving(hand_over=hand_over):
-                member.left = not hand_over
                 manner = "hands over to its successor" if hand_over else "ends"
-                return [Log("info", f'daemon "{member.key}" {manner}')]
+                commands.append(Log("info", f'daemon "{member.key}" {manner}'))
             case Register():
-                return [Log("warning", f'daemon "{member.key}" registered twice: ignored')]
+                text = f'ignored a second registration of daemon "{member.key}"'
+                commands.append(Log("warning", text))
             case _ as unreachable:
                 assert_never(unreachable)
+        return commands
 
-    def _daemon_lost(self, member: Member, how: str, now: float) -> list[Command]:
-        shown = (
-            self._settings.ended_daemon_shown if member.left else self._settings.lost_daemon_shown
-        )
-        return [
-            Log("warning", f'daemon "{member.key}" {how}'),
-            ArmTimer(TimerKey(FORGET, member.key), now + shown),
-            *self._forget_conversations(member.key),
-            *self.registry.lost(member, now),
-            *self._clients.end_if_destroyed(),
+    def _daemon_lost(self, lost: MemberLost, now: float) -> list[Command]:
+        member, settings = lost.member, self._settings
+        commands: list[Command] = []
+        manner = "disconnected"
+        if lost.silent:
+            commands.append(CloseConnection(lost.connection))
+            manner = f"disconnected: silent for {settings.daemon_silence_limit:g} s"
+        listed = settings.ended_daemon_shown if member.left else settings.lost_daemon_shown
+        commands += [
+            Log("warning", f'daemon "{member.key}" {manner}'),
+            ArmTimer(TimerKey("forget", member.key), now + listed),
+            *self._clients.daemon_lost(member.key),
+            *self.registry.daemon_lost(member.key, now),
         ]
-
-    def _forget_conversations(self, daemon: str) -> list[Command]:
-        """What was under way on a connection to a daemon ends with it."""
-        return [
-            *self._streams.daemon_lost(daemon),
-            *self._topics.daemon_lost(daemon),
-            *self._builds.daemon_lost(daemon),
-            *self._calls.daemon_lost(daemon),
-        ]
+        if member.register.machine_id is None and not self.registry.unfinished_on(member.key):
+            commands += self._update_membership(DaemonForgotten(member.key), now)
+        return [*commands, *self._clients.continue_destruction()]
 
     # --------------------------------------------------------------------- timers
 
     def _timer_fired(self, key: TimerKey, now: float) -> list[Command]:
-        if key == SILENCE:
-            return self._drop_silent(now)
-        if key.purpose == FORGET:
-            return self._forget_daemon(key, now)
-        if key.purpose == "destroy":
-            return self._clients.end_if_destroyed(overdue=True)
-        if key.purpose == builds.TIMER:
-            return self._builds.timed_out(key.subject)
-        dataflow = self.registry.get(key.subject)
-        if dataflow is None:
-            return []
-        return self.registry.apply(dataflow, TimerExpired(key.purpose, key.daemon), now)
+        match key.purpose:
+            case "silence":
+                self._silence_armed = False
+                return [*self._update_membership(SilenceChecked(), now), *self._arm_silence()]
+            case "forget":
+                return self._forget_daemon(key, now)
+            case "destroy":
+                return self._clients.continue_destruction(overdue=True)
+            case "build":
+                return self._clients.build_timed_out(key.subject)
+            case "start" | "link" | "recovery" | "retry" | "stop":
+                dataflow = self.registry.get(key.subject)
+                if dataflow is None:
+                    return []
+                return self.registry.apply(dataflow, TimerExpired(key.purpose, key.daemon), now)
+            case _ as unreachable:
+                assert_never(unreachable)
 
     def _forget_daemon(self, key: TimerKey, now: float) -> list[Command]:
-        """A daemon has been away for long: list it no longer, unless a dataflow waits for it."""
-        if self.registry.membership.is_connected(key.subject):
-            return []
-        if self.registry.unfinished_on(key.subject):
+        """Stop listing a daemon, unless it is connected or a dataflow waits for it."""
+        if not self.membership.is_connected(key.subject) and self.registry.unfinished_on(
+            key.subject
+        ):
             return [ArmTimer(key, now + self._settings.ended_daemon_shown)]
-        self.registry.membership.forget(key.subject)
-        return []
-
-    def _drop_silent(self, now: float) -> list[Command]:
-        self._silence_armed = False
-        commands: list[Command] = []
-        for member in self.registry.membership.silent(now):
-            connection = member.connection
-            if connection is None:
-                continue
-            self.registry.membership.disconnected(connection)
-            limit = self._settings.daemon_silence_limit
-            commands.append(CloseConnection(connection))
-            commands += self._daemon_lost(member, f"silent for {limit:g} s: given up", now)
-        return [*commands, *self._arm_silence()]
+        return self._update_membership(DaemonForgotten(key.subject), now)
 
     def _arm_silence(self) -> list[Command]:
-        """One timer for all daemons: at the earliest moment one of them can have been silent."""
-        deadline = self.registry.membership.next_deadline()
+        deadline = self.membership.next_deadline()
         if self._silence_armed or deadline is None:
             return []
         self._silence_armed = True
-        return [ArmTimer(SILENCE, deadline)]
+        return [ArmTimer(_SILENCE, deadline)]
