@@ -27,7 +27,8 @@ from dora_config.protocol.builds import (
 )
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import clean_lines
-from dora_coordinator.commands import (
+from dora_coordinator.settings import Settings
+from dora_coordinator.state.commands import (
     AnswerClient,
     ArmTimer,
     CancelTimer,
@@ -36,8 +37,7 @@ from dora_coordinator.commands import (
     SendProgress,
     SendToDaemon,
 )
-from dora_coordinator.events import ClientRequested, TimerKey
-from dora_coordinator.settings import Settings
+from dora_coordinator.state.events import ClientRequested, TimerKey
 
 
 @dataclass(slots=True)

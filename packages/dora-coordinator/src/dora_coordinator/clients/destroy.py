@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dora_config.protocol.control import Destroy, Destroyed, EndedDataflow
 from dora_config.protocol.daemon import EndDaemon
-from dora_coordinator.commands import (
+from dora_coordinator.dataflow.dataflow import Dataflow
+from dora_coordinator.dataflow.events import StopRequested
+from dora_coordinator.dataflow.registry import DataflowRegistry, RequestRefused
+from dora_coordinator.settings import Settings
+from dora_coordinator.state.commands import (
     AnswerClient,
     ArmTimer,
     Command,
     EndCoordinator,
     SendToDaemon,
 )
-from dora_coordinator.dataflow.dataflow import Dataflow
-from dora_coordinator.dataflow.events import StopRequested
-from dora_coordinator.dataflow.registry import DataflowRegistry, RequestRefused
-from dora_coordinator.events import ClientRequested, TimerKey
-from dora_coordinator.membership import Membership
-from dora_coordinator.settings import Settings
+from dora_coordinator.state.events import ClientRequested, TimerKey
+from dora_coordinator.state.membership import Membership
 
 
 class Destruction:

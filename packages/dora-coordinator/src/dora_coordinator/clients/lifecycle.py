@@ -18,14 +18,14 @@ from dora_config.protocol.control import (
 )
 from dora_coordinator.clients.builds import require_built
 from dora_coordinator.clients.waits import Wait, Waits
-from dora_coordinator.commands import AnswerClient, Command, FailClient, SendProgress
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.events import StopRequested
 from dora_coordinator.dataflow.placement import place
 from dora_coordinator.dataflow.registry import DataflowChanged, DataflowRegistry, RequestRefused
-from dora_coordinator.events import ClientRequested
-from dora_coordinator.membership import Membership
-from dora_coordinator.records import Phase
+from dora_coordinator.state.commands import AnswerClient, Command, FailClient, SendProgress
+from dora_coordinator.state.events import ClientRequested
+from dora_coordinator.state.membership import Membership
+from dora_coordinator.state.records import Phase
 
 
 class LifecycleRequests:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 
 from dora_config.protocol.control import LogLines, LogsEnd, ReadLogs
 from dora_config.protocol.daemon import EndLogs, LogChunk, MoreLogs, StreamLogs
-from dora_coordinator.commands import AnswerClient, Command, SendProgress, SendToDaemon
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.registry import RequestRefused
-from dora_coordinator.events import ClientRequested
-from dora_coordinator.membership import Membership
 from dora_coordinator.settings import Settings
+from dora_coordinator.state.commands import AnswerClient, Command, SendProgress, SendToDaemon
+from dora_coordinator.state.events import ClientRequested
+from dora_coordinator.state.membership import Membership
 
 
 @dataclass(slots=True)

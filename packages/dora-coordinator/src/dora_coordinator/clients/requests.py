@@ -38,10 +38,11 @@ from dora_coordinator.clients.log_streams import LogStreams
 from dora_coordinator.clients.runner_calls import RunnerCalls
 from dora_coordinator.clients.topic_streams import TopicStreams
 from dora_coordinator.clients.views import cluster_report, dataflow_summary, node_summaries
-from dora_coordinator.commands import AnswerClient, Command, FailClient
 from dora_coordinator.dataflow.placement import place
 from dora_coordinator.dataflow.registry import DataflowChanged, DataflowRegistry, RequestRefused
-from dora_coordinator.events import (
+from dora_coordinator.settings import Settings
+from dora_coordinator.state.commands import AnswerClient, Command, FailClient
+from dora_coordinator.state.events import (
     BuildProgressSent,
     ClientCancelled,
     ClientDisconnected,
@@ -50,8 +51,7 @@ from dora_coordinator.events import (
     LogLinesSent,
     TopicChunkTaken,
 )
-from dora_coordinator.membership import Membership
-from dora_coordinator.settings import Settings
+from dora_coordinator.state.membership import Membership
 
 DaemonReply = LogChunk | TopicChunk | BuildEvents | BuildEnded | RunnerAnswered
 """Messages of daemons that belong to a client's request."""

@@ -14,12 +14,12 @@ from dora_config.protocol.calls import (
 )
 from dora_config.protocol.envelope import clean_lines
 from dora_config.protocol.runner import DeleteParam, Refusal, SetParam
-from dora_coordinator.commands import AnswerClient, Command, FailClient, SendToDaemon
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.events import ParamChanged
 from dora_coordinator.dataflow.registry import DataflowRegistry, RequestRefused
-from dora_coordinator.events import ClientRequested
-from dora_coordinator.membership import Membership
+from dora_coordinator.state.commands import AnswerClient, Command, FailClient, SendToDaemon
+from dora_coordinator.state.events import ClientRequested
+from dora_coordinator.state.membership import Membership
 
 
 @dataclass(slots=True)

@@ -23,13 +23,13 @@ from dora_config.protocol.topics import (
     TopicUpdate,
     WatchedTopics,
 )
-from dora_coordinator.commands import AnswerClient, Command, SendProgress, SendToDaemon
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.registry import RequestRefused
-from dora_coordinator.events import ClientRequested
-from dora_coordinator.membership import Membership
-from dora_coordinator.records import PartState
 from dora_coordinator.settings import Settings
+from dora_coordinator.state.commands import AnswerClient, Command, SendProgress, SendToDaemon
+from dora_coordinator.state.events import ClientRequested
+from dora_coordinator.state.membership import Membership
+from dora_coordinator.state.records import PartState
 
 MESSAGE_BYTES_PER_CHARACTER = 8
 """A chunk has at most one character per this many bytes that a message may have."""

@@ -19,7 +19,7 @@ from dora_config.protocol.runner import NodeStatus
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.part import Part
 from dora_coordinator.dataflow.registry import DataflowRegistry
-from dora_coordinator.membership import Member, Membership
+from dora_coordinator.state.membership import Member, Membership
 
 
 def dataflow_summary(dataflow: Dataflow, membership: Membership, now: float) -> DataflowSummary:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dora_config.protocol.control import EndedDataflow
-from dora_coordinator.events import ClientRequested
+from dora_coordinator.state.events import ClientRequested
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from dora_config.protocol.daemon import PartReport
 from dora_config.protocol.runner import DataflowResult, NodeResult
 from dora_coordinator.dataflow.part import Part, names
 from dora_coordinator.links.links import Links
-from dora_coordinator.records import PartState
+from dora_coordinator.state.records import PartState
 
 
 class CompletionRule:

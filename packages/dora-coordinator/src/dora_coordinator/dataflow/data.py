@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.runner import DataflowResult
-from dora_coordinator.commands import CancelTimer, Command, SendToDaemon
 from dora_coordinator.dataflow.backoff import Backoff
 from dora_coordinator.dataflow.completion import CompletionRule, rolled_back
 from dora_coordinator.dataflow.part import Part
 from dora_coordinator.dataflow.parts import Parts
-from dora_coordinator.events import DataflowTimer, TimerKey
 from dora_coordinator.links.links import Links
 from dora_coordinator.links.wait import LinkWait
-from dora_coordinator.membership import Membership
-from dora_coordinator.records import DataflowRecord, Phase
 from dora_coordinator.settings import Settings
+from dora_coordinator.state.commands import CancelTimer, Command, SendToDaemon
+from dora_coordinator.state.events import DataflowTimer, TimerKey
+from dora_coordinator.state.membership import Membership
+from dora_coordinator.state.records import DataflowRecord, Phase
 
 
 @dataclass(frozen=True, slots=True)

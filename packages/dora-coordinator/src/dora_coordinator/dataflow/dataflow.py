@@ -19,7 +19,6 @@ from typing import assert_never
 from dora_config.protocol.control import DataflowStatus, EndedDataflow
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.runner import DeleteParam, SetParam
-from dora_coordinator.commands import ArmTimer, Command, SaveRecord
 from dora_coordinator.dataflow import ended, live, starting, stopping
 from dora_coordinator.dataflow.completion import ended_dataflow
 from dora_coordinator.dataflow.data import DataflowContext, load_data
@@ -40,7 +39,8 @@ from dora_coordinator.dataflow.part import names
 from dora_coordinator.dataflow.parts import Parts
 from dora_coordinator.dataflow.status import status_of
 from dora_coordinator.links.links import LinkReported, Links
-from dora_coordinator.records import DataflowRecord, Phase
+from dora_coordinator.state.commands import ArmTimer, Command, SaveRecord
+from dora_coordinator.state.records import DataflowRecord, Phase
 
 
 class Dataflow:

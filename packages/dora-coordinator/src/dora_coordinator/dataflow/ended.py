@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from dora_coordinator.commands import ArmTimer, Command, SaveRecord
 from dora_coordinator.dataflow import live
 from dora_coordinator.dataflow.data import DataflowData
 from dora_coordinator.dataflow.events import (
@@ -17,7 +16,8 @@ from dora_coordinator.dataflow.events import (
     StopRequested,
     TimerExpired,
 )
-from dora_coordinator.records import Phase
+from dora_coordinator.state.commands import ArmTimer, Command, SaveRecord
+from dora_coordinator.state.records import Phase
 
 
 def handle(data: DataflowData, event: PhaseEvent, now: float) -> list[Command]:

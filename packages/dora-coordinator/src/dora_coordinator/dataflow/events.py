@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dora_config.protocol.daemon import PartReport
 from dora_config.protocol.runner import DataflowResult, DeleteParam, SetParam
-from dora_coordinator.events import DataflowTimer
+from dora_coordinator.state.events import DataflowTimer
 
 
 @dataclass(frozen=True, slots=True)

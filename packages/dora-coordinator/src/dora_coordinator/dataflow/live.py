@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import assert_never
 
 from dora_config.protocol.daemon import PartReport
-from dora_coordinator.commands import ArmTimer, CancelTimer, Command, Log
 from dora_coordinator.dataflow.completion import stopped_with
 from dora_coordinator.dataflow.data import DataflowData
 from dora_coordinator.dataflow.events import (
@@ -21,7 +20,8 @@ from dora_coordinator.dataflow.events import (
 from dora_coordinator.dataflow.part import Part, names
 from dora_coordinator.dataflow.stopping import finish_if_all_ended, stop, stop_because
 from dora_coordinator.links.links import RunnerLost
-from dora_coordinator.records import PartState, Phase
+from dora_coordinator.state.commands import ArmTimer, CancelTimer, Command, Log
+from dora_coordinator.state.records import PartState, Phase
 
 
 def handle(data: DataflowData, event: PhaseEvent, now: float) -> list[Command]:

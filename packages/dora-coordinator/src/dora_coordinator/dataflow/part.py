@@ -15,8 +15,8 @@ from dora_config.protocol.daemon import (
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.links import PeerEndpoint, RemoteEdge
 from dora_config.protocol.runner import DataflowResult
-from dora_coordinator.commands import SendToDaemon
-from dora_coordinator.records import PartRecord, PartState
+from dora_coordinator.state.commands import SendToDaemon
+from dora_coordinator.state.records import PartRecord, PartState
 
 
 @dataclass(slots=True)

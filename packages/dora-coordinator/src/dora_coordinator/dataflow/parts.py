@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.runner import DataflowResult
-from dora_coordinator.commands import Command, SendToDaemon
 from dora_coordinator.dataflow.part import Part
 from dora_coordinator.links.edges import remote_edges
 from dora_coordinator.links.links import Links, PartEnded
-from dora_coordinator.membership import Membership
-from dora_coordinator.records import DataflowRecord, PartState
+from dora_coordinator.state.commands import Command, SendToDaemon
+from dora_coordinator.state.membership import Membership
+from dora_coordinator.state.records import DataflowRecord, PartState
 
 
 class Parts(Mapping[str, Part]):

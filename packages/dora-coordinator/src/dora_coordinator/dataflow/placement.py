@@ -11,7 +11,7 @@ from dora_config.dataflow.placement import ConnectedDaemon
 from dora_config.dataflow.placement import place as choose
 from dora_config.dataflow.resolved import ResolvedDeploy
 from dora_config.protocol.control import Placed, PlacementPlan
-from dora_coordinator.membership import Member
+from dora_coordinator.state.membership import Member
 
 
 @dataclass(frozen=True, slots=True)

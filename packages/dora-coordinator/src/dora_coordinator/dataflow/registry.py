@@ -18,7 +18,6 @@ from dora_config.protocol.daemon import (
     PartReport,
 )
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_coordinator.commands import Command, DeleteRecord, Log, SaveRecord, SendToDaemon
 from dora_coordinator.dataflow.backoff import Backoff
 from dora_coordinator.dataflow.data import DataflowContext
 from dora_coordinator.dataflow.dataflow import Dataflow
@@ -32,9 +31,10 @@ from dora_coordinator.dataflow.events import (
     StartAccepted,
     StopRequested,
 )
-from dora_coordinator.membership import Member, Membership
-from dora_coordinator.records import DataflowRecord, PartRecord, PartState, Phase, new_record
 from dora_coordinator.settings import Settings
+from dora_coordinator.state.commands import Command, DeleteRecord, Log, SaveRecord, SendToDaemon
+from dora_coordinator.state.membership import Member, Membership
+from dora_coordinator.state.records import DataflowRecord, PartRecord, PartState, Phase, new_record
 
 
 class RequestRefused(DoraError):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from dora_coordinator.commands import ArmTimer, CancelTimer, Command
 from dora_coordinator.dataflow.completion import (
     ended_early,
     late_start,
@@ -26,8 +25,9 @@ from dora_coordinator.dataflow.events import (
     TimerExpired,
 )
 from dora_coordinator.dataflow.stopping import roll_back
-from dora_coordinator.events import DataflowTimer
-from dora_coordinator.records import PartState, Phase
+from dora_coordinator.state.commands import ArmTimer, CancelTimer, Command
+from dora_coordinator.state.events import DataflowTimer
+from dora_coordinator.state.records import PartState, Phase
 
 
 def handle(data: DataflowData, event: PhaseEvent, now: float) -> list[Command]:

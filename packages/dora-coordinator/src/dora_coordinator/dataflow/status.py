@@ -8,8 +8,8 @@ from typing import assert_never
 from dora_config.protocol.control import DataflowStatus
 from dora_coordinator.dataflow.part import Part, names
 from dora_coordinator.links.links import Links
-from dora_coordinator.membership import Membership
-from dora_coordinator.records import PartState, Phase
+from dora_coordinator.state.membership import Membership
+from dora_coordinator.state.records import PartState, Phase
 
 
 def status_of(

@@ -6,7 +6,6 @@ from typing import assert_never
 
 from dora_config.protocol.daemon import StopPart
 from dora_config.protocol.runner import DataflowResult
-from dora_coordinator.commands import ArmTimer, CancelTimer, Command, Log, SendToDaemon
 from dora_coordinator.dataflow.data import DataflowData
 from dora_coordinator.dataflow.events import (
     DaemonLost,
@@ -19,7 +18,8 @@ from dora_coordinator.dataflow.events import (
     TimerExpired,
 )
 from dora_coordinator.dataflow.part import Part, names
-from dora_coordinator.records import PartState, Phase
+from dora_coordinator.state.commands import ArmTimer, CancelTimer, Command, Log, SendToDaemon
+from dora_coordinator.state.records import PartState, Phase
 
 DEFAULT_GRACE = 10.0
 """Seconds from STOP to SIGTERM when a stop gives none."""

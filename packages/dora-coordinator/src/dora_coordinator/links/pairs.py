@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dora_config.protocol.links import WRONG_CLOCK
-from dora_coordinator.commands import Command, Log
+from dora_coordinator.state.commands import Command, Log
 
 ADVICE = (
     "open one of these TCP ports in the firewall of its machine, or have the daemon listen on "

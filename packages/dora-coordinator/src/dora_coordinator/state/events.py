@@ -8,7 +8,7 @@ from typing import Literal
 from dora_config.protocol.control import ControlRequest
 from dora_config.protocol.daemon import DaemonMessage, Register
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_coordinator.records import DataflowRecord
+from dora_coordinator.state.records import DataflowRecord
 
 
 @dataclass(frozen=True, slots=True)

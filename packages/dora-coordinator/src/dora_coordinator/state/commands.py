@@ -8,8 +8,8 @@ from typing import Literal
 from dora_config.protocol.control import ControlAnswer, ControlProgress, EndedDataflow, FailureCode
 from dora_config.protocol.daemon import CoordinatorMessage
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_coordinator.events import TimerKey
-from dora_coordinator.records import DataflowRecord
+from dora_coordinator.state.events import TimerKey
+from dora_coordinator.state.records import DataflowRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dora_config.protocol.builds import BuildEnded, BuildEvents
 from dora_config.protocol.calls import RunnerAnswered
 from dora_config.protocol.daemon import (
     Heartbeat,
-    HeartbeatSeen,
+    HeartbeatAck,
     Leaving,
     LogChunk,
     PartChanged,
@@ -26,7 +26,10 @@ from dora_config.protocol.daemon import (
 from dora_config.protocol.envelope import ProgramVersion, clean_text, version_problem
 from dora_config.protocol.topics import TopicChunk
 from dora_coordinator.clients.requests import ClientRequests
-from dora_coordinator.commands import (
+from dora_coordinator.dataflow.events import TimerExpired
+from dora_coordinator.dataflow.registry import DataflowRegistry
+from dora_coordinator.settings import Settings
+from dora_coordinator.state.commands import (
     AdmitDaemon,
     ArmTimer,
     CancelTimer,
@@ -36,9 +39,7 @@ from dora_coordinator.commands import (
     SendToDaemon,
     SignCertificate,
 )
-from dora_coordinator.dataflow.events import TimerExpired
-from dora_coordinator.dataflow.registry import DataflowRegistry
-from dora_coordinator.events import (
+from dora_coordinator.state.events import (
     BuildProgressSent,
     ClientCancelled,
     ClientDisconnected,
@@ -53,7 +54,7 @@ from dora_coordinator.events import (
     TimerKey,
     TopicChunkTaken,
 )
-from dora_coordinator.membership import (
+from dora_coordinator.state.membership import (
     DaemonForgotten,
     MemberAdmitted,
     MemberLost,
@@ -62,7 +63,6 @@ from dora_coordinator.membership import (
     MembershipEvent,
     SilenceChecked,
 )
-from dora_coordinator.settings import Settings
 
 _SILENCE = TimerKey("silence")
 """One timer for all daemons: the earliest time at which one can have been silent for too long."""
@@ -178,7 +178,7 @@ class CoordinatorState:
         message = event.message
         match message:
             case Heartbeat():
-                commands.append(SendToDaemon(member.key, HeartbeatSeen()))
+                commands.append(SendToDaemon(member.key, HeartbeatAck()))
             case PartChanged() | PartLost() | PartDescribed():
                 commands += self.registry.part_message(member.key, message, now)
             case SignRequest(request=request):

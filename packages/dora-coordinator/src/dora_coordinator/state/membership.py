@@ -11,8 +11,12 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from dora_config.protocol.daemon import Heartbeat, Leaving, Metrics, Register
-from dora_coordinator.events import DaemonDisconnected, DaemonMessageReceived, DaemonRegistered
 from dora_coordinator.settings import Settings
+from dora_coordinator.state.events import (
+    DaemonDisconnected,
+    DaemonMessageReceived,
+    DaemonRegistered,
+)
 
 _MAX_PAST = 8
 """Replaced incarnations remembered per daemon."""

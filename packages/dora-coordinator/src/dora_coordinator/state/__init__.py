@@ -1,0 +1,1 @@
+"""Vocabulary of the state machine: events, commands, stored records, daemons; no I/O."""
