@@ -11,7 +11,6 @@ from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.start_spec import make_spec
 from dora_cli.errors import CommandFailed
 from dora_cli.shipping import send
-from dora_cli.values.durations import show_duration
 from dora_config.protocol.builds import (
     BuildDataflow,
     BuildProgress,
@@ -20,6 +19,7 @@ from dora_config.protocol.builds import (
     Built,
     NodeBuildEvent,
 )
+from dora_config.yaml.quantities import show_duration
 from dora_daemon.build import session_file
 
 if TYPE_CHECKING:

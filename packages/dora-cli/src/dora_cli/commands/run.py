@@ -18,7 +18,7 @@ from dora_cli.commands.build import lock_choice
 from dora_cli.errors import CommandFailed
 from dora_cli.logs.log_lines import LogFilter, LogFormat
 from dora_cli.logs.run_report import RunPrinter, report_result
-from dora_cli.values.durations import parse_duration
+from dora_config.yaml.quantities import parse_duration
 
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
