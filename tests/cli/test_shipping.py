@@ -18,7 +18,7 @@ from support.workspace import Workspace
 from dora_cli.shipping import Collected, CollectionError, collect
 from dora_cli.shipping.uploading import upload
 from dora_config import ResolvedNode
-from dora_config.dataflow.resolved import Deploy, ResolvedOperator
+from dora_config.dataflow.resolved import ResolvedDeploy, ResolvedOperator
 from dora_config.protocol.code import CodeSet
 
 
@@ -76,7 +76,7 @@ def test_operators_bring_their_folders(workspace: Workspace) -> None:
 
 def test_a_working_dir_that_is_here_too_is_where_paths_start(workspace: Workspace) -> None:
     workspace.file("robot/n.py", "")
-    deploy = Deploy(working_dir="robot", distribute="http")
+    deploy = ResolvedDeploy(working_dir="robot", distribute="http")
     assert paths(ResolvedNode(id="n", path="n.py", deploy=deploy), workspace.path) == ["n.py"]
 
 

@@ -36,7 +36,7 @@ from dora_config.protocol.daemon import (
     Register,
     RegistrationRefused,
 )
-from dora_config.protocol.envelope import Party, ProtocolVersion
+from dora_config.protocol.envelope import ProgramVersion, ProtocolVersion
 from dora_coordinator.io.server import _next_frame
 
 pytestmark = pytest.mark.integration
@@ -156,7 +156,7 @@ def test_it_listens_at_the_given_addresses_and_no_other() -> None:
 
 
 def test_garbage_ends_the_connection_with_a_sentence_and_nothing_else() -> None:
-    ours = Party(program="test", release="1")
+    ours = ProgramVersion(program="test", release="1")
     hello = CLIENT_CODEC.encode(Hello(party=ours))
     garbage: list[list[str | bytes]] = [
         ["no json"],
@@ -191,7 +191,9 @@ def test_a_message_that_is_too_large_ends_its_connection_only() -> None:
     limit = ("--set", "max_message_bytes=10000")
     with running_coordinator("--store", "memory", *limit) as coordinator:
         with opened(coordinator, "/api/control") as socket:
-            socket.send(CLIENT_CODEC.encode(Hello(party=Party(program="test", release="1"))))
+            socket.send(
+                CLIENT_CODEC.encode(Hello(party=ProgramVersion(program="test", release="1")))
+            )
             welcome = SERVER_CODEC.decode(socket.recv(5))
             assert isinstance(welcome, Welcome)
             assert welcome.max_message_bytes == 10_000
@@ -204,7 +206,9 @@ def test_a_message_that_is_too_large_ends_its_connection_only() -> None:
 
 
 def test_another_protocol_is_refused_naming_both_versions() -> None:
-    future = Party(program="future", release="9.9", protocol=ProtocolVersion(major=99, minor=0))
+    future = ProgramVersion(
+        program="future", release="9.9", protocol=ProtocolVersion(major=99, minor=0)
+    )
     with running_coordinator("--store", "memory") as coordinator:
         with opened(coordinator, "/api/control") as socket:
             socket.send(CLIENT_CODEC.encode(Hello(party=future)))
@@ -226,7 +230,7 @@ def test_machine_ids_from_the_wire_are_checked(machine: str) -> None:
     text = TO_COORDINATOR.encode(
         Register.model_construct(
             kind="register",
-            party=Party(program="daemon", release="1"),
+            party=ProgramVersion(program="daemon", release="1"),
             instance="i",
             incarnation="1",
             machine_id=machine,

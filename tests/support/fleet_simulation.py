@@ -12,7 +12,12 @@ from dataclasses import dataclass, field
 
 from support.link_simulation import FakeLink, Wall
 
-from dora_config.dataflow.resolved import Deploy, ResolvedDataflow, ResolvedInput, ResolvedNode
+from dora_config.dataflow.resolved import (
+    ResolvedDataflow,
+    ResolvedDeploy,
+    ResolvedInput,
+    ResolvedNode,
+)
 from dora_config.dataflow.sources import OutputSource
 from dora_config.protocol.control import (
     ControlAnswer,
@@ -31,7 +36,7 @@ from dora_config.protocol.daemon import (
     RegistrationRefused,
 )
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_config.protocol.envelope import Party
+from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.links import SetLinkPeers
 from dora_config.protocol.runner import (
     AcknowledgeResult,
@@ -44,7 +49,7 @@ from dora_config.protocol.runner import (
     Release,
     RunnerRequest,
     RunnerStatus,
-    StopDataflow,
+    StopAllNodes,
     WaitingChanged,
 )
 from dora_config.protocol.topics import StreamTopics
@@ -53,10 +58,10 @@ from dora_coordinator.settings import Settings
 from dora_coordinator.state import commands as coordinator_commands
 from dora_coordinator.state.commands import Command
 from dora_coordinator.state.events import (
-    ClientAsked,
+    ClientRequested,
     DaemonDisconnected,
+    DaemonMessageReceived,
     DaemonRegistered,
-    DaemonSpoke,
     Event,
     TimerFired,
     TimerKey,
@@ -67,14 +72,14 @@ from dora_daemon.agent import events as agent_events
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.state import AgentState
 
-COORDINATOR = Party(program="coordinator", release="1")
-DAEMON = Party(program="daemon", release="1")
+COORDINATOR = ProgramVersion(program="coordinator", release="1")
+DAEMON = ProgramVersion(program="daemon", release="1")
 
 
 def dataflow(**machines: str | None) -> DataflowSpec:
     """A specification of nodes without edges: ``dataflow(camera="robot", logger=None)``."""
     nodes = tuple(
-        ResolvedNode(id=node, path=f"{node}.py", deploy=Deploy(machine=machine))
+        ResolvedNode(id=node, path=f"{node}.py", deploy=ResolvedDeploy(machine=machine))
         for node, machine in machines.items()
     )
     return DataflowSpec(resolved=ResolvedDataflow(nodes=nodes))
@@ -91,7 +96,7 @@ def pipeline(*, allow_unlinked: bool = False, **machines: str | None) -> Dataflo
             ResolvedNode(
                 id=node,
                 path=f"{node}.py",
-                deploy=Deploy(machine=machine),
+                deploy=ResolvedDeploy(machine=machine),
                 inputs=inputs,
                 outputs=("out",),
             )
@@ -152,7 +157,7 @@ class FakeDaemon:
         return [r for r in self.runners if r.dataflow_id == dataflow_id and r.lives]
 
 
-class Fleet:
+class SimulatedFleet:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.now = 1000.0
@@ -290,7 +295,7 @@ class Fleet:
         """Ask as a client; the number under which the answer comes."""
         self._last_request += 1
         fresh = str(uuid.uuid5(uuid.NAMESPACE_OID, str(self._last_request)))
-        self.happen(ClientAsked(1, self._last_request, request, fresh))
+        self.happen(ClientRequested(1, self._last_request, request, fresh))
         return self._last_request
 
     def start(self, spec: DataflowSpec) -> int:
@@ -316,7 +321,7 @@ class Fleet:
         if isinstance(message, Register):
             self.happen(DaemonRegistered(daemon.connection, message, f"{daemon.name}:1"))
         else:
-            self.happen(DaemonSpoke(daemon.connection, message))
+            self.happen(DaemonMessageReceived(daemon.connection, message))
         return True
 
     def step_to_daemon(self, daemon: FakeDaemon) -> bool:
@@ -486,7 +491,7 @@ class Fleet:
                 assert number not in self.answers
                 assert number not in self.failures
                 self.failures[number] = command
-            case coordinator_commands.TellClient(progress=progress):
+            case coordinator_commands.SendProgress(progress=progress):
                 self.progress.append(progress)
             case coordinator_commands.ArmTimer(key=key, at=at):
                 self.timers[key] = at
@@ -559,7 +564,7 @@ class Fleet:
                 runner.phase = "running"
                 started = DataflowStarted(dataflow_id=runner.dataflow_id)
                 self._tell(daemon, runner, started)
-            case StopDataflow() if runner.lives:
+            case StopAllNodes() if runner.lives:
                 runner.phase = "stopping"
                 runner.killed = request.force
                 runner.stop_reason = request.reason

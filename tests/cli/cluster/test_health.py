@@ -12,7 +12,7 @@ from dora_cli.cluster.daemon_argv import daemon_arguments
 from dora_cli.cluster.health import Health, ailments, token_digest, unresponsive
 from dora_config.cluster.models import Cluster, Coordinator
 from dora_config.protocol.control import ClusterReport, DaemonSummary
-from dora_config.protocol.envelope import Party
+from dora_config.protocol.envelope import ProgramVersion
 
 CLUSTER = Cluster(coordinator=Coordinator(addr="10.0.0.1"), machines=(ROBOT,))
 TOKEN = "f" * 64
@@ -47,7 +47,7 @@ def found(
     about: Mapping[str, Any] | None = None,
 ) -> list[str]:
     daemons = () if daemon is None else (daemon,)
-    party = Party(program="coordinator", release="1.2.0")
+    party = ProgramVersion(program="coordinator", release="1.2.0")
     report = ClusterReport(coordinator=party, daemons=daemons, active_dataflows=0)
     shown = facts(**{"daemon": DAEMON, **(about or {})})
     return list(ailments(CLUSTER, ROBOT, shown, health(changed or {}), report, TOKEN))

@@ -16,7 +16,7 @@ from dora_config.protocol.control import CLIENT_CODEC, SERVER_CODEC
 from dora_config.protocol.daemon import TO_COORDINATOR, TO_DAEMON
 from dora_config.protocol.envelope import (
     Codec,
-    Party,
+    ProgramVersion,
     ProtocolVersion,
     UnknownKind,
     clean_lines,
@@ -44,7 +44,7 @@ def test_every_kind_is_named_once(union: Any) -> None:
 
 
 def test_messages_come_back_as_they_were() -> None:
-    ask = control.Ask(id=3, request=control.StopDataflow(grace=1.5, force=True))
+    ask = control.ClientRequest(id=3, request=control.StopDataflow(grace=1.5, force=True))
     assert CLIENT_CODEC.decode(CLIENT_CODEC.encode(ask)) == ask
     stop = daemon.StopPart(dataflow_id="01a20e4b-f5a3-4858-99fe-d510d04b9561", grace=2.0)
     assert TO_DAEMON.decode(TO_DAEMON.encode(stop)) == stop
@@ -108,8 +108,10 @@ def test_a_dataflow_is_named_by_a_uuid_and_nothing_else(text: str) -> None:
         TO_DAEMON.decode(json.dumps({"kind": "stop_part", "dataflow_id": text}))
 
 
-def party(name: str, major: int, minor: int = 0) -> Party:
-    return Party(program=name, release="1.2", protocol=ProtocolVersion(major=major, minor=minor))
+def party(name: str, major: int, minor: int = 0) -> ProgramVersion:
+    return ProgramVersion(
+        program=name, release="1.2", protocol=ProtocolVersion(major=major, minor=minor)
+    )
 
 
 def test_neighbouring_minor_versions_talk_both_ways() -> None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from support.fleet_simulation import COORDINATOR, DAEMON
 
-from dora_config.dataflow.resolved import Deploy, ResolvedDataflow, ResolvedNode
+from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedDeploy, ResolvedNode
 from dora_config.protocol.builds import (
     BuildDataflow,
     BuildEnded,
-    BuildNews,
-    BuildNewsTaken,
+    BuildEvents,
+    BuildEventsAck,
     BuildPart,
     BuildProgress,
-    BuildTold,
     BuildTriggered,
     Built,
     CancelBuild,
     FailedNode,
+    NodeBuildEvent,
     PreparedNode,
 )
 from dora_config.protocol.control import ControlRequest, StartDataflow
@@ -28,17 +28,17 @@ from dora_coordinator.state.commands import (
     AnswerClient,
     Command,
     FailClient,
+    SendProgress,
     SendToDaemon,
-    TellClient,
 )
 from dora_coordinator.state.events import (
-    BuildLinesTaken,
-    ClientAsked,
+    BuildProgressSent,
     ClientCancelled,
     ClientDisconnected,
+    ClientRequested,
     DaemonDisconnected,
+    DaemonMessageReceived,
     DaemonRegistered,
-    DaemonSpoke,
     Event,
     TimerFired,
     TimerKey,
@@ -52,9 +52,9 @@ ROBOT, STATION = 1, 2
 
 def spec(**built_on: str) -> DataflowSpec:
     nodes = (
-        ResolvedNode(id="left", build=("make",), deploy=Deploy(machine="robot")),
-        ResolvedNode(id="idle", deploy=Deploy(machine="robot")),
-        ResolvedNode(id="right", build=("make",), deploy=Deploy(machine="station")),
+        ResolvedNode(id="left", build=("make",), deploy=ResolvedDeploy(machine="robot")),
+        ResolvedNode(id="idle", deploy=ResolvedDeploy(machine="robot")),
+        ResolvedNode(id="right", build=("make",), deploy=ResolvedDeploy(machine="station")),
     )
     return DataflowSpec(resolved=ResolvedDataflow(nodes=nodes), built_on=built_on)
 
@@ -74,13 +74,13 @@ class Desk:
         return self.done
 
     def ask(self, request: ControlRequest) -> list[Command]:
-        return self.happen(ClientAsked(9, 1, request, BUILD))
+        return self.happen(ClientRequested(9, 1, request, BUILD))
 
     def build(self) -> list[Command]:
         return self.ask(BuildDataflow(spec=spec()))
 
     def says(self, connection: int, message: DaemonMessage) -> list[Command]:
-        return self.happen(DaemonSpoke(connection, message))
+        return self.happen(DaemonMessageReceived(connection, message))
 
     def sent(self) -> list[tuple[str, object]]:
         return [(c.daemon, c.message) for c in self.done if isinstance(c, SendToDaemon)]
@@ -98,18 +98,18 @@ def test_each_daemon_is_asked_for_its_nodes_that_have_something_to_build() -> No
         if isinstance(message, BuildPart)
     }
     assert asked == {"robot": ["left"], "station": ["right"]}
-    assert TellClient(9, 1, BuildTriggered(build_id=BUILD)) in desk.done
+    assert SendProgress(9, 1, BuildTriggered(build_id=BUILD)) in desk.done
 
 
 def test_news_are_passed_on_one_portion_at_a_time() -> None:
     desk = Desk()
     desk.build()
-    news = (BuildNews(node="left", what="output", text="x"),)
-    told = BuildTold(build_id=BUILD, news=news, left_out=2)
+    news = (NodeBuildEvent(node="left", what="output", text="x"),)
+    told = BuildEvents(build_id=BUILD, news=news, left_out=2)
     progress = BuildProgress(build_id=BUILD, daemon="robot", news=news, left_out=2)
-    assert desk.says(ROBOT, told) == [TellClient(9, 1, progress)]
-    desk.happen(BuildLinesTaken(BUILD, "robot"))
-    assert desk.sent() == [("robot", BuildNewsTaken(build_id=BUILD))]
+    assert desk.says(ROBOT, told) == [SendProgress(9, 1, progress)]
+    desk.happen(BuildProgressSent(BUILD, "robot"))
+    assert desk.sent() == [("robot", BuildEventsAck(build_id=BUILD))]
 
 
 def test_it_is_built_once_all_daemons_have_built() -> None:
@@ -145,7 +145,7 @@ def test_it_ends_with_the_client() -> None:
         desk.build()
         desk.happen(event)
         assert desk.sent() == [("robot", CANCEL), ("station", CANCEL)]
-        desk.says(ROBOT, BuildTold(build_id=BUILD))
+        desk.says(ROBOT, BuildEvents(build_id=BUILD))
         assert desk.sent() == [("robot", CANCEL)]  # it had not heard of it yet
         assert desk.says(ROBOT, BuildEnded(build_id=BUILD)) == []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.fleet_simulation import FakeDaemon, Fleet, dataflow
+from support.fleet_simulation import FakeDaemon, SimulatedFleet, dataflow
 
 from dora_config.protocol.control import StopDataflow, WatchTopics
 from dora_config.protocol.daemon import TO_DAEMON, CoordinatorMessage, DaemonMessage
@@ -13,16 +13,16 @@ from dora_config.protocol.topics import (
     MoreTopics,
     StreamTopics,
     TopicChunk,
-    TopicNews,
     TopicsEnd,
+    TopicUpdate,
     WatchedTopics,
 )
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.events import (
     ClientCancelled,
     ClientDisconnected,
-    ClientTook,
-    DaemonSpoke,
+    DaemonMessageReceived,
+    TopicChunkTaken,
 )
 
 
@@ -39,7 +39,7 @@ class Watched:
     """A fleet of two machines on which that dataflow runs."""
 
     def __init__(self, spec: DataflowSpec, settings: Settings | None = None) -> None:
-        self.fleet = Fleet(settings or Settings())
+        self.fleet = SimulatedFleet(settings or Settings())
         self.robot = self.fleet.add_daemon("robot", "robot")
         self.gpu = self.fleet.add_daemon("gpu", "gpu")
         self.fleet.quiet()
@@ -62,7 +62,7 @@ class Watched:
 
     def says(self, daemon: FakeDaemon, message: DaemonMessage) -> None:
         assert daemon.connection is not None
-        self.fleet.happen(DaemonSpoke(daemon.connection, message))
+        self.fleet.happen(DaemonMessageReceived(daemon.connection, message))
 
     def notes(self) -> list[str]:
         told = [p for p in self.fleet.progress if isinstance(p, WatchedTopics)]
@@ -79,14 +79,14 @@ def test_each_daemon_is_asked_for_its_own_outputs_and_for_more_when_they_were_sh
     robot, gpu = world.stream(world.robot), world.stream(world.gpu)
     assert robot.topics == ("camera/out1", "camera/out0")
     assert gpu.topics == ("plot/out0",)
-    news = TopicNews(samples=("{}",), dropped={"camera/out1": 3})
+    news = TopicUpdate(samples=("{}",), dropped={"camera/out1": 3})
     world.says(world.robot, TopicChunk(stream=robot.stream, news=news))
     assert world.fleet.progress == [WatchedTopics(daemon="robot", stream=robot.stream, news=news)]
     assert world.asked(world.robot) is None
-    world.fleet.happen(ClientTook(1, number, robot.stream))
+    world.fleet.happen(TopicChunkTaken(1, number, robot.stream))
     assert world.asked(world.robot) == MoreTopics(stream=robot.stream)
-    world.fleet.happen(ClientTook(1, number, 99))
-    world.fleet.happen(ClientTook(2, number, gpu.stream))
+    world.fleet.happen(TopicChunkTaken(1, number, 99))
+    world.fleet.happen(TopicChunkTaken(2, number, gpu.stream))
     assert world.asked(world.gpu) is None
 
 
@@ -94,7 +94,7 @@ def test_what_a_daemon_remarks_moves_no_terminal() -> None:
     world = Watched(two_senders())
     world.fleet.ask(WatchTopics())
     chunk = TopicChunk(
-        stream=world.stream(world.robot).stream, news=TopicNews(notes=("a\x1b[2Jb",))
+        stream=world.stream(world.robot).stream, news=TopicUpdate(notes=("a\x1b[2Jb",))
     )
     world.says(world.robot, chunk)
     assert world.notes() == ["a\\x1b[2Jb"]

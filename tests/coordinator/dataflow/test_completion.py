@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from support.fleet_simulation import FakeDaemon, Fleet
+from support.fleet_simulation import FakeDaemon, SimulatedFleet
 
-from dora_config.dataflow.resolved import Deploy, ResolvedDataflow, ResolvedInput, ResolvedNode
+from dora_config.dataflow.resolved import (
+    ResolvedDataflow,
+    ResolvedDeploy,
+    ResolvedInput,
+    ResolvedNode,
+)
 from dora_config.dataflow.sources import OutputSource, TimerSource
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_coordinator.dataflow.completion import Ends
+from dora_coordinator.dataflow.completion import CompletionRule
 from dora_coordinator.dataflow.part import Part
 from dora_coordinator.dataflow.records import PartState
 
@@ -22,12 +27,15 @@ def camera_and_plot(*, exit_when_nodes_finish: bool = True) -> DataflowSpec:
         ResolvedNode(
             id="camera",
             path="camera.py",
-            deploy=Deploy(machine="robot"),
+            deploy=ResolvedDeploy(machine="robot"),
             inputs={"tick": tick},
             outputs=("image",),
         ),
         ResolvedNode(
-            id="plot", path="plot.py", deploy=Deploy(machine="station"), inputs={"image": image}
+            id="plot",
+            path="plot.py",
+            deploy=ResolvedDeploy(machine="station"),
+            inputs={"image": image},
         ),
     )
     return DataflowSpec(
@@ -35,8 +43,8 @@ def camera_and_plot(*, exit_when_nodes_finish: bool = True) -> DataflowSpec:
     )
 
 
-def running(spec: DataflowSpec) -> tuple[Fleet, FakeDaemon, FakeDaemon]:
-    fleet = Fleet()
+def running(spec: DataflowSpec) -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
+    fleet = SimulatedFleet()
     robot, station = fleet.add_daemon("robot", "robot"), fleet.add_daemon("station", "station")
     fleet.quiet()
     fleet.start(spec)
@@ -120,8 +128,10 @@ def test_a_part_that_is_spawned_again_is_waited_for() -> None:
 
 def test_dynamic_nodes_alone_keep_nothing_going() -> None:
     nodes = (
-        ResolvedNode(id="camera", path="camera.py", deploy=Deploy(machine="robot")),
-        ResolvedNode(id="viewer", path="dynamic", kind="dynamic", deploy=Deploy(machine="station")),
+        ResolvedNode(id="camera", path="camera.py", deploy=ResolvedDeploy(machine="robot")),
+        ResolvedNode(
+            id="viewer", path="dynamic", kind="dynamic", deploy=ResolvedDeploy(machine="station")
+        ),
     )
     spec = DataflowSpec(resolved=ResolvedDataflow(nodes=nodes))
     fleet, robot, station = running(spec)
@@ -139,8 +149,8 @@ def test_a_dataflow_of_timers_or_of_dynamic_nodes_alone_runs_until_it_is_stopped
         return made
 
     camera, _ = camera_and_plot().resolved.nodes
-    assert Ends([camera], when_nodes_finish=True).why_now([part("camera")]) is None
+    assert CompletionRule([camera], when_nodes_finish=True).why_now([part("camera")]) is None
     dynamic = ResolvedNode(id="viewer", path="dynamic", kind="dynamic")
-    assert Ends([dynamic], when_nodes_finish=True).why_now([part("viewer")]) is None
-    both = Ends([camera, dynamic], when_nodes_finish=True)
+    assert CompletionRule([dynamic], when_nodes_finish=True).why_now([part("viewer")]) is None
+    both = CompletionRule([camera, dynamic], when_nodes_finish=True)
     assert both.why_now([part("camera"), part("viewer")]) is None

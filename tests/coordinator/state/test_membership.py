@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dora_config.protocol.daemon import Register
-from dora_config.protocol.envelope import Party
+from dora_config.protocol.envelope import ProgramVersion
 from dora_coordinator.state.membership import Membership
 
 
 def register(incarnation: str, *, instance: str = "disk", boot: str = "b") -> Register:
     return Register(
-        party=Party(program="daemon", release="1"),
+        party=ProgramVersion(program="daemon", release="1"),
         instance=instance,
         incarnation=incarnation,
         machine_id="robot",

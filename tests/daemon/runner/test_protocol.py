@@ -57,7 +57,7 @@ def test_fields_of_a_newer_version_are_ignored_and_missing_ones_have_defaults() 
     line = b'{"id": 1, "more": 1, "request": {"kind": "stop_dataflow", "softly": true}}'
     envelope = decode_line(line)
     assert isinstance(envelope, Envelope)
-    assert envelope.request == protocol.StopDataflow()
+    assert envelope.request == protocol.StopAllNodes()
 
 
 @pytest.mark.parametrize("line", [b"nonsense", b"[]", b"3", b"{}", b'{"id": 1}', b'{"x": {}}'])

@@ -20,7 +20,7 @@ import uvicorn
 from dora_config.access import DEFAULT_PORT, ensure_token, state_dir
 from dora_config.errors import DoraError, exit_code
 from dora_config.file_store import FileStore
-from dora_config.protocol.envelope import Party
+from dora_config.protocol.envelope import ProgramVersion
 from dora_coordinator._version import __version__
 from dora_coordinator.io.artifacts import ArtifactStore
 from dora_coordinator.io.authority import Authority
@@ -114,7 +114,7 @@ def _run(options: argparse.Namespace) -> int:
                 listeners.append(stack.enter_context(_listen(interface, port)))
                 port = listeners[0].getsockname()[1]
             settings = _fit_open_files(settings)
-            party = Party(program="coordinator", release=__version__)
+            party = ProgramVersion(program="coordinator", release=__version__)
             service = Service(settings, party, store, Authority(state / "authority"))
             artifacts = ArtifactStore(state / "artifacts", max_bytes=settings.max_artifact_bytes)
             code = CodeFiles(FileStore(state / "files"), max_bytes=settings.max_code_bytes)

@@ -11,15 +11,15 @@ from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.start_spec import make_spec
 from dora_cli.errors import CommandFailed
 from dora_cli.shipping import send
-from dora_cli.values.durations import show_duration
 from dora_config.protocol.builds import (
     BuildDataflow,
-    BuildNews,
     BuildProgress,
     BuildSettings,
     BuildTriggered,
     Built,
+    NodeBuildEvent,
 )
+from dora_config.yaml.quantities import show_duration
 from dora_daemon.build import session_file
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class BuildOutput:
                 for one in news:
                     output.write(f"{daemon}/{one.node}: {self._text(one)}")
 
-    def _text(self, news: BuildNews) -> str:
+    def _text(self, news: NodeBuildEvent) -> str:
         match news.what:
             case "step":
                 return output.styled(news.text, "bold", colour=self._colour)

@@ -10,7 +10,7 @@ import typer
 
 from dora_cli import options, output
 from dora_cli.coordinator import options as coordinator
-from dora_cli.values.durations import show_age
+from dora_config.yaml.quantities import show_age
 
 if TYPE_CHECKING:
     from dora_config.protocol.control import DataflowSummary, RestartSummary

@@ -142,7 +142,7 @@ def _ports(found: Described, node: str) -> tuple[dict[str, str], dict[str, list[
 
 
 def _grace(text: str) -> float:
-    from dora_cli.values.durations import parse_duration
+    from dora_config.yaml.quantities import parse_duration
 
     return options.checked(parse_duration)(text)
 

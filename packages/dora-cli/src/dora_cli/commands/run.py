@@ -18,11 +18,11 @@ from dora_cli.commands.build import lock_choice
 from dora_cli.errors import CommandFailed
 from dora_cli.logs.log_lines import LogFilter, LogFormat
 from dora_cli.logs.run_report import RunPrinter, report_result
-from dora_cli.values.durations import parse_duration
+from dora_config.yaml.quantities import parse_duration
 
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
-    from dora_config.protocol.run_plan import NodePlace, RunPlan
+    from dora_config.protocol.run_plan import NodeLocation, RunPlan
 
 ALLOW_SHELL = "DORA_ALLOW_SHELL_NODES"
 
@@ -125,11 +125,11 @@ def _prepare(
     lock: LockChoice,
     rebuild: bool,
     verbose: bool,
-) -> dict[str, NodePlace]:
+) -> dict[str, NodeLocation]:
     """Build what has to be built; where each prepared node runs and with which interpreter."""
     if not building.needs_work(loaded):
         return {}
-    from dora_config.protocol.run_plan import NodePlace
+    from dora_config.protocol.run_plan import NodeLocation
 
     base_dir = loaded.directory
     result = building.prepare_nodes(
@@ -142,7 +142,7 @@ def _prepare(
         verbose=verbose,
     )
     return {
-        built.node: NodePlace(
+        built.node: NodeLocation(
             working_dir=str(built.working_dir) if built.working_dir != base_dir else None,
             python=str(built.python) if built.python is not None else None,
             build_id=result.build_id,

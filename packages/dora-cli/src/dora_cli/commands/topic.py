@@ -14,8 +14,8 @@ from dora_cli import options, output
 from dora_cli.coordinator import calls as node_calls
 from dora_cli.coordinator import options as coordinator
 from dora_cli.coordinator.calls import DataflowOption
-from dora_cli.values.durations import parse_duration
 from dora_config import DoraError
+from dora_config.yaml.quantities import parse_duration
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client

@@ -19,8 +19,8 @@ from dora_config.protocol.control import (
     CLIENT_CODEC,
     SERVER_CODEC,
     Answer,
-    Ask,
     Cancel,
+    ClientRequest,
     ControlAnswer,
     ControlProgress,
     ControlRequest,
@@ -30,10 +30,10 @@ from dora_config.protocol.control import (
     Hello,
     Progress,
     Refused,
-    Taken,
+    StreamAck,
     Welcome,
 )
-from dora_config.protocol.envelope import Party, UnknownKind
+from dora_config.protocol.envelope import ProgramVersion, UnknownKind
 
 CONNECT_TIMEOUT = 5.0
 """Seconds until a coordinator that does not answer counts as not there."""
@@ -79,7 +79,7 @@ class Client:
 
     def _greet(self) -> Welcome:
         try:
-            party = Party(program="dora", release=__version__)
+            party = ProgramVersion(program="dora", release=__version__)
             self._socket.send(CLIENT_CODEC.encode(Hello(party=party)))
             greeting = SERVER_CODEC.decode(self._socket.recv(CONNECT_TIMEOUT))
         except (WebSocketException, TimeoutError, EOFError) as error:
@@ -105,7 +105,7 @@ class Client:
     def send(self, request: ControlRequest) -> int:
         """Ask without waiting; the number that its frames carry."""
         self._last_id += 1
-        text = CLIENT_CODEC.encode(Ask(id=self._last_id, request=request))
+        text = CLIENT_CODEC.encode(ClientRequest(id=self._last_id, request=request))
         if len(text.encode()) > self._max_message:
             raise RequestFailed(
                 Failure(
@@ -123,7 +123,7 @@ class Client:
 
     def taken(self, number: int, stream: int) -> None:
         """Say that the last news of a stream were shown and more are wanted."""
-        self._write(CLIENT_CODEC.encode(Taken(id=number, stream=stream)))
+        self._write(CLIENT_CODEC.encode(StreamAck(id=number, stream=stream)))
 
     def frames(self) -> Iterator[Frame]:
         """Whatever comes, of any request; raises ConnectionLost at the end of the connection."""

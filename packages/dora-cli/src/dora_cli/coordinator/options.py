@@ -80,7 +80,7 @@ def reference(text: str | None, name: str | None = None) -> DataflowRef:
 def grace_seconds(text: str | None, *, force: bool) -> float | None:
     """The value of `--grace-duration`; a usage error beside `--force` or when it is wrong."""
     from dora_cli.options import checked
-    from dora_cli.values.durations import parse_duration
+    from dora_config.yaml.quantities import parse_duration
 
     if text is None:
         return None

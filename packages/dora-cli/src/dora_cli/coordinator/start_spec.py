@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dora_config.errors import DoraError
 from dora_config.process_identity import boot_id
 from dora_config.protocol.dataflow import DataflowSpec, Origin
-from dora_config.protocol.runner import NodePlace
+from dora_config.protocol.runner import NodeLocation
 from dora_daemon.build.session_file import BuiltNode, fingerprint, read_session
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ def _workspace(path: Path) -> str:
     return f"{stem}-{digest[:8]}"
 
 
-def _place(built: BuiltNode, base: Path) -> NodePlace:
-    return NodePlace(
+def _place(built: BuiltNode, base: Path) -> NodeLocation:
+    return NodeLocation(
         working_dir=str(built.working_dir) if built.working_dir != base else None,
         python=str(built.python) if built.python is not None else None,
     )

@@ -41,7 +41,7 @@ class RunPrinter:
         match event:
             case happened.LogLine():
                 self._print(entry_of(event))
-            case happened.LinesShed(count=count):
+            case happened.LogLinesDropped(count=count):
                 output.remark(
                     f"{count} log lines are not shown: they came faster than they can be printed "
                     "here (the log files have them)"

@@ -15,8 +15,9 @@ from urllib.parse import unquote
 from dora_cli import output
 from dora_cli.shipping.collecting import Collected, all_sources
 from dora_config.access import Endpoint
-from dora_config.disk_space import SPARE, DiskFull, show_size
+from dora_config.disk_space import SPARE, DiskFull
 from dora_config.errors import DoraError
+from dora_config.yaml.quantities import show_size
 
 TIMEOUT: Final = 30.0
 ATTEMPTS: Final = 5

@@ -12,7 +12,7 @@ from dora_cli.coordinator.client import Client
 from dora_cli.screen import Screen, screen
 from dora_cli.topics.topic_watch import watch
 from dora_config.protocol.control import WatchTopics
-from dora_config.protocol.topics import TopicNews, TopicRate
+from dora_config.protocol.topics import TopicRate, TopicUpdate
 
 COLUMNS = ("TOPIC", "AVG (HZ)", "AVG (MS)", "MIN (MS)", "MAX (MS)", "STD (MS)", "MESSAGES")
 EVERY = 1.0
@@ -37,7 +37,7 @@ def show(
 
 
 def _follow(
-    news: Iterator[TopicNews | None],
+    news: Iterator[TopicUpdate | None],
     rates: dict[str, TopicRate],
     terminal: Screen | None,
     duration: float | None,

@@ -14,7 +14,7 @@ from dora_cli import output
 from dora_cli.coordinator.client import Client, ConnectionLost, RequestFailed
 from dora_cli.errors import CommandFailed
 from dora_config.protocol.control import Answer, Failure, Progress, WatchTopics
-from dora_config.protocol.topics import TopicNews, TopicsEnd, WatchedTopics
+from dora_config.protocol.topics import TopicsEnd, TopicUpdate, WatchedTopics
 
 BEGIN_WITHIN = 10.0
 """Seconds that the first news may take before a duration counts all the same."""
@@ -26,7 +26,7 @@ DROPS_EVERY = 5.0
 
 def watch(
     client: Client, request: WatchTopics, seconds: float | None, *, tick: float
-) -> Iterator[TopicNews | None]:
+) -> Iterator[TopicUpdate | None]:
     """News until ``seconds`` have passed since the first of them, or the dataflow has ended.
 
     None at least each ``tick`` seconds. Raises CommandFailed once nothing can come for a reason

@@ -26,7 +26,7 @@ class BuildSettings(Message):
     """By node id: the commits of a lock file, which git sources then follow."""
 
 
-class BuildNews(Message):
+class NodeBuildEvent(Message):
     """Something that happened to one node.
 
     ``text`` is, by ``what``: the step that begins, why one is skipped, a line that was printed,
@@ -75,8 +75,8 @@ class CancelBuild(Message):
     build_id: DataflowUuid
 
 
-class BuildNewsTaken(Message):
-    """The reader has taken the last :class:`BuildTold`: the next one may come."""
+class BuildEventsAck(Message):
+    """The reader has taken the last :class:`BuildEvents`: the next one may come."""
 
     kind: Literal["build_news_taken"] = "build_news_taken"
     build_id: DataflowUuid
@@ -85,12 +85,12 @@ class BuildNewsTaken(Message):
 # ------------------------------------------------------------------- daemon -> coordinator
 
 
-class BuildTold(Message):
-    """News of a build; the next come after :class:`BuildNewsTaken`."""
+class BuildEvents(Message):
+    """News of a build; the next come after :class:`BuildEventsAck`."""
 
     kind: Literal["build_told"] = "build_told"
     build_id: DataflowUuid
-    news: tuple[BuildNews, ...] = ()
+    news: tuple[NodeBuildEvent, ...] = ()
     left_out: int = 0
     """Printed lines before these that the reader was too slow for."""
 
@@ -125,12 +125,12 @@ class BuildTriggered(Message):
 
 
 class BuildProgress(Message):
-    """What a daemon told; see :class:`BuildTold`."""
+    """What a daemon told; see :class:`BuildEvents`."""
 
     kind: Literal["build_progress"] = "build_progress"
     build_id: str
     daemon: str
-    news: tuple[BuildNews, ...] = ()
+    news: tuple[NodeBuildEvent, ...] = ()
     left_out: int = 0
 
 

@@ -14,11 +14,11 @@ from pydantic import Field
 from dora_config.protocol.builds import BuildDataflow, BuildProgress, BuildTriggered, Built
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
 from dora_config.protocol.dataflow import DataflowSpec, LogFilter, NodeView
-from dora_config.protocol.envelope import Codec, Message, Party
+from dora_config.protocol.envelope import Codec, Message, ProgramVersion
 from dora_config.protocol.links import PeerState
 from dora_config.protocol.runner import NodeResult
 from dora_config.protocol.topics import (
-    MOST_TOPICS,
+    MAX_TOPICS,
     SampleBytes,
     TopicsEnd,
     WatchedTopics,
@@ -140,7 +140,7 @@ class WatchTopics(Message):
 
     kind: Literal["watch_topics"] = "watch_topics"
     dataflow: DataflowRef = DataflowRef()
-    topics: Annotated[tuple[str, ...], Field(max_length=MOST_TOPICS)] = ()
+    topics: Annotated[tuple[str, ...], Field(max_length=MAX_TOPICS)] = ()
     """As ``node/output``; empty: every output."""
     rates: bool = False
     window: WindowSeconds = 10.0
@@ -329,7 +329,7 @@ class DaemonSummary(Message):
 
 class ClusterReport(Message):
     kind: Literal["cluster"] = "cluster"
-    coordinator: Party
+    coordinator: ProgramVersion
     daemons: tuple[DaemonSummary, ...] = ()
     active_dataflows: int = 0
 
@@ -393,10 +393,10 @@ class Hello(Message):
     """First frame of a client."""
 
     kind: Literal["hello"] = "hello"
-    party: Party
+    party: ProgramVersion
 
 
-class Ask(Message):
+class ClientRequest(Message):
     kind: Literal["ask"] = "ask"
     id: int
     request: ControlRequest
@@ -409,7 +409,7 @@ class Cancel(Message):
     id: int
 
 
-class Taken(Message):
+class StreamAck(Message):
     """The client has shown the last :class:`WatchedTopics` of this stream: it may have the next."""
 
     kind: Literal["taken"] = "taken"
@@ -417,12 +417,12 @@ class Taken(Message):
     stream: int
 
 
-ClientFrame = Annotated[Hello | Ask | Cancel | Taken, Field(discriminator="kind")]
+ClientFrame = Annotated[Hello | ClientRequest | Cancel | StreamAck, Field(discriminator="kind")]
 
 
 class Welcome(Message):
     kind: Literal["welcome"] = "welcome"
-    party: Party
+    party: ProgramVersion
     max_message_bytes: int
 
 

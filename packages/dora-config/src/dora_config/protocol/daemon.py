@@ -15,14 +15,14 @@ from pydantic import Field, field_validator
 from dora_config.ids import parse_label, parse_machine_id
 from dora_config.protocol.builds import (
     BuildEnded,
-    BuildNewsTaken,
+    BuildEvents,
+    BuildEventsAck,
     BuildPart,
-    BuildTold,
     CancelBuild,
 )
 from dora_config.protocol.calls import RunnerAnswered, RunnerCall
 from dora_config.protocol.dataflow import DataflowSpec, DataflowUuid, LogFilter
-from dora_config.protocol.envelope import Codec, Message, Party
+from dora_config.protocol.envelope import Codec, Message, ProgramVersion
 from dora_config.protocol.links import LinkReport, PeerEndpoint, RemoteEdge
 from dora_config.protocol.runner import DataflowResult, NodeStatus
 from dora_config.protocol.topics import EndTopics, MoreTopics, StreamTopics, TopicChunk
@@ -60,7 +60,7 @@ class Register(Message):
     """
 
     kind: Literal["register"] = "register"
-    party: Party
+    party: ProgramVersion
     instance: str
     """From the daemon's state directory: the same after a restart, another on a copied disk's
     second life.
@@ -99,7 +99,7 @@ class Metrics(Message):
 
 
 class Heartbeat(Message):
-    """Each :data:`HEARTBEAT_INTERVAL`; metrics ride on it. Answered with :class:`HeartbeatSeen`."""
+    """Each :data:`HEARTBEAT_INTERVAL`; metrics ride on it. Answered with :class:`HeartbeatAck`."""
 
     kind: Literal["heartbeat"] = "heartbeat"
     metrics: tuple[Metrics, ...] = ()
@@ -168,7 +168,7 @@ DaemonMessage = Annotated[
     | SignRequest
     | LogChunk
     | Leaving
-    | BuildTold
+    | BuildEvents
     | BuildEnded
     | RunnerAnswered
     | TopicChunk,
@@ -180,7 +180,7 @@ DaemonMessage = Annotated[
 
 class Registered(Message):
     kind: Literal["registered"] = "registered"
-    party: Party
+    party: ProgramVersion
     daemon: str
     """The key under which the coordinator knows this daemon."""
     heartbeat_interval: float = HEARTBEAT_INTERVAL
@@ -198,7 +198,7 @@ class RegistrationRefused(Message):
     """Trying again cannot help (wrong version)."""
 
 
-class HeartbeatSeen(Message):
+class HeartbeatAck(Message):
     kind: Literal["heartbeat_seen"] = "heartbeat_seen"
 
 
@@ -310,7 +310,7 @@ class EndDaemon(Message):
 CoordinatorMessage = Annotated[
     Registered
     | RegistrationRefused
-    | HeartbeatSeen
+    | HeartbeatAck
     | PreparePart
     | ConnectPart
     | Certificate
@@ -324,7 +324,7 @@ CoordinatorMessage = Annotated[
     | EndDaemon
     | BuildPart
     | CancelBuild
-    | BuildNewsTaken
+    | BuildEventsAck
     | RunnerCall
     | StreamTopics
     | MoreTopics

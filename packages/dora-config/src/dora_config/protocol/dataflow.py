@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from dora_config import ResolvedDataflow, ResolvedNode
 from dora_config.ids import parse_node_id
 from dora_config.protocol.envelope import Message
-from dora_config.protocol.runner import LogLevel, NodePlace
+from dora_config.protocol.runner import LogLevel, NodeLocation
 
 
 class Origin(Message):
@@ -41,7 +41,7 @@ class DataflowSpec(Message):
     origin: Origin = Origin()
     workspace: str = Field(default="", pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.-]{0,127})?$")
     """Folder name below ``_work`` of daemons that do not see the origin; the same at each start."""
-    places: dict[str, NodePlace] = Field(default_factory=dict)
+    places: dict[str, NodeLocation] = Field(default_factory=dict)
     """What the last build made, by node id; of use only where the origin is seen."""
     env_overrides: dict[str, str] = Field(default_factory=dict)
     uv: bool = False

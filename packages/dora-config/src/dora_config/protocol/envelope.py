@@ -35,7 +35,7 @@ class ProtocolVersion(Message):
 PROTOCOL_VERSION: Final = ProtocolVersion(major=1, minor=0)
 
 
-class Party(Message):
+class ProgramVersion(Message):
     """Who speaks: a program with its release and the protocol it speaks."""
 
     program: str
@@ -46,7 +46,7 @@ class Party(Message):
         return f"{self.program} {self.release} (protocol {self.protocol})"
 
 
-def version_problem(ours: Party, theirs: Party) -> str | None:
+def version_problem(ours: ProgramVersion, theirs: ProgramVersion) -> str | None:
     """Why the two cannot talk, naming both versions, or ``None`` when they can."""
     mine, other = ours.protocol, theirs.protocol
     if mine.major == other.major and abs(mine.minor - other.minor) <= 1:

@@ -137,7 +137,7 @@ class SetLinks(RunnerMessage):
     credentials: str | None = None
 
 
-class Crossing(RunnerMessage):
+class LinkCounters(RunnerMessage):
     """Counters of the link for one output on its way between two machines."""
 
     machine: str

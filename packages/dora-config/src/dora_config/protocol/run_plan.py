@@ -15,7 +15,7 @@ from dora_config.protocol.runner_events import LogLevel
 from dora_config.protocol.runner_message import RunnerMessage
 
 
-class NodePlace(RunnerMessage):
+class NodeLocation(RunnerMessage):
     """What preparing a node on this machine found out; everything has a sensible default."""
 
     working_dir: str | None = None
@@ -49,7 +49,7 @@ class RunPlan(RunnerMessage):
     """Absolute base directory: relative paths start here, logs lie below ``out/<dataflow id>``."""
     create_working_dirs: bool = False
     """Create a missing working directory; otherwise it is an error."""
-    places: dict[str, NodePlace] = Field(default_factory=dict)
+    places: dict[str, NodeLocation] = Field(default_factory=dict)
     """By node id."""
     env_overrides: dict[str, str] = Field(default_factory=dict)
     """``--env`` of ``run`` and ``start``: above the root ``env``, below the node's own."""

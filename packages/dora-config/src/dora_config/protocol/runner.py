@@ -20,18 +20,18 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, ValidationError
 
 from dora_config.dataflow.resolved import ResolvedNode
-from dora_config.protocol.links import Crossing, LinkReport, SetLinkPeers, SetLinks
-from dora_config.protocol.run_plan import LogSettings, NodePlace, RunPlan
+from dora_config.protocol.links import LinkCounters, LinkReport, SetLinkPeers, SetLinks
+from dora_config.protocol.run_plan import LogSettings, NodeLocation, RunPlan
 from dora_config.protocol.runner_events import (
     LOG_LEVELS,
     DataflowFinished,
     DataflowResult,
     DataflowStarted,
     DataflowStopping,
-    LinesShed,
     LinkChanged,
     LogLevel,
     LogLine,
+    LogLinesDropped,
     NodeConnected,
     NodeEnded,
     NodeFailed,
@@ -53,8 +53,8 @@ MAX_LINE: Final = 64 * 1024 * 1024
 # ---------------------------------------------------------------------------------- requests
 
 
-class Greet(RunnerMessage):
-    """First request on a connection; answered with :class:`Greeting` or refused."""
+class Handshake(RunnerMessage):
+    """First request on a connection; answered with :class:`HandshakeReply` or refused."""
 
     kind: Literal["greet"] = "greet"
     protocol: tuple[int, int] = RUNNER_PROTOCOL
@@ -78,7 +78,7 @@ class Release(RunnerMessage):
     kind: Literal["release"] = "release"
 
 
-class StopDataflow(RunnerMessage):
+class StopAllNodes(RunnerMessage):
     """Stop all nodes; ``grace`` ``None``: the plan's. Answered when the stop has begun."""
 
     kind: Literal["stop_dataflow"] = "stop_dataflow"
@@ -108,7 +108,7 @@ class AddNode(RunnerMessage):
 
     kind: Literal["add_node"] = "add_node"
     node: ResolvedNode
-    place: NodePlace = NodePlace()
+    place: NodeLocation = NodeLocation()
 
 
 class RemoveNode(RunnerMessage):
@@ -124,7 +124,7 @@ class ReplaceNode(RunnerMessage):
 
     kind: Literal["replace_node"] = "replace_node"
     node: ResolvedNode
-    place: NodePlace = NodePlace()
+    place: NodeLocation = NodeLocation()
     grace: float = 10.0
 
 
@@ -219,13 +219,13 @@ class ShutDown(RunnerMessage):
 
 
 RunnerRequest = Annotated[
-    Greet
+    Handshake
     | GetStatus
     | GetStatistics
     | Release
     | SetLinkPeers
     | SetLinks
-    | StopDataflow
+    | StopAllNodes
     | StopNode
     | RestartNode
     | AddNode
@@ -259,7 +259,7 @@ class Refusal(RunnerMessage):
     message: str
 
 
-class Greeting(RunnerMessage):
+class HandshakeReply(RunnerMessage):
     kind: Literal["greeting"] = "greeting"
     protocol: tuple[int, int] = RUNNER_PROTOCOL
     version: str
@@ -333,7 +333,7 @@ class EdgeStatus(RunnerMessage):
     """``node/output``."""
     target: str
     """``node/input``; on its way to another machine ``MACHINE (link)``."""
-    crossing: Crossing | None = None
+    crossing: LinkCounters | None = None
     """Of an edge that leaves or enters this machine."""
     policy: str
     bound: int
@@ -361,7 +361,8 @@ class Params(RunnerMessage):
 
 
 RunnerReply = Annotated[
-    Done | Refusal | Greeting | RunnerStatus | Statistics | Params, Field(discriminator="kind")
+    Done | Refusal | HandshakeReply | RunnerStatus | Statistics | Params,
+    Field(discriminator="kind"),
 ]
 
 # ---------------------------------------------------------------------------------- the wire
@@ -456,7 +457,6 @@ __all__ = [
     "AcknowledgeResult",
     "AddNode",
     "ConnectInput",
-    "Crossing",
     "DataflowFinished",
     "DataflowResult",
     "DataflowStarted",
@@ -470,18 +470,19 @@ __all__ = [
     "GetParams",
     "GetStatistics",
     "GetStatus",
-    "Greet",
-    "Greeting",
+    "Handshake",
+    "HandshakeReply",
     "LineDecoder",
-    "LinesShed",
     "LinkChanged",
+    "LinkCounters",
     "LogLevel",
     "LogLine",
+    "LogLinesDropped",
     "LogSettings",
     "NodeConnected",
     "NodeEnded",
     "NodeFailed",
-    "NodePlace",
+    "NodeLocation",
     "NodeRestarting",
     "NodeResult",
     "NodeSpawned",
@@ -508,7 +509,7 @@ __all__ = [
     "SetParam",
     "ShutDown",
     "Statistics",
-    "StopDataflow",
+    "StopAllNodes",
     "StopNode",
     "UnknownMessage",
     "WaitingChanged",

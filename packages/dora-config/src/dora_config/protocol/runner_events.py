@@ -157,7 +157,7 @@ class DataflowFinished(RunnerMessage):
     result: DataflowResult
 
 
-class LinesShed(RunnerMessage):
+class LogLinesDropped(RunnerMessage):
     """The reader of these events was too slow: ``count`` log lines were not handed to it."""
 
     kind: Literal["lines_shed"] = "lines_shed"
@@ -190,7 +190,7 @@ RunnerEvent = Annotated[
     | DataflowStarted
     | DataflowStopping
     | DataflowFinished
-    | LinesShed
+    | LogLinesDropped
     | LinkChanged
     | WaitingChanged,
     Field(discriminator="kind"),

@@ -14,10 +14,10 @@ from pydantic import Field
 from dora_config.protocol.dataflow import DataflowUuid
 from dora_config.protocol.envelope import Message
 
-MOST_TOPICS: Final = 64
+MAX_TOPICS: Final = 64
 """Outputs that one watch may have."""
 
-LARGEST_CHUNK: Final = 512 * 1024
+MAX_CHUNK: Final = 512 * 1024
 """Characters of samples in one chunk, about."""
 
 SampleBytes = Annotated[int, Field(ge=256, le=256 * 1024)]
@@ -44,12 +44,12 @@ class StreamTopics(Message):
     kind: Literal["stream_topics"] = "stream_topics"
     stream: int
     dataflow_id: DataflowUuid
-    topics: Annotated[tuple[str, ...], Field(max_length=MOST_TOPICS)]
+    topics: Annotated[tuple[str, ...], Field(max_length=MAX_TOPICS)]
     rates: bool = False
     """Only the intervals between messages, no contents."""
     window: WindowSeconds = 10.0
     sample_bytes: SampleBytes = 65_536
-    chunk_bytes: int = LARGEST_CHUNK
+    chunk_bytes: int = MAX_CHUNK
     """Less where the coordinator takes only short messages."""
 
 
@@ -67,7 +67,7 @@ class EndTopics(Message):
     stream: int
 
 
-class TopicNews(Message):
+class TopicUpdate(Message):
     """What was seen of the outputs on one machine since the last news."""
 
     samples: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ class TopicChunk(Message):
 
     kind: Literal["topic_chunk"] = "topic_chunk"
     stream: int
-    news: TopicNews = TopicNews()
+    news: TopicUpdate = TopicUpdate()
     done: bool = False
     problem: str | None = None
     """Of an end: why it is no use to watch again. ``None``: the runner has ended."""
@@ -96,7 +96,7 @@ class WatchedTopics(Message):
     kind: Literal["watched_topics"] = "watched_topics"
     daemon: str
     stream: int
-    news: TopicNews
+    news: TopicUpdate
 
 
 class TopicsEnd(Message):

@@ -143,7 +143,7 @@ class Document:
     data: Any = None
     problems: list[Problem] = field(default_factory=list)
     lost: set[KeyPath] = field(default_factory=set)
-    """Places whose values cannot be read: one of the `problems` names the reason."""
+    """Paths of values that cannot be read: one of the `problems` names the reason."""
     _root: _Node | None = None
     _values: int = 0
 

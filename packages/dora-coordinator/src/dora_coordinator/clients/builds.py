@@ -15,10 +15,10 @@ from dora_config.errors import PlacementError
 from dora_config.protocol.builds import (
     BuildDataflow,
     BuildEnded,
-    BuildNewsTaken,
+    BuildEvents,
+    BuildEventsAck,
     BuildPart,
     BuildProgress,
-    BuildTold,
     BuildTriggered,
     Built,
     BuiltNode,
@@ -34,17 +34,17 @@ from dora_coordinator.state.commands import (
     CancelTimer,
     Command,
     FailClient,
+    SendProgress,
     SendToDaemon,
-    TellClient,
 )
-from dora_coordinator.state.events import ClientAsked, TimerKey
+from dora_coordinator.state.events import ClientRequested, TimerKey
 
 TIMER = "build"
 
 
 @dataclass(slots=True)
 class _Build:
-    asked: ClientAsked
+    asked: ClientRequested
     waiting: set[str]
     """Daemons that have not ended their share."""
     nodes: list[BuiltNode] = field(default_factory=list)
@@ -62,7 +62,7 @@ class Builds:
 
     def start(
         self,
-        asked: ClientAsked,
+        asked: ClientRequested,
         request: BuildDataflow,
         placement: Mapping[str, tuple[str, ...]],
         now: float,
@@ -70,7 +70,7 @@ class Builds:
         """``placement`` has node ids by daemon, as a start would place them now."""
         build = _Build(asked, set())
         commands: list[Command] = [
-            TellClient(asked.client, asked.number, BuildTriggered(build_id=build.build_id))
+            SendProgress(asked.client, asked.number, BuildTriggered(build_id=build.build_id))
         ]
         spec = request.spec
         nodes = {
@@ -99,21 +99,21 @@ class Builds:
 
     # ---------------------------------------------------------------- from daemons
 
-    def told(self, daemon: str, message: BuildTold) -> list[Command]:
+    def told(self, daemon: str, message: BuildEvents) -> list[Command]:
         build = self._builds.get(message.build_id)
         if build is None or daemon not in build.waiting:
             return [SendToDaemon(daemon, CancelBuild(build_id=message.build_id))]
         progress = BuildProgress(
             build_id=message.build_id, daemon=daemon, news=message.news, left_out=message.left_out
         )
-        return [TellClient(build.asked.client, build.asked.number, progress)]
+        return [SendProgress(build.asked.client, build.asked.number, progress)]
 
     def taken(self, build_id: str, daemon: str) -> list[Command]:
         """The client has been sent what this daemon told last."""
         build = self._builds.get(build_id)
         if build is None or daemon not in build.waiting:
             return []
-        return [SendToDaemon(daemon, BuildNewsTaken(build_id=build_id))]
+        return [SendToDaemon(daemon, BuildEventsAck(build_id=build_id))]
 
     def ended(self, daemon: str, message: BuildEnded) -> list[Command]:
         build = self._builds.get(message.build_id)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dora_config import ResolvedDataflow
 from dora_config.dataflow.placement import ConnectedDaemon
 from dora_config.dataflow.placement import place as choose
-from dora_config.dataflow.resolved import Deploy
+from dora_config.dataflow.resolved import ResolvedDeploy
 from dora_config.protocol.control import Placed, PlacementPlan
 from dora_coordinator.state.membership import Member
 
@@ -41,7 +41,7 @@ def place(dataflow: ResolvedDataflow, members: Sequence[Member]) -> Plan:
     return Plan({daemon: tuple(nodes) for daemon, nodes in parts.items()}, explained)
 
 
-def _reason(deploy: Deploy) -> str:
+def _reason(deploy: ResolvedDeploy) -> str:
     if deploy.machine is not None:
         return f'machine "{deploy.machine}"'
     if deploy.labels:

@@ -33,11 +33,11 @@ from dora_config.file_store import FileStore
 from dora_config.protocol.control import (
     CLIENT_CODEC,
     SERVER_CODEC,
-    Ask,
     Cancel,
+    ClientRequest,
     Hello,
     Refused,
-    Taken,
+    StreamAck,
     Welcome,
 )
 from dora_config.protocol.daemon import TO_COORDINATOR, TO_DAEMON, Register, RegistrationRefused
@@ -162,11 +162,11 @@ class _Endpoints:
 
         def take(connection: Connection, text: str) -> None:
             match CLIENT_CODEC.decode(text):
-                case Ask(id=number, request=request):
+                case ClientRequest(id=number, request=request):
                     self._service.asked(connection, number, request)
                 case Cancel(id=number):
                     self._service.cancelled(connection, number)
-                case Taken(id=number, stream=stream):
+                case StreamAck(id=number, stream=stream):
                     self._service.taken(connection, number, stream)
                 case Hello():
                     raise RemoteProtocolError("greeted twice")
@@ -266,7 +266,7 @@ class _Endpoints:
 
     async def _archive(self, build_id: str, node_id: str) -> Response:
         """The code that was sent here for a node; raises ArtifactRefused."""
-        digest = find_code(self._service.state.fleet, build_id, node_id)
+        digest = find_code(self._service.state.registry, build_id, node_id)
         archive = await anyio.to_thread.run_sync(NodeArchive.load, self._files, digest, node_id)
         name = quote(f"{node_id.replace('/', '_')}.tar")
         headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{name}"}

@@ -1,80 +1,58 @@
-"""Directories of runners: numbered, locked, with an index; made, swept and removed here.
+"""Directories of runners and builds: numbered, locked, created and swept.
 
-Each runner has ``ROOT/<number>/`` (mode 0700; numbers, because names of sockets end at 104 bytes):
+Each owner has ``ROOT/<number>/`` (mode 0700; numbers, because a socket path ends at 104 bytes):
 
-    lock         locked (flock) as long as the runner lives
-    index.json   which dataflow, which nodes, which process: see IndexEntry
-    groups       a line for each session that was started, and the mark (see ``guardian``)
-    n, c, i      sockets for nodes, for daemons, and for inspectors (see ``inspection``)
-    packages/    what is put in front of the nodes' PYTHONPATH
+    lock         locked (flock) while the owner lives
+    owner        the daemon that created the directory
+    index.json   dataflow, nodes and process of the runner: see ``runner_index``
+    groups       started sessions and the mark of the runner: see ``reaper``
+    n, c, i      sockets for nodes, daemons and inspectors
+    packages/    first entry of the nodes' PYTHONPATH
     plan.json    the RunPlan, for a runner that a daemon starts
-    runner.log   its stdout and stderr
-    result.json  how the dataflow ended, until it is acknowledged
+    runner.log   stdout and stderr of that runner
+    result.json  the DataflowResult, until it is acknowledged
 
-A start removes the directories whose owner is gone, after it has killed what they started. Those
-with a result stay until the result is acknowledged (or is a month old).
+Every start kills what owners without a process have left and removes their directories. A directory
+with a result stays until the result is acknowledged or a month old.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dora_config.file_ages import last_change
 from dora_config.process_identity import boot_id, is_alive, start_time
-from dora_daemon.runner.errors import RunnerError
-from dora_daemon.runner.process.reaper import (
+from dora_daemon.process_tree import runner_index
+from dora_daemon.process_tree.errors import RuntimeDirError
+from dora_daemon.process_tree.reaper import (
     GROUPS,
+    INDEX,
+    LOCK,
     RESULT,
     clear_directory,
+    group_line,
     kill_recorded,
+    mark_line,
     remove_directory,
 )
+from dora_daemon.process_tree.runner_index import IndexEntry
 
-NODE_SOCKET = "n"
+PLAN = "plan.json"
 INSPECTION_SOCKET = "i"
 KEEP_RESULT = 30 * 24 * 3600.0
-"""Seconds after which a result that nobody fetched is removed."""
-
-
-@dataclass(frozen=True, slots=True)
-class IndexEntry:
-    """``index.json``: enough to find a node's runner, and to adopt the runner."""
-
-    dataflow_id: str
-    name: str | None
-    nodes: tuple[str, ...]
-    dynamic_nodes: tuple[str, ...]
-    pid: int
-    start_time: int
-    boot_id: str
-    foreground: bool
-    """A ``dora run``: nobody adopts it."""
-    machine_id: str | None = None
-    socket: str = NODE_SOCKET
-    control: str = "c"
-    version: str = ""
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> IndexEntry:
-        """An entry from JSON, unknown keys ignored. Raises KeyError and TypeError."""
-        known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-        known["nodes"] = tuple(values["nodes"])
-        known["dynamic_nodes"] = tuple(values["dynamic_nodes"])
-        return cls(**known)
+"""Seconds after which a result that was not acknowledged is removed."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoundRunner:
-    """A runtime directory on disk. ``alive``: its runner runs."""
+    """A runtime directory with an index. ``alive``: its runner runs."""
 
     path: Path
     entry: IndexEntry
@@ -83,12 +61,12 @@ class FoundRunner:
 
 
 def runtime_root(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where runtime directories lie: the service's, else in the user's state directory.
+    """Return the absolute path below which runtime directories are created.
 
-    Absolute, as nodes look from directories of their own.
+    That is the directory of the service (RUNTIME_DIRECTORY), else of the user's state.
     """
     if given := environ.get("RUNTIME_DIRECTORY"):
-        # systemd separates several with colons.
+        # systemd separates several paths with colons
         return Path(given.split(":")[0]).absolute()
     state = environ.get("XDG_STATE_HOME") or ""
     base = Path(state) if Path(state).is_absolute() else Path.home() / ".local" / "state"
@@ -96,7 +74,7 @@ def runtime_root(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def lock(path: Path, *, wait: bool = False) -> int | None:
-    """An open, locked file; ``None`` if somebody else holds the lock."""
+    """Open and lock a file; return None if another process holds the lock."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -108,13 +86,13 @@ def lock(path: Path, *, wait: bool = False) -> int | None:
 
 @contextmanager
 def _root_locked(root: Path) -> Iterator[None]:
-    """One start or sweep at a time, so that a directory is never seen without its lock."""
+    """Exclude other starts and sweeps, so that no directory is seen without its lock."""
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = lock(root / ".lock", wait=True)
     except OSError as error:
-        raise RunnerError(
-            f"cannot use the runtime directory {root}: {error.strerror}; {_of_another(root)}set"
+        raise RuntimeDirError(
+            f"cannot use the runtime directory {root}: {error.strerror}; {_wrong_owner(root)}set"
             " XDG_STATE_HOME to a directory that you may write to"
         ) from error
     assert descriptor is not None
@@ -124,8 +102,8 @@ def _root_locked(root: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _of_another(root: Path) -> str:
-    """Whose a directory is, and what helps, if it is somebody else's."""
+def _wrong_owner(root: Path) -> str:
+    """Return owner and remedy if the directory belongs to another user, else an empty text."""
     with suppress(OSError, KeyError):
         if root.stat().st_uid != os.getuid():
             return (
@@ -136,7 +114,7 @@ def _of_another(root: Path) -> str:
 
 
 class RuntimeDir:
-    """A directory that this process owns (holds the lock of)."""
+    """A directory that this process owns: it holds the lock."""
 
     def __init__(self, path: Path, lock_descriptor: int) -> None:
         self.path = path
@@ -145,7 +123,7 @@ class RuntimeDir:
 
     @classmethod
     def create(cls, root: Path) -> RuntimeDir:
-        """A new directory below ``root``, after directories without an owner were swept."""
+        """Sweep directories without an owner, then create a new one below ``root``."""
         with _root_locked(root):
             _sweep(root)
             number = 0
@@ -156,52 +134,52 @@ class RuntimeDir:
                     break
                 except FileExistsError:
                     number += 1
-            descriptor = lock(path / "lock")
+            descriptor = lock(path / LOCK)
             assert descriptor is not None
             return cls(path, descriptor)
 
     @classmethod
     def take_over(cls, path: Path, lock_descriptor: int | None = None) -> RuntimeDir:
-        """A directory made by somebody else, who handed on the locked file or let go of it."""
-        descriptor = lock_descriptor if lock_descriptor is not None else lock(path / "lock")
+        """Own a directory that another process made and unlocked, or whose lock it passed on."""
+        descriptor = lock_descriptor if lock_descriptor is not None else lock(path / LOCK)
         if descriptor is None:
-            raise RunnerError(f"{path} belongs to a runner that lives")
+            raise RuntimeDirError(f"{path} is in use by a running process")
         os.set_inheritable(descriptor, False)
         return cls(path, descriptor)
 
     def write_index(self, entry: IndexEntry) -> None:
-        """Replace ``index.json`` as a whole."""
-        self.write("index.json", json.dumps(asdict(entry)))
+        """Replace ``index.json`` atomically."""
+        self.write(INDEX, runner_index.encode(entry))
 
     def write(self, name: str, text: str) -> None:
-        """Replace a file as a whole: readers see the old or the new one."""
+        """Replace a file atomically: readers see the old or the new content."""
         temporary = self.path / f".{name}.new"
         temporary.touch(mode=0o600)
         temporary.write_text(text)
         temporary.replace(self.path / name)
 
     def record_process(self, pid: int) -> int:
-        """Note a session leader for whoever cleans up after us; returns its start time."""
+        """Record a session leader to be killed if this process is killed; return its start time."""
         started = start_time(pid) or 0
-        self._note(f"{pid} {started}")
+        self._record(group_line(pid, started))
         return started
 
     def record_mark(self, mark: str) -> None:
-        """Note a word in the environment of all that we start and of what that starts."""
-        self._note(f"mark {mark}")
+        """Record the text that marks the environment of every started process."""
+        self._record(mark_line(mark))
 
-    def _note(self, line: str) -> None:
+    def _record(self, line: str) -> None:
         if self._groups is None:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
             self._groups = os.open(self.path / GROUPS, flags, 0o600)
-        os.write(self._groups, f"{line}\n".encode())
+        os.write(self._groups, line.encode())
 
     def forget_result(self) -> None:
-        """The result is stored elsewhere: nothing of this directory is to be kept."""
+        """Remove the result, which is stored elsewhere."""
         (self.path / RESULT).unlink(missing_ok=True)
 
     def release(self, *, keep: bool = False) -> None:
-        """Give up the directory: remove it, or (``keep``) leave its result, and unlock."""
+        """Remove the directory, or with ``keep`` all but its result; then unlock it."""
         if self._groups is not None:
             os.close(self._groups)
             self._groups = None
@@ -212,15 +190,15 @@ class RuntimeDir:
 
 
 def own_identity() -> tuple[int, int, str]:
-    """Pid, start time and boot id of this process."""
+    """Return pid, start time and boot id of this process."""
     return os.getpid(), start_time(os.getpid()) or 0, boot_id()
 
 
 def read_entry(path: Path) -> IndexEntry | None:
-    """What a directory's index says; ``None`` if there is none that can be read."""
+    """Return the index of a directory; None if it has no readable index."""
     try:
-        return IndexEntry.from_json(json.loads((path / "index.json").read_text()))
-    except (OSError, ValueError, KeyError, TypeError):
+        return runner_index.decode((path / INDEX).read_text())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -234,7 +212,7 @@ def _numbered(root: Path) -> list[Path]:
 
 
 def list_runners(root: Path) -> list[FoundRunner]:
-    """Every runner with an index below ``root``, alive or only remembered by its result."""
+    """Return the runners with an index below ``root``, including those that have ended."""
     boot = boot_id()
     found = []
     for path in _numbered(root):
@@ -246,7 +224,7 @@ def list_runners(root: Path) -> list[FoundRunner]:
 
 
 def sweep(root: Path) -> list[Path]:
-    """Remove what runners that are gone left behind; returns the directories removed."""
+    """Kill and remove what owners without a process have left; return the removed directories."""
     if not root.is_dir():
         return []
     with _root_locked(root):
@@ -258,7 +236,7 @@ def _sweep(root: Path) -> list[Path]:
     boot = boot_id()
     for path in _numbered(root):
         try:
-            descriptor = lock(path / "lock")
+            descriptor = lock(path / LOCK)
         except OSError:
             continue
         if descriptor is None:
@@ -267,7 +245,7 @@ def _sweep(root: Path) -> list[Path]:
             entry = read_entry(path)
             if entry is None or entry.boot_id == boot:
                 kill_recorded(str(path))
-            if not _result_waits(path):
+            if not _keeps_result(path):
                 remove_directory(str(path))
                 removed.append(path)
             else:
@@ -277,7 +255,7 @@ def _sweep(root: Path) -> list[Path]:
     return removed
 
 
-def _result_waits(path: Path) -> bool:
+def _keeps_result(path: Path) -> bool:
     with suppress(OSError):
         now = time.time()
         return now - last_change(path / RESULT, now) < KEEP_RESULT
@@ -285,11 +263,13 @@ def _result_waits(path: Path) -> bool:
 
 
 def acknowledge(path: Path) -> None:
-    """Remove the directory of a runner that has ended and whose result is stored elsewhere."""
+    """Remove the directory of an ended runner whose result is stored elsewhere."""
     with _root_locked(path.parent):
         with suppress(OSError):
-            descriptor = lock(path / "lock")
+            descriptor = lock(path / LOCK)
             if descriptor is None:
-                raise RunnerError(f"the runner of {path} still runs; ask it to acknowledge")
+                raise RuntimeDirError(
+                    f"the runner of {path} still runs; acknowledge its result on its socket"
+                )
             os.close(descriptor)
         remove_directory(str(path))

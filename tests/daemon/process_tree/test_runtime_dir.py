@@ -1,25 +1,19 @@
-"""Runtime directories: numbered, locked, swept, and found by others."""
+"""Runtime directories: numbers, locks, sweeps and discovery."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
-import subprocess
-import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from support.waiting import wait_until
 
-from dora_daemon.runner import runtime_dir
-from dora_daemon.runner.errors import RunnerError
-from dora_daemon.runner.process import reaper as guardian
-from dora_daemon.runner.runtime_dir import (
-    IndexEntry,
+from dora_daemon.process_tree import runtime_dir
+from dora_daemon.process_tree.errors import RuntimeDirError
+from dora_daemon.process_tree.runner_index import IndexEntry
+from dora_daemon.process_tree.runtime_dir import (
     RuntimeDir,
     acknowledge,
     list_runners,
@@ -48,7 +42,7 @@ def entry(**fields: object) -> IndexEntry:
 
 
 def abandon(directory: RuntimeDir) -> Path:
-    """As if the owner had been killed."""
+    """Unlock the directory as the kernel does for an owner that was killed."""
     os.close(directory.lock_descriptor)
     return directory.path
 
@@ -57,7 +51,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_where_they_lie() -> None:
+def test_location_of_the_root() -> None:
     assert runtime_root({"RUNTIME_DIRECTORY": "/run/dora:/run/other"}) == Path("/run/dora")
     assert runtime_root({"XDG_STATE_HOME": "/s"}) == Path("/s/dora/run")
     assert runtime_root({"XDG_STATE_HOME": "relative"}) == Path.home() / ".local/state/dora/run"
@@ -70,13 +64,13 @@ def test_the_root_of_a_relative_home_is_absolute(monkeypatch: pytest.MonkeyPatch
     assert runtime_root({}) == Path.cwd() / "home/.local/state/dora/run"
 
 
-def test_nodes_look_where_runners_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_nodes_search_the_root_of_runners(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for state in ("", "relative", str(tmp_path)):
         monkeypatch.setenv("XDG_STATE_HOME", state)
         assert dynamic.runtime_roots()[0] == runtime_root()
 
 
-def test_numbers_modes_and_removal(tmp_path: Path) -> None:
+def test_directories_are_numbered_private_and_removed(tmp_path: Path) -> None:
     root = tmp_path / "run"
     first, second = RuntimeDir.create(root), RuntimeDir.create(root)
     assert [first.path.name, second.path.name] == ["0", "1"]
@@ -92,12 +86,9 @@ def test_numbers_modes_and_removal(tmp_path: Path) -> None:
     assert [p.name for p in root.iterdir()] == [".lock"]
 
 
-def test_the_index_round_trip_and_what_a_newer_version_adds(tmp_path: Path) -> None:
+def test_an_index_that_cannot_be_read_counts_as_missing(tmp_path: Path) -> None:
     directory = RuntimeDir.create(tmp_path)
     directory.write_index(entry())
-    assert read_entry(directory.path) == entry()
-    values = json.loads((directory.path / "index.json").read_text())
-    (directory.path / "index.json").write_text(json.dumps({**values, "new": 1}))
     assert read_entry(directory.path) == entry()
     for text in ("", "[]", "{}", "nonsense"):
         (directory.path / "index.json").write_text(text)
@@ -105,7 +96,7 @@ def test_the_index_round_trip_and_what_a_newer_version_adds(tmp_path: Path) -> N
     directory.release()
 
 
-def test_the_living_are_told_from_the_dead(tmp_path: Path) -> None:
+def test_a_runner_is_alive_if_pid_start_time_and_boot_match(tmp_path: Path) -> None:
     directory = RuntimeDir.create(tmp_path)
     _, started, boot = own_identity()
     for fields, alive in (
@@ -121,7 +112,7 @@ def test_the_living_are_told_from_the_dead(tmp_path: Path) -> None:
     assert list_runners(tmp_path / "absent") == []
 
 
-def test_a_sweep_takes_what_nobody_owns(tmp_path: Path) -> None:
+def test_a_sweep_removes_directories_without_an_owner(tmp_path: Path) -> None:
     owned = RuntimeDir.create(tmp_path)
     lost = RuntimeDir.create(tmp_path)
     lost.write_index(entry())
@@ -135,7 +126,7 @@ def test_a_sweep_takes_what_nobody_owns(tmp_path: Path) -> None:
     assert sweep(tmp_path / "absent") == []
 
 
-def test_a_result_outlives_a_sweep_until_it_is_acknowledged_or_old(tmp_path: Path) -> None:
+def test_a_result_survives_sweeps_until_acknowledged_or_old(tmp_path: Path) -> None:
     directory = RuntimeDir.create(tmp_path)
     directory.write_index(entry(foreground=False))
     directory.write("result.json", "{}")
@@ -154,88 +145,34 @@ def test_a_result_outlives_a_sweep_until_it_is_acknowledged_or_old(tmp_path: Pat
     assert sweep(tmp_path) == [path]
 
 
-def test_an_acknowledgement_does_not_touch_the_living(tmp_path: Path) -> None:
+def test_the_directory_of_a_living_runner_is_not_removed(tmp_path: Path) -> None:
     directory = RuntimeDir.create(tmp_path)
-    with pytest.raises(RunnerError, match="still runs"):
+    with pytest.raises(RuntimeDirError, match="still runs"):
         acknowledge(directory.path)
-    with pytest.raises(RunnerError, match="belongs to a runner that lives"):
+    with pytest.raises(RuntimeDirError, match="is in use by a running process"):
         RuntimeDir.take_over(directory.path)
     directory.release()
 
 
-def test_a_root_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_a_root_that_cannot_be_created_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunnerError) as caught:
+    with pytest.raises(RuntimeDirError) as caught:
         RuntimeDir.create(tmp_path / "file" / "run")
     assert str(tmp_path / "file" / "run") in str(caught.value)
     assert "XDG_STATE_HOME" in str(caught.value)
 
 
-def test_a_root_of_somebody_else_is_named_with_its_owner(
+def test_a_root_of_another_user_is_named_with_its_owner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: Path, *, wait: bool = False) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(runtime_dir, "lock", refuse)
-    with pytest.raises(RunnerError, match="Permission denied; set XDG_STATE_HOME"):
+    with pytest.raises(RuntimeDirError, match="Permission denied; set XDG_STATE_HOME"):
         RuntimeDir.create(tmp_path)
     monkeypatch.setattr(os, "getuid", lambda: 12345)
-    with pytest.raises(RunnerError) as caught:
+    with pytest.raises(RuntimeDirError) as caught:
         RuntimeDir.create(tmp_path)
     assert f"; it belongs to {tmp_path.owner()}, as after" in str(caught.value)
     assert f"`sudo chown -R $USER {tmp_path}`" in str(caught.value)
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize("killed", [False, True], ids=["released", "killed"])
-def test_a_guardian_leaves_a_directory_alone_that_was_made_again(
-    tmp_path: Path, killed: bool
-) -> None:
-    """Numbers are used again, perhaps before the guardian of the one before has looked."""
-    first = RuntimeDir.create(tmp_path)
-    words = [sys.executable, "-I", "-S", guardian.__file__, str(first.path)]
-    process = subprocess.Popen(words, stdin=subprocess.PIPE)
-    wait_until(lambda: _holds(process.pid, first.path / "lock"), what="the guardian to be ready")
-    if killed:
-        os.close(first.lock_descriptor)
-        sweep(tmp_path)
-    else:
-        first.release()
-    second = RuntimeDir.create(tmp_path)
-    assert second.path == first.path
-    node = subprocess.Popen(["sleep", "60"], start_new_session=True)
-    second.record_process(node.pid)
-    process.communicate(timeout=60)
-    assert second.path.is_dir()
-    assert node.poll() is None
-    node.kill()
-    node.wait()
-    second.release()
-
-
-def _holds(pid: int, path: Path) -> bool:
-    links = Path(f"/proc/{pid}/fd").iterdir()
-    with suppress(OSError):
-        return any(link.resolve() == path for link in links)
-    return False
-
-
-def test_the_lock_of_a_directory_is_removed_last(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A runner that is killed while it removes its directory leaves the rest to its guardian."""
-    directory = RuntimeDir.create(tmp_path)
-    for name in ("a", "groups", "z"):
-        (directory.path / name).touch()
-    removed: list[str] = []
-    unlink = os.unlink
-
-    def noted(path: str) -> None:
-        removed.append(Path(path).name)
-        unlink(path)
-
-    monkeypatch.setattr(os, "unlink", noted)
-    directory.release()
-    assert {"a", "groups", "lock", "z"} <= set(removed)
-    assert removed[-1] == "lock"

@@ -1,16 +1,14 @@
-"""Ends what a runner that was killed leaves behind: its nodes' sessions and its directory.
+"""Kills the processes of an owner that was killed, and removes its runtime directory.
 
-Run as a script by the runner, before anything else, with the reading end of a pipe as stdin; when
-the runner is gone the pipe ends. The script is kept apart from everything: it imports five modules
-of the standard library and nothing of ours, so that it starts in milliseconds and stays small.
+The owner starts this file as a script, before any other process, with the read end of a pipe as
+stdin; the pipe ends with the owner. The process lives as long as the owner, so it imports only a
+few modules of the standard library: it starts in milliseconds and stays small.
 
-A process is identified by pid, start time and boot id, because pids are used again. The runner
-notes each node in the file ``groups`` (a line ``PID START_TIME``) right after it has started it.
-What a node started in a session of its own is found by the runner's mark in its environment (the
-line ``mark TEXT``), where the system shows the environment of processes.
+The owner records each started process in the file ``groups`` (``PID START_TIME``) at once; a pid
+alone may have been reused. A process that started a session of its own is found by the owner's mark
+in its environment (``mark TEXT``), where the system shows environments.
 """
 
-# Hardly any imports, because this process lives as long as the dataflow.
 # ruff: noqa: PTH110, PTH112, PTH116, PTH118, SIM105
 from __future__ import annotations
 
@@ -23,27 +21,41 @@ import time
 GROUPS = "groups"
 LOCK = "lock"
 OWNER = "owner"
-"""Whose the directory is, where a daemon made it."""
+"""The daemon that made the directory."""
+INDEX = "index.json"
+LOG = "runner.log"
 RESULT = "result.json"
-MOST_LOOKS = 100
-KEPT_WITH_RESULT = (RESULT, "index.json", "runner.log", LOCK, OWNER)
+KEPT_WITH_RESULT = (RESULT, INDEX, LOG, LOCK, OWNER)
+MAX_ROUNDS = 100
+
+_MARK = "mark"
+
+
+def group_line(pid: int, started: int) -> str:
+    """Return the line of ``groups`` for a session leader."""
+    return f"{pid} {started}\n"
+
+
+def mark_line(mark: str) -> str:
+    """Return the line of ``groups`` for the mark in the environment of all processes."""
+    return f"{_MARK} {mark}\n"
 
 
 def kill_sessions(leaders: dict[int, int]) -> None:
-    """SIGKILL to all processes of the sessions that these processes (pid: start time) began.
+    """SIGKILL all processes of the sessions led by these processes (pid: start time).
 
-    Looks again until nobody is left: a process may have been forked behind our back.
+    Repeats until none is left, because a process may fork meanwhile.
     """
     if not os.path.isdir("/proc/self"):
         for leader in leaders:
             _kill(leader, group=True)
         return
-    # Where a pid is somebody else's by now, the session is too.
+    # a reused pid has a session of another owner
     known = {p: s for p, s in leaders.items() if _start_time(p) in (None, s)}
     for leader, started in known.items():
         if _start_time(leader) == started:
             _kill(leader, group=True)
-    for _ in range(MOST_LOOKS):
+    for _ in range(MAX_ROUNDS):
         members = _members(known)
         for pid in members:
             _kill(pid, group=False)
@@ -53,7 +65,7 @@ def kill_sessions(leaders: dict[int, int]) -> None:
 
 
 def _members(leaders: dict[int, int]) -> list[int]:
-    """Living processes of these sessions."""
+    """Return the living processes of these sessions."""
     found = []
     for pid in _pids():
         fields = _stat(pid)
@@ -65,14 +77,14 @@ def _members(leaders: dict[int, int]) -> list[int]:
 
 
 def kill_marked(mark: str) -> None:
-    """SIGKILL to every process of ours whose environment holds the mark of a runner.
+    """SIGKILL every process of this user whose environment contains the mark.
 
-    Looks again until nobody is left. A process that cleared its environment is not found.
+    Repeats until none is left. A process that cleared its environment is not found.
     """
     if not mark or not os.path.isdir("/proc/self"):
         return
-    text = mark.encode() + b'"'  # as it ends in JSON: another may begin like it
-    for _ in range(MOST_LOOKS):
+    text = mark.encode() + b'"'  # the end of the JSON string, so that a longer mark does not match
+    for _ in range(MAX_ROUNDS):
         found = [pid for pid in _others() if text in _bytes(f"/proc/{pid}/environ")]
         living = [pid for pid in found if _stat(pid)[:1] not in ([], ["Z"], ["X"])]
         for pid in living:
@@ -95,14 +107,14 @@ def _pids() -> list[int]:
 
 
 def kill_recorded(directory: str) -> None:
-    """Kill all that the directory's ``groups`` tells of; call it only for this boot."""
+    """Kill everything recorded in the ``groups`` of a directory of this boot."""
     leaders = {}
     marks = []
     for line in _read(os.path.join(directory, GROUPS)).splitlines():
         words = line.split()
         if len(words) != 2:
             continue
-        if words[0] == "mark":
+        if words[0] == _MARK:
             marks.append(words[1])
         elif words[0].isdigit() and words[1].isdigit():
             leaders[int(words[0])] = int(words[1])
@@ -113,9 +125,9 @@ def kill_recorded(directory: str) -> None:
 
 
 def remove_directory(directory: str) -> None:
-    """Remove a runtime directory with all that is in it, links not followed.
+    """Remove a runtime directory and its content without following links.
 
-    Its lock goes last: by that a guardian knows what a runner that was killed in here has left.
+    The lock is removed last: if the owner is killed before, its reaper removes the rest.
     """
     try:
         entries = sorted(os.scandir(directory), key=lambda entry: entry.name == LOCK)
@@ -130,7 +142,7 @@ def remove_directory(directory: str) -> None:
 
 
 def clear_directory(directory: str) -> None:
-    """Remove a runtime directory; one with a result keeps what tells of it."""
+    """Remove a runtime directory; with a result, keep the files that belong to it."""
     if not os.path.exists(os.path.join(directory, RESULT)):
         remove_directory(directory)
         return
@@ -142,14 +154,14 @@ def clear_directory(directory: str) -> None:
 
 
 def _start_time(pid: int) -> int | None:
-    """Clock ticks since boot at which a process started; ``None`` if it does not exist."""
-    # repeats dora_config.process_identity: this script imports nothing of ours
+    """Return the clock ticks from boot to the start of a process; None if it does not exist."""
+    # copy of dora_config.process_identity: this script imports only the standard library
     fields = _stat(pid)
     return int(fields[19]) if len(fields) > 19 else None
 
 
 def _stat(pid: int) -> list[str]:
-    """Fields of /proc/PID/stat after the command's name: state first, start time the 20th."""
+    """Return the fields of /proc/PID/stat behind the command's name."""
     return _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
 
 
@@ -177,26 +189,28 @@ def _quietly(call: object, *arguments: object) -> None:
 
 
 def main(directory: str) -> None:
-    """Wait for the end of stdin, then clean up what is still the runner's."""
+    """Wait for the end of stdin, then clean up unless the directory has another owner."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     path = os.path.join(directory, LOCK)
     try:
         lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
-        lock = -1  # it is gone already
+        lock = -1  # already removed
     while os.read(0, 4096):
         pass
-    if lock >= 0 and _is_ours(path, lock):
+    if lock >= 0 and _take_lock(path, lock):
         kill_recorded(directory)
         clear_directory(directory)
 
 
-def _is_ours(path: str, lock: int) -> bool:
-    """Take the lock that the runner had. A directory that was removed may have been made again
-    under the same number, for somebody else; one that somebody else holds is being cleared.
+def _take_lock(path: str, lock: int) -> bool:
+    """Lock the file that the owner had locked; return whether it is still the one at ``path``.
+
+    A removed directory may exist again under the same number with another owner. A lock held by
+    another process means that it is being cleaned up.
     """
-    for _ in range(MOST_LOOKS):
+    for _ in range(MAX_ROUNDS):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break

@@ -20,15 +20,15 @@ from dora_config.protocol.daemon import (
 )
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_coordinator.dataflow.backoff import Backoff
-from dora_coordinator.dataflow.dataflow import Dataflow, Surroundings
+from dora_coordinator.dataflow.dataflow import Dataflow, DataflowContext
 from dora_coordinator.dataflow.events import (
-    Begun,
     DaemonLost,
     DataflowEvent,
     PartAbsent,
     PartGone,
     PartReported,
-    StopAsked,
+    StartAccepted,
+    StopRequested,
 )
 from dora_coordinator.dataflow.records import (
     DataflowRecord,
@@ -42,7 +42,7 @@ from dora_coordinator.state.commands import Command, DeleteRecord, Log, SaveReco
 from dora_coordinator.state.membership import Member, Membership
 
 
-class Unresolved(DoraError):
+class RequestRefused(DoraError):
     """A reference names no dataflow, or several."""
 
     def __init__(self, code: FailureCode, message: str) -> None:
@@ -50,7 +50,7 @@ class Unresolved(DoraError):
         self.code: FailureCode = code
 
 
-class Fleet:
+class DataflowRegistry:
     """Events go in, commands come out; ``changes`` collects dataflows whose phase (or what
     their start waits for) changed, with the phase before."""
 
@@ -62,7 +62,7 @@ class Fleet:
             fresh_within=1.5 * settings.heartbeat_interval,
         )
         backoff = Backoff(settings.recovery_backoff)
-        self._around = Surroundings(self.membership, backoff, settings, wall_offset)
+        self._context = DataflowContext(self.membership, backoff, settings, wall_offset)
         self._dataflows: dict[str, Dataflow] = {}
         self._unfinished_by_daemon: dict[str, dict[str, Dataflow]] = {}
         self._live_by_name: dict[str, Dataflow] = {}
@@ -79,7 +79,7 @@ class Fleet:
         """Take over what an earlier coordinator stored."""
         commands: list[Command] = []
         for record, spec in sorted(stored, key=lambda pair: pair[0].number):
-            dataflow = Dataflow(record, spec, self._around)
+            dataflow = Dataflow(record, spec, self._context)
             self._next_number = record.number + 1
             commands += dataflow.resume(now)
             self._index(dataflow)
@@ -94,13 +94,13 @@ class Fleet:
     ) -> list[Command]:
         record = new_record(dataflow_id, spec.name, placement, self._next_number)
         self._next_number += 1
-        dataflow = Dataflow(record, spec, self._around)
+        dataflow = Dataflow(record, spec, self._context)
         self._index(dataflow)
         commands: list[Command] = [SaveRecord(record, spec)]
         for other in list(self._ended.values()):
             if spec.name and other.name == spec.name and other.is_awaited:
-                commands += self.apply(other, StopAsked(), now)  # this one takes its place
-        return [*commands, *self.apply(dataflow, Begun(), now)]
+                commands += self.apply(other, StopRequested(), now)  # this one takes its place
+        return [*commands, *self.apply(dataflow, StartAccepted(), now)]
 
     def apply(self, dataflow: Dataflow, event: DataflowEvent, now: float) -> list[Command]:
         """Hand ``event`` to a dataflow and keep the indices in step."""
@@ -175,18 +175,18 @@ class Fleet:
     def find(self, ref: DataflowRef, *, archived: bool) -> Dataflow:
         """The dataflow meant by ``ref``; ``archived``: one that has ended will do.
 
-        Raises :class:`Unresolved`.
+        Raises :class:`RequestRefused`.
         """
         if ref.uuid is not None:
             found = self._dataflows.get(ref.uuid)
             if found is None:
-                raise Unresolved("not_found", f"no dataflow with UUID {ref.uuid}")
+                raise RequestRefused("not_found", f"no dataflow with UUID {ref.uuid}")
         elif ref.name is not None:
             return self._named(ref.name, archived=archived)
         else:
             return self._only_one(archived=archived)
         if found.has_ended and not archived and not found.is_awaited:
-            raise Unresolved(
+            raise RequestRefused(
                 "not_found", f"dataflow {found.label} has ended already ({found.status()[0]})"
             )
         return found
@@ -203,7 +203,7 @@ class Fleet:
         if ended:
             listed = ", ".join(f"{d.id} ({d.status()[0]})" for d in ended)
             note = f"; archived under this name: {listed}"
-        raise Unresolved(
+        raise RequestRefused(
             "not_found", f'no {"" if archived else "running "}dataflow with name "{name}"{note}'
         )
 
@@ -212,12 +212,12 @@ class Fleet:
             return next(iter(self._live.values()))
         if self._live:
             listed = ", ".join(dataflow.label for dataflow in self.live())
-            raise Unresolved(
+            raise RequestRefused(
                 "ambiguous", f"several dataflows are running; name one of them: {listed}"
             )
         if archived and self._ended:
             return max(self._ended.values(), key=lambda dataflow: dataflow.number)
-        raise Unresolved("nothing_runs", "No dataflows are running.")
+        raise RequestRefused("nothing_runs", "No dataflows are running.")
 
     # -------------------------------------------------------------------- daemons
 
@@ -299,7 +299,7 @@ class Fleet:
             parts=(*others, mine),
             number=number,
         )
-        dataflow = Dataflow(record, spec, self._around)
+        dataflow = Dataflow(record, spec, self._context)
         stopping = False
         if known is not None:
             dataflow.links.take_over(known.links)
@@ -309,4 +309,4 @@ class Fleet:
         self._index(dataflow)
         text = f'adopted {dataflow.label}, which daemon "{daemon}" runs and the store does not hold'
         commands: list[Command] = [SaveRecord(record, spec), Log("warning", text)]
-        return commands + (self.apply(dataflow, StopAsked(), now) if stopping else [])
+        return commands + (self.apply(dataflow, StopRequested(), now) if stopping else [])
