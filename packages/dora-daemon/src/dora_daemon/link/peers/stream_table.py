@@ -1,14 +1,14 @@
-"""Which streams there are: what the runner wants, as far as its queues and routes have come."""
+"""All streams of the link: those that the runner lists and whose queues have arrived."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-from dora_daemon.link.io.messages import Incoming, Outgoing, StreamCount
-from dora_daemon.link.io.node_client import NodeSide
-from dora_daemon.link.io.peer import PeerLink
-from dora_daemon.link.streams.receiver import IncomingStream, Surroundings
+from dora_daemon.link.io.node_client import NodeClient
+from dora_daemon.link.peers.peer import PeerLink
+from dora_daemon.link.protocol.messages import Incoming, Outgoing, StreamCount, ToRunner
+from dora_daemon.link.streams.receiver import IncomingStream
 from dora_daemon.link.streams.sender import OutgoingStream
 
 _END_SECONDS = 1.0
@@ -17,22 +17,22 @@ Key = tuple[str, str, str]
 """Machine, node, output."""
 
 
-class Streams:
-    """All streams of the link. Used by its main thread alone."""
+class StreamTable:
+    """Begins and ends streams. Used by the main thread only."""
 
     def __init__(
         self,
-        node: NodeSide,
-        around: Surroundings,
+        node: NodeClient,
         *,
         window_messages: int,
         window_bytes: int,
+        send: Callable[[ToRunner], None],
         note: Callable[[str], None],
     ) -> None:
         self._node = node
-        self._around = around
         self._window_messages = window_messages
         self._window_bytes = window_bytes
+        self._send = send
         self._note = note
         self._wanted_out: tuple[Outgoing, ...] = ()
         self._wanted_in: tuple[Incoming, ...] = ()
@@ -40,16 +40,18 @@ class Streams:
         self.outgoing: dict[Key, OutgoingStream] = {}
         self.incoming: dict[Key, IncomingStream] = {}
         self._ending: list[tuple[Key, OutgoingStream | IncomingStream]] = []
-        """Whose threads may still use a queue, so that no other may begin there."""
+        """Streams whose threads may still use a queue: no other stream may use it yet."""
 
     def want_outgoing(self, streams: Iterable[Outgoing]) -> None:
+        """Set the list of streams that leave; `settle` applies it."""
         self._wanted_out = tuple(streams)
 
     def want_incoming(self, streams: Iterable[Incoming]) -> None:
+        """Set the list of streams that enter; `settle` applies it."""
         self._wanted_in = tuple(streams)
 
-    def settle(self, peers: dict[str, PeerLink]) -> None:
-        """Begin and end streams as wanted, and tell each peer which ones it has."""
+    def settle(self, peers: Mapping[str, PeerLink]) -> None:
+        """Begin and end streams as listed, and pass each peer its streams."""
         self._ending = [(key, stream) for key, stream in self._ending if not stream.ended]
         self._settle_outgoing(peers)
         self._settle_incoming(peers)
@@ -59,7 +61,7 @@ class Streams:
             coming = {k[1:]: s for k, s in self.incoming.items() if k[0] == machine and s.ready}
             peer.set_streams(going, coming)
 
-    def _settle_outgoing(self, peers: dict[str, PeerLink]) -> None:
+    def _settle_outgoing(self, peers: Mapping[str, PeerLink]) -> None:
         wanted = {(s.machine, s.node, s.output): s for s in self._wanted_out}
         for key, stream in list(self.outgoing.items()):
             want = wanted.get(key)
@@ -81,7 +83,7 @@ class Streams:
             )  # fmt: skip
             self.outgoing[key].start()
 
-    def _settle_incoming(self, peers: dict[str, PeerLink]) -> None:
+    def _settle_incoming(self, peers: Mapping[str, PeerLink]) -> None:
         wanted = {(s.machine, s.node, s.output): s for s in self._wanted_in}
         for key, stream in list(self.incoming.items()):
             if key not in wanted:
@@ -91,13 +93,18 @@ class Streams:
                     self._ending.append((key, stream))
         busy = {key for key, stream in self._ending if isinstance(stream, IncomingStream)}
         for key, want in wanted.items():
-            if key not in self.incoming and want.machine in peers and key not in busy:
-                self.incoming[key] = IncomingStream(*key, self._node.forwarder, self._around)
+            peer = peers.get(want.machine)
+            if key not in self.incoming and peer is not None and key not in busy:
+                self.incoming[key] = IncomingStream(
+                    *key, peer, self._node.forwarder, send=self._send, note=self._note
+                )
             if key in self.incoming:
                 self.incoming[key].wanted = frozenset(want.queues)
+                if peer is not None:
+                    self.incoming[key].peer = peer
 
     def _close_removed(self) -> None:
-        """Receivers of queues that are gone, once no thread reads them."""
+        """Close receivers of queues that are gone, once no thread reads them."""
         streams = [*self.outgoing.values(), *(stream for _, stream in self._ending)]
         busy = self._queues_of(streams)
         for receiver in [r for r in self._node.removed if r.spec.queue not in busy]:
@@ -110,22 +117,22 @@ class Streams:
 
     @property
     def ending(self) -> bool:
-        """Whether streams take their time to end."""
+        """Whether streams that were removed still end."""
         return bool(self._ending)
 
     @property
     def overdue(self) -> bool:
-        """Whether one has ended since, so that `settle` can go on in its place."""
+        """Whether one of them has ended, so that `settle` can replace it."""
         return any(stream.ended for _, stream in self._ending)
 
     def source_ended(self, machine: str) -> None:
-        """Nothing more comes from a machine: its part has ended for good."""
+        """Close all inputs from a machine whose part has ended for good."""
         for key, stream in self.incoming.items():
             if key[0] == machine:
                 stream.source_ended()
 
     def unsent(self, gone: Callable[[str], bool]) -> int:
-        """Messages on their way to machines that are not ``gone``."""
+        """Count unacknowledged messages to machines that are not ``gone``."""
         return sum(s.unsent() for key, s in self.outgoing.items() if not gone(key[0]))
 
     @property
@@ -135,7 +142,7 @@ class Streams:
         return out + sum(s.lost for s in self.incoming.values())
 
     def counts(self) -> list[StreamCount]:
-        """Every stream's counters."""
+        """Return every stream's counters."""
         out = [
             StreamCount(
                 machine=key[0], node=key[1], output=key[2], direction="out", messages=s.messages,
@@ -153,7 +160,7 @@ class Streams:
         return out + into
 
     def end(self) -> None:
-        """The process is about to end: no thread may touch a queue any more."""
+        """End all threads: none may use a queue after this."""
         for going in self.outgoing.values():
             going.end(close=True, forget=False)
         for coming in self.incoming.values():

@@ -14,12 +14,12 @@ from support.queues import message
 from support.waiting import wait_until
 
 from dora_daemon.link import LINK_NODE
-from dora_daemon.link.io.messages import Outgoing
-from dora_daemon.link.io.node_client import NodeSide
-from dora_daemon.link.io.peer import PeerLink
+from dora_daemon.link.io.node_client import NodeClient
+from dora_daemon.link.peers.peer import PeerLink
+from dora_daemon.link.peers.stream_table import StreamTable
 from dora_daemon.link.protocol.hello import Entering
-from dora_daemon.link.protocol.priority import Lane
-from dora_daemon.link.streams.streams import Streams
+from dora_daemon.link.protocol.messages import Outgoing
+from dora_daemon.link.protocol.priority import Priority
 from dora_daemon.runner.machine.wiring import Edge
 from dora_daemon.runner.nodes.queues import KeptQueue, QueueBook
 from dora_node_api.data import arrow
@@ -32,7 +32,7 @@ KEY = ("b", "n", "o")
 class SlowPeer:
     """A peer whose connection takes nothing until it is let."""
 
-    link = 1
+    link_id = 1
     their_link = 2
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class SlowPeer:
         self.takes = threading.Event()
         self.streams: dict[tuple[str, str], Any] = {}
 
-    def send(self, lane: Lane, frame: bytes) -> bool:
+    def send(self, priority: Priority, frame: bytes) -> bool:
         self.sending.set()
         return self.takes.wait(20)
 
@@ -56,11 +56,11 @@ class Side:
         self.kept, _ = book.ensure(Edge("n", "o", LINK_NODE, "b n/o"), bound=8)
         self.node = SimpleNamespace(receivers={}, removed=[], board=book.board, forwarder=None)
         self.add_receiver()
-        self.streams = Streams(
-            cast(NodeSide, self.node),
-            cast(Any, None),
+        self.streams = StreamTable(
+            cast(NodeClient, self.node),
             window_messages=8,
             window_bytes=1 << 20,
+            send=lambda message: None,
             note=lambda sentence: None,
         )
         self.streams.want_outgoing([Outgoing(machine="b", node="n", output="o", queue=self.queue)])
@@ -76,7 +76,7 @@ class Side:
         )
 
     def remove_receiver(self) -> None:
-        """What `NodeSide` does when the runner takes the queue away."""
+        """What `NodeClient` does when the runner takes the queue away."""
         self.node.removed.append(self.node.receivers.pop(self.queue))
 
     def _segment(self, incarnation: int, number: int) -> tuple[int, int]:
@@ -87,9 +87,9 @@ class Side:
     def settle(self, **peers: SlowPeer) -> None:
         self.streams.settle(cast("dict[str, PeerLink]", peers))
 
-    def go_on(self) -> None:
-        entering = Entering(node="n", output="o", life="", accepted=0, stored=0, listening=True)
-        self.streams.outgoing[KEY].go_on(entering)
+    def resume(self) -> None:
+        entering = Entering(node="n", output="o", run_id="", accepted=0, stored=0, listening=True)
+        self.streams.outgoing[KEY].resume(entering)
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def _send(side: Side, kept: KeptQueue) -> Sender:
 def test_a_put_that_hangs_never_gives_a_queue_two_readers(side: Side) -> None:
     slow, again = SlowPeer(), SlowPeer()
     side.settle(b=slow)
-    side.go_on()
+    side.resume()
     sender = _send(side, side.kept)
     assert slow.sending.wait(10)
     side.settle()  # the peer was removed while a put hangs: nobody waits for it
@@ -147,7 +147,7 @@ def test_a_queue_without_a_stream_is_closed_when_it_goes(side: Side) -> None:
 def test_a_queue_is_closed_once_its_thread_has_ended(side: Side) -> None:
     slow = SlowPeer()
     side.settle(b=slow)
-    side.go_on()
+    side.resume()
     sender = _send(side, side.kept)
     assert slow.sending.wait(10)
     side.remove_receiver()

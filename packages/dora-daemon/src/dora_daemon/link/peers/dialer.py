@@ -1,7 +1,7 @@
-"""Finding a way to a peer: a thread that dials its endpoints whenever there is no session.
+"""Connects to a peer: a thread that dials its endpoints whenever there is no session.
 
-Of two links the one whose machine comes first in the alphabet dials at once; the other one only
-when nobody came, so that a router that lets connections through in one direction is enough.
+Of two links, the one whose machine comes first in the alphabet dials at once, the other one only if
+no connection came: a router that passes connections in one direction is enough.
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dora_daemon.link.errors import CannotConnect
-from dora_daemon.link.io.peer import PeerLink
-from dora_daemon.link.io.session import CONNECT_SECONDS, Session, probe
+from dora_daemon.link.io.connect_errors import probe
+from dora_daemon.link.io.session import CONNECT_SECONDS, Session
 from dora_daemon.link.io.thread_guard import guarded
+from dora_daemon.link.peers.peer import PeerLink
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
-_LET_THEM_COME = 1.5
-"""Seconds that the second of two waits for the first."""
-_MOST_PATIENCE = 12.0
-"""Seconds for one step of connecting. It begins with CONNECT_SECONDS and doubles with each failure:
-a link with 30 % loss often needs more than that."""
+_WAIT_FOR_PEER = 1.5
+"""Seconds that the second of two links waits for a connection of the first."""
+_LONGEST_TIMEOUT = 12.0
+"""Most seconds for one step of connecting. The timeout begins with CONNECT_SECONDS and doubles with
+each failure: a network with 30 % loss often needs more than that."""
 _SLOW_CONNECT = 0.1
-"""Seconds for a TCP connection beyond which the way to the peer counts as slow."""
+"""Seconds for a TCP connection from which on the peer counts as slow."""
 
 
-class Dialler:
-    """Keeps one peer connected until it is ended."""
+class Dialer:
+    """Keeps one peer connected until `end`."""
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class Dialler:
 
     def _run(self) -> None:
         peer = self._peer
-        pause, patience = _FIRST_PAUSE, CONNECT_SECONDS
+        pause, timeout = _FIRST_PAUSE, CONNECT_SECONDS
         while not self._ended.is_set():
             peer.wanted.wait()
             if self._ended.is_set():
@@ -62,22 +63,20 @@ class Dialler:
             self._close()
             if peer.moved.is_set():
                 peer.moved.clear()
-                pause, patience = _FIRST_PAUSE, CONNECT_SECONDS
-            if not self._first and (self._somebody_came(_LET_THEM_COME) or peer.moved.is_set()):
+                pause, timeout = _FIRST_PAUSE, CONNECT_SECONDS
+            if not self._first and (self._peer_connects(_WAIT_FOR_PEER) or peer.moved.is_set()):
                 continue
-            if self._dial(patience):
-                pause, patience = _FIRST_PAUSE, CONNECT_SECONDS
+            if self._dial(timeout):
+                pause, timeout = _FIRST_PAUSE, CONNECT_SECONDS
                 continue
             self._changed(peer)
-            self._somebody_came(pause)
+            self._peer_connects(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
-            patience = min(2 * patience, _MOST_PATIENCE)
+            timeout = min(2 * timeout, _LONGEST_TIMEOUT)
         self._close()
 
-    def _somebody_came(self, seconds: float) -> bool:
-        """Wait, at most until the peer is said to be elsewhere or to live anew; True once it is
-        connected, by itself.
-        """
+    def _peer_connects(self, seconds: float) -> bool:
+        """Wait for a connection from the peer, at most until its run or address changes."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self._ended.is_set():
             if not self._peer.wanted.is_set():
@@ -86,20 +85,20 @@ class Dialler:
                 break
         return not self._peer.wanted.is_set()
 
-    def _dial(self, patience: float) -> bool:
-        """Try every endpoint once, with ``patience`` seconds for each step."""
+    def _dial(self, timeout: float) -> bool:
+        """Try every endpoint once, with ``timeout`` seconds for each step; False if all failed."""
         peer = self._peer
         problems = []
         for endpoint in peer.endpoints:
             if self._ended.is_set() or not peer.wanted.is_set():
                 return True
             peer.endpoint = endpoint
-            peer.connecting()
+            peer.status.dialing()
             try:
-                if probe(endpoint, patience) > _SLOW_CONNECT:
+                if probe(endpoint, timeout) > _SLOW_CONNECT:
                     peer.slow = True
                     self._changed(peer)
-                session = Session.dial(endpoint, self._credentials, seconds=patience)
+                session = Session.dial(endpoint, self._credentials, seconds=timeout)
             except CannotConnect as error:
                 problems.append(str(error))
                 continue
@@ -109,18 +108,18 @@ class Dialler:
             self._session = session
             self._prepare(session)
             peer.use(session)
-            if self._answered(session, patience):
+            if self._answered(session, timeout):
                 return True
             problem = f"{endpoint} is connected, but no link of this dataflow answers there"
             peer.lost_session(session, problem)
             problems.append(problem)
             self._close()
-        peer.trouble = "; ".join(problems) or "its address is not known yet"
+        peer.status.trouble = "; ".join(problems) or "its address is not known yet"
         return False
 
-    def _answered(self, session: Session, patience: float) -> bool:
-        """Whether the peer greets over a new connection within ``patience`` seconds."""
-        end = time.monotonic() + patience
+    def _answered(self, session: Session, timeout: float) -> bool:
+        """Wait for the peer's hello over a new connection."""
+        end = time.monotonic() + timeout
         while time.monotonic() < end and not self._ended.wait(0.02):
             if self._peer.confirmed or self._peer.session is not session:
                 return True
@@ -134,11 +133,11 @@ class Dialler:
             session.close()
 
     def end(self) -> None:
-        """Have the thread close the session and stop, without waiting for it."""
+        """Make the thread close the session and stop; does not wait for it."""
         self._ended.set()
         self._peer.wanted.set()
         self._peer.moved.set()
 
     def join(self, seconds: float) -> None:
-        """Wait for the end of the thread, so long at most."""
+        """Wait at most ``seconds`` for the end of the thread."""
         self._thread.join(max(0.0, seconds))

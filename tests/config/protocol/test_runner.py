@@ -1,4 +1,4 @@
-"""Lines of the control socket: whole, in pieces, from other versions, and garbage."""
+"""Lines of a runner's control socket: in pieces, from other versions, invalid ones."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MESSAGES = [
 
 
 @given(cuts=st.lists(st.integers(1, 50)))
-def test_messages_come_whole_however_the_bytes_are_cut(cuts: list[int]) -> None:
+def test_messages_are_decoded_from_any_pieces(cuts: list[int]) -> None:
     data = b"\n".join(encode_line(message) for message in MESSAGES)
     decoder = LineDecoder()
     found: list[Envelope | UnknownMessage] = []
@@ -61,12 +61,12 @@ def test_fields_of_a_newer_version_are_ignored_and_missing_ones_have_defaults() 
 
 
 @pytest.mark.parametrize("line", [b"nonsense", b"[]", b"3", b"{}", b'{"id": 1}', b'{"x": {}}'])
-def test_garbage(line: bytes) -> None:
+def test_invalid_lines_are_refused(line: bytes) -> None:
     with pytest.raises(RunnerProtocolError):
         decode_line(line)
 
 
-def test_a_line_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overlong_line_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "MAX_LINE", 100)
     decoder = LineDecoder()
     assert list(decoder.feed(b"x" * 100)) == []
@@ -81,7 +81,7 @@ def test_a_request_line() -> None:
     }
 
 
-def test_results() -> None:
+def test_results_distinguish_causes_from_cascades() -> None:
     def node(name: str, outcome: str) -> protocol.NodeResult:
         return protocol.NodeResult.model_validate({"node": name, "outcome": outcome})
 

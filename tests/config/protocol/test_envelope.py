@@ -1,4 +1,4 @@
-"""Control messages: text and back, tolerance of newer versions, refusal of what is no message."""
+"""Control messages: codec, compatibility of versions, refusal of invalid messages."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def kinds(union: Any) -> list[str]:
 @pytest.mark.parametrize(
     "union", [union for _, union in UNIONS] + [control.ControlRequest, control.ControlAnswer]
 )
-def test_every_kind_is_named_once(union: Any) -> None:
+def test_kinds_of_a_union_are_unique(union: Any) -> None:
     assert len(set(kinds(union))) == len(kinds(union))
 
 
-def test_messages_come_back_as_they_were() -> None:
+def test_messages_survive_encoding() -> None:
     ask = control.ClientRequest(id=3, request=control.StopDataflow(grace=1.5, force=True))
     assert CLIENT_CODEC.decode(CLIENT_CODEC.encode(ask)) == ask
     stop = daemon.StopPart(dataflow_id="01a20e4b-f5a3-4858-99fe-d510d04b9561", grace=2.0)
@@ -55,13 +55,13 @@ def test_fields_of_a_newer_version_are_ignored() -> None:
     assert CLIENT_CODEC.decode(text) == control.Cancel(id=4)
 
 
-def test_the_field_at_fault_is_named() -> None:
+def test_the_wrong_field_is_named() -> None:
     with pytest.raises(RemoteProtocolError, match=r"to the coordinator: cancel\.id"):
         CLIENT_CODEC.decode('{"kind": "cancel", "id": "four"}')
 
 
 @given(st.text() | st.binary())
-def test_garbage_is_refused_and_never_more(text: str | bytes) -> None:
+def test_garbage_raises_only_protocol_errors(text: str | bytes) -> None:
     for codec, _ in UNIONS:
         with pytest.raises(RemoteProtocolError):
             codec.decode(text)
@@ -75,7 +75,7 @@ json_values = st.recursive(
 
 
 @given(st.data())
-def test_wrong_fields_are_refused_and_never_more(data: st.DataObject) -> None:
+def test_wrong_fields_raise_only_protocol_errors(data: st.DataObject) -> None:
     codec, union = data.draw(st.sampled_from(UNIONS))
     body = data.draw(st.dictionaries(st.text(max_size=8), json_values, max_size=4))
     body["kind"] = data.draw(st.sampled_from(kinds(union)))
@@ -95,7 +95,7 @@ def test_wrong_fields_are_refused_and_never_more(data: st.DataObject) -> None:
         ("resolved", {"nodes": [{"id": "a/b", "path": "x.py"}]}),
     ],
 )
-def test_what_names_files_or_shows_in_logs_is_checked(field: str, value: object) -> None:
+def test_fields_used_in_file_names_or_logs_are_checked(field: str, value: object) -> None:
     spec = {"resolved": {"nodes": []}, field: value}
     request = {"kind": "start", "spec": spec}
     with pytest.raises(RemoteProtocolError, match=field):
@@ -103,7 +103,7 @@ def test_what_names_files_or_shows_in_logs_is_checked(field: str, value: object)
 
 
 @pytest.mark.parametrize("text", ["d", "../x", "", "01a20e4b-f5a3-4858-99fe-d510d04b9561/.."])
-def test_a_dataflow_is_named_by_a_uuid_and_nothing_else(text: str) -> None:
+def test_dataflow_id_must_be_a_uuid(text: str) -> None:
     with pytest.raises(RemoteProtocolError, match="dataflow_id"):
         TO_DAEMON.decode(json.dumps({"kind": "stop_part", "dataflow_id": text}))
 
@@ -114,20 +114,20 @@ def party(name: str, major: int, minor: int = 0) -> ProgramVersion:
     )
 
 
-def test_neighbouring_minor_versions_talk_both_ways() -> None:
+def test_neighbouring_minor_versions_are_compatible() -> None:
     for ours, theirs in ((1, 1), (1, 2), (2, 1)):
         assert version_problem(party("coordinator", 1, ours), party("daemon", 1, theirs)) is None
 
 
-def test_minor_versions_further_apart_are_refused_with_both_named() -> None:
+def test_distant_minor_versions_are_incompatible() -> None:
     problem = version_problem(party("coordinator", 1, 0), party("daemon", 1, 2))
     assert problem == (
-        "daemon 1.2 (protocol 1.2) and coordinator 1.2 (protocol 1.0) do not understand each "
-        "other: upgrade the coordinator"
+        "daemon 1.2 (protocol 1.2) and coordinator 1.2 (protocol 1.0) are incompatible; "
+        "upgrade the coordinator"
     )
 
 
-def test_a_kind_of_a_newer_version_is_told_from_garbage() -> None:
+def test_unknown_kinds_are_distinguished_from_garbage() -> None:
     for codec, _ in UNIONS:
         with pytest.raises(UnknownKind):
             codec.decode('{"kind": "of_tomorrow", "field": 1}')
@@ -136,7 +136,7 @@ def test_a_kind_of_a_newer_version_is_told_from_garbage() -> None:
         assert not isinstance(refused.value, UnknownKind)
 
 
-def test_other_versions_are_named_and_the_older_is_to_be_upgraded() -> None:
+def test_other_major_versions_are_incompatible() -> None:
     for ours, theirs in ((1, 2), (2, 1)):
         problem = version_problem(party("coordinator", ours), party("daemon", theirs))
         assert problem is not None
@@ -145,7 +145,7 @@ def test_other_versions_are_named_and_the_older_is_to_be_upgraded() -> None:
         assert problem.endswith(f"upgrade the {'coordinator' if ours == 1 else 'daemon'}")
 
 
-def test_text_from_the_wire_is_made_harmless() -> None:
+def test_control_characters_are_escaped() -> None:
     assert clean_lines("a\n\x1bb\n") == "a\n  \\x1bb"
     assert clean_text("a\x1b[2Jb\nc") == "a\\x1b[2Jb\\x0ac"
     assert clean_text("x" * 50, limit=10) == "x" * 10 + "..."
