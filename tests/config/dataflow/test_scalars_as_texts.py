@@ -272,3 +272,11 @@ def test_every_text_of_the_schemas_is_among_these_files() -> None:
 def test_a_checksum_of_digits_needs_no_quotes() -> None:
     digits = "1" * 64
     assert node(f"path: https://x/y\npath_sha256: {digits}").path_sha256 == digits
+
+
+def test_long_number_is_a_text() -> None:
+    digits = "9" * 1000
+    assert node(f"path: x.py\nargs: {digits}").args == (digits,)
+    assert node(f"path: x.py\nenv: {{A: {digits}}}").env["A"] == digits
+    (problem,) = errors(with_node(f"path: x.py\nmax_restarts: {digits}"))
+    assert 'max_restarts: expected a whole number, found "999' in problem

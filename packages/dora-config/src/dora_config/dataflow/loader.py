@@ -340,9 +340,8 @@ def _check_graph(loading: _Loading, resolution: Resolution, file: NodesFile) -> 
         for number, node in enumerate(flat)
         for name, wired in node.inputs.items()
     }
-    loading.report_graph(
-        resolution.source_map, check_graph(resolution.dataflow, unreadable, written)
-    )
+    findings = check_graph(resolution.dataflow, unreadable, written, resolution.unused_inputs)
+    loading.report_graph(resolution.source_map, findings)
 
 
 def _check_types(
