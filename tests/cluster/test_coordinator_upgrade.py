@@ -15,7 +15,7 @@ import pytest
 from support.coordinator import free_port
 from support.waiting import wait_until
 
-from dora_cli.cluster import local_coordinator as coordinator_here
+from dora_cli.cluster.coordinator import local as coordinator_here
 from dora_config.cluster.models import Cluster, Coordinator
 from dora_coordinator._version import __version__
 
@@ -32,7 +32,8 @@ sys.exit(command.main(sys.argv[2:]))
 UPGRADE = f"""
 import sys
 from dora_cli.bundle.install import Installer
-from dora_cli.cluster import coordinator_process, coordinator_upgrade
+from dora_cli.cluster.coordinator import process as coordinator_process
+from dora_cli.cluster.coordinator import upgrade as coordinator_upgrade
 from dora_config.cluster.models import Cluster, Coordinator
 
 port, step, problem, there = sys.argv[1:]

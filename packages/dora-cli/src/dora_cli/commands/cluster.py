@@ -63,7 +63,7 @@ def cluster() -> None:
 
 def _load(path: Path) -> Cluster:
     """The cluster of a file; its machines are recorded, so that `start` and `down` find them."""
-    from dora_cli.cluster import known_clusters as remembered
+    from dora_cli.cluster.ownership import known_clusters as remembered
     from dora_config import load_cluster
 
     loaded = load_cluster(path)
@@ -92,8 +92,8 @@ def up(
 ) -> None:
     """Start the coordinator here and a daemon on every machine, over SSH."""
     from dora_cli.bundle.install import Installer
-    from dora_cli.cluster.guard import Errand
-    from dora_cli.cluster.up import bring_up
+    from dora_cli.cluster.operations.up import bring_up
+    from dora_cli.cluster.ownership.reservation import Errand
 
     errand = Errand("up", path, take_over)
     _exit(bring_up(_load(path), Installer(offline), errand, recreate_store=recreate_store))
@@ -106,8 +106,9 @@ def status(
     coordinator_port: coordinator.Port = None,
 ) -> None:
     """Show the daemons of the coordinator and how they are."""
-    from dora_cli.cluster import known_clusters, leftovers
-    from dora_cli.cluster.status import show
+    from dora_cli.cluster.operations import leftovers
+    from dora_cli.cluster.operations.status import show
+    from dora_cli.cluster.ownership import known_clusters
     from dora_config.access import endpoint
     from dora_config.protocol.control import ClusterReport, ClusterStatus
 
@@ -135,7 +136,7 @@ def down(
     coordinator_port: coordinator.Port = None,
 ) -> None:
     """End all dataflows, the daemons and the coordinator; nothing runs on any machine after it."""
-    from dora_cli.cluster.down import bring_down
+    from dora_cli.cluster.operations.down import bring_down
     from dora_config.access import endpoint
 
     given = None if path is None else _load(path)
@@ -153,8 +154,8 @@ def remove(
     ],
 ) -> None:
     """Remove daemons of machines that are no longer in the cluster file, with their dataflows."""
-    from dora_cli.cluster import leftovers
-    from dora_cli.cluster.guard import Errand
+    from dora_cli.cluster.operations import leftovers
+    from dora_cli.cluster.ownership.reservation import Errand
 
     _exit(leftovers.remove(_load(path), Errand("remove", path, refuses=False), machine))
 
@@ -171,8 +172,8 @@ def install(
 ) -> None:
     """Install the coordinator and the daemon of every machine as systemd services."""
     from dora_cli.bundle.install import Installer
-    from dora_cli.cluster import install as work
-    from dora_cli.cluster.guard import Errand
+    from dora_cli.cluster.operations import install as work
+    from dora_cli.cluster.ownership.reservation import Errand
 
     errand = Errand("install", path, take_over)
     installer, both = Installer(offline), not no_coordinator
@@ -183,8 +184,8 @@ def install(
 def uninstall(path: ClusterFile, take_over: TakeOver = False) -> None:
     """Stop and remove the services, and all that was installed with them, on every machine."""
     from dora_cli.bundle.install import Installer
-    from dora_cli.cluster import install as work
-    from dora_cli.cluster.guard import Errand
+    from dora_cli.cluster.operations import install as work
+    from dora_cli.cluster.ownership.reservation import Errand
 
     errand = Errand("uninstall", path, take_over)
     _exit(work.uninstall(_load(path), Installer(), errand))
@@ -213,7 +214,7 @@ def restart(
 @app.command()
 def doctor(path: ClusterFile) -> None:
     """Check every machine and every pair of machines; say what to do about what is wrong."""
-    from dora_cli.cluster.doctor import examine
+    from dora_cli.cluster.operations.doctor import examine
 
     _exit(examine(_load(path)))
 
@@ -231,7 +232,7 @@ def execute(
     ] = None,
 ) -> None:
     """Run a command on every machine, without a terminal; every line begins with its machine."""
-    from dora_cli.cluster import fanout as everywhere
+    from dora_cli.cluster.operations import fanout as everywhere
 
     loaded = _load(path)
     machines = everywhere.chosen(loaded, machine or ())
@@ -246,7 +247,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-F", help="Go on as lines come.")] = False,
 ) -> None:
     """Show what the daemons printed, of every machine."""
-    from dora_cli.cluster import fanout as everywhere
+    from dora_cli.cluster.operations import fanout as everywhere
 
     loaded = _load(path)
     machines = everywhere.chosen(loaded, machine or ())
@@ -263,9 +264,9 @@ def upgrade(
 ) -> None:
     """Put this version of dora on every machine, one after the other; dataflows go on."""
     from dora_cli.bundle.install import Installer
-    from dora_cli.cluster import fanout as everywhere
-    from dora_cli.cluster import upgrade as work
-    from dora_cli.cluster.guard import Errand, guarded
+    from dora_cli.cluster.operations import fanout as everywhere
+    from dora_cli.cluster.operations import upgrade as work
+    from dora_cli.cluster.ownership.reservation import Errand, guarded
 
     loaded = _load(path)
     machines = everywhere.chosen(loaded, machine or ())
@@ -291,9 +292,9 @@ def rollback(
 ) -> None:
     """Return the machines that the last upgrade reached to their version before it."""
     from dora_cli.bundle.install import Installer
-    from dora_cli.cluster import fanout as everywhere
-    from dora_cli.cluster import rollback as work
-    from dora_cli.cluster.guard import Errand, guarded
+    from dora_cli.cluster.operations import fanout as everywhere
+    from dora_cli.cluster.operations import rollback as work
+    from dora_cli.cluster.ownership.reservation import Errand, guarded
 
     loaded = _load(path)
     machines = everywhere.chosen(loaded, machine or ())

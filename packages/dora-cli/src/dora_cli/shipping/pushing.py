@@ -13,8 +13,8 @@ from pathlib import Path
 
 from dora_cli.bundle.machine import ask
 from dora_cli.bundle.progress import sending
-from dora_cli.cluster import known_clusters as remembered
-from dora_cli.cluster.machines import OnMachine, Say, on_machines
+from dora_cli.cluster.machines.parallel import OnMachine, Say, on_machines
+from dora_cli.cluster.ownership import known_clusters as remembered
 from dora_cli.coordinator.client import Client
 from dora_cli.shipping.collecting import Collected, CollectionError, all_sources
 from dora_cli.ssh import RemoteCommandFailed

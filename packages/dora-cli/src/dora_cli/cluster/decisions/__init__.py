@@ -1,0 +1,1 @@
+"""What follows from facts about machines: pure functions and records."""

@@ -1,0 +1,1 @@
+"""One machine over SSH, its daemon, and work on several machines at once."""

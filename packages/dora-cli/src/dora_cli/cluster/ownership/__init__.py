@@ -1,0 +1,1 @@
+"""Who uses a machine: locks, operators, clusters that this account has used."""

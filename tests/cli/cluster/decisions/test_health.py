@@ -1,0 +1,124 @@
+"""What facts about a machine's health mean, and the commands that repair it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from cli.cluster.decisions.test_preflight import ROBOT, facts
+
+from dora_cli.cluster.decisions.daemon_argv import daemon_arguments
+from dora_cli.cluster.decisions.health import Health, ailments, token_digest, unresponsive
+from dora_config.cluster.models import Cluster, Coordinator
+from dora_config.protocol.control import ClusterReport, DaemonSummary
+from dora_config.protocol.envelope import ProgramVersion
+
+CLUSTER = Cluster(coordinator=Coordinator(addr="10.0.0.1"), machines=(ROBOT,))
+TOKEN = "f" * 64
+MOUNT: dict[str, Any] = {
+    "path": "/home/x",
+    "mount": "/",
+    "read_only": False,
+    "noexec": False,
+    "writable": True,
+}
+WELL: dict[str, Any] = {
+    "process_state": "S",
+    "missing_program": "",
+    "missing_unit_program": "",
+    "token": token_digest(TOKEN),
+    "last_line": "",
+    "state_mount": MOUNT,
+    "program_mount": MOUNT,
+}
+DAEMON = {"pid": 812, "words": ["/opt/python", "/opt/dora", *daemon_arguments(CLUSTER, ROBOT)]}
+CONNECTED = DaemonSummary(daemon="robot", machine_id="robot", release="1.2.0", heartbeat_age=1.0)
+
+
+def health(changed: Mapping[str, Any]) -> Health:
+    return Health.read({**WELL, **changed})
+
+
+def found(
+    changed: Mapping[str, Any] | None = None,
+    *,
+    daemon: DaemonSummary | None = CONNECTED,
+    about: Mapping[str, Any] | None = None,
+) -> list[str]:
+    daemons = () if daemon is None else (daemon,)
+    party = ProgramVersion(program="coordinator", release="1.2.0")
+    report = ClusterReport(coordinator=party, daemons=daemons, active_dataflows=0)
+    shown = facts(**{"daemon": DAEMON, **(about or {})})
+    return list(ailments(CLUSTER, ROBOT, shown, health(changed or {}), report, TOKEN))
+
+
+def test_a_machine_that_is_well() -> None:
+    assert found() == []
+
+
+LOST = CONNECTED.model_copy(update={"connected": False})
+FOREIGN = {"pid": 812, "words": ["python", "dora", "daemon", "--coordinator-addr", "10.9.9.9"]}
+
+
+@pytest.mark.parametrize(
+    ("changed", "daemon", "about", "fact", "repair"),
+    [
+        ({"process_state": "T"}, CONNECTED, {}, "process 812) is stopped", "kill -CONT 812"),
+        ({"process_state": "t"}, LOST, {}, "process 812) is stopped", "kill -CONT 812"),
+        ({"token": "other"}, LOST, {}, "another token than this account", "dora cluster up"),
+        (
+            {"token": "other"}, LOST, {"service": True},
+            "another token than this account", "dora cluster install",
+        ),
+        ({"last_line": "oh no"}, LOST, {}, 'its last line: "oh no"', "dora cluster up"),
+        ({}, LOST, {"daemon": None}, "no daemon runs there", "dora cluster up"),
+        ({}, None, {"daemon": None, "service": True}, "dora-daemon-robot does not run", "up"),
+        ({}, None, {"daemon": FOREIGN}, "another coordinator, at 10.9.9.9", "--take-over"),
+        ({"missing_program": "/opt/x"}, CONNECTED, {}, "/opt/x, was deleted", "dora cluster up"),
+        (
+            {"missing_unit_program": "/opt/x"}, CONNECTED, {"service": True},
+            "of its service, /opt/x, is missing", "dora cluster install",
+        ),
+        (
+            {}, CONNECTED.model_copy(update={"release": "1.1.0"}), {},
+            "is dora 1.1.0, the coordinator is dora 1.2.0", "dora cluster upgrade",
+        ),
+        (
+            {}, CONNECTED.model_copy(update={"heartbeat_age": 12.0}), {},
+            "hangs: its last heartbeat was 12 s ago", "kill -KILL 812",
+        ),
+        (
+            {"state_mount": MOUNT | {"read_only": True, "mount": "/home"}}, CONNECTED, {},
+            "/home/x is on a read-only file system", "mount -o remount,rw /home",
+        ),
+        (
+            {"state_mount": MOUNT | {"writable": False}}, CONNECTED, {},
+            "/home/x is not writable for ubuntu", "chown ubuntu /home/x",
+        ),
+        (
+            {"program_mount": MOUNT | {"noexec": True}}, CONNECTED, {},
+            "/home/x is mounted noexec", "mount -o remount,exec /",
+        ),
+    ],
+)  # fmt: skip
+def test_each_fact_has_its_repair(
+    changed: dict[str, Any],
+    daemon: DaemonSummary | None,
+    about: dict[str, Any],
+    fact: str,
+    repair: str,
+) -> None:
+    (text,) = found(changed, daemon=daemon, about=about)
+    assert fact in text
+    assert repair in text
+
+
+def test_programs_of_a_system_service_do_not_lie_in_the_home() -> None:
+    mount = {"program_mount": MOUNT | {"noexec": True}}
+    assert found(mount, about={"service": True}) == []
+
+
+def test_a_daemon_that_answers_is_responsive() -> None:
+    assert unresponsive(facts(daemon=DAEMON), health({}), CONNECTED) is None
+    assert unresponsive(facts(daemon=None), health({}), None) is None

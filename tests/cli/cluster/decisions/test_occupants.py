@@ -1,0 +1,104 @@
+"""Which daemons of a machine are of this cluster, left over from it, or of others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from dora_cli.cluster.decisions.occupants import Occupant, Operator, judge, refusal, settings
+from dora_config.cluster.models import Cluster, Coordinator, Machine
+
+ROBOT = Machine(id="robot", host="10.0.0.2", labels={"role": "edge"})
+CLUSTER = Cluster(coordinator=Coordinator(addr="10.0.0.1"), machines=(ROBOT,))
+ALICE = Operator("alice@desk", "/srv/alice", "/srv/alice/cluster.yml", ("now", "before"))
+BOB = replace(ALICE, name="bob@desk", home="/srv/bob", file="/srv/bob/fleet.yml")
+NOW = 1_800_000_000.0
+
+
+def owner(operator: Operator = ALICE, machine: Machine = ROBOT) -> dict[str, Any]:
+    return operator.record(settings(CLUSTER, machine)) | {"since": NOW - 7200}
+
+
+def occupant(**changes: Any) -> Occupant:
+    found = {
+        "id": "robot",
+        "name": "robot",
+        "port": 53291,
+        "coordinator": ["10.0.0.1", 6013],
+        "user": "ubuntu",
+        "mine": True,
+        "pid": 12,
+        "service": None,
+        "user_service": False,
+        "since": NOW - 60,
+        "token": "now",
+        "owner": owner(),
+        "dataflows": ["my-app"],
+    }
+    return Occupant.read(found | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({}, None),
+        ({"token": "before"}, None),
+        ({"token": None}, None),
+        ({"owner": None}, None),
+        ({"owner": owner(BOB)}, None),
+        ({"owner": owner(ALICE, ROBOT.model_copy(update={"labels": {}}))}, None),
+        ({"owner": owner(BOB, ROBOT.model_copy(update={"labels": {}}))}, "other file"),
+        ({"owner": owner(BOB, ROBOT.model_copy(update={"env": {"A": "b"}}))}, "other file"),
+        ({"token": "foreign"}, "other cluster"),
+        ({"coordinator": ["10.0.0.1", 6014]}, "other cluster"),
+        ({"coordinator": ["10.0.0.9", 6013]}, "other cluster"),
+        ({"id": "arm", "coordinator": ["10.0.0.9", 6013]}, "other cluster"),
+        ({"id": None, "owner": None, "coordinator": ["10.0.0.9", 6013]}, "other cluster"),
+        ({"pid": None, "service": "dora-daemon-robot", "token": "foreign"}, "other cluster"),
+        ({"id": "arm", "owner": owner(BOB)}, "other operator"),
+    ],
+)
+def test_what_is_in_the_way(changes: dict[str, Any], kind: str | None) -> None:
+    verdict = judge([occupant(**changes)], CLUSTER, [ROBOT], ALICE)
+    assert [one.kind for one in verdict.conflicts] == ([] if kind is None else [kind])
+    assert verdict.left == ()
+
+
+def test_an_account_without_a_token_does_not_own_a_daemon_with_one() -> None:
+    nobody = replace(ALICE, tokens=())
+    verdict = judge([occupant()], CLUSTER, [ROBOT], nobody)
+    assert [one.kind for one in verdict.conflicts] == ["other cluster"]
+
+
+def test_addresses_are_compared_not_their_spelling() -> None:
+    cluster = CLUSTER.model_copy(update={"coordinator": Coordinator(addr="fd00::1")})
+    one = occupant(coordinator=["fd00:0::0001", 6013])
+    assert judge([one], cluster, [ROBOT], ALICE).conflicts == ()
+
+
+def test_a_renamed_machine_is_left_over() -> None:
+    renamed = occupant(id="arm")
+    verdict = judge([renamed, occupant()], CLUSTER, [ROBOT], ALICE)
+    assert (verdict.conflicts, verdict.left) == ((), (renamed,))
+
+
+def test_a_refusal_holds_the_facts() -> None:
+    found = occupant(token="foreign", owner=owner(BOB), service="dora-daemon-robot")
+    verdict = judge([found], CLUSTER, [ROBOT], ALICE)
+    text = refusal("robot (10.0.0.2)", verdict.conflicts, CLUSTER, ALICE, now=NOW)
+    lines = text.splitlines()
+    assert lines[0] == "robot (10.0.0.2) is in use by another cluster:"
+    assert lines[1].startswith(
+        '  daemon "robot" (service dora-daemon-robot, process 12 of ubuntu), since '
+    )
+    assert lines[1].endswith("(1 min ago)")
+    assert lines[2] == "    coordinator: 10.0.0.1:6013, with another token than this account's"
+    assert lines[3].startswith("    set up by: bob@desk from /srv/bob/fleet.yml, ")
+    assert lines[3].endswith("(2 h ago)")
+    assert lines[4:] == ["    dataflows: my-app"]
+    assert "foreign" not in text
+    moved = judge([occupant(coordinator=["10.0.0.1", 6014])], CLUSTER, [ROBOT], ALICE)
+    text = refusal("robot (10.0.0.2)", moved.conflicts, CLUSTER, ALICE, now=NOW)
+    assert "coordinator: 10.0.0.1:6014 (/srv/alice/cluster.yml has 10.0.0.1:6013)" in text
