@@ -12,25 +12,27 @@ from pathlib import Path
 
 import psutil
 
+from dora_cli.cluster.coordinator.local import MODULE
 from dora_cli.cluster.decisions.preflight import NotReady
 from dora_config.access import state_dir
 from dora_config.cluster.models import Cluster
 
 END_TIMEOUT = 20.0
-MODULE = "dora_coordinator.command"
 
 
 class DoesNotEnd(NotReady):
-    """The old coordinator runs on, for now."""
+    """The old coordinator still runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorProcess:
-    """The coordinator that runs here: its whole command line, and what follows the command."""
+    """A running coordinator with its command line and its environment."""
 
     pid: int
     words: tuple[str, ...]
+    """The whole command line."""
     arguments: tuple[str, ...]
+    """The words after the command."""
     directory: str
     environ: dict[str, str]
 
@@ -41,12 +43,12 @@ class CoordinatorProcess:
 
     @property
     def python_variables(self) -> dict[str, str]:
-        """What tells its Python where its packages are."""
+        """The variables by which its Python finds packages."""
         return {name: text for name, text in self.environ.items() if name.startswith("PYTHON")}
 
     @property
     def store(self) -> Path | None:
-        """The file of its store; ``None``: in memory."""
+        """The file of its store; None: in memory."""
         chosen = "redb"
         for word, following in zip(self.arguments, (*self.arguments[1:], ""), strict=True):
             if word == "--store":
@@ -58,6 +60,11 @@ class CoordinatorProcess:
             return None
         if path:
             return Path(self.directory) / Path(path).expanduser()
+        return self.default_store
+
+    @property
+    def default_store(self) -> Path:
+        """The file of its store without ``--store``."""
         return self.state / "coordinator" / "store.sqlite3"
 
     @property
@@ -67,7 +74,7 @@ class CoordinatorProcess:
 
 
 def find_process(cluster: Cluster) -> CoordinatorProcess | None:
-    """The process that listens at the coordinator's address, if it is ours."""
+    """Return the process of this account that listens at the coordinator's address."""
     address, port = cluster.coordinator.addr, cluster.coordinator.port
     places = [(host, port) for host in (address.partition("%")[0], "0.0.0.0", "::")]
     try:
@@ -89,7 +96,7 @@ def find_process(cluster: Cluster) -> CoordinatorProcess | None:
 
 
 def _arguments(words: Sequence[str]) -> tuple[str, ...] | None:
-    """What follows the command; ``None`` for a process that is no coordinator."""
+    """Return the words after the command; None if the process is not a coordinator."""
     for number, word in enumerate(words):
         if word == MODULE or (word == "coordinator" and number > 0):
             return tuple(words[number + 1 :])
@@ -97,19 +104,20 @@ def _arguments(words: Sequence[str]) -> tuple[str, ...] | None:
 
 
 def end_process(process: CoordinatorProcess) -> None:
-    """Its nodes and daemons go on; SIGTERM does that."""
+    """End it with SIGTERM; daemons and nodes keep running."""
     with suppress(ProcessLookupError):
         os.kill(process.pid, signal.SIGTERM)
     wait_for_end(process)
 
 
 def wait_for_end(process: CoordinatorProcess) -> None:
+    """Wait until the process has ended; raises DoesNotEnd."""
     deadline = time.monotonic() + END_TIMEOUT
     while psutil.pid_exists(process.pid) and not _is_zombie(process.pid):
         if time.monotonic() > deadline:
             raise DoesNotEnd(
-                f"the coordinator (process {process.pid}) was told to end and does not; nothing "
-                "was started in its place: when it has ended, do that with `dora cluster up`"
+                f"the coordinator (process {process.pid}) did not end within {END_TIMEOUT:g} s of "
+                "SIGTERM; no other was started: when it has ended, run `dora cluster up`"
             )
         time.sleep(0.05)
 

@@ -1,1 +1,1 @@
-"""What follows from facts about machines: pure functions and records."""
+"""Decisions about machines, daemons and versions: pure functions and records."""

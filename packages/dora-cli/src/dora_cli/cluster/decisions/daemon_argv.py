@@ -1,4 +1,4 @@
-"""How the daemon of a machine is started: the one command line that `up` and the unit use; pure."""
+"""Command line and names of a machine's daemon, the same for `up` and the systemd unit; pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dora_config.cluster.models import DEFAULT_DAEMON_PORT, Cluster, Machine
 
 
 def daemon_arguments(cluster: Cluster, machine: Machine) -> list[str]:
-    """The words after `dora`; nothing secret is among them."""
+    """Return the arguments of `dora`; none of them is secret."""
     words = ["daemon", "--machine-id", machine.id]
     words += ["--coordinator-addr", cluster.coordinator.addr]
     words += ["--coordinator-port", str(cluster.coordinator.port)]
@@ -16,23 +16,23 @@ def daemon_arguments(cluster: Cluster, machine: Machine) -> list[str]:
     if machine.daemon_port != DEFAULT_DAEMON_PORT:
         words += ["--local-listen-port", str(machine.daemon_port)]
     if machine.zenoh_addr is not None:
-        words += ["--zenoh-listen", _listen(machine.zenoh_addr, machine.zenoh_port)]
+        words += ["--zenoh-listen", _listen_address(machine.zenoh_addr, machine.zenoh_port)]
     return [*words, "--quiet"]
 
 
-def _listen(address: str, port: int | None) -> str:
+def _listen_address(address: str, port: int | None) -> str:
     if port is None:
         return address
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def daemon_name(machine: Machine) -> str:
-    """What the daemon calls itself on its machine: the name of its folder under the state."""
+    """Return the name of the daemon's state folder on its machine."""
     if machine.daemon_port == DEFAULT_DAEMON_PORT:
         return machine.id
     return f"{machine.id}@{machine.daemon_port}"
 
 
 def ssh_name(machine: Machine) -> str:
-    """``robot (ubuntu@10.0.0.2)``"""
+    """Return the machine's name in messages: ``robot (ubuntu@10.0.0.2)``."""
     return f"{machine.id} ({machine.target})"

@@ -1,66 +1,65 @@
-"""The systemd unit of a machine's daemon; pure."""
+"""The systemd unit of a machine's daemon and its environment file; pure."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dora_cli.cluster.decisions.daemon_argv import daemon_arguments
+from dora_cli.cluster.decisions.unit_syntax import escape_specifiers, exec_line
 from dora_config.cluster.models import Cluster, Machine
 
 STOP_TIMEOUT = 60
-"""Seconds that the dataflows of a machine may take to end."""
+"""Seconds for the machine's dataflows to end."""
+HAND_OVER_SIGNAL = "SIGUSR2"
+"""On it the daemon ends and leaves its nodes to the next daemon."""
 
 _SPECIAL = re.compile(r'[\\"$`]')
-_ESCAPE = r"\\\g<0>"
-
-HAND_OVER = "SIGUSR2"
-"""The daemon ends and leaves its nodes to the next one."""
+_ESCAPED = r"\\\g<0>"
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
-    """Where the daemon's service has its parts on the machine."""
+class ServicePaths:
+    """Absolute paths of the daemon's service on the machine, and the user it runs as."""
 
     dora: str
-    """Absolute path of the command."""
     token: str
-    """Absolute path of the token's file, which only root (or the user) reads."""
+    """Readable by root (or the user) only."""
     environment: str
-    """Absolute path of the file of ``env``'s variables, which only root (or the user) reads."""
+    """The variables of `env`; readable by root (or the user) only."""
     user: str | None
-    """Whom the nodes run as; None for a unit of the user's own systemd."""
+    """None for a unit of the user's own systemd."""
 
 
 def service_name(machine: Machine) -> str:
-    """Without ``.service``."""
+    """Return the name of the unit without ``.service``."""
     return f"dora-daemon-{machine.id}"
 
 
-def render_unit(cluster: Cluster, machine: Machine, service: Service) -> str:
-    """The text of the unit file."""
+def render_unit(cluster: Cluster, machine: Machine, paths: ServicePaths) -> str:
+    """Return the text of the unit file."""
     name = service_name(machine)
-    start = [service.dora, *daemon_arguments(cluster, machine)]
-    network = service.user is not None
+    start = [paths.dora, *daemon_arguments(cluster, machine)]
+    system = paths.user is not None
+    environment = escape_specifiers(paths.environment)
     lines = [
         "# Written by `dora cluster install`, removed by `dora cluster uninstall`.",
         "[Unit]",
         f"Description=Dora Daemon ({machine.id})",
-        # dbus, because the daemon asks systemd at its end whether the machine is being stopped
-        *(["After=network-online.target dbus.service"] if network else []),
-        *(["Wants=network-online.target"] if network else []),
+        # dbus: when it ends, the daemon asks systemd whether the machine is shutting down
+        *(["After=network-online.target dbus.service"] if system else []),
+        *(["Wants=network-online.target"] if system else []),
         "StartLimitIntervalSec=0",
         "",
         "[Service]",
-        *([f"User={service.user}"] if service.user is not None else []),
+        *([f"User={paths.user}"] if system else []),
         "WorkingDirectory=~",
-        f"ExecStart={command(start)}",
+        f"ExecStart={exec_line(start)}",
         "Restart=on-failure",
         "RestartSec=5",
         "KillMode=process",
         "KillSignal=SIGTERM",
-        f"RestartKillSignal={HAND_OVER}",
+        f"RestartKillSignal={HAND_OVER_SIGNAL}",
         f"TimeoutStopSec={STOP_TIMEOUT}",
         "OOMPolicy=continue",
         "Delegate=yes",
@@ -68,38 +67,18 @@ def render_unit(cluster: Cluster, machine: Machine, service: Service) -> str:
         f"RuntimeDirectory={name}",
         "RuntimeDirectoryMode=0700",
         "RuntimeDirectoryPreserve=yes",
-        f"LoadCredential=dora-token:{escaped(service.token)}",
-        *([f"EnvironmentFile=-{escaped(service.environment)}"] if machine.env else []),
+        f"LoadCredential=dora-token:{escape_specifiers(paths.token)}",
+        *([f"EnvironmentFile=-{environment}"] if machine.env else []),
         "",
         "[Install]",
-        f"WantedBy={'multi-user.target' if network else 'default.target'}",
+        f"WantedBy={'multi-user.target' if system else 'default.target'}",
     ]
     return "\n".join(lines) + "\n"
 
 
 def render_environment(machine: Machine) -> str | None:
-    """The text of the file of its ``env``; None without any."""
+    """Return the text of the environment file; None if the machine has no `env`."""
     if not machine.env:
         return None
     pairs = sorted(machine.env.items())
-    return "".join(f'{name}="{_SPECIAL.sub(_ESCAPE, text)}"\n' for name, text in pairs)
-
-
-def command(words: Sequence[str]) -> str:
-    """Words as a unit's Exec line has them: nothing in them is expanded."""
-    return " ".join(word if _is_plain(word) else quoted(word.replace("$", "$$")) for word in words)
-
-
-def quoted(text: str) -> str:
-    """In double quotes; ``$`` keeps its meaning."""
-    safe = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped(safe)}"'
-
-
-def escaped(text: str) -> str:
-    """Without the meaning that ``%`` has in units."""
-    return text.replace("%", "%%")
-
-
-def _is_plain(word: str) -> bool:
-    return word != "" and all(char.isalnum() or char in "/._-=,:@+" for char in word)
+    return "".join(f'{name}="{_SPECIAL.sub(_ESCAPED, text)}"\n' for name, text in pairs)

@@ -1,4 +1,4 @@
-"""Whose daemons a machine has: of this cluster, left over from it, or of another one; pure."""
+"""Whether daemons on a machine belong to this cluster, to its file, or to another cluster; pure."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from dora_config.cluster.models import Cluster, Machine
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """The account that gives the commands."""
+    """The account that runs the command."""
 
     name: str
-    """``alice@desk``"""
+    """``alice@laptop``"""
     home: str
     file: str
-    """The cluster file, an absolute path."""
+    """Absolute path of the cluster file."""
     tokens: tuple[str, ...]
-    """Fingerprints of the account's token now (first), and of those that it had before."""
+    """Fingerprints of the account's token (first) and of its earlier tokens."""
 
     def record(self, settings: str) -> dict[str, Any]:
-        """What is kept on a machine about its daemon."""
+        """Return the owner record that a machine stores beside its daemon."""
         token = self.tokens[0] if self.tokens else None
         kept = {"operator": self.name, "home": self.home, "file": self.file}
         return {**kept, "token": token, "settings": settings}
 
     def is_author(self, owner: Mapping[str, Any]) -> bool:
-        """Whether this account wrote such a record."""
+        """Return whether this account wrote the owner record."""
         return (owner.get("operator"), owner.get("home")) == (self.name, self.home)
 
 
@@ -53,22 +53,22 @@ class Occupant:
     user_service: bool
     since: float
     token: str | None
-    """Fingerprint; None: it has none, or it cannot be read."""
+    """Fingerprint; None if it has no token or the token is unreadable."""
     owner: Mapping[str, Any] | None
-    """Who set it up (see ``Operator.record``), and ``since``; None: not known."""
+    """The owner record (see ``Operator.record``) with ``since``; None: not known."""
     dataflows: tuple[str, ...]
 
     @classmethod
-    def read(cls, found: Mapping[str, Any]) -> Occupant:
-        """From the answer of the program on the machine."""
+    def from_answer(cls, found: Mapping[str, Any]) -> Occupant:
+        """Read one daemon of the answer of ``survey``."""
         known = {name: found[name] for name in cls.__dataclass_fields__}
         address, port = found["coordinator"]
         given = {"coordinator": (address, port), "dataflows": tuple(found["dataflows"])}
         return cls(**(known | given))
 
-    def is_of(self, cluster: Cluster, tokens: Collection[str]) -> bool:
-        """Whether it belongs to the cluster. A token that is not known decides nothing."""
-        same = _address(self.coordinator[0]) == _address(cluster.coordinator.addr)
+    def belongs_to(self, cluster: Cluster, tokens: Collection[str]) -> bool:
+        """Return whether coordinator and token match; an unknown token matches."""
+        same = _normalized(self.coordinator[0]) == _normalized(cluster.coordinator.addr)
         if not same or self.coordinator[1] != cluster.coordinator.port:
             return False
         return self.token is None or self.token in tokens
@@ -79,69 +79,69 @@ class Occupant:
         process = f"process {self.pid} of" if self.pid is not None else "stopped, of"
         parts.append(f"{process} {self.user}")
         named = f'daemon "{self.id}"' if self.id else "daemon without a machine id"
-        return f"{named} ({', '.join(parts)}), since {moment(self.since, now=now)}"
+        return f"{named} ({', '.join(parts)}), since {format_time(self.since, now=now)}"
 
 
-Kind = Literal["other cluster", "other operator", "other file"]
+ConflictKind = Literal["other cluster", "other operator", "other file"]
 
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Why a daemon must not be touched without being asked for."""
+    """A daemon that is changed only with ``--take-over``."""
 
-    kind: Kind
+    kind: ConflictKind
     occupant: Occupant
 
     @property
     def ends(self) -> bool:
-        """Whether taking the machine over ends the daemon; one of the same name goes on."""
+        """Whether ``--take-over`` ends the daemon instead of giving it new settings."""
         return self.kind != "other file"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a machine has beside what the file wants there."""
+class Occupancy:
+    """Daemons on a machine beside those that the file describes."""
 
     conflicts: tuple[Conflict, ...] = ()
-    left: tuple[Occupant, ...] = ()
-    """Of this cluster, and no longer in its file."""
+    leftovers: tuple[Occupant, ...] = ()
+    """Daemons of this cluster that its file no longer contains."""
 
 
-def judge(
+def classify(
     occupants: Sequence[Occupant], cluster: Cluster, wanted: Sequence[Machine], operator: Operator
-) -> Verdict:
-    """``wanted``: the entries of the file for this machine."""
+) -> Occupancy:
+    """Classify the daemons of a machine; ``wanted``: its entries in the file."""
     conflicts = []
-    left = []
+    leftovers = []
     by_id = {machine.id: machine for machine in wanted}
     for one in occupants:
         machine = by_id.get(one.id or "")
         foreign = one.owner is not None and not operator.is_author(one.owner)
-        if not one.is_of(cluster, operator.tokens):
+        if not one.belongs_to(cluster, operator.tokens):
             conflicts.append(Conflict("other cluster", one))
         elif machine is None and foreign:
             conflicts.append(Conflict("other operator", one))
         elif machine is None and one.id is not None:
-            left.append(one)
-        elif machine is not None and foreign and _differs(one, settings(cluster, machine)):
+            leftovers.append(one)
+        elif machine is not None and foreign and _differs(one, settings_digest(cluster, machine)):
             conflicts.append(Conflict("other file", one))
-    return Verdict(tuple(conflicts), tuple(left))
+    return Occupancy(tuple(conflicts), tuple(leftovers))
 
 
 def _differs(one: Occupant, wanted: str) -> bool:
     return one.owner is not None and one.owner.get("settings") != wanted
 
 
-def settings(cluster: Cluster, machine: Machine) -> str:
-    """Digest of all that the file sets for the daemon."""
+def settings_digest(cluster: Cluster, machine: Machine) -> str:
+    """Return a digest of all settings of the daemon in the file."""
     given = [daemon_arguments(cluster, machine), dict(sorted(machine.env.items()))]
     return hashlib.sha256(json.dumps(given).encode()).hexdigest()[:16]
 
 
-def refusal(
+def describe_conflicts(
     name: str, conflicts: Sequence[Conflict], cluster: Cluster, operator: Operator, *, now: float
 ) -> str:
-    """The lines about one machine."""
+    """Return the lines about one machine in a refusal."""
     lines = [f"{name} is in use by {_user_of(conflicts)}:"]
     for conflict in conflicts:
         lines.append(f"  {conflict.occupant.describe(now=now)}")
@@ -156,8 +156,8 @@ def _user_of(conflicts: Sequence[Conflict]) -> str:
 
 def _facts(conflict: Conflict, cluster: Cluster, operator: Operator, now: float) -> Iterator[str]:
     one = conflict.occupant
-    here = _shown(cluster.coordinator.addr, cluster.coordinator.port)
-    there = _shown(*one.coordinator)
+    here = _host_and_port(cluster.coordinator.addr, cluster.coordinator.port)
+    there = _host_and_port(*one.coordinator)
     if conflict.kind != "other cluster":
         yield f"coordinator: {there}, as in {operator.file}"
     elif there != here:
@@ -165,7 +165,7 @@ def _facts(conflict: Conflict, cluster: Cluster, operator: Operator, now: float)
     else:
         yield f"coordinator: {there}, with another token than this account's"
     if one.owner is not None:
-        since = moment(float(one.owner["since"]), now=now)
+        since = format_time(float(one.owner["since"]), now=now)
         yield f"set up by: {one.owner['operator']} from {one.owner['file']}, {since}"
     else:
         yield f"set up by: unknown; it runs as {one.user}"
@@ -177,7 +177,7 @@ def _facts(conflict: Conflict, cluster: Cluster, operator: Operator, now: float)
         yield "dataflows: none" if one.mine else "dataflows: unknown"
 
 
-def moment(since: float, *, now: float) -> str:
+def format_time(since: float, *, now: float) -> str:
     """``2026-01-31 09:30:00 (2 h ago)``"""
     return f"{datetime.fromtimestamp(since):%Y-%m-%d %H:%M:%S} ({_age(max(0.0, now - since))} ago)"
 
@@ -189,12 +189,12 @@ def _age(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def _shown(address: str, port: int) -> str:
+def _host_and_port(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def _address(text: str) -> str:
+def _normalized(address: str) -> str:
     try:
-        return str(ipaddress.ip_address(text))
+        return str(ipaddress.ip_address(address))
     except ValueError:
-        return text
+        return address

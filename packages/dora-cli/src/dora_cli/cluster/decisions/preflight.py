@@ -1,4 +1,4 @@
-"""What a machine must have before a daemon is started there, judged from facts; pure."""
+"""Whether a machine meets the requirements of a daemon, judged from facts; pure."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ ENOUGH_MEMORY = 256 << 20
 
 
 class NotReady(DoraError):
-    """A machine cannot be used as it is; ``str()`` says why and what to do."""
+    """A machine or the coordinator cannot be used as it is; the message includes the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
-    """A daemon that runs on a machine already."""
+class RunningDaemon:
+    """Process of a daemon on a machine."""
 
     pid: int
     words: tuple[str, ...]
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """From the word `daemon` on."""
+        """The words from `daemon` on."""
         words = self.words
         return words[words.index("daemon") :] if "daemon" in words else ()
 
     @property
     def tree(self) -> str:
-        """The folder of the version that it runs from, when that is one of ours."""
+        """Folder of the version that it runs from, if `dora cluster` installed that version."""
         return self.words[0].removesuffix("/bin/python") if self.words else ""
 
     def serves(self, cluster: Cluster) -> bool:
-        """Whether it is of this cluster."""
+        """Return whether it connects to the coordinator of the cluster."""
         wanted = {
             "--coordinator-addr": cluster.coordinator.addr,
             "--coordinator-port": str(cluster.coordinator.port),
@@ -46,13 +46,14 @@ class Running:
         return all(self.value(option) == value for option, value in wanted.items())
 
     def value(self, option: str) -> str | None:
+        """Return the value of an option on its command line."""
         after = (two for one, two in zip(self.words, self.words[1:], strict=False) if one == option)
         return next(after, None)
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What the program on the machine found out. Sizes in bytes, times in seconds."""
+class MachineFacts:
+    """Facts about a machine, from the program that runs there. Sizes in bytes, times in seconds."""
 
     python: str
     machine: str
@@ -65,21 +66,21 @@ class Facts:
     memory_files: bool
     systemd: bool
     address: str | None
-    """Its own, on the way to the coordinator."""
-    daemon: Running | None
+    """Its own address on the route to the coordinator."""
+    daemon: RunningDaemon | None
     environment: str | None
-    """SHA-256 of the variables that a daemon of `up` was given."""
+    """SHA-256 of the variables that a daemon of `up` was started with."""
     service: bool
     user_service: bool
     dora: str | None
     """Version of the `dora` that the cluster file names."""
     clock: float
-    """How much its clock is ahead of ours; as uncertain as ``trip``."""
+    """Offset of its clock from this machine's; uncertain by up to ``trip``."""
     trip: float
 
     @classmethod
-    def read(cls, found: Mapping[str, Any], *, asked: float, answered: float) -> Facts:
-        """From its answer; ``asked`` and ``answered`` by our clock."""
+    def from_answer(cls, found: Mapping[str, Any], *, asked: float, answered: float) -> MachineFacts:
+        """Read the program's answer; ``asked`` and ``answered`` are times of this machine."""
         daemon = found["daemon"]
         trip = answered - asked
         known = {
@@ -89,38 +90,47 @@ class Facts:
         }
         return cls(
             **known,
-            daemon=Running(daemon["pid"], tuple(daemon["words"])) if daemon else None,
+            daemon=RunningDaemon(daemon["pid"], tuple(daemon["words"])) if daemon else None,
             clock=found["time"] - (asked + answered) / 2,
             trip=trip,
         )
 
 
-def require_ready(facts: Facts, machine: Machine, *, service: bool = False) -> None:
-    """Raises NotReady with everything that is missing."""
-    problems = list(_problems(facts, machine, service=service))
+def require_ready(facts: MachineFacts, machine: Machine, *, service: bool = False) -> None:
+    """Raise NotReady with every requirement that is not met."""
+    problems = list(_unmet_requirements(facts, machine, service=service))
     if problems:
         raise NotReady("; ".join(problems))
 
 
-def _problems(facts: Facts, machine: Machine, *, service: bool) -> Iterator[str]:
+def _unmet_requirements(facts: MachineFacts, machine: Machine, *, service: bool) -> Iterator[str]:
     if facts.free < LEAST_DISK:
         yield (
-            f"its disk has {facts.free >> 20} MiB free (for {facts.state}), a daemon needs "
-            f"{LEAST_DISK >> 20} MiB: make room"
+            f"its disk has {facts.free >> 20} MiB free (for {facts.state}), and a daemon needs "
+            f"{LEAST_DISK >> 20} MiB; free some space"
         )
     if machine.dora is not None and facts.dora is None:
-        yield f"{machine.dora} (`dora` in the cluster file) is not there, or does not run"
+        yield (
+            f"{machine.dora} (`dora` in the cluster file) does not exist there or does not run; "
+            "install it, or remove `dora` from the file"
+        )
     if service and not facts.systemd:
-        yield "systemd does not run there; `dora cluster up` needs none"
+        yield "systemd does not run there; use `dora cluster up`, which does not need it"
 
 
-def warnings(facts: Facts) -> Iterator[str]:
-    """What may go wrong later, with what to do."""
+def warnings(facts: MachineFacts) -> Iterator[str]:
+    """Yield what may fail later, with the remedy."""
     if LEAST_DISK <= facts.free < ENOUGH_DISK:
-        yield f"only {facts.free >> 20} MiB of disk are free: logs and builds may not fit"
+        yield (
+            f"only {facts.free >> 20} MiB of disk are free; logs and builds may fail, "
+            "free some space"
+        )
     if facts.memory < ENOUGH_MEMORY:
-        yield f"only {facts.memory >> 20} MiB of memory are free: messages live in memory"
+        yield (
+            f"only {facts.memory >> 20} MiB of memory are free; messages are kept in memory, "
+            "end other programs"
+        )
     if not facts.memory_files:
-        yield "its kernel has no memory files: messages are kept in unlinked files"
+        yield "its kernel does not support memory files; messages are kept in unlinked files"
     if abs(facts.clock) - facts.trip > MOST_CLOCK_DIFFERENCE:
         yield clock_warning(facts.clock, "this machine's")

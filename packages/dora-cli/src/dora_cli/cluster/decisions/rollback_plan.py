@@ -16,44 +16,44 @@ class Versions:
     before: str | None = None
     """The version that an upgrade to ``now`` replaced."""
     returned: bool = False
-    """A rollback led to ``now``."""
+    """Whether a rollback led to ``now``."""
     there: tuple[str, ...] = ()
-    """All versions that can be switched to."""
+    """All installed versions."""
 
     def __str__(self) -> str:
         if self.returned:
-            return f"{self.now}, returned to"
-        return f"{self.now}, before it {self.before}" if self.before else self.now
+            return f"{self.now}, after a rollback"
+        return f"{self.now}, upgraded from {self.before}" if self.before else self.now
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is returned. ``stay``: machines that stay as they are, with their version."""
+    """Target version of each machine to return, and the version of those that stay."""
 
     targets: Mapping[str, str]
     coordinator: str | None
-    """The version that the coordinator is returned to."""
+    """Target version of the coordinator; None: it stays."""
     stay: Mapping[str, str]
 
     @property
     def versions(self) -> str:
-        """The targets, such as ``0.1.0``."""
+        """The target versions, such as ``0.1.0``."""
         named = {*self.targets.values(), *([self.coordinator] if self.coordinator else [])}
         return " and ".join(sorted(named, key=_order))
 
 
 def plan(machines: Mapping[str, Versions], coordinator: Versions | None, to: str | None) -> Plan:
-    """Take back the newest upgrade, or (``to``) have that version everywhere.
+    """Plan to undo the newest upgrade, or to switch every machine to version ``to``.
 
-    Only machines that the upgrade reached are returned, and what a rollback has led to is not
-    returned further: a second rollback finds nothing to do.
+    Only machines that the upgrade reached are returned. A version that a rollback led to is not
+    rolled back further: a second rollback has no targets.
     """
     everything = [*machines.values(), *([coordinator] if coordinator else [])]
-    taken_back = _newest_upgrade(everything) if to is None else None
-    targets = dict(_targets(machines, taken_back, to))
+    undone = _newest_upgrade(everything) if to is None else None
+    targets = dict(_targets(machines, undone, to))
     target = None
     if coordinator is not None:
-        target = next((version for _, version in _targets({"": coordinator}, taken_back, to)), None)
+        target = next((version for _, version in _targets({"": coordinator}, undone, to)), None)
         if to is not None and to not in coordinator.there:
             target = None
     stay = {name: one.now for name, one in machines.items() if name not in targets}
@@ -61,21 +61,21 @@ def plan(machines: Mapping[str, Versions], coordinator: Versions | None, to: str
 
 
 def _targets(
-    machines: Mapping[str, Versions], taken_back: str | None, to: str | None
+    machines: Mapping[str, Versions], undone: str | None, to: str | None
 ) -> Iterator[tuple[str, str]]:
     for name, one in machines.items():
         if to is not None:
             if one.now != to:
                 yield name, to
-        elif one.now == taken_back and one.before is not None:
+        elif one.now == undone and one.before is not None:
             yield name, one.before
 
 
 def _newest_upgrade(everything: list[Versions]) -> str | None:
-    """The version whose upgrade is taken back; None when there is none to take back.
+    """Return the version whose upgrade is undone; None if there is none.
 
-    After an upgrade that stopped half-way, the machines it did not reach still run the version
-    that the others had before.
+    After an upgrade that stopped half-way, the machines that it did not reach still run the
+    version that the others had before.
     """
     settled = {one.now for one in everything if one.returned}
     upgraded = [one for one in everything if one.before is not None and one.now not in settled]

@@ -1,4 +1,4 @@
-"""The daemon that `up` starts on a machine: a process of the user's, with what it is given."""
+"""The daemon that `up` runs in the background of a machine."""
 
 from __future__ import annotations
 
@@ -6,40 +6,47 @@ import hashlib
 import json
 
 from dora_cli.cluster.decisions.daemon_argv import daemon_arguments
-from dora_cli.cluster.decisions.preflight import Facts
-from dora_cli.cluster.machines.parallel import OnMachine
+from dora_cli.cluster.decisions.preflight import MachineFacts
+from dora_cli.cluster.machines.remote_machine import RemoteMachine
 
-STOP_TIMEOUT = 20.0
-
-
-def hand_over(on: OnMachine) -> None:
-    """End it; its dataflows go on and wait for the next one."""
-    on.ask("stop", name=on.daemon, hand_over=True, within=STOP_TIMEOUT)
+HAND_OVER_TIMEOUT = 20.0
+STOP_TIMEOUT = 60.0
 
 
-def begin(on: OnMachine, dora: str, *, token: str | None = None) -> None:
-    """Start it; ``token``: None leaves it the one that it has."""
-    folder = on.ask("prepare", name=on.daemon)["folder"]
+def hand_over(remote: RemoteMachine) -> None:
+    """End the daemon; its dataflows keep running and wait for the next daemon."""
+    remote.call("stop", name=remote.daemon, hand_over=True, within=HAND_OVER_TIMEOUT)
+
+
+def stop_and_clean(remote: RemoteMachine) -> None:
+    """End the daemon with its dataflows, and remove its state."""
+    remote.call("stop", name=remote.daemon, hand_over=False, within=STOP_TIMEOUT, timeout=90.0)
+    remote.call("clean", name=remote.daemon, keep_state=False)
+
+
+def start_daemon(remote: RemoteMachine, dora: str, *, token: str | None = None) -> None:
+    """Start the daemon; ``token`` None: with the token that is on the machine."""
+    folder = remote.call("prepare", name=remote.daemon)["folder"]
     if token is not None:
-        on.link.write(f"{folder}/dora-token", f"{token}\n".encode(), mode=0o600)
-    on.link.write(f"{folder}/environment", _environment(on), mode=0o600)
-    words = [dora, *daemon_arguments(on.cluster, on.machine)]
-    on.ask("start", name=on.daemon, words=words)
+        remote.connection.write(f"{folder}/dora-token", f"{token}\n".encode(), mode=0o600)
+    remote.connection.write(f"{folder}/environment", _environment(remote), mode=0o600)
+    words = [dora, *daemon_arguments(remote.cluster, remote.machine)]
+    remote.call("start", name=remote.daemon, words=words)
 
 
-def differences(on: OnMachine, facts: Facts) -> str:
-    """What of its line in the cluster file a running daemon was not started with; may be empty."""
+def changed_settings(remote: RemoteMachine, facts: MachineFacts) -> str:
+    """Return which settings of the file differ from those of the running daemon; may be empty."""
     if facts.daemon is None or not facts.daemon.words:
         return ""
     found = []
-    if facts.daemon.arguments != tuple(daemon_arguments(on.cluster, on.machine)):
+    if facts.daemon.arguments != tuple(daemon_arguments(remote.cluster, remote.machine)):
         found.append("labels or ports")
     if not facts.service and not facts.user_service:
         given = facts.environment or hashlib.sha256(b"{}").hexdigest()
-        if given != hashlib.sha256(_environment(on)).hexdigest():
+        if given != hashlib.sha256(_environment(remote)).hexdigest():
             found.append("env")
     return " and ".join(found)
 
 
-def _environment(on: OnMachine) -> bytes:
-    return json.dumps(on.machine.env, sort_keys=True).encode()
+def _environment(remote: RemoteMachine) -> bytes:
+    return json.dumps(remote.machine.env, sort_keys=True).encode()

@@ -1,4 +1,4 @@
-"""A line for each machine: live on a terminal, one after the other elsewhere."""
+"""A line of progress for each machine: redrawn on a terminal, printed in order elsewhere."""
 
 from __future__ import annotations
 
@@ -6,73 +6,58 @@ import shutil
 import sys
 import threading
 from collections.abc import Sequence
-from types import TracebackType
 
 from dora_cli import output
 
 UP, CLEAR = "\x1b[{}A", "\x1b[K"
 
 
-class Lines:
-    """A context manager; its methods may be called from any thread."""
+class ProgressLines:
+    """Its methods may be called from any thread."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self._labels = labels
-        self._said = ["waiting"] * len(labels)
-        self._ended: list[str | None] = [None] * len(labels)
-        self._live = output.wants_colour(sys.stdout) and len(labels) < _height()
+        self._current = ["waiting"] * len(labels)
+        self._results: list[str | None] = [None] * len(labels)
+        size = shutil.get_terminal_size()
+        self._live = output.wants_colour(sys.stdout) and len(labels) < size.lines
         self._written = 0
-        """Lines that are done with, and (live) that were drawn."""
+        """Lines drawn (on a terminal), or lines that are complete."""
         self._lock = threading.Lock()
-
-    def __enter__(self) -> Lines:
         if self._live:
             self._draw()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        return
-
-    def say(self, number: int, text: str) -> None:
-        """What is being done now; seen on a terminal only."""
+    def update(self, number: int, text: str) -> None:
+        """Show the current step of a line; visible on a terminal only."""
         with self._lock:
-            self._said[number] = text
+            self._current[number] = text
             if self._live:
                 self._draw()
 
     def end(self, number: int, text: str) -> None:
-        """How it went; lines come in their order."""
+        """Show the result of a line."""
         with self._lock:
-            self._ended[number] = text
+            self._results[number] = text
             if self._live:
                 self._draw()
                 return
-            while self._written < len(self._ended):
-                ended = self._ended[self._written]
-                if ended is None:
+            while self._written < len(self._results):
+                result = self._results[self._written]
+                if result is None:
                     break
-                output.write(f"{self._labels[self._written]}... {ended}")
+                output.write(f"{self._labels[self._written]}... {result}")
                 self._written += 1
 
     def _draw(self) -> None:
-        """All lines over the ones that are there; a long reason is drawn in full at the end."""
+        """Draw all lines over the previous ones; results in full once all lines have one."""
         rows = [self._row(number) for number in range(len(self._labels))]
         back = UP.format(self._written) if self._written else ""
         output.raw(back + "".join(f"{row}{CLEAR}\n" for row in rows))
         self._written = sum(row.count("\n") + 1 for row in rows)
 
     def _row(self, number: int) -> str:
-        label, ended = self._labels[number], self._ended[number]
-        if all(text is not None for text in self._ended):
-            return f"{label}... {ended}"
-        text = f"{label}... {self._said[number] if ended is None else ended}".partition("\n")[0]
-        return text[: shutil.get_terminal_size().columns - 1]
-
-
-def _height() -> int:
-    return shutil.get_terminal_size().lines
+        label, result = self._labels[number], self._results[number]
+        if all(text is not None for text in self._results):
+            return f"{label}... {result}"
+        text = f"{label}... {self._current[number] if result is None else result}"
+        return text.partition("\n")[0][: shutil.get_terminal_size().columns - 1]

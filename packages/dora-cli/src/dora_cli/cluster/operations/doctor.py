@@ -1,152 +1,122 @@
-"""`dora cluster doctor`: every machine, and every pair of machines, as a matrix."""
+"""`dora cluster doctor`: checks the coordinator, every machine and every pair of machines."""
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dora_cli import output
 from dora_cli.clock_offset import show_offset
-from dora_cli.cluster.coordinator import local as coordinator_here
-from dora_cli.cluster.coordinator import service as coordinator_service
+from dora_cli.cluster.coordinator import queries
+from dora_cli.cluster.coordinator.service_control import service_remedy
 from dora_cli.cluster.decisions.daemon_argv import ssh_name
-from dora_cli.cluster.decisions.health import ailments, token_digest
-from dora_cli.cluster.decisions.preflight import Facts, NotReady, require_ready, warnings
-from dora_cli.cluster.machines.daemon_service import Systemd
-from dora_cli.cluster.machines.parallel import (
-    MOST_AT_ONCE,
-    OnMachine,
-    Say,
-    on_machines,
-    target_of,
-    without_name,
-)
-from dora_cli.ssh import SudoUnavailable, connect
+from dora_cli.cluster.decisions.health import find_problems, token_digest
+from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady, require_ready, warnings
+from dora_cli.cluster.machines.daemon_service import DaemonService
+from dora_cli.cluster.machines.parallel import Outcome, Report, on_machines, without_name
+from dora_cli.cluster.machines.remote_machine import RemoteMachine
+from dora_cli.cluster.operations.findings import Findings
+from dora_cli.cluster.operations.pair_measurement import measure_pairs
+from dora_cli.ssh import SudoUnavailable
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.protocol.control import ClusterReport
-from dora_config.protocol.links import FIRST_PORT, LAST_PORT
-
-PORTS = LAST_PORT - FIRST_PORT + 1
-ANSWERING = 8.0
-"""Seconds for which a machine answers the others."""
-MOST_LATENCY = 0.1
-MOST_CLOCK_DIFFERENCE = 0.005
 
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """One machine."""
+    """The result of one machine."""
 
-    facts: Facts
+    facts: MachineFacts
     coordinator: dict[str, Any] | None
-    """Whether it reaches the coordinator; None: there is none yet."""
+    """Whether it reaches the coordinator; None: there is no coordinator."""
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    """What only some commands need."""
 
 
-@dataclass(slots=True)
-class Report:
-    """What is wrong, and what to do about it."""
+def diagnose(cluster: Cluster) -> bool:
+    """Check everything and print the results; return whether there are no problems."""
+    findings = Findings()
+    report, refusal = _ask_coordinator(cluster, findings)
+    address = queries.endpoint_of(cluster)
 
-    repairs: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    """What is wrong for some commands only, and no failure."""
-
-    def add(self, subject: str, text: str) -> None:
-        self.repairs.append(f"{subject}: {text}")
-
-
-def examine(cluster: Cluster) -> bool:
-    """Look at everything and print it; whether all is well."""
-    report = Report()
-    daemons, problem = _ask_coordinator(cluster, report)
-    token = coordinator_here.where(cluster).token
-
-    def work(on: OnMachine, say: Say) -> Examined:
-        return _examine(on, say, daemons, token)
+    def work(remote: RemoteMachine, progress: Report) -> Examined:
+        return _examine(remote, progress, report, address.token)
 
     done = on_machines(cluster, "Looking at {name}", work)
-    found = {one.machine.id: one.result for one in done if one.result is not None}
-    for one in done:
-        if one.problem is not None:
-            report.add(ssh_name(one.machine), one.problem)
-    _machine_table(cluster, found, report)
-    if daemons is None:
-        output.write(problem or f"Coordinator: none answers at {coordinator_here.where(cluster)}")
-        if not problem and (repair := coordinator_service.repair(cluster)) is not None:
-            report.add("coordinator", repair)
+    _write_machines(cluster, done, findings)
+    if report is not None:
+        count = len(queries.connected_daemons(report))
+        output.write(f"Coordinator: {address}, {count} connected")
+    elif refusal:
+        output.write(refusal)
     else:
-        there = coordinator_here.connected(daemons)
-        output.write(f"Coordinator: {coordinator_here.where(cluster)}, {len(there)} connected")
-    reachable = [one.machine for one in done if one.ok]
-    if len(reachable) > 1:
-        _pairs(cluster, reachable, found, report)
-    for line in report.repairs:
-        output.write(f"- {line}")
-    for note in report.notes:
-        output.write(f"note: {note}")
-    return not report.repairs
+        output.write(f"Coordinator: none answers at {address}")
+        if (remedy := service_remedy(cluster)) is not None:
+            findings.add("coordinator", remedy)
+    examined = {one.machine.id: one.result.facts for one in done if one.result is not None}
+    measure_pairs(cluster, examined, findings)
+    findings.write()
+    return not findings.problems
 
 
-def _ask_coordinator(cluster: Cluster, report: Report) -> tuple[ClusterReport | None, str]:
-    """Its report, or None and what to print instead of a count."""
+def _ask_coordinator(cluster: Cluster, findings: Findings) -> tuple[ClusterReport | None, str]:
+    """Return the coordinator's report, or None and a line to print instead of a count."""
     try:
-        return coordinator_here.report(cluster), ""
+        return queries.fetch_report(cluster), ""
     except DoraError as problem:  # another token, another version
-        report.add("coordinator", str(problem))
-        return None, f"Coordinator: {coordinator_here.where(cluster)}, refuses this account"
+        findings.add("coordinator", str(problem))
+        return None, f"Coordinator: {queries.endpoint_of(cluster)}, refuses this account"
 
 
-def _examine(on: OnMachine, say: Say, daemons: ClusterReport | None, token: str | None) -> Examined:
-    facts = on.facts()
+def _examine(
+    remote: RemoteMachine, progress: Report, report: ClusterReport | None, token: str | None
+) -> Examined:
+    facts = remote.facts()
     problems = list(warnings(facts))
     notes: list[str] = []
     try:
-        require_ready(facts, on.machine)
+        require_ready(facts, remote.machine)
     except NotReady as problem:
         problems.append(str(problem))
-    health = on.health(facts)
+    health = remote.health(facts)
     if not facts.user_service:
         try:
-            on.link.run(["true"], sudo=True)
+            remote.connection.run(["true"], sudo=True)
             if facts.service:
-                given = on.link.read(Systemd(on, facts, user=False).token, sudo=True) or b""
+                service = DaemonService(remote, facts, user=False)
+                given = service.read(service.token) or b""
                 health = replace(health, token=token_digest(given.decode(errors="replace")))
         except SudoUnavailable as problem:
             (problems if facts.service else notes).append(
-                without_name(str(problem), ssh_name(on.machine))
+                without_name(str(problem), ssh_name(remote.machine))
             )
-    problems += ailments(on.cluster, on.machine, facts, health, daemons, token)
+    problems += find_problems(remote.cluster, remote.machine, facts, health, report, token)
     found = Examined(facts, None, tuple(problems), tuple(notes))
-    if daemons is None:
+    if report is None:
         return found
-    say("looking for the coordinator")
-    address = on.cluster.coordinator
-    reached = on.ask("reach", host=address.addr, port=address.port)
+    progress("connecting to the coordinator")
+    address = remote.cluster.coordinator
+    reached = remote.call("reach", host=address.addr, port=address.port)
     return replace(found, coordinator=reached)
 
 
-def _machine_table(cluster: Cluster, found: dict[str, Examined], report: Report) -> None:
+def _write_machines(
+    cluster: Cluster, outcomes: list[Outcome[Examined]], findings: Findings
+) -> None:
     columns = ("MACHINE", "SSH", "PYTHON", "DISK", "MEMORY", "CLOCK", "DAEMON", "COORDINATOR")
     rows = []
-    for machine in cluster.machines:
-        one = found.get(machine.id)
+    for outcome in outcomes:
+        machine, one = outcome.machine, outcome.result
+        name = ssh_name(machine)
         if one is None:
+            findings.add(name, outcome.problem or "it was not examined")
             rows.append((machine.id, "FAILED", *(["-"] * 6)))
             continue
         facts = one.facts
         for problem in one.problems:
-            report.add(ssh_name(machine), problem)
-        report.notes += [
-            f"{ssh_name(machine)}: `dora cluster install` would fail: {note}" for note in one.notes
-        ]
+            findings.add(name, problem)
+        findings.notes += [f"{name}: `dora cluster install` would fail: {n}" for n in one.notes]
         rows.append(
             (
                 machine.id,
@@ -156,169 +126,23 @@ def _machine_table(cluster: Cluster, found: dict[str, Examined], report: Report)
                 f"{facts.memory >> 20} MiB",
                 show_offset(facts.clock),
                 f"process {facts.daemon.pid}" if facts.daemon else "-",
-                _coordinator_cell(cluster, machine, one, report),
+                _coordinator_cell(cluster, machine, one, findings),
             )
         )
     output.table(columns, rows)
 
 
-def _coordinator_cell(cluster: Cluster, machine: Machine, one: Examined, report: Report) -> str:
+def _coordinator_cell(
+    cluster: Cluster, machine: Machine, one: Examined, findings: Findings
+) -> str:
     if one.coordinator is None:
         return "-"
     if one.coordinator["reached"]:
         return f"{one.coordinator['seconds'] * 1000:.1f} ms"
     address = cluster.coordinator
-    report.add(
+    findings.add(
         ssh_name(machine),
         f"cannot reach the coordinator at {address.addr} port {address.port}: "
         f"{one.coordinator['reason']}; open that port on the coordinator's machine",
     )
     return "FAILED"
-
-
-# ------------------------------------------------------------------------------ every pair
-
-
-def _pairs(
-    cluster: Cluster, machines: Sequence[Machine], found: dict[str, Examined], report: Report
-) -> None:
-    with ExitStack() as stack:
-        links = _connect_all(cluster, machines, stack, report)
-        machines = [one for one in machines if one.id in links]
-        if len(machines) < 2:
-            return
-        answering = {one.id: _Answering(links[one.id]) for one in machines}
-        try:
-            pings = _all_pings(machines, links, answering, found)
-        finally:
-            for one in answering.values():
-                one.end()
-    rows = []
-    for source in machines:
-        cells = [
-            "-" if source is target else _cell(source, target, pings, answering, report)
-            for target in machines
-        ]
-        rows.append((source.id, *cells))
-    output.write("Data links, from each machine (row) to each other: round trip, clock difference")
-    output.table(("", *(one.id for one in machines)), rows)
-
-
-def _connect_all(
-    cluster: Cluster, machines: Sequence[Machine], stack: ExitStack, report: Report
-) -> dict[str, OnMachine]:
-    """A connection to each at once, until ``stack`` is left; those without one are reported."""
-
-    def open_one(machine: Machine) -> OnMachine | DoraError:
-        try:
-            return OnMachine(cluster, machine, stack.enter_context(connect(target_of(machine))))
-        except DoraError as error:
-            return error
-
-    links: dict[str, OnMachine] = {}
-    with ThreadPoolExecutor(MOST_AT_ONCE) as pool:
-        for machine, link in zip(machines, pool.map(open_one, machines), strict=True):
-            if isinstance(link, OnMachine):
-                links[machine.id] = link
-            else:
-                name = ssh_name(machine)
-                report.add(name, f"not in the table of links: {without_name(str(link), name)}")
-    return links
-
-
-class _Answering:
-    """A machine that answers pings, until ``end``."""
-
-    def __init__(self, on: OnMachine) -> None:
-        self._on = on
-        self._said = b""
-        self._changed = threading.Event()
-        self.problem: str | None = None
-        self._thread = threading.Thread(target=self._answer, daemon=True)
-        self._thread.start()
-
-    def _answer(self) -> None:
-        first = self._on.machine.zenoh_port or FIRST_PORT
-        try:
-            self._on.ask_live(
-                "answer",
-                self._take,
-                ports=[first, min(first + PORTS - 1, 65535)],
-                seconds=ANSWERING,
-            )
-        except DoraError as error:
-            self.problem = str(error)
-        self._changed.set()
-
-    def _take(self, data: bytes) -> None:
-        self._said += data
-        if b"\n" in self._said:
-            self._changed.set()
-
-    def port(self) -> int | None:
-        """Where it answers, None when it does not."""
-        self._changed.wait(ANSWERING)
-        try:
-            return int(json.loads(self._said.partition(b"\n")[0])["port"])
-        except (ValueError, KeyError, TypeError):
-            return None
-
-    def end(self) -> None:
-        self._on.link.close()
-        self._thread.join(5)
-
-
-def _all_pings(
-    machines: Sequence[Machine],
-    links: dict[str, OnMachine],
-    answering: dict[str, _Answering],
-    found: dict[str, Examined],
-) -> dict[str, dict[str, Any]]:
-    targets = [
-        (one.id, one.zenoh_addr or found[one.id].facts.address or one.host, port)
-        for one in machines
-        if (port := answering[one.id].port()) is not None
-    ]
-
-    def pings_of(source: Machine) -> dict[str, Any]:
-        others = [target for target in targets if target[0] != source.id]
-        try:
-            pings: dict[str, Any] = links[source.id].ask("ping", targets=others)["pings"]
-        except DoraError as error:
-            return {target[0]: {"reason": str(error)} for target in others}
-        return pings
-
-    with ThreadPoolExecutor(MOST_AT_ONCE) as pool:
-        return dict(zip((m.id for m in machines), pool.map(pings_of, machines), strict=True))
-
-
-def _cell(
-    source: Machine,
-    target: Machine,
-    pings: dict[str, dict[str, Any]],
-    answering: dict[str, _Answering],
-    report: Report,
-) -> str:
-    pair = f"{source.id} -> {target.id}"
-    measured = pings[source.id].get(target.id)
-    if measured is None:
-        report.add(pair, answering[target.id].problem or "it does not answer on a data port")
-        return "FAILED"
-    if "reason" in measured:
-        first = target.zenoh_port or FIRST_PORT
-        report.add(
-            pair,
-            f"no data link: {measured['reason']}; open ports {first}-{first + PORTS - 1} (TCP) of "
-            f"{target.id} for {source.id}, or set zenoh_addr to an address that can be reached",
-        )
-        return "FAILED"
-    seconds, clock = measured["seconds"], measured["clock"]
-    if seconds > MOST_LATENCY:
-        report.add(pair, f"a round trip takes {seconds * 1000:.0f} ms")
-    if abs(clock) > MOST_CLOCK_DIFFERENCE + seconds:
-        report.add(pair, f"clocks differ by {_clock_cell(clock)}: have both follow one server")
-    return f"{seconds * 1000:.2f} ms {_clock_cell(clock)}"
-
-
-def _clock_cell(seconds: float) -> str:
-    return f"{seconds * 1000:+.2f} ms" if abs(seconds) < 1 else show_offset(seconds)

@@ -1,4 +1,4 @@
-"""`dora cluster down`: dataflows, daemons, coordinator; then a look at every machine."""
+"""`dora cluster down`: ends dataflows, daemons and the coordinator, and checks every machine."""
 
 from __future__ import annotations
 
@@ -7,46 +7,49 @@ from pathlib import Path
 from dora_cli import output
 from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import USER
-from dora_cli.cluster.coordinator import service as coordinator_service
-from dora_cli.cluster.machines.daemon_service import Systemd
-from dora_cli.cluster.machines.parallel import OnMachine, Say, on_machines
+from dora_cli.cluster.coordinator.service_control import stop_service
+from dora_cli.cluster.machines.background_daemon import stop_and_clean
+from dora_cli.cluster.machines.daemon_service import DaemonService
+from dora_cli.cluster.machines.parallel import Report, on_machines
+from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.operations import leftovers
-from dora_cli.cluster.ownership import known_clusters as remembered
-from dora_cli.cluster.ownership.reservation import Errand, Guard, guarded
+from dora_cli.cluster.ownership import known_clusters
+from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
 from dora_cli.coordinator.client import Client, CoordinatorUnreachable
 from dora_config.access import Endpoint
 from dora_config.cluster.models import Cluster
 from dora_config.protocol.control import Destroy, Destroyed
 
-STOP_TIMEOUT = 60.0
-
 
 def bring_down(address: Endpoint, cluster: Cluster | None, *, purge: bool) -> bool:
-    """Whether nothing is left. ``cluster``: its machines; None: those that were recorded."""
-    known = cluster if cluster is not None else remembered.find(address)
+    """End everything; return whether nothing is left.
+
+    ``cluster``: its machines; None: the recorded machines of the coordinator at ``address``.
+    """
+    known = cluster if cluster is not None else known_clusters.find(address)
     if known is None:
         _end_coordinator(address, known)
         return True
-    errand = Errand("down", Path(remembered.file_of(known)), refuses=False)
-    former = remembered.former(known)
-    with guarded(known, errand, [*known.machines, *former]) as guard:
+    command = ClusterCommand("down", Path(known_clusters.file_of(known)), refuses=False)
+    former = known_clusters.former_machines(known)
+    with reserve(known, command, [*known.machines, *former]) as reservation:
         _end_coordinator(address, known)
-        coordinator_service.stop(known)
+        stop_service(known)
 
-        def work(on: OnMachine, say: Say) -> str:
-            return _clear(on, guard, say, purge=purge)
+        def work(remote: RemoteMachine, report: Report) -> str:
+            return _clear(remote, reservation, report, purge=purge)
 
-        done = on_machines(known, "Clearing {name}", work, said=str, links=guard)
-        left = leftovers.remove_left(guard)
-    if not all(one.ok for one in done) or not left:
-        output.remark("Run this command again when the machines that failed can be reached.")
+        done = on_machines(known, "Clearing {name}", work, describe=str, source=reservation)
+        removed = leftovers.remove_from_machines(reservation)
+    if not all(one.ok for one in done) or not removed:
+        output.remark("Run this command again when the failed machines can be reached.")
         return False
-    remembered.forget(known)
+    known_clusters.forget(known)
     return True
 
 
 def _end_coordinator(address: Endpoint, known: Cluster | None) -> None:
-    """End it with its daemons; CoordinatorUnreachable if no machines are known either."""
+    """End it with its daemons; raises CoordinatorUnreachable if no machines are known either."""
     try:
         with Client(address) as client:
             ended = client.ask(Destroy(force=True), Destroyed)
@@ -54,28 +57,30 @@ def _end_coordinator(address: Endpoint, known: Cluster | None) -> None:
     except CoordinatorUnreachable as error:
         if known is None:
             raise
-        output.remark(f"{error}; looking after the machines all the same")
+        output.remark(f"{error}; the machines are cleared anyway")
         return
     for dataflow in ended.dataflows:
         output.write(f"Dataflow {dataflow.name or dataflow.uuid} stopped")
     output.write(f"Coordinator on {address} and its daemons ended")
 
 
-def _clear(on: OnMachine, guard: Guard, say: Say, *, purge: bool) -> str:
-    facts = on.facts()
-    others = [one.occupant for one in guard.conflicts(on.machine) if one.kind == "other cluster"]
-    if any(one.id == on.machine.id for one in others):
+def _clear(
+    remote: RemoteMachine, reservation: Reservation, report: Report, *, purge: bool
+) -> str:
+    facts = remote.facts()
+    conflicts = reservation.conflicts(remote.machine)
+    foreign = {one.occupant.id for one in conflicts if one.kind == "other cluster"}
+    if remote.machine.id in foreign:
         return "OK (a daemon of another cluster runs there)"
-    systemd = Systemd.found(on, facts)
-    if systemd is not None:
-        if systemd.is_active():
-            say("stopping the service")
-            systemd.stop()
+    service = DaemonService.find(remote, facts)
+    if service is not None:
+        if service.is_active():
+            report("stopping the service")
+            service.stop()
         return "OK (its service starts again with the machine; see `dora cluster uninstall`)"
-    say("stopping")
-    on.ask("stop", name=on.daemon, hand_over=False, within=STOP_TIMEOUT)
-    on.ask("clean", name=on.daemon, keep_state=False)
-    if purge and on.machine.dora is None:
-        say("removing dora")
-        Installer().remove(on.link, USER)
+    report("stopping")
+    stop_and_clean(remote)
+    if purge and remote.machine.dora is None:
+        report("removing dora")
+        Installer().remove(remote.connection, USER)
     return "OK"

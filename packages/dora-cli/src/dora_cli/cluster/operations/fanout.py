@@ -6,8 +6,9 @@ import threading
 from collections.abc import Callable, Sequence
 
 from dora_cli import output
-from dora_cli.cluster.machines.daemon_service import Systemd
-from dora_cli.cluster.machines.parallel import OnMachine, Opened, in_parallel
+from dora_cli.cluster.machines.daemon_service import DaemonService
+from dora_cli.cluster.machines.parallel import Connections, in_parallel
+from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.ssh import Finished
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
@@ -16,8 +17,8 @@ FOREVER = 10 * 365 * 24 * 3600.0
 _writing = threading.Lock()
 
 
-class Prefixed:
-    """Cuts what comes from a machine into lines, each written behind the machine's name."""
+class PrefixedLines:
+    """Cuts the output of a machine into lines and prints each after the machine's name."""
 
     def __init__(self, name: str, width: int) -> None:
         self._prefix = f"{name.ljust(width)} | "
@@ -30,11 +31,13 @@ class Prefixed:
         self._take("stderr", data)
 
     def end(self) -> None:
+        """Print the unfinished lines."""
         for stream, rest in self._rests.items():
             if rest:
                 self._take(stream, b"\n")
 
-    def say(self, text: str) -> None:
+    def remark(self, text: str) -> None:
+        """Print a text of this program on standard error."""
         with _writing:
             for line in text.splitlines():
                 output.remark(f"{self._prefix}{line}")
@@ -44,72 +47,74 @@ class Prefixed:
         with _writing:
             *lines, self._rests[stream] = (self._rests[stream] + data).split(b"\n")
             for line in lines:
-                self._write(line)
-
-    def _write(self, line: bytes) -> None:
-        output.write(f"{self._prefix}{line.decode(errors='replace')}")
+                output.write(f"{self._prefix}{line.decode(errors='replace')}")
 
 
-Work = Callable[[OnMachine, Prefixed], bool]
+Work = Callable[[RemoteMachine, PrefixedLines], bool]
 
 
-def chosen(cluster: Cluster, names: Sequence[str]) -> tuple[Machine, ...]:
-    """The machines of these ids, all of them for none; DoraError for an id that is none."""
+def select_machines(cluster: Cluster, names: Sequence[str]) -> tuple[Machine, ...]:
+    """Return the machines with these ids (none: all); raises DoraError for an unknown id."""
     unknown = [name for name in names if name not in {one.id for one in cluster.machines}]
     if unknown:
-        there = ", ".join(one.id for one in cluster.machines)
-        raise DoraError(f'no machine "{unknown[0]}" in the cluster file; there are: {there}')
+        known = ", ".join(one.id for one in cluster.machines)
+        raise DoraError(
+            f'no machine "{unknown[0]}" in the cluster file; its machines are: {known}'
+        )
     return tuple(one for one in cluster.machines if not names or one.id in names)
 
 
 def execute(
     cluster: Cluster, machines: Sequence[Machine], argv: Sequence[str], timeout: float | None
 ) -> bool:
-    """Run a command on each; whether all ended with exit code 0."""
+    """Run a command on each machine; return whether all exit codes are 0."""
 
-    def work(on: OnMachine, lines: Prefixed) -> bool:
+    def work(remote: RemoteMachine, lines: PrefixedLines) -> bool:
         limit = FOREVER if timeout is None else timeout
-        done = _run(on, argv, lines, timeout=limit)
+        done = _run(remote, argv, lines, timeout=limit)
         lines.end()
         if done.code != 0:
-            lines.say(f"exit code {done.code}")
+            lines.remark(f"exit code {done.code}")
         return done.code == 0
 
-    return _each(cluster, machines, work)
+    return _on_each(cluster, machines, work)
 
 
 def show_logs(cluster: Cluster, machines: Sequence[Machine], count: int, *, follow: bool) -> bool:
-    """What the daemons printed: the journal of a service, the log of a background daemon."""
+    """Print the journal of a service, or the log of a background daemon."""
 
-    def work(on: OnMachine, lines: Prefixed) -> bool:
-        facts = on.facts()
-        systemd = Systemd.found(on, facts)
-        if systemd is not None:
-            argv = systemd.journal_words(count, follow=follow)
-            done = _run(on, argv, lines, sudo=not systemd.user)
+    def work(remote: RemoteMachine, lines: PrefixedLines) -> bool:
+        facts = remote.facts()
+        service = DaemonService.find(remote, facts)
+        if service is not None:
+            argv = service.journal_words(count, follow=follow)
+            done = _run(remote, argv, lines, sudo=not service.user)
         else:
-            path = on.ask("tail", name=on.daemon, lines=0)
-            if path["lines"] is None:
-                lines.say(f"no log: no daemon was started there ({path['path']})")
+            log = remote.call("tail", name=remote.daemon, lines=0)
+            if log["lines"] is None:
+                lines.remark(
+                    f"no log: no daemon was started there ({log['path']} does not exist); start "
+                    "it: dora cluster up"
+                )
                 return False
             more = ["-F"] if follow else []
-            argv = ["tail", "-n", str(count), *more, path["path"]]
-            done = _run(on, argv, lines)
+            argv = ["tail", "-n", str(count), *more, log["path"]]
+            done = _run(remote, argv, lines)
         lines.end()
         return done.code == 0
 
-    return _each(cluster, machines, work)
+    return _on_each(cluster, machines, work)
 
 
 def _run(
-    on: OnMachine,
+    remote: RemoteMachine,
     argv: Sequence[str],
-    lines: Prefixed,
+    lines: PrefixedLines,
     *,
     sudo: bool = False,
     timeout: float = FOREVER,
 ) -> Finished:
-    return on.link.run(
+    return remote.connection.run(
         argv,
         sudo=sudo,
         timeout=timeout,
@@ -118,17 +123,17 @@ def _run(
     )
 
 
-def _each(cluster: Cluster, machines: Sequence[Machine], work: Work) -> bool:
+def _on_each(cluster: Cluster, machines: Sequence[Machine], work: Work) -> bool:
     width = max(len(machine.id) for machine in machines)
 
-    def one(opened: Opened, _number: int, machine: Machine) -> bool:
-        lines = Prefixed(machine.id, width)
+    def one(connections: Connections, _number: int, machine: Machine) -> bool:
+        lines = PrefixedLines(machine.id, width)
         try:
-            with opened.to(machine) as link:
-                return work(OnMachine(cluster, machine, link), lines)
+            with connections.open(machine) as connection:
+                return work(RemoteMachine(cluster, machine, connection), lines)
         except (DoraError, OSError) as error:
             lines.end()
-            lines.say(str(error))
+            lines.remark(str(error))
             return False
 
     return all(in_parallel(machines, one))

@@ -1,155 +1,130 @@
-"""`dora cluster install` and `uninstall`: the daemons as services of systemd."""
+"""`dora cluster install`: the coordinator and the daemons as systemd services."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from dora_cli import output
-from dora_cli.bundle.install import Installer, probe
+from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import Layout
-from dora_cli.cluster.coordinator import local as coordinator_here
-from dora_cli.cluster.coordinator import service as coordinator_service
+from dora_cli.cluster.coordinator import queries
+from dora_cli.cluster.coordinator.installation import install_coordinator
 from dora_cli.cluster.decisions.daemon_argv import daemon_arguments, ssh_name
-from dora_cli.cluster.decisions.preflight import Facts, require_ready, warnings
-from dora_cli.cluster.machines.daemon_service import Systemd
-from dora_cli.cluster.machines.parallel import Done, OnMachine, Say, layout_of, on_machines
+from dora_cli.cluster.decisions.preflight import MachineFacts, require_ready, warnings
+from dora_cli.cluster.machines.background_daemon import STOP_TIMEOUT
+from dora_cli.cluster.machines.daemon_service import DaemonService
+from dora_cli.cluster.machines.parallel import Report, on_machines, success_count
+from dora_cli.cluster.machines.remote_machine import RemoteMachine, layout_of
 from dora_cli.cluster.operations import leftovers
-from dora_cli.cluster.ownership import known_clusters as remembered
 from dora_cli.cluster.ownership.eviction import take_over
 from dora_cli.cluster.ownership.operator import keep_token
-from dora_cli.cluster.ownership.reservation import Errand, Guard, guarded
+from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
 from dora_config.access import ensure_token
 from dora_config.cluster.models import Cluster
-
-STOP_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """How it went on one machine."""
+    """How the installation on one machine went."""
 
-    said: str
+    text: str
     remarks: tuple[str, ...] = ()
 
 
 def install(
-    cluster: Cluster, installer: Installer, errand: Errand, *, user: bool, coordinator: bool = True
+    cluster: Cluster,
+    installer: Installer,
+    command: ClusterCommand,
+    *,
+    user: bool,
+    coordinator: bool = True,
 ) -> bool:
-    """Whether every machine has its service, and (if the coordinator runs) is connected."""
-    with guarded(cluster, errand) as guard:
-        return _install_all(cluster, installer, guard, user=user, coordinator=coordinator)
+    """Install all services.
+
+    Return whether every machine has its service and, if the coordinator runs, is connected.
+    """
+    with reserve(cluster, command) as reservation:
+        return _install_all(cluster, installer, reservation, user=user, coordinator=coordinator)
 
 
 def _install_all(
-    cluster: Cluster, installer: Installer, guard: Guard, *, user: bool, coordinator: bool
+    cluster: Cluster,
+    installer: Installer,
+    reservation: Reservation,
+    *,
+    user: bool,
+    coordinator: bool,
 ) -> bool:
     token, _ = ensure_token()
     keep_token()
-    coordinator_here.report(cluster)  # a coordinator with another token is an error now
+    queries.fetch_report(cluster)  # raises for a coordinator with another token
 
-    def work(on: OnMachine, say: Say) -> Installed:
-        return _install(on, installer, layout_of(on.machine, user=user), token, guard, say)
+    def work(remote: RemoteMachine, report: Report) -> Installed:
+        layout = layout_of(remote.machine, user=user)
+        return _install(remote, installer, layout, token, reservation, report)
 
-    ready = not coordinator or coordinator_service.install(cluster, installer, token, user=user)
+    ready = not coordinator or install_coordinator(cluster, installer, token, user=user)
     label = "Installing dora-daemon-{id} on {target}"
-    done = on_machines(cluster, label, work, said=lambda one: one.said, links=guard)
+    done = on_machines(cluster, label, work, describe=lambda one: one.text, source=reservation)
     for one in done:
         for remark in one.result.remarks if one.result is not None else ():
             output.warn(f"{ssh_name(one.machine)}: {remark}")
-    output.write(succeeded(done))
-    leftovers.report(guard, coordinator_here.connected(coordinator_here.report(cluster)).values())
+    output.write(success_count(done))
+    now = queries.connected_daemons(queries.fetch_report(cluster))
+    leftovers.report_on_machines(reservation, now.values())
     connected = all(one.ok for one in done) and _connected(cluster, [d.machine.id for d in done])
     return ready and connected
 
 
 def _install(
-    on: OnMachine, installer: Installer, layout: Layout, token: str, guard: Guard, say: Say
+    remote: RemoteMachine,
+    installer: Installer,
+    layout: Layout,
+    token: str,
+    reservation: Reservation,
+    report: Report,
 ) -> Installed:
-    facts = on.facts()
-    require_ready(facts, on.machine, service=True)
-    if take_over(on, guard, say):
-        facts = on.facts()
-    systemd = Systemd(on, facts, user=not layout.sudo)
+    facts = remote.facts()
+    require_ready(facts, remote.machine, service=True)
+    if take_over(remote, reservation, report):
+        facts = remote.facts()
+    service = DaemonService(remote, facts, user=not layout.sudo)
     tree = None
-    if on.machine.dora is not None:
-        dora = on.machine.dora
+    if remote.machine.dora is not None:
+        dora = remote.machine.dora
     else:
-        put = installer.ensure_installed(on.link, layout, say)
+        put = installer.ensure_installed(remote.connection, layout, report)
         dora, tree = put.dora, put.tree
-    if facts.daemon is not None and not systemd.is_active():
-        say("handing over")  # from the daemon of `up`: its dataflows go on under the service
-        on.ask("stop", name=on.daemon, hand_over=True, within=STOP_TIMEOUT)
-        on.ask("clean", name=on.daemon, keep_state=True)
-    say("starting the service")
-    guard.keep_owner(on)
-    stale = not _is_as_wanted(on, facts, tree)
-    return Installed(systemd.install(dora, token, stale=stale), tuple(warnings(facts)))
+    if facts.daemon is not None and not service.is_active():
+        report("handing over")  # from the daemon of `up`; its dataflows keep running
+        remote.call("stop", name=remote.daemon, hand_over=True, within=STOP_TIMEOUT)
+        remote.call("clean", name=remote.daemon, keep_state=True)
+    report("starting the service")
+    reservation.record_owner(remote)
+    stale = not _is_current(remote, facts, tree)
+    return Installed(service.install(dora, token, stale=stale), tuple(warnings(facts)))
 
 
-def _is_as_wanted(on: OnMachine, facts: Facts, tree: str | None) -> bool:
-    """Whether the daemon that runs is of that tree (None: of any), and was started as it would be
-    now.
-    """
+def _is_current(remote: RemoteMachine, facts: MachineFacts, tree: str | None) -> bool:
+    """Return whether the running daemon is of that tree (None: any) with the present arguments."""
     if facts.daemon is None:
         return False
-    arguments = tuple(daemon_arguments(on.cluster, on.machine))
+    arguments = tuple(daemon_arguments(remote.cluster, remote.machine))
     return facts.daemon.arguments == arguments and tree in (None, facts.daemon.tree)
 
 
 def _connected(cluster: Cluster, wanted: list[str]) -> bool:
-    if coordinator_here.report(cluster) is None:
-        address = coordinator_here.where(cluster)
+    if queries.fetch_report(cluster) is None:
         output.remark(
-            f"No coordinator answers at {address} yet; the daemons connect as soon as one does: "
-            "`dora cluster up` starts it"
+            f"No coordinator answers at {queries.endpoint_of(cluster)} yet; the daemons connect "
+            "when it runs: start it with `dora cluster up`"
         )
         return True
-    found = coordinator_here.wait_for(cluster, wanted)
+    found = queries.wait_for_daemons(cluster, wanted)
     missing = [name for name in wanted if name not in found]
     if missing:
         output.remark(
-            f"not connected within {coordinator_here.CONNECT_TIMEOUT:g} s: {', '.join(missing)}; "
+            f"not connected within {queries.CONNECT_TIMEOUT:g} s: {', '.join(missing)}; "
             "see `dora cluster logs` and `dora cluster doctor`"
         )
     return not missing
-
-
-def uninstall(cluster: Cluster, installer: Installer, errand: Errand) -> bool:
-    """Take everything away again; whether that worked on every machine."""
-
-    def work(on: OnMachine, say: Say) -> str:
-        return _uninstall(on, installer, say)
-
-    with guarded(cluster, errand) as guard:
-        label = "Uninstalling dora-daemon-{id} from {target}"
-        done = on_machines(cluster, label, work, said=str, links=guard)
-        output.write(succeeded(done))
-        gone = coordinator_service.uninstall(cluster, installer)
-    if not gone or not all(one.ok for one in done):
-        return False
-    remembered.forget(cluster)
-    return True
-
-
-def _uninstall(on: OnMachine, installer: Installer, say: Say) -> str:
-    facts = on.facts()
-    systemd = Systemd.found(on, facts)
-    if systemd is None:
-        return "OK (it was not installed)"
-    layout = layout_of(on.machine, user=systemd.user)
-    removes = on.machine.dora is None and not systemd.others()
-    if removes:
-        probe(on.link, layout)  # it refuses a wrong prefix before anything is done
-    say("stopping the service")
-    systemd.disable()
-    on.ask("clean", name=on.daemon, keep_state=False)
-    if removes:
-        say("removing dora")
-        installer.remove(on.link, layout)
-    systemd.remove()
-    return "OK"
-
-
-def succeeded(done: list[Done[Installed]] | list[Done[str]]) -> str:
-    """``2/2 succeeded.``"""
-    return f"{sum(one.ok for one in done)}/{len(done)} succeeded."

@@ -1,4 +1,4 @@
-"""Daemons of a cluster that run and are no longer in its file: listed, and removed."""
+"""`dora cluster remove`: lists and removes daemons of a cluster that its file does not contain."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from collections.abc import Callable, Iterable, Sequence
 from dora_cli import output
 from dora_cli.cluster.decisions.daemon_argv import ssh_name
 from dora_cli.cluster.decisions.occupants import Occupant
-from dora_cli.cluster.machines.parallel import OnMachine, Say, on_machines
+from dora_cli.cluster.machines.parallel import Report, on_machines
+from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.ownership import known_clusters
 from dora_cli.cluster.ownership.eviction import evict
-from dora_cli.cluster.ownership.reservation import Errand, Guard, guarded
+from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.protocol.control import DaemonSummary
 
 
-def report(guard: Guard, daemons: Iterable[DaemonSummary]) -> None:
-    """List them after a command; ``daemons``: those that the coordinator has."""
+def report_on_machines(reservation: Reservation, daemons: Iterable[DaemonSummary]) -> None:
+    """List the leftovers on reserved machines and those among the coordinator's ``daemons``."""
     seen = {}
-    for machine, one in guard.left():
+    for machine, one in reservation.leftovers():
         seen[one.id or ""] = f"on {ssh_name(machine)}"
-    _list(guard.cluster, str(guard.errand.file), seen, daemons)
+    _list(reservation.cluster, str(reservation.command.file), seen, daemons)
 
 
 def report_connected(cluster: Cluster, daemons: Iterable[DaemonSummary]) -> None:
-    """List those that the coordinator has."""
+    """List the leftovers among the coordinator's daemons."""
     _list(cluster, known_clusters.file_of(cluster), {}, daemons)
 
 
@@ -44,53 +45,58 @@ def _list(
         )
 
 
-def remove(cluster: Cluster, errand: Errand, names: Sequence[str]) -> bool:
-    """End these daemons with their dataflows and remove what they keep; whether all are gone."""
-    former = [one for one in known_clusters.former(cluster) if one.id in names]
-    with guarded(cluster, errand, [*cluster.machines, *former]) as guard:
-        there = [(machine, one) for machine, one in guard.left() if one.id in names]
-        absent = set(names) - {one.id for _, one in there} - {one.id for one in former}
+def remove(cluster: Cluster, command: ClusterCommand, names: Sequence[str]) -> bool:
+    """End these daemons with their dataflows, and remove their state.
+
+    Return whether all of them are gone.
+    """
+    former = [one for one in known_clusters.former_machines(cluster) if one.id in names]
+    with reserve(cluster, command, [*cluster.machines, *former]) as reservation:
+        found = {one.id for _, one in reservation.leftovers()} | {one.id for one in former}
+        absent = set(names) - found
         if absent:
             raise DoraError(
-                f"no daemon {', '.join(sorted(absent))} of this cluster was found on the machines "
-                "of this file or of earlier ones; end it on its machine"
+                f'no daemon "{", ".join(sorted(absent))}" of this cluster was found on the '
+                "machines of the cluster file or of its earlier versions; end it on its machine"
             )
-        return remove_left(guard, names)
+        return remove_from_machines(reservation, names)
 
 
-def remove_left(guard: Guard, names: Sequence[str] | None = None) -> bool:
-    """Remove those that are left on the machines of a command, all or these; whether it worked."""
+def remove_from_machines(reservation: Reservation, names: Sequence[str] | None = None) -> bool:
+    """Remove the leftovers (None: all) on reserved machines; return whether that succeeded."""
     ok = True
-    for machine, one in guard.left():
+    for machine, one in reservation.leftovers():
         if names is None or one.id in names:
-            label = f"Removing daemon {one.id} from {{name}}"
             (done,) = on_machines(
-                guard.cluster, label, _evicting(one), machines=[machine], said=str, links=guard
+                reservation.cluster,
+                f"Removing daemon {one.id} from {{name}}",
+                _eviction(one),
+                machines=[machine],
+                source=reservation,
             )
             ok = ok and done.ok
-    former = known_clusters.former(guard.cluster)
+    former = known_clusters.former_machines(reservation.cluster)
     chosen = [one for one in former if names is None or one.id in names]
-    looked = _forget(guard.cluster, guard, chosen)
-    return ok and (looked or names is None)  # `down` does not wait for machines that are gone
+    forgotten = _forget_former(reservation, chosen)
+    return ok and (forgotten or names is None)  # `down` does not need unreachable former machines
 
 
-def _evicting(occupant: Occupant) -> Callable[[OnMachine, Say], str]:
-    def work(on: OnMachine, say: Say) -> str:
-        evict(on, occupant)
-        return "OK"
+def _eviction(occupant: Occupant) -> Callable[[RemoteMachine, Report], None]:
+    def work(remote: RemoteMachine, report: Report) -> None:
+        evict(remote, occupant)
 
     return work
 
 
-def _forget(cluster: Cluster, guard: Guard, former: Sequence[Machine]) -> bool:
-    """Former machines that were looked at are not looked at again."""
+def _forget_former(reservation: Reservation, former: Sequence[Machine]) -> bool:
+    """Forget the former machines that were reached; return whether all of them were."""
     ok = True
     for machine in former:
         try:
-            guard.find(machine)
+            reservation.find(machine)
         except DoraError as error:
-            output.warn(f"{ssh_name(machine)} was not looked at: {error}")
+            output.warn(f"{ssh_name(machine)} was not examined: {error}")
             ok = False
         else:
-            known_clusters.drop(cluster, machine)
+            known_clusters.drop_former(reservation.cluster, machine)
     return ok

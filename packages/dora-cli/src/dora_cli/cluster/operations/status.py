@@ -1,4 +1,4 @@
-"""`dora cluster status`: the daemons, and the links between them."""
+"""`dora cluster status`: tables of the daemons and of the links between them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LINK_COLUMNS = ("LINK", "DATAFLOW", "STATE", "ROUND TRIP", "CLOCK", "ADDRESS", "
 
 
 def show(report: ClusterReport, *, as_json: bool) -> None:
-    """Print it: tables, or one JSON object for each daemon."""
+    """Print a report as tables, or as one JSON object for each daemon."""
     if as_json:
         for one in report.daemons:
             output.json_line(one.model_dump())
@@ -41,7 +41,7 @@ def show(report: ClusterReport, *, as_json: bool) -> None:
 
 
 def clock_warnings(report: ClusterReport) -> list[str]:
-    """A sentence for each connected machine whose clock is not the coordinator's."""
+    """Return a warning for each connected machine whose clock differs from the coordinator's."""
     return [
         f'"{one.daemon}": {clock_warning(one.clock_offset, COORDINATOR)}'
         for one in report.daemons
@@ -55,7 +55,7 @@ def _daemon(one: DaemonSummary) -> tuple[object, ...]:
     labels = ",".join(f"{key}={value}" for key, value in sorted(one.labels.items()))
     return (
         one.daemon,
-        f"{one.heartbeat_age:.0f}s ago{_absence(one)}",
+        f"{one.heartbeat_age:.0f}s ago{_state_suffix(one)}",
         _version(one),
         "-" if one.clock_offset is None else show_offset(one.clock_offset),
         labels or "-",
@@ -66,14 +66,14 @@ def _daemon(one: DaemonSummary) -> tuple[object, ...]:
     )
 
 
-def _absence(one: DaemonSummary) -> str:
+def _state_suffix(one: DaemonSummary) -> str:
     if one.connected:
         return ""
     return " (ended)" if one.ended else " (lost)"
 
 
 def _version(one: DaemonSummary) -> str:
-    """Of the daemon, and of runners that were started by another one."""
+    """Return the daemon's version, and other versions of its runners."""
     others = [version for version in one.runners if version != one.release]
     return f"{one.release} (runs {', '.join(others)})" if others else one.release
 

@@ -1,27 +1,28 @@
-"""`dora cluster up`: a coordinator here, a daemon in the background of every machine."""
+"""`dora cluster up`: a coordinator here, and a daemon in the background of every machine."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from dora_cli import output
 from dora_cli._version import __version__
 from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import USER
-from dora_cli.cluster.coordinator import local as coordinator_here
-from dora_cli.cluster.coordinator import service as coordinator_service
+from dora_cli.cluster.coordinator import local, queries
+from dora_cli.cluster.coordinator.service_control import start_service
 from dora_cli.cluster.decisions.daemon_argv import ssh_name
-from dora_cli.cluster.decisions.health import Health, unresponsive, unusable_disks
-from dora_cli.cluster.decisions.preflight import Facts, NotReady, require_ready, warnings
-from dora_cli.cluster.machines.background_daemon import begin, differences, hand_over
-from dora_cli.cluster.machines.daemon_service import Systemd
-from dora_cli.cluster.machines.parallel import Done, OnMachine, Say, on_machines
+from dora_cli.cluster.decisions.health import Health, disk_problems, unresponsive_daemon
+from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady, require_ready, warnings
+from dora_cli.cluster.machines.background_daemon import changed_settings, hand_over, start_daemon
+from dora_cli.cluster.machines.daemon_service import DaemonService
+from dora_cli.cluster.machines.parallel import Outcome, Report, on_machines
+from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.operations import leftovers
-from dora_cli.cluster.ownership import known_clusters as remembered
+from dora_cli.cluster.ownership import known_clusters
 from dora_cli.cluster.ownership.eviction import take_over
 from dora_cli.cluster.ownership.operator import keep_token
-from dora_cli.cluster.ownership.reservation import Errand, Guard, guarded
+from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
 from dora_config.cluster.models import Cluster
 from dora_config.protocol.control import DaemonSummary
 
@@ -30,59 +31,66 @@ LAST_LINES = 20
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """How a daemon came to run."""
+    """How the daemon of one machine was started."""
 
-    said: str
-    remarks: tuple[str, ...] = field(default=())
+    text: str
+    remarks: tuple[str, ...] = ()
 
 
 def bring_up(
-    cluster: Cluster, installer: Installer, errand: Errand, *, recreate_store: bool = False
+    cluster: Cluster,
+    installer: Installer,
+    command: ClusterCommand,
+    *,
+    recreate_store: bool = False,
 ) -> bool:
-    """All of it; whether every daemon is connected."""
-    with guarded(cluster, errand) as guard:
-        return _bring_up(cluster, installer, guard, recreate_store=recreate_store)
+    """Start coordinator and daemons; return whether every daemon is connected."""
+    with reserve(cluster, command) as reservation:
+        return _bring_up(cluster, installer, reservation, recreate_store=recreate_store)
 
 
 def _bring_up(
-    cluster: Cluster, installer: Installer, guard: Guard, *, recreate_store: bool
+    cluster: Cluster, installer: Installer, reservation: Reservation, *, recreate_store: bool
 ) -> bool:
-    address = coordinator_here.where(cluster)
-    known = coordinator_here.report(cluster)
-    begun = None
+    address = queries.endpoint_of(cluster)
+    known = queries.fetch_report(cluster)
+    own = None
     if known is None:
-        if not coordinator_service.start(cluster, recreate_store=recreate_store):
-            begun = coordinator_here.start(cluster, recreate_store=recreate_store)
+        if not start_service(cluster, recreate_store=recreate_store):
+            own = local.start_coordinator(cluster, recreate_store=recreate_store)
         output.write(f"Starting coordinator on {address}... OK")
     else:
         output.write(f"Starting coordinator on {address}... runs already")
         if recreate_store:
-            output.warn("its store is in use and stays: run `dora cluster down` before that")
+            output.warn("its store is in use and was not changed; run `dora cluster down` first")
     keep_token()
-    there = coordinator_here.connected(known)
+    connected = queries.connected_daemons(known)
 
-    def work(on: OnMachine, say: Say) -> Started:
-        return _start_daemon(on, installer, there, guard, say)
+    def work(remote: RemoteMachine, report: Report) -> Started:
+        return _start_daemon(remote, installer, connected, reservation, report)
 
     label = "Starting daemon on {name}"
-    done = on_machines(cluster, label, work, said=lambda one: one.said, links=guard)
-    _remarks(done)
+    done = on_machines(cluster, label, work, describe=lambda one: one.text, source=reservation)
+    for one in done:
+        for remark in one.result.remarks if one.result is not None else ():
+            output.warn(f"{ssh_name(one.machine)}: {remark}")
     started = [one.machine.id for one in done if one.ok]
     if not started:
-        if begun is not None and coordinator_here.end_unused(cluster, begun):
-            remembered.forget(cluster)
+        if own is not None and local.end_if_unused(cluster, own):
+            known_clusters.forget(cluster)
             output.remark("No daemon was started, so the coordinator was ended again.")
         return False
-    found = coordinator_here.wait_for(cluster, started)
-    leftovers.report(guard, coordinator_here.connected(coordinator_here.report(cluster)).values())
+    found = queries.wait_for_daemons(cluster, started)
+    now = queries.connected_daemons(queries.fetch_report(cluster))
+    leftovers.report_on_machines(reservation, now.values())
     late = [one for one in done if one.ok and one.machine.id not in found]
     if late:
         _explain_late(cluster, late)
-    return _summary(cluster, [one for one in done if not one.ok], late)
+    return _summarize(cluster, [one for one in done if not one.ok], late)
 
 
-def _summary(
-    cluster: Cluster, failed: Sequence[Done[Started]], late: Sequence[Done[Started]]
+def _summarize(
+    cluster: Cluster, failed: Sequence[Outcome[Started]], late: Sequence[Outcome[Started]]
 ) -> bool:
     count = len(cluster.machines)
     if not failed and not late:
@@ -94,112 +102,105 @@ def _summary(
     return False
 
 
-def _remarks(done: Sequence[Done[Started]]) -> None:
-    for one in done:
-        for remark in one.result.remarks if one.result is not None else ():
-            output.warn(f"{ssh_name(one.machine)}: {remark}")
-
-
 def _start_daemon(
-    on: OnMachine,
+    remote: RemoteMachine,
     installer: Installer,
-    there: Mapping[str, DaemonSummary],
-    guard: Guard,
-    say: Say,
+    connected: Mapping[str, DaemonSummary],
+    reservation: Reservation,
+    report: Report,
 ) -> Started:
-    facts = on.facts()
-    require_ready(facts, on.machine)
-    if take_over(on, guard, say):
-        facts = on.facts()
+    facts = remote.facts()
+    require_ready(facts, remote.machine)
+    if take_over(remote, reservation, report):
+        facts = remote.facts()
     remarks = tuple(warnings(facts))
-    systemd = Systemd.found(on, facts)
-    other = there.get(on.machine.id)
-    health = on.health(facts)
-    _require_healthy(on, facts, health, other)
-    changed = differences(on, facts)
-    if health.missing_program and systemd is None:
+    service = DaemonService.find(remote, facts)
+    seen = connected.get(remote.machine.id)
+    health = remote.health(facts)
+    _require_healthy(remote, facts, health, seen)
+    changed = changed_settings(remote, facts)
+    if health.missing_program and service is None:
         changed = changed or "program"
-    elif other is not None and (not changed or systemd is not None or not _is_ours(on, other)):
-        said = _runs_already(on, facts, systemd, other)
+    elif seen is not None and not (changed and service is None and _same_version(remote, seen)):
+        _require_same_machine(remote, facts, service, seen)
         if changed:
-            command = "install" if systemd is not None else "upgrade"
+            command = "install" if service is not None else "upgrade"
             remarks += (
-                f"the cluster file has other {changed} for it than it was started with: run "
+                f"{changed} in the cluster file changed since its daemon was started; run "
                 f"`dora cluster {command}`",
             )
-        return Started(said, remarks)
-    _require_coordinator(on, say)
-    if systemd is not None:
-        say(f"starting {on.service}")
-        systemd.start()
-        return Started(f"OK (service {on.service})", remarks)
-    dora = on.machine.dora or installer.ensure_installed(on.link, USER, say).dora
-    if facts.daemon is not None:  # changed, or it cannot log in: perhaps its token is an old one
-        say("handing over")
-        hand_over(on)
-    say("starting")
-    guard.keep_owner(on)
-    begin(on, dora, token=coordinator_here.where(on.cluster).token)
-    return Started(f"OK (started anew with its new {changed})" if changed else "OK", remarks)
+        return Started(f"runs already (dora {seen.release})", remarks)
+    _require_coordinator(remote, report)
+    if service is not None:
+        report(f"starting {remote.service}")
+        service.start()
+        return Started(f"OK (service {remote.service})", remarks)
+    dora = remote.machine.dora or installer.ensure_installed(remote.connection, USER, report).dora
+    if facts.daemon is not None:  # its settings changed, or it cannot connect (an old token?)
+        report("handing over")
+        hand_over(remote)
+    report("starting")
+    reservation.record_owner(remote)
+    start_daemon(remote, dora, token=queries.endpoint_of(remote.cluster).token)
+    return Started(f"OK (restarted with new {changed})" if changed else "OK", remarks)
 
 
 def _require_healthy(
-    on: OnMachine, facts: Facts, health: Health, other: DaemonSummary | None
+    remote: RemoteMachine, facts: MachineFacts, health: Health, seen: DaemonSummary | None
 ) -> None:
-    """Raises NotReady before anything waits for a daemon or a disk that does not work."""
-    problems = list(unusable_disks(facts, health, on.machine))
-    problem = unresponsive(facts, health, other)
+    """Raise NotReady, before anything waits for a daemon or a disk that does not work."""
+    problems = list(disk_problems(facts, health, remote.machine))
+    problem = unresponsive_daemon(facts, health, seen)
     if problem is not None:
         problems.append(problem)
     if problems:
         raise NotReady("; ".join(problems))
 
 
-def _is_ours(on: OnMachine, other: DaemonSummary) -> bool:
-    """Whether starting it anew leaves its version as it is."""
-    return on.machine.dora is not None or other.release == __version__
+def _same_version(remote: RemoteMachine, seen: DaemonSummary) -> bool:
+    """Return whether a restart would not change the daemon's version."""
+    return remote.machine.dora is not None or seen.release == __version__
 
 
-def _runs_already(
-    on: OnMachine, facts: Facts, systemd: Systemd | None, other: DaemonSummary
-) -> str:
-    if facts.daemon is None and (systemd is None or not systemd.is_active()):
+def _require_same_machine(
+    remote: RemoteMachine,
+    facts: MachineFacts,
+    service: DaemonService | None,
+    seen: DaemonSummary,
+) -> None:
+    if facts.daemon is None and (service is None or not service.is_active()):
         raise NotReady(
-            f"another machine, at {other.address or 'an unknown address'}, is connected with "
-            f'machine id "{on.machine.id}", and no daemon runs here; every machine needs an id '
-            "of its own"
+            f"another machine, at {seen.address or 'an unknown address'}, is connected with "
+            f'machine id "{remote.machine.id}", and no daemon runs here; give each machine its '
+            "own id"
         )
-    return f"runs already (dora {other.release})"
 
 
-def _require_coordinator(on: OnMachine, say: Say) -> None:
-    say("looking for the coordinator")
-    address, port = on.cluster.coordinator.addr, on.cluster.coordinator.port
-    found = on.ask("reach", host=address, port=port)
+def _require_coordinator(remote: RemoteMachine, report: Report) -> None:
+    report("connecting to the coordinator")
+    address, port = remote.cluster.coordinator.addr, remote.cluster.coordinator.port
+    found = remote.call("reach", host=address, port=port)
     if not found["reached"]:
         raise NotReady(
-            f"from there the coordinator at {address} port {port} cannot be reached: "
+            f"the machine cannot reach the coordinator at {address} port {port}: "
             f"{found['reason']}; open the port, or correct coordinator.addr"
         )
 
 
-def _explain_late(cluster: Cluster, late: Sequence[Done[Started]]) -> None:
-    """The last words of daemons that were started and did not connect."""
-    seconds = f"{coordinator_here.CONNECT_TIMEOUT:g} s"
+def _explain_late(cluster: Cluster, late: Sequence[Outcome[Started]]) -> None:
+    """Print the last lines of daemons that were started and did not connect."""
 
-    def last_words(on: OnMachine, say: Say) -> list[str]:
-        systemd = Systemd.found(on, on.facts())
-        if systemd is not None:
-            return systemd.journal(LAST_LINES)
-        found = on.ask("tail", name=on.daemon, lines=LAST_LINES)
+    def last_lines(remote: RemoteMachine, report: Report) -> list[str]:
+        service = DaemonService.find(remote, remote.facts())
+        if service is not None:
+            return service.journal(LAST_LINES)
+        found = remote.call("tail", name=remote.daemon, lines=LAST_LINES)
         return [*(found["lines"] or ["(it printed nothing)"]), f"(log: {found['path']})"]
 
-    machines = [one.machine for one in late]
-    done = on_machines(
+    on_machines(
         cluster,
-        f"Daemon on {{name}} did not connect within {seconds}",
-        last_words,
-        machines=machines,
-        said=lambda lines: "".join(f"\n  {line}" for line in lines),
+        f"Daemon on {{name}} did not connect within {queries.CONNECT_TIMEOUT:g} s",
+        last_lines,
+        machines=[one.machine for one in late],
+        describe=lambda lines: "".join(f"\n  {line}" for line in lines),
     )
-    assert len(done) == len(late)

@@ -1,4 +1,4 @@
-"""Which version runs where, printed when an upgrade or a rollback stops half-way."""
+"""Prints which version runs where, when an upgrade or a rollback stops half-way."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from dora_cli import output
-from dora_cli.cluster.coordinator import local as coordinator_here
+from dora_cli.cluster.coordinator import queries
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster
 from dora_config.protocol.control import ClusterReport
 
 SETTLE_TIMEOUT = 10.0
-"""Seconds for the coordinator and the daemons to be back before they count as absent."""
+"""Seconds after which a coordinator or daemon that has not reconnected counts as absent."""
 POLL_INTERVAL = 0.2
 
 
-def with_state_left(cluster: Cluster, work: Callable[[], bool], remedy: str) -> bool:
-    """Do ``work``; when it fails or is interrupted, print what runs where, and ``remedy``."""
-    before = set(coordinator_here.connected(_report(cluster)))
+def with_version_report(cluster: Cluster, work: Callable[[], bool], remedy: str) -> bool:
+    """Do ``work``; if it fails or is interrupted, print what runs where, and ``remedy``."""
+    before = set(queries.connected_daemons(_fetch_report(cluster)))
     try:
         done = work()
     except (DoraError, OSError, KeyboardInterrupt):
@@ -32,23 +32,23 @@ def with_state_left(cluster: Cluster, work: Callable[[], bool], remedy: str) -> 
 
 def _write(cluster: Cluster, before: set[str], remedy: str) -> None:
     report = None
-    with suppress(KeyboardInterrupt):  # the second one ends the wait
+    with suppress(KeyboardInterrupt):  # a second Ctrl-C ends the wait
         deadline = time.monotonic() + SETTLE_TIMEOUT
         while time.monotonic() < deadline:
-            report = _report(cluster)
-            if report is not None and before <= coordinator_here.connected(report).keys():
+            report = _fetch_report(cluster)
+            if report is not None and before <= queries.connected_daemons(report).keys():
                 break
             time.sleep(POLL_INTERVAL)
     output.write("What runs now:")
-    rows = list(describe(cluster, report))
+    rows = _rows(cluster, report)
     width = max(len(name) for name, _ in rows)
     for name, version in rows:
         output.write(f"  {name.ljust(width)}  {version}")
     output.write(remedy)
 
 
-def describe(cluster: Cluster, report: ClusterReport | None) -> list[tuple[str, str]]:
-    """The coordinator and each machine, with its version."""
+def _rows(cluster: Cluster, report: ClusterReport | None) -> list[tuple[str, str]]:
+    """Return the coordinator and each machine with its version."""
     if report is None:
         unknown = "unknown: the coordinator does not answer"
         return [("coordinator", "does not answer"), *((m.id, unknown) for m in cluster.machines)]
@@ -59,14 +59,13 @@ def describe(cluster: Cluster, report: ClusterReport | None) -> list[tuple[str, 
         if found is None:
             rows.append((machine.id, "not connected"))
         else:
-            rows.append(
-                (machine.id, found.release + ("" if found.connected else " (not connected)"))
-            )
+            suffix = "" if found.connected else " (not connected)"
+            rows.append((machine.id, f"{found.release}{suffix}"))
     return rows
 
 
-def _report(cluster: Cluster) -> ClusterReport | None:
+def _fetch_report(cluster: Cluster) -> ClusterReport | None:
     try:
-        return coordinator_here.report(cluster)
+        return queries.fetch_report(cluster)
     except DoraError:
         return None

@@ -1,1 +1,1 @@
-"""Who uses a machine: locks, operators, clusters that this account has used."""
+"""Who uses a machine: locks, owners, and the clusters that this account has used."""

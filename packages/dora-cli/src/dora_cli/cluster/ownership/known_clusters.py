@@ -1,4 +1,4 @@
-"""Clusters whose file this account has used, so that `start` and `down` find their machines."""
+"""Records of the clusters whose file this account has used, for `start`, `status` and `down`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from dora_cli.cluster.coordinator import local as coordinator_here
+from dora_cli.cluster.coordinator.local import is_local
 from dora_config.access import Endpoint, private_dir, state_dir
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.dataflow.resolved import Frozen
@@ -26,53 +26,53 @@ def _path(cluster: Cluster) -> Path:
     return _folder() / f"{address}-{cluster.coordinator.port}.json"
 
 
-class Earlier(Frozen):
-    """What is recorded beside a cluster: its file, and machines that were in it before."""
+class History(Frozen):
+    """The record beside a cluster: its file, and its former machines."""
 
     file: str = "cluster.yml"
     machines: tuple[Machine, ...] = ()
 
 
 def keep(cluster: Cluster, file: Path) -> None:
-    """Record the machines; those that left the file since are recorded as former ones."""
+    """Record the machines; those that the file no longer contains become former machines."""
     private_dir(private_dir(state_dir()) / "clusters")
-    before = [*former(cluster)]
+    before = [*former_machines(cluster)]
     with suppress(OSError, ValidationError):
         before += Cluster.model_validate_json(_path(cluster).read_bytes()).machines
     _replace(_path(cluster), cluster.model_dump_json())
-    _keep_former(cluster, str(file.absolute()), before)
+    _write_history(cluster, str(file.absolute()), before)
 
 
-def former(cluster: Cluster) -> tuple[Machine, ...]:
-    """Machines that were in the file and may still run a daemon."""
-    return _earlier(cluster).machines
+def former_machines(cluster: Cluster) -> tuple[Machine, ...]:
+    """Return machines that were in the file and may still run a daemon."""
+    return _history(cluster).machines
 
 
 def file_of(cluster: Cluster) -> str:
-    """The cluster file that was used last."""
-    return _earlier(cluster).file
+    """Return the path of the cluster file that was used last."""
+    return _history(cluster).file
 
 
-def drop(cluster: Cluster, machine: Machine) -> None:
-    """A former machine has no daemon any more."""
-    left = [one for one in former(cluster) if one != machine]
-    _keep_former(cluster, file_of(cluster), left)
+def drop_former(cluster: Cluster, machine: Machine) -> None:
+    """Remove a former machine, which has no daemon any more."""
+    left = [one for one in former_machines(cluster) if one != machine]
+    _write_history(cluster, file_of(cluster), left)
 
 
-def _keep_former(cluster: Cluster, file: str, machines: Sequence[Machine]) -> None:
+def _write_history(cluster: Cluster, file: str, machines: Sequence[Machine]) -> None:
     now = {(one.id, one.target, one.port) for one in cluster.machines}
     left = {(one.id, one.target, one.port): one for one in machines}
-    kept = tuple(one for key, one in left.items() if key not in now)
-    _replace(_sidecar(cluster), Earlier(file=file, machines=kept).model_dump_json())
+    former = tuple(one for key, one in left.items() if key not in now)
+    _replace(_history_path(cluster), History(file=file, machines=former).model_dump_json())
 
 
-def _earlier(cluster: Cluster) -> Earlier:
+def _history(cluster: Cluster) -> History:
     with suppress(OSError, ValidationError):
-        return Earlier.model_validate_json(_sidecar(cluster).read_bytes())
-    return Earlier()
+        return History.model_validate_json(_history_path(cluster).read_bytes())
+    return History()
 
 
-def _sidecar(cluster: Cluster) -> Path:
+def _history_path(cluster: Cluster) -> Path:
     return _path(cluster).with_suffix(".earlier")
 
 
@@ -83,15 +83,15 @@ def _replace(path: Path, text: str) -> None:
 
 
 def forget(cluster: Cluster) -> None:
-    """It has been brought down or uninstalled."""
+    """Remove the record of a cluster that was brought down or uninstalled."""
     _path(cluster).unlink(missing_ok=True)
 
 
 def find(address: Endpoint) -> Cluster | None:
-    """The cluster of the coordinator at ``address``; None when it is not known.
+    """Return the cluster of the coordinator at ``address``; None if it is not known.
 
-    A loopback address stands for any address of this machine (of clusters with their coordinator
-    here, the one whose file was used last is meant), or is the end of a tunnel to another one.
+    A loopback address matches any address of this machine (of several clusters with their
+    coordinator here, the one whose file was used last), or it is a tunnel to another machine.
     """
     found: list[tuple[float, Cluster]] = []
     folder = _folder()
@@ -104,7 +104,7 @@ def find(address: Endpoint) -> Cluster | None:
         same_host = address.host in (cluster.coordinator.addr, *_LOOPBACK)
         if same_host and cluster.coordinator.port == address.port:
             found.append((used, cluster))
-    here = [pair for pair in found if coordinator_here.is_own(pair[1].coordinator.addr)]
+    here = [pair for pair in found if is_local(pair[1].coordinator.addr)]
     if here:
         return max(here, key=lambda pair: pair[0])[1]
     return found[0][1] if len(found) == 1 else None

@@ -1,4 +1,4 @@
-"""The lock of one machine, as a command holds it: a program there, and a thread that feeds it."""
+"""The lock of one machine: a program there holds it, and a thread here keeps it alive."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dora_cli.ssh import Connection, Finished
 from dora_config import DoraError
 
 NAME = "dora-cluster-lock"
-"""On the machine, the same for all its users."""
+"""The same for all users of a machine."""
 LEASE = 30.0
 """Seconds without a sign of life after which the machine frees the lock."""
 SIGN_INTERVAL = 5.0
@@ -39,7 +39,7 @@ Answer = Mapping[str, Any]
 
 
 class LockFailed(DoraError):
-    """The lock could not be asked for; ``str()`` says why."""
+    """The machine cannot be locked."""
 
 
 @cache
@@ -48,27 +48,31 @@ def _program() -> bytes:
 
 
 class MachineLock:
-    """From ``ask`` on to ``release``; when it is lost, ``lost`` is called."""
+    """The lock between ``acquire`` and ``release``; calls ``lost`` if the lock is lost."""
 
     def __init__(
-        self, link: Connection, info: Mapping[str, Any], lost: Callable[[], None] = lambda: None
+        self,
+        connection: Connection,
+        info: Mapping[str, Any],
+        lost: Callable[[], None] = lambda: None,
     ) -> None:
-        """``info``: who holds it, for others; its ``key`` is the same for all of one command."""
-        self._link = link
+        """``info``: shown to other commands; all locks of one command have the same ``key``."""
+        self._connection = connection
         self._info = dict(info)
         self._lost = lost
         self._answers: list[Answer] = []
-        self._ended: str | None = None
+        self._failure: str | None = None
+        """Set when the program has ended."""
         self._changed = threading.Condition()
-        self._over = threading.Event()
+        self._released = threading.Event()
         self._thread: threading.Thread | None = None
         self._rest = b""
         self._held = False
 
-    def ask(self, *, wait: bool, waiting: Callable[[Answer | None], None]) -> Answer:
-        """The answer that ``held`` is in; ``waiting`` is called with each holder waited for.
+    def acquire(self, *, wait: bool, on_wait: Callable[[Answer | None], None]) -> Answer:
+        """Return the answer with ``held``; ``on_wait`` gets each holder that is waited for.
 
-        Raises LockFailed, and what the connection raises.
+        Raises LockFailed and the errors of the connection.
         """
         given = json.dumps({"name": NAME, "info": self._info, "wait": wait, "lease": LEASE})
         self._thread = threading.Thread(target=self._run, args=(given,), daemon=True)
@@ -76,76 +80,81 @@ class MachineLock:
         seen = 0
         deadline = time.monotonic() + ANSWER_TIMEOUT
         while True:
-            answers, ended = self._news(seen)
+            answers, failure = self._next_answers(seen)
             seen += len(answers)
             for answer in answers:
                 if "held" in answer:
                     if not answer["held"] or answer.get("shared"):
                         self.release()
                     return answer
-                waiting(answer["waiting"])
+                on_wait(answer["waiting"])
                 deadline = float("inf")
-            if not answers and ended is not None:
-                raise LockFailed(ended)
+            if not answers and failure is not None:
+                raise LockFailed(failure)
             if time.monotonic() > deadline:
                 self.release()
-                raise LockFailed(f"{self._link.name}: the machine's lock was not answered for")
+                raise LockFailed(
+                    f"{self._connection.name}: no answer to the request for the machine's lock "
+                    f"within {ANSWER_TIMEOUT:g} s; run this command again"
+                )
 
-    def _news(self, seen: int) -> tuple[list[Answer], str | None]:
-        """Answers after the first ``seen``, and the reason if there will be no more."""
+    def _next_answers(self, seen: int) -> tuple[list[Answer], str | None]:
+        """Return the answers after the first ``seen``, and why the program ended, if it has."""
         with self._changed:
-            if len(self._answers) == seen and self._ended is None:
+            if len(self._answers) == seen and self._failure is None:
                 self._changed.wait(0.5)
-            return self._answers[seen:], self._ended
+            return self._answers[seen:], self._failure
 
-    def signal_end(self) -> None:
-        """Begin to free it, if it is held."""
-        self._over.set()
+    def begin_release(self) -> None:
+        """Let the program end, without waiting."""
+        self._released.set()
 
     def release(self) -> None:
-        """Free it and wait until that is done."""
-        self._over.set()
+        """Free the lock and wait until the program has ended."""
+        self._released.set()
         if self._thread is not None:
             self._thread.join(SIGN_INTERVAL)
 
     def _run(self, given: str) -> None:
         size = str(len(_program()))
-        ended = f"{self._link.name}: the machine's lock was lost"
         try:
-            done = self._link.converse(
+            done = self._connection.converse(
                 ["sh", "-c", _START, "dora", size, given],
                 self._input(),
                 timeout=FOREVER,
-                on_output=self._take,
+                on_output=self._take_output,
             )
-            ended = self._reason(done, ended)
+            failure = self._failure_of(done)
         except (DoraError, OSError) as error:
-            ended = str(error)
+            failure = str(error)
         with self._changed:
-            self._ended = ended
+            self._failure = failure
             self._changed.notify_all()
-        if self._held and not self._over.is_set():
+        if self._held and not self._released.is_set():
             self._lost()
 
-    def _reason(self, done: Finished, otherwise: str) -> str:
+    def _failure_of(self, done: Finished) -> str:
+        name = self._connection.name
         if done.code == NO_PYTHON:
-            return f"{self._link.name}: {too_old(done.stdout)}"
-        said = done.stderr.strip().splitlines()
-        return f"{self._link.name}: the machine cannot be locked: {said[-1]}" if said else otherwise
+            return f"{name}: {too_old(done.stdout)}"
+        errors = done.stderr.strip().splitlines()
+        if errors:
+            return f"{name}: the machine cannot be locked: {errors[-1]}"
+        return f"{name}: the machine's lock was lost; run this command again"
 
     def _input(self) -> Iterator[bytes]:
         yield _program()
-        while not self._over.wait(SIGN_INTERVAL):
+        while not self._released.wait(SIGN_INTERVAL):
             yield b"."
 
-    def _take(self, data: bytes) -> None:
+    def _take_output(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
         with self._changed:
             for line in lines:
                 try:
                     answer = json.loads(line)
                 except ValueError:
-                    continue  # what a login shell prints
+                    continue  # output of a login shell
                 self._held |= bool(answer.get("held")) and not answer.get("shared")
                 self._answers.append(answer)
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""The account that gives the command, as machines keep it: name, home, fingerprints of tokens."""
+"""The account that runs the command: its name, home and token fingerprints."""
 
 from __future__ import annotations
 
@@ -14,25 +14,22 @@ MOST_KEPT = 100
 
 
 def this_operator(file: Path) -> Operator:
-    """With the cluster file that the command names."""
-    kept = _kept()
+    """Return the operator; ``file``: the cluster file of the command."""
+    kept = _earlier_fingerprints()
     token = find_token()
     now = (fingerprint(token),) if token else ()
     earlier = tuple(one for one in kept if one not in now)
-    return Operator(account(), str(Path.home()), str(file.absolute()), (*now, *earlier))
-
-
-def account() -> str:
-    """``alice@desk``"""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    name = f"{getpass.getuser()}@{socket.gethostname()}"
+    return Operator(name, str(Path.home()), str(file.absolute()), (*now, *earlier))
 
 
 def keep_token() -> None:
-    """Remember the account's token by its fingerprint: machines that have it stay ours when the
-    account gets another one.
+    """Record the fingerprint of the account's token.
+
+    When the account gets another token, machines with the present one still count as its own.
     """
     token = find_token()
-    kept = _kept()
+    kept = _earlier_fingerprints()
     if token is None or (one := fingerprint(token)) in kept:
         return
     folder = private_dir(private_dir(state_dir()) / "clusters")
@@ -40,7 +37,7 @@ def keep_token() -> None:
     write_private(folder / "fingerprints", text.encode())
 
 
-def _kept() -> list[str]:
+def _earlier_fingerprints() -> list[str]:
     try:
         return (state_dir() / "clusters" / "fingerprints").read_text().split()
     except OSError:

@@ -1,6 +1,6 @@
-"""The machines of one command: connected, locked against other commands, and checked.
+"""Reserves the machines of one command: connected, locked against other commands, and checked.
 
-Nothing is changed on any machine before all of them are locked and belong to this cluster.
+No machine is changed before all of them are locked and belong to this cluster.
 """
 
 from __future__ import annotations
@@ -9,82 +9,82 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from dora_cli import output
-from dora_cli.bundle.machine import ask
 from dora_cli.cluster.decisions.daemon_argv import ssh_name
 from dora_cli.cluster.decisions.occupants import (
     Conflict,
+    Occupancy,
     Occupant,
-    Verdict,
-    judge,
-    moment,
-    refusal,
-    settings,
+    classify,
+    describe_conflicts,
+    format_time,
 )
-from dora_cli.cluster.machines.parallel import OnMachine, Opened, in_parallel, target_of
+from dora_cli.cluster.machines.parallel import Connections, in_parallel
+from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
 from dora_cli.cluster.ownership.machine_lock import Answer, MachineLock
 from dora_cli.cluster.ownership.operator import this_operator
-from dora_cli.ssh import Connection, connect
+from dora_cli.cluster.ownership.survey import record_owner, survey
+from dora_cli.ssh import Connection
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
 
 
 class InUse(DoraError):
-    """Machines belong to another cluster or operator; ``str()`` holds the facts."""
+    """Machines belong to another cluster or operator."""
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
+class ClusterCommand:
     """A command that changes machines."""
 
-    command: str
+    name: str
     """``up``"""
     file: Path
-    """The cluster file that it was given."""
+    """The cluster file."""
     take_over: bool = False
     refuses: bool = True
-    """False: machines of others are left as they are, which is not an error."""
+    """Whether machines of others are an error; otherwise they are left unchanged."""
 
     @property
-    def adds(self) -> bool:
-        """Whether it looks at all daemons of a machine; others touch those of the file only."""
-        return self.command in ("up", "install", "down", "remove")
+    def surveys_all(self) -> bool:
+        """Whether it concerns all daemons of a machine, not only those of the file."""
+        return self.name in ("up", "install", "down", "remove")
 
 
-Key = tuple[str, str, int | None]
+MachineKey = tuple[str, str, int | None]
+"""Identifies an entry of a cluster file."""
 
 
-def key_of(machine: Machine) -> Key:
-    """What tells entries of cluster files apart."""
+def _key(machine: Machine) -> MachineKey:
     return machine.id, machine.target, machine.port
 
 
-class Guard:
-    """Made by ``guarded``; holds connections and locks until the end of its block."""
+class Reservation:
+    """Connections and locks of one command; created by ``reserve``."""
 
-    def __init__(self, cluster: Cluster, errand: Errand, machines: Sequence[Machine]) -> None:
+    def __init__(
+        self, cluster: Cluster, command: ClusterCommand, machines: Sequence[Machine]
+    ) -> None:
         self.cluster = cluster
-        self.errand = errand
-        self.operator = this_operator(errand.file)
+        self.command = command
+        self._operator = this_operator(command.file)
         self._machines = machines
-        self._links: dict[Key, Connection] = {}
-        self._locks: dict[Key, MachineLock] = {}
-        self._failures: dict[Key, DoraError] = {}
-        self._places: dict[Key, str] = {}
-        """Which machine an entry leads to."""
-        self._verdicts: dict[Key, Verdict] = {}
+        self._connections: dict[MachineKey, Connection] = {}
+        self._locks: dict[MachineKey, MachineLock] = {}
+        self._failures: dict[MachineKey, DoraError] = {}
+        self._hosts: dict[MachineKey, str] = {}
+        """The host that an entry leads to; two entries may lead to the same host."""
+        self._occupancies: dict[MachineKey, Occupancy] = {}
         self._info = {
             "key": uuid.uuid4().hex,
-            "operator": self.operator.name,
-            "command": f"dora cluster {errand.command} {errand.file}",
+            "operator": self._operator.name,
+            "command": f"dora cluster {command.name} {command.file}",
             "pid": os.getpid(),
         }
         self._changing = threading.Lock()
@@ -92,192 +92,179 @@ class Guard:
     # ------------------------------------------------------------------------ for the command
 
     def find(self, machine: Machine) -> Connection | None:
-        """The connection to a machine; raises why there is none."""
-        if (failure := self._failures.get(key_of(machine))) is not None:
+        """Return the connection to a machine; raises the error of a failed attempt."""
+        if (failure := self._failures.get(_key(machine))) is not None:
             raise failure
-        return self._links.get(key_of(machine))
+        return self._connections.get(_key(machine))
 
     def conflicts(self, machine: Machine) -> tuple[Conflict, ...]:
-        """Daemons of others there."""
-        return self._verdict(machine).conflicts
+        """Return the daemons of others on a machine."""
+        return self._occupancy(machine).conflicts
 
-    def left(self) -> list[tuple[Machine, Occupant]]:
-        """Daemons of this cluster that are not in its file, each with an entry that leads there."""
+    def leftovers(self) -> list[tuple[Machine, Occupant]]:
+        """Return daemons of this cluster that its file does not contain, with their machine."""
         found: dict[tuple[str, str], tuple[Machine, Occupant]] = {}
         for machine in self._machines:
-            for one in self._verdict(machine).left:
-                place = self._places.get(key_of(machine), machine.target)
-                found.setdefault((place, one.name), (machine, one))
+            for one in self._occupancy(machine).leftovers:
+                host = self._hosts.get(_key(machine), machine.target)
+                found.setdefault((host, one.name), (machine, one))
         return list(found.values())
 
-    def keep_owner(self, on: OnMachine) -> None:
-        """Record on the machine who sets its daemon up, and for which cluster."""
-        operator = this_operator(self.errand.file)  # this command may have made the token
-        owner = operator.record(settings(self.cluster, on.machine))
-        ask_occupancy(on.link, "record", name=on.daemon, owner=owner)
+    def record_owner(self, remote: RemoteMachine) -> None:
+        """Store on the machine who sets up its daemon, and for which cluster."""
+        # this command may have made the token
+        record_owner(remote, this_operator(self.command.file))
 
-    def _verdict(self, machine: Machine) -> Verdict:
-        return self._verdicts.get(key_of(machine), Verdict())
+    def _occupancy(self, machine: Machine) -> Occupancy:
+        return self._occupancies.get(_key(machine), Occupancy())
 
-    # ------------------------------------------------------------------------ beginning and end
+    # ------------------------------------------------------------------------ begin and end
 
     def begin(self) -> None:
         """Connect, lock and check; raises InUse."""
         in_parallel(self._machines, self._connect)
         self._lock_all()
         # a command that was waited for may have made the account's token
-        self.operator = this_operator(self.errand.file)
-        self._each(self._look)
-        if self.errand.refuses and not self.errand.take_over:
-            self._require_ours()
+        self._operator = this_operator(self.command.file)
+        self._on_each(self._survey)
+        if self.command.refuses and not self.command.take_over:
+            self._require_no_conflict()
 
     def end(self) -> None:
-        """Free the machines."""
+        """Free the machines and close the connections."""
         for lock in self._locks.values():
-            lock.signal_end()
+            lock.begin_release()
         for lock in self._locks.values():
             lock.release()
-        for link in self._links.values():
-            link.close()
+        for connection in self._connections.values():
+            connection.close()
 
-    def _each(self, work: Any) -> None:
-        in_parallel([one for one in self._machines if key_of(one) in self._links], work, self)
+    def _on_each(self, work: Callable[[Connections, int, Machine], None]) -> None:
+        in_parallel([one for one in self._machines if _key(one) in self._connections], work, self)
 
-    def _connect(self, _opened: Opened, _number: int, machine: Machine) -> None:
+    def _connect(self, _connections: Connections, _number: int, machine: Machine) -> None:
         try:
-            link = connect(target_of(machine))
+            connection = connect_to(machine)
         except DoraError as error:
-            self._failures[key_of(machine)] = error
+            self._failures[_key(machine)] = error
             return
         with self._changing:
-            self._links[key_of(machine)] = link
+            self._connections[_key(machine)] = connection
 
-    def _give_up(self, machine: Machine, error: DoraError) -> None:
-        """Leave a machine as it is; the command reports why."""
-        self._failures[key_of(machine)] = error
+    def _exclude(self, machine: Machine, error: DoraError) -> None:
+        """Leave a machine unchanged; the command reports the error."""
+        self._failures[_key(machine)] = error
         with suppress(KeyError):
-            self._links.pop(key_of(machine)).close()
+            self._connections.pop(_key(machine)).close()
 
-    # ------------------------------------------------------------------------ locking
+    # ------------------------------------------------------------------------ locks
 
     def _lock_all(self) -> None:
-        """All at once; when some are held, one after the other in an order of the machines' own,
-        so that two commands never wait for each other.
+        """Lock all machines at once; if some are held, one after the other.
+
+        The order then depends on the hosts only, so that two commands never wait for each other.
         """
-        answers: dict[Key, Answer] = {}
+        answers: dict[MachineKey, Answer] = {}
 
-        def try_one(_opened: Opened, _number: int, machine: Machine) -> None:
-            if (answer := self._ask(machine, wait=False)) is not None:
-                answers[key_of(machine)] = answer
+        def try_one(_connections: Connections, _number: int, machine: Machine) -> None:
+            if (answer := self._acquire(machine, wait=False)) is not None:
+                answers[_key(machine)] = answer
 
-        self._each(try_one)
+        self._on_each(try_one)
         for key, answer in answers.items():
-            self._places[key] = str(answer["machine"])
+            self._hosts[key] = str(answer["machine"])
         if all(answer["held"] for answer in answers.values()):
             return
         for lock in self._locks.values():
             lock.release()
         self._locks.clear()
-        there = [one for one in self._machines if key_of(one) in answers]
-        for machine in sorted(there, key=lambda one: self._places[key_of(one)]):
-            self._ask(machine, wait=True)
+        there = [one for one in self._machines if _key(one) in answers]
+        for machine in sorted(there, key=lambda one: self._hosts[_key(one)]):
+            self._acquire(machine, wait=True)
 
-    def _ask(self, machine: Machine, *, wait: bool) -> Answer | None:
-        """None: not possible, and the machine was given up."""
-        link = self._links[key_of(machine)]
+    def _acquire(self, machine: Machine, *, wait: bool) -> Answer | None:
+        """Request the lock; on failure exclude the machine and return None."""
+        connection = self._connections[_key(machine)]
 
-        def lost() -> None:
-            output.warn(f"{ssh_name(machine)}: its lock was lost; nothing more is done there")
-            link.close()
+        def on_loss() -> None:
+            output.warn(
+                f"{ssh_name(machine)}: its lock was lost, and its connection is closed; run this "
+                "command again"
+            )
+            connection.close()
 
-        def waiting(holder: Answer | None) -> None:
-            output.remark(f"{ssh_name(machine)} {_held_by(holder)}; waiting until it ends")
+        def on_wait(holder: Answer | None) -> None:
+            output.remark(f"{ssh_name(machine)} {_describe_holder(holder)}; waiting until it ends")
 
-        lock = MachineLock(link, self._info, lost)
+        lock = MachineLock(connection, self._info, on_loss)
         try:
-            answer = lock.ask(wait=wait, waiting=waiting)
+            answer = lock.acquire(wait=wait, on_wait=on_wait)
         except DoraError as error:
-            self._give_up(machine, error)
+            self._exclude(machine, error)
             return None
         except BaseException:
             lock.release()
             raise
         if answer["held"] and not answer.get("shared"):
             with self._changing:
-                self._locks[key_of(machine)] = lock
+                self._locks[_key(machine)] = lock
         return answer
 
-    # ------------------------------------------------------------------------ checking
+    # ------------------------------------------------------------------------ occupancy
 
-    def _look(self, opened: Opened, _number: int, machine: Machine) -> None:
+    def _survey(self, connections: Connections, _number: int, machine: Machine) -> None:
         try:
-            with opened.to(machine) as link:
-                occupants = survey(link)
+            with connections.open(machine) as connection:
+                occupants = survey(connection)
         except DoraError as error:
-            self._give_up(machine, error)
+            self._exclude(machine, error)
             return
-        wanted = [one for one in self.cluster.machines if self._same_place(one, machine)]
-        if not self.errand.adds:
+        wanted = [one for one in self.cluster.machines if self._is_same_host(one, machine)]
+        if not self.command.surveys_all:
             ids = {one.id for one in wanted}
             occupants = [one for one in occupants if one.id in ids]
-        self._verdicts[key_of(machine)] = judge(occupants, self.cluster, wanted, self.operator)
+        self._occupancies[_key(machine)] = classify(
+            occupants, self.cluster, wanted, self._operator
+        )
 
-    def _same_place(self, one: Machine, other: Machine) -> bool:
-        """Whether two entries lead to the same machine."""
-        places = self._places.get(key_of(one)), self._places.get(key_of(other))
-        if None not in places:
-            return places[0] == places[1]
+    def _is_same_host(self, one: Machine, other: Machine) -> bool:
+        hosts = self._hosts.get(_key(one)), self._hosts.get(_key(other))
+        if None not in hosts:
+            return hosts[0] == hosts[1]
         return (one.host, one.port) == (other.host, other.port)
 
-    def _require_ours(self) -> None:
+    def _require_no_conflict(self) -> None:
         now = time.time()
-        told = [
-            refusal(ssh_name(machine), found, self.cluster, self.operator, now=now)
+        found = [
+            describe_conflicts(ssh_name(machine), conflicts, self.cluster, self._operator, now=now)
             for machine in self._machines
-            if (found := self.conflicts(machine))
+            if (conflicts := self.conflicts(machine))
         ]
-        if told:
+        if found:
             raise InUse(
-                "\n".join(told) + "\nnothing was changed on any machine; --take-over ends the "
+                "\n".join(found) + "\nnothing was changed on any machine; --take-over ends the "
                 "daemons of other clusters with their dataflows and uses the machines"
             )
 
 
-def _held_by(holder: Mapping[str, Any] | None) -> str:
+def _describe_holder(holder: Mapping[str, Any] | None) -> str:
     if holder is None:
-        return "is held by another command that does not answer"
-    since = moment(float(holder["since"]), now=time.time())
+        return "is held by another command, which does not answer"
+    since = format_time(float(holder["since"]), now=time.time())
     return (
         f"is held by `{holder['command']}` of {holder['operator']} (process {holder['pid']}) "
         f"since {since}"
     )
 
 
-@cache
-def _program() -> bytes:
-    return (files("dora_cli.cluster") / "occupancy_program.py").read_bytes()
-
-
-def ask_occupancy(
-    link: Connection, command: str, *, sudo: bool = False, timeout: float = 60.0, **given: Any
-) -> dict[str, Any]:
-    """One command of ``occupancy_program``; raises DoraError."""
-    return ask(link, command, sudo=sudo, timeout=timeout, program=_program(), **given)
-
-
-def survey(link: Connection) -> list[Occupant]:
-    """The daemons of a machine."""
-    return [Occupant.read(found) for found in ask_occupancy(link, "survey")["daemons"]]
-
-
 @contextmanager
-def guarded(
-    cluster: Cluster, errand: Errand, machines: Sequence[Machine] | None = None
-) -> Iterator[Guard]:
-    """The machines (None: all of the cluster) are this command's alone. Raises InUse."""
-    guard = Guard(cluster, errand, cluster.machines if machines is None else machines)
+def reserve(
+    cluster: Cluster, command: ClusterCommand, machines: Sequence[Machine] | None = None
+) -> Iterator[Reservation]:
+    """Reserve machines (None: all of the cluster) for the block; raises InUse."""
+    reservation = Reservation(cluster, command, cluster.machines if machines is None else machines)
     try:
-        guard.begin()
-        yield guard
+        reservation.begin()
+        yield reservation
     finally:
-        guard.end()
+        reservation.end()
