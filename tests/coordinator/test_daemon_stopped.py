@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from support.fleet_simulation import FakeDaemon, Fleet, dataflow, pipeline
+from support.fleet_simulation import FakeDaemon, SimulatedFleet, dataflow, pipeline
 
 STOPPED = 'daemon "robot" was stopped'
 
 
-def running() -> tuple[Fleet, FakeDaemon, FakeDaemon]:
+def running() -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
     """One dataflow over two machines, one on each alone."""
-    fleet = Fleet()
+    fleet = SimulatedFleet()
     robot, station = fleet.add_daemon("robot", "robot"), fleet.add_daemon("station", "station")
     fleet.quiet()
     for spec in (
@@ -97,7 +97,7 @@ def test_a_second_signal_kills_and_nothing_comes_back() -> None:
 
 
 def test_a_start_under_way_is_rolled_back() -> None:
-    fleet = Fleet()
+    fleet = SimulatedFleet()
     robot, station = fleet.add_daemon("robot", "robot"), fleet.add_daemon("station", "station")
     fleet.quiet()
     number = fleet.start(dataflow(camera="robot", plot="station"))

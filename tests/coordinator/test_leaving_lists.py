@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.fleet_simulation import Fleet, pipeline
+from support.fleet_simulation import SimulatedFleet, pipeline
 
 from dora_config.protocol.control import (
     ClusterReport,
@@ -15,7 +15,7 @@ from dora_config.protocol.control import (
 HOUR = 3600.0
 
 
-def daemons(fleet: Fleet) -> dict[str, str]:
+def daemons(fleet: SimulatedFleet) -> dict[str, str]:
     """How each daemon is listed by `cluster status`."""
     report = fleet.answers[fleet.ask(ClusterStatus())]
     assert isinstance(report, ClusterReport)
@@ -25,14 +25,14 @@ def daemons(fleet: Fleet) -> dict[str, str]:
     }
 
 
-def ended_ago(fleet: Fleet) -> float | None:
+def ended_ago(fleet: SimulatedFleet) -> float | None:
     answer = fleet.answers[fleet.ask(ListDataflows())]
     assert isinstance(answer, DataflowList)
     return answer.dataflows[-1].ended_ago
 
 
-def two_machines() -> Fleet:
-    fleet = Fleet()
+def two_machines() -> SimulatedFleet:
+    fleet = SimulatedFleet()
     for name in ("robot", "base"):
         fleet.add_daemon(name, name)
     fleet.quiet()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.fleet_simulation import FakeDaemon, FakeRunner, Fleet, dataflow, pipeline
+from support.fleet_simulation import FakeDaemon, FakeRunner, SimulatedFleet, dataflow, pipeline
 from support.link_simulation import Wall
 
 from dora_config.protocol.control import DataflowRef, StopDataflow
@@ -44,16 +44,16 @@ OPERATIONS = (
 histories = st.lists(st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 11)), max_size=60)
 
 
-def _pick(fleet: Fleet, number: int) -> FakeDaemon:
+def _pick(fleet: SimulatedFleet, number: int) -> FakeDaemon:
     return list(fleet.daemons.values())[number % len(fleet.daemons)]
 
 
-def _pick_runner(fleet: Fleet, number: int) -> tuple[FakeRunner, FakeDaemon] | None:
+def _pick_runner(fleet: SimulatedFleet, number: int) -> tuple[FakeRunner, FakeDaemon] | None:
     living = [(r, d) for d in fleet.daemons.values() for r in d.runners if r.lives]
     return living[number % len(living)] if living else None
 
 
-def _apply(fleet: Fleet, operation: str, number: int, stopped: set[str]) -> None:
+def _apply(fleet: SimulatedFleet, operation: str, number: int, stopped: set[str]) -> None:
     daemon = _pick(fleet, number)
     match operation:
         case "start":
@@ -63,7 +63,7 @@ def _apply(fleet: Fleet, operation: str, number: int, stopped: set[str]) -> None
             else:
                 fleet.start(dataflow(**machines))
         case "stop" if fleet.coordinator is not None:
-            live = fleet.coordinator.fleet.live()
+            live = fleet.coordinator.registry.live()
             if live:
                 chosen = live[number % len(live)]
                 stopped.add(chosen.id)
@@ -112,21 +112,21 @@ def _apply(fleet: Fleet, operation: str, number: int, stopped: set[str]) -> None
             fleet.fire_due()
 
 
-def _check_always(fleet: Fleet) -> None:
+def _check_always(fleet: SimulatedFleet) -> None:
     for daemon in fleet.daemons.values():
         ids = [runner.dataflow_id for runner in daemon.runners if runner.lives]
         assert len(ids) == len(set(ids)), "a node runs twice"
     if fleet.coordinator is None:
         return
-    for known in fleet.coordinator.fleet:
+    for known in fleet.coordinator.registry:
         record, _ = fleet.store[known.id]
         assert record.phase == known.phase, "a phase was not stored"
 
 
-def _check_healed(fleet: Fleet, stopped: set[str]) -> None:
+def _check_healed(fleet: SimulatedFleet, stopped: set[str]) -> None:
     """Every fault is over and time has passed: what is said is what is."""
     assert fleet.coordinator is not None
-    for known in fleet.coordinator.fleet:
+    for known in fleet.coordinator.registry:
         living = {
             (daemon.key, node)
             for daemon in fleet.daemons.values()
@@ -152,7 +152,7 @@ def _check_healed(fleet: Fleet, stopped: set[str]) -> None:
         assert record.reason, "failed without a reason"
 
 
-def _check_linked(fleet: Fleet, dataflow_id: str) -> None:
+def _check_linked(fleet: SimulatedFleet, dataflow_id: str) -> None:
     """Whoever exchanges data and lives knows the other's present life, and reaches it."""
     links = {
         runner.link.machine: runner.link
@@ -171,7 +171,7 @@ def _check_linked(fleet: Fleet, dataflow_id: str) -> None:
 def test_after_any_history_of_faults_the_fleet_is_as_it_says(
     history: list[tuple[str, int]],
 ) -> None:
-    fleet = Fleet()
+    fleet = SimulatedFleet()
     fleet.add_daemon("a", "a")
     fleet.add_daemon("b", "b")
     fleet.quiet()
@@ -189,7 +189,7 @@ def test_after_any_history_of_faults_the_fleet_is_as_it_says(
 def test_what_runs_undisturbed_by_users_runs_after_every_fault(
     history: list[tuple[str, int]],
 ) -> None:
-    fleet = Fleet()
+    fleet = SimulatedFleet()
     fleet.add_daemon("a", "a")
     fleet.add_daemon("b", "b")
     fleet.quiet()

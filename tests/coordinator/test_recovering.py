@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from support.fleet_simulation import FakeDaemon, Fleet, dataflow
+from support.fleet_simulation import FakeDaemon, SimulatedFleet, dataflow
 
 from dora_config.protocol.control import DataflowRef, Ended, StopDataflow
 from dora_coordinator.dataflow.records import Phase
 from dora_coordinator.settings import Settings
 
 
-def running(settings: Settings | None = None) -> tuple[Fleet, FakeDaemon, FakeDaemon]:
-    fleet = Fleet(settings)
+def running(settings: Settings | None = None) -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
+    fleet = SimulatedFleet(settings)
     robot, station = fleet.add_daemon("robot", "robot"), fleet.add_daemon("station", "station")
     fleet.quiet()
     fleet.start(dataflow(camera="robot", detector="station"))
@@ -170,7 +170,7 @@ def test_what_nobody_reports_is_started_again_when_the_machines_have_booted() ->
 
 def test_a_dataflow_that_is_awaited_can_be_stopped_or_replaced() -> None:
     for replace in (False, True):
-        fleet = Fleet()
+        fleet = SimulatedFleet()
         robot = fleet.add_daemon("robot", "robot")
         fleet.quiet()
         spec = dataflow(camera="robot").model_copy(update={"name": "a"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.fleet_simulation import Fleet, dataflow
+from support.fleet_simulation import SimulatedFleet, dataflow
 
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedDeploy, ResolvedNode
 from dora_config.protocol.control import (
@@ -16,8 +16,8 @@ from dora_coordinator.dataflow.records import Phase
 from dora_coordinator.settings import Settings
 
 
-def two_machines() -> Fleet:
-    fleet = Fleet()
+def two_machines() -> SimulatedFleet:
+    fleet = SimulatedFleet()
     fleet.add_daemon("robot", "robot")
     fleet.add_daemon("station", "station", gpu="yes")
     fleet.quiet()
@@ -76,7 +76,7 @@ def test_a_daemon_lost_while_preparing_rolls_back_and_is_cleaned_up_when_it_retu
 
 
 def test_a_start_that_takes_too_long_names_the_daemon() -> None:
-    fleet = Fleet(Settings(start_timeout=5.0))
+    fleet = SimulatedFleet(Settings(start_timeout=5.0))
     slow = fleet.add_daemon("slow", "slow")
     fleet.quiet()
     number = fleet.start(dataflow(sleeper="slow"))

@@ -58,10 +58,10 @@ from dora_coordinator.settings import Settings
 from dora_coordinator.state import commands as coordinator_commands
 from dora_coordinator.state.commands import Command
 from dora_coordinator.state.events import (
-    ClientAsked,
+    ClientRequested,
     DaemonDisconnected,
+    DaemonMessageReceived,
     DaemonRegistered,
-    DaemonSpoke,
     Event,
     TimerFired,
     TimerKey,
@@ -157,7 +157,7 @@ class FakeDaemon:
         return [r for r in self.runners if r.dataflow_id == dataflow_id and r.lives]
 
 
-class Fleet:
+class SimulatedFleet:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.now = 1000.0
@@ -295,7 +295,7 @@ class Fleet:
         """Ask as a client; the number under which the answer comes."""
         self._last_request += 1
         fresh = str(uuid.uuid5(uuid.NAMESPACE_OID, str(self._last_request)))
-        self.happen(ClientAsked(1, self._last_request, request, fresh))
+        self.happen(ClientRequested(1, self._last_request, request, fresh))
         return self._last_request
 
     def start(self, spec: DataflowSpec) -> int:
@@ -321,7 +321,7 @@ class Fleet:
         if isinstance(message, Register):
             self.happen(DaemonRegistered(daemon.connection, message, f"{daemon.name}:1"))
         else:
-            self.happen(DaemonSpoke(daemon.connection, message))
+            self.happen(DaemonMessageReceived(daemon.connection, message))
         return True
 
     def step_to_daemon(self, daemon: FakeDaemon) -> bool:
@@ -491,7 +491,7 @@ class Fleet:
                 assert number not in self.answers
                 assert number not in self.failures
                 self.failures[number] = command
-            case coordinator_commands.TellClient(progress=progress):
+            case coordinator_commands.SendProgress(progress=progress):
                 self.progress.append(progress)
             case coordinator_commands.ArmTimer(key=key, at=at):
                 self.timers[key] = at

@@ -28,17 +28,17 @@ from dora_coordinator.state.commands import (
     AnswerClient,
     Command,
     FailClient,
+    SendProgress,
     SendToDaemon,
-    TellClient,
 )
 from dora_coordinator.state.events import (
-    BuildLinesTaken,
-    ClientAsked,
+    BuildProgressSent,
     ClientCancelled,
     ClientDisconnected,
+    ClientRequested,
     DaemonDisconnected,
+    DaemonMessageReceived,
     DaemonRegistered,
-    DaemonSpoke,
     Event,
     TimerFired,
     TimerKey,
@@ -74,13 +74,13 @@ class Desk:
         return self.done
 
     def ask(self, request: ControlRequest) -> list[Command]:
-        return self.happen(ClientAsked(9, 1, request, BUILD))
+        return self.happen(ClientRequested(9, 1, request, BUILD))
 
     def build(self) -> list[Command]:
         return self.ask(BuildDataflow(spec=spec()))
 
     def says(self, connection: int, message: DaemonMessage) -> list[Command]:
-        return self.happen(DaemonSpoke(connection, message))
+        return self.happen(DaemonMessageReceived(connection, message))
 
     def sent(self) -> list[tuple[str, object]]:
         return [(c.daemon, c.message) for c in self.done if isinstance(c, SendToDaemon)]
@@ -98,7 +98,7 @@ def test_each_daemon_is_asked_for_its_nodes_that_have_something_to_build() -> No
         if isinstance(message, BuildPart)
     }
     assert asked == {"robot": ["left"], "station": ["right"]}
-    assert TellClient(9, 1, BuildTriggered(build_id=BUILD)) in desk.done
+    assert SendProgress(9, 1, BuildTriggered(build_id=BUILD)) in desk.done
 
 
 def test_news_are_passed_on_one_portion_at_a_time() -> None:
@@ -107,8 +107,8 @@ def test_news_are_passed_on_one_portion_at_a_time() -> None:
     news = (NodeBuildEvent(node="left", what="output", text="x"),)
     told = BuildEvents(build_id=BUILD, news=news, left_out=2)
     progress = BuildProgress(build_id=BUILD, daemon="robot", news=news, left_out=2)
-    assert desk.says(ROBOT, told) == [TellClient(9, 1, progress)]
-    desk.happen(BuildLinesTaken(BUILD, "robot"))
+    assert desk.says(ROBOT, told) == [SendProgress(9, 1, progress)]
+    desk.happen(BuildProgressSent(BUILD, "robot"))
     assert desk.sent() == [("robot", BuildEventsAck(build_id=BUILD))]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.fleet_simulation import FakeDaemon, Fleet, dataflow
+from support.fleet_simulation import FakeDaemon, SimulatedFleet, dataflow
 
 from dora_config.protocol.control import (
     ClusterReport,
@@ -38,14 +38,14 @@ from dora_coordinator.settings import Settings
 from dora_coordinator.state.events import (
     ClientCancelled,
     ClientDisconnected,
-    DaemonSpoke,
-    LinesTaken,
+    DaemonMessageReceived,
+    LogLinesSent,
 )
 
 
-def running(*names: str) -> tuple[Fleet, FakeDaemon]:
+def running(*names: str) -> tuple[SimulatedFleet, FakeDaemon]:
     """A fleet of one unnamed daemon on which dataflows of these names run."""
-    fleet = Fleet(Settings(archived_dataflows=2, streams_per_client=2))
+    fleet = SimulatedFleet(Settings(archived_dataflows=2, streams_per_client=2))
     daemon = fleet.add_daemon()
     fleet.quiet()
     for name in names:
@@ -129,7 +129,7 @@ def test_metrics_ride_on_heartbeats() -> None:
     )
     metrics = Metrics(dataflow_id=dataflow_id, nodes=(sampled,))
     assert daemon.connection is not None
-    fleet.happen(DaemonSpoke(daemon.connection, Heartbeat(metrics=(metrics,))))
+    fleet.happen(DaemonMessageReceived(daemon.connection, Heartbeat(metrics=(metrics,))))
     nodes = fleet.answers[fleet.ask(ListNodes())]
     assert isinstance(nodes, NodeList)
     shown = {node.node: (node.status, node.pid, node.restarts) for node in nodes.nodes}
@@ -203,9 +203,9 @@ def _stream(daemon: FakeDaemon) -> StreamLogs:
     return message
 
 
-def _chunk(fleet: Fleet, daemon: FakeDaemon, chunk: LogChunk) -> None:
+def _chunk(fleet: SimulatedFleet, daemon: FakeDaemon, chunk: LogChunk) -> None:
     assert daemon.connection is not None
-    fleet.happen(DaemonSpoke(daemon.connection, chunk))
+    fleet.happen(DaemonMessageReceived(daemon.connection, chunk))
 
 
 def test_logs_are_pulled_piece_by_piece() -> None:
@@ -218,7 +218,7 @@ def test_logs_are_pulled_piece_by_piece() -> None:
     (lines,) = fleet.progress
     assert lines == LogLines(daemon=daemon.key, stream=asked.stream, lines=("x", "y"))
     assert not daemon.from_coordinator  # nothing more is asked for before the client took it
-    fleet.happen(LinesTaken(asked.stream))
+    fleet.happen(LogLinesSent(asked.stream))
     assert TO_DAEMON.decode(daemon.from_coordinator[0]) == MoreLogs(stream=asked.stream)
     _chunk(fleet, daemon, LogChunk(stream=asked.stream, done=True))
     assert fleet.answers[number] == LogsEnd()

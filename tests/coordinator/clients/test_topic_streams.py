@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.fleet_simulation import FakeDaemon, Fleet, dataflow
+from support.fleet_simulation import FakeDaemon, SimulatedFleet, dataflow
 
 from dora_config.protocol.control import StopDataflow, WatchTopics
 from dora_config.protocol.daemon import TO_DAEMON, CoordinatorMessage, DaemonMessage
@@ -21,8 +21,8 @@ from dora_coordinator.settings import Settings
 from dora_coordinator.state.events import (
     ClientCancelled,
     ClientDisconnected,
-    ClientTook,
-    DaemonSpoke,
+    DaemonMessageReceived,
+    TopicChunkTaken,
 )
 
 
@@ -39,7 +39,7 @@ class Watched:
     """A fleet of two machines on which that dataflow runs."""
 
     def __init__(self, spec: DataflowSpec, settings: Settings | None = None) -> None:
-        self.fleet = Fleet(settings or Settings())
+        self.fleet = SimulatedFleet(settings or Settings())
         self.robot = self.fleet.add_daemon("robot", "robot")
         self.gpu = self.fleet.add_daemon("gpu", "gpu")
         self.fleet.quiet()
@@ -62,7 +62,7 @@ class Watched:
 
     def says(self, daemon: FakeDaemon, message: DaemonMessage) -> None:
         assert daemon.connection is not None
-        self.fleet.happen(DaemonSpoke(daemon.connection, message))
+        self.fleet.happen(DaemonMessageReceived(daemon.connection, message))
 
     def notes(self) -> list[str]:
         told = [p for p in self.fleet.progress if isinstance(p, WatchedTopics)]
@@ -83,10 +83,10 @@ def test_each_daemon_is_asked_for_its_own_outputs_and_for_more_when_they_were_sh
     world.says(world.robot, TopicChunk(stream=robot.stream, news=news))
     assert world.fleet.progress == [WatchedTopics(daemon="robot", stream=robot.stream, news=news)]
     assert world.asked(world.robot) is None
-    world.fleet.happen(ClientTook(1, number, robot.stream))
+    world.fleet.happen(TopicChunkTaken(1, number, robot.stream))
     assert world.asked(world.robot) == MoreTopics(stream=robot.stream)
-    world.fleet.happen(ClientTook(1, number, 99))
-    world.fleet.happen(ClientTook(2, number, gpu.stream))
+    world.fleet.happen(TopicChunkTaken(1, number, 99))
+    world.fleet.happen(TopicChunkTaken(2, number, gpu.stream))
     assert world.asked(world.gpu) is None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.fleet_simulation import FakeDaemon, Fleet
+from support.fleet_simulation import FakeDaemon, SimulatedFleet
 
 from dora_config.dataflow.resolved import (
     ResolvedDataflow,
@@ -12,7 +12,7 @@ from dora_config.dataflow.resolved import (
 )
 from dora_config.dataflow.sources import OutputSource, TimerSource
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_coordinator.dataflow.completion import Ends
+from dora_coordinator.dataflow.completion import CompletionRule
 from dora_coordinator.dataflow.part import Part
 from dora_coordinator.dataflow.records import PartState
 
@@ -43,8 +43,8 @@ def camera_and_plot(*, exit_when_nodes_finish: bool = True) -> DataflowSpec:
     )
 
 
-def running(spec: DataflowSpec) -> tuple[Fleet, FakeDaemon, FakeDaemon]:
-    fleet = Fleet()
+def running(spec: DataflowSpec) -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
+    fleet = SimulatedFleet()
     robot, station = fleet.add_daemon("robot", "robot"), fleet.add_daemon("station", "station")
     fleet.quiet()
     fleet.start(spec)
@@ -149,8 +149,8 @@ def test_a_dataflow_of_timers_or_of_dynamic_nodes_alone_runs_until_it_is_stopped
         return made
 
     camera, _ = camera_and_plot().resolved.nodes
-    assert Ends([camera], when_nodes_finish=True).why_now([part("camera")]) is None
+    assert CompletionRule([camera], when_nodes_finish=True).why_now([part("camera")]) is None
     dynamic = ResolvedNode(id="viewer", path="dynamic", kind="dynamic")
-    assert Ends([dynamic], when_nodes_finish=True).why_now([part("viewer")]) is None
-    both = Ends([camera, dynamic], when_nodes_finish=True)
+    assert CompletionRule([dynamic], when_nodes_finish=True).why_now([part("viewer")]) is None
+    both = CompletionRule([camera, dynamic], when_nodes_finish=True)
     assert both.why_now([part("camera"), part("viewer")]) is None

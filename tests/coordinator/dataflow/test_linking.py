@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.fleet_simulation import FakeRunner, Fleet, pipeline
+from support.fleet_simulation import FakeRunner, SimulatedFleet, pipeline
 from support.link_simulation import FakeLink, Wall
 
 from dora_config import ResolvedDataflow, ResolvedInput, ResolvedNode
@@ -27,32 +27,32 @@ from dora_coordinator.dataflow.records import Phase
 from dora_coordinator.settings import Settings
 
 
-def three_machines() -> Fleet:
-    fleet = Fleet()
+def three_machines() -> SimulatedFleet:
+    fleet = SimulatedFleet()
     for name in ("robot", "base", "arm"):
         fleet.add_daemon(name, name)
     fleet.quiet()
     return fleet
 
 
-def chain(fleet: Fleet, *, allow_unlinked: bool = False) -> int:
+def chain(fleet: SimulatedFleet, *, allow_unlinked: bool = False) -> int:
     spec = pipeline(camera="robot", inference="base", actuator="arm", allow_unlinked=allow_unlinked)
     return fleet.start(spec)
 
 
-def runner(fleet: Fleet, machine: str) -> FakeRunner:
+def runner(fleet: SimulatedFleet, machine: str) -> FakeRunner:
     (found,) = [one for one in fleet.daemons[machine].runners if one.lives]
     return found
 
 
-def peers(fleet: Fleet, machine: str) -> dict[str, str]:
+def peers(fleet: SimulatedFleet, machine: str) -> dict[str, str]:
     """The state of each peer as the link of a machine sees it."""
     link = runner(fleet, machine).link
     assert link is not None
     return {name: peer.state for name, peer in link.peers.items()}
 
 
-def living(fleet: Fleet) -> int:
+def living(fleet: SimulatedFleet) -> int:
     return sum(one.lives for daemon in fleet.daemons.values() for one in daemon.runners)
 
 
@@ -126,7 +126,7 @@ def test_a_pair_that_cannot_reach_each_other_is_named_and_everything_is_rolled_b
     assert fleet.listed()[0][0] == "Failed"
 
 
-def waiting_lines(fleet: Fleet) -> list[str]:
+def waiting_lines(fleet: SimulatedFleet) -> list[str]:
     """What the starting client was told to wait for."""
     told = [one.waits_for for one in fleet.progress if isinstance(one, StartTriggered)]
     return [line for line in told if line is not None]
@@ -213,7 +213,7 @@ def test_a_machine_that_cannot_listen_fails_the_start_at_once() -> None:
 
 
 def test_a_link_that_never_listens_is_named_when_the_time_is_up() -> None:
-    fleet = Fleet(Settings(start_timeout=5.0))
+    fleet = SimulatedFleet(Settings(start_timeout=5.0))
     robot, base = fleet.add_daemon("robot", "robot"), fleet.add_daemon("base", "base")
     fleet.quiet()
     number = fleet.start(pipeline(camera="robot", inference="base"))

@@ -20,7 +20,7 @@ from dora_cli.dataflow_file import load
 from dora_config.protocol.builds import BuildDataflow, Built
 from dora_config.protocol.control import StartDataflow, Started
 from dora_config.protocol.dataflow import DataflowSpec, Origin
-from dora_daemon.runner.runtime_dir import runtime_root
+from dora_daemon.process_tree.runtime_dir import runtime_root
 
 pytestmark = pytest.mark.integration
 

@@ -210,7 +210,7 @@ class Linked:
         run = self.parts[machine].run
         os.kill(run.pid(), signal.SIGKILL)
         wait_until(lambda: not is_running(run.pid()), what="the end of the runner")
-        wait_until(lambda: not run.path.exists(), what="the guardian's work")
+        wait_until(lambda: not run.path.exists(), what="the reaper to finish")
 
 
 @contextmanager

@@ -22,8 +22,8 @@ from support.workspace import Workspace
 from dora_config import load_dataflow
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.protocol import runner as protocol
+from dora_daemon.process_tree.runtime_dir import RuntimeDir, acknowledge, runtime_root
 from dora_daemon.runner.background import main
-from dora_daemon.runner.runtime_dir import RuntimeDir, acknowledge, runtime_root
 from dora_daemon.runner.service import Runner
 
 TICKER = """

@@ -7,6 +7,7 @@ from typing import Any
 
 from dora_config.errors import DoraError
 from dora_config.protocol.daemon import COORDINATOR_SILENCE, HEARTBEAT_INTERVAL
+from dora_config.yaml.quantities import parse_duration, parse_size
 
 MIB = 1024 * 1024
 
@@ -54,21 +55,27 @@ class Settings:
 
 
 def parse_setting(settings: dict[str, Any], text: str) -> None:
-    """Add the pair ``name=value`` to ``settings``; raises :class:`DoraError` naming what is
-    allowed.
-    """
+    """Add the pair ``name=value`` to ``settings``; raise `DoraError` if it is not a setting."""
     name, equals, value = text.partition("=")
-    kinds: dict[str, type[int] | type[float]] = {
-        field.name: int if isinstance(field.default, int) else float for field in fields(Settings)
-    }
-    if not equals or name not in kinds:
+    defaults = {field.name: field.default for field in fields(Settings)}
+    if not equals or name not in defaults:
         raise DoraError(
-            f"setting {text!r}: expected NAME=NUMBER with one of the names {', '.join(kinds)}"
+            f'setting "{text}": expected NAME=VALUE with one of the names {", ".join(defaults)}'
         )
     try:
-        number = kinds[name](value)
-    except ValueError:
-        number = None
-    if number is None or not 0 < number < float("inf"):
-        raise DoraError(f"setting {name}: {value!r} is not a number above 0")
+        number = _parse_value(name, value, is_seconds=isinstance(defaults[name], float))
+    except ValueError as error:
+        raise DoraError(f"setting {name}: {error}") from error
+    if number <= 0:
+        raise DoraError(f'setting {name}: expected a value above 0, found "{value}"')
     settings[name] = number
+
+
+def _parse_value(name: str, value: str, *, is_seconds: bool) -> float:
+    if is_seconds:
+        return parse_duration(value)
+    if name.endswith("_bytes"):
+        return parse_size(value)
+    if not value.isdecimal():
+        raise ValueError(f'expected a whole number, found "{value}"')
+    return int(value)

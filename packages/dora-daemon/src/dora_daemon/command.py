@@ -23,7 +23,7 @@ from dora_daemon.agent.linking import Listen, parse_listen
 from dora_daemon.agent.part_files import DaemonFiles
 from dora_daemon.agent.service import Agent, AgentOptions
 from dora_daemon.agent.shutdown import system_is_stopping
-from dora_daemon.runner.runtime_dir import runtime_root
+from dora_daemon.process_tree.runtime_dir import runtime_root
 
 DEFAULT_LISTEN_PORT: Final = 53291
 HAND_OVER: Final = (signal.SIGHUP, signal.SIGUSR2)

@@ -1,8 +1,8 @@
-"""The unit of a coordinator: what it starts, where, and what is read from one that is there."""
+"""The unit of a coordinator: written, and read back."""
 
 from __future__ import annotations
 
-from dora_cli.cluster.coordinator.local import arguments
+from dora_cli.cluster.coordinator.local import coordinator_arguments
 from dora_cli.cluster.decisions.coordinator_unit import (
     coordinator_service_name,
     render_coordinator_unit,
@@ -20,7 +20,7 @@ def cluster(addr: str = "10.0.0.1", port: int = 6013) -> Cluster:
 def unit(user: str | None = "op", program: str = "/opt/a b/100%/$x/python") -> str:
     return render_coordinator_unit(
         cluster(),
-        [program, "-P", "-m", "dora_coordinator.command", *arguments(cluster())],
+        [program, "-P", "-m", "dora_coordinator.command", *coordinator_arguments(cluster())],
         version="0.2.0",
         token="/etc/dora-coordinator/token",
         user=user,
@@ -28,17 +28,27 @@ def unit(user: str | None = "op", program: str = "/opt/a b/100%/$x/python") -> s
     )
 
 
-def test_the_services_of_two_ports_have_names_of_their_own() -> None:
+def test_service_name_depends_on_the_port() -> None:
     assert coordinator_service_name(cluster()) == "dora-coordinator"
     assert coordinator_service_name(cluster(port=7000)) == "dora-coordinator-7000"
 
 
-def test_it_listens_at_its_address_and_at_loopback() -> None:
-    assert arguments(cluster())[:4] == ["--interface", "127.0.0.1", "--interface", "10.0.0.1"]
-    assert arguments(cluster("127.0.0.1")) == ["--interface", "127.0.0.1", "--port", "6013"]
+def test_coordinator_listens_at_its_address_and_at_loopback() -> None:
+    assert coordinator_arguments(cluster())[:4] == [
+        "--interface",
+        "127.0.0.1",
+        "--interface",
+        "10.0.0.1",
+    ]
+    assert coordinator_arguments(cluster("127.0.0.1")) == [
+        "--interface",
+        "127.0.0.1",
+        "--port",
+        "6013",
+    ]
 
 
-def test_the_unit_of_the_machine() -> None:
+def test_system_unit() -> None:
     lines = unit().splitlines()
     for line in (
         "Description=Dora Coordinator (10.0.0.1:6013)",
@@ -54,14 +64,14 @@ def test_the_unit_of_the_machine() -> None:
         assert line in lines
 
 
-def test_the_unit_of_a_user() -> None:
+def test_user_unit() -> None:
     text = unit(user=None)
     assert "WantedBy=default.target\n" in text
     assert "User=" not in text
     assert "network-online" not in text
 
 
-def test_what_was_written_is_read_back() -> None:
+def test_unit_is_read_back() -> None:
     assert unit_version(unit()) == "0.2.0"
     assert unit_address(unit()) == "10.0.0.1:6013"
     assert unit_program(unit()) == "/opt/a b/100%/$x/python"

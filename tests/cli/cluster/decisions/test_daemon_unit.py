@@ -1,4 +1,4 @@
-"""The daemon's command line, and the unit that holds the same one."""
+"""The daemon's command line and its systemd unit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from dora_cli.cluster.decisions.daemon_argv import daemon_arguments, daemon_name
-from dora_cli.cluster.decisions.daemon_unit import Service, command, render_environment, render_unit
+from dora_cli.cluster.decisions.daemon_unit import ServicePaths, render_environment, render_unit
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 from dora_daemon.command import _parser
 
@@ -25,7 +25,7 @@ def cluster(machine: Machine) -> Cluster:
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=str)
-def test_the_daemon_understands_its_command_line(machine: Machine) -> None:
+def test_daemon_parses_its_command_line(machine: Machine) -> None:
     words = daemon_arguments(cluster(machine), machine)
     assert words[0] == "daemon"
     read = _parser().parse_args(words[1:])
@@ -42,10 +42,10 @@ def test_the_daemon_understands_its_command_line(machine: Machine) -> None:
 
 @pytest.mark.parametrize("machine", MACHINES, ids=str)
 @pytest.mark.parametrize("user", ["ubuntu", None])
-def test_up_and_unit_start_the_same_daemon(machine: Machine, user: str | None) -> None:
+def test_unit_starts_the_same_daemon_as_up(machine: Machine, user: str | None) -> None:
     secrets = ("/etc/dora-daemon/x.token", "/etc/dora-daemon/x.env")
-    service = Service("/usr/local/bin/dora", *secrets, user)
-    lines = render_unit(cluster(machine), machine, service).splitlines()
+    paths = ServicePaths("/usr/local/bin/dora", *secrets, user)
+    lines = render_unit(cluster(machine), machine, paths).splitlines()
     (start,) = [line for line in lines if line.startswith("ExecStart=")]
     words = shlex.split(start.removeprefix("ExecStart="))
     assert words == ["/usr/local/bin/dora", *daemon_arguments(cluster(machine), machine)]
@@ -66,24 +66,18 @@ def test_up_and_unit_start_the_same_daemon(machine: Machine, user: str | None) -
         assert line in lines
 
 
-def test_its_environment_is_in_a_file_that_others_do_not_read() -> None:
+def test_environment_is_in_a_file_of_its_own() -> None:
     machine = Machine(id="x", host="h", env={"PLAIN": "a b", "HARD": 'q"\\$HOME`id`%'})
     text = render_environment(machine)
     assert text == 'HARD="q\\"\\\\\\$HOME\\`id\\`%"\nPLAIN="a b"\n'
-    service = Service("/d", "/etc/dora-daemon/x.token", "/etc/dora-daemon/x.env", "u")
-    unit = render_unit(cluster(machine), machine, service)
+    paths = ServicePaths("/d", "/etc/dora-daemon/x.token", "/etc/dora-daemon/x.env", "u")
+    unit = render_unit(cluster(machine), machine, paths)
     assert "EnvironmentFile=-/etc/dora-daemon/x.env\n" in unit
     assert "PLAIN" not in unit
     assert render_environment(MACHINES[0]) is None
-    assert "EnvironmentFile" not in render_unit(cluster(MACHINES[0]), MACHINES[0], service)
+    assert "EnvironmentFile" not in render_unit(cluster(MACHINES[0]), MACHINES[0], paths)
 
 
-def test_nothing_in_a_word_is_expanded() -> None:
-    assert command(["/opt/a b/dora", "100%", "$HOME", 'q"\\']) == (
-        '"/opt/a b/dora" "100%%" "$$HOME" "q\\"\\\\"'
-    )
-
-
-def test_two_daemons_of_a_machine_have_folders_of_their_own() -> None:
+def test_two_daemons_of_a_machine_have_different_names() -> None:
     assert daemon_name(MACHINES[0]) == "robot"
     assert daemon_name(MACHINES[1]) == "r.1_a-b@6000"

@@ -1,4 +1,4 @@
-"""What facts about a machine's health mean, and the commands that repair it."""
+"""Problems of a machine and its daemon, and the commands that repair them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from cli.cluster.decisions.test_preflight import ROBOT, facts
+from support.machine_facts import machine_facts
 
 from dora_cli.cluster.decisions.daemon_argv import daemon_arguments
-from dora_cli.cluster.decisions.health import Health, ailments, token_digest, unresponsive
-from dora_config.cluster.models import Cluster, Coordinator
+from dora_cli.cluster.decisions.health import (
+    Health,
+    find_problems,
+    token_digest,
+    unresponsive_daemon,
+)
+from dora_config.cluster.models import Cluster, Coordinator, Machine
 from dora_config.protocol.control import ClusterReport, DaemonSummary
 from dora_config.protocol.envelope import ProgramVersion
 
+ROBOT = Machine(id="robot", host="h")
 CLUSTER = Cluster(coordinator=Coordinator(addr="10.0.0.1"), machines=(ROBOT,))
 TOKEN = "f" * 64
 MOUNT: dict[str, Any] = {
@@ -23,7 +29,7 @@ MOUNT: dict[str, Any] = {
     "noexec": False,
     "writable": True,
 }
-WELL: dict[str, Any] = {
+HEALTHY: dict[str, Any] = {
     "process_state": "S",
     "missing_program": "",
     "missing_unit_program": "",
@@ -37,24 +43,24 @@ CONNECTED = DaemonSummary(daemon="robot", machine_id="robot", release="1.2.0", h
 
 
 def health(changed: Mapping[str, Any]) -> Health:
-    return Health.read({**WELL, **changed})
+    return Health.from_answer({**HEALTHY, **changed})
 
 
-def found(
+def problems(
     changed: Mapping[str, Any] | None = None,
     *,
     daemon: DaemonSummary | None = CONNECTED,
-    about: Mapping[str, Any] | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> list[str]:
     daemons = () if daemon is None else (daemon,)
-    party = ProgramVersion(program="coordinator", release="1.2.0")
-    report = ClusterReport(coordinator=party, daemons=daemons, active_dataflows=0)
-    shown = facts(**{"daemon": DAEMON, **(about or {})})
-    return list(ailments(CLUSTER, ROBOT, shown, health(changed or {}), report, TOKEN))
+    version = ProgramVersion(program="coordinator", release="1.2.0")
+    report = ClusterReport(coordinator=version, daemons=daemons, active_dataflows=0)
+    found = machine_facts(**{"daemon": DAEMON, **(facts or {})})
+    return list(find_problems(CLUSTER, ROBOT, found, health(changed or {}), report, TOKEN))
 
 
-def test_a_machine_that_is_well() -> None:
-    assert found() == []
+def test_healthy_machine_has_no_problems() -> None:
+    assert problems() == []
 
 
 LOST = CONNECTED.model_copy(update={"connected": False})
@@ -62,7 +68,7 @@ FOREIGN = {"pid": 812, "words": ["python", "dora", "daemon", "--coordinator-addr
 
 
 @pytest.mark.parametrize(
-    ("changed", "daemon", "about", "fact", "repair"),
+    ("changed", "daemon", "facts", "problem", "remedy"),
     [
         ({"process_state": "T"}, CONNECTED, {}, "process 812) is stopped", "kill -CONT 812"),
         ({"process_state": "t"}, LOST, {}, "process 812) is stopped", "kill -CONT 812"),
@@ -78,7 +84,7 @@ FOREIGN = {"pid": 812, "words": ["python", "dora", "daemon", "--coordinator-addr
         ({"missing_program": "/opt/x"}, CONNECTED, {}, "/opt/x, was deleted", "dora cluster up"),
         (
             {"missing_unit_program": "/opt/x"}, CONNECTED, {"service": True},
-            "of its service, /opt/x, is missing", "dora cluster install",
+            "of its service, /opt/x, does not exist", "dora cluster install",
         ),
         (
             {}, CONNECTED.model_copy(update={"release": "1.1.0"}), {},
@@ -102,23 +108,23 @@ FOREIGN = {"pid": 812, "words": ["python", "dora", "daemon", "--coordinator-addr
         ),
     ],
 )  # fmt: skip
-def test_each_fact_has_its_repair(
+def test_each_problem_has_a_remedy(
     changed: dict[str, Any],
     daemon: DaemonSummary | None,
-    about: dict[str, Any],
-    fact: str,
-    repair: str,
+    facts: dict[str, Any],
+    problem: str,
+    remedy: str,
 ) -> None:
-    (text,) = found(changed, daemon=daemon, about=about)
-    assert fact in text
-    assert repair in text
+    (text,) = problems(changed, daemon=daemon, facts=facts)
+    assert problem in text
+    assert remedy in text
 
 
-def test_programs_of_a_system_service_do_not_lie_in_the_home() -> None:
+def test_home_may_be_noexec_for_a_system_service() -> None:
     mount = {"program_mount": MOUNT | {"noexec": True}}
-    assert found(mount, about={"service": True}) == []
+    assert problems(mount, facts={"service": True}) == []
 
 
-def test_a_daemon_that_answers_is_responsive() -> None:
-    assert unresponsive(facts(daemon=DAEMON), health({}), CONNECTED) is None
-    assert unresponsive(facts(daemon=None), health({}), None) is None
+def test_healthy_daemon_is_responsive() -> None:
+    assert unresponsive_daemon(machine_facts(daemon=DAEMON), health({}), CONNECTED) is None
+    assert unresponsive_daemon(machine_facts(daemon=None), health({}), None) is None

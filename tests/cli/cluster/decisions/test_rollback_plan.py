@@ -1,4 +1,4 @@
-"""Which machines go back after which upgrades, and that no sequence of rollbacks leads forward."""
+"""Which machines a rollback returns, and that no sequence of rollbacks leads forward."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def fleet(**machines: tuple[str, str | None]) -> dict[str, Versions]:
     }
 
 
-def test_the_whole_fleet_was_upgraded() -> None:
+def test_whole_cluster_was_upgraded() -> None:
     found = plan(
         fleet(robot=("0.2.0", "0.1.0"), gpu=("0.2.0", "0.1.0")), Versions("0.2.0", "0.1.0"), None
     )
@@ -26,37 +26,37 @@ def test_the_whole_fleet_was_upgraded() -> None:
     assert found.versions == "0.1.0"
 
 
-def test_an_upgrade_that_stopped_half_way() -> None:
-    """The machine that it did not reach has an earlier version of an earlier upgrade."""
+def test_upgrade_that_stopped_half_way() -> None:
+    """The machine that it did not reach was upgraded before."""
     found = plan(
         fleet(robot=("0.2.0", "0.1.0"), gpu=("0.1.0", "0.0.9")), Versions("0.2.0", "0.1.0"), None
     )
     assert found == Plan({"robot": "0.1.0"}, "0.1.0", {"gpu": "0.1.0"})
 
 
-def test_an_upgrade_that_reached_the_coordinator_alone() -> None:
+def test_upgrade_that_reached_only_the_coordinator() -> None:
     found = plan(fleet(robot=("0.1.0", "0.0.9")), Versions("0.2.0", "0.1.0"), None)
     assert found == Plan({}, "0.1.0", {"robot": "0.1.0"})
 
 
-def test_machines_that_had_different_versions_before() -> None:
+def test_machines_return_to_different_versions() -> None:
     found = plan(fleet(robot=("0.2.0", "0.1.0"), gpu=("0.2.0", "0.0.9")), None, None)
     assert found.targets == {"robot": "0.1.0", "gpu": "0.0.9"}
     assert found.versions == "0.0.9 and 0.1.0"
 
 
-def test_versions_are_ordered_as_versions() -> None:
+def test_versions_are_not_ordered_as_text() -> None:
     found = plan(fleet(robot=("0.10.0", "0.9.0"), gpu=("0.2.0", "0.1.0")), None, None)
     assert found.targets == {"robot": "0.9.0"}
 
 
-def test_what_was_returned_to_is_not_left_further_back() -> None:
+def test_returned_machine_is_not_returned_further() -> None:
     machines = fleet(gpu=("0.1.0", "0.0.9")) | {"robot": Versions("0.1.0", returned=True)}
     assert plan(machines, None, None) == Plan({}, None, {"gpu": "0.1.0", "robot": "0.1.0"})
 
 
 @pytest.mark.parametrize("to", ["0.1.0", "0.2.0"])
-def test_a_version_by_name(to: str) -> None:
+def test_rollback_to_a_given_version(to: str) -> None:
     machines = fleet(robot=("0.2.0", "0.1.0"), gpu=("0.1.0", "0.2.0"))
     found = plan(machines, Versions("0.2.0", "0.1.0", there=("0.2.0", "0.1.0")), to)
     assert found.targets == {name: to for name, one in machines.items() if one.now != to}
@@ -66,8 +66,8 @@ def test_a_version_by_name(to: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(200))
-def test_after_any_upgrades_a_second_rollback_finds_nothing(seed: int) -> None:
-    """``seed`` chooses upgrades, each of which reaches some of the machines."""
+def test_second_rollback_has_no_targets(seed: int) -> None:
+    """``seed`` chooses upgrades that reach some of the machines each."""
     chance = random.Random(seed)
     machines = {name: Versions("0.0.9") for name in ("one", "two", "three")}
     for release in sorted(chance.sample(RELEASES[1:], chance.randint(1, 3)), key=RELEASES.index):

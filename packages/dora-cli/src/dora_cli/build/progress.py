@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from dora_cli import output
-from dora_cli.values.durations import show_duration
+from dora_config.yaml.quantities import show_duration
 from dora_daemon.build import events
 from dora_daemon.build.events import BuildEvent
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from dora_cli.values.durations import parse_duration
+from dora_config.yaml.quantities import parse_duration
 
 
 def parse_moment(text: str, *, now: float) -> float:

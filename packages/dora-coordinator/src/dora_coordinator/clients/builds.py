@@ -34,17 +34,17 @@ from dora_coordinator.state.commands import (
     CancelTimer,
     Command,
     FailClient,
+    SendProgress,
     SendToDaemon,
-    TellClient,
 )
-from dora_coordinator.state.events import ClientAsked, TimerKey
+from dora_coordinator.state.events import ClientRequested, TimerKey
 
 TIMER = "build"
 
 
 @dataclass(slots=True)
 class _Build:
-    asked: ClientAsked
+    asked: ClientRequested
     waiting: set[str]
     """Daemons that have not ended their share."""
     nodes: list[BuiltNode] = field(default_factory=list)
@@ -62,7 +62,7 @@ class Builds:
 
     def start(
         self,
-        asked: ClientAsked,
+        asked: ClientRequested,
         request: BuildDataflow,
         placement: Mapping[str, tuple[str, ...]],
         now: float,
@@ -70,7 +70,7 @@ class Builds:
         """``placement`` has node ids by daemon, as a start would place them now."""
         build = _Build(asked, set())
         commands: list[Command] = [
-            TellClient(asked.client, asked.number, BuildTriggered(build_id=build.build_id))
+            SendProgress(asked.client, asked.number, BuildTriggered(build_id=build.build_id))
         ]
         spec = request.spec
         nodes = {
@@ -106,7 +106,7 @@ class Builds:
         progress = BuildProgress(
             build_id=message.build_id, daemon=daemon, news=message.news, left_out=message.left_out
         )
-        return [TellClient(build.asked.client, build.asked.number, progress)]
+        return [SendProgress(build.asked.client, build.asked.number, progress)]
 
     def taken(self, build_id: str, daemon: str) -> list[Command]:
         """The client has been sent what this daemon told last."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from dora_config.protocol.control import LogLines, LogsEnd, ReadLogs
 from dora_config.protocol.daemon import EndLogs, LogChunk, MoreLogs, StreamLogs
 from dora_coordinator.dataflow.dataflow import Dataflow
-from dora_coordinator.state.commands import AnswerClient, Command, SendToDaemon, TellClient
+from dora_coordinator.state.commands import AnswerClient, Command, SendProgress, SendToDaemon
 from dora_coordinator.state.membership import Membership
 
 
@@ -73,7 +73,7 @@ class LogStreams:
         commands: list[Command] = []
         if chunk.lines:
             lines = LogLines(daemon=daemon, stream=chunk.stream, lines=chunk.lines)
-            commands.append(TellClient(reading.client, reading.number, lines))
+            commands.append(SendProgress(reading.client, reading.number, lines))
         if chunk.problem:
             reading.problems.append(f'daemon "{daemon}": {chunk.problem}')
         if chunk.done:

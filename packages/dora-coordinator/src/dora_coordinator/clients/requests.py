@@ -44,9 +44,10 @@ from dora_coordinator.clients.runner_calls import RunnerCalls
 from dora_coordinator.clients.topic_streams import TopicStreams
 from dora_coordinator.clients.views import cluster_report, dataflow_summary, node_summaries
 from dora_coordinator.dataflow.dataflow import Dataflow
-from dora_coordinator.dataflow.events import StopAsked
+from dora_coordinator.dataflow.events import StopRequested
 from dora_coordinator.dataflow.placement import place
 from dora_coordinator.dataflow.records import Phase
+from dora_coordinator.dataflow.registry import DataflowRegistry, RequestRefused
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import (
     AnswerClient,
@@ -54,18 +55,17 @@ from dora_coordinator.state.commands import (
     Command,
     EndCoordinator,
     FailClient,
+    SendProgress,
     SendToDaemon,
-    TellClient,
 )
-from dora_coordinator.state.events import ClientAsked, TimerKey
-from dora_coordinator.state.registry import Fleet, Unresolved
+from dora_coordinator.state.events import ClientRequested, TimerKey
 
 
 @dataclass(slots=True)
 class _Wait:
     """A request that is answered once dataflows have got somewhere."""
 
-    asked: ClientAsked
+    asked: ClientRequested
     until: Literal["started", "ended", "restarted", "destroyed"]
     left: set[str]
     """Dataflows that have not got there yet."""
@@ -77,7 +77,7 @@ class _Wait:
 class Clients:
     def __init__(
         self,
-        fleet: Fleet,
+        registry: DataflowRegistry,
         streams: LogStreams,
         builds: Builds,
         calls: RunnerCalls,
@@ -85,7 +85,7 @@ class Clients:
         settings: Settings,
         party: ProgramVersion,
     ) -> None:
-        self._fleet = fleet
+        self._registry = registry
         self._streams = streams
         self._builds = builds
         self._calls = calls
@@ -100,86 +100,86 @@ class Clients:
 
     # ------------------------------------------------------------------ requests
 
-    def asked(self, asked: ClientAsked, now: float) -> list[Command]:
+    def asked(self, asked: ClientRequested, now: float) -> list[Command]:
         try:
             return self._answer(asked, now)
-        except Unresolved as problem:
+        except RequestRefused as problem:
             return [self._fail(asked, str(problem), problem.code)]
         except (PlacementError, UnplacedNodes) as problem:
             return [self._fail(asked, str(problem), "placement")]
 
-    def _answer(self, asked: ClientAsked, now: float) -> list[Command]:
-        fleet = self._fleet
+    def _answer(self, asked: ClientRequested, now: float) -> list[Command]:
+        registry = self._registry
         match asked.request:
             case StartDataflow(spec=spec, dry_run=dry_run):
                 return self._start(asked, spec, dry_run=dry_run, now=now)
             case StopDataflow() as stop:
                 return self._stop(asked, stop, now)
             case RestartDataflow(dataflow=ref, grace=grace, force=force):
-                return self._restart(asked, ref, StopAsked(grace, force), now)
+                return self._restart(asked, ref, StopRequested(grace, force), now)
             case WaitForEnd(dataflow=ref):
-                dataflow = fleet.find(ref, archived=True)
+                dataflow = registry.find(ref, archived=True)
                 if dataflow.has_ended:
                     return [self._reply(asked, Ended(dataflows=(dataflow.ended(),)))]
                 self._wait(_Wait(asked, "ended", {dataflow.id}))
                 return []
             case ListDataflows():
-                rows = tuple(dataflow_summary(dataflow, fleet, now) for dataflow in fleet)
+                rows = tuple(dataflow_summary(dataflow, registry, now) for dataflow in registry)
                 return [self._reply(asked, DataflowList(dataflows=rows))]
             case ListNodes(dataflow=ref):
-                chosen = fleet.live() if ref is None else [fleet.find(ref, archived=True)]
-                nodes = [row for dataflow in chosen for row in node_summaries(dataflow, fleet)]
+                chosen = registry.live() if ref is None else [registry.find(ref, archived=True)]
+                nodes = [row for dataflow in chosen for row in node_summaries(dataflow, registry)]
                 return [self._reply(asked, NodeList(nodes=tuple(nodes)))]
             case ForgetEnded():
-                gone, commands = fleet.forget_ended()
-                rows = tuple(dataflow_summary(dataflow, fleet, now) for dataflow in gone)
+                gone, commands = registry.forget_ended()
+                rows = tuple(dataflow_summary(dataflow, registry, now) for dataflow in gone)
                 return [*commands, self._reply(asked, DataflowList(dataflows=rows))]
             case ClusterStatus():
-                return [self._reply(asked, cluster_report(fleet, self._party, now))]
+                return [self._reply(asked, cluster_report(registry, self._party, now))]
             case ReadLogs() as request:
                 return self._logs(asked, request)
             case BuildDataflow() as request:
-                placed = place(request.spec.resolved, fleet.membership.connected())
+                placed = place(request.spec.resolved, registry.membership.connected())
                 return self._builds.start(asked, request, placed.parts, now)
             case CallRunner(dataflow=ref, node=node, request=request):
-                dataflow = fleet.find(ref, archived=False)
+                dataflow = registry.find(ref, archived=False)
                 return self._calls.ask(asked, request, dataflow, node)
             case WatchTopics(dataflow=ref) as request:
-                return self._topics.open(asked, request, fleet.find(ref, archived=False))
+                return self._topics.open(asked, request, registry.find(ref, archived=False))
             case DescribeDataflow(dataflow=ref):
-                return [self._reply(asked, _described(fleet.find(ref, archived=True)))]
+                return [self._reply(asked, _described(registry.find(ref, archived=True)))]
             case Destroy(force=force):
                 return self._destroy(asked, force=force, now=now)
 
     def _start(
-        self, asked: ClientAsked, spec: DataflowSpec, *, dry_run: bool, now: float
+        self, asked: ClientRequested, spec: DataflowSpec, *, dry_run: bool, now: float
     ) -> list[Command]:
         if self._destroying is not None:
             return [self._fail(asked, "the coordinator is ending and starts nothing more")]
-        running = self._fleet.live_named(spec.name) if spec.name else None
+        running = self._registry.live_named(spec.name) if spec.name else None
         if running is not None and not dry_run:
             message = (
                 f'there is already a running dataflow with name "{spec.name}" ({running.id}); '
                 "stop it or choose another --name"
             )
             return [self._fail(asked, message, "conflict")]
-        plan = place(spec.resolved, self._fleet.membership.connected())
+        plan = place(spec.resolved, self._registry.membership.connected())
         if dry_run:
             return [self._reply(asked, plan.explained)]
         require_built(spec, plan.parts)
         self._wait(_Wait(asked, "started", {asked.fresh_id}))
-        triggered = TellClient(asked.client, asked.number, StartTriggered(uuid=asked.fresh_id))
-        return [triggered, *self._fleet.start(asked.fresh_id, spec, plan.parts, now)]
+        triggered = SendProgress(asked.client, asked.number, StartTriggered(uuid=asked.fresh_id))
+        return [triggered, *self._registry.start(asked.fresh_id, spec, plan.parts, now)]
 
-    def _stop(self, asked: ClientAsked, stop: StopDataflow, now: float) -> list[Command]:
+    def _stop(self, asked: ClientRequested, stop: StopDataflow, now: float) -> list[Command]:
         if stop.all:
-            chosen = self._fleet.live()
+            chosen = self._registry.live()
             if not chosen:
-                raise Unresolved("nothing_runs", "No dataflows are running.")
+                raise RequestRefused("nothing_runs", "No dataflows are running.")
         else:
-            chosen = [self._fleet.find(stop.dataflow, archived=False)]
-        event = StopAsked(stop.grace, stop.force)
-        commands = [c for dataflow in chosen for c in self._fleet.apply(dataflow, event, now)]
+            chosen = [self._registry.find(stop.dataflow, archived=False)]
+        event = StopRequested(stop.grace, stop.force)
+        commands = [c for dataflow in chosen for c in self._registry.apply(dataflow, event, now)]
         left = {dataflow.id for dataflow in chosen if not dataflow.has_ended}
         wait = _Wait(asked, "ended", left, [one.ended() for one in chosen if one.has_ended])
         if not left:
@@ -188,18 +188,18 @@ class Clients:
         return commands
 
     def _restart(
-        self, asked: ClientAsked, ref: DataflowRef, stop: StopAsked, now: float
+        self, asked: ClientRequested, ref: DataflowRef, stop: StopRequested, now: float
     ) -> list[Command]:
-        dataflow = self._fleet.find(ref, archived=False)
+        dataflow = self._registry.find(ref, archived=False)
         wait = _Wait(asked, "restarted", {dataflow.id}, old=dataflow.id)
-        commands = self._fleet.apply(dataflow, stop, now)
+        commands = self._registry.apply(dataflow, stop, now)
         if dataflow.has_ended:
             return [*commands, *self._all_ended(wait, dataflow, now)]
         self._wait(wait)
         return commands
 
-    def _logs(self, asked: ClientAsked, request: ReadLogs) -> list[Command]:
-        dataflow = self._fleet.find(request.dataflow, archived=True)
+    def _logs(self, asked: ClientRequested, request: ReadLogs) -> list[Command]:
+        dataflow = self._registry.find(request.dataflow, archived=True)
         known = {node for part in dataflow.parts.values() for node in part.nodes}
         missing = [node for node in request.nodes if node not in known]
         if missing:
@@ -213,8 +213,8 @@ class Clients:
             return [self._fail(asked, f"{limit} log streams at once are the most on a connection")]
         return self._streams.open(asked.client, asked.number, request, dataflow)
 
-    def _destroy(self, asked: ClientAsked, *, force: bool, now: float) -> list[Command]:
-        live = self._fleet.live()
+    def _destroy(self, asked: ClientRequested, *, force: bool, now: float) -> list[Command]:
+        live = self._registry.live()
         if live and not force:
             names = ", ".join(dataflow.label for dataflow in live)
             message = f"dataflows are still running: {names}; stop them first, or use --force"
@@ -224,7 +224,7 @@ class Clients:
             ArmTimer(TimerKey("destroy"), now + self._settings.destroy_timeout)
         ]
         for dataflow in live:
-            commands += self._fleet.apply(dataflow, StopAsked(), now)
+            commands += self._registry.apply(dataflow, StopRequested(), now)
         return [*commands, *self.end_if_destroyed()]
 
     # --------------------------------------------------------------------- waits
@@ -239,7 +239,7 @@ class Clients:
             if wait.until == "started":
                 if dataflow.waits_for is not None:
                     waits = StartTriggered(uuid=dataflow.id, waits_for=dataflow.waits_for)
-                    commands.append(TellClient(wait.asked.client, wait.asked.number, waits))
+                    commands.append(SendProgress(wait.asked.client, wait.asked.number, waits))
                 if started or dataflow.has_ended:
                     self._drop(wait, dataflow.id)
                     commands.append(self._start_outcome(wait, dataflow, started=started))
@@ -272,14 +272,14 @@ class Clients:
         if wait.until == "ended":
             return [self._reply(wait.asked, Ended(dataflows=tuple(wait.ended)))]
         try:
-            plan = place(dataflow.spec.resolved, self._fleet.membership.connected())
+            plan = place(dataflow.spec.resolved, self._registry.membership.connected())
             require_built(dataflow.spec, plan.parts)
         except (PlacementError, UnplacedNodes) as problem:
             message = f"{dataflow.label} was stopped but not started again: {problem}"
             return [self._fail(wait.asked, message, "placement")]
         fresh = wait.asked.fresh_id
         self._wait(_Wait(wait.asked, "started", {fresh}, old=wait.old))
-        return self._fleet.start(fresh, dataflow.spec, plan.parts, now)
+        return self._registry.start(fresh, dataflow.spec, plan.parts, now)
 
     def end_if_destroyed(self, *, overdue: bool = False) -> list[Command]:
         """End once the dataflows have ended and then the daemons; ``overdue``: end now."""
@@ -287,14 +287,14 @@ class Clients:
         if wait is None or self._destroyed or (wait.left and not overdue):
             return []
         commands: list[Command] = []
-        daemons = self._fleet.membership.connected()
+        daemons = self._registry.membership.connected()
         if not self._daemons_told:
             self._daemons_told = True
             commands = [SendToDaemon(member.key, EndDaemon()) for member in daemons]
         if daemons and not overdue:
             return commands
         self._destroyed = True
-        left = {*self._fleet.unfinished_daemons(), *(member.key for member in daemons)}
+        left = {*self._registry.unfinished_daemons(), *(member.key for member in daemons)}
         answer = Destroyed(dataflows=tuple(wait.ended), left=tuple(sorted(left)))
         return [*commands, self._reply(wait.asked, answer), EndCoordinator()]
 
@@ -325,10 +325,10 @@ class Clients:
         if not waits:
             del self._waits[dataflow_id]
 
-    def _reply(self, asked: ClientAsked, answer: ControlAnswer) -> Command:
+    def _reply(self, asked: ClientRequested, answer: ControlAnswer) -> Command:
         return AnswerClient(asked.client, asked.number, answer)
 
-    def _fail(self, asked: ClientAsked, message: str, code: FailureCode = "failed") -> Command:
+    def _fail(self, asked: ClientRequested, message: str, code: FailureCode = "failed") -> Command:
         return FailClient(asked.client, asked.number, message, code)
 
 

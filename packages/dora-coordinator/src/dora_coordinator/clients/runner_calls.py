@@ -15,15 +15,15 @@ from dora_config.protocol.calls import (
 from dora_config.protocol.envelope import clean_lines
 from dora_config.protocol.runner import DeleteParam, Refusal, SetParam
 from dora_coordinator.dataflow.dataflow import Dataflow
+from dora_coordinator.dataflow.registry import RequestRefused
 from dora_coordinator.state.commands import AnswerClient, Command, FailClient, SendToDaemon
-from dora_coordinator.state.events import ClientAsked
+from dora_coordinator.state.events import ClientRequested
 from dora_coordinator.state.membership import Membership
-from dora_coordinator.state.registry import Unresolved
 
 
 @dataclass(slots=True)
 class _Question:
-    asked: ClientAsked
+    asked: ClientRequested
     dataflow: Dataflow
     request: NodeRequest
     waiting: set[str] = field(default_factory=set)
@@ -38,9 +38,9 @@ class RunnerCalls:
         self._questions: dict[str, _Question] = {}
 
     def ask(
-        self, asked: ClientAsked, request: NodeRequest, dataflow: Dataflow, node: str | None
+        self, asked: ClientRequested, request: NodeRequest, dataflow: Dataflow, node: str | None
     ) -> list[Command]:
-        """Ask the part that has ``node`` (None: every part); raises :class:`Unresolved`."""
+        """Ask the part that has ``node`` (None: every part); raises :class:`RequestRefused`."""
         daemons = _daemons_of(dataflow, node)
         call = RunnerCall(call=asked.fresh_id, dataflow_id=dataflow.id, request=request)
         question = self._questions[call.call] = _Question(asked, dataflow, request)
@@ -83,7 +83,7 @@ class RunnerCalls:
     def client_gone(self, client: int) -> None:
         self._drop(lambda asked: asked.client == client)
 
-    def _drop(self, unwanted: Callable[[ClientAsked], bool]) -> None:
+    def _drop(self, unwanted: Callable[[ClientRequested], bool]) -> None:
         for call, question in list(self._questions.items()):
             if unwanted(question.asked):
                 del self._questions[call]
@@ -114,11 +114,11 @@ def _daemons_of(dataflow: Dataflow, node: str | None) -> list[str]:
     known = {name: part for part in dataflow.parts.values() for name in part.nodes}
     part = known.get(node)
     if part is None:
-        raise Unresolved(
+        raise RequestRefused(
             "not_found",
             f'dataflow {dataflow.label} has no node "{node}"; its nodes are: '
             f"{', '.join(sorted(known))}",
         )
     if part.ended:
-        raise Unresolved("not_found", f'node "{node}" of {dataflow.label} has ended')
+        raise RequestRefused("not_found", f'node "{node}" of {dataflow.label} has ended')
     return [part.daemon]

@@ -25,11 +25,11 @@ from dora_config.protocol.topics import (
 )
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.records import PartState
+from dora_coordinator.dataflow.registry import RequestRefused
 from dora_coordinator.settings import Settings
-from dora_coordinator.state.commands import AnswerClient, Command, SendToDaemon, TellClient
-from dora_coordinator.state.events import ClientAsked
+from dora_coordinator.state.commands import AnswerClient, Command, SendProgress, SendToDaemon
+from dora_coordinator.state.events import ClientRequested
 from dora_coordinator.state.membership import Membership
-from dora_coordinator.state.registry import Unresolved
 
 SHARE = 8
 """Characters of a chunk are at most so small a part of the bytes that a message may have."""
@@ -60,12 +60,14 @@ class TopicStreams:
         self._by_stream: dict[int, _Watch] = {}
         self._last_stream = 0
 
-    def open(self, asked: ClientAsked, request: WatchTopics, dataflow: Dataflow) -> list[Command]:
-        """Raises :class:`Unresolved`."""
+    def open(
+        self, asked: ClientRequested, request: WatchTopics, dataflow: Dataflow
+    ) -> list[Command]:
+        """Raises :class:`RequestRefused`."""
         _check_allowed(dataflow)
         most = self._settings.streams_per_client
         if sum(1 for client, _ in self._watches if client == asked.client) >= most:
-            raise Unresolved("failed", f"{most} watches at once are the most on a connection")
+            raise RequestRefused("failed", f"{most} watches at once are the most on a connection")
         wanted = _wanted(dataflow, request.topics)
         topics = _by_daemon(dataflow, wanted)
         watch = _Watch(asked.client, asked.number, request, dataflow, topics)
@@ -85,7 +87,7 @@ class TopicStreams:
             notes = tuple(clean_lines(note) for note in chunk.news.notes)
             news = chunk.news.model_copy(update={"notes": notes})
             told = WatchedTopics(daemon=daemon, stream=chunk.stream, news=news)
-            return [TellClient(watch.client, watch.number, told)]
+            return [SendProgress(watch.client, watch.number, told)]
         self._close(watch, chunk.stream)
         if chunk.problem is not None:
             watch.problems.append(f'daemon "{daemon}": {clean_lines(chunk.problem)}')
@@ -171,19 +173,19 @@ class TopicStreams:
 
     def _say(self, watch: _Watch, note: str) -> Command:
         told = WatchedTopics(daemon="", stream=0, news=TopicUpdate(notes=(note,)))
-        return TellClient(watch.client, watch.number, told)
+        return SendProgress(watch.client, watch.number, told)
 
 
 def _check_allowed(dataflow: Dataflow) -> None:
     if not dataflow.spec.resolved.debug_inspection:
-        raise Unresolved(
+        raise RequestRefused(
             "failed",
             f"topic inspection requires debug mode, which dataflow {dataflow.label} does not have:"
             " write `debug: {enable_debug_inspection: true}` into its file, or start it with"
             " --debug",
         )
     if dataflow.has_ended:
-        raise Unresolved("not_found", f"dataflow {dataflow.label} has ended")
+        raise RequestRefused("not_found", f"dataflow {dataflow.label} has ended")
 
 
 def _wanted(dataflow: Dataflow, topics: tuple[str, ...]) -> tuple[str, ...]:
@@ -194,16 +196,16 @@ def _wanted(dataflow: Dataflow, topics: tuple[str, ...]) -> tuple[str, ...]:
         if topic not in known:
             close = difflib.get_close_matches(topic, known, n=3)
             hint = f"did you mean {' or '.join(close)}? Its" if close else "its"
-            raise Unresolved(
+            raise RequestRefused(
                 "not_found",
                 f'dataflow {dataflow.label} has no output "{topic}"; {hint} outputs are: '
                 f"{', '.join(known) or 'none'}",
             )
     if not known:
-        raise Unresolved("not_found", f"the nodes of dataflow {dataflow.label} have no outputs")
+        raise RequestRefused("not_found", f"the nodes of dataflow {dataflow.label} have no outputs")
     wanted = tuple(dict.fromkeys(topics or known))
     if len(wanted) > MAX_TOPICS:
-        raise Unresolved(
+        raise RequestRefused(
             "failed",
             f"dataflow {dataflow.label} has {len(wanted)} outputs; name those to watch, at most"
             f" {MAX_TOPICS}",
@@ -219,5 +221,5 @@ def _by_daemon(dataflow: Dataflow, topics: tuple[str, ...]) -> dict[str, tuple[s
     }
     chosen = {daemon: some for daemon, some in found.items() if some}
     if not chosen:
-        raise Unresolved("not_found", f"the nodes of {', '.join(topics)} have ended")
+        raise RequestRefused("not_found", f"the nodes of {', '.join(topics)} have ended")
     return chosen

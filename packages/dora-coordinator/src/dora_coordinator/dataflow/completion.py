@@ -14,7 +14,7 @@ from dora_coordinator.dataflow.part import Part, names
 from dora_coordinator.dataflow.records import PartState
 
 
-class Ends:
+class CompletionRule:
     """What one dataflow's nodes say about its end."""
 
     def __init__(self, nodes: Collection[ResolvedNode], *, when_nodes_finish: bool) -> None:

@@ -17,7 +17,7 @@ from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.runner import DataflowResult, DeleteParam, SetParam
 from dora_coordinator.dataflow.backoff import Backoff
 from dora_coordinator.dataflow.completion import (
-    Ends,
+    CompletionRule,
     ended_dataflow,
     ended_early,
     late_start,
@@ -26,14 +26,14 @@ from dora_coordinator.dataflow.completion import (
     unlinked_start,
 )
 from dora_coordinator.dataflow.events import (
-    Begun,
     DaemonLost,
     DataflowEvent,
     PartAbsent,
     PartGone,
     PartReported,
-    StopAsked,
-    TimeIsUp,
+    StartAccepted,
+    StopRequested,
+    TimerExpired,
 )
 from dora_coordinator.dataflow.link_wait import LinkWait
 from dora_coordinator.dataflow.part import Part, names
@@ -57,7 +57,7 @@ DEFAULT_GRACE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class DataflowContext:
     """What all dataflows share."""
 
     membership: Membership
@@ -70,7 +70,9 @@ class Surroundings:
 class Dataflow:
     """State changes through :meth:`handle` only."""
 
-    def __init__(self, record: DataflowRecord, spec: DataflowSpec, around: Surroundings) -> None:
+    def __init__(
+        self, record: DataflowRecord, spec: DataflowSpec, context: DataflowContext
+    ) -> None:
         self.id = record.dataflow_id
         self.name = record.name
         self.spec = spec
@@ -79,16 +81,18 @@ class Dataflow:
         self.reason = record.reason
         self.parts = Parts(record, spec)
         self.links = self.parts.links
-        self._ends = Ends(spec.resolved.nodes, when_nodes_finish=spec.exit_when_nodes_finish)
+        self._ends = CompletionRule(
+            spec.resolved.nodes, when_nodes_finish=spec.exit_when_nodes_finish
+        )
         self.warnings: tuple[str, ...] = ()
         """What its start left undone."""
-        self._link_wait = LinkWait(around.settings)
+        self._link_wait = LinkWait(context.settings)
         self._unreported = record.unreported
         self._grace = record.grace
         self._force = record.force
         self._stopped_since = record.stopped_since
         self._ended_at = record.ended_at
-        self._around = around
+        self._context = context
 
     # ------------------------------------------------------------------------ the door
 
@@ -102,7 +106,7 @@ class Dataflow:
                 return [SaveRecord(self._changes())]
             case Phase.RELEASING | Phase.RUNNING | Phase.RECOVERING:
                 self.phase = Phase.RECOVERING
-                at = now + self._around.settings.recovery_timeout
+                at = now + self._context.settings.recovery_timeout
                 return [SaveRecord(self._changes()), ArmTimer(self._timer("recovery"), at)]
             case Phase.STOPPING:
                 return [self._stop_deadline(now)]
@@ -158,8 +162,8 @@ class Dataflow:
 
     def _while_preparing(self, event: DataflowEvent, now: float) -> list[Command]:
         match event:
-            case Begun():
-                at = now + self._around.settings.start_timeout
+            case StartAccepted():
+                at = now + self._context.settings.start_timeout
                 return [
                     *(self._prepare(part) for part in self.parts.values()),
                     ArmTimer(self._timer("start"), at),
@@ -187,11 +191,11 @@ class Dataflow:
                 return self._roll_back(
                     f'the connection to daemon "{daemon}" was lost while it prepared its nodes', now
                 )
-            case TimeIsUp(purpose="start") if self.phase is Phase.PREPARING:
+            case TimerExpired(purpose="start") if self.phase is Phase.PREPARING:
                 return self._roll_back(self._late(), now)
-            case TimeIsUp(purpose="link") if self.phase is Phase.LINKING:
+            case TimerExpired(purpose="link") if self.phase is Phase.LINKING:
                 return self._still_unlinked(now)
-            case StopAsked():
+            case StopRequested():
                 return self._roll_back("stopped before it had started", now)
             case _:
                 return []
@@ -226,7 +230,7 @@ class Dataflow:
     def _release_all(self, now: float) -> list[Command]:
         self.phase = Phase.RELEASING
         self._link_wait.end()
-        at = now + self._around.settings.start_timeout
+        at = now + self._context.settings.start_timeout
         return [
             CancelTimer(self._timer("link")),
             *(part.release() for part in self.parts.values()),
@@ -236,7 +240,7 @@ class Dataflow:
     def _late(self) -> str:
         """Why a start that is not ready in time is not."""
         silent = [self.parts[machine] for machine in self.links.silent()]
-        return late_start(self.parts.values(), silent, self._around.settings.start_timeout)
+        return late_start(self.parts.values(), silent, self._context.settings.start_timeout)
 
     def _roll_back(self, reason: str, now: float) -> list[Command]:
         self.phase = Phase.ROLLING_BACK
@@ -251,7 +255,7 @@ class Dataflow:
             *(SendToDaemon(part.daemon, message) for part in prepared),
         ]
         for part in prepared:
-            if not self._around.membership.is_connected(part.daemon):
+            if not self._context.membership.is_connected(part.daemon):
                 self._end(part, None)  # it is told to kill its nodes when it comes back
         return [*commands, self._stop_deadline(now), *self._finish_if_all_ended()]
 
@@ -274,17 +278,17 @@ class Dataflow:
                     return []
                 if part.state is PartState.RUNNING:
                     # its daemon or machine went, not its nodes: this is no crash loop
-                    self._around.backoff.clear(daemon, self.id)
+                    self._context.backoff.clear(daemon, self.id)
                 return self._recover(part, now, f'daemon "{daemon}" came back without its nodes')
-            case TimeIsUp(purpose="retry", daemon=daemon):
+            case TimerExpired(purpose="retry", daemon=daemon):
                 part = self.parts[daemon]
                 return self._recover(part, now) if part.state is PartState.MISSING else []
-            case TimeIsUp(purpose="start") if self.phase is Phase.RELEASING:
+            case TimerExpired(purpose="start") if self.phase is Phase.RELEASING:
                 self.phase = Phase.RUNNING  # released cannot be taken back: it runs, degraded
                 return []
-            case TimeIsUp(purpose="recovery") if self.phase is Phase.RECOVERING:
+            case TimerExpired(purpose="recovery") if self.phase is Phase.RECOVERING:
                 return self._end_recovery()
-            case StopAsked(grace=grace, force=force):
+            case StopRequested(grace=grace, force=force):
                 self._grace, self._force = grace, force
                 return self._stop(now)
             case _:
@@ -318,7 +322,7 @@ class Dataflow:
                 return [part.release()]
             case "running":
                 if registering:
-                    self._around.backoff.clear(part.daemon, self.id)
+                    self._context.backoff.clear(part.daemon, self.id)
                 self.parts.move(part, PartState.RUNNING)
                 return [CancelTimer(self._timer("retry", part.daemon)), *self._settle(now)]
             case "preparing":
@@ -345,13 +349,13 @@ class Dataflow:
         self.links.forget(part.daemon)
         part.only_virtual_left = False
         self.parts.move(part, PartState.MISSING)
-        if not self._around.membership.is_connected(part.daemon):
+        if not self._context.membership.is_connected(part.daemon):
             return []
-        wait = self._around.backoff.wait(part.daemon, self.id, now)
+        wait = self._context.backoff.wait(part.daemon, self.id, now)
         if wait > 0:
             retry = ArmTimer(self._timer("retry", part.daemon), now + wait)
             return [Log("info", part.waits_text(self.label, wait)), retry]
-        self._around.backoff.attempted(part.daemon, self.id, now)
+        self._context.backoff.attempted(part.daemon, self.id, now)
         part.attempt += 1
         part.recovered_at = now
         self.parts.move(part, PartState.PREPARING)
@@ -364,7 +368,7 @@ class Dataflow:
             return []
         self.phase = Phase.FAILED
         self._unreported = True
-        limit = self._around.settings.recovery_timeout
+        limit = self._context.settings.recovery_timeout
         self.reason = (
             f"the coordinator was restarted and {names(waiting)} did not report within "
             f"{limit:g} s (it goes on when one of them comes back)"
@@ -425,7 +429,7 @@ class Dataflow:
             case DaemonLost(daemon=daemon) if self.phase is Phase.ROLLING_BACK:
                 self._end(self.parts[daemon], None)
                 return self._finish_if_all_ended()
-            case StopAsked(grace=grace, force=force):
+            case StopRequested(grace=grace, force=force):
                 self._grace = grace
                 self._force = self._force or force
                 left = self.parts.left()
@@ -433,7 +437,7 @@ class Dataflow:
                     *(self._stop_part(part) for part in left),
                     self._stop_deadline(now),
                 ]
-            case TimeIsUp(purpose="stop"):
+            case TimerExpired(purpose="stop"):
                 left = self.parts.left()
                 self.phase = Phase.FAILED
                 self.reason = self.reason or f"the stop was not confirmed by {names(left)}"
@@ -445,7 +449,7 @@ class Dataflow:
         if self._unreported and isinstance(event, PartReported | PartAbsent):
             return self._come_back(event, now)
         match event:
-            case StopAsked():
+            case StopRequested():
                 self._unreported = False  # from now on, what returns is killed
                 return [SaveRecord(self._changes())]
             case PartReported(daemon=daemon, report=PartReport(phase="ended", result=result)):
@@ -467,11 +471,11 @@ class Dataflow:
         self.reason = None
         for part in self.parts.values():
             part.reported = False
-        at = now + self._around.settings.recovery_timeout
+        at = now + self._context.settings.recovery_timeout
         return [ArmTimer(self._timer("recovery"), at), *self._while_live(event, now)]
 
     def _note_end(self, now: float) -> None:
-        self._ended_at = now + self._around.wall_offset if self.has_ended else None
+        self._ended_at = now + self._context.wall_offset if self.has_ended else None
 
     def _end(self, part: Part, result: DataflowResult | None) -> None:
         if result is not None and self.phase is Phase.ROLLING_BACK:
@@ -510,7 +514,7 @@ class Dataflow:
         """Seconds since its end; None while it lives."""
         if self._ended_at is None:
             return None
-        return max(0.0, now + self._around.wall_offset - self._ended_at)
+        return max(0.0, now + self._context.wall_offset - self._ended_at)
 
     @property
     def is_awaited(self) -> bool:
@@ -526,7 +530,7 @@ class Dataflow:
         """The word that ``list`` shows, and why."""
         parts = list(self.parts.values())
         why = (self._why_failed(), self._stopped_since)
-        return status_of(self.phase, why, parts, self.links, self._around.membership)
+        return status_of(self.phase, why, parts, self.links, self._context.membership)
 
     def ended(self) -> EndedDataflow:
         """How it ended, over all daemons."""
@@ -571,7 +575,7 @@ class Dataflow:
         return part.stop(self._grace, force=self._force, reason=reason)
 
     def _prepare(self, part: Part) -> Command:
-        return self.parts.prepare(part, self.spec, self._around.membership)
+        return self.parts.prepare(part, self.spec, self._context.membership)
 
     def _hear_of_link(self, event: PartReported) -> list[Command]:
         """Note how a part is linked; its peers are told when it listens elsewhere than before."""
@@ -592,7 +596,7 @@ class Dataflow:
 
     def _stop_deadline(self, now: float) -> Command:
         grace = 0.0 if self._force else DEFAULT_GRACE if self._grace is None else self._grace
-        at = now + grace * 1.5 + self._around.settings.stop_margin
+        at = now + grace * 1.5 + self._context.settings.stop_margin
         return ArmTimer(self._timer("stop"), at)
 
     def _timer(self, purpose: str, daemon: str = "") -> TimerKey:

@@ -9,7 +9,7 @@ from dora_config.protocol.runner import DataflowResult
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class StartAccepted:
     """The dataflow was accepted and stored."""
 
 
@@ -46,17 +46,19 @@ class DaemonLost:
 
 
 @dataclass(frozen=True, slots=True)
-class StopAsked:
+class StopRequested:
     grace: float | None = None
     force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class TimeIsUp:
+class TimerExpired:
     """A timer of this dataflow fired: ``start``, ``stop``, ``recovery`` or ``retry``."""
 
     purpose: str
     daemon: str = ""
 
 
-DataflowEvent = Begun | PartReported | PartGone | PartAbsent | DaemonLost | StopAsked | TimeIsUp
+DataflowEvent = (
+    StartAccepted | PartReported | PartGone | PartAbsent | DaemonLost | StopRequested | TimerExpired
+)

@@ -13,21 +13,21 @@ import anyio.to_thread
 from dora_config.file_store import FileStore
 from dora_config.protocol.code import CodeFile, CodeLink, CodeSet
 from dora_coordinator.dataflow.dataflow import Dataflow
+from dora_coordinator.dataflow.registry import DataflowRegistry
 from dora_coordinator.io.artifacts import ArtifactRefused
-from dora_coordinator.state.registry import Fleet
 
 PIECE: Final = 1 << 20
 """Bytes read from a file at once."""
 ARCHIVE_TYPE: Final = "application/x-tar"
 
 
-def find_code(fleet: Fleet, build: str, node_id: str) -> str:
+def find_code(registry: DataflowRegistry, build: str, node_id: str) -> str:
     """The digest of a node's `CodeSet`; raises ArtifactRefused (404) with the reason.
 
     ``build``: the id of a build or the UUID of a dataflow that was started from it, or the name of
     one that runs.
     """
-    dataflow = _dataflow_of(fleet, build)
+    dataflow = _dataflow_of(registry, build)
     if dataflow is None:
         raise ArtifactRefused(404, f'no artifact of node "{node_id}" in build "{build}"')
     node = next((one for one in dataflow.spec.resolved.nodes if one.id == node_id), None)
@@ -46,10 +46,12 @@ def find_code(fleet: Fleet, build: str, node_id: str) -> str:
     return digest
 
 
-def _dataflow_of(fleet: Fleet, build: str) -> Dataflow | None:
+def _dataflow_of(registry: DataflowRegistry, build: str) -> Dataflow | None:
     """The one started last, if several fit."""
-    named = fleet.live_named(build)
-    fitting = [one for one in fleet if build in (one.id, one.spec.build_id, one.spec.delivered_by)]
+    named = registry.live_named(build)
+    fitting = [
+        one for one in registry if build in (one.id, one.spec.build_id, one.spec.delivered_by)
+    ]
     return fitting[-1] if fitting else named
 
 

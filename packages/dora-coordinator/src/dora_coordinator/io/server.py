@@ -266,7 +266,7 @@ class _Endpoints:
 
     async def _archive(self, build_id: str, node_id: str) -> Response:
         """The code that was sent here for a node; raises ArtifactRefused."""
-        digest = find_code(self._service.state.fleet, build_id, node_id)
+        digest = find_code(self._service.state.registry, build_id, node_id)
         archive = await anyio.to_thread.run_sync(NodeArchive.load, self._files, digest, node_id)
         name = quote(f"{node_id.replace('/', '_')}.tar")
         headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{name}"}

@@ -53,23 +53,23 @@ from dora_coordinator.state.commands import (
     FailClient,
     Log,
     SaveRecord,
+    SendProgress,
     SendToDaemon,
     SignCertificate,
-    TellClient,
 )
 from dora_coordinator.state.events import (
-    BuildLinesTaken,
-    ClientAsked,
+    BuildProgressSent,
     ClientCancelled,
     ClientDisconnected,
-    ClientTook,
+    ClientRequested,
     DaemonDisconnected,
+    DaemonMessageReceived,
     DaemonRegistered,
-    DaemonSpoke,
     Event,
-    LinesTaken,
+    LogLinesSent,
     TimerFired,
     TimerKey,
+    TopicChunkTaken,
 )
 from dora_coordinator.state.state import CoordinatorState
 
@@ -167,10 +167,10 @@ class Service:
 
     def _show_or_refuse(self, event: Event, why: str) -> None:
         match event:
-            case ClientAsked(request=ListDataflows() | ListNodes() | ClusterStatus()):
+            case ClientRequested(request=ListDataflows() | ListNodes() | ClusterStatus()):
                 for command in self._handle(event, anyio.current_time()):
                     self._do(command)
-            case ClientAsked():
+            case ClientRequested():
                 self._refuse([event], why)
             case DaemonRegistered(connection=connection):
                 self._do(CloseConnection(connection, RegistrationRefused(message=why)))
@@ -183,7 +183,7 @@ class Service:
             return self.state.handle(event, now)
         except Exception:
             logger.exception("a fault of the coordinator, please report it; at %s", type(event))
-            if not isinstance(event, ClientAsked):
+            if not isinstance(event, ClientRequested):
                 return []
             message = "the coordinator met an error it did not expect; its log has the details"
             return [FailClient(event.client, event.number, message)]
@@ -191,7 +191,7 @@ class Service:
     def _refuse(self, events: Sequence[Event], why: str) -> None:
         """Nothing of these was stored, so nothing was done: tell the clients among them."""
         for event in events:
-            if isinstance(event, ClientAsked):
+            if isinstance(event, ClientRequested):
                 self._do(FailClient(event.client, event.number, why))
 
     async def _wait_for_work(self) -> None:
@@ -236,17 +236,17 @@ class Service:
         offset = None
         if isinstance(message, Heartbeat) and message.time is not None:
             offset = message.time - time.time()
-        self._post(DaemonSpoke(connection.number, message, offset))
+        self._post(DaemonMessageReceived(connection.number, message, offset))
 
     def asked(self, connection: Connection, number: int, request: ControlRequest) -> None:
         fresh = str(uuid.uuid4())
-        self._post(ClientAsked(connection.number, number, request, fresh))
+        self._post(ClientRequested(connection.number, number, request, fresh))
 
     def cancelled(self, connection: Connection, number: int) -> None:
         self._post(ClientCancelled(connection.number, number))
 
     def taken(self, connection: Connection, number: int, stream: int) -> None:
-        self._post(ClientTook(connection.number, number, stream))
+        self._post(TopicChunkTaken(connection.number, number, stream))
 
     def _post(self, event: Event) -> None:
         self._inbox.append(event)
@@ -273,7 +273,7 @@ class Service:
                 self._sign(daemon, request)
             case AnswerClient(number=number, answer=answer):
                 self._to_client(command.client, Answer(id=number, answer=answer))
-            case TellClient(number=number, progress=progress):
+            case SendProgress(number=number, progress=progress):
                 self._to_client(command.client, Progress(id=number, progress=progress))
             case FailClient(number=number, message=message, code=code, ended=ended):
                 failure = Failure(id=number, message=message, code=code, ended=ended)
@@ -336,8 +336,8 @@ def _taken(frame: Answer | Progress | Failure) -> Event | None:
     """What follows once a frame is with its reader: whoever sent its content may send more."""
     match frame:
         case Progress(progress=LogLines(stream=stream)):
-            return LinesTaken(stream)
+            return LogLinesSent(stream)
         case Progress(progress=BuildProgress(build_id=build_id, daemon=daemon)):
-            return BuildLinesTaken(build_id, daemon)
+            return BuildProgressSent(build_id, daemon)
         case _:
             return None

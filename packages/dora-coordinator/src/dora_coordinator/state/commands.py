@@ -73,7 +73,7 @@ class AnswerClient:
 
 
 @dataclass(frozen=True, slots=True)
-class TellClient:
+class SendProgress:
     """Progress of a request that goes on."""
 
     client: int
@@ -122,7 +122,7 @@ Command = (
     | SignCertificate
     | CloseConnection
     | AnswerClient
-    | TellClient
+    | SendProgress
     | FailClient
     | ArmTimer
     | CancelTimer

@@ -18,7 +18,7 @@ class DaemonRegistered:
 
 
 @dataclass(frozen=True, slots=True)
-class DaemonSpoke:
+class DaemonMessageReceived:
     connection: int
     message: DaemonMessage
     clock_offset: float | None = None
@@ -31,7 +31,7 @@ class DaemonDisconnected:
 
 
 @dataclass(frozen=True, slots=True)
-class ClientAsked:
+class ClientRequested:
     """``fresh_id`` is an unused UUID, for requests that make a dataflow."""
 
     client: int
@@ -47,7 +47,7 @@ class ClientCancelled:
 
 
 @dataclass(frozen=True, slots=True)
-class ClientTook:
+class TopicChunkTaken:
     """News of outputs were shown; what has come since may be sent."""
 
     client: int
@@ -56,14 +56,14 @@ class ClientTook:
 
 
 @dataclass(frozen=True, slots=True)
-class LinesTaken:
+class LogLinesSent:
     """Log lines of a stream have been written to their client's socket."""
 
     stream: int
 
 
 @dataclass(frozen=True, slots=True)
-class BuildLinesTaken:
+class BuildProgressSent:
     """News of a build have been written to their client's socket."""
 
     build_id: str
@@ -93,13 +93,13 @@ class TimerKey:
 
 Event = (
     DaemonRegistered
-    | DaemonSpoke
+    | DaemonMessageReceived
     | DaemonDisconnected
-    | ClientAsked
+    | ClientRequested
     | ClientCancelled
     | ClientDisconnected
-    | ClientTook
-    | LinesTaken
-    | BuildLinesTaken
+    | TopicChunkTaken
+    | LogLinesSent
+    | BuildProgressSent
     | TimerFired
 )

@@ -33,8 +33,9 @@ from dora_coordinator.clients.log_streams import LogStreams
 from dora_coordinator.clients.requests import Clients
 from dora_coordinator.clients.runner_calls import RunnerCalls
 from dora_coordinator.clients.topic_streams import TopicStreams
-from dora_coordinator.dataflow.events import TimeIsUp
+from dora_coordinator.dataflow.events import TimerExpired
 from dora_coordinator.dataflow.records import DataflowRecord
+from dora_coordinator.dataflow.registry import DataflowRegistry
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import (
     AdmitDaemon,
@@ -47,21 +48,20 @@ from dora_coordinator.state.commands import (
     SignCertificate,
 )
 from dora_coordinator.state.events import (
-    BuildLinesTaken,
-    ClientAsked,
+    BuildProgressSent,
     ClientCancelled,
     ClientDisconnected,
-    ClientTook,
+    ClientRequested,
     DaemonDisconnected,
+    DaemonMessageReceived,
     DaemonRegistered,
-    DaemonSpoke,
     Event,
-    LinesTaken,
+    LogLinesSent,
     TimerFired,
     TimerKey,
+    TopicChunkTaken,
 )
 from dora_coordinator.state.membership import Member
-from dora_coordinator.state.registry import Fleet
 
 SILENCE = TimerKey("silence")
 FORGET = "forget"
@@ -83,13 +83,13 @@ class CoordinatorState:
         self._settings = settings
         self._party = party
         self._authority = authority
-        self.fleet = Fleet(settings, wall_offset=wall_offset)
-        self._streams = LogStreams(self.fleet.membership)
+        self.registry = DataflowRegistry(settings, wall_offset=wall_offset)
+        self._streams = LogStreams(self.registry.membership)
         self._builds = Builds(settings)
-        self._calls = RunnerCalls(self.fleet.membership)
-        self._topics = TopicStreams(self.fleet.membership, settings)
+        self._calls = RunnerCalls(self.registry.membership)
+        self._topics = TopicStreams(self.registry.membership, settings)
         self._clients = Clients(
-            self.fleet, self._streams, self._builds, self._calls, self._topics, settings, party
+            self.registry, self._streams, self._builds, self._calls, self._topics, settings, party
         )
         self._silence_armed = False
 
@@ -97,25 +97,25 @@ class CoordinatorState:
         self, stored: Iterable[tuple[DataflowRecord, DataflowSpec]], now: float
     ) -> list[Command]:
         """Start from what was stored; called once, before any event."""
-        return self.fleet.load(stored, now)
+        return self.registry.load(stored, now)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         commands = self._decide(event, now)
-        while self.fleet.changes:
-            dataflow, before = self.fleet.changes.pop(0)
+        while self.registry.changes:
+            dataflow, before = self.registry.changes.pop(0)
             commands += self._clients.phase_changed(dataflow, before, now)
         return [*commands, *self._topics.mend()]
 
     def _decide(self, event: Event, now: float) -> list[Command]:
         match event:
-            case DaemonSpoke():
+            case DaemonMessageReceived():
                 return self._daemon_spoke(event, now)
             case DaemonRegistered():
                 return self._daemon_registered(event, now)
             case DaemonDisconnected(connection=connection):
-                member = self.fleet.membership.disconnected(connection)
+                member = self.registry.membership.disconnected(connection)
                 return [] if member is None else self._daemon_lost(member, "disconnected", now)
-            case ClientAsked():
+            case ClientRequested():
                 return self._clients.asked(event, now)
             case ClientCancelled(client=client, number=number):
                 self._clients.cancelled(client, number)
@@ -125,7 +125,7 @@ class CoordinatorState:
                     *self._topics.cancel(client, number),
                     *self._builds.cancel(client, number),
                 ]
-            case ClientTook(client=client, number=number, stream=stream):
+            case TopicChunkTaken(client=client, number=number, stream=stream):
                 return self._topics.taken(client, number, stream)
             case ClientDisconnected(client=client):
                 self._clients.client_gone(client)
@@ -135,9 +135,9 @@ class CoordinatorState:
                     *self._topics.client_gone(client),
                     *self._builds.client_gone(client),
                 ]
-            case LinesTaken(stream=stream):
+            case LogLinesSent(stream=stream):
                 return self._streams.taken(stream)
-            case BuildLinesTaken(build_id=build_id, daemon=daemon):
+            case BuildProgressSent(build_id=build_id, daemon=daemon):
                 return self._builds.taken(build_id, daemon)
             case TimerFired(key=key):
                 return self._timer_fired(key, now)
@@ -153,12 +153,14 @@ class CoordinatorState:
             refusal = RegistrationRefused(message=problem, permanent=True)
             log = Log("warning", f"daemon at {event.address} refused: {problem}")
             return [log, CloseConnection(event.connection, refusal)]
-        admission = self.fleet.membership.register(event.connection, register, event.address, now)
+        admission = self.registry.membership.register(
+            event.connection, register, event.address, now
+        )
         if admission.refusal is not None:
             log = Log("warning", admission.refusal)
             refusal = RegistrationRefused(message=admission.refusal)
             return [log, CloseConnection(event.connection, refusal)]
-        member = self.fleet.membership.get(admission.key)
+        member = self.registry.membership.get(admission.key)
         assert member is not None
         commands: list[Command] = []
         if admission.replaced is not None:
@@ -178,13 +180,13 @@ class CoordinatorState:
             AdmitDaemon(event.connection, admission.key),
             SendToDaemon(admission.key, welcome),
             Log("info", f'daemon "{admission.key}" connected from {event.address} ({host})'),
-            *self.fleet.registered(member, now),
+            *self.registry.registered(member, now),
             *self._arm_silence(),
         ]
 
-    def _daemon_spoke(self, event: DaemonSpoke, now: float) -> list[Command]:
+    def _daemon_spoke(self, event: DaemonMessageReceived, now: float) -> list[Command]:
         message = event.message
-        member = self.fleet.membership.heard(event.connection, now)
+        member = self.registry.membership.heard(event.connection, now)
         if member is None:
             return []  # a connection that was replaced
         match message:
@@ -194,7 +196,7 @@ class CoordinatorState:
                 member.clock_offset = event.clock_offset
                 return [SendToDaemon(member.key, HeartbeatAck())]
             case PartChanged() | PartLost() | PartDescribed():
-                return self.fleet.told(member.key, message, now)
+                return self.registry.told(member.key, message, now)
             case SignRequest(request=request):
                 return [SignCertificate(member.key, request)]
             case LogChunk():
@@ -224,7 +226,7 @@ class CoordinatorState:
             Log("warning", f'daemon "{member.key}" {how}'),
             ArmTimer(TimerKey(FORGET, member.key), now + shown),
             *self._forget_conversations(member.key),
-            *self.fleet.lost(member, now),
+            *self.registry.lost(member, now),
             *self._clients.end_if_destroyed(),
         ]
 
@@ -248,28 +250,28 @@ class CoordinatorState:
             return self._clients.end_if_destroyed(overdue=True)
         if key.purpose == builds.TIMER:
             return self._builds.timed_out(key.subject)
-        dataflow = self.fleet.get(key.subject)
+        dataflow = self.registry.get(key.subject)
         if dataflow is None:
             return []
-        return self.fleet.apply(dataflow, TimeIsUp(key.purpose, key.daemon), now)
+        return self.registry.apply(dataflow, TimerExpired(key.purpose, key.daemon), now)
 
     def _forget_daemon(self, key: TimerKey, now: float) -> list[Command]:
         """A daemon has been away for long: list it no longer, unless a dataflow waits for it."""
-        if self.fleet.membership.is_connected(key.subject):
+        if self.registry.membership.is_connected(key.subject):
             return []
-        if self.fleet.unfinished_on(key.subject):
+        if self.registry.unfinished_on(key.subject):
             return [ArmTimer(key, now + self._settings.ended_daemon_shown)]
-        self.fleet.membership.forget(key.subject)
+        self.registry.membership.forget(key.subject)
         return []
 
     def _drop_silent(self, now: float) -> list[Command]:
         self._silence_armed = False
         commands: list[Command] = []
-        for member in self.fleet.membership.silent(now):
+        for member in self.registry.membership.silent(now):
             connection = member.connection
             if connection is None:
                 continue
-            self.fleet.membership.disconnected(connection)
+            self.registry.membership.disconnected(connection)
             limit = self._settings.daemon_silence_limit
             commands.append(CloseConnection(connection))
             commands += self._daemon_lost(member, f"silent for {limit:g} s: given up", now)
@@ -277,7 +279,7 @@ class CoordinatorState:
 
     def _arm_silence(self) -> list[Command]:
         """One timer for all daemons: at the earliest moment one of them can have been silent."""
-        deadline = self.fleet.membership.next_deadline()
+        deadline = self.registry.membership.next_deadline()
         if self._silence_armed or deadline is None:
             return []
         self._silence_armed = True

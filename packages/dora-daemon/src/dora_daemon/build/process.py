@@ -1,7 +1,7 @@
 """A build as a process of its own, which ends with whoever asked for it and leaves no command.
 
 Its directory (of the runners' kind) holds ``job.json``. It prints a :class:`Report` a line, and is
-cancelled by the end of its standard input, SIGINT or SIGTERM. When it is killed its guardian ends
+cancelled by the end of its standard input, SIGINT or SIGTERM. When it is killed its reaper ends
 the commands that it had started.
 """
 
@@ -25,8 +25,8 @@ from dora_daemon.build import events
 from dora_daemon.build.errors import BuildError
 from dora_daemon.build.job import JOB, BuildJob, Outcome, PlacedNode, Report
 from dora_daemon.build.service import MOST_JOBS, BuildOptions, prepare
-from dora_daemon.runner.process.reaper_process import Guard
-from dora_daemon.runner.runtime_dir import RuntimeDir
+from dora_daemon.process_tree.reaper_process import ReaperProcess
+from dora_daemon.process_tree.runtime_dir import RuntimeDir
 
 LOCK = "build.lock"
 """In the state directory of the account."""
@@ -36,9 +36,9 @@ LOCK_POLL = 0.1
 def main(path: Path, lock_descriptor: int) -> int:
     """Do the job in the directory; the exit code is 0 when there is an outcome."""
     directory = RuntimeDir.take_over(path, lock_descriptor)
-    guard = Guard(path)
+    reaper = ReaperProcess(path)
     try:
-        guard.start()
+        reaper.start()
         job = BuildJob.model_validate_json((path / JOB).read_bytes())
         Path(job.base_dir).mkdir(parents=True, exist_ok=True)
         outcome = anyio.run(_run, job, directory)
@@ -48,7 +48,7 @@ def main(path: Path, lock_descriptor: int) -> int:
         return 0
     finally:
         directory.release()
-        guard.dismiss()
+        reaper.dismiss()
 
 
 async def _run(job: BuildJob, directory: RuntimeDir) -> Outcome | None:

@@ -28,9 +28,7 @@ from dora_config import DoraError
 from dora_config.cluster.models import Cluster
 
 
-def install_coordinator(
-    cluster: Cluster, installer: Installer, token: str, *, user: bool
-) -> bool:
+def install_coordinator(cluster: Cluster, installer: Installer, token: str, *, user: bool) -> bool:
     """Install the service where it belongs, and print the result.
 
     Return False if that failed; True also if it is not this command's task.

@@ -30,9 +30,7 @@ def coordinator_arguments(cluster: Cluster) -> list[str]:
     return [*words, "--interface", address, "--port", str(cluster.coordinator.port)]
 
 
-def start_coordinator(
-    cluster: Cluster, *, recreate_store: bool = False
-) -> background.Background:
+def start_coordinator(cluster: Cluster, *, recreate_store: bool = False) -> background.Background:
     """Start it and wait until it answers; raises NotLocal and NotStarted."""
     address = cluster.coordinator.addr
     if not is_local(address):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from dora_cli.cluster.decisions.node_changes import Nodes
 from dora_cli.cluster.decisions.preflight import NotReady
-from dora_cli.coordinator.client import Client, ConnectionLost, CoordinatorUnreachable
+from dora_cli.coordinator.client import Client, CoordinatorLost, CoordinatorUnreachable
 from dora_config.access import Endpoint, endpoint
 from dora_config.cluster.models import Cluster
 from dora_config.protocol.control import (
@@ -73,7 +73,7 @@ def fetch_nodes(cluster: Cluster) -> Nodes:
     try:
         with Client(endpoint_of(cluster)) as client:
             found = client.ask(ListNodes(), NodeList).nodes
-    except (CoordinatorUnreachable, ConnectionLost):
+    except (CoordinatorUnreachable, CoordinatorLost):
         return {}
     return {(one.dataflow, one.node): one for one in found if one.pid is not None}
 

@@ -1,4 +1,4 @@
-"""Upgrades and rollbacks of a cluster's coordinator: its service, or its process on this machine."""
+"""Upgrades and rollbacks of a coordinator: its service, or its process on this machine."""
 
 from __future__ import annotations
 

@@ -79,7 +79,9 @@ class MachineFacts:
     trip: float
 
     @classmethod
-    def from_answer(cls, found: Mapping[str, Any], *, asked: float, answered: float) -> MachineFacts:
+    def from_answer(
+        cls, found: Mapping[str, Any], *, asked: float, answered: float
+    ) -> MachineFacts:
         """Read the program's answer; ``asked`` and ``answered`` are times of this machine."""
         daemon = found["daemon"]
         trip = answered - asked

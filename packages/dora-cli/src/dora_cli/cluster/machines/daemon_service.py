@@ -17,9 +17,7 @@ class DaemonService(SystemdService):
 
     def __init__(self, remote: RemoteMachine, facts: MachineFacts, *, user: bool) -> None:
         secrets = f"{facts.home}/.config/dora-daemon" if user else "/etc/dora-daemon"
-        super().__init__(
-            remote, facts, user=user, secrets=secrets, name=f"{remote.machine.id}."
-        )
+        super().__init__(remote, facts, user=user, secrets=secrets, name=f"{remote.machine.id}.")
 
     @classmethod
     def find(cls, remote: RemoteMachine, facts: MachineFacts) -> DaemonService | None:

@@ -101,9 +101,7 @@ class RemoteMachine:
         self, command: str, on_output: Callable[[bytes], None], **arguments: Any
     ) -> dict[str, Any]:
         """Like ``call``, and pass on the output while the command runs."""
-        return ask(
-            _Streaming(self.connection, on_output), command, program=_program(), **arguments
-        )
+        return ask(_Streaming(self.connection, on_output), command, program=_program(), **arguments)
 
     def health(self, facts: MachineFacts) -> Health:
         """Fetch the health of the machine and its daemon."""

@@ -132,9 +132,7 @@ def _write_machines(
     output.table(columns, rows)
 
 
-def _coordinator_cell(
-    cluster: Cluster, machine: Machine, one: Examined, findings: Findings
-) -> str:
+def _coordinator_cell(cluster: Cluster, machine: Machine, one: Examined, findings: Findings) -> str:
     if one.coordinator is None:
         return "-"
     if one.coordinator["reached"]:

@@ -64,9 +64,7 @@ def _end_coordinator(address: Endpoint, known: Cluster | None) -> None:
     output.write(f"Coordinator on {address} and its daemons ended")
 
 
-def _clear(
-    remote: RemoteMachine, reservation: Reservation, report: Report, *, purge: bool
-) -> str:
+def _clear(remote: RemoteMachine, reservation: Reservation, report: Report, *, purge: bool) -> str:
     facts = remote.facts()
     conflicts = reservation.conflicts(remote.machine)
     foreign = {one.occupant.id for one in conflicts if one.kind == "other cluster"}

@@ -58,9 +58,7 @@ def select_machines(cluster: Cluster, names: Sequence[str]) -> tuple[Machine, ..
     unknown = [name for name in names if name not in {one.id for one in cluster.machines}]
     if unknown:
         known = ", ".join(one.id for one in cluster.machines)
-        raise DoraError(
-            f'no machine "{unknown[0]}" in the cluster file; its machines are: {known}'
-        )
+        raise DoraError(f'no machine "{unknown[0]}" in the cluster file; its machines are: {known}')
     return tuple(one for one in cluster.machines if not names or one.id in names)
 
 

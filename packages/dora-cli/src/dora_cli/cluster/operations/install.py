@@ -31,7 +31,7 @@ class Installed:
     remarks: tuple[str, ...] = ()
 
 
-def install(
+def install_services(
     cluster: Cluster,
     installer: Installer,
     command: ClusterCommand,

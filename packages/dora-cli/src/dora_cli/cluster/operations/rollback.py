@@ -25,7 +25,7 @@ from dora_cli.cluster.operations.version_switch import Switched, running_tree, u
 from dora_config.cluster.models import Cluster, Machine
 
 
-def rollback(
+def roll_back(
     cluster: Cluster, machines: Sequence[Machine], *, to: str | None, keep_going: bool
 ) -> bool:
     """Undo the newest upgrade, or switch to version ``to``; return whether all succeeded.

@@ -13,7 +13,7 @@ from dora_cli.cluster.ownership.reservation import ClusterCommand, reserve
 from dora_config.cluster.models import Cluster
 
 
-def uninstall(cluster: Cluster, installer: Installer, command: ClusterCommand) -> bool:
+def uninstall_services(cluster: Cluster, installer: Installer, command: ClusterCommand) -> bool:
     """Remove everything; return whether that succeeded on every machine."""
 
     def work(remote: RemoteMachine, report: Report) -> str:

@@ -21,7 +21,7 @@ from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
 
 
-def upgrade(
+def upgrade_cluster(
     cluster: Cluster, installer: Installer, machines: Sequence[Machine], *, keep_going: bool
 ) -> bool:
     """Upgrade the coordinator, then the machines; return whether all succeeded.

@@ -27,7 +27,6 @@ from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to, 
 from dora_cli.cluster.operations.steps import Step, poll
 from dora_cli.ssh import ConnectionLost
 from dora_config import DoraError
-from dora_config.cluster.models import Machine
 
 LAST_LINES = 8
 
@@ -259,5 +258,3 @@ class VersionSwitch:
         except ConnectionLost:
             with connect_to(remote.machine) as connection:
                 work(RemoteMachine(remote.cluster, remote.machine, connection))
-
-

@@ -223,9 +223,7 @@ class Reservation:
         if not self.command.surveys_all:
             ids = {one.id for one in wanted}
             occupants = [one for one in occupants if one.id in ids]
-        self._occupancies[_key(machine)] = classify(
-            occupants, self.cluster, wanted, self._operator
-        )
+        self._occupancies[_key(machine)] = classify(occupants, self.cluster, wanted, self._operator)
 
     def _is_same_host(self, one: Machine, other: Machine) -> bool:
         hosts = self._hosts.get(_key(one)), self._hosts.get(_key(other))

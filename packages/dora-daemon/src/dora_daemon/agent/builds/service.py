@@ -38,8 +38,8 @@ from dora_daemon.agent.node_paths import Machine, base_directory, deliver
 from dora_daemon.build.job import JOB, BuildJob, Outcome, Report
 from dora_daemon.build.own_environment import build_key
 from dora_daemon.code.delivery import CodeNotDelivered
-from dora_daemon.runner.errors import RunnerError
-from dora_daemon.runner.runtime_dir import RuntimeDir
+from dora_daemon.process_tree.errors import RuntimeDirError
+from dora_daemon.process_tree.runtime_dir import RuntimeDir
 
 BATCH_PAUSE = 0.05
 """Seconds in which news that come together are told together."""
@@ -132,7 +132,7 @@ class Builds:
             except CodeNotDelivered as error:
                 tasks.cancel_scope.cancel()
                 return BuildEnded(build_id=build_id, problem=str(error))
-            except (RunnerError, OSError) as error:
+            except (RuntimeDirError, OSError) as error:
                 outcome, last_words = None, f": {error}"
             while not running.buffer.is_empty:
                 await running.changed.wait()
@@ -247,7 +247,7 @@ async def _lines(stream: ByteReceiveStream) -> AsyncIterator[bytes]:
 
 
 async def _end(process: Process) -> None:
-    """Let it end its commands; after a while its guardian has to."""
+    """Let it end its commands; after a while its reaper has to."""
     assert process.stdin is not None
     await process.stdin.aclose()
     with anyio.move_on_after(END_TIMEOUT):

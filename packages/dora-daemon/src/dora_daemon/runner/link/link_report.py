@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from dora_config.protocol.links import LinkCounters, LinkReport, PeerReport
-from dora_daemon.link.io.messages import Failed, Listening, PeerChanged, StreamCount, StreamCounts
+from dora_daemon.link.protocol.messages import (
+    Failed,
+    Listening,
+    PeerChanged,
+    StreamCount,
+    StreamCounts,
+)
 
 StreamKey = tuple[str, str, str]
 """The other machine, node, output."""
