@@ -11,6 +11,7 @@ from dora_cli.cluster.decisions.preflight import (
     MachineFacts,
     NotReady,
     RunningDaemon,
+    require_one_kind,
     require_ready,
     warnings,
 )
@@ -38,6 +39,15 @@ def test_all_unmet_requirements_are_listed() -> None:
     assert "/opt/dora (`dora` in the cluster file) does not exist there" in text
     assert "systemd does not run there" in text
     require_ready(machine_facts(systemd=False), ROBOT)
+
+
+def test_two_kinds_of_service_are_refused() -> None:
+    require_one_kind(machine_facts(service=True), "dora-daemon-robot", user=False)
+    require_one_kind(machine_facts(user_service=True), "dora-daemon-robot", user=True)
+    with pytest.raises(NotReady, match="as a system service already; run this command without"):
+        require_one_kind(machine_facts(service=True), "dora-daemon-robot", user=True)
+    with pytest.raises(NotReady, match="as a user service already; run this command with --user"):
+        require_one_kind(machine_facts(user_service=True), "dora-daemon-robot", user=False)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,12 @@ from dora_cli.cluster.decisions.coordinator_unit import (
     unit_address,
     unit_version,
 )
-from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady, require_ready
+from dora_cli.cluster.decisions.preflight import (
+    MachineFacts,
+    NotReady,
+    require_one_kind,
+    require_ready,
+)
 from dora_cli.cluster.machines.parallel import without_name
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster
@@ -72,6 +77,7 @@ def _why_not_here(cluster: Cluster) -> str:
 def _install(host: CoordinatorMachine, installer: Installer, token: str, *, user: bool) -> str:
     facts = host.facts()
     require_ready(facts, host.machine, service=True)
+    require_one_kind(facts, host.service, user=user)
     service = CoordinatorService(host, facts, user=user)
     old = service.text()
     if old is not None and unit_address(old) != address(host.cluster):

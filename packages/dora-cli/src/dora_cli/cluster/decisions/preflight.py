@@ -120,6 +120,19 @@ def _unmet_requirements(facts: MachineFacts, machine: Machine, *, service: bool)
         yield "systemd does not run there; use `dora cluster up`, which does not need it"
 
 
+def require_one_kind(facts: MachineFacts, service: str, *, user: bool) -> None:
+    """Raise NotReady if the service is installed for the user and would be for the machine.
+
+    Or the other way round: two services would start the same daemon.
+    """
+    if facts.service if user else facts.user_service:
+        kind, option = ("a system service", "without") if user else ("a user service", "with")
+        raise NotReady(
+            f"{service} is installed there as {kind} already; run this command {option} --user, "
+            "or remove that service first: dora cluster uninstall"
+        )
+
+
 def warnings(facts: MachineFacts) -> Iterator[str]:
     """Yield what may fail later, with the remedy."""
     if LEAST_DISK <= facts.free < ENOUGH_DISK:

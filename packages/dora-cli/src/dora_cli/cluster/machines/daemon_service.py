@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from dora_cli.cluster.decisions.daemon_unit import ServicePaths, render_environment, render_unit
+from dora_cli.cluster.decisions.daemon_unit import (
+    STOP_TIMEOUT,
+    ServicePaths,
+    nodes_unit,
+    render_environment,
+    render_unit,
+)
 from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.machines.systemd import SystemdService
@@ -22,9 +28,13 @@ class DaemonService(SystemdService):
     @classmethod
     def find(cls, remote: RemoteMachine, facts: MachineFacts) -> DaemonService | None:
         """Return the installed service, if there is one."""
-        if facts.service or facts.user_service:
-            return cls(remote, facts, user=not facts.service)
-        return None
+        return next(iter(cls.find_all(remote, facts)), None)
+
+    @classmethod
+    def find_all(cls, remote: RemoteMachine, facts: MachineFacts) -> list[DaemonService]:
+        """Return the installed services: that of the machine, and that of the user."""
+        kinds = ((False, facts.service), (True, facts.user_service))
+        return [cls(remote, facts, user=user) for user, installed in kinds if installed]
 
     def install(self, dora: str, token: str | None, *, stale: bool) -> str:
         """Write unit, token and environment, enable and start; return a text for the user.
@@ -46,6 +56,10 @@ class DaemonService(SystemdService):
                 f"{self.remote.service} was started but does not run; its last lines:{lines}"
             )
         return "OK"
+
+    def _stop_for_good(self) -> None:
+        super()._stop_for_good()
+        self._run("stop", nodes_unit(self.remote.machine), timeout=STOP_TIMEOUT + 30.0)
 
     def wanted_files(self, dora: str) -> dict[str, bytes | None]:
         """Return unit and environment for the cluster file; None: the file must not exist."""

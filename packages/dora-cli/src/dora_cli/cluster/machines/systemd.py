@@ -170,7 +170,7 @@ class SystemdService:
     def disable(self) -> None:
         """Stop the service for good, and remove all files of `install` except the unit."""
         connection, name = self.remote.connection, self.remote.service
-        self._ctl("disable", "--now", name, timeout=STOP_TIMEOUT + 30.0)
+        self._stop_for_good()
         runtime = f"/run/user/{self.facts.uid}/{name}" if self.user else f"/run/{name}"
         files = [f"{path}{end}" for path in (self.token, self.environment) for end in _SUFFIXES]
         gone = [*files, f"{self.unit}.next", f"{self.unit}.new", runtime]
@@ -181,6 +181,9 @@ class SystemdService:
                 connection.run(["loginctl", "disable-linger", self.facts.user])
                 connection.check(["rm", "-f", mark])
         connection.script(_REMOVE_EMPTY, self._secrets, sudo=self._sudo)
+
+    def _stop_for_good(self) -> None:
+        self._ctl("disable", "--now", self.remote.service, timeout=STOP_TIMEOUT + 30.0)
 
     def remove_unit(self) -> None:
         """Remove the unit, the last file of the service."""

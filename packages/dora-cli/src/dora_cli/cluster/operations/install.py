@@ -10,7 +10,12 @@ from dora_cli.bundle.layout import Layout
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.coordinator.installation import install_coordinator
 from dora_cli.cluster.decisions.daemon_argv import daemon_arguments, ssh_name
-from dora_cli.cluster.decisions.preflight import MachineFacts, require_ready, warnings
+from dora_cli.cluster.decisions.preflight import (
+    MachineFacts,
+    require_one_kind,
+    require_ready,
+    warnings,
+)
 from dora_cli.cluster.machines.background_daemon import STOP_TIMEOUT
 from dora_cli.cluster.machines.daemon_service import DaemonService
 from dora_cli.cluster.machines.parallel import Report, on_machines, success_count
@@ -86,6 +91,8 @@ def _install(
 ) -> Installed:
     facts = remote.facts()
     require_ready(facts, remote.machine, service=True)
+    require_one_kind(facts, remote.service, user=not layout.sudo)
+    remote.connection.check(["true"], sudo=layout.sudo)  # fails before anything is changed
     if take_over(remote, reservation, report):
         facts = remote.facts()
     service = DaemonService(remote, facts, user=not layout.sudo)

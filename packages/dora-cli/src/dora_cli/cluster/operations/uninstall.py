@@ -32,18 +32,23 @@ def uninstall_services(cluster: Cluster, installer: Installer, command: ClusterC
 
 def _uninstall(remote: RemoteMachine, installer: Installer, report: Report) -> str:
     facts = remote.facts()
-    service = DaemonService.find(remote, facts)
-    if service is None:
+    services = DaemonService.find_all(remote, facts)
+    if not services:
         return "OK (it was not installed)"
-    layout = layout_of(remote.machine, user=service.user)
-    removes_dora = remote.machine.dora is None and not service.has_siblings()
-    if removes_dora:
+    layouts = [
+        layout_of(remote.machine, user=service.user)
+        for service in services
+        if remote.machine.dora is None and not service.has_siblings()
+    ]
+    for layout in layouts:
         probe(remote.connection, layout)  # refuses a wrong prefix before anything is changed
     report("stopping the service")
-    service.disable()
+    for service in services:
+        service.disable()
     remote.call("clean", name=remote.daemon, keep_state=False)
-    if removes_dora:
+    for layout in layouts:
         report("removing dora")
         installer.remove(remote.connection, layout)
-    service.remove_unit()
+    for service in services:
+        service.remove_unit()
     return "OK"
