@@ -44,7 +44,7 @@ problems = [KeyboardInterrupt() if problem == "interrupted" else PermissionError
 places = {{
     "end": (process, "wait_for_end"),
     "start": (background, "start"),
-    "wait": (background.Background, "wait_until"),
+    "wait": (background.BackgroundProcess, "wait_until"),
 }}
 
 if step:

@@ -30,7 +30,9 @@ def coordinator_arguments(cluster: Cluster) -> list[str]:
     return [*words, "--interface", address, "--port", str(cluster.coordinator.port)]
 
 
-def start_coordinator(cluster: Cluster, *, recreate_store: bool = False) -> background.Background:
+def start_coordinator(
+    cluster: Cluster, *, recreate_store: bool = False
+) -> background.BackgroundProcess:
     """Start it and wait until it answers; raises NotLocal and NotStarted."""
     address = cluster.coordinator.addr
     if not is_local(address):
@@ -57,7 +59,7 @@ def is_local(address: str) -> bool:
     return True
 
 
-def end_if_unused(cluster: Cluster, started: background.Background) -> bool:
+def end_if_unused(cluster: Cluster, started: background.BackgroundProcess) -> bool:
     """End a coordinator that this command started, unless it has daemons or dataflows.
 
     Return whether it has ended.
