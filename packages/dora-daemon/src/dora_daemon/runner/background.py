@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -137,13 +138,19 @@ class Background:
         return self._server.shed if self._server is not None else 0
 
 
-def main(path: Path, lock_descriptor: int | None) -> int:
-    """Run the plan in a runtime directory. Returns the exit code: 0 if no node failed."""
+def main(
+    path: Path, lock_descriptor: int | None, before_processes: Callable[[], None] = lambda: None
+) -> int:
+    """Run the plan in a runtime directory. Returns the exit code: 0 if no node failed.
+
+    ``before_processes`` is called before this process starts another one.
+    """
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     directory = RuntimeDir.take_over(path, lock_descriptor)
     background = None
     try:
         plan = protocol.RunPlan.model_validate_json((path / PLAN).read_bytes())
+        before_processes()
         background = Background(plan, directory)
         anyio.run(background.run)
     except Exception as error:

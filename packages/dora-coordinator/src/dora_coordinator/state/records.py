@@ -1,4 +1,7 @@
-"""What is kept of a dataflow across restarts: its phase, its parts, how they ended."""
+"""Records of dataflows that survive a restart of the coordinator.
+
+Field names are keys of the stored JSON (see `io/store_format.py`).
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,24 @@ from dora_config.protocol.runner import DataflowResult
 
 
 class Phase(StrEnum):
-    """Where a dataflow stands."""
+    """Phase of a dataflow."""
 
     PREPARING = "preparing"
-    """Nodes are spawned and held at the barrier; nothing has been released."""
+    """Nodes are spawned and wait at the barrier; nothing has been released."""
     LINKING = "linking"
-    """Every part was prepared; machines that exchange data get into touch."""
+    """Every part is prepared; machines that exchange data connect to each other."""
     ROLLING_BACK = "rolling_back"
-    """The start failed; what was prepared is being killed."""
+    """The start failed; prepared parts are being killed."""
     RELEASING = "releasing"
-    """Every part was prepared and linked; releases have been sent and may be repeated."""
+    """Every part is prepared and linked; releases were sent and may be repeated."""
     RUNNING = "running"
     RECOVERING = "recovering"
     """The coordinator was restarted and waits for the daemons' reports."""
     STOPPING = "stopping"
     FINISHED = "finished"
-    """Ended, every node well."""
+    """Ended; every node succeeded."""
     FAILED = "failed"
-    """Ended, with a failed node or a reason of its own."""
+    """Ended; a node failed, or the dataflow as a whole."""
 
     @property
     def has_ended(self) -> bool:
@@ -34,13 +37,13 @@ class Phase(StrEnum):
 
 
 class PartState(StrEnum):
-    """Where the nodes of one dataflow on one daemon stand, as far as the coordinator knows."""
+    """State of the nodes of one dataflow on one daemon, as last known to the coordinator."""
 
     PREPARING = "preparing"
     PREPARED = "prepared"
     RUNNING = "running"
     MISSING = "missing"
-    """Not there; recovery spawns it again as soon as it may."""
+    """Lost; recovery spawns it again as soon as the daemon and the back-off permit."""
     ENDED = "ended"
 
 
@@ -55,19 +58,20 @@ class PartRecord(Message):
 
 
 class DataflowRecord(Message):
-    """One dataflow as it is stored, without its specification (which never changes)."""
+    """One dataflow as it is stored, without its specification."""
 
     dataflow_id: str
     name: str | None
     phase: Phase
     parts: tuple[PartRecord, ...] = ()
     number: int
-    """Dataflows are numbered in the order of their starts."""
+    """Position in the order of starts."""
     reason: str | None = None
+    """Why it failed as a whole."""
     stopped_since: str | None = None
-    """Why it was stopped, unless a user asked for it."""
+    """Why it was stopped, unless a user requested it."""
     unreported: bool = False
-    """Failed only because no daemon reported it in time: it may still come back."""
+    """Failed only because no daemon reported it in time; it resumes when one does."""
     ended_at: float | None = None
     """Unix time of its end."""
     grace: float | None = None
@@ -77,7 +81,7 @@ class DataflowRecord(Message):
 def new_record(
     dataflow_id: str, name: str | None, placement: dict[str, tuple[str, ...]], number: int
 ) -> DataflowRecord:
-    """The first record of a dataflow; ``placement`` has node ids by daemon."""
+    """Return the first record of a dataflow; ``placement`` maps daemons to node ids."""
     parts = tuple(PartRecord(daemon=daemon, nodes=nodes) for daemon, nodes in placement.items())
     return DataflowRecord(
         dataflow_id=dataflow_id, name=name, phase=Phase.PREPARING, parts=parts, number=number
