@@ -1,4 +1,4 @@
-"""Which files a node consists of, and how they are sent."""
+"""Files of a node, and their upload."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def paths(node: ResolvedNode, folder: Path) -> list[str]:
     return collect(node, folder).code.paths
 
 
-def test_a_python_file_brings_its_folder_and_a_program_itself(workspace: Workspace) -> None:
+def test_a_python_file_includes_its_folder(workspace: Workspace) -> None:
     for name in ("camera/main.py", "camera/lib/a.py", "camera/__pycache__/x.pyc", "other/b.py"):
         workspace.file(name, "")
     workspace.file("bin/detector", "")
@@ -38,7 +38,7 @@ def test_a_python_file_brings_its_folder_and_a_program_itself(workspace: Workspa
     assert paths(ResolvedNode(id="n", path="./bin/detector"), workspace.path) == ["bin/detector"]
 
 
-def test_words_that_name_files_bring_them(workspace: Workspace) -> None:
+def test_paths_in_args_env_and_build_are_included(workspace: Workspace) -> None:
     for name in ("n/n.py", "models/yolo.onnx", "config/a.yml", "config/b.yml", "requirements.txt"):
         workspace.file(name, "")
     node = ResolvedNode(
@@ -59,14 +59,14 @@ def test_words_that_name_files_bring_them(workspace: Workspace) -> None:
     assert "models/yolo.onnx" in paths(option, workspace.path)
 
 
-def test_a_build_by_other_tools_needs_everything(workspace: Workspace) -> None:
+def test_a_build_with_other_tools_includes_the_whole_folder(workspace: Workspace) -> None:
     for name in ("src/main.c", "Makefile", "out/log", ".git/HEAD", "env/pyvenv.cfg", "env/x"):
         workspace.file(name, "")
     node = ResolvedNode(id="n", path="build/main", build=("make",))
     assert paths(node, workspace.path) == ["Makefile", "src/main.c"]
 
 
-def test_operators_bring_their_folders(workspace: Workspace) -> None:
+def test_operators_include_their_folders(workspace: Workspace) -> None:
     for name in ("ops/a.py", "ops/helper.py", "b.txt"):
         workspace.file(name, "")
     operator = ResolvedOperator(id="op", python="ops/a.py")
@@ -74,13 +74,13 @@ def test_operators_bring_their_folders(workspace: Workspace) -> None:
     assert paths(node, workspace.path) == ["ops/a.py", "ops/helper.py"]
 
 
-def test_a_working_dir_that_is_here_too_is_where_paths_start(workspace: Workspace) -> None:
+def test_paths_start_at_an_existing_working_dir(workspace: Workspace) -> None:
     workspace.file("robot/n.py", "")
     deploy = ResolvedDeploy(working_dir="robot", distribute="http")
     assert paths(ResolvedNode(id="n", path="n.py", deploy=deploy), workspace.path) == ["n.py"]
 
 
-def test_links_inside_stay_links_and_bring_what_they_lead_to(workspace: Workspace) -> None:
+def test_links_stay_links_and_include_their_targets(workspace: Workspace) -> None:
     workspace.file("n/n.py", "")
     workspace.file("shared/tool.py", "")
     (workspace.path / "n" / "tool.py").symlink_to("../shared/tool.py")
@@ -98,26 +98,26 @@ def test_a_path_through_a_link(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../etc", "missing"])
-def test_links_that_lead_out_or_nowhere_are_refused(workspace: Workspace, target: str) -> None:
+def test_links_to_outside_or_missing_files_are_refused(workspace: Workspace, target: str) -> None:
     workspace.file("n/n.py", "")
     (workspace.path / "n" / "link").symlink_to(target)
     with pytest.raises(CollectionError, match="link"):
         collect(ResolvedNode(id="n", path="n/n.py"), workspace.path)
 
 
-def test_what_lies_outside_or_nowhere_is_refused(workspace: Workspace) -> None:
-    with pytest.raises(CollectionError, match="lies outside of"):
+def test_outside_and_missing_files_are_refused(workspace: Workspace) -> None:
+    with pytest.raises(CollectionError, match="is outside of"):
         collect(ResolvedNode(id="n", path="../n.py"), workspace.path)
-    with pytest.raises(CollectionError, match="there is no file at"):
+    with pytest.raises(CollectionError, match="does not exist"):
         collect(ResolvedNode(id="n", path="./n.py"), workspace.path)
 
 
-def test_programs_of_the_machine_are_not_sent(workspace: Workspace) -> None:
+def test_programs_of_the_target_machine_are_not_sent(workspace: Workspace) -> None:
     for path in ("ffmpeg", "/usr/bin/env", "$HOME/bin/x"):
         assert paths(ResolvedNode(id="n", path=path), workspace.path) == []
 
 
-def test_editor_files_sockets_and_caches_are_left_out(workspace: Workspace) -> None:
+def test_editor_files_sockets_and_caches_are_excluded(workspace: Workspace) -> None:
     for name in ("n/n.py", "n/__pycache__/n.pyc", "n/.mypy_cache/x", "n/.venv/pyvenv.cfg"):
         workspace.file(name, "")
     folder = workspace.path / "n"
@@ -156,7 +156,7 @@ def test_doraignore_has_the_rules_of_gitignore(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize("folder", ["out/run", "node_modules/m", "ignored/model"])
-def test_what_a_node_names_is_sent_in_any_case(workspace: Workspace, folder: str) -> None:
+def test_files_that_a_node_names_are_always_included(workspace: Workspace, folder: str) -> None:
     workspace.file(f"{folder}/n.py", "")
     workspace.file(f"{folder}/a/b.txt", "")
     workspace.file(f"{folder}/__pycache__/n.pyc", "")
@@ -176,7 +176,7 @@ def test_an_invalid_pattern_is_an_error_with_its_line(workspace: Workspace) -> N
 
 
 @pytest.mark.parametrize("is_folder", [False, True])
-def test_a_name_that_is_not_utf8_is_an_error_unless_it_is_left_out(
+def test_a_name_that_is_not_utf8_is_an_error_unless_excluded(
     workspace: Workspace, is_folder: bool
 ) -> None:
     workspace.file("n.py", "")
@@ -193,7 +193,7 @@ def test_a_name_that_is_not_utf8_is_an_error_unless_it_is_left_out(
     assert paths(node, workspace.path) == ["n.py"]
 
 
-def test_a_folder_that_cannot_be_read_is_an_error(
+def test_an_unreadable_folder_is_an_error(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace.file("n/n.py", "")
@@ -207,7 +207,7 @@ def test_a_folder_that_cannot_be_read_is_an_error(
 
 
 @pytest.mark.integration
-def test_a_cut_upload_goes_on_where_it_ended(workspace: Workspace) -> None:
+def test_an_interrupted_upload_is_resumed(workspace: Workspace) -> None:
     content = bytes(range(256)) * 4096
     digest, arrived = hashlib.sha256(content).hexdigest(), 300_000
     with running_coordinator() as coordinator:
@@ -222,9 +222,9 @@ def test_a_cut_upload_goes_on_where_it_ended(workspace: Workspace) -> None:
             lambda: (
                 coordinator.request(path, method="HEAD").headers["x-dora-offset"] == str(arrived)
             ),
-            what="what was sent to be kept",
+            what="the received part to be stored",
         )
-        # Whoever sends all of this file once more is refused.
+        # the store would refuse the whole content of this file
         rest = workspace.file("model.bin", "")
         rest.write_bytes(bytes(arrived) + content[arrived:])
         upload(there, [Collected(CodeSet(files=()), {digest: rest})])

@@ -1,4 +1,4 @@
-"""`dora doctor`: what it finds, and that it fails only for what dora cannot do without."""
+"""`dora doctor`: findings, and failure for required features only."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 from cli.conftest import Dora
 
 from dora_cli import diagnosis
-from dora_cli.diagnosis import Finding, Verdict
+from dora_cli.diagnosis import CheckResult, Finding
 
 
-def test_this_machine_is_fit(dora: Dora, hello: Path) -> None:
+def test_this_machine_passes(dora: Dora, hello: Path) -> None:
     shown = dora("doctor", "--dataflow", hello.name, "--coordinator-port", "1")
     assert shown.code == 0, shown.out
     subjects = [line.split(":")[0] for line in shown.out.splitlines()]
     assert subjects[:3] == ["PASS  dora", "PASS  Python", "PASS  pyarrow"]
-    assert "WARN  coordinator: none at 127.0.0.1:1; `dora run` needs none" in shown.out
+    assert "WARN  coordinator: none at 127.0.0.1:1; not needed for `dora run`" in shown.out
     assert shown.out.endswith("PASS  dataflow: hello.yml: 2 nodes\n")
 
 
@@ -32,7 +32,7 @@ def test_a_bad_file_fails(dora: Dora, hello: Path) -> None:
     assert dora("doctor", "--dataflow", "missing.yml").code == 1
 
 
-def test_a_wheel_that_is_missing_or_older_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_or_older_wheel_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def version(wheel: str) -> str:
         if wheel == "dora-daemon":
             raise PackageNotFoundError(wheel)
@@ -40,15 +40,17 @@ def test_a_wheel_that_is_missing_or_older_fails(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("importlib.metadata.version", version)
     missing, differ = diagnosis.check_versions()
-    assert missing == Finding(Verdict.FAIL, "dora-daemon", "not installed: pip install dora-daemon")
-    assert differ.verdict is Verdict.FAIL
+    assert missing == Finding(
+        CheckResult.FAIL, "dora-daemon", "not installed: pip install dora-daemon"
+    )
+    assert differ.result is CheckResult.FAIL
     assert "dora-cli 0.0.1" in differ.text
 
 
-def test_programs_that_are_not_there_are_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_programs_are_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr("dora_daemon.build.python_env.find_uv", lambda environ: None)
-    assert [f.verdict for f in diagnosis.check_programs()] == [Verdict.WARN, Verdict.WARN]
+    assert [f.result for f in diagnosis.check_programs()] == [CheckResult.WARN, CheckResult.WARN]
 
 
 @pytest.fixture
@@ -59,23 +61,21 @@ def listening() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def test_a_coordinator_that_answers(listening: int) -> None:
+def test_a_listening_coordinator_passes(listening: int) -> None:
     (finding,) = diagnosis.check_coordinator("127.0.0.1", listening)
-    assert finding == Finding(Verdict.PASS, "coordinator", f"answers at 127.0.0.1:{listening}")
+    assert finding == Finding(CheckResult.PASS, "coordinator", f"answers at 127.0.0.1:{listening}")
 
 
-def test_pipes_that_cannot_grow_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipes_of_limited_size_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(descriptor: int, command: int, size: int) -> int:
         raise PermissionError
 
     monkeypatch.setattr("fcntl.fcntl", refuse)
     pipes, _ = diagnosis.check_pipes()
-    assert pipes.verdict is Verdict.WARN
+    assert pipes.result is CheckResult.WARN
 
 
-def test_a_state_folder_that_cannot_be_written_fails(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert [f.verdict for f in diagnosis.check_state_dir()] == [Verdict.PASS]
+def test_a_read_only_state_folder_fails(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [f.result for f in diagnosis.check_state_dir()] == [CheckResult.PASS]
     monkeypatch.setattr("os.access", lambda path, mode: False)
-    assert [f.verdict for f in diagnosis.check_state_dir()] == [Verdict.FAIL]
+    assert [f.result for f in diagnosis.check_state_dir()] == [CheckResult.FAIL]

@@ -59,7 +59,7 @@ def arguments(cluster: Cluster) -> list[str]:
     return [*words, "--interface", address, "--port", str(cluster.coordinator.port)]
 
 
-def start(cluster: Cluster, *, recreate_store: bool = False) -> background.Background:
+def start(cluster: Cluster, *, recreate_store: bool = False) -> background.BackgroundProcess:
     """Start it in the background and wait until it answers; raises NotHere and NotStarted."""
     require_own(cluster.coordinator.addr)
     words = [*run_module("dora_coordinator.command"), *arguments(cluster)]
@@ -117,7 +117,7 @@ def end(cluster: Cluster) -> None:
         return
 
 
-def end_unused(cluster: Cluster, begun: background.Background) -> bool:
+def end_unused(cluster: Cluster, begun: background.BackgroundProcess) -> bool:
     """End the coordinator that was begun here, unless another command uses it; whether it was."""
     if begun.process.poll() is not None:
         return False  # the one that answers was started by another command
