@@ -64,7 +64,9 @@ def test_an_upload_without_room_is_refused_before_it_begins(
     part = Collected(CodeSet(files=()), {DIGEST: path})
     with monkeypatch.context() as patch:
         patch.setattr(http_upload, "SPARE", 1 << 60)
-        with pytest.raises(UploadFailed, match=r"has no room for the code: .*/files on the coord"):
+        with pytest.raises(
+            UploadFailed, match=r"not enough space for the code .*: .*/files on the"
+        ):
             http_upload.upload(coordinator.endpoint, [part])
     assert coordinator.request(PATH, method="HEAD").headers["x-dora-offset"] == "0"
     assert http_upload.upload(coordinator.endpoint, [part]) > len(CONTENT)
