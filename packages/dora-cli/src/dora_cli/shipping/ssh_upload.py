@@ -13,8 +13,9 @@ from pathlib import Path
 
 from dora_cli.bundle.machine import ask
 from dora_cli.bundle.progress import sending
-from dora_cli.cluster import known_clusters
-from dora_cli.cluster.machines import OnMachine, Say, on_machines
+from dora_cli.cluster.machines.parallel import Report, on_machines
+from dora_cli.cluster.machines.remote_machine import RemoteMachine
+from dora_cli.cluster.ownership import known_clusters
 from dora_cli.coordinator.client import Client
 from dora_cli.shipping.collection import Collected, CollectionError, all_sources
 from dora_cli.ssh import RemoteCommandFailed
@@ -41,10 +42,10 @@ def push(client: Client, spec: DataflowSpec, parts: Mapping[str, Collected]) -> 
             by_machine.setdefault(placed.daemon, []).append(parts[placed.node])
     machines = [machine for machine in cluster.machines if machine.id in by_machine]
 
-    def work(on: OnMachine, say: Say) -> str:
-        return _push(on, by_machine[on.machine.id], say)
+    def work(remote: RemoteMachine, report: Report) -> str:
+        return _push(remote, by_machine[remote.machine.id], report)
 
-    done = on_machines(cluster, "Sending code to {name}", work, machines=machines, said=str)
+    done = on_machines(cluster, "Sending code to {name}", work, machines=machines, describe=str)
     failed = [one for one in done if not one.ok]
     if failed:
         names = ", ".join(one.machine.id for one in failed)
@@ -73,30 +74,30 @@ def _machine(cluster: Cluster, node: str, daemon: str) -> Machine:
         ) from None
 
 
-def _push(on: OnMachine, parts: Sequence[Collected], say: Say) -> str:
+def _push(remote: RemoteMachine, parts: Sequence[Collected], report: Report) -> str:
     sources = all_sources(parts)
     program = (files("dora_cli.shipping") / "store_program.py").read_bytes()
     # beside the parcel, which may be partly there from an interrupted transfer
-    listed = ask(on.link, "place", program=program, name=f"list-{_name(sources)}")["path"]
-    on.link.write(listed, json.dumps(sorted(sources)).encode(), mode=0o600)
-    found = ask(on.link, "missing", program=program, path=listed)
+    listed = ask(remote.connection, "place", program=program, name=f"list-{_name(sources)}")["path"]
+    remote.connection.write(listed, json.dumps(sorted(sources)).encode(), mode=0o600)
+    found = ask(remote.connection, "missing", program=program, path=listed)
     missing = found["missing"]
     if not missing:
         return "OK (already there)"
     total = sum(_size(sources[digest]) for digest in missing)
     if 2 * total + SPARE > found["free"]:  # the parcel and its extracted content
         raise DiskFull(found["store"], found["free"], 2 * total)
-    there = ask(on.link, "place", program=program, name=_name(missing))
+    there = ask(remote.connection, "place", program=program, name=_name(missing))
     with tempfile.NamedTemporaryFile(prefix="dora-parcel-") as file:
         size = _pack(Path(file.name), missing, sources)
         offset = min(int(there["size"]), size)
-        progress = sending(say, size, offset=offset)
+        progress = sending(report, size, offset=offset)
         try:
-            on.link.send(Path(file.name), there["path"], offset=offset, progress=progress)
+            remote.connection.send(Path(file.name), there["path"], offset=offset, progress=progress)
         except RemoteCommandFailed:  # not a lost connection: cannot be resumed, as with a full disk
-            ask(on.link, "discard", program=program, path=there["path"])
+            ask(remote.connection, "discard", program=program, path=there["path"])
             raise
-    ask(on.link, "take", program=program, timeout=TAKE_TIMEOUT, path=there["path"])
+    ask(remote.connection, "take", program=program, timeout=TAKE_TIMEOUT, path=there["path"])
     return f"OK ({len(missing)} files, {size >> 10} KiB)"
 
 

@@ -30,7 +30,7 @@ def status(
 ) -> None:
     """Check the coordinator and its daemons; the exit code is 1 if one is missing."""
     from dora_cli import diagnosis
-    from dora_cli.cluster.status import clock_warnings
+    from dora_cli.cluster.operations.status import clock_warnings
     from dora_cli.coordinator.client import CoordinatorUnreachable
     from dora_config.access import endpoint
     from dora_config.protocol.control import ClusterReport, ClusterStatus
