@@ -19,7 +19,7 @@ from dora_daemon.runner.machine.wiring import Edge
 from dora_daemon.runner.nodes import queues
 from dora_daemon.runner.nodes.queues import KeptQueue, QueueBook, hold_limit
 from dora_node_api.data import arrow
-from dora_node_api.protocol.connection import POOL_SIZE_VARIABLE
+from dora_node_api.protocol.pool_size import POOL_SIZE_VARIABLE
 from dora_node_api.transport.consumer.receiving import Receiver
 from dora_node_api.transport.producer.pool import Pool
 from dora_node_api.transport.producer.sending import Sender

@@ -17,7 +17,6 @@ from dora_daemon.link.protocol.windows import SendWindow
 from dora_node_api.transport import Board, BrokenRecord, Delivery, Receiver, RecordKind, Waiter
 from dora_node_api.transport.consumer.journal import HoldingReceiver
 from dora_node_api.transport.shared import layout
-from dora_node_api.transport.shared.message_parts import flags_of, take_apart
 
 CHUNK = 512 * 1024
 """Bytes of a data area that go into one frame: several are on their way at a time."""
@@ -284,7 +283,7 @@ class OutgoingStream:
                 del delivery
                 self._give_up()
             return
-        flags = flags_of(self._receiver, delivery)
+        flags = self._receiver.flags_of(delivery)
         item = Unacknowledged(b"", delivery, flags)
         with self._lock:
             previous = self.window.last
@@ -293,7 +292,7 @@ class OutgoingStream:
 
     def _keep_small(self, delivery: Delivery) -> bytes:
         """The frame of a small message, which from now on may have to be sent again."""
-        flags = flags_of(self._receiver, delivery)
+        flags = self._receiver.flags_of(delivery)
         frame = self._small_frame(delivery, self.window.last, flags)
         item = Unacknowledged(frame, delivery if self._holding is not None else None, flags)
         with self._lock:
@@ -310,14 +309,14 @@ class OutgoingStream:
         head = wire.head(
             wire.FrameKind.DATA, road.link, road.their_link, stream=self.number, flags=flags
         )
-        parts, data = take_apart(delivery)
+        parts, data = delivery.take_apart()
         begin = wire.data_head(head, delivery.sequence, previous, delivery.sent_ns, parts)
         return b"".join((begin, data))
 
     def _send_large(self, delivery: Delivery, previous: int, flags: int) -> None:
         road = self._road
         receiver = road.their_link
-        parts, data = take_apart(delivery)
+        parts, data = delivery.take_apart()
         lane = lane_for(parts.nbytes)
         head = wire.head(wire.FrameKind.DATA, road.link, receiver, stream=self.number, flags=flags)
         begin = wire.data_head(head, delivery.sequence, previous, delivery.sent_ns, parts)
