@@ -31,7 +31,7 @@ import psutil
 from websockets.asyncio.client import ClientConnection, connect
 
 from dora_config.access import Endpoint, endpoint
-from dora_config.dataflow.resolved import Deploy, ResolvedDataflow, ResolvedNode
+from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedDeploy, ResolvedNode
 from dora_config.protocol import control
 from dora_config.protocol.control import CLIENT_CODEC, SERVER_CODEC, ControlRequest
 from dora_config.protocol.daemon import (
@@ -48,14 +48,14 @@ from dora_config.protocol.daemon import (
     StopPart,
 )
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_config.protocol.envelope import Party
+from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.runner import DataflowResult, NodeResult, NodeStatus
 
 NODES = 10
 """On each daemon."""
 HEARTBEAT = 3.0
 STEADY_SECONDS = 12.0
-PARTY = Party(program="bench", release="0")
+PARTY = ProgramVersion(program="bench", release="0")
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,9 @@ class Client:
         """Seconds until the answer; a failure is an error."""
         self._last += 1
         begun = time.perf_counter()
-        await self._socket.send(CLIENT_CODEC.encode(control.Ask(id=self._last, request=request)))
+        await self._socket.send(
+            CLIENT_CODEC.encode(control.ClientRequest(id=self._last, request=request))
+        )
         while True:
             frame = SERVER_CODEC.decode(await self._socket.recv())
             if isinstance(frame, control.Failure):
@@ -231,7 +233,7 @@ async def _drive(
     per_daemon: float,
 ) -> Numbers:
     nodes = tuple(
-        ResolvedNode(id=node, path="node.py", deploy=Deploy(machine=daemon.machine))
+        ResolvedNode(id=node, path="node.py", deploy=ResolvedDeploy(machine=daemon.machine))
         for daemon in daemons
         for node in daemon.nodes
     )

@@ -276,3 +276,23 @@ def test_the_service_of_a_removed_machine(hosts: Hosts, cluster: Path) -> None:
     assert set(hosts["gpu"].files()) == before["gpu"]
     assert ours(hosts["gpu"]) == []
     run_dora("cluster", "uninstall", cluster).succeeded()
+
+
+def test_a_suspended_command_loses_the_machine(hosts: Hosts, cluster: Path, tmp_path: Path) -> None:
+    """It sends nothing any more, as after a lost connection: the next command proceeds."""
+    robot, folder = hosts["robot"], tmp_path / "slow"
+    folder.mkdir()
+    slow = cluster_file(hosts, folder, robot={"dora": slow_program(robot)})
+    try:
+        with running_dora("cluster", "install", slow) as one:
+            wait_until(lambda: is_slow(robot), what="the command to work")
+            one.send_signal(signal.SIGSTOP)
+            done = run_dora("cluster", "up", cluster, timeout=120).succeeded()
+            assert "is held by `dora cluster install" in done.stderr
+            one.send_signal(signal.SIGCONT)
+            one.wait().exited(1)
+        assert set(daemons()) == {"robot", "gpu"}
+    finally:
+        robot.path("/home/ubuntu/slow").unlink(missing_ok=True)
+        robot.path("/home/ubuntu/dora").unlink()
+        run_dora("cluster", "uninstall", cluster)

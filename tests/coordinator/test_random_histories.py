@@ -1,14 +1,14 @@
-"""Random histories of faults over a simulated fleet: what must always hold, and what at the end."""
+"""Invariants of a simulated fleet under random histories of faults."""
 
 from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.fleet_simulation import FakeDaemon, FakeRunner, Fleet, dataflow, pipeline
+from support.fleet_simulation import FakeDaemon, FakeRunner, SimulatedFleet, dataflow, pipeline
 from support.link_simulation import Wall
 
 from dora_config.protocol.control import DataflowRef, StopDataflow
-from dora_coordinator.dataflow.records import Phase
+from dora_coordinator.state.records import Phase
 
 OPERATIONS = (
     "start",
@@ -44,16 +44,16 @@ OPERATIONS = (
 histories = st.lists(st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 11)), max_size=60)
 
 
-def _pick(fleet: Fleet, number: int) -> FakeDaemon:
+def _pick(fleet: SimulatedFleet, number: int) -> FakeDaemon:
     return list(fleet.daemons.values())[number % len(fleet.daemons)]
 
 
-def _pick_runner(fleet: Fleet, number: int) -> tuple[FakeRunner, FakeDaemon] | None:
+def _pick_runner(fleet: SimulatedFleet, number: int) -> tuple[FakeRunner, FakeDaemon] | None:
     living = [(r, d) for d in fleet.daemons.values() for r in d.runners if r.lives]
     return living[number % len(living)] if living else None
 
 
-def _apply(fleet: Fleet, operation: str, number: int, stopped: set[str]) -> None:
+def _apply(fleet: SimulatedFleet, operation: str, number: int, stopped: set[str]) -> None:
     daemon = _pick(fleet, number)
     match operation:
         case "start":
@@ -63,7 +63,7 @@ def _apply(fleet: Fleet, operation: str, number: int, stopped: set[str]) -> None
             else:
                 fleet.start(dataflow(**machines))
         case "stop" if fleet.coordinator is not None:
-            live = fleet.coordinator.fleet.live()
+            live = fleet.coordinator.registry.live()
             if live:
                 chosen = live[number % len(live)]
                 stopped.add(chosen.id)
@@ -73,7 +73,7 @@ def _apply(fleet: Fleet, operation: str, number: int, stopped: set[str]) -> None
         case "to_daemon":
             fleet.step_to_daemon(daemon)
         case "news":
-            fleet.step_news(daemon)
+            fleet.step_runner_event(daemon)
         case "wall":
             fleet.walls.add(Wall(("a", "b")))
         case "no_walls":
@@ -112,21 +112,21 @@ def _apply(fleet: Fleet, operation: str, number: int, stopped: set[str]) -> None
             fleet.fire_due()
 
 
-def _check_always(fleet: Fleet) -> None:
+def _check_always(fleet: SimulatedFleet) -> None:
     for daemon in fleet.daemons.values():
         ids = [runner.dataflow_id for runner in daemon.runners if runner.lives]
         assert len(ids) == len(set(ids)), "a node runs twice"
     if fleet.coordinator is None:
         return
-    for known in fleet.coordinator.fleet:
+    for known in fleet.coordinator.registry:
         record, _ = fleet.store[known.id]
         assert record.phase == known.phase, "a phase was not stored"
 
 
-def _check_healed(fleet: Fleet, stopped: set[str]) -> None:
-    """Every fault is over and time has passed: what is said is what is."""
+def _check_healed(fleet: SimulatedFleet, stopped: set[str]) -> None:
+    """Check after all faults have ended that every reported state is the real one."""
     assert fleet.coordinator is not None
-    for known in fleet.coordinator.fleet:
+    for known in fleet.coordinator.registry:
         living = {
             (daemon.key, node)
             for daemon in fleet.daemons.values()
@@ -152,8 +152,8 @@ def _check_healed(fleet: Fleet, stopped: set[str]) -> None:
         assert record.reason, "failed without a reason"
 
 
-def _check_linked(fleet: Fleet, dataflow_id: str) -> None:
-    """Whoever exchanges data and lives knows the other's present life, and reaches it."""
+def _check_linked(fleet: SimulatedFleet, dataflow_id: str) -> None:
+    """Check that all living runners with a shared edge are linked to each other's current run."""
     links = {
         runner.link.machine: runner.link
         for daemon in fleet.daemons.values()
@@ -162,19 +162,19 @@ def _check_linked(fleet: Fleet, dataflow_id: str) -> None:
     }
     for link in links.values():
         for peer in link.peer_names & links.keys():
-            assert link.known[peer].run_id == links[peer].run_id, "linked to an earlier life"
+            assert link.known[peer].run_id == links[peer].run_id, "linked to an earlier run"
             assert link.peers[peer].state == "proven"
 
 
 @given(histories)
 @settings(max_examples=300)
-def test_after_any_history_of_faults_the_fleet_is_as_it_says(
+def test_reported_states_are_true_after_any_history_of_faults(
     history: list[tuple[str, int]],
 ) -> None:
-    fleet = Fleet()
+    fleet = SimulatedFleet()
     fleet.add_daemon("a", "a")
     fleet.add_daemon("b", "b")
-    fleet.quiet()
+    fleet.settle()
     stopped: set[str] = set()
     for operation, number in history:
         _apply(fleet, operation, number, stopped)
@@ -186,15 +186,15 @@ def test_after_any_history_of_faults_the_fleet_is_as_it_says(
 
 @given(histories)
 @settings(max_examples=150)
-def test_what_runs_undisturbed_by_users_runs_after_every_fault(
+def test_a_dataflow_that_users_do_not_stop_runs_after_any_history_of_faults(
     history: list[tuple[str, int]],
 ) -> None:
-    fleet = Fleet()
+    fleet = SimulatedFleet()
     fleet.add_daemon("a", "a")
     fleet.add_daemon("b", "b")
-    fleet.quiet()
+    fleet.settle()
     fleet.start(pipeline(here="a", there="b"))
-    fleet.quiet()
+    fleet.settle()
     (dataflow_id,) = fleet.store
     for operation, number in history:
         if operation not in ("start", "stop", "finish", "end_daemon"):

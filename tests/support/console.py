@@ -24,7 +24,7 @@ from support.dora import Completed, RunningDora, run_dora, running_dora
 from support.fleet import end_runners, is_running
 from support.waiting import wait_until
 
-from dora_daemon.runner.runtime_dir import list_runners, runtime_root
+from dora_daemon.process_tree.runtime_dir import list_runners, runtime_root
 
 LOOKS = (
     ("list",), ("status",), ("logs",), ("top",), ("node", "list"), ("cluster", "status"),

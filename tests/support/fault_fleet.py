@@ -22,7 +22,7 @@ from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_config.protocol.control import DataflowSummary
-from dora_daemon.runner.runtime_dir import list_runners, runtime_root
+from dora_daemon.process_tree.runtime_dir import list_runners, runtime_root
 
 MACHINES = ("robot", "station")
 SETTINGS = (

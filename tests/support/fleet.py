@@ -23,7 +23,7 @@ from dora_config.protocol.control import (
     DataflowSummary,
     ListDataflows,
 )
-from dora_daemon.runner.runtime_dir import list_runners, runtime_root
+from dora_daemon.process_tree.runtime_dir import list_runners, runtime_root
 
 COUNTER = """
     import os
@@ -194,14 +194,14 @@ def real_fleet(
 
 
 def end_runners() -> None:
-    """SIGKILL every runner of this home; wait until their guardians have cleaned up."""
+    """SIGKILL every runner of this home; wait until their reapers have cleaned up."""
     root = runtime_root()
     for found in list_runners(root):
         if found.alive:
             with suppress(ProcessLookupError):
                 os.kill(found.entry.pid, signal.SIGKILL)
-    from dora_daemon.runner.process.reaper import RESULT
-    from dora_daemon.runner.runtime_dir import sweep
+    from dora_daemon.process_tree.reaper import RESULT
+    from dora_daemon.process_tree.runtime_dir import sweep
 
     def gone() -> bool:
         for found in list_runners(root):

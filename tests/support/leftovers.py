@@ -149,7 +149,7 @@ class Before:
 def runtime_files(home: Path) -> list[str]:
     """Sockets, locks and numbered folders that a runner left under the test's home.
 
-    A guardian, which carries no tag, may just be removing them.
+    A reaper, which carries no tag, may just be removing them.
     """
     deadline = time.monotonic() + _GRACE
     while (found := _runtime_files(home)) and time.monotonic() < deadline:

@@ -13,7 +13,7 @@ from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_config.protocol.control import LinkSummary
-from dora_daemon.runner.runtime_dir import list_runners, runtime_root
+from dora_daemon.process_tree.runtime_dir import list_runners, runtime_root
 
 ROBOT: dict[str, object] = {"machine": "robot"}
 STATION: dict[str, object] = {"machine": "station"}

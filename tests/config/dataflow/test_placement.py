@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from dora_config import (
     ConnectedDaemon,
-    Deploy,
     PlacementError,
     ResolvedDataflow,
+    ResolvedDeploy,
     ResolvedNode,
     UnplacedNodes,
     choose_daemon,
@@ -24,7 +24,7 @@ UNNAMED = ConnectedDaemon("d4")
 ALL = [ROBOT, GPU, SECOND_GPU, UNNAMED]
 
 
-def sentence(deploy: Deploy, daemons: list[ConnectedDaemon]) -> str:
+def sentence(deploy: ResolvedDeploy, daemons: list[ConnectedDaemon]) -> str:
     with pytest.raises(PlacementError) as caught:
         choose_daemon("camera", deploy, daemons)
     assert caught.value.node == "camera"
@@ -34,49 +34,49 @@ def sentence(deploy: Deploy, daemons: list[ConnectedDaemon]) -> str:
 @pytest.mark.parametrize(
     ("deploy", "daemon"),
     [
-        (Deploy(machine="robot"), ROBOT),
-        (Deploy(machine="robot", labels={"gpu": "true"}), ROBOT),
-        (Deploy(labels={"gpu": "true"}), GPU),
-        (Deploy(labels={"gpu": "true", "arch": "arm64"}), SECOND_GPU),
-        (Deploy(), UNNAMED),
-        (Deploy(working_dir="w", distribute="scp"), UNNAMED),
+        (ResolvedDeploy(machine="robot"), ROBOT),
+        (ResolvedDeploy(machine="robot", labels={"gpu": "true"}), ROBOT),
+        (ResolvedDeploy(labels={"gpu": "true"}), GPU),
+        (ResolvedDeploy(labels={"gpu": "true", "arch": "arm64"}), SECOND_GPU),
+        (ResolvedDeploy(), UNNAMED),
+        (ResolvedDeploy(working_dir="w", distribute="scp"), UNNAMED),
     ],
 )
 def test_machine_then_labels_then_the_unnamed_daemon(
-    deploy: Deploy, daemon: ConnectedDaemon
+    deploy: ResolvedDeploy, daemon: ConnectedDaemon
 ) -> None:
     assert choose_daemon("n", deploy, ALL) is daemon
 
 
 def test_no_daemon_of_that_machine() -> None:
-    assert sentence(Deploy(machine="robot"), []) == (
+    assert sentence(ResolvedDeploy(machine="robot"), []) == (
         'no matching daemon for machine id "robot"; no daemon is connected'
     )
-    assert sentence(Deploy(machine="robto"), [ROBOT, UNNAMED]) == (
+    assert sentence(ResolvedDeploy(machine="robto"), [ROBOT, UNNAMED]) == (
         'no matching daemon for machine id "robto"; connected: "robot" {"arch": "arm64"}, '
         'an unnamed daemon; did you mean "robot"?'
     )
 
 
 def test_no_daemon_with_those_labels() -> None:
-    assert sentence(Deploy(labels={"gpu": "true"}), []) == (
+    assert sentence(ResolvedDeploy(labels={"gpu": "true"}), []) == (
         'no daemon matches labels {"gpu": "true"}; no daemon is connected'
     )
-    assert sentence(Deploy(labels={"gpu": "true"}), [ROBOT]) == (
+    assert sentence(ResolvedDeploy(labels={"gpu": "true"}), [ROBOT]) == (
         'no daemon matches labels {"gpu": "true"}; connected: "robot" {"arch": "arm64"}; '
         "none of them has any of these labels"
     )
-    assert sentence(Deploy(labels={"gpu": "true", "arch": "arm64"}), [ROBOT, GPU]).endswith(
+    assert sentence(ResolvedDeploy(labels={"gpu": "true", "arch": "arm64"}), [ROBOT, GPU]).endswith(
         '; "robot" came closest, but has no gpu'
     )
-    assert sentence(Deploy(labels={"gpu": "true", "arch": "arm64"}), [GPU]).endswith(
+    assert sentence(ResolvedDeploy(labels={"gpu": "true", "arch": "arm64"}), [GPU]).endswith(
         '; "gpu-server" came closest, but it has arch is "x86"'
     )
 
 
 def test_no_unnamed_daemon() -> None:
-    assert sentence(Deploy(), []) == "no unnamed daemon connections; no daemon is connected"
-    assert sentence(Deploy(), [ROBOT]) == (
+    assert sentence(ResolvedDeploy(), []) == "no unnamed daemon connections; no daemon is connected"
+    assert sentence(ResolvedDeploy(), [ROBOT]) == (
         'no unnamed daemon connections; connected: "robot" {"arch": "arm64"}; '
         "name one with `deploy: {machine: ...}`"
     )
@@ -84,18 +84,21 @@ def test_no_unnamed_daemon() -> None:
 
 def test_many_daemons_are_not_all_listed() -> None:
     daemons = [ConnectedDaemon(f"d{n}", f"m{n}") for n in range(25)]
-    assert sentence(Deploy(), daemons).count('"m') == 10
-    assert "and 15 more" in sentence(Deploy(), daemons)
+    assert sentence(ResolvedDeploy(), daemons).count('"m') == 10
+    assert "and 15 more" in sentence(ResolvedDeploy(), daemons)
 
 
-def flow(*deploys: Deploy) -> ResolvedDataflow:
+def flow(*deploys: ResolvedDeploy) -> ResolvedDataflow:
     return ResolvedDataflow(
         nodes=tuple(ResolvedNode(id=f"n{n}", deploy=deploy) for n, deploy in enumerate(deploys))
     )
 
 
 def test_a_whole_dataflow() -> None:
-    placement = place(flow(Deploy(machine="robot"), Deploy(), Deploy(machine="robot")), ALL)
+    placement = place(
+        flow(ResolvedDeploy(machine="robot"), ResolvedDeploy(), ResolvedDeploy(machine="robot")),
+        ALL,
+    )
     assert placement.by_node == {"n0": "d1", "n1": "d4", "n2": "d1"}
     assert placement.daemons == ("d1", "d4")
     assert placement.nodes_of("d1") == ("n0", "n2")
@@ -104,7 +107,10 @@ def test_a_whole_dataflow() -> None:
 
 def test_every_node_without_a_daemon_is_told() -> None:
     with pytest.raises(UnplacedNodes) as caught:
-        place(flow(Deploy(machine="x"), Deploy(), Deploy(labels={"a": "b"})), [ROBOT])
+        place(
+            flow(ResolvedDeploy(machine="x"), ResolvedDeploy(), ResolvedDeploy(labels={"a": "b"})),
+            [ROBOT],
+        )
     assert [error.node for error in caught.value.errors] == ["n0", "n1", "n2"]
     assert str(caught.value).count("\n") == 2
 
@@ -119,12 +125,14 @@ daemons = st.lists(
     ),
     max_size=5,
 )
-deploys = st.builds(Deploy, machine=st.none() | st.sampled_from(["m1", "m2", "m3"]), labels=labels)
+deploys = st.builds(
+    ResolvedDeploy, machine=st.none() | st.sampled_from(["m1", "m2", "m3"]), labels=labels
+)
 
 
 @given(deploys, daemons)
 def test_the_first_daemon_that_fits_is_chosen(
-    deploy: Deploy, connected: list[ConnectedDaemon]
+    deploy: ResolvedDeploy, connected: list[ConnectedDaemon]
 ) -> None:
     def fits(daemon: ConnectedDaemon) -> bool:
         if deploy.machine is not None:
@@ -142,7 +150,9 @@ def test_the_first_daemon_that_fits_is_chosen(
 
 
 @given(st.lists(deploys, max_size=6), daemons)
-def test_placing_is_all_or_nothing(wanted: list[Deploy], connected: list[ConnectedDaemon]) -> None:
+def test_placing_is_all_or_nothing(
+    wanted: list[ResolvedDeploy], connected: list[ConnectedDaemon]
+) -> None:
     dataflow = flow(*wanted)
     try:
         placement = place(dataflow, connected)

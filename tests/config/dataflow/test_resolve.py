@@ -6,11 +6,11 @@ import pytest
 from config.parsing import node, parse, with_node
 
 from dora_config import (
-    Deploy,
     FromMachine,
     GitSource,
     OutputSource,
     ResolvedDataflow,
+    ResolvedDeploy,
     ResolvedNode,
     RestartSettings,
     TimerSource,
@@ -81,7 +81,7 @@ def test_a_node_with_everything() -> None:
     assert (resolved.finish_grace, resolved.startup_timeout) == (4.0, 9.0)
     assert resolved.shared_memory_pool_size == 1 << 30
     assert resolved.cpu_affinity == (1, 3)
-    assert resolved.deploy == Deploy(machine="m", working_dir="w")
+    assert resolved.deploy == ResolvedDeploy(machine="m", working_dir="w")
 
 
 @pytest.mark.parametrize(
@@ -157,9 +157,9 @@ def test_the_placement_of_a_node_replaces_that_of_the_root() -> None:
           - {id: b, path: p, deploy: {labels: {gpu: "1"}}}
           - {id: c, path: p, deploy: {}}
         """).resolved
-    assert flow.node("a").deploy == Deploy(machine="m", working_dir="w")
-    assert flow.node("b").deploy == Deploy(labels={"gpu": "1"})
-    assert flow.node("c").deploy == Deploy()
+    assert flow.node("a").deploy == ResolvedDeploy(machine="m", working_dir="w")
+    assert flow.node("b").deploy == ResolvedDeploy(labels={"gpu": "1"})
+    assert flow.node("c").deploy == ResolvedDeploy()
     assert flow.uses_deploy
     assert not parse("nodes: [{id: a, path: p}]").resolved.uses_deploy
 

@@ -1,4 +1,4 @@
-"""Sizes and seconds."""
+"""Sizes, durations and seconds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dora_config.yaml.quantities import MAX_BYTES, SIZE_PATTERN, check_seconds, parse_size
+from dora_config.yaml.quantities import (
+    MAX_BYTES,
+    SIZE_PATTERN,
+    check_seconds,
+    parse_duration,
+    parse_size,
+    show_age,
+    show_duration,
+    show_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -88,3 +97,52 @@ def test_seconds(value: float) -> None:
 def test_refused_seconds(value: float) -> None:
     with pytest.raises(ValueError, match="seconds"):
         check_seconds(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("30", 30),
+        ("0", 0),
+        ("2.5", 2.5),
+        ("10s", 10),
+        ("5m", 300),
+        (".5h", 1800),
+        ("1h30m", 5400),
+        ("500ms", 0.5),
+        ("1m500ms", 60.5),
+        ("0.1s", 0.1),
+        ("1d", 86400),
+        (" 3s ", 3),
+    ],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "5x", "5M", "-3", "-3s", "1h 30m", "5 m", "1h30", "m5", "nan", "1e3", "٣"]
+)
+def test_refused_durations(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a duration, expected e\.g\. 30, 10s, 5m"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize("text", ["9" * 20, "9" * 9999, "99999d", "1" + "0" * 400 + "ms"])
+def test_too_long_durations(text: str) -> None:
+    with pytest.raises(ValueError, match="is longer than 31 years"):
+        parse_duration(text)
+
+
+@given(st.integers(0, 99), st.integers(0, 59), st.integers(0, 59))
+def test_parts_of_a_duration_add_up(hours: int, minutes: int, seconds: int) -> None:
+    assert parse_duration(f"{hours}h{minutes}m{seconds}s") == hours * 3600 + minutes * 60 + seconds
+
+
+def test_formatted_quantities() -> None:
+    sizes = [show_size(size) for size in (512, 3 << 20, 5 << 29)]
+    assert sizes == ["0.5 KiB", "3.0 MiB", "2.5 GiB"]
+    durations = [show_duration(seconds) for seconds in (0.35, 2.44, 200.4)]
+    assert durations == ["350 ms", "2.4 s", "3 min 20 s"]
+    ages = [show_age(seconds) for seconds in (12, 185, 5 * 3600, 2.5 * 86400)]
+    assert ages == ["12 s", "3 min", "5 h", "2 d"]

@@ -7,7 +7,7 @@ from dora_coordinator.io.limits import ConnectionLimits, as_ipv4, is_loopback
 from dora_coordinator.settings import Settings, parse_setting
 
 
-def test_an_address_may_connect_so_often_in_a_minute() -> None:
+def test_connections_per_minute_and_address_are_limited() -> None:
     limits = ConnectionLimits(open_at_once=10, untrusted_per_window=2)
     assert [limits.too_fast("192.0.2.1", now) for now in (0.0, 1.0, 2.0)] == [False, False, True]
     assert not limits.too_fast("192.0.2.2", 2.0)
@@ -42,22 +42,33 @@ def test_open_connections_are_counted() -> None:
         ("robot.lan", False),
     ],
 )
-def test_what_is_loopback(address: str, expected: bool) -> None:
+def test_is_loopback(address: str, expected: bool) -> None:
     assert is_loopback(address) is expected
 
 
-def test_an_ipv4_address_is_shown_as_such() -> None:
+def test_mapped_ipv4_addresses_are_converted() -> None:
     assert as_ipv4("::ffff:192.0.2.1") == as_ipv4("192.0.2.1") == "192.0.2.1"
     assert [as_ipv4(other) for other in ("fd00::1", "fe80::1%eth0", "testclient")] == [
         "fd00::1", "fe80::1%eth0", "testclient"
     ]  # fmt: skip
 
 
-def test_settings_are_numbers_above_zero_with_known_names() -> None:
+def test_settings_are_quantities_above_zero_with_known_names() -> None:
     given: dict[str, object] = {}
     parse_setting(given, "max_connections=9")
     parse_setting(given, "recovery_backoff=0.5")
-    assert Settings(**given) == Settings(max_connections=9, recovery_backoff=0.5)  # type: ignore[arg-type]
-    for wrong in ("max_connections=1.5", "max_connections=0", "recovery_backoff=nan", "speed=1"):
+    parse_setting(given, "start_timeout=2m")
+    parse_setting(given, "max_artifact_bytes=2GB")
+    assert Settings(**given) == Settings(  # type: ignore[arg-type]
+        max_connections=9, recovery_backoff=0.5, start_timeout=120.0, max_artifact_bytes=2 << 30
+    )
+    for wrong in (
+        "max_connections=1.5",
+        "max_connections=0",
+        "recovery_backoff=nan",
+        "speed=1",
+        "recovery_backoff=0s",
+        "max_code_bytes=4 parsecs",
+    ):
         with pytest.raises(DoraError, match=wrong.split("=")[0]):
             parse_setting(given, wrong)

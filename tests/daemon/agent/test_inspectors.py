@@ -15,7 +15,8 @@ from dora_config.protocol.topics import StreamTopics, TopicChunk
 from dora_daemon.agent import inspectors as module
 from dora_daemon.agent.inspectors import Watches
 from dora_daemon.agent.records import PartRecord
-from dora_daemon.runner.runtime_dir import INSPECTION_SOCKET, NODE_SOCKET
+from dora_daemon.process_tree.runner_index import NODE_SOCKET
+from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
 from dora_node_api.protocol.control_socket import bind_unix
 
 ID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"

@@ -34,7 +34,7 @@ from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_config.access import state_dir
-from dora_daemon.runner.runtime_dir import list_runners, runtime_root
+from dora_daemon.process_tree.runtime_dir import list_runners, runtime_root
 
 pytestmark = pytest.mark.integration
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from support.fleet_simulation import dataflow
 
-from dora_config.dataflow.resolved import Deploy, ResolvedDataflow, ResolvedNode
+from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedDeploy, ResolvedNode
 from dora_config.protocol.dataflow import Origin
-from dora_config.protocol.runner import NodePlace
+from dora_config.protocol.runner import NodeLocation
 from dora_daemon.agent.node_paths import Machine, explain, log_dirs, make_plan, sees
 from dora_daemon.agent.records import PartRecord
 
@@ -67,8 +67,8 @@ def test_working_dir_is_joined_or_replaces(tmp_path: Path) -> None:
     machine = Machine(tmp_path / "daemon", "boot")
     nodes = (
         NODE,
-        ResolvedNode(id="in", path="x.py", deploy=Deploy(working_dir="nodes")),
-        ResolvedNode(id="out", path="y.py", deploy=Deploy(working_dir="/opt/app")),
+        ResolvedNode(id="in", path="x.py", deploy=ResolvedDeploy(working_dir="nodes")),
+        ResolvedNode(id="out", path="y.py", deploy=ResolvedDeploy(working_dir="/opt/app")),
     )
     plan = make_plan(record(origin_of(tmp_path), *nodes), machine)
     assert log_dirs(plan) == {
@@ -79,7 +79,7 @@ def test_working_dir_is_joined_or_replaces(tmp_path: Path) -> None:
 
 
 def test_what_a_build_made_counts_only_where_it_was_made(tmp_path: Path) -> None:
-    places = {"n": NodePlace(python="/envs/n/bin/python")}
+    places = {"n": NodeLocation(python="/envs/n/bin/python")}
     origin = origin_of(tmp_path)
     built = record(origin, NODE, places=places)
     assert make_plan(built, Machine(tmp_path, "boot")).places == places

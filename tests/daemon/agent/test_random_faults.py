@@ -16,7 +16,7 @@ from support.linked_fleet import link_of
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_daemon.runner.runtime_dir import list_runners, runtime_root
+from dora_daemon.process_tree.runtime_dir import list_runners, runtime_root
 
 pytestmark = pytest.mark.integration
 

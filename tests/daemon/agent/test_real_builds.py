@@ -20,7 +20,7 @@ from dora_cli.dataflow_file import load
 from dora_config.protocol.builds import BuildDataflow, Built
 from dora_config.protocol.control import StartDataflow, Started
 from dora_config.protocol.dataflow import DataflowSpec, Origin
-from dora_daemon.runner.runtime_dir import runtime_root
+from dora_daemon.process_tree.runtime_dir import runtime_root
 
 pytestmark = pytest.mark.integration
 
@@ -155,7 +155,7 @@ def test_builds_in_one_folder_wait_for_each_other(workspace: Workspace) -> None:
             second.wait_for("dataflow build triggered")
             assert not (workspace.path / "built").exists()
             first.interrupt()
-            assert "ends on the daemons too" in first.wait().exited(130).stderr
+            assert "interrupted, also on the daemons" in first.wait().exited(130).stderr
             second.wait().succeeded()
         assert (workspace.path / "built").exists()
 

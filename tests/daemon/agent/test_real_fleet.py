@@ -15,7 +15,7 @@ from support.fleet import counting, end_runners, is_running, pids, real_fleet
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_daemon.runner.runtime_dir import list_runners, runtime_root
+from dora_daemon.process_tree.runtime_dir import list_runners, runtime_root
 
 pytestmark = pytest.mark.integration
 

@@ -12,7 +12,7 @@ from support.linked_fleet import crossing
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_daemon.runner.runtime_dir import list_runners, runtime_root
+from dora_daemon.process_tree.runtime_dir import list_runners, runtime_root
 
 pytestmark = pytest.mark.integration
 

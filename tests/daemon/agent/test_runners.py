@@ -14,8 +14,8 @@ import anyio
 from dora_config.protocol.links import PeerEndpoint, SetLinkPeers
 from dora_config.protocol.runner import DataflowResult
 from dora_daemon.agent.runners import _Attendant, _Home
-from dora_daemon.runner.process.reaper import OWNER, RESULT, remove_directory
-from dora_daemon.runner.runtime_dir import RuntimeDir
+from dora_daemon.process_tree.reaper import OWNER, RESULT, remove_directory
+from dora_daemon.process_tree.runtime_dir import RuntimeDir
 from dora_node_api.protocol.control_socket import bind_unix
 
 
@@ -37,7 +37,7 @@ def test_a_runner_that_holds_its_lock_lives(tmp_path: Path) -> None:
 def test_a_number_that_was_given_to_another_runner_is_not_mistaken(tmp_path: Path) -> None:
     first, home = make(tmp_path, "one")
     os.close(first.lock_descriptor)
-    remove_directory(str(first.path))  # as the guardian of a killed runner does
+    remove_directory(str(first.path))  # as the reaper of a killed runner does
     second, _ = make(tmp_path, "two")
     assert second.path == first.path
     second.write(RESULT, DataflowResult(dataflow_id="d").model_dump_json())

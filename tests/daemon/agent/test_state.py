@@ -28,7 +28,7 @@ from dora_config.protocol.runner import (
     Release,
     RunnerStatus,
     ShutDown,
-    StopDataflow,
+    StopAllNodes,
 )
 from dora_config.protocol.topics import EndTopics, MoreTopics, StreamTopics, TopicChunk
 from dora_daemon.agent.commands import (
@@ -120,7 +120,7 @@ def test_a_stop_that_comes_before_the_runner_answers_reaches_it_later() -> None:
     state = AgentState()
     commands = after(state, prepare(), placed(), CoordinatorSpoke(StopPart(dataflow_id=ID)))
     assert asked(commands) == []
-    assert asked(after(state, reached("ready"))) == [StopDataflow()]
+    assert asked(after(state, reached("ready"))) == [StopAllNodes()]
 
 
 def test_a_runner_that_does_not_answer_is_killed_by_a_forced_stop() -> None:
@@ -133,7 +133,7 @@ def test_a_stop_outlives_the_daemon() -> None:
     state = AgentState([record])
     (report,) = state.reports()
     assert report.phase == "stopping"
-    assert asked(after(state, reached("running"))) == [StopDataflow()]
+    assert asked(after(state, reached("running"))) == [StopAllNodes()]
 
 
 def test_a_release_for_another_attempt_is_ignored() -> None:
@@ -183,10 +183,10 @@ def test_ending_stops_dataflows_first_and_at_once_the_second_time() -> None:
     state = AgentState()
     commands = after(state, prepare(), placed(), reached(), EndAsked())
     (stop,) = asked(commands)
-    assert isinstance(stop, StopDataflow)
+    assert isinstance(stop, StopAllNodes)
     assert not stop.force
     (kill,) = asked(after(state, EndAsked()))
-    assert isinstance(kill, StopDataflow)
+    assert isinstance(kill, StopAllNodes)
     assert kill.force
     commands = after(state, finished())
     assert told(commands)[-1] == Leaving(hand_over=False)

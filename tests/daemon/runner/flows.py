@@ -23,8 +23,8 @@ from support.workspace import Workspace
 from dora_config import load_dataflow
 from dora_config.protocol import runner as protocol
 from dora_config.protocol.runner import DataflowResult, LogLine, RunnerEvent, RunPlan
+from dora_daemon.process_tree.runtime_dir import list_runners, read_entry, runtime_root, sweep
 from dora_daemon.runner import run_foreground
-from dora_daemon.runner.runtime_dir import list_runners, read_entry, runtime_root, sweep
 from dora_node_api.protocol.control_socket import connect_unix
 
 T = TypeVar("T")
@@ -110,7 +110,7 @@ _FOREGROUND = """
 import sys
 from dora_config.protocol.runner import RunPlan
 from dora_daemon.runner import run_foreground
-from dora_daemon.runner.runtime_dir import list_runners, read_entry, runtime_root
+from dora_daemon.process_tree.runtime_dir import list_runners, read_entry, runtime_root
 from dora_node_api.protocol.control_socket import connect_unix
 plan = RunPlan.model_validate_json(sys.stdin.buffer.read())
 tell = lambda event: print(event.model_dump_json(), flush=True)
@@ -181,13 +181,13 @@ def foreground(
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(PATIENCE)
-        # One that was killed before it had a guardian leaves its directory to the next start.
+        # One that was killed before it had a reaper leaves its directory to the next start.
         sweep(runtime_root())
-        guardians_done()
+        reapers_done()
 
 
-def guardians_done() -> None:
-    """Wait until the guardians of runners that ended have cleaned up."""
+def reapers_done() -> None:
+    """Wait until the reapers of runners that ended have cleaned up."""
 
     def left() -> list[str]:
         known = {f.path.name for f in list_runners(runtime_root()) if f.alive or f.has_result}
@@ -195,7 +195,7 @@ def guardians_done() -> None:
         names = {p.name for p in root.iterdir()} if root.exists() else set()
         return sorted(names - known - {".lock"})
 
-    wait_until(lambda: not left(), what=lambda: f"guardians: {left()}")
+    wait_until(lambda: not left(), what=lambda: f"reapers: {left()}")
 
 
 def is_running(pid: int) -> bool:
@@ -219,7 +219,7 @@ def gone(*pids: int, timeout: float = PATIENCE) -> None:
 _DAEMON = """
 import subprocess, sys
 from pathlib import Path
-from dora_daemon.runner.runtime_dir import RuntimeDir
+from dora_daemon.process_tree.runtime_dir import RuntimeDir
 directory = RuntimeDir.create(Path(sys.argv[1]))
 directory.write("plan.json", sys.stdin.read())
 lock = directory.lock_descriptor
@@ -380,7 +380,7 @@ def background_plan(workspace: Workspace, plan: RunPlan) -> Iterator[BackgroundR
         if is_running(run.pid()) and read_entry(run.path) is not None:
             os.kill(run.pid(), signal.SIGKILL)
         gone(run.pid())
-        guardians_done()
+        reapers_done()
 
 
 def open_descriptors() -> int:

@@ -22,8 +22,8 @@ from support.workspace import Workspace
 from dora_config import load_dataflow
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.protocol import runner as protocol
+from dora_daemon.process_tree.runtime_dir import RuntimeDir, acknowledge, runtime_root
 from dora_daemon.runner.background import main
-from dora_daemon.runner.runtime_dir import RuntimeDir, acknowledge, runtime_root
 from dora_daemon.runner.service import Runner
 
 TICKER = """
@@ -74,7 +74,7 @@ def refused(run: BackgroundRun, request: protocol.RunnerRequest) -> str:
 
 def finish(run: BackgroundRun) -> protocol.DataflowResult:
     """Stop the dataflow and acknowledge its result."""
-    done(run, protocol.StopDataflow(grace=0.5))
+    done(run, protocol.StopAllNodes(grace=0.5))
     status = run.wait_for_phase("finished")
     done(run, protocol.AcknowledgeResult())
     gone(run.pid())
@@ -117,11 +117,11 @@ def test_a_protocol_of_another_major_version_is_refused_with_both(workspace: Wor
     with background(workspace, prepared(workspace)) as run:
         run.wait_for_phase("running")
         major, minor = protocol.RUNNER_PROTOCOL
-        message = refused(run, protocol.Greet(protocol=(major + 1, 0)))
+        message = refused(run, protocol.Handshake(protocol=(major + 1, 0)))
         assert f"{major}.{minor}" in message
         assert f"{major + 1}.0" in message
-        greeting = run.ask(protocol.Greet(protocol=(major, minor + 1)))
-        assert isinstance(greeting, protocol.Greeting)
+        greeting = run.ask(protocol.Handshake(protocol=(major, minor + 1)))
+        assert isinstance(greeting, protocol.HandshakeReply)
         finish(run)
 
 
@@ -415,7 +415,7 @@ def test_a_slow_follower_sheds_lines_and_is_told_how_many(workspace: Workspace) 
         watcher.wait_for_phase("finished")
         watcher.close()
         run.status()
-        shed = [n.count for n in run.notices if isinstance(n, protocol.LinesShed)]
+        shed = [n.count for n in run.notices if isinstance(n, protocol.LogLinesDropped)]
         lines = [n for n in run.notices if isinstance(n, protocol.LogLine) and n.node == "f"]
         assert sum(shed) + len(lines) == 30_000
         assert sum(shed) > 0

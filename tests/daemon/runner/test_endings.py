@@ -1,4 +1,4 @@
-"""What ends what: signals to the runner, SIGKILL of it, of its guardian, of its daemon."""
+"""What ends what: signals to the runner, SIGKILL of it, of its reaper, of its daemon."""
 
 from __future__ import annotations
 
@@ -29,12 +29,11 @@ from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_config.protocol import runner as protocol
+from dora_daemon.process_tree import reaper, runtime_dir
+from dora_daemon.process_tree.reaper_process import MIN_UPTIME
+from dora_daemon.process_tree.runtime_dir import RuntimeDir, list_runners, runtime_root, sweep
 from dora_daemon.runner import background as background_module
-from dora_daemon.runner import runtime_dir
 from dora_daemon.runner.background import Background
-from dora_daemon.runner.process import reaper as guardian
-from dora_daemon.runner.process.reaper_process import SHORT_LIFE
-from dora_daemon.runner.runtime_dir import RuntimeDir, list_runners, runtime_root, sweep
 
 PARENT = """
     import subprocess, sys, time
@@ -65,8 +64,8 @@ def nothing_left() -> None:
     )
 
 
-def guardian_of(run: ForegroundRun, *, other_than: int = 0) -> int:
-    """Pid of the child of the runner that is its guardian, once there is one."""
+def reaper_of(run: ForegroundRun, *, other_than: int = 0) -> int:
+    """Pid of the child of the runner that is its reaper, once there is one."""
 
     def look() -> int | None:
         for path in Path("/proc").iterdir():
@@ -80,7 +79,7 @@ def guardian_of(run: ForegroundRun, *, other_than: int = 0) -> int:
                     return int(path.name)
         return None
 
-    found = wait_until(look, what="a guardian")
+    found = wait_until(look, what="a reaper")
     assert found is not None
     return found
 
@@ -121,7 +120,7 @@ def test_sigkill_of_dora_run_ends_nodes_and_their_children_and_leaves_nothing(
     with foreground(workspace, PARENTS) as run:
         children = children_of(run)
         node = run.pid_of("p")
-        watcher = guardian_of(run)
+        watcher = reaper_of(run)
         run.process.kill()
         run.process.wait()
         gone(node, *children, watcher)
@@ -143,9 +142,9 @@ def test_a_process_of_another_runner_is_left_alone(workspace: Workspace) -> None
     with foreground(workspace, PARENTS) as run:
         children = children_of(run)
         mark = json.loads(environment(children[2])["DORA_NODE_CONFIG"])["runner"]
-        guardian.kill_marked(mark[:-1])
+        reaper.kill_marked(mark[:-1])
         assert all(is_running(child) for child in children)
-        guardian.kill_marked(mark)
+        reaper.kill_marked(mark)
         gone(*children)
 
 
@@ -165,24 +164,24 @@ def test_sigkill_of_the_whole_group_is_no_different(workspace: Workspace) -> Non
         nothing_left()
 
 
-def test_a_guardian_that_was_killed_is_replaced(workspace: Workspace) -> None:
+def test_a_reaper_that_was_killed_is_replaced(workspace: Workspace) -> None:
     workspace.node("parent", PARENT)
     with foreground(workspace, PARENTS) as run:
         children = children_of(run)
         node = run.pid_of("p")
-        first = guardian_of(run)
-        mature = time.monotonic() + SHORT_LIFE
+        first = reaper_of(run)
+        mature = time.monotonic() + MIN_UPTIME
         wait_until(lambda: time.monotonic() > mature)
         os.kill(first, signal.SIGKILL)
         run.wait_for("log", level="warn")
-        second = guardian_of(run, other_than=first)
+        second = reaper_of(run, other_than=first)
         run.process.kill()
         run.process.wait()
         gone(node, *children, second)
         nothing_left()
 
 
-def test_after_sigkill_of_runner_and_guardian_the_next_start_sweeps(
+def test_after_sigkill_of_runner_and_reaper_the_next_start_sweeps(
     workspace: Workspace,
 ) -> None:
     workspace.node("parent", PARENT)
@@ -190,7 +189,7 @@ def test_after_sigkill_of_runner_and_guardian_the_next_start_sweeps(
     with foreground(workspace, PARENTS) as run:
         children = children_of(run)
         node = run.pid_of("p")
-        os.kill(guardian_of(run), signal.SIGKILL)
+        os.kill(reaper_of(run), signal.SIGKILL)
         run.process.kill()
         run.process.wait()
         wait_until(lambda: not list_runners(runtime_root())[0].alive)
@@ -240,10 +239,10 @@ def test_a_runner_survives_its_daemon_and_is_adopted_by_the_next(workspace: Work
         assert [f.entry.dataflow_id for f in found] == [run.plan.dataflow_id]
         assert found[0].alive
         assert not found[0].entry.foreground
-        greeting = run.ask(protocol.Greet())
-        assert isinstance(greeting, protocol.Greeting)
+        greeting = run.ask(protocol.Handshake())
+        assert isinstance(greeting, protocol.HandshakeReply)
         assert greeting.pid == found[0].entry.pid
-        assert isinstance(run.ask(protocol.StopDataflow(grace=0.1)), protocol.Done)
+        assert isinstance(run.ask(protocol.StopAllNodes(grace=0.1)), protocol.Done)
         run.wait_for_phase("finished")
         assert isinstance(run.ask(protocol.AcknowledgeResult()), protocol.Done)
         gone(greeting.pid)
@@ -260,11 +259,11 @@ def test_the_result_is_kept_until_it_is_acknowledged(workspace: Workspace) -> No
         run.wait_for_phase("finished")
         os.kill(run.pid(), signal.SIGKILL)
         gone(run.pid())
-        # Nobody acknowledged: the guardian and any later start leave the result.
+        # Nobody acknowledged: the reaper and any later start leave the result.
         wait_until(lambda: not (run.path / "groups").exists())
         assert sweep(runtime_root()) == []
         wait_until(
-            # The guardian may hold the lock for another moment.
+            # The reaper may hold the lock for another moment.
             lambda: (
                 [(f.alive, f.has_result) for f in list_runners(runtime_root())] == [(False, True)]
             ),
@@ -282,7 +281,7 @@ def test_the_result_is_kept_before_anybody_hears_of_it(
     workspace.node("talker", TALKER)
     plan = make_plan(workspace, {"nodes": [{"id": "t", "path": node}]})
     directory = RuntimeDir.create(runtime_root())
-    kept = directory.path / guardian.RESULT
+    kept = directory.path / reaper.RESULT
     told: list[bool] = []
 
     def put_event(background: Background, event: protocol.RunnerEvent) -> None:
@@ -297,7 +296,7 @@ def test_the_result_is_kept_before_anybody_hears_of_it(
         assert told == [True]
     finally:
         directory.release()
-        background.runner.guard.dismiss()
+        background.runner.reaper.dismiss()
 
 
 def test_what_cannot_be_prepared_is_a_result_too(workspace: Workspace) -> None:

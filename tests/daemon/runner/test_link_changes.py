@@ -81,7 +81,7 @@ def set_links(flow: Linked, *more: RemoteEdge) -> None:
 
 def stop(flow: Linked) -> None:
     for machine in flow.parts:
-        ask(flow, machine, protocol.StopDataflow(grace=2.0))
+        ask(flow, machine, protocol.StopAllNodes(grace=2.0))
     results(flow)
 
 

@@ -92,7 +92,7 @@ def test_a_link_has_the_same_port_again(programs: Workspace) -> None:
         assert one.report().endpoints == before
         wait_for(out, len(numbers(out)) + 100, flow)
         for part in flow.parts.values():
-            part.run.ask(protocol.StopDataflow(grace=2.0))
+            part.run.ask(protocol.StopAllNodes(grace=2.0))
         results(flow)
     got = numbers(out)
     assert got == list(range(len(got)))
@@ -127,7 +127,7 @@ def test_what_drop_oldest_loses_is_counted(programs: Workspace) -> None:
         counted = leaving.dropped + entering.dropped + entering.crossing.lost
         assert ALL - len(got) <= counted
         for part in flow.parts.values():
-            part.run.ask(protocol.StopDataflow(grace=2.0))
+            part.run.ask(protocol.StopAllNodes(grace=2.0))
         results(flow)
 
 
@@ -214,7 +214,7 @@ def test_a_machine_that_is_lost_and_comes_back(programs: Workspace) -> None:
         assert flow["two"].run.ask(protocol.Release()) == protocol.Done()
         wait_for(out, len(numbers(out)) + 200, flow)
         for part in flow.parts.values():
-            part.run.ask(protocol.StopDataflow(grace=2.0))
+            part.run.ask(protocol.StopAllNodes(grace=2.0))
         results(flow)
     got = numbers(out)
     # What lay in the queue of the machine that was lost is lost; what it could not acknowledge any
@@ -244,7 +244,7 @@ def test_the_sources_machine_is_lost_and_comes_back(programs: Workspace) -> None
         )
         wait_for(out, len(numbers(out)) + 200, flow)
         for part in flow.parts.values():
-            part.run.ask(protocol.StopDataflow(grace=2.0))
+            part.run.ask(protocol.StopAllNodes(grace=2.0))
         results(flow)
     got = numbers(out)
     again = got.index(0, 1)
@@ -336,5 +336,5 @@ def test_a_new_daemon_learns_how_the_link_is(programs: Workspace) -> None:
         wait_until(lambda: "lost" in told(), what="the loss")
         wait_until(lambda: told()[-1] == "proven", what="the proof")
         for part in flow.parts.values():
-            part.run.ask(protocol.StopDataflow(grace=2.0))
+            part.run.ask(protocol.StopAllNodes(grace=2.0))
         results(flow)

@@ -196,7 +196,7 @@ def test_a_slow_reader_slows_the_sender_down(programs: Workspace) -> None:
             lambda: one.run.wait_for_state("a", "Running").blocked_on, what="a sender held up"
         )
         for part in (one, two):
-            part.run.ask(protocol.StopDataflow(grace=2.0))
+            part.run.ask(protocol.StopAllNodes(grace=2.0))
         results(flow)
     got = numbers(out)
     assert got == list(range(len(got)))
@@ -247,7 +247,7 @@ def test_lines_and_log_entries_reach_other_machines(programs: Workspace) -> None
         assert entry["level"] == "WARN"
         assert entry["message"] == "watch out"
         for part in flow.parts.values():
-            part.run.ask(protocol.StopDataflow(grace=2.0))
+            part.run.ask(protocol.StopAllNodes(grace=2.0))
         assert set(results(flow).values()) == {"success"}
 
 
@@ -369,7 +369,7 @@ def test_statistics_show_both_ends_of_an_edge(programs: Workspace) -> None:
         assert entering.crossing is not None
         assert (entering.crossing.machine, entering.crossing.lost) == ("one", 0)
         for part in flow.parts.values():
-            part.run.ask(protocol.StopDataflow(grace=2.0))
+            part.run.ask(protocol.StopAllNodes(grace=2.0))
         results(flow)
 
 
@@ -397,7 +397,7 @@ def test_a_stop_ends_nodes_first_and_the_links_last(programs: Workspace) -> None
         links = [one.link_pid(), two.link_pid()]
         for part in flow.parts.values():
             part.run.ask(protocol.FollowEvents(logs=False))
-        one.run.ask(protocol.StopDataflow(grace=5.0))
+        one.run.ask(protocol.StopAllNodes(grace=5.0))
         assert one.result().ok
         assert two.result().ok
         gone(*links)
@@ -437,5 +437,5 @@ def test_a_link_that_cannot_listen_says_why(programs: Workspace) -> None:
         assert "192.0.2.1" in (part.report().problem or "")
         assert part.report().endpoints == ()
         for each in flow.parts.values():
-            each.run.ask(protocol.StopDataflow(force=True))
+            each.run.ask(protocol.StopAllNodes(force=True))
         results(flow)

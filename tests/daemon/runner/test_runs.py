@@ -16,8 +16,8 @@ from dora_config.protocol.runner import (
     NodeRestarting,
     NodeSpawned,
 )
+from dora_daemon.process_tree.runtime_dir import runtime_root
 from dora_daemon.runner.errors import PreparationError
-from dora_daemon.runner.runtime_dir import runtime_root
 
 
 def pair(**talker: object) -> dict[str, object]:

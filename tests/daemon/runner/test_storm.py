@@ -122,7 +122,7 @@ def test_random_kills(workspace: Workspace) -> None:
             assert edge.sent >= edge.received + edge.dropped
         logs = (workspace.path / "out").rglob("log_*.jsonl")
         assert not any("torn message" in path.read_text() for path in logs)
-        assert isinstance(run.ask(protocol.StopDataflow(grace=2.0)), protocol.Done)
+        assert isinstance(run.ask(protocol.StopAllNodes(grace=2.0)), protocol.Done)
         status = run.wait_for_phase("finished")
         assert status.result is not None
         assert status.result.ok, status.result.root_causes

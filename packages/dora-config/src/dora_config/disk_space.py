@@ -1,4 +1,4 @@
-"""Room on disks: compared with what is to be written before anything is written."""
+"""Check for free disk space before files are written."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ from pathlib import Path
 from typing import Final
 
 from dora_config.errors import DoraError
+from dora_config.yaml.quantities import show_size
 
 SPARE: Final = 16 << 20
-"""Bytes that stay free: a full disk harms more than the transfer that filled it."""
+"""Bytes that stay free, since a full disk breaks more than one transfer."""
 
 
 class DiskFull(DoraError):
-    """What is to be written does not fit; ``str()`` names the place, its room and the need."""
+    """The files do not fit; ``str()`` names the folder, the free and the needed bytes."""
 
     def __init__(self, place: str, free: int, needed: int) -> None:
         super().__init__(
             f"{place}: its disk has {show_size(free)} free, {show_size(needed)} are needed "
-            f"(and {show_size(SPARE)} stay free); make room there"
+            f"(plus a reserve of {show_size(SPARE)}); make room there"
         )
 
 
 def require_room(wanted: Iterable[tuple[Path, int]]) -> None:
-    """Raises DiskFull unless all of it fits: bytes by the folder they are written below, which
-    need not exist yet. Folders on one disk share its room.
+    """Raise `DiskFull` unless the bytes fit that are written below each folder.
+
+    The folders need not exist yet; folders on one disk share its space.
     """
     needs: dict[int, tuple[Path, int]] = {}
     for folder, size in wanted:
@@ -40,18 +42,10 @@ def require_room(wanted: Iterable[tuple[Path, int]]) -> None:
 
 
 def free_space(folder: Path) -> int:
-    """Bytes that can be written below ``folder``, which need not exist yet."""
+    """Return the bytes that can be written below ``folder``, which need not exist yet."""
     return shutil.disk_usage(existing(folder)).free
 
 
 def existing(path: Path) -> Path:
-    """``path``, or the nearest folder above it that exists."""
+    """Return ``path``, or its nearest ancestor that exists."""
     return next(one for one in (path, *path.parents) if one.exists())
-
-
-def show_size(size: int) -> str:
-    """A size for people: `12.3 KiB`, `4.0 MiB`, `2.1 GiB`."""
-    for unit, shift in (("GiB", 30), ("MiB", 20)):
-        if size >= 1 << shift:
-            return f"{size / (1 << shift):.1f} {unit}"
-    return f"{size / 1024:.1f} KiB"

@@ -23,7 +23,7 @@ from dora_daemon.agent.linking import Listen, parse_listen
 from dora_daemon.agent.part_files import DaemonFiles
 from dora_daemon.agent.service import Agent, AgentOptions
 from dora_daemon.agent.shutdown import system_is_stopping
-from dora_daemon.runner.runtime_dir import runtime_root
+from dora_daemon.process_tree.runtime_dir import runtime_root
 
 DEFAULT_LISTEN_PORT: Final = 53291
 HAND_OVER: Final = (signal.SIGHUP, signal.SIGUSR2)
@@ -162,23 +162,21 @@ def _run(options: argparse.Namespace) -> int:
     # no machine id holds an `@`, so nobody can take the place of the default daemon
     if not name or options.local_listen_port != DEFAULT_LISTEN_PORT:
         name = f"{name}@{options.local_listen_port}"
+    # its lock is held until the process has ended: `dora cluster` takes a free lock for that
     files = DaemonFiles(state_dir() / "daemon" / name)
-    try:
-        agent = Agent(
-            AgentOptions(
-                machine_id=options.machine_id,
-                labels=options.labels,
-                base_dir=Path.cwd(),
-                allow_shell=options.allow_shell_nodes,
-                listen=options.zenoh_listen,
-            ),
-            files,
-            runtime_root(),
-            reach,
-        )
-        anyio.run(_serve, agent)
-    finally:
-        files.close()
+    agent = Agent(
+        AgentOptions(
+            machine_id=options.machine_id,
+            labels=options.labels,
+            base_dir=Path.cwd(),
+            allow_shell=options.allow_shell_nodes,
+            listen=options.zenoh_listen,
+        ),
+        files,
+        runtime_root(),
+        reach,
+    )
+    anyio.run(_serve, agent)
     return 0
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dora_config.protocol.builds import BuildNews
+from dora_config.protocol.builds import NodeBuildEvent
 from dora_daemon.agent.builds.reports import MOST_AT_ONCE, MOST_WAITING, NewsBuffer
 
 
-def line(number: int) -> BuildNews:
-    return BuildNews(node="n", what="output", text=str(number))
+def line(number: int) -> NodeBuildEvent:
+    return NodeBuildEvent(node="n", what="output", text=str(number))
 
 
 def test_the_next_portion_waits_until_the_last_was_taken() -> None:
@@ -26,7 +26,7 @@ def test_the_next_portion_waits_until_the_last_was_taken() -> None:
 
 def test_a_slow_reader_misses_the_oldest_lines_but_no_step() -> None:
     buffer = NewsBuffer()
-    step = BuildNews(node="n", what="step", text="make")
+    step = NodeBuildEvent(node="n", what="step", text="make")
     buffer.add(step)
     for number in range(MOST_WAITING + 3):
         buffer.add(line(number))

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from dora_config.protocol.links import Crossing, PeerReport
-from dora_daemon.link.io.messages import Failed, Listening, PeerChanged, StreamCount, StreamCounts
+from dora_config.protocol.links import LinkCounters, PeerReport
+from dora_daemon.link.protocol.messages import (
+    Failed,
+    Listening,
+    PeerChanged,
+    StreamCount,
+    StreamCounts,
+)
 from dora_daemon.runner.link.link_report import LinkView, essence
 
 
@@ -48,12 +54,12 @@ def test_the_end_of_a_link_process_loses_its_peers_and_keeps_its_endpoints() -> 
 
 def test_counters_go_on_over_link_processes() -> None:
     view = LinkView()
-    assert view.crossing("b", "cam", "image", "out") == Crossing(machine="b")
+    assert view.crossing("b", "cam", "image", "out") == LinkCounters(machine="b")
     view.take(counts(messages=5, lost=1, waiting=3))
     view.take(counts(messages=8, lost=1, waiting=2))
     view.link_ended()
     view.take(counts(messages=2, lost=0, waiting=1))
-    assert view.crossing("b", "cam", "image", "out") == Crossing(
+    assert view.crossing("b", "cam", "image", "out") == LinkCounters(
         machine="b", messages=10, lost=1, waiting=1
     )
     view.link_ended()

@@ -11,8 +11,8 @@ from support.waiting import wait_until_async
 from dora_config.protocol.runner import (
     DataflowStarted,
     DataflowStopping,
-    LinesShed,
     LogLine,
+    LogLinesDropped,
     NodesReady,
     RunnerEvent,
 )
@@ -50,7 +50,7 @@ def test_a_reader_that_is_stuck_holds_nobody_up_and_loses_only_lines() -> None:
     gate.set()
     outlet.close()
     lines = [e for e in heard if isinstance(e, LogLine)]
-    shed = [e.count for e in heard if isinstance(e, LinesShed)]
+    shed = [e.count for e in heard if isinstance(e, LogLinesDropped)]
     assert len(lines) + sum(shed) == 100
     assert outlet.total_shed == sum(shed)
     assert 5 <= len(lines) <= 11
@@ -64,7 +64,7 @@ def test_lines_that_come_too_fast_for_long_are_told_in_few_words() -> None:
 
     def slow(event: RunnerEvent) -> None:
         read.acquire(timeout=10)
-        if isinstance(event, LinesShed):
+        if isinstance(event, LogLinesDropped):
             gaps.append(event)
         heard.release()
 

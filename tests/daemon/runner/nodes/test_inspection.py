@@ -13,8 +13,8 @@ from support.workspace import Workspace
 
 from dora_config.protocol import runner as protocol
 from dora_daemon.inspection.runner_side import InspectionError, RunnerGone, RunnerSide
+from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
 from dora_daemon.runner.nodes.inspection import LONGEST_QUEUE, MOST_INSPECTORS, SHORTEST_QUEUE
-from dora_daemon.runner.runtime_dir import INSPECTION_SOCKET
 
 TICKER = """
     from dora import Node

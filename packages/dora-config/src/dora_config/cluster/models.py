@@ -24,7 +24,8 @@ from dora_config.dataflow.fields import (
     text_schema,
 )
 from dora_config.dataflow.resolved import Frozen
-from dora_config.yaml.document import Document, for_a_program
+from dora_config.yaml.document import Document
+from dora_config.yaml.scalars import for_a_program
 from dora_config.yaml.validation import Finding, show, validate
 
 DEFAULT_COORDINATOR_PORT = 6013
@@ -48,6 +49,7 @@ _OWN_VARIABLES = frozenset(
         "DORA_COORDINATOR_ADDR",
         "DORA_COORDINATOR_PORT",
         "DORA_NODE_CONFIG",
+        "DORA_RUNNERS_UNIT",
     }
 )
 """By these a daemon finds its folders, its token and its coordinator."""

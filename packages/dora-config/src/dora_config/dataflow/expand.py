@@ -13,16 +13,16 @@ from dora_config.dataflow.resolved import (
     DEFAULT_QUEUE_SIZE,
     DEFAULT_ROTATED_FILES,
     SINGLE_OPERATOR_ID,
-    Deploy,
     EnvValue,
     FromMachine,
     ResolvedDataflow,
+    ResolvedDeploy,
     ResolvedInput,
     ResolvedNode,
     ResolvedOperator,
 )
 from dora_config.dataflow.variables import escape_variables
-from dora_config.yaml.document import dump_yaml
+from dora_config.yaml.writer import dump_yaml
 
 
 def expand_dataflow(dataflow: ResolvedDataflow) -> str:
@@ -82,7 +82,7 @@ _ALWAYS_PRESENT: dict[str, Any] = {
 }
 
 
-def _describe_node(node: ResolvedNode, root_deploy: Deploy) -> dict[str, Any]:
+def _describe_node(node: ResolvedNode, root_deploy: ResolvedDeploy) -> dict[str, Any]:
     described = copy.deepcopy(_ALWAYS_PRESENT) | _node(node, root_deploy)
     described["env"] = _plain_env(node.env, node.inherited_env) or None
     if operators := described.pop("operators", None):
@@ -110,7 +110,7 @@ def _unless(value: Any, default: Any) -> Any:
     return None if value == default else value
 
 
-def _node(node: ResolvedNode, root_deploy: Deploy) -> dict[str, Any]:
+def _node(node: ResolvedNode, root_deploy: ResolvedDeploy) -> dict[str, Any]:
     common = {
         "id": node.id,
         "name": node.name,
@@ -234,7 +234,7 @@ def _plain_env(env: Mapping[str, EnvValue], inherited: tuple[str, ...]) -> dict[
     }
 
 
-def _deploy(deploy: Deploy) -> dict[str, Any]:
+def _deploy(deploy: ResolvedDeploy) -> dict[str, Any]:
     return _present(
         {
             "machine": deploy.machine,

@@ -17,11 +17,12 @@ from dora_config.dataflow.expand import describe_dataflow
 from dora_config.dataflow.graph import GraphFinding, Unreadable, check_graph
 from dora_config.dataflow.modules import ModuleFile, SourceNode
 from dora_config.dataflow.reader import NodesFile, read_nodes_file
-from dora_config.dataflow.resolve import Places, Resolution, resolve
+from dora_config.dataflow.resolve import Resolution, SourceMap, resolve
 from dora_config.dataflow.resolved import ResolvedDataflow
 from dora_config.dataflow.variables import expand_path, find_variables
 from dora_config.errors import ConfigError, Problem
-from dora_config.yaml.document import Document, read_document
+from dora_config.yaml.document import Document
+from dora_config.yaml.reader import read_document
 from dora_config.yaml.text_files import MAX_FILE_BYTES, in_order, is_file, read_text
 from dora_config.yaml.validation import Finding
 
@@ -98,9 +99,9 @@ def parse_dataflow(
     if strict_types is not None:
         dataflow = dataflow.model_copy(update={"strict_types": strict_types})
     _check_graph(loading, resolution, file)
-    dataflow = _check_types(loading, dataflow, resolution.places)
+    dataflow = _check_types(loading, dataflow, resolution.source_map)
     if check_paths:
-        _check_programs(loading, dataflow, resolution.places, environ)
+        _check_programs(loading, dataflow, resolution.source_map, environ)
     loading.raise_if_errors()
     problems = in_order(loading.problems)
     return LoadedDataflow(
@@ -152,11 +153,11 @@ class _Loading:
                 )
             )
 
-    def report_graph(self, places: Places, findings: Iterable[GraphFinding]) -> None:
+    def report_graph(self, source_map: SourceMap, findings: Iterable[GraphFinding]) -> None:
         """Adds findings about the resolved dataflow, each at the place where it is written."""
         for finding in findings:
             self.problems.append(
-                places.problem(
+                source_map.problem(
                     finding.position,
                     finding.path,
                     finding.message,
@@ -324,7 +325,7 @@ def _module_file(
 
 
 def _check_graph(loading: _Loading, resolution: Resolution, file: NodesFile) -> None:
-    flat = resolution.places.flat
+    flat = resolution.source_map.flat
     unnamed = [number for number, node in enumerate(flat) if not node.named]
     unreadable = Unreadable(
         nodes=file.lost_names.union(node.id for node in flat if node.incomplete),
@@ -339,25 +340,30 @@ def _check_graph(loading: _Loading, resolution: Resolution, file: NodesFile) -> 
         for number, node in enumerate(flat)
         for name, wired in node.inputs.items()
     }
-    loading.report_graph(resolution.places, check_graph(resolution.dataflow, unreadable, written))
+    findings = check_graph(resolution.dataflow, unreadable, written, resolution.unused_inputs)
+    loading.report_graph(resolution.source_map, findings)
 
 
-def _check_types(loading: _Loading, dataflow: ResolvedDataflow, places: Places) -> ResolvedDataflow:
+def _check_types(
+    loading: _Loading, dataflow: ResolvedDataflow, source_map: SourceMap
+) -> ResolvedDataflow:
     """Types checked where a port declares one; the dataflow with the inferred ones."""
     from dora_config.dataflow import types
 
     if not types.uses_types(dataflow) and not dataflow.type_rules:
         return dataflow
     unread = {
-        number for number, flat in enumerate(places.flat) if flat.incomplete or flat.unread_inputs
+        number
+        for number, flat in enumerate(source_map.flat)
+        if flat.incomplete or flat.unread_inputs
     }
     checked = types.check_types(dataflow, loading.user_types(), unread)
-    loading.report_graph(places, checked.findings)
+    loading.report_graph(source_map, checked.findings)
     return types.with_inferred_types(dataflow, checked.inferred)
 
 
 def _check_programs(
-    loading: _Loading, dataflow: ResolvedDataflow, places: Places, environ: Mapping[str, str]
+    loading: _Loading, dataflow: ResolvedDataflow, source_map: SourceMap, environ: Mapping[str, str]
 ) -> None:
     """Warn about programs that do not exist here; the node's machine may have them."""
     for position, node in enumerate(dataflow.nodes):
@@ -371,14 +377,14 @@ def _check_programs(
                     "" if "/" in path or path.endswith(".py") else " and in PATH"
                 )
                 loading.problems.append(
-                    places.problem(position, ("path",), message, hint=hint, severity="warning")
+                    source_map.problem(position, ("path",), message, hint=hint, severity="warning")
                 )
         for operator in node.operators:
             if operator.python and not is_file(loading.base / operator.python):
                 message = f'node "{node.id}": could not find source path "{operator.python}"'
                 place = ("python", f"{operator.id}/source")
                 loading.problems.append(
-                    places.problem(position, place, message, severity="warning")
+                    source_map.problem(position, place, message, severity="warning")
                 )
 
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dora_config.dataflow.resolved import Deploy, ResolvedDataflow
+from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedDeploy
 from dora_config.errors import DoraError, PlacementError
 from dora_config.yaml.suggest import closest_name
 
@@ -66,7 +66,9 @@ def place(dataflow: ResolvedDataflow, daemons: Sequence[ConnectedDaemon]) -> Pla
     return Placement(by_node, tuple(one.daemon_id for one in daemons if one.daemon_id in used))
 
 
-def choose_daemon(node: str, deploy: Deploy, daemons: Sequence[ConnectedDaemon]) -> ConnectedDaemon:
+def choose_daemon(
+    node: str, deploy: ResolvedDeploy, daemons: Sequence[ConnectedDaemon]
+) -> ConnectedDaemon:
     """The daemon for one node; raises `PlacementError` that says what is connected instead."""
     if deploy.machine is not None:
         for daemon in daemons:

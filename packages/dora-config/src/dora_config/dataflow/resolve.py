@@ -22,16 +22,16 @@ from dora_config.dataflow.resolved import (
     DEFAULT_QUEUE_SIZE,
     DEFAULT_ROTATED_FILES,
     CommunicationPattern,
-    Deploy,
     EnvValue,
     GitSource,
     NodeKind,
     ResolvedDataflow,
+    ResolvedDeploy,
     ResolvedInput,
     ResolvedNode,
     ResolvedOperator,
+    ResolvedTypeRule,
     RestartSettings,
-    TypeRule,
 )
 from dora_config.dataflow.sources import OutputSource
 from dora_config.errors import Problem, Severity
@@ -51,12 +51,12 @@ _PROGRAM_SUFFIXES = (".py", ".sh", ".exe")
 
 
 @dataclass
-class Places:
+class SourceMap:
     """Where things of the resolved dataflow are written, for messages about them."""
 
     document: Document
     flat: list[FlatNode] = field(default_factory=list)
-    """The nodes in the order of the resolved dataflow."""
+    """The nodes in the order of the resolved dataflow, then those with unused inputs."""
 
     def problem(
         self,
@@ -91,8 +91,10 @@ class Resolution:
     """A resolved dataflow, where its parts are written, and what is wrong with it so far."""
 
     dataflow: ResolvedDataflow
-    places: Places
+    source_map: SourceMap
     problems: tuple[Problem, ...]
+    unused_inputs: tuple[ResolvedNode, ...] = ()
+    """Nodes with a module, with those of their inputs that no inner node reads."""
     unread_modules: frozenset[str] = frozenset()
     """Ids of the nodes whose module file cannot be read, or lacks some of its nodes."""
 
@@ -112,7 +114,7 @@ def resolve(
         for flat in reversed(flattening.nodes)
         if flat.node.operator is not None
     }
-    places = Places(document, flattening.nodes)
+    source_map = SourceMap(document, flattening.nodes)
     resolved: list[ResolvedNode] = []
     for flat in flattening.nodes:
         flat.inputs = {name: _to_operator(wired, single) for name, wired in flat.inputs.items()}
@@ -125,21 +127,25 @@ def resolve(
         exit_when_nodes_finish=bool(root.exit_when_nodes_finish),
         debug_inspection=bool(root.debug and root.debug.enable_debug_inspection),
         type_rules=tuple(
-            TypeRule(source=rule.from_, target=rule.to) for rule in root.type_rules or ()
+            ResolvedTypeRule(source=rule.from_, target=rule.to) for rule in root.type_rules or ()
         ),
         deploy=_deploy(root.deploy),
     )
-    problems = (*flattening.problems, *_duplicates(places))
-    return Resolution(dataflow, places, problems, frozenset(flattening.unread_modules))
+    problems = (*flattening.problems, *_duplicates(source_map))
+    unused = [_unused_inputs(flat, single) for flat in flattening.unused_inputs]
+    source_map.flat.extend(flattening.unused_inputs)
+    return Resolution(
+        dataflow, source_map, problems, tuple(unused), frozenset(flattening.unread_modules)
+    )
 
 
-def _duplicates(places: Places) -> Iterator[Problem]:
+def _duplicates(source_map: SourceMap) -> Iterator[Problem]:
     """Nodes that get the same id once modules are applied."""
     seen: set[str] = set()
-    for position, flat in enumerate(places.flat):
+    for position, flat in enumerate(source_map.flat):
         if flat.id in seen and not flat.repeated:
             message = f'duplicate node ID "{flat.id}": ids must be unique once modules are applied'
-            yield places.problem(position, ("id",), message)
+            yield source_map.problem(position, ("id",), message)
         seen.add(flat.id)
 
 
@@ -161,6 +167,14 @@ def _to_operator(
         return wired
     output = f"{operator_id}/{source.output}"
     return replace(wired, source=OutputSource(node=source.node, output=output))
+
+
+def _unused_inputs(
+    flat: FlatNode, single: Mapping[str, tuple[str, descriptor.Operator, KeyPath]]
+) -> ResolvedNode:
+    flat.inputs = {name: _to_operator(wired, single) for name, wired in flat.inputs.items()}
+    inputs = {name: _resolve_input(wired, None) for name, wired in flat.inputs.items()}
+    return ResolvedNode(id=flat.id, inputs=inputs)
 
 
 def _resolve_node(
@@ -338,10 +352,10 @@ def _resolve_operator(
     )
 
 
-def _deploy(deploy: descriptor.Deploy | None) -> Deploy:
+def _deploy(deploy: descriptor.Deploy | None) -> ResolvedDeploy:
     if deploy is None:
-        return Deploy()
-    return Deploy(
+        return ResolvedDeploy()
+    return ResolvedDeploy(
         machine=deploy.machine,
         labels=dict(deploy.labels or {}),
         working_dir=deploy.working_dir,

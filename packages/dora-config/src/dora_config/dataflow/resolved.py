@@ -77,7 +77,7 @@ class RestartSettings(Frozen):
     window: float | None = None
 
 
-class Deploy(Frozen):
+class ResolvedDeploy(Frozen):
     """Which machine a node runs on, and where there."""
 
     machine: str | None = None
@@ -88,7 +88,7 @@ class Deploy(Frozen):
     @property
     def is_empty(self) -> bool:
         """Whether the node asks for nothing: it goes to the unnamed daemon."""
-        return self == Deploy()
+        return self == ResolvedDeploy()
 
 
 class ResolvedOperator(Frozen):
@@ -148,7 +148,7 @@ class ResolvedNode(Frozen):
     startup_timeout: float | None = None
     shared_memory_pool_size: int | None = None
     cpu_affinity: tuple[int, ...] = ()
-    deploy: Deploy = Deploy()
+    deploy: ResolvedDeploy = ResolvedDeploy()
     operators: tuple[ResolvedOperator, ...] = ()
 
     @property
@@ -167,7 +167,7 @@ class ResolvedNode(Frozen):
         return {**self.env, **{k: v for k, v in overrides.items() if k not in own}}
 
 
-class TypeRule(Frozen):
+class ResolvedTypeRule(Frozen):
     """An additional conversion that the type check allows across an edge."""
 
     source: str
@@ -184,8 +184,8 @@ class ResolvedDataflow(Frozen):
     strict_types: bool = False
     exit_when_nodes_finish: bool = False
     debug_inspection: bool = False
-    type_rules: tuple[TypeRule, ...] = ()
-    deploy: Deploy = Deploy()
+    type_rules: tuple[ResolvedTypeRule, ...] = ()
+    deploy: ResolvedDeploy = ResolvedDeploy()
 
     def node(self, node_id: str) -> ResolvedNode:
         """The node of that id; raises `KeyError`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dora_config.protocol.builds import BuildNewsTaken, BuildPart, CancelBuild
+from dora_config.protocol.builds import BuildEventsAck, BuildPart, CancelBuild
 from dora_config.protocol.calls import RunnerCall
 from dora_config.protocol.daemon import DaemonMessage, StreamLogs
 from dora_config.protocol.runner import RunnerRequest
@@ -79,7 +79,7 @@ class MindWatch:
 
 @dataclass(frozen=True, slots=True)
 class MindBuild:
-    message: BuildPart | CancelBuild | BuildNewsTaken
+    message: BuildPart | CancelBuild | BuildEventsAck
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from dora_config.protocol.daemon import (
     CoordinatorMessage,
     DaemonMessage,
     Heartbeat,
-    HeartbeatSeen,
+    HeartbeatAck,
     Register,
     Registered,
     RegistrationRefused,
@@ -183,7 +183,7 @@ class CoordinatorLink:
                     continue
                 if isinstance(message, RegistrationRefused):
                     return clean_text(message.message)
-                if not isinstance(message, HeartbeatSeen | Registered):
+                if not isinstance(message, HeartbeatAck | Registered):
                     self._received(message)
         except TimeoutError:
             return f"silent for {silence_limit:g} s"

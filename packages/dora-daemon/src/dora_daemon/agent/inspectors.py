@@ -23,7 +23,7 @@ from dora_config.access import TOKEN_VARIABLE
 from dora_config.protocol.topics import StreamTopics, TopicChunk
 from dora_config.spawn_argv import run_module
 from dora_daemon.agent.records import PartRecord
-from dora_daemon.runner.runtime_dir import INSPECTION_SOCKET
+from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
 
 logger = logging.getLogger("dora.daemon")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.protocol.dataflow import DataflowSpec, Origin
-from dora_config.protocol.runner import NodePlace, RunPlan
+from dora_config.protocol.runner import NodeLocation, RunPlan
 from dora_daemon.agent.builds.files import BuildFiles, NotBuilt
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.build.own_environment import is_built
@@ -105,7 +105,7 @@ def explain(record: PartRecord, machine: Machine) -> str:
     return f"relative paths start at {base}: {why}; deploy.working_dir is joined to it"
 
 
-def _places(spec: DataflowSpec, base: Path, machine: Machine) -> dict[str, NodePlace]:
+def _places(spec: DataflowSpec, base: Path, machine: Machine) -> dict[str, NodeLocation]:
     seen = sees(spec.origin, machine)
     places = dict(spec.places) if seen else {}
     built = _built_here(spec, machine)
@@ -120,13 +120,13 @@ def _places(spec: DataflowSpec, base: Path, machine: Machine) -> dict[str, NodeP
                 "machine; run `dora build` with the same file and coordinator first"
             )
         elif node.deploy.working_dir is not None and node.git is None:
-            place = places.get(node.id, NodePlace())
+            place = places.get(node.id, NodeLocation())
             directory = str(base / node.deploy.working_dir)
             places[node.id] = place.model_copy(update={"working_dir": directory})
     return places
 
 
-def _place_of_code(node: ResolvedNode, base: Path) -> NodePlace:
+def _place_of_code(node: ResolvedNode, base: Path) -> NodeLocation:
     """A node whose code was sent; ``dora start`` has had it built before."""
     directory = node_directory(base, node)
     if node.needs_build and not is_built(directory, node.id):
@@ -135,10 +135,10 @@ def _place_of_code(node: ResolvedNode, base: Path) -> NodePlace:
             "start the dataflow again from where its files are"
         )
     python = environment_python(directory, node.id) if node.needs_build else None
-    return NodePlace(working_dir=str(directory), python=str(python) if python else None)
+    return NodeLocation(working_dir=str(directory), python=str(python) if python else None)
 
 
-def _built_here(spec: DataflowSpec, machine: Machine) -> dict[str, NodePlace]:
+def _built_here(spec: DataflowSpec, machine: Machine) -> dict[str, NodeLocation]:
     """What the dataflow's build made of its nodes on this machine."""
     wanted = [node.id for node in spec.resolved.nodes if node.id in spec.built_on]
     if not wanted or spec.build_id is None or machine.builds is None:
@@ -156,6 +156,6 @@ def log_dirs(plan: RunPlan) -> dict[str, str]:
     base = Path(plan.working_dir)
     found = {}
     for node in plan.local_nodes():
-        place = plan.places.get(node.id, NodePlace())
+        place = plan.places.get(node.id, NodeLocation())
         found[node.id] = str(base / (place.working_dir or "") / "out" / plan.dataflow_id)
     return found

@@ -28,7 +28,7 @@ from dora_config.protocol.runner import (
     Envelope,
     FollowEvents,
     GetStatus,
-    Greet,
+    Handshake,
     LineDecoder,
     LinkChanged,
     Refusal,
@@ -38,7 +38,7 @@ from dora_config.protocol.runner import (
     RunnerRequest,
     RunnerStatus,
     ShutDown,
-    StopDataflow,
+    StopAllNodes,
     request_line,
 )
 from dora_config.spawn_argv import run_module
@@ -48,10 +48,11 @@ from dora_daemon.agent.linking import LinkError, LinkSetup
 from dora_daemon.agent.node_paths import Machine, deliver, explain, log_dirs, make_plan
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.code.delivery import CodeNotDelivered
-from dora_daemon.runner import runtime_dir
-from dora_daemon.runner.errors import RunnerError
+from dora_daemon.process_tree import runtime_dir
+from dora_daemon.process_tree.errors import RuntimeDirError
+from dora_daemon.process_tree.reaper import LOG, OWNER, RESULT, kill_marked
+from dora_daemon.process_tree.runtime_dir import PLAN
 from dora_daemon.runner.logs.life_lines import LifeLines
-from dora_daemon.runner.process.reaper import OWNER, RESULT, kill_marked
 from dora_node_api.protocol.control_socket import connect_unix
 
 RETRY = 0.02
@@ -65,7 +66,7 @@ PART_VARIABLE = "DORA_RUNNER_PART"
 Answered = Callable[[RunnerReply | None, str | None], None]
 """Takes the reply to a request, or a sentence about why there is none."""
 
-_OF_THE_MOMENT = (Greet, FollowEvents, GetStatus)
+_OF_THE_MOMENT = (Handshake, FollowEvents, GetStatus)
 """What every new connection asks anyway."""
 
 logger = logging.getLogger("dora.daemon")
@@ -199,8 +200,8 @@ class _Attendant:
             self._writer.write(request_line(number, request))
         if answered is not None:
             self._look_later(number, LOOKS)
-        elif isinstance(request, StopDataflow | ShutDown):
-            force = isinstance(request, StopDataflow) and request.force
+        elif isinstance(request, StopAllNodes | ShutDown):
+            force = isinstance(request, StopAllNodes) and request.force
             self._look_later(number, LOOKS_OF_FORCE if force else LOOKS)
 
     def _look_later(self, number: int, looks: int) -> None:
@@ -227,7 +228,7 @@ class _Attendant:
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL the runner; its guardian and then we clean up behind it."""
+        """SIGKILL the runner; its reaper and then we clean up behind it."""
         self._kill_wanted = True
         if self._process is not None:
             self._process.kill()
@@ -264,7 +265,7 @@ class _Attendant:
             try:
                 home = _Home(directory.path, token)
                 directory.write(OWNER, home.token)
-                directory.write("plan.json", plan.model_dump_json())
+                directory.write(PLAN, plan.model_dump_json())
                 placed = RunnerPlaced(
                     self.dataflow_id,
                     str(home.directory),
@@ -279,7 +280,7 @@ class _Attendant:
         except (NotBuilt, CodeNotDelivered, LinkError) as error:
             self._deliver(self, RunnerGone(self.dataflow_id, str(error)))
             return
-        except (RunnerError, OSError) as error:
+        except (RuntimeDirError, OSError) as error:
             reason = f"its runner could not be started: {error}"
             self._deliver(self, RunnerGone(self.dataflow_id, reason))
             return
@@ -322,7 +323,7 @@ class _Attendant:
         decoder = LineDecoder()
         try:
             owed, self._owed = self._owed, {}
-            first = (Greet(), FollowEvents(logs=False), GetStatus())
+            first = (Handshake(), FollowEvents(logs=False), GetStatus())
             for request in (*first, *owed.values()):
                 self.ask(request)
             while data := await reader.read(65536):
@@ -388,7 +389,7 @@ def _spawn(directory: runtime_dir.RuntimeDir, mark: str) -> subprocess.Popen[byt
     """A runner of its own session, which keeps the lock of its directory from the first moment."""
     environ = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
     environ[PART_VARIABLE] = json.dumps(mark)
-    log = os.open(directory.path / "runner.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    log = os.open(directory.path / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         return subprocess.Popen(
             [
@@ -454,14 +455,14 @@ class _Home:
     def last_words(self) -> str:
         """Of a runner that died, for the reason that users are shown."""
         try:
-            lines = (self.directory / "runner.log").read_text(errors="replace").splitlines()
+            lines = (self.directory / LOG).read_text(errors="replace").splitlines()
         except OSError:
             return ""
         return "".join(f"\n  {line}" for line in lines[-5:]) if self.is_ours() else ""
 
     def clean_up(self) -> None:
-        """Kill what the runner had started, remove its directory; its guardian may be faster."""
-        with suppress(RunnerError, OSError):
+        """Kill what the runner had started, remove its directory; its reaper may be faster."""
+        with suppress(RuntimeDirError, OSError):
             if self.is_ours():
                 (self.directory / RESULT).unlink(missing_ok=True)
             runtime_dir.sweep(self.directory.parent)

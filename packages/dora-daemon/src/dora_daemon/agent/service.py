@@ -25,7 +25,7 @@ from dora_config.protocol.daemon import (
     Registered,
     SignRequest,
 )
-from dora_config.protocol.envelope import Party
+from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.runner import RunnerReply
 from dora_config.protocol.topics import EndTopics, MoreTopics
 from dora_daemon._version import __version__
@@ -240,7 +240,7 @@ class Agent:
 
     def _register(self) -> Register:
         return Register(
-            party=Party(program="daemon", release=__version__),
+            party=ProgramVersion(program="daemon", release=__version__),
             instance=self._files.instance,
             incarnation=self._incarnation,
             machine_id=self._options.machine_id,

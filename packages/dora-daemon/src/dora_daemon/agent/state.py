@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import assert_never
 
-from dora_config.protocol.builds import BuildNewsTaken, BuildPart, CancelBuild
+from dora_config.protocol.builds import BuildEventsAck, BuildPart, CancelBuild
 from dora_config.protocol.calls import RunnerCall
 from dora_config.protocol.daemon import (
     Certificate,
@@ -20,7 +20,7 @@ from dora_config.protocol.daemon import (
     EndDaemon,
     EndLogs,
     ForgetPart,
-    HeartbeatSeen,
+    HeartbeatAck,
     Leaving,
     LogChunk,
     MoreLogs,
@@ -47,7 +47,7 @@ from dora_config.protocol.runner import (
     RunnerEvent,
     RunnerStatus,
     ShutDown,
-    StopDataflow,
+    StopAllNodes,
     WaitingChanged,
 )
 from dora_config.protocol.topics import EndTopics, MoreTopics, StreamTopics, TopicChunk
@@ -193,7 +193,7 @@ class AgentState:
                 return [OpenWatch(part.record, message)]
             case MoreTopics() | EndTopics():
                 return [MindWatch(message)]
-            case BuildPart() | CancelBuild() | BuildNewsTaken():
+            case BuildPart() | CancelBuild() | BuildEventsAck():
                 return [MindBuild(message)]
             case RunnerCall():
                 return [CallRunner(message)]
@@ -201,7 +201,7 @@ class AgentState:
                 return self._end()
             case ConnectPart():
                 return self._connect(message)
-            case Registered() | RegistrationRefused() | HeartbeatSeen() | Certificate():
+            case Registered() | RegistrationRefused() | HeartbeatAck() | Certificate():
                 return []
             case _ as unreachable:
                 assert_never(unreachable)
@@ -265,7 +265,7 @@ class AgentState:
         return [save, KillRunner(message.dataflow_id)] if message.force else [save]
 
     def _ask_stop(self, part: Part, stop: StopPart) -> Command:
-        request = StopDataflow(grace=stop.grace, force=stop.force, reason=stop.reason)
+        request = StopAllNodes(grace=stop.grace, force=stop.force, reason=stop.reason)
         return AskRunner(part.record.dataflow_id, request)
 
     # --------------------------------------------------------------------- from runners

@@ -6,21 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dora_daemon.build.command import OnCommand
-from dora_daemon.runner.process.reaper_process import Guard
-from dora_daemon.runner.runtime_dir import RuntimeDir, runtime_root
+from dora_daemon.process_tree.reaper_process import ReaperProcess
+from dora_daemon.process_tree.runtime_dir import RuntimeDir, runtime_root
 
 
 @contextmanager
 def guarded() -> Iterator[OnCommand]:
-    """Pass what it yields as ``on_command``: if this process is killed, its guardian ends them.
+    """Pass what it yields as ``on_command``: if this process is killed, its reaper ends them.
 
-    Raises RunnerError if there is no place for runtime directories.
+    Raises RuntimeDirError if no runtime directory can be created.
     """
     directory = RuntimeDir.create(runtime_root())
-    guard = Guard(directory.path)
+    reaper = ReaperProcess(directory.path)
     try:
-        guard.start()
+        reaper.start()
         yield directory.record_process
     finally:
         directory.release()
-        guard.dismiss()
+        reaper.dismiss()

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from dora_config.dataflow.resolved import ResolvedDataflow
-from dora_config.protocol.builds import BuildNews, BuildSettings, FailedNode
+from dora_config.protocol.builds import BuildSettings, FailedNode, NodeBuildEvent
 from dora_config.protocol.envelope import Message
-from dora_config.protocol.runner import NodePlace
+from dora_config.protocol.runner import NodeLocation
 
 JOB = "job.json"
 """In the directory of the build."""
@@ -33,7 +33,7 @@ class PlacedNode(Message):
     """A prepared node."""
 
     node: str
-    place: NodePlace
+    place: NodeLocation
     commit: str | None = None
 
 
@@ -47,5 +47,5 @@ class Outcome(Message):
 class Report(Message):
     """One line: news of a node, or (the last one) the outcome."""
 
-    news: BuildNews | None = None
+    news: NodeBuildEvent | None = None
     outcome: Outcome | None = None

@@ -1,7 +1,7 @@
 """A build as a process of its own, which ends with whoever asked for it and leaves no command.
 
 Its directory (of the runners' kind) holds ``job.json``. It prints a :class:`Report` a line, and is
-cancelled by the end of its standard input, SIGINT or SIGTERM. When it is killed its guardian ends
+cancelled by the end of its standard input, SIGINT or SIGTERM. When it is killed its reaper ends
 the commands that it had started.
 """
 
@@ -19,14 +19,14 @@ from pathlib import Path
 import anyio
 
 from dora_config.access import private_dir, state_dir
-from dora_config.protocol.builds import BuildNews, FailedNode
-from dora_config.protocol.runner import NodePlace
+from dora_config.protocol.builds import FailedNode, NodeBuildEvent
+from dora_config.protocol.runner import NodeLocation
 from dora_daemon.build import events
 from dora_daemon.build.errors import BuildError
 from dora_daemon.build.job import JOB, BuildJob, Outcome, PlacedNode, Report
 from dora_daemon.build.service import MOST_JOBS, BuildOptions, prepare
-from dora_daemon.runner.process.reaper_process import Guard
-from dora_daemon.runner.runtime_dir import RuntimeDir
+from dora_daemon.process_tree.reaper_process import ReaperProcess
+from dora_daemon.process_tree.runtime_dir import RuntimeDir
 
 LOCK = "build.lock"
 """In the state directory of the account."""
@@ -36,9 +36,9 @@ LOCK_POLL = 0.1
 def main(path: Path, lock_descriptor: int) -> int:
     """Do the job in the directory; the exit code is 0 when there is an outcome."""
     directory = RuntimeDir.take_over(path, lock_descriptor)
-    guard = Guard(path)
+    reaper = ReaperProcess(path)
     try:
-        guard.start()
+        reaper.start()
         job = BuildJob.model_validate_json((path / JOB).read_bytes())
         Path(job.base_dir).mkdir(parents=True, exist_ok=True)
         outcome = anyio.run(_run, job, directory)
@@ -48,7 +48,7 @@ def main(path: Path, lock_descriptor: int) -> int:
         return 0
     finally:
         directory.release()
-        guard.dismiss()
+        reaper.dismiss()
 
 
 async def _run(job: BuildJob, directory: RuntimeDir) -> Outcome | None:
@@ -87,7 +87,7 @@ async def _one_at_a_time(job: BuildJob) -> AsyncIterator[None]:
         if not _locked(descriptor):
             for node in job.resolved.nodes:
                 text = "waits for another build on this machine"
-                _print(Report(news=BuildNews(node=node.id, what="skipped", text=text)))
+                _print(Report(news=NodeBuildEvent(node=node.id, what="skipped", text=text)))
             while not _locked(descriptor):  # noqa: ASYNC110 - the other is another process
                 await anyio.sleep(LOCK_POLL)
         yield
@@ -133,7 +133,7 @@ async def _build(job: BuildJob, directory: RuntimeDir) -> Outcome:
         nodes=tuple(
             PlacedNode(
                 node=built.node,
-                place=NodePlace(
+                place=NodeLocation(
                     working_dir=str(built.working_dir),
                     python=str(built.python) if built.python is not None else None,
                 ),
@@ -150,19 +150,19 @@ def _tell(event: events.BuildEvent) -> None:
         _print(Report(news=news))
 
 
-def as_news(event: events.BuildEvent) -> BuildNews | None:
+def as_news(event: events.BuildEvent) -> NodeBuildEvent | None:
     """An event as it goes over the wire; None for one that tells a reader nothing."""
     match event:
         case events.StepStarted(node=node, action=action):
-            return BuildNews(node=node, what="step", text=action)
+            return NodeBuildEvent(node=node, what="step", text=action)
         case events.StepSkipped(node=node, reason=reason):
-            return BuildNews(node=node, what="skipped", text=reason)
+            return NodeBuildEvent(node=node, what="skipped", text=reason)
         case events.BuildOutput(node=node, line=line):
-            return BuildNews(node=node, what="output", text=line)
+            return NodeBuildEvent(node=node, what="output", text=line)
         case events.NodeBuilt(node=node, seconds=seconds):
-            return BuildNews(node=node, what="built", seconds=seconds)
+            return NodeBuildEvent(node=node, what="built", seconds=seconds)
         case events.NodeBuildFailed(failure=failure):
-            return BuildNews(node=failure.node, what="failed", text=failure.message)
+            return NodeBuildEvent(node=failure.node, what="failed", text=failure.message)
         case events.NodeBuildStarted():
             return None
 

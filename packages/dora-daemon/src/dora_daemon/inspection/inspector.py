@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from dora_config.protocol.topics import StreamTopics, TopicChunk, TopicNews
+from dora_config.protocol.topics import StreamTopics, TopicChunk, TopicUpdate
 from dora_daemon.inspection.intervals import Intervals
 from dora_daemon.inspection.runner_side import RunnerGone, RunnerSide
 from dora_daemon.inspection.samples import Samples
@@ -75,7 +75,7 @@ class SampleWatch:
         """The first news, with or without a message, say that the watch has begun."""
         return not self._begun or bool(self._samples)
 
-    def take(self) -> TopicNews:
+    def take(self) -> TopicUpdate:
         self._begun = True
         return self._samples.take()
 
@@ -105,10 +105,10 @@ class RateWatch:
     def pending(self) -> bool:
         return True
 
-    def take(self) -> TopicNews:
+    def take(self) -> TopicUpdate:
         now = time.monotonic_ns()
         notes, self._notes = tuple(self._notes), []
-        return TopicNews(rates=tuple(i.rate(now) for i in self._intervals.values()), notes=notes)
+        return TopicUpdate(rates=tuple(i.rate(now) for i in self._intervals.values()), notes=notes)
 
 
 class Inspector:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import dora_node_api
 from dora_config.errors import DoraError
-from dora_daemon.runner.runtime_dir import NODE_SOCKET
+from dora_daemon.process_tree.runner_index import NODE_SOCKET
 from dora_node_api.errors import ControlClosed, ControlError
 from dora_node_api.protocol.control_socket import ControlSocket
 from dora_node_api.protocol.frames import Received, close_all

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from dora_config.protocol.topics import TopicNews
+from dora_config.protocol.topics import TopicUpdate
 
 MOST_PER_SECOND = 1000
 """Messages that are decoded, over all outputs of a watch."""
@@ -87,10 +87,10 @@ class Samples:
     def __bool__(self) -> bool:
         return bool(self._waiting or self._dropped or self._notes)
 
-    def take(self) -> TopicNews:
+    def take(self) -> TopicUpdate:
         """All that waits, in the order in which it was sent."""
         in_order = sorted(self._waiting, key=lambda one: one[2])
-        news = TopicNews(
+        news = TopicUpdate(
             samples=tuple(text for _, text, _ in in_order),
             dropped=self._dropped,
             notes=tuple(self._notes),

@@ -1,7 +1,7 @@
 """The runner of one dataflow: supervises its nodes, in the foreground or as a process of its own.
 
 ``run_foreground`` is what ``dora run`` calls; ``python -m dora_daemon.runner DIRECTORY`` is what a
-daemon starts (see :mod:`dora_daemon.runner.runtime_dir` for what lies in the directory).
+daemon starts (see :mod:`dora_daemon.process_tree.runtime_dir` for what lies in the directory).
 """
 
 from __future__ import annotations

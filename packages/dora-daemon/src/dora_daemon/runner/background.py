@@ -6,25 +6,26 @@ import importlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
+from dora_config import DoraError
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.dataflow.sources import LogSource
 from dora_config.protocol import runner as protocol
+from dora_daemon.process_tree.reaper import RESULT
+from dora_daemon.process_tree.runner_index import CONTROL_SOCKET
+from dora_daemon.process_tree.runtime_dir import PLAN, RuntimeDir
 from dora_daemon.runner.control.requests import Requests
 from dora_daemon.runner.control.server import ControlServer
-from dora_daemon.runner.errors import RunnerError
 from dora_daemon.runner.foreground import signals_stop
 from dora_daemon.runner.machine.events import StopRequested
-from dora_daemon.runner.process.reaper import RESULT
-from dora_daemon.runner.runtime_dir import RuntimeDir
 from dora_daemon.runner.service import Runner
 
-CONTROL_SOCKET = "c"
 LINGER_SECONDS = 30.0
 """How long the process waits for its result to be acknowledged on the socket."""
 
@@ -82,7 +83,7 @@ class Background:
                     phase="finished",
                     result=self.runner.result,
                 )
-            case _ if self._failed_to_prepare and not isinstance(request, protocol.Greet):
+            case _ if self._failed_to_prepare and not isinstance(request, protocol.Handshake):
                 return protocol.Refusal(message="the dataflow could not be prepared")
         return await self.requests.answer(request)
 
@@ -115,7 +116,7 @@ class Background:
             try:
                 self.runner.prepare()
                 await self.runner.run(after_start=self._import_the_rest)
-            except RunnerError as error:
+            except DoraError as error:
                 self._failed_to_prepare = True
                 self.runner.result = protocol.DataflowResult(
                     dataflow_id=self._plan.dataflow_id, name=self._plan.name, error=str(error)
@@ -137,13 +138,19 @@ class Background:
         return self._server.shed if self._server is not None else 0
 
 
-def main(path: Path, lock_descriptor: int | None) -> int:
-    """Run the plan in a runtime directory. Returns the exit code: 0 if no node failed."""
+def main(
+    path: Path, lock_descriptor: int | None, before_processes: Callable[[], None] = lambda: None
+) -> int:
+    """Run the plan in a runtime directory. Returns the exit code: 0 if no node failed.
+
+    ``before_processes`` is called before this process starts another one.
+    """
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     directory = RuntimeDir.take_over(path, lock_descriptor)
     background = None
     try:
-        plan = protocol.RunPlan.model_validate_json((path / "plan.json").read_bytes())
+        plan = protocol.RunPlan.model_validate_json((path / PLAN).read_bytes())
+        before_processes()
         background = Background(plan, directory)
         anyio.run(background.run)
     except Exception as error:
@@ -160,7 +167,7 @@ def main(path: Path, lock_descriptor: int | None) -> int:
         keep = background is not None and not background.acknowledged
         directory.release(keep=keep)
         if background is not None:
-            background.runner.guard.dismiss()
+            background.runner.reaper.dismiss()
     result = background.runner.result
     return os.EX_OK if result is not None and result.ok else 1
 

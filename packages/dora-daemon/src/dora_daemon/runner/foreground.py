@@ -12,10 +12,10 @@ import anyio
 
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import DataflowResult, RunnerEvent
+from dora_daemon.process_tree.runtime_dir import RuntimeDir, runtime_root
 from dora_daemon.runner.logs.event_queue import CLOSING_SECONDS, Outlet
 from dora_daemon.runner.logs.gate import Gate
 from dora_daemon.runner.machine.events import StopRequested
-from dora_daemon.runner.runtime_dir import RuntimeDir, runtime_root
 from dora_daemon.runner.service import Runner
 
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -43,7 +43,7 @@ def run(
     finally:
         directory.release()
         if runner is not None:
-            runner.guard.dismiss()
+            runner.reaper.dismiss()
         _drain(outlet, on_signal, lossless=lossless)
 
 

@@ -17,6 +17,15 @@ from anyio.abc import TaskGroup
 from dora_config.dataflow.resolved import DEFAULT_FINISH_GRACE, ResolvedInput, ResolvedNode
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import DataflowResult, LogLevel, LogLine, RunnerEvent
+from dora_config.yaml.quantities import parse_duration
+from dora_daemon.process_tree.reaper import kill_marked
+from dora_daemon.process_tree.reaper_process import ReaperProcess
+from dora_daemon.process_tree.runner_index import NODE_SOCKET, IndexEntry
+from dora_daemon.process_tree.runtime_dir import (
+    INSPECTION_SOCKET,
+    RuntimeDir,
+    own_identity,
+)
 from dora_daemon.runner.control.replacing import Replacing
 from dora_daemon.runner.control.start_up_drops import start_up_drops
 from dora_daemon.runner.control.watching import Watcher
@@ -61,17 +70,8 @@ from dora_daemon.runner.nodes.socket import NodeServer
 from dora_daemon.runner.process.injection import explain, make_package_folder
 from dora_daemon.runner.process.metrics import Metrics
 from dora_daemon.runner.process.prepare import PreparedNode, Preparer
-from dora_daemon.runner.process.reaper import kill_marked
-from dora_daemon.runner.process.reaper_process import Guard
 from dora_daemon.runner.process.spawn import raise_open_files
 from dora_daemon.runner.process.supervisor import Processes
-from dora_daemon.runner.runtime_dir import (
-    INSPECTION_SOCKET,
-    NODE_SOCKET,
-    IndexEntry,
-    RuntimeDir,
-    own_identity,
-)
 from dora_node_api.protocol.launch_config import LaunchConfig
 from dora_node_api.transport.shared.board import Board
 from dora_node_api.transport.shared.errors import TransportError
@@ -124,7 +124,7 @@ class Runner:
         self.watcher = Watcher(self)
         self.result: DataflowResult | None = None
         self.started_at: float | None = None
-        self.guard = Guard(directory.path)
+        self.reaper = ReaperProcess(directory.path)
         pid, started, _ = own_identity()
         self.mark = f"dora-runner-{pid}-{started}"
         """Stands in the environment of every node, and so of what a node starts."""
@@ -160,7 +160,7 @@ class Runner:
             default_finish_grace=_default_finish_grace(self._environ),
             log_dir=self._log_dir(),
         )
-        self.guard.start()
+        self.reaper.start()
 
     def _log_dir(self) -> str:
         """The folder of the log files: beside the dataflow file, unless all nodes run elsewhere."""
@@ -236,7 +236,7 @@ class Runner:
             self.inspection = Inspection(self, path, lambda text: self.say("warn", text))
         self._record(lambda: self.directory.record_mark(self.mark))
         self.write_index()
-        self.guard.watch(loop, lambda text: self.say("warn", text))
+        self.reaper.watch(loop, lambda text: self.say("warn", text))
         self.watcher.look_soon()
         if self.plan.links is not None:
             self.links.apply()
@@ -365,7 +365,7 @@ class Runner:
         if self._tidying is not None:
             self._tidying.cancel()
         self.watcher.close()
-        self.guard.unwatch()
+        self.reaper.unwatch()
         for name in _PARTS:
             part = vars(self).get(name)
             if part is not None:
@@ -588,7 +588,6 @@ def _default_finish_grace(environ: Mapping[str, str]) -> float | None:
     if text == "off":
         return None
     try:
-        grace = float(text)
+        return parse_duration(text)
     except ValueError:
         return DEFAULT_FINISH_GRACE
-    return grace if 0 <= grace < float("inf") else DEFAULT_FINISH_GRACE

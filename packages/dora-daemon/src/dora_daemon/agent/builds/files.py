@@ -11,7 +11,7 @@ from dora_config.access import private_dir
 from dora_config.errors import DoraError
 from dora_config.protocol.dataflow import DataflowUuid
 from dora_config.protocol.envelope import Message
-from dora_config.protocol.runner import NodePlace
+from dora_config.protocol.runner import NodeLocation
 from dora_daemon.agent.part_files import replace_file
 
 KEPT = 100
@@ -26,7 +26,7 @@ class BuildRecord(Message):
     """Where the nodes of one build run, and with which interpreter."""
 
     build_id: DataflowUuid
-    places: dict[str, NodePlace] = Field(default_factory=dict)
+    places: dict[str, NodeLocation] = Field(default_factory=dict)
 
 
 class BuildFiles:
@@ -44,7 +44,7 @@ class BuildFiles:
         for path in spare[: max(0, len(spare) - KEPT + 1)]:
             path.unlink()
 
-    def places(self, build_id: str) -> dict[str, NodePlace] | None:
+    def places(self, build_id: str) -> dict[str, NodeLocation] | None:
         """By node id; None for a build that is not (any more) known here."""
         try:
             text = self._path(build_id).read_bytes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from dora_config.protocol.builds import BuildNews
+from dora_config.protocol.builds import NodeBuildEvent
 
 MOST_WAITING = 2000
 """Printed lines that wait; of more, the oldest are left out."""
@@ -16,12 +16,12 @@ class NewsBuffer:
     """One portion is on its way at a time."""
 
     def __init__(self) -> None:
-        self._waiting: deque[BuildNews] = deque()
+        self._waiting: deque[NodeBuildEvent] = deque()
         self._lines = 0
         self._left_out = 0
         self._under_way = False
 
-    def add(self, news: BuildNews) -> None:
+    def add(self, news: NodeBuildEvent) -> None:
         self._waiting.append(news)
         if news.what != "output":
             return
@@ -32,7 +32,7 @@ class NewsBuffer:
             self._lines -= 1
             self._left_out += 1
 
-    def next(self) -> tuple[tuple[BuildNews, ...], int] | None:
+    def next(self) -> tuple[tuple[NodeBuildEvent, ...], int] | None:
         """The next portion and how many lines are missing before it; None: nothing may go now."""
         if self._under_way or not self._waiting:
             return None

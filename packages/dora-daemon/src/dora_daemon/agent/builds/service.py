@@ -23,11 +23,11 @@ from pydantic import ValidationError
 from dora_config.access import TOKEN_VARIABLE
 from dora_config.protocol.builds import (
     BuildEnded,
-    BuildNews,
-    BuildNewsTaken,
+    BuildEvents,
+    BuildEventsAck,
     BuildPart,
-    BuildTold,
     CancelBuild,
+    NodeBuildEvent,
     PreparedNode,
 )
 from dora_config.protocol.daemon import DaemonMessage
@@ -38,8 +38,8 @@ from dora_daemon.agent.node_paths import Machine, base_directory, deliver
 from dora_daemon.build.job import JOB, BuildJob, Outcome, Report
 from dora_daemon.build.own_environment import build_key
 from dora_daemon.code.delivery import CodeNotDelivered
-from dora_daemon.runner.errors import RunnerError
-from dora_daemon.runner.runtime_dir import RuntimeDir
+from dora_daemon.process_tree.errors import RuntimeDirError
+from dora_daemon.process_tree.runtime_dir import RuntimeDir
 
 BATCH_PAUSE = 0.05
 """Seconds in which news that come together are told together."""
@@ -82,7 +82,7 @@ class Builds:
         self._running: dict[str, _Running] = {}
         self._folders: dict[Path, anyio.Lock] = {}
 
-    def handle(self, message: BuildPart | CancelBuild | BuildNewsTaken) -> None:
+    def handle(self, message: BuildPart | CancelBuild | BuildEventsAck) -> None:
         running = self._running.get(message.build_id)
         match message:
             case BuildPart() if running is None:
@@ -90,7 +90,7 @@ class Builds:
                 self._tasks.start_soon(self._run, message, running)
             case CancelBuild() if running is not None:
                 running.scope.cancel()
-            case BuildNewsTaken() if running is not None:
+            case BuildEventsAck() if running is not None:
                 running.buffer.taken()
                 running.wake()
             case _:
@@ -132,7 +132,7 @@ class Builds:
             except CodeNotDelivered as error:
                 tasks.cancel_scope.cancel()
                 return BuildEnded(build_id=build_id, problem=str(error))
-            except (RunnerError, OSError) as error:
+            except (RuntimeDirError, OSError) as error:
                 outcome, last_words = None, f": {error}"
             while not running.buffer.is_empty:
                 await running.changed.wait()
@@ -160,7 +160,7 @@ class Builds:
         delivered = await deliver(spec, self._machine(), message.build_id)
         for node, code in delivered.sets.items():
             text = f"its code is here: {len(code.files)} files, {code.size >> 10} KiB"
-            running.buffer.add(BuildNews(node=node, what="step", text=text))
+            running.buffer.add(NodeBuildEvent(node=node, what="step", text=text))
             running.wake()
         return {
             node.id: build_key(node, delivered.sets[node.id])
@@ -176,7 +176,7 @@ class Builds:
                 await anyio.sleep(BATCH_PAUSE)
                 continue
             news, left_out = portion
-            self._tell(BuildTold(build_id=build_id, news=news, left_out=left_out))
+            self._tell(BuildEvents(build_id=build_id, news=news, left_out=left_out))
             running.wake()
 
     async def _in_a_process(
@@ -247,7 +247,7 @@ async def _lines(stream: ByteReceiveStream) -> AsyncIterator[bytes]:
 
 
 async def _end(process: Process) -> None:
-    """Let it end its commands; after a while its guardian has to."""
+    """Let it end its commands; after a while its reaper has to."""
     assert process.stdin is not None
     await process.stdin.aclose()
     with anyio.move_on_after(END_TIMEOUT):

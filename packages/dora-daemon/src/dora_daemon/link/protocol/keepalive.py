@@ -1,9 +1,9 @@
-"""When to write something only so that a connection writes out what it still holds; pure.
+"""When to ping a connection only to make it write out what it still buffers.
 
-Zenoh (1.10) over TLS now and then keeps the end of a large message to itself, with the sockets
-empty at both ends, until something else is sent: its keep-alive, a quarter of the lease later. So
-while anything is not acknowledged and nothing else is sent, a ping follows, soon at first, then
-more rarely: a reader that lets its queue fill must cost nothing.
+Zenoh (1.10) over TLS sometimes keeps the end of a large message, with the sockets empty at both
+ends, until something else is sent: its own keep-alive, a quarter of the lease later. While messages
+are unacknowledged and nothing else is sent, the link pings, soon at first, then with growing
+intervals, so that a consumer with a full queue costs nothing.
 """
 
 from __future__ import annotations
@@ -11,33 +11,45 @@ from __future__ import annotations
 from typing import Final
 
 FIRST_NS: Final = 8_000_000
+"""First interval after a frame of a large message."""
+FIRST_SMALL_NS: Final = 40_000_000
+"""After small messages: acknowledgements of them wait `ACK_DELAY_NS`."""
+ACK_DELAY_NS: Final = 20_000_000
+"""Longest time that an acknowledgement of small messages waits for others, or for a message of the
+other direction to carry it."""
 LARGEST_NS: Final = 512_000_000
 
 
-class Nudging:
-    """Of one connection. Times are nanoseconds of CLOCK_MONOTONIC."""
+class Keepalive:
+    """Ping timer of one connection. Times are nanoseconds of CLOCK_MONOTONIC."""
 
     def __init__(self) -> None:
-        self.sent_ns = 0
-        """When a part of a message was sent last; whoever sends stores it."""
+        self._sent_ns = 0
+        self._first_ns = FIRST_NS
         self._seen_ns = 0
         self._since_ns = 0
-        self._pause_ns = FIRST_NS
+        self._interval_ns = FIRST_NS
+
+    def sent(self, now: int, *, large: bool) -> int:
+        """Note a frame with message data; return when a ping may be due. Any thread."""
+        self._first_ns = first = FIRST_NS if large else FIRST_SMALL_NS
+        self._sent_ns = now
+        return now + first
 
     def due(self, now: int, *, waiting: bool) -> int | None:
-        """Nanoseconds until a nudge is due, 0 for now; None while it needs none.
+        """Return the nanoseconds until a ping is due: 0 for now, None if none is needed.
 
-        ``waiting``: whether the other side has not acknowledged all. After 0 the next one is due in
-        twice the time, unless more of a message is sent.
+        ``waiting``: whether messages are unacknowledged. Each ping doubles the interval; another
+        message resets it.
         """
-        if self.sent_ns != self._seen_ns:
-            self._seen_ns = self._since_ns = self.sent_ns
-            self._pause_ns = FIRST_NS
+        if self._sent_ns != self._seen_ns:
+            self._seen_ns = self._since_ns = self._sent_ns
+            self._interval_ns = self._first_ns
         if not waiting:
             return None
-        left = self._since_ns + self._pause_ns - now
+        left = self._since_ns + self._interval_ns - now
         if left > 0:
             return left
         self._since_ns = now
-        self._pause_ns = min(2 * self._pause_ns, LARGEST_NS)
+        self._interval_ns = min(2 * self._interval_ns, LARGEST_NS)
         return 0

@@ -1,4 +1,4 @@
-"""A stream that leaves this machine: its queue is read and sent as far as the window allows."""
+"""A stream that leaves this machine: read from its queue and sent as the window allows."""
 
 from __future__ import annotations
 
@@ -7,51 +7,61 @@ import os
 import select
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol, cast
 
 from dora_daemon.link.io.thread_guard import guarded
-from dora_daemon.link.protocol import frames as wire
+from dora_daemon.link.protocol import frames
+from dora_daemon.link.protocol.frames import FrameKind
 from dora_daemon.link.protocol.hello import Entering, Leaving
-from dora_daemon.link.protocol.priority import SMALL, Lane, lane_for
+from dora_daemon.link.protocol.priority import Priority, priority_for
 from dora_daemon.link.protocol.windows import SendWindow
 from dora_node_api.transport import Board, BrokenRecord, Delivery, Receiver, RecordKind, Waiter
+from dora_node_api.transport.consumer.images import (
+    LARGEST_IMAGE,
+    ImageDelivery,
+    image_of_delivery,
+)
 from dora_node_api.transport.consumer.journal import HoldingReceiver
 from dora_node_api.transport.shared import layout
 
-CHUNK = 512 * 1024
-"""Bytes of a data area that go into one frame: several are on their way at a time."""
-TOGETHER = 32 * 1024
-"""Bytes of small messages that wait behind each other and go in one sample of Zenoh."""
-LEAST_WINDOW = 32
-"""Messages that may be on the way whatever the queue's bound is."""
+CHUNK: Final = 512 * 1024
+"""Bytes of a data area in one frame: several frames are in flight at a time."""
+BATCH: Final = 32 * 1024
+"""Bytes of small messages from which on a batch is sent."""
+LEAST_WINDOW: Final = 32
+"""Messages that may be in flight whatever the queue's bound is."""
 
 
-class Road(Protocol):
-    """How a stream reaches its peer."""
+class FrameSink(Protocol):
+    """Sends frames to a peer."""
 
-    link: int
+    link_id: int
 
     @property
     def their_link(self) -> int:
-        """Number of the peer's present link."""
+        """Id of the peer's present link."""
 
-    def send(self, lane: Lane, frame: bytes) -> bool:
-        """False when there is no session; a new round follows."""
+    def send(self, priority: Priority, frame: bytes) -> bool:
+        """Return False without a session; a new round follows."""
+
+    def send_images(self, number: int, images: list[bytes]) -> bool:
+        """Send small messages of a stream: heads and images in turn; as `send`."""
 
 
 class Unacknowledged:
-    """A message to send again if need be: its frame when it is small, else where it lies.
+    """A message that may have to be sent again: its image if it is small, else its delivery.
 
-    Of a backpressure stream also small ones are kept where they lie: the next link process, if this
-    one is killed, finds them there.
+    A backpressure stream keeps the delivery of small messages too: the next link process finds
+    them in shared memory if this one is killed.
     """
 
-    __slots__ = ("delivery", "flags", "frame")
+    __slots__ = ("delivery", "flags", "image", "sent_ns")
 
-    def __init__(self, frame: bytes, delivery: Delivery | None, flags: int) -> None:
-        self.frame = frame
-        self.delivery = delivery
+    def __init__(self, image: bytes, sent_ns: int, flags: int, delivery: Delivery | None) -> None:
+        self.image = image
+        self.sent_ns = sent_ns
         self.flags = flags
+        self.delivery = delivery
 
 
 class OutgoingStream:
@@ -62,7 +72,7 @@ class OutgoingStream:
         number: int,
         node: str,
         output: str,
-        road: Road,
+        sink: FrameSink,
         receiver: Receiver,
         board: Board,
         *,
@@ -74,11 +84,11 @@ class OutgoingStream:
         self.node = node
         self.output = output
         self.queue = receiver.spec.queue
-        self._road = road
+        self._sink = sink
         self._receiver = receiver
         self._note = note
         self._holding = receiver if isinstance(receiver, HoldingReceiver) else None
-        settled = _gone_with_others(receiver, board)
+        settled = _last_read(receiver, board)
         if self._holding is not None:
             settled = self._holding.settled
             window_bytes = min(window_bytes, receiver.spec.hold_limit)
@@ -106,18 +116,18 @@ class OutgoingStream:
     def start(self) -> None:
         self._thread.start()
 
-    # --- said by others ---------------------------------------------------------------------------
+    # --- called by other threads ------------------------------------------------------------------
 
     def leaving(self) -> Leaving:
-        """What the greeting says of this stream."""
+        """Return this stream's entry in our hello."""
         with self._lock:
             return Leaving(
                 window=self.window.messages, number=self.number, node=self.node, output=self.output,
                 given_up=self.window.given_up,
             )  # fmt: skip
 
-    def go_on(self, entering: Entering) -> None:
-        """A round began: send again what the other side does not have, then go on."""
+    def resume(self, entering: Entering) -> None:
+        """Begin a round: send again what the peer has not accepted, then continue."""
         with self._lock:
             self._resume = entering
             self._open = True
@@ -125,13 +135,13 @@ class OutgoingStream:
         self._wake()
 
     def pause(self) -> None:
-        """No session, or the other side does not expect this stream (yet)."""
+        """Stop sending: there is no session, or the peer does not expect this stream yet."""
         with self._lock:
             self._open = False
             self._resume = None
 
     def discard(self) -> None:
-        """Nobody is there any more to read this: let the producer go on."""
+        """Drop all messages, so that the producer need not wait: there is no consumer any more."""
         with self._lock:
             self._open = True
             self._discard = True
@@ -140,7 +150,7 @@ class OutgoingStream:
         self._wake()
 
     def acknowledged(self, sequence: int) -> None:
-        """All local queues of the other side have everything up to this number."""
+        """Handle an acknowledgement: the peer has stored everything up to this number."""
         with self._lock:
             was_open = self.window.open
             self._acknowledge(sequence)
@@ -158,7 +168,7 @@ class OutgoingStream:
         return self._acknowledge(self.window.last)
 
     def unsent(self) -> int:
-        """Messages that wait in the queue or are not acknowledged."""
+        """Count messages that wait in the queue or are unacknowledged."""
         return self._receiver.pending() + len(self.window) + self._taking_over
 
     @property
@@ -166,10 +176,10 @@ class OutgoingStream:
         return len(self.window)
 
     def end(self, *, close: bool, forget: bool = True) -> None:
-        """Have the thread stop reading; what is not acknowledged is forgotten.
+        """Stop the thread. It uses the receiver until `ended`.
 
-        ``close`` the receiver, too. ``forget`` False: the next link process is to send again what
-        this one could not. Until `ended` the receiver belongs to the thread.
+        ``close``: close the receiver. ``forget``: settle unacknowledged messages; otherwise the
+        next link process sends them again.
         """
         self._close_receiver = close
         self._forget = forget
@@ -178,11 +188,11 @@ class OutgoingStream:
 
     @property
     def ended(self) -> bool:
-        """Whether the thread is gone; a put may hold it for seconds."""
+        """Whether the thread has ended; a put may delay it by seconds."""
         return self._ended and not self._thread.is_alive()
 
     def join(self, seconds: float) -> None:
-        """Wait for the end of the thread, so long at most."""
+        """Wait at most ``seconds`` for the end of the thread."""
         self._thread.join(max(0.0, seconds))
 
     def _wake(self) -> None:
@@ -201,7 +211,7 @@ class OutgoingStream:
             self._take_over(self._holding)
         while not self._ended:
             if self._resume is not None:
-                self._send_again()
+                self._resend()
                 continue
             if not self._open or not (self._discard or self.window.open):
                 blocked.poll()
@@ -223,123 +233,126 @@ class OutgoingStream:
             os.read(self._wake_read, 4096)
 
     def _take_over(self, receiver: HoldingReceiver) -> None:
-        """What an earlier link process had taken and was killed with is on its way again."""
+        """Add the messages that a killed link process had read to the window."""
         taken = receiver.take_over()
         with self._lock:
             for delivery, flags in taken:
-                item = Unacknowledged(b"", delivery, flags)
+                item = Unacknowledged(b"", delivery.sent_ns, flags, delivery)
                 self.window.add(delivery.sequence, delivery.nbytes, item)
             self._taking_over = False
             if self._discard:
                 self.lost += self._give_up()
 
-    def _receive(self) -> Delivery | None:
+    def _receive(self) -> Delivery | ImageDelivery | None:
         while True:
             try:
-                return self._receiver.receive()
+                return cast("Delivery | ImageDelivery | None", self._receiver.receive())
             except BrokenRecord as error:
                 self._note(f"{self.node}/{self.output}: {error}")
 
     def _take(self) -> bool:
-        """Send the next message, and small ones that wait behind it together with it.
+        """Send the next message, in one frame with small ones that wait behind it.
 
-        False when nothing waits.
+        Returns False when no message waits.
         """
         delivery = self._receive()
         if delivery is None:
             return False
-        together: list[bytes] = []
+        images: list[bytes] = []
         size = 0
         while delivery is not None:
             self.messages += 1
             self.bytes += delivery.nbytes
-            if self._discard or _is_large(delivery):
-                self._send_together(together)
+            if self._discard:
+                self._send_images(images)
+                self._drop(delivery.sequence)
+                return True
+            if isinstance(delivery, Delivery) and not _is_small(delivery):
+                self._send_images(images)
                 self._take_alone(delivery)
                 return True
-            frame = self._keep_small(delivery)
-            together.append(frame)
-            size += len(frame)
-            if size >= TOGETHER or self._resume is not None or not self.window.open:
+            size += self._take_small(delivery, images)
+            if size >= BATCH or self._resume is not None or not self.window.open:
                 break
             delivery = self._receive()
-        # It keeps memory of its producer, and what is acknowledged must be let go of before it is
-        # crossed out in the journal.
+        # A delivery pins memory of its producer; it must be released before the journal drops it.
         del delivery
-        self._send_together(together)
+        self._send_images(images)
         return True
 
-    def _send_together(self, frames: list[bytes]) -> None:
-        if len(frames) == 1:
-            self._send(Lane.SMALL, frames[0])
-        elif frames:
-            head = wire.head(wire.FrameKind.TOGETHER, self._road.link, self._road.their_link)
-            self._send(Lane.SMALL, head + wire.together_body(frames))
+    def _drop(self, sequence: int) -> None:
+        with self._lock:
+            self.window.add(sequence, 0, Unacknowledged(b"", 0, 0, None))
+            self._give_up()
+
+    def _take_small(self, delivery: Delivery | ImageDelivery, images: list[bytes]) -> int:
+        """Add a small message to the window and to ``images``; return its size."""
+        if isinstance(delivery, ImageDelivery):
+            image, flags = delivery.image, delivery.flags
+            item = Unacknowledged(image, delivery.sent_ns, flags, None)
+        else:
+            image, flags = image_of_delivery(delivery), self._receiver.flags_of(delivery)
+            kept = None if self._holding is None else delivery
+            item = Unacknowledged(image, delivery.sent_ns, flags, kept)
+        sequence, size = delivery.sequence, len(image)
+        with self._lock:
+            previous = self.window.last
+            self.window.add(sequence, size, item)
+        images += (frames.image_head(sequence, previous, delivery.sent_ns, flags, size), image)
+        return size
 
     def _take_alone(self, delivery: Delivery) -> None:
-        if self._discard:
-            with self._lock:
-                self.window.add(delivery.sequence, 0, Unacknowledged(b"", None, 0))
-                del delivery
-                self._give_up()
-            return
         flags = self._receiver.flags_of(delivery)
-        item = Unacknowledged(b"", delivery, flags)
+        item = Unacknowledged(b"", delivery.sent_ns, flags, delivery)
         with self._lock:
             previous = self.window.last
             self.window.add(delivery.sequence, delivery.nbytes, item)
-        self._send_large(delivery, previous, flags)
+        self._send_alone(delivery, previous, flags)
 
-    def _keep_small(self, delivery: Delivery) -> bytes:
-        """The frame of a small message, which from now on may have to be sent again."""
-        flags = self._receiver.flags_of(delivery)
-        frame = self._small_frame(delivery, self.window.last, flags)
-        item = Unacknowledged(frame, delivery if self._holding is not None else None, flags)
-        with self._lock:
-            self.window.add(delivery.sequence, len(frame), item)
-        return frame
+    def _send_images(self, images: list[bytes]) -> None:
+        if images and not self._sink.send_images(self.number, images):
+            self._stop_sending()
 
-    def _small_frame(self, delivery: Delivery, previous: int, flags: int) -> bytes:
-        road = self._road
-        if delivery.kind is not RecordKind.DATA:
-            head = wire.head(
-                wire.FrameKind.NEWS, road.link, road.their_link, stream=self.number, flags=0
-            )
-            return head + wire.news_body(delivery.sequence, previous, delivery.kind, delivery.error)
-        head = wire.head(
-            wire.FrameKind.DATA, road.link, road.their_link, stream=self.number, flags=flags
-        )
-        parts, data = delivery.take_apart()
-        begin = wire.data_head(head, delivery.sequence, previous, delivery.sent_ns, parts)
-        return b"".join((begin, data))
+    def _send_alone(self, delivery: Delivery, previous: int, flags: int) -> None:
+        if delivery.kind is RecordKind.DATA:
+            self._send_large(delivery, previous, flags)
+            return
+        sink = self._sink
+        head = frames.head(FrameKind.LIFECYCLE, sink.link_id, sink.their_link, stream=self.number)
+        body = frames.lifecycle_body(delivery.sequence, previous, delivery.kind, delivery.error)
+        self._send(Priority.SMALL, head + body)
 
     def _send_large(self, delivery: Delivery, previous: int, flags: int) -> None:
-        road = self._road
-        receiver = road.their_link
+        sink = self._sink
+        receiver = sink.their_link
         parts, data = delivery.take_apart()
-        lane = lane_for(parts.nbytes)
-        head = wire.head(wire.FrameKind.DATA, road.link, receiver, stream=self.number, flags=flags)
-        begin = wire.data_head(head, delivery.sequence, previous, delivery.sent_ns, parts)
-        if not self._send(lane, b"".join((begin, data[:CHUNK]))):
+        priority = priority_for(parts.nbytes)
+        head = frames.head(FrameKind.DATA, sink.link_id, receiver, stream=self.number, flags=flags)
+        begin = frames.data_head(head, delivery.sequence, previous, delivery.sent_ns, parts)
+        if not self._send(priority, b"".join((begin, data[:CHUNK]))):
             return
-        head = wire.head(wire.FrameKind.CHUNK, road.link, receiver, stream=self.number)
+        head = frames.head(FrameKind.CHUNK, sink.link_id, receiver, stream=self.number)
         for at in range(CHUNK, parts.nbytes, CHUNK):
             # A new round sends the whole message again.
             if self._resume is not None or self._ended:
                 return
-            begin = wire.chunk_head(head, delivery.sequence, at)
-            if not self._send(lane, b"".join((begin, data[at : at + CHUNK]))):
+            begin = frames.chunk_head(head, delivery.sequence, at)
+            if not self._send(priority, b"".join((begin, data[at : at + CHUNK]))):
                 return
 
-    def _send(self, lane: Lane, frame: bytes) -> bool:
-        if self._road.send(lane, frame):
-            return True
+    def _send(self, priority: Priority, frame: bytes) -> bool:
+        sent = self._sink.send(priority, frame)
+        if not sent:
+            self._stop_sending()
+        return sent
+
+    def _stop_sending(self) -> None:
+        """Wait for the next round: there is no session."""
         with self._lock:
             if self._resume is None and not self._discard:
                 self._open = False
-        return False
 
-    def _send_again(self) -> None:
+    def _resend(self) -> None:
         with self._lock:
             entering, self._resume = self._resume, None
             if entering is None:
@@ -347,31 +360,31 @@ class OutgoingStream:
             self._acknowledge(entering.stored)
             again = list(self.window.after(entering.accepted))
             if not len(self.window):
-                # What was given up since the other side heard of it comes before nothing.
+                # Messages given up since then precede no other message.
                 self.window.last = min(self.window.last, entering.accepted)
-        for _, previous, item in again:
-            if self._stopped_again():
+        for sequence, previous, item in again:
+            if self._interrupted():
                 return
             self.resent += 1
-            if item.frame:
-                self._send(Lane.SMALL, wire.readdress(item.frame, self._road.their_link))
+            delivery = item.delivery
+            if delivery is not None and not _is_small(delivery):
+                self._send_alone(delivery, previous, item.flags)
                 continue
-            assert item.delivery is not None
-            if _is_large(item.delivery):
-                self._send_large(item.delivery, previous, item.flags)
-            else:
-                item.frame = self._small_frame(item.delivery, previous, item.flags)
-                self._send(Lane.SMALL, item.frame)
+            if delivery is not None and not item.image:  # taken over from a killed process
+                item.image = image_of_delivery(delivery)
+            size = len(item.image)
+            head = frames.image_head(sequence, previous, item.sent_ns, item.flags, size)
+            self._send_images([head, item.image])
 
-    def _stopped_again(self) -> bool:
+    def _interrupted(self) -> bool:
         return self._resume is not None or self._ended or not self._open
 
 
-def _gone_with_others(receiver: Receiver, board: Board) -> int:
-    """The last message that earlier link processes have taken from the queue.
+def _last_read(receiver: Receiver, board: Board) -> int:
+    """Return the last message that earlier link processes have read from the queue.
 
-    A killed one may have read a record that it did not come to settle. It is lost, and the other
-    side is to count it. While protected ones wait, they may be older than that and are yet to come.
+    A killed one may have read a record without settling it: the message is lost, and the peer
+    counts it. Protected messages that wait may be older and are still to be sent.
     """
     words = board.edge_words(receiver.spec.area)
     settled = int(words[layout.C_SETTLED])
@@ -380,6 +393,6 @@ def _gone_with_others(receiver: Receiver, board: Board) -> int:
     return max(settled, int(words[layout.C_LAST_DATA]), int(words[layout.C_LAST_URGENT]))
 
 
-def _is_large(delivery: Delivery) -> bool:
-    """Whether it goes in several frames, and is not kept as one."""
-    return delivery.kind is RecordKind.DATA and delivery.nbytes > SMALL
+def _is_small(delivery: Delivery) -> bool:
+    """Return whether a message is sent as an image."""
+    return delivery.kind is RecordKind.DATA and delivery.nbytes <= LARGEST_IMAGE

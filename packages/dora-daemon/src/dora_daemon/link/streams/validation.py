@@ -1,12 +1,13 @@
-"""Content from another machine is checked in full before any local consumer sees it.
+"""Validation of messages from another machine before they reach a local consumer.
 
-Local consumers trust what lies in their segments: a string array with one bad offset would end
-their process. Pure but for pyarrow.
+Consumers trust the content of shared memory: one bad offset in a string array would crash them.
+Uses pyarrow, otherwise pure.
 """
 
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import Any
 
 from dora_node_api.data import arrow
@@ -15,24 +16,34 @@ from dora_node_api.transport.shared.message_parts import Parts
 
 
 def is_plain(parts: Parts) -> bool:
-    """Whether a message holds nothing but numbers without nulls, and as many as it says."""
-    descriptor = parts.descriptor
-    if parts.layout != arrow.FLAT or len(descriptor) < _PLAIN.size:
-        return False
-    form, buffers, name_size, no_bitmap, _, start, size = _PLAIN.unpack_from(descriptor)
-    return bool(
-        form == 0
-        and buffers == 2
-        and no_bitmap == _NO_BUFFER
-        and start == 0
-        and len(descriptor) == _PLAIN.size + name_size
-        and parts.null_count == 0
-        and _WIDTHS.get(descriptor[_PLAIN.size :], -1) * parts.length == size == parts.nbytes
+    """Return whether a message is an array of numbers without nulls, of the stated length."""
+    return (
+        parts.layout == arrow.FLAT
+        and not parts.null_count
+        and plain_size(parts.descriptor, parts.length) == parts.nbytes
     )
 
 
+def plain_size(descriptor: bytes, length: int) -> int:
+    """Return the bytes of ``length`` numbers without nulls; -1 if the descriptor is another."""
+    if not _PLAIN.size < len(descriptor) <= _LONGEST_PLAIN:
+        return -1
+    width, size = _plain_numbers(descriptor)
+    return size if width * length == size else -1
+
+
+@lru_cache(maxsize=256)
+def _plain_numbers(descriptor: bytes) -> tuple[int, int]:
+    """Return the width of a number and the size of the data area; a negative width if neither."""
+    form, buffers, name_size, no_bitmap, _, start, size = _PLAIN.unpack_from(descriptor)
+    name = descriptor[_PLAIN.size :]
+    if form or buffers != 2 or no_bitmap != _NO_BUFFER or start or len(name) != name_size:
+        return -1, -1
+    return _WIDTHS.get(name, -1), size
+
+
 _PLAIN = struct.Struct("=BBHQQQQ")
-"""A descriptor's numbers where there are two buffers, as in `dora_node_api.data.arrow`."""
+"""Head of a descriptor with two buffers, as in `dora_node_api.data.arrow`."""
 _NO_BUFFER = (1 << 64) - 1
 _WIDTHS = {
     **{f"{sign}int{bits}".encode(): bits >> 3 for sign in ("", "u") for bits in (8, 16, 32, 64)},
@@ -40,10 +51,11 @@ _WIDTHS = {
     b"float": 4,
     b"double": 8,
 }
+_LONGEST_PLAIN = _PLAIN.size + max(map(len, _WIDTHS))
 
 
 def problem_with(parts: Parts, data: Any) -> str | None:
-    """Why a message must not be handed on; None when all is well. ``data``: its data area."""
+    """Return why a message must be dropped; None if it is valid. ``data``: its data area."""
     try:
         if parts.metadata:
             decode_metadata(parts.metadata)
@@ -51,7 +63,7 @@ def problem_with(parts: Parts, data: Any) -> str | None:
             return None
         return _arrow_problem(parts, data)
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
-        return f"its metadata: {type(error).__name__}: {error}"[:300]
+        return f"invalid metadata: {type(error).__name__}: {error}"[:300]
 
 
 def _arrow_problem(parts: Parts, data: Any) -> str | None:

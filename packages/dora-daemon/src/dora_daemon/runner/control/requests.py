@@ -47,7 +47,7 @@ class Requests:
 
     async def _answer(self, request: protocol.RunnerRequest) -> protocol.RunnerReply:
         match request:
-            case protocol.Greet():
+            case protocol.Handshake():
                 return self._greet(request)
             case protocol.GetStatus():
                 return self.status()
@@ -61,7 +61,7 @@ class Requests:
                 self._must_run()
                 self._runner.links.read(request.links, request.credentials)
                 self._runner.links.apply()
-            case protocol.StopDataflow():
+            case protocol.StopAllNodes():
                 self._runner.tell(
                     happened.StopRequested(request.reason, request.grace, request.force)
                 )
@@ -114,7 +114,7 @@ class Requests:
 
     # -------------------------------------------------------------------------- questions
 
-    def _greet(self, request: protocol.Greet) -> protocol.Greeting:
+    def _greet(self, request: protocol.Handshake) -> protocol.HandshakeReply:
         theirs, ours = request.protocol, protocol.RUNNER_PROTOCOL
         if theirs[0] != ours[0] or abs(theirs[1] - ours[1]) > 1:
             raise RequestRefused(
@@ -122,7 +122,7 @@ class Requests:
                 f" neighbouring minor versions, the daemon speaks {theirs[0]}.{theirs[1]}"
             )
         plan = self._runner.plan
-        return protocol.Greeting(
+        return protocol.HandshakeReply(
             version=__version__, dataflow_id=plan.dataflow_id, name=plan.name, pid=os.getpid()
         )
 

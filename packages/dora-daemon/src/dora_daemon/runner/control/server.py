@@ -60,7 +60,7 @@ class Client:
                 self.shed += 1
                 return
         if self.shed:
-            told = protocol.LinesShed(count=self.shed)
+            told = protocol.LogLinesDropped(count=self.shed)
             self.shed = 0
             self.put(protocol.encode_line(protocol.Envelope(notice=told)))
         self.put(protocol.encode_line(protocol.Envelope(notice=event)))

@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-from dora_daemon.link.io.messages import Lines, ToLink, ToRunner, decode_for_runner, encode
+from dora_daemon.link.protocol.messages import Lines, ToLink, ToRunner, decode_for_runner, encode
 
 _CHUNK = 65536
 

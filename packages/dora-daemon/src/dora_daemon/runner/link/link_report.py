@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from dora_config.protocol.links import Crossing, LinkReport, PeerReport
-from dora_daemon.link.io.messages import Failed, Listening, PeerChanged, StreamCount, StreamCounts
+from dora_config.protocol.links import LinkCounters, LinkReport, PeerReport
+from dora_daemon.link.protocol.messages import (
+    Failed,
+    Listening,
+    PeerChanged,
+    StreamCount,
+    StreamCounts,
+)
 
 StreamKey = tuple[str, str, str]
 """The other machine, node, output."""
@@ -77,14 +83,14 @@ class LinkView:
             peers=tuple(self._peers.get(m, PeerReport(machine=m)) for m in machines),
         )
 
-    def crossing(self, machine: str, node: str, output: str, direction: str) -> Crossing:
+    def crossing(self, machine: str, node: str, output: str, direction: str) -> LinkCounters:
         """Counters of one stream over all link processes."""
         key = ((machine, node, output), direction)
         before, now = self._before.get(key), self._counts.get(key)
         if now is None:
             now = StreamCount(machine=machine, node=node, output=output, direction="out")
         count = _added(before, now)
-        return Crossing(
+        return LinkCounters(
             machine=machine,
             messages=count.messages,
             lost=count.lost,

@@ -14,7 +14,7 @@ from dora_config.protocol.runner import EdgeStatus
 from dora_config.protocol.runner_events import LinkChanged, LogLevel, LogLine, RunnerEvent
 from dora_config.spawn_argv import run_module
 from dora_daemon.link import LINK_NODE
-from dora_daemon.link.io.messages import (
+from dora_daemon.link.protocol.messages import (
     Configure,
     Failed,
     Finish,
@@ -28,7 +28,7 @@ from dora_daemon.link.io.messages import (
     SetIncoming,
     SetOutgoing,
     SetPeers,
-    SourceNews,
+    SourceEvent,
     StreamCounts,
     ToLink,
     ToRunner,
@@ -344,11 +344,11 @@ class LinkKeeper:
                     self._say_of_peer(message)
                 self.view.take(message)
                 self._tell_upward()
-            case SourceNews(node=node, output=output, news="closed"):
+            case SourceEvent(node=node, output=output, event="closed"):
                 self._runner.tell(SourceClosed(node, output))
-            case SourceNews(node=node, output=output, news="restarted"):
+            case SourceEvent(node=node, output=output, event="restarted"):
                 self._runner.tell(SourceReopened(node, output))
-            case SourceNews():
+            case SourceEvent():
                 pass  # the readers know; that it has closed, too, comes next
             case Note(level=level, message=text):
                 self._say(level, text)

@@ -13,7 +13,12 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from dora_config.protocol.runner_events import DataflowStopping, LinesShed, LogLine, RunnerEvent
+from dora_config.protocol.runner_events import (
+    DataflowStopping,
+    LogLine,
+    LogLinesDropped,
+    RunnerEvent,
+)
 from dora_daemon.runner.logs.gate import Gate
 
 MOST_LINES = 20_000
@@ -107,7 +112,7 @@ class Outlet:
         place, lines, told = None, 0, 0
         for event in self._waiting:
             match event:
-                case LinesShed(count=count):
+                case LogLinesDropped(count=count):
                     told += count
                 case LogLine() if lines < most:
                     lines += 1
@@ -116,7 +121,7 @@ class Outlet:
                     continue
             place = len(kept) if place is None else place
         self.total_shed += lines
-        kept.insert(place or 0, LinesShed(count=lines + told))
+        kept.insert(place or 0, LogLinesDropped(count=lines + told))
         self._waiting = deque(kept)
 
     def _run(self) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dora_config.dataflow.sources import OutputSource
-from dora_config.protocol.topics import MOST_TOPICS
+from dora_config.protocol.topics import MAX_TOPICS
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.machine.wiring import Edge
 from dora_daemon.runner.nodes.queues import KeptQueue, hold_limit
@@ -112,7 +112,7 @@ class Inspection:
         watched = self._watched[connection]
         name = f"{wanted.node}/{wanted.output}"
         spec = self._runner.specs.get(wanted.node)
-        if spec is None or wanted.output not in spec.outputs or len(watched) >= MOST_TOPICS:
+        if spec is None or wanted.output not in spec.outputs or len(watched) >= MAX_TOPICS:
             connection.send(Refused(f"there is no output {name} on this machine"))
             return
         source = OutputSource(node=wanted.node, output=wanted.output)

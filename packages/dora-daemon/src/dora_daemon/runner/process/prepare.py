@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.ids import log_file_name
-from dora_config.protocol.run_plan import NodePlace, RunPlan
+from dora_config.protocol.run_plan import NodeLocation, RunPlan
 from dora_config.yaml.text_files import is_file
 from dora_daemon.runner.errors import PreparationError, RunnerError
 from dora_daemon.runner.process.environment import merge_environment, with_packages
@@ -54,14 +54,14 @@ class Preparer:
         problems: list[str] = []
         for spec in self._plan.local_nodes():
             try:
-                prepared.append(self.prepare(spec, self._plan.places.get(spec.id, NodePlace())))
+                prepared.append(self.prepare(spec, self._plan.places.get(spec.id, NodeLocation())))
             except PreparationError as error:
                 problems += error.problems
         if problems:
             raise PreparationError(tuple(problems))
         return tuple(prepared)
 
-    def prepare(self, spec: ResolvedNode, place: NodePlace) -> PreparedNode:
+    def prepare(self, spec: ResolvedNode, place: NodeLocation) -> PreparedNode:
         """One node. Raises PreparationError."""
         try:
             return self._prepare(spec, place)
@@ -70,7 +70,7 @@ class Preparer:
         except RunnerError as error:
             raise PreparationError((f'node "{spec.id}": {error}',)) from error
 
-    def _prepare(self, spec: ResolvedNode, place: NodePlace) -> PreparedNode:
+    def _prepare(self, spec: ResolvedNode, place: NodeLocation) -> PreparedNode:
         cwd = self._working_dir(place)
         if spec.is_dynamic:
             facts = LaunchFacts((), None)
@@ -100,7 +100,7 @@ class Preparer:
             tuple(warnings),
         )
 
-    def _working_dir(self, place: NodePlace) -> Path:
+    def _working_dir(self, place: NodeLocation) -> Path:
         path = Path(self._plan.working_dir)
         if place.working_dir is not None:
             path = path / place.working_dir
@@ -119,7 +119,7 @@ class Preparer:
         return cwd / "out" / self._plan.dataflow_id / log_file_name(spec.id)
 
     def _command(
-        self, spec: ResolvedNode, place: NodePlace, cwd: Path, variables: Mapping[str, str]
+        self, spec: ResolvedNode, place: NodeLocation, cwd: Path, variables: Mapping[str, str]
     ) -> tuple[tuple[str, ...], LaunchFacts]:
         if spec.kind == "shell":
             return self._shell_command(spec)
@@ -167,7 +167,7 @@ class Preparer:
         return argv, LaunchFacts(argv, None, shell=True)
 
     def _operator_command(
-        self, spec: ResolvedNode, place: NodePlace, cwd: Path, variables: Mapping[str, str]
+        self, spec: ResolvedNode, place: NodeLocation, cwd: Path, variables: Mapping[str, str]
     ) -> tuple[tuple[str, ...], LaunchFacts]:
         for operator in spec.operators:
             file = cwd / operator.python

@@ -1,0 +1,76 @@
+"""Arguments and options of several `dora cluster` commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dora_cli import output
+from dora_cli.errors import CommandFailed
+
+if TYPE_CHECKING:
+    from dora_config.cluster.models import Cluster
+
+
+ClusterFile = Annotated[
+    Path, typer.Argument(metavar="PATH", help="The cluster file.", show_default=False)
+]
+
+WheelHouse = Annotated[
+    Path | None,
+    typer.Option(
+        "--offline",
+        metavar="DIR",
+        help="Folder of wheels to install; nothing is downloaded.",
+        show_default=False,
+    ),
+]
+
+SomeMachines = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--machine",
+        "-m",
+        metavar="ID",
+        help="Only this machine (repeatable).",
+        show_default=False,
+    ),
+]
+
+KeepGoing = Annotated[
+    bool, typer.Option("--keep-going", help="Continue with the next machine when one fails.")
+]
+
+TakeOver = Annotated[
+    bool,
+    typer.Option(
+        "--take-over",
+        help="Also use machines of another cluster or operator; ends the daemons of other "
+        "clusters there, with their dataflows.",
+    ),
+]
+
+
+def load_cluster_file(path: Path) -> Cluster:
+    """Load a cluster file, and record its machines for `start`, `status` and `down`."""
+    from dora_cli.cluster.ownership import known_clusters
+    from dora_config import load_cluster
+
+    loaded = load_cluster(path)
+    for problem in loaded.warnings:
+        output.remark(str(problem))
+    try:
+        known_clusters.keep(loaded.cluster, path)
+    except OSError as error:
+        output.warn(
+            f"the machines of {path} were not recorded, so `dora start` cannot find them: {error}"
+        )
+    return loaded.cluster
+
+
+def fail_unless(ok: bool) -> None:
+    """Raise CommandFailed, after the problems were printed."""
+    if not ok:
+        raise CommandFailed

@@ -1,0 +1,27 @@
+"""`dora cluster remove`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dora_cli import options
+from dora_cli.commands.cluster.arguments import ClusterFile, fail_unless, load_cluster_file
+
+app = options.application()
+
+
+@app.command()
+def remove(
+    path: ClusterFile,
+    machine: Annotated[
+        list[str], typer.Argument(metavar="ID...", help="Machine ids.", show_default=False)
+    ],
+) -> None:
+    """End daemons that are not in the cluster file any more, with their dataflows."""
+    from dora_cli.cluster.operations import leftovers
+    from dora_cli.cluster.ownership.reservation import ClusterCommand
+
+    command = ClusterCommand("remove", path, refuses=False)
+    fail_unless(leftovers.remove(load_cluster_file(path), command, machine))

@@ -1,0 +1,37 @@
+"""`dora cluster upgrade`."""
+
+from __future__ import annotations
+
+from dora_cli import options
+from dora_cli.commands.cluster.arguments import (
+    ClusterFile,
+    KeepGoing,
+    SomeMachines,
+    TakeOver,
+    WheelHouse,
+    fail_unless,
+    load_cluster_file,
+)
+
+app = options.application()
+
+
+@app.command()
+def upgrade(
+    path: ClusterFile,
+    machine: SomeMachines = None,
+    keep_going: KeepGoing = False,
+    offline: WheelHouse = None,
+    take_over: TakeOver = False,
+) -> None:
+    """Install this version of dora on every machine, one by one; dataflows keep running."""
+    from dora_cli.bundle.install import Installer
+    from dora_cli.cluster.operations.fanout import select_machines
+    from dora_cli.cluster.operations.upgrade import upgrade_cluster
+    from dora_cli.cluster.ownership.reservation import ClusterCommand, reserve
+
+    loaded = load_cluster_file(path)
+    machines = select_machines(loaded, machine or ())
+    with reserve(loaded, ClusterCommand("upgrade", path, take_over), machines):
+        installer = Installer(offline)
+        fail_unless(upgrade_cluster(loaded, installer, machines, keep_going=keep_going))

@@ -1,0 +1,46 @@
+"""`dora graph`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dora_cli import dataflow_file, options, output
+from dora_cli.values.atomic_write import write_file
+
+app = options.application()
+
+
+@app.command()
+def graph(
+    path: options.DataflowFile,
+    mermaid: Annotated[
+        bool, typer.Option("--mermaid", help="Print Mermaid text instead of writing an HTML page.")
+    ] = False,
+    open_page: Annotated[
+        bool, typer.Option("--open", help="Open the page in the browser.")
+    ] = False,
+) -> None:
+    """Draw a dataflow as an offline HTML page or as Mermaid text."""
+    from dora_config import graph_page, mermaid_graph
+
+    if mermaid and open_page:
+        raise typer.BadParameter("--open needs the HTML page, which --mermaid does not write")
+    loaded = dataflow_file.load(path)
+    if mermaid:
+        output.write(mermaid_graph(loaded.resolved).rstrip())
+        return
+    page = path.with_name(f"{path.stem}-graph.html")
+    write_file(page, graph_page(loaded.resolved, loaded.resolved.name or path.stem))
+    output.write(f"wrote {page}")
+    if open_page:
+        _open(page)
+
+
+def _open(page: Path) -> None:
+    import webbrowser
+
+    if not webbrowser.open(page.resolve().as_uri()):
+        output.warn(f"cannot start a browser; open {page} by hand")

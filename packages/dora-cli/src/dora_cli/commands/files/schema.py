@@ -1,0 +1,32 @@
+"""`dora schema`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from dora_cli import options, output
+
+app = options.application()
+
+
+class FileKind(StrEnum):
+    """Files that have a schema."""
+
+    DATAFLOW = "dataflow"
+    MODULE = "module"
+    CLUSTER = "cluster"
+
+
+@app.command()
+def schema(
+    kind: Annotated[FileKind, typer.Argument(help="Kind of file.", show_default=False)],
+) -> None:
+    """Print the JSON Schema of dataflow, module or cluster files, for editors."""
+    import json
+
+    from dora_config.render.schema import json_schema
+
+    output.write(json.dumps(json_schema(kind.value), indent=2, ensure_ascii=False))

@@ -1,0 +1,61 @@
+"""Attached view of a dataflow on daemons, for `dora start --attach`."""
+
+from __future__ import annotations
+
+from dora_cli import output
+from dora_cli.coordinator.client import Client
+from dora_cli.logs.ended_report import report_ended
+from dora_cli.logs.log_lines import LogFilter, LogFormat
+from dora_cli.logs.printer import EntryPrinter
+from dora_config.protocol.control import (
+    Answer,
+    DataflowRef,
+    Ended,
+    EndedDataflow,
+    Failure,
+    LogLines,
+    LogsEnd,
+    Progress,
+    ReadLogs,
+    StopDataflow,
+    WaitForEnd,
+)
+from dora_config.protocol.dataflow import LogFilter as WireFilter
+
+
+def follow(client: Client, uuid: str) -> bool:
+    """Print log lines until the end; Ctrl-C stops the dataflow, a second one kills it.
+
+    Return whether the dataflow succeeded.
+    """
+    which = DataflowRef(uuid=uuid)
+    printer = EntryPrinter(LogFilter(), LogFormat.PRETTY)
+    waiting = client.send(WaitForEnd(dataflow=which))
+    reading = client.send(ReadLogs(dataflow=which, filter=WireFilter(), follow=True))
+    ended: EndedDataflow | None = None
+    logs_done = False
+    interrupts = 0
+    while ended is None or not logs_done:
+        try:
+            for frame in client.frames():
+                match frame:
+                    case Progress(id=number, progress=LogLines(lines=lines)) if number == reading:
+                        printer.print_lines(lines)
+                    case Answer(id=number, answer=Ended(dataflows=(one,))) if number == waiting:
+                        ended = one
+                    case Answer(id=number, answer=LogsEnd()) if number == reading:
+                        logs_done = True
+                    case Failure(id=number) if number in (waiting, reading):
+                        logs_done = logs_done or number == reading
+                        output.warn(frame.message)
+                if ended is not None and logs_done:
+                    break
+        except KeyboardInterrupt:
+            interrupts += 1
+            if interrupts == 1:
+                output.remark("stopping; interrupt again to kill")
+                client.send(StopDataflow(dataflow=which))
+            else:
+                client.send(StopDataflow(dataflow=which, force=True))
+                return False
+    return report_ended(ended)

@@ -1,0 +1,268 @@
+"""Collects the files of a node from its entry in the dataflow file.
+
+A Python file includes its whole folder, which has its imports and data; another program only
+itself. Also included: each word of `args`, `build` and values of `env` that is the path of a file
+or folder below the folder of the dataflow file, and that whole folder if a build command is not a
+Python package installer. Files that `ignore_rules` excludes are not sent, unless the entry names
+them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from pydantic import ValidationError
+
+from dora_cli.shipping.ignore_rules import IGNORE_FILE, IgnoreRules, InvalidIgnoreFile
+from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.errors import DoraError
+from dora_config.protocol.code import MAX_FILES, CodeFile, CodeLink, CodeSet
+
+MAX_BYTES: Final = 4 << 30
+"""Limit for one node; more is usually a mistake."""
+_INSTALLERS: Final = ("pip", "pip3", "uv")
+_SPECIAL_FILES: Final = (
+    (stat.S_ISSOCK, "socket"),
+    (stat.S_ISFIFO, "FIFO"),
+    (stat.S_ISCHR, "device"),
+    (stat.S_ISBLK, "device"),
+)
+
+
+class CollectionError(DoraError):
+    """The files of a node cannot be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """Files of a node and the local path of each content, by SHA-256."""
+
+    code: CodeSet
+    sources: dict[str, Path]
+    left_out: tuple[str, ...] = ()
+    """Files and folders that the default rules exclude; special files with their kind."""
+
+
+def all_sources(parts: Iterable[Collected]) -> dict[str, Path | bytes]:
+    """Return the contents that these nodes need by SHA-256, with their file lists."""
+    sources: dict[str, Path | bytes] = {}
+    for one in parts:
+        sources |= one.sources
+        sources[one.code.digest()] = one.code.text()
+    return sources
+
+
+def collect(node: ResolvedNode, folder: Path) -> Collected:
+    """Return the files of a node of the dataflow file in ``folder``; raises CollectionError."""
+    root = source_directory(node, folder)
+    collector = _Collector(root, IgnoreRules(root))
+    try:
+        for name, whole_folder in _programs(node):
+            collector.add_program(name, whole_folder=whole_folder, may_be_built=bool(node.build))
+        for name in _words(node, root):
+            collector.add_named(PurePosixPath(name))
+        if any(line.split()[:1] and line.split()[0] not in _INSTALLERS for line in node.build):
+            collector.add(PurePosixPath())
+    except InvalidIgnoreFile as error:
+        raise CollectionError(str(error)) from error
+    return collector.result()
+
+
+def source_directory(node: ResolvedNode, folder: Path) -> Path:
+    """Return the base of relative paths of a node: `working_dir` if it exists here."""
+    wanted = node.deploy.working_dir
+    if wanted and not Path(wanted).is_absolute() and (folder / wanted).is_dir():
+        return folder / wanted
+    return folder
+
+
+def _programs(node: ResolvedNode) -> Iterator[tuple[str, bool]]:
+    """Yield the programs of a node, and whether their folder is included."""
+    if node.kind == "standard" and node.path:
+        yield node.path, node.path.endswith(".py")
+    for operator in node.operators:
+        yield operator.python, True
+
+
+def _words(node: ResolvedNode, root: Path) -> Iterator[str]:
+    """Yield the words that are paths below ``root``."""
+    texts = [*node.args, *(value for value in node.env.values() if isinstance(value, str))]
+    for line in node.build:
+        try:
+            texts += shlex.split(line)
+        except ValueError:
+            texts += line.split()
+    for text in texts:
+        for word in {text, text.rpartition("=")[2]}:
+            path = PurePosixPath(word)
+            if not word or path.is_absolute() or ".." in path.parts or "\0" in word:
+                continue
+            if path.parts and (root / path).exists():
+                yield word
+    if any(word in (".", "./") for line in node.build for word in line.split()):
+        yield "."
+
+
+@dataclass(slots=True)
+class _Collector:
+    root: Path
+    rules: IgnoreRules
+    files: dict[str, CodeFile] = field(default_factory=dict)
+    links: dict[str, CodeLink] = field(default_factory=dict)
+    sources: dict[str, Path] = field(default_factory=dict)
+    left_out: set[str] = field(default_factory=set)
+    size: int = 0
+    _seen: set[PurePosixPath] = field(default_factory=set)
+
+    def add_program(self, name: str, *, whole_folder: bool, may_be_built: bool) -> None:
+        path = PurePosixPath(os.path.normpath(name))
+        if path.is_absolute() or "$" in name:
+            return  # a file of the target machine
+        if ".." in path.parts:
+            raise CollectionError(
+                f"`{name}` is outside of {self.root}, and only files below that folder are sent; "
+                "move it there, or use `distribute: local`"
+            )
+        if not (self.root / path).is_file():
+            if may_be_built or "/" not in name:
+                return  # built there, or on the PATH of the target machine
+            raise CollectionError(
+                f"could not find source path `{name}`: {self.root / path} does not exist"
+            )
+        self.add(path)
+        if whole_folder:
+            self.add_named(path.parent)
+
+    def add_named(self, path: PurePosixPath) -> None:
+        """Add a path that the entry names, even if a pattern excludes it."""
+        if path.parts:
+            self.rules.include(path)
+        self.add(path)
+
+    def add(self, path: PurePosixPath) -> None:
+        """Add a file, a folder with its content, or a link with its target."""
+        if path in self._seen:
+            return
+        self._seen.add(path)
+        self._require_utf8(path)
+        for parent in reversed(path.parents):
+            if parent.parts and (self.root / parent).is_symlink():
+                end = self._add_link(parent)
+                self.add(end / path.relative_to(parent))
+                return
+        here = self.root / path
+        if here.is_symlink():
+            self.add(self._add_link(path))
+        elif here.is_dir():
+            self._add_folder(path, here)
+        elif here.is_file():
+            self._add_file(path, here)
+        else:
+            self._skip_special(path, here)
+
+    def _add_folder(self, path: PurePosixPath, here: Path) -> None:
+        try:
+            names = sorted(os.listdir(here))
+        except OSError as error:
+            raise CollectionError(f"{here}: {error.strerror}") from error
+        for name in names:
+            inner = path / name
+            where = here / name
+            is_folder = where.is_dir() and not where.is_symlink()
+            if self.rules.by_default(inner, is_folder=is_folder):
+                self.left_out.add(f"{_printable(str(inner))}{'/' if is_folder else ''}")
+            elif not self.rules.by_user(inner, is_folder=is_folder):
+                self.add(inner)
+
+    def _require_utf8(self, path: PurePosixPath) -> None:
+        """Raise CollectionError for a name that is not valid UTF-8."""
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise CollectionError(
+                f"{_printable(str(self.root / path))}: the file name is not valid UTF-8; rename "
+                f"it, or exclude it in {IGNORE_FILE}"
+            ) from None
+
+    def _skip_special(self, path: PurePosixPath, here: Path) -> None:
+        try:
+            mode = here.lstat().st_mode
+        except OSError as error:
+            raise CollectionError(f"{here}: {error.strerror}") from error
+        kind = next((name for is_kind, name in _SPECIAL_FILES if is_kind(mode)), "special file")
+        self.left_out.add(f"{path} ({kind})")
+
+    def _add_link(self, path: PurePosixPath) -> PurePosixPath:
+        """Add a link; return its target relative to the root."""
+        here = self.root / path
+        target = os.readlink(here)
+        joined = os.path.normpath(here.parent / target)
+        base = os.path.normpath(self.root)
+        if not (joined == base or joined.startswith(f"{base}/")):
+            raise CollectionError(
+                f"{here} is a link to {_printable(target)}, outside of {self.root}; only files "
+                f"below that folder are sent: copy the file there, or exclude it in {IGNORE_FILE}"
+            )
+        end = PurePosixPath(os.path.relpath(joined, base))
+        if not os.path.lexists(joined):
+            raise CollectionError(
+                f"{here} is a link to {_printable(target)}, which does not exist; remove it, or "
+                f"exclude it in {IGNORE_FILE}"
+            )
+        self._require_utf8(end)
+        relative = os.path.relpath(joined, here.parent)
+        self.links[str(path)] = CodeLink(path=str(path), target=relative)
+        return end
+
+    def _add_file(self, path: PurePosixPath, here: Path) -> None:
+        try:
+            with here.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                status = os.fstat(file.fileno())
+        except OSError as error:
+            raise CollectionError(f"{here}: {error.strerror}") from error
+        self.size += status.st_size
+        self.files[str(path)] = CodeFile(
+            path=str(path),
+            sha256=digest,
+            size=status.st_size,
+            executable=bool(status.st_mode & 0o100),
+        )
+        self.sources[digest] = here
+        if self.size > MAX_BYTES or len(self.files) > MAX_FILES:
+            raise CollectionError(self._limit_exceeded())
+
+    def _limit_exceeded(self) -> str:
+        by_top: dict[str, int] = {}
+        for file in self.files.values():
+            top = file.path.partition("/")[0]
+            by_top[top] = by_top.get(top, 0) + file.size
+        largest = sorted(by_top.items(), key=lambda item: -item[1])[:3]
+        listed = ", ".join(f"{name} ({size >> 20} MiB)" for name, size in largest)
+        return (
+            f"more than {MAX_BYTES >> 30} GiB or {MAX_FILES} files would be sent from {self.root}: "
+            f"{listed}, ...; exclude what the node does not need in {IGNORE_FILE}, or move the "
+            "node into its own folder"
+        )
+
+    def result(self) -> Collected:
+        try:
+            code = CodeSet(
+                files=tuple(self.files[path] for path in sorted(self.files)),
+                links=tuple(self.links[path] for path in sorted(self.links)),
+            )
+        except ValidationError as error:
+            raise CollectionError(str(error.errors(include_url=False)[0]["msg"])) from error
+        return Collected(code, self.sources, tuple(sorted(self.left_out)))
+
+
+def _printable(text: str) -> str:
+    """Return ``text`` with invalid UTF-8 bytes as escapes."""
+    return os.fsencode(text).decode(errors="backslashreplace")

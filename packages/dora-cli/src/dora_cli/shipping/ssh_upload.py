@@ -1,0 +1,122 @@
+"""Uploads missing files to machines over SSH, as one archive per machine."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from dora_cli.bundle.machine import ask
+from dora_cli.bundle.progress import sending
+from dora_cli.cluster.machines.parallel import Report, on_machines
+from dora_cli.cluster.machines.remote_machine import RemoteMachine
+from dora_cli.cluster.ownership import known_clusters
+from dora_cli.coordinator.client import Client
+from dora_cli.shipping.collection import Collected, CollectionError, all_sources
+from dora_cli.ssh import RemoteCommandFailed
+from dora_config.cluster.models import Cluster, Machine
+from dora_config.disk_space import SPARE, DiskFull
+from dora_config.protocol.control import PlacementPlan, StartDataflow
+from dora_config.protocol.dataflow import DataflowSpec
+
+TAKE_TIMEOUT = 600.0
+
+
+class NotPushed(CollectionError):
+    """The code could not be sent to all machines that need it."""
+
+
+def push(client: Client, spec: DataflowSpec, parts: Mapping[str, Collected]) -> None:
+    """Upload the files of nodes to the machines where they will run; raises NotPushed."""
+    cluster = _cluster(client)
+    plan = client.ask(StartDataflow(spec=spec, dry_run=True), PlacementPlan)
+    by_machine: dict[str, list[Collected]] = {}
+    for placed in plan.nodes:
+        if placed.node in parts:
+            _machine(cluster, placed.node, placed.daemon)
+            by_machine.setdefault(placed.daemon, []).append(parts[placed.node])
+    machines = [machine for machine in cluster.machines if machine.id in by_machine]
+
+    def work(remote: RemoteMachine, report: Report) -> str:
+        return _push(remote, by_machine[remote.machine.id], report)
+
+    done = on_machines(cluster, "Sending code to {name}", work, machines=machines, describe=str)
+    failed = [one for one in done if not one.ok]
+    if failed:
+        names = ", ".join(one.machine.id for one in failed)
+        raise NotPushed(f"could not send code to: {names}; nothing was started")
+
+
+def _cluster(client: Client) -> Cluster:
+    cluster = known_clusters.find(client.endpoint)
+    if cluster is None:
+        raise NotPushed(
+            "`distribute: scp` sends code over SSH, but the machines of the coordinator at "
+            f"{client.endpoint} are unknown to this account: run a `dora cluster` command with the "
+            "cluster file here (such as `dora cluster doctor CLUSTER.yml`), or use "
+            "`distribute: http`"
+        )
+    return cluster
+
+
+def _machine(cluster: Cluster, node: str, daemon: str) -> Machine:
+    try:
+        return cluster.machine(daemon)
+    except KeyError:
+        raise NotPushed(
+            f'node "{node}" would run on "{daemon}", which is not in the cluster file, so '
+            "`distribute: scp` cannot reach it; use `distribute: http`"
+        ) from None
+
+
+def _push(remote: RemoteMachine, parts: Sequence[Collected], report: Report) -> str:
+    sources = all_sources(parts)
+    program = (files("dora_cli.shipping") / "store_program.py").read_bytes()
+    # beside the parcel, which may be partly there from an interrupted transfer
+    listed = ask(remote.connection, "place", program=program, name=f"list-{_name(sources)}")["path"]
+    remote.connection.write(listed, json.dumps(sorted(sources)).encode(), mode=0o600)
+    found = ask(remote.connection, "missing", program=program, path=listed)
+    missing = found["missing"]
+    if not missing:
+        return "OK (already there)"
+    total = sum(_size(sources[digest]) for digest in missing)
+    if 2 * total + SPARE > found["free"]:  # the parcel and its extracted content
+        raise DiskFull(found["store"], found["free"], 2 * total)
+    there = ask(remote.connection, "place", program=program, name=_name(missing))
+    with tempfile.NamedTemporaryFile(prefix="dora-parcel-") as file:
+        size = _pack(Path(file.name), missing, sources)
+        offset = min(int(there["size"]), size)
+        progress = sending(report, size, offset=offset)
+        try:
+            remote.connection.send(Path(file.name), there["path"], offset=offset, progress=progress)
+        except RemoteCommandFailed:  # not a lost connection: cannot be resumed, as with a full disk
+            ask(remote.connection, "discard", program=program, path=there["path"])
+            raise
+    ask(remote.connection, "take", program=program, timeout=TAKE_TIMEOUT, path=there["path"])
+    return f"OK ({len(missing)} files, {size >> 10} KiB)"
+
+
+def _size(source: Path | bytes) -> int:
+    return len(source) if isinstance(source, bytes) else source.stat().st_size
+
+
+def _name(digests: Iterable[str]) -> str:
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
+
+
+def _pack(parcel: Path, wanted: Iterable[str], sources: Mapping[str, Path | bytes]) -> int:
+    """Write a reproducible archive, so that a transfer can be resumed; return its size."""
+    with tarfile.open(parcel, "w", format=tarfile.PAX_FORMAT) as archive:
+        for digest in sorted(wanted):
+            source = sources[digest]
+            with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as content:
+                entry = tarfile.TarInfo(digest)
+                entry.size = content.seek(0, io.SEEK_END)
+                content.seek(0)
+                archive.addfile(entry, content)
+    return parcel.stat().st_size

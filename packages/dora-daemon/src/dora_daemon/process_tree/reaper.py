@@ -1,0 +1,229 @@
+"""Kills the processes of an owner that was killed, and removes its runtime directory.
+
+The owner starts this file as a script, before any other process, with the read end of a pipe as
+stdin; the pipe ends with the owner. The process lives as long as the owner, so it imports only a
+few modules of the standard library: it starts in milliseconds and stays small.
+
+The owner records each started process in the file ``groups`` (``PID START_TIME``) at once; a pid
+alone may have been reused. A process that started a session of its own is found by the owner's mark
+in its environment (``mark TEXT``), where the system shows environments.
+"""
+
+# ruff: noqa: PTH110, PTH112, PTH116, PTH118, SIM105
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sys
+import time
+
+GROUPS = "groups"
+LOCK = "lock"
+OWNER = "owner"
+"""The daemon that made the directory."""
+INDEX = "index.json"
+LOG = "runner.log"
+RESULT = "result.json"
+KEPT_WITH_RESULT = (RESULT, INDEX, LOG, LOCK, OWNER)
+MAX_ROUNDS = 100
+
+_MARK = "mark"
+
+
+def group_line(pid: int, started: int) -> str:
+    """Return the line of ``groups`` for a session leader."""
+    return f"{pid} {started}\n"
+
+
+def mark_line(mark: str) -> str:
+    """Return the line of ``groups`` for the mark in the environment of all processes."""
+    return f"{_MARK} {mark}\n"
+
+
+def kill_sessions(leaders: dict[int, int]) -> None:
+    """SIGKILL all processes of the sessions led by these processes (pid: start time).
+
+    Repeats until none is left, because a process may fork meanwhile.
+    """
+    if not os.path.isdir("/proc/self"):
+        for leader in leaders:
+            _kill(leader, group=True)
+        return
+    # a reused pid has a session of another owner
+    known = {p: s for p, s in leaders.items() if _start_time(p) in (None, s)}
+    for leader, started in known.items():
+        if _start_time(leader) == started:
+            _kill(leader, group=True)
+    for _ in range(MAX_ROUNDS):
+        members = _members(known)
+        for pid in members:
+            _kill(pid, group=False)
+        if not members:
+            return
+        time.sleep(0.01)
+
+
+def _members(leaders: dict[int, int]) -> list[int]:
+    """Return the living processes of these sessions."""
+    found = []
+    for pid in _pids():
+        fields = _stat(pid)
+        if len(fields) > 19 and fields[0] not in "ZX":
+            started = leaders.get(int(fields[3]))
+            if started is not None and int(fields[19]) >= started:
+                found.append(pid)
+    return found
+
+
+def kill_marked(mark: str) -> None:
+    """SIGKILL every process of this user whose environment contains the mark.
+
+    Repeats until none is left. A process that cleared its environment is not found.
+    """
+    if not mark or not os.path.isdir("/proc/self"):
+        return
+    text = mark.encode() + b'"'  # the end of the JSON string, so that a longer mark does not match
+    for _ in range(MAX_ROUNDS):
+        found = [pid for pid in _others() if text in _bytes(f"/proc/{pid}/environ")]
+        living = [pid for pid in found if _stat(pid)[:1] not in ([], ["Z"], ["X"])]
+        for pid in living:
+            _kill(pid, group=False)
+        if not living:
+            return
+        time.sleep(0.01)
+
+
+def _others() -> list[int]:
+    own = os.getpid()
+    return [pid for pid in _pids() if pid != own]
+
+
+def _pids() -> list[int]:
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return []
+
+
+def kill_recorded(directory: str) -> None:
+    """Kill everything recorded in the ``groups`` of a directory of this boot."""
+    leaders = {}
+    marks = []
+    for line in _read(os.path.join(directory, GROUPS)).splitlines():
+        words = line.split()
+        if len(words) != 2:
+            continue
+        if words[0] == _MARK:
+            marks.append(words[1])
+        elif words[0].isdigit() and words[1].isdigit():
+            leaders[int(words[0])] = int(words[1])
+    if leaders:
+        kill_sessions(leaders)
+    for mark in marks:
+        kill_marked(mark)
+
+
+def remove_directory(directory: str) -> None:
+    """Remove a runtime directory and its content without following links.
+
+    The lock is removed last: if the owner is killed before, its reaper removes the rest.
+    """
+    try:
+        entries = sorted(os.scandir(directory), key=lambda entry: entry.name == LOCK)
+    except OSError:
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            remove_directory(entry.path)
+        else:
+            _quietly(os.unlink, entry.path)
+    _quietly(os.rmdir, directory)
+
+
+def clear_directory(directory: str) -> None:
+    """Remove a runtime directory; with a result, keep the files that belong to it."""
+    if not os.path.exists(os.path.join(directory, RESULT)):
+        remove_directory(directory)
+        return
+    for entry in list(os.scandir(directory)):
+        if entry.is_dir(follow_symlinks=False):
+            remove_directory(entry.path)
+        elif entry.name not in KEPT_WITH_RESULT:
+            _quietly(os.unlink, entry.path)
+
+
+def _start_time(pid: int) -> int | None:
+    """Return the clock ticks from boot to the start of a process; None if it does not exist."""
+    # copy of dora_config.process_identity: this script imports only the standard library
+    fields = _stat(pid)
+    return int(fields[19]) if len(fields) > 19 else None
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat behind the command's name."""
+    return _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+
+
+def _read(path: str) -> str:
+    return _bytes(path).decode("utf-8", "replace")
+
+
+def _bytes(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _kill(pid: int, *, group: bool) -> None:
+    _quietly(os.killpg if group else os.kill, pid, signal.SIGKILL)
+
+
+def _quietly(call: object, *arguments: object) -> None:
+    try:
+        call(*arguments)  # type: ignore[operator]
+    except OSError:
+        pass
+
+
+def main(directory: str) -> None:
+    """Wait for the end of stdin, then clean up unless the directory has another owner."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    path = os.path.join(directory, LOCK)
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        lock = -1  # already removed
+    while os.read(0, 4096):
+        pass
+    if lock >= 0 and _take_lock(path, lock):
+        kill_recorded(directory)
+        clear_directory(directory)
+
+
+def _take_lock(path: str, lock: int) -> bool:
+    """Lock the file that the owner had locked; return whether it is still the one at ``path``.
+
+    A removed directory may exist again under the same number with another owner. A lock held by
+    another process means that it is being cleaned up.
+    """
+    for _ in range(MAX_ROUNDS):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError:
+            time.sleep(0.01)
+    else:
+        return False
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(lock))
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
+    os._exit(0)

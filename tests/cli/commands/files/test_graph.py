@@ -1,0 +1,63 @@
+"""`dora graph`: Mermaid text, and an offline page."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from pathlib import Path
+
+import pytest
+from cli.conftest import Dora
+
+from dora_config import load_dataflow, mermaid_graph
+
+
+def test_mermaid(dora: Dora, hello: Path) -> None:
+    loaded = load_dataflow(hello)
+    assert (
+        dora("graph", "--mermaid", hello.name).out == mermaid_graph(loaded.resolved).rstrip() + "\n"
+    )
+
+
+def test_the_page_needs_no_network(dora: Dora, hello: Path) -> None:
+    assert dora("graph", hello.name).out == "wrote hello-graph.html\n"
+    page = hello.with_name("hello-graph.html").read_text()
+    assert not re.search(r"<link|@import|url\((?!#)|src=", page)
+    assert "camera.py" in page
+
+
+def test_a_full_disk_keeps_the_old_page(
+    dora: Dora, hello: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = hello.with_name("hello-graph.html")
+    page.write_text("the old one")
+
+    def full(path: Path, data: bytes) -> int:
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    shown = dora("graph", hello.name)
+    assert shown.code == 1
+    assert "hello-graph.html: No space left on device" in shown.err
+    assert page.read_text() == "the old one"
+    assert not [path.name for path in hello.parent.iterdir() if path.name.endswith(".new")]
+
+
+def test_open_uses_the_browser(dora: Dora, hello: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def no_browser(url: str) -> bool:
+        opened.append(url)
+        return False
+
+    monkeypatch.setattr("webbrowser.open", no_browser)
+    shown = dora("graph", "--open", hello.name)
+    page = hello.with_name("hello-graph.html").resolve()
+    assert opened == [page.as_uri()]
+    assert shown.err == "warning: cannot start a browser; open hello-graph.html by hand\n"
+
+
+def test_mermaid_cannot_be_opened(dora: Dora, hello: Path) -> None:
+    assert dora("graph", "--open", "--mermaid", hello.name).code == 2

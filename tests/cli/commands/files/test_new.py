@@ -1,0 +1,94 @@
+"""`dora new`: the created files work."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli.conftest import Dora
+
+from dora_cli.templates import package_name
+
+
+def test_a_dataflow(dora: Dora, tmp_path: Path) -> None:
+    shown = dora("new", "hello")
+    assert shown.out == (
+        "created dataflow hello:\n"
+        "  hello/dataflow.yml\n"
+        "  hello/talker.py\n"
+        "  hello/listener.py\n"
+        "  hello/README.md\n"
+        "  hello/.gitignore\n"
+        "next:\n"
+        "  cd hello\n"
+        "  dora run dataflow.yml\n"
+    )
+    checked = dora("validate", "hello/dataflow.yml")
+    assert checked.out == "hello/dataflow.yml: 3 nodes, 2 edges, no problems\n"
+
+
+def test_a_node_passes_its_own_test(dora: Dora, tmp_path: Path) -> None:
+    assert dora("new", "my-node", "--kind", "node").code == 0
+    folder = tmp_path / "my-node"
+    assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) == [
+        "README.md",
+        "my_node/__init__.py",
+        "my_node/main.py",
+        "pyproject.toml",
+        "tests/test_my_node.py",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", "tests"],
+        cwd=folder,
+        env={"PYTHONPATH": ".", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_name_with_a_space_is_quoted(dora: Dora) -> None:
+    assert "  cd 'my flow'\n" in dora("new", "my flow").out
+
+
+def test_a_full_disk_leaves_no_partial_folder(
+    dora: Dora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if path.name == ".listener.py.new":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    shown = dora("new", "hello")
+    assert shown.code == 1
+    assert shown.err.startswith("[ERROR]\nhello/listener.py: No space left on device\n")
+    assert not (tmp_path / "hello").exists()
+
+
+def test_an_existing_folder_is_not_changed(dora: Dora, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    shown = dora("new", "there")
+    assert shown.code == 1
+    assert shown.err == "[ERROR]\nthere already exists; choose another name or remove it\n"
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["--lang", "rust"], ["--kind", "robot"]])
+def test_unsupported_languages_and_kinds(dora: Dora, words: list[str]) -> None:
+    assert dora("new", "x", *words).code == 2
+
+
+def test_invalid_names(dora: Dora) -> None:
+    assert dora("new", "1 2", "--kind", "node").code == 2
+    assert "Python keyword" in dora("new", "class", "--kind", "node").err
+    assert "ASCII letters" in dora("new", "zähler", "--kind", "node").err
+    assert dora("new", "zähler").code == 0
+    assert package_name("My node.2") == "my_node_2"

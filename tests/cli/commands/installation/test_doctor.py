@@ -1,0 +1,25 @@
+"""`dora doctor`: findings, and failure for required features only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cli.conftest import Dora
+
+
+def test_this_machine_passes(dora: Dora, hello: Path) -> None:
+    shown = dora("doctor", "--dataflow", hello.name, "--coordinator-port", "1")
+    assert shown.code == 0, shown.out
+    subjects = [line.split(":")[0] for line in shown.out.splitlines()]
+    assert subjects[:3] == ["PASS  dora", "PASS  Python", "PASS  pyarrow"]
+    assert "WARN  coordinator: none at 127.0.0.1:1; not needed for `dora run`" in shown.out
+    assert shown.out.endswith("PASS  dataflow: hello.yml: 2 nodes\n")
+
+
+def test_a_bad_file_fails(dora: Dora, hello: Path) -> None:
+    hello.write_text("nodes:\n  - id: a\n    pth: x\n")
+    shown = dora("doctor", "--dataflow", hello.name)
+    assert shown.code == 1
+    assert "FAIL  dataflow: hello.yml:3:5: " in shown.out
+    assert shown.err.startswith("[ERROR]\n1 of ")
+    assert dora("doctor", "--dataflow", "missing.yml").code == 1
