@@ -17,11 +17,17 @@ from dora_cli.shipping.collection import Collected, all_sources
 from dora_config.access import Endpoint
 from dora_config.disk_space import SPARE, DiskFull
 from dora_config.errors import DoraError
+from dora_config.protocol.code_http import (
+    FILES_PATH,
+    FREE_HEADER,
+    OFFSET_HEADER,
+    PLACE_HEADER,
+    file_path,
+)
 from dora_config.yaml.quantities import show_size
 
 TIMEOUT: Final = 30.0
 ATTEMPTS: Final = 5
-_OFFSET: Final = "X-Dora-Offset"
 
 
 class UploadFailed(DoraError):
@@ -77,7 +83,7 @@ class _StoreConnection:
         """Return the digests that the store lacks, and its free space if reported."""
         text = json.dumps(digests).encode()
         try:
-            status, headers, body = self._once("POST", "/api/files", text, {})
+            status, headers, body = self._once("POST", FILES_PATH, text, {})
         except (OSError, http.client.HTTPException) as problem:
             self.close()
             raise UploadFailed(
@@ -85,14 +91,14 @@ class _StoreConnection:
             ) from problem
         if status != 200:
             raise UploadFailed(self._refusal(status, body))
-        free = headers.get("X-Dora-Free", "")
-        place = unquote(headers.get("X-Dora-Store", ""))
+        free = headers.get(FREE_HEADER, "")
+        place = unquote(headers.get(PLACE_HEADER, ""))
         room = _Room(place, int(free)) if free.isdecimal() else None
         return [str(one) for one in json.loads(body)], room
 
     def send(self, digest: str, source: Path | bytes, size: int) -> None:
         """Upload one file; raises UploadFailed after several attempts."""
-        path = f"/api/files/{digest}"
+        path = file_path(digest)
         failures = 0
         offset = 0
         while True:
@@ -100,10 +106,10 @@ class _StoreConnection:
                 status, headers, body = self._once("HEAD", path, None, {})
                 if status == 200:
                     return
-                offset = min(int(headers.get(_OFFSET, "0")), size)
+                offset = min(int(headers.get(OFFSET_HEADER, "0")), size)
                 with _open(source) as file:
                     file.seek(offset)
-                    range_ = {_OFFSET: str(offset), "Content-Length": str(size - offset)}
+                    range_ = {OFFSET_HEADER: str(offset), "Content-Length": str(size - offset)}
                     status, _, body = self._once("PUT", path, file, range_)
             except (OSError, http.client.HTTPException) as problem:
                 failures += 1
