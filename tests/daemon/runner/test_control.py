@@ -7,7 +7,7 @@ import socket
 from typing import Any
 
 import pytest
-from daemon.runner.flows import (
+from support.runner.runs import (
     LISTENER,
     SLEEPER,
     BackgroundRun,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from daemon.runner.flows import (
+from support.runner.runs import (
     LISTENER,
     SLEEPER,
     TALKER,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon.runner.linked import Linked, linked, own_ports
+from support.runner.linked import Linked, linked, own_ports
 from daemon.runner.test_links import (
     COUNTER,
     WRITER,

@@ -10,8 +10,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from daemon.runner.flows import gone
-from daemon.runner.linked import Linked, Part, linked
+from support.runner.runs import gone
+from support.runner.linked import Linked, Part, linked
 from daemon.runner.test_links import (
     COUNTER,
     WRITER,

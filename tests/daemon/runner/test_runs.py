@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from daemon.runner.flows import LISTENER, SLEEPER, TALKER, gone, run_flow
+from support.runner.runs import LISTENER, SLEEPER, TALKER, gone, run_flow
 from support.workspace import Workspace
 
 from dora_config.protocol.runner import (

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from daemon.runner.flows import open_descriptors
+from support.runner.runs import open_descriptors
 from support.queues import message
 from support.waiting import wait_until
 

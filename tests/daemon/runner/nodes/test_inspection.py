@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
 import pytest
-from daemon.runner.flows import BackgroundRun, background
+from support.runner.runs import BackgroundRun, background
 from support.waiting import wait_until
 from support.workspace import Workspace
 

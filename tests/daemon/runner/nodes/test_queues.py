@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
-from daemon.runner.dataflows import node
-from daemon.runner.flows import open_descriptors, run_flow
+from support.runner.nodes import node
+from support.runner.runs import open_descriptors, run_flow
 from support.workspace import Workspace
 
 from dora_daemon.runner.errors import QueueUnavailable

@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 import pytest
-from daemon.runner.flows import open_descriptors
+from support.runner.runs import open_descriptors
 from support.waiting import wait_until_async
 
 from dora_daemon.runner.nodes.socket import NodeConnection, NodeServer
