@@ -20,8 +20,9 @@ from pathlib import Path
 from dora_coordinator.io.authority import Authority
 from dora_daemon.agent.credentials import Credentials
 from dora_daemon.link.errors import CannotConnect
-from dora_daemon.link.io.session import Session, join_address
-from dora_daemon.link.protocol.priority import Lane, lane_for
+from dora_daemon.link.io.connect_errors import join_address
+from dora_daemon.link.io.session import Session
+from dora_daemon.link.protocol.priority import Priority, priority_for
 from dora_daemon.link.streams.sender import CHUNK
 
 if __name__ != "__main__":
@@ -75,8 +76,8 @@ def _credentials(folder: Path) -> Path:
     return own.directory
 
 
-def _pieces(payload: bytes) -> tuple[Lane, list[bytes]]:
-    return lane_for(len(payload)), [
+def _pieces(payload: bytes) -> tuple[Priority, list[bytes]]:
+    return priority_for(len(payload)), [
         payload[at : at + CHUNK] for at in range(0, len(payload), CHUNK)
     ]
 
@@ -85,7 +86,7 @@ def _echo(size: int, credentials: Path | None, address: str) -> None:
     session = Session.listen(address, [PORT], credentials, insecure_ok=True)
     coming: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     session.subscribe("there", lambda _, frame: coming.put(frame))
-    put = session.publishers("back")[lane_for(size)]
+    put = session.publishers("back")[priority_for(size)]
     end = time.monotonic() + LIMIT
     while (left := end - time.monotonic()) > 0:
         with contextlib.suppress(queue.Empty):
@@ -120,7 +121,7 @@ def _count(size: int, credentials: Path | None, address: str) -> None:
     session = Session.listen(address, [PORT], credentials, insecure_ok=True)
     counted: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
     session.subscribe("there", lambda _, frame: counted.put((len(frame), time.monotonic_ns())))
-    tell = session.publishers("back")[Lane.SMALL]
+    tell = session.publishers("back")[Priority.SMALL]
     total = begun = 0
     told = 0
     while True:

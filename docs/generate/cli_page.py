@@ -61,7 +61,7 @@ def _known_aliases(application: Any) -> Iterator[tuple[str, str]]:
 
 
 def _command(words: str, command: Any) -> Iterator[str]:
-    subcommands = getattr(command, "commands", None)
+    subcommands = _subcommands(command)
     arguments = [p for p in command.params if p.param_type_name == "argument" and not p.hidden]
     options = [p for p in command.params if p.param_type_name == "option"]
     if words.count(" ") > 1 or not subcommands:
@@ -72,8 +72,15 @@ def _command(words: str, command: Any) -> Iterator[str]:
         rows += [_option(o) for o in options if not o.hidden and o.name != "help"]
         if rows:
             yield table(("option", "default", "meaning"), rows) + "\n"
-    for name, subcommand in sorted((subcommands or {}).items()):
+    for name, subcommand in sorted(subcommands.items()):
         yield from _command(f"{words} {name}", subcommand)
+
+
+def _subcommands(command: Any) -> dict[str, Any]:
+    if not hasattr(command, "list_commands"):
+        return {}
+    context = command.make_context("dora", ["--help"], resilient_parsing=True)
+    return {word: command.get_command(context, word) for word in command.list_commands(context)}
 
 
 def _help(command: Any) -> str:

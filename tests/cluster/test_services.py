@@ -27,6 +27,9 @@ from support.waiting import wait_until
 pytestmark = pytest.mark.integration
 
 SERVICE = "dora-daemon-robot"
+NODES = "dora-nodes-robot.service"
+WARNINGS = ("left-over process", "remains running")
+"""What systemd says of processes that are in the unit of a service beside it."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,6 +64,19 @@ def robot(hosts: Hosts, cluster_yml: Path, tmp_path: Path) -> Host:
 
 def main_process(host: Host) -> int:
     return int(host.root("systemctl", "show", "-p", "MainPID", "--value", SERVICE).stdout)
+
+
+def procs_of_unit(host: Host, unit: str) -> list[str]:
+    """Processes in the cgroup of a system unit, or none without it."""
+    group = host.root("systemctl", "show", "-p", "ControlGroup", "--value", unit).stdout.strip()
+    procs = f"/sys/fs/cgroup{group}/cgroup.procs"
+    return sorted(host.root("cat", procs).stdout.split()) if group else []
+
+
+def warnings(host: Host) -> list[str]:
+    """Lines of the whole journal about processes that outlived their unit's service."""
+    lines = host.root("journalctl", "--no-pager", "-b").stdout.splitlines()
+    return [line for line in lines if any(part in line for part in WARNINGS) and "dora" in line]
 
 
 def test_install_and_uninstall_leave_the_host_as_it_was(
@@ -148,6 +164,43 @@ def test_restart_does_not_touch_them(robot: Host) -> None:
     assert len(running()) == 1
 
 
+def test_a_restart_warns_of_no_process(robot: Host) -> None:
+    node = pids(robot, "one")[-1]
+    daemon = str(main_process(robot))
+    assert procs_of_unit(robot, f"{SERVICE}.service") == [daemon]
+    inside = procs_of_unit(robot, NODES)
+    assert node in inside
+    runner = robot.root("ps", "-o", "ppid=", "-p", node).stdout.strip()
+    assert runner in inside, "the runner and its node are in one unit"
+    environ = robot.root("cat", f"/proc/{node}/environ").stdout
+    assert "DORA_RUNNERS_UNIT" not in environ
+    assert warnings(robot) == []
+    for _ in range(2):
+        robot.root("systemctl", "restart", SERVICE)
+        wait_until(lambda: "robot" in daemons(), what="the daemon to be back")
+    robot.root("kill", "-KILL", str(main_process(robot)))
+    wait_until(lambda: main_process(robot) not in (0, int(daemon)), what="its restart")
+    wait_until(lambda: "robot" in daemons(), what="the daemon to be back")
+    wait_for_ticks(robot, "one")
+    assert pids(robot, "one")[-1] == node
+    assert warnings(robot) == []
+    assert procs_of_unit(robot, NODES) == inside
+
+
+def test_without_its_unit_a_runner_starts_beside_the_daemon(
+    hosts: Hosts, robot: Host, tmp_path: Path
+) -> None:
+    flow = ticking(hosts, tmp_path, two="robot")
+    robot.root("systemctl", "stop", NODES)
+    wait_until(lambda: not running(), what="the end of what was in the unit")
+    run_dora("start", flow, "--name", "beside", "--detach").succeeded()
+    wait_for_ticks(robot, "two")
+    assert pids(robot, "two")[-1] in procs_of_unit(robot, f"{SERVICE}.service")
+    run_dora("stop", "beside").succeeded()
+    robot.root("systemctl", "restart", SERVICE)
+    assert robot.root("systemctl", "is-active", NODES).stdout == "active\n"
+
+
 def test_a_killed_daemon_comes_back_to_nodes_that_went_on(robot: Host) -> None:
     before, nodes = main_process(robot), pids(robot, "one")
     robot.root("kill", "-KILL", str(before))
@@ -208,6 +261,7 @@ def test_services_of_a_user_without_sudo(hosts: Hosts, no_cluster: Path, tmp_pat
     fields = {"user": "nosudo"}
     path = cluster_file(hosts, tmp_path, robot=fields, gpu=fields)
     robot = hosts["robot"]
+    forget_ticks(hosts)
     before = robot.files()
     with ended_cluster(path, installed=True):
         done = run_dora("cluster", "install", path).exited(1)
@@ -222,9 +276,24 @@ def test_services_of_a_user_without_sudo(hosts: Hosts, no_cluster: Path, tmp_pat
         done.succeeded()
         run_dora("cluster", "up", path).succeeded()
         assert any("dora daemon" in line for line in ours(robot))
+        flow = ticking(hosts, tmp_path, one="robot")
+        run_dora("start", flow, "--name", "my-app", "--detach").succeeded()
+        wait_for_ticks(robot, "one")
         robot.reboot()
-        wait_until(lambda: "robot" in daemons(), timeout=60, what="the service after a reboot")
+        wait_until(lambda: len(pids(robot, "one")) == 2, timeout=60, what="the dataflow to be back")
+        wait_for_ticks(robot, "one")
+        _, node = pids(robot, "one")
+        assert NODES in robot.root("cat", f"/proc/{node}/cgroup").stdout
+        words = ("env", "XDG_RUNTIME_DIR=/run/user/2002", "systemctl", "--user", "restart", SERVICE)
+        robot.root(*words, user="nosudo")
+        wait_until(lambda: "robot" in daemons(), what="the daemon to be back")
+        wait_for_ticks(robot, "one")
+        assert pids(robot, "one")[1:] == [node]
+        assert warnings(robot) == []
+        forget_ticks(hosts)
+        robot.path("/home/ubuntu/ticker.py").unlink()
         run_dora("cluster", "uninstall", path).succeeded()
+        robot.root("sh", "-c", "rm -r ~nosudo/_work")  # what the dataflow wrote
         assert ours(robot) == []
     for host in hosts:
         host.root("systemd-run", "-q", "--wait", "loginctl", "disable-linger", "nosudo")

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from support.coordinator import RunningCoordinator, running_coordinator
 
-from dora_cli.shipping import Collected, uploading
-from dora_cli.shipping.uploading import UploadFailed
+from dora_cli.shipping import http_upload
+from dora_cli.shipping.collection import Collected
+from dora_cli.shipping.http_upload import UploadFailed
 from dora_config.protocol.code import CodeSet
 
 pytestmark = pytest.mark.integration
@@ -62,11 +63,11 @@ def test_the_room_of_the_store_is_known_before_anything_is_sent(
     path.write_bytes(CONTENT)
     part = Collected(CodeSet(files=()), {DIGEST: path})
     with monkeypatch.context() as patch:
-        patch.setattr(uploading, "SPARE", 1 << 60)
+        patch.setattr(http_upload, "SPARE", 1 << 60)
         with pytest.raises(UploadFailed, match=r"has no room for the code: .*/files on the coord"):
-            uploading.upload(coordinator.endpoint, [part])
+            http_upload.upload(coordinator.endpoint, [part])
     assert coordinator.request(PATH, method="HEAD").headers["x-dora-offset"] == "0"
-    assert uploading.upload(coordinator.endpoint, [part]) > len(CONTENT)
+    assert http_upload.upload(coordinator.endpoint, [part]) > len(CONTENT)
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(
@@ -81,7 +82,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing(
     path.write_bytes(content)
     part = Collected(CodeSet(files=()), {digest: path})
     with pytest.raises(UploadFailed, match=r"HTTP status 507 /.*/files: File too large"):
-        uploading.upload(coordinator.endpoint, [part])
+        http_upload.upload(coordinator.endpoint, [part])
     found = coordinator.request(f"/api/files/{digest}", method="HEAD")
     assert found.headers["x-dora-offset"] == "0"
 

@@ -66,7 +66,7 @@ class Peer:
         self.service.registered(self.connection, register)
 
     def ask(self, request: ControlRequest) -> None:
-        self.service.asked(self.connection, 1, request)
+        self.service.requested(self.connection, 1, request)
 
     async def hears(self, text: str) -> None:
         await wait_until_async(lambda: any(text in one for one in self.told), what=text)
@@ -137,10 +137,10 @@ def test_what_is_stored_is_shown_and_no_end_is_acknowledged(
         uuid = record.dataflow_id
         for phase in ("prepared", "running"):
             report = PartReport.model_validate({"dataflow_id": uuid, "attempt": 1, "phase": phase})
-            daemon.service.spoke(daemon.connection, PartChanged(report=report))
+            daemon.service.message_received(daemon.connection, PartChanged(report=report))
         await wait_until_async(lambda: store.load()[0][0].phase == "running")
         store.full = True
-        daemon.service.spoke(daemon.connection, PartChanged(report=ended(uuid)))
+        daemon.service.message_received(daemon.connection, PartChanged(report=ended(uuid)))
         await wait_until_async(lambda: daemon.gone)
         assert not any("forget_part" in text for text in daemon.told)
         late, client, other = peer(), peer(), peer()

@@ -8,7 +8,7 @@ from support.fleet_simulation import FakeDaemon, FakeRunner, SimulatedFleet, dat
 from support.link_simulation import Wall
 
 from dora_config.protocol.control import DataflowRef, StopDataflow
-from dora_coordinator.dataflow.records import Phase
+from dora_coordinator.state.records import Phase
 
 OPERATIONS = (
     "start",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from support.fleet_simulation import FakeDaemon, SimulatedFleet, dataflow
 
 from dora_config.protocol.control import DataflowRef, Ended, StopDataflow
-from dora_coordinator.dataflow.records import Phase
 from dora_coordinator.settings import Settings
+from dora_coordinator.state.records import Phase
 
 
 def running(settings: Settings | None = None) -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
@@ -25,7 +25,7 @@ def test_a_stop_that_was_not_confirmed_says_what_is_to_come_until_it_has() -> No
     fleet.ask(StopDataflow(dataflow=DataflowRef()))
     fleet.pass_time(100)
     reason = 'the stop was not confirmed by daemon "robot"'
-    still = '; what daemon "robot" still runs is stopped when it is heard of again'
+    still = '; nodes that still run on daemon "robot" are stopped when it connects'
     assert fleet.listed() == [("Failed", reason + still)]
     fleet.connect(robot)
     fleet.quiet()

@@ -12,8 +12,8 @@ from dora_config.protocol.control import (
     StartTriggered,
     StopDataflow,
 )
-from dora_coordinator.dataflow.records import Phase
 from dora_coordinator.settings import Settings
+from dora_coordinator.state.records import Phase
 
 
 def two_machines() -> SimulatedFleet:

@@ -53,7 +53,7 @@ from dora_config.protocol.runner import (
     WaitingChanged,
 )
 from dora_config.protocol.topics import StreamTopics
-from dora_coordinator.dataflow.records import DataflowRecord
+from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.settings import Settings
 from dora_coordinator.state import commands as coordinator_commands
 from dora_coordinator.state.commands import Command
@@ -63,10 +63,11 @@ from dora_coordinator.state.events import (
     DaemonMessageReceived,
     DaemonRegistered,
     Event,
+    StoreLoaded,
     TimerFired,
     TimerKey,
 )
-from dora_coordinator.state.state import CoordinatorState
+from dora_coordinator.state.records import DataflowRecord
 from dora_daemon.agent import commands as agent_commands
 from dora_daemon.agent import events as agent_events
 from dora_daemon.agent.records import PartRecord
@@ -187,7 +188,7 @@ class SimulatedFleet:
     def start_coordinator(self) -> None:
         assert self.coordinator is None
         self.coordinator = CoordinatorState(self.settings, COORDINATOR)
-        self._carry_out(self.coordinator.load(list(self.store.values()), self.now))
+        self.happen(StoreLoaded(tuple(self.store.values())))
 
     def kill_coordinator(self) -> None:
         """SIGKILL: connections break, timers and whatever was not stored are gone."""

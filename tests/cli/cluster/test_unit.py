@@ -52,7 +52,16 @@ def test_up_and_unit_start_the_same_daemon(machine: Machine, user: str | None) -
     assert words[0].startswith("/")
     assert ("User=ubuntu" in lines) == (user is not None)
     assert f"WantedBy={'multi-user' if user else 'default'}.target" in lines
+    nodes = f"dora-nodes-{machine.id}.service"
+    (begin,) = [line for line in lines if line.startswith("ExecStartPre=")]
+    assert begin.startswith("ExecStartPre=-+/bin/sh" if user else "ExecStartPre=-/bin/sh")
+    script = shlex.split(begin)[-1].partition("||")[2]
+    properties = [word for word in shlex.split(script) if word.startswith("--property=")]
+    assert ("--property=User=ubuntu" in properties) == (user is not None)
+    assert {"--property=Delegate=yes", "--property=OOMPolicy=continue"} <= set(properties)
     for line in (
+        f"After={nodes}",
+        f"Environment=DORA_RUNNERS_UNIT={'system' if user else 'user'}:{nodes}",
         "Restart=on-failure",
         "RestartSec=5",
         "KillMode=process",

@@ -1,4 +1,4 @@
-"""Lists of code name nothing outside of a node's folder."""
+"""Paths in file lists stay below the node's folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_links_that_lead_out_are_refused(target: str) -> None:
         CodeLink(path="d/link" if target != ".." else "link", target=target)
 
 
-def test_nothing_is_written_through_a_link() -> None:
+def test_files_below_a_link_are_refused() -> None:
     link = CodeLink(path="d", target="e")
     with pytest.raises(ValidationError, match="its folder is a link"):
         CodeSet(files=(CodeFile(path="d/x", sha256=A, size=0),), links=(link,))
@@ -32,6 +32,6 @@ def test_nothing_is_written_through_a_link() -> None:
         CodeSet(files=(CodeFile(path="d", sha256=A, size=0),), links=(link,))
 
 
-def test_the_digest_is_that_of_the_text() -> None:
+def test_digest_survives_encoding() -> None:
     code = CodeSet(files=(CodeFile(path="d/x", sha256=A, size=3),))
     assert CodeSet.model_validate_json(code.text()).digest() == code.digest()

@@ -22,7 +22,7 @@ from dora_config.protocol.builds import (
 from dora_config.protocol.control import ControlRequest, StartDataflow
 from dora_config.protocol.daemon import DaemonMessage, Register
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_coordinator.clients.builds import TIMER
+from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import (
     AnswerClient,
@@ -43,7 +43,6 @@ from dora_coordinator.state.events import (
     TimerFired,
     TimerKey,
 )
-from dora_coordinator.state.state import CoordinatorState
 
 BUILD = "01234567-89ab-cdef-0123-456789abcdef"
 ROBOT, STATION = 1, 2
@@ -154,8 +153,8 @@ def test_it_ends_when_time_is_up() -> None:
     desk = Desk()
     desk.build()
     desk.says(ROBOT, BuildEnded(build_id=BUILD, nodes=(PreparedNode(node="left"),)))
-    said = failure(desk.happen(TimerFired(TimerKey(TIMER, BUILD))))
-    assert 'daemon "station": not ready within 1200 s' in said
+    said = failure(desk.happen(TimerFired(TimerKey("build", BUILD))))
+    assert 'daemon "station": not finished within 1200 s' in said
     assert "robot" not in said
     assert desk.sent() == [("station", CANCEL)]
 

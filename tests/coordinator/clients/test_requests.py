@@ -247,7 +247,7 @@ def test_a_client_that_goes_ends_its_streams() -> None:
     first = _stream(daemon).stream
     number = fleet.ask(ReadLogs(follow=True))
     second = _stream(daemon).stream
-    assert "2 log streams at once" in fleet.failures[fleet.ask(ReadLogs())].message
+    assert "at most 2 log streams" in fleet.failures[fleet.ask(ReadLogs())].message
     fleet.happen(ClientCancelled(1, number))
     assert TO_DAEMON.decode(daemon.from_coordinator.popleft()) == EndLogs(stream=second)
     fleet.happen(ClientDisconnected(1))

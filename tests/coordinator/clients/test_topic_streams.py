@@ -116,7 +116,7 @@ def test_an_output_whose_machine_is_done_is_named_if_it_was_asked_for() -> None:
     world.fleet.ask(WatchTopics())
     assert world.notes() == []
     world.fleet.ask(WatchTopics(topics=("camera/out0", "plot/out0")))
-    assert world.notes() == ["nothing more comes of plot/out0: its part has ended"]
+    assert world.notes() == ["no more samples of plot/out0: its part has ended"]
     assert "the nodes of plot/out0 have ended" in world.refusal(WatchTopics(topics=("plot/out0",)))
 
 
@@ -139,7 +139,7 @@ def test_so_many_watches_on_a_connection_and_no_more() -> None:
     world = Watched(two_senders(), Settings(streams_per_client=2))
     for _ in range(2):
         world.fleet.ask(WatchTopics())
-    assert "2 watches at once" in world.refusal(WatchTopics())
+    assert "at most 2 watches" in world.refusal(WatchTopics())
 
 
 def test_where_messages_must_be_short_the_samples_are_short() -> None:

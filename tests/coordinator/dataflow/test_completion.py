@@ -14,7 +14,7 @@ from dora_config.dataflow.sources import OutputSource, TimerSource
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_coordinator.dataflow.completion import CompletionRule
 from dora_coordinator.dataflow.part import Part
-from dora_coordinator.dataflow.records import PartState
+from dora_coordinator.state.records import PartState
 
 WHY = "all nodes but those with timers finished"
 
@@ -149,8 +149,8 @@ def test_a_dataflow_of_timers_or_of_dynamic_nodes_alone_runs_until_it_is_stopped
         return made
 
     camera, _ = camera_and_plot().resolved.nodes
-    assert CompletionRule([camera], when_nodes_finish=True).why_now([part("camera")]) is None
+    assert CompletionRule([camera], when_nodes_finish=True).stop_reason([part("camera")]) is None
     dynamic = ResolvedNode(id="viewer", path="dynamic", kind="dynamic")
-    assert CompletionRule([dynamic], when_nodes_finish=True).why_now([part("viewer")]) is None
+    assert CompletionRule([dynamic], when_nodes_finish=True).stop_reason([part("viewer")]) is None
     both = CompletionRule([camera, dynamic], when_nodes_finish=True)
-    assert both.why_now([part("camera"), part("viewer")]) is None
+    assert both.stop_reason([part("camera"), part("viewer")]) is None

@@ -22,9 +22,9 @@ from dora_config.protocol.control import (
     StopDataflow,
 )
 from dora_config.protocol.links import WRONG_CLOCK, PeerEndpoint, PeerReport
-from dora_coordinator.dataflow.linking import remote_edges
-from dora_coordinator.dataflow.records import Phase
+from dora_coordinator.links.edges import remote_edges
 from dora_coordinator.settings import Settings
+from dora_coordinator.state.records import Phase
 
 
 def three_machines() -> SimulatedFleet:

@@ -10,9 +10,9 @@ from shutil import rmtree
 import pytest
 from support.fleet_simulation import dataflow
 
-from dora_coordinator.dataflow.records import DataflowRecord, PartState, Phase, new_record
 from dora_coordinator.io.store import MemoryStore, SqliteStore, StoreError, open_store
 from dora_coordinator.state.commands import DeleteRecord, SaveRecord
+from dora_coordinator.state.records import DataflowRecord, PartState, Phase, new_record
 
 SPEC = dataflow(camera="robot")
 

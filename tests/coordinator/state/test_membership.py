@@ -1,66 +1,109 @@
-"""Who is admitted under a name, and who is refused."""
+"""Which daemons are admitted, refused, replaced or lost."""
 
 from __future__ import annotations
 
-from dora_config.protocol.daemon import Register
+from dora_config.protocol.daemon import Heartbeat, Register
 from dora_config.protocol.envelope import ProgramVersion
-from dora_coordinator.state.membership import Membership
+from dora_coordinator.settings import Settings
+from dora_coordinator.state.events import (
+    DaemonDisconnected,
+    DaemonMessageReceived,
+    DaemonRegistered,
+)
+from dora_coordinator.state.membership import (
+    DaemonForgotten,
+    MemberAdmitted,
+    MemberLost,
+    MemberRefused,
+    Membership,
+    SilenceChecked,
+)
 
 
-def register(incarnation: str, *, instance: str = "disk", boot: str = "b") -> Register:
-    return Register(
+def register(
+    membership: Membership,
+    connection: int,
+    incarnation: str,
+    address: str,
+    now: float,
+    *,
+    instance: str = "disk",
+    boot: str = "b",
+) -> MemberAdmitted | MemberRefused:
+    message = Register(
         party=ProgramVersion(program="daemon", release="1"),
         instance=instance,
         incarnation=incarnation,
         machine_id="robot",
         boot_id=boot,
     )
+    (change,) = membership.handle(DaemonRegistered(connection, message, address), now)
+    assert not isinstance(change, MemberLost)
+    return change
 
 
-def members() -> Membership:
-    return Membership(answering_within=15.0, silence_limit=30.0, fresh_within=4.5)
+def replaced(change: MemberAdmitted | MemberRefused) -> int | None:
+    assert isinstance(change, MemberAdmitted)
+    return change.replaced
+
+
+def refusal(change: MemberAdmitted | MemberRefused) -> str:
+    assert isinstance(change, MemberRefused)
+    return change.reason
 
 
 def test_a_restarted_daemon_replaces_its_old_connection() -> None:
-    known = members()
-    assert known.register(1, register("first"), "a:1", 0.0).refusal is None
-    again = known.register(2, register("second"), "a:2", 1.0)
-    assert (again.refusal, again.replaced) == (None, 1)
-    same = known.register(3, register("second"), "a:3", 2.0)
-    assert (same.refusal, same.replaced) == (None, 2)
-    (member,) = known.all()
-    assert member.restarts == 1
+    membership = Membership(Settings())
+    assert replaced(register(membership, 1, "first", "a:1", 0.0)) is None
+    assert replaced(register(membership, 2, "second", "a:2", 1.0)) == 1
+    assert replaced(register(membership, 3, "second", "a:3", 2.0)) == 2
+    assert membership.handle(DaemonDisconnected(2), 3.0) == []
+    (member,) = membership.all()
+    assert (member.restarts, member.connection) == (1, 3)
 
 
-def test_of_two_daemons_with_one_copied_state_only_one_stays() -> None:
-    known = members()
-    known.register(1, register("original"), "a:1", 0.0)
-    assert known.register(2, register("copy"), "b:1", 1.0).replaced == 1
-    refusal = known.register(3, register("original"), "a:2", 2.0).refusal
-    assert refusal is not None
-    assert 'machine id "robot" is taken: the daemon at b:1 answers' in refusal
-    assert "the one at a:2 (a copy of its installation) is refused; on one of them" in refusal
-    known.disconnected(2)
-    assert known.register(4, register("original"), "a:3", 3.0).refusal is None
+def test_one_of_two_daemons_with_a_copied_state_is_refused() -> None:
+    membership = Membership(Settings())
+    register(membership, 1, "original", "a:1", 0.0)
+    assert replaced(register(membership, 2, "copy", "b:1", 1.0)) == 1
+    reason = refusal(register(membership, 3, "original", "a:2", 2.0))
+    assert 'machine id "robot" is taken by the connected daemon at b:1' in reason
+    assert "the daemon at a:2 (a copy of its installation) is refused; on one of them" in reason
+    membership.handle(DaemonDisconnected(2), 2.5)
+    assert replaced(register(membership, 4, "original", "a:3", 3.0)) is None
 
 
-def test_a_copied_disk_in_another_machine_is_told_apart_at_once() -> None:
-    known = members()
-    known.register(1, register("original", boot="one"), "a:1", 0.0)
-    known.heard(1, 3.0)
-    refusal = known.register(2, register("copy", boot="two"), "b:1", 4.0).refusal
-    assert refusal is not None
-    assert "a copy of its installation" in refusal
+def test_a_copied_disk_in_another_machine_is_refused_at_once() -> None:
+    membership = Membership(Settings())
+    register(membership, 1, "original", "a:1", 0.0, boot="one")
+    membership.handle(DaemonMessageReceived(1, Heartbeat()), 3.0)
+    reason = refusal(register(membership, 2, "copy", "b:1", 4.0, boot="two"))
+    assert "a copy of its installation" in reason
 
 
-def test_a_machine_that_lost_power_is_admitted_before_its_old_connection_is_given_up() -> None:
-    known = members()
-    known.register(1, register("before", boot="one"), "a:1", 0.0)
-    assert known.register(2, register("after", boot="two"), "a:2", 5.0).replaced == 1
+def test_a_rebooted_machine_is_admitted_before_its_old_connection_times_out() -> None:
+    membership = Membership(Settings())
+    register(membership, 1, "before", "a:1", 0.0, boot="one")
+    assert replaced(register(membership, 2, "after", "a:2", 5.0, boot="two")) == 1
 
 
-def test_a_rival_that_has_gone_silent_is_replaced() -> None:
-    known = members()
-    known.register(1, register("x", instance="one"), "a:1", 0.0)
-    assert known.register(2, register("y", instance="two"), "b:1", 14.0).refusal is not None
-    assert known.register(3, register("y", instance="two"), "b:1", 15.0).replaced == 1
+def test_another_installation_replaces_a_daemon_that_is_silent() -> None:
+    membership = Membership(Settings())
+    register(membership, 1, "x", "a:1", 0.0, instance="one")
+    reason = refusal(register(membership, 2, "y", "b:1", 14.0, instance="two"))
+    assert "(another installation) is refused; give one of them another --machine-id" in reason
+    assert replaced(register(membership, 3, "y", "b:1", 15.0, instance="two")) == 1
+
+
+def test_a_silent_daemon_is_lost_and_can_be_forgotten() -> None:
+    membership = Membership(Settings())
+    register(membership, 1, "x", "a:1", 0.0)
+    membership.handle(DaemonMessageReceived(1, Heartbeat()), 10.0)
+    assert membership.next_deadline() == 40.0
+    assert membership.handle(SilenceChecked(), 39.0) == []
+    membership.handle(DaemonForgotten("robot"), 39.0)
+    (member,) = membership.all()
+    assert membership.handle(SilenceChecked(), 40.0) == [MemberLost(member, 1, silent=True)]
+    assert not membership.is_connected("robot")
+    membership.handle(DaemonForgotten("robot"), 41.0)
+    assert membership.all() == []

@@ -16,11 +16,11 @@ from support.fleet import RealFleet, real_fleet
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_cli import shipping
+from dora_cli.build.remote import deliver
 from dora_cli.coordinator.client import Client, RequestFailed
 from dora_cli.coordinator.start_spec import make_spec
 from dora_cli.dataflow_file import load
-from dora_cli.shipping import CollectionError
+from dora_cli.shipping.collection import CollectionError
 from dora_config.protocol.control import StartDataflow, Started
 from dora_config.protocol.dataflow import DataflowSpec
 
@@ -59,7 +59,7 @@ def unseen(path: Path) -> DataflowSpec:
 def start(fleet: RealFleet, path: Path) -> str:
     """Deliver and start; the dataflow's id."""
     with Client(fleet.coordinator.endpoint) as client:
-        spec = shipping.deliver(client, unseen(path))
+        spec = deliver(client, unseen(path))
         return client.ask(StartDataflow(spec=spec), Started).uuid
 
 

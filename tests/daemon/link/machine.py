@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from support.waiting import PATIENCE, wait_until
 
 from dora_daemon.link import LINK_NODE
-from dora_daemon.link.io.messages import (
+from dora_daemon.link.protocol.messages import (
     Configure,
     Finish,
     Finished,
@@ -34,7 +34,7 @@ from dora_daemon.link.io.messages import (
     SetIncoming,
     SetOutgoing,
     SetPeers,
-    SourceNews,
+    SourceEvent,
     StreamCounts,
     ToLink,
     ToRunner,
@@ -356,7 +356,7 @@ class Machine:
 
     def news(self) -> list[tuple[str, str]]:
         """Sources' news so far: output and what."""
-        return [(f"{m.node}/{m.output}", m.news) for m in self.heard if isinstance(m, SourceNews)]
+        return [(f"{m.node}/{m.output}", m.event) for m in self.heard if isinstance(m, SourceEvent)]
 
     def count(self, source: str, field: str) -> int:
         """A stream's counter as it was said last."""

@@ -18,7 +18,7 @@ from support.cut import CuttableWire
 from support.queues import message, number_of
 from support.waiting import wait_until
 
-from dora_daemon.link.io.messages import Note, StreamCounts
+from dora_daemon.link.protocol.messages import Note, StreamCounts
 from dora_daemon.link.streams.sender import LEAST_WINDOW
 from dora_node_api.data import arrow
 from dora_node_api.transport import RecordKind
@@ -139,20 +139,20 @@ def test_a_wire_that_is_cut_loses_nothing_under_backpressure(make: Make, seconds
     flow = Flow(a, b)
     a.start_link()
     b.start_link()
-    wire = CuttableWire(int(b.endpoints[0].rpartition(":")[2]))
+    cable = CuttableWire(int(b.endpoints[0].rpartition(":")[2]))
     try:
-        a.meet(b, endpoints=(f"127.0.0.1:{wire.port}",))
+        a.meet(b, endpoints=(f"127.0.0.1:{cable.port}",))
         b.meet(a, endpoints=("127.0.0.1:1",))
         proven(a, b)
         flow.start()
         flow.progress()
-        wire.cut()
+        cable.cut()
         time.sleep(seconds)
-        wire.heal()
+        cable.heal()
         flow.progress()
         flow.end()
     finally:
-        wire.close()
+        cable.close()
     assert flow.got == list(range(flow.sent))
 
 

@@ -12,7 +12,7 @@ from daemon.link.machine import Machine, deliveries, introduce, proven
 from support.queues import message, number_of
 from support.waiting import wait_until
 
-from dora_daemon.link.io.messages import Incoming, PeerChanged, SetIncoming
+from dora_daemon.link.protocol.messages import Incoming, PeerChanged, SetIncoming
 from dora_daemon.link.streams.sender import LEAST_WINDOW
 from dora_node_api.data import arrow
 from dora_node_api.transport import RecordKind

@@ -16,7 +16,7 @@ from daemon.link.certificates import Authority
 from daemon.link.machine import Machine, deliveries, introduce, proven
 from support.queues import message, number_of
 
-from dora_daemon.link.protocol import frames as wire
+from dora_daemon.link.protocol import frames
 from dora_node_api.data import arrow
 
 pytestmark = pytest.mark.integration
@@ -118,11 +118,11 @@ def test_a_port_shows_no_more_than_a_handshake(make: Make) -> None:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     with pytest.raises(OSError, match=r"(?i)certificate|reset|eof|closed|broken"):
-        greet_without_certificate(host, int(port), context)
+        connect_without_certificate(host, int(port), context)
     assert b.state_of("a") == "proven"
 
 
-def greet_without_certificate(host: str, port: int, context: ssl.SSLContext) -> None:
+def connect_without_certificate(host: str, port: int, context: ssl.SSLContext) -> None:
     """Raises OSError when the other side hangs up on us."""
     with (
         socket.create_connection((host, port), timeout=60) as connection,
@@ -143,17 +143,17 @@ def test_garbage_of_a_member_harms_nobody(make: Make, home: Path) -> None:
     folder = home / "credentials-a"
     credentials = {name: str(folder / f"{name}.pem") for name in ("ca", "cert", "key")}
     dice = random.Random(5)
-    frames = [(KEY, dice.randbytes(dice.randrange(0, 400))) for _ in range(100)]
+    samples = [(KEY, dice.randbytes(dice.randrange(0, 400))) for _ in range(100)]
     for kind in range(12):
         for _ in range(20):
-            head = wire.head(kind, dice.randrange(1 << 63), 0, stream=1)
-            frames.append((KEY, head + dice.randbytes(dice.randrange(0, 200))))
-    greeting = (
+            head = frames.head(kind, dice.randrange(1 << 63), 0, stream=1)
+            samples.append((KEY, head + dice.randbytes(dice.randrange(0, 200))))
+    hello = (
         b'{"machine":"a","run_id":"a-1","round":1,"leaving":[{"number":1,"node":"x",'
         b'"output":"y","given_up":0}]}'
     )
-    frames.append((KEY, wire.head(wire.FrameKind.GREETING, 5, 0) + greeting[: dice.randrange(80)]))
-    answer = intrude(b.endpoints[0], credentials, frames)
+    samples.append((KEY, frames.head(frames.FrameKind.HELLO, 5, 0) + hello[: dice.randrange(80)]))
+    answer = intrude(b.endpoints[0], credentials, samples)
     assert answer["alone"] is False
     for number in range(50):
         sender.send("o", arrow.encode(message(number, 100)))

@@ -24,8 +24,8 @@ from dora_config import LoadedDataflow, load_dataflow
 from dora_config.protocol import runner as protocol
 from dora_config.protocol.links import LinkPlan, LinkReport, PeerEndpoint, SetLinkPeers
 from dora_config.protocol.runner import RunPlan
-from dora_coordinator.dataflow.linking import remote_edges
 from dora_coordinator.io.authority import Authority
+from dora_coordinator.links.edges import remote_edges
 from dora_daemon.agent.credentials import Credentials
 
 PORTS = 20

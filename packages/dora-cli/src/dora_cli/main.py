@@ -1,36 +1,54 @@
-"""The application: words to a command, an exception to a message and an exit code."""
+"""The application: finds the named command, maps exceptions to exit codes."""
 
 from __future__ import annotations
 
 import gc
 import os
 import sys
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from dora_cli import output, registry
+from dora_cli import output
 from dora_cli._version import __version__
+from dora_cli.registry import ALIASES, SECTIONS, Group, Section
 
 COMPLETION_VARIABLE = "_DORA_COMPLETE"
 
 GC_THRESHOLD = 20_000
-"""Objects between two garbage collections: imports make many, none of them garbage, and the usual
-700 cost a tenth of the time until nodes are spawned."""
+"""Allocations between two garbage collections. Imports allocate much and free little; the default
+of 700 costs a tenth of the time until nodes are spawned."""
 
 
-class LazyCommands(TyperGroup):
-    """A group whose commands are imported when they are named."""
+class LazyGroup(TyperGroup):
+    """A group that imports a command when it is named."""
+
+    def __init__(
+        self,
+        *,
+        sections: Sequence[Section] = SECTIONS,
+        aliases: Mapping[str, str] = ALIASES,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        self._sections = sections
+        self._aliases = aliases
+        self._entries = {
+            word: entry for section in sections for word, entry in section.commands.items()
+        }
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(registry.MODULES)
+        return list(self._entries)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        return _command(cmd_name)
+        """Return the command of this name, None if it does not exist."""
+        entry = self._entries.get(self._aliases.get(cmd_name, cmd_name))
+        if entry is not None and cmd_name not in self.commands:
+            self.commands[cmd_name] = _load(cmd_name, entry)
+        return self.commands.get(cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         word = args[0]
@@ -43,7 +61,7 @@ class LazyCommands(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        for section in registry.SECTIONS:
+        for section in self._sections:
             rows = [
                 (word, self.get_command(ctx, word).get_short_help_str(limit=200).partition(";")[0])
                 for word in section.commands
@@ -52,13 +70,13 @@ class LazyCommands(TyperGroup):
                 formatter.write_dl(rows)
 
 
-@cache
-def _command(name: str) -> Any:
-    """The command of that name, which click asks for several times; None when there is none."""
-    module = registry.module_of(name)
-    if module is None:
-        return None
-    command = typer.main.get_command(import_module(module).app)
+def _load(name: str, entry: str | Group) -> Any:
+    if isinstance(entry, Group):
+        sections = [Section("Commands", entry.commands)]
+        return LazyGroup(
+            sections=sections, aliases={}, name=name, help=entry.help, rich_markup_mode=None
+        )
+    command = typer.main.get_command(import_module(entry).app)
     command.name = name
     return command
 
@@ -77,21 +95,21 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    """Build, run and watch dataflows: graphs of nodes that exchange Arrow arrays."""
+    """Build, run and monitor dataflows: graphs of nodes that exchange Arrow arrays."""
 
 
 def create_application() -> Any:
-    """The root command; importing it imports no command."""
+    """Return the root command; imports no command module."""
     app = typer.Typer(
-        cls=LazyCommands,
+        cls=LazyGroup,
         add_completion=False,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        rich_markup_mode=None,  # plain text: rich costs 30 ms and draws boxes nobody can grep
+        rich_markup_mode=None,  # rich costs 30 ms and draws boxes that grep cannot match
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback()(_root)
-    if COMPLETION_VARIABLE in os.environ:  # the shell asks, through the script of `completion`
+    if COMPLETION_VARIABLE in os.environ:  # set by the script of `dora completion`
         from typer.completion import completion_init  # type: ignore[attr-defined]
 
         completion_init()
@@ -99,7 +117,7 @@ def create_application() -> Any:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run `dora ARGUMENTS`; the exit code: 0 well, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run `dora ARGUMENTS`; return 0 success, 1 failure, 2 wrong usage, 130 interrupted."""
     gc.set_threshold(GC_THRESHOLD, 20, 50)
     output.prepare_streams()
     try:
@@ -112,7 +130,7 @@ def main(arguments: Sequence[str]) -> int:
         return errors.report(error)
     finally:
         output.finish()
-        gc.freeze()  # so that the interpreter's end, which frees all, does not search it first
+        gc.freeze()  # no collection of these objects while the interpreter shuts down
     return 0
 
 

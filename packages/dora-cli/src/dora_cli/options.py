@@ -11,7 +11,6 @@ from typing import Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand
 
-from dora_cli.logs.log_lines import LogFormat, parse_level, parse_log_filter
 from dora_cli.values.env_overrides import parse_env_overrides
 
 T = TypeVar("T")
@@ -110,34 +109,6 @@ LockFile = Annotated[
 Offline = Annotated[
     bool, typer.Option("--offline", help="Do not use the network: fail where it would be needed.")
 ]
-LogLevel = Annotated[
-    str,
-    typer.Option(
-        "--log-level",
-        envvar="DORA_LOG_LEVEL",
-        metavar="LEVEL",
-        parser=checked(parse_level),
-        help="Lowest level to show: stdout (everything), trace, debug, info, warn or error.",
-    ),
-]
-LogStyle = Annotated[
-    LogFormat,
-    typer.Option(
-        "--log-format",
-        envvar="DORA_LOG_FORMAT",
-        case_sensitive=False,
-        help="How a log line looks; json is one object a line.",
-    ),
-]
-LogFilterText = Annotated[
-    str | None,
-    typer.Option(
-        "--log-filter",
-        envvar="DORA_LOG_FILTER",
-        metavar="NODE=LEVEL,...",
-        help="Levels of single nodes; they win over the general level.",
-    ),
-]
 EnvPairs = Annotated[
     list[str] | None,
     typer.Option(
@@ -158,11 +129,6 @@ Output = Annotated[
     TableFormat,
     typer.Option("--format", "-f", case_sensitive=False, help="Table, or one JSON object a line."),
 ]
-
-
-def node_levels(text: str | None) -> dict[str, str]:
-    """The value of `--log-filter`; a usage error when it is wrong."""
-    return checked(parse_log_filter)(text) if text else {}
 
 
 def env_overrides(pairs: list[str] | None) -> dict[str, str]:

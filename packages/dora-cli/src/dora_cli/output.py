@@ -141,6 +141,11 @@ def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def counted(number: int, thing: str) -> str:
+    """Return number and noun, such as `1 node` or `3 nodes`."""
+    return f"{number} {thing}" + ("" if number == 1 else "s")
+
+
 def box(title: str, lines: Sequence[str]) -> str:
     """Text set off by a rule with a title above and a bar at its left, at any width."""
     return "\n".join([f"  ┌─ {title}", *[f"  │ {line}".rstrip() for line in lines], "  └─"])

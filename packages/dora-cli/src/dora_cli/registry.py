@@ -1,80 +1,96 @@
-"""Which module holds which command; nothing is imported before its command is named.
+"""The module of each command; a module is imported when its command is named.
 
-A command module has `app = options.application()` with either one command or several (then the
-word is a group, as `dora self update`). To add a command, add its file and a line here.
+A command module has `app = options.application()` with one command. To add a command, add its
+module and a line here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A word with commands of its own, as `dora topic echo`."""
+
+    help: str
+    commands: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading of `dora --help` and the commands under it, word to module name."""
+    """A heading of a help text and the commands below it: modules or groups by word."""
 
     title: str
-    commands: Mapping[str, str] = field(default_factory=dict)
+    commands: Mapping[str, str | Group]
 
+
+def _modules(folder: str, *words: str) -> dict[str, str]:
+    return {word: f"dora_cli.commands.{folder}.{word}" for word in words}
+
+
+CLUSTER = Group(
+    "Manage a cluster of machines.",
+    _modules(
+        "cluster",
+        "up",
+        "status",
+        "down",
+        "remove",
+        "install",
+        "uninstall",
+        "restart",
+        "doctor",
+        "exec",
+        "logs",
+        "upgrade",
+        "rollback",
+    ),
+)
+NODE = Group(
+    "List, stop and restart the nodes of running dataflows.",
+    _modules("node", "list", "info", "stop", "restart"),
+)
+TOPIC = Group(
+    "Inspect the outputs of running nodes and publish on them.",
+    _modules("topic", "list", "info", "pub", "echo", "hz"),
+)
+PARAM = Group(
+    "Show and change the parameters of running nodes.",
+    _modules("param", "list", "get", "set", "delete"),
+)
+INSPECT = Group("Inspect running dataflows.", _modules("coordinator", "top"))
+SELF = Group(
+    "Test, update or remove this installation.",
+    _modules("self", "update", "test", "wheels", "uninstall"),
+)
 
 SECTIONS: tuple[Section, ...] = (
-    Section(
-        "On this machine",
-        {
-            "run": "dora_cli.commands.run",
-            "build": "dora_cli.commands.build",
-            "logs": "dora_cli.commands.logs",
-        },
-    ),
+    Section("On this machine", _modules("local", "run", "build", "logs")),
     Section(
         "Through a coordinator",
         {
-            "up": "dora_cli.commands.up",
-            "down": "dora_cli.commands.down",
-            "start": "dora_cli.commands.start",
-            "stop": "dora_cli.commands.stop",
-            "restart": "dora_cli.commands.restart",
-            "list": "dora_cli.commands.list",
-            "status": "dora_cli.commands.status",
-            "top": "dora_cli.commands.top",
-            "node": "dora_cli.commands.node",
-            "topic": "dora_cli.commands.topic",
-            "param": "dora_cli.commands.param",
-            "inspect": "dora_cli.commands.inspect",
-            "clean": "dora_cli.commands.clean",
-            "cluster": "dora_cli.commands.cluster",
+            **_modules("coordinator", "up", "down", "start", "stop", "restart"),
+            **_modules("coordinator", "list", "status", "top"),
+            "node": NODE,
+            "topic": TOPIC,
+            "param": PARAM,
+            "inspect": INSPECT,
+            **_modules("coordinator", "clean"),
+            "cluster": CLUSTER,
         },
     ),
-    Section(
-        "Files",
-        {
-            "new": "dora_cli.commands.new",
-            "validate": "dora_cli.commands.validate",
-            "graph": "dora_cli.commands.graph",
-            "expand": "dora_cli.commands.expand",
-            "schema": "dora_cli.commands.schema",
-        },
-    ),
+    Section("Files", _modules("files", "new", "validate", "graph", "expand", "schema")),
     Section(
         "This installation",
-        {
-            "doctor": "dora_cli.commands.doctor",
-            "completion": "dora_cli.commands.completion",
-            "help": "dora_cli.commands.help",
-            "self": "dora_cli.commands.self_management",
-        },
+        {**_modules("installation", "doctor", "completion", "help"), "self": SELF},
     ),
 )
 
 ALIASES: Mapping[str, str] = {"ps": "list", "destroy": "down", "check": "status"}
-"""Second words for a command; not shown in the help."""
+"""Alternative words of commands; hidden in help texts."""
 
-MODULES: Mapping[str, str] = {
-    word: module for section in SECTIONS for word, module in section.commands.items()
+COMMANDS: Mapping[str, str | Group] = {
+    word: entry for section in SECTIONS for word, entry in section.commands.items()
 }
-
-
-def module_of(word: str) -> str | None:
-    """The module of the command `word` (or alias), None when there is no such command."""
-    return MODULES.get(ALIASES.get(word, word))

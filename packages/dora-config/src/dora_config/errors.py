@@ -1,13 +1,13 @@
-"""The errors of dora's wheels, and a problem in a file; standard library only.
+"""Errors of dora's wheels, and problems in files; standard library only.
 
-- `DoraError`: the root of everything that is raised on purpose
-  - `ConfigError`: a file is wrong; carries every problem found in it
+- `DoraError`: root of all expected errors
+  - `ConfigError`: a file is invalid; contains every problem found in it
   - `InvalidId`: a name breaks the rules of ids (also a `ValueError`)
-  - `PlacementError`: a node has no daemon to run on
-  - `ProtocolError`: a control message is wrong
-    - `LocalProtocolError`: this side would have sent it
-    - `RemoteProtocolError`: the other side sent it
-  - `InvalidTransition`: a state machine was given an event that its state does not allow
+  - `PlacementError`: no daemon matches a node
+  - `ProtocolError`: a control message is invalid
+    - `LocalProtocolError`: it was about to be sent
+    - `RemoteProtocolError`: it was received
+  - `InvalidTransition`: an event is not allowed in the state of a state machine
 """
 
 from __future__ import annotations
@@ -21,15 +21,12 @@ Severity = Literal["error", "warning", "info"]
 
 
 class DoraError(Exception):
-    """Root of the errors that dora raises on purpose; `str()` is a sentence for the user."""
+    """Root of dora's expected errors; `str()` is a message for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong in a file.
-
-    `line` and `column` count from 1; 0 means that the whole file is meant.
-    """
+    """One problem in a file; `line` and `column` count from 1, and 0 means the whole file."""
 
     file: str
     line: int
@@ -42,7 +39,7 @@ class Problem:
 
     @property
     def location(self) -> str:
-        """`file:line:column`, or the file alone when the problem has no line."""
+        """`file:line:column`, or only the file if the problem has no line."""
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
     def __str__(self) -> str:
@@ -51,7 +48,7 @@ class Problem:
         return f"{self.location}: {severity}{self.message}{hint}"
 
     def to_json(self) -> dict[str, Any]:
-        """The shape of `--format json`: keys as editors know them, absent when unknown."""
+        """Return the form for `--format json`, with the keys that editors use."""
         facts: dict[str, Any] = {
             "file": self.file,
             "line": self.line,
@@ -69,7 +66,7 @@ class Problem:
 
 
 class ConfigError(DoraError):
-    """A file cannot be used; `problems` holds every reason that was found, in file order."""
+    """A file is invalid; `problems` contains all problems in file order."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
@@ -77,7 +74,7 @@ class ConfigError(DoraError):
 
     @property
     def errors(self) -> tuple[Problem, ...]:
-        """The problems that made the file unusable, without warnings and remarks."""
+        """Problems without warnings and remarks."""
         return tuple(problem for problem in self.problems if problem.severity == "error")
 
     def __str__(self) -> str:
@@ -85,7 +82,7 @@ class ConfigError(DoraError):
 
 
 class InvalidId(DoraError, ValueError):
-    """A name breaks the rules of ids; `value` is the name, the sentence says which rule."""
+    """A name breaks the rules of ids; `value` is the name, `reason` the broken rule."""
 
     def __init__(self, value: str, reason: str) -> None:
         self.value = value
@@ -97,7 +94,7 @@ class InvalidId(DoraError, ValueError):
 
 
 class PlacementError(DoraError):
-    """A node has no daemon to run on; `node` is its id."""
+    """No daemon matches the node with the id `node`."""
 
     def __init__(self, node: str, reason: str) -> None:
         self.node = node
@@ -109,19 +106,19 @@ class PlacementError(DoraError):
 
 
 class ProtocolError(DoraError):
-    """A control message breaks the protocol."""
+    """A control message violates the protocol."""
 
 
 class LocalProtocolError(ProtocolError):
-    """This side was about to break the protocol: a bug here."""
+    """This side was about to violate the protocol (a bug)."""
 
 
 class RemoteProtocolError(ProtocolError):
-    """The other side broke the protocol."""
+    """The other side violated the protocol."""
 
 
 class InvalidTransition(DoraError):
-    """A state machine was given an event that its state does not allow."""
+    """An event is not allowed in the present state of a state machine."""
 
     def __init__(self, subject: object, state: object, event: object) -> None:
         self.subject = subject
@@ -133,22 +130,22 @@ class InvalidTransition(DoraError):
         return f"{self.subject} cannot handle {self.event!r} in state {self.state}"
 
 
-def _sentences(group: BaseExceptionGroup[BaseException]) -> str:
-    """What the errors in a group say, one a line, however deep they lie."""
+def _messages(group: BaseExceptionGroup[BaseException]) -> str:
+    """Return the messages of all errors in nested groups, one per line."""
     parts = (
-        _sentences(error) if isinstance(error, BaseExceptionGroup) else str(error)
+        _messages(error) if isinstance(error, BaseExceptionGroup) else str(error)
         for error in group.exceptions
     )
     return "\n".join(parts)
 
 
 def exit_code(run: Callable[[], int]) -> int:
-    """What a command that is no part of dora-cli returns: its errors are sentences on stderr."""
+    """Run a command of a wheel other than dora-cli; print expected errors to stderr."""
     try:
         return run()
     except DoraError as error:
         message = str(error)
-    except OSError as error:  # a file or folder that this account cannot make, read or write
+    except OSError as error:  # a file or folder without permission or space
         if error.filename is None:
             raise
         message = f"{error.filename}: {error.strerror}"
@@ -156,6 +153,6 @@ def exit_code(run: Callable[[], int]) -> int:
         expected, others = group.split(DoraError)
         if expected is None or others is not None:
             raise
-        message = _sentences(expected)
+        message = _messages(expected)
     sys.stderr.write(f"[ERROR]\n{message}\n")
     return 1

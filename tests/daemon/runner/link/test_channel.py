@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from dora_daemon.link.io import messages
+from dora_daemon.link.protocol import messages
 from dora_daemon.runner.link.channel import Carrier
 
 

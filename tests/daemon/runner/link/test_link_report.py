@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from dora_config.protocol.links import LinkCounters, PeerReport
-from dora_daemon.link.io.messages import Failed, Listening, PeerChanged, StreamCount, StreamCounts
+from dora_daemon.link.protocol.messages import (
+    Failed,
+    Listening,
+    PeerChanged,
+    StreamCount,
+    StreamCounts,
+)
 from dora_daemon.runner.link.link_report import LinkView, essence
 
 

@@ -1,15 +1,14 @@
-"""Prepares a dataflow's nodes for `run` and `build`, showing progress as it comes."""
+"""Builds on this machine, for `dora run` and `dora build`."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dora_cli import output
+from dora_cli.build.lock_choice import LockChoice
 from dora_cli.errors import CommandFailed
 
 if TYPE_CHECKING:
@@ -18,25 +17,11 @@ if TYPE_CHECKING:
     from dora_daemon.build.command import OnCommand
 
 STOPPED_BY_USER = 130
+"""Exit code after Ctrl-C."""
 
 
-@dataclass(frozen=True, slots=True)
-class LockChoice:
-    """What the lock options ask for; `path` None: beside the dataflow file."""
-
-    locked: bool = False
-    write: bool = False
-    path: Path | None = None
-
-    def file(self, dataflow: Path) -> Path:
-        """The lock file that is meant."""
-        from dora_daemon.build.lock_file import lock_file_path
-
-        return self.path or lock_file_path(dataflow)
-
-
-def needs_work(loaded: LoadedDataflow) -> bool:
-    """Whether any node has something to prepare."""
+def needs_build(loaded: LoadedDataflow) -> bool:
+    """Return whether any node has build steps."""
     return any(node.needs_build for node in loaded.resolved.nodes)
 
 
@@ -47,51 +32,26 @@ def prepare_nodes(
     uv: bool = False,
     offline: bool = False,
     jobs: int | None = None,
-    lock: LockChoice = LockChoice(),
+    lock: LockChoice,
     rebuild: bool = False,
     verbose: bool = False,
 ) -> BuildResult:
-    """Prepare all nodes and remember the build in the session file.
+    """Build all nodes and record the build in the session file.
 
     Raises BuildError, LockFileError; CommandFailed when the user interrupts.
     """
     from dora_daemon.build import BuildOptions, session_file
 
-    commits = locked_commits(loaded, lock)
+    commits = lock.commits(loaded)
     options = BuildOptions(uv=uv, offline=offline, jobs=jobs, commits=commits, rebuild=rebuild)
     result = _run(loaded, base_dir, options, verbose=verbose)
-    if lock.write:
-        found = {one.node: one.commit for one in result.nodes if one.commit is not None}
-        write_lock(loaded, found, lock.file(loaded.path))
+    lock.record(loaded, {one.node: one.commit for one in result.nodes if one.commit is not None})
     current = session_file.fingerprint(loaded.resolved, uv=uv)
     session = session_file.read_session(loaded.path)
     session_file.write_session(
         loaded.path, session.after_build(result.build_id, current, result.nodes)
     )
     return result
-
-
-def locked_commits(loaded: LoadedDataflow, lock: LockChoice) -> dict[str, str] | None:
-    """By node id, when git sources must follow the lock file; raises LockFileError."""
-    from dora_daemon.build.lock_file import check_lock, read_lock_file
-
-    if not lock.locked or all(node.git is None for node in loaded.resolved.nodes):
-        return None
-    path = lock.file(loaded.path)
-    return check_lock(path, read_lock_file(path), loaded.resolved)
-
-
-def write_lock(loaded: LoadedDataflow, commits: Mapping[str, str], path: Path) -> None:
-    """Record the commit of each node with a git source; raises LockFileError."""
-    from dora_daemon.build.lock_file import lock_source, write_lock_file
-
-    sources = {
-        node.id: lock_source(node.git, commits[node.id])
-        for node in loaded.resolved.nodes
-        if node.git is not None and node.id in commits
-    }
-    write_lock_file(path, sources)
-    output.remark(f"wrote {path} ({_count(len(sources), 'git source')})")
 
 
 def _run(
@@ -130,17 +90,11 @@ def _run(
         return None
 
     with (
-        guarded() if needs_work(loaded) else nullcontext() as on_command,
+        guarded() if nodes else nullcontext() as on_command,
         progress,
     ):
         result = anyio.run(build, on_command)
     if result is None:
-        output.failure(
-            f"the build was interrupted by {interrupted[0]}; run it again to complete it"
-        )
+        output.failure(f"build interrupted by {interrupted[0]}; run it again to complete it")
         raise CommandFailed(STOPPED_BY_USER)
     return result
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" + ("" if number == 1 else "s")

@@ -1,4 +1,4 @@
-"""A build that daemons do, as it looks in the terminal; its result goes to the session file."""
+"""Builds on the daemons: sends the request, shows its progress, records the result."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from dora_cli import output
-from dora_cli.build.local import STOPPED_BY_USER, LockChoice, locked_commits, write_lock
+from dora_cli.build.local import STOPPED_BY_USER
+from dora_cli.build.lock_choice import LockChoice
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.start_spec import make_spec
 from dora_cli.errors import CommandFailed
-from dora_cli.shipping import send
+from dora_cli.shipping.sending import send
 from dora_config.protocol.builds import (
     BuildDataflow,
     BuildProgress,
@@ -25,6 +26,7 @@ from dora_daemon.build import session_file
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
     from dora_config.protocol.control import ControlProgress
+    from dora_config.protocol.dataflow import DataflowSpec
 
 
 def build_on_daemons(
@@ -37,29 +39,28 @@ def build_on_daemons(
     rebuild: bool,
     lock: LockChoice,
 ) -> str:
-    """Have every node built where it will run; the id of the build.
+    """Build every node on the machine where it will run; return the id of the build.
 
-    Raises RequestFailed with all that went wrong; CommandFailed when the user interrupts.
+    Raises RequestFailed with all failures; CommandFailed when the user interrupts.
     """
     settings = BuildSettings(
         offline=offline,
         parallel=parallel,
         rebuild=rebuild,
-        commits=locked_commits(loaded, lock),
+        commits=lock.commits(loaded),
     )
     spec = make_spec(loaded, uv=uv).model_copy(
         update={"build_id": None, "places": {}, "built_on": {}}
     )
     spec = send(client, spec)
-    progress = BuildOutput()
     try:
-        built = client.ask(BuildDataflow(spec=spec, settings=settings), Built, progress.show)
+        built = client.ask(
+            BuildDataflow(spec=spec, settings=settings), Built, RemoteBuildProgress().show
+        )
     except KeyboardInterrupt:
-        output.failure("the build was interrupted, and ends on the daemons too; run it again")
+        output.failure("build interrupted, also on the daemons; run it again to complete it")
         raise CommandFailed(STOPPED_BY_USER) from None
-    if lock.write:
-        commits = {one.node: one.commit for one in built.nodes if one.commit is not None}
-        write_lock(loaded, commits, lock.file(loaded.path))
+    lock.record(loaded, {one.node: one.commit for one in built.nodes if one.commit is not None})
     session = session_file.read_session(loaded.path)
     current = session_file.fingerprint(loaded.resolved, uv=uv)
     built_on = {one.node: one.daemon for one in built.nodes}
@@ -68,31 +69,51 @@ def build_on_daemons(
     return built.build_id
 
 
-class BuildOutput:
-    """Prints what happens, a line each, with machine and node in front."""
+def deliver(client: Client, spec: DataflowSpec) -> DataflowSpec:
+    """Send the code of nodes and build those on their machines, as preparation of a start.
+
+    Raises CollectionError, RequestFailed with all failures.
+    """
+    sent = send(client, spec)
+    if not sent.code:
+        return sent
+    nodes = tuple(
+        node
+        if node.id in sent.code
+        else node.model_copy(update={"build": (), "git": None})  # built by `dora build`
+        for node in sent.resolved.nodes
+    )
+    request = BuildDataflow(spec=sent.with_nodes(nodes), settings=BuildSettings(parallel=True))
+    built = client.ask(request, Built, RemoteBuildProgress().show)
+    return sent.model_copy(update={"delivered_by": built.build_id})
+
+
+class RemoteBuildProgress:
+    """Prints the events of a build as lines with daemon and node in front."""
 
     def __init__(self) -> None:
         self._colour = output.wants_colour(sys.stdout)
 
     def show(self, progress: ControlProgress) -> None:
+        """Print the events of one frame."""
         match progress:
             case BuildTriggered(build_id=build_id):
                 output.write(f"dataflow build triggered: {build_id}")
-            case BuildProgress(daemon=daemon, news=news, left_out=left_out):
+            case BuildProgress(daemon=daemon, news=events, left_out=left_out):
                 if left_out:
-                    output.write(f"{daemon}: ({left_out} lines came too fast and are left out)")
-                for one in news:
-                    output.write(f"{daemon}/{one.node}: {self._text(one)}")
+                    output.write(f"{daemon}: ({left_out} lines left out: too many at once)")
+                for event in events:
+                    output.write(f"{daemon}/{event.node}: {self._text(event)}")
 
-    def _text(self, news: NodeBuildEvent) -> str:
-        match news.what:
+    def _text(self, event: NodeBuildEvent) -> str:
+        match event.what:
             case "step":
-                return output.styled(news.text, "bold", colour=self._colour)
+                return output.styled(event.text, "bold", colour=self._colour)
             case "output":
-                return f"  {news.text}"
+                return f"  {event.text}"
             case "built":
-                return f"ready after {show_duration(news.seconds)}"
+                return f"ready after {show_duration(event.seconds)}"
             case "failed":
                 return "failed"
             case "skipped":
-                return news.text
+                return event.text

@@ -75,7 +75,8 @@ def _install(
     else:
         put = installer.ensure_installed(on.link, layout, say)
         dora, tree = put.dora, put.tree
-    if facts.daemon is not None and not systemd.is_active():
+    active = systemd.is_active()  # it asks as root: where root is refused, nothing has changed yet
+    if facts.daemon is not None and not active:
         say("handing over")  # from the daemon of `up`: its dataflows go on under the service
         on.ask("stop", name=on.daemon, hand_over=True, within=STOP_TIMEOUT)
         on.ask("clean", name=on.daemon, keep_state=True)

@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from dora_cli.cluster.machines import OnMachine
 from dora_cli.cluster.preflight import Facts, NotReady
-from dora_cli.cluster.unit import STOP_TIMEOUT, Service, render_environment, render_unit
+from dora_cli.cluster.unit import (
+    STOP_TIMEOUT,
+    Service,
+    nodes_unit,
+    render_environment,
+    render_unit,
+)
 from dora_cli.ssh import Finished, RemoteCommandFailed
 
 _USER_CTL = 'XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/run/user/$(id -u)}" exec "$@"'
@@ -185,6 +191,7 @@ class Systemd:
         """Stop the service for good, and take away all that `install` wrote but the unit."""
         link = self._on.link
         self._ctl("disable", "--now", self._on.service, timeout=STOP_TIMEOUT + 30.0)
+        self._run("stop", nodes_unit(self._on.machine), timeout=STOP_TIMEOUT + 30.0)
         name = self._on.service
         runtime = f"/run/user/{self._facts.uid}/{name}" if self.user else f"/run/{name}"
         files = [f"{path}{end}" for path in (self.token, self.environment) for end in _LIVES]

@@ -38,11 +38,17 @@ def service_name(machine: Machine) -> str:
     return f"dora-daemon-{machine.id}"
 
 
+def nodes_unit(machine: Machine) -> str:
+    """The unit that holds the runners and nodes of the daemon, which go on without it."""
+    return f"dora-nodes-{machine.id}.service"
+
+
 def render_unit(cluster: Cluster, machine: Machine, service: Service) -> str:
     """The text of the unit file."""
     name = service_name(machine)
     start = [service.dora, *daemon_arguments(cluster, machine)]
     network = service.user is not None
+    nodes = nodes_unit(machine)
     lines = [
         "# Written by `dora cluster install`, removed by `dora cluster uninstall`.",
         "[Unit]",
@@ -50,11 +56,15 @@ def render_unit(cluster: Cluster, machine: Machine, service: Service) -> str:
         # dbus, because the daemon asks systemd at its end whether the machine is being stopped
         *(["After=network-online.target dbus.service"] if network else []),
         *(["Wants=network-online.target"] if network else []),
+        # at shutdown the daemon ends first, and its dataflows with it
+        f"After={nodes}",
         "StartLimitIntervalSec=0",
         "",
         "[Service]",
         *([f"User={service.user}"] if service.user is not None else []),
         "WorkingDirectory=~",
+        f"Environment=DORA_RUNNERS_UNIT={'system' if network else 'user'}:{nodes}",
+        f"ExecStartPre={_start_nodes_unit(machine, service)}",
         f"ExecStart={command(start)}",
         "Restart=on-failure",
         "RestartSec=5",
@@ -75,6 +85,35 @@ def render_unit(cluster: Cluster, machine: Machine, service: Service) -> str:
         f"WantedBy={'multi-user.target' if network else 'default.target'}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _start_nodes_unit(machine: Machine, service: Service) -> str:
+    """The words of an Exec line. The unit is a transient one: without files, gone after a reboot.
+
+    Without this unit, systemd warns about every runner and node when the daemon restarts.
+    """
+    unit = nodes_unit(machine)
+    user = service.user is None
+    properties = {
+        "Type": "oneshot",
+        "RemainAfterExit": "yes",
+        **({} if user else {"User": service.user}),
+        "Delegate": "yes",
+        "OOMPolicy": "continue",
+        "TimeoutStopSec": STOP_TIMEOUT,
+    }
+    manager = "--user" if user else "--system"
+    run = [
+        *("systemd-run", manager, "--quiet", "--collect", f"--unit={unit}"),
+        f"--description='Nodes of Dora Daemon ({machine.id})'",
+        *(f"--property={name}={value}" for name, value in properties.items()),
+        "true",
+    ]
+    # it is known to systemd from its first start on, also after `systemctl stop`
+    known = f"systemctl {manager} --quiet start {unit} 2>/dev/null"
+    # `-`: the daemon starts without the unit; `+`: as root, whoever runs the daemon
+    prefix = "-" if user else "-+"
+    return prefix + command(["/bin/sh", "-c", f"{known} || exec {' '.join(run)}"])
 
 
 def render_environment(machine: Machine) -> str | None:

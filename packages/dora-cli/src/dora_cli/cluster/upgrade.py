@@ -26,8 +26,7 @@ from dora_cli.cluster.machines import OnMachine, layout_of, target_of, without_n
 from dora_cli.cluster.preflight import Facts, NotReady
 from dora_cli.cluster.service import Systemd
 from dora_cli.cluster.state_left import with_state_left
-from dora_cli.coordinator.client import Client, CoordinatorUnreachable
-from dora_cli.coordinator.client import ConnectionLost as CoordinatorLost
+from dora_cli.coordinator.client import Client, CoordinatorLost, CoordinatorUnreachable
 from dora_cli.ssh import ConnectionLost, connect
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine

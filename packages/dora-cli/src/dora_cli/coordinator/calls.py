@@ -7,8 +7,8 @@ from typing import Annotated, TypeVar
 import typer
 
 from dora_cli import output
-from dora_cli.coordinator import options as coordinator
 from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.options import dataflow_ref
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
 from dora_config.protocol.control import CallRunner, Described, DescribeDataflow
 from dora_config.protocol.runner import EdgeStatus, GetStatistics, RunnerReply, Statistics
@@ -34,7 +34,7 @@ def call(
     client: Client, dataflow: str | None, node: str, request: NodeRequest, expected: type[T]
 ) -> T:
     """What the runner of ``node`` replies; raises RequestFailed with its refusal."""
-    which = coordinator.reference(dataflow)
+    which = dataflow_ref(dataflow)
     question = CallRunner(dataflow=which, node=node, request=request)
     (answer,) = client.ask(question, RunnerReplies).replies
     assert isinstance(answer.reply, expected)
@@ -43,12 +43,12 @@ def call(
 
 def describe(client: Client, dataflow: str | None) -> Described:
     """The dataflow as it was started."""
-    return client.ask(DescribeDataflow(dataflow=coordinator.reference(dataflow)), Described)
+    return client.ask(DescribeDataflow(dataflow=dataflow_ref(dataflow)), Described)
 
 
 def edges(client: Client, uuid: str) -> list[EdgeStatus]:
     """The counters of all edges of a running dataflow; daemons that do not answer are named."""
-    which = coordinator.reference(uuid)
+    which = dataflow_ref(uuid)
     question = CallRunner(dataflow=which, request=GetStatistics())
     answer = client.ask(question, RunnerReplies)
     for problem in answer.problems:

@@ -1,4 +1,4 @@
-"""Typed calls to the coordinator over one WebSocket; prints nothing."""
+"""Typed requests to the coordinator over one WebSocket."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ from dora_config.protocol.control import (
 from dora_config.protocol.envelope import ProgramVersion, UnknownKind
 
 CONNECT_TIMEOUT = 5.0
-"""Seconds until a coordinator that does not answer counts as not there."""
+"""Seconds after which a coordinator that does not answer counts as unreachable."""
 
 T = TypeVar("T", bound=ControlAnswer)
 Frame = Progress | Answer | Failure
 
 
 class CoordinatorUnreachable(DoraError):
-    """Nobody answers at the address of the coordinator."""
+    """No coordinator answers at the address."""
 
 
 class AccessDenied(DoraError):
-    """The coordinator does not accept this account's token."""
+    """The coordinator rejects the token of this account."""
 
 
-class ConnectionLost(DoraError):
-    """The coordinator went away before it had answered."""
+class CoordinatorLost(DoraError):
+    """The connection to the coordinator ended before the answer."""
 
 
 class RequestFailed(DoraError):
-    """The coordinator says why it cannot do what was asked; `code` is its kind of reason."""
+    """The coordinator refused a request; `code` is the kind of reason."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
@@ -64,32 +64,34 @@ class RequestFailed(DoraError):
 
 
 class Client:
-    """A context manager; one connection, any number of requests at once."""
+    """One connection with any number of concurrent requests; a context manager."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        """Connect and greet; raises CoordinatorUnreachable, AccessDenied or ConnectionLost."""
+        """Connect; raises CoordinatorUnreachable, AccessDenied or CoordinatorLost."""
         self.endpoint = endpoint
         self._last_id = 0
         with ExitStack() as stack:
             self._socket = _connect(endpoint, stack)
-            welcome = self._greet()
+            welcome = self._handshake()
             self._close = stack.pop_all().close
         self._max_message = welcome.max_message_bytes
         self.coordinator = welcome.party
 
-    def _greet(self) -> Welcome:
+    def _handshake(self) -> Welcome:
         try:
             party = ProgramVersion(program="dora", release=__version__)
             self._socket.send(CLIENT_CODEC.encode(Hello(party=party)))
-            greeting = SERVER_CODEC.decode(self._socket.recv(CONNECT_TIMEOUT))
+            reply = SERVER_CODEC.decode(self._socket.recv(CONNECT_TIMEOUT))
         except (WebSocketException, TimeoutError, EOFError) as error:
             raise CoordinatorUnreachable(
-                f"what listens at {self.endpoint} does not greet as a coordinator: {error}"
+                f"no coordinator listens at {self.endpoint}: handshake failed: {error}"
             ) from error
-        if not isinstance(greeting, Welcome):
-            reason = greeting.message if isinstance(greeting, Refused) else "no welcome"
-            raise ConnectionLost(f"the coordinator at {self.endpoint} refuses: {reason}")
-        return greeting
+        if not isinstance(reply, Welcome):
+            reason = reply.message if isinstance(reply, Refused) else "no welcome"
+            raise CoordinatorLost(
+                f"the coordinator at {self.endpoint} refused the connection: {reason}"
+            )
+        return reply
 
     def __enter__(self) -> Client:
         return self
@@ -103,57 +105,57 @@ class Client:
         self._close()
 
     def send(self, request: ControlRequest) -> int:
-        """Ask without waiting; the number that its frames carry."""
+        """Send a request and return its number, which the frames of its answer carry."""
         self._last_id += 1
         text = CLIENT_CODEC.encode(ClientRequest(id=self._last_id, request=request))
         if len(text.encode()) > self._max_message:
             raise RequestFailed(
                 Failure(
                     id=self._last_id,
-                    message=f"the request takes {len(text.encode())} bytes, the coordinator takes "
-                    f"{self._max_message} (its setting max_message_bytes)",
+                    message=f"the request has {len(text.encode())} bytes, more than the "
+                    f"{self._max_message} that the coordinator accepts (max_message_bytes)",
                 )
             )
         self._write(text)
         return self._last_id
 
     def cancel(self, number: int) -> None:
-        """Say that the answer is no longer wanted."""
+        """Cancel a request."""
         self._write(CLIENT_CODEC.encode(Cancel(id=number)))
 
-    def taken(self, number: int, stream: int) -> None:
-        """Say that the last news of a stream were shown and more are wanted."""
+    def acknowledge(self, number: int, stream: int) -> None:
+        """Request the next update of a stream."""
         self._write(CLIENT_CODEC.encode(StreamAck(id=number, stream=stream)))
 
     def frames(self) -> Iterator[Frame]:
-        """Whatever comes, of any request; raises ConnectionLost at the end of the connection."""
+        """Yield the frames of all requests; raises CoordinatorLost when the connection ends."""
         while True:
             frame = self.next_frame()
             if frame is not None:
                 yield frame
 
     def next_frame(self, timeout: float | None = None) -> Frame | None:
-        """The next frame, None when none came within ``timeout`` seconds; else as `frames`."""
+        """Return the next frame, None after ``timeout`` seconds; raises as `frames`."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
                 frame = SERVER_CODEC.decode(self._socket.recv(left))
             except UnknownKind:
-                continue  # of a newer coordinator
+                continue  # sent by a newer coordinator
             except TimeoutError:
                 return None
             except ConnectionClosed as error:
-                raise ConnectionLost(
+                raise CoordinatorLost(
                     f"the coordinator at {self.endpoint} closed the connection"
                 ) from error
             if isinstance(frame, Refused):
-                raise ConnectionLost(f"the coordinator refuses: {frame.message}")
+                raise CoordinatorLost(f"the coordinator closed the connection: {frame.message}")
             if isinstance(frame, Progress | Answer | Failure):
                 return frame
 
     def wait_until_gone(self) -> None:
-        """Until nobody listens at the coordinator's address any more (or a few seconds)."""
+        """Wait until the coordinator no longer listens, a few seconds at most."""
         address = (self.endpoint.host, self.endpoint.port)
         deadline = time.monotonic() + CONNECT_TIMEOUT
         while time.monotonic() < deadline:
@@ -169,7 +171,7 @@ class Client:
         expected: type[T],
         on_progress: Callable[[ControlProgress], None] | None = None,
     ) -> T:
-        """The answer to one request; raises RequestFailed. Frames of other requests are skipped."""
+        """Return the answer to one request; raises RequestFailed. Ignores other frames."""
         number = self.send(request)
         for frame in self.frames():
             if frame.id != number:
@@ -183,14 +185,14 @@ class Client:
                 case Answer(answer=answer):
                     if isinstance(answer, expected):
                         return answer
-                    raise ConnectionLost(f"the coordinator answered with {answer.kind!r}")
+                    raise CoordinatorLost(f"unexpected answer {answer.kind!r} of the coordinator")
         raise AssertionError("frames() ends by raising")
 
     def _write(self, text: str) -> None:
         try:
             self._socket.send(text)
         except ConnectionClosed as error:
-            raise ConnectionLost(
+            raise CoordinatorLost(
                 f"the coordinator at {self.endpoint} closed the connection"
             ) from error
 

@@ -1,4 +1,4 @@
-"""Options of commands that talk to a coordinator, and the client they make."""
+"""Options of commands that use a coordinator, and the client that they select."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dora_cli.options import checked
+from dora_config.yaml.quantities import parse_duration
+
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
     from dora_config.protocol.control import DataflowRef
 
-Addr = Annotated[
+CoordinatorAddr = Annotated[
     str | None,
     typer.Option(
         "--coordinator-addr",
         metavar="IP",
-        help="Where the coordinator is (default 127.0.0.1; env DORA_COORDINATOR_ADDR).",
+        help="Address of the coordinator (default 127.0.0.1; env DORA_COORDINATOR_ADDR).",
         show_default=False,
     ),
 ]
-Port = Annotated[
+CoordinatorPort = Annotated[
     int | None,
     typer.Option(
         "--coordinator-port",
@@ -30,45 +33,45 @@ Port = Annotated[
         show_default=False,
     ),
 ]
-Chosen = Annotated[
+DataflowArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="[DATAFLOW]",
-        help="UUID or name; may be left out when only one runs.",
+        help="UUID or name; optional when only one dataflow runs.",
         show_default=False,
     ),
 ]
-Name = Annotated[
-    str | None, typer.Option("--name", "-n", help="The dataflow by name.", show_default=False)
+DataflowName = Annotated[
+    str | None, typer.Option("--name", "-n", help="Name of the dataflow.", show_default=False)
 ]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Kill the nodes at once.")]
-Grace = Annotated[
+GraceDuration = Annotated[
     str | None,
     typer.Option(
         "--grace-duration",
         metavar="DURATION",
-        help="Time from STOP to SIGTERM (default 10s); SIGKILL half as long after.",
+        help="Time from STOP to SIGTERM (default 10s); SIGKILL follows after half that time.",
         show_default=False,
     ),
 ]
 
 
-def client(addr: str | None, port: int | None) -> Client:
-    """A connected client; raises what `Client` raises."""
+def connect(addr: str | None, port: int | None) -> Client:
+    """Return a connected client; raises what `Client` raises."""
     from dora_cli.coordinator.client import Client
     from dora_config.access import endpoint
 
     return Client(endpoint(addr, port))
 
 
-def reference(text: str | None, name: str | None = None) -> DataflowRef:
-    """A UUID or a name as the coordinator understands it; both None: the only one that runs."""
+def dataflow_ref(text: str | None, name: str | None = None) -> DataflowRef:
+    """Return the reference for a UUID or a name; without both, to the only running dataflow."""
     from uuid import UUID
 
     from dora_config.protocol.control import DataflowRef
 
     if text is not None and name is not None:
-        raise typer.BadParameter("give the dataflow once: as an argument or with --name")
+        raise typer.BadParameter("give the dataflow as an argument or with --name, not both")
     if text is None:
         return DataflowRef(name=name)
     try:
@@ -78,12 +81,9 @@ def reference(text: str | None, name: str | None = None) -> DataflowRef:
 
 
 def grace_seconds(text: str | None, *, force: bool) -> float | None:
-    """The value of `--grace-duration`; a usage error beside `--force` or when it is wrong."""
-    from dora_cli.options import checked
-    from dora_config.yaml.quantities import parse_duration
-
+    """Return the value of `--grace-duration`; raises BadParameter, also with `--force`."""
     if text is None:
         return None
     if force:
-        raise typer.BadParameter("--force and --grace-duration exclude each other")
+        raise typer.BadParameter("--force and --grace-duration cannot be used together")
     return checked(parse_duration)(text)

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterable
 
 from dora_cli import output
-from dora_cli.coordinator import options as coordinator
 from dora_cli.coordinator.client import Client, CoordinatorUnreachable
+from dora_cli.coordinator.options import connect, dataflow_ref
 from dora_cli.logs.log_lines import LogEntry, LogFilter, LogFormat, format_entry, parse_log_line
 from dora_config.protocol.control import (
     ControlProgress,
@@ -49,12 +49,12 @@ def show(
 ) -> bool:
     """Print the logs; False, and nothing printed, when there is no coordinator to ask."""
     try:
-        client = coordinator.client(addr, port)
+        client = connect(addr, port)
     except CoordinatorUnreachable:
         return False
     with client:
         try:
-            request = _request(coordinator.reference(dataflow), node, wanted, tail, follow=follow)
+            request = _request(dataflow_ref(dataflow), node, wanted, tail, follow=follow)
             _show(client, request, wanted, style)
         except KeyboardInterrupt:
             pass  # how following ends

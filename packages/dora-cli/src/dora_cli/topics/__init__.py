@@ -1,1 +1,1 @@
-"""Topic streams and their rates."""
+"""Watched outputs: their messages and rates."""

@@ -48,6 +48,7 @@ _OWN_VARIABLES = frozenset(
         "DORA_COORDINATOR_ADDR",
         "DORA_COORDINATOR_PORT",
         "DORA_NODE_CONFIG",
+        "DORA_RUNNERS_UNIT",
     }
 )
 """By these a daemon finds its folders, its token and its coordinator."""

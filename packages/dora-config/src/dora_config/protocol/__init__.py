@@ -1,1 +1,1 @@
-"""Control-plane messages: one file a direction of talk."""
+"""Messages of the control plane; one module per wire or subject."""

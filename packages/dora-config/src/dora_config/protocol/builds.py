@@ -1,7 +1,7 @@
-"""A build over several machines: what is asked, what comes in between, what was made; does no I/O.
+"""Messages of builds on several machines; no I/O.
 
-Each daemon prepares the nodes that it is to run and remembers, under the id of the build, where
-they lie. `dora start` names that id; so does recovery.
+Each daemon prepares its nodes and stores their locations under the id of the build. `dora start`
+and recovery refer to that id.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from dora_config.protocol.envelope import Message
 
 
 class BuildSettings(Message):
-    """How nodes are prepared; ``uv`` is said by the specification."""
+    """How nodes are prepared; ``uv`` is part of the specification."""
 
     offline: bool = False
     parallel: bool = False
-    """Several nodes of one machine at once."""
+    """Build several nodes of one machine at once."""
     rebuild: bool = False
-    """Also what has been built with the same inputs."""
+    """Build again what was built with the same inputs."""
     commits: dict[str, str] | None = None
-    """By node id: the commits of a lock file, which git sources then follow."""
+    """Commits of a lock file by node id; git sources are checked out at these."""
 
 
 class NodeBuildEvent(Message):
-    """Something that happened to one node.
+    """Event in the build of one node.
 
-    ``text`` is, by ``what``: the step that begins, why one is skipped, a line that was printed,
-    nothing, or what went wrong.
+    ``text`` is the step that begins, the reason why it is skipped, a line of output, empty, or the
+    error, in the order of the values of ``what``.
     """
 
     node: str
     what: Literal["step", "skipped", "output", "built", "failed"]
     text: str = ""
     seconds: float = 0.0
-    """How long it took, for ``built``."""
+    """Duration of the build, for ``built``."""
 
 
 class FailedNode(Message):
@@ -49,7 +49,7 @@ class FailedNode(Message):
 
 
 class PreparedNode(Message):
-    """A node that is ready, and the commit its git source is at."""
+    """A node that is ready, with the commit of its git source."""
 
     node: str
     commit: str | None = None
@@ -59,24 +59,24 @@ class PreparedNode(Message):
 
 
 class BuildPart(Message):
-    """Prepare these nodes; answered with :class:`BuildEnded`."""
+    """Prepare nodes; answered with :class:`BuildEnded`."""
 
     kind: Literal["build_part"] = "build_part"
     build_id: DataflowUuid
     spec: DataflowSpec
-    """With only the nodes that this daemon is to prepare."""
+    """Contains only the nodes of this daemon."""
     settings: BuildSettings = BuildSettings()
 
 
 class CancelBuild(Message):
-    """Nobody wants the build any more: end its commands. Not answered."""
+    """Cancel a build and end its commands; not answered."""
 
     kind: Literal["cancel_build"] = "cancel_build"
     build_id: DataflowUuid
 
 
 class BuildEventsAck(Message):
-    """The reader has taken the last :class:`BuildEvents`: the next one may come."""
+    """Acknowledge the last :class:`BuildEvents`, so that the next may be sent."""
 
     kind: Literal["build_news_taken"] = "build_news_taken"
     build_id: DataflowUuid
@@ -86,32 +86,32 @@ class BuildEventsAck(Message):
 
 
 class BuildEvents(Message):
-    """News of a build; the next come after :class:`BuildEventsAck`."""
+    """Events of a build; the next are sent after :class:`BuildEventsAck`."""
 
     kind: Literal["build_told"] = "build_told"
     build_id: DataflowUuid
     news: tuple[NodeBuildEvent, ...] = ()
     left_out: int = 0
-    """Printed lines before these that the reader was too slow for."""
+    """Number of output lines dropped before these because the reader was slow."""
 
 
 class BuildEnded(Message):
-    """All nodes are prepared and remembered, or some could not be."""
+    """Result of a build: prepared nodes, or failures."""
 
     kind: Literal["build_ended"] = "build_ended"
     build_id: DataflowUuid
     nodes: tuple[PreparedNode, ...] = ()
     failures: tuple[FailedNode, ...] = ()
     problem: str | None = None
-    """Set when the build as a whole came to nothing."""
+    """Why the build failed as a whole."""
 
 
 # ------------------------------------------------------------------------- CLI, coordinator
 
 
 class BuildDataflow(Message):
-    """Have each daemon prepare its nodes; progress :class:`BuildTriggered` and
-    :class:`BuildProgress`, answer :class:`Built`.
+    """Build on all daemons; progress :class:`BuildTriggered` and :class:`BuildProgress`, answer
+    :class:`Built`.
     """
 
     kind: Literal["build"] = "build"
@@ -125,7 +125,7 @@ class BuildTriggered(Message):
 
 
 class BuildProgress(Message):
-    """What a daemon told; see :class:`BuildEvents`."""
+    """Events from one daemon; see :class:`BuildEvents`."""
 
     kind: Literal["build_progress"] = "build_progress"
     build_id: str
@@ -135,7 +135,7 @@ class BuildProgress(Message):
 
 
 class BuiltNode(Message):
-    """A node, the daemon that prepared it, and the commit of its git source."""
+    """A node with its daemon and the commit of its git source."""
 
     node: str
     daemon: str
@@ -146,4 +146,4 @@ class Built(Message):
     kind: Literal["built"] = "built"
     build_id: str
     nodes: tuple[BuiltNode, ...] = Field(default=())
-    """Those that had something to prepare."""
+    """Nodes that had something to prepare."""

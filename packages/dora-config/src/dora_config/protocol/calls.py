@@ -1,7 +1,6 @@
-"""Requests to the runner of a dataflow, passed on from CLI to coordinator to daemon; does no I/O.
+"""Requests to runners, forwarded from the CLI through coordinator and daemon; no I/O.
 
-One mechanism for all that concerns running nodes: the coordinator finds the daemon, the daemon asks
-its runner, the reply goes back the same way.
+The reply takes the same way back.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ NodeRequest = Annotated[
     GetStatistics | StopNode | RestartNode | SetParam | DeleteParam | GetParams | Publish | Reload,
     Field(discriminator="kind"),
 ]
-"""What may be passed on: nothing that would change what the coordinator knows of a dataflow."""
+"""Requests that are forwarded: those that do not change the coordinator's state of a dataflow."""
 
 
 class RunnerCall(Message):
-    """Coordinator to daemon: ask the runner of that part; answered with RunnerAnswered."""
+    """Forward a request to the runner of a part; answered with :class:`RunnerAnswered`."""
 
     kind: Literal["runner_call"] = "runner_call"
     call: str
@@ -45,20 +44,20 @@ class RunnerAnswered(Message):
     call: str
     reply: RunnerReply | None = None
     problem: str | None = None
-    """Why there is no reply; a full sentence."""
+    """Why there is no reply, as a full sentence."""
 
 
 class PartReply(Message):
-    """What the runner of one part answered."""
+    """Reply of the runner of one part."""
 
     daemon: str
     reply: RunnerReply
 
 
 class RunnerReplies(Message):
-    """Answer to a client's CallRunner."""
+    """Answer to `CallRunner`."""
 
     kind: Literal["runner_replies"] = "runner_replies"
     replies: tuple[PartReply, ...] = ()
     problems: tuple[str, ...] = ()
-    """Daemons that were to answer and could not, and why."""
+    """Daemons without a reply, with the reason."""

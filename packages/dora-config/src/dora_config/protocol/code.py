@@ -1,7 +1,7 @@
-"""What a node consists of when its code is sent to its machine; does no I/O.
+"""File list of a node whose code is sent to its machine; no I/O.
 
-A :class:`CodeSet` travels as a file like those that it lists: known by the SHA-256 of its text,
-which is what a specification names.
+A :class:`CodeSet` is itself stored and sent as a file, named by the SHA-256 of its text.
+Specifications refer to it by that digest.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from dora_config.protocol.envelope import Message
 MAX_FILES = 50_000
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-"""SHA-256 in hexadecimal digits; names files, so nothing else passes."""
+"""SHA-256 in hexadecimal digits; used as a file name, hence the strict pattern."""
 
 
 def check_path(path: str) -> str:
-    """A path below the node's folder; ValueError for one that could lead out of it."""
+    """Return a path below the node's folder; `ValueError` if it could lead out of it."""
     parts = path.split("/")
     if not path or "\0" in path or any(part in ("", ".", "..") for part in parts):
-        raise ValueError(f"not a path below the folder: {path!r}")
+        raise ValueError(f"{path!r} is not a path below the folder")
     return path
 
 
 class CodeFile(Message):
-    """``path`` is relative to the node's working directory."""
+    """One file; ``path`` is relative to the node's working directory."""
 
     path: str
     sha256: Digest
@@ -51,7 +51,7 @@ class CodeLink(Message):
     def _stays_inside(self) -> CodeLink:
         end = posixpath.normpath(posixpath.join(posixpath.dirname(self.path), self.target))
         if self.target.startswith("/") or end == ".." or end.startswith("../"):
-            raise ValueError(f"{self.path}: a link that leads out of the folder: {self.target}")
+            raise ValueError(f"{self.path!r} links to {self.target!r}, outside of the folder")
         return self
 
 
@@ -71,7 +71,7 @@ class CodeSet(Message):
             parents = path.split("/")[:-1]
             for length in range(1, len(parents) + 1):
                 if "/".join(parents[:length]) in through:
-                    raise ValueError(f"{path}: its folder is a link")
+                    raise ValueError(f"{path!r}: its folder is a link")
         return self
 
     @property
@@ -79,7 +79,7 @@ class CodeSet(Message):
         return [file.path for file in self.files] + [link.path for link in self.links]
 
     def text(self) -> bytes:
-        """As it travels."""
+        """Return the encoded form, of which the digest is taken."""
         return self.model_dump_json().encode()
 
     def digest(self) -> str:
@@ -87,5 +87,5 @@ class CodeSet(Message):
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Total size of the files in bytes."""
         return sum(file.size for file in self.files)

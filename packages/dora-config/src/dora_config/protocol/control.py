@@ -1,8 +1,8 @@
-"""CLI <-> coordinator: requests, replies, and what comes in between; does no I/O.
+"""Messages between CLI and coordinator; no I/O.
 
-The client greets, the coordinator welcomes it or refuses. Then each request carries a number; it is
-answered by any count of :class:`Progress` frames with that number and one :class:`Answer` or
-:class:`Failure`.
+The client sends :class:`Hello`; the coordinator replies :class:`Welcome` or :class:`Refused`. Each
+request then carries a number, which is repeated in any count of :class:`Progress` frames and in one
+:class:`Answer` or :class:`Failure`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dora_config.protocol.topics import (
 
 
 class DataflowRef(Message):
-    """Which dataflow: a UUID or a name; both empty means the only one that runs."""
+    """A dataflow by UUID or name; both empty: the only running dataflow."""
 
     uuid: str | None = None
     name: str | None = None
@@ -43,11 +43,11 @@ class StartDataflow(Message):
     kind: Literal["start"] = "start"
     spec: DataflowSpec
     dry_run: bool = False
-    """Only say where the nodes would run: answered with :class:`PlacementPlan`."""
+    """Start nothing; answered with :class:`PlacementPlan`."""
 
 
 class StopDataflow(Message):
-    """Stop and wait for the end; answered with :class:`Ended`."""
+    """Stop a dataflow and wait for its end; answered with :class:`Ended`."""
 
     kind: Literal["stop"] = "stop"
     dataflow: DataflowRef = DataflowRef()
@@ -57,7 +57,7 @@ class StopDataflow(Message):
 
 
 class RestartDataflow(Message):
-    """Stop, then start the stored specification; answered with :class:`Restarted`."""
+    """Stop a dataflow and start its stored specification; answered with :class:`Restarted`."""
 
     kind: Literal["restart"] = "restart"
     dataflow: DataflowRef = DataflowRef()
@@ -66,39 +66,39 @@ class RestartDataflow(Message):
 
 
 class WaitForEnd(Message):
-    """Answered with :class:`Ended` once the dataflow has ended."""
+    """Wait for the end of a dataflow; answered with :class:`Ended`."""
 
     kind: Literal["wait"] = "wait"
     dataflow: DataflowRef = DataflowRef()
 
 
 class ListDataflows(Message):
-    """Answered with :class:`DataflowList`."""
+    """List dataflows; answered with :class:`DataflowList`."""
 
     kind: Literal["list"] = "list"
 
 
 class ListNodes(Message):
-    """Answered with :class:`NodeList`; without a reference: the nodes of all running dataflows."""
+    """List nodes, by default of all running dataflows; answered with :class:`NodeList`."""
 
     kind: Literal["nodes"] = "nodes"
     dataflow: DataflowRef | None = None
 
 
 class ForgetEnded(Message):
-    """Forget what has ended; answered with :class:`DataflowList` of what was forgotten."""
+    """Forget ended dataflows; answered with the :class:`DataflowList` of these."""
 
     kind: Literal["clean"] = "clean"
 
 
 class ClusterStatus(Message):
-    """Answered with :class:`ClusterReport`."""
+    """Get the state of all daemons; answered with :class:`ClusterReport`."""
 
     kind: Literal["status"] = "status"
 
 
 class ReadLogs(Message):
-    """Log lines as progress :class:`LogLines`; answered with :class:`LogsEnd` unless followed."""
+    """Read logs: progress :class:`LogLines`, answered with :class:`LogsEnd` unless ``follow``."""
 
     kind: Literal["logs"] = "logs"
     dataflow: DataflowRef = DataflowRef()
@@ -117,25 +117,25 @@ class Destroy(Message):
 
 
 class CallRunner(Message):
-    """Passed on to the runners of a dataflow; answered with :class:`RunnerReplies`."""
+    """Forward a request to the runners of a dataflow; answered with :class:`RunnerReplies`."""
 
     kind: Literal["call_runner"] = "call_runner"
     dataflow: DataflowRef = DataflowRef()
     node: str | None = None
-    """The node it is about; ``None``: asked of every part."""
+    """Send it to the runner of this node; ``None``: to every runner."""
     request: NodeRequest
 
 
 class DescribeDataflow(Message):
-    """Answered with :class:`Described`."""
+    """Get a dataflow's specification; answered with :class:`Described`."""
 
     kind: Literal["describe"] = "describe"
     dataflow: DataflowRef = DataflowRef()
 
 
 class WatchTopics(Message):
-    """Messages of outputs, or how often they come, as progress :class:`WatchedTopics`; answered
-    with :class:`TopicsEnd` when the dataflow has ended.
+    """Watch messages of outputs or their rates: progress :class:`WatchedTopics`, answered with
+    :class:`TopicsEnd` when the dataflow has ended.
     """
 
     kind: Literal["watch_topics"] = "watch_topics"
@@ -173,7 +173,7 @@ DataflowStatus = Literal[
 
 
 class LinkSummary(Message):
-    """The link between two machines of one dataflow, as one of them sees it."""
+    """Link between two machines of one dataflow, as reported by one of them."""
 
     dataflow: str
     machine: str
@@ -181,13 +181,13 @@ class LinkSummary(Message):
     state: PeerState
     reason: str | None = None
     endpoint: str | None = None
-    """Of the peer, as ``HOST:PORT``."""
+    """``HOST:PORT`` of the peer."""
     rtt_us: int | None = None
     clock_offset_us: int | None = None
 
 
 class RestartSummary(Message):
-    """The last restart of a node, or recovery of the nodes of a machine."""
+    """Last restart of a node, or last recovery of the nodes of a machine."""
 
     cause: str
     ago: float
@@ -197,20 +197,20 @@ class RestartSummary(Message):
 
 
 class DataflowSummary(Message):
-    """One dataflow as ``list`` shows it."""
+    """One dataflow in the output of ``dora list``."""
 
     uuid: str
     name: str | None = None
     status: DataflowStatus
     reason: str | None = None
-    """Why it failed, is degraded or recovers."""
+    """Why it failed, is degraded or is recovering."""
     ended_ago: float | None = None
     """Seconds since it ended."""
     restarts: int = 0
-    """Of its nodes, since their part was started last."""
+    """Restarts of its nodes since their part was last started."""
     last_restart: RestartSummary | None = None
     recoveries: int = 0
-    """How often all nodes on a machine were started again."""
+    """Number of times that all nodes of a machine were started again."""
     last_recovery: RestartSummary | None = None
     nodes: int = 0
     daemons: tuple[str, ...] = ()
@@ -219,18 +219,18 @@ class DataflowSummary(Message):
     memory: int = 0
     """Bytes."""
     links: tuple[LinkSummary, ...] = ()
-    """Between its machines, each seen from both ends."""
+    """Links between its machines; one entry from each end."""
 
 
 class StartTriggered(Message):
     kind: Literal["start_triggered"] = "start_triggered"
     uuid: str
     waits_for: str | None = None
-    """What holds up the start; repeated when it changes."""
+    """What the start is waiting for; sent again when it changes."""
 
 
 class Placed(Message):
-    """Where one node goes, and why."""
+    """Placement of one node, with the reason."""
 
     node: str
     daemon: str
@@ -255,9 +255,9 @@ class EndedDataflow(Message):
     name: str | None = None
     ok: bool
     reason: str | None = None
-    """Why it failed as a whole (not prepared, machine lost...)."""
+    """Why the dataflow failed as a whole (not prepared, machine lost...)."""
     nodes: tuple[NodeResult, ...] = ()
-    """First ended first, over all daemons."""
+    """In the order in which they ended, over all daemons."""
 
 
 class Ended(Message):
@@ -278,7 +278,7 @@ class DataflowList(Message):
 
 
 class NodeSummary(Message):
-    """One node as ``node list`` and ``top`` show it."""
+    """One node in the output of ``dora node list`` and ``dora top``."""
 
     node: str
     dataflow: str
@@ -303,7 +303,7 @@ class NodeList(Message):
 
 
 class DaemonSummary(Message):
-    """One daemon as ``cluster status`` shows it."""
+    """One daemon in the output of ``dora cluster status``."""
 
     daemon: str
     machine_id: str | None = None
@@ -312,19 +312,19 @@ class DaemonSummary(Message):
     release: str = ""
     connected: bool = True
     ended: bool = False
-    """It ended in good order (and is not connected)."""
+    """It was shut down normally and is not connected."""
     heartbeat_age: float = 0.0
-    """Seconds since it was last heard."""
+    """Seconds since the last heartbeat."""
     clock_offset: float | None = None
     """Seconds by which its machine's clock is ahead of the coordinator's."""
     runners: tuple[str, ...] = ()
-    """Versions of the runners on that machine, which outlive upgrades of the daemon."""
+    """Versions of the runners on that machine; runners survive upgrades of the daemon."""
     restarts: int = 0
     health_kills: int = 0
     input_timeouts: int = 0
     input_recoveries: int = 0
     links: tuple[LinkSummary, ...] = ()
-    """Of the dataflows that run there, seen from it."""
+    """Links of the dataflows on that machine, as reported by it."""
 
 
 class ClusterReport(Message):
@@ -335,7 +335,7 @@ class ClusterReport(Message):
 
 
 class LogLines(Message):
-    """Lines of the JSONL files as they are, oldest first."""
+    """Unchanged lines of the JSONL files, oldest first."""
 
     kind: Literal["log_lines"] = "log_lines"
     daemon: str
@@ -346,14 +346,14 @@ class LogLines(Message):
 class LogsEnd(Message):
     kind: Literal["logs_end"] = "logs_end"
     problems: tuple[str, ...] = ()
-    """Daemons that could not be read, and why."""
+    """Daemons whose logs could not be read, with the reason."""
 
 
 class Destroyed(Message):
     kind: Literal["destroyed"] = "destroyed"
     dataflows: tuple[EndedDataflow, ...] = ()
     left: tuple[str, ...] = ()
-    """Daemons that did not answer: they, or nodes of theirs, may still run."""
+    """Daemons that did not answer; they and their nodes may still be running."""
 
 
 class Described(Message):
@@ -403,14 +403,14 @@ class ClientRequest(Message):
 
 
 class Cancel(Message):
-    """The client no longer wants what ``id`` asked for; nothing is answered, nothing is undone."""
+    """Cancel the request ``id``; not answered, and nothing is undone."""
 
     kind: Literal["cancel"] = "cancel"
     id: int
 
 
 class StreamAck(Message):
-    """The client has shown the last :class:`WatchedTopics` of this stream: it may have the next."""
+    """Acknowledge the last :class:`WatchedTopics` of a stream, so that the next may be sent."""
 
     kind: Literal["taken"] = "taken"
     id: int
@@ -427,7 +427,7 @@ class Welcome(Message):
 
 
 class Refused(Message):
-    """The connection is closed after this; ``message`` is a full sentence."""
+    """Refuse the connection, which is then closed; ``message`` is a full sentence."""
 
     kind: Literal["refused"] = "refused"
     message: str
@@ -449,14 +449,14 @@ FailureCode = Literal["failed", "not_found", "ambiguous", "conflict", "nothing_r
 
 
 class Failure(Message):
-    """The request failed; ``message`` says what, where, and what to do."""
+    """The request failed; ``message`` contains what failed, where, and the remedy."""
 
     kind: Literal["failure"] = "failure"
     id: int
     message: str
     code: FailureCode = "failed"
     ended: EndedDataflow | None = None
-    """For a start that failed on a daemon: what is known of the nodes."""
+    """Known results of the nodes, for a start that failed on a daemon."""
 
 
 ServerFrame = Annotated[

@@ -1,9 +1,8 @@
-"""Coordinator <-> daemon: registration, heartbeats, parts of dataflows, logs; does no I/O.
+"""Messages between coordinator and daemon; no I/O.
 
-A *part* is the nodes of one dataflow on one daemon. ``attempt`` numbers its spawns: it grows when
-recovery spawns a part again, and what is said about an older attempt is ignored. Everything a
-daemon tells about its parts can be said again after a loss of the connection: registering repeats
-the whole truth.
+A *part* is the nodes of one dataflow on one daemon. ``attempt`` counts its spawns: recovery
+increments it, and messages about older attempts are ignored. Every report of a daemon may be
+repeated; :class:`Register` contains its complete state.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ from dora_config.protocol.runner import DataflowResult, NodeStatus
 from dora_config.protocol.topics import EndTopics, MoreTopics, StreamTopics, TopicChunk
 
 HEARTBEAT_INTERVAL: Final = 3.0
-"""Seconds between the heartbeats of a daemon, unless the coordinator says otherwise."""
+"""Seconds between heartbeats, unless :class:`Registered` contains another value."""
 
 COORDINATOR_SILENCE: Final = 20.0
-"""Seconds after which a daemon gives up on a silent connection and makes a new one."""
+"""Seconds without a message after which a daemon reconnects."""
 
 PartPhase = Literal["preparing", "prepared", "running", "stopping", "ended"]
 
@@ -39,7 +38,7 @@ PartPhase = Literal["preparing", "prepared", "running", "stopping", "ended"]
 
 
 class PartReport(Message):
-    """Where one part stands on this daemon."""
+    """State of one part on this daemon."""
 
     dataflow_id: DataflowUuid
     attempt: int
@@ -47,24 +46,22 @@ class PartReport(Message):
     result: DataflowResult | None = None
     """Set when ``phase`` is ``ended``."""
     link: LinkReport | None = None
-    """How it is connected to parts on other machines, once something is known of that."""
+    """State of its link to parts on other machines, once known."""
     stopped: bool = False
-    """It was asked to end: by the coordinator, or since its daemon was told to end (a signal)."""
+    """A stop was requested, by the coordinator or by a signal to the daemon."""
     only_virtual_left: bool = False
-    """Of ``exit_when_nodes_finish``: its nodes that are left wait for timers or logs alone."""
+    """For ``exit_when_nodes_finish``: the remaining nodes read only timers or logs."""
 
 
 class Register(Message):
-    """First frame of a daemon: who it is and which parts it has; answered with Registered or
-    refused.
+    """First frame of a daemon: identity and parts; answered with :class:`Registered` or
+    :class:`RegistrationRefused`.
     """
 
     kind: Literal["register"] = "register"
     party: ProgramVersion
     instance: str
-    """From the daemon's state directory: the same after a restart, another on a copied disk's
-    second life.
-    """
+    """Id from the daemon's state directory; survives restarts and differs on a copied disk."""
     incarnation: str
     """New at each start of the daemon process."""
     machine_id: str | None = None
@@ -88,34 +85,34 @@ class Register(Message):
 
 
 class Metrics(Message):
-    """The nodes of one part as sampled last."""
+    """Latest sample of the nodes of one part."""
 
     dataflow_id: DataflowUuid
     nodes: tuple[NodeStatus, ...] = ()
     link: LinkReport | None = None
-    """With the newest round trips."""
+    """With the latest round trip times."""
     version: str = ""
-    """Of the runner."""
+    """Version of the runner."""
 
 
 class Heartbeat(Message):
-    """Each :data:`HEARTBEAT_INTERVAL`; metrics ride on it. Answered with :class:`HeartbeatAck`."""
+    """Sent each :data:`HEARTBEAT_INTERVAL`; answered with :class:`HeartbeatAck`."""
 
     kind: Literal["heartbeat"] = "heartbeat"
     metrics: tuple[Metrics, ...] = ()
     time: float | None = None
-    """Unix time on the daemon's machine, whose clock may be wrong."""
+    """Unix time of the daemon's machine, whose clock may be wrong."""
 
 
 class PartChanged(Message):
-    """A part reached another phase."""
+    """A part entered another phase."""
 
     kind: Literal["part_changed"] = "part_changed"
     report: PartReport
 
 
 class PartLost(Message):
-    """The part is gone, or could not be made; nothing of it is left on this machine."""
+    """A part was lost or could not be prepared; nothing of it remains on this machine."""
 
     kind: Literal["part_lost"] = "part_lost"
     dataflow_id: DataflowUuid
@@ -135,15 +132,15 @@ class PartDescribed(Message):
 
 
 class SignRequest(Message):
-    """The daemon wants a certificate for its links; answered with :class:`Certificate`."""
+    """Request a certificate for the daemon's links; answered with :class:`Certificate`."""
 
     kind: Literal["sign_request"] = "sign_request"
     request: str
-    """A certificate signing request, PEM; nothing but its public key is taken from it."""
+    """Certificate signing request (PEM); only its public key is used."""
 
 
 class LogChunk(Message):
-    """Answer to :class:`StreamLogs`; the next one is sent after :class:`MoreLogs`."""
+    """Lines for :class:`StreamLogs`; the next chunk is sent after :class:`MoreLogs`."""
 
     kind: Literal["log_chunk"] = "log_chunk"
     stream: int
@@ -153,7 +150,7 @@ class LogChunk(Message):
 
 
 class Leaving(Message):
-    """The daemon ends; ``hand_over``: its nodes live on and the next daemon adopts them."""
+    """The daemon ends; with ``hand_over`` its nodes keep running for the next daemon."""
 
     kind: Literal["leaving"] = "leaving"
     hand_over: bool
@@ -182,12 +179,12 @@ class Registered(Message):
     kind: Literal["registered"] = "registered"
     party: ProgramVersion
     daemon: str
-    """The key under which the coordinator knows this daemon."""
+    """Key of this daemon in the coordinator."""
     heartbeat_interval: float = HEARTBEAT_INTERVAL
     silence_limit: float = COORDINATOR_SILENCE
     authority: str = ""
-    """SHA-256 of the certificate that links trust, in hexadecimal digits; another one than before
-    when the coordinator had to make a new authority.
+    """SHA-256 of the certificate that links trust, in hexadecimal digits; changes when the
+    coordinator creates a new authority.
     """
 
 
@@ -195,7 +192,7 @@ class RegistrationRefused(Message):
     kind: Literal["registration_refused"] = "registration_refused"
     message: str
     permanent: bool = False
-    """Trying again cannot help (wrong version)."""
+    """Retrying is useless (wrong version)."""
 
 
 class HeartbeatAck(Message):
@@ -203,42 +200,40 @@ class HeartbeatAck(Message):
 
 
 class PreparePart(Message):
-    """Spawn the nodes and hold them at the start barrier."""
+    """Spawn nodes and hold them at the start barrier."""
 
     kind: Literal["prepare_part"] = "prepare_part"
     dataflow_id: DataflowUuid
     attempt: int
     spec: DataflowSpec
-    """With only the nodes of this part."""
+    """Contains only the nodes of this part."""
     machine: str = ""
-    """This daemon's key, as it stands in ``edges``."""
+    """Key of this daemon, as used in ``edges``."""
     recovers: str | None = None
-    """Why it is started again; None: for the first time."""
+    """Why the part is started again; ``None`` at the first start."""
     whole: bool = True
-    """The dataflow has no other parts."""
+    """Whether the dataflow has no other parts."""
     edges: tuple[RemoteEdge, ...] = ()
-    """Those that leave or enter this machine; none: the part has no link."""
+    """Edges that leave or enter this machine; empty: the part has no link."""
     addresses: dict[str, str] = Field(default_factory=dict)
-    """Where the daemons at the other ends connected from, as the coordinator sees it (IP by key):
-    tells which of its own addresses leads to them.
+    """IP addresses of the daemons at the other ends by key, as seen by the coordinator; used to
+    choose a local address that reaches them.
     """
 
 
 class ConnectPart(Message):
-    """Where peers of a part listen: those that are new or have moved, the others stay. Repeating it
-    does no harm.
-    """
+    """Add or change endpoints of a part's peers; idempotent."""
 
     kind: Literal["connect_part"] = "connect_part"
     dataflow_id: DataflowUuid
     attempt: int
     peers: tuple[PeerEndpoint, ...] = ()
     ended: tuple[str, ...] = ()
-    """Machines whose part has ended for good."""
+    """Machines whose part has ended."""
 
 
 class Certificate(Message):
-    """What the daemon's links prove themselves with, and whom they trust; both PEM."""
+    """Certificate of the daemon's links, and the authority they trust; both PEM."""
 
     kind: Literal["certificate"] = "certificate"
     certificate: str
@@ -246,7 +241,7 @@ class Certificate(Message):
 
 
 class ReleasePart(Message):
-    """Open the barrier. Repeating it does no harm."""
+    """Open the start barrier; idempotent."""
 
     kind: Literal["release_part"] = "release_part"
     dataflow_id: DataflowUuid
@@ -254,7 +249,7 @@ class ReleasePart(Message):
 
 
 class StopPart(Message):
-    """Stop the nodes, whatever the attempt; a part that is not there is answered with PartLost."""
+    """Stop the nodes of any attempt; answered with :class:`PartLost` if there is no such part."""
 
     kind: Literal["stop_part"] = "stop_part"
     dataflow_id: DataflowUuid
@@ -264,7 +259,7 @@ class StopPart(Message):
 
 
 class ForgetPart(Message):
-    """The end of this part is stored: the daemon need not report it again (its logs stay)."""
+    """The end of a part is stored: the daemon stops reporting it, but keeps its logs."""
 
     kind: Literal["forget_part"] = "forget_part"
     dataflow_id: DataflowUuid
@@ -272,14 +267,14 @@ class ForgetPart(Message):
 
 
 class DescribePart(Message):
-    """The coordinator does not know this part: say what it is."""
+    """Request the specification of a part that the coordinator does not know."""
 
     kind: Literal["describe_part"] = "describe_part"
     dataflow_id: DataflowUuid
 
 
 class StreamLogs(Message):
-    """Read log files; answered with :class:`LogChunk` frames of that stream."""
+    """Read log files; answered with :class:`LogChunk` frames."""
 
     kind: Literal["stream_logs"] = "stream_logs"
     stream: int
@@ -290,7 +285,7 @@ class StreamLogs(Message):
 
 
 class MoreLogs(Message):
-    """The reader took the last chunk."""
+    """Acknowledge the last chunk, so that the next may be sent."""
 
     kind: Literal["more_logs"] = "more_logs"
     stream: int
@@ -302,7 +297,7 @@ class EndLogs(Message):
 
 
 class EndDaemon(Message):
-    """Stop everything and end the daemon process (``dora down``)."""
+    """Stop all dataflows and end the daemon process (``dora down``)."""
 
     kind: Literal["end_daemon"] = "end_daemon"
 

@@ -1,4 +1,4 @@
-"""What a started dataflow is to CLI, coordinator and daemon alike; log filters."""
+"""Specification of a started dataflow, and log filters; no I/O."""
 
 from __future__ import annotations
 
@@ -6,33 +6,31 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from dora_config import ResolvedDataflow, ResolvedNode
+from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
 from dora_config.ids import parse_node_id
 from dora_config.protocol.envelope import Message
 from dora_config.protocol.runner import LogLevel, NodeLocation
 
 
 class Origin(Message):
-    """Where the descriptor lay when it was started, so that a daemon can tell whether it sees that
-    folder.
-    """
+    """Folder of the descriptor at the start; a daemon compares it with its own file system."""
 
     boot_id: str = ""
-    """Of the machine of the CLI; empty: unknown, hence never the same machine."""
+    """Boot id of the CLI's machine; empty if unknown, which matches no machine."""
     directory: str = ""
     """Absolute folder of the YAML file."""
     device: int = 0
     inode: int = 0
-    """Of that folder: a container that shares the kernel may have another under the same name."""
+    """Of that folder, since a container with the same kernel may have another of that name."""
     file_name: str = "dataflow.yml"
 
 
 DataflowUuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
-"""Names files on daemons, so nothing else passes."""
+"""Used in file names on daemons, hence the strict pattern."""
 
 
 class DataflowSpec(Message):
-    """Everything that is needed to start a dataflow, and to start it again."""
+    """Everything needed to start a dataflow, also a second time."""
 
     resolved: ResolvedDataflow
     descriptor: dict[str, Any] = Field(default_factory=dict)
@@ -40,47 +38,46 @@ class DataflowSpec(Message):
     name: str | None = Field(default=None, min_length=1, max_length=256)
     origin: Origin = Origin()
     workspace: str = Field(default="", pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.-]{0,127})?$")
-    """Folder name below ``_work`` of daemons that do not see the origin; the same at each start."""
+    """Folder below ``_work`` of daemons that cannot access the origin; the same at each start."""
     places: dict[str, NodeLocation] = Field(default_factory=dict)
-    """What the last build made, by node id; of use only where the origin is seen."""
+    """Results of the last local build by node id; valid only where the origin is accessible."""
     env_overrides: dict[str, str] = Field(default_factory=dict)
     uv: bool = False
     exit_when_nodes_finish: bool = False
     build_id: str | None = None
     params: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Parameters as they were set while it ran, by node id and key."""
+    """Parameters that were set at run time, by node id and key."""
     built_on: dict[str, str] = Field(default_factory=dict)
-    """Where that build was done by daemons: the daemon of each node that had something to prepare.
-    """
+    """Daemon that built each node in ``build_id``, for nodes that had something to prepare."""
     code: dict[str, str] = Field(default_factory=dict)
-    """By node id: the digest of its ``CodeSet``, for nodes whose code is sent to their machine."""
+    """Digest of the ``CodeSet`` by node id, for nodes whose code is sent to their machine."""
     delivered_by: str | None = None
-    """The build in which that code was laid out on the machines."""
+    """Id of the build in which that code was delivered."""
     allow_unlinked: bool = False
-    """Start although machines that exchange data cannot reach each other."""
+    """Start although machines with shared edges cannot reach each other."""
 
     @field_validator("name")
     @classmethod
     def _printable(cls, value: str | None) -> str | None:
         if value is not None and not value.isprintable():
-            raise ValueError("the name of a dataflow must not have control characters")
+            raise ValueError("a dataflow's name must not contain control characters")
         return value
 
     @field_validator("resolved")
     @classmethod
     def _node_ids(cls, value: ResolvedDataflow) -> ResolvedDataflow:
         for node in value.nodes:
-            parse_node_id(node.id)  # they name files on daemons
+            parse_node_id(node.id)  # used in file names on daemons
         return value
 
     def with_nodes(self, nodes: tuple[ResolvedNode, ...]) -> DataflowSpec:
-        """The same with only ``nodes``, as it is sent to the daemon that runs them."""
+        """Return the specification for a daemon that runs only ``nodes``."""
         resolved = self.resolved.model_copy(update={"nodes": nodes})
         return self.model_copy(update={"resolved": resolved})
 
 
 class LogFilter(Message):
-    """Which lines of the log files; applied in the order time, level, text, tail."""
+    """Selects lines of log files by time, level, text and tail, applied in this order."""
 
     since: float | None = None
     """Unix time in seconds."""
@@ -101,4 +98,4 @@ NodeView = Literal[
     "Stopped",
     "Unknown",
 ]
-"""State of a node as the coordinator shows it; ``Unknown``: its machine cannot be reached."""
+"""State of a node as the coordinator reports it; ``Unknown``: its machine is not reachable."""

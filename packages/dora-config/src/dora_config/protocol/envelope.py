@@ -1,10 +1,9 @@
-"""Version, message base and text form of the control plane's messages; does no I/O.
+"""Version, base class and codec of the control plane's messages; no I/O.
 
-On a WebSocket a message is one text frame: a JSON object whose ``kind`` names the model. Every
-connection begins with a greeting that carries :data:`PROTOCOL_VERSION`. Neighbouring minor
-versions talk to each other, both ways: unknown fields are ignored, every field that is added has a
-default, and a message of a kind that only the newer one knows is passed over
-(:class:`UnknownKind`). Versions further apart are refused.
+A message is one text frame of a WebSocket: a JSON object whose ``kind`` selects the model. Every
+connection begins with a handshake that contains :data:`PROTOCOL_VERSION`. Neighbouring minor
+versions are compatible: unknown fields are ignored, every added field has a default, and messages
+of unknown kinds are skipped (:class:`UnknownKind`). Other versions are refused.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from dora_config.errors import RemoteProtocolError
 
 
 class Message(BaseModel):
-    """Base of all control messages: immutable, tolerant of fields a newer version added."""
+    """Immutable message that ignores fields of newer versions."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class ProtocolVersion(Message):
-    """Version of the messages, not of the software."""
+    """Version of the messages; independent of the release of the software."""
 
     major: int
     minor: int
@@ -36,7 +35,7 @@ PROTOCOL_VERSION: Final = ProtocolVersion(major=1, minor=0)
 
 
 class ProgramVersion(Message):
-    """Who speaks: a program with its release and the protocol it speaks."""
+    """One end of a connection: program, release and protocol version."""
 
     program: str
     release: str
@@ -47,42 +46,40 @@ class ProgramVersion(Message):
 
 
 def version_problem(ours: ProgramVersion, theirs: ProgramVersion) -> str | None:
-    """Why the two cannot talk, naming both versions, or ``None`` when they can."""
+    """Return why two ends are incompatible, with both versions; ``None`` if they are compatible."""
     mine, other = ours.protocol, theirs.protocol
     if mine.major == other.major and abs(mine.minor - other.minor) <= 1:
         return None
     newer = theirs if (other.major, other.minor) > (mine.major, mine.minor) else ours
     older = ours if newer is theirs else theirs
-    return f"{theirs} and {ours} do not understand each other: upgrade the {older.program}"
+    return f"{theirs} and {ours} are incompatible; upgrade the {older.program}"
 
 
 class UnknownKind(RemoteProtocolError):
-    """A whole message of a kind that this version does not know; to be passed over."""
+    """A well-formed message of a kind that this version does not know; skip it."""
 
 
 T = TypeVar("T")
 
 
 class Codec(Generic[T]):
-    """Text to message and back for one direction of a wire (a tagged union on ``kind``)."""
+    """Encoder and decoder for one direction of a connection (a tagged union on ``kind``)."""
 
     def __init__(self, union: Any, name: str) -> None:
         self._adapter: TypeAdapter[T] = TypeAdapter(union)
         self._name = name
 
     def decode(self, text: str | bytes) -> T:
-        """The message in ``text``; raises :class:`RemoteProtocolError` that names the field at
-        fault.
-        """
+        """Return the message in ``text``; `RemoteProtocolError` names the wrong field."""
         try:
             return self._adapter.validate_json(text)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             if first["type"] == "union_tag_invalid" and not first["loc"]:
-                raise UnknownKind(f"not a message to the {self._name}: {first['msg']}") from error
+                raise UnknownKind(f"unknown message to the {self._name}: {first['msg']}") from error
             where = ".".join(str(part) for part in first["loc"]) or "the message"
             raise RemoteProtocolError(
-                f"not a message to the {self._name}: {where}: {first['msg']}"
+                f"invalid message to the {self._name}: {where}: {first['msg']}"
             ) from error
 
     def encode(self, message: T) -> str:
@@ -90,13 +87,11 @@ class Codec(Generic[T]):
 
 
 def clean_text(text: str, *, limit: int = 2000) -> str:
-    """``text`` from the wire made safe for a log line or a terminal: no control characters,
-    bounded.
-    """
+    """Escape control characters and shorten a text, for log lines and terminals."""
     shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text[:limit])
     return shown if len(text) <= limit else shown + "..."
 
 
 def clean_lines(text: str, *, limit: int = 4000) -> str:
-    """As :func:`clean_text`, but lines stay lines; all but the first are indented."""
+    """As :func:`clean_text`, but keep lines; all but the first are indented."""
     return "\n  ".join(clean_text(line, limit=limit) for line in text[:limit].splitlines())

@@ -1,7 +1,7 @@
-"""Links between the parts of one dataflow: which edges cross, where peers listen, how it is; pure.
+"""Links between the parts of one dataflow: edges, endpoints of peers, state; pure.
 
-A *machine* is a daemon as the coordinator knows it: its key (the machine id, or ``default-`` and a
-few digits for a daemon without one). Several daemons on one computer are several machines.
+A *machine* is the key of a daemon in the coordinator: its machine id, or ``default-`` and a few
+digits. Several daemons on one computer are several machines.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ WRONG_CLOCK: Final = "wrong clock"
 """In the reason of a link that fails for a certificate's time: no firewall is to blame."""
 FIRST_PORT: Final = 7450
 LAST_PORT: Final = 7549
-"""Where links listen unless told otherwise: one port for each dataflow and machine."""
+"""Default range of ports for links; each dataflow uses one port per machine."""
 
 NETWORK: Final = "dora"
-"""First part of the keys of a cluster."""
+"""Prefix of the Zenoh keys of a cluster."""
 
 
 class RemoteEdge(RunnerMessage):
@@ -39,36 +39,36 @@ class RemoteEdge(RunnerMessage):
     source_machine: str
     target_machine: str
     cycles: tuple[tuple[str, ...], ...] = ()
-    """Those that it lies on, of nodes that can wait for each other's full backpressure queues."""
+    """Backpressure cycles that contain this edge, as node ids."""
 
     def peer_of(self, machine: str) -> str:
-        """The other end."""
+        """Return the machine at the other end."""
         return self.target_machine if self.source_machine == machine else self.source_machine
 
 
 class LinkPlan(RunnerMessage):
-    """All that the link of one part needs beside its peers' endpoints (those come later)."""
+    """Configuration of the link of one part; the peers' endpoints are sent later."""
 
     machine: str
-    """This one."""
+    """This machine."""
     network: str = NETWORK
     run_id: str
-    """Names this life of the part: another one each time its runner is started."""
+    """New each time the part's runner is started."""
     listen_host: str
-    """An address of this machine."""
+    """Address of this machine to listen on."""
     first_port: int = Field(default=FIRST_PORT, ge=1, le=65535)
     last_port: int = Field(default=LAST_PORT, ge=1, le=65535)
     edges: tuple[RemoteEdge, ...]
-    """Those that leave or enter this machine."""
+    """Edges that leave or enter this machine."""
 
     @property
     def peers(self) -> tuple[str, ...]:
-        """The machines at the other ends, sorted."""
+        """Return the machines at the other ends, sorted."""
         return tuple(sorted({edge.peer_of(self.machine) for edge in self.edges}))
 
 
 class PeerEndpoint(RunnerMessage):
-    """Where one peer listens, in its present life."""
+    """Addresses at which one run of a peer listens."""
 
     machine: str
     run_id: str
@@ -77,59 +77,54 @@ class PeerEndpoint(RunnerMessage):
 
 
 PeerState = Literal["connecting", "proven", "lost", "left"]
-"""``proven``: messages went both ways, and both ends name the same streams. ``connecting``: not so
-far, in this life of the peer. ``lost``: it was proven; the link keeps trying. ``left``: the peer's
-part has ended in good order."""
+"""``connecting``: not proven in this run of the peer. ``proven``: messages pass both ways, both
+ends agree on the streams. ``lost``: was proven; the link keeps trying. ``left``: the peer's part
+has ended normally."""
 
 
 class PeerReport(RunnerMessage):
-    """How the link to one peer is."""
+    """State of the link to one peer."""
 
     machine: str
     run_id: str | None = None
-    """The peer's life that this is about."""
+    """Run of the peer to which this refers."""
     state: PeerState = "connecting"
     reason: str | None = None
-    """Of ``connecting`` and ``lost``: what was tried and what stands in the way."""
+    """For ``connecting`` and ``lost``: what was tried, and the error."""
     endpoint: str | None = None
-    """The peer's endpoint that is connected, or was tried last."""
+    """Endpoint of the peer that is connected or was last tried."""
     slow: bool = False
-    """Connections to it are made, but take long: waiting may help."""
+    """Connections are established but take long, so waiting may help."""
     rtt_us: int | None = None
     """Median round trip in microseconds."""
     clock_offset_us: int | None = None
-    """The peer's wall clock minus ours, in microseconds; good to half the round trip."""
+    """Peer's wall clock minus local clock in microseconds; accurate to half the round trip."""
 
 
 class LinkReport(RunnerMessage):
-    """How the link of one part is; each report replaces the one before."""
+    """State of the link of one part; replaces the previous report."""
 
     run_id: str = ""
     endpoints: tuple[str, ...] = ()
-    """Where it listens; empty until it does."""
+    """Addresses at which it listens; empty until it listens."""
     problem: str | None = None
-    """Why it does not listen, as a sentence (no free port...)."""
+    """Why it cannot listen, as a sentence (no free port...)."""
     peers: tuple[PeerReport, ...] = ()
 
 
 class SetLinkPeers(RunnerMessage):
-    """Where links of other machines listen: those that are new or have moved, the others stay.
-
-    Whoever asks may have just been started and not know all of them; the runner keeps the list.
-    """
+    """Add or change endpoints of peers; the runner keeps those that are not listed."""
 
     kind: Literal["set_link_peers"] = "set_link_peers"
     peers: tuple[PeerEndpoint, ...] = ()
     ended: tuple[str, ...] = ()
-    """Machines whose part has ended for good: what waits for them is given up, and what came from
-    them is closed.
-    """
+    """Machines whose part has ended: messages to them are dropped and inputs from them closed."""
 
 
 class SetLinks(RunnerMessage):
-    """All edges to and from other machines, in place of those so far; for nodes and edges that come
-    and go while the dataflow runs. Before an input is connected to another machine's output, here
-    or by ``AddNode``, its edge must be in this list.
+    """Replace all edges to and from other machines, for changes while the dataflow runs.
+
+    An edge must be listed here before ``ConnectInput`` or ``AddNode`` connects its input.
     """
 
     kind: Literal["set_links"] = "set_links"
@@ -138,16 +133,16 @@ class SetLinks(RunnerMessage):
 
 
 class LinkCounters(RunnerMessage):
-    """Counters of the link for one output on its way between two machines."""
+    """Counters of the link for one output between two machines."""
 
     machine: str
-    """The other one."""
+    """The machine at the other end."""
     messages: int = 0
-    """Sent, or received, by this end."""
+    """Sent or received by this end."""
     lost: int = 0
-    """On the way, for good. They count in no queue."""
+    """Lost between the machines; not counted in any queue."""
     waiting: int = 0
-    """Sent and not acknowledged; received and not taken by a queue."""
+    """Sent and not acknowledged, or received and not yet in a queue."""
     resent: int = 0
     invalid: int = 0
-    """Dropped because their contents did not pass validation."""
+    """Dropped because validation of their contents failed."""

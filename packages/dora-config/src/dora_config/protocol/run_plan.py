@@ -1,6 +1,6 @@
-"""daemon -> runner: the plan of one dataflow; does no I/O.
+"""Plan of one dataflow, given to its runner; no I/O.
 
-Apart from the other messages, since a runner in the foreground needs no others.
+A runner in the foreground needs no other message, so this module does not import them.
 """
 
 from __future__ import annotations
@@ -16,27 +16,25 @@ from dora_config.protocol.runner_message import RunnerMessage
 
 
 class NodeLocation(RunnerMessage):
-    """What preparing a node on this machine found out; everything has a sensible default."""
+    """Result of preparing a node on this machine; every field has a usable default."""
 
     working_dir: str | None = None
-    """Absolute directory the node runs in; ``None``: the plan's ``working_dir``."""
+    """Absolute working directory of the node; ``None``: the plan's ``working_dir``."""
     python: str | None = None
     """Interpreter of the node's managed environment; ``None``: chosen at start."""
     build_id: str | None = None
 
 
 class LogSettings(RunnerMessage):
-    """Which lines become :class:`LogLine` events. Log files get all that the node's own level
-    allows.
-    """
+    """Which lines become :class:`LogLine` events; log files use the level of the node alone."""
 
     level: LogLevel = "stdout"
     per_node: dict[str, LogLevel] = Field(default_factory=dict)
-    """Level by node id; wins over ``level``."""
+    """Level by node id; overrides ``level``."""
 
 
 class RunPlan(RunnerMessage):
-    """All a runner needs to know to run (its part of) one dataflow."""
+    """Everything a runner needs to run its part of one dataflow."""
 
     dataflow_id: str
     name: str | None = None
@@ -44,9 +42,9 @@ class RunPlan(RunnerMessage):
     descriptor: dict[str, Any] = Field(default_factory=dict)
     """The expanded dataflow, for ``Node.dataflow_descriptor()``."""
     nodes: tuple[str, ...] | None = None
-    """Ids of the nodes that run here; ``None``: all of them."""
+    """Ids of the nodes that run here; ``None``: all."""
     working_dir: str
-    """Absolute base directory: relative paths start here, logs lie below ``out/<dataflow id>``."""
+    """Absolute base of relative paths; logs are written to ``out/<dataflow id>`` below it."""
     create_working_dirs: bool = False
     """Create a missing working directory; otherwise it is an error."""
     places: dict[str, NodeLocation] = Field(default_factory=dict)
@@ -58,27 +56,27 @@ class RunPlan(RunnerMessage):
     stop_after: float | None = None
     """Seconds after the start barrier opened until a normal stop."""
     stop_grace: float = 10.0
-    """Seconds between the STOP event and SIGTERM; SIGKILL follows half as many later."""
+    """Seconds between the STOP event and SIGTERM; SIGKILL follows after half of that time."""
     exit_when_nodes_finish: bool = False
     whole: bool = True
-    """No node of the dataflow runs elsewhere, so what depends on all of them is decided here."""
+    """All nodes of the dataflow run here, so decisions about all of them are made here."""
     hold_at_barrier: bool = False
-    """Wait for :class:`Release` once all local nodes have connected (others are elsewhere)."""
+    """Wait for :class:`Release` once all local nodes have connected."""
     machine_id: str | None = None
     daemon_id: str | None = None
     build_id: str | None = None
     params: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """What was set of each node's parameters, by node id and key."""
+    """Parameters that were set, by node id and key."""
     logs: LogSettings = LogSettings()
     recovered: str | None = None
-    """Why its nodes are started again here; ``None``: they are started for the first time."""
+    """Why the nodes are started again; ``None`` at the first start."""
     links: LinkPlan | None = None
-    """Edges to and from other machines; ``None``: there are none."""
+    """Edges to and from other machines, if any."""
     credentials: str | None = None
-    """Folder with ``ca.pem``, ``cert.pem`` and ``key.pem`` for the link; ``None``: no TLS, which
-    the link allows on loopback alone."""
+    """Folder with ``ca.pem``, ``cert.pem`` and ``key.pem`` for the link; ``None``: no TLS, which is
+    allowed on loopback only."""
 
     def local_nodes(self) -> tuple[ResolvedNode, ...]:
-        """The nodes that run here, in the order of the file."""
+        """Return the nodes that run here, in the order of the file."""
         wanted = None if self.nodes is None else set(self.nodes)
         return tuple(n for n in self.resolved.nodes if wanted is None or n.id in wanted)

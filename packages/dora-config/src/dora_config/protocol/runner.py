@@ -1,14 +1,12 @@
-"""daemon <-> runner: control messages beside plan, events and results; does no I/O.
+"""Messages on the control socket of a runner; no I/O.
 
-A runner supervises the nodes of one dataflow on one machine. It is given a :class:`RunPlan`, tells
-what happens as :data:`RunnerEvent` values (in ``run_plan`` and ``runner_events``, offered here
-too), and answers :data:`RunnerRequest` values on its control socket.
+A runner supervises the nodes of one dataflow on one machine, as described by a :class:`RunPlan`. It
+answers :data:`RunnerRequest` and sends :data:`RunnerEvent` as notices.
 
-On the socket a message is one line of JSON: ``{"id": 3, "request": {...}}``,
-``{"id": 3, "reply": {...}}`` or ``{"notice": {...}}``. A runner outlives the daemon that started
-it, so both sides accept the other's next and previous minor version: unknown fields are ignored,
-every field that is added has a default, a request of an unknown kind is answered with
-:class:`Refusal`, and a notice of an unknown kind is skipped.
+A message is one line of JSON: ``{"id": 3, "request": {...}}``, ``{"id": 3, "reply": {...}}`` or
+``{"notice": {...}}``. A runner survives the daemon that started it, so neighbouring minor versions
+are compatible: unknown fields are ignored, every added field has a default, requests of unknown
+kinds are answered with :class:`Refusal`, and notices of unknown kinds are skipped.
 """
 
 from __future__ import annotations
@@ -48,38 +46,38 @@ RUNNER_PROTOCOL: Final = (1, 0)
 """Major and minor version of these messages."""
 
 MAX_LINE: Final = 64 * 1024 * 1024
-"""Bytes one message may take on the socket."""
+"""Largest size of one message in bytes."""
 
 # ---------------------------------------------------------------------------------- requests
 
 
 class Handshake(RunnerMessage):
-    """First request on a connection; answered with :class:`HandshakeReply` or refused."""
+    """First request on a connection; answered with :class:`HandshakeReply` or :class:`Refusal`."""
 
     kind: Literal["greet"] = "greet"
     protocol: tuple[int, int] = RUNNER_PROTOCOL
 
 
 class GetStatus(RunnerMessage):
-    """Answered with :class:`RunnerStatus`."""
+    """Get the state of all nodes; answered with :class:`RunnerStatus`."""
 
     kind: Literal["get_status"] = "get_status"
 
 
 class GetStatistics(RunnerMessage):
-    """Answered with :class:`Statistics`: the counters of every edge that ends here."""
+    """Get the counters of all edges that end here; answered with :class:`Statistics`."""
 
     kind: Literal["get_statistics"] = "get_statistics"
 
 
 class Release(RunnerMessage):
-    """Open the start barrier (see ``RunPlan.hold_at_barrier``); repeating it does no harm."""
+    """Open the start barrier (see ``RunPlan.hold_at_barrier``); idempotent."""
 
     kind: Literal["release"] = "release"
 
 
 class StopAllNodes(RunnerMessage):
-    """Stop all nodes; ``grace`` ``None``: the plan's. Answered when the stop has begun."""
+    """Stop all nodes, by default with the plan's grace; answered when the stop has begun."""
 
     kind: Literal["stop_dataflow"] = "stop_dataflow"
     grace: float | None = None
@@ -88,7 +86,7 @@ class StopAllNodes(RunnerMessage):
 
 
 class StopNode(RunnerMessage):
-    """Stop one node for good. Answered when it has ended."""
+    """Stop one node without restart; answered when it has ended."""
 
     kind: Literal["stop_node"] = "stop_node"
     node: str
@@ -96,7 +94,7 @@ class StopNode(RunnerMessage):
 
 
 class RestartNode(RunnerMessage):
-    """Stop one node and start it again whatever its policy. Answered when the new process runs."""
+    """Restart one node regardless of its policy; answered when the new process runs."""
 
     kind: Literal["restart_node"] = "restart_node"
     node: str
@@ -104,7 +102,7 @@ class RestartNode(RunnerMessage):
 
 
 class AddNode(RunnerMessage):
-    """Add a node to the running dataflow. Answered when it was spawned."""
+    """Add a node to the running dataflow; answered when it was spawned."""
 
     kind: Literal["add_node"] = "add_node"
     node: ResolvedNode
@@ -112,7 +110,7 @@ class AddNode(RunnerMessage):
 
 
 class RemoveNode(RunnerMessage):
-    """Stop a node and drop its edges. Answered when it has ended."""
+    """Stop a node and remove its edges; answered when it has ended."""
 
     kind: Literal["remove_node"] = "remove_node"
     node: str
@@ -120,7 +118,7 @@ class RemoveNode(RunnerMessage):
 
 
 class ReplaceNode(RunnerMessage):
-    """Run another program under the id and the ports of a node; the new process starts first."""
+    """Run another program under a node's id and ports; the new process starts first."""
 
     kind: Literal["replace_node"] = "replace_node"
     node: ResolvedNode
@@ -152,7 +150,7 @@ class DisconnectInput(RunnerMessage):
 
 
 class SetParam(RunnerMessage):
-    """Store a parameter of a node (any JSON value) and tell the node."""
+    """Store a parameter of a node (any JSON value) and notify the node."""
 
     kind: Literal["set_param"] = "set_param"
     node: str
@@ -167,25 +165,25 @@ class DeleteParam(RunnerMessage):
 
 
 class GetParams(RunnerMessage):
-    """Answered with :class:`Params`."""
+    """Get the parameters of a node; answered with :class:`Params`."""
 
     kind: Literal["get_params"] = "get_params"
     node: str
 
 
 class Publish(RunnerMessage):
-    """Inject one message as if ``node`` had sent it on ``output``."""
+    """Send one message on ``output`` in place of ``node``."""
 
     kind: Literal["publish"] = "publish"
     node: str
     output: str
     data: Any = None
-    """A JSON value: a list becomes an Arrow array, anything else an array of length one."""
+    """A JSON value; a list becomes an Arrow array, any other value an array of length one."""
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
 class Reload(RunnerMessage):
-    """Hot-reload an operator of a node (``None``: all of them)."""
+    """Reload an operator of a node; ``None``: all operators."""
 
     kind: Literal["reload"] = "reload"
     node: str
@@ -193,7 +191,7 @@ class Reload(RunnerMessage):
 
 
 class FollowEvents(RunnerMessage):
-    """From now on every event comes as a notice; with ``logs`` also each :class:`LogLine`."""
+    """Send every further event as a notice; with ``logs`` also each :class:`LogLine`."""
 
     kind: Literal["follow_events"] = "follow_events"
     logs: bool = True
@@ -203,19 +201,19 @@ class FollowEvents(RunnerMessage):
 
 
 class AcknowledgeResult(RunnerMessage):
-    """The result is stored elsewhere: the runner may remove its directory and end."""
+    """The result is stored elsewhere, so the runner may remove its directory and end."""
 
     kind: Literal["acknowledge_result"] = "acknowledge_result"
 
 
 class ShutDown(RunnerMessage):
-    """End the nodes, but not their dataflow: no result is kept, and other machines hear nothing, as
-    if the power had gone. Whoever asks for this means to spawn the part again.
+    """End the nodes as if the machine had lost power: no result is stored and peers are not
+    notified. Sent before the part is spawned again.
     """
 
     kind: Literal["shut_down"] = "shut_down"
     grace: float | None = None
-    """Seconds from STOP to SIGTERM; ``None``: kill at once."""
+    """Seconds from STOP to SIGTERM; ``None``: SIGKILL at once."""
 
 
 RunnerRequest = Annotated[
@@ -253,7 +251,7 @@ class Done(RunnerMessage):
 
 
 class Refusal(RunnerMessage):
-    """The request failed; ``message`` says what, where, and what to do."""
+    """The request failed; ``message`` contains what failed, where, and the remedy."""
 
     kind: Literal["refusal"] = "refusal"
     message: str
@@ -271,11 +269,11 @@ class HandshakeReply(RunnerMessage):
 NodeState = Literal[
     "Starting", "Running", "Restarting", "Degraded", "Stopping", "Finished", "Failed", "Stopped"
 ]
-"""``Degraded``: an input timed out. ``Stopped``: by hand, or dynamic and not attached."""
+"""``Degraded``: an input timed out. ``Stopped``: by request, or dynamic and not attached."""
 
 
 class NodeStatus(RunnerMessage):
-    """One node as ``node list`` and ``top`` show it."""
+    """State of one node."""
 
     node: str
     state: NodeState
@@ -283,21 +281,21 @@ class NodeStatus(RunnerMessage):
     incarnation: int = 0
     restarts: int = 0
     last_restart: str | None = None
-    """Its cause in a few words."""
+    """Cause of the last restart in a few words."""
     last_restart_ago: float | None = None
     """Seconds."""
     dynamic: bool = False
     broken_inputs: tuple[str, ...] = ()
     blocked_on: str | None = None
-    """``node/input`` whose full backpressure queue this node waits for."""
+    """``node/input`` whose full queue blocks this node."""
     cpu_percent: float | None = None
-    """Of one core, over the last two seconds, the node's children included."""
+    """Per cent of one core over the last two seconds, including the node's children."""
     memory_bytes: int | None = None
     """Resident set of the node and its children."""
     read_bytes: int | None = None
     written_bytes: int | None = None
     queued: int = 0
-    """Messages waiting at all inputs."""
+    """Messages in the queues of all inputs."""
     health_kills: int = 0
     input_timeouts: int = 0
     input_recoveries: int = 0
@@ -315,26 +313,26 @@ class RunnerStatus(RunnerMessage):
     """Unix time at which the start barrier opened."""
     lines_shed: int = 0
     link: LinkReport | None = None
-    """``None``: no edge leaves or enters this machine."""
+    """``None`` if no edge leaves or enters this machine."""
     only_virtual_left: bool = False
-    """As :class:`WaitingChanged` told it last."""
+    """Last value in :class:`WaitingChanged`."""
     version: str = ""
-    """Of the runner, which outlives upgrades; empty: older than 0.1.0."""
+    """Version of the runner, which survives upgrades; empty: older than 0.1.0."""
 
 
 class EdgeStatus(RunnerMessage):
     """Counters of one edge since the dataflow began. ``sent = received + dropped + queued``.
 
-    Of an edge between two machines the producer's end shows what goes to the link, once for each
-    output and machine, and the consumer's end what the link hands to the input.
+    For an edge between two machines, the producer's end counts messages into the link, once per
+    output and machine; the consumer's end counts messages from the link into the input.
     """
 
     source: str
     """``node/output``."""
     target: str
-    """``node/input``; on its way to another machine ``MACHINE (link)``."""
+    """``node/input``; at the producer's end of a link ``MACHINE (link)``."""
     crossing: LinkCounters | None = None
-    """Of an edge that leaves or enters this machine."""
+    """Counters of the link, for an edge that leaves or enters this machine."""
     policy: str
     bound: int
     sent: int = 0
@@ -345,7 +343,7 @@ class EdgeStatus(RunnerMessage):
     bytes_received: int = 0
     blocked: bool = False
     idle_seconds: float | None = None
-    """Since the last message arrived."""
+    """Seconds since the last message arrived."""
     latency_us: dict[str, float] = Field(default_factory=dict)
     """``p50``, ``p99`` and ``max``, in microseconds."""
 
@@ -365,11 +363,11 @@ RunnerReply = Annotated[
     Field(discriminator="kind"),
 ]
 
-# ---------------------------------------------------------------------------------- the wire
+# ---------------------------------------------------------------------------------- framing
 
 
 class RunnerProtocolError(Exception):
-    """A line on the control socket that is no message; ``str()`` says why."""
+    """A line on the control socket is not a message; ``str()`` is the reason."""
 
 
 class Envelope(RunnerMessage):
@@ -382,7 +380,7 @@ class Envelope(RunnerMessage):
 
 
 class UnknownMessage(RunnerMessage):
-    """A well-formed line whose request or notice this version does not know."""
+    """A well-formed line with a request, reply or notice of an unknown kind."""
 
     id: int | None = None
     part: Literal["request", "reply", "notice"]
@@ -391,23 +389,23 @@ class UnknownMessage(RunnerMessage):
 
 
 def encode_line(envelope: Envelope) -> bytes:
-    """One envelope as a line of JSON, newline included."""
+    """Encode an envelope as a line of JSON, including the newline."""
     return envelope.model_dump_json(exclude_none=True).encode() + b"\n"
 
 
 def request_line(number: int, request: RunnerRequest) -> bytes:
-    """The line that carries ``request`` under ``number``, which the reply repeats."""
+    """Encode a request; the reply repeats ``number``."""
     return encode_line(Envelope(id=number, request=request))
 
 
 class LineDecoder:
-    """Sans-IO: bytes of the control socket in, envelopes out."""
+    """Incremental decoder of lines from the control socket."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Envelope | UnknownMessage]:
-        """Yield each message that ``data`` completes; raises RunnerProtocolError on garbage."""
+        """Yield each message that ``data`` completes; raise `RunnerProtocolError` for others."""
         self._buffer += data
         while (end := self._buffer.find(b"\n")) >= 0:
             line = bytes(self._buffer[:end])
@@ -415,13 +413,11 @@ class LineDecoder:
             if line.strip():
                 yield decode_line(line)
         if len(self._buffer) > MAX_LINE:
-            raise RunnerProtocolError(
-                f"a message of more than {MAX_LINE} bytes without an end; closing the connection"
-            )
+            raise RunnerProtocolError(f"message exceeds {MAX_LINE} bytes; closing the connection")
 
 
 def decode_line(line: bytes) -> Envelope | UnknownMessage:
-    """One line as an envelope; raises :class:`RunnerProtocolError` if it is no JSON object."""
+    """Decode one line; raise `RunnerProtocolError` if it is not a JSON object with a message."""
     try:
         envelope = Envelope.model_validate_json(line)
         if envelope.request is None and envelope.reply is None and envelope.notice is None:
@@ -432,7 +428,7 @@ def decode_line(line: bytes) -> Envelope | UnknownMessage:
     try:
         raw = json.loads(line)
     except ValueError as error:
-        raise RunnerProtocolError(f"not a line of JSON: {line[:80]!r} ({error})") from error
+        raise RunnerProtocolError(f"invalid JSON: {line[:80]!r} ({error})") from error
     if not isinstance(raw, dict):
         raise RunnerProtocolError(f"expected a JSON object, found {line[:80]!r}")
     number = raw.get("id") if isinstance(raw.get("id"), int) else None

@@ -1,4 +1,4 @@
-"""runner -> whoever follows it: what happens to a dataflow and how it ended; pure."""
+"""Events and results that a runner reports; pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dora_config.protocol.links import LinkReport
 from dora_config.protocol.runner_message import RunnerMessage
 
 LogLevel = Literal["stdout", "trace", "debug", "info", "warn", "error"]
-"""Lowest first: ``stdout`` lets everything pass, plain printed lines included."""
+"""Lowest first; ``stdout`` includes everything, also plain printed lines."""
 
 LOG_LEVELS: Final[tuple[LogLevel, ...]] = ("stdout", "trace", "debug", "info", "warn", "error")
 
@@ -19,21 +19,21 @@ LOG_LEVELS: Final[tuple[LogLevel, ...]] = ("stdout", "trace", "debug", "info", "
 
 
 class NodeResult(RunnerMessage):
-    """How one node ended. ``message`` is a full sentence for failures, empty for success."""
+    """How one node ended; ``message`` is a full sentence for failures, else empty."""
 
     node: str
     outcome: Literal["success", "failed", "cascading"]
     message: str = ""
     caused_by: str | None = None
-    """For ``cascading``: the node whose failure brought this one down."""
+    """For ``cascading``: the node whose failure caused this one."""
     exit_code: int | None = None
     signal: str | None = None
-    """Name of the signal that ended it, for example ``SIGKILL``."""
+    """Name of the signal that ended the process, such as ``SIGKILL``."""
     stderr_tail: tuple[str, ...] = ()
-    """The last lines (at most 500) the node wrote to stderr."""
+    """Last lines of the node's stderr (at most 500)."""
     restarts: int = 0
     order: int = 0
-    """0 for the node that ended first, and so on; sorts failures by cause."""
+    """Position in the order of ends, from 0; sorts failures by cause."""
 
 
 class DataflowResult(RunnerMessage):
@@ -44,24 +44,24 @@ class DataflowResult(RunnerMessage):
     nodes: tuple[NodeResult, ...] = ()
     """In the order in which they ended."""
     stop_reason: str | None = None
-    """Why it was stopped (``"signal SIGINT"``, say); ``None``: it ended by itself."""
+    """Why it was stopped, such as ``"signal SIGINT"``; ``None``: it was not stopped."""
     error: str | None = None
-    """Set when nothing ran at all: what could not be prepared, one problem a line."""
+    """Set if no node was started: the problems of the preparation, one per line."""
     log_dir: str | None = None
 
     @property
     def ok(self) -> bool:
-        """True when no node failed."""
+        """Whether no node failed."""
         return self.error is None and all(n.outcome == "success" for n in self.nodes)
 
     @property
     def root_causes(self) -> tuple[NodeResult, ...]:
-        """Failed nodes that nobody else brought down, first cause first."""
+        """Nodes that failed by themselves, in the order of their ends."""
         return tuple(n for n in self.nodes if n.outcome == "failed")
 
     @property
     def cascading(self) -> tuple[NodeResult, ...]:
-        """Nodes that failed only because another did."""
+        """Nodes that failed because another node failed."""
         return tuple(n for n in self.nodes if n.outcome == "cascading")
 
 
@@ -69,7 +69,7 @@ class DataflowResult(RunnerMessage):
 
 
 class LogLine(RunnerMessage):
-    """One line of a node, or of the runner itself (``node`` is ``None``)."""
+    """One log line of a node, or of the runner (``node`` is ``None``)."""
 
     kind: Literal["log"] = "log"
     ts: str
@@ -85,7 +85,7 @@ class LogLine(RunnerMessage):
 
 
 class NodeSpawned(RunnerMessage):
-    """A process was started for a node."""
+    """The process of a node was started."""
 
     kind: Literal["node_spawned"] = "node_spawned"
     node: str
@@ -95,7 +95,7 @@ class NodeSpawned(RunnerMessage):
 
 
 class NodeConnected(RunnerMessage):
-    """The node has subscribed (a dynamic node: has attached)."""
+    """A node has subscribed to its inputs; a dynamic node has attached."""
 
     kind: Literal["node_connected"] = "node_connected"
     node: str
@@ -105,7 +105,7 @@ class NodeConnected(RunnerMessage):
 
 
 class NodeRestarting(RunnerMessage):
-    """The process of a node ended and will be started again after ``delay`` seconds."""
+    """The process of a node ended and is started again after ``delay`` seconds."""
 
     kind: Literal["node_restarting"] = "node_restarting"
     node: str
@@ -115,7 +115,7 @@ class NodeRestarting(RunnerMessage):
 
 
 class NodeEnded(RunnerMessage):
-    """A node has ended for good with success, or a dynamic node has left."""
+    """A node has ended successfully, or a dynamic node has detached."""
 
     kind: Literal["node_ended"] = "node_ended"
     node: str
@@ -123,14 +123,14 @@ class NodeEnded(RunnerMessage):
 
 
 class NodeFailed(RunnerMessage):
-    """A node has ended for good and failed."""
+    """A node has failed and is not restarted."""
 
     kind: Literal["node_failed"] = "node_failed"
     result: NodeResult
 
 
 class NodesReady(RunnerMessage):
-    """All local nodes have connected; with ``hold_at_barrier`` the runner now waits for Release."""
+    """All local nodes have connected; with ``hold_at_barrier`` the runner waits for ``Release``."""
 
     kind: Literal["nodes_ready"] = "nodes_ready"
 
@@ -143,7 +143,7 @@ class DataflowStarted(RunnerMessage):
 
 
 class DataflowStopping(RunnerMessage):
-    """STOP was sent to all nodes; ``grace`` seconds until SIGTERM (0: killed at once)."""
+    """STOP was sent to all nodes; SIGTERM follows after ``grace`` seconds (0: SIGKILL at once)."""
 
     kind: Literal["dataflow_stopping"] = "dataflow_stopping"
     reason: str
@@ -158,22 +158,24 @@ class DataflowFinished(RunnerMessage):
 
 
 class LogLinesDropped(RunnerMessage):
-    """The reader of these events was too slow: ``count`` log lines were not handed to it."""
+    """``count`` log lines were dropped because the reader of these events was slow."""
 
     kind: Literal["lines_shed"] = "lines_shed"
     count: int
 
 
 class LinkChanged(RunnerMessage):
-    """The link to other machines listens elsewhere, cannot listen, or a peer's state changed."""
+    """The endpoints of the link or the state of a peer changed."""
 
     kind: Literal["link_changed"] = "link_changed"
     report: LinkReport
 
 
 class WaitingChanged(RunnerMessage):
-    """Whether all local nodes that are left wait for timers or logs alone; told only where the
-    dataflow is to end once that holds on all its machines."""
+    """Whether the remaining local nodes read only timers or logs.
+
+    Sent for ``exit_when_nodes_finish``, where the dataflow ends once this holds on all machines.
+    """
 
     kind: Literal["waiting_changed"] = "waiting_changed"
     only_virtual_left: bool

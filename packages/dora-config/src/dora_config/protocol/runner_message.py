@@ -1,4 +1,4 @@
-"""Base of all messages between a runner and whoever follows it; pure."""
+"""Base of the messages of a runner; pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class RunnerMessage(BaseModel):
-    """Base of everything here: immutable, and tolerant of fields a newer version added.
+    """Immutable message that ignores fields of newer versions.
 
     Validators are built at first use, since most runs need few of these models.
     """

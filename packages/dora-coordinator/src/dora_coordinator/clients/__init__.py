@@ -1,1 +1,1 @@
-"""Decisions about requests of clients: queries, builds, streams."""
+"""Decisions about requests of clients: queries, starts and stops, builds, streams; no I/O."""

@@ -1,8 +1,8 @@
-"""Builds that daemons do for a client: who builds what, what is passed on, how it ends; pure.
+"""Builds on daemons for a client: shares, progress, result; pure.
 
-A build belongs to the client that asked for it and to nobody else: it ends with the connection of
-that client, is not stored, and its result lies with the daemons. A daemon that is lost fails its
-share; the others go on, so that all that is wrong is said at once.
+A build ends with the connection of the client that requested it, is not stored, and its results
+stay on the daemons. A daemon that is lost fails its share; the others continue, so that the answer
+contains all problems.
 """
 
 from __future__ import annotations
@@ -39,14 +39,12 @@ from dora_coordinator.state.commands import (
 )
 from dora_coordinator.state.events import ClientRequested, TimerKey
 
-TIMER = "build"
-
 
 @dataclass(slots=True)
 class _Build:
     asked: ClientRequested
     waiting: set[str]
-    """Daemons that have not ended their share."""
+    """Daemons that have not finished their share."""
     nodes: list[BuiltNode] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -67,7 +65,7 @@ class Builds:
         placement: Mapping[str, tuple[str, ...]],
         now: float,
     ) -> list[Command]:
-        """``placement`` has node ids by daemon, as a start would place them now."""
+        """``placement`` maps daemons to node ids, as a start would place them now."""
         build = _Build(asked, set())
         commands: list[Command] = [
             SendProgress(asked.client, asked.number, BuildTriggered(build_id=build.build_id))
@@ -79,27 +77,17 @@ class Builds:
             if node.needs_build or node.id in spec.code
         }
         for daemon, here in placement.items():
-            wanted = tuple(nodes[node] for node in here if node in nodes)
-            if wanted:
+            chosen = tuple(nodes[node] for node in here if node in nodes)
+            if chosen:
                 build.waiting.add(daemon)
-                commands.append(self._ask(build, daemon, request, wanted))
+                commands.append(_share(build, daemon, request, chosen))
         self._builds[build.build_id] = build
         at = now + self._settings.build_timeout
-        return [*commands, ArmTimer(TimerKey(TIMER, build.build_id), at), *self._finish(build)]
-
-    def _ask(
-        self, build: _Build, daemon: str, request: BuildDataflow, nodes: tuple[ResolvedNode, ...]
-    ) -> Command:
-        message = BuildPart(
-            build_id=build.build_id,
-            spec=request.spec.with_nodes(nodes),
-            settings=request.settings,
-        )
-        return SendToDaemon(daemon, message)
+        return [*commands, ArmTimer(TimerKey("build", build.build_id), at), *self._finish(build)]
 
     # ---------------------------------------------------------------- from daemons
 
-    def told(self, daemon: str, message: BuildEvents) -> list[Command]:
+    def progress(self, daemon: str, message: BuildEvents) -> list[Command]:
         build = self._builds.get(message.build_id)
         if build is None or daemon not in build.waiting:
             return [SendToDaemon(daemon, CancelBuild(build_id=message.build_id))]
@@ -108,8 +96,8 @@ class Builds:
         )
         return [SendProgress(build.asked.client, build.asked.number, progress)]
 
-    def taken(self, build_id: str, daemon: str) -> list[Command]:
-        """The client has been sent what this daemon told last."""
+    def sent(self, build_id: str, daemon: str) -> list[Command]:
+        """The client was sent the daemon's last progress: the daemon may send more."""
         build = self._builds.get(build_id)
         if build is None or daemon not in build.waiting:
             return []
@@ -134,7 +122,7 @@ class Builds:
             if daemon in build.waiting:
                 build.waiting.discard(daemon)
                 build.problems.append(
-                    f'daemon "{daemon}": the connection was lost during the build, which it ends'
+                    f'daemon "{daemon}": the connection was lost during the build; build again'
                 )
                 commands += self._finish(build)
         return commands
@@ -163,8 +151,8 @@ class Builds:
             return []
         limit = self._settings.build_timeout
         build.problems += [
-            f'daemon "{daemon}": not ready within {limit:g} s (the coordinator\'s setting '
-            "build_timeout); its build was ended"
+            f'daemon "{daemon}": not finished within {limit:g} s (the coordinator\'s setting '
+            "build_timeout); its build was cancelled"
             for daemon in sorted(build.waiting)
         ]
         cancelled = self._cancel_shares(build)
@@ -182,15 +170,26 @@ class Builds:
         else:
             built = Built(build_id=build.build_id, nodes=tuple(build.nodes))
             done = AnswerClient(client, number, built)
-        return [CancelTimer(TimerKey(TIMER, build.build_id)), done]
+        return [CancelTimer(TimerKey("build", build.build_id)), done]
 
     def _drop(self, build: _Build) -> list[Command]:
         del self._builds[build.build_id]
-        return [CancelTimer(TimerKey(TIMER, build.build_id)), *self._cancel_shares(build)]
+        return [CancelTimer(TimerKey("build", build.build_id)), *self._cancel_shares(build)]
 
     def _cancel_shares(self, build: _Build) -> list[Command]:
         message = CancelBuild(build_id=build.build_id)
         return [SendToDaemon(daemon, message) for daemon in sorted(build.waiting)]
+
+
+def _share(
+    build: _Build, daemon: str, request: BuildDataflow, nodes: tuple[ResolvedNode, ...]
+) -> Command:
+    message = BuildPart(
+        build_id=build.build_id,
+        spec=request.spec.with_nodes(nodes),
+        settings=request.settings,
+    )
+    return SendToDaemon(daemon, message)
 
 
 def _failure(daemon: str, failure: FailedNode) -> str:
@@ -199,7 +198,7 @@ def _failure(daemon: str, failure: FailedNode) -> str:
 
 
 def require_built(spec: DataflowSpec, placement: Mapping[str, tuple[str, ...]]) -> None:
-    """Raises :class:`PlacementError` when a node would run elsewhere than it was built."""
+    """Raise :class:`PlacementError` if a node would run on another daemon than built it."""
     for daemon, nodes in placement.items():
         for node in nodes:
             built_on = spec.built_on.get(node)

@@ -1,4 +1,4 @@
-"""Which client reads whose log files; passes chunks on, keeps none; pure.
+"""Streams of log files from daemons to clients; pure.
 
 One request of a client becomes one stream per daemon that has nodes of the dataflow. A stream that
 breaks with the connection of its daemon is named in the answer.
@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from dora_config.protocol.control import LogLines, LogsEnd, ReadLogs
 from dora_config.protocol.daemon import EndLogs, LogChunk, MoreLogs, StreamLogs
 from dora_coordinator.dataflow.dataflow import Dataflow
+from dora_coordinator.dataflow.registry import RequestRefused
+from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import AnswerClient, Command, SendProgress, SendToDaemon
+from dora_coordinator.state.events import ClientRequested
 from dora_coordinator.state.membership import Membership
 
 
@@ -21,27 +24,24 @@ class _Reading:
     number: int
     request: ReadLogs
     dataflow_id: str
-    waiting: dict[int, str] = field(default_factory=dict)
+    streams: dict[int, str] = field(default_factory=dict)
     """Open streams and their daemons."""
     problems: list[str] = field(default_factory=list)
 
 
 class LogStreams:
-    def __init__(self, membership: Membership) -> None:
+    def __init__(self, membership: Membership, settings: Settings) -> None:
         self._membership = membership
+        self._settings = settings
         self._readings: dict[tuple[int, int], _Reading] = {}
         self._by_stream: dict[int, _Reading] = {}
         self._last_stream = 0
 
-    def count(self, client: int) -> int:
-        """Open requests of one client."""
-        return sum(1 for owner, _ in self._readings if owner == client)
-
-    def open(
-        self, client: int, number: int, request: ReadLogs, dataflow: Dataflow
-    ) -> list[Command]:
-        reading = _Reading(client, number, request, dataflow.id)
-        self._readings[client, number] = reading
+    def open(self, asked: ClientRequested, request: ReadLogs, dataflow: Dataflow) -> list[Command]:
+        """Raises :class:`RequestRefused`."""
+        self._check(asked, request, dataflow)
+        reading = _Reading(asked.client, asked.number, request, dataflow.id)
+        self._readings[asked.client, asked.number] = reading
         commands: list[Command] = []
         for part in dataflow.parts.values():
             nodes = tuple(n for n in part.nodes if not request.nodes or n in request.nodes)
@@ -53,9 +53,22 @@ class LogStreams:
                 reading.problems.append(f'no connection to daemon "{part.daemon}"')
         return [*commands, *self._answer_if_done(reading)]
 
+    def _check(self, asked: ClientRequested, request: ReadLogs, dataflow: Dataflow) -> None:
+        known = {node for part in dataflow.parts.values() for node in part.nodes}
+        missing = [node for node in request.nodes if node not in known]
+        if missing:
+            raise RequestRefused(
+                "not_found",
+                f'dataflow {dataflow.label} has no node "{missing[0]}"; '
+                f"its nodes are: {', '.join(sorted(known))}",
+            )
+        limit = self._settings.streams_per_client
+        if sum(1 for client, _ in self._readings if client == asked.client) >= limit:
+            raise RequestRefused("failed", f"at most {limit} log streams per connection")
+
     def _open_stream(self, reading: _Reading, daemon: str, nodes: tuple[str, ...]) -> Command:
         self._last_stream += 1
-        reading.waiting[self._last_stream] = daemon
+        reading.streams[self._last_stream] = daemon
         self._by_stream[self._last_stream] = reading
         message = StreamLogs(
             stream=self._last_stream,
@@ -67,8 +80,9 @@ class LogStreams:
         return SendToDaemon(daemon, message)
 
     def chunk(self, daemon: str, chunk: LogChunk) -> list[Command]:
+        """Forward a chunk of a daemon to its client."""
         reading = self._by_stream.get(chunk.stream)
-        if reading is None or reading.waiting.get(chunk.stream) != daemon:
+        if reading is None or reading.streams.get(chunk.stream) != daemon:
             return [] if chunk.done else [SendToDaemon(daemon, EndLogs(stream=chunk.stream))]
         commands: list[Command] = []
         if chunk.lines:
@@ -81,17 +95,17 @@ class LogStreams:
             commands += self._answer_if_done(reading)
         return commands
 
-    def taken(self, stream: int) -> list[Command]:
-        """The client has been sent a chunk: its daemon may read on."""
+    def sent(self, stream: int) -> list[Command]:
+        """A chunk was sent to the client: its daemon may send the next."""
         reading = self._by_stream.get(stream)
         if reading is None:
             return []
-        return [SendToDaemon(reading.waiting[stream], MoreLogs(stream=stream))]
+        return [SendToDaemon(reading.streams[stream], MoreLogs(stream=stream))]
 
     def daemon_lost(self, daemon: str) -> list[Command]:
         commands: list[Command] = []
         for stream, reading in list(self._by_stream.items()):
-            if reading.waiting.get(stream) == daemon:
+            if reading.streams.get(stream) == daemon:
                 reading.problems.append(f'the connection to daemon "{daemon}" was lost')
                 self._close_stream(reading, stream)
                 commands += self._answer_if_done(reading)
@@ -101,23 +115,23 @@ class LogStreams:
         reading = self._readings.pop((client, number), None)
         if reading is None:
             return []
-        for stream in reading.waiting:
+        for stream in reading.streams:
             del self._by_stream[stream]
         return [
             SendToDaemon(daemon, EndLogs(stream=stream))
-            for stream, daemon in reading.waiting.items()
+            for stream, daemon in reading.streams.items()
         ]
 
     def client_gone(self, client: int) -> list[Command]:
-        mine = [number for owner, number in self._readings if owner == client]
-        return [command for number in mine for command in self.cancel(client, number)]
+        numbers = [number for owner, number in self._readings if owner == client]
+        return [command for number in numbers for command in self.cancel(client, number)]
 
     def _close_stream(self, reading: _Reading, stream: int) -> None:
-        del reading.waiting[stream]
+        del reading.streams[stream]
         del self._by_stream[stream]
 
     def _answer_if_done(self, reading: _Reading) -> list[Command]:
-        if reading.waiting:
+        if reading.streams:
             return []
         self._readings.pop((reading.client, reading.number), None)
         answer = LogsEnd(problems=tuple(reading.problems))

@@ -1,13 +1,13 @@
-"""What clients ask for and what they wait for; pure."""
+"""Requests of clients: dispatch, queries, and the messages of daemons that answer them; pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import assert_never
 
 from dora_config.dataflow.placement import UnplacedNodes
 from dora_config.errors import PlacementError
-from dora_config.protocol.builds import BuildDataflow
+from dora_config.protocol.builds import BuildDataflow, BuildEnded, BuildEvents
+from dora_config.protocol.calls import RunnerAnswered
 from dora_config.protocol.control import (
     CallRunner,
     ClusterStatus,
@@ -17,321 +17,198 @@ from dora_config.protocol.control import (
     Described,
     DescribeDataflow,
     Destroy,
-    Destroyed,
-    Ended,
-    EndedDataflow,
-    FailureCode,
     ForgetEnded,
     ListDataflows,
     ListNodes,
     NodeList,
     ReadLogs,
     RestartDataflow,
-    Restarted,
     StartDataflow,
-    Started,
-    StartTriggered,
     StopDataflow,
     WaitForEnd,
     WatchTopics,
 )
-from dora_config.protocol.daemon import EndDaemon
-from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.daemon import LogChunk
 from dora_config.protocol.envelope import ProgramVersion
-from dora_coordinator.clients.builds import Builds, require_built
+from dora_config.protocol.topics import TopicChunk
+from dora_coordinator.clients.builds import Builds
+from dora_coordinator.clients.destroy import Destruction
+from dora_coordinator.clients.lifecycle import LifecycleRequests
 from dora_coordinator.clients.log_streams import LogStreams
 from dora_coordinator.clients.runner_calls import RunnerCalls
 from dora_coordinator.clients.topic_streams import TopicStreams
 from dora_coordinator.clients.views import cluster_report, dataflow_summary, node_summaries
-from dora_coordinator.dataflow.dataflow import Dataflow
-from dora_coordinator.dataflow.events import StopRequested
 from dora_coordinator.dataflow.placement import place
-from dora_coordinator.dataflow.records import Phase
-from dora_coordinator.dataflow.registry import DataflowRegistry, RequestRefused
+from dora_coordinator.dataflow.registry import DataflowChanged, DataflowRegistry, RequestRefused
 from dora_coordinator.settings import Settings
-from dora_coordinator.state.commands import (
-    AnswerClient,
-    ArmTimer,
-    Command,
-    EndCoordinator,
-    FailClient,
-    SendProgress,
-    SendToDaemon,
+from dora_coordinator.state.commands import AnswerClient, Command, FailClient
+from dora_coordinator.state.events import (
+    BuildProgressSent,
+    ClientCancelled,
+    ClientDisconnected,
+    ClientEvent,
+    ClientRequested,
+    LogLinesSent,
+    TopicChunkTaken,
 )
-from dora_coordinator.state.events import ClientRequested, TimerKey
+from dora_coordinator.state.membership import Membership
+
+DaemonReply = LogChunk | TopicChunk | BuildEvents | BuildEnded | RunnerAnswered
+"""Messages of daemons that belong to a client's request."""
 
 
-@dataclass(slots=True)
-class _Wait:
-    """A request that is answered once dataflows have got somewhere."""
-
-    asked: ClientRequested
-    until: Literal["started", "ended", "restarted", "destroyed"]
-    left: set[str]
-    """Dataflows that have not got there yet."""
-    ended: list[EndedDataflow] = field(default_factory=list)
-    old: str = ""
-    """For a restart: the dataflow that was stopped."""
-
-
-class Clients:
+class ClientRequests:
     def __init__(
         self,
         registry: DataflowRegistry,
-        streams: LogStreams,
-        builds: Builds,
-        calls: RunnerCalls,
-        topics: TopicStreams,
+        membership: Membership,
         settings: Settings,
         party: ProgramVersion,
     ) -> None:
         self._registry = registry
-        self._streams = streams
-        self._builds = builds
-        self._calls = calls
-        self._topics = topics
-        self._settings = settings
+        self._membership = membership
         self._party = party
-        self._waits: dict[str, list[_Wait]] = {}
-        """By dataflow id."""
-        self._destroying: _Wait | None = None
-        self._daemons_told = False
-        self._destroyed = False
+        self._lifecycle = LifecycleRequests(registry, membership)
+        self._destruction = Destruction(registry, membership, settings)
+        self._logs = LogStreams(membership, settings)
+        self._topics = TopicStreams(membership, settings)
+        self._builds = Builds(settings)
+        self._calls = RunnerCalls(registry, membership)
 
-    # ------------------------------------------------------------------ requests
+    def handle(self, event: ClientEvent, now: float) -> list[Command]:
+        match event:
+            case ClientRequested():
+                return self._requested(event, now)
+            case ClientCancelled(client=client, number=number):
+                self._lifecycle.cancel(client, number)
+                self._calls.cancel(client, number)
+                return [
+                    *self._logs.cancel(client, number),
+                    *self._topics.cancel(client, number),
+                    *self._builds.cancel(client, number),
+                ]
+            case ClientDisconnected(client=client):
+                self._lifecycle.client_gone(client)
+                self._calls.client_gone(client)
+                return [
+                    *self._logs.client_gone(client),
+                    *self._topics.client_gone(client),
+                    *self._builds.client_gone(client),
+                ]
+            case TopicChunkTaken(client=client, number=number, stream=stream):
+                return self._topics.taken(client, number, stream)
+            case LogLinesSent(stream=stream):
+                return self._logs.sent(stream)
+            case BuildProgressSent(build_id=build_id, daemon=daemon):
+                return self._builds.sent(build_id, daemon)
+            case _ as unreachable:
+                assert_never(unreachable)
 
-    def asked(self, asked: ClientRequested, now: float) -> list[Command]:
+    def _requested(self, asked: ClientRequested, now: float) -> list[Command]:
         try:
-            return self._answer(asked, now)
+            return self._dispatch(asked, now)
         except RequestRefused as problem:
-            return [self._fail(asked, str(problem), problem.code)]
+            return [FailClient(asked.client, asked.number, str(problem), problem.code)]
         except (PlacementError, UnplacedNodes) as problem:
-            return [self._fail(asked, str(problem), "placement")]
+            return [FailClient(asked.client, asked.number, str(problem), "placement")]
 
-    def _answer(self, asked: ClientRequested, now: float) -> list[Command]:
+    def _dispatch(self, asked: ClientRequested, now: float) -> list[Command]:
         registry = self._registry
         match asked.request:
-            case StartDataflow(spec=spec, dry_run=dry_run):
-                return self._start(asked, spec, dry_run=dry_run, now=now)
+            case StartDataflow() as start:
+                if self._destruction.is_requested:
+                    raise RequestRefused("failed", "the coordinator is ending; start refused")
+                return self._lifecycle.start(asked, start, now)
             case StopDataflow() as stop:
-                return self._stop(asked, stop, now)
-            case RestartDataflow(dataflow=ref, grace=grace, force=force):
-                return self._restart(asked, ref, StopRequested(grace, force), now)
+                return self._lifecycle.stop(asked, stop, now)
+            case RestartDataflow() as restart:
+                return self._lifecycle.restart(asked, restart, now)
             case WaitForEnd(dataflow=ref):
-                dataflow = registry.find(ref, archived=True)
-                if dataflow.has_ended:
-                    return [self._reply(asked, Ended(dataflows=(dataflow.ended(),)))]
-                self._wait(_Wait(asked, "ended", {dataflow.id}))
-                return []
-            case ListDataflows():
-                rows = tuple(dataflow_summary(dataflow, registry, now) for dataflow in registry)
-                return [self._reply(asked, DataflowList(dataflows=rows))]
-            case ListNodes(dataflow=ref):
-                chosen = registry.live() if ref is None else [registry.find(ref, archived=True)]
-                nodes = [row for dataflow in chosen for row in node_summaries(dataflow, registry)]
-                return [self._reply(asked, NodeList(nodes=tuple(nodes)))]
-            case ForgetEnded():
-                gone, commands = registry.forget_ended()
-                rows = tuple(dataflow_summary(dataflow, registry, now) for dataflow in gone)
-                return [*commands, self._reply(asked, DataflowList(dataflows=rows))]
-            case ClusterStatus():
-                return [self._reply(asked, cluster_report(registry, self._party, now))]
-            case ReadLogs() as request:
-                return self._logs(asked, request)
+                return self._lifecycle.wait_for_end(asked, ref)
+            case ReadLogs(dataflow=ref) as request:
+                return self._logs.open(asked, request, registry.find(ref, archived=True))
             case BuildDataflow() as request:
-                placed = place(request.spec.resolved, registry.membership.connected())
-                return self._builds.start(asked, request, placed.parts, now)
+                plan = place(request.spec.resolved, self._membership.connected())
+                return self._builds.start(asked, request, plan.parts, now)
             case CallRunner(dataflow=ref, node=node, request=request):
                 dataflow = registry.find(ref, archived=False)
-                return self._calls.ask(asked, request, dataflow, node)
+                return self._calls.open(asked, request, dataflow, node)
             case WatchTopics(dataflow=ref) as request:
                 return self._topics.open(asked, request, registry.find(ref, archived=False))
+            case Destroy() as destroy:
+                return self._destruction.request(asked, destroy, now)
+            case ListDataflows():
+                rows = [dataflow_summary(one, self._membership, now) for one in registry]
+                return _answer(asked, DataflowList(dataflows=tuple(rows)))
+            case ForgetEnded():
+                gone, commands = registry.forget_ended()
+                rows = [dataflow_summary(one, self._membership, now) for one in gone]
+                return [*commands, *_answer(asked, DataflowList(dataflows=tuple(rows)))]
+            case ListNodes(dataflow=ref):
+                return _answer(asked, self._node_list(ref))
+            case ClusterStatus():
+                report = cluster_report(registry, self._membership, self._party, now)
+                return _answer(asked, report)
             case DescribeDataflow(dataflow=ref):
-                return [self._reply(asked, _described(registry.find(ref, archived=True)))]
-            case Destroy(force=force):
-                return self._destroy(asked, force=force, now=now)
+                return _answer(asked, self._describe(ref))
+            case _ as unreachable:
+                assert_never(unreachable)
 
-    def _start(
-        self, asked: ClientRequested, spec: DataflowSpec, *, dry_run: bool, now: float
-    ) -> list[Command]:
-        if self._destroying is not None:
-            return [self._fail(asked, "the coordinator is ending and starts nothing more")]
-        running = self._registry.live_named(spec.name) if spec.name else None
-        if running is not None and not dry_run:
-            message = (
-                f'there is already a running dataflow with name "{spec.name}" ({running.id}); '
-                "stop it or choose another --name"
-            )
-            return [self._fail(asked, message, "conflict")]
-        plan = place(spec.resolved, self._registry.membership.connected())
-        if dry_run:
-            return [self._reply(asked, plan.explained)]
-        require_built(spec, plan.parts)
-        self._wait(_Wait(asked, "started", {asked.fresh_id}))
-        triggered = SendProgress(asked.client, asked.number, StartTriggered(uuid=asked.fresh_id))
-        return [triggered, *self._registry.start(asked.fresh_id, spec, plan.parts, now)]
+    def _node_list(self, ref: DataflowRef | None) -> NodeList:
+        """``ref`` None: of all live dataflows."""
+        registry = self._registry
+        chosen = registry.live() if ref is None else [registry.find(ref, archived=True)]
+        rows = [row for one in chosen for row in node_summaries(one, self._membership)]
+        return NodeList(nodes=tuple(rows))
 
-    def _stop(self, asked: ClientRequested, stop: StopDataflow, now: float) -> list[Command]:
-        if stop.all:
-            chosen = self._registry.live()
-            if not chosen:
-                raise RequestRefused("nothing_runs", "No dataflows are running.")
-        else:
-            chosen = [self._registry.find(stop.dataflow, archived=False)]
-        event = StopRequested(stop.grace, stop.force)
-        commands = [c for dataflow in chosen for c in self._registry.apply(dataflow, event, now)]
-        left = {dataflow.id for dataflow in chosen if not dataflow.has_ended}
-        wait = _Wait(asked, "ended", left, [one.ended() for one in chosen if one.has_ended])
-        if not left:
-            return [*commands, self._reply(asked, Ended(dataflows=tuple(wait.ended)))]
-        self._wait(wait)
-        return commands
+    def _describe(self, ref: DataflowRef) -> Described:
+        dataflow = self._registry.find(ref, archived=True)
+        daemons = {node: part.daemon for part in dataflow.parts.values() for node in part.nodes}
+        return Described(uuid=dataflow.id, spec=dataflow.spec, daemons=daemons)
 
-    def _restart(
-        self, asked: ClientRequested, ref: DataflowRef, stop: StopRequested, now: float
-    ) -> list[Command]:
-        dataflow = self._registry.find(ref, archived=False)
-        wait = _Wait(asked, "restarted", {dataflow.id}, old=dataflow.id)
-        commands = self._registry.apply(dataflow, stop, now)
-        if dataflow.has_ended:
-            return [*commands, *self._all_ended(wait, dataflow, now)]
-        self._wait(wait)
-        return commands
+    # ------------------------------------------------- consequences of other events
 
-    def _logs(self, asked: ClientRequested, request: ReadLogs) -> list[Command]:
-        dataflow = self._registry.find(request.dataflow, archived=True)
-        known = {node for part in dataflow.parts.values() for node in part.nodes}
-        missing = [node for node in request.nodes if node not in known]
-        if missing:
-            message = (
-                f'dataflow {dataflow.label} has no node "{missing[0]}"; '
-                f"its nodes are: {', '.join(sorted(known))}"
-            )
-            return [self._fail(asked, message, "not_found")]
-        if self._streams.count(asked.client) >= self._settings.streams_per_client:
-            limit = self._settings.streams_per_client
-            return [self._fail(asked, f"{limit} log streams at once are the most on a connection")]
-        return self._streams.open(asked.client, asked.number, request, dataflow)
+    def daemon_reply(self, daemon: str, message: DaemonReply, now: float) -> list[Command]:
+        match message:
+            case LogChunk():
+                return self._logs.chunk(daemon, message)
+            case TopicChunk():
+                return self._topics.chunk(daemon, message)
+            case BuildEvents():
+                return self._builds.progress(daemon, message)
+            case BuildEnded():
+                return self._builds.ended(daemon, message)
+            case RunnerAnswered():
+                return self._calls.answered(daemon, message, now)
+            case _ as unreachable:
+                assert_never(unreachable)
 
-    def _destroy(self, asked: ClientRequested, *, force: bool, now: float) -> list[Command]:
-        live = self._registry.live()
-        if live and not force:
-            names = ", ".join(dataflow.label for dataflow in live)
-            message = f"dataflows are still running: {names}; stop them first, or use --force"
-            return [self._fail(asked, message, "conflict")]
-        self._destroying = _Wait(asked, "destroyed", {dataflow.id for dataflow in live})
-        commands: list[Command] = [
-            ArmTimer(TimerKey("destroy"), now + self._settings.destroy_timeout)
+    def daemon_lost(self, daemon: str) -> list[Command]:
+        """End what was in progress on a lost or replaced connection to a daemon."""
+        return [
+            *self._logs.daemon_lost(daemon),
+            *self._topics.daemon_lost(daemon),
+            *self._builds.daemon_lost(daemon),
+            *self._calls.daemon_lost(daemon),
         ]
-        for dataflow in live:
-            commands += self._registry.apply(dataflow, StopRequested(), now)
-        return [*commands, *self.end_if_destroyed()]
 
-    # --------------------------------------------------------------------- waits
-
-    def phase_changed(self, dataflow: Dataflow, before: Phase, now: float) -> list[Command]:
-        """Answer whoever waited for this."""
-        commands: list[Command] = []
-        started = dataflow.phase is Phase.RUNNING or (
-            dataflow.has_ended and before in (Phase.RELEASING, Phase.RUNNING, Phase.STOPPING)
-        )
-        for wait in list(self._waits.get(dataflow.id, ())):
-            if wait.until == "started":
-                if dataflow.waits_for is not None:
-                    waits = StartTriggered(uuid=dataflow.id, waits_for=dataflow.waits_for)
-                    commands.append(SendProgress(wait.asked.client, wait.asked.number, waits))
-                if started or dataflow.has_ended:
-                    self._drop(wait, dataflow.id)
-                    commands.append(self._start_outcome(wait, dataflow, started=started))
-            elif dataflow.has_ended:
-                self._drop(wait, dataflow.id)
-                wait.ended.append(dataflow.ended())
-                commands += self._all_ended(wait, dataflow, now) if not wait.left else []
-        if dataflow.has_ended and self._destroying is not None:
-            if dataflow.id in self._destroying.left:
-                self._destroying.left.discard(dataflow.id)
-                self._destroying.ended.append(dataflow.ended())
-            commands += self.end_if_destroyed()
+    def dataflow_changed(self, change: DataflowChanged, now: float) -> list[Command]:
+        commands = self._lifecycle.dataflow_changed(change, now)
+        if change.dataflow.has_ended:
+            commands += self._destruction.dataflow_ended(change.dataflow)
         return commands
 
-    def _start_outcome(self, wait: _Wait, dataflow: Dataflow, *, started: bool) -> Command:
-        if started and wait.old:
-            restarted = Restarted(old=wait.old, new=dataflow.id, warnings=dataflow.warnings)
-            return self._reply(wait.asked, restarted)
-        if started:
-            started_as = Started(uuid=dataflow.id, warnings=dataflow.warnings)
-            return self._reply(wait.asked, started_as)
-        return FailClient(
-            wait.asked.client,
-            wait.asked.number,
-            f"dataflow {dataflow.label} was not started: {dataflow.reason}",
-            ended=dataflow.ended(),
-        )
+    def build_timed_out(self, build_id: str) -> list[Command]:
+        return self._builds.timed_out(build_id)
 
-    def _all_ended(self, wait: _Wait, dataflow: Dataflow, now: float) -> list[Command]:
-        if wait.until == "ended":
-            return [self._reply(wait.asked, Ended(dataflows=tuple(wait.ended)))]
-        try:
-            plan = place(dataflow.spec.resolved, self._registry.membership.connected())
-            require_built(dataflow.spec, plan.parts)
-        except (PlacementError, UnplacedNodes) as problem:
-            message = f"{dataflow.label} was stopped but not started again: {problem}"
-            return [self._fail(wait.asked, message, "placement")]
-        fresh = wait.asked.fresh_id
-        self._wait(_Wait(wait.asked, "started", {fresh}, old=wait.old))
-        return self._registry.start(fresh, dataflow.spec, plan.parts, now)
+    def continue_destruction(self, *, overdue: bool = False) -> list[Command]:
+        """Call after a daemon was lost; ``overdue``: the time limit has passed."""
+        return self._destruction.proceed(overdue=overdue)
 
-    def end_if_destroyed(self, *, overdue: bool = False) -> list[Command]:
-        """End once the dataflows have ended and then the daemons; ``overdue``: end now."""
-        wait = self._destroying
-        if wait is None or self._destroyed or (wait.left and not overdue):
-            return []
-        commands: list[Command] = []
-        daemons = self._registry.membership.connected()
-        if not self._daemons_told:
-            self._daemons_told = True
-            commands = [SendToDaemon(member.key, EndDaemon()) for member in daemons]
-        if daemons and not overdue:
-            return commands
-        self._destroyed = True
-        left = {*self._registry.unfinished_daemons(), *(member.key for member in daemons)}
-        answer = Destroyed(dataflows=tuple(wait.ended), left=tuple(sorted(left)))
-        return [*commands, self._reply(wait.asked, answer), EndCoordinator()]
-
-    def client_gone(self, client: int) -> None:
-        for waits in list(self._waits.values()):
-            for wait in list(waits):
-                if wait.asked.client == client and wait.until != "restarted":
-                    self._abandon(wait)
-
-    def cancelled(self, client: int, number: int) -> None:
-        for waits in list(self._waits.values()):
-            for wait in list(waits):
-                if (wait.asked.client, wait.asked.number) == (client, number):
-                    self._abandon(wait)
-
-    def _wait(self, wait: _Wait) -> None:
-        for dataflow_id in wait.left:
-            self._waits.setdefault(dataflow_id, []).append(wait)
-
-    def _abandon(self, wait: _Wait) -> None:
-        for dataflow_id in list(wait.left):
-            self._drop(wait, dataflow_id)
-
-    def _drop(self, wait: _Wait, dataflow_id: str) -> None:
-        wait.left.discard(dataflow_id)
-        waits = self._waits[dataflow_id]
-        waits.remove(wait)
-        if not waits:
-            del self._waits[dataflow_id]
-
-    def _reply(self, asked: ClientRequested, answer: ControlAnswer) -> Command:
-        return AnswerClient(asked.client, asked.number, answer)
-
-    def _fail(self, asked: ClientRequested, message: str, code: FailureCode = "failed") -> Command:
-        return FailClient(asked.client, asked.number, message, code)
+    def reopen_streams(self) -> list[Command]:
+        """Call after every event."""
+        return self._topics.reopen()
 
 
-def _described(dataflow: Dataflow) -> Described:
-    daemons = {node: part.daemon for part in dataflow.parts.values() for node in part.nodes}
-    return Described(uuid=dataflow.id, spec=dataflow.spec, daemons=daemons)
+def _answer(asked: ClientRequested, answer: ControlAnswer) -> list[Command]:
+    return [AnswerClient(asked.client, asked.number, answer)]

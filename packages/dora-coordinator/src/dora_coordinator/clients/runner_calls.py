@@ -1,4 +1,4 @@
-"""Requests of clients that runners answer: passed on to daemons, replies collected; pure."""
+"""Requests of clients that runners answer: forwarded to daemons, replies collected; pure."""
 
 from __future__ import annotations
 
@@ -15,66 +15,76 @@ from dora_config.protocol.calls import (
 from dora_config.protocol.envelope import clean_lines
 from dora_config.protocol.runner import DeleteParam, Refusal, SetParam
 from dora_coordinator.dataflow.dataflow import Dataflow
-from dora_coordinator.dataflow.registry import RequestRefused
+from dora_coordinator.dataflow.events import ParamChanged
+from dora_coordinator.dataflow.registry import DataflowRegistry, RequestRefused
 from dora_coordinator.state.commands import AnswerClient, Command, FailClient, SendToDaemon
 from dora_coordinator.state.events import ClientRequested
 from dora_coordinator.state.membership import Membership
 
 
 @dataclass(slots=True)
-class _Question:
+class _Call:
     asked: ClientRequested
-    dataflow: Dataflow
+    dataflow_id: str
     request: NodeRequest
     waiting: set[str] = field(default_factory=set)
-    """Daemons whose answer is under way."""
+    """Daemons that have not answered."""
     replies: list[PartReply] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
 class RunnerCalls:
-    def __init__(self, membership: Membership) -> None:
+    def __init__(self, registry: DataflowRegistry, membership: Membership) -> None:
+        self._registry = registry
         self._membership = membership
-        self._questions: dict[str, _Question] = {}
+        self._calls: dict[str, _Call] = {}
 
-    def ask(
+    def open(
         self, asked: ClientRequested, request: NodeRequest, dataflow: Dataflow, node: str | None
     ) -> list[Command]:
-        """Ask the part that has ``node`` (None: every part); raises :class:`RequestRefused`."""
+        """Call the runner of ``node`` (None: of every part); raises :class:`RequestRefused`."""
         daemons = _daemons_of(dataflow, node)
-        call = RunnerCall(call=asked.fresh_id, dataflow_id=dataflow.id, request=request)
-        question = self._questions[call.call] = _Question(asked, dataflow, request)
+        message = RunnerCall(call=asked.fresh_id, dataflow_id=dataflow.id, request=request)
+        call = self._calls[asked.fresh_id] = _Call(asked, dataflow.id, request)
         commands: list[Command] = []
         for daemon in daemons:
             if self._membership.is_connected(daemon):
-                question.waiting.add(daemon)
-                commands.append(SendToDaemon(daemon, call))
+                call.waiting.add(daemon)
+                commands.append(SendToDaemon(daemon, message))
             else:
-                question.problems.append(f'no connection to daemon "{daemon}"')
-        return [*commands, *self._answer_if_done(question)]
+                call.problems.append(f'no connection to daemon "{daemon}"')
+        return [*commands, *self._answer_if_done(call)]
 
-    def answered(self, daemon: str, message: RunnerAnswered) -> list[Command]:
-        question = self._questions.get(message.call)
-        if question is None or daemon not in question.waiting:
+    def answered(self, daemon: str, message: RunnerAnswered, now: float) -> list[Command]:
+        call = self._calls.get(message.call)
+        if call is None or daemon not in call.waiting:
             return []
-        question.waiting.discard(daemon)
+        call.waiting.discard(daemon)
         match message.reply:
             case None:
-                why = clean_lines(message.problem or "no reply")
-                question.problems.append(f'daemon "{daemon}": {why}')
-            case Refusal(message=why):
-                question.problems.append(clean_lines(why))
+                reason = clean_lines(message.problem or "no reply")
+                call.problems.append(f'daemon "{daemon}": {reason}')
+            case Refusal(message=reason):
+                call.problems.append(clean_lines(reason))
             case reply:
-                question.replies.append(PartReply(daemon=daemon, reply=reply))
-        return [*_remember(question), *self._answer_if_done(question)]
+                call.replies.append(PartReply(daemon=daemon, reply=reply))
+        commands: list[Command] = []
+        dataflow = self._registry.get(call.dataflow_id)
+        if (
+            dataflow is not None
+            and call.replies
+            and isinstance(call.request, SetParam | DeleteParam)
+        ):
+            commands = self._registry.apply(dataflow, ParamChanged(call.request), now)
+        return [*commands, *self._answer_if_done(call)]
 
     def daemon_lost(self, daemon: str) -> list[Command]:
         commands: list[Command] = []
-        for question in list(self._questions.values()):
-            if daemon in question.waiting:
-                question.waiting.discard(daemon)
-                question.problems.append(f'the connection to daemon "{daemon}" was lost')
-                commands += self._answer_if_done(question)
+        for call in list(self._calls.values()):
+            if daemon in call.waiting:
+                call.waiting.discard(daemon)
+                call.problems.append(f'the connection to daemon "{daemon}" was lost')
+                commands += self._answer_if_done(call)
         return commands
 
     def cancel(self, client: int, number: int) -> None:
@@ -84,40 +94,31 @@ class RunnerCalls:
         self._drop(lambda asked: asked.client == client)
 
     def _drop(self, unwanted: Callable[[ClientRequested], bool]) -> None:
-        for call, question in list(self._questions.items()):
-            if unwanted(question.asked):
-                del self._questions[call]
+        for call_id, call in list(self._calls.items()):
+            if unwanted(call.asked):
+                del self._calls[call_id]
 
-    def _answer_if_done(self, question: _Question) -> list[Command]:
-        if question.waiting:
+    def _answer_if_done(self, call: _Call) -> list[Command]:
+        if call.waiting:
             return []
-        asked = question.asked
-        del self._questions[asked.fresh_id]
-        if question.problems and not question.replies:
-            return [FailClient(asked.client, asked.number, "\n".join(question.problems))]
-        answer = RunnerReplies(replies=tuple(question.replies), problems=tuple(question.problems))
+        asked = call.asked
+        del self._calls[asked.fresh_id]
+        if call.problems and not call.replies:
+            return [FailClient(asked.client, asked.number, "\n".join(call.problems))]
+        answer = RunnerReplies(replies=tuple(call.replies), problems=tuple(call.problems))
         return [AnswerClient(asked.client, asked.number, answer)]
 
 
-def _remember(question: _Question) -> list[Command]:
-    """What must not be lost with the runner that has done it."""
-    request = question.request
-    if question.replies and isinstance(request, SetParam | DeleteParam):
-        return question.dataflow.param_changed(request)
-    return []
-
-
 def _daemons_of(dataflow: Dataflow, node: str | None) -> list[str]:
-    living = [part for part in dataflow.parts.values() if not part.ended]
     if node is None:
-        return [part.daemon for part in living]
-    known = {name: part for part in dataflow.parts.values() for name in part.nodes}
-    part = known.get(node)
+        return [part.daemon for part in dataflow.parts.left()]
+    by_node = {name: part for part in dataflow.parts.values() for name in part.nodes}
+    part = by_node.get(node)
     if part is None:
         raise RequestRefused(
             "not_found",
             f'dataflow {dataflow.label} has no node "{node}"; its nodes are: '
-            f"{', '.join(sorted(known))}",
+            f"{', '.join(sorted(by_node))}",
         )
     if part.ended:
         raise RequestRefused("not_found", f'node "{node}" of {dataflow.label} has ended')

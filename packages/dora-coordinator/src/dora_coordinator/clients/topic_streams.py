@@ -1,8 +1,8 @@
-"""Which client watches whose outputs; passes chunks on, keeps none; pure.
+"""Streams of watched outputs from daemons to clients; pure.
 
-One request of a client becomes one stream for each daemon that runs a node of it. A stream that
+One request of a client becomes one stream for each daemon that runs one of its nodes. A stream that
 breaks, with the connection of its daemon or with the runner there, is opened again once that part
-runs again; the watch ends with the dataflow, or with its client.
+runs again; the watch ends with the dataflow or with its client.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from dora_config.protocol.topics import (
     WatchedTopics,
 )
 from dora_coordinator.dataflow.dataflow import Dataflow
-from dora_coordinator.dataflow.records import PartState
 from dora_coordinator.dataflow.registry import RequestRefused
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import AnswerClient, Command, SendProgress, SendToDaemon
 from dora_coordinator.state.events import ClientRequested
 from dora_coordinator.state.membership import Membership
+from dora_coordinator.state.records import PartState
 
-SHARE = 8
-"""Characters of a chunk are at most so small a part of the bytes that a message may have."""
+MESSAGE_BYTES_PER_CHARACTER = 8
+"""A chunk has at most one character per this many bytes that a message may have."""
 
 
 @dataclass(slots=True)
@@ -42,12 +42,12 @@ class _Watch:
     request: WatchTopics
     dataflow: Dataflow
     topics: dict[str, tuple[str, ...]]
-    """By daemon; without those whose part has ended."""
+    """Topics by daemon, without daemons whose part has ended."""
     streams: dict[int, str] = field(default_factory=dict)
-    """Open ones, and their daemons."""
+    """Open streams and their daemons."""
     broken: dict[str, int | None] = field(default_factory=dict)
-    """By daemon without a stream: the attempt of its part whose runner has gone. None: the
-    connection to the daemon was lost, or there was none.
+    """Daemons without a stream: the attempt of the part whose runner is gone, or None while the
+    daemon is not connected.
     """
     problems: list[str] = field(default_factory=list)
 
@@ -65,19 +65,19 @@ class TopicStreams:
     ) -> list[Command]:
         """Raises :class:`RequestRefused`."""
         _check_allowed(dataflow)
-        most = self._settings.streams_per_client
-        if sum(1 for client, _ in self._watches if client == asked.client) >= most:
-            raise RequestRefused("failed", f"{most} watches at once are the most on a connection")
-        wanted = _wanted(dataflow, request.topics)
-        topics = _by_daemon(dataflow, wanted)
+        limit = self._settings.streams_per_client
+        if sum(1 for client, _ in self._watches if client == asked.client) >= limit:
+            raise RequestRefused("failed", f"at most {limit} watches per connection")
+        chosen = _chosen(dataflow, request.topics)
+        topics = _by_daemon(dataflow, chosen)
         watch = _Watch(asked.client, asked.number, request, dataflow, topics)
         watch.broken = dict.fromkeys(topics)
         self._watches[asked.client, asked.number] = watch
-        commands = self._mend(watch)
+        commands = self._reopen(watch)
         notes = [f'no connection to daemon "{daemon}" at the moment' for daemon in watch.broken]
-        gone = set(wanted).difference(*topics.values()) if request.topics else ()
-        notes += [f"nothing more comes of {topic}: its part has ended" for topic in sorted(gone)]
-        return [*commands, *(self._say(watch, note) for note in notes)]
+        gone = set(chosen).difference(*topics.values()) if request.topics else ()
+        notes += [f"no more samples of {topic}: its part has ended" for topic in sorted(gone)]
+        return [*commands, *(_note(watch, note) for note in notes)]
 
     def chunk(self, daemon: str, chunk: TopicChunk) -> list[Command]:
         watch = self._by_stream.get(chunk.stream)
@@ -86,18 +86,18 @@ class TopicStreams:
         if not chunk.done:
             notes = tuple(clean_lines(note) for note in chunk.news.notes)
             news = chunk.news.model_copy(update={"notes": notes})
-            told = WatchedTopics(daemon=daemon, stream=chunk.stream, news=news)
-            return [SendProgress(watch.client, watch.number, told)]
+            progress = WatchedTopics(daemon=daemon, stream=chunk.stream, news=news)
+            return [SendProgress(watch.client, watch.number, progress)]
         self._close(watch, chunk.stream)
         if chunk.problem is not None:
             watch.problems.append(f'daemon "{daemon}": {clean_lines(chunk.problem)}')
             del watch.topics[daemon]
-            return self._mend(watch)
+            return self._reopen(watch)
         watch.broken[daemon] = watch.dataflow.parts[daemon].attempt
-        return self._mend(watch)
+        return self._reopen(watch)
 
     def taken(self, client: int, number: int, stream: int) -> list[Command]:
-        """The client has shown a chunk: its daemon may send the next."""
+        """The client has displayed a chunk: its daemon may send the next."""
         watch = self._watches.get((client, number))
         if watch is None or stream not in watch.streams:
             return []
@@ -109,13 +109,13 @@ class TopicStreams:
             if watch.streams.get(stream) == daemon:
                 self._close(watch, stream)
                 watch.broken[daemon] = None
-                commands.append(self._say(watch, f'the connection to daemon "{daemon}" was lost'))
+                commands.append(_note(watch, f'the connection to daemon "{daemon}" was lost'))
         return commands
 
-    def mend(self) -> list[Command]:
-        """After any event: open again what can be, end what has nothing more to expect."""
-        waiting = [watch for watch in self._watches.values() if watch.broken]
-        return [command for watch in waiting for command in self._mend(watch)]
+    def reopen(self) -> list[Command]:
+        """Reopen broken streams and answer finished watches; called after every event."""
+        broken = [watch for watch in self._watches.values() if watch.broken]
+        return [command for watch in broken for command in self._reopen(watch)]
 
     def cancel(self, client: int, number: int) -> list[Command]:
         watch = self._watches.pop((client, number), None)
@@ -129,10 +129,10 @@ class TopicStreams:
         ]
 
     def client_gone(self, client: int) -> list[Command]:
-        mine = [number for owner, number in self._watches if owner == client]
-        return [command for number in mine for command in self.cancel(client, number)]
+        numbers = [number for owner, number in self._watches if owner == client]
+        return [command for number in numbers for command in self.cancel(client, number)]
 
-    def _mend(self, watch: _Watch) -> list[Command]:
+    def _reopen(self, watch: _Watch) -> list[Command]:
         commands: list[Command] = []
         for daemon, attempt in list(watch.broken.items()):
             part = watch.dataflow.parts[daemon]
@@ -155,7 +155,7 @@ class TopicStreams:
         self._last_stream += 1
         watch.streams[self._last_stream] = daemon
         self._by_stream[self._last_stream] = watch
-        chunk = min(MAX_CHUNK, self._settings.max_message_bytes // SHARE)
+        chunk = min(MAX_CHUNK, self._settings.max_message_bytes // MESSAGE_BYTES_PER_CHARACTER)
         message = StreamTopics(
             stream=self._last_stream,
             dataflow_id=watch.dataflow.id,
@@ -171,9 +171,10 @@ class TopicStreams:
         del watch.streams[stream]
         del self._by_stream[stream]
 
-    def _say(self, watch: _Watch, note: str) -> Command:
-        told = WatchedTopics(daemon="", stream=0, news=TopicUpdate(notes=(note,)))
-        return SendProgress(watch.client, watch.number, told)
+
+def _note(watch: _Watch, note: str) -> Command:
+    progress = WatchedTopics(daemon="", stream=0, news=TopicUpdate(notes=(note,)))
+    return SendProgress(watch.client, watch.number, progress)
 
 
 def _check_allowed(dataflow: Dataflow) -> None:
@@ -188,8 +189,8 @@ def _check_allowed(dataflow: Dataflow) -> None:
         raise RequestRefused("not_found", f"dataflow {dataflow.label} has ended")
 
 
-def _wanted(dataflow: Dataflow, topics: tuple[str, ...]) -> tuple[str, ...]:
-    """The outputs that were named, each once; all of them if none was."""
+def _chosen(dataflow: Dataflow, topics: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the given outputs, each once, or all outputs if none is given."""
     nodes = dataflow.spec.resolved.nodes
     known = [f"{node.id}/{output}" for node in nodes for output in node.outputs]
     for topic in topics:
@@ -203,14 +204,14 @@ def _wanted(dataflow: Dataflow, topics: tuple[str, ...]) -> tuple[str, ...]:
             )
     if not known:
         raise RequestRefused("not_found", f"the nodes of dataflow {dataflow.label} have no outputs")
-    wanted = tuple(dict.fromkeys(topics or known))
-    if len(wanted) > MAX_TOPICS:
+    chosen = tuple(dict.fromkeys(topics or known))
+    if len(chosen) > MAX_TOPICS:
         raise RequestRefused(
             "failed",
-            f"dataflow {dataflow.label} has {len(wanted)} outputs; name those to watch, at most"
+            f"dataflow {dataflow.label} has {len(chosen)} outputs; name those to watch, at most"
             f" {MAX_TOPICS}",
         )
-    return wanted
+    return chosen
 
 
 def _by_daemon(dataflow: Dataflow, topics: tuple[str, ...]) -> dict[str, tuple[str, ...]]:

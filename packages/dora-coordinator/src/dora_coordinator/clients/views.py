@@ -1,4 +1,4 @@
-"""What lists and status reports show, made from the registry; pure."""
+"""Rows of lists and status reports; pure."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from dora_config.protocol.runner import NodeStatus
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.part import Part
 from dora_coordinator.dataflow.registry import DataflowRegistry
-from dora_coordinator.state.membership import Member
+from dora_coordinator.state.membership import Member, Membership
 
 
-def dataflow_summary(dataflow: Dataflow, registry: DataflowRegistry, now: float) -> DataflowSummary:
+def dataflow_summary(dataflow: Dataflow, membership: Membership, now: float) -> DataflowSummary:
     status, reason = dataflow.status()
     sampled = [
-        status for part in dataflow.parts.values() for status in _sampled(part, dataflow, registry)
+        status
+        for part in dataflow.parts.values()
+        for status in _sampled(part, dataflow, membership)
     ]
     recovered = [part for part in dataflow.parts.values() if part.recovered_at is not None]
     return DataflowSummary(
@@ -35,7 +37,7 @@ def dataflow_summary(dataflow: Dataflow, registry: DataflowRegistry, now: float)
         reason=reason,
         ended_ago=dataflow.ended_ago(now),
         restarts=sum(node.restarts for node in sampled),
-        last_restart=_last_restart(dataflow, registry, now),
+        last_restart=_last_restart(dataflow, membership, now),
         recoveries=sum(part.attempt - 1 for part in dataflow.parts.values()),
         last_recovery=_last_recovery(recovered, now),
         nodes=sum(len(part.nodes) for part in dataflow.parts.values()),
@@ -45,17 +47,15 @@ def dataflow_summary(dataflow: Dataflow, registry: DataflowRegistry, now: float)
         links=tuple(
             link
             for machine in dataflow.links.machines
-            for link in _links(dataflow, machine, registry)
+            for link in _links(dataflow, machine, membership)
         ),
     )
 
 
-def _last_restart(
-    dataflow: Dataflow, registry: DataflowRegistry, now: float
-) -> RestartSummary | None:
+def _last_restart(dataflow: Dataflow, membership: Membership, now: float) -> RestartSummary | None:
     found = []
     for part in dataflow.parts.values():
-        member = registry.membership.get(part.daemon)
+        member = membership.get(part.daemon)
         since_sample = 0.0 if member is None else now - member.metrics_at
         found += [
             RestartSummary(
@@ -63,7 +63,7 @@ def _last_restart(
                 ago=round((node.last_restart_ago or 0.0) + since_sample, 1),
                 node=node.node,
             )
-            for node in _sampled(part, dataflow, registry)
+            for node in _sampled(part, dataflow, membership)
             if node.last_restart is not None
         ]
     return min(found, key=lambda one: one.ago, default=None)
@@ -72,7 +72,7 @@ def _last_restart(
 def _last_recovery(parts: Iterable[Part], now: float) -> RestartSummary | None:
     found = [
         RestartSummary(
-            cause=part.recovers or "",
+            cause=part.recovery_reason or "",
             ago=round(now - (part.recovered_at or now), 1),
             daemon=part.daemon,
         )
@@ -81,12 +81,12 @@ def _last_recovery(parts: Iterable[Part], now: float) -> RestartSummary | None:
     return min(found, key=lambda one: one.ago, default=None)
 
 
-def _links(dataflow: Dataflow, machine: str, registry: DataflowRegistry) -> list[LinkSummary]:
-    """How one machine sees its peers; round trips are those of its last heartbeat."""
+def _links(dataflow: Dataflow, machine: str, membership: Membership) -> list[LinkSummary]:
+    """Return one machine's links; round trips are those of its last heartbeat."""
     report = dataflow.links.report_of(machine)
     if report is None or dataflow.parts[machine].ended:
         return []
-    member = registry.membership.get(machine)
+    member = membership.get(machine)
     metrics = None if member is None else member.metrics.get(dataflow.id)
     newest = {} if metrics is None or metrics.link is None else _by_machine(metrics.link)
     return [
@@ -108,16 +108,16 @@ def _by_machine(report: LinkReport) -> dict[str, PeerReport]:
     return {peer.machine: peer for peer in report.peers}
 
 
-def _sampled(part: Part, dataflow: Dataflow, registry: DataflowRegistry) -> tuple[NodeStatus, ...]:
-    member = registry.membership.get(part.daemon)
+def _sampled(part: Part, dataflow: Dataflow, membership: Membership) -> tuple[NodeStatus, ...]:
+    member = membership.get(part.daemon)
     metrics = None if member is None or part.ended else member.metrics.get(dataflow.id)
     return () if metrics is None else metrics.nodes
 
 
-def node_summaries(dataflow: Dataflow, registry: DataflowRegistry) -> list[NodeSummary]:
+def node_summaries(dataflow: Dataflow, membership: Membership) -> list[NodeSummary]:
     rows = []
     for part in dataflow.parts.values():
-        sampled = {node.node: node for node in _sampled(part, dataflow, registry)}
+        sampled = {node.node: node for node in _sampled(part, dataflow, membership)}
         results = {node.node: node for node in part.result.nodes} if part.result else {}
         for node_id in part.nodes:
             now = sampled.get(node_id)
@@ -128,7 +128,7 @@ def node_summaries(dataflow: Dataflow, registry: DataflowRegistry) -> list[NodeS
                     dataflow=dataflow.id,
                     dataflow_name=dataflow.name,
                     daemon=part.daemon,
-                    status=_node_view(part, now, end.outcome if end else None, registry),
+                    status=_node_view(part, now, end.outcome if end else None, membership),
                     pid=now.pid if now else None,
                     cpu_percent=now.cpu_percent if now else None,
                     memory_bytes=now.memory_bytes if now else None,
@@ -145,26 +145,30 @@ def node_summaries(dataflow: Dataflow, registry: DataflowRegistry) -> list[NodeS
 
 
 def _node_view(
-    part: Part, sampled: NodeStatus | None, outcome: str | None, registry: DataflowRegistry
+    part: Part, sampled: NodeStatus | None, outcome: str | None, membership: Membership
 ) -> NodeView:
     if part.ended:
         return "Failed" if outcome in ("failed", "cascading") else "Finished"
-    if not registry.membership.is_connected(part.daemon):
+    if not membership.is_connected(part.daemon):
         return "Unknown"
     return sampled.state if sampled is not None else "Starting"
 
 
-def cluster_report(registry: DataflowRegistry, party: ProgramVersion, now: float) -> ClusterReport:
+def cluster_report(
+    registry: DataflowRegistry, membership: Membership, party: ProgramVersion, now: float
+) -> ClusterReport:
     return ClusterReport(
         coordinator=party,
         daemons=tuple(
-            _daemon_summary(member, registry, now) for member in registry.membership.all()
+            _daemon_summary(member, registry, membership, now) for member in membership.all()
         ),
         active_dataflows=len(registry.live()),
     )
 
 
-def _daemon_summary(member: Member, registry: DataflowRegistry, now: float) -> DaemonSummary:
+def _daemon_summary(
+    member: Member, registry: DataflowRegistry, membership: Membership, now: float
+) -> DaemonSummary:
     nodes = [node for metrics in member.metrics.values() for node in metrics.nodes]
     return DaemonSummary(
         daemon=member.key,
@@ -175,7 +179,7 @@ def _daemon_summary(member: Member, registry: DataflowRegistry, now: float) -> D
         runners=tuple(sorted({one.version for one in member.metrics.values() if one.version})),
         connected=member.connection is not None,
         ended=member.left,
-        heartbeat_age=max(0.0, now - member.last_heard),
+        heartbeat_age=max(0.0, now - member.last_message),
         clock_offset=member.clock_offset,
         restarts=sum(node.restarts for node in nodes),
         health_kills=sum(node.health_kills for node in nodes),
@@ -184,6 +188,6 @@ def _daemon_summary(member: Member, registry: DataflowRegistry, now: float) -> D
         links=tuple(
             link
             for dataflow in registry.unfinished_on(member.key)
-            for link in _links(dataflow, member.key, registry)
+            for link in _links(dataflow, member.key, membership)
         ),
     )

@@ -1,1 +1,1 @@
-"""Decisions about one dataflow: placement, links, parts, completion."""
+"""Decisions about dataflows: placement, phases, parts, completion; no I/O."""

@@ -1,4 +1,4 @@
-"""When a dataflow has nothing left to wait for, and how it ended, over all its daemons; pure."""
+"""When a dataflow ends by itself, and its result over all daemons; pure."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ from dora_config.dataflow.sources import OutputSource
 from dora_config.protocol.control import EndedDataflow
 from dora_config.protocol.daemon import PartReport
 from dora_config.protocol.runner import DataflowResult, NodeResult
-from dora_coordinator.dataflow.linking import Links
 from dora_coordinator.dataflow.part import Part, names
-from dora_coordinator.dataflow.records import PartState
+from dora_coordinator.links.links import Links
+from dora_coordinator.state.records import PartState
 
 
 class CompletionRule:
-    """What one dataflow's nodes say about its end."""
+    """Decides when the remaining nodes of a dataflow are stopped."""
 
     def __init__(self, nodes: Collection[ResolvedNode], *, when_nodes_finish: bool) -> None:
-        """``when_nodes_finish``: only timers and logs left to wait for is an end too."""
+        """``when_nodes_finish``: also stop when the remaining nodes read only timers and logs."""
         own = {node.id for node in nodes if not node.is_dynamic}
         virtual = {node.id for node in nodes if node.id in own and _reads_only_virtual(node)}
         self._own = own
         self._when_nodes_finish = when_nodes_finish and virtual != own
 
-    def why_now(self, parts: Collection[Part]) -> str | None:
-        """Why the parts that are left are to be stopped, if they are."""
+    def stop_reason(self, parts: Collection[Part]) -> str | None:
+        """Return why the remaining parts are stopped now; None while they run on."""
         if not self._own:
             return None
-        why = "all nodes but dynamic ones have ended"
+        reason = "all nodes but dynamic ones have ended"
         for part in parts:
             if part.ended or self._own.isdisjoint(part.nodes):
                 continue
             if not (self._when_nodes_finish and part.only_virtual_left):
-                return None  # most often it is the first one
-            why = "all nodes but those with timers finished"
-        return why
+                return None
+            reason = "all nodes but those with timers finished"
+        return reason
 
 
 def _reads_only_virtual(node: ResolvedNode) -> bool:
-    sources = [wanted.source for wanted in node.inputs.values()]
+    sources = [reader.source for reader in node.inputs.values()]
     return bool(sources) and not any(isinstance(source, OutputSource) for source in sources)
 
 
 def stopped_with(daemon: str) -> str:
-    """Why a dataflow ends that nobody stopped by itself."""
+    """Return why a dataflow ends whose daemon is stopped."""
     return f'daemon "{daemon}" was stopped'
 
 
 def ended_early(report: PartReport, daemon: str) -> str:
-    """Why a part has ended before it was released."""
+    """Return why a part ended before it was released."""
     if report.stopped:
         return stopped_with(daemon)
     result = report.result
@@ -57,11 +57,11 @@ def ended_early(report: PartReport, daemon: str) -> str:
     return f'daemon "{daemon}": {reason}'
 
 
-def late_start(parts: Iterable[Part], silent: Collection[Part], limit: float) -> str:
-    """Why a start is not ready in time; ``silent``: parts whose links do not listen yet."""
+def late_start(parts: Iterable[Part], unreported: Collection[Part], limit: float) -> str:
+    """Return why a start timed out; ``unreported``: parts whose links do not listen yet."""
     late = [part for part in parts if part.state is PartState.PREPARING]
     if not late:
-        return f"no link within {limit:g} s on {names(silent)}: see the daemon's log"
+        return f"no link within {limit:g} s on {names(unreported)}: see the daemon's log"
     return (
         f"not ready within {limit:g} s: {names(late)} (a node is ready once it has made "
         "its Node(); the limit is the coordinator's setting start_timeout)"
@@ -69,9 +69,9 @@ def late_start(parts: Iterable[Part], silent: Collection[Part], limit: float) ->
 
 
 def unlinked_start(links: Links) -> str:
-    """Why a start is given up whose machines do not reach each other."""
+    """Return why a start fails whose machines do not reach each other."""
     return (
-        f"machines that exchange data cannot reach each other:\n{links.complaint()}; "
+        f"machines that exchange data cannot reach each other:\n{links.explain_unlinked()}; "
         "--allow-unlinked starts it all the same"
     )
 
@@ -79,7 +79,7 @@ def unlinked_start(links: Links) -> str:
 def ended_dataflow(
     uuid: str, name: str | None, parts: Collection[Part], *, ok: bool, reason: str | None
 ) -> EndedDataflow:
-    """``reason``: why it failed as a whole, if it did."""
+    """``reason``: why it failed as a whole."""
     nodes = [node for part in parts if part.result for node in part.result.nodes]
     errors = [part.result.error for part in parts if part.result and part.result.error]
     return EndedDataflow(
@@ -87,16 +87,16 @@ def ended_dataflow(
         name=name,
         ok=ok,
         reason=reason or "; ".join(errors) or None,
-        nodes=tuple(sorted(nodes, key=_by_order)),
+        nodes=tuple(sorted(nodes, key=_order)),
     )
 
 
-def _by_order(node: NodeResult) -> int:
+def _order(node: NodeResult) -> int:
     return node.order
 
 
-def taken_back(result: DataflowResult) -> DataflowResult:
-    """Nodes that were killed because the start had failed are not why it did."""
+def rolled_back(result: DataflowResult) -> DataflowResult:
+    """Mark nodes that the rollback killed as cascading: they are not why the start failed."""
     nodes = [
         node.model_copy(update={"outcome": "cascading"})
         if node.outcome == "failed" and node.signal == "SIGKILL"

@@ -1,21 +1,27 @@
-"""What can happen to one dataflow; past tense, frozen, free of I/O."""
+"""Events of one dataflow."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from dora_config.protocol.daemon import PartReport
-from dora_config.protocol.runner import DataflowResult
+from dora_config.protocol.runner import DataflowResult, DeleteParam, SetParam
+from dora_coordinator.state.events import DataflowTimer
+
+
+@dataclass(frozen=True, slots=True)
+class RecordLoaded:
+    """The coordinator was restarted and has loaded the dataflow's record."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartAccepted:
-    """The dataflow was accepted and stored."""
+    """The dataflow is new and its record is stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartReported:
-    """A daemon said where its part stands; ``registering``: as part of its status report."""
+    """A daemon reported the state of its part; ``registering``: with its registration."""
 
     daemon: str
     report: PartReport
@@ -24,7 +30,7 @@ class PartReported:
 
 @dataclass(frozen=True, slots=True)
 class PartGone:
-    """Nothing of the part is left on its daemon."""
+    """A daemon reported that nothing is left of its part."""
 
     daemon: str
     attempt: int
@@ -35,30 +41,44 @@ class PartGone:
 
 @dataclass(frozen=True, slots=True)
 class PartAbsent:
-    """A daemon registered and did not report its part."""
+    """A daemon registered without reporting its part."""
 
     daemon: str
 
 
 @dataclass(frozen=True, slots=True)
 class DaemonLost:
+    """The connection to a daemon was lost."""
+
     daemon: str
 
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
+    """A user requested the stop; times in seconds, None for the default."""
+
     grace: float | None = None
     force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class TimerExpired:
-    """A timer of this dataflow fired: ``start``, ``stop``, ``recovery`` or ``retry``."""
+class ParamChanged:
+    """A runner has set or deleted a parameter."""
 
-    purpose: str
+    request: SetParam | DeleteParam
+
+
+@dataclass(frozen=True, slots=True)
+class TimerExpired:
+    """A timer of this dataflow fired; ``daemon`` for ``retry`` only."""
+
+    purpose: DataflowTimer
     daemon: str = ""
 
 
-DataflowEvent = (
+PhaseEvent = (
     StartAccepted | PartReported | PartGone | PartAbsent | DaemonLost | StopRequested | TimerExpired
 )
+"""Events whose consequences depend on the phase."""
+
+DataflowEvent = PhaseEvent | RecordLoaded | ParamChanged

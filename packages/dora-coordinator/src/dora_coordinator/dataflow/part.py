@@ -1,4 +1,4 @@
-"""One part of a dataflow as the coordinator sees it, and the messages about it; pure."""
+"""One part of a dataflow and the messages about it; pure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from dora_config.protocol.daemon import (
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.links import PeerEndpoint, RemoteEdge
 from dora_config.protocol.runner import DataflowResult
-from dora_coordinator.dataflow.records import PartRecord, PartState
 from dora_coordinator.state.commands import SendToDaemon
+from dora_coordinator.state.records import PartRecord, PartState
 
 
 @dataclass(slots=True)
@@ -30,28 +30,28 @@ class Part:
     attempt: int
     result: DataflowResult | None
     only_virtual_left: bool = False
-    """Of ``exit_when_nodes_finish``, as it was reported last."""
+    """Last report: only nodes with timers or logs as inputs still run."""
     reported: bool = False
-    """Since this coordinator started."""
-    recovers: str | None = None
-    """Why it is to be started again, or was last."""
+    """A daemon has reported it since this coordinator started."""
+    recovery_reason: str | None = None
+    """Why it is being spawned again, or was last."""
     recovered_at: float | None = None
-    """When that was, by the coordinator's clock."""
+    """Time of the last recovery by the coordinator's clock."""
 
     @property
     def ended(self) -> bool:
         return self.state is PartState.ENDED
 
     def recovery_text(self, dataflow: str) -> str:
-        """For the log, when it is started again."""
+        """Return the log line for a recovery."""
         nodes = ", ".join(self.nodes)
         where = f'of {dataflow} on daemon "{self.daemon}"'
-        return f"auto-recovery: re-spawning {nodes} {where}: {self.recovers}"
+        return f"auto-recovery: re-spawning {nodes} {where}: {self.recovery_reason}"
 
-    def waits_text(self, dataflow: str, seconds: float) -> str:
-        """For the log, when it is started again only after ``seconds``."""
+    def recovery_waits_text(self, dataflow: str, seconds: float) -> str:
+        """Return the log line for a recovery that is delayed by ``seconds``."""
         where = f'of {dataflow} on daemon "{self.daemon}"'
-        return f"auto-recovery {where} waits {seconds:.0f} s: {self.recovers}"
+        return f"auto-recovery {where} waits {seconds:.0f} s: {self.recovery_reason}"
 
     def record(self) -> PartRecord:
         return PartRecord(
@@ -70,15 +70,15 @@ class Part:
         *,
         whole: bool,
     ) -> SendToDaemon:
-        """``spec`` with its nodes only; ``addresses``: IPs of the daemons at the other ends;
-        ``whole``: there are no other parts.
+        """``spec`` contains only the part's nodes; ``addresses`` are the IPs of its peers;
+        ``whole``: the dataflow has no other parts.
         """
         message = PreparePart(
             dataflow_id=self.dataflow_id,
             attempt=self.attempt,
             spec=spec,
             machine=self.daemon,
-            recovers=self.recovers,
+            recovers=self.recovery_reason,
             whole=whole,
             edges=edges,
             addresses=addresses,
@@ -111,5 +111,5 @@ class Part:
 
 
 def names(parts: Iterable[Part]) -> str:
-    """Their daemons, for a sentence."""
+    """Return the parts' daemons, for a sentence."""
     return ", ".join(f'daemon "{part.daemon}"' for part in parts)

@@ -7,17 +7,20 @@ from collections.abc import Iterator, Mapping
 
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.runner import DataflowResult
-from dora_coordinator.dataflow.linking import Links, remote_edges
 from dora_coordinator.dataflow.part import Part
-from dora_coordinator.dataflow.records import DataflowRecord, PartState
-from dora_coordinator.state.commands import SendToDaemon
+from dora_coordinator.links.edges import remote_edges
+from dora_coordinator.links.links import Links, PartEnded
+from dora_coordinator.state.commands import Command, SendToDaemon
 from dora_coordinator.state.membership import Membership
+from dora_coordinator.state.records import DataflowRecord, PartState
 
 
 class Parts(Mapping[str, Part]):
-    """By daemon; their states change through :meth:`move` and :meth:`end` only."""
+    """Parts by daemon; their states change through :meth:`move` and :meth:`end` only."""
 
-    def __init__(self, record: DataflowRecord, spec: DataflowSpec) -> None:
+    def __init__(
+        self, record: DataflowRecord, spec: DataflowSpec, earlier: Links | None = None
+    ) -> None:
         self._by_daemon = {
             part.daemon: Part(
                 record.dataflow_id, part.daemon, part.nodes, part.state, part.attempt, part.result
@@ -25,14 +28,14 @@ class Parts(Mapping[str, Part]):
             for part in record.parts
         }
         self._count = Counter(part.state for part in self._by_daemon.values())
-        """So that no event needs a look at all of them."""
+        """So that no event has to look at all parts."""
         self._changed: set[str] = set()
         self._nodes = {node.id: node for node in spec.resolved.nodes}
         by_node = {node: part.daemon for part in record.parts for node in part.nodes}
-        self.links = Links(remote_edges(spec.resolved, by_node))
+        self.links = Links(remote_edges(spec.resolved, by_node), earlier)
         for part in self._by_daemon.values():
             if part.ended:
-                self.links.end(part.daemon)
+                self.links.handle(PartEnded(part.daemon))
 
     def __getitem__(self, daemon: str) -> Part:
         return self._by_daemon[daemon]
@@ -51,20 +54,20 @@ class Parts(Mapping[str, Part]):
         part.state = state
 
     def end(self, part: Part, result: DataflowResult | None) -> None:
-        """It has ended for good; a result that is known already stays."""
+        """Mark a part as ended for good; an earlier result stays."""
         if part.ended and part.result is not None:
             return
         self.mark(part)
         self.move(part, PartState.ENDED)
         part.result = result
-        self.links.end(part.daemon)
+        self.links.handle(PartEnded(part.daemon))
 
     def mark(self, part: Part) -> None:
-        """It must be stored anew."""
+        """Mark a part as changed: it has to be stored."""
         self._changed.add(part.daemon)
 
     def unmark(self) -> None:
-        """All is stored."""
+        """Remove all marks: everything is stored."""
         self._changed.clear()
 
     # ----------------------------------------------------------------------- views
@@ -73,7 +76,7 @@ class Parts(Mapping[str, Part]):
         return [self[daemon] for daemon in sorted(self._changed)]
 
     def left(self) -> list[Part]:
-        """Those that have not ended."""
+        """Return the parts that have not ended."""
         return [part for part in self.values() if not part.ended]
 
     @property
@@ -86,13 +89,13 @@ class Parts(Mapping[str, Part]):
 
     @property
     def all_settled(self) -> bool:
-        """Whether none is on its way any more."""
+        """Whether every part runs or has ended."""
         return self._count[PartState.RUNNING] + self._count[PartState.ENDED] == len(self)
 
     # -------------------------------------------------------------------- messages
 
     def prepare(self, part: Part, spec: DataflowSpec, membership: Membership) -> SendToDaemon:
-        """Spawn its nodes; ``spec``: of the whole dataflow, as it is now."""
+        """Return the message to spawn a part; ``spec`` is that of the whole dataflow."""
         own = spec.with_nodes(tuple(self._nodes[node] for node in part.nodes))
         addresses = {}
         for peer in self.links.peers_of(part.daemon):
@@ -103,17 +106,17 @@ class Parts(Mapping[str, Part]):
         return part.prepare(own, edges, addresses, whole=len(self) == 1)
 
     def connect(self, part: Part) -> SendToDaemon:
-        """Tell it where its peers listen."""
+        """Return the message with the addresses of a part's peers."""
         endpoints = self.links.endpoints_for(part.daemon)
         return part.connect(endpoints, self.links.ended_peers_of(part.daemon))
 
-    def tell_peers_where(self, part: Part) -> list[SendToDaemon]:
-        """Tell those that it is linked to where it listens."""
+    def send_endpoint_to_peers(self, part: Part) -> list[Command]:
+        """Return messages with the part's address to its peers."""
         endpoint = self.links.endpoint(part.daemon)
         return [] if endpoint is None else [peer.connect((endpoint,)) for peer in self._peers(part)]
 
-    def tell_peers_of_end(self, part: Part) -> list[SendToDaemon]:
-        """Tell those that it was linked to that they need not wait for it."""
+    def send_end_to_peers(self, part: Part) -> list[Command]:
+        """Return messages to the part's peers that it has ended."""
         return [peer.connect(ended=(part.daemon,)) for peer in self._peers(part)]
 
     def _peers(self, part: Part) -> list[Part]:

@@ -1,4 +1,4 @@
-"""From the connected daemons and a dataflow to its parts, or why not; pure."""
+"""Placement of a dataflow's nodes on connected daemons; pure."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from dora_coordinator.state.membership import Member
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``parts``: node ids by daemon; ``explained``: where each node goes and why."""
+    """``parts`` maps daemons to node ids; ``explained`` gives the reason for each node."""
 
     parts: dict[str, tuple[str, ...]]
     explained: PlacementPlan
 
 
 def place(dataflow: ResolvedDataflow, members: Sequence[Member]) -> Plan:
-    """Raises :class:`UnplacedNodes` when some have no daemon."""
+    """Raises :class:`UnplacedNodes` if no daemon fits some of the nodes."""
     daemons = [
         ConnectedDaemon(member.key, member.register.machine_id, member.register.labels)
         for member in members

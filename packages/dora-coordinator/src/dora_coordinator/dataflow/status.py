@@ -1,25 +1,26 @@
-"""The word that lists show for a dataflow, and the reason beside it; pure."""
+"""Status of a dataflow as lists show it, and its reason; pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import assert_never
 
 from dora_config.protocol.control import DataflowStatus
-from dora_coordinator.dataflow.linking import Links
 from dora_coordinator.dataflow.part import Part, names
-from dora_coordinator.dataflow.records import PartState, Phase
+from dora_coordinator.links.links import Links
 from dora_coordinator.state.membership import Membership
+from dora_coordinator.state.records import PartState, Phase
 
 
 def status_of(
     phase: Phase,
-    why: tuple[str | None, str | None],
+    reasons: tuple[str | None, str | None],
     parts: Sequence[Part],
     links: Links,
     membership: Membership,
 ) -> tuple[DataflowStatus, str | None]:
-    """``why``: why it failed as a whole, if it did; why it was stopped, if nobody asked for it."""
-    reason, stopped_since = why
+    """``reasons``: why it failed as a whole; why it was stopped, unless a user requested it."""
+    failure, stop_reason = reasons
     match phase:
         case Phase.PREPARING | Phase.LINKING | Phase.RELEASING:
             return "Starting", None
@@ -27,23 +28,25 @@ def status_of(
             waiting = [part for part in parts if not part.ended and not part.reported]
             return "Recovering", f"waiting for {names(waiting)}" if waiting else None
         case Phase.STOPPING | Phase.ROLLING_BACK:
-            return "Stopping", reason or stopped_since
+            return "Stopping", failure or stop_reason
         case Phase.FINISHED:
-            return "Finished", stopped_since
+            return "Finished", stop_reason
         case Phase.FAILED:
-            return "Failed", reason or _failures(parts, stopped_since)
+            return "Failed", failure or _part_failures(parts, stop_reason)
         case Phase.RUNNING:
-            living = [part for part in parts if not part.ended]
-            return _while_running(living, links, membership)
+            left = [part for part in parts if not part.ended]
+            return _while_running(left, links, membership)
+        case _ as unreachable:
+            assert_never(unreachable)
 
 
 def _while_running(
-    living: Sequence[Part], links: Links, membership: Membership
+    left: Sequence[Part], links: Links, membership: Membership
 ) -> tuple[DataflowStatus, str | None]:
-    away = [part for part in living if not membership.is_connected(part.daemon)]
-    if away:
-        return "Degraded", f"no connection to {names(away)}"
-    respawning = [part for part in living if part.state is not PartState.RUNNING]
+    disconnected = [part for part in left if not membership.is_connected(part.daemon)]
+    if disconnected:
+        return "Degraded", f"no connection to {names(disconnected)}"
+    respawning = [part for part in left if part.state is not PartState.RUNNING]
     if respawning:
         return "Recovering", f"spawning again on {names(respawning)}"
     if links.all_linked:
@@ -52,16 +55,16 @@ def _while_running(
     return ("Degraded", reason) if reason else ("Recovering", "machines are being linked")
 
 
-def _failures(parts: Sequence[Part], stopped_since: str | None) -> str | None:
-    """What the parts themselves say, the first line of each."""
-    ended = [(part, part.result) for part in parts if part.result is not None]
-    said = [] if stopped_since is None else [stopped_since]
-    said += [
-        f'daemon "{part.daemon}": {result.error.splitlines()[0]}'
-        for part, result in ended
+def _part_failures(parts: Sequence[Part], stop_reason: str | None) -> str | None:
+    """Return the first line of each part's error and the nodes that failed."""
+    results = [(part.daemon, part.result) for part in parts if part.result is not None]
+    reasons = [] if stop_reason is None else [stop_reason]
+    reasons += [
+        f'daemon "{daemon}": {result.error.splitlines()[0]}'
+        for daemon, result in results
         if result.error
     ]
-    failed = [node.node for _, result in ended for node in result.root_causes]
+    failed = [node.node for _, result in results for node in result.root_causes]
     if failed:
-        said.append(f"failed: {', '.join(failed)}")
-    return "; ".join(said) or None
+        reasons.append(f"failed: {', '.join(failed)}")
+    return "; ".join(reasons) or None

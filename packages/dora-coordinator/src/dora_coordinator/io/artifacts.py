@@ -1,4 +1,4 @@
-"""Built files by build and node id: received and sent in pieces, checked, bounded in size."""
+"""Store of built files by build and node id; uploads are checked and limited in size."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from dora_config.ids import parse_node_id
 
 _BUILD_ID: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}")
 _MAX_NODE_ID: Final = 128
-"""Characters: names of files must have room for more than the id."""
+"""Characters; file names need room for a suffix."""
 
 
 class ArtifactRefused(DoraError):
-    """An upload or download cannot be served; ``status`` is the HTTP status."""
+    """An upload or download is refused; ``status`` is the HTTP status."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -39,9 +39,9 @@ class Artifact:
 
 
 class ArtifactStore:
-    """Files under one private folder: ``<build>/<node>`` and ``<build>/<node>:sha256`` beside it.
+    """Files ``<build>/<node>`` and ``<build>/<node>:sha256`` under one private folder.
 
-    A colon cannot occur in an id, so the two never meet.
+    An id cannot contain a colon, so the names cannot collide.
     """
 
     def __init__(self, root: Path, *, max_bytes: int) -> None:
@@ -49,7 +49,7 @@ class ArtifactStore:
         self._max_bytes = max_bytes
 
     def find(self, build_id: str, node_id: str) -> Artifact | None:
-        """The stored file, if there is one; raises :class:`ArtifactRefused` (400) for a bad id."""
+        """Return the stored file, if any; raises :class:`ArtifactRefused` for an invalid id."""
         path = self._path(build_id, node_id)
         try:
             checksum = _checksum_file(path).read_text()
@@ -60,7 +60,7 @@ class ArtifactStore:
     async def receive(
         self, build_id: str, node_id: str, body: AsyncIterator[bytes], *, expected: str | None
     ) -> Artifact:
-        """Store ``body``; seen by :meth:`find` only once it is complete and its checksum right."""
+        """Store ``body``; :meth:`find` returns it once it is complete and its checksum correct."""
         path = self._path(build_id, node_id)
         private_dir(self._root)
         private_dir(path.parent)
@@ -79,9 +79,7 @@ class ArtifactStore:
                     await file.write(piece)
             found = digest.hexdigest()
             if expected is not None and expected.lower() != found:
-                raise ArtifactRefused(
-                    422, f"the content has SHA-256 {found}, announced was {expected}"
-                )
+                raise ArtifactRefused(422, f"the content has SHA-256 {found}, expected {expected}")
             await anyio.to_thread.run_sync(_publish, partial, path, found)
         except OSError as problem:
             reason = f"{problem.filename or path.parent}: {problem.strerror or problem}"
@@ -92,9 +90,11 @@ class ArtifactStore:
 
     def _path(self, build_id: str, node_id: str) -> Path:
         if not _BUILD_ID.fullmatch(build_id):
-            raise ArtifactRefused(400, "the build id must be 1 to 128 of letters, digits, _ . -")
+            raise ArtifactRefused(
+                400, f'build id "{build_id}": must be 1 to 128 letters, digits, _ . -'
+            )
         if len(node_id) > _MAX_NODE_ID:
-            raise ArtifactRefused(400, f"the node id has more than {_MAX_NODE_ID} characters")
+            raise ArtifactRefused(400, f"node id: longer than {_MAX_NODE_ID} characters")
         try:
             return self._root / build_id / parse_node_id(node_id)
         except InvalidId as problem:
@@ -122,6 +122,6 @@ def _publish(partial: Path, path: Path, checksum: str) -> None:
     except OSError:
         beside.unlink(missing_ok=True)
         raise
-    _checksum_file(path).unlink(missing_ok=True)  # a file without its checksum is not served
+    _checksum_file(path).unlink(missing_ok=True)  # a file without a checksum is not served
     partial.replace(path)
     beside.replace(_checksum_file(path))

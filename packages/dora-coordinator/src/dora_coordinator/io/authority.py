@@ -1,11 +1,11 @@
-"""The cluster's own certificate authority: made once, kept beside the store, signs for daemons.
+"""The cluster's certificate authority: created once, stored beside the store, signs for daemons.
 
-What it signs is good for links between machines of this cluster only. Only the public key of a
-request is taken; the name is that of the daemon whose connection it came on.
+Its certificates are valid for links between machines of this cluster only. Only the public key of a
+request is used; the name is the key of the daemon whose connection it came on.
 
-Certificates are valid at any time: TLS on a machine checks them against the machine's clock, which
-may be decades off until a time server corrects it (a robot without a battery starts in 1970).
-A new authority, not an end of validity, excludes a machine.
+Certificates do not expire: TLS checks them against the machine's clock, which may be wrong by
+decades until a time server corrects it (a robot without a battery starts in 1970). To exclude a
+machine, create a new authority.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _CERTIFICATE_FILE = "ca.pem"
 
 
 class AuthorityError(DoraError):
-    """The authority's files cannot be used, or a request cannot be signed; ``str()`` says why."""
+    """The authority's files are unusable, or a request cannot be signed."""
 
 
 class Authority:
     def __init__(self, directory: Path) -> None:
-        """Load the authority in ``directory``, or make one there (key 0600).
+        """Load the authority in ``directory``, or create one there (key 0600).
 
         Raises :class:`AuthorityError`.
         """
@@ -49,7 +49,7 @@ class Authority:
         self.fingerprint = self._certificate.fingerprint(hashes.SHA256()).hex()
 
     def sign(self, request: str, machine: str) -> str:
-        """A certificate (PEM) for the key in ``request``; raises :class:`AuthorityError`."""
+        """Return a certificate (PEM) for the key in ``request``; raises :class:`AuthorityError`."""
         try:
             asked = x509.load_pem_x509_csr(request.encode())
             valid = asked.is_signature_valid
@@ -57,7 +57,7 @@ class Authority:
         except (ValueError, InvalidSignature, UnsupportedAlgorithm) as error:
             raise AuthorityError(f"not a certificate signing request: {error}") from error
         if not valid or not isinstance(key, ec.EllipticCurvePublicKey):
-            raise AuthorityError("a certificate is signed for an elliptic curve key only")
+            raise AuthorityError("not a key on an elliptic curve")
         name = x509.UniformResourceIdentifier(f"dora:machine:{machine}")
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         signed = (
@@ -93,7 +93,7 @@ def _make(directory: Path) -> None:
             serialization.NoEncryption(),
         ),
     )
-    # last, because this one says that there is an authority
+    # last, because its presence marks a complete authority
     write_private(
         directory / _CERTIFICATE_FILE, certificate.public_bytes(serialization.Encoding.PEM)
     )
@@ -105,8 +105,8 @@ def _load(directory: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate
         certificate = x509.load_pem_x509_certificate((directory / _CERTIFICATE_FILE).read_bytes())
     except (OSError, ValueError) as error:
         raise AuthorityError(
-            f"{directory}: the certificate authority of the links cannot be read ({error}); move "
-            "the folder aside to get a new one: daemons are given new certificates by themselves"
+            f"{directory}: cannot read the certificate authority of the links ({error}); move the "
+            "folder aside and a new one is created; daemons then request new certificates"
         ) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise AuthorityError(f"{directory / _KEY_FILE}: not an elliptic curve key")

@@ -1,8 +1,8 @@
-"""Code on its way to machines: `/api/files`, asked for by clients and daemons, both with the token.
+"""HTTP routes `/api/files`: code that clients send and daemons fetch, by its SHA-256.
 
-POST /api/files with a JSON list of SHA-256 answers with those that are missing; PUT
-/api/files/SHA256 sends one, with X-Dora-Offset to go on where a cut transfer ended (HEAD tells
-where that is); GET fetches one, in ranges too.
+POST /api/files with a JSON list of SHA-256 returns those that are missing. PUT /api/files/SHA256
+uploads a file; X-Dora-Offset resumes an interrupted upload (HEAD returns that offset). GET
+downloads a file and supports ranges.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FREE_HEADER: Final = "X-Dora-Free"
 PLACE_HEADER: Final = "X-Dora-Store"
 """Folder of the store on the coordinator's machine, percent-encoded."""
 MAX_LIST: Final = 8 * 1024 * 1024
-"""Bytes of a list of digests."""
+"""Largest list of digests in bytes."""
 MAX_AGE: Final = 90 * 24 * 3600.0
 """Seconds without use after which a file is removed."""
 
@@ -34,7 +34,7 @@ logger = logging.getLogger("dora.coordinator")
 
 
 class CodeFiles:
-    """The routes over one store; beyond ``max_bytes`` in all the least recently used goes."""
+    """Routes of one store; above ``max_bytes`` in all the least recently used file is removed."""
 
     def __init__(self, store: FileStore, *, max_bytes: int) -> None:
         self.store = store
@@ -76,14 +76,14 @@ class CodeFiles:
             return PlainTextResponse(f"{problem}\n", problem.status)
         except OSError as problem:
             reason = f"{problem.filename or self.store.root}: {problem.strerror or problem}"
-            logger.error("code cannot be stored: %s", reason)
+            logger.error("cannot store code: %s", reason)
             return PlainTextResponse(f"{reason}\n", 507)
         return FileResponse(found, media_type="application/octet-stream")
 
     async def _receive(self, digest: str, request: Request) -> Response:
         offset = request.headers.get(OFFSET_HEADER, "0")
         if not offset.isdecimal():
-            raise FileRefused(400, f"{OFFSET_HEADER}: not a number")
+            raise FileRefused(400, f'{OFFSET_HEADER}: "{offset}" is not a number')
         size = int(offset)
         try:
             with await anyio.to_thread.run_sync(self.store.open_partial, digest, size) as file:
@@ -96,11 +96,11 @@ class CodeFiles:
                     await anyio.to_thread.run_sync(file.write, piece)
                 await anyio.to_thread.run_sync(self.store.publish, digest, file)
         except ClientDisconnect:
-            return PlainTextResponse("cut\n", 400)  # has no reader; what arrived is kept
+            return PlainTextResponse("interrupted\n", 400)  # not read; what arrived is kept
         except OSError:
             await anyio.to_thread.run_sync(self.store.discard, digest)
             async for _ in request.stream():
-                pass  # the answer is read only after all has been sent
+                pass  # clients read the response only after sending everything
             raise
         await anyio.to_thread.run_sync(self._collect)
         return Response(status_code=201)
@@ -108,4 +108,4 @@ class CodeFiles:
     def _collect(self) -> None:
         removed = self.store.collect(max_age=MAX_AGE, max_bytes=self._max_bytes)
         if removed:
-            logger.info("removed %d files of code that were not used any more", removed)
+            logger.info("removed %d unused files of code", removed)

@@ -1,4 +1,4 @@
-"""How many connections, and how fast from one address; pure."""
+"""Limits of open connections and of the connection rate per address; pure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ WINDOW = 60.0
 """Seconds."""
 
 MAX_ADDRESSES = 10_000
-"""Addresses remembered at once; the longest quiet one is forgotten."""
+"""Addresses remembered at once; the least recent one is forgotten."""
 
 
 class ConnectionLimits:
-    """Counts connections of peers that have not shown a token, and open ones of all."""
+    """Counts all open connections, and recent connections without a token by address."""
 
     def __init__(self, *, open_at_once: int, untrusted_per_window: int) -> None:
         self._open_at_once = open_at_once
@@ -22,7 +22,7 @@ class ConnectionLimits:
         self._recent: OrderedDict[str, deque[float]] = OrderedDict()
 
     def too_fast(self, address: str, now: float) -> bool:
-        """Note an untrusted connection of ``address``; whether it was one too many."""
+        """Record an untrusted connection of ``address``; return whether it exceeds the limit."""
         if is_loopback(address):
             return False
         times = self._recent.setdefault(address, deque())
@@ -37,7 +37,7 @@ class ConnectionLimits:
         return False
 
     def opened(self) -> bool:
-        """Count one more open connection; False (and not counted) when there are too many."""
+        """Count one more open connection; False, and not counted, at the limit."""
         if self._open >= self._open_at_once:
             return False
         self._open += 1
@@ -48,7 +48,7 @@ class ConnectionLimits:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether ``address`` is an IP address of this very machine only; a host name is not."""
+    """Whether ``address`` is a loopback IP address or "localhost"."""
     try:
         return ip_address(as_ipv4(address).partition("%")[0]).is_loopback
     except ValueError:
@@ -56,9 +56,7 @@ def is_loopback(address: str) -> bool:
 
 
 def as_ipv4(address: str) -> str:
-    """An IPv4 address as such that is seen through a socket of both families; any other as it
-    is.
-    """
+    """Convert an IPv4-mapped IPv6 address to IPv4; other addresses are returned unchanged."""
     try:
         mapped = IPv6Address(address).ipv4_mapped
     except ValueError:

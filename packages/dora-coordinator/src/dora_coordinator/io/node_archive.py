@@ -1,4 +1,4 @@
-"""The code of a node as a tar archive: which files it has, and its bytes piece by piece."""
+"""The code of a node as a tar archive, streamed piece by piece."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import anyio.to_thread
 
 from dora_config.file_store import FileStore
 from dora_config.protocol.code import CodeFile, CodeLink, CodeSet
-from dora_coordinator.dataflow.dataflow import Dataflow
-from dora_coordinator.dataflow.registry import DataflowRegistry
 from dora_coordinator.io.artifacts import ArtifactRefused
 
 PIECE: Final = 1 << 20
@@ -21,51 +19,17 @@ PIECE: Final = 1 << 20
 ARCHIVE_TYPE: Final = "application/x-tar"
 
 
-def find_code(registry: DataflowRegistry, build: str, node_id: str) -> str:
-    """The digest of a node's `CodeSet`; raises ArtifactRefused (404) with the reason.
-
-    ``build``: the id of a build or the UUID of a dataflow that was started from it, or the name of
-    one that runs.
-    """
-    dataflow = _dataflow_of(registry, build)
-    if dataflow is None:
-        raise ArtifactRefused(404, f'no artifact of node "{node_id}" in build "{build}"')
-    node = next((one for one in dataflow.spec.resolved.nodes if one.id == node_id), None)
-    if node is None:
-        known = ", ".join(one.id for one in dataflow.spec.resolved.nodes)
-        raise ArtifactRefused(
-            404, f'dataflow {dataflow.label} has no node "{node_id}"; its nodes are: {known}'
-        )
-    digest = dataflow.spec.code.get(node_id)
-    if digest is None or node.deploy.distribute != "http":
-        raise ArtifactRefused(
-            404,
-            f'the coordinator does not have the code of node "{node_id}": it was started with '
-            f"`distribute: {node.deploy.distribute}`, and only `http` sends code here",
-        )
-    return digest
-
-
-def _dataflow_of(registry: DataflowRegistry, build: str) -> Dataflow | None:
-    """The one started last, if several fit."""
-    named = registry.live_named(build)
-    fitting = [
-        one for one in registry if build in (one.id, one.spec.build_id, one.spec.delivered_by)
-    ]
-    return fitting[-1] if fitting else named
-
-
 class NodeArchive:
-    """The files of one `CodeSet`, all of them present when it was made."""
+    """The files of one `CodeSet`, all of them present when it was loaded."""
 
     def __init__(self, code: CodeSet, paths: dict[str, Path]) -> None:
-        """``paths``: where the content of each digest lies."""
+        """``paths``: the file with the content of each digest."""
         self._code = code
         self._paths = paths
 
     @classmethod
     def load(cls, store: FileStore, digest: str, node_id: str) -> NodeArchive:
-        """Blocking. Raises ArtifactRefused (404) if anything is missing."""
+        """Blocking. Raises ArtifactRefused (404) if a file is missing."""
         text = store.use(digest)
         code = None if text is None else CodeSet.model_validate_json(text.read_bytes())
         files = () if code is None else code.files
@@ -73,12 +37,13 @@ class NodeArchive:
         found = {name: path for name, path in paths.items() if path is not None}
         if code is None or len(found) < len(paths):
             raise ArtifactRefused(
-                404, f'the code of node "{node_id}" is no longer on the coordinator: start it again'
+                404,
+                f'the code of node "{node_id}" was removed from the coordinator; start it again',
             )
         return cls(code, found)
 
     async def stream(self) -> AsyncIterator[bytes]:
-        """The archive; holds at most one piece of a file in memory."""
+        """Yield the archive; holds at most one piece of a file in memory."""
         for file in self._code.files:
             async with await anyio.open_file(self._paths[file.sha256], "rb") as content:
                 size = os.fstat(content.wrapped.fileno()).st_size

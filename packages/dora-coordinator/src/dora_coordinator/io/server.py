@@ -1,8 +1,8 @@
-"""The Starlette application: bytes <-> events, and the guard in front of every route.
+"""The Starlette application: routes, and the guard in front of them.
 
-Routes: `/health` and `/api/health` for anyone; `/api/control` (clients) and `/api/daemon` (daemons)
-are WebSockets, `/api/artifacts/{build_id}/{node_id}` and `/api/files` are HTTP both ways. All but
-health need the token.
+`/health` and `/api/health` are open. All other routes need the token: the WebSockets `/api/control`
+(clients) and `/api/daemon` (daemons), and `/api/artifacts/{build_id}/{node_id}` and `/api/files`
+for uploads and downloads.
 """
 
 from __future__ import annotations
@@ -42,20 +42,21 @@ from dora_config.protocol.control import (
 )
 from dora_config.protocol.daemon import TO_COORDINATOR, TO_DAEMON, Register, RegistrationRefused
 from dora_config.protocol.envelope import UnknownKind, clean_text, version_problem
+from dora_coordinator.dataflow.registry import RequestRefused
 from dora_coordinator.io.artifacts import ArtifactRefused, ArtifactStore
 from dora_coordinator.io.connections import Connection
 from dora_coordinator.io.files import CodeFiles
 from dora_coordinator.io.limits import ConnectionLimits, as_ipv4
-from dora_coordinator.io.node_archive import ARCHIVE_TYPE, NodeArchive, find_code
+from dora_coordinator.io.node_archive import ARCHIVE_TYPE, NodeArchive
 from dora_coordinator.io.service import Service
 
 CHECKSUM_HEADER: Final = "X-Dora-Sha256"
 HANDSHAKE_TIMEOUT: Final = 10.0
-"""Seconds in which a new connection must say who it is."""
+"""Seconds within which a new connection must send its first frame."""
 
 _OPEN_ROUTES: Final = ("/health", "/api/health")
 
-Greet = Callable[[Connection], Awaitable[None]]
+Handshake = Callable[[Connection], Awaitable[None]]
 
 logger = logging.getLogger("dora.coordinator")
 
@@ -63,7 +64,7 @@ logger = logging.getLogger("dora.coordinator")
 def create_application(
     service: Service, artifacts: ArtifactStore, code: CodeFiles, *, token: str | None
 ) -> ASGIApp:
-    """The whole application; ``token`` None: anyone who reaches it may do anything."""
+    """Return the application; ``token`` None: no authentication."""
     endpoints = _Endpoints(service, artifacts, code.store)
     application = Starlette(
         routes=[
@@ -87,7 +88,7 @@ def create_application(
 
 
 class _Guard:
-    """Lets nobody through without the token, nor too many, nor too fast."""
+    """Refuses requests without the token, above the connection limit, or in too fast succession."""
 
     def __init__(self, inner: ASGIApp, limits: ConnectionLimits, token: str | None) -> None:
         self._inner = inner
@@ -105,8 +106,8 @@ class _Guard:
                 await _deny(scope, receive, send, 429, "too many connections from your address\n")
                 return
             if self._token is not None:
-                logger.warning("refused a connection from %s without the right token", address)
-                message = "a valid token is needed: Authorization: Bearer TOKEN\n"
+                logger.warning("refused a connection from %s: missing or wrong token", address)
+                message = "missing or wrong token; send the header Authorization: Bearer TOKEN\n"
                 await _deny(scope, receive, send, 401, message)
                 return
         if not self._limits.opened():
@@ -149,10 +150,10 @@ class _Endpoints:
     # ------------------------------------------------------------------ WebSockets
 
     async def control(self, socket: WebSocket) -> None:
-        async def greet(connection: Connection) -> None:
+        async def handshake(connection: Connection) -> None:
             frame = CLIENT_CODEC.decode(await _first_frame(socket))
             if not isinstance(frame, Hello):
-                raise RemoteProtocolError("expected a greeting (hello) as the first frame")
+                raise RemoteProtocolError("expected hello as the first frame")
             problem = version_problem(self._service.party, frame.party)
             if problem is not None:
                 raise RemoteProtocolError(problem)
@@ -163,42 +164,42 @@ class _Endpoints:
         def take(connection: Connection, text: str) -> None:
             match CLIENT_CODEC.decode(text):
                 case ClientRequest(id=number, request=request):
-                    self._service.asked(connection, number, request)
+                    self._service.requested(connection, number, request)
                 case Cancel(id=number):
                     self._service.cancelled(connection, number)
                 case StreamAck(id=number, stream=stream):
                     self._service.taken(connection, number, stream)
                 case Hello():
-                    raise RemoteProtocolError("greeted twice")
+                    raise RemoteProtocolError("received hello twice")
 
         def refuse(message: str) -> str:
             return SERVER_CODEC.encode(Refused(message=message))
 
-        await self._serve(socket, greet, take, refuse)
+        await self._serve(socket, handshake, take, refuse)
 
     async def daemon(self, socket: WebSocket) -> None:
-        async def greet(connection: Connection) -> None:
+        async def handshake(connection: Connection) -> None:
             message = TO_COORDINATOR.decode(await _first_frame(socket))
             if not isinstance(message, Register):
-                raise RemoteProtocolError("expected a registration (register) as the first frame")
+                raise RemoteProtocolError("expected register as the first frame")
             self._service.registered(connection, message)
 
         def take(connection: Connection, text: str) -> None:
-            self._service.spoke(connection, TO_COORDINATOR.decode(text))
+            self._service.message_received(connection, TO_COORDINATOR.decode(text))
 
         def refuse(message: str) -> str:
             return TO_DAEMON.encode(RegistrationRefused(message=message))
 
-        await self._serve(socket, greet, take, refuse)
+        await self._serve(socket, handshake, take, refuse)
 
     async def _serve(
         self,
         socket: WebSocket,
-        greet: Greet,
+        handshake: Handshake,
         take: Callable[[Connection, str], None],
         refuse: Callable[[str], str],
     ) -> None:
-        """Read frames until either side ends; a frame that is no message ends the connection."""
+        """Read frames until either side ends; an invalid frame ends the connection."""
         await socket.accept()
         client = socket.client
         address = str(Endpoint(as_ipv4(client.host), client.port)) if client else "?"
@@ -211,30 +212,22 @@ class _Endpoints:
                         await connection.write(socket.send_text)
                         await socket.close()
                     except (WebSocketDisconnect, RuntimeError, OSError):
-                        pass  # the peer went away while we wrote
+                        pass  # the other end closed the connection meanwhile
                     tasks.cancel_scope.cancel()
 
                 tasks.start_soon(write)
                 try:
-                    await greet(connection)
+                    await handshake(connection)
                     while True:
                         text = await _next_frame(socket)
                         try:
                             take(connection, text)
-                        except UnknownKind as unknown:  # of a newer version
-                            logger.info("%s: passed over: %s", address, clean_text(str(unknown)))
+                        except UnknownKind as unknown:  # sent by a newer version
+                            logger.info("%s: ignored: %s", address, clean_text(str(unknown)))
                 except (RemoteProtocolError, TimeoutError, KeyError) as problem:
-                    sentence = (
-                        str(problem)
-                        if isinstance(problem, RemoteProtocolError)
-                        else (
-                            f"no greeting within {HANDSHAKE_TIMEOUT:g} s"
-                            if isinstance(problem, TimeoutError)
-                            else "expected text frames"
-                        )
-                    )
-                    logger.warning("%s: %s", address, clean_text(sentence))
-                    connection.send(refuse(sentence))
+                    message = _explain(problem)
+                    logger.warning("%s: %s", address, clean_text(message))
+                    connection.send(refuse(message))
                     connection.hang_up()
                 except WebSocketDisconnect:
                     tasks.cancel_scope.cancel()
@@ -257,7 +250,7 @@ class _Endpoints:
                 return await self._archive(build_id, node_id)
         except ArtifactRefused as problem:
             return PlainTextResponse(f"{problem}\n", problem.status)
-        # FileResponse answers Range and If-Range, so that a cut download can go on
+        # FileResponse supports Range and If-Range, so that an interrupted download can resume
         return FileResponse(
             found.path,
             media_type="application/octet-stream",
@@ -265,12 +258,25 @@ class _Endpoints:
         )
 
     async def _archive(self, build_id: str, node_id: str) -> Response:
-        """The code that was sent here for a node; raises ArtifactRefused."""
-        digest = find_code(self._service.state.registry, build_id, node_id)
+        """Return the code that was sent here for a node; raises ArtifactRefused."""
+        try:
+            digest = self._service.code_digest(build_id, node_id)
+        except RequestRefused as problem:
+            raise ArtifactRefused(404, str(problem)) from problem
         archive = await anyio.to_thread.run_sync(NodeArchive.load, self._files, digest, node_id)
         name = quote(f"{node_id.replace('/', '_')}.tar")
         headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{name}"}
         return StreamingResponse(archive.stream(), media_type=ARCHIVE_TYPE, headers=headers)
+
+
+def _explain(problem: RemoteProtocolError | TimeoutError | KeyError) -> str:
+    match problem:
+        case RemoteProtocolError():
+            return str(problem)
+        case TimeoutError():
+            return f"no first frame within {HANDSHAKE_TIMEOUT:g} s"
+        case KeyError():
+            return "expected text frames"
 
 
 async def _first_frame(socket: WebSocket) -> str:
@@ -279,8 +285,8 @@ async def _first_frame(socket: WebSocket) -> str:
 
 
 async def _next_frame(socket: WebSocket) -> str:
-    """Raises WebSocketDisconnect when the peer is gone, KeyError for a frame that is no text."""
+    """Raises WebSocketDisconnect at the end of the connection, KeyError for a binary frame."""
     try:
         return await socket.receive_text()
-    except RuntimeError as closed:  # whoever writes to it has found out first
+    except RuntimeError as closed:  # the writer noticed the end first
         raise WebSocketDisconnect(1006) from closed

@@ -1,7 +1,7 @@
-"""Runs the state: owns its clock, inbox, timers and store, and carries out its commands.
+"""Service of the coordinator's state machine: clock, inbox, timers, store; executes its commands.
 
-Events are handled in batches. What a batch saves is one transaction that is durable before anything
-the batch sends leaves the process.
+Events are handled in batches. Everything that a batch saves is one transaction, which is durable
+before any message of the batch is sent.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
+from typing import assert_never
 
 import anyio
 import anyio.to_thread
@@ -37,6 +39,8 @@ from dora_config.protocol.daemon import (
     RegistrationRefused,
 )
 from dora_config.protocol.envelope import ProgramVersion, clean_lines, clean_text
+from dora_coordinator.clients.code import find_code
+from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.io.authority import Authority, AuthorityError
 from dora_coordinator.io.connections import Connection
 from dora_coordinator.io.store import NotWritten, Store
@@ -67,23 +71,23 @@ from dora_coordinator.state.events import (
     DaemonRegistered,
     Event,
     LogLinesSent,
+    StoreLoaded,
     TimerFired,
     TimerKey,
     TopicChunkTaken,
 )
-from dora_coordinator.state.state import CoordinatorState
 
 BATCH = 512
 """Events handled before their commands are carried out."""
 RETRY = 5.0
-"""Seconds after which a store that could not be written is tried again."""
+"""Seconds between attempts to write to a store that failed."""
 
 logger = logging.getLogger("dora.coordinator")
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
 class Service:
-    """Everything runs on one event loop; methods called by the server never wait."""
+    """Runs on one event loop; the methods that the server calls never wait."""
 
     def __init__(
         self, settings: Settings, party: ProgramVersion, store: Store, authority: Authority
@@ -101,45 +105,45 @@ class Service:
         self._armed: dict[TimerKey, int] = {}
         self._timer_count = 0
         self._ending = False
-        self._begin()
+        self._state = self._new_state()
 
-    def _begin(self) -> None:
-        """Know nothing yet: what is stored comes next."""
-        self.state = CoordinatorState(
+    def _new_state(self) -> CoordinatorState:
+        return CoordinatorState(
             self.settings,
             self.party,
             self._authority.fingerprint,
             wall_offset=time.time() - time.monotonic(),
         )
+
+    async def _load(self) -> list[Command]:
+        """Begin with a new state machine and what is stored."""
+        self._state = self._new_state()
         self._timers.clear()
         self._armed.clear()
+        stored = await anyio.to_thread.run_sync(self._store.load)
+        return self._state.handle(StoreLoaded(tuple(stored)), anyio.current_time())
 
     async def run(self) -> None:
-        """Work until a client destroys the coordinator; cancel to end it otherwise.
+        """Work until a client ends the coordinator; cancel to end it otherwise.
 
-        A store that cannot be written is the same to everybody as a coordinator that is down and
-        then started again, only that it says why. Raises StoreError if it cannot be read.
+        While the store cannot be written, clients and daemons see a coordinator that was restarted
+        and refuses all changes with the reason. Raises StoreError if the store cannot be read.
         """
-        fails = False
+        failed = False
         while not self._ending:
             try:
-                await self._load()
-                if fails:
-                    logger.info("going on with the store %s", self._store.name)
-                fails = False
+                await self._execute_all(await self._load())
+                if failed:
+                    logger.info("the store %s can be written again", self._store.name)
+                failed = False
                 await self._work()
             except NotWritten as error:
-                if not fails:
+                if not failed:
                     logger.error("%s", error)
                     for connection in self._connections.values():
-                        connection.hang_up()  # what they were told to wait for is forgotten
-                fails = True
-                await self._show_what_is_stored(str(error))
-                self._begin()
-
-    async def _load(self) -> None:
-        stored = await anyio.to_thread.run_sync(self._store.load)
-        await self._carry_out(self.state.load(stored, anyio.current_time()))
+                        connection.hang_up()  # their requests are lost with the state
+                failed = True
+                await self._serve_read_only(str(error))
 
     async def _work(self) -> None:
         while not self._ending:
@@ -150,49 +154,47 @@ class Service:
             for key in self._due(now):
                 commands += self._handle(TimerFired(key), now)
             try:
-                await self._carry_out(commands)
+                await self._execute_all(commands)
             except NotWritten as error:
                 self._refuse(events, str(error))
                 raise
 
-    async def _show_what_is_stored(self, why: str) -> None:
-        """For some seconds nothing but that: it needs no store that can be written."""
-        self._begin()
-        stored = await anyio.to_thread.run_sync(self._store.load)
-        self.state.load(stored, anyio.current_time())
+    async def _serve_read_only(self, reason: str) -> None:
+        """Answer queries from what is stored and refuse the rest, for RETRY seconds."""
+        await self._load()
         with anyio.move_on_after(RETRY):
             while True:
                 await self._wait_for_work()
-                self._show_or_refuse(self._inbox.popleft(), why)
+                self._answer_or_refuse(self._inbox.popleft(), reason)
 
-    def _show_or_refuse(self, event: Event, why: str) -> None:
+    def _answer_or_refuse(self, event: Event, reason: str) -> None:
         match event:
             case ClientRequested(request=ListDataflows() | ListNodes() | ClusterStatus()):
                 for command in self._handle(event, anyio.current_time()):
-                    self._do(command)
+                    self._execute(command)
             case ClientRequested():
-                self._refuse([event], why)
+                self._refuse([event], reason)
             case DaemonRegistered(connection=connection):
-                self._do(CloseConnection(connection, RegistrationRefused(message=why)))
+                self._execute(CloseConnection(connection, RegistrationRefused(message=reason)))
             case _:
-                pass  # of connections that were hung up on
+                pass  # of connections that are being closed
 
     def _handle(self, event: Event, now: float) -> list[Command]:
-        """A fault of ours in one event must not end what a whole fleet depends on."""
+        """Handle an event; a defect in one event must not end the coordinator of a fleet."""
         try:
-            return self.state.handle(event, now)
+            return self._state.handle(event, now)
         except Exception:
-            logger.exception("a fault of the coordinator, please report it; at %s", type(event))
+            logger.exception("internal error, please report it; event: %s", type(event))
             if not isinstance(event, ClientRequested):
                 return []
-            message = "the coordinator met an error it did not expect; its log has the details"
+            message = "internal error of the coordinator; see its log"
             return [FailClient(event.client, event.number, message)]
 
-    def _refuse(self, events: Sequence[Event], why: str) -> None:
-        """Nothing of these was stored, so nothing was done: tell the clients among them."""
+    def _refuse(self, events: Sequence[Event], reason: str) -> None:
+        """Fail the clients' requests among events whose changes were not stored."""
         for event in events:
             if isinstance(event, ClientRequested):
-                self._do(FailClient(event.client, event.number, why))
+                self._execute(FailClient(event.client, event.number, reason))
 
     async def _wait_for_work(self) -> None:
         if self._inbox:
@@ -204,7 +206,7 @@ class Service:
             await self._wake.wait()
 
     async def flush(self, *, within: float) -> None:
-        """Hang up on everybody, after what is queued for them; give up after ``within`` seconds."""
+        """Close all connections after sending what is queued; give up after ``within`` seconds."""
         for connection in list(self._connections.values()):
             connection.hang_up()
         with anyio.move_on_after(within):
@@ -212,7 +214,11 @@ class Service:
                 self._wake = anyio.Event()
                 await self._wake.wait()
 
-    # --------------------------------------------------------- what the server tells
+    # ------------------------------------------------------------ called by the server
+
+    def code_digest(self, build: str, node_id: str) -> str:
+        """Return the digest of a node's code; raises :class:`RequestRefused`."""
+        return find_code(self._state.registry, build, node_id)
 
     def connect(self, address: str) -> Connection:
         self._last_number += 1
@@ -221,7 +227,7 @@ class Service:
         return connection
 
     def disconnect(self, connection: Connection) -> None:
-        """The socket is closed; the state hears of it whichever side it was."""
+        """The socket is closed, by either side."""
         connection.hang_up()
         del self._connections[connection.number]
         if connection.daemon and self._by_daemon.get(connection.daemon) is connection:
@@ -232,13 +238,13 @@ class Service:
     def registered(self, connection: Connection, register: Register) -> None:
         self._post(DaemonRegistered(connection.number, register, connection.address))
 
-    def spoke(self, connection: Connection, message: DaemonMessage) -> None:
+    def message_received(self, connection: Connection, message: DaemonMessage) -> None:
         offset = None
         if isinstance(message, Heartbeat) and message.time is not None:
             offset = message.time - time.time()
         self._post(DaemonMessageReceived(connection.number, message, offset))
 
-    def asked(self, connection: Connection, number: int, request: ControlRequest) -> None:
+    def requested(self, connection: Connection, number: int, request: ControlRequest) -> None:
         fresh = str(uuid.uuid4())
         self._post(ClientRequested(connection.number, number, request, fresh))
 
@@ -254,17 +260,17 @@ class Service:
 
     # ------------------------------------------------------------------- commands
 
-    async def _carry_out(self, commands: Sequence[Command]) -> None:
+    async def _execute_all(self, commands: Sequence[Command]) -> None:
         changes = [c for c in commands if isinstance(c, SaveRecord | DeleteRecord)]
         if changes:
             await anyio.to_thread.run_sync(self._store.apply, changes)
         for command in commands:
-            self._do(command)
+            self._execute(command)
 
-    def _do(self, command: Command) -> None:
+    def _execute(self, command: Command) -> None:
         match command:
             case SaveRecord() | DeleteRecord():
-                pass  # done for the whole batch
+                pass  # executed for the whole batch
             case SendToDaemon(daemon=daemon, message=message):
                 connection = self._by_daemon.get(daemon)
                 if connection is not None:
@@ -299,6 +305,8 @@ class Service:
                 logger.log(_LEVELS[level], "%s", clean_lines(text))
             case EndCoordinator():
                 self._ending = True
+            case _ as unreachable:
+                assert_never(unreachable)
 
     def _sign(self, daemon: str, request: str) -> None:
         try:
@@ -307,19 +315,14 @@ class Service:
             logger.warning('daemon "%s": %s', daemon, clean_text(str(error)))
             return
         message = Certificate(certificate=certificate, authority=self._authority.pem)
-        self._do(SendToDaemon(daemon, message))
+        self._execute(SendToDaemon(daemon, message))
 
     def _to_client(self, client: int, frame: Answer | Progress | Failure) -> None:
         connection = self._connections.get(client)
         if connection is None:
             return
-        sent = None
-        taken = _taken(frame)
-        if taken is not None:
-
-            def sent() -> None:
-                self._post(taken)
-
+        event = _sent_event(frame)
+        sent = None if event is None else partial(self._post, event)
         connection.send(SERVER_CODEC.encode(frame), sent)
 
     def _due(self, now: float) -> list[TimerKey]:
@@ -332,8 +335,8 @@ class Service:
         return due
 
 
-def _taken(frame: Answer | Progress | Failure) -> Event | None:
-    """What follows once a frame is with its reader: whoever sent its content may send more."""
+def _sent_event(frame: Answer | Progress | Failure) -> Event | None:
+    """Return the event of a sent frame that permits its source to send more."""
     match frame:
         case Progress(progress=LogLines(stream=stream)):
             return LogLinesSent(stream)

@@ -23,8 +23,8 @@ from pydantic import ValidationError
 from dora_config.access import private_dir
 from dora_config.errors import DoraError
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_coordinator.dataflow.records import DataflowRecord, PartRecord
 from dora_coordinator.state.commands import DeleteRecord, SaveRecord
+from dora_coordinator.state.records import DataflowRecord, PartRecord
 
 logger = logging.getLogger("dora.coordinator")
 

@@ -1,1 +1,1 @@
-"""Decisions about the whole cluster: daemons, dataflows, names."""
+"""Vocabulary of the state machine: events, commands, stored records, daemons; no I/O."""

@@ -1,4 +1,4 @@
-"""What the coordinator's state may ask its service to do; imperative, frozen, free of I/O."""
+"""Commands that the coordinator's state machine returns to its service."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Literal
 from dora_config.protocol.control import ControlAnswer, ControlProgress, EndedDataflow, FailureCode
 from dora_config.protocol.daemon import CoordinatorMessage
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_coordinator.dataflow.records import DataflowRecord
 from dora_coordinator.state.events import TimerKey
+from dora_coordinator.state.records import DataflowRecord
 
 
 @dataclass(frozen=True, slots=True)
 class SaveRecord:
-    """Written before any later command is carried out.
+    """Store a dataflow before any later command is executed.
 
-    ``record`` has the parts that changed; parts that are stored and not in it stay as they are.
-    ``spec`` is given only when the dataflow is new.
+    ``record`` contains the parts that changed; other stored parts stay. ``spec`` is given when it
+    is new or changed.
     """
 
     record: DataflowRecord
@@ -35,7 +35,7 @@ class DeleteRecord:
 
 @dataclass(frozen=True, slots=True)
 class AdmitDaemon:
-    """From now on messages to ``daemon`` go to ``connection``."""
+    """Send later messages for ``daemon`` to ``connection``."""
 
     connection: int
     daemon: str
@@ -43,7 +43,7 @@ class AdmitDaemon:
 
 @dataclass(frozen=True, slots=True)
 class SendToDaemon:
-    """Dropped when the daemon is not connected: it will register and report."""
+    """Send a message; dropped when the daemon is not connected (it reports when it registers)."""
 
     daemon: str
     message: CoordinatorMessage
@@ -51,7 +51,7 @@ class SendToDaemon:
 
 @dataclass(frozen=True, slots=True)
 class SignCertificate:
-    """Answer a daemon's request with a certificate, or log why there is none."""
+    """Send a certificate for a daemon's request, or log why it cannot be signed."""
 
     daemon: str
     request: str
@@ -59,7 +59,7 @@ class SignCertificate:
 
 @dataclass(frozen=True, slots=True)
 class CloseConnection:
-    """Close a daemon's connection, after sending ``last`` when given."""
+    """Close a daemon's connection after sending ``last``, if given."""
 
     connection: int
     last: CoordinatorMessage | None = None
@@ -74,7 +74,7 @@ class AnswerClient:
 
 @dataclass(frozen=True, slots=True)
 class SendProgress:
-    """Progress of a request that goes on."""
+    """Send progress of a request that is not finished."""
 
     client: int
     number: int
@@ -92,7 +92,7 @@ class FailClient:
 
 @dataclass(frozen=True, slots=True)
 class ArmTimer:
-    """Fire ``key`` at ``at`` (the service's clock), in place of an earlier arming of it."""
+    """Fire ``key`` at ``at`` (the service's clock), replacing an earlier time of that key."""
 
     key: TimerKey
     at: float
@@ -111,7 +111,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class EndCoordinator:
-    """The last command: what was sent before is flushed first."""
+    """Exit once everything queued has been sent."""
 
 
 Command = (

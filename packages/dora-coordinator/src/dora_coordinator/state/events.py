@@ -1,16 +1,26 @@
-"""What can happen to a coordinator; past tense, frozen, free of I/O."""
+"""Events of the coordinator."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from dora_config.protocol.control import ControlRequest
 from dora_config.protocol.daemon import DaemonMessage, Register
+from dora_config.protocol.dataflow import DataflowSpec
+from dora_coordinator.state.records import DataflowRecord
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLoaded:
+    """The first event: what an earlier coordinator stored."""
+
+    stored: tuple[tuple[DataflowRecord, DataflowSpec], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class DaemonRegistered:
-    """A daemon's connection showed who it is; ``address`` is where it came from."""
+    """A connection sent a registration; ``address`` is the address of its other end."""
 
     connection: int
     register: Register
@@ -22,7 +32,7 @@ class DaemonMessageReceived:
     connection: int
     message: DaemonMessage
     clock_offset: float | None = None
-    """Of a heartbeat: the time in it less the coordinator's when it came, seconds."""
+    """For a heartbeat: the daemon's clock minus the coordinator's, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +42,7 @@ class DaemonDisconnected:
 
 @dataclass(frozen=True, slots=True)
 class ClientRequested:
-    """``fresh_id`` is an unused UUID, for requests that make a dataflow."""
+    """``fresh_id`` is an unused UUID, for requests that create a dataflow or a build."""
 
     client: int
     number: int
@@ -47,8 +57,13 @@ class ClientCancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientDisconnected:
+    client: int
+
+
+@dataclass(frozen=True, slots=True)
 class TopicChunkTaken:
-    """News of outputs were shown; what has come since may be sent."""
+    """A client displayed a chunk of watched outputs; the next may be sent."""
 
     client: int
     number: int
@@ -57,49 +72,53 @@ class TopicChunkTaken:
 
 @dataclass(frozen=True, slots=True)
 class LogLinesSent:
-    """Log lines of a stream have been written to their client's socket."""
+    """Log lines of a stream were written to the client's socket."""
 
     stream: int
 
 
 @dataclass(frozen=True, slots=True)
 class BuildProgressSent:
-    """News of a build have been written to their client's socket."""
+    """Progress of a build was written to the client's socket."""
 
     build_id: str
     daemon: str
 
 
-@dataclass(frozen=True, slots=True)
-class ClientDisconnected:
-    client: int
-
-
-@dataclass(frozen=True, slots=True)
-class TimerFired:
-    """The time of an ArmTimer command has come."""
-
-    key: TimerKey
+DataflowTimer = Literal["start", "link", "recovery", "retry", "stop"]
+"""Timers of one dataflow."""
+CoordinatorTimer = Literal["silence", "forget", "destroy", "build"]
+"""Timers of the coordinator: daemons, its own end, builds."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimerKey:
-    """Which timer: what it is for, and of what."""
+    """Identifies a timer: its purpose and the dataflow, build or daemon it belongs to."""
 
-    purpose: str
+    purpose: DataflowTimer | CoordinatorTimer
     subject: str = ""
     daemon: str = ""
 
 
-Event = (
-    DaemonRegistered
-    | DaemonMessageReceived
-    | DaemonDisconnected
-    | ClientRequested
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    key: TimerKey
+
+
+ClientEvent = (
+    ClientRequested
     | ClientCancelled
     | ClientDisconnected
     | TopicChunkTaken
     | LogLinesSent
     | BuildProgressSent
+)
+
+Event = (
+    StoreLoaded
+    | DaemonRegistered
+    | DaemonMessageReceived
+    | DaemonDisconnected
     | TimerFired
+    | ClientEvent
 )

@@ -1,23 +1,42 @@
-"""Which daemons are known, connected or lost; deadlines as data; pure.
+"""State machine of the daemons: connected, silent, lost or replaced; pure.
 
-A daemon's *key* is its machine id, or ``default-`` and the start of its instance id when it has
-none. The key outlives connections and restarts: parts of dataflows belong to keys.
+A daemon's *key* is its machine id, or ``default-`` and the start of its instance id. The key
+outlives connections and restarts: parts of dataflows belong to keys.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import assert_never
 
-from dora_config.protocol.daemon import Metrics, Register
+from dora_config.protocol.daemon import Heartbeat, Leaving, Metrics, Register
+from dora_coordinator.settings import Settings
+from dora_coordinator.state.events import (
+    DaemonDisconnected,
+    DaemonMessageReceived,
+    DaemonRegistered,
+)
+
+_MAX_PAST = 8
+"""Replaced incarnations remembered per daemon."""
 
 
-def daemon_key(register: Register) -> str:
-    return register.machine_id or f"default-{register.instance[:8]}"
+@dataclass(frozen=True, slots=True)
+class SilenceChecked:
+    """Disconnect the members that have been silent for too long."""
 
 
-_PAST_KEPT = 8
-"""Replaced incarnations that are remembered of each daemon."""
+@dataclass(frozen=True, slots=True)
+class DaemonForgotten:
+    """Remove a member, unless it is connected."""
+
+    key: str
+
+
+MembershipEvent = (
+    DaemonRegistered | DaemonMessageReceived | DaemonDisconnected | SilenceChecked | DaemonForgotten
+)
 
 
 @dataclass(slots=True)
@@ -27,147 +46,193 @@ class Member:
     key: str
     register: Register
     address: str
-    last_heard: float
+    last_message: float
     connection: int | None
-    """``None``: not connected."""
+    """None: not connected."""
     past: tuple[str, ...] = ()
-    """Incarnations of that instance which a later one has replaced, newest last."""
+    """Incarnations of the same instance that were replaced by a later one, newest last."""
     restarts: int = 0
-    """Starts of the daemon process after the first that this coordinator has seen."""
+    """Restarts of the daemon process that this coordinator has seen."""
     left: bool = False
-    """It ended in good order."""
+    """It announced its end."""
     metrics: dict[str, Metrics] = field(default_factory=dict)
-    """What the last heartbeat said, by dataflow id."""
+    """Metrics of the last heartbeat by dataflow id."""
     metrics_at: float = 0.0
-    """When that came."""
     clock_offset: float | None = None
-    """Seconds by which the machine's clock is ahead of ours, at the last heartbeat."""
+    """The machine's clock minus the coordinator's at the last heartbeat, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
-    """Outcome of a registration: admitted (perhaps in place of ``replaced``), or refused."""
+class MemberAdmitted:
+    member: Member
+    replaced: int | None
+    """Earlier connection of the same daemon."""
 
-    key: str
-    replaced: int | None = None
-    refusal: str | None = None
+
+@dataclass(frozen=True, slots=True)
+class MemberRefused:
+    connection: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberLost:
+    member: Member
+    connection: int
+    silent: bool
+    """It was disconnected for its silence; the connection is still to be closed."""
+
+
+MembershipChange = MemberAdmitted | MemberRefused | MemberLost
+
+
+def daemon_key(register: Register) -> str:
+    return register.machine_id or f"default-{register.instance[:8]}"
 
 
 class Membership:
-    """Every operation costs the same however many daemons there are, except listing them."""
+    """Each event costs the same however many daemons there are."""
 
-    def __init__(
-        self, *, answering_within: float, silence_limit: float, fresh_within: float = 0.0
-    ) -> None:
-        """``answering_within``: seconds since its last word in which a daemon counts as present;
-        ``fresh_within``: in which its machine cannot have been rebooted.
-        """
-        self._answering_within = answering_within
-        self._fresh_within = fresh_within
-        self._silence_limit = silence_limit
+    def __init__(self, settings: Settings) -> None:
+        self._answering_within = settings.daemon_silence_warning
+        self._silence_limit = settings.daemon_silence_limit
+        self._no_reboot_within = 1.5 * settings.heartbeat_interval
+        """Seconds since its last message within which a machine cannot have been rebooted."""
         self._members: dict[str, Member] = {}
         self._by_connection: dict[int, Member] = {}
         self._quietest_first: OrderedDict[str, None] = OrderedDict()
 
-    def register(self, connection: int, register: Register, address: str, now: float) -> Admission:
+    def handle(self, event: MembershipEvent, now: float) -> list[MembershipChange]:
+        match event:
+            case DaemonRegistered():
+                return [self._register(event, now)]
+            case DaemonMessageReceived():
+                self._message(event, now)
+                return []
+            case DaemonDisconnected(connection=connection):
+                return self._disconnect(connection, silent=False)
+            case SilenceChecked():
+                return [
+                    change
+                    for connection in self._silent(now)
+                    for change in self._disconnect(connection, silent=True)
+                ]
+            case DaemonForgotten(key=key):
+                if not self.is_connected(key):
+                    self._members.pop(key, None)
+                return []
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    def _register(self, event: DaemonRegistered, now: float) -> MembershipChange:
         """Admit a daemon, unless another instance answers under the same key."""
+        connection, register = event.connection, event.register
         key = daemon_key(register)
         known = self._members.get(key)
+        member = Member(key, register, event.address, now, connection)
         replaced: int | None = None
-        restarts = 0
-        past: tuple[str, ...] = ()
         if known is not None:
-            rival = self._rival(known, register, now)
-            if rival is not None:
-                return Admission(
-                    key,
-                    refusal=f'machine id "{key}" is taken: the daemon at {known.address} answers '
-                    f"under it, so the one at {address} ({rival}",
+            conflict = self._conflict(known, register, now)
+            if conflict is not None:
+                return MemberRefused(
+                    connection,
+                    f'machine id "{key}" is taken by the connected daemon at {known.address}; '
+                    f"the daemon at {event.address} {conflict}",
                 )
             replaced = known.connection
             if known.register.instance == register.instance:
-                past, restarts = known.past, known.restarts
+                member.past, member.restarts = known.past, known.restarts
                 if known.register.incarnation != register.incarnation:
-                    restarts += 1
-                    past = (*past, known.register.incarnation)[-_PAST_KEPT:]
+                    member.restarts += 1
+                    member.past = (*known.past, known.register.incarnation)[-_MAX_PAST:]
         if replaced is not None:
             del self._by_connection[replaced]
-        member = Member(key, register, address, now, connection, past, restarts)
         self._members[key] = self._by_connection[connection] = member
         self._quietest_first[key] = None
         self._quietest_first.move_to_end(key)
-        return Admission(key, replaced)
+        return MemberAdmitted(member, replaced)
 
-    def _rival(self, known: Member, register: Register, now: float) -> str | None:
-        """What a daemon is, and what to do, that claims the place of one that answers.
+    def _conflict(self, known: Member, register: Register, now: float) -> str | None:
+        """Return why a daemon is refused that uses the key of a connected one, and the remedy.
 
-        A copied disk has the same instance. Then two processes live: the one that was replaced
-        comes again, or the machine was booted another time although it has just been heard.
+        A copied disk has the same instance id, so two processes take turns: one that was replaced
+        registers again, or the boot id differs although the machine answered a moment ago.
         """
-        silence = now - known.last_heard
+        silence = now - known.last_message
         if known.connection is None or silence >= self._answering_within:
             return None
         if known.register.instance != register.instance:
             return (
-                "another installation) is refused; give one of them another --machine-id (a copied "
-                "disk also copies the id)"
+                "(another installation) is refused; give one of them another --machine-id "
+                "(a copied disk also copies the id)"
             )
         boots = {known.register.boot_id, register.boot_id}
         rebooted = "" not in boots and len(boots) == 2
-        if register.incarnation in known.past or (rebooted and silence < self._fresh_within):
+        if register.incarnation in known.past or (rebooted and silence < self._no_reboot_within):
             return (
-                "a copy of its installation) is refused; on one of them delete the daemon's state "
+                "(a copy of its installation) is refused; on one of them delete the daemon's state "
                 "(~/.local/state/dora/daemon) and give it another --machine-id"
             )
         return None
 
-    def heard(self, connection: int, now: float) -> Member | None:
-        """Note a word on ``connection``; ``None`` when it belongs to no member (any more)."""
-        member = self._by_connection.get(connection)
-        if member is not None:
-            member.last_heard = now
-            self._quietest_first.move_to_end(member.key)
-        return member
+    def _message(self, event: DaemonMessageReceived, now: float) -> None:
+        member = self._by_connection.get(event.connection)
+        if member is None:
+            return
+        member.last_message = now
+        self._quietest_first.move_to_end(member.key)
+        match event.message:
+            case Heartbeat(metrics=metrics):
+                member.metrics_at = now
+                member.metrics = {sample.dataflow_id: sample for sample in metrics}
+                member.clock_offset = event.clock_offset
+            case Leaving(hand_over=hand_over):
+                member.left = not hand_over
+            case _:
+                pass  # of other messages only the time counts
 
-    def disconnected(self, connection: int) -> Member | None:
-        """The member that lost its connection, ``None`` when it had been replaced before."""
+    def _disconnect(self, connection: int, *, silent: bool) -> list[MembershipChange]:
+        """Mark a member as disconnected, unless it was replaced before."""
         member = self._by_connection.pop(connection, None)
-        if member is not None:
-            member.connection = None
-            member.metrics.clear()
-            del self._quietest_first[member.key]
-        return member
+        if member is None:
+            return []
+        member.connection = None
+        member.metrics.clear()
+        del self._quietest_first[member.key]
+        return [MemberLost(member, connection, silent)]
 
-    def silent(self, now: float) -> list[Member]:
-        """Connected members that have been silent for too long, quietest first."""
+    def _silent(self, now: float) -> list[int]:
+        """Return the connections of members that have been silent for too long, quietest first."""
         found = []
         for key in self._quietest_first:
             member = self._members[key]
-            if now < member.last_heard + self._silence_limit:
+            if now < member.last_message + self._silence_limit:
                 break
-            found.append(member)
+            if member.connection is not None:
+                found.append(member.connection)
         return found
 
+    # ----------------------------------------------------------------------- views
+
     def next_deadline(self) -> float | None:
-        """When the quietest member will have been silent for too long."""
+        """Return when the quietest member will have been silent for too long."""
         for key in self._quietest_first:
-            return self._members[key].last_heard + self._silence_limit
+            return self._members[key].last_message + self._silence_limit
         return None
 
     def get(self, key: str) -> Member | None:
         return self._members.get(key)
 
+    def on_connection(self, connection: int) -> Member | None:
+        """Return the member with that connection; None when it was replaced or lost."""
+        return self._by_connection.get(connection)
+
     def is_connected(self, key: str) -> bool:
         member = self._members.get(key)
         return member is not None and member.connection is not None
 
-    def forget(self, key: str) -> None:
-        """Drop a member that is not connected; a daemon without a machine id is not missed."""
-        if not self.is_connected(key):
-            self._members.pop(key, None)
-
     def all(self) -> list[Member]:
-        """Connected and lost members in the order in which they first came."""
+        """Return connected and lost members in the order of their first registration."""
         return list(self._members.values())
 
     def connected(self) -> list[Member]:

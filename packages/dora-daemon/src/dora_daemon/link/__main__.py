@@ -1,4 +1,4 @@
-"""The link process, which a runner starts (see `messages` for how)."""
+"""The link process of a dataflow, started by its runner."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import socket
 import sys
 
 from dora_daemon.link.errors import LinkError
-from dora_daemon.link.io.messages import Failed, encode
 from dora_daemon.link.io.session import silence
 from dora_daemon.link.process import Link
+from dora_daemon.link.protocol.messages import Failed, encode
 
 
 def main() -> int:
-    """Be the link of a runner; the exit code."""
+    """Run the link of a runner; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m dora_daemon.link", description=__doc__)
-    parser.add_argument("--socket", required=True, help="the runner's node socket")
-    parser.add_argument("--incarnation", required=True, type=int)
+    parser.add_argument("--socket", required=True, help="path of the runner's node socket")
+    parser.add_argument("--incarnation", required=True, type=int, help="the link's incarnation")
     parser.add_argument("--carrier", required=True, type=int, help="descriptor of a socketpair")
     given = parser.parse_args()
-    # The runner ends the link; an interrupt at the terminal is for the runner to act on.
+    # The runner ends the link; an interrupt at the terminal is for the runner.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     silence()
     carrier = socket.socket(fileno=given.carrier)
@@ -38,5 +38,5 @@ def main() -> int:
 if __name__ == "__main__":
     code = main()
     sys.stderr.flush()
-    # Threads of Zenoh may still want the interpreter.
+    # Zenoh's threads may still use the interpreter: do not finalize it.
     os._exit(code)

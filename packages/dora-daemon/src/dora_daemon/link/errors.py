@@ -1,31 +1,33 @@
-"""What the link raises.
+"""Errors of the link process.
 
 - `LinkError` (a `RuntimeError`)
-  - `WireError`: bytes from another machine that are no frame
+  - `WireError`: malformed frame from another machine
   - `CannotListen`: no session could be opened on any port of the range
-  - `CannotConnect`: an endpoint of a peer did not let us in
-  - `LinkEnds`: this process ends, and what waits for room goes with it
+  - `CannotConnect`: a peer's endpoint refused the connection or did not answer
+  - `LinkEnds`: the process ends while a message waits for room
 """
 
 from __future__ import annotations
 
 
 class LinkError(RuntimeError):
-    """Root of what the link raises."""
+    """Base class of the link's errors."""
 
 
 class WireError(LinkError):
-    """Bytes from another machine that are no frame, or a frame that contradicts itself."""
+    """Malformed or contradictory frame from another machine."""
 
 
 class CannotListen(LinkError):
-    """No session could be opened; the sentence says what was tried and what to do."""
+    """No session could be opened; the text names what was tried and the remedy."""
 
 
 class CannotConnect(LinkError):
-    """An endpoint of a peer did not let us in; the sentence says why."""
+    """A connection to a peer's endpoint failed; the text has the reason."""
 
 
 class LinkEnds(LinkError):
-    """The process ends while a message waits for room in a local queue: it was not stored, and its
-    sender must not hear that it was."""
+    """The process ends while a message waits for room in a local queue.
+
+    The message was not stored and must not be acknowledged.
+    """

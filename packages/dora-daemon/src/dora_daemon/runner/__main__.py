@@ -7,11 +7,16 @@ acknowledged: on the socket while the process lingers, else with ``runtime_dir.a
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
-from dora_daemon.runner.background import main
+from dora_daemon.runner.process import runners_unit
 
 if __name__ == "__main__":
+    entering = runners_unit.enter(os.environ)  # while it lasts, the rest is imported
+    from dora_daemon.runner.background import main
+
     directory = Path(sys.argv[1])
-    sys.exit(main(directory, int(sys.argv[2]) if len(sys.argv) > 2 else None))
+    descriptor = int(sys.argv[2]) if len(sys.argv) > 2 else None
+    sys.exit(main(directory, descriptor, entering.finish))

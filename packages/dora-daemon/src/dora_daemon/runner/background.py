@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -179,13 +180,19 @@ def _requests(runner: Runner, server: ControlServer) -> Requests:
     )
 
 
-def main(path: Path, lock_descriptor: int | None) -> int:
-    """Run the plan in a runtime directory. Return the exit code: 0 if no node failed."""
+def main(
+    path: Path, lock_descriptor: int | None, before_processes: Callable[[], None] = lambda: None
+) -> int:
+    """Run the plan in a runtime directory. Return the exit code: 0 if no node failed.
+
+    ``before_processes`` is called before this process starts another one.
+    """
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     directory = RuntimeDir.take_over(path, lock_descriptor)
     reaper = ReaperProcess(path)
     try:
         plan = protocol.RunPlan.model_validate_json((path / PLAN).read_bytes())
+        before_processes()
         result = anyio.run(_run, plan, directory, reaper)
         return os.EX_OK if result is not None and result.ok else 1
     finally:

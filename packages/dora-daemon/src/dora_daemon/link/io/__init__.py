@@ -1,1 +1,1 @@
-"""Zenoh sessions, dialing and the connection to the runner."""
+"""Zenoh sessions and the two sockets to the runner."""

@@ -1,4 +1,4 @@
-"""The link as a node of its runner: the queues it reads, the routes it writes, segments of both."""
+"""Connection to the runner's node socket: the link's queues, routes and segments."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ _ANSWER_SECONDS = 10.0
 _WELCOME_SECONDS = 30.0
 
 
-class NodeSide:
-    """The connection to the node socket. One thread reads it (`take_in`); any thread may ask."""
+class NodeClient:
+    """The link as a node. One thread calls `receive`; any thread may open segments."""
 
     def __init__(self, path: str, incarnation: int, *, wait_for_room: WaitForRoom) -> None:
-        """Say Hello and wait for the Welcome. Raises LinkError."""
+        """Connect and wait for the Welcome. Raises LinkError."""
         self.receivers: dict[int, Receiver] = {}
-        """By number of the queue; each is read by one stream."""
+        """By queue number; each is read by one stream."""
         self.removed: list[Receiver] = []
-        """Of queues that are gone: whoever begins and ends streams closes them."""
+        """Receivers of removed queues, closed once their stream has ended."""
         self.on_warning: Callable[[str], None] = lambda sentence: None
         self.gone = False
         self._answers: dict[int, Received | None] = {}
@@ -64,9 +64,11 @@ class NodeSide:
             )
             first = self._control.receive(timeout=_WELCOME_SECONDS)
         except (OSError, ControlClosed, ControlError) as error:
-            raise LinkError(f"the runner's node socket {path}: {error}") from error
+            raise LinkError(
+                f"cannot connect to the runner's node socket {path}: {error}"
+            ) from error
         if first is None or not isinstance(first.message, Welcome):
-            raise LinkError(f"the runner did not let the link in: {_reason(first)}")
+            raise LinkError(f"the runner refused the link: {_reason(first)}")
         welcome = first.message
         self.board = Board.attach(first.descriptors[0], welcome.board_size)
         self.words = self.board.node_words(welcome.node_area)
@@ -85,8 +87,8 @@ class NodeSide:
     def fileno(self) -> int:
         return self._control.fileno()
 
-    def take_in(self) -> bool:
-        """Carry out what the runner has sent; True when queues or routes changed."""
+    def receive(self) -> bool:
+        """Handle what the runner has sent; return whether queues or routes changed."""
         changed = False
         while not self.gone:
             try:
@@ -95,15 +97,15 @@ class NodeSide:
                 self.gone = True
                 break
             except ControlError as error:
-                self.on_warning(f"the runner sent what is no message: {error}")
+                self.on_warning(f"ignored malformed message of the runner: {error}")
                 self.gone = error.fatal
                 continue
             if received is None:
                 break
-            changed = self._carry_out(received) or changed
+            changed = self._handle(received) or changed
         return changed
 
-    def _carry_out(self, received: Received) -> bool:
+    def _handle(self, received: Received) -> bool:
         match received.message:
             case AddRoute(output, spec):
                 self.forwarder.add_route(
@@ -143,25 +145,25 @@ class NodeSide:
     # --- segments ---------------------------------------------------------------------------------
 
     def _register_segment(self, number: int, descriptor: int, size: int) -> None:
-        self._tell(Segment(number=number, size=size), (descriptor,))
+        self._send(Segment(number=number, size=size), (descriptor,))
 
-    def _tell(self, message: Segment | OpenSegment, descriptors: tuple[int, ...] = ()) -> None:
+    def _send(self, message: Segment | OpenSegment, descriptors: tuple[int, ...] = ()) -> None:
         try:
             self._control.send(message, descriptors)
         except ControlClosed:
             self.gone = True
 
     def open_segment(self, incarnation: int, number: int) -> tuple[int, int]:
-        """Descriptor and size of a producer's segment; not on the thread that takes in.
+        """Return descriptor and size of a producer's segment. Raises LookupError if it is gone.
 
-        Raises LookupError if nobody has it any more.
+        Not on the thread that calls `receive`.
         """
         deadline = time.monotonic() + _ANSWER_SECONDS
         with self._answered:
             self._requests += 1
             request = self._requests
             self._answers[request] = None
-            self._tell(OpenSegment(request, incarnation, number))
+            self._send(OpenSegment(request, incarnation, number))
             while (answer := self._answers[request]) is None:
                 left = deadline - time.monotonic()
                 if left <= 0 or self.gone:
@@ -169,7 +171,7 @@ class NodeSide:
                 self._answered.wait(left)
             del self._answers[request]
         if answer is None:
-            raise LookupError("the runner does not answer for a segment")
+            raise LookupError("the runner did not answer a request for a segment")
         if not isinstance(answer.message, SegmentFd) or len(answer.descriptors) != 1:
             close_all(answer.descriptors)
             raise LookupError(f"segment {number} of incarnation {incarnation} is gone")

@@ -1,6 +1,6 @@
-"""A thread of the link that fails ends the process: its runner starts another, which goes on.
+"""End the process when one of its threads fails, so that the runner starts another link.
 
-Without it a stream would stand still for ever, and nobody would know.
+Otherwise a stream would stop without a report.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import traceback
 from collections.abc import Callable
 
 FAILED = 3
-"""Exit code of a link one of whose threads failed."""
+"""Exit code of a link after a thread failed."""
 
 
 def guarded(run: Callable[[], None], note: Callable[[str], None]) -> Callable[[], None]:
-    """``run`` for a thread."""
+    """Wrap the target of a thread."""
 
     def guard() -> None:
         try:
             run()
-        except BaseException as error:  # noqa: BLE001 - whatever it is, no thread may just be gone
+        except BaseException as error:  # noqa: BLE001 - no thread may end unnoticed
             traceback.print_exc()
-            note(f"the link failed and is started again: {type(error).__name__}: {error}")
+            note(f"the link failed and restarts: {type(error).__name__}: {error}")
             os._exit(FAILED)
 
     return guard

@@ -1,96 +1,97 @@
-"""Whether a peer has heard what we say of ourselves, and we what it says; pure.
+"""Handshake with one peer: which link and round of it is known, and which of ours it knows.
 
-A *pair* of rounds (ours, theirs) is confirmed once the peer's greeting names our link and our
-present round. Whenever a new pair is confirmed, what was on the way before may be lost, and every
-stream goes on from what the other side's greeting says.
+A *pair* of rounds (ours, theirs) is confirmed once the peer's hello names our link and our present
+round. Frames sent before a new pair may be lost: every stream then continues from what the other
+side's hello lists.
 """
 
 from __future__ import annotations
 
-from dora_daemon.link.protocol.hello import Greeting, disagreement
+from dora_daemon.link.protocol.hello import LinkHello, disagreement
 
-_AGAIN_NS = 200_000_000
+_REPEAT_NS = 200_000_000
 _SILENT_NS = 8_000_000_000
 
 
-class Acquaintance:
-    """What two links know of each other. Times are nanoseconds of CLOCK_MONOTONIC."""
+class LinkHandshake:
+    """Handshake state with one peer. Times are nanoseconds of CLOCK_MONOTONIC."""
 
-    def __init__(self, link: int) -> None:
-        self.link = link
-        """Number of our link."""
+    def __init__(self, link_id: int) -> None:
+        self.link_id = link_id
         self.round = 1
         self.their_link = 0
-        self.their_greeting: Greeting | None = None
+        self.their_hello: LinkHello | None = None
         self.confirmed = False
         self.heard_ns = 0
-        self._greeted_ns = 0
-        self._asked_ns = 0
-        self._wants_greeting = True
+        """Time of the peer's last frame."""
+        self._hello_sent_ns = 0
+        self._unconfirmed_ns = 0
+        self._must_send = True
 
     @property
     def their_round(self) -> int:
-        return 0 if self.their_greeting is None else self.their_greeting.round
+        return 0 if self.their_hello is None else self.their_hello.round
 
     def begin_round(self) -> None:
-        """The session to the peer is new, or gone."""
+        """Handle a session that was opened or lost."""
         self.round += 1
         self.confirmed = False
-        self._asked_ns = 0
-        self._wants_greeting = True
+        self._unconfirmed_ns = 0
+        self._must_send = True
 
     def forget(self) -> None:
-        """Another life of the peer's part is to be expected."""
+        """Handle a new run of the peer's part."""
         self.their_link = 0
-        self.their_greeting = None
+        self.their_hello = None
         self.begin_round()
 
-    def hear(self, link: int, receiver: int, greeting: Greeting, now: int) -> tuple[bool, bool]:
-        """A greeting came. Returns whether it opens a new round of theirs, and whether a new pair
-        of rounds is confirmed by it."""
-        known = self.their_greeting
-        new = link != self.their_link or known is None or known.round != greeting.round
-        if not new and known is not None and greeting.said < known.said:
+    def receive(self, link_id: int, receiver: int, hello: LinkHello, now: int) -> tuple[bool, bool]:
+        """Handle the peer's hello; return whether it opens a round of theirs, and whether it
+        confirms a new pair of rounds."""
+        known = self.their_hello
+        new = link_id != self.their_link or known is None or known.round != hello.round
+        if not new and known is not None and hello.count < known.count:
             return False, False  # overtaken by a later one
         before = self.confirmed and not new
-        self.their_link = link
-        self.their_greeting = greeting
+        self.their_link = link_id
+        self.their_hello = hello
         self.heard_ns = now
-        self.confirmed = receiver == self.link and greeting.seen_round == self.round
-        if new or greeting.wants_answer or not self.confirmed:
-            self._wants_greeting = True
+        self.confirmed = receiver == self.link_id and hello.seen_round == self.round
+        if new or hello.wants_answer or not self.confirmed:
+            self._must_send = True
             if new:
-                self._greeted_ns = 0
+                self._hello_sent_ns = 0
         return new, self.confirmed and not before
 
-    def disagreement(self, ours: Greeting) -> str | None:
-        """Why the two sides' lists of streams differ; None when they agree, or nothing is known."""
-        return None if self.their_greeting is None else disagreement(ours, self.their_greeting)
+    def disagreement(self, ours: LinkHello) -> str | None:
+        """Describe how the two lists of streams differ; None if they agree or are unknown."""
+        return None if self.their_hello is None else disagreement(ours, self.their_hello)
 
-    def say_again(self) -> None:
-        """Our greeting has changed."""
-        self._wants_greeting = True
-        self._greeted_ns = 0
+    def hello_changed(self) -> None:
+        """Schedule our hello at once: its content has changed."""
+        self._must_send = True
+        self._hello_sent_ns = 0
 
-    def greeting_due(self, now: int, *, agreed: bool) -> bool:
-        """Whether to greet now; call it often."""
-        if now - self._greeted_ns < _AGAIN_NS:
+    def hello_due(self, now: int, *, agreed: bool) -> bool:
+        """Return whether to send our hello now."""
+        if now - self._hello_sent_ns < _REPEAT_NS:
             return False
-        return self._wants_greeting or not self.confirmed or not agreed
+        return self._must_send or not self.confirmed or not agreed
 
-    def greeted(self, now: int) -> None:
-        """Our greeting was sent."""
-        self._greeted_ns = now
-        self._wants_greeting = False
+    def hello_sent(self, now: int) -> None:
+        """Note that our hello was sent."""
+        self._hello_sent_ns = now
+        self._must_send = False
 
     def silent(self, now: int) -> bool:
-        """A confirmed peer of which nothing was heard for long."""
+        """Return whether a confirmed peer has sent nothing for too long."""
         return self.confirmed and now - self.heard_ns > _SILENT_NS
 
     def unanswered(self, now: int) -> bool:
-        """A peer that has long not confirmed the present round; to be asked often."""
+        """Return whether the peer has not confirmed the present round for too long. The first call
+        in a round starts the time."""
         if self.confirmed:
-            self._asked_ns = 0
-        elif self._asked_ns == 0:
-            self._asked_ns = now
-        return self._asked_ns != 0 and now - self._asked_ns > _SILENT_NS
+            self._unconfirmed_ns = 0
+        elif self._unconfirmed_ns == 0:
+            self._unconfirmed_ns = now
+        return self._unconfirmed_ns != 0 and now - self._unconfirmed_ns > _SILENT_NS

@@ -1,9 +1,8 @@
-"""How two links make acquaintance: who they are and which streams they expect; pure.
+"""The hello of a link: its identity and the streams that it sends and expects.
 
-Each side sends its greeting until it has proof that the other has heard the present one: the other
-names our link and our *round* in its own. A round begins whenever the session to a peer does. What
-was on the way in an older round may be lost, so the sender of a stream begins each round with what
-the receiver's greeting says it does not have.
+Each side repeats its hello until the peer's hello names our link and our *round*. A round begins
+with every session to the peer. Frames of an older round may be lost, so a stream's sender begins
+each round with what the receiver's hello does not list as accepted.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dora_daemon.link.errors import WireError
+from dora_daemon.link.protocol.frames import VERSION
 
-PROTOCOL = 1
 _LONGEST_NAME = 1024
 _LARGEST = 1 << 62
 
@@ -22,67 +21,68 @@ class _Part(BaseModel):
 
 
 class Leaving(_Part):
-    """A stream that leaves the machine of who greets."""
+    """A stream that leaves the sender's machine."""
 
     number: int = Field(ge=1, lt=1 << 32)
-    """By which this link's frames name it."""
+    """Number of the stream in this link's frames."""
     node: str = Field(max_length=_LONGEST_NAME)
     output: str = Field(max_length=_LONGEST_NAME)
     given_up: int = Field(ge=0, lt=_LARGEST)
-    """Messages up to this number will not be sent (again)."""
+    """Messages up to this number will not be sent again."""
     window: int = Field(default=1, ge=1, lt=1 << 32)
-    """Messages that may be on the way."""
+    """Messages that may be in flight."""
 
 
 class Entering(_Part):
-    """A stream that enters the machine of who greets."""
+    """A stream that enters the sender's machine."""
 
     node: str = Field(max_length=_LONGEST_NAME)
     output: str = Field(max_length=_LONGEST_NAME)
-    life: str = Field(max_length=_LONGEST_NAME)
-    """run_id of the source's part that the numbers below belong to."""
+    run_id: str = Field(max_length=_LONGEST_NAME)
+    """Run of the source's part that the numbers below belong to."""
     accepted: int = Field(ge=0, lt=_LARGEST)
-    """Last message that was received; what comes after it is to be sent (again)."""
+    """Last message received; what follows is to be sent again."""
     stored: int = Field(ge=0, lt=_LARGEST)
-    """Last message that is in all local queues: the acknowledgement."""
+    """Last message in all local queues: the acknowledgement."""
     listening: bool
     """Whether any local consumer is left."""
 
 
-class Greeting(_Part):
-    """All that a link says of itself."""
+class LinkHello(_Part):
+    """Identity, round and streams of a link."""
 
-    protocol: int = PROTOCOL
+    protocol: int = VERSION
     machine: str = Field(max_length=_LONGEST_NAME)
     run_id: str = Field(max_length=_LONGEST_NAME)
     round: int = Field(ge=0, lt=_LARGEST)
     seen_round: int = Field(default=0, ge=0, lt=_LARGEST)
-    """The peer's round that it named last."""
-    said: int = Field(default=0, ge=0, lt=_LARGEST)
-    """Grows with every greeting of a round."""
+    """The receiver's round in its last hello."""
+    count: int = Field(default=0, ge=0, lt=_LARGEST)
+    """Grows with every hello of a round."""
     wants_answer: bool = False
-    """The sender does not know yet that it was heard, or that both name the same streams."""
+    """Whether the sender still lacks proof that both sides agree."""
     zid: str = Field(default="", max_length=64)
-    """Zenoh's id of the session that the sender uses for this peer."""
+    """Zenoh id of the session that the sender uses for this peer."""
     leaving: tuple[Leaving, ...] = ()
     entering: tuple[Entering, ...] = ()
 
 
-def encode(greeting: Greeting) -> bytes:
-    return greeting.model_dump_json().encode()
+def encode(hello: LinkHello) -> bytes:
+    """Return the body of a HELLO frame."""
+    return hello.model_dump_json().encode()
 
 
-def decode(body: bytes) -> Greeting:
-    """Raises WireError for anything else."""
+def decode(body: bytes) -> LinkHello:
+    """Parse the body of a HELLO frame. Raises WireError."""
     try:
-        return Greeting.model_validate_json(body)
+        return LinkHello.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise WireError(f"no greeting: {first['loc']}: {first['msg']}") from error
+        raise WireError(f"malformed hello: {first['loc']}: {first['msg']}") from error
 
 
-def disagreement(ours: Greeting, theirs: Greeting) -> str | None:
-    """Streams that one side sends and the other does not expect, or the reverse."""
+def disagreement(ours: LinkHello, theirs: LinkHello) -> str | None:
+    """Describe streams that one side sends and the other does not expect, or the reverse."""
     sent = {(s.node, s.output) for s in ours.leaving}
     expected = {(s.node, s.output) for s in theirs.entering}
     if sent != expected:

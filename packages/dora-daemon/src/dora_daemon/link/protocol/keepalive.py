@@ -1,9 +1,9 @@
-"""When to write something only so that a connection writes out what it still holds; pure.
+"""When to ping a connection only to make it write out what it still buffers.
 
-Zenoh (1.10) over TLS now and then keeps the end of a large message to itself, with the sockets
-empty at both ends, until something else is sent: its keep-alive, a quarter of the lease later. So
-while anything is not acknowledged and nothing else is sent, a ping follows, soon at first, then
-more rarely: a reader that lets its queue fill must cost nothing.
+Zenoh (1.10) over TLS sometimes keeps the end of a large message, with the sockets empty at both
+ends, until something else is sent: its own keep-alive, a quarter of the lease later. While messages
+are unacknowledged and nothing else is sent, the link pings, soon at first, then with growing
+intervals, so that a consumer with a full queue costs nothing.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ FIRST_NS: Final = 8_000_000
 LARGEST_NS: Final = 512_000_000
 
 
-class Nudging:
-    """Of one connection. Times are nanoseconds of CLOCK_MONOTONIC."""
+class Keepalive:
+    """Ping timer of one connection. Times are nanoseconds of CLOCK_MONOTONIC."""
 
     def __init__(self) -> None:
         self.sent_ns = 0
-        """When a part of a message was sent last; whoever sends stores it."""
+        """Time of the last frame with message data; the sending thread stores it."""
         self._seen_ns = 0
         self._since_ns = 0
-        self._pause_ns = FIRST_NS
+        self._interval_ns = FIRST_NS
 
     def due(self, now: int, *, waiting: bool) -> int | None:
-        """Nanoseconds until a nudge is due, 0 for now; None while it needs none.
+        """Return the nanoseconds until a ping is due: 0 for now, None if none is needed.
 
-        ``waiting``: whether the other side has not acknowledged all. After 0 the next one is due in
-        twice the time, unless more of a message is sent.
+        ``waiting``: whether messages are unacknowledged. Each ping doubles the interval; another
+        message resets it.
         """
         if self.sent_ns != self._seen_ns:
             self._seen_ns = self._since_ns = self.sent_ns
-            self._pause_ns = FIRST_NS
+            self._interval_ns = FIRST_NS
         if not waiting:
             return None
-        left = self._since_ns + self._pause_ns - now
+        left = self._since_ns + self._interval_ns - now
         if left > 0:
             return left
         self._since_ns = now
-        self._pause_ns = min(2 * self._pause_ns, LARGEST_NS)
+        self._interval_ns = min(2 * self._interval_ns, LARGEST_NS)
         return 0

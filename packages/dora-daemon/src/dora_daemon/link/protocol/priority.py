@@ -1,16 +1,16 @@
-"""Lanes of different priority between two links, and which one a message takes; pure."""
+"""Priorities of frames between two links."""
 
 from __future__ import annotations
 
 from enum import Enum
 
 SMALL = 64 * 1024
-"""Bytes up to which a message is small."""
+"""Largest small message, in bytes."""
 MIDDLE = 1024 * 1024
 
 
-class Lane(Enum):
-    """Each keeps its own order; a lane never waits for what is in the ones after it."""
+class Priority(Enum):
+    """Frames of one priority keep their order and do not wait for those of lower priorities."""
 
     CONTROL = "control"
     SMALL = "small"
@@ -18,8 +18,8 @@ class Lane(Enum):
     LARGE = "large"
 
 
-def lane_for(nbytes: int) -> Lane:
-    """By the size of the whole message."""
+def priority_for(nbytes: int) -> Priority:
+    """Return the priority of a message of ``nbytes``."""
     if nbytes <= SMALL:
-        return Lane.SMALL
-    return Lane.MIDDLE if nbytes <= MIDDLE else Lane.LARGE
+        return Priority.SMALL
+    return Priority.MIDDLE if nbytes <= MIDDLE else Priority.LARGE

@@ -1,4 +1,4 @@
-"""What is on the way of one stream, at its sender and at its receiver; pure."""
+"""Messages in flight of one stream: the sender's window and the receiver's order."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ T = TypeVar("T")
 
 
 class SendWindow(Generic[T]):
-    """Messages that were sent and are not acknowledged, oldest first, with what to send again."""
+    """Messages sent and not yet acknowledged, oldest first, with what to send again."""
 
     def __init__(self, messages: int, nbytes: int, *, last: int = 0) -> None:
-        """``last``: number of the last message that is none of this window's business."""
+        """``last``: number of the last message before this window."""
         self.messages = messages
         self.nbytes = nbytes
         self.bytes_out = 0
         self.last = last
         """Number of the last message added."""
         self.given_up = last
-        """Messages up to this number will not be sent (again)."""
+        """Messages up to this number will not be sent again."""
         self._out: OrderedDict[int, tuple[int, int, T]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -28,17 +28,17 @@ class SendWindow(Generic[T]):
 
     @property
     def open(self) -> bool:
-        """Whether another message may be sent: one that is larger than the window, too."""
+        """Whether another message may be sent, even one larger than the window."""
         return not self._out or (len(self._out) < self.messages and self.bytes_out < self.nbytes)
 
     def add(self, sequence: int, nbytes: int, item: T) -> None:
-        """A message goes out; its number is larger than all before."""
+        """Add a message; its number is larger than all before."""
         self._out[sequence] = (self.last, nbytes, item)
         self.bytes_out += nbytes
         self.last = sequence
 
     def acknowledge(self, sequence: int) -> int:
-        """Forget messages up to this number; how many they were."""
+        """Remove messages up to this number; return how many."""
         count = 0
         while self._out:
             first = next(iter(self._out))
@@ -51,29 +51,29 @@ class SendWindow(Generic[T]):
         return count
 
     def after(self, sequence: int) -> Iterator[tuple[int, int, T]]:
-        """Number, the number before it, and item of what comes after ``sequence``."""
+        """Yield number, previous number and item of the messages after ``sequence``."""
         for number, (previous, _, item) in list(self._out.items()):
             if number > sequence:
                 yield number, previous, item
 
 
 class ReceiveOrder(Generic[T]):
-    """Puts what came over lanes of different priority in order, finds gaps and repetitions."""
+    """Restores the sender's order across priorities; detects gaps and repetitions."""
 
     def __init__(self, last: int = 0) -> None:
         self.last = last
-        """Number of the last message that was given out."""
+        """Number of the last message returned."""
         self.lost = 0
-        """Messages that will not come although no queue dropped them."""
+        """Messages that will not arrive although no queue dropped them."""
         self.repeated = 0
         self._early: dict[int, tuple[int, T]] = {}
 
     def __len__(self) -> int:
-        """Messages that wait for one before them."""
+        """Return how many messages wait for an earlier one."""
         return len(self._early)
 
     def accept(self, sequence: int, previous: int, item: T) -> list[tuple[int, T]]:
-        """What can be given out now, in order."""
+        """Add a message; return the messages that are now in order."""
         if sequence <= self.last or sequence in self._early:
             self.repeated += 1
             return []
@@ -93,7 +93,7 @@ class ReceiveOrder(Generic[T]):
         return ready
 
     def begin_round(self, given_up: int) -> None:
-        """A new session: what was on the way is gone, and nothing up to ``given_up`` will come."""
+        """Forget early messages, which a new session repeats; none up to ``given_up`` will come."""
         self._early.clear()
         if given_up > self.last:
             self.lost += given_up - self.last

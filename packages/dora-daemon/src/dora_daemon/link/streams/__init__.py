@@ -1,1 +1,1 @@
-"""The streams of one link: sender and receiver of each edge."""
+"""The sender and the receiver of one stream."""

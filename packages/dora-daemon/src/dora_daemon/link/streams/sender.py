@@ -1,4 +1,4 @@
-"""A stream that leaves this machine: its queue is read and sent as far as the window allows."""
+"""A stream that leaves this machine: read from its queue and sent as the window allows."""
 
 from __future__ import annotations
 
@@ -7,44 +7,45 @@ import os
 import select
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from dora_daemon.link.io.thread_guard import guarded
-from dora_daemon.link.protocol import frames as wire
+from dora_daemon.link.protocol import frames
+from dora_daemon.link.protocol.frames import FrameKind
 from dora_daemon.link.protocol.hello import Entering, Leaving
-from dora_daemon.link.protocol.priority import SMALL, Lane, lane_for
+from dora_daemon.link.protocol.priority import SMALL, Priority, priority_for
 from dora_daemon.link.protocol.windows import SendWindow
 from dora_node_api.transport import Board, BrokenRecord, Delivery, Receiver, RecordKind, Waiter
 from dora_node_api.transport.consumer.journal import HoldingReceiver
 from dora_node_api.transport.shared import layout
 from dora_node_api.transport.shared.message_parts import flags_of, take_apart
 
-CHUNK = 512 * 1024
-"""Bytes of a data area that go into one frame: several are on their way at a time."""
-TOGETHER = 32 * 1024
-"""Bytes of small messages that wait behind each other and go in one sample of Zenoh."""
-LEAST_WINDOW = 32
-"""Messages that may be on the way whatever the queue's bound is."""
+CHUNK: Final = 512 * 1024
+"""Bytes of a data area in one frame: several frames are in flight at a time."""
+BATCH: Final = 32 * 1024
+"""Bytes of small messages from which on a batch is sent."""
+LEAST_WINDOW: Final = 32
+"""Messages that may be in flight whatever the queue's bound is."""
 
 
-class Road(Protocol):
-    """How a stream reaches its peer."""
+class FrameSink(Protocol):
+    """Sends frames to a peer."""
 
-    link: int
+    link_id: int
 
     @property
     def their_link(self) -> int:
-        """Number of the peer's present link."""
+        """Id of the peer's present link."""
 
-    def send(self, lane: Lane, frame: bytes) -> bool:
-        """False when there is no session; a new round follows."""
+    def send(self, priority: Priority, frame: bytes) -> bool:
+        """Return False without a session; a new round follows."""
 
 
 class Unacknowledged:
-    """A message to send again if need be: its frame when it is small, else where it lies.
+    """A message that may have to be sent again: its frame if it is small, else its delivery.
 
-    Of a backpressure stream also small ones are kept where they lie: the next link process, if this
-    one is killed, finds them there.
+    A backpressure stream keeps the delivery of small messages too: the next link process finds
+    them in shared memory if this one is killed.
     """
 
     __slots__ = ("delivery", "flags", "frame")
@@ -63,7 +64,7 @@ class OutgoingStream:
         number: int,
         node: str,
         output: str,
-        road: Road,
+        sink: FrameSink,
         receiver: Receiver,
         board: Board,
         *,
@@ -75,11 +76,11 @@ class OutgoingStream:
         self.node = node
         self.output = output
         self.queue = receiver.spec.queue
-        self._road = road
+        self._sink = sink
         self._receiver = receiver
         self._note = note
         self._holding = receiver if isinstance(receiver, HoldingReceiver) else None
-        settled = _gone_with_others(receiver, board)
+        settled = _last_read(receiver, board)
         if self._holding is not None:
             settled = self._holding.settled
             window_bytes = min(window_bytes, receiver.spec.hold_limit)
@@ -107,18 +108,18 @@ class OutgoingStream:
     def start(self) -> None:
         self._thread.start()
 
-    # --- said by others ---------------------------------------------------------------------------
+    # --- called by other threads ------------------------------------------------------------------
 
     def leaving(self) -> Leaving:
-        """What the greeting says of this stream."""
+        """Return this stream's entry in our hello."""
         with self._lock:
             return Leaving(
                 window=self.window.messages, number=self.number, node=self.node, output=self.output,
                 given_up=self.window.given_up,
             )  # fmt: skip
 
-    def go_on(self, entering: Entering) -> None:
-        """A round began: send again what the other side does not have, then go on."""
+    def resume(self, entering: Entering) -> None:
+        """Begin a round: send again what the peer has not accepted, then continue."""
         with self._lock:
             self._resume = entering
             self._open = True
@@ -126,13 +127,13 @@ class OutgoingStream:
         self._wake()
 
     def pause(self) -> None:
-        """No session, or the other side does not expect this stream (yet)."""
+        """Stop sending: there is no session, or the peer does not expect this stream yet."""
         with self._lock:
             self._open = False
             self._resume = None
 
     def discard(self) -> None:
-        """Nobody is there any more to read this: let the producer go on."""
+        """Drop all messages, so that the producer need not wait: there is no consumer any more."""
         with self._lock:
             self._open = True
             self._discard = True
@@ -141,7 +142,7 @@ class OutgoingStream:
         self._wake()
 
     def acknowledged(self, sequence: int) -> None:
-        """All local queues of the other side have everything up to this number."""
+        """Handle an acknowledgement: the peer has stored everything up to this number."""
         with self._lock:
             was_open = self.window.open
             self._acknowledge(sequence)
@@ -159,7 +160,7 @@ class OutgoingStream:
         return self._acknowledge(self.window.last)
 
     def unsent(self) -> int:
-        """Messages that wait in the queue or are not acknowledged."""
+        """Count messages that wait in the queue or are unacknowledged."""
         return self._receiver.pending() + len(self.window) + self._taking_over
 
     @property
@@ -167,10 +168,10 @@ class OutgoingStream:
         return len(self.window)
 
     def end(self, *, close: bool, forget: bool = True) -> None:
-        """Have the thread stop reading; what is not acknowledged is forgotten.
+        """Stop the thread. It uses the receiver until `ended`.
 
-        ``close`` the receiver, too. ``forget`` False: the next link process is to send again what
-        this one could not. Until `ended` the receiver belongs to the thread.
+        ``close``: close the receiver. ``forget``: settle unacknowledged messages; otherwise the
+        next link process sends them again.
         """
         self._close_receiver = close
         self._forget = forget
@@ -179,11 +180,11 @@ class OutgoingStream:
 
     @property
     def ended(self) -> bool:
-        """Whether the thread is gone; a put may hold it for seconds."""
+        """Whether the thread has ended; a put may delay it by seconds."""
         return self._ended and not self._thread.is_alive()
 
     def join(self, seconds: float) -> None:
-        """Wait for the end of the thread, so long at most."""
+        """Wait at most ``seconds`` for the end of the thread."""
         self._thread.join(max(0.0, seconds))
 
     def _wake(self) -> None:
@@ -202,7 +203,7 @@ class OutgoingStream:
             self._take_over(self._holding)
         while not self._ended:
             if self._resume is not None:
-                self._send_again()
+                self._resend()
                 continue
             if not self._open or not (self._discard or self.window.open):
                 blocked.poll()
@@ -224,7 +225,7 @@ class OutgoingStream:
             os.read(self._wake_read, 4096)
 
     def _take_over(self, receiver: HoldingReceiver) -> None:
-        """What an earlier link process had taken and was killed with is on its way again."""
+        """Add the messages that a killed link process had read to the window."""
         taken = receiver.take_over()
         with self._lock:
             for delivery, flags in taken:
@@ -242,40 +243,39 @@ class OutgoingStream:
                 self._note(f"{self.node}/{self.output}: {error}")
 
     def _take(self) -> bool:
-        """Send the next message, and small ones that wait behind it together with it.
+        """Send the next message, in a batch with small ones that wait behind it.
 
-        False when nothing waits.
+        Returns False when no message waits.
         """
         delivery = self._receive()
         if delivery is None:
             return False
-        together: list[bytes] = []
+        batch: list[bytes] = []
         size = 0
         while delivery is not None:
             self.messages += 1
             self.bytes += delivery.nbytes
             if self._discard or _is_large(delivery):
-                self._send_together(together)
+                self._send_batch(batch)
                 self._take_alone(delivery)
                 return True
             frame = self._keep_small(delivery)
-            together.append(frame)
+            batch.append(frame)
             size += len(frame)
-            if size >= TOGETHER or self._resume is not None or not self.window.open:
+            if size >= BATCH or self._resume is not None or not self.window.open:
                 break
             delivery = self._receive()
-        # It keeps memory of its producer, and what is acknowledged must be let go of before it is
-        # crossed out in the journal.
+        # A delivery pins memory of its producer; it must be released before the journal drops it.
         del delivery
-        self._send_together(together)
+        self._send_batch(batch)
         return True
 
-    def _send_together(self, frames: list[bytes]) -> None:
-        if len(frames) == 1:
-            self._send(Lane.SMALL, frames[0])
-        elif frames:
-            head = wire.head(wire.FrameKind.TOGETHER, self._road.link, self._road.their_link)
-            self._send(Lane.SMALL, head + wire.together_body(frames))
+    def _send_batch(self, batch: list[bytes]) -> None:
+        if len(batch) == 1:
+            self._send(Priority.SMALL, batch[0])
+        elif batch:
+            head = frames.head(FrameKind.BATCH, self._sink.link_id, self._sink.their_link)
+            self._send(Priority.SMALL, head + frames.batch_body(batch))
 
     def _take_alone(self, delivery: Delivery) -> None:
         if self._discard:
@@ -292,7 +292,7 @@ class OutgoingStream:
         self._send_large(delivery, previous, flags)
 
     def _keep_small(self, delivery: Delivery) -> bytes:
-        """The frame of a small message, which from now on may have to be sent again."""
+        """Add a small message to the window; return its frame."""
         flags = flags_of(self._receiver, delivery)
         frame = self._small_frame(delivery, self.window.last, flags)
         item = Unacknowledged(frame, delivery if self._holding is not None else None, flags)
@@ -301,46 +301,48 @@ class OutgoingStream:
         return frame
 
     def _small_frame(self, delivery: Delivery, previous: int, flags: int) -> bytes:
-        road = self._road
+        sink = self._sink
         if delivery.kind is not RecordKind.DATA:
-            head = wire.head(
-                wire.FrameKind.NEWS, road.link, road.their_link, stream=self.number, flags=0
+            head = frames.head(
+                FrameKind.LIFECYCLE, sink.link_id, sink.their_link, stream=self.number, flags=0
             )
-            return head + wire.news_body(delivery.sequence, previous, delivery.kind, delivery.error)
-        head = wire.head(
-            wire.FrameKind.DATA, road.link, road.their_link, stream=self.number, flags=flags
+            return head + frames.lifecycle_body(
+                delivery.sequence, previous, delivery.kind, delivery.error
+            )
+        head = frames.head(
+            FrameKind.DATA, sink.link_id, sink.their_link, stream=self.number, flags=flags
         )
         parts, data = take_apart(delivery)
-        begin = wire.data_head(head, delivery.sequence, previous, delivery.sent_ns, parts)
+        begin = frames.data_head(head, delivery.sequence, previous, delivery.sent_ns, parts)
         return b"".join((begin, data))
 
     def _send_large(self, delivery: Delivery, previous: int, flags: int) -> None:
-        road = self._road
-        receiver = road.their_link
+        sink = self._sink
+        receiver = sink.their_link
         parts, data = take_apart(delivery)
-        lane = lane_for(parts.nbytes)
-        head = wire.head(wire.FrameKind.DATA, road.link, receiver, stream=self.number, flags=flags)
-        begin = wire.data_head(head, delivery.sequence, previous, delivery.sent_ns, parts)
-        if not self._send(lane, b"".join((begin, data[:CHUNK]))):
+        priority = priority_for(parts.nbytes)
+        head = frames.head(FrameKind.DATA, sink.link_id, receiver, stream=self.number, flags=flags)
+        begin = frames.data_head(head, delivery.sequence, previous, delivery.sent_ns, parts)
+        if not self._send(priority, b"".join((begin, data[:CHUNK]))):
             return
-        head = wire.head(wire.FrameKind.CHUNK, road.link, receiver, stream=self.number)
+        head = frames.head(FrameKind.CHUNK, sink.link_id, receiver, stream=self.number)
         for at in range(CHUNK, parts.nbytes, CHUNK):
             # A new round sends the whole message again.
             if self._resume is not None or self._ended:
                 return
-            begin = wire.chunk_head(head, delivery.sequence, at)
-            if not self._send(lane, b"".join((begin, data[at : at + CHUNK]))):
+            begin = frames.chunk_head(head, delivery.sequence, at)
+            if not self._send(priority, b"".join((begin, data[at : at + CHUNK]))):
                 return
 
-    def _send(self, lane: Lane, frame: bytes) -> bool:
-        if self._road.send(lane, frame):
+    def _send(self, priority: Priority, frame: bytes) -> bool:
+        if self._sink.send(priority, frame):
             return True
         with self._lock:
             if self._resume is None and not self._discard:
                 self._open = False
         return False
 
-    def _send_again(self) -> None:
+    def _resend(self) -> None:
         with self._lock:
             entering, self._resume = self._resume, None
             if entering is None:
@@ -348,31 +350,31 @@ class OutgoingStream:
             self._acknowledge(entering.stored)
             again = list(self.window.after(entering.accepted))
             if not len(self.window):
-                # What was given up since the other side heard of it comes before nothing.
+                # Messages given up since then precede no other message.
                 self.window.last = min(self.window.last, entering.accepted)
         for _, previous, item in again:
-            if self._stopped_again():
+            if self._interrupted():
                 return
             self.resent += 1
             if item.frame:
-                self._send(Lane.SMALL, wire.readdress(item.frame, self._road.their_link))
+                self._send(Priority.SMALL, frames.readdress(item.frame, self._sink.their_link))
                 continue
             assert item.delivery is not None
             if _is_large(item.delivery):
                 self._send_large(item.delivery, previous, item.flags)
             else:
                 item.frame = self._small_frame(item.delivery, previous, item.flags)
-                self._send(Lane.SMALL, item.frame)
+                self._send(Priority.SMALL, item.frame)
 
-    def _stopped_again(self) -> bool:
+    def _interrupted(self) -> bool:
         return self._resume is not None or self._ended or not self._open
 
 
-def _gone_with_others(receiver: Receiver, board: Board) -> int:
-    """The last message that earlier link processes have taken from the queue.
+def _last_read(receiver: Receiver, board: Board) -> int:
+    """Return the last message that earlier link processes have read from the queue.
 
-    A killed one may have read a record that it did not come to settle. It is lost, and the other
-    side is to count it. While protected ones wait, they may be older than that and are yet to come.
+    A killed one may have read a record without settling it: the message is lost, and the peer
+    counts it. Protected messages that wait may be older and are still to be sent.
     """
     words = board.edge_words(receiver.spec.area)
     settled = int(words[layout.C_SETTLED])
@@ -382,5 +384,5 @@ def _gone_with_others(receiver: Receiver, board: Board) -> int:
 
 
 def _is_large(delivery: Delivery) -> bool:
-    """Whether it goes in several frames, and is not kept as one."""
+    """Return whether a message is sent in several frames and kept as a delivery."""
     return delivery.kind is RecordKind.DATA and delivery.nbytes > SMALL

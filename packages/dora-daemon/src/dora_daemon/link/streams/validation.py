@@ -1,7 +1,7 @@
-"""Content from another machine is checked in full before any local consumer sees it.
+"""Validation of messages from another machine before they reach a local consumer.
 
-Local consumers trust what lies in their segments: a string array with one bad offset would end
-their process. Pure but for pyarrow.
+Consumers trust the content of shared memory: one bad offset in a string array would crash them.
+Uses pyarrow, otherwise pure.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dora_node_api.transport.shared.message_parts import Parts
 
 
 def is_plain(parts: Parts) -> bool:
-    """Whether a message holds nothing but numbers without nulls, and as many as it says."""
+    """Return whether a message is an array of numbers without nulls, of the stated length."""
     descriptor = parts.descriptor
     if parts.layout != arrow.FLAT or len(descriptor) < _PLAIN.size:
         return False
@@ -32,7 +32,7 @@ def is_plain(parts: Parts) -> bool:
 
 
 _PLAIN = struct.Struct("=BBHQQQQ")
-"""A descriptor's numbers where there are two buffers, as in `dora_node_api.data.arrow`."""
+"""Head of a descriptor with two buffers, as in `dora_node_api.data.arrow`."""
 _NO_BUFFER = (1 << 64) - 1
 _WIDTHS = {
     **{f"{sign}int{bits}".encode(): bits >> 3 for sign in ("", "u") for bits in (8, 16, 32, 64)},
@@ -43,7 +43,7 @@ _WIDTHS = {
 
 
 def problem_with(parts: Parts, data: Any) -> str | None:
-    """Why a message must not be handed on; None when all is well. ``data``: its data area."""
+    """Return why a message must be dropped; None if it is valid. ``data``: its data area."""
     try:
         if parts.metadata:
             decode_metadata(parts.metadata)
@@ -51,7 +51,7 @@ def problem_with(parts: Parts, data: Any) -> str | None:
             return None
         return _arrow_problem(parts, data)
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
-        return f"its metadata: {type(error).__name__}: {error}"[:300]
+        return f"invalid metadata: {type(error).__name__}: {error}"[:300]
 
 
 def _arrow_problem(parts: Parts, data: Any) -> str | None:

@@ -1,0 +1,1 @@
+"""Commands of `dora cluster`, one module each."""

@@ -1,0 +1,41 @@
+"""`dora cluster down`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dora_cli import options
+from dora_cli.commands.cluster.arguments import fail_unless, load_cluster_file
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort
+
+app = options.application()
+
+
+@app.command()
+def down(
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[PATH]",
+            help="The cluster file; by default the machines of the last cluster file.",
+            show_default=False,
+        ),
+    ] = None,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Also remove the program that `up` put there.")
+    ] = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """End all dataflows, the daemons and the coordinator; nothing runs on any machine after it."""
+    from dora_cli.cluster.down import bring_down
+    from dora_config.access import endpoint
+
+    given = None if path is None else load_cluster_file(path)
+    if given is not None:
+        coordinator_addr = coordinator_addr or given.coordinator.addr
+        coordinator_port = coordinator_port or given.coordinator.port
+    fail_unless(bring_down(endpoint(coordinator_addr, coordinator_port), given, purge=purge))

@@ -1,0 +1,37 @@
+"""`dora cluster exec`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dora_cli import options
+from dora_cli.commands.cluster.arguments import (
+    ClusterFile,
+    SomeMachines,
+    fail_unless,
+    load_cluster_file,
+)
+
+app = options.application()
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def execute(
+    path: ClusterFile,
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- COMMAND...", help="The command and its arguments.")
+    ],
+    machine: SomeMachines = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", metavar="SECONDS", help="Give up after.", show_default=False),
+    ] = None,
+) -> None:
+    """Run a command on every machine, without a terminal; every line begins with its machine."""
+    from dora_cli.cluster import fanout
+
+    loaded = load_cluster_file(path)
+    machines = fanout.chosen(loaded, machine or ())
+    fail_unless(fanout.execute(loaded, machines, command, timeout))

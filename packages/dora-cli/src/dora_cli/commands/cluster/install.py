@@ -1,0 +1,44 @@
+"""`dora cluster install`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dora_cli import options
+from dora_cli.commands.cluster.arguments import (
+    ClusterFile,
+    TakeOver,
+    WheelHouse,
+    fail_unless,
+    load_cluster_file,
+)
+
+OfUser = Annotated[
+    bool, typer.Option("--user", help="Services of the SSH user's own systemd; needs no sudo.")
+]
+
+app = options.application()
+
+
+@app.command()
+def install(
+    path: ClusterFile,
+    user: OfUser = False,
+    no_coordinator: Annotated[
+        bool, typer.Option("--no-coordinator", help="Install the daemons only.")
+    ] = False,
+    offline: WheelHouse = None,
+    take_over: TakeOver = False,
+) -> None:
+    """Install the coordinator and the daemon of every machine as systemd services."""
+    from dora_cli.bundle.install import Installer
+    from dora_cli.cluster import install as work
+    from dora_cli.cluster.guard import Errand
+
+    errand = Errand("install", path, take_over)
+    installer, both = Installer(offline), not no_coordinator
+    fail_unless(
+        work.install(load_cluster_file(path), installer, errand, user=user, coordinator=both)
+    )

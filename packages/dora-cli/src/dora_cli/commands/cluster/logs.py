@@ -1,0 +1,32 @@
+"""`dora cluster logs`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dora_cli import options
+from dora_cli.commands.cluster.arguments import (
+    ClusterFile,
+    SomeMachines,
+    fail_unless,
+    load_cluster_file,
+)
+
+app = options.application()
+
+
+@app.command()
+def logs(
+    path: ClusterFile,
+    machine: SomeMachines = None,
+    tail: Annotated[int, typer.Option("--tail", "-n", min=0, help="Lines of each machine.")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-F", help="Go on as lines come.")] = False,
+) -> None:
+    """Show what the daemons printed, of every machine."""
+    from dora_cli.cluster import fanout
+
+    loaded = load_cluster_file(path)
+    machines = fanout.chosen(loaded, machine or ())
+    fail_unless(fanout.show_logs(loaded, machines, tail, follow=follow))

@@ -1,0 +1,27 @@
+"""`dora cluster status`."""
+
+from __future__ import annotations
+
+from dora_cli import options
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
+
+app = options.application()
+
+
+@app.command()
+def status(
+    output_format: options.Output = options.TableFormat.TABLE,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Show the daemons of the coordinator and how they are."""
+    from dora_cli.cluster import known_clusters, leftovers
+    from dora_cli.cluster.status import show
+    from dora_config.access import endpoint
+    from dora_config.protocol.control import ClusterReport, ClusterStatus
+
+    with connect(coordinator_addr, coordinator_port) as client:
+        report = client.ask(ClusterStatus(), ClusterReport)
+    show(report, as_json=output_format is options.TableFormat.JSON)
+    if (known := known_clusters.find(endpoint(coordinator_addr, coordinator_port))) is not None:
+        leftovers.report_connected(known, report.daemons)

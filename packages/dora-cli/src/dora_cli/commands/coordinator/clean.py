@@ -1,0 +1,38 @@
+"""`dora clean`: have the coordinator forget dataflows that have ended."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dora_cli import options, output
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
+from dora_cli.errors import CommandFailed
+
+app = options.application()
+
+
+@app.command()
+def clean(
+    output_format: options.Output = options.TableFormat.TABLE,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print UUIDs only.")] = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Forget the dataflows that have ended; the exit code is 1 when one of them had failed."""
+    from dora_config.protocol.control import DataflowList, ForgetEnded
+
+    with connect(coordinator_addr, coordinator_port) as client:
+        gone = client.ask(ForgetEnded(), DataflowList).dataflows
+    if quiet:
+        for row in gone:
+            output.write(row.uuid)
+    elif output_format is options.TableFormat.JSON:
+        for row in gone:
+            output.json_line({"uuid": row.uuid, "name": row.name, "status": row.status})
+    else:
+        rows = [(row.uuid, row.name or "", row.status) for row in gone]
+        output.table(("UUID", "Name", "Status"), rows)
+    if any(row.status == "Failed" for row in gone):
+        raise CommandFailed

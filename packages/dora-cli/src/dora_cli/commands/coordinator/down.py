@@ -1,0 +1,37 @@
+"""`dora down`: end the coordinator and all its daemons."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dora_cli import options, output
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
+
+app = options.application()
+
+
+@app.command()
+def down(
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Stop dataflows that still run.")
+    ] = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """End the coordinator and its daemons; refused while dataflows run, unless forced."""
+    from dora_config.errors import DoraError
+    from dora_config.protocol.control import Destroy, Destroyed
+
+    with connect(coordinator_addr, coordinator_port) as client:
+        left = client.ask(Destroy(force=force), Destroyed).left
+        client.wait_until_gone()
+    if left:
+        names = ", ".join(f'"{daemon}"' for daemon in left)
+        raise DoraError(
+            f"the coordinator has ended, but these daemons did not answer: {names}; they may still "
+            "run, and nodes on their machines. End them there, or start the coordinator again: "
+            "it stops those nodes as soon as it hears of them"
+        )
+    output.write("coordinator and daemons destroyed successfully")

@@ -1,0 +1,170 @@
+"""`dora list`: the dataflows a coordinator knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dora_cli import options, output
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
+from dora_config.yaml.quantities import show_age
+
+if TYPE_CHECKING:
+    from dora_config.protocol.control import DataflowSummary, RestartSummary
+
+GB = 1024**3
+ENDED_SHOWN = 3600.0
+"""Seconds for which an ended dataflow is listed without being asked for."""
+
+app = options.application()
+
+
+class StatusChoice(StrEnum):
+    """`--status`: `running` is all that has not ended."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+class SortChoice(StrEnum):
+    CPU = "cpu"
+    MEMORY = "memory"
+
+
+@app.command(name="list")
+def list_dataflows(
+    output_format: options.Output = options.TableFormat.TABLE,
+    status: Annotated[
+        StatusChoice | None, typer.Option("--status", help="Only these.", show_default=False)
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="TEXT", help="Only names with this text in them."),
+    ] = None,
+    sort_by: Annotated[
+        SortChoice | None, typer.Option("--sort-by", help="Largest first.", show_default=False)
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print UUIDs only.")] = False,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", "-a", help="Also those that ended more than an hour ago."),
+    ] = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """List dataflows: those that run, and those that ended within the last hour.
+
+    With `--status finished` or `failed`, those that ended earlier too.
+    """
+    from dora_config.protocol.control import DataflowList, ListDataflows
+
+    with connect(coordinator_addr, coordinator_port) as client:
+        found = client.ask(ListDataflows(), DataflowList).dataflows
+    rows = shown(found, status=status, name=name, everything=everything)
+    if sort_by is not None:
+        rows.sort(key=lambda row: row.cpu if sort_by is SortChoice.CPU else row.memory)
+        rows.reverse()
+    print_dataflows(rows, output_format, quiet=quiet)
+
+
+def print_dataflows(
+    rows: list[DataflowSummary], output_format: options.TableFormat, *, quiet: bool
+) -> None:
+    """Dataflows as a table, as JSON lines, or their UUIDs only."""
+    if quiet:
+        for row in rows:
+            output.write(row.uuid)
+    elif output_format is options.TableFormat.JSON:
+        for row in rows:
+            output.json_line(_as_json(row))
+    else:
+        columns = ["UUID", "Name", "Status", "Nodes", "CPU", "Memory"]
+        cells = [_as_cells(row) for row in rows]
+        restarts = [restarts_text(row) for row in rows]
+        if any(restarts):
+            columns.append("Restarts")
+            cells = [(*some, text) for some, text in zip(cells, restarts, strict=True)]
+        output.table(columns, cells)
+        for row in rows:
+            if row.reason is not None:
+                output.remark(f"{row.name or row.uuid}: {row.reason}")
+
+
+def shown(
+    found: Iterable[DataflowSummary],
+    *,
+    status: StatusChoice | None,
+    name: str | None,
+    everything: bool,
+) -> list[DataflowSummary]:
+    """The rows that the options ask for; without any, what ended long ago is left out."""
+    chosen = [row for row in found if _wanted(row, status, name)]
+    if everything or status is not None:
+        return chosen
+    return [row for row in chosen if _is_recent(row)]
+
+
+def _is_recent(row: DataflowSummary) -> bool:
+    return row.ended_ago is None or row.ended_ago <= ENDED_SHOWN
+
+
+def _wanted(row: DataflowSummary, status: StatusChoice | None, name: str | None) -> bool:
+    if name is not None and name not in (row.name or ""):
+        return False
+    match status:
+        case StatusChoice.RUNNING:
+            return row.status not in ("Finished", "Failed")
+        case StatusChoice.FINISHED:
+            return row.status == "Finished"
+        case StatusChoice.FAILED:
+            return row.status == "Failed"
+        case None:
+            return True
+
+
+def restarts_text(row: DataflowSummary) -> str:
+    """How often nodes were started again, and why the last time; empty if they were not."""
+    texts = []
+    if row.last_restart is not None:
+        texts.append(_restarts("restarted", row.restarts, row.last_restart))
+    if row.last_recovery is not None:
+        texts.append(_restarts("recovered", row.recoveries, row.last_recovery))
+    return "; ".join(texts)
+
+
+def _restarts(what: str, count: int, last: RestartSummary) -> str:
+    times = "once" if count == 1 else f"{count} times"
+    cause = last.cause.splitlines()[0] if last.cause else "unknown"
+    where = last.node or last.daemon
+    return f"{what} {times}, last: {cause}, {show_age(last.ago)} ago ({where})"
+
+
+def _as_json(row: DataflowSummary) -> dict[str, object]:
+    facts: dict[str, object] = {
+        "uuid": row.uuid,
+        "name": row.name,
+        "status": row.status,
+        "nodes": row.nodes,
+        "cpu": round(row.cpu, 1),
+        "memory": round(row.memory / GB, 3),
+    }
+    if row.reason is not None:
+        facts["reason"] = row.reason
+    if row.last_restart is not None:
+        facts["restarts"] = row.restarts
+        facts["last_restart"] = row.last_restart.model_dump(exclude_none=True)
+    if row.last_recovery is not None:
+        facts["recoveries"] = row.recoveries
+        facts["last_recovery"] = row.last_recovery.model_dump(exclude_none=True)
+    if row.links:
+        facts["links"] = [link.model_dump(exclude={"dataflow"}) for link in row.links]
+    return facts
+
+
+def _as_cells(row: DataflowSummary) -> tuple[object, ...]:
+    cpu, memory = f"{row.cpu:.1f}%", f"{row.memory / GB:.2f} GB"
+    return (row.uuid, row.name or "", row.status, row.nodes, cpu, memory)

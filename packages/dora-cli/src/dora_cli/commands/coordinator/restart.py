@@ -1,0 +1,42 @@
+"""`dora restart`: stop a dataflow and start what the coordinator has stored of it."""
+
+from __future__ import annotations
+
+from dora_cli import options, output
+from dora_cli.coordinator.options import (
+    CoordinatorAddr,
+    CoordinatorPort,
+    DataflowArgument,
+    DataflowName,
+    Force,
+    GraceDuration,
+    connect,
+    dataflow_ref,
+    grace_seconds,
+)
+
+app = options.application()
+
+
+@app.command()
+def restart(
+    dataflow: DataflowArgument = None,
+    name: DataflowName = None,
+    grace_duration: GraceDuration = None,
+    force: Force = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Stop a dataflow and start it again, without its file."""
+    from dora_config.protocol.control import RestartDataflow, Restarted
+
+    request = RestartDataflow(
+        dataflow=dataflow_ref(dataflow, name),
+        grace=grace_seconds(grace_duration, force=force),
+        force=force,
+    )
+    with connect(coordinator_addr, coordinator_port) as client:
+        answer = client.ask(request, Restarted)
+    for warning in answer.warnings:
+        output.warn(warning)
+    output.write(f"dataflow restarted: {answer.old} -> {answer.new}")

@@ -1,0 +1,152 @@
+"""`dora start`: run a dataflow on the daemons of a coordinator."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dora_cli import dataflow_file, options, output
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
+from dora_cli.errors import CommandFailed
+
+if TYPE_CHECKING:
+    from dora_cli.coordinator.client import Client
+    from dora_config.protocol.control import ControlProgress, StartDataflow
+
+MAX_NAME = 256
+
+app = options.application()
+
+
+def parse_name(text: str) -> str:
+    """A name that is shown in lists and logs; ValueError when it cannot be."""
+    if not text or len(text) > MAX_NAME or not text.isprintable():
+        raise ValueError(f"a name has 1 to {MAX_NAME} characters, all of them printable")
+    return text
+
+
+Name = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        "-n",
+        metavar="TEXT",
+        parser=options.checked(parse_name),
+        help="A name for it.",
+        show_default=False,
+    ),
+]
+Attach = Annotated[
+    bool | None,
+    typer.Option(
+        "--attach/--detach",
+        help="Show its logs until it ends (the default on a terminal), or return at once.",
+        show_default=False,
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show where each node would run; start nothing.")
+]
+AllowUnlinked = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unlinked",
+        help="Start although machines that exchange data cannot reach each other.",
+    ),
+]
+
+
+@app.command(cls=options.OptionalValues)
+def start(
+    path: options.DataflowFile,
+    name: Name = None,
+    attach: Attach = None,
+    dry_run: DryRun = False,
+    allow_unlinked: AllowUnlinked = False,
+    uv: options.Uv = False,
+    debug: options.Debug = False,
+    env: options.EnvPairs = None,
+    exit_when_nodes_finish: options.ExitWhenNodesFinish = None,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Start a dataflow on the daemons of a coordinator.
+
+    Builds nothing (see `dora build`) but nodes with `distribute: http` or `scp`, whose code is
+    sent to their machines first.
+
+    Attached, Ctrl-C stops the dataflow, a second one kills it.
+    """
+    overrides = options.env_overrides(env)
+    finish = options.optional_boolean(exit_when_nodes_finish)
+    loaded = dataflow_file.load(path)
+
+    from dora_cli.coordinator.start_spec import make_spec
+    from dora_config.protocol.control import StartDataflow
+
+    spec = make_spec(
+        loaded,
+        name=name,
+        uv=uv,
+        debug=debug,
+        env_overrides=overrides,
+        exit_when_nodes_finish=finish,
+        allow_unlinked=allow_unlinked,
+    )
+    request = StartDataflow(spec=spec, dry_run=dry_run)
+    with connect(coordinator_addr, coordinator_port) as client:
+        if dry_run:
+            _show_placement(client, request)
+            return
+        uuid = _start(client, _delivered(client, request))
+        if attach if attach is not None else sys.stdin.isatty():
+            from dora_cli.logs.attached import follow
+
+            if not follow(client, uuid):
+                raise CommandFailed
+
+
+def _delivered(client: Client, request: StartDataflow) -> StartDataflow:
+    """With the code of nodes that have `distribute: http` or `scp` on their machines."""
+    if all(node.deploy.distribute == "local" for node in request.spec.resolved.nodes):
+        return request
+    from dora_cli.build.remote import deliver
+
+    return request.model_copy(update={"spec": deliver(client, request.spec)})
+
+
+def _start(client: Client, request: StartDataflow) -> str:
+    from dora_cli.coordinator.client import RequestFailed
+    from dora_cli.logs.ended_report import report_ended
+    from dora_config.protocol.control import Started, StartTriggered
+
+    def told(progress: ControlProgress) -> None:
+        if not isinstance(progress, StartTriggered):
+            return
+        if progress.waits_for is not None:
+            output.remark(f"waiting for {progress.waits_for}")
+        else:
+            output.write(f"dataflow start triggered: {progress.uuid}")
+
+    try:
+        started = client.ask(request, Started, told)
+    except RequestFailed as failed:
+        if failed.ended is None or not failed.ended.nodes:
+            raise
+        output.failure(str(failed))
+        report_ended(failed.ended.model_copy(update={"reason": None}))
+        raise CommandFailed from None
+    for warning in started.warnings:
+        output.warn(warning)
+    output.write(f"dataflow started: {started.uuid}")
+    return started.uuid
+
+
+def _show_placement(client: Client, request: StartDataflow) -> None:
+    from dora_config.protocol.control import PlacementPlan
+
+    plan = client.ask(request, PlacementPlan)
+    rows = [(one.node, one.daemon, one.reason) for one in plan.nodes]
+    output.table(("NODE", "DAEMON", "BECAUSE"), rows)

@@ -1,0 +1,62 @@
+"""`dora stop`: end running dataflows and wait for it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dora_cli import options, output
+from dora_cli.coordinator.options import (
+    CoordinatorAddr,
+    CoordinatorPort,
+    DataflowArgument,
+    DataflowName,
+    Force,
+    GraceDuration,
+    connect,
+    dataflow_ref,
+    grace_seconds,
+)
+from dora_cli.errors import CommandFailed
+
+app = options.application()
+
+
+@app.command()
+def stop(
+    dataflow: DataflowArgument = None,
+    name: DataflowName = None,
+    every: Annotated[bool, typer.Option("--all", help="All dataflows that run.")] = False,
+    grace_duration: GraceDuration = None,
+    force: Force = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Stop a dataflow and wait for its end; the exit code is 1 when it failed."""
+    from dora_cli.coordinator.client import RequestFailed
+    from dora_cli.logs.ended_report import label, report_ended
+    from dora_config.protocol.control import Ended, StopDataflow
+
+    if every and (dataflow is not None or name is not None):
+        raise typer.BadParameter("--all and a dataflow exclude each other")
+    request = StopDataflow(
+        dataflow=dataflow_ref(dataflow, name),
+        all=every,
+        grace=grace_seconds(grace_duration, force=force),
+        force=force,
+    )
+    with connect(coordinator_addr, coordinator_port) as client:
+        try:
+            answer = client.ask(request, Ended)
+        except RequestFailed as problem:
+            if problem.code == "nothing_runs":
+                output.write(str(problem))
+                return
+            raise
+    ok = True
+    for ended in answer.dataflows:
+        output.write(f"dataflow stopped: {label(ended.uuid, ended.name)}")
+        ok = report_ended(ended) and ok
+    if not ok:
+        raise CommandFailed

@@ -1,0 +1,159 @@
+"""`dora top`: the nodes of running dataflows and what they use, live."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dora_cli import options, output
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect, dataflow_ref
+from dora_config import DoraError
+
+if TYPE_CHECKING:
+    from dora_cli.coordinator.client import Client
+    from dora_config.protocol.control import NodeSummary
+
+MB = 1024**2
+DASH = "-"
+COLUMNS = (
+    "NODE", "STATUS", "DATAFLOW", "MACHINE", "PID", "CPU%", "MEMORY (MB)", "RESTARTS", "QUEUE",
+    "I/O READ", "I/O WRITE",
+)  # fmt: skip
+
+app = options.application()
+
+
+class NoTerminal(DoraError):
+    """A live view needs a terminal."""
+
+
+@app.command()
+def top(
+    refresh_interval: Annotated[
+        float,
+        typer.Option("--refresh-interval", min=1.0, metavar="SECONDS", help="Between two looks."),
+    ] = 2.0,
+    once: Annotated[
+        bool, typer.Option("--once", help="Print the nodes once, without a terminal, and end.")
+    ] = False,
+    output_format: Annotated[
+        options.TableFormat,
+        typer.Option(
+            "--format", "-f", case_sensitive=False, help="With --once: table, or JSON lines."
+        ),
+    ] = options.TableFormat.JSON,
+    dataflow: Annotated[
+        str | None,
+        typer.Option("--dataflow", "-d", help="UUID or name; by default all.", show_default=False),
+    ] = None,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Show what nodes use, live. Keys: n, c, m, u sort by node, CPU, memory, queue; q ends."""
+    if not once and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise NoTerminal("`dora top` needs a terminal; print the nodes once with --once")
+    with connect(coordinator_addr, coordinator_port) as client:
+        if not once:
+            _live(client, dataflow, refresh_interval)
+            return
+        nodes = _ask(client, dataflow)
+    if output_format is options.TableFormat.JSON:
+        for node in nodes:
+            output.json_line(as_json(node))
+    else:
+        output.table(COLUMNS, [as_cells(node) for node in ordered(nodes, "n")])
+
+
+def _ask(client: Client, dataflow: str | None) -> tuple[NodeSummary, ...]:
+    from dora_config.protocol.control import ListNodes, NodeList
+
+    which = None if dataflow is None else dataflow_ref(dataflow)
+    return client.ask(ListNodes(dataflow=which), NodeList).nodes
+
+
+def _live(client: Client, dataflow: str | None, interval: float) -> None:
+    import time
+
+    from dora_cli.screen import screen
+
+    sorted_by = "n"
+    with screen() as terminal:
+        nodes = _ask(client, dataflow)
+        looked = time.monotonic()
+        while True:
+            terminal.show(page(nodes, sorted_by))
+            try:
+                key = terminal.key(max(0.0, looked + interval - time.monotonic()))
+            except KeyboardInterrupt:
+                return
+            if key in ("q", "\x1b"):
+                return
+            sorted_by = key if key in ORDERS else sorted_by
+            if key is None:
+                nodes = _ask(client, dataflow)
+                looked = time.monotonic()
+
+
+ORDERS: dict[str, tuple[str, Callable[[NodeSummary], tuple[object, ...]]]] = {
+    "n": ("node", lambda one: (one.node, one.dataflow)),
+    "c": ("CPU", lambda one: (-(one.cpu_percent or 0.0), one.node)),
+    "m": ("memory", lambda one: (-(one.memory_bytes or 0), one.node)),
+    "u": ("queue", lambda one: (-one.queued, one.node)),
+}
+"""By key: what it sorts by."""
+
+
+def ordered(nodes: Iterable[NodeSummary], key: str) -> list[NodeSummary]:
+    """In the order of that key."""
+    return sorted(nodes, key=ORDERS[key][1])
+
+
+def page(nodes: Sequence[NodeSummary], key: str) -> list[str]:
+    """The lines of the live view."""
+    rows = [[str(cell) for cell in as_cells(node)] for node in ordered(nodes, key)]
+    head = f"{len(nodes)} nodes, sorted by {ORDERS[key][0]}   (n c m u: sort, q: quit)"
+    return [head, "", *output.aligned(COLUMNS, rows).splitlines()]
+
+
+def as_json(one: NodeSummary) -> dict[str, object]:
+    """A node as one JSON object; sizes in bytes."""
+    return {
+        "node": one.node,
+        "status": one.status,
+        "dataflow": one.dataflow,
+        "dataflow_name": one.dataflow_name,
+        "machine": one.daemon,
+        "pid": one.pid,
+        "cpu": one.cpu_percent,
+        "memory": one.memory_bytes,
+        "restarts": one.restarts,
+        "queue": one.queued,
+        "blocked_on": one.blocked_on,
+        "io_read": one.read_bytes,
+        "io_write": one.written_bytes,
+    }
+
+
+def as_cells(one: NodeSummary) -> list[object]:
+    """A node as a row of :data:`COLUMNS`."""
+    queue = f"{one.queued} (blocked on {one.blocked_on})" if one.blocked_on else one.queued
+    return [
+        one.node,
+        one.status,
+        one.dataflow_name or one.dataflow,
+        one.daemon,
+        DASH if one.pid is None else one.pid,
+        DASH if one.cpu_percent is None else f"{one.cpu_percent:.1f}",
+        _megabytes(one.memory_bytes),
+        one.restarts,
+        queue,
+        _megabytes(one.read_bytes),
+        _megabytes(one.written_bytes),
+    ]
+
+
+def _megabytes(size: int | None) -> str:
+    return DASH if size is None else f"{size / MB:.1f}"

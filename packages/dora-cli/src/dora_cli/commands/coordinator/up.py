@@ -1,0 +1,100 @@
+"""`dora up`: a coordinator and a default daemon in the background."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dora_cli import options, output
+from dora_cli.coordinator.options import CoordinatorPort
+
+if TYPE_CHECKING:
+    from dora_config.access import Endpoint
+
+COORDINATOR_TIMEOUT = 30.0
+DAEMON_TIMEOUT = 30.0
+
+app = options.application()
+
+
+@app.command()
+def up(
+    auth: Annotated[bool, typer.Option("--auth", help="Ask for the token (the default).")] = False,
+    recreate_store: Annotated[
+        bool, typer.Option("--recreate-store", help="Put the coordinator's store aside.")
+    ] = False,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Start a coordinator and a daemon on this machine, unless they run already."""
+    from dora_cli.coordinator.client import CoordinatorUnreachable
+    from dora_config.access import endpoint
+
+    target = endpoint("127.0.0.1", coordinator_port)
+    _warn_of_another(target)
+    try:
+        daemons = _default_daemons(target)
+        output.write("coordinator: already running")
+        if recreate_store:
+            output.warn("its store is in use and stays: run `dora down` before --recreate-store")
+    except CoordinatorUnreachable:
+        _start_coordinator(target, recreate=recreate_store)
+        daemons = 0
+        output.write("coordinator: started")
+    if daemons:
+        output.write("daemon: already running")
+    else:
+        _start_daemon(target)
+        output.write("daemon: started")
+
+
+def _warn_of_another(target: Endpoint) -> None:
+    """Other commands may be told to talk to a coordinator elsewhere."""
+    elsewhere = os.environ.get("DORA_COORDINATOR_ADDR", target.host)
+    if elsewhere not in (target.host, "localhost"):
+        output.warn(
+            f"DORA_COORDINATOR_ADDR is {elsewhere}: other commands will talk to the coordinator "
+            f"there, not to the one on this machine; give them --coordinator-addr {target.host}"
+        )
+
+
+def _default_daemons(target: Endpoint) -> int:
+    """How many connected daemons have no machine id; raises what `Client` raises."""
+    from dora_cli.coordinator.client import Client
+    from dora_config.protocol.control import ClusterReport, ClusterStatus
+
+    with Client(target) as client:
+        report = client.ask(ClusterStatus(), ClusterReport)
+    return sum(one.connected and one.machine_id is None for one in report.daemons)
+
+
+def _start_coordinator(target: Endpoint, *, recreate: bool) -> None:
+    from dora_cli.coordinator import background
+    from dora_cli.coordinator.client import CoordinatorUnreachable
+    from dora_config.access import endpoint
+    from dora_config.spawn_argv import run_module
+
+    arguments = ["--port", str(target.port), *(["--recreate-store"] if recreate else [])]
+    words = [*run_module("dora_coordinator.command"), *arguments]
+    process = background.start("coordinator", words)
+
+    def answers() -> bool:
+        try:
+            _default_daemons(endpoint(target.host, target.port))  # it may have made the token
+        except CoordinatorUnreachable:
+            return False
+        return True
+
+    process.wait_until(answers, within=COORDINATOR_TIMEOUT)
+
+
+def _start_daemon(target: Endpoint) -> None:
+    from dora_cli.coordinator import background
+    from dora_config.access import endpoint
+    from dora_config.spawn_argv import run_module
+
+    arguments = ["--coordinator-addr", target.host, "--coordinator-port", str(target.port)]
+    process = background.start("daemon", [*run_module("dora_daemon.command"), *arguments])
+    fresh = endpoint(target.host, target.port)
+    process.wait_until(lambda: _default_daemons(fresh) > 0, within=DAEMON_TIMEOUT)

@@ -1,0 +1,54 @@
+"""`dora doctor`: does this machine have what dora needs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dora_cli import options, output
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort
+from dora_cli.errors import CommandFailed
+
+app = options.application()
+
+
+@app.command()
+def doctor(
+    dataflow: Annotated[
+        Path | None, typer.Option("--dataflow", metavar="PATH", help="Check this file as well.")
+    ] = None,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Check this machine: versions, programs, shared memory, limits, ports.
+
+    Exit code 1 when a check fails; warnings name what only some dataflows need.
+    """
+    from dora_cli import diagnosis
+    from dora_config.access import endpoint
+
+    at = endpoint(coordinator_addr, coordinator_port)
+    findings = [
+        *diagnosis.check_versions(),
+        *diagnosis.check_python(),
+        *diagnosis.check_programs(),
+        *diagnosis.check_shared_memory(),
+        *diagnosis.check_pipes(),
+        *diagnosis.check_state_dir(),
+        *diagnosis.check_coordinator(at.host, at.port),
+        *diagnosis.check_daemon_port(),
+    ]
+    if dataflow is not None:
+        findings += diagnosis.check_dataflow(dataflow)
+    colour = output.wants_colour(sys.stdout)
+    styles = {"PASS": "info", "WARN": "warn", "FAIL": "error"}
+    for finding in findings:
+        verdict = output.styled(finding.verdict, styles[finding.verdict], colour=colour)
+        output.write(f"{verdict}  {finding.subject}: {finding.text}")
+    failed = sum(finding.verdict is diagnosis.Verdict.FAIL for finding in findings)
+    if failed:
+        output.failure(f"{failed} of {len(findings)} checks failed")
+        raise CommandFailed

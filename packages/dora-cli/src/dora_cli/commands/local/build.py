@@ -1,0 +1,102 @@
+"""`dora build`: clone git sources and run build lines, here or on the daemons."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dora_cli import dataflow_file, options, output
+from dora_cli.build import local as building
+from dora_cli.build.lock_choice import LockChoice
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
+
+if TYPE_CHECKING:
+    from dora_cli.coordinator.client import Client
+    from dora_config import LoadedDataflow
+
+app = options.application()
+
+
+@app.command()
+def build(
+    path: options.DataflowFile,
+    uv: options.Uv = False,
+    local: Annotated[
+        bool, typer.Option("--local", help="Build on this machine, whatever `deploy` says.")
+    ] = False,
+    strict_types: options.StrictTypes = False,
+    locked: options.Locked = False,
+    write_lockfile: options.WriteLockFile = False,
+    lockfile: options.LockFile = None,
+    parallel: Annotated[
+        bool,
+        typer.Option(
+            "--parallel", help="Build several nodes at once (with --uv this is the default)."
+        ),
+    ] = False,
+    offline: options.Offline = False,
+    rebuild: options.Rebuild = False,
+    verbose: options.Verbose = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Run the build lines of a dataflow and clone its git sources.
+
+    Each daemon builds its own nodes when the file has `deploy` and a coordinator answers, or when
+    you name a coordinator; otherwise everything is built on this machine. A build is skipped if its
+    command, files and environment are those of its last success.
+    """
+    lock = LockChoice.from_options(locked=locked, write=write_lockfile, path=lockfile)
+    loaded = dataflow_file.load(path, strict_types=strict_types or None)
+    if not building.needs_build(loaded):
+        output.write("nothing to build: no node has `build` or `git`")
+        return
+    client = None if local else _client(loaded, coordinator_addr, coordinator_port)
+    if client is not None:
+        from dora_cli.build.remote import build_on_daemons
+
+        with client:
+            build_id = build_on_daemons(
+                client,
+                loaded,
+                uv=uv,
+                offline=offline,
+                parallel=parallel,
+                rebuild=rebuild,
+                lock=lock,
+            )
+    else:
+        from dora_daemon.build.service import MOST_JOBS
+
+        build_id = building.prepare_nodes(
+            loaded,
+            loaded.directory,
+            uv=uv,
+            offline=offline,
+            jobs=MOST_JOBS if parallel else None,
+            lock=lock,
+            rebuild=rebuild,
+            verbose=verbose,
+        ).build_id
+    output.write(f"build finished successfully: {build_id}")
+
+
+def _client(loaded: LoadedDataflow, addr: str | None, port: int | None) -> Client | None:
+    """The coordinator whose daemons are to build, None for a build on this machine.
+
+    One that the user names must answer; one that only the file hints at need not.
+    """
+    from dora_cli.coordinator.client import CoordinatorUnreachable
+
+    named = addr is not None or port is not None or "DORA_COORDINATOR_ADDR" in os.environ
+    if not named and not loaded.resolved.uses_deploy:
+        return None
+    try:
+        return connect(addr, port)
+    except CoordinatorUnreachable:
+        if named:
+            raise
+        output.remark("note: no coordinator answers, so all nodes are built on this machine")
+        return None

@@ -1,0 +1,168 @@
+"""`dora run`: build a dataflow and run it here, without a coordinator."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dora_cli import dataflow_file, options, output
+from dora_cli.build import local as building
+from dora_cli.build.lock_choice import LockChoice
+from dora_cli.errors import CommandFailed
+from dora_cli.logs.log_lines import LogFilter, LogFormat
+from dora_cli.logs.options import LogFilterText, LogLevel, LogStyle, node_levels
+from dora_cli.logs.run_report import RunPrinter, report_result
+from dora_config.yaml.quantities import parse_duration
+
+if TYPE_CHECKING:
+    from dora_config import LoadedDataflow
+    from dora_config.protocol.run_plan import NodeLocation, RunPlan
+
+ALLOW_SHELL = "DORA_ALLOW_SHELL_NODES"
+
+Source = Annotated[
+    str,
+    typer.Argument(metavar="PATH_OR_URL", help="The dataflow file.", show_default=False),
+]
+StopAfter = Annotated[
+    float | None,
+    typer.Option(
+        "--stop-after",
+        metavar="DURATION",
+        parser=options.checked(parse_duration),
+        help="Stop normally after this time: 30, 10s, 5m, 1h30m, 500ms.",
+    ),
+]
+AllowShellNodes = Annotated[
+    bool,
+    typer.Option(
+        "--allow-shell-nodes",
+        envvar=ALLOW_SHELL,
+        help="Allow nodes with `path: shell`, which may run any command.",
+    ),
+]
+
+app = options.application()
+
+
+@app.command(cls=options.OptionalValues)
+def run(
+    source: Source,
+    uv: options.Uv = False,
+    stop_after: StopAfter = None,
+    log_level: LogLevel = "stdout",
+    log_format: LogStyle = LogFormat.PRETTY,
+    log_filter: LogFilterText = None,
+    allow_shell_nodes: AllowShellNodes = False,
+    debug: options.Debug = False,
+    env: options.EnvPairs = None,
+    exit_when_nodes_finish: options.ExitWhenNodesFinish = None,
+    locked: options.Locked = False,
+    write_lockfile: options.WriteLockFile = False,
+    lockfile: options.LockFile = None,
+    offline: options.Offline = False,
+    rebuild: options.Rebuild = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Build a dataflow and run it on this machine until it ends.
+
+    Needs no coordinator. Ctrl-C stops the nodes gracefully, a second one kills them. The exit
+    code is 1 when a node failed.
+    """
+    lock = LockChoice.from_options(locked=locked, write=write_lockfile, path=lockfile)
+    overrides = options.env_overrides(env)
+    levels = node_levels(log_filter)
+    finish = options.optional_boolean(exit_when_nodes_finish)
+    path = dataflow_file.fetched(source)
+    loaded = dataflow_file.load(path)
+    if loaded.resolved.uses_deploy:
+        output.remark("note: `deploy` is ignored by `dora run`; all nodes run on this machine")
+    _remark_unknown(levels, [node.id for node in loaded.resolved.nodes])
+    places = _prepare(loaded, uv=uv, offline=offline, lock=lock, rebuild=rebuild, verbose=verbose)
+
+    from dora_config.protocol.run_plan import LogSettings, RunPlan
+
+    resolved = loaded.resolved
+    if debug:
+        resolved = resolved.model_copy(update={"debug_inspection": True})
+    plan = RunPlan(
+        dataflow_id=str(uuid.uuid4()),
+        name=resolved.name,
+        resolved=resolved,
+        descriptor=loaded.descriptor_dict,
+        working_dir=str(loaded.directory),
+        places=places,
+        env_overrides=overrides,
+        uv=uv,
+        allow_shell=allow_shell_nodes,
+        stop_after=stop_after,
+        exit_when_nodes_finish=resolved.exit_when_nodes_finish if finish is None else finish,
+        logs=LogSettings.model_validate({"level": log_level, "per_node": levels}),
+    )
+    _run(plan, RunPrinter(log_format, LogFilter(level=log_level, per_node=levels)))
+
+
+def _remark_unknown(filtered: Iterable[str], known: list[str]) -> None:
+    from dora_config.yaml.suggest import closest
+
+    for name in filtered:
+        if name not in known:
+            meant = closest(name, known)
+            output.remark(f'note: the log filter names "{name}", which is no node here{meant}')
+
+
+def _prepare(
+    loaded: LoadedDataflow,
+    *,
+    uv: bool,
+    offline: bool,
+    lock: LockChoice,
+    rebuild: bool,
+    verbose: bool,
+) -> dict[str, NodeLocation]:
+    """Build what has to be built; where each prepared node runs and with which interpreter."""
+    if not building.needs_build(loaded):
+        return {}
+    from dora_config.protocol.run_plan import NodeLocation
+
+    base_dir = loaded.directory
+    result = building.prepare_nodes(
+        loaded,
+        base_dir,
+        uv=uv,
+        offline=offline,
+        lock=lock,
+        rebuild=rebuild,
+        verbose=verbose,
+    )
+    return {
+        built.node: NodeLocation(
+            working_dir=str(built.working_dir) if built.working_dir != base_dir else None,
+            python=str(built.python) if built.python is not None else None,
+            build_id=result.build_id,
+        )
+        for built in result.nodes
+    }
+
+
+def _run(plan: RunPlan, printer: RunPrinter) -> None:
+    from dora_daemon.out_dir import OUT_DIR, prepare_out_dir
+    from dora_daemon.runner import run_foreground
+
+    # A dataflow runs without log files, too: each says why it cannot be written.
+    with suppress(OSError):
+        prepare_out_dir(Path(plan.working_dir) / OUT_DIR)
+    result = run_foreground(
+        plan,
+        on_event=printer.show,
+        on_signal=output.hurry,
+        lossless=not sys.stdout.isatty(),
+    )
+    if not report_result(result):
+        raise CommandFailed

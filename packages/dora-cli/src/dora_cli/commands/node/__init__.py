@@ -1,0 +1,1 @@
+"""Commands of `dora node`, one module each."""

@@ -1,0 +1,51 @@
+"""`dora node list`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dora_cli import options, output
+from dora_cli.commands.node.arguments import as_cells, as_json
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect, dataflow_ref
+
+app = options.application()
+
+
+@app.command()
+def list_nodes(
+    dataflow: Annotated[
+        str | None,
+        typer.Option(
+            "--dataflow",
+            "-d",
+            help="UUID or name; by default all running dataflows.",
+            show_default=False,
+        ),
+    ] = None,
+    output_format: options.Output = options.TableFormat.TABLE,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print ids only.")] = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """List nodes with status, pid, CPU, memory and restarts."""
+    from dora_config.protocol.control import ListNodes, NodeList
+
+    which = dataflow_ref(dataflow) if dataflow is not None else None
+    with connect(coordinator_addr, coordinator_port) as client:
+        nodes = client.ask(ListNodes(dataflow=which), NodeList).nodes
+    if quiet:
+        for node in nodes:
+            output.write(node.node)
+    elif output_format is options.TableFormat.JSON:
+        for node in nodes:
+            output.json_line(as_json(node))
+    else:
+        columns = ["NODE", "STATUS", "PID", "CPU", "MEMORY", "RESTARTS", "DAEMON"]
+        if which is None:
+            columns.append("DATAFLOW")
+        output.table(columns, [as_cells(node)[: len(columns)] for node in nodes])
+        for node in nodes:
+            if node.error is not None:
+                output.remark(f"{node.node}: {node.error}")

@@ -1,0 +1,1 @@
+"""Commands of `dora param`, one module each."""

@@ -1,0 +1,27 @@
+"""`dora param delete`."""
+
+from __future__ import annotations
+
+from dora_cli import options, output
+from dora_cli.commands.param.arguments import Key
+from dora_cli.coordinator import calls
+from dora_cli.coordinator.calls import DataflowOption, NodeArgument
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
+
+app = options.application()
+
+
+@app.command()
+def delete(
+    node: NodeArgument,
+    key: Key,
+    dataflow: DataflowOption = None,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Delete a parameter; the node receives a PARAM_DELETED event."""
+    from dora_config.protocol.runner import DeleteParam, Done
+
+    with connect(coordinator_addr, coordinator_port) as client:
+        calls.call(client, dataflow, node, DeleteParam(node=node, key=key), Done)
+    output.write(f'deleted "{key}" from node "{node}"')

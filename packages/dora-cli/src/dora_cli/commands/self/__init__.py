@@ -1,0 +1,1 @@
+"""Commands of `dora self`, one module each."""

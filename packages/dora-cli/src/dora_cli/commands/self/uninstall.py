@@ -1,0 +1,30 @@
+"""`dora self uninstall`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from dora_cli import options, output
+from dora_cli._version import __version__
+from dora_cli.commands.self.installers import installer_commands
+
+WHEELS = ("dora-cli", "dora-coordinator", "dora-daemon", "dora-node-api", "dora-config")
+
+app = options.application()
+
+
+@app.command()
+def uninstall(
+    force: Annotated[
+        bool, typer.Option("--force", help="Accepted for compatibility; has no effect.")
+    ] = False,
+) -> None:
+    """Print how to remove dora."""
+    output.write(f"dora {__version__}, installed for {sys.executable}")
+    output.write("dora is a Python package: remove it with the tool that installed it")
+    for line in installer_commands(f"pip uninstall {' '.join(WHEELS)}", "uninstall dora-cli"):
+        output.write(line)
+    output.write("remaining settings and state: ~/.config/dora and ~/.local/state/dora")

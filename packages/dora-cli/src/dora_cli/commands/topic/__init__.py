@@ -1,0 +1,1 @@
+"""Commands of `dora topic`, one module each."""

@@ -1,0 +1,65 @@
+"""`dora topic echo`."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import typer
+
+from dora_cli import options, output
+from dora_cli.commands.topic.arguments import EndAfter, Topics
+from dora_cli.coordinator.calls import DataflowOption
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect, dataflow_ref
+
+LONGEST_JSON = 65_536
+LONGEST_ROW = 2048
+"""Most characters of one message."""
+
+app = options.application()
+
+
+@app.command()
+def echo(
+    data: Topics = None,
+    dataflow: DataflowOption = None,
+    output_format: options.Output = options.TableFormat.TABLE,
+    count: Annotated[
+        int | None,
+        typer.Option("--count", min=1, metavar="N", help="Stop after this many messages."),
+    ] = None,
+    duration: EndAfter = None,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Show messages as they are sent, until Ctrl-C; with `--format json` one object a line.
+
+    Long messages are shortened. Messages that arrive faster than they can be shown are dropped and
+    counted; nodes are never slowed down.
+    """
+    from dora_cli.topics.messages import message_row
+    from dora_cli.topics.stream import DropCounter, SilenceHint, watch
+    from dora_config.protocol.control import WatchTopics
+
+    as_json = output_format is options.TableFormat.JSON
+    request = WatchTopics(
+        dataflow=dataflow_ref(dataflow),
+        topics=tuple(data or ()),
+        sample_bytes=LONGEST_JSON if as_json else LONGEST_ROW,
+    )
+    left = count if count is not None else math.inf
+    with connect(coordinator_addr, coordinator_port) as client:
+        drops, silence = DropCounter(), SilenceHint(", ".join(data or ()) or "any output")
+        try:
+            for update in watch(client, request, duration, tick=1.0):
+                silence.update(received=update is not None and bool(update.samples))
+                for text in () if update is None else update.samples:
+                    output.write(text if as_json else message_row(text))
+                    left -= 1
+                    if left <= 0:
+                        return
+                drops.add({} if update is None else update.dropped)
+        except KeyboardInterrupt:
+            pass  # the normal end
+        finally:
+            drops.report()

@@ -1,0 +1,78 @@
+"""Sends the code of nodes with `distribute: http` or `scp`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dora_cli import output
+from dora_cli.shipping.collection import Collected, CollectionError, collect
+from dora_cli.shipping.http_upload import upload
+from dora_cli.shipping.ignore_rules import IGNORE_FILE
+
+if TYPE_CHECKING:
+    from dora_cli.coordinator.client import Client
+    from dora_config.dataflow.resolved import ResolvedNode
+    from dora_config.protocol.dataflow import DataflowSpec
+
+MOST_NAMES = 6
+"""Most files that one note lists."""
+
+
+def send(client: Client, spec: DataflowSpec) -> DataflowSpec:
+    """Send the files that are missing on the machines; return the spec with their digests.
+
+    Raises CollectionError with all nodes that cannot be sent, before anything is sent.
+    """
+    by_node = _collect_all(spec)
+    if not by_node:
+        return spec
+    _note_left_out(by_node.values())
+    distribute = {node.id: node.deploy.distribute for node in spec.resolved.nodes}
+    over_http = {node: one for node, one in by_node.items() if distribute[node] == "http"}
+    if over_http:
+        upload(client.endpoint, over_http.values())
+    over_ssh = {node: one for node, one in by_node.items() if distribute[node] == "scp"}
+    if over_ssh:
+        from dora_cli.shipping.ssh_upload import push
+
+        push(client, spec, over_ssh)
+    digests = {node: one.code.digest() for node, one in by_node.items()}
+    built_on = {node: daemon for node, daemon in spec.built_on.items() if node not in digests}
+    return spec.model_copy(update={"code": digests, "built_on": built_on})
+
+
+def _collect_all(spec: DataflowSpec) -> dict[str, Collected]:
+    folder = Path(spec.origin.directory)
+    found: dict[str, Collected] = {}
+    problems: list[str] = []
+    for node in spec.resolved.nodes:
+        if node.deploy.distribute == "local" or not _has_files(node):
+            continue
+        try:
+            one = collect(node, folder)
+        except CollectionError as problem:
+            problems.append(f'node "{node.id}": {problem}')
+            continue
+        if one.code.files:
+            found[node.id] = one
+        else:
+            output.remark(
+                f'note: node "{node.id}" has `distribute: {node.deploy.distribute}`, but names no '
+                f"file below {folder}; its program must already be on its machine"
+            )
+    if problems:
+        raise CollectionError("\n".join(problems))
+    return found
+
+
+def _note_left_out(collected: Iterable[Collected]) -> None:
+    names = sorted({name for one in collected for name in one.left_out})
+    if names:
+        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        output.remark(f"note: not sent: {', '.join(names[:MOST_NAMES])}{more} (see {IGNORE_FILE})")
+
+
+def _has_files(node: ResolvedNode) -> bool:
+    return node.git is None and node.kind in ("standard", "runtime", "shell")

@@ -1,0 +1,250 @@
+"""State machine of the coordinator: events and a clock reading in, commands out; pure.
+
+The commands of one call are executed in order. `membership` and `registry` are public for reading;
+only :meth:`CoordinatorState.handle` changes them.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from dora_config.protocol.builds import BuildEnded, BuildEvents
+from dora_config.protocol.calls import RunnerAnswered
+from dora_config.protocol.daemon import (
+    Heartbeat,
+    HeartbeatAck,
+    Leaving,
+    LogChunk,
+    PartChanged,
+    PartDescribed,
+    PartLost,
+    Register,
+    Registered,
+    RegistrationRefused,
+    SignRequest,
+)
+from dora_config.protocol.envelope import ProgramVersion, clean_text, version_problem
+from dora_config.protocol.topics import TopicChunk
+from dora_coordinator.clients.requests import ClientRequests
+from dora_coordinator.dataflow.events import TimerExpired
+from dora_coordinator.dataflow.registry import DataflowRegistry
+from dora_coordinator.settings import Settings
+from dora_coordinator.state.commands import (
+    AdmitDaemon,
+    ArmTimer,
+    CancelTimer,
+    CloseConnection,
+    Command,
+    Log,
+    SendToDaemon,
+    SignCertificate,
+)
+from dora_coordinator.state.events import (
+    BuildProgressSent,
+    ClientCancelled,
+    ClientDisconnected,
+    ClientRequested,
+    DaemonDisconnected,
+    DaemonMessageReceived,
+    DaemonRegistered,
+    Event,
+    LogLinesSent,
+    StoreLoaded,
+    TimerFired,
+    TimerKey,
+    TopicChunkTaken,
+)
+from dora_coordinator.state.membership import (
+    DaemonForgotten,
+    MemberAdmitted,
+    MemberLost,
+    MemberRefused,
+    Membership,
+    MembershipEvent,
+    SilenceChecked,
+)
+
+_SILENCE = TimerKey("silence")
+"""One timer for all daemons: the earliest time at which one can have been silent for too long."""
+
+
+class CoordinatorState:
+    def __init__(
+        self,
+        settings: Settings,
+        party: ProgramVersion,
+        authority: str = "",
+        *,
+        wall_offset: float = 0.0,
+    ) -> None:
+        """``authority``: SHA-256 of the certificate that links trust; ``wall_offset``: Unix time
+        minus the clock that events are timed with.
+        """
+        self._settings = settings
+        self._party = party
+        self._authority = authority
+        self.membership = Membership(settings)
+        self.registry = DataflowRegistry(settings, self.membership, wall_offset=wall_offset)
+        self._clients = ClientRequests(self.registry, self.membership, settings, party)
+        self._silence_armed = False
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        commands = self._decide(event, now)
+        while changes := self.registry.take_changes():
+            for change in changes:
+                commands += self._clients.dataflow_changed(change, now)
+        return [*commands, *self._clients.reopen_streams()]
+
+    def _decide(self, event: Event, now: float) -> list[Command]:
+        match event:
+            case StoreLoaded(stored=stored):
+                return self.registry.load(stored, now)
+            case DaemonMessageReceived():
+                return self._daemon_message(event, now)
+            case DaemonRegistered():
+                return self._daemon_registered(event, now)
+            case DaemonDisconnected():
+                return self._update_membership(event, now)
+            case TimerFired(key=key):
+                return self._timer_fired(key, now)
+            case (
+                ClientRequested()
+                | ClientCancelled()
+                | ClientDisconnected()
+                | TopicChunkTaken()
+                | LogLinesSent()
+                | BuildProgressSent()
+            ):
+                return self._clients.handle(event, now)
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    # -------------------------------------------------------------------- daemons
+
+    def _daemon_registered(self, event: DaemonRegistered, now: float) -> list[Command]:
+        problem = version_problem(self._party, event.register.party)
+        if problem is not None:
+            refusal = RegistrationRefused(message=problem, permanent=True)
+            log = Log("warning", f"daemon at {event.address} refused: {problem}")
+            return [log, CloseConnection(event.connection, refusal)]
+        return self._update_membership(event, now)
+
+    def _update_membership(self, event: MembershipEvent, now: float) -> list[Command]:
+        commands: list[Command] = []
+        for change in self.membership.handle(event, now):
+            match change:
+                case MemberAdmitted():
+                    commands += self._admit(change, now)
+                case MemberRefused(connection=connection, reason=reason):
+                    commands.append(Log("warning", reason))
+                    refusal = RegistrationRefused(message=reason)
+                    commands.append(CloseConnection(connection, refusal))
+                case MemberLost():
+                    commands += self._daemon_lost(change, now)
+                case _ as unreachable:
+                    assert_never(unreachable)
+        return commands
+
+    def _admit(self, admitted: MemberAdmitted, now: float) -> list[Command]:
+        member = admitted.member
+        assert member.connection is not None
+        commands: list[Command] = []
+        if admitted.replaced is not None:
+            commands.append(CloseConnection(admitted.replaced))
+            commands += self._clients.daemon_lost(member.key)
+        welcome = Registered(
+            party=self._party,
+            daemon=member.key,
+            heartbeat_interval=self._settings.heartbeat_interval,
+            silence_limit=self._settings.coordinator_silence_limit,
+            authority=self._authority,
+        )
+        host = clean_text(member.register.host, limit=100)
+        return [
+            *commands,
+            CancelTimer(TimerKey("forget", member.key)),
+            AdmitDaemon(member.connection, member.key),
+            SendToDaemon(member.key, welcome),
+            Log("info", f'daemon "{member.key}" connected from {member.address} ({host})'),
+            *self.registry.daemon_registered(member, now),
+            *self._arm_silence(),
+        ]
+
+    def _daemon_message(self, event: DaemonMessageReceived, now: float) -> list[Command]:
+        member = self.membership.on_connection(event.connection)
+        if member is None:
+            return []  # the connection was replaced
+        commands = self._update_membership(event, now)
+        message = event.message
+        match message:
+            case Heartbeat():
+                commands.append(SendToDaemon(member.key, HeartbeatAck()))
+            case PartChanged() | PartLost() | PartDescribed():
+                commands += self.registry.part_message(member.key, message, now)
+            case SignRequest(request=request):
+                commands.append(SignCertificate(member.key, request))
+            case LogChunk() | TopicChunk() | BuildEvents() | BuildEnded() | RunnerAnswered():
+                commands += self._clients.daemon_reply(member.key, message, now)
+            case Leaving(hand_over=hand_over):
+                manner = "hands over to its successor" if hand_over else "ends"
+                commands.append(Log("info", f'daemon "{member.key}" {manner}'))
+            case Register():
+                text = f'ignored a second registration of daemon "{member.key}"'
+                commands.append(Log("warning", text))
+            case _ as unreachable:
+                assert_never(unreachable)
+        return commands
+
+    def _daemon_lost(self, lost: MemberLost, now: float) -> list[Command]:
+        member, settings = lost.member, self._settings
+        commands: list[Command] = []
+        manner = "disconnected"
+        if lost.silent:
+            commands.append(CloseConnection(lost.connection))
+            manner = f"disconnected: silent for {settings.daemon_silence_limit:g} s"
+        listed = settings.ended_daemon_shown if member.left else settings.lost_daemon_shown
+        commands += [
+            Log("warning", f'daemon "{member.key}" {manner}'),
+            ArmTimer(TimerKey("forget", member.key), now + listed),
+            *self._clients.daemon_lost(member.key),
+            *self.registry.daemon_lost(member.key, now),
+        ]
+        if member.register.machine_id is None and not self.registry.unfinished_on(member.key):
+            commands += self._update_membership(DaemonForgotten(member.key), now)
+        return [*commands, *self._clients.continue_destruction()]
+
+    # --------------------------------------------------------------------- timers
+
+    def _timer_fired(self, key: TimerKey, now: float) -> list[Command]:
+        match key.purpose:
+            case "silence":
+                self._silence_armed = False
+                return [*self._update_membership(SilenceChecked(), now), *self._arm_silence()]
+            case "forget":
+                return self._forget_daemon(key, now)
+            case "destroy":
+                return self._clients.continue_destruction(overdue=True)
+            case "build":
+                return self._clients.build_timed_out(key.subject)
+            case "start" | "link" | "recovery" | "retry" | "stop":
+                dataflow = self.registry.get(key.subject)
+                if dataflow is None:
+                    return []
+                return self.registry.apply(dataflow, TimerExpired(key.purpose, key.daemon), now)
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    def _forget_daemon(self, key: TimerKey, now: float) -> list[Command]:
+        """Stop listing a daemon, unless it is connected or a dataflow waits for it."""
+        if not self.membership.is_connected(key.subject) and self.registry.unfinished_on(
+            key.subject
+        ):
+            return [ArmTimer(key, now + self._settings.ended_daemon_shown)]
+        return self._update_membership(DaemonForgotten(key.subject), now)
+
+    def _arm_silence(self) -> list[Command]:
+        deadline = self.membership.next_deadline()
+        if self._silence_armed or deadline is None:
+            return []
+        self._silence_armed = True
+        return [ArmTimer(_SILENCE, deadline)]

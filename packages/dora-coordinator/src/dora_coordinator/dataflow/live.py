@@ -1,0 +1,179 @@
+"""Phases releasing, running and recovering: a lost part is spawned again on its daemon; pure."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from dora_config.protocol.daemon import PartReport
+from dora_coordinator.dataflow.completion import stopped_with
+from dora_coordinator.dataflow.data import DataflowData
+from dora_coordinator.dataflow.events import (
+    DaemonLost,
+    PartAbsent,
+    PartGone,
+    PartReported,
+    PhaseEvent,
+    StartAccepted,
+    StopRequested,
+    TimerExpired,
+)
+from dora_coordinator.dataflow.part import Part, names
+from dora_coordinator.dataflow.stopping import finish_if_all_ended, stop, stop_because
+from dora_coordinator.links.links import RunnerLost
+from dora_coordinator.state.commands import ArmTimer, CancelTimer, Command, Log
+from dora_coordinator.state.records import PartState, Phase
+
+
+def handle(data: DataflowData, event: PhaseEvent, now: float) -> list[Command]:
+    match event:
+        case PartReported():
+            return _part_reported(data, event, now)
+        case PartGone(daemon=daemon, attempt=attempt, reason=reason):
+            part = data.parts[daemon]
+            if part.ended or attempt < part.attempt:
+                return []
+            log = Log("warning", f'dataflow {data.label} on daemon "{daemon}": {reason}')
+            return [log, *_recover(data, part, now, reason)]
+        case PartAbsent(daemon=daemon):
+            return _part_absent(data, data.parts[daemon], now)
+        case StopRequested(grace=grace, force=force):
+            data.grace, data.force = grace, force
+            return stop(data, now)
+        case TimerExpired():
+            return _timer_expired(data, event, now)
+        case StartAccepted() | DaemonLost():
+            return []
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def _timer_expired(data: DataflowData, event: TimerExpired, now: float) -> list[Command]:
+    match event.purpose:
+        case "start":
+            if data.phase is Phase.RELEASING:
+                data.phase = Phase.RUNNING  # a release cannot be undone: it runs, degraded
+            return []
+        case "retry":
+            part = data.parts[event.daemon]
+            return _recover(data, part, now) if part.state is PartState.MISSING else []
+        case "recovery":
+            return _end_recovery(data) if data.phase is Phase.RECOVERING else []
+        case "link" | "stop":
+            return []
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def _part_reported(data: DataflowData, event: PartReported, now: float) -> list[Command]:
+    part, report = data.parts[event.daemon], event.report
+    part.reported = True
+    part.only_virtual_left = report.only_virtual_left
+    if part.ended:
+        return [part.forget()] if report.phase == "ended" else [part.kill()]
+    if report.attempt < part.attempt and report.phase == "ended":
+        if not event.registering:
+            return [part.forget()]
+        reason = f'daemon "{part.daemon}" came back with an earlier start of its nodes'
+        return _recover(data, part, now, reason)
+    if report.attempt != part.attempt:
+        part.attempt = report.attempt  # its nodes live; a second start would run them twice
+        data.parts.mark(part)
+    if report.stopped:
+        return _stopped_by_daemon(data, part, report, now)
+    match report.phase:
+        case "ended":
+            data.end_part(part, report.result)
+            return [part.forget(), *data.parts.send_end_to_peers(part), *_settle(data, now)]
+        case "prepared":
+            data.parts.move(part, PartState.PREPARED)
+            return [part.release()]
+        case "running":
+            if event.registering:
+                data.context.backoff.clear(part.daemon, data.id)
+            data.parts.move(part, PartState.RUNNING)
+            return [CancelTimer(data.timer("retry", part.daemon)), *_settle(data, now)]
+        case "preparing":
+            data.parts.move(part, PartState.PREPARING)
+            return []
+        case "stopping":
+            return []
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def _part_absent(data: DataflowData, part: Part, now: float) -> list[Command]:
+    part.reported = True
+    if part.ended:
+        return []
+    if part.state is PartState.RUNNING:
+        # its daemon or machine was lost, not its nodes: this is not a crash loop
+        data.context.backoff.clear(part.daemon, data.id)
+    return _recover(data, part, now, f'daemon "{part.daemon}" came back without its nodes')
+
+
+def _stopped_by_daemon(
+    data: DataflowData, part: Part, report: PartReport, now: float
+) -> list[Command]:
+    """A daemon that is stopped ends the dataflows that it runs, on all machines."""
+    ended = report.phase == "ended"
+    if ended:
+        data.end_part(part, report.result)
+    commands = stop_because(data, stopped_with(part.daemon), now)
+    return [part.forget(), *commands] if ended else commands
+
+
+def _recover(
+    data: DataflowData, part: Part, now: float, reason: str | None = None
+) -> list[Command]:
+    """Spawn a part again on the same daemon, now or after the back-off.
+
+    ``reason`` None keeps the reason that was noted before.
+    """
+    backoff = data.context.backoff
+    part.recovery_reason = reason or part.recovery_reason
+    data.parts.mark(part)
+    data.links.handle(RunnerLost(part.daemon))
+    part.only_virtual_left = False
+    data.parts.move(part, PartState.MISSING)
+    if not data.is_connected(part):
+        return []
+    wait = backoff.wait(part.daemon, data.id, now)
+    if wait > 0:
+        retry = ArmTimer(data.timer("retry", part.daemon), now + wait)
+        return [Log("info", part.recovery_waits_text(data.label, wait)), retry]
+    backoff.attempted(part.daemon, data.id, now)
+    part.attempt += 1
+    part.recovered_at = now
+    data.parts.move(part, PartState.PREPARING)
+    return [Log("info", part.recovery_text(data.label)), data.prepare(part)]
+
+
+def _end_recovery(data: DataflowData) -> list[Command]:
+    left = data.parts.left()
+    if any(part.reported for part in left):
+        data.phase = Phase.RUNNING
+        return []
+    data.phase = Phase.FAILED
+    data.unreported = True
+    limit = data.settings.recovery_timeout
+    data.reason = (
+        f"the coordinator was restarted and {names(left)} did not report within "
+        f"{limit:g} s (it goes on when one of them comes back)"
+    )
+    return [Log("warning", f"dataflow {data.label} failed: {data.reason}")]
+
+
+def _settle(data: DataflowData, now: float) -> list[Command]:
+    """Change the phase once no part is on its way to another state."""
+    finished = finish_if_all_ended(data)
+    if finished:
+        return finished
+    if (reason := data.completion.stop_reason(data.parts.values())) is not None:
+        return stop_because(data, reason, now)
+    if data.parts.all_settled and (
+        data.phase is not Phase.RECOVERING
+        or all(part.reported or part.ended for part in data.parts.values())
+    ):
+        data.phase = Phase.RUNNING
+        return data.cancel_timers("start", "recovery")
+    return []

@@ -1,0 +1,129 @@
+"""Phases preparing and linking: all parts are prepared and linked before any is released; pure.
+
+A failure rolls back what was prepared.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from dora_coordinator.dataflow.completion import (
+    ended_early,
+    late_start,
+    stopped_with,
+    unlinked_start,
+)
+from dora_coordinator.dataflow.data import DataflowData
+from dora_coordinator.dataflow.events import (
+    DaemonLost,
+    PartAbsent,
+    PartGone,
+    PartReported,
+    PhaseEvent,
+    StartAccepted,
+    StopRequested,
+    TimerExpired,
+)
+from dora_coordinator.dataflow.stopping import roll_back
+from dora_coordinator.state.commands import ArmTimer, CancelTimer, Command
+from dora_coordinator.state.events import DataflowTimer
+from dora_coordinator.state.records import PartState, Phase
+
+
+def handle(data: DataflowData, event: PhaseEvent, now: float) -> list[Command]:
+    match event:
+        case StartAccepted():
+            return [
+                *(data.prepare(part) for part in data.parts.values()),
+                ArmTimer(data.timer("start"), now + data.settings.start_timeout),
+            ]
+        case PartReported():
+            return _part_reported(data, event, now)
+        case PartGone(daemon=daemon, reason=reason, node=node, result=result):
+            data.end_part(data.parts[daemon], result)
+            where = f'daemon "{daemon}"' + (f', node "{node}"' if node else "")
+            return roll_back(data, f"{where}: {reason}", now)
+        case PartAbsent(daemon=daemon):
+            data.end_part(data.parts[daemon], None)
+            reason = f'daemon "{daemon}" was restarted while it prepared its nodes'
+            return roll_back(data, reason, now)
+        case DaemonLost(daemon=daemon):
+            reason = f'the connection to daemon "{daemon}" was lost while it prepared its nodes'
+            return roll_back(data, reason, now)
+        case StopRequested():
+            return roll_back(data, "stopped before it had started", now)
+        case TimerExpired(purpose=purpose):
+            return _timer_expired(data, purpose, now)
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def _part_reported(data: DataflowData, event: PartReported, now: float) -> list[Command]:
+    part, report = data.parts[event.daemon], event.report
+    match report.phase:
+        case "prepared":
+            data.parts.move(part, PartState.PREPARED)
+            return _continue(data, now)
+        case "ended":
+            data.end_part(part, report.result)
+            return roll_back(data, ended_early(report, event.daemon), now)
+        case "preparing" | "running" | "stopping":
+            return roll_back(data, stopped_with(event.daemon), now) if report.stopped else []
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def _timer_expired(data: DataflowData, purpose: DataflowTimer, now: float) -> list[Command]:
+    match purpose:
+        case "start":
+            if data.phase is Phase.LINKING:
+                return []
+            unreported = [data.parts[machine] for machine in data.links.unreported()]
+            limit = data.settings.start_timeout
+            return roll_back(data, late_start(data.parts.values(), unreported, limit), now)
+        case "link":
+            return _check_links(data, now) if data.phase is Phase.LINKING else []
+        case "recovery" | "retry" | "stop":
+            return []
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def _continue(data: DataflowData, now: float) -> list[Command]:
+    """Take the next step of the start if its conditions are met."""
+    if data.phase is Phase.LINKING:
+        return _release_all(data, now) if data.links.all_linked else []
+    unable = data.links.unable_to_listen()
+    if unable and not data.spec.allow_unlinked:
+        return roll_back(data, "; ".join(unable), now)
+    if not data.parts.all_prepared:
+        return []
+    if not data.links:
+        return _release_all(data, now)
+    if not data.links.all_listen:
+        return []
+    data.phase = Phase.LINKING
+    data.link_wait.begin(now)
+    linked = [data.parts[machine] for machine in data.links.machines]
+    check = ArmTimer(data.timer("link"), data.link_wait.next_check(now))
+    return [*(data.parts.connect(part) for part in linked), check]
+
+
+def _check_links(data: DataflowData, now: float) -> list[Command]:
+    allow_unlinked = data.spec.allow_unlinked
+    if data.link_wait.check(data.links, now, allow_unlinked=allow_unlinked):
+        return [ArmTimer(data.timer("link"), data.link_wait.next_check(now))]
+    if allow_unlinked:
+        data.warnings = (data.links.explain_unlinked(),)
+        return _release_all(data, now)
+    return roll_back(data, unlinked_start(data.links), now)
+
+
+def _release_all(data: DataflowData, now: float) -> list[Command]:
+    data.phase = Phase.RELEASING
+    data.link_wait.end()
+    return [
+        CancelTimer(data.timer("link")),
+        *(part.release() for part in data.parts.values()),
+        ArmTimer(data.timer("start"), now + data.settings.start_timeout),
+    ]

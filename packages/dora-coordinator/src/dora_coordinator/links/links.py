@@ -1,0 +1,276 @@
+"""State machine of the links between the machines of one dataflow; pure.
+
+Two machines that share an edge are a *pair*. A pair is linked when each of the two reports the
+other, with its current run id, as proven.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from dora_config.protocol.links import LinkReport, PeerEndpoint, PeerReport, RemoteEdge
+from dora_coordinator.links.pairs import LinkChanges, Pair, Unlinked, explain_unlinked
+
+
+@dataclass(frozen=True, slots=True)
+class LinkReported:
+    """A part reported the state of its link."""
+
+    machine: str
+    report: LinkReport
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerLost:
+    """The runner of a part is gone, and its link with it; another may follow."""
+
+    machine: str
+
+
+@dataclass(frozen=True, slots=True)
+class PartEnded:
+    """A part has ended for good; its peers no longer need a link to it."""
+
+    machine: str
+
+
+LinkEvent = LinkReported | RunnerLost | PartEnded
+
+
+@dataclass(slots=True)
+class _LinkEnd:
+    """One part as an end of links."""
+
+    edges: tuple[RemoteEdge, ...]
+    peers: tuple[str, ...]
+    report: LinkReport | None = None
+    by_peer: dict[str, PeerReport] = field(default_factory=dict)
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """One peer as its other end reports it."""
+
+    linked: bool = False
+    lost: bool = False
+    reason: str | None = None
+    slow: bool = False
+
+
+class Links:
+    """A report costs as much as its machine has peers, however large the dataflow is."""
+
+    def __init__(
+        self, edges: Mapping[str, tuple[RemoteEdge, ...]], earlier: Links | None = None
+    ) -> None:
+        """``edges`` as returned by `remote_edges`; reports that ``earlier`` received are kept."""
+        self._ends = {
+            machine: _LinkEnd(own, tuple(sorted({edge.peer_of(machine) for edge in own})))
+            for machine, own in edges.items()
+        }
+        self._early: dict[str, LinkReport] = {}
+        """Reports of machines whose peers are not known yet: parts are adopted one by one."""
+        self._unlinked: dict[Pair, Unlinked] = {}
+        self._unreported = dict.fromkeys(edges)
+        """Machines that have not reported whether they listen, in order."""
+        self._unable_to_listen: dict[str, str] = {}
+        """Machines that cannot listen, and why."""
+        for machine in self._ends:
+            self._refresh(machine)
+        if earlier is not None:
+            for machine, report in earlier._reports():
+                self.handle(LinkReported(machine, report))
+
+    def handle(self, event: LinkEvent) -> LinkChanges:
+        match event:
+            case LinkReported(machine=machine, report=report):
+                return self._reported(machine, report)
+            case RunnerLost(machine=machine):
+                return self._runner_lost(machine)
+            case PartEnded(machine=machine):
+                return self._part_ended(machine)
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    def _reported(self, machine: str, report: LinkReport) -> LinkChanges:
+        end = self._ends.get(machine)
+        if end is None:
+            self._early[machine] = report
+            return LinkChanges()
+        if end.ended:
+            return LinkChanges()
+        before = self.endpoint(machine)
+        end.report = report
+        end.by_peer = {peer.machine: peer for peer in report.peers}
+        self._unable_to_listen.pop(machine, None)
+        if report.problem is not None:
+            self._unable_to_listen[machine] = report.problem
+        if report.endpoints or report.problem:
+            self._unreported.pop(machine, None)
+        else:
+            self._unreported[machine] = None
+        broken, linked = self._refresh(machine)
+        after = self.endpoint(machine)
+        return LinkChanges(after is not None and after != before, broken, linked)
+
+    def _runner_lost(self, machine: str) -> LinkChanges:
+        self._early.pop(machine, None)
+        end = self._ends.get(machine)
+        if end is None:
+            return LinkChanges()
+        end.report = None
+        end.by_peer = {}
+        self._unable_to_listen.pop(machine, None)
+        self._unreported[machine] = None
+        return LinkChanges(False, *self._refresh(machine))
+
+    def _part_ended(self, machine: str) -> LinkChanges:
+        end = self._ends.get(machine)
+        if end is None:
+            return LinkChanges()
+        end.ended = True
+        self._unreported.pop(machine, None)
+        self._unable_to_listen.pop(machine, None)
+        return LinkChanges(False, *self._refresh(machine))
+
+    def _refresh(self, machine: str) -> tuple[tuple[Unlinked, ...], tuple[Pair, ...]]:
+        """Evaluate all pairs of one machine again; return those just lost and those just linked."""
+        broken: list[Unlinked] = []
+        linked: list[Pair] = []
+        for peer in self._ends[machine].peers:
+            pair = (machine, peer) if machine < peer else (peer, machine)
+            before = self._unlinked.get(pair)
+            after = self._evaluate(pair)
+            if after is None:
+                self._unlinked.pop(pair, None)
+                if before is not None:
+                    linked.append(pair)
+            else:
+                self._unlinked[pair] = after
+                if after.lost and (before is None or not before.lost):
+                    broken.append(after)
+        return tuple(broken), tuple(linked)
+
+    def _evaluate(self, pair: Pair) -> Unlinked | None:
+        if any(self._ended(machine) for machine in pair):
+            return None
+        views = (self._view(pair[0], pair[1]), self._view(pair[1], pair[0]))
+        if all(view.linked for view in views):
+            return None
+        reasons = [view.reason for view in views if view.reason]
+        lost, slow = any(view.lost for view in views), any(view.slow for view in views)
+        return Unlinked(pair, lost, ", ".join(reasons) or None, slow)
+
+    def _view(self, machine: str, peer: str) -> _View:
+        """Return the state of ``peer`` as ``machine`` reported it."""
+        end, other = self._ends[machine], self._ends[peer]
+        if end.report is None:
+            return _View()
+        if end.report.problem is not None:
+            return _View(reason=f'"{machine}" does not listen ({end.report.problem})')
+        reported = end.by_peer.get(peer)
+        run_id = None if other.report is None else other.report.run_id
+        if reported is None or reported.run_id not in (None, run_id):
+            return _View()  # no report about the peer's current run yet
+        if reported.state in ("proven", "left"):
+            return _View(linked=True, slow=reported.slow)
+        reason = None
+        if reported.reason:
+            where = f" tried {reported.endpoint}" if reported.endpoint else ""
+            reason = f'"{machine}"{where} ({reported.reason})'
+        return _View(lost=reported.state == "lost", reason=reason, slow=reported.slow)
+
+    def _ended(self, machine: str) -> bool:
+        return self._ends[machine].ended
+
+    def _reports(self) -> Iterable[tuple[str, LinkReport]]:
+        """Yield the last report of each machine."""
+        yield from self._early.items()
+        for machine, end in self._ends.items():
+            if end.report is not None:
+                yield machine, end.report
+
+    # ----------------------------------------------------------------------- views
+
+    def __bool__(self) -> bool:
+        """Whether any edge leaves a machine."""
+        return bool(self._ends)
+
+    @property
+    def machines(self) -> Iterable[str]:
+        """Machines with at least one edge to another machine."""
+        return self._ends.keys()
+
+    def edges_of(self, machine: str) -> tuple[RemoteEdge, ...]:
+        end = self._ends.get(machine)
+        return () if end is None else end.edges
+
+    def peers_of(self, machine: str) -> tuple[str, ...]:
+        """Machines that share an edge with this one."""
+        end = self._ends.get(machine)
+        return () if end is None else end.peers
+
+    def report_of(self, machine: str) -> LinkReport | None:
+        """Last report of the machine's current run."""
+        end = self._ends.get(machine)
+        return None if end is None else end.report
+
+    def endpoint(self, machine: str) -> PeerEndpoint | None:
+        """Where the machine listens, if it does."""
+        report = self.report_of(machine)
+        if report is None or not report.endpoints:
+            return None
+        return PeerEndpoint(machine=machine, run_id=report.run_id, endpoints=report.endpoints)
+
+    def endpoints_for(self, machine: str) -> tuple[PeerEndpoint, ...]:
+        """Endpoints of the machine's peers, as far as they listen."""
+        found = (self.endpoint(peer) for peer in self.peers_of(machine) if not self._ended(peer))
+        return tuple(endpoint for endpoint in found if endpoint is not None)
+
+    def ended_peers_of(self, machine: str) -> tuple[str, ...]:
+        """Peers whose part has ended for good."""
+        return tuple(peer for peer in self.peers_of(machine) if self._ended(peer))
+
+    @property
+    def all_listen(self) -> bool:
+        """Whether every machine has reported whether it listens."""
+        return not self._unreported
+
+    @property
+    def all_linked(self) -> bool:
+        return not self._unlinked
+
+    def unreported(self) -> list[str]:
+        """Machines that have not reported whether they listen."""
+        return list(self._unreported)
+
+    def unable_to_listen(self) -> list[str]:
+        """A sentence for each machine that cannot listen."""
+        return [
+            f'daemon "{machine}" cannot listen for links: {problem}'
+            for machine, problem in self._unable_to_listen.items()
+        ]
+
+    def unlinked(self) -> list[Unlinked]:
+        """All pairs that are not linked, sorted."""
+        return [self._unlinked[pair] for pair in sorted(self._unlinked)]
+
+    def degraded(self) -> str | None:
+        """Why links are missing; None while no pair was lost and no end reports a reason."""
+        return "; ".join(str(one) for one in self.unlinked() if one.lost or one.reason) or None
+
+    @property
+    def only_slow(self) -> bool:
+        """Whether every pair that is not linked is slow."""
+        return all(one.slow for one in self._unlinked.values())
+
+    def pending(self) -> str:
+        """The pairs that are not linked yet, for the progress of a start."""
+        return "; ".join(one.pending() for one in self.unlinked())
+
+    def explain_unlinked(self) -> str:
+        """All pairs that cannot reach each other, and what to do."""
+        return explain_unlinked(self.unlinked())

@@ -1,0 +1,97 @@
+"""Addresses, and the reason why a connection to one fails.
+
+Zenoh only reports a timeout; a connection and a TLS handshake of our own find the reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dora_config.protocol.links import WRONG_CLOCK
+from dora_daemon.link.errors import CannotConnect
+
+# X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED; TLS has one alert for both.
+_WRONG_TIME = (9, 10)
+_WRONG_TIME_ALERTS = ("SSLV3_ALERT_CERTIFICATE_EXPIRED", "TLSV13_ALERT_CERTIFICATE_EXPIRED")
+
+
+def join_address(host: str, port: int) -> str:
+    """Return ``HOST:PORT``, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+
+
+def split_address(endpoint: str) -> tuple[str, int]:
+    """Return host and port of ``HOST:PORT``. Raises CannotConnect."""
+    host, _, port = endpoint.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise CannotConnect(f"invalid address {endpoint!r}, expected HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def without_brackets(endpoint: str) -> str:
+    """Return the address as Zenoh (1.10) dials it over TLS: it rejects brackets."""
+    host, port = split_address(endpoint)
+    return f"{host}:{port}"
+
+
+def first_sentence(error: BaseException) -> str:
+    """Return Zenoh's error without the places in its source."""
+    return str(error).split(" at /")[0].strip() or type(error).__name__
+
+
+def probe(endpoint: str, seconds: float) -> float:
+    """Make a TCP connection; return the seconds it took. Raises CannotConnect."""
+    host, port = split_address(endpoint)
+    begin = time.monotonic()
+    try:
+        socket.create_connection((host, port), timeout=seconds).close()
+    except TimeoutError as error:
+        raise CannotConnect(
+            f"{endpoint} does not answer within {seconds:g} s: a firewall between the"
+            f" machines drops packets, or the address is wrong; open TCP port {port} there"
+        ) from error
+    except OSError as error:
+        raise CannotConnect(f"{endpoint}: {error.strerror or error}") from error
+    return time.monotonic() - begin
+
+
+def why_not(endpoint: str, credentials: Path | None, error: BaseException, seconds: float) -> str:
+    """Return why Zenoh failed to connect, from a TLS handshake of our own."""
+    if credentials is None:
+        return f"{endpoint}: {first_sentence(error)}"
+    try:
+        context = ssl.create_default_context(cafile=str(credentials / "ca.pem"))
+        context.check_hostname = False
+        context.load_cert_chain(credentials / "cert.pem", credentials / "key.pem")
+        with (
+            socket.create_connection(split_address(endpoint), timeout=seconds) as plain,
+            context.wrap_socket(plain) as secured,
+        ):
+            secured.settimeout(0.5)
+            with contextlib.suppress(TimeoutError):
+                secured.recv(1)
+    except TimeoutError:
+        return f"{endpoint} takes the connection, but no TLS handshake within {seconds:g} s"
+    except ssl.SSLError as problem:
+        if _is_about_time(problem):
+            return (
+                f"{endpoint}: a certificate is not valid at the time of a clock: one of the two"
+                f" machines has a {WRONG_CLOCK} (this one: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC)."
+                " Correct it, or upgrade the coordinator: newer certificates suit any clock"
+            )
+        return f"{endpoint} and this machine do not trust each other's certificates: {problem}"
+    except OSError as problem:
+        return f"{endpoint}: {problem}"
+    return f"{endpoint} takes the connection, but no link of this cluster answers in {seconds:g} s"
+
+
+def _is_about_time(problem: ssl.SSLError) -> bool:
+    """Return whether a certificate is expired or not yet valid, by either machine's clock."""
+    if isinstance(problem, ssl.SSLCertVerificationError):
+        return problem.verify_code in _WRONG_TIME
+    return problem.reason in _WRONG_TIME_ALERTS

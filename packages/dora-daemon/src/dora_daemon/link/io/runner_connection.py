@@ -1,0 +1,93 @@
+"""The link's end of the socketpair to its runner."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+
+from dora_daemon.link.errors import LinkError
+from dora_daemon.link.protocol.messages import (
+    Configure,
+    Lines,
+    Note,
+    ToLink,
+    ToRunner,
+    decode_for_link,
+    encode,
+)
+
+_SAME_NOTE_NS = 10_000_000_000
+_NOTE_PREFIX = 60
+_MOST_PREFIXES = 1000
+
+
+class RunnerConnection:
+    """Messages from and to the runner. Any thread may send."""
+
+    def __init__(self, carrier: socket.socket) -> None:
+        self._socket = carrier
+        self._lines = Lines()
+        self._early: list[bytes] = []
+        """Lines that arrived together with the configuration."""
+        self._sending = threading.Lock()
+        self._noted: dict[str, int] = {}
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def configuration(self) -> Configure:
+        """Wait for the first message. Raises LinkError."""
+        while True:
+            data = self._socket.recv(65536)
+            if not data:
+                raise LinkError("the runner closed the connection before it configured the link")
+            lines = self._lines.feed(data)
+            if lines:
+                first = decode_for_link(lines[0])
+                if not isinstance(first, Configure):
+                    raise LinkError(f"expected Configure from the runner, got {lines[0][:100]!r}")
+                self._early = lines[1:]
+                return first
+
+    def early(self) -> list[ToLink]:
+        """Return the messages that arrived together with the configuration."""
+        lines, self._early = self._early, []
+        return self._decode(lines)
+
+    def receive(self) -> list[ToLink] | None:
+        """Read once; None when the runner is gone."""
+        try:
+            data = self._socket.recv(1 << 20)
+        except OSError:
+            return None
+        return self._decode(self._lines.feed(data)) if data else None
+
+    def _decode(self, lines: list[bytes]) -> list[ToLink]:
+        messages = []
+        for line in lines:
+            try:
+                message = decode_for_link(line)
+            except ValueError as error:
+                self.note(f"ignored malformed message of the runner: {error}")
+                continue
+            if message is not None:
+                messages.append(message)
+        return messages
+
+    def send(self, message: ToRunner) -> None:
+        """Send a message; ignored if the runner is gone."""
+        with self._sending, contextlib.suppress(OSError):
+            self._socket.sendall(encode(message))
+
+    def note(self, sentence: str) -> None:
+        """Send a line for the log; of lines that begin alike, one in ten seconds."""
+        now = time.monotonic_ns()
+        prefix = sentence[:_NOTE_PREFIX]
+        if now - self._noted.get(prefix, -_SAME_NOTE_NS) < _SAME_NOTE_NS:
+            return
+        if len(self._noted) >= _MOST_PREFIXES:
+            self._noted.clear()
+        self._noted[prefix] = now
+        self.send(Note(level="warn", message=sentence))

@@ -1,0 +1,1 @@
+"""Connections to other machines' links, and which streams belong to which."""

@@ -1,0 +1,143 @@
+"""Connects to a peer: a thread that dials its endpoints whenever there is no session.
+
+Of two links, the one whose machine comes first in the alphabet dials at once, the other one only if
+no connection came: a router that passes connections in one direction is enough.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from dora_daemon.link.errors import CannotConnect
+from dora_daemon.link.io.connect_errors import probe
+from dora_daemon.link.io.session import CONNECT_SECONDS, Session
+from dora_daemon.link.io.thread_guard import guarded
+from dora_daemon.link.peers.peer import PeerLink
+
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 1.0
+_WAIT_FOR_PEER = 1.5
+"""Seconds that the second of two links waits for a connection of the first."""
+_LONGEST_TIMEOUT = 12.0
+"""Most seconds for one step of connecting. The timeout begins with CONNECT_SECONDS and doubles with
+each failure: a network with 30 % loss often needs more than that."""
+_SLOW_CONNECT = 0.1
+"""Seconds for a TCP connection from which on the peer counts as slow."""
+
+
+class Dialer:
+    """Keeps one peer connected until `end`."""
+
+    def __init__(
+        self,
+        peer: PeerLink,
+        *,
+        first: bool,
+        credentials: Path | None,
+        prepare: Callable[[Session], None],
+        changed: Callable[[PeerLink], None],
+        note: Callable[[str], None],
+    ) -> None:
+        self._peer = peer
+        self._first = first
+        self._credentials = credentials
+        self._prepare = prepare
+        self._changed = changed
+        self._session: Session | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(
+            target=guarded(self._run, note), name=f"dial {peer.machine}", daemon=True
+        )
+        self._thread.start()
+
+    def _run(self) -> None:
+        peer = self._peer
+        pause, timeout = _FIRST_PAUSE, CONNECT_SECONDS
+        while not self._ended.is_set():
+            peer.wanted.wait()
+            if self._ended.is_set():
+                break
+            self._close()
+            if peer.moved.is_set():
+                peer.moved.clear()
+                pause, timeout = _FIRST_PAUSE, CONNECT_SECONDS
+            if not self._first and (self._peer_connects(_WAIT_FOR_PEER) or peer.moved.is_set()):
+                continue
+            if self._dial(timeout):
+                pause, timeout = _FIRST_PAUSE, CONNECT_SECONDS
+                continue
+            self._changed(peer)
+            self._peer_connects(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            timeout = min(2 * timeout, _LONGEST_TIMEOUT)
+        self._close()
+
+    def _peer_connects(self, seconds: float) -> bool:
+        """Wait for a connection from the peer, at most until its run or address changes."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self._ended.is_set():
+            if not self._peer.wanted.is_set():
+                return True
+            if self._peer.moved.wait(min(left, 0.05)):
+                break
+        return not self._peer.wanted.is_set()
+
+    def _dial(self, timeout: float) -> bool:
+        """Try every endpoint once, with ``timeout`` seconds for each step; False if all failed."""
+        peer = self._peer
+        problems = []
+        for endpoint in peer.endpoints:
+            if self._ended.is_set() or not peer.wanted.is_set():
+                return True
+            peer.endpoint = endpoint
+            peer.status.dialing()
+            try:
+                if probe(endpoint, timeout) > _SLOW_CONNECT:
+                    peer.slow = True
+                    self._changed(peer)
+                session = Session.dial(endpoint, self._credentials, seconds=timeout)
+            except CannotConnect as error:
+                problems.append(str(error))
+                continue
+            if self._ended.is_set():
+                session.close()
+                return True
+            self._session = session
+            self._prepare(session)
+            peer.use(session)
+            if self._answered(session, timeout):
+                return True
+            problem = f"{endpoint} is connected, but no link of this dataflow answers there"
+            peer.lost_session(session, problem)
+            problems.append(problem)
+            self._close()
+        peer.status.trouble = "; ".join(problems) or "its address is not known yet"
+        return False
+
+    def _answered(self, session: Session, timeout: float) -> bool:
+        """Wait for the peer's hello over a new connection."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end and not self._ended.wait(0.02):
+            if self._peer.confirmed or self._peer.session is not session:
+                return True
+            if session.endpoint not in self._peer.endpoints:
+                break
+        return self._peer.confirmed
+
+    def _close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def end(self) -> None:
+        """Make the thread close the session and stop; does not wait for it."""
+        self._ended.set()
+        self._peer.wanted.set()
+        self._peer.moved.set()
+
+    def join(self, seconds: float) -> None:
+        """Wait at most ``seconds`` for the end of the thread."""
+        self._thread.join(max(0.0, seconds))

@@ -1,0 +1,406 @@
+"""One peer: the session to it, the handshake, and the streams to and from it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from dora_daemon.link.errors import WireError
+from dora_daemon.link.io.session import Session
+from dora_daemon.link.protocol import frames, hello
+from dora_daemon.link.protocol.clocks import ClockOffset
+from dora_daemon.link.protocol.frames import FrameKind, Head
+from dora_daemon.link.protocol.handshake import LinkHandshake
+from dora_daemon.link.protocol.hello import LinkHello
+from dora_daemon.link.protocol.keepalive import Keepalive
+from dora_daemon.link.protocol.messages import PeerChanged
+from dora_daemon.link.protocol.priority import Priority
+from dora_daemon.link.protocol.status import PeerStatus, no_answer
+from dora_daemon.link.protocol.stream_rounds import StreamRounds
+from dora_daemon.link.streams.receiver import IncomingStream
+from dora_daemon.link.streams.sender import OutgoingStream
+
+_PING_NS = 1_000_000_000
+_MESSAGES = (FrameKind.DATA, FrameKind.CHUNK, FrameKind.LIFECYCLE)
+
+
+class PeerHost(Protocol):
+    """What a peer needs of its link."""
+
+    machine: str
+    run_id: str
+    link_id: int
+
+    def key_to(self, machine: str) -> str:
+        """Return the key on which a machine's link receives our frames."""
+
+    def changed(self, peer: PeerLink) -> None:
+        """The report of this peer may have changed."""
+
+    def broken(self, peer: PeerLink, session: Session, why: str) -> None:
+        """A put failed: call `lost_session` on the main thread."""
+
+    def look_soon(self) -> None:
+        """Call `soon` in some milliseconds."""
+
+
+class PeerLink:
+    """The state of one peer. Frames arrive on Zenoh's threads, other calls on the main thread."""
+
+    def __init__(
+        self, host: PeerHost, machine: str, run_id: str, endpoints: tuple[str, ...]
+    ) -> None:
+        self.machine = machine
+        self.run_id = run_id
+        self.endpoints = endpoints
+        self.link_id = host.link_id
+        self.session: Session | None = None
+        self.endpoint = ""
+        """Address dialed last."""
+        self.slow = False
+        """A TCP connection to it took long."""
+        self.clock = ClockOffset()
+        self.status = PeerStatus()
+        self.known = LinkHandshake(host.link_id)
+        self.outgoing: dict[tuple[str, str], OutgoingStream] = {}
+        self.incoming: dict[tuple[str, str], IncomingStream] = {}
+        self.wanted = threading.Event()
+        """Set while there is no session: the dialer connects."""
+        self.wanted.set()
+        self.moved = threading.Event()
+        """Set when run or address changed: the dialer connects at once."""
+        self._host = host
+        self._puts: dict[Priority, Callable[[bytes], None]] = {}
+        self._incoming_by_number: dict[int, IncomingStream] = {}
+        self._outgoing_by_number: dict[int, OutgoingStream] = {}
+        self._rounds = StreamRounds()
+        self._hellos = 0
+        self._pinged_ns = 0
+        self._lock = threading.RLock()
+        self._acks: dict[int, int] = {}
+        self._ack_lock = threading.Lock()
+        self._keepalive = Keepalive()
+        self._watched = False
+        """Whether `soon` is scheduled to check that sent messages are acknowledged."""
+
+    @property
+    def their_link(self) -> int:
+        return self.known.their_link
+
+    @property
+    def confirmed(self) -> bool:
+        return self.known.confirmed
+
+    @property
+    def settled(self) -> bool:
+        """Whether no negotiation is in progress."""
+        return self.status.left or (self.confirmed and self.status.difference is None)
+
+    def uses_zid(self, zid: str) -> bool:
+        """Whether the peer sends over its session of this Zenoh id."""
+        theirs = self.known.their_hello
+        return theirs is not None and theirs.zid == zid
+
+    # --- run, address and streams -----------------------------------------------------------------
+
+    def set_run(self, run_id: str, endpoints: tuple[str, ...]) -> None:
+        """Set the peer's run and addresses as the coordinator reports them."""
+        with self._lock:
+            if run_id != self.run_id or endpoints != self.endpoints:
+                self.moved.set()
+            self.endpoints = endpoints
+            if run_id == self.run_id:
+                return
+            if self.session is not None and self.known.confirmed:
+                self.lost_session(self.session, "its part was started anew")
+            self.run_id = run_id
+            self.status.new_run()
+            self.known.forget()
+            self._pause()
+            self._rounds.forget()
+        self._host.changed(self)
+
+    def set_streams(
+        self,
+        outgoing: dict[tuple[str, str], OutgoingStream],
+        incoming: dict[tuple[str, str], IncomingStream],
+    ) -> None:
+        """Set the usable streams to and from this peer."""
+        with self._lock:
+            self.outgoing = outgoing
+            self.incoming = incoming
+            self._outgoing_by_number = {s.number: s for s in outgoing.values()}
+            self._rounds.keep(incoming)
+            self._begin_streams()
+            self._resume_streams()
+            if self.status.left:
+                self._discard_all()
+            self.status.difference = self.known.disagreement(self._hello())
+            self.known.hello_changed()
+        self._host.changed(self)
+
+    # --- session ----------------------------------------------------------------------------------
+
+    def use(self, session: Session) -> None:
+        """Send over this session from now on, in a new round."""
+        with self._lock:
+            if self.session is session:
+                return
+            try:
+                puts = session.publishers(self._host.key_to(self.machine))
+            except (ConnectionError, RuntimeError) as error:
+                self.status.trouble = str(error)
+                return
+            self.session = session
+            self._puts = dict(puts)
+            self._pause()
+            self.known.begin_round()
+            self.wanted.clear()
+
+    def lost_session(self, session: Session, why: str) -> None:
+        """Handle the loss of the session; one that is not in use is ignored."""
+        with self._lock:
+            if self.session is not session:
+                return
+            self.session = None
+            self._puts = {}
+            self.status.trouble = why
+            self._pause()
+            self.known.begin_round()
+            self.wanted.set()
+        self._host.changed(self)
+
+    def _pause(self) -> None:
+        self._rounds.interrupt()
+        if not self.status.left:
+            for stream in self.outgoing.values():
+                stream.pause()
+
+    def send(self, priority: Priority, frame: bytes) -> bool:
+        """Send a frame; return False without a session."""
+        session, puts = self.session, self._puts
+        put = puts.get(priority)
+        if put is None or session is None:
+            return False
+        try:
+            put(frame)
+        except ConnectionError as error:
+            # Not `lost_session`: the caller may hold a stream's lock, and this put may have waited
+            # until another session was in use.
+            puts.clear()
+            self._host.broken(self, session, f"the connection broke: {error}")
+            return False
+        if priority is not Priority.CONTROL:
+            self._keepalive.sent_ns = time.monotonic_ns()
+            if not self._watched:
+                self._watched = True
+                self._host.look_soon()
+        return True
+
+    def _control(self, kind: FrameKind, body: bytes = b"") -> None:
+        head = frames.head(kind, self.link_id, self.known.their_link)
+        self.send(Priority.CONTROL, head + body)
+
+    # --- frames from the peer ---------------------------------------------------------------------
+
+    def receive_hello(self, session: Session, head: Head, theirs: LinkHello) -> None:
+        """Handle the peer's hello."""
+        with self._lock:
+            current = self.session
+            if current is None or current.closed:
+                self.use(session)
+            new, _ = self.known.receive(head.sender, head.receiver, theirs, time.monotonic_ns())
+            if new:
+                self.status.left = False
+                if current is not None and current is not session:
+                    self.use(session)
+                self._pause()
+                self._incoming_by_number = {}
+            if self.known.their_hello is theirs:
+                self._begin_streams()
+                self._resume_streams()
+                self.status.difference = self.known.disagreement(self._hello())
+        self._host.changed(self)
+
+    def _begin_streams(self) -> None:
+        theirs = self.known.their_hello
+        if theirs is None:
+            return
+        numbers = {source: stream.number for source, stream in self.incoming.items()}
+        for leaving, begins in self._rounds.beginning(self.known.their_link, theirs, numbers):
+            stream = self.incoming[leaving.node, leaving.output]
+            if begins:
+                stream.begin_round(theirs.run_id, leaving)
+                self.known.hello_changed()
+            self._incoming_by_number[leaving.number] = stream
+
+    def _resume_streams(self) -> None:
+        numbers = {source: stream.number for source, stream in self.outgoing.items()}
+        for source, entry in self._rounds.resuming(self.known, self._host.run_id, numbers):
+            if entry is None:
+                self.outgoing[source].pause()
+            else:
+                self.outgoing[source].resume(entry)
+
+    def receive(self, head: Head, frame: bytes) -> None:
+        """Handle any frame but a hello of the peer's present link. Raises WireError."""
+        kind = head.kind
+        self.known.heard_ns = time.monotonic_ns()
+        if kind in _MESSAGES:
+            self._message(head, frame)
+        elif kind == FrameKind.BATCH:
+            for inner in frames.read_batch(frame):
+                self._message(frames.read_head(inner), inner)
+        elif kind == FrameKind.ACK:
+            self._acknowledged(frames.read_acks(frame))
+        elif kind == FrameKind.PING:
+            asked, acks = frames.read_ping(frame)
+            body = frames.pong_body(asked, time.monotonic_ns(), time.time_ns())
+            self._control(FrameKind.PONG, body)
+            self._acknowledged(acks)
+        elif kind == FrameKind.PONG:
+            self._ponged(frames.read_pong(frame))
+        elif kind == FrameKind.BYE:
+            self._leave()
+        else:
+            raise WireError(f"frame of the unknown kind {kind}")
+
+    def _message(self, head: Head, frame: bytes) -> None:
+        stream = self._incoming_by_number.get(head.stream)
+        if stream is None:
+            return
+        if head.kind == FrameKind.DATA:
+            stream.data(frames.read_data(frame))
+        elif head.kind == FrameKind.CHUNK:
+            stream.chunk(frames.read_chunk(frame))
+        elif head.kind == FrameKind.LIFECYCLE:
+            stream.lifecycle(frames.read_lifecycle(frame))
+        else:
+            raise WireError(f"frame of kind {head.kind} among messages")
+
+    def _ponged(self, pong: frames.Pong) -> None:
+        now = time.monotonic_ns()
+        self.clock.answered(
+            pong.asked_ns,
+            now,
+            their_monotonic=pong.monotonic_ns,
+            their_wall=pong.wall_ns,
+            wall_less_monotonic=time.time_ns() - now,
+        )
+        self._host.changed(self)
+
+    def _acknowledged(self, acks: Sequence[tuple[int, int]]) -> None:
+        for number, sequence in acks:
+            stream = self._outgoing_by_number.get(number)
+            if stream is not None:
+                stream.acknowledged(sequence)
+
+    def _leave(self) -> None:
+        """Handle the end of the peer's part: our messages have no reader any more."""
+        with self._lock:
+            self.status.left = True
+            self._discard_all()
+        self._host.changed(self)
+
+    def _discard_all(self) -> None:
+        for stream in self.outgoing.values():
+            stream.discard()
+
+    # --- acknowledgements and timers --------------------------------------------------------------
+
+    def stored(self, stream: IncomingStream, *, at_once: bool) -> None:
+        """Acknowledge what a stream has stored: at once, or together with others soon."""
+        with self._ack_lock:
+            self._acks[stream.number] = stream.stored
+        if at_once:
+            self._flush_acks()
+        else:
+            self._host.look_soon()
+
+    def _flush_acks(self) -> None:
+        with self._ack_lock:
+            acks, self._acks = self._acks, {}
+        if acks and self.confirmed:
+            self._control(FrameKind.ACK, frames.acks_body(acks.items()))
+
+    def soon(self, now: int) -> int | None:
+        """Do what is due some milliseconds after messages were sent or received.
+
+        Returns the nanoseconds until the next call; None until there are new messages.
+        """
+        self._flush_acks()
+        self._watched = False
+        waiting = self.confirmed and any(s.waiting for s in list(self.outgoing.values()))
+        again = self._keepalive.due(now, waiting=waiting)
+        if again is None:
+            return None
+        self._watched = True
+        if again == 0:
+            self._ping(now)
+        return again
+
+    def _ping(self, now: int) -> None:
+        self._pinged_ns = now
+        acks = [(s.number, s.stored) for s in list(self._incoming_by_number.values())]
+        self._control(FrameKind.PING, frames.ping_body(time.monotonic_ns(), acks))
+
+    def tick(self, now: int) -> None:
+        """Send hello and ping when due; drop a session without an answer."""
+        session = self.session
+        if session is not None and self.known.silent(now):
+            self.lost_session(session, "the connection is silent")
+        elif session is not None and self.known.unanswered(now):
+            # The connection may have gone before it was used.
+            self.lost_session(session, no_answer(session.endpoint))
+        agreed = self.status.difference is None
+        with self._lock:
+            if self._puts and self.known.hello_due(now, agreed=agreed):
+                self._hellos += 1
+                self.known.hello_sent(now)
+                wants = not (agreed and self.known.confirmed)
+                ours = self._hello().model_copy(
+                    update={"count": self._hellos, "wants_answer": wants}
+                )
+                self._control(FrameKind.HELLO, hello.encode(ours))
+        if self.confirmed and now - self._pinged_ns > _PING_NS:
+            self._ping(now)
+
+    def _hello(self) -> LinkHello:
+        return LinkHello(
+            machine=self._host.machine,
+            run_id=self._host.run_id,
+            round=self.known.round,
+            seen_round=self.known.their_round,
+            zid=self.session.zid if self.session is not None else "",
+            leaving=tuple(s.leaving() for s in self.outgoing.values()),
+            entering=tuple(s.entering() for s in self.incoming.values()),
+        )
+
+    def say_bye(self) -> None:
+        """Send that our part has ended."""
+        with contextlib.suppress(RuntimeError):
+            self._control(FrameKind.BYE)
+
+    def report(self) -> PeerChanged:
+        """Return the peer's state for the runner."""
+        with self._lock:
+            session = self.session
+            endpoint = None if session is None else session.endpoint
+            state, reason = self.status.state(endpoint, confirmed=self.known.confirmed)
+            if endpoint not in self.endpoints:
+                # The peer connected to us: report where it listens.
+                endpoint = self.endpoint or next(iter(self.endpoints), "")
+            clock = self.clock
+            return PeerChanged(
+                machine=self.machine,
+                state=state,
+                run_id=self.run_id,
+                reason=reason,
+                endpoint=endpoint or "",
+                slow=self.slow,
+                rtt_us=None if clock.round_trip_ns is None else clock.round_trip_ns // 1000,
+                clock_offset_us=None if clock.wall_ns is None else clock.wall_ns // 1000,
+            )

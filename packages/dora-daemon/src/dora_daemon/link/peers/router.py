@@ -1,0 +1,77 @@
+"""Keys and frames: passes each frame to the peer that sent it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import quote
+
+from dora_daemon.link.errors import WireError
+from dora_daemon.link.io.session import Session
+from dora_daemon.link.peers.peer import PeerLink
+from dora_daemon.link.protocol import frames, hello
+from dora_daemon.link.protocol.frames import Head
+
+
+class FrameRouter:
+    """The peers of one link by machine and by link id. Frames arrive on Zenoh's threads."""
+
+    def __init__(
+        self, link_id: int, machine: str, prefix: str, note: Callable[[str], None]
+    ) -> None:
+        """``prefix``: first part of every key of the dataflow."""
+        self.link_id = link_id
+        self.peers: dict[str, PeerLink] = {}
+        self._machine = machine
+        self._prefix = prefix
+        self._note = note
+        self._by_link: dict[int, PeerLink] = {}
+
+    @property
+    def own_keys(self) -> str:
+        """Key expression of the frames for this link."""
+        return f"{self._prefix}/link/{quote(self._machine, safe='')}/*"
+
+    def key_to(self, machine: str) -> str:
+        """Return the key of frames from this link to a machine's link."""
+        return f"{self._prefix}/link/{quote(machine, safe='')}/{quote(self._machine, safe='')}"
+
+    def receive(self, session: Session, frame: bytes) -> None:
+        """Handle a frame, on a thread of Zenoh; raises nothing."""
+        try:
+            head = frames.read_head(frame)
+            if head.kind == frames.FrameKind.HELLO:
+                self._receive_hello(session, head, frame)
+                return
+            peer = self._by_link.get(head.sender)
+            if (
+                peer is not None
+                and head.receiver == self.link_id
+                and peer.their_link == head.sender
+            ):
+                peer.receive(head, frame)
+        except WireError as error:
+            self._note(f"ignored malformed frame: {error}")
+        except Exception as error:  # noqa: BLE001 - Zenoh's thread must go on
+            self._note(f"cannot handle a frame: {type(error).__name__}: {error}")
+
+    def _receive_hello(self, session: Session, head: Head, frame: bytes) -> None:
+        theirs = hello.decode(frame[frames.HEAD.size :])
+        peer = self.peers.get(theirs.machine)
+        if peer is None or peer.run_id != theirs.run_id:
+            return
+        if theirs.protocol != frames.VERSION:
+            peer.status.trouble = (
+                f"the link of {peer.machine} uses protocol version {theirs.protocol}, this one"
+                f" {frames.VERSION}; install the same version of dora on both machines"
+            )
+            return
+        if head.sender not in self._by_link:
+            self.forget_links(peer)
+            self._by_link[head.sender] = peer
+        peer.receive_hello(session, head, theirs)
+
+    def forget_links(self, peer: PeerLink) -> None:
+        """Ignore frames of a peer's links until the next hello."""
+        for link_id, known in list(self._by_link.items()):
+            if known is peer:
+                self._by_link.pop(link_id, None)

@@ -1,0 +1,271 @@
+"""Messages between a runner and its link process: one JSON object a line.
+
+The runner starts ``python -m dora_daemon.link --socket PATH --incarnation N --carrier FD``. PATH is
+its node socket, on which the link connects as the node :data:`LINK_NODE` and receives queues and
+routes like any node. FD is one end of a Unix stream socketpair that the link inherits; end-of-file
+on it ends the link.
+
+The order on that socketpair:
+
+    runner                                   link
+    Configure                        ->
+                                     <-      Listening (or Failed, and the link exits with code 1)
+    SetOutgoing, SetIncoming, SetPeers ->    each whenever it changes, always the full list
+                                     <-      PeerChanged, SourceEvent, StreamCounts, Note
+    Finish                           ->      local nodes will send nothing more
+                                     <-      Finished, and the link exits with code 0
+
+A list may name a queue whose descriptors have not arrived over the node socket yet: the stream
+begins once both are there.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+MAX_LINE: Final = 16 * 1024 * 1024
+"""Largest message in bytes."""
+
+
+class LinkMessage(BaseModel):
+    """Base of all messages: immutable, ignores fields that a newer version added."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
+
+
+# ------------------------------------------------------------------------------ runner to link
+
+
+class Configure(LinkMessage):
+    """First message: identity, addresses and credentials of the link."""
+
+    kind: Literal["configure"] = "configure"
+    dataflow_id: str
+    network: str
+    """Separates clusters that share an address space; part of every key."""
+    machine: str
+    """Key of this daemon at the coordinator."""
+    run_id: str
+    """Run of the dataflow's part: changes with every spawn, not with a restart of the link."""
+    listen_host: str
+    first_port: int
+    last_port: int
+    port: int | None = None
+    """Port of this part's previous link: tried first, so that peers find it again."""
+    credentials: str | None
+    """Folder with ca.pem, cert.pem, key.pem, read again at every connection. ``None``: no TLS, for
+    tests on loopback only and refused for other addresses."""
+    window_bytes: int = 32 * 1024 * 1024
+    """Bytes that a stream may have in flight; at least one message."""
+    window_messages: int = 256
+
+
+class Peer(LinkMessage):
+    """Another machine's link and its addresses as ``HOST:PORT`` (IPv6 in brackets)."""
+
+    machine: str
+    run_id: str
+    endpoints: tuple[str, ...]
+
+
+class SetPeers(LinkMessage):
+    """All links that this one exchanges messages with.
+
+    A peer with another run_id runs another part: messages that the old one had not acknowledged go
+    to the new one. A peer that is missing has ended for good: messages for it are dropped, and its
+    streams are closed.
+    """
+
+    kind: Literal["set_peers"] = "set_peers"
+    peers: tuple[Peer, ...]
+
+
+class Outgoing(LinkMessage):
+    """A stream from a queue of LINK_NODE to a machine."""
+
+    machine: str
+    """The consumers' machine."""
+    node: str
+    output: str
+    queue: int
+    """Number of the queue (`QueueSpec.queue`) that the link consumes."""
+
+
+class SetOutgoing(LinkMessage):
+    """All streams that leave this machine."""
+
+    kind: Literal["set_outgoing"] = "set_outgoing"
+    streams: tuple[Outgoing, ...]
+
+
+class Incoming(LinkMessage):
+    """A stream from a machine into local queues."""
+
+    machine: str
+    """The source's machine."""
+    node: str
+    output: str
+    queues: tuple[int, ...] = ()
+    """Numbers of the local consumers' queues; their `AddRoute.output` is ``{node}/{output}``.
+    Empty: the sending side is informed, and its producer does not wait."""
+
+
+class SetIncoming(LinkMessage):
+    """All streams that enter this machine."""
+
+    kind: Literal["set_incoming"] = "set_incoming"
+    streams: tuple[Incoming, ...]
+
+
+class Finish(LinkMessage):
+    """Every local node has ended and its queues hold the event. The link sends what waits, for at
+    most ``seconds``, informs its peers, answers Finished and exits."""
+
+    kind: Literal["finish"] = "finish"
+    seconds: float
+
+
+# ------------------------------------------------------------------------------ link to runner
+
+
+class Listening(LinkMessage):
+    """The session is open at these addresses (``HOST:PORT``)."""
+
+    kind: Literal["listening"] = "listening"
+    endpoints: tuple[str, ...]
+
+
+class Failed(LinkMessage):
+    """The link cannot run and exits; the reason includes the remedy."""
+
+    kind: Literal["failed"] = "failed"
+    reason: str
+
+
+class PeerChanged(LinkMessage):
+    """State of one peer, sent whenever it changes."""
+
+    kind: Literal["peer_changed"] = "peer_changed"
+    machine: str
+    state: Literal["connecting", "proven", "lost", "left"]
+    """proven: frames went both ways in the present session and both sides list the same streams.
+    connecting: not proven since its run_id was set. lost: was proven; the link keeps trying.
+    left: the peer's part has ended in good order."""
+    run_id: str
+    reason: str = ""
+    """Of connecting and lost: what was tried and how it failed."""
+    endpoint: str = ""
+    """Address that is connected, or that was tried last."""
+    slow: bool = False
+    """Connections to it succeed but take long."""
+    rtt_us: int | None = None
+    clock_offset_us: int | None = None
+    """The peer's wall clock minus ours; good to half the round trip."""
+
+
+class SourceEvent(LinkMessage):
+    """Lifecycle event of a node on another machine; the local queues already hold the record."""
+
+    kind: Literal["source_event"] = "source_event"
+    machine: str
+    node: str
+    output: str
+    event: Literal["closed", "restarted", "failed"]
+    error: str = ""
+
+
+class StreamCount(LinkMessage):
+    """One stream's counters since the link started."""
+
+    machine: str
+    """The other machine."""
+    node: str
+    output: str
+    direction: Literal["out", "in"]
+    messages: int = 0
+    bytes: int = 0
+    lost: int = 0
+    """Of ``in``: gaps in the sequence that no queue accounts for. Of ``out``: dropped because the
+    peer's part ended or was started anew."""
+    waiting: int = 0
+    """Of ``out``: unacknowledged messages. Of ``in``: messages that wait for a local consumer."""
+    resent: int = 0
+    invalid: int = 0
+    """Messages dropped because their content failed validation."""
+
+
+class StreamCounts(LinkMessage):
+    """Streams whose counters changed, at most once a second."""
+
+    kind: Literal["stream_counts"] = "stream_counts"
+    streams: tuple[StreamCount, ...]
+
+
+class Note(LinkMessage):
+    """A line for the dataflow's log."""
+
+    kind: Literal["note"] = "note"
+    level: Literal["error", "warn", "info", "debug"]
+    message: str
+
+
+class Finished(LinkMessage):
+    """Answer to Finish: all but ``undelivered`` messages were acknowledged."""
+
+    kind: Literal["finished"] = "finished"
+    undelivered: int = 0
+
+
+ToLink = Configure | SetPeers | SetOutgoing | SetIncoming | Finish
+ToRunner = Listening | Failed | PeerChanged | SourceEvent | StreamCounts | Note | Finished
+
+T = TypeVar("T")
+_DEFERRED = ConfigDict(defer_build=True)
+_TO_LINK: TypeAdapter[ToLink] = TypeAdapter(
+    Annotated[ToLink, Field(discriminator="kind")], config=_DEFERRED
+)
+_TO_RUNNER: TypeAdapter[ToRunner] = TypeAdapter(
+    Annotated[ToRunner, Field(discriminator="kind")], config=_DEFERRED
+)
+
+
+def encode(message: ToLink | ToRunner) -> bytes:
+    """Return the message as one line with its newline."""
+    return message.model_dump_json().encode() + b"\n"
+
+
+def decode_for_link(line: bytes) -> ToLink | None:
+    """Parse a message of the runner; None for an unknown kind. Raises ValueError."""
+    return _decode(_TO_LINK, line)
+
+
+def decode_for_runner(line: bytes) -> ToRunner | None:
+    """Parse a message of the link; None for an unknown kind. Raises ValueError."""
+    return _decode(_TO_RUNNER, line)
+
+
+def _decode(adapter: TypeAdapter[T], line: bytes) -> T | None:
+    try:
+        return adapter.validate_json(line)
+    except ValidationError as error:
+        if any(problem["type"] == "union_tag_invalid" for problem in error.errors()):
+            return None
+        raise ValueError(f"malformed link message {line[:200]!r}: {error}") from error
+
+
+class Lines:
+    """Splits a byte stream into lines."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the lines that are complete now. Raises ValueError past MAX_LINE."""
+        self._data += data
+        *lines, rest = self._data.split(b"\n")
+        if len(rest) > MAX_LINE:
+            raise ValueError(f"line of more than {MAX_LINE} bytes")
+        self._data = bytearray(rest)
+        return [bytes(line) for line in lines if line]

@@ -1,0 +1,49 @@
+"""Connection state of a peer as the runner reports it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+State = Literal["connecting", "proven", "lost", "left"]
+
+_NOT_TRIED = "no connection has been tried yet"
+
+
+class PeerStatus:
+    """Why a peer is connected or not."""
+
+    def __init__(self) -> None:
+        self.left = False
+        """The peer's part has ended in good order."""
+        self.trouble = _NOT_TRIED
+        """Why there is no session."""
+        self.difference: str | None = None
+        """How the two sides' lists of streams differ."""
+        self._was_proven = False
+
+    def dialing(self) -> None:
+        """A first endpoint is dialed; the reason of an earlier attempt stays."""
+        if self.trouble == _NOT_TRIED:
+            self.trouble = "no answer yet"
+
+    def new_run(self) -> None:
+        """The peer's part runs anew."""
+        self.left = False
+        self._was_proven = False
+
+    def state(self, endpoint: str | None, *, confirmed: bool) -> tuple[State, str]:
+        """Return state and reason. ``endpoint``: of the session, None without one."""
+        if self.left:
+            return "left", ""
+        if endpoint is None or not confirmed:
+            reason = self.trouble if endpoint is None else no_answer(endpoint)
+            return ("lost" if self._was_proven else "connecting"), reason
+        if self.difference is not None:
+            return "connecting", self.difference
+        self._was_proven = True
+        return "proven", ""
+
+
+def no_answer(endpoint: str) -> str:
+    """Return the reason for a session on which the peer does not answer."""
+    return f"{endpoint} is connected, but the link there does not answer"

@@ -1,0 +1,42 @@
+"""A message that arrives in several frames."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from dora_daemon.link.protocol.frames import Data
+from dora_node_api.transport.producer.blocks import Hold
+
+
+class Assembly:
+    """Copies the pieces of one message into its block as they arrive."""
+
+    __slots__ = ("arrived", "at_once", "copied", "data", "hold", "target", "waiting")
+
+    def __init__(self, data: Data) -> None:
+        self.data = data
+        """The first frame."""
+        self.arrived = len(data.data)
+        self.copied = 0
+        self.hold: Hold | None = None
+        self.target: memoryview | None = None
+        """Data area of the block."""
+        self.at_once = False
+        """Whether the receiving thread copies the pieces; otherwise the stream's thread does."""
+        self.waiting: deque[tuple[int, memoryview]] = deque(((0, data.data),))
+
+    def fill(self, hold: Hold, target: memoryview) -> None:
+        """Use this block."""
+        self.hold = hold
+        self.target = target
+
+    def copy(self, offset: int, piece: memoryview) -> None:
+        """Copy a piece into the block."""
+        assert self.target is not None
+        self.target[offset : offset + len(piece)] = piece
+        self.copied += len(piece)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all pieces have arrived."""
+        return self.arrived == self.data.parts.nbytes

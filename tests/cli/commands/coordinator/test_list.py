@@ -1,0 +1,48 @@
+"""`dora list`: which ended dataflows are shown."""
+
+from __future__ import annotations
+
+import pytest
+from support.fleet import counting, real_fleet
+from support.workspace import Workspace
+
+from dora_cli.commands.coordinator import list as command
+from dora_cli.commands.coordinator.list import shown
+from dora_config.protocol.control import DataflowSummary
+
+HOUR = 3600.0
+
+
+def row(uuid: str, ended_ago: float | None, name: str | None = None) -> DataflowSummary:
+    status = "Running" if ended_ago is None else "Failed"
+    return DataflowSummary(uuid=uuid, name=name, status=status, ended_ago=ended_ago)  # type: ignore[arg-type]
+
+
+ROWS = [row("old", HOUR + 1, "a"), row("new", HOUR - 1, "a"), row("runs", None, "b")]
+
+
+@pytest.mark.parametrize(
+    ("choice", "uuids"),
+    [
+        ({}, ["new", "runs"]),
+        ({"everything": True}, ["old", "new", "runs"]),
+        ({"status": command.StatusChoice.FAILED}, ["old", "new"]),
+        ({"status": command.StatusChoice.RUNNING}, ["runs"]),
+        ({"name": "a"}, ["new"]),
+        ({"name": "a", "everything": True}, ["old", "new"]),
+    ],
+)
+def test_ended_dataflows_are_listed_for_an_hour(
+    choice: dict[str, object], uuids: list[str]
+) -> None:
+    options: dict[str, object] = {"status": None, "name": None, "everything": False, **choice}
+    assert [one.uuid for one in shown(ROWS, **options)] == uuids  # type: ignore[arg-type]
+
+
+@pytest.mark.integration
+def test_a_dataflow_that_has_just_ended_is_listed(workspace: Workspace) -> None:
+    with real_fleet(workspace, None) as fleet:
+        uuid = fleet.start(counting(workspace))
+        fleet.dora("stop")
+        assert uuid in fleet.dora("list").stdout
+        assert uuid in fleet.dora("list", "--all").stdout

@@ -1,0 +1,464 @@
+"""`dora run` as a user sees it: what it prints, how it ends, what signals do."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.dora import DORA, run_dora, running_dora
+from support.workspace import Workspace
+
+TALKER = """
+    import os
+    from dora import Node
+
+    with Node() as node:
+        print("colour", os.environ.get("COLOUR"))
+        node.log_warn("beware")
+        node.send_output("words", b"x")
+"""
+
+LISTENER = """
+    from dora import Node
+
+    with Node() as node:
+        for event in node:
+            if event["type"] == "INPUT":
+                print("heard", event["id"])
+"""
+
+CRASHING = """
+    import sys
+    from dora import Node
+
+    with Node() as node:
+        print("out of paper", file=sys.stderr)
+        sys.exit(3)
+"""
+
+WAITING = """
+    from dora import Node
+
+    with Node() as node:
+        print("waiting", flush=True)
+        for event in node:
+            if event["type"] == "STOP":
+                print("stopped by", event["id"])
+"""
+
+STUBBORN = """
+    import signal, time
+    from dora import Node
+
+    with Node() as node:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        print("waiting", flush=True)
+        while True:
+            time.sleep(1)
+"""
+
+
+def without_times(text: str) -> str:
+    return re.sub(r"^\d\d:\d\d:\d\d ", "", text, flags=re.MULTILINE)
+
+
+def without_ids(text: str) -> str:
+    return re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "ID", text)
+
+
+@pytest.fixture
+def talk(workspace: Workspace) -> Workspace:
+    """A talker and a listener in flow.yml that end by themselves."""
+    workspace.node("talker", TALKER)
+    workspace.node("listener", LISTENER)
+    workspace.dataflow(
+        {
+            "env": {"COLOUR": "root"},
+            "nodes": [
+                {"id": "talker", "path": "talker.py", "outputs": ["words"]},
+                {"id": "listener", "path": "listener.py", "inputs": {"in": "talker/words"}},
+            ],
+        },
+        "flow.yml",
+    )
+    return workspace
+
+
+def one_node(workspace: Workspace, source: str, **fields: object) -> Workspace:
+    workspace.node("n", source)
+    timer = {"tick": "dora/timer/secs/1"}
+    workspace.dataflow(
+        {"nodes": [{"id": "n", "path": "n.py", "inputs": timer, **fields}]}, "flow.yml"
+    )
+    return workspace
+
+
+def test_log_lines_of_all_nodes_and_a_natural_end(talk: Workspace) -> None:
+    shown = run_dora("run", "flow.yml", cwd=talk.path).succeeded()
+    assert shown.stderr == ""
+    assert sorted(without_times(shown.stdout).splitlines()) == [
+        "WARN   talker: beware",
+        "stdout listener: heard in",
+        "stdout talker: colour root",
+    ]
+
+
+def test_compact_and_filtered(talk: Workspace) -> None:
+    words = ("--log-format", "compact", "--log-level", "info")
+    levels = "listener=stdout,takler=error"
+    shown = run_dora("run", "flow.yml", *words, "--log-filter", levels, cwd=talk.path).succeeded()
+    assert shown.stderr == (
+        'note: the log filter names "takler", which is no node here; did you mean "talker"?\n'
+    )
+    assert sorted(without_times(shown.stdout).splitlines()) == [
+        "WARN talker: beware",
+        "stdout listener: heard in",
+    ]
+
+
+def test_settings_of_the_environment(talk: Workspace) -> None:
+    settings = {"DORA_LOG_LEVEL": "warn", "DORA_LOG_FORMAT": "compact"}
+    shown = run_dora("run", "flow.yml", cwd=talk.path, env=settings).succeeded()
+    assert without_times(shown.stdout) == "WARN talker: beware\n"
+
+
+def test_json_lines_are_those_of_the_log_files(talk: Workspace) -> None:
+    shown = run_dora("run", "flow.yml", "--log-format", "json", cwd=talk.path).succeeded()
+    printed = [json.loads(line) for line in shown.stdout.splitlines()]
+    (folder,) = [path for path in (talk.path / "out").iterdir() if path.is_dir()]
+    stored = [
+        json.loads(line)
+        for path in sorted(folder.glob("log_*.jsonl"))
+        for line in path.read_text().splitlines()
+    ]
+    key = str
+    assert sorted(printed, key=key) == sorted(stored, key=key)
+    assert {entry["msg"] for entry in printed} == {"beware", "heard in", "colour root"}
+
+
+def test_env_is_above_the_root_and_below_the_node(talk: Workspace) -> None:
+    shown = run_dora("run", "flow.yml", "--env", "COLOUR=01", cwd=talk.path).succeeded()
+    assert "talker: colour 01\n" in shown.stdout
+    talk.dataflow(
+        {
+            "nodes": [
+                {
+                    "id": "talker",
+                    "path": "talker.py",
+                    "outputs": ["words"],
+                    "env": {"COLOUR": "own"},
+                }
+            ]
+        },
+        "flow.yml",
+    )
+    shown = run_dora("run", "flow.yml", "--env", "COLOUR=01", cwd=talk.path).succeeded()
+    assert "talker: colour own\n" in shown.stdout
+
+
+def test_a_failed_node_is_named_with_its_reason_and_its_last_words(workspace: Workspace) -> None:
+    workspace.node("n", CRASHING)
+    workspace.node("listener", LISTENER)
+    workspace.dataflow(
+        {
+            "nodes": [
+                {"id": "n", "path": "n.py", "outputs": ["o"]},
+                {"id": "listener", "path": "listener.py", "inputs": {"in": "n/o"}},
+            ]
+        },
+        "flow.yml",
+    )
+    shown = run_dora("run", "flow.yml", cwd=workspace.path).exited(1)
+    assert without_times(shown.stdout) == (
+        'stderr n: out of paper\nERROR  [dora]: node "n" failed: exited with code 3\n'
+    )
+    assert without_ids(shown.stderr) == (
+        '[ERROR]\nnode "n": exited with code 3\n  ┌─ stderr\n  │ out of paper\n  └─\nlogs: out/ID\n'
+    )
+
+
+def test_consequential_errors_are_counted(workspace: Workspace) -> None:
+    workspace.node("n", "import sys; sys.exit(7)")
+    for name in ("a", "b"):
+        workspace.node(name, WAITING)
+    nodes = [{"id": name, "path": f"{name}.py", "outputs": ["o"]} for name in ("n", "a", "b")]
+    workspace.dataflow({"nodes": nodes}, "flow.yml")
+    shown = run_dora("run", "flow.yml", cwd=workspace.path).exited(1)
+    assert shown.stderr.count("[ERROR]") == 1
+    assert 'node "n": exited with code 7' in shown.stderr
+    assert "2 more consequential errors\n" in shown.stderr
+
+
+def test_nothing_is_spawned_when_a_node_cannot_be_prepared(talk: Workspace) -> None:
+    (talk.path / "listener.py").unlink()
+    shown = run_dora("run", "flow.yml", cwd=talk.path).exited(1)
+    assert shown.stdout == ""
+    assert shown.stderr.startswith('[ERROR]\nnode "listener": Could not find source path ')
+
+
+def test_a_wrong_file_shows_every_problem(workspace: Workspace) -> None:
+    workspace.dataflow("nodes:\n  - id: a\n    pth: x\n  - id: a\n    path: a.py\n", "flow.yml")
+    shown = run_dora("run", "flow.yml", cwd=workspace.path).exited(1)
+    lines = shown.stderr.splitlines()
+    assert lines[0] == "[ERROR]"
+    assert len(lines) >= 3
+    assert all(line.startswith("flow.yml:") for line in lines[1:])
+
+
+def test_build_lines_run_first_and_their_failure_ends_it(workspace: Workspace) -> None:
+    one_node(workspace, "raise SystemExit('never')", build="false")
+    shown = run_dora("run", "flow.yml", cwd=workspace.path).exited(1)
+    assert shown.stdout == "n: false\nn: failed\n"
+    assert shown.stderr.startswith("[ERROR]\nnode \"n\": build line 'false' in ")
+
+
+def test_a_linked_file_runs_in_the_folder_of_the_link(
+    workspace: Workspace, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    one_node(
+        workspace,
+        """
+        from pathlib import Path
+        from dora import Node
+
+        with Node():
+            print("in", Path.cwd())
+        """,
+        build="touch built",
+    )
+    real = tmp_path_factory.mktemp("real")
+    (workspace.path / "flow.yml").rename(real / "stored.yml")
+    (workspace.path / "flow.yml").symlink_to(real / "stored.yml")
+    shown = run_dora("run", workspace.path / "flow.yml", cwd=real).succeeded()
+    assert f"in {workspace.path.resolve()}\n" in shown.stdout
+    assert (workspace.path / "built").exists()
+    assert (workspace.path / "out").is_dir()
+    assert [entry.name for entry in real.iterdir()] == ["stored.yml"]
+
+
+def test_a_git_source_runs_in_its_clone(workspace: Workspace) -> None:
+    repository = workspace.path / "remote"
+    repository.mkdir()
+    workspace.file("remote/n.py", "import os; print('in', os.getcwd())")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        subprocess.run(["git", *words], cwd=repository, check=True)
+    node = {"id": "n", "path": "n.py", "git": f"file://{repository}"}
+    workspace.dataflow({"nodes": [node]}, "flow.yml")
+    shown = run_dora("run", "flow.yml", cwd=workspace.path).succeeded()
+    clone = workspace.path / "git" / "localhost" / str(repository).lstrip("/")
+    assert f"stdout n: in {clone}/" in shown.stdout
+    logs = run_dora("logs", "--local", cwd=workspace.path).succeeded()
+    assert "stdout n: in " in logs.stdout
+
+
+def test_stop_after_is_a_normal_stop(workspace: Workspace) -> None:
+    one_node(workspace, WAITING)
+    shown = run_dora("run", "flow.yml", "--stop-after", "100ms", cwd=workspace.path).succeeded()
+    assert without_times(shown.stdout) == "stdout n: waiting\nstdout n: stopped by MANUAL\n"
+    assert shown.stderr == "stopping (stop after 0.1 s): nodes have 10 s, Ctrl-C kills them\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_gracefully(workspace: Workspace, number: signal.Signals) -> None:
+    one_node(workspace, WAITING)
+    with running_dora("run", "flow.yml", cwd=workspace.path) as running:
+        running.wait_for("waiting")
+        running.send_signal(number)
+        ended = running.wait().exited(0)
+    assert "n: stopped by MANUAL\n" in ended.stdout
+    assert ended.stderr == (
+        f"stopping (signal {number.name}): nodes have 10 s, Ctrl-C again kills them\n"
+    )
+
+
+def test_a_second_ctrl_c_kills(workspace: Workspace) -> None:
+    one_node(workspace, STUBBORN)
+    with running_dora("run", "flow.yml", cwd=workspace.path) as running:
+        running.wait_for("waiting")
+        running.interrupt()
+        running.wait_for("stopping (signal SIGINT)")
+        running.interrupt()
+        ended = running.wait().exited(1)
+    assert 'node "n": ' in ended.stderr
+
+
+def test_a_reader_that_goes_away_stops_the_dataflow(workspace: Workspace) -> None:
+    one_node(
+        workspace,
+        """
+        from dora import Node
+
+        with Node() as node:
+            for event in node:
+                print("tick", flush=True)
+        """,
+        inputs={"tick": "dora/timer/millis/10"},
+    )
+    process = subprocess.Popen(
+        [DORA, "run", "flow.yml"],
+        cwd=workspace.path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process.stdout, process.stderr:
+        assert "tick" in process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(20) == 0
+        assert process.stderr.read().startswith("stopping (signal SIGINT)")
+
+
+def test_a_full_disk_stops_nothing(workspace: Workspace) -> None:
+    one_node(workspace, WAITING)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [DORA, "run", "flow.yml", "--stop-after", "200ms"],
+            cwd=workspace.path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("standard output cannot be written (No space left on device): ")
+    logs = run_dora("logs", "--local", cwd=workspace.path).succeeded()
+    assert "stopped by MANUAL" in logs.stdout
+
+
+def test_the_exit_code_is_the_dataflows_where_nothing_can_be_written(workspace: Workspace) -> None:
+    one_node(workspace, WAITING)
+    command = [str(DORA), "run", "flow.yml", "--stop-after", "200ms"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=workspace.path, stdout=full, stderr=full, check=False)
+    assert done.returncode == 0
+
+
+def test_a_dataflow_runs_where_no_log_can_be_written(talk: Workspace) -> None:
+    (talk.path / "out").write_text("not a folder")
+    shown = run_dora("run", "flow.yml", cwd=talk.path).succeeded()
+    assert shown.stderr == ""
+    assert "stdout listener: heard in" in shown.stdout
+    assert "cannot write the log file" in shown.stdout
+
+
+def test_too_few_open_files_say_which_limit_to_raise(workspace: Workspace) -> None:
+    workspace.node("n", WAITING)
+    outputs = [f"o{number}" for number in range(50)]
+    inputs = {name: f"n/{name}" for name in outputs}
+    node = {"id": "n", "path": "n.py", "inputs": inputs, "outputs": outputs}
+    workspace.dataflow({"nodes": [node]}, "flow.yml")
+    done = subprocess.run(
+        ["sh", "-c", f"ulimit -n 128; exec {DORA} run flow.yml"],
+        cwd=workspace.path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "raise the limit (`ulimit -n`)" in done.stderr
+    assert len(done.stderr.splitlines()) == 2, done.stderr
+
+
+def test_closed_streams_and_terminals_without_unicode(workspace: Workspace) -> None:
+    one_node(workspace, CRASHING)
+    line = f"{DORA} run flow.yml >&- 2>&-"
+    assert subprocess.run(["sh", "-c", line], cwd=workspace.path, check=False).returncode == 1
+    shown = run_dora("run", "flow.yml", cwd=workspace.path, env={"PYTHONIOENCODING": "ascii"})
+    assert "\\u2502 out of paper" in shown.exited(1).stderr
+
+
+def test_shell_nodes_need_permission(workspace: Workspace) -> None:
+    workspace.dataflow({"nodes": [{"id": "n", "path": "shell", "args": "echo $COLOUR"}]}, "f.yml")
+    env = {"COLOUR": "red"}
+    refused = run_dora("run", "f.yml", cwd=workspace.path, env=env).exited(1)
+    assert "security risk" in refused.stderr
+    assert "--allow-shell-nodes" in refused.stderr
+    allowed = run_dora("run", "f.yml", "--allow-shell-nodes", cwd=workspace.path, env=env)
+    assert "n: red\n" in allowed.succeeded().stdout
+    env |= {"DORA_ALLOW_SHELL_NODES": "true"}
+    assert "n: red\n" in run_dora("run", "f.yml", cwd=workspace.path, env=env).succeeded().stdout
+
+
+def test_exit_when_nodes_finish_goes_both_ways(workspace: Workspace) -> None:
+    workspace.node("talker", TALKER)
+    workspace.node("n", WAITING)
+    nodes = [
+        {"id": "talker", "path": "talker.py", "outputs": ["words"]},
+        {
+            "id": "n",
+            "path": "n.py",
+            "inputs": {"in": "talker/words", "tick": "dora/timer/secs/60"},
+        },
+    ]
+    workspace.dataflow({"nodes": nodes}, "plain.yml")
+    workspace.dataflow({"nodes": nodes, "exit_when_nodes_finish": True}, "finish.yml")
+    shown = run_dora("run", "--exit-when-nodes-finish", "plain.yml", cwd=workspace.path)
+    assert "n: stopped by ALL_INPUTS_CLOSED\n" in shown.succeeded().stdout
+    words = ("--exit-when-nodes-finish=false", "--stop-after", "500ms")
+    shown = run_dora("run", "finish.yml", *words, cwd=workspace.path)
+    assert "n: stopped by MANUAL\n" in shown.succeeded().stdout
+    assert run_dora("run", "--exit-when-nodes-finish=maybe", "plain.yml").code == 2
+
+
+def test_deploy_is_ignored_with_a_note(workspace: Workspace) -> None:
+    one_node(workspace, "print('here')", inputs={}, deploy={"machine": "elsewhere"})
+    shown = run_dora("run", "flow.yml", cwd=workspace.path).succeeded()
+    assert without_times(shown.stdout) == "stdout n: here\n"
+    assert shown.stderr == (
+        "note: `deploy` is ignored by `dora run`; all nodes run on this machine\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--env", "A"], "'A': expected KEY=VALUE"),
+        (["--stop-after", "soon"], "'soon' is not a duration"),
+        (["--log-level", "loud"], "'loud' is not a log level"),
+        (["--log-filter", "n"], "'n': expected node=level"),
+        (["--locked", "--write-lockfile"], "cannot be used together"),
+    ],
+)
+def test_wrong_usage(talk: Workspace, words: list[str], message: str) -> None:
+    shown = run_dora("run", "flow.yml", *words, cwd=talk.path).exited(2)
+    assert message in shown.stderr
+
+
+def test_a_bad_setting_of_the_environment_is_an_error(talk: Workspace) -> None:
+    shown = run_dora("run", "flow.yml", cwd=talk.path, env={"DORA_LOG_LEVEL": "loud"}).exited(2)
+    assert "'loud' is not a log level" in shown.stderr
+
+
+def test_what_new_makes_runs_to_its_end(tmp_path: Path) -> None:
+    run_dora("new", "hello", cwd=tmp_path).succeeded()
+    shown = run_dora("run", "dataflow.yml", cwd=tmp_path / "hello").succeeded()
+    assert "listener: first: hello from first, number 10\n" in shown.stdout
+    assert shown.stdout.endswith("listener: heard 20 greetings\n")
+
+
+def test_nothing_that_a_run_does_not_need_is_imported(talk: Workspace) -> None:
+    """Two nodes must start and end within 0.6 s; what is imported decides about half of it."""
+    program = (
+        "import sys; from dora_cli.main import main; code = main(['run', 'flow.yml']);"
+        "heavy = ('rich', 'pyarrow', 'numpy', 'websockets', 'paramiko', 'zenoh', 'starlette',"
+        " 'uvicorn', 'dora_coordinator', 'psutil', 'dora_daemon.build.service', 'urllib.request',"
+        " 'dora_config.protocol.runner', 'dora_daemon.link.protocol.messages');"
+        "print([n for n in heavy if n in sys.modules], file=sys.stderr); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=talk.path,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == "[]\n"

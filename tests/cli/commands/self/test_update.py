@@ -1,0 +1,38 @@
+"""`dora self`: says what to do, and does nothing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from cli.conftest import Dora
+from support.dora import run_dora
+
+from dora_cli._version import __version__
+
+
+def test_update(dora: Dora) -> None:
+    assert dora("self", "update").out == (
+        f"dora {__version__}, installed for {sys.executable}\n"
+        "dora is a Python package: update it with the tool that installed it\n"
+        f"  pip:  {sys.executable} -m pip install --upgrade dora-cli\n"
+        "  uv:   uv tool upgrade dora-cli\n"
+        "  pipx: pipx upgrade dora-cli\n"
+    )
+    assert dora("self", "update", "--check-only").code == 0
+
+
+def test_uninstall(dora: Dora) -> None:
+    shown = dora("self", "uninstall", "--force")
+    assert shown.code == 0
+    assert "pip uninstall dora-cli dora-coordinator" in shown.out
+
+
+@pytest.mark.integration
+def test_self_test_runs_dataflows_and_leaves_nothing(home: Path) -> None:
+    before = set(home.rglob("*"))
+    done = run_dora("self", "test", timeout=200).succeeded()
+    assert done.stdout.startswith("dora ")
+    assert " works, with " in done.stdout
+    assert set(home.rglob("*")) == before

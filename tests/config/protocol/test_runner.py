@@ -1,0 +1,94 @@
+"""Lines of a runner's control socket: in pieces, from other versions, invalid ones."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dora_config.protocol import runner as protocol
+from dora_config.protocol.runner import (
+    Envelope,
+    LineDecoder,
+    RunnerProtocolError,
+    UnknownMessage,
+    decode_line,
+    encode_line,
+    request_line,
+)
+
+MESSAGES = [
+    Envelope(id=1, request=protocol.SetParam(node="n", key="k", value={"a": [1, None]})),
+    Envelope(id=2, reply=protocol.Refusal(message="no")),
+    Envelope(
+        notice=protocol.DataflowFinished(
+            result=protocol.DataflowResult(
+                dataflow_id="d",
+                nodes=(protocol.NodeResult(node="n", outcome="failed", message="m"),),
+            )
+        )
+    ),
+    Envelope(notice=protocol.LogLine(ts="t", level="info", fields={"x": None})),
+    Envelope(id=3, request=protocol.SetParam(node="n", key="k", value=None)),
+]
+
+
+@given(cuts=st.lists(st.integers(1, 50)))
+def test_messages_are_decoded_from_any_pieces(cuts: list[int]) -> None:
+    data = b"\n".join(encode_line(message) for message in MESSAGES)
+    decoder = LineDecoder()
+    found: list[Envelope | UnknownMessage] = []
+    for size in [*cuts, len(data)]:
+        found += decoder.feed(data[:size])
+        data = data[size:]
+    assert found == MESSAGES
+
+
+def test_a_request_of_a_newer_version_keeps_its_number() -> None:
+    line = b'{"id": 9, "request": {"kind": "levitate"}}'
+    unknown = decode_line(line)
+    assert isinstance(unknown, UnknownMessage)
+    assert (unknown.id, unknown.part, unknown.name) == (9, "request", "levitate")
+
+
+def test_fields_of_a_newer_version_are_ignored_and_missing_ones_have_defaults() -> None:
+    line = b'{"id": 1, "more": 1, "request": {"kind": "stop_dataflow", "softly": true}}'
+    envelope = decode_line(line)
+    assert isinstance(envelope, Envelope)
+    assert envelope.request == protocol.StopAllNodes()
+
+
+@pytest.mark.parametrize("line", [b"nonsense", b"[]", b"3", b"{}", b'{"id": 1}', b'{"x": {}}'])
+def test_invalid_lines_are_refused(line: bytes) -> None:
+    with pytest.raises(RunnerProtocolError):
+        decode_line(line)
+
+
+def test_overlong_line_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "MAX_LINE", 100)
+    decoder = LineDecoder()
+    assert list(decoder.feed(b"x" * 100)) == []
+    with pytest.raises(RunnerProtocolError):
+        list(decoder.feed(b"x"))
+
+
+def test_a_request_line() -> None:
+    assert json.loads(request_line(4, protocol.Release())) == {
+        "id": 4,
+        "request": {"kind": "release"},
+    }
+
+
+def test_results_distinguish_causes_from_cascades() -> None:
+    def node(name: str, outcome: str) -> protocol.NodeResult:
+        return protocol.NodeResult.model_validate({"node": name, "outcome": outcome})
+
+    nodes = (node("a", "cascading"), node("b", "failed"), node("c", "success"))
+    result = protocol.DataflowResult(dataflow_id="d", nodes=nodes)
+    assert not result.ok
+    assert [r.node for r in result.root_causes] == ["b"]
+    assert [r.node for r in result.cascading] == ["a"]
+    assert not protocol.DataflowResult(dataflow_id="d", error="x").ok
+    assert protocol.DataflowResult(dataflow_id="d", nodes=nodes[2:]).ok

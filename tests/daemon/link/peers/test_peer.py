@@ -1,0 +1,179 @@
+"""Sessions and pings of a peer, without Zenoh, threads and a clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from dora_daemon.link.io.session import Session
+from dora_daemon.link.peers.peer import PeerLink
+from dora_daemon.link.protocol import frames, hello
+from dora_daemon.link.protocol.frames import FrameKind
+from dora_daemon.link.protocol.hello import LinkHello
+from dora_daemon.link.protocol.keepalive import LARGEST_NS
+from dora_daemon.link.protocol.priority import Priority
+from dora_daemon.link.streams.sender import OutgoingStream
+
+SECOND = 1_000_000_000
+THEIR_LINK = 7
+
+
+class FakeSession:
+    """Keeps what is sent; fails while `broken`."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self.zid = endpoint
+        self.closed = False
+        self.sent: list[bytes] = []
+        self.before_put: Callable[[], None] = lambda: None
+        self.broken = False
+
+    def publishers(self, key: str) -> dict[Priority, Callable[[bytes], None]]:
+        return dict.fromkeys(Priority, self._put)
+
+    def _put(self, frame: bytes) -> None:
+        self.before_put()
+        if self.broken:
+            raise ConnectionError("closed")
+        self.sent.append(frame)
+
+    @property
+    def session(self) -> Session:
+        return cast(Session, self)
+
+
+class FakeHost:
+    """A link with one peer."""
+
+    machine = "a"
+    run_id = "a-1"
+    link_id = 3
+    woken = 0
+
+    def __init__(self) -> None:
+        self.lost: list[tuple[PeerLink, Session, str]] = []
+
+    def key_to(self, machine: str) -> str:
+        return machine
+
+    def changed(self, peer: PeerLink) -> None:
+        pass
+
+    def look_soon(self) -> None:
+        self.woken += 1
+
+    def broken(self, peer: PeerLink, session: Session, why: str) -> None:
+        self.lost.append((peer, session, why))
+
+    def carry_out(self) -> None:
+        while self.lost:
+            peer, session, why = self.lost.pop()
+            peer.lost_session(session, why)
+
+
+def peer() -> tuple[PeerLink, FakeHost]:
+    link = FakeHost()
+    return PeerLink(link, "b", "b-1", ("b:1",)), link
+
+
+def hello_of(to: PeerLink, over: FakeSession, *, seen: int = 0) -> None:
+    """Receive the peer's hello; ``seen``: our round in it."""
+    said = LinkHello(machine="b", run_id="b-1", round=1, seen_round=seen, count=1)
+    receiver = FakeHost.link_id if seen else 0
+    frame = frames.head(FrameKind.HELLO, THEIR_LINK, receiver) + hello.encode(said)
+    to.receive_hello(over.session, frames.read_head(frame), said)
+
+
+def test_a_late_failure_of_a_put_leaves_the_next_session_alone() -> None:
+    us, link = peer()
+    old, new = FakeSession("old"), FakeSession("new")
+    us.use(old.session)
+
+    def die() -> None:
+        old.broken = True
+        us.lost_session(old.session, "closed")
+        us.use(new.session)
+
+    old.before_put = die
+    assert not us.send(Priority.LARGE, b"late")
+    link.carry_out()
+    assert us.session is new.session
+    us.tick(SECOND)
+    assert new.sent, "no hello over the new session"
+
+
+def test_a_failed_session_is_not_used_again() -> None:
+    us, link = peer()
+    session = FakeSession("s")
+    us.use(session.session)
+    session.broken = True
+    assert not us.send(Priority.CONTROL, b"x")
+    session.broken = False
+    assert not us.send(Priority.CONTROL, b"x")
+    link.carry_out()
+    assert us.session is None
+    assert us.wanted.is_set()
+    us.use(session.session)  # the listening session serves many connections
+    assert us.send(Priority.CONTROL, b"x")
+
+
+def test_a_session_without_an_answer_is_dropped() -> None:
+    us, _ = peer()
+    dead = FakeSession("here:1")
+    hello_of(us, dead)  # the connection closed before this arrived
+    assert not us.wanted.is_set()
+    for second in range(1, 8):
+        us.tick(second * SECOND)
+    assert us.session is dead.session
+    us.tick(20 * SECOND)
+    assert us.session is None
+    assert us.wanted.is_set()
+    assert us.status.trouble == "here:1 is connected, but the link there does not answer"
+
+
+def test_a_session_with_an_answer_is_kept() -> None:
+    us, _ = peer()
+    session = FakeSession("here:1")
+    hello_of(us, session)
+    us.tick(SECOND)
+    hello_of(us, session, seen=us.known.round)
+    us.known.heard_ns = 19 * SECOND
+    us.tick(20 * SECOND)
+    assert us.confirmed
+    assert us.session is session.session
+
+
+@dataclass
+class FakeStream:
+    waiting: int = 0
+
+    def pause(self) -> None: ...
+
+
+def test_a_peer_that_does_not_acknowledge_is_pinged_until_it_does() -> None:
+    host, session, stream = FakeHost(), FakeSession("s"), FakeStream()
+    peer = PeerLink(host, "b", "b-1", ())
+    peer.use(session.session)
+    peer.known.confirmed = True
+    peer.outgoing = {("n", "o"): cast(OutgoingStream, stream)}
+    assert peer.soon(time.monotonic_ns()) is None
+    assert peer.send(Priority.LARGE, frames.head(FrameKind.CHUNK, 7, 8))
+    assert peer.send(Priority.LARGE, frames.head(FrameKind.CHUNK, 7, 8))
+    assert host.woken == 1
+    stream.waiting = 1
+    now = time.monotonic_ns()
+    for _ in range(6):
+        left = peer.soon(now)
+        assert left is not None
+        now += left
+    pings = [frame for frame in session.sent if frames.read_head(frame).kind == FrameKind.PING]
+    assert len(pings) == 3
+    stream.waiting = 0
+    assert peer.soon(now + LARGEST_NS) is None
+    assert len(session.sent) == 2 + 3
+    # Later messages are watched as well.
+    assert peer.send(Priority.SMALL, frames.head(FrameKind.DATA, 7, 8))
+    assert host.woken == 2
