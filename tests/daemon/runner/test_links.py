@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.runner.runs import gone
 from support.runner.linked import Linked, children, linked
+from support.runner.runs import gone
 from support.waiting import wait_until
 from support.workspace import Workspace
 

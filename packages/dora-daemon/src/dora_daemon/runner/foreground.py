@@ -14,7 +14,7 @@ from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import DataflowResult, RunnerEvent
 from dora_daemon.process_tree.reaper_process import ReaperProcess
 from dora_daemon.process_tree.runtime_dir import RuntimeDir, runtime_root
-from dora_daemon.runner.logs.event_queue import CLOSING_SECONDS, Outlet
+from dora_daemon.runner.logs.event_queue import CLOSING_SECONDS, EventQueue
 from dora_daemon.runner.logs.gate import Gate
 from dora_daemon.runner.machine.events import StateEvent, StopRequested
 from dora_daemon.runner.preparation import prepare
@@ -33,7 +33,7 @@ def run(
 ) -> DataflowResult:
     """Run a dataflow to its end; see ``dora_daemon.runner.run_foreground``."""
     gate = Gate() if lossless else None
-    events = Outlet(on_event, gate=gate)
+    events = EventQueue(on_event, gate=gate)
     directory = RuntimeDir.create(runtime_root(environ))
     reaper = ReaperProcess(directory.path)
     try:
@@ -52,7 +52,7 @@ def run(
         _drain(events, on_signal, lossless=lossless)
 
 
-def _drain(events: Outlet, on_signal: Callable[[], None], *, lossless: bool) -> None:
+def _drain(events: EventQueue, on_signal: Callable[[], None], *, lossless: bool) -> None:
     """Wait until all events were read, without a limit if ``lossless``; Ctrl-C ends the wait."""
     try:
         events.close(None if lossless else CLOSING_SECONDS)

@@ -88,6 +88,7 @@ class QueueRegistry:
         self._queues: dict[Edge, QueueEntry] = {}
         self._numbers = 0
         self._retired: list[RetiredProducer] = []
+        self._closed = False
 
     # ------------------------------------------------------------------------------ queues
 
@@ -250,9 +251,13 @@ class QueueRegistry:
         self._retired = left
 
     def close(self) -> None:
-        """Close every queue and the board."""
+        """Close every queue and the board. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
         for entry in self._queues.values():
             entry.keeper.close()
         self._queues.clear()
         self._retired.clear()
         self.board.close()
+        del self.board  # its memory is unmapped with the last reference
