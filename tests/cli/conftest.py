@@ -1,4 +1,4 @@
-"""The command line in this process, and dataflow files to give it."""
+"""The command line in this process, and dataflow files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dora_cli.main import main
 
 @dataclass(frozen=True)
 class Printed:
-    """Exit code and both texts of one command."""
+    """Exit code and output of one command."""
 
     code: int
     out: str
@@ -27,7 +27,7 @@ Dora = Callable[..., Printed]
 def dora(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Dora:
-    """Run `dora WORDS` in a folder of its own and get what it printed."""
+    """Run `dora WORDS` in a temporary folder; return its output."""
     monkeypatch.chdir(tmp_path)
 
     def run(*words: str) -> Printed:

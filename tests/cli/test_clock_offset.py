@@ -1,4 +1,4 @@
-"""Differences of clocks, as they are shown."""
+"""Text for differences of clocks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_an_offset_is_shown_in_a_suitable_unit(seconds: float, shown: str) -> No
     assert show_offset(seconds) == shown
 
 
-def test_a_warning_names_direction_and_remedy() -> None:
+def test_a_warning_has_direction_and_remedy() -> None:
     assert clock_warning(-86400.0 * 3, "this machine's").startswith(
         "its clock is 3.0 days behind this machine's: "
     )

@@ -1,4 +1,4 @@
-"""A dataflow file from a path or a URL; its warnings are shown once."""
+"""Dataflow files from paths and URLs, and their warnings."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def server() -> Iterator[str]:
         thread.join()
 
 
-def test_a_path_is_itself() -> None:
-    assert dataflow_file.fetched("a/b.yml") == Path("a/b.yml")
+def test_a_path_is_returned_unchanged() -> None:
+    assert dataflow_file.local_path("a/b.yml") == Path("a/b.yml")
 
 
 def test_a_url_is_stored_under_its_name(
@@ -46,36 +46,34 @@ def test_a_url_is_stored_under_its_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
-        assert dataflow_file.fetched(f"{server}/flows/hello.yml?v=1") == Path("hello.yml")
+        assert dataflow_file.local_path(f"{server}/flows/hello.yml?v=1") == Path("hello.yml")
         assert Path("hello.yml").read_text() == HELLO
     Path("hello.yml").write_text("mine")
-    with pytest.raises(DataflowFileError, match=r"would replace hello\.yml, which is different"):
-        dataflow_file.fetched(f"{server}/flows/hello.yml")
+    with pytest.raises(DataflowFileError, match=r"would replace hello\.yml, which differs"):
+        dataflow_file.local_path(f"{server}/flows/hello.yml")
     assert Path("hello.yml").read_text() == "mine"
 
 
-def test_what_cannot_be_fetched(
-    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_downloads(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataflowFileError, match=r"cannot fetch http.*gone\.yml: HTTP Error 404"):
-        dataflow_file.fetched(f"{server}/gone.yml")
-    with pytest.raises(DataflowFileError, match="names no file"):
-        dataflow_file.fetched(f"{server}/")
+    with pytest.raises(DataflowFileError, match=r"cannot download http.*gone\.yml: HTTP Error 404"):
+        dataflow_file.local_path(f"{server}/gone.yml")
+    with pytest.raises(DataflowFileError, match="has no file name"):
+        dataflow_file.local_path(f"{server}/")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     "host", ["[", "127.0.0.1:port", "a b", "a..b", "x" * 300], ids=lambda host: host[:9]
 )
-def test_what_is_no_address(host: str) -> None:
-    with pytest.raises(DataflowFileError, match=r"is no address|cannot fetch"):
-        dataflow_file.fetched(f"http://{host}/x.yml")
+def test_malformed_urls(host: str) -> None:
+    with pytest.raises(DataflowFileError, match=r"is not a valid URL|cannot download"):
+        dataflow_file.local_path(f"http://{host}/x.yml")
 
 
-def test_a_name_that_no_file_can_have(server: str) -> None:
-    with pytest.raises(DataflowFileError, match="names no file"):
-        dataflow_file.fetched(f"{server}/a%00b")
+def test_a_null_byte_in_the_name(server: str) -> None:
+    with pytest.raises(DataflowFileError, match="has no file name"):
+        dataflow_file.local_path(f"{server}/a%00b")
 
 
 def test_warnings_go_to_the_terminal(dora: Dora, hello: Path) -> None:
@@ -86,5 +84,5 @@ def test_warnings_go_to_the_terminal(dora: Dora, hello: Path) -> None:
     assert "warning" not in shown.out
 
 
-def test_a_folder_is_no_dataflow(dora: Dora, tmp_path: Path) -> None:
+def test_a_folder_is_refused(dora: Dora, tmp_path: Path) -> None:
     assert dora("graph", ".").err == "[ERROR]\n. is a directory; expected a dataflow file\n"

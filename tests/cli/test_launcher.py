@@ -1,4 +1,4 @@
-"""The `dora` script finds commands in the installed wheels and explains the missing ones."""
+"""The `dora` script finds commands in installed wheels and reports missing wheels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dora_config._version import __version__
 
 
 def _install(monkeypatch: pytest.MonkeyPatch, **commands: Callable[[Sequence[str]], int]) -> None:
-    """Let exactly the wheels of these commands be installed."""
+    """Simulate that only the wheels of these commands are installed."""
 
     class Offered(EntryPoint):
         def load(self) -> Any:
@@ -35,7 +35,7 @@ def _install(monkeypatch: pytest.MonkeyPatch, **commands: Callable[[Sequence[str
     monkeypatch.setattr("importlib.metadata.distribution", distribution)
 
 
-def test_the_version_of_a_process_without_stdout_is_no_error() -> None:
+def test_the_version_without_stdout_is_not_an_error() -> None:
     words = [sys.executable, "-m", "dora_config.launcher", "--version"]
     done = subprocess.run(
         ["sh", "-c", 'exec "$@" >&-', "sh", *words], stderr=subprocess.PIPE, text=True, check=False
@@ -51,7 +51,7 @@ def test_the_version_needs_no_wheel(
     assert capsys.readouterr().out == f"dora {__version__}\n"
 
 
-def test_a_word_goes_to_its_wheel_and_the_rest_of_the_line_with_it(
+def test_a_command_receives_the_rest_of_the_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[tuple[str, list[str]]] = []
@@ -106,7 +106,7 @@ def test_a_word_goes_to_its_wheel_and_the_rest_of_the_line_with_it(
         ),
     ],
 )
-def test_a_missing_wheel_is_named_with_the_remedy(
+def test_a_missing_wheel_is_reported_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     words: list[str],
@@ -126,7 +126,7 @@ def test_ctrl_c_ends_it_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> 
     assert launcher.main(["run"]) == 130
 
 
-def test_it_imports_neither_typer_nor_pydantic() -> None:
+def test_the_launcher_imports_neither_typer_nor_pydantic() -> None:
     program = (
         "import sys; from dora_config import launcher; launcher.main(['--version']);"
         "print([n for n in ('typer', 'pydantic', 'yaml', 'rich', 'anyio') if n in sys.modules])"

@@ -1,4 +1,4 @@
-"""Words find their commands lazily; exceptions become messages and exit codes."""
+"""Lazy loading of commands; messages and exit codes of exceptions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_every_command_has_help(dora: Dora, word: str) -> None:
     "words",
     ["", "run", "help", "cluster", "cluster up", "topic echo", "self update", "ps", "daemon"],
 )
-def test_help_of_a_command_is_what_its_option_shows(dora: Dora, words: str) -> None:
+def test_help_command_equals_help_option(dora: Dora, words: str) -> None:
     shown = dora("help", *words.split())
     assert (shown.code, shown.err) == (0, "")
     if words == "daemon":  # a command of another wheel
@@ -48,7 +48,7 @@ def test_help_of_a_command_is_what_its_option_shows(dora: Dora, words: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         ("rnu", "no such command 'rnu', did you mean 'run'?"),
         ("zzz", "no such command 'zzz'\n"),
@@ -58,17 +58,17 @@ def test_help_of_a_command_is_what_its_option_shows(dora: Dora, words: str) -> N
         ("cluster up flow", "`dora cluster up` has no command 'flow'"),
     ],
 )
-def test_help_of_an_unknown_command_is_a_usage_error(dora: Dora, words: str, says: str) -> None:
+def test_help_of_an_unknown_command_is_a_usage_error(dora: Dora, words: str, message: str) -> None:
     shown = dora("help", *words.split())
     assert (shown.code, shown.out) == (2, "")
-    assert says in shown.err
+    assert message in shown.err
 
 
 def test_version(dora: Dora) -> None:
     assert dora("--version").out == f"dora {__version__}\n"
 
 
-def test_an_unknown_command_is_answered_with_a_close_one(dora: Dora) -> None:
+def test_an_unknown_command_suggests_a_close_one(dora: Dora) -> None:
     shown = dora("rnu")
     assert shown.code == 2
     assert "no such command 'rnu', did you mean 'run'?" in shown.err
@@ -85,7 +85,7 @@ def test_aliases_name_commands() -> None:
         assert alias not in registry.COMMANDS
 
 
-def test_naming_one_command_imports_no_other() -> None:
+def test_a_command_imports_no_other_command() -> None:
     program = (
         "import sys; from dora_cli.main import main; main(['completion', 'bash']);"
         "loaded = sorted(n for n in sys.modules if n.startswith('dora_cli.commands.'));"
@@ -102,7 +102,7 @@ def test_naming_one_command_imports_no_other() -> None:
 def _raised(error: BaseException, cause: BaseException) -> BaseException:
     try:
         raise error from cause
-    except BaseException as caught:  # noqa: BLE001 - handed back to the test
+    except BaseException as caught:  # noqa: BLE001 - returned to the test
         return caught
 
 
@@ -122,12 +122,14 @@ def _raised(error: BaseException, cause: BaseException) -> BaseException:
         (OSError(27, "File too large"), "File too large; raise the limit (`ulimit -f`), which ", 1),
         (OSError(24, "Too many open files", "f"), "f: Too many open files; raise ", 1),
         (OSError(11, "Resource temporarily unavailable"), "Resource temporarily unavailable; ", 1),
-        (RuntimeError("can't start new thread"), "can't start new thread: as many ", 1),
-        (RuntimeError("oops"), "dora met an error it did not expect; please report it\n", 1),
-        (ZeroDivisionError("oops"), "dora met an error it did not expect; please report it\n", 1),
+        (RuntimeError("can't start new thread"), "can't start new thread: too many ", 1),
+        (RuntimeError("oops"), "unexpected error in dora; please report it\n", 1),
+        (ZeroDivisionError("oops"), "unexpected error in dora; please report it\n", 1),
     ],
 )  # fmt: skip
-def test_what_an_exception_looks_like(error: BaseException, message: str | None, code: int) -> None:
+def test_message_and_exit_code_of_an_exception(
+    error: BaseException, message: str | None, code: int
+) -> None:
     failure = describe(error)
     assert failure.exit_code == code
     if message is None:
@@ -137,12 +139,12 @@ def test_what_an_exception_looks_like(error: BaseException, message: str | None,
         assert failure.message.startswith(message)
 
 
-def test_an_error_stands_under_its_header_on_stderr(dora: Dora) -> None:
+def test_an_error_has_a_header_on_stderr(dora: Dora) -> None:
     shown = dora("validate", "missing.yml")
     assert (shown.code, shown.out) == (1, "")
     assert shown.err == "[ERROR]\nmissing.yml does not exist; expected a dataflow file\n"
     shown = dora("validate", os.devnull)
-    assert shown.err == f"[ERROR]\n{os.devnull} is no regular file; expected a dataflow file\n"
+    assert shown.err == f"[ERROR]\n{os.devnull} is not a regular file; expected a dataflow file\n"
 
 
 def test_a_result_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
@@ -153,13 +155,13 @@ def test_a_result_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     assert done.stderr == "[ERROR]\nstandard output: No space left on device\n"
 
 
-def test_every_command_module_offers_an_app(tmp_path: Path) -> None:
+def test_every_command_module_has_an_app(tmp_path: Path) -> None:
     for entry in registry.COMMANDS.values():
         for module in [entry] if isinstance(entry, str) else entry.commands.values():
             assert isinstance(import_module(module).app, typer.Typer)
 
 
-def test_a_current_directory_that_was_deleted_is_named(tmp_path: Path) -> None:
+def test_a_deleted_current_directory_is_reported(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     script = (
@@ -170,6 +172,4 @@ def test_a_current_directory_that_was_deleted_is_named(tmp_path: Path) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.endswith(
-        "the current directory does not exist any more: change to another one\n"
-    )
+    assert done.stderr.endswith("the current directory no longer exists; change to another one\n")

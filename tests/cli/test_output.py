@@ -1,4 +1,4 @@
-"""Plain text for pipes, colours and drawn tables for terminals that want them."""
+"""Plain text for pipes, colours and drawn tables for terminals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROWS = [("a", 3), ("longer name", 12)]
 
 
 def pretend_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Standard output and error look like a terminal with colours, from here on."""
+    """Make standard output and error look like a terminal with colours."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
@@ -57,7 +57,7 @@ def test_colours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
             assert capsys.readouterr().err == "[ERROR]\nno\n"
 
 
-def test_json_keeps_every_character(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_keeps_non_ascii_characters(capsys: pytest.CaptureFixture[str]) -> None:
     output.json_line({"name": "größe\n", "n": 1})
     assert capsys.readouterr().out == '{"name": "größe\\n", "n": 1}\n'
 
@@ -67,13 +67,13 @@ def test_a_box() -> None:
 
 
 class FullDisk(io.StringIO):
-    """What standard error is after `2>/full/disk`."""
+    """A stream on a full disk."""
 
     def flush(self) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_remark_that_nobody_can_read_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_errors_of_remarks_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", FullDisk())
     output.remark("stopping")
     output.failure("still")

@@ -95,7 +95,7 @@ def test_a_machine_that_is_cut_off_fails_the_start_and_nothing_runs(
     finally:
         hosts["gpu"].mend()
     assert "Sending code to robot (ubuntu@10.77.0.2)... OK" in failed.output
-    assert "code could not be sent to: gpu; nothing was started" in failed.output
+    assert "could not send code to: gpu; nothing was started" in failed.output
     assert dataflows() == []
 
 

@@ -1,4 +1,4 @@
-"""Machines whose locks are real, held by processes of this one; each has a name of its own."""
+"""Fake machines whose locks are real: processes of this machine hold them, each by its name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dora_cli.ssh.transport import Transport
 
 
 class LocalConnection(Connection):
-    """Runs the lock program here; ``break_off`` ends it as a lost connection does."""
+    """Runs the lock program here; ``break_off`` kills it, as after a lost connection."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name, cast(Transport, None))

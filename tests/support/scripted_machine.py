@@ -1,7 +1,7 @@
-"""A machine with versions of dora and a service, whose connection breaks at a chosen command.
+"""A fake machine with versions of dora and a service; its connection breaks at a chosen command.
 
-Its files are real, below one folder, and our programs and scripts run for real on them; systemd and
-the daemon are played: a restart runs whatever the link leads to, with the unit that was loaded.
+Its files are real, below one folder, and programs and scripts run on them. Systemd and the daemon
+are fakes: a restart records the version that the link leads to, and the unit that was loaded.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+
+from support.machine_facts import HEALTHY_MACHINE
 
 from dora_cli.bundle import machine as bundle_machine
 from dora_cli.bundle import machine_program
@@ -36,9 +38,9 @@ esac
 
 @dataclass
 class ScriptedMachine:
-    """``cut_at``: number of the command at which the connection breaks; ``after`` it was done.
+    """``cut_at``: number of the command before (or ``after``) which the connection breaks.
 
-    ``back``: whether a new connection can be made then.
+    ``back``: whether a new connection is possible then.
     """
 
     folder: Path
@@ -46,7 +48,7 @@ class ScriptedMachine:
     after: bool = False
     back: bool = False
     of: int = 0
-    """Of a series of machines, which one this is."""
+    """Number of this machine in a series."""
     count: int = 0
     _cut: bool = False
 
@@ -56,7 +58,7 @@ class ScriptedMachine:
         program.write_text(_SYSTEMCTL.format(folder=self.folder))
         program.chmod(0o755)
 
-    # ------------------------------------------------------------------------ what is there
+    # ------------------------------------------------------------------------ state
 
     @property
     def versions(self) -> Path:
@@ -68,7 +70,7 @@ class ScriptedMachine:
 
     @property
     def running(self) -> str:
-        """Name of the tree that the daemon runs from."""
+        """Name of the version's folder that the daemon runs from."""
         return (self.folder / "running").read_text().strip()
 
     @property
@@ -89,8 +91,8 @@ class ScriptedMachine:
         self.cut_at, self._cut = 0, False
 
     @property
-    def is_silent(self) -> bool:
-        """Whether nothing is heard of it, its daemon included."""
+    def is_unreachable(self) -> bool:
+        """Whether neither SSH nor its daemon can connect."""
         return self._cut and not self.back
 
     @property
@@ -100,20 +102,20 @@ class ScriptedMachine:
     def connect(self, *_target: object) -> Connection:
         if self._cut and not self.back:
             raise Unreachable(NAME, "no answer")
-        return _Scripted(self)
+        return _ScriptedConnection(self)
 
-    def step(self, link: _Scripted, argv: Sequence[str], stdin: bytes) -> Finished:
+    def step(self, connection: _ScriptedConnection, argv: Sequence[str], stdin: bytes) -> Finished:
         self.count += 1
         breaks = self.count == self.cut_at
         if breaks and not self.after:
-            self._break(link)
+            self._break(connection)
         done = self._do(argv, stdin)
         if breaks:
-            self._break(link)
+            self._break(connection)
         return done
 
-    def _break(self, link: _Scripted) -> None:
-        self._cut = link.broken = True
+    def _break(self, connection: _ScriptedConnection) -> None:
+        self._cut = connection.broken = True
         raise ConnectionLost(NAME, "the connection broke")
 
     def _do(self, argv: Sequence[str], stdin: bytes) -> Finished:
@@ -144,28 +146,16 @@ class ScriptedMachine:
 
     def _facts(self) -> dict[str, Any]:
         python = f"{self.versions / self.running}/bin/python"
-        return {
-            "python": "3.11.2",
-            "machine": "x86_64",
-            "user": "ubuntu",
+        return HEALTHY_MACHINE | {
             "uid": os.getuid(),
             "home": str(self.folder),
             "state": str(self.folder),
-            "time": 0.0,
-            "free": 1 << 40,
-            "memory": 1 << 40,
-            "memory_files": True,
-            "systemd": True,
-            "address": "10.0.0.2",
             "daemon": {"pid": 7, "words": [python, "-I", "-m", "x", "daemon"]},
-            "environment": None,
-            "service": False,
             "user_service": self.unit.exists(),
-            "dora": None,
         }
 
 
-class _Scripted(Connection):
+class _ScriptedConnection(Connection):
     def __init__(self, machine: ScriptedMachine) -> None:
         super().__init__(NAME, cast(Transport, None))
         self._machine = machine

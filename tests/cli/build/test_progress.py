@@ -1,4 +1,4 @@
-"""The progress of a build on a terminal: one line for each node, all output on failure."""
+"""Progress of a build on a terminal: one line per node, all output on failure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.integration
 
 
 def on_terminal(cwd: Path, *words: str, lines: int = 24) -> tuple[int, str]:
-    """Run `dora` on a terminal of its own; the exit code and what was written."""
+    """Run `dora` on a new terminal; return exit code and output."""
     ours, theirs = pty.openpty()
     written = bytearray()
 
@@ -42,7 +42,7 @@ def on_terminal(cwd: Path, *words: str, lines: int = 24) -> tuple[int, str]:
 
 
 def screen(text: str) -> list[str]:
-    """The lines that are left after all cursor movements that the progress uses."""
+    """Return the visible lines after all cursor movements."""
     rows: list[str] = [""]
     at = 0
     for part in re.findall(r"\x1b\[\d*[A-Z]|\r|\n|[^\x1b\r\n]+", text):
@@ -78,7 +78,7 @@ def test_one_line_for_each_node(tmp_path: Path) -> None:
     assert screen(text)[:2] == ["first   ready    up to date", "second  ready    up to date"]
 
 
-def test_a_failure_shows_everything_that_the_node_printed(tmp_path: Path) -> None:
+def test_a_failure_shows_all_output_of_the_node(tmp_path: Path) -> None:
     flow(tmp_path, good="echo fine", bad='sh -c "seq 1 30; exit 3"')
     code, text = on_terminal(tmp_path, "build", "flow.yml")
     assert code == 1

@@ -1,4 +1,4 @@
-"""Commands about nodes that run (top, node, param, topic), answered by their runners."""
+"""Commands that runners answer: top, node, param, topic."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def rows(text: str) -> list[dict[str, object]]:
 
 
 def running(fleet: RealFleet, workspace: Workspace) -> str:
-    """A dataflow named `a` on the robot, of which the daemon has told that its nodes run."""
+    """A dataflow named `a` on the robot whose nodes the daemon has reported as running."""
     uuid = fleet.start(counting(workspace, counter=ROBOT, collector=ROBOT), "--name", "a")
     wait_until(
         lambda: fleet.dora("top", "--once").stdout.count('"status": "Running"') == 2,
@@ -48,7 +48,7 @@ def test_top_shows_each_node_once(workspace: Workspace) -> None:
         assert "--once" in refused
 
 
-def test_top_on_a_terminal_sorts_by_keys_and_gives_the_terminal_back(workspace: Workspace) -> None:
+def test_top_sorts_by_keys_and_restores_the_terminal(workspace: Workspace) -> None:
     with real_fleet(workspace, "robot") as fleet:
         running(fleet, workspace)
         ours, theirs = pty.openpty()
@@ -93,16 +93,16 @@ def test_a_node_is_stopped_and_restarted_alone(workspace: Workspace) -> None:
         assert "event NODE_RESTARTED" in fleet.dora("logs", "a").stdout
         fleet.wait_for_messages(uuid)
         fleet.dora("node", "stop", "counter", "-d", "a", "--grace", "2s")
-        assert fleet.wait_for_status("Finished").uuid == uuid  # its reader had nothing else
-        unknown = fleet.dora("node", "stop", "nobody", code=1).stderr
+        assert fleet.wait_for_status("Finished").uuid == uuid  # its reader had no other input
+        unknown = fleet.dora("node", "stop", "missing", code=1).stderr
         assert "No dataflows are running." in unknown
 
 
-def test_refusals_of_the_runner_reach_the_terminal(workspace: Workspace) -> None:
+def test_refusals_of_the_runner_are_shown(workspace: Workspace) -> None:
     with real_fleet(workspace, "robot") as fleet:
         running(fleet, workspace)
-        unknown = fleet.dora("node", "restart", "nobody", code=1).stderr
-        assert 'has no node "nobody"; its nodes are: collector, counter' in unknown
+        unknown = fleet.dora("node", "restart", "missing", code=1).stderr
+        assert 'has no node "missing"; its nodes are: collector, counter' in unknown
         assert "no parameter" in fleet.dora("param", "delete", "counter", "x", code=1).stderr
         key = "k" * 300
         assert "1 to 256 bytes" in fleet.dora("param", "set", "counter", key, "1", code=1).stderr
@@ -113,7 +113,7 @@ def test_parameters_are_set_read_and_deleted(workspace: Workspace) -> None:
         running(fleet, workspace)
         fleet.dora("param", "set", "collector", "speed", '{"max": 1.5}')
         assert fleet.dora("param", "get", "collector", "speed").stdout == '{"max": 1.5}\n'
-        os.kill(fleet.runner_pid(), signal.SIGKILL)  # recovery brings parameters back too
+        os.kill(fleet.runner_pid(), signal.SIGKILL)  # recovery also restores parameters
         wait_until(lambda: len(pids(workspace)) == 4, what="the nodes to be started again")
         fleet.wait_for_status("Running")
         listed = rows(fleet.dora("param", "list", "collector", "-f", "json").stdout)
@@ -144,7 +144,7 @@ def test_topics_are_listed_and_measured(workspace: Workspace) -> None:
         assert "its outputs: counter/count" in unknown
 
 
-def test_a_daemon_that_is_away_is_named(workspace: Workspace) -> None:
+def test_a_disconnected_daemon_is_reported(workspace: Workspace) -> None:
     with real_fleet(workspace, "robot") as fleet:
         running(fleet, workspace)
         fleet.daemons["robot"].send_signal(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""From a dataflow file to what the coordinator is asked to start."""
+"""The specification of a dataflow file."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from dora_cli.coordinator.start_spec import PathIsNoText, make_spec
+from dora_cli.coordinator.start_spec import PathNotUtf8, make_spec
 from dora_config import load_dataflow
 from dora_daemon.build.session_file import fingerprint, read_session, write_session
 
 
-def test_a_path_that_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_a_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"b\xffd")
     folder.mkdir()
     file = folder / "dataflow.yml"
     file.write_text("nodes: [{id: a, path: a.py}]")
     (folder / "a.py").write_text("")
-    with pytest.raises(PathIsNoText, match="is no UTF-8 text"):
+    with pytest.raises(PathNotUtf8, match="is not valid UTF-8"):
         make_spec(load_dataflow(file))
 
 

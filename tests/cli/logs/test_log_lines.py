@@ -1,4 +1,4 @@
-"""Log lines: their three looks, and which are shown."""
+"""Log entries: formats, parsing and filters."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SYSTEM = LogEntry(TS, "warn", None, "stdout", "careful")
         (SYSTEM, LogFormat.COMPACT, f"{CLOCK} WARN [dora]: careful"),
     ],
 )
-def test_looks(entry: LogEntry, style: LogFormat, line: str) -> None:
+def test_formats(entry: LogEntry, style: LogFormat, line: str) -> None:
     assert format_entry(entry, style) == line
 
 
@@ -45,7 +45,7 @@ def test_colour_is_around_the_level_only() -> None:
     assert line == f"{CLOCK} \x1b[32mINFO  \x1b[0m planner: path found"
 
 
-def test_json_is_the_entry_of_the_file_and_reads_back() -> None:
+def test_json_is_the_line_of_the_log_file() -> None:
     line = format_entry(ENTRY, LogFormat.JSON)
     assert json.loads(line) == {
         "ts": TS,
@@ -60,7 +60,7 @@ def test_json_is_the_entry_of_the_file_and_reads_back() -> None:
 
 
 @pytest.mark.parametrize("line", ["", "{", "[]", "5", '{"level": "info"}'])
-def test_what_is_no_entry(line: str) -> None:
+def test_malformed_lines(line: str) -> None:
     assert parse_log_line(line) is None
 
 
@@ -80,12 +80,12 @@ def test_what_is_no_entry(line: str) -> None:
     ],
 )
 def test_filters(wanted: LogFilter, passes: bool) -> None:
-    assert wanted.lets_pass(ENTRY) is passes
+    assert wanted.matches(ENTRY) is passes
 
 
 def test_printed_lines_are_the_lowest_level() -> None:
-    assert LogFilter(level="stdout").lets_pass(PRINTED)
-    assert not LogFilter(level="trace").lets_pass(PRINTED)
+    assert LogFilter(level="stdout").matches(PRINTED)
+    assert not LogFilter(level="trace").matches(PRINTED)
 
 
 def test_levels_of_nodes() -> None:

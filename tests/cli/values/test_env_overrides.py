@@ -1,4 +1,4 @@
-"""`--env KEY=VALUE`."""
+"""Values of `--env` and its errors."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def test_values_are_kept_as_written() -> None:
     [
         ("A", "'A': expected KEY=VALUE"),
         ("=x", "'=x': empty key"),
-        ("A B=x", "the name 'A B' holds white space"),
-        ("A=$HOME", "variables are not expanded here"),
+        ("A B=x", "white space in the name 'A B'"),
+        ("A=$HOME", "variables are not expanded"),
     ],
 )
-def test_what_is_refused(pair: str, message: str) -> None:
+def test_malformed_pairs_are_refused(pair: str, message: str) -> None:
     with pytest.raises(ValueError, match=message.replace("$", r"\$")):
         parse_env_overrides([pair])

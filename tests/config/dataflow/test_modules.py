@@ -187,6 +187,36 @@ def test_mistakes(files: Path, file: str, old: str, new: str, says: str) -> None
     assert any(says in error for error in found), found
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_sources_of_inputs_without_inner_readers_are_checked(files: Path, nested: bool) -> None:
+    read = "inputs: {image: _mod/image}"
+    write(
+        files,
+        "parts/eye.yml",
+        "module: {name: eye, inputs: [image]}\nnodes:\n"
+        + ("  - {id: in, module: in.yml, " if nested else "  - {id: in, path: in.py, ")
+        + (f"{read}}}\n" if nested else "}\n"),
+    )
+    inner = "module: {name: in, inputs: [image]}\nnodes: [{id: x, path: x.py}]\n"
+    write(files, "parts/in.yml", inner)
+    flow = """\
+        nodes:
+          - {id: camera, path: camera.py, outputs: [image]}
+          - {id: eye, module: parts/eye.yml, inputs: {image: camera/imgae}}
+        """
+    write(files, "flow.yml", flow)
+    with pytest.raises(ConfigError) as caught:
+        load_dataflow(files / "flow.yml")
+    (problem,) = caught.value.errors
+    assert (problem.line, problem.column) == (3, 54)
+    user = "eye.in" if nested else "eye"
+    assert f"output `camera/imgae` mapped to input `{user}/image` does not exist" in str(problem)
+    assert 'did you mean "camera/image"?' in str(problem)
+    write(files, "flow.yml", flow.replace("imgae", "image"))
+    loaded = load_dataflow(files / "flow.yml")
+    assert [node.inputs for node in loaded.resolved.nodes] == [{}, {}]
+
+
 def test_a_module_must_not_use_itself(files: Path) -> None:
     write(files, "parts/eye.yml", "module: {name: eye}\nnodes: [{id: again, module: eye.yml}]\n")
     assert any("uses itself" in error for error in errors(files))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dora_config import ConfigError, expand_dataflow, parse_dataflow
 from dora_config.dataflow.descriptor import Descriptor, Node
-from dora_config.yaml.document import dump_yaml
+from dora_config.yaml.writer import dump_yaml
 
 names = st.sampled_from(["a", "b", "a/x", "op", "dora", "", ".", "ä", "x y"])
 sources = st.sampled_from(

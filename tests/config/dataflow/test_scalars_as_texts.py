@@ -16,7 +16,8 @@ from dora_config import ConfigError, expand_dataflow, json_schema, load_dataflow
 from dora_config.cluster.loader import parse_cluster
 from dora_config.dataflow.fields import SCALAR_TYPES
 from dora_config.render.schema import FileKind
-from dora_config.yaml.document import OLD_NAMES, read_document
+from dora_config.yaml.document import OLD_NAMES
+from dora_config.yaml.reader import read_document
 
 SPELLINGS = ["7", "0", "1.0", "1.10", "0x10", "0o17", "1e3", "True", "false", "FALSE", "007", "-1"]
 
@@ -271,3 +272,11 @@ def test_every_text_of_the_schemas_is_among_these_files() -> None:
 def test_a_checksum_of_digits_needs_no_quotes() -> None:
     digits = "1" * 64
     assert node(f"path: https://x/y\npath_sha256: {digits}").path_sha256 == digits
+
+
+def test_long_number_is_a_text() -> None:
+    digits = "9" * 1000
+    assert node(f"path: x.py\nargs: {digits}").args == (digits,)
+    assert node(f"path: x.py\nenv: {{A: {digits}}}").env["A"] == digits
+    (problem,) = errors(with_node(f"path: x.py\nmax_restarts: {digits}"))
+    assert 'max_restarts: expected a whole number, found "999' in problem

@@ -17,7 +17,7 @@ from config.parsing import with_node
 from dora_config import json_schema
 from dora_config.dataflow.descriptor import Descriptor, Node
 from dora_config.render.schema import FileKind
-from dora_config.yaml.document import read_document
+from dora_config.yaml.reader import read_document
 
 REPOSITORY = Path(__file__).parents[3]
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*/*.yml"))

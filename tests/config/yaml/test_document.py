@@ -5,19 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dora_config.yaml import document as yaml_text
-from dora_config.yaml.document import Span, dump_yaml, read_document, written
+from dora_config.yaml import reader
+from dora_config.yaml.document import Span
+from dora_config.yaml.reader import read_document
+from dora_config.yaml.scalars import written
+from dora_config.yaml.writer import dump_yaml
 
 
 @pytest.fixture(params=["fast", "pure"], autouse=True)
 def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both parsers of PyYAML: libyaml's, and the one in Python where that is missing."""
     if request.param == "pure":
-        monkeypatch.setattr(yaml_text, "_Parser", yaml.SafeLoader)
+        monkeypatch.setattr(reader, "_TreeComposer", reader._PythonComposer)
 
 
 def problems(text: str) -> list[str]:
@@ -48,6 +50,11 @@ def problems(text: str) -> list[str]:
         ("'17'", "17"),
         ("!!str 17", "17"),
         ("!!float 17", 17),
+        ("9" * 400, int("9" * 400)),
+        ("9" * 401, "9" * 401),
+        ("1." + "0" * 400, "1." + "0" * 400),
+        ("-.inf", float("-inf")),
+        ("<<", "<<"),
     ],
 )
 def test_scalars(text: str, value: Any) -> None:
@@ -76,14 +83,13 @@ def test_booleans_are_written_in_lower_case() -> None:
         ("a: *nobody", "f:1:4: unknown alias *nobody"),
         ("&a [*a]", "an alias must not lie inside the value it stands for"),
         ("a: &a\n  b: *a", "an alias must not lie inside the value it stands for"),
-        ("a: 1\n---\nb: 2", "f:2:1: the file holds more than one YAML document"),
+        ("a: 1\n---\nb: 2", "f:2:1: the file contains more than one YAML document"),
         ("? [a]\n: b", "a key must be a plain word"),
         ("a: !thing 1", "f:1:4: unknown YAML tag '!thing'"),
         ("a: !thing [1]", "unknown YAML tag '!thing'"),
         ("a: !!int x", "f:1:4: 'x' is not a !!int"),
         ("a: !!python/object:os.system x", "unknown YAML tag"),
         ("<<: 5", "`<<` takes a mapping or a list of mappings"),
-        ("a: " + "9" * 1000, "the number 999999999999... has 1000 digits"),
         ("a: \x00", "invalid YAML"),
         ("a: \ud800", "f:1:"),
         ("- " * 100, "values are nested deeper than 60 levels"),
@@ -99,7 +105,7 @@ def test_what_is_wrong_is_a_problem_with_a_place(text: str, says: str) -> None:
 def test_aliases_cannot_blow_a_small_file_up() -> None:
     lines = ["a0: &a0 [1, 1]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
-    assert "unfolds into more than" in problems("\n".join(lines))[0]
+    assert "expands to more than" in problems("\n".join(lines))[0]
 
 
 def test_an_alias_may_be_used_again() -> None:

@@ -1,4 +1,4 @@
-"""The dora command line: everything but `dora daemon` and `dora coordinator`."""
+"""The dora command line, except `dora daemon` and `dora coordinator`."""
 
 from dora_cli._version import __version__
 

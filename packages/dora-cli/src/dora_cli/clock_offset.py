@@ -1,14 +1,14 @@
-"""How far the clock of one machine is from that of another, for people; pure."""
+"""Text for the difference between the clocks of two machines; pure."""
 
 from __future__ import annotations
 
 MOST_CLOCK_DIFFERENCE = 0.5
-"""Seconds beyond which time stamps of two machines cannot be compared."""
+"""Seconds above which timestamps of two machines are not comparable."""
 _UNITS = (("years", 365.25 * 86400), ("days", 86400.0), ("h", 3600.0), ("min", 60.0))
 
 
 def show_offset(seconds: float) -> str:
-    """A difference with its sign: `+0.02 s`, `-3.5 h`, `-56.9 years`."""
+    """Return a difference with its sign: `+0.02 s`, `-3.5 h`, `-56.9 years`."""
     return f"{'-' if seconds < 0 else '+'}{_amount(abs(seconds))}"
 
 
@@ -20,10 +20,10 @@ def _amount(seconds: float) -> str:
 
 
 def clock_warning(offset: float, reference: str) -> str:
-    """The sentence about a clock that is ``offset`` seconds ahead of that of ``reference``."""
+    """Return the warning about a clock that is ``offset`` seconds ahead of ``reference``."""
     manner = "ahead of" if offset > 0 else "behind"
     return (
-        f"its clock is {_amount(abs(offset))} {manner} {reference}: time stamps do not compare "
-        "(dataflows run all the same); have both follow one time server (on the machine: "
+        f"its clock is {_amount(abs(offset))} {manner} {reference}: timestamps are not comparable "
+        "(dataflows still run); synchronize both with a time server (on the machine: "
         "sudo timedatectl set-ntp true)"
     )

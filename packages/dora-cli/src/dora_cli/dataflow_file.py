@@ -1,4 +1,4 @@
-"""From the PATH of a command to a loaded dataflow; warnings go to the terminal once, here."""
+"""Loads the dataflow file that a command names, from a path or a URL."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ MAX_DOWNLOAD = 16 * 1024 * 1024
 
 
 class DataflowFileError(DoraError):
-    """The dataflow file is not there, or cannot be fetched."""
+    """The dataflow file does not exist or cannot be downloaded."""
 
 
 def load(
     path: Path, *, strict_types: bool | None = None, check_paths: bool = False
 ) -> LoadedDataflow:
-    """Load and check a dataflow file; raises ConfigError with all its problems."""
+    """Load and check a dataflow file, printing its warnings.
+
+    Raises DataflowFileError; ConfigError with all problems.
+    """
     from dora_config import load_dataflow
 
     require(path)
@@ -36,33 +39,33 @@ def load(
 
 
 def require(path: Path) -> None:
-    """DataflowFileError unless there is a file at `path`."""
+    """Raise DataflowFileError unless `path` is a file."""
     if not path.is_file():
         what = "does not exist"
         if path.exists():
-            what = "is a directory" if path.is_dir() else "is no regular file"
+            what = "is a directory" if path.is_dir() else "is not a regular file"
         raise DataflowFileError(f"{path} {what}; expected a dataflow file")
 
 
-def fetched(path_or_url: str) -> Path:
-    """The file itself, or what a URL names, stored under its own name in the working directory.
+def local_path(path_or_url: str) -> Path:
+    """Return the path; download a URL into the working directory first.
 
-    A file of that name with another content is left alone and is an error.
+    Raises DataflowFileError if a different file of the same name exists there.
     """
     if not path_or_url.lower().startswith(("http:", "https:")):
         return Path(path_or_url)
     try:
         parts = urlsplit(path_or_url)
     except ValueError as error:
-        raise DataflowFileError(f"{path_or_url} is no address: {error}") from error
+        raise DataflowFileError(f"{path_or_url} is not a valid URL: {error}") from error
     name = unquote(parts.path).rpartition("/")[2]
     if not name or name.startswith(".") or "\0" in name:
-        raise DataflowFileError(f"{path_or_url} names no file")
+        raise DataflowFileError(f"{path_or_url} has no file name")
     content = _download(path_or_url)
     target = Path(name)
     if target.exists() and target.read_bytes() != content:
         raise DataflowFileError(
-            f"{path_or_url} would replace {target}, which is different; move that file away"
+            f"{path_or_url} would replace {target}, which differs; rename that file"
         )
     write_file(target, content)
     return target
@@ -78,9 +81,11 @@ def _download(url: str) -> bytes:
             content: bytes = response.read(MAX_DOWNLOAD + 1)
     except HTTPError as error:
         error.close()
-        raise DataflowFileError(f"cannot fetch {url}: {error}") from error
+        raise DataflowFileError(f"cannot download {url}: {error}") from error
     except (OSError, ValueError, HTTPException) as error:
-        raise DataflowFileError(f"cannot fetch {url}: {error}") from error
+        raise DataflowFileError(f"cannot download {url}: {error}") from error
     if len(content) > MAX_DOWNLOAD:
-        raise DataflowFileError(f"{url} is larger than {MAX_DOWNLOAD} bytes; no dataflow file is")
+        raise DataflowFileError(
+            f"{url} is larger than {MAX_DOWNLOAD >> 20} MiB, the limit for a dataflow file"
+        )
     return content

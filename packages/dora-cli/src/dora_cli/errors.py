@@ -1,10 +1,10 @@
-"""An exception becomes a message and an exit code, here and nowhere else.
+"""The message and the exit code of each exception.
 
-- `UsageError` (typer's): the words were wrong; printed by typer with the usage line, exit 2
-- `CommandFailed`: the command has said what went wrong; only the exit code is left
-- `DoraError` and below: the sentence and what caused it, exit 1
-- `OSError`: the same, with the file named, or the limit that was met
-- anything else: a fault of ours, with its traceback, exit 1
+- `UsageError` of typer: wrong command line; typer prints it with the usage line, exit code 2
+- `CommandFailed`: the command has printed why it failed; exit code as given
+- `DoraError` and subclasses: the message and its causes, exit code 1
+- `OSError`: the same, with the file, and a remedy for an exhausted limit
+- any other: a defect of dora, printed with its traceback, exit code 1
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from dora_cli import output
 
 _NO_THREAD = "can't start new thread"
 _NO_PROCESS = (
-    "as many processes and threads run as are allowed; raise the limit of the user (`ulimit -u`) or"
-    " of the service or container (pids)"
+    "too many processes and threads; raise the limit of the user (`ulimit -u`), or that of the "
+    "service or container (pids)"
 )
 _REMEDIES: Mapping[int, str] = {
     errno.EMFILE: "; raise the limit (`ulimit -n`)",
-    errno.EFBIG: "; raise the limit (`ulimit -f`), which is one of shared memory, too",
-    errno.EAGAIN: f"; it may be that {_NO_PROCESS}",
+    errno.EFBIG: "; raise the limit (`ulimit -f`), which also applies to shared memory",
+    errno.EAGAIN: f"; possible cause: {_NO_PROCESS}",
 }
-"""What helps where the system's words do not say it."""
+"""Remedies of system errors whose text has none."""
 
 
 class CommandFailed(Exception):
-    """The command failed and its report is on the terminal already."""
+    """The command failed and has printed why."""
 
     def __init__(self, exit_code: int = 1) -> None:
         super().__init__(f"exit code {exit_code}")
@@ -39,14 +39,14 @@ class CommandFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What to print under `[ERROR]` (None: nothing more) and the exit code."""
+    """The text below `[ERROR]` (None: nothing to print) and the exit code."""
 
     message: str | None
     exit_code: int
 
 
 def describe(error: BaseException) -> Failure:
-    """The one place that decides how an exception looks to a user."""
+    """Return message and exit code of an exception."""
     from dora_config import DoraError
 
     match error:
@@ -61,11 +61,11 @@ def describe(error: BaseException) -> Failure:
         case ExceptionGroup() if all(isinstance(e, DoraError | OSError) for e in error.exceptions):
             return Failure("\n".join(_with_causes(part) for part in error.exceptions), 1)
     trace = "".join(traceback.format_exception(error)).rstrip()
-    return Failure(f"dora met an error it did not expect; please report it\n{trace}", 1)
+    return Failure(f"unexpected error in dora; please report it\n{trace}", 1)
 
 
 def report(error: BaseException) -> int:
-    """Print what `describe` says about `error` and return the exit code."""
+    """Print the message of `error` and return the exit code."""
     failure = describe(error)
     if failure.message is not None:
         output.failure(failure.message)
@@ -88,7 +88,7 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
         if not names and isinstance(error, FileNotFoundError):
-            # Only the question for the current directory fails without naming a file.
-            return "the current directory does not exist any more: change to another one"
+            # of the system calls that dora uses, only getcwd fails without a file name
+            return "the current directory no longer exists; change to another one"
         return f"{' -> '.join(names)}: {error.strerror}" if names else error.strerror
     return str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share, with the parsing of their values."""
+"""Options and arguments that several commands share, and parsers of their values."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ import typer
 from typer.core import TyperCommand
 
 from dora_cli.values.env_overrides import parse_env_overrides
+from dora_config.yaml.quantities import parse_duration
 
 T = TypeVar("T")
 
 
 class TableFormat(StrEnum):
-    """`-f`: a table for people, or one JSON object a line."""
+    """Values of `--format`: a table, or one JSON object a line."""
 
     TABLE = "table"
     JSON = "json"
 
 
 def application() -> typer.Typer:
-    """The `app` of a command module: plain text, completion only through `dora completion`."""
+    """Return the `app` of a command module."""
     return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def checked(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """`parse` for an option: its ValueError becomes a usage error with the same sentence."""
+    """Return `parse` for an option: its ValueError becomes a usage error."""
 
     def parser(text: str) -> T:
-        if not isinstance(text, str):  # a default, parsed already
+        if not isinstance(text, str):  # an already parsed default
             return text
         try:
             return parse(text)
@@ -44,21 +45,21 @@ def checked(parse: Callable[[str], T]) -> Callable[[str], T]:
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text; ValueError for what is none, or cannot be sent."""
+    """Return the value of a JSON text; raises ValueError if invalid or not serializable."""
     from pydantic_core import PydanticSerializationError, to_json
 
     try:
         value = json.loads(text)
         to_json(value)
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError("nested too deeply") from None
     except PydanticSerializationError as error:
-        raise ValueError(f"it cannot be sent: {error}") from None
+        raise ValueError(f"cannot be serialized: {error}") from None
     return value
 
 
 def parse_boolean(text: str) -> bool:
-    """`true` or `false`; ValueError for anything else."""
+    """Return the value of `true` or `false`; raises ValueError."""
     words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     if text.lower() not in words:
         raise ValueError(f"{text!r}: expected true or false")
@@ -66,7 +67,7 @@ def parse_boolean(text: str) -> bool:
 
 
 class OptionalValues(TyperCommand):
-    """A command whose options in `bare` may stand without a value, which then is `true`."""
+    """A command whose options in `bare` have the value `true` when none is given."""
 
     bare = ("--exit-when-nodes-finish",)
 
@@ -75,46 +76,52 @@ class OptionalValues(TyperCommand):
         return super().parse_args(ctx, words)
 
 
+def duration(name: str, *, help: str, parse: Callable[[str], float] = parse_duration) -> Any:
+    """Return an option whose value is a duration in seconds."""
+    return typer.Option(name, metavar="DURATION", parser=checked(parse), help=help)
+
+
 DataflowFile = Annotated[
     Path, typer.Argument(metavar="PATH", help="The dataflow file.", show_default=False)
 ]
 Debug = Annotated[
-    bool, typer.Option("--debug", help="Turn on debug inspection, whatever the file says.")
+    bool, typer.Option("--debug", help="Enable debug inspection, regardless of the file.")
 ]
 Uv = Annotated[bool, typer.Option("--uv", help="Build and run Python nodes with uv.")]
 Rebuild = Annotated[
     bool,
-    typer.Option("--rebuild", help="Run build lines also where nothing has changed since."),
+    typer.Option("--rebuild", help="Run build commands even if nothing has changed."),
 ]
 Verbose = Annotated[
-    bool, typer.Option("--verbose", help="Show everything that builds print.", show_default=False)
+    bool, typer.Option("--verbose", help="Show all output of builds.", show_default=False)
 ]
 StrictTypes = Annotated[
-    bool, typer.Option("--strict-types", help="Type warnings are errors.", show_default=False)
+    bool, typer.Option("--strict-types", help="Treat type warnings as errors.", show_default=False)
 ]
 Locked = Annotated[
-    bool, typer.Option("--locked", help="Use the commits of the lock file for git sources.")
+    bool, typer.Option("--locked", help="Use the commits in the lock file for git sources.")
 ]
 WriteLockFile = Annotated[
-    bool, typer.Option("--write-lockfile", help="Record the commits of git sources.")
+    bool,
+    typer.Option("--write-lockfile", help="Write the commits of git sources to the lock file."),
 ]
 LockFile = Annotated[
     Path | None,
     typer.Option(
         "--lockfile",
         metavar="PATH",
-        help="The lock file; by default <dataflow>.dora-lock.yaml beside the dataflow file.",
+        help="The lock file; default <dataflow>.dora-lock.yaml beside the dataflow file.",
     ),
 ]
 Offline = Annotated[
-    bool, typer.Option("--offline", help="Do not use the network: fail where it would be needed.")
+    bool, typer.Option("--offline", help="Do not use the network; fail if it is needed.")
 ]
 EnvPairs = Annotated[
     list[str] | None,
     typer.Option(
         "--env",
         metavar="KEY=VALUE",
-        help="A variable for all nodes (repeatable); a node's own `env` wins.",
+        help="Environment variable for all nodes (repeatable); `env` of a node overrides it.",
     ),
 ]
 ExitWhenNodesFinish = Annotated[
@@ -122,17 +129,19 @@ ExitWhenNodesFinish = Annotated[
     typer.Option(
         "--exit-when-nodes-finish",
         metavar="[=BOOL]",
-        help="Finish when only timers are left to wake the nodes; overrides the file either way.",
+        help="Finish when only timers would wake the remaining nodes; overrides the file.",
     ),
 ]
 Output = Annotated[
     TableFormat,
-    typer.Option("--format", "-f", case_sensitive=False, help="Table, or one JSON object a line."),
+    typer.Option(
+        "--format", "-f", case_sensitive=False, help="A table, or one JSON object a line."
+    ),
 ]
 
 
 def env_overrides(pairs: list[str] | None) -> dict[str, str]:
-    """The values of `--env`; a usage error when one is wrong."""
+    """Return the values of `--env`; raises BadParameter."""
     try:
         return parse_env_overrides(pairs or ())
     except ValueError as error:
@@ -140,5 +149,5 @@ def env_overrides(pairs: list[str] | None) -> dict[str, str]:
 
 
 def optional_boolean(text: str | None) -> bool | None:
-    """The value of an option in `OptionalValues.bare`; a usage error when it is no boolean."""
+    """Return the value of an option in `OptionalValues.bare`; raises BadParameter."""
     return None if text is None else checked(parse_boolean)(text)

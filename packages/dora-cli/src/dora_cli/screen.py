@@ -1,4 +1,4 @@
-"""A terminal that is drawn again and again and hears single keys; gives back what it found."""
+"""Full-screen pages on a terminal and single key presses."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ HOME, CLEAR_LINE, CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
 class Screen:
-    """Use :func:`screen`."""
+    """The terminal while it shows pages; made by :func:`screen`."""
 
     def __init__(self, keyboard: int) -> None:
         self._keyboard = keyboard
 
     def show(self, lines: Sequence[str]) -> None:
-        """Draw these lines, cut to the size of the terminal."""
+        """Draw the lines, cut to the size of the terminal."""
         size = shutil.get_terminal_size()
         cut = [line[: size.columns] for line in lines[: size.lines - 1]]
         output.raw(HOME + "".join(f"{line}{CLEAR_LINE}\n" for line in cut) + CLEAR_REST)
 
     def key(self, seconds: float) -> str | None:
-        """The next key, None when none comes in time."""
+        """Return the next key, None after ``seconds``; `q` at the end of the input."""
         ready, _, _ = select.select([self._keyboard], [], [], seconds)
         if not ready:
             return None
-        return os.read(self._keyboard, 64).decode(errors="replace") or "q"  # its end: quit
+        return os.read(self._keyboard, 64).decode(errors="replace") or "q"
 
 
 @contextmanager
 def screen() -> Iterator[Screen]:
-    """The terminal, whole; put back as it was at the end, whatever happens."""
+    """Use the whole terminal; restores its previous content and settings."""
     keyboard = sys.stdin.fileno()
     before = termios.tcgetattr(keyboard)
     try:

@@ -1,4 +1,4 @@
-"""The files that `dora new` writes, by relative name; pure."""
+"""Contents of the files that `dora new` writes; pure."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ with Node() as node:
             break
 '''
 
-_LISTENER = '''"""Prints what the talkers say, until both have ended."""
+_LISTENER = '''"""Prints the greetings until both talkers have ended."""
 
 from dora import Node
 
-heard = 0
+received = 0
 
 with Node() as node:
     for event in node:
         if event["type"] == "INPUT":
-            heard += 1
+            received += 1
             print(f"{event['id']}: {event['value'][0].as_py()}")
         elif event["type"] == "INPUT_CLOSED":
             print(f"{event['id']} has ended")
 
-print(f"heard {heard} greetings")
+print(f"received {received} greetings")
 '''
 
 _DATAFLOW = """\
@@ -74,11 +74,11 @@ _DATAFLOW_README = """\
 Two talkers send greetings, a listener prints them. The dataflow ends when both have sent ten.
 
     dora run dataflow.yml       # run it
-    dora graph dataflow.yml     # see it
-    dora validate dataflow.yml  # check it after a change
+    dora graph dataflow.yml     # draw it
+    dora validate dataflow.yml  # check it
 """
 
-_NODE = '''"""Sends back whatever it gets."""
+_NODE = '''"""Sends every input back as output."""
 
 from dora import Node
 
@@ -95,7 +95,7 @@ if __name__ == "__main__":
     main()
 '''
 
-_NODE_TEST = '''"""The node answers every input, without a dataflow around it."""
+_NODE_TEST = '''"""Test of the node without a dataflow."""
 
 import pyarrow as pa
 import pytest
@@ -130,7 +130,7 @@ dependencies = ["dora-node-api"]
 _NODE_README = """\
 # {project}
 
-A dora node: whatever arrives at `input` is sent on `output`.
+A dora node that sends every message of `input` on `output`.
 
     nodes:
       - id: {package}
@@ -144,15 +144,15 @@ Test it alone: `pip install -e . pytest && pytest`
 
 
 def package_name(name: str) -> str:
-    """`name` as a Python package; ValueError when it cannot be one."""
+    """Return `name` as the name of a Python package; raises ValueError."""
     package = re.sub(r"[-. ]+", "_", name.strip()).lower()
     if not package.isidentifier():
-        raise ValueError(f"{name!r} cannot name a Python package; use letters, digits, - and _")
+        raise ValueError(f"{name!r} is not a valid package name; use letters, digits, - and _")
     return package
 
 
 def dataflow_files(name: str) -> Mapping[str, str]:
-    """A dataflow of two talkers and a listener that runs as it is."""
+    """Return the files of a dataflow with two talkers and a listener, by relative path."""
     return {
         "dataflow.yml": _DATAFLOW,
         "talker.py": _TALKER,
@@ -163,12 +163,12 @@ def dataflow_files(name: str) -> Mapping[str, str]:
 
 
 def node_files(name: str) -> Mapping[str, str]:
-    """A node as a Python project with a test; ValueError when `name` cannot name one."""
+    """Return the files of a Python project with one node, by relative path; raises ValueError."""
     package = package_name(name)
     if keyword.iskeyword(package):
-        raise ValueError(f"{name!r} is a word of Python's own, which cannot name a package")
+        raise ValueError(f"{name!r} is a Python keyword; choose another name")
     if not package.isascii():
-        raise ValueError(f"{name!r} cannot name a project: pip wants plain letters, a to z")
+        raise ValueError(f"{name!r} is not a valid project name for pip; use ASCII letters")
     project = package.replace("_", "-")
     return {
         "pyproject.toml": _NODE_PROJECT.format(project=project, package=package),

@@ -162,23 +162,21 @@ def _run(options: argparse.Namespace) -> int:
     # no machine id holds an `@`, so nobody can take the place of the default daemon
     if not name or options.local_listen_port != DEFAULT_LISTEN_PORT:
         name = f"{name}@{options.local_listen_port}"
+    # its lock is held until the process has ended: `dora cluster` takes a free lock for that
     files = DaemonFiles(state_dir() / "daemon" / name)
-    try:
-        agent = Agent(
-            AgentOptions(
-                machine_id=options.machine_id,
-                labels=options.labels,
-                base_dir=Path.cwd(),
-                allow_shell=options.allow_shell_nodes,
-                listen=options.zenoh_listen,
-            ),
-            files,
-            runtime_root(),
-            reach,
-        )
-        anyio.run(_serve, agent)
-    finally:
-        files.close()
+    agent = Agent(
+        AgentOptions(
+            machine_id=options.machine_id,
+            labels=options.labels,
+            base_dir=Path.cwd(),
+            allow_shell=options.allow_shell_nodes,
+            listen=options.zenoh_listen,
+        ),
+        files,
+        runtime_root(),
+        reach,
+    )
+    anyio.run(_serve, agent)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`dora list`: which ended dataflows are shown."""
+"""`dora list`: selection of ended dataflows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from support.fleet import counting, real_fleet
 from support.workspace import Workspace
 
 from dora_cli.commands.coordinator import list as command
-from dora_cli.commands.coordinator.list import shown
+from dora_cli.commands.coordinator.list import selected
 from dora_config.protocol.control import DataflowSummary
 
 HOUR = 3600.0
@@ -36,7 +36,7 @@ def test_ended_dataflows_are_listed_for_an_hour(
     choice: dict[str, object], uuids: list[str]
 ) -> None:
     options: dict[str, object] = {"status": None, "name": None, "everything": False, **choice}
-    assert [one.uuid for one in shown(ROWS, **options)] == uuids  # type: ignore[arg-type]
+    assert [one.uuid for one in selected(ROWS, **options)] == uuids  # type: ignore[arg-type]
 
 
 @pytest.mark.integration

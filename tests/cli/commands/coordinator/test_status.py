@@ -1,4 +1,4 @@
-"""`dora status` and `dora check`: what scripts read of it, with and without a coordinator."""
+"""`dora status` and `dora check` with and without a coordinator."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_dataflow_file_is_checked_as_well(dora: Dora, hello: Path) -> None:
 
 
 @pytest.mark.integration
-def test_a_dataflow_file_decides_where_all_else_is_well(workspace: Workspace) -> None:
+def test_a_bad_dataflow_file_fails(workspace: Workspace) -> None:
     bad = workspace.file("bad.yml", "nodes: [{id: a}]\n")
     with real_fleet(workspace, None) as fleet:
         shown = fleet.dora("status", "--format", "json")

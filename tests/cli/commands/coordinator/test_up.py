@@ -1,4 +1,4 @@
-"""`dora up` and `dora down`: what they say when the surroundings are not as expected."""
+"""`dora up` and `dora down` in unexpected surroundings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.workspace import Workspace
 pytestmark = pytest.mark.integration
 
 
-def test_up_tells_of_a_coordinator_that_others_would_use_and_of_a_store_in_use(
+def test_up_warns_of_another_coordinator_and_of_a_store_in_use(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with real_fleet(workspace, None) as fleet:
@@ -22,17 +22,17 @@ def test_up_tells_of_a_coordinator_that_others_would_use_and_of_a_store_in_use(
         done = run_dora("up", "--recreate-store", cwd=workspace.path).succeeded()
         assert done.stdout == "coordinator: already running\ndaemon: already running\n"
         assert "DORA_COORDINATOR_ADDR is 192.0.2.7" in done.stderr
-        assert "its store is in use" in done.stderr
+        assert "the store is in use" in done.stderr
 
 
-def test_down_without_a_coordinator_says_so(workspace: Workspace) -> None:
+def test_down_without_a_coordinator_fails(workspace: Workspace) -> None:
     words = ("down", "--coordinator-port", str(free_port()))
     refused = run_dora(*words, cwd=workspace.path).exited(1)
     assert "cannot connect to the coordinator" in refused.stderr
     assert "`dora up`" in refused.stderr
 
 
-def test_down_by_force_stops_what_runs(workspace: Workspace) -> None:
+def test_down_with_force_stops_dataflows(workspace: Workspace) -> None:
     workspace.node("forever", "from dora import Node\nfor _ in Node():\n    pass\n")
     node = {"id": "forever", "path": "forever.py", "inputs": {"tick": "dora/timer/secs/1"}}
     flow = workspace.dataflow({"nodes": [node]})
@@ -45,19 +45,19 @@ def test_down_by_force_stops_what_runs(workspace: Workspace) -> None:
         fleet.coordinator.process.wait().succeeded()
 
 
-def test_down_names_a_daemon_that_does_not_answer(workspace: Workspace) -> None:
+def test_down_reports_a_daemon_that_does_not_answer(workspace: Workspace) -> None:
     workspace.node("forever", "from dora import Node\nfor _ in Node():\n    pass\n")
     node = {"id": "forever", "path": "forever.py", "inputs": {"tick": "dora/timer/secs/1"}}
     node["deploy"] = {"machine": "robot"}
     flow = workspace.dataflow({"nodes": [node]})
-    settings = ("--set", "daemon_silence_limit=2", "--set", "stop_margin=1")
+    settings = ("--set", "daemon_silence_limit=8", "--set", "stop_margin=1")
     with real_fleet(workspace, "robot", settings=settings) as fleet:
         fleet.start(flow)
         fleet.daemons["robot"].send_signal(signal.SIGSTOP)
         try:
-            told = fleet.dora("down", "--force", code=1)
+            shown = fleet.dora("down", "--force", code=1)
         finally:
             fleet.daemons["robot"].send_signal(signal.SIGCONT)
-        assert 'these daemons did not answer: "robot"' in told.stderr
-        assert "destroyed successfully" not in told.stdout
+        assert 'these daemons did not answer: "robot"' in shown.stderr
+        assert "destroyed successfully" not in shown.stdout
         fleet.coordinator.process.wait().succeeded()

@@ -37,7 +37,7 @@ def module(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_flat_file_is_the_same_dataflow(dora: Dora, module: Path, tmp_path: Path) -> None:
+def test_the_expanded_file_is_the_same_dataflow(dora: Dora, module: Path, tmp_path: Path) -> None:
     flat = dora("expand", "user.yml")
     assert flat.code == 0
     (tmp_path / "flat.yml").write_text(flat.out)
@@ -45,7 +45,7 @@ def test_the_flat_file_is_the_same_dataflow(dora: Dora, module: Path, tmp_path: 
     assert dora("graph", "--mermaid", "flat.yml").out == dora("graph", "--mermaid", "user.yml").out
 
 
-def test_a_module_alone(dora: Dora, module: Path) -> None:
+def test_a_module_is_summarized(dora: Dora, module: Path) -> None:
     shown = dora("expand", "--module", "filter.yml")
     assert (shown.code, shown.out) == (
         0,
@@ -53,7 +53,7 @@ def test_a_module_alone(dora: Dora, module: Path) -> None:
     )
 
 
-def test_a_wrong_module_is_named_with_its_line(dora: Dora, module: Path) -> None:
+def test_a_wrong_module_is_reported_with_its_line(dora: Dora, module: Path) -> None:
     module.write_text(MODULE.replace("y: a/y", "y: a/z"))
     shown = dora("expand", "--module", "filter.yml")
     assert shown.code == 1

@@ -1,4 +1,4 @@
-"""`dora graph`: Mermaid text, and a page that needs no network."""
+"""`dora graph`: Mermaid text, and an offline page."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def test_mermaid(dora: Dora, hello: Path) -> None:
     )
 
 
-def test_the_page_stands_alone(dora: Dora, hello: Path) -> None:
+def test_the_page_needs_no_network(dora: Dora, hello: Path) -> None:
     assert dora("graph", hello.name).out == "wrote hello-graph.html\n"
     page = hello.with_name("hello-graph.html").read_text()
     assert not re.search(r"<link|@import|url\((?!#)|src=", page)
     assert "camera.py" in page
 
 
-def test_a_page_is_replaced_as_a_whole(
+def test_a_full_disk_keeps_the_old_page(
     dora: Dora, hello: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = hello.with_name("hello-graph.html")
@@ -56,8 +56,8 @@ def test_open_uses_the_browser(dora: Dora, hello: Path, monkeypatch: pytest.Monk
     shown = dora("graph", "--open", hello.name)
     page = hello.with_name("hello-graph.html").resolve()
     assert opened == [page.as_uri()]
-    assert shown.err == "warning: no browser could be started; open hello-graph.html yourself\n"
+    assert shown.err == "warning: cannot start a browser; open hello-graph.html by hand\n"
 
 
-def test_mermaid_opens_nothing(dora: Dora, hello: Path) -> None:
+def test_mermaid_cannot_be_opened(dora: Dora, hello: Path) -> None:
     assert dora("graph", "--open", "--mermaid", hello.name).code == 2

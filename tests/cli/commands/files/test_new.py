@@ -1,4 +1,4 @@
-"""`dora new`: files to start from that are right."""
+"""`dora new`: the created files work."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def test_a_node_passes_its_own_test(dora: Dora, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_name_with_a_space_can_be_pasted(dora: Dora) -> None:
+def test_a_name_with_a_space_is_quoted(dora: Dora) -> None:
     assert "  cd 'my flow'\n" in dora("new", "my flow").out
 
 
-def test_a_full_disk_leaves_nothing_half_made(
+def test_a_full_disk_leaves_no_partial_folder(
     dora: Dora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = Path.write_bytes
@@ -73,22 +73,22 @@ def test_a_full_disk_leaves_nothing_half_made(
     assert not (tmp_path / "hello").exists()
 
 
-def test_what_exists_is_left_alone(dora: Dora, tmp_path: Path) -> None:
+def test_an_existing_folder_is_not_changed(dora: Dora, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     shown = dora("new", "there")
     assert shown.code == 1
-    assert shown.err == "[ERROR]\nthere exists already; choose another name or remove it\n"
+    assert shown.err == "[ERROR]\nthere already exists; choose another name or remove it\n"
     assert list((tmp_path / "there").iterdir()) == []
 
 
 @pytest.mark.parametrize("words", [["--lang", "rust"], ["--kind", "robot"]])
-def test_what_is_not_offered(dora: Dora, words: list[str]) -> None:
+def test_unsupported_languages_and_kinds(dora: Dora, words: list[str]) -> None:
     assert dora("new", "x", *words).code == 2
 
 
-def test_a_name_that_can_name_nothing(dora: Dora) -> None:
+def test_invalid_names(dora: Dora) -> None:
     assert dora("new", "1 2", "--kind", "node").code == 2
-    assert "Python's own" in dora("new", "class", "--kind", "node").err
-    assert "pip wants" in dora("new", "zähler", "--kind", "node").err
+    assert "Python keyword" in dora("new", "class", "--kind", "node").err
+    assert "ASCII letters" in dora("new", "zähler", "--kind", "node").err
     assert dora("new", "zähler").code == 0
     assert package_name("My node.2") == "my_node_2"

@@ -1,4 +1,4 @@
-"""`dora validate`: all problems at once, for people and for editors."""
+"""`dora validate`: all problems, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_a_good_file(dora: Dora, hello: Path) -> None:
     assert shown.out == "hello.yml: 2 nodes, 2 edges, no problems\n"
 
 
-def test_every_problem_has_its_place(dora: Dora, hello: Path) -> None:
+def test_every_problem_has_a_position(dora: Dora, hello: Path) -> None:
     hello.write_text(HELLO.replace("camera/image\n", "camera/imgae\n").replace("path: p", "pth: p"))
     shown = dora("validate", "hello.yml")
     assert shown.code == 1
@@ -59,7 +59,7 @@ def test_a_good_file_is_good_when_strict(dora: Dora, hello: Path) -> None:
     assert (shown.code, shown.out) == (0, "hello.yml: 2 nodes, 2 edges, no problems\n")
 
 
-def test_inferred_types_are_told(dora: Dora, hello: Path) -> None:
+def test_inferred_types_are_shown(dora: Dora, hello: Path) -> None:
     hello.write_text(TYPED.replace("TYPE", "std/core/v1/UInt8"))
     shown = dora("validate", "hello.yml")
     assert shown.code == 0

@@ -1,4 +1,4 @@
-"""`dora completion`: a script a shell accepts, and the answers it asks for."""
+"""`dora completion`: scripts that shells accept, and completions."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ def test_each_shell_has_a_script(dora: Dora, shell: str) -> None:
     assert "_DORA_COMPLETE" in shown.out
 
 
-def test_bash_accepts_it(dora: Dora) -> None:
+def test_bash_accepts_the_script(dora: Dora) -> None:
     script = dora("completion", "bash").out
     subprocess.run(["bash", "-n", "-c", script], check=True)
 
 
-def test_the_shell_is_found_out(dora: Dora, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_is_the_login_shell(dora: Dora, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHELL", "/usr/bin/zsh")
     assert dora("completion").out == dora("completion", "zsh").out
     monkeypatch.setenv("SHELL", "/bin/odd")
     shown = dora("completion")
     assert shown.code == 2
-    assert "name one of bash, zsh, fish, powershell" in shown.err
+    assert "give one of bash, zsh, fish, powershell" in shown.err
 
 
 @pytest.mark.parametrize(
     ("words", "answers"),
     [("dora r", ["run"]), ("dora run --stop", ["--stop-after"]), ("dora self up", ["update"])],
 )
-def test_what_a_shell_is_answered(words: str, answers: list[str]) -> None:
-    asked = {
+def test_completions(words: str, answers: list[str]) -> None:
+    environment = {
         "_DORA_COMPLETE": "complete_bash",
         "COMP_WORDS": words,
         "COMP_CWORD": str(len(words.split()) - 1),
     }
-    shown = run_dora(env=asked)
+    shown = run_dora(env=environment)
     assert set(answers) <= set(shown.stdout.split())

@@ -1,4 +1,4 @@
-"""`dora build`: progress on the terminal, failures, lock file, interruption."""
+"""`dora build`: progress, failures, lock file, interruption."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_nothing_to_build(dora: Dora, hello: Path) -> None:
     assert dora("build", hello.name).out == "nothing to build: no node has `build` or `git`\n"
 
 
-def test_a_failure_names_the_node_and_the_others_are_built(dora: Dora, tmp_path: Path) -> None:
+def test_a_failure_is_reported_and_other_nodes_are_built(dora: Dora, tmp_path: Path) -> None:
     _write(
         tmp_path,
         NODE.format("a", 'sh -c "echo boom; exit 3"'),
@@ -93,7 +93,7 @@ def _commit(folder: Path, text: str) -> str:
     return _git(folder, "rev-parse", "HEAD")
 
 
-def test_the_lock_file_holds_a_branch_at_its_commit(
+def test_the_lock_file_pins_a_branch_to_its_commit(
     dora: Dora, tmp_path: Path, repository: Path
 ) -> None:
     first = _git(repository, "rev-parse", "HEAD")
@@ -125,13 +125,13 @@ def test_locked_needs_no_lock_file_without_git_sources(dora: Dora, tmp_path: Pat
     assert dora("build", "flow.yml", "--locked").code == 0
 
 
-def test_a_lock_file_that_is_not_used_is_a_warning(dora: Dora, hello: Path) -> None:
+def test_an_unused_lock_file_option_is_a_warning(dora: Dora, hello: Path) -> None:
     shown = dora("build", hello.name, "--lockfile", "x")
     assert shown.code == 0
     assert shown.err == ("warning: --lockfile has no effect without --locked or --write-lockfile\n")
 
 
-def test_offline_says_what_is_missing(dora: Dora, tmp_path: Path, repository: Path) -> None:
+def test_offline_reports_the_missing_clone(dora: Dora, tmp_path: Path, repository: Path) -> None:
     _write(tmp_path, f"  - {{id: n, path: node.py, git: 'file://{repository}', branch: main}}")
     shown = dora("build", "flow.yml", "--offline")
     assert shown.code == 1

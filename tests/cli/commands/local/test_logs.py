@@ -1,4 +1,4 @@
-"""`dora logs --local`: which dataflow, which nodes, which lines, and those still to come."""
+"""`dora logs --local`: selection of dataflow, nodes and lines, and following."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_newest_dataflow_all_nodes_in_the_order_of_time(dora: Dora, logs: Pa
     assert messages(dora, OLD[:8]) == ["old"]
 
 
-def test_a_node_whose_id_is_too_long_for_a_file_name(dora: Dora, tmp_path: Path) -> None:
+def test_an_id_too_long_for_a_file_name(dora: Dora, tmp_path: Path) -> None:
     long, like_it = "n" * 300, "n" * 301
     for node in (long, like_it):
         log(tmp_path, NEW, log_file_name(node), line(len(node), f"I am {len(node)}", node=node))
@@ -102,17 +102,21 @@ def test_pretty_lines(dora: Dora, logs: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        ([NEW, "a", "--node", "b"], 2, 'two nodes are named: "a" as argument and "b" with --node'),
-        (["--node", "a", "--all-nodes"], 2, "exclude each other"),
-        ([NEW, "a", "--all-nodes"], 2, 'a node ("a") and --all-nodes exclude each other'),
-        ([NEW, "z"], 1, '[ERROR]\nno log file of node "z"; there are: a, b\n'),
-        (["--since", "soon"], 2, "'soon' is no time"),
+        ([NEW, "a", "--node", "b"], 2, 'two nodes given: "a" as argument and "b" with --node'),
+        (["--node", "a", "--all-nodes"], 2, "cannot be used together"),
+        ([NEW, "a", "--all-nodes"], 2, 'node "a" and --all-nodes cannot be used together'),
+        ([NEW, "z"], 1, '[ERROR]\nno log file of node "z"; nodes with logs: a, b\n'),
+        (["--since", "soon"], 2, "'soon' is not a valid time"),
         (["--level", "loud"], 2, "'loud' is not a log level"),
-        (["--node", "z"], 1, '[ERROR]\nno log file of node "z"; there are: a, b\n'),
-        (["333"], 1, f"no logs of 333 here; there are, newest first:\n  {NEW}\n  {OLD}\n"),
+        (["--node", "z"], 1, '[ERROR]\nno log file of node "z"; nodes with logs: a, b\n'),
+        (
+            ["333"],
+            1,
+            f"no logs of 333 here; dataflows with logs, newest first:\n  {NEW}\n  {OLD}\n",
+        ),
     ],
 )
-def test_mistakes(dora: Dora, logs: Path, words: list[str], code: int, message: str) -> None:
+def test_wrong_usage(dora: Dora, logs: Path, words: list[str], code: int, message: str) -> None:
     shown = dora("logs", "--local", *words)
     assert shown.code == code
     assert message in shown.err
@@ -121,7 +125,7 @@ def test_mistakes(dora: Dora, logs: Path, words: list[str], code: int, message: 
 def test_no_logs_at_all(dora: Dora, tmp_path: Path) -> None:
     shown = dora("logs", "--local")
     assert shown.code == 1
-    assert shown.err == f"[ERROR]\nno dataflow has left logs in {tmp_path / 'out'}\n"
+    assert shown.err == f"[ERROR]\nno logs of dataflows in {tmp_path / 'out'}\n"
 
 
 def test_following_shows_every_line_once_across_a_rotation(logs: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is no address, no JSON and no time on the command line is answered, and nothing is asked."""
+"""Malformed addresses, JSON and times are usage errors before any request is sent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DEEP = "[" * 100_000
 
 
 @pytest.mark.parametrize("host", ["x" * 300, "a..b", "\udcff"], ids=["long", "dots", "byte"])
-def test_what_is_no_address_of_a_coordinator(dora: Dora, host: str) -> None:
+def test_malformed_coordinator_addresses(dora: Dora, host: str) -> None:
     shown = dora("list", "--coordinator-addr", host)
     assert shown.code == 1
     assert "cannot connect to the coordinator" in shown.err
@@ -30,9 +30,9 @@ def test_what_is_no_address_of_a_coordinator(dora: Dora, host: str) -> None:
     ],
     ids=lambda words: " ".join(word[:12] for word in words),
 )
-def test_what_cannot_be_sent(dora: Dora, tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_malformed_messages_and_windows(dora: Dora, tmp_path: Path, words: tuple[str, ...]) -> None:
     (tmp_path / "bytes").write_bytes(b"\xff")
     shown = dora(*words)
     assert shown.code == 2
     assert "Traceback" not in shown.err
-    assert any(says in shown.err for says in ("JSON", "at most one hour"))
+    assert any(text in shown.err for text in ("JSON", "at most one hour"))

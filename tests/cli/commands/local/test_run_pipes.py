@@ -1,4 +1,4 @@
-"""`dora run` whose standard output is a pipe or a file: complete, and never in the way."""
+"""`dora run` with a pipe or file as standard output: complete output, no delays of nodes."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def stored(workspace: Workspace) -> int:
         return sum(1 for _ in lines)
 
 
-def test_a_burst_arrives_complete_in_a_file(workspace: Workspace) -> None:
+def test_a_burst_is_written_completely_to_a_file(workspace: Workspace) -> None:
     burst(workspace, 200_000)
     shown = run_dora("run", "flow.yml", cwd=workspace.path).succeeded()
     lines = shown.stdout.splitlines()
@@ -88,7 +88,7 @@ def test_a_burst_arrives_complete_in_a_file(workspace: Workspace) -> None:
     assert stored(workspace) == 200_000
 
 
-def test_a_slow_reader_gets_everything_and_other_nodes_go_on(workspace: Workspace) -> None:
+def test_a_slow_reader_gets_all_lines_and_delays_no_node(workspace: Workspace) -> None:
     burst(workspace, 60_000)
     with piped(workspace, "both.yml") as process:
         assert process.stdout is not None
@@ -105,18 +105,18 @@ def test_a_slow_reader_gets_everything_and_other_nodes_go_on(workspace: Workspac
     assert stored(workspace) == 60_000
 
 
-def test_ctrl_c_ends_a_run_whose_reader_takes_nothing(workspace: Workspace) -> None:
+def test_ctrl_c_ends_a_run_with_a_blocked_pipe(workspace: Workspace) -> None:
     burst(workspace, 60_000)
     with piped(workspace, "both.yml") as process:
         wait_until(lambda: ticks(workspace) > 50, what="ticks while the pipe is full")
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 0
         assert process.stderr is not None
-        assert "standard output takes nothing" in process.stderr.read()
+        assert "standard output is blocked" in process.stderr.read()
     assert stored(workspace) == 60_000
 
 
-def test_a_reader_that_leaves_holds_no_node_up(workspace: Workspace) -> None:
+def test_a_closed_pipe_delays_no_node(workspace: Workspace) -> None:
     burst(workspace, 60_000)
     with piped(workspace, "both.yml") as process:
         assert process.stdout is not None
@@ -142,7 +142,7 @@ def test_every_node_has_a_log_file_of_bounded_size(workspace: Workspace) -> None
     assert all(part.stat().st_size <= 2048 for part in parts)
 
 
-def test_the_log_folder_that_a_failure_names_exists(workspace: Workspace) -> None:
+def test_the_reported_log_folder_exists(workspace: Workspace) -> None:
     repository = workspace.path / "remote"
     repository.mkdir()
     workspace.file("remote/n.py", "raise SystemExit(3)")

@@ -1,4 +1,4 @@
-"""`dora self`: says what to do, and does nothing."""
+"""`dora self`: instructions only, and the self-test."""
 
 from __future__ import annotations
 

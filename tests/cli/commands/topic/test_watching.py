@@ -1,4 +1,4 @@
-"""`dora topic echo` and `hz` on two machines, and what becomes of them when somebody dies."""
+"""`dora topic echo` and `hz` on two machines, also when processes are killed."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def inspectors() -> list[int]:
 
 
 def open_files() -> dict[int, int]:
-    """How many descriptors each runner has."""
+    """Number of open descriptors of each runner."""
     alive = [one.entry.pid for one in list_runners(runtime_root()) if one.alive]
     return {pid: len(os.listdir(f"/proc/{pid}/fd")) for pid in alive}
 
 
 def watching(fleet: RealFleet, *words: str) -> RunningDora:
-    """`dora topic echo`, in JSON, of which messages have come."""
+    """`dora topic echo` in JSON that has printed messages."""
     port = ("--coordinator-port", str(fleet.port))
     running = fleet.stack.enter_context(
         running_dora("topic", "echo", *words, "--format", "json", *port, cwd=fleet.workspace.path)
@@ -87,7 +87,7 @@ def messages(text: str) -> list[dict[str, Any]]:
 
 
 def sees(watch: RunningDora, wanted: Callable[[dict[str, Any]], bool]) -> None:
-    """Until such a message has come."""
+    """Wait until a message matches."""
     wait_until(
         lambda: any(wanted(m) for m in messages(watch.stdout[: watch.stdout.rfind("\n") + 1])),
         what=lambda: f"a message; standard error: {watch.stderr}",
@@ -95,7 +95,7 @@ def sees(watch: RunningDora, wanted: Callable[[dict[str, Any]], bool]) -> None:
 
 
 def rates(fleet: RealFleet) -> dict[str, dict[str, Any]]:
-    """What `dora topic hz` says, by output, once it has seen messages of both."""
+    """Output of `dora topic hz`, by topic, once it has messages of both."""
     port = ("--coordinator-port", str(fleet.port))
     with running_dora("topic", "hz", "-f", "json", *port, cwd=fleet.workspace.path) as running:
         found: dict[str, dict[str, Any]] = {}
@@ -140,7 +140,7 @@ def test_outputs_of_all_machines_are_shown_and_measured(workspace: Workspace) ->
         fleet.dora("node", "restart", "left")
         sees(watch, lambda m: m["data"][1] != first)
         assert len(inspectors()) == 2
-        watch.send_signal(signal.SIGKILL)  # no word of farewell
+        watch.send_signal(signal.SIGKILL)  # closes its connection without a message
         wait_until(lambda: len(inspectors()) == 1, what="its inspector to end")
         _, remarks = slow.communicate(timeout=PATIENCE)
         assert "of right/count (messages arrive faster than they can be shown)" in remarks.decode()
@@ -169,7 +169,7 @@ def test_a_watch_outlives_runner_and_daemon(workspace: Workspace) -> None:
         os.kill(fleet.runner_pid(), signal.SIGKILL)
         sees(watch, lambda m: m["data"][1] != first)
         fleet.daemons["robot"].kill()
-        wait_until(lambda: "was lost" in watch.stderr, what="the loss to be told")
+        wait_until(lambda: "was lost" in watch.stderr, what="the loss to be reported")
         wait_until(lambda: not inspectors(), what="the daemon's inspector to end")
         fleet.start_daemon("robot")
         (again,) = wait_until(inspectors, what="another inspector")

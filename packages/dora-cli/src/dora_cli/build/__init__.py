@@ -1,1 +1,1 @@
-"""Builds on this machine and on daemons."""
+"""Builds on this machine and on daemons, and their progress."""

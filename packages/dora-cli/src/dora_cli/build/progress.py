@@ -1,6 +1,6 @@
-"""The progress of a build: plain lines, or on a terminal one line for each node.
+"""Progress of a local build: plain lines, or on a terminal one redrawn line per node.
 
-The drawn lines are replaced as a whole; what a build prints is kept, and shown when it fails.
+While lines are redrawn, the output of a node is kept and printed if its build fails.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import TracebackType
 
 from dora_cli import output
 from dora_config.yaml.quantities import show_duration
@@ -20,21 +19,21 @@ from dora_daemon.build import events
 from dora_daemon.build.events import BuildEvent
 
 MOST_KEPT = 10_000
-"""Lines of one node that are kept for the case that it fails."""
+"""Most lines of output kept per node."""
 
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x1f\x7f]")
-"""What would move the cursor or change the colour of the lines below."""
+"""Characters that would move the cursor or change colours."""
 _UP, _CLEAR_LINE, _CLEAR_REST = "\x1b[{}A", "\x1b[K", "\x1b[J"
 
 
 def build_progress(nodes: Sequence[str], *, verbose: bool) -> BuildProgress:
-    """What suits the terminal: drawn lines need one that can move its cursor."""
+    """Return the progress that fits standard output: redrawn lines need cursor movement."""
     drawn = not verbose and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
     return DrawnProgress(nodes) if drawn else BuildProgress()
 
 
 class BuildProgress(AbstractContextManager[None]):
-    """Prints what happens, a line each, with the node it belongs to in front."""
+    """Prints each event as a line with the node in front."""
 
     def __init__(self) -> None:
         self._colour = output.wants_colour(sys.stdout)
@@ -55,36 +54,31 @@ class BuildProgress(AbstractContextManager[None]):
             case events.NodeBuildStarted():
                 pass
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Leave the terminal as it is."""
+    def __exit__(self, *exception: object) -> None:
+        """Do nothing: printed lines stay."""
 
 
 @dataclass(slots=True)
-class _Line:
+class _NodeLine:
     state: str = "waiting"
     style: str = "dim"
     detail: str = ""
     built: bool = False
-    """Whether a step ran; otherwise there was nothing to do."""
+    """Whether a step ran."""
 
 
 class DrawnProgress(BuildProgress):
-    """One line for each node, on a terminal."""
+    """Redraws one line per node on a terminal."""
 
     def __init__(self, nodes: Sequence[str]) -> None:
         super().__init__()
-        self._lines = {node: _Line() for node in nodes}
+        self._lines = {node: _NodeLine() for node in nodes}
         self._kept: dict[str, list[str]] = {node: [] for node in nodes}
         self._width = max(map(len, nodes), default=0)
         self._drawn = 0
 
     def show(self, event: BuildEvent) -> None:
-        """Change the line of the event's node."""
+        """Update the line of the node."""
         match event:
             case events.NodeBuildStarted(node=node):
                 self._set(node, "building", "bold")
@@ -116,7 +110,7 @@ class DrawnProgress(BuildProgress):
         self._draw()
 
     def _draw(self) -> None:
-        """All lines, or those that fit: the terminal cannot move up beyond its top."""
+        """Redraw the lines that fit: the cursor cannot move above the top of the screen."""
         size = shutil.get_terminal_size()
         lines = [self._text(node, size.columns) for node in self._shown(size.lines - 1)]
         up = _UP.format(self._drawn) if self._drawn else ""
@@ -140,7 +134,7 @@ class DrawnProgress(BuildProgress):
         return f"{begin[: columns - 1]}{state}{rest[8:]}"
 
     def _print_kept(self, node: str) -> None:
-        """Everything that the failed node printed, above the lines."""
+        """Print the output of a failed node above the redrawn lines."""
         up = _UP.format(self._drawn) if self._drawn else ""
         output.raw(f"{up}\r{_CLEAR_REST}")
         self._drawn = 0

@@ -1,1 +1,1 @@
-"""One command, one file: ask the domain, report, exit. Listed in `dora_cli.registry`."""
+"""Commands, one module each; `dora_cli.registry` lists them."""

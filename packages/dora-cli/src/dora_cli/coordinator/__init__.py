@@ -1,1 +1,1 @@
-"""Calls to the coordinator and what commands share about them."""
+"""Client of the coordinator, and options of commands that use it."""

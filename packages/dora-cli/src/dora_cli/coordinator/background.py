@@ -1,4 +1,4 @@
-"""Coordinator and default daemon as background processes of this account."""
+"""Starts the coordinator and the default daemon as background processes."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from dora_config.access import private_dir, state_dir
 
 
 class NotStarted(DoraError):
-    """A background process ended, or did not get ready in time."""
+    """A background process ended, or was not ready in time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Background:
-    """A process in a session of its own, its words in `log`."""
+class BackgroundProcess:
+    """A process in its own session, with its output in `log`."""
 
     what: str
     process: subprocess.Popen[bytes]
     log: Path
 
     def wait_until(self, ready: Callable[[], bool], *, within: float) -> None:
-        """Raises NotStarted with the last words of the process.
+        """Wait until ``ready()``; raises NotStarted with the end of the log.
 
-        It is ended then, and when ``ready`` or Ctrl-C raises.
+        The process is killed on failure, also when ``ready`` raises or on Ctrl-C.
         """
         deadline = time.monotonic() + within
         try:
@@ -38,7 +38,7 @@ class Background:
                     raise NotStarted(f"the {self.what} ended with code {code}:\n{self._tail()}")
                 if time.monotonic() > deadline:
                     raise NotStarted(
-                        f"the {self.what} did not get ready within {within:g} s:\n{self._tail()}"
+                        f"the {self.what} was not ready within {within:g} s:\n{self._tail()}"
                     )
                 time.sleep(0.02)
         except BaseException:
@@ -46,7 +46,7 @@ class Background:
             raise
 
     def end(self) -> None:
-        """Without asking it to."""
+        """Kill the process and wait until it has ended."""
         self.process.kill()
         self.process.wait()
 
@@ -57,21 +57,22 @@ class Background:
 
 def start(
     what: str,
-    words: Sequence[str],
+    argv: Sequence[str],
     *,
     directory: str = "",
     environ: Mapping[str, str] = os.environ,
-) -> Background:
-    """Run a command detached from this terminal.
+) -> BackgroundProcess:
+    """Start a command detached from this terminal.
 
-    ``directory``: of the process and of relative names in ``environ``; empty: ours.
+    ``directory``: working directory of the process and base of relative paths in ``environ``;
+    empty: the current one.
     """
     folder = private_dir(private_dir(Path(directory) / state_dir(environ)) / "log")
     log = folder / f"{what}.log"
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         process = subprocess.Popen(
-            words,
+            argv,
             cwd=directory or None,
             env=environ,
             stdin=subprocess.DEVNULL,
@@ -81,4 +82,4 @@ def start(
         )
     finally:
         os.close(handle)
-    return Background(what, process, log)
+    return BackgroundProcess(what, process, log)

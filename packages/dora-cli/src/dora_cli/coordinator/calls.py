@@ -1,4 +1,4 @@
-"""Requests that the runner of a node answers, asked through the coordinator."""
+"""Requests to runners through the coordinator."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DataflowOption = Annotated[
         "--dataflow",
         "-d",
         metavar="DATAFLOW",
-        help="UUID or name; may be left out when only one runs.",
+        help="UUID or name; optional when only one dataflow runs.",
         show_default=False,
     ),
 ]
@@ -33,7 +33,7 @@ NodeArgument = Annotated[
 def call(
     client: Client, dataflow: str | None, node: str, request: NodeRequest, expected: type[T]
 ) -> T:
-    """What the runner of ``node`` replies; raises RequestFailed with its refusal."""
+    """Send a request to the runner of ``node``; return its reply. Raises RequestFailed."""
     which = dataflow_ref(dataflow)
     question = CallRunner(dataflow=which, node=node, request=request)
     (answer,) = client.ask(question, RunnerReplies).replies
@@ -42,12 +42,12 @@ def call(
 
 
 def describe(client: Client, dataflow: str | None) -> Described:
-    """The dataflow as it was started."""
+    """Return the dataflow as it was started."""
     return client.ask(DescribeDataflow(dataflow=dataflow_ref(dataflow)), Described)
 
 
 def edges(client: Client, uuid: str) -> list[EdgeStatus]:
-    """The counters of all edges of a running dataflow; daemons that do not answer are named."""
+    """Return the counters of all edges; warns of daemons that do not answer."""
     which = dataflow_ref(uuid)
     question = CallRunner(dataflow=which, request=GetStatistics())
     answer = client.ask(question, RunnerReplies)
@@ -55,7 +55,7 @@ def edges(client: Client, uuid: str) -> list[EdgeStatus]:
         output.warn(problem)
     return [
         edge
-        for one in answer.replies
-        if isinstance(one.reply, Statistics)
-        for edge in one.reply.edges
+        for each in answer.replies
+        if isinstance(each.reply, Statistics)
+        for edge in each.reply.edges
     ]

@@ -1,4 +1,4 @@
-"""From a dataflow file on this machine to what the coordinator is asked to start."""
+"""Makes the specification that `dora start` and `dora build` send."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from dora_config import LoadedDataflow
 
 
-class PathIsNoText(DoraError):
-    """A dataflow file whose path cannot be sent."""
+class PathNotUtf8(DoraError):
+    """The path of the dataflow file is not valid UTF-8."""
 
 
 def make_spec(
@@ -32,12 +32,12 @@ def make_spec(
     exit_when_nodes_finish: bool | None = None,
     allow_unlinked: bool = False,
 ) -> DataflowSpec:
-    """Everything a daemon needs, with what the last local build made if it is still current.
+    """Return all that daemons need, with the result of the last local build if it is current.
 
-    Raises PathIsNoText.
+    Raises PathNotUtf8.
     """
     path = loaded.directory / loaded.path.name
-    _check_text(path)
+    _require_utf8(path)
     resolved = loaded.resolved
     if debug:
         resolved = resolved.model_copy(update={"debug_inspection": True})
@@ -68,18 +68,18 @@ def make_spec(
     )
 
 
-def _check_text(path: Path) -> None:
+def _require_utf8(path: Path) -> None:
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        raise PathIsNoText(
-            f"{path}: the name is no UTF-8 text, in which a daemon is told of it; rename the "
-            "folder or file, or use `dora run`"
+        raise PathNotUtf8(
+            f"{path}: path is not valid UTF-8 and cannot be sent to a daemon; rename the folder or "
+            "file, or use `dora run`"
         ) from None
 
 
 def _workspace(path: Path) -> str:
-    """The same at each start of the same file, and readable for whoever looks into `_work`."""
+    """Return a readable folder name that is the same at each start of the same file."""
     digest = hashlib.sha256(f"{socket.gethostname()}{path}".encode()).hexdigest()
     stem = re.sub(r"[^A-Za-z0-9_-]", "_", path.stem)[:100]
     return f"{stem}-{digest[:8]}"

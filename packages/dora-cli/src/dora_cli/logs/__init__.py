@@ -1,1 +1,1 @@
-"""Log lines: formats, local files, remote streams, reports."""
+"""Log lines: formats, filters, files, streams of daemons, reports of a run."""

@@ -1,4 +1,4 @@
-"""`dora start --attach`: the terminal of a dataflow that runs on daemons, until it has ended."""
+"""Attached view of a dataflow on daemons, for `dora start --attach`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dora_cli import output
 from dora_cli.coordinator.client import Client
 from dora_cli.logs.ended_report import report_ended
 from dora_cli.logs.log_lines import LogFilter, LogFormat
-from dora_cli.logs.remote import LinePrinter
+from dora_cli.logs.printer import EntryPrinter
 from dora_config.protocol.control import (
     Answer,
     DataflowRef,
@@ -26,10 +26,10 @@ from dora_config.protocol.dataflow import LogFilter as WireFilter
 def follow(client: Client, uuid: str) -> bool:
     """Print log lines until the end; Ctrl-C stops the dataflow, a second one kills it.
 
-    Whether the dataflow ended well (and was not killed).
+    Return whether the dataflow succeeded.
     """
     which = DataflowRef(uuid=uuid)
-    printer = LinePrinter(LogFilter(), LogFormat.PRETTY)
+    printer = EntryPrinter(LogFilter(), LogFormat.PRETTY)
     waiting = client.send(WaitForEnd(dataflow=which))
     reading = client.send(ReadLogs(dataflow=which, filter=WireFilter(), follow=True))
     ended: EndedDataflow | None = None
@@ -40,7 +40,7 @@ def follow(client: Client, uuid: str) -> bool:
             for frame in client.frames():
                 match frame:
                     case Progress(id=number, progress=LogLines(lines=lines)) if number == reading:
-                        printer.print(lines)
+                        printer.print_lines(lines)
                     case Answer(id=number, answer=Ended(dataflows=(one,))) if number == waiting:
                         ended = one
                     case Answer(id=number, answer=LogsEnd()) if number == reading:

@@ -1,4 +1,4 @@
-"""What is printed of a dataflow that has ended on the daemons."""
+"""Report about a dataflow that has ended on the daemons."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def report_ended(ended: EndedDataflow) -> bool:
-    """Say why it failed, first cause first; whether it ended well."""
+    """Print why a dataflow failed, first cause first; return whether it succeeded."""
     if ended.ok:
         return True
     if ended.reason is not None:
@@ -22,10 +22,11 @@ def report_ended(ended: EndedDataflow) -> bool:
             output.failure(failure_text(node))
     cascading = sum(node.outcome == "cascading" for node in ended.nodes)
     if cascading:
-        output.remark(f"{cascading} more consequential error{'' if cascading == 1 else 's'}")
+        output.remark(output.counted(cascading, "more consequential error"))
     output.remark(f"logs: dora logs {ended.uuid}")
     return False
 
 
 def label(uuid: str, name: str | None) -> str:
+    """Return name and UUID as lists show them."""
     return f"{name} ({uuid})" if name else uuid

@@ -1,4 +1,4 @@
-"""Log lines as the terminal shows them: pretty, compact or JSON, and which of them; pure."""
+"""Log entries: parsing, formats, filters; pure."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from enum import StrEnum
 from typing import Any
 
 LEVELS = ("stdout", "trace", "debug", "info", "warn", "error")
-"""Lowest first: `stdout` lets everything pass, plain printed lines included."""
+"""Lowest first; `stdout` is the level of printed lines."""
 
 _RANK = {level: rank for rank, level in enumerate(LEVELS)}
 
 
 class LogFormat(StrEnum):
-    """How a log line looks."""
+    """Format of a log line."""
 
     PRETTY = "pretty"
     JSON = "json"
@@ -25,7 +25,7 @@ class LogFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One line of a node, or of dora itself (`node` None); keys as in the log files."""
+    """One line of a node, or of dora itself (`node` None); fields as in the log files."""
 
     ts: str
     """RFC 3339, UTC."""
@@ -34,18 +34,18 @@ class LogEntry:
     stream: str
     msg: str
     more: Mapping[str, Any] = field(default_factory=dict)
-    """Whatever else is known: target, file, line, fields."""
+    """Optional keys: target, file, line, fields."""
 
     @property
     def time(self) -> float:
-        """Unix time; 0 for a time that cannot be read."""
+        """Unix time; 0 if malformed."""
         try:
             return datetime.fromisoformat(self.ts).timestamp()
         except ValueError:
             return 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """The entry as the log file has it."""
+        """Return the object of the log file."""
         facts: dict[str, Any] = {"ts": self.ts, "level": self.level}
         if self.node is not None:
             facts["node"] = self.node
@@ -53,7 +53,7 @@ class LogEntry:
 
 
 def parse_log_line(text: str) -> LogEntry | None:
-    """A line of a log file; None for one that is no entry (a torn last line)."""
+    """Return the entry in a line of a log file, None if malformed (a torn last line)."""
     try:
         facts = json.loads(text)
     except ValueError:
@@ -73,11 +73,11 @@ def parse_log_line(text: str) -> LogEntry | None:
 
 
 def format_entry(entry: LogEntry, style: LogFormat, *, colour: str | None = None) -> str:
-    """One entry in a style. `colour`: the escape sequence that begins the level, None for none."""
+    """Return an entry as a line. `colour`: escape sequence in front of the level, or None."""
     if style is LogFormat.JSON:
         return json.dumps(entry.as_dict(), ensure_ascii=False)
     clock = datetime.fromtimestamp(entry.time).strftime("%H:%M:%S")
-    # A printed line has no level: the word says where it was printed.
+    # a printed line has no level: its stream is shown instead
     level = entry.stream if entry.level == "stdout" else entry.level.upper()
     if style is LogFormat.COMPACT:
         return f"{clock} {level} {entry.node or '[dora]'}: {entry.msg}"
@@ -89,17 +89,17 @@ def format_entry(entry: LogEntry, style: LogFormat, *, colour: str | None = None
 
 @dataclass(frozen=True, slots=True)
 class LogFilter:
-    """Which entries are shown. Times are Unix times; `grep` is a part of the message, any case."""
+    """Selects entries. Times are Unix times; `grep` is a part of the message in any case."""
 
     level: str = "stdout"
     per_node: Mapping[str, str] = field(default_factory=dict)
-    """Levels by node; they win over `level`."""
+    """Levels by node; override `level`."""
     since: float | None = None
     until: float | None = None
     grep: str | None = None
 
-    def lets_pass(self, entry: LogEntry) -> bool:
-        """Whether the entry is shown: time, then level, then text."""
+    def matches(self, entry: LogEntry) -> bool:
+        """Return whether time, level and text of the entry match."""
         if self.since is not None and entry.time < self.since:
             return False
         if self.until is not None and entry.time > self.until:
@@ -110,12 +110,12 @@ class LogFilter:
         return self.grep is None or self.grep.lower() in entry.msg.lower()
 
     def apply(self, entries: Iterable[LogEntry]) -> Iterator[LogEntry]:
-        """The entries that pass, in their order."""
-        return (entry for entry in entries if self.lets_pass(entry))
+        """Return the matching entries in their order."""
+        return (entry for entry in entries if self.matches(entry))
 
 
 def parse_level(text: str) -> str:
-    """A level in any case; ValueError names the known ones."""
+    """Return the lower-case level; raises ValueError."""
     level = text.strip().lower()
     if level not in _RANK:
         raise ValueError(f"{text!r} is not a log level, expected one of {', '.join(LEVELS)}")
@@ -123,7 +123,7 @@ def parse_level(text: str) -> str:
 
 
 def parse_log_filter(text: str) -> dict[str, str]:
-    """`node=level,node=level` as a mapping; ValueError says what is wrong."""
+    """Return the levels in `node=level,node=level` by node; raises ValueError."""
     levels: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         node, equals, level = part.partition("=")

@@ -1,14 +1,12 @@
-"""Logs that daemons have, asked for through the coordinator."""
+"""Shows logs that daemons store, requested through the coordinator."""
 
 from __future__ import annotations
-
-import sys
-from collections.abc import Iterable
 
 from dora_cli import output
 from dora_cli.coordinator.client import Client, CoordinatorUnreachable
 from dora_cli.coordinator.options import connect, dataflow_ref
-from dora_cli.logs.log_lines import LogEntry, LogFilter, LogFormat, format_entry, parse_log_line
+from dora_cli.logs.log_lines import LogEntry, LogFilter, parse_log_line
+from dora_cli.logs.printer import EntryPrinter
 from dora_config.protocol.control import (
     ControlProgress,
     DataflowRef,
@@ -19,35 +17,18 @@ from dora_config.protocol.control import (
 from dora_config.protocol.dataflow import LogFilter as WireFilter
 
 
-class LinePrinter:
-    """Prints lines of log files that pass a filter."""
-
-    def __init__(self, wanted: LogFilter, style: LogFormat) -> None:
-        self._wanted = wanted
-        self._style = style
-        self._coloured = style is LogFormat.PRETTY and output.wants_colour(sys.stdout)
-
-    def print(self, lines: Iterable[str]) -> None:
-        self.print_entries(entry for entry in map(parse_log_line, lines) if entry is not None)
-
-    def print_entries(self, entries: Iterable[LogEntry]) -> None:
-        for entry in self._wanted.apply(entries):
-            colour = output.escape(entry.level) if self._coloured else None
-            output.write(format_entry(entry, self._style, colour=colour))
-
-
 def show(
     dataflow: str | None,
     node: str | None,
     wanted: LogFilter,
     tail: int | None,
-    style: LogFormat,
+    printer: EntryPrinter,
     *,
     follow: bool,
     addr: str | None,
     port: int | None,
 ) -> bool:
-    """Print the logs; False, and nothing printed, when there is no coordinator to ask."""
+    """Print the logs; return False, without output, if no coordinator answers."""
     try:
         client = connect(addr, port)
     except CoordinatorUnreachable:
@@ -55,48 +36,43 @@ def show(
     with client:
         try:
             request = _request(dataflow_ref(dataflow), node, wanted, tail, follow=follow)
-            _show(client, request, wanted, style)
+            _show(client, request, printer, tail)
         except KeyboardInterrupt:
-            pass  # how following ends
+            pass  # the normal end of following
     return True
 
 
 def _request(
     dataflow: DataflowRef, node: str | None, wanted: LogFilter, tail: int | None, *, follow: bool
 ) -> ReadLogs:
-    """The daemons filter by what they understand; levels by node are left to the printer."""
-    level = "stdout" if wanted.per_node else wanted.level
-    on_daemon = WireFilter.model_validate(
+    """Return the request; daemons cannot filter by levels of nodes, so the printer does."""
+    filter_ = WireFilter.model_validate(
         {
             "since": wanted.since,
             "until": wanted.until,
-            "level": level,
+            "level": "stdout" if wanted.per_node else wanted.level,
             "grep": wanted.grep,
             "tail": None if wanted.per_node else tail,
         }
     )
     nodes = (node,) if node is not None else ()
-    return ReadLogs(dataflow=dataflow, nodes=nodes, filter=on_daemon, follow=follow)
+    return ReadLogs(dataflow=dataflow, nodes=nodes, filter=filter_, follow=follow)
 
 
-def _show(client: Client, request: ReadLogs, wanted: LogFilter, style: LogFormat) -> None:
-    """Lines as they come when following, else in the order of time over all daemons."""
-    printer = LinePrinter(wanted, style)
+def _show(client: Client, request: ReadLogs, printer: EntryPrinter, tail: int | None) -> None:
+    """Print lines as they arrive when following, otherwise those of all daemons by time."""
     entries: list[LogEntry] = []
 
-    def take(progress: ControlProgress) -> None:
+    def receive(progress: ControlProgress) -> None:
         if not isinstance(progress, LogLines):
             return
         if request.follow:
-            printer.print(progress.lines)
+            printer.print_lines(progress.lines)
         else:
             entries.extend(entry for entry in map(parse_log_line, progress.lines) if entry)
 
-    answer = client.ask(request, LogsEnd, take)
+    answer = client.ask(request, LogsEnd, receive)
     entries.sort(key=lambda entry: entry.time)
-    chosen = list(wanted.apply(entries))
-    if request.filter.tail is not None:
-        chosen = chosen[len(chosen) - min(len(chosen), request.filter.tail) :]
-    printer.print_entries(chosen)
+    printer.print(entries, tail=tail)
     for problem in answer.problems:
         output.warn(problem)

@@ -1,4 +1,4 @@
-"""What `dora run` prints: the merged log lines, the failures and the end."""
+"""Output of `dora run`: log lines of all nodes, failures, the result."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from dora_config.protocol.runner_events import DataflowResult, LogLine, NodeResult, RunnerEvent
 
 SHOWN_STDERR_LINES = 30
-"""Lines of a failed node's stderr on the terminal; its log file has all of them."""
+"""Most lines of the stderr of a failed node on the terminal."""
 
 
 class RunPrinter:
-    """Prints the events of a runner as they come; called from one thread at a time.
+    """Prints the events of a runner; not thread-safe.
 
-    Log lines come filtered; `wanted` is for the lines that are made here, of what happens to nodes.
+    The runner filters log lines of nodes; `wanted` applies to lines of dora about nodes.
     """
 
     def __init__(self, style: LogFormat, wanted: LogFilter) -> None:
@@ -35,7 +35,7 @@ class RunPrinter:
         self._life_lines = LifeLines()
 
     def show(self, event: RunnerEvent) -> None:
-        """Print one event, if it is one that users look for."""
+        """Print an event unless it is internal."""
         from dora_config.protocol import runner_events as happened
 
         match event:
@@ -43,24 +43,24 @@ class RunPrinter:
                 self._print(entry_of(event))
             case happened.LogLinesDropped(count=count):
                 output.remark(
-                    f"{count} log lines are not shown: they came faster than they can be printed "
-                    "here (the log files have them)"
+                    f"{count} log lines not shown: they arrive faster than they can be printed "
+                    "(the log files contain them)"
                 )
             case happened.DataflowStopping(reason=reason, grace=grace) if grace > 0:
                 again = " again" if reason.startswith("signal") else ""
                 output.remark(
-                    f"stopping ({reason}): nodes have {grace:g} s, Ctrl-C{again} kills them"
+                    f"stopping ({reason}): nodes have {grace:g} s; Ctrl-C{again} kills them"
                 )
             case _:
                 line = self._life_lines.line(event)
                 if line is not None:
-                    self._say(line.level, f'node "{line.node}" {line.message}')
+                    self._print_own(line.level, f'node "{line.node}" {line.message}')
 
-    def _say(self, level: str, message: str) -> None:
-        """A line of dora itself about a node."""
+    def _print_own(self, level: str, message: str) -> None:
+        """Print a line of dora about a node."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         entry = LogEntry(now, level, None, "stdout", message)
-        if self._wanted.lets_pass(entry):
+        if self._wanted.matches(entry):
             self._print(entry)
 
     def _print(self, entry: LogEntry) -> None:
@@ -71,23 +71,23 @@ class RunPrinter:
             output.write(format_entry(entry, self._style, colour=colour))
         except BrokenPipeError:
             self._stop_without_reader()
-        except OSError as error:  # a full disk is no reason to stop a robot
+        except OSError as error:  # a full disk must not stop a robot
             self._readerless = True
             output.discard()
             output.remark(
-                f"standard output cannot be written ({error.strerror}): log lines are only in the "
-                "log files from here on"
+                f"cannot write to standard output ({error.strerror}): log lines are only in the "
+                "log files from now on"
             )
 
     def _stop_without_reader(self) -> None:
-        """`dora run ... | head`: nobody reads on, so stop the dataflow as Ctrl-C would."""
+        """Stop the dataflow as Ctrl-C does: the reader has gone (`dora run ... | head`)."""
         self._readerless = True
         output.discard()
         os.kill(os.getpid(), signal.SIGINT)
 
 
 def entry_of(line: LogLine) -> LogEntry:
-    """The entry as the log file has it."""
+    """Return the entry of the log file for a line."""
     more = {
         "target": line.target,
         "file": line.file,
@@ -99,7 +99,7 @@ def entry_of(line: LogLine) -> LogEntry:
 
 
 def report_result(result: DataflowResult) -> bool:
-    """Say how the dataflow ended, first cause first; whether it ended well."""
+    """Print why a dataflow failed, first cause first; return whether it succeeded."""
     if result.ok:
         return True
     if result.error is not None:
@@ -108,15 +108,14 @@ def report_result(result: DataflowResult) -> bool:
     for node in result.root_causes:
         output.failure(failure_text(node))
     if result.cascading:
-        count = len(result.cascading)
-        output.remark(f"{count} more consequential error{'' if count == 1 else 's'}")
+        output.remark(output.counted(len(result.cascading), "more consequential error"))
     if result.log_dir is not None and Path(result.log_dir).is_dir():
         output.remark(f"logs: {_short(result.log_dir)}")
     return False
 
 
 def failure_text(node: NodeResult) -> str:
-    """Which node, why, and the last lines of its stderr."""
+    """Return the failure of a node with the last lines of its stderr."""
     text = f'node "{node.node}": {node.message}'
     tail = node.stderr_tail[-SHOWN_STDERR_LINES:]
     if not tail:

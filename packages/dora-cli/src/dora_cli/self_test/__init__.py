@@ -1,7 +1,7 @@
-"""`dora self test`: whether this installation works, in a folder of its own.
+"""Self-test of this installation, in a temporary folder.
 
-Three nodes on two daemons of a coordinator of its own: one pair over shared memory, one over a
-link. Everything that a machine of a fleet does is done once, and nothing is left.
+Starts a coordinator and two daemons, and runs three nodes on them: one pair communicates over
+shared memory, one over a link. Leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dora_config.errors import DoraError
 from dora_config.spawn_argv import run_module
 
 TIMEOUT: Final = 90.0
-"""Seconds for each of its steps; a small machine under load is slow, not broken."""
+"""Seconds for each step; generous for small machines under load."""
 EXPECTED: Final = "self-test: 100 messages arrived"
 RECEIVERS: Final = 2
 _FILES: Final = ("dataflow.yml", "sender.py", "receiver.py")
@@ -29,12 +29,12 @@ _PATIENT: Final = ("--set", f"link_timeout={TIMEOUT:g}", "--set", f"start_timeou
 
 
 class SelfTestFailed(DoraError):
-    """This installation does not work; ``str()`` says what was seen."""
+    """The self-test failed."""
 
 
 def run() -> None:
-    """Raises SelfTestFailed."""
-    # a short path: sockets lie below it
+    """Run the self-test; raises SelfTestFailed."""
+    # short, because socket paths below it are limited
     with tempfile.TemporaryDirectory(prefix="dt", dir="/tmp") as name:
         folder = Path(name)
         for file in _FILES:
@@ -44,7 +44,7 @@ def run() -> None:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Nothing of the user's settings counts, and nothing is left in the user's home."""
+    """Return an environment without settings of the user and with ``folder`` as home."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("DORA_")}
     for name in ("RUNTIME_DIRECTORY", "CREDENTIALS_DIRECTORY", "XDG_RUNTIME_DIR"):
         environ.pop(name, None)
@@ -56,6 +56,8 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 class _Test:
+    """One run of the self-test."""
+
     def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
         self._folder = folder
         self._environ = dict(environ)
@@ -68,7 +70,7 @@ class _Test:
                 self._start_dataflow()
 
     def _start_dataflow(self) -> None:
-        """`dora start`: it must end well and print that everything arrived."""
+        """Run `dora start`; raises SelfTestFailed unless all messages arrived."""
         try:
             done = subprocess.run(
                 [*run_module("dora_config.launcher"), "start", "dataflow.yml", "--attach"],
@@ -100,7 +102,7 @@ class _Test:
 
     @contextmanager
     def _service(self, *words: str) -> Iterator[Path]:
-        """A process that runs meanwhile; the file of what it prints."""
+        """Run a process of dora; yields the file with its output."""
         log = self._folder / f"{'-'.join(words[:3])}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
@@ -127,7 +129,7 @@ def _wait(what: str, log: Path, found: Callable[[str], re.Match[str] | None]) ->
     while (match := found(log.read_text(errors="replace"))) is None:
         if time.monotonic() > deadline:
             raise SelfTestFailed(
-                f"{what} did not get ready within {TIMEOUT:g} s; it printed:\n"
+                f"{what} was not ready within {TIMEOUT:g} s; it printed:\n"
                 + _indented(log.read_text(errors="replace"))
             )
         time.sleep(0.05)

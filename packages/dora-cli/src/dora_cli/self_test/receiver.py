@@ -1,4 +1,4 @@
-"""Checks that every array arrived, in order and whole."""
+"""Checks that all arrays arrive complete and in order."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Sends arrays of all sizes, whose first value counts them."""
+"""Sends small and large arrays; their values are the number of the message."""
 
 import pyarrow as pa
 

@@ -1,10 +1,10 @@
-"""Which files a node consists of, from what its description names; reads files, sends none.
+"""Collects the files of a node from its entry in the dataflow file.
 
-A Python file brings its whole folder (what it imports and reads lies there), any other program
-itself. Further: every word of `args`, `build` and the values of `env` that names a file or folder
-below the folder of the dataflow file; and all of that folder when a build line is anything but an
-installer of Python packages. Of a folder, what `ignore_rules` leaves out is not
-sent; a file that the description names is sent in any case.
+A Python file includes its whole folder, which has its imports and data; another program only
+itself. Also included: each word of `args`, `build` and values of `env` that is the path of a file
+or folder below the folder of the dataflow file, and that whole folder if a build command is not a
+Python package installer. Files that `ignore_rules` excludes are not sent, unless the entry names
+them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dora_config.errors import DoraError
 from dora_config.protocol.code import MAX_FILES, CodeFile, CodeLink, CodeSet
 
 MAX_BYTES: Final = 4 << 30
-"""Of one node; more is a mistake more often than not."""
+"""Limit for one node; more is usually a mistake."""
 _INSTALLERS: Final = ("pip", "pip3", "uv")
 _SPECIAL_FILES: Final = (
     (stat.S_ISSOCK, "socket"),
@@ -37,23 +37,21 @@ _SPECIAL_FILES: Final = (
 
 
 class CollectionError(DoraError):
-    """The files of a node cannot be sent; ``str()`` says which and why."""
+    """The files of a node cannot be sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """The list of a node's files, and where each content lies here."""
+    """Files of a node and the local path of each content, by SHA-256."""
 
     code: CodeSet
     sources: dict[str, Path]
     left_out: tuple[str, ...] = ()
-    """What a default leaves out of the folders that are sent, with its kind where that is not clear
-    from its name.
-    """
+    """Files and folders that the default rules exclude; special files with their kind."""
 
 
 def all_sources(parts: Iterable[Collected]) -> dict[str, Path | bytes]:
-    """Every content that these nodes need, their lists of files included, by its SHA-256."""
+    """Return the contents that these nodes need by SHA-256, with their file lists."""
     sources: dict[str, Path | bytes] = {}
     for one in parts:
         sources |= one.sources
@@ -62,7 +60,7 @@ def all_sources(parts: Iterable[Collected]) -> dict[str, Path | bytes]:
 
 
 def collect(node: ResolvedNode, folder: Path) -> Collected:
-    """All files of a node whose dataflow file lies in ``folder``; raises CollectionError."""
+    """Return the files of a node of the dataflow file in ``folder``; raises CollectionError."""
     root = source_directory(node, folder)
     collector = _Collector(root, IgnoreRules(root))
     try:
@@ -78,7 +76,7 @@ def collect(node: ResolvedNode, folder: Path) -> Collected:
 
 
 def source_directory(node: ResolvedNode, folder: Path) -> Path:
-    """Where the node's relative paths start here: `working_dir` is joined if it is there too."""
+    """Return the base of relative paths of a node: `working_dir` if it exists here."""
     wanted = node.deploy.working_dir
     if wanted and not Path(wanted).is_absolute() and (folder / wanted).is_dir():
         return folder / wanted
@@ -86,7 +84,7 @@ def source_directory(node: ResolvedNode, folder: Path) -> Path:
 
 
 def _programs(node: ResolvedNode) -> Iterator[tuple[str, bool]]:
-    """Files that are run, and whether their folder comes with them."""
+    """Yield the programs of a node, and whether their folder is included."""
     if node.kind == "standard" and node.path:
         yield node.path, node.path.endswith(".py")
     for operator in node.operators:
@@ -94,7 +92,7 @@ def _programs(node: ResolvedNode) -> Iterator[tuple[str, bool]]:
 
 
 def _words(node: ResolvedNode, root: Path) -> Iterator[str]:
-    """Words that name something below ``root``."""
+    """Yield the words that are paths below ``root``."""
     texts = [*node.args, *(value for value in node.env.values() if isinstance(value, str))]
     for line in node.build:
         try:
@@ -126,30 +124,30 @@ class _Collector:
     def add_program(self, name: str, *, whole_folder: bool, may_be_built: bool) -> None:
         path = PurePosixPath(os.path.normpath(name))
         if path.is_absolute() or "$" in name:
-            return  # a file of the machine
+            return  # a file of the target machine
         if ".." in path.parts:
             raise CollectionError(
-                f"`{name}` lies outside of {self.root}, the folder that is sent from; move it "
-                "below that folder, or use `distribute: local`"
+                f"`{name}` is outside of {self.root}, and only files below that folder are sent; "
+                "move it there, or use `distribute: local`"
             )
         if not (self.root / path).is_file():
             if may_be_built or "/" not in name:
-                return  # made there, or a program on the PATH of the machine
+                return  # built there, or on the PATH of the target machine
             raise CollectionError(
-                f"Could not find source path `{name}`: there is no file at {self.root / path}"
+                f"could not find source path `{name}`: {self.root / path} does not exist"
             )
         self.add(path)
         if whole_folder:
             self.add_named(path.parent)
 
     def add_named(self, path: PurePosixPath) -> None:
-        """What the description names: sent even if a pattern leaves it out."""
+        """Add a path that the entry names, even if a pattern excludes it."""
         if path.parts:
             self.rules.include(path)
         self.add(path)
 
     def add(self, path: PurePosixPath) -> None:
-        """A file, a folder with all that is in it, or a link and what it leads to."""
+        """Add a file, a folder with its content, or a link with its target."""
         if path in self._seen:
             return
         self._seen.add(path)
@@ -184,13 +182,13 @@ class _Collector:
                 self.add(inner)
 
     def _require_utf8(self, path: PurePosixPath) -> None:
-        """Raise CollectionError for a name that a list of files cannot hold."""
+        """Raise CollectionError for a name that is not valid UTF-8."""
         try:
             str(path).encode()
         except UnicodeEncodeError:
             raise CollectionError(
                 f"{_printable(str(self.root / path))}: the file name is not valid UTF-8; rename "
-                f"it, or leave it out with a line in {IGNORE_FILE}"
+                f"it, or exclude it in {IGNORE_FILE}"
             ) from None
 
     def _skip_special(self, path: PurePosixPath, here: Path) -> None:
@@ -202,22 +200,21 @@ class _Collector:
         self.left_out.add(f"{path} ({kind})")
 
     def _add_link(self, path: PurePosixPath) -> PurePosixPath:
-        """Keep a link; where it leads to, below the root."""
+        """Add a link; return its target relative to the root."""
         here = self.root / path
         target = os.readlink(here)
         joined = os.path.normpath(here.parent / target)
         base = os.path.normpath(self.root)
         if not (joined == base or joined.startswith(f"{base}/")):
             raise CollectionError(
-                f"{here} is a link that leads out of {self.root}, to {_printable(target)}; only "
-                "what lies below that folder is sent: put a copy there, or leave the link out with "
-                f"a line in {IGNORE_FILE}"
+                f"{here} is a link to {_printable(target)}, outside of {self.root}; only files "
+                f"below that folder are sent: copy the file there, or exclude it in {IGNORE_FILE}"
             )
         end = PurePosixPath(os.path.relpath(joined, base))
         if not os.path.lexists(joined):
             raise CollectionError(
                 f"{here} is a link to {_printable(target)}, which does not exist; remove it, or "
-                f"leave it out with a line in {IGNORE_FILE}"
+                f"exclude it in {IGNORE_FILE}"
             )
         self._require_utf8(end)
         relative = os.path.relpath(joined, here.parent)
@@ -240,9 +237,9 @@ class _Collector:
         )
         self.sources[digest] = here
         if self.size > MAX_BYTES or len(self.files) > MAX_FILES:
-            raise CollectionError(self._too_much())
+            raise CollectionError(self._limit_exceeded())
 
-    def _too_much(self) -> str:
+    def _limit_exceeded(self) -> str:
         by_top: dict[str, int] = {}
         for file in self.files.values():
             top = file.path.partition("/")[0]
@@ -251,8 +248,8 @@ class _Collector:
         listed = ", ".join(f"{name} ({size >> 20} MiB)" for name, size in largest)
         return (
             f"more than {MAX_BYTES >> 30} GiB or {MAX_FILES} files would be sent from {self.root}: "
-            f"{listed}, ...; list what the node does not need in {IGNORE_FILE}, or put it into a "
-            "folder of its own"
+            f"{listed}, ...; exclude what the node does not need in {IGNORE_FILE}, or move the "
+            "node into its own folder"
         )
 
     def result(self) -> Collected:
@@ -267,5 +264,5 @@ class _Collector:
 
 
 def _printable(text: str) -> str:
-    """``text`` with bytes that are not UTF-8 as escapes."""
+    """Return ``text`` with invalid UTF-8 bytes as escapes."""
     return os.fsencode(text).decode(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""Sends files to the coordinator's store: only what it lacks, resumed after a cut."""
+"""Uploads missing files to the store of the coordinator; resumes interrupted uploads."""
 
 from __future__ import annotations
 
@@ -17,34 +17,42 @@ from dora_cli.shipping.collection import Collected, all_sources
 from dora_config.access import Endpoint
 from dora_config.disk_space import SPARE, DiskFull
 from dora_config.errors import DoraError
+from dora_config.protocol.code_http import (
+    FILES_PATH,
+    FREE_HEADER,
+    OFFSET_HEADER,
+    PLACE_HEADER,
+    file_path,
+)
 from dora_config.yaml.quantities import show_size
 
 TIMEOUT: Final = 30.0
 ATTEMPTS: Final = 5
-_OFFSET: Final = "X-Dora-Offset"
 
 
 class UploadFailed(DoraError):
-    """The coordinator did not take all files; ``str()`` says why."""
+    """The coordinator did not store all files."""
 
 
 def upload(endpoint: Endpoint, parts: Iterable[Collected]) -> int:
-    """Have all files of these nodes in the coordinator's store; bytes that were sent."""
+    """Upload the missing files of nodes; return the number of bytes. Raises UploadFailed."""
     sources = all_sources(parts)
-    connection = _Connection(endpoint)
+    connection = _StoreConnection(endpoint)
     try:
         missing, room = connection.missing(sorted(sources))
         sizes = {digest: _size(sources[digest]) for digest in missing}
         total = sum(sizes.values())
         if room is not None and total > room.free - SPARE:
             problem = DiskFull(f"{room.place} on the coordinator's machine", room.free, total)
-            raise UploadFailed(f"the coordinator at {endpoint} has no room for the code: {problem}")
+            raise UploadFailed(
+                f"not enough space for the code on the coordinator at {endpoint}: {problem}"
+            )
         if missing:
             output.remark(f"sending {len(missing)} files, {show_size(total)}, to the coordinator")
         for digest in missing:
             connection.send(digest, sources[digest], sizes[digest])
     finally:
-        connection.hang_up()
+        connection.close()
     return total
 
 
@@ -58,38 +66,39 @@ def _open(source: Path | bytes) -> BinaryIO:
 
 @dataclass(frozen=True, slots=True)
 class _Room:
-    """Free space of the coordinator's store."""
+    """Free space of the store."""
 
     place: str
     free: int
 
 
-class _Connection:
-    """One connection, made anew when it is cut."""
+class _StoreConnection:
+    """HTTP connection to the store; reconnects after errors."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._connection: http.client.HTTPConnection | None = None
 
     def missing(self, digests: list[str]) -> tuple[list[str], _Room | None]:
-        """What the store lacks, and its room if the coordinator reports it."""
+        """Return the digests that the store lacks, and its free space if reported."""
         text = json.dumps(digests).encode()
         try:
-            status, headers, body = self._once("POST", "/api/files", text, {})
+            status, headers, body = self._once("POST", FILES_PATH, text, {})
         except (OSError, http.client.HTTPException) as problem:
-            self.hang_up()
+            self.close()
             raise UploadFailed(
-                f"the coordinator at {self._endpoint} takes no code: {problem}"
+                f"cannot send code to the coordinator at {self._endpoint}: {problem}"
             ) from problem
         if status != 200:
-            raise UploadFailed(self._refused(status, body))
-        free = headers.get("X-Dora-Free", "")
-        place = unquote(headers.get("X-Dora-Store", ""))
+            raise UploadFailed(self._refusal(status, body))
+        free = headers.get(FREE_HEADER, "")
+        place = unquote(headers.get(PLACE_HEADER, ""))
         room = _Room(place, int(free)) if free.isdecimal() else None
         return [str(one) for one in json.loads(body)], room
 
     def send(self, digest: str, source: Path | bytes, size: int) -> None:
-        path = f"/api/files/{digest}"
+        """Upload one file; raises UploadFailed after several attempts."""
+        path = file_path(digest)
         failures = 0
         offset = 0
         while True:
@@ -97,32 +106,32 @@ class _Connection:
                 status, headers, body = self._once("HEAD", path, None, {})
                 if status == 200:
                     return
-                offset = min(int(headers.get(_OFFSET, "0")), size)
+                offset = min(int(headers.get(OFFSET_HEADER, "0")), size)
                 with _open(source) as file:
                     file.seek(offset)
-                    shown = {_OFFSET: str(offset), "Content-Length": str(size - offset)}
-                    status, _, body = self._once("PUT", path, file, shown)
+                    range_ = {OFFSET_HEADER: str(offset), "Content-Length": str(size - offset)}
+                    status, _, body = self._once("PUT", path, file, range_)
             except (OSError, http.client.HTTPException) as problem:
                 failures += 1
-                self.hang_up()
+                self.close()
                 if failures >= ATTEMPTS:
                     raise UploadFailed(
-                        f"code cannot be sent to the coordinator at {self._endpoint}: {problem}"
+                        f"cannot send code to the coordinator at {self._endpoint}: {problem}"
                     ) from problem
             else:
                 if status == 201:
                     return
                 failures += 1
                 if status == 422:
-                    raise UploadFailed(f"{source!s}: changed while it was sent; start again")
+                    raise UploadFailed(f"{source!s} changed while it was sent; start again")
                 if status != 409 or failures >= ATTEMPTS:
-                    raise UploadFailed(self._refused(status, body))
+                    raise UploadFailed(self._refusal(status, body))
             time.sleep(0.2 * failures)
 
     def _once(
         self, method: str, path: str, body: bytes | BinaryIO | None, headers: dict[str, str]
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
-        """Status, headers (whatever their case) and body of the answer to one request."""
+        """Send one request; return status, headers and body of the response."""
         if self._connection is None:
             self._connection = http.client.HTTPConnection(
                 self._endpoint.host, self._endpoint.port, timeout=TIMEOUT
@@ -131,11 +140,12 @@ class _Connection:
         with self._connection.getresponse() as answer:
             return answer.status, answer.headers, answer.read()
 
-    def _refused(self, status: int, body: bytes) -> str:
+    def _refusal(self, status: int, body: bytes) -> str:
         text = body[:300].decode(errors="replace").strip()
-        return f"the coordinator at {self._endpoint} takes no code: HTTP status {status} {text}"
+        return f"the coordinator at {self._endpoint} refused the code: HTTP status {status} {text}"
 
-    def hang_up(self) -> None:
+    def close(self) -> None:
+        """Close the connection; the next request opens a new one."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None

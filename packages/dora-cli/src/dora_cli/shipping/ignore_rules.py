@@ -1,7 +1,7 @@
-"""Which files of a folder stay at home: patterns of `.doraignore` after the defaults.
+"""Rules for files that are not sent: defaults and patterns of `.doraignore`.
 
-The syntax is that of `.gitignore`, at every level: later lines overrule earlier ones, a file in a
-subfolder overrules those above it, and ``!pattern`` sends what a default leaves out.
+The syntax is that of `.gitignore`: later lines override earlier ones, a file in a subfolder
+overrides those above it, and ``!pattern`` includes files that a default excludes.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ DEFAULTS: Final = (
     *(".dora/", ".dora-session.yaml", "*.dora-session.yaml", IGNORE_FILE),
     *("/out/", "/git/", "/_work/"),
 )
-"""Version control, environments, caches, files of editors, and what dora makes."""
+"""Version control, environments, caches, editor files, files of dora."""
 
 
 class InvalidIgnoreFile(DoraError):
-    """A `.doraignore` cannot be used; ``str()`` names it and says why."""
+    """A `.doraignore` file is malformed or unreadable."""
 
 
 class IgnoreRules:
-    """The patterns that apply below one folder."""
+    """Rules for the files below one folder."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -41,17 +41,17 @@ class IgnoreRules:
         self._included: set[PurePosixPath] = set()
 
     def include(self, folder: PurePosixPath) -> None:
-        """Send a folder that the node names, whatever the patterns above it say of it."""
+        """Include a folder that the node names; patterns above it no longer apply."""
         if self.by_default(folder, is_folder=True) or self.by_user(folder, is_folder=True):
             self._included.add(folder)
 
     def by_default(self, path: PurePosixPath, *, is_folder: bool) -> bool:
-        """Whether a default leaves out ``path`` and no `.doraignore` decides otherwise."""
+        """Return whether a default excludes ``path`` and no `.doraignore` overrides it."""
         chosen = self._chosen(path, is_folder=is_folder)
         return chosen is None and self._is_default(path, is_folder=is_folder)
 
     def by_user(self, path: PurePosixPath, *, is_folder: bool) -> bool:
-        """Whether a `.doraignore` leaves out ``path``."""
+        """Return whether a `.doraignore` excludes ``path``."""
         return self._chosen(path, is_folder=is_folder) is True
 
     def _is_default(self, path: PurePosixPath, *, is_folder: bool) -> bool:
@@ -61,7 +61,7 @@ class IgnoreRules:
         return is_folder and (self._root / path / "pyvenv.cfg").is_file()
 
     def _chosen(self, path: PurePosixPath, *, is_folder: bool) -> bool | None:
-        """The verdict of the innermost `.doraignore` that has a pattern for ``path``."""
+        """Return the decision of the innermost `.doraignore` that matches ``path``."""
         top = self._top(path)
         for folder in path.parents:
             spec = self._spec(folder)
@@ -74,7 +74,7 @@ class IgnoreRules:
         return None
 
     def _top(self, path: PurePosixPath) -> PurePosixPath:
-        """The folder whose patterns are the outermost that count for ``path``."""
+        """Return the outermost folder whose patterns apply to ``path``."""
         named = (folder for folder in path.parents if folder in self._included)
         return next(named, PurePosixPath())
 
@@ -85,7 +85,7 @@ class IgnoreRules:
 
 
 def _shown(path: PurePosixPath, folder: PurePosixPath, *, is_folder: bool) -> str:
-    """``path`` as patterns of ``folder`` see it."""
+    """Return ``path`` relative to ``folder``, as patterns match it."""
     return f"{path.relative_to(folder)}{'/' if is_folder else ''}"
 
 

@@ -1,4 +1,4 @@
-"""Sends files to machines over SSH: one parcel each of what that machine lacks."""
+"""Uploads missing files to machines over SSH, as one archive per machine."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pathlib import Path
 
 from dora_cli.bundle.machine import ask
 from dora_cli.bundle.progress import sending
-from dora_cli.cluster import known_clusters as remembered
-from dora_cli.cluster.machines import OnMachine, Say, on_machines
+from dora_cli.cluster.machines.parallel import Report, on_machines
+from dora_cli.cluster.machines.remote_machine import RemoteMachine
+from dora_cli.cluster.ownership import known_clusters
 from dora_cli.coordinator.client import Client
 from dora_cli.shipping.collection import Collected, CollectionError, all_sources
 from dora_cli.ssh import RemoteCommandFailed
@@ -27,11 +28,11 @@ TAKE_TIMEOUT = 600.0
 
 
 class NotPushed(CollectionError):
-    """The code is not on every machine that needs it; ``str()`` says why."""
+    """The code could not be sent to all machines that need it."""
 
 
 def push(client: Client, spec: DataflowSpec, parts: Mapping[str, Collected]) -> None:
-    """Have the files of these nodes on the machines that they will run on; raises NotPushed."""
+    """Upload the files of nodes to the machines where they will run; raises NotPushed."""
     cluster = _cluster(client)
     plan = client.ask(StartDataflow(spec=spec, dry_run=True), PlacementPlan)
     by_machine: dict[str, list[Collected]] = {}
@@ -41,23 +42,23 @@ def push(client: Client, spec: DataflowSpec, parts: Mapping[str, Collected]) -> 
             by_machine.setdefault(placed.daemon, []).append(parts[placed.node])
     machines = [machine for machine in cluster.machines if machine.id in by_machine]
 
-    def work(on: OnMachine, say: Say) -> str:
-        return _push(on, by_machine[on.machine.id], say)
+    def work(remote: RemoteMachine, report: Report) -> str:
+        return _push(remote, by_machine[remote.machine.id], report)
 
-    done = on_machines(cluster, "Sending code to {name}", work, machines=machines, said=str)
+    done = on_machines(cluster, "Sending code to {name}", work, machines=machines, describe=str)
     failed = [one for one in done if not one.ok]
     if failed:
         names = ", ".join(one.machine.id for one in failed)
-        raise NotPushed(f"code could not be sent to: {names}; nothing was started")
+        raise NotPushed(f"could not send code to: {names}; nothing was started")
 
 
 def _cluster(client: Client) -> Cluster:
-    cluster = remembered.find(client.endpoint)
+    cluster = known_clusters.find(client.endpoint)
     if cluster is None:
         raise NotPushed(
-            "`distribute: scp` sends code over SSH, and this account does not know the machines of "
-            f"the coordinator at {client.endpoint}: run any `dora cluster` command with the "
-            "cluster file from here (`dora cluster doctor CLUSTER.yml`, say), or use "
+            "`distribute: scp` sends code over SSH, but the machines of the coordinator at "
+            f"{client.endpoint} are unknown to this account: run a `dora cluster` command with the "
+            "cluster file here (such as `dora cluster doctor CLUSTER.yml`), or use "
             "`distribute: http`"
         )
     return cluster
@@ -68,35 +69,35 @@ def _machine(cluster: Cluster, node: str, daemon: str) -> Machine:
         return cluster.machine(daemon)
     except KeyError:
         raise NotPushed(
-            f'node "{node}" would run on "{daemon}", which is no machine of the cluster file; '
-            "`distribute: scp` cannot reach it, `distribute: http` can"
+            f'node "{node}" would run on "{daemon}", which is not in the cluster file, so '
+            "`distribute: scp` cannot reach it; use `distribute: http`"
         ) from None
 
 
-def _push(on: OnMachine, parts: Sequence[Collected], say: Say) -> str:
+def _push(remote: RemoteMachine, parts: Sequence[Collected], report: Report) -> str:
     sources = all_sources(parts)
     program = (files("dora_cli.shipping") / "store_program.py").read_bytes()
-    # Beside the parcel, of which a part may be there since an earlier transfer was cut.
-    listed = ask(on.link, "place", program=program, name=f"list-{_name(sources)}")["path"]
-    on.link.write(listed, json.dumps(sorted(sources)).encode(), mode=0o600)
-    found = ask(on.link, "missing", program=program, path=listed)
+    # beside the parcel, which may be partly there from an interrupted transfer
+    listed = ask(remote.connection, "place", program=program, name=f"list-{_name(sources)}")["path"]
+    remote.connection.write(listed, json.dumps(sorted(sources)).encode(), mode=0o600)
+    found = ask(remote.connection, "missing", program=program, path=listed)
     missing = found["missing"]
     if not missing:
-        return "OK (all was there)"
+        return "OK (already there)"
     total = sum(_size(sources[digest]) for digest in missing)
-    if 2 * total + SPARE > found["free"]:  # the parcel, and what is taken out of it
+    if 2 * total + SPARE > found["free"]:  # the parcel and its extracted content
         raise DiskFull(found["store"], found["free"], 2 * total)
-    there = ask(on.link, "place", program=program, name=_name(missing))
+    there = ask(remote.connection, "place", program=program, name=_name(missing))
     with tempfile.NamedTemporaryFile(prefix="dora-parcel-") as file:
         size = _pack(Path(file.name), missing, sources)
         offset = min(int(there["size"]), size)
-        progress = sending(say, size, offset=offset)
+        progress = sending(report, size, offset=offset)
         try:
-            on.link.send(Path(file.name), there["path"], offset=offset, progress=progress)
-        except RemoteCommandFailed:  # a full disk, not a cut: no later transfer goes on from there
-            ask(on.link, "discard", program=program, path=there["path"])
+            remote.connection.send(Path(file.name), there["path"], offset=offset, progress=progress)
+        except RemoteCommandFailed:  # not a lost connection: cannot be resumed, as with a full disk
+            ask(remote.connection, "discard", program=program, path=there["path"])
             raise
-    ask(on.link, "take", program=program, timeout=TAKE_TIMEOUT, path=there["path"])
+    ask(remote.connection, "take", program=program, timeout=TAKE_TIMEOUT, path=there["path"])
     return f"OK ({len(missing)} files, {size >> 10} KiB)"
 
 
@@ -109,7 +110,7 @@ def _name(digests: Iterable[str]) -> str:
 
 
 def _pack(parcel: Path, wanted: Iterable[str], sources: Mapping[str, Path | bytes]) -> int:
-    """The same parcel each time, so that a cut transfer can go on; its size."""
+    """Write a reproducible archive, so that a transfer can be resumed; return its size."""
     with tarfile.open(parcel, "w", format=tarfile.PAX_FORMAT) as archive:
         for digest in sorted(wanted):
             source = sources[digest]

@@ -1,1 +1,1 @@
-"""Values of options: durations, times, variables; files written whole."""
+"""Values of options: times and environment variables; atomic writes of files."""

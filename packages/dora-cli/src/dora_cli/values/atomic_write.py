@@ -1,4 +1,4 @@
-"""Writes a file as a whole or not at all."""
+"""Atomic write of a file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_file(path: Path, content: str | bytes) -> None:
-    """Put ``content`` at ``path``, in the place of what is there; an OSError names the path."""
+    """Create or replace a file atomically; an OSError names ``path``."""
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.new")
     try:

@@ -1,4 +1,4 @@
-"""`--env KEY=VALUE` to a mapping. Pure."""
+"""Parser of `--env KEY=VALUE`; pure."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 
 def parse_env_overrides(pairs: Iterable[str]) -> dict[str, str]:
-    """Variables by name; the last of a repeated name wins.
+    """Return variables by name; the last of a repeated name wins.
 
-    A value reaches the nodes exactly as written, `01` and `true` included. ValueError says what is
-    wrong with a pair: no `=`, an empty or malformed name, or a `$`, which nothing would expand.
+    Values are passed to nodes exactly as written, such as `01` and `true`. Raises ValueError for a
+    missing `=`, an empty or malformed name, or a `$`, which would not be expanded.
     """
     overrides: dict[str, str] = {}
     for pair in pairs:
@@ -19,11 +19,11 @@ def parse_env_overrides(pairs: Iterable[str]) -> dict[str, str]:
         if not name:
             raise ValueError(f"{pair!r}: empty key, expected KEY=VALUE")
         if any(character.isspace() or character == "\0" for character in name):
-            raise ValueError(f"{pair!r}: the name {name!r} holds white space")
+            raise ValueError(f"{pair!r}: white space in the name {name!r}")
         if "$" in value:
             raise ValueError(
-                f"{pair!r}: variables are not expanded here; let the shell expand it "
-                f'({name}="$NAME"), or write it in `env:` of the dataflow file'
+                f"{pair!r}: variables are not expanded; let the shell expand it "
+                f'({name}="$NAME"), or use `env:` in the dataflow file'
             )
         overrides[name] = value
     return overrides

@@ -1,4 +1,4 @@
-"""Points in time as users write them: a duration back from now, or RFC 3339. Pure."""
+"""Parser of points in time: a duration before now, or RFC 3339; pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dora_config.yaml.quantities import parse_duration
 
 
 def parse_moment(text: str, *, now: float) -> float:
-    """Unix time of `text`; ValueError with the expected shapes. A time without zone is local."""
+    """Return the Unix time of `text`; a time without zone is local. Raises ValueError."""
     try:
         return now - parse_duration(text)
     except ValueError:
@@ -17,6 +17,6 @@ def parse_moment(text: str, *, now: float) -> float:
         return datetime.fromisoformat(text.strip()).timestamp()
     except ValueError:
         raise ValueError(
-            f"{text!r} is no time, expected a duration back from now (5m, 1h30m) or RFC 3339 "
+            f"{text!r} is not a valid time; expected a duration before now (5m, 1h30m) or RFC 3339 "
             "(2026-01-31T09:30:00Z)"
         ) from None

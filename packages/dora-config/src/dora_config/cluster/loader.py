@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from dora_config.cluster.models import Cluster, Coordinator, Machine, read_cluster
 from dora_config.errors import ConfigError, Problem
-from dora_config.yaml.document import read_document
+from dora_config.yaml.reader import read_document
 from dora_config.yaml.text_files import MAX_FILE_BYTES, in_order, read_text
 
 _Reached = TypeVar("_Reached", Machine, Coordinator)

@@ -24,7 +24,8 @@ from dora_config.dataflow.fields import (
     text_schema,
 )
 from dora_config.dataflow.resolved import Frozen
-from dora_config.yaml.document import Document, for_a_program
+from dora_config.yaml.document import Document
+from dora_config.yaml.scalars import for_a_program
 from dora_config.yaml.validation import Finding, show, validate
 
 DEFAULT_COORDINATOR_PORT = 6013

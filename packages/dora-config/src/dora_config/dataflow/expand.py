@@ -22,7 +22,7 @@ from dora_config.dataflow.resolved import (
     ResolvedOperator,
 )
 from dora_config.dataflow.variables import escape_variables
-from dora_config.yaml.document import dump_yaml
+from dora_config.yaml.writer import dump_yaml
 
 
 def expand_dataflow(dataflow: ResolvedDataflow) -> str:

@@ -23,8 +23,8 @@ from dora_config.ids import (
     parse_machine_id,
     parse_node_id,
 )
-from dora_config.yaml.document import for_a_program
 from dora_config.yaml.quantities import MAX_SECONDS, SIZE_PATTERN, check_seconds, parse_size
+from dora_config.yaml.scalars import for_a_program
 
 _ENV_NAME = re.compile(r"[^=\s\x00]+")
 ENV_NAME_PATTERN = r"^[^=\s\u0000]+$"

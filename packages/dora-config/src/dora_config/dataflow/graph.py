@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
@@ -57,16 +57,21 @@ def check_graph(
     dataflow: ResolvedDataflow,
     unreadable: Unreadable = Unreadable(),
     written: Mapping[tuple[int, str], str] | None = None,
+    unused_inputs: Sequence[ResolvedNode] = (),
 ) -> Iterator[GraphFinding]:
-    """Everything that is wrong between the nodes.
+    """Yield all problems between nodes.
 
-    `written` has the source texts of inputs, by position of the node and id of the input.
+    `written` contains the source texts of inputs, by position of the node and id of the input.
+    `unused_inputs` are nodes with a module whose inputs no inner node reads; their positions follow
+    those of the dataflow's nodes.
     """
     sources = _SourceCheck(dataflow, unreadable, written or {})
     for position, node in enumerate(dataflow.nodes):
         yield from sources.check(position, node)
         if node.id not in unreadable.nodes:
             yield from _ports(position, node)
+    for position, node in enumerate(unused_inputs, start=len(dataflow.nodes)):
+        yield from sources.check(position, node)
     yield from backpressure_cycles(dataflow)
 
 

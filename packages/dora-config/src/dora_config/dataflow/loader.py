@@ -21,7 +21,8 @@ from dora_config.dataflow.resolve import Resolution, SourceMap, resolve
 from dora_config.dataflow.resolved import ResolvedDataflow
 from dora_config.dataflow.variables import expand_path, find_variables
 from dora_config.errors import ConfigError, Problem
-from dora_config.yaml.document import Document, read_document
+from dora_config.yaml.document import Document
+from dora_config.yaml.reader import read_document
 from dora_config.yaml.text_files import MAX_FILE_BYTES, in_order, is_file, read_text
 from dora_config.yaml.validation import Finding
 
@@ -339,9 +340,8 @@ def _check_graph(loading: _Loading, resolution: Resolution, file: NodesFile) -> 
         for number, node in enumerate(flat)
         for name, wired in node.inputs.items()
     }
-    loading.report_graph(
-        resolution.source_map, check_graph(resolution.dataflow, unreadable, written)
-    )
+    findings = check_graph(resolution.dataflow, unreadable, written, resolution.unused_inputs)
+    loading.report_graph(resolution.source_map, findings)
 
 
 def _check_types(

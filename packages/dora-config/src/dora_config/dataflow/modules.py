@@ -28,8 +28,9 @@ from dora_config.dataflow.variables import (
     expand_variables,
     is_reserved,
 )
-from dora_config.errors import Problem
-from dora_config.yaml.document import Document, KeyPath, for_a_program
+from dora_config.errors import Problem, Severity
+from dora_config.yaml.document import Document, KeyPath
+from dora_config.yaml.scalars import for_a_program
 from dora_config.yaml.suggest import closest
 
 Value = TypeVar("Value")
@@ -112,12 +113,12 @@ class FlatNode:
     document: Document
     path: KeyPath
     directory: str
-    env: dict[str, EnvValue]
-    deploy: descriptor.Deploy | None
-    build: str | None
-    cpu_affinity: list[int] | None
-    args: str | None
     inputs: dict[str, WiredInput]
+    env: dict[str, EnvValue] = field(default_factory=dict)
+    deploy: descriptor.Deploy | None = None
+    build: str | None = None
+    cpu_affinity: list[int] | None = None
+    args: str | None = None
     incomplete: bool = False
     unread_inputs: bool = False
     named: bool = True
@@ -159,6 +160,10 @@ class Flattening:
         self._environ = environ
         self.problems: list[Problem] = []
         self.nodes: list[FlatNode] = []
+        self.unused_inputs: list[FlatNode] = []
+        """Nodes with a module, with those of their inputs that no inner node reads."""
+        self.used_ports: set[tuple[str, str]] = set()
+        """Ports that inner nodes read, as the prefix of the module's nodes and the port."""
         self.unread_modules: set[str] = set()
         """Ids of the nodes whose module file cannot be read, or lacks some of its nodes."""
 
@@ -203,7 +208,7 @@ class Flattening:
         *,
         hint: str | None = None,
         at_key: bool = False,
-        severity: str = "error",
+        severity: Severity = "error",
     ) -> None:
         self.problems.append(
             document.problem(path, message, hint=hint, at_key=at_key, severity=severity)
@@ -304,6 +309,22 @@ class Flattening:
             repeated=source.repeated or scope.repeated,
         )
         self._flatten(module.nodes, inner)
+        unused = {
+            name: wired
+            for name, wired in given.items()
+            if (inner.prefix, name) not in self.used_ports
+        }
+        if unused:
+            self.unused_inputs.append(
+                FlatNode(
+                    id=scope.prefix + node.id,
+                    node=node,
+                    document=scope.document,
+                    path=path,
+                    directory=scope.directory,
+                    inputs=unused,
+                )
+            )
 
     def _ports(
         self,
@@ -443,6 +464,7 @@ class _Wiring:
             )
             self.flattening._problem(own.document, (*own.path, "source"), message)
             return None
+        self.flattening.used_ports.add((self.scope.prefix, port))
         given = ports[port]
         if given is None:
             return None

@@ -56,7 +56,7 @@ class SourceMap:
 
     document: Document
     flat: list[FlatNode] = field(default_factory=list)
-    """The nodes in the order of the resolved dataflow."""
+    """The nodes in the order of the resolved dataflow, then those with unused inputs."""
 
     def problem(
         self,
@@ -93,6 +93,8 @@ class Resolution:
     dataflow: ResolvedDataflow
     source_map: SourceMap
     problems: tuple[Problem, ...]
+    unused_inputs: tuple[ResolvedNode, ...] = ()
+    """Nodes with a module, with those of their inputs that no inner node reads."""
     unread_modules: frozenset[str] = frozenset()
     """Ids of the nodes whose module file cannot be read, or lacks some of its nodes."""
 
@@ -130,7 +132,11 @@ def resolve(
         deploy=_deploy(root.deploy),
     )
     problems = (*flattening.problems, *_duplicates(source_map))
-    return Resolution(dataflow, source_map, problems, frozenset(flattening.unread_modules))
+    unused = [_unused_inputs(flat, single) for flat in flattening.unused_inputs]
+    source_map.flat.extend(flattening.unused_inputs)
+    return Resolution(
+        dataflow, source_map, problems, tuple(unused), frozenset(flattening.unread_modules)
+    )
 
 
 def _duplicates(source_map: SourceMap) -> Iterator[Problem]:
@@ -161,6 +167,14 @@ def _to_operator(
         return wired
     output = f"{operator_id}/{source.output}"
     return replace(wired, source=OutputSource(node=source.node, output=output))
+
+
+def _unused_inputs(
+    flat: FlatNode, single: Mapping[str, tuple[str, descriptor.Operator, KeyPath]]
+) -> ResolvedNode:
+    flat.inputs = {name: _to_operator(wired, single) for name, wired in flat.inputs.items()}
+    inputs = {name: _resolve_input(wired, None) for name, wired in flat.inputs.items()}
+    return ResolvedNode(id=flat.id, inputs=inputs)
 
 
 def _resolve_node(

@@ -14,7 +14,8 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from dora_config.errors import Severity
-from dora_config.yaml.document import Document, KeyPath, written
+from dora_config.yaml.document import Document, KeyPath
+from dora_config.yaml.scalars import written
 from dora_config.yaml.suggest import closest_name
 
 _MAX_ROUNDS = 8

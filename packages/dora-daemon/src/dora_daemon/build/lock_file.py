@@ -13,7 +13,8 @@ from pathlib import Path
 
 from dora_config import ResolvedDataflow
 from dora_config.dataflow.resolved import GitSource
-from dora_config.yaml.document import dump_yaml, read_document
+from dora_config.yaml.reader import read_document
+from dora_config.yaml.writer import dump_yaml
 from dora_daemon.build.errors import LockFileError
 from dora_daemon.build.git_sources import reference
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from dora_config import ResolvedDataflow
-from dora_config.yaml.document import dump_yaml, read_document
+from dora_config.yaml.reader import read_document
+from dora_config.yaml.writer import dump_yaml
 from dora_daemon.build.errors import SessionFileError
 from dora_daemon.out_dir import OUT_DIR, prepare_out_dir
 

@@ -18,17 +18,15 @@ ClusterFile = Annotated[
     Path, typer.Argument(metavar="PATH", help="The cluster file.", show_default=False)
 ]
 
-
 WheelHouse = Annotated[
     Path | None,
     typer.Option(
         "--offline",
         metavar="DIR",
-        help="A folder of wheels to put on machines; nothing is fetched.",
+        help="Folder of wheels to install; nothing is downloaded.",
         show_default=False,
     ),
 ]
-
 
 SomeMachines = Annotated[
     list[str] | None,
@@ -41,11 +39,9 @@ SomeMachines = Annotated[
     ),
 ]
 
-
 KeepGoing = Annotated[
-    bool, typer.Option("--keep-going", help="Go on with the next machine when one fails.")
+    bool, typer.Option("--keep-going", help="Continue with the next machine when one fails.")
 ]
-
 
 TakeOver = Annotated[
     bool,
@@ -58,8 +54,8 @@ TakeOver = Annotated[
 
 
 def load_cluster_file(path: Path) -> Cluster:
-    """The cluster of a file; its machines are recorded, so that `start` and `down` find them."""
-    from dora_cli.cluster import known_clusters
+    """Load a cluster file, and record its machines for `start`, `status` and `down`."""
+    from dora_cli.cluster.ownership import known_clusters
     from dora_config import load_cluster
 
     loaded = load_cluster(path)
@@ -68,10 +64,13 @@ def load_cluster_file(path: Path) -> Cluster:
     try:
         known_clusters.keep(loaded.cluster, path)
     except OSError as error:
-        output.warn(f"cannot record the machines of {path} for `dora start`: {error}")
+        output.warn(
+            f"the machines of {path} were not recorded, so `dora start` cannot find them: {error}"
+        )
     return loaded.cluster
 
 
 def fail_unless(ok: bool) -> None:
+    """Raise CommandFailed, after the problems were printed."""
     if not ok:
         raise CommandFailed

@@ -10,7 +10,7 @@ app = options.application()
 
 @app.command()
 def doctor(path: ClusterFile) -> None:
-    """Check every machine and every pair of machines; say what to do about what is wrong."""
-    from dora_cli.cluster.doctor import examine
+    """Check the coordinator, the machines and their links; print problems and remedies."""
+    from dora_cli.cluster.operations.doctor import diagnose
 
-    fail_unless(examine(load_cluster_file(path)))
+    fail_unless(diagnose(load_cluster_file(path)))

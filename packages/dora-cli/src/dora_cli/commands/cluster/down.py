@@ -20,18 +20,18 @@ def down(
         Path | None,
         typer.Argument(
             metavar="[PATH]",
-            help="The cluster file; by default the machines of the last cluster file.",
+            help="The cluster file; by default the last one used with this coordinator.",
             show_default=False,
         ),
     ] = None,
     purge: Annotated[
-        bool, typer.Option("--purge", help="Also remove the program that `up` put there.")
+        bool, typer.Option("--purge", help="Also remove the dora that `up` installed.")
     ] = False,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """End all dataflows, the daemons and the coordinator; nothing runs on any machine after it."""
-    from dora_cli.cluster.down import bring_down
+    """End all dataflows, the daemons and the coordinator, and check every machine."""
+    from dora_cli.cluster.operations.down import bring_down
     from dora_config.access import endpoint
 
     given = None if path is None else load_cluster_file(path)

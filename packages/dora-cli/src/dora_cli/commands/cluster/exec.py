@@ -26,12 +26,12 @@ def execute(
     machine: SomeMachines = None,
     timeout: Annotated[
         float | None,
-        typer.Option("--timeout", metavar="SECONDS", help="Give up after.", show_default=False),
+        typer.Option("--timeout", metavar="SECONDS", help="Time limit.", show_default=False),
     ] = None,
 ) -> None:
-    """Run a command on every machine, without a terminal; every line begins with its machine."""
-    from dora_cli.cluster import fanout
+    """Run a command on every machine, without a terminal; each line of output names its machine."""
+    from dora_cli.cluster.operations import fanout
 
     loaded = load_cluster_file(path)
-    machines = fanout.chosen(loaded, machine or ())
+    machines = fanout.select_machines(loaded, machine or ())
     fail_unless(fanout.execute(loaded, machines, command, timeout))

@@ -34,11 +34,10 @@ def install(
 ) -> None:
     """Install the coordinator and the daemon of every machine as systemd services."""
     from dora_cli.bundle.install import Installer
-    from dora_cli.cluster import install as work
-    from dora_cli.cluster.guard import Errand
+    from dora_cli.cluster.operations.install import install_services
+    from dora_cli.cluster.ownership.reservation import ClusterCommand
 
-    errand = Errand("install", path, take_over)
+    command = ClusterCommand("install", path, take_over)
     installer, both = Installer(offline), not no_coordinator
-    fail_unless(
-        work.install(load_cluster_file(path), installer, errand, user=user, coordinator=both)
-    )
+    cluster = load_cluster_file(path)
+    fail_unless(install_services(cluster, installer, command, user=user, coordinator=both))

@@ -22,11 +22,13 @@ def logs(
     path: ClusterFile,
     machine: SomeMachines = None,
     tail: Annotated[int, typer.Option("--tail", "-n", min=0, help="Lines of each machine.")] = 50,
-    follow: Annotated[bool, typer.Option("--follow", "-F", help="Go on as lines come.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-F", help="Print new lines as they arrive.")
+    ] = False,
 ) -> None:
-    """Show what the daemons printed, of every machine."""
-    from dora_cli.cluster import fanout
+    """Show the output of the daemon on every machine."""
+    from dora_cli.cluster.operations import fanout
 
     loaded = load_cluster_file(path)
-    machines = fanout.chosen(loaded, machine or ())
+    machines = fanout.select_machines(loaded, machine or ())
     fail_unless(fanout.show_logs(loaded, machines, tail, follow=follow))

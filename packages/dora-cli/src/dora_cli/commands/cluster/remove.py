@@ -19,10 +19,9 @@ def remove(
         list[str], typer.Argument(metavar="ID...", help="Machine ids.", show_default=False)
     ],
 ) -> None:
-    """Remove daemons of machines that are no longer in the cluster file, with their dataflows."""
-    from dora_cli.cluster import leftovers
-    from dora_cli.cluster.guard import Errand
+    """End daemons that are not in the cluster file any more, with their dataflows."""
+    from dora_cli.cluster.operations import leftovers
+    from dora_cli.cluster.ownership.reservation import ClusterCommand
 
-    fail_unless(
-        leftovers.remove(load_cluster_file(path), Errand("remove", path, refuses=False), machine)
-    )
+    command = ClusterCommand("remove", path, refuses=False)
+    fail_unless(leftovers.remove(load_cluster_file(path), command, machine))

@@ -20,7 +20,7 @@ def restart(
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Stop a dataflow and start it again from what the coordinator has stored."""
+    """Stop a dataflow and start it again from the coordinator's record."""
     from dora_config.protocol.control import RestartDataflow, Restarted
 
     output.write(f"Restarting dataflow `{dataflow}`")

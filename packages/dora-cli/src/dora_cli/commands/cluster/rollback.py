@@ -28,20 +28,19 @@ def rollback(
         typer.Option(
             "--to",
             metavar="VERSION",
-            help="Have this version, which the machines still keep.",
+            help="Switch to this version, which must be on the machines already.",
             show_default=False,
         ),
     ] = None,
     keep_going: KeepGoing = False,
     take_over: TakeOver = False,
 ) -> None:
-    """Return the machines that the last upgrade reached to their version before it."""
-    from dora_cli.bundle.install import Installer
-    from dora_cli.cluster import fanout
-    from dora_cli.cluster import rollback as work
-    from dora_cli.cluster.guard import Errand, guarded
+    """Undo the last upgrade: return its machines to the version before."""
+    from dora_cli.cluster.operations.fanout import select_machines
+    from dora_cli.cluster.operations.rollback import roll_back
+    from dora_cli.cluster.ownership.reservation import ClusterCommand, reserve
 
     loaded = load_cluster_file(path)
-    machines = fanout.chosen(loaded, machine or ())
-    with guarded(loaded, Errand("rollback", path, take_over), machines):
-        fail_unless(work.rollback(loaded, Installer(), machines, to=to, keep_going=keep_going))
+    machines = select_machines(loaded, machine or ())
+    with reserve(loaded, ClusterCommand("rollback", path, take_over), machines):
+        fail_unless(roll_back(loaded, machines, to=to, keep_going=keep_going))

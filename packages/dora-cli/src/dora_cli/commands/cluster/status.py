@@ -14,9 +14,10 @@ def status(
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Show the daemons of the coordinator and how they are."""
-    from dora_cli.cluster import known_clusters, leftovers
-    from dora_cli.cluster.status import show
+    """Show the state of the coordinator's daemons and of the links between them."""
+    from dora_cli.cluster.operations import leftovers
+    from dora_cli.cluster.operations.status import show
+    from dora_cli.cluster.ownership import known_clusters
     from dora_config.access import endpoint
     from dora_config.protocol.control import ClusterReport, ClusterStatus
 

@@ -15,10 +15,10 @@ app = options.application()
 
 @app.command()
 def uninstall(path: ClusterFile, take_over: TakeOver = False) -> None:
-    """Stop and remove the services, and all that was installed with them, on every machine."""
+    """Stop and remove the services and everything that `install` put on the machines."""
     from dora_cli.bundle.install import Installer
-    from dora_cli.cluster import install as work
-    from dora_cli.cluster.guard import Errand
+    from dora_cli.cluster.operations.uninstall import uninstall_services
+    from dora_cli.cluster.ownership.reservation import ClusterCommand
 
-    errand = Errand("uninstall", path, take_over)
-    fail_unless(work.uninstall(load_cluster_file(path), Installer(), errand))
+    command = ClusterCommand("uninstall", path, take_over)
+    fail_unless(uninstall_services(load_cluster_file(path), Installer(), command))

@@ -22,17 +22,17 @@ app = options.application()
 def up(
     path: ClusterFile,
     recreate_store: Annotated[
-        bool, typer.Option("--recreate-store", help="Put the coordinator's store aside.")
+        bool,
+        typer.Option("--recreate-store", help="Start with an empty store; the old one is renamed."),
     ] = False,
     offline: WheelHouse = None,
     take_over: TakeOver = False,
 ) -> None:
     """Start the coordinator here and a daemon on every machine, over SSH."""
     from dora_cli.bundle.install import Installer
-    from dora_cli.cluster.guard import Errand
-    from dora_cli.cluster.up import bring_up
+    from dora_cli.cluster.operations.up import bring_up
+    from dora_cli.cluster.ownership.reservation import ClusterCommand
 
-    errand = Errand("up", path, take_over)
-    fail_unless(
-        bring_up(load_cluster_file(path), Installer(offline), errand, recreate_store=recreate_store)
-    )
+    command, installer = ClusterCommand("up", path, take_over), Installer(offline)
+    cluster = load_cluster_file(path)
+    fail_unless(bring_up(cluster, installer, command, recreate_store=recreate_store))

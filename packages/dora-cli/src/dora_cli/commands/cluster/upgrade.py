@@ -24,13 +24,14 @@ def upgrade(
     offline: WheelHouse = None,
     take_over: TakeOver = False,
 ) -> None:
-    """Put this version of dora on every machine, one after the other; dataflows go on."""
+    """Install this version of dora on every machine, one by one; dataflows keep running."""
     from dora_cli.bundle.install import Installer
-    from dora_cli.cluster import fanout
-    from dora_cli.cluster import upgrade as work
-    from dora_cli.cluster.guard import Errand, guarded
+    from dora_cli.cluster.operations.fanout import select_machines
+    from dora_cli.cluster.operations.upgrade import upgrade_cluster
+    from dora_cli.cluster.ownership.reservation import ClusterCommand, reserve
 
     loaded = load_cluster_file(path)
-    machines = fanout.chosen(loaded, machine or ())
-    with guarded(loaded, Errand("upgrade", path, take_over), machines):
-        fail_unless(work.upgrade(loaded, Installer(offline), machines, keep_going=keep_going))
+    machines = select_machines(loaded, machine or ())
+    with reserve(loaded, ClusterCommand("upgrade", path, take_over), machines):
+        installer = Installer(offline)
+        fail_unless(upgrade_cluster(loaded, installer, machines, keep_going=keep_going))

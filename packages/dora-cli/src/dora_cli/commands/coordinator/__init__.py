@@ -1,1 +1,1 @@
-"""Commands that send requests to a coordinator."""
+"""Commands that use a coordinator."""

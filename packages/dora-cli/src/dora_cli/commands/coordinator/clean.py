@@ -1,4 +1,4 @@
-"""`dora clean`: have the coordinator forget dataflows that have ended."""
+"""`dora clean`."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def clean(
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Forget the dataflows that have ended; the exit code is 1 when one of them had failed."""
+    """Remove ended dataflows from the list; the exit code is 1 if one of them had failed."""
     from dora_config.protocol.control import DataflowList, ForgetEnded
 
     with connect(coordinator_addr, coordinator_port) as client:
-        gone = client.ask(ForgetEnded(), DataflowList).dataflows
+        removed = client.ask(ForgetEnded(), DataflowList).dataflows
     if quiet:
-        for row in gone:
+        for row in removed:
             output.write(row.uuid)
     elif output_format is options.TableFormat.JSON:
-        for row in gone:
+        for row in removed:
             output.json_line({"uuid": row.uuid, "name": row.name, "status": row.status})
     else:
-        rows = [(row.uuid, row.name or "", row.status) for row in gone]
+        rows = [(row.uuid, row.name or "", row.status) for row in removed]
         output.table(("UUID", "Name", "Status"), rows)
-    if any(row.status == "Failed" for row in gone):
+    if any(row.status == "Failed" for row in removed):
         raise CommandFailed

@@ -1,4 +1,4 @@
-"""`dora down`: end the coordinator and all its daemons."""
+"""`dora down`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ app = options.application()
 @app.command()
 def down(
     force: Annotated[
-        bool, typer.Option("--force", "-f", help="Stop dataflows that still run.")
+        bool, typer.Option("--force", "-f", help="Also stop running dataflows.")
     ] = False,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """End the coordinator and its daemons; refused while dataflows run, unless forced."""
+    """Shut down the coordinator and its daemons; refused while dataflows run, unless forced."""
     from dora_config.errors import DoraError
     from dora_config.protocol.control import Destroy, Destroyed
 
@@ -30,8 +30,8 @@ def down(
     if left:
         names = ", ".join(f'"{daemon}"' for daemon in left)
         raise DoraError(
-            f"the coordinator has ended, but these daemons did not answer: {names}; they may still "
-            "run, and nodes on their machines. End them there, or start the coordinator again: "
-            "it stops those nodes as soon as it hears of them"
+            f"the coordinator has ended, but these daemons did not answer: {names}; they and their "
+            "nodes may still run. End them on their machines, or start the coordinator again: it "
+            "stops those nodes when their daemons connect"
         )
     output.write("coordinator and daemons destroyed successfully")

@@ -1,4 +1,4 @@
-"""`dora list`: the dataflows a coordinator knows."""
+"""`dora list`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 GB = 1024**3
 ENDED_SHOWN = 3600.0
-"""Seconds for which an ended dataflow is listed without being asked for."""
+"""Seconds for which an ended dataflow is listed by default."""
 
 app = options.application()
 
 
 class StatusChoice(StrEnum):
-    """`--status`: `running` is all that has not ended."""
+    """Values of `--status`; `running` means not ended."""
 
     RUNNING = "running"
     FINISHED = "finished"
@@ -31,40 +31,44 @@ class StatusChoice(StrEnum):
 
 
 class SortChoice(StrEnum):
+    """Values of `--sort-by`."""
+
     CPU = "cpu"
     MEMORY = "memory"
 
 
-@app.command(name="list")
+@app.command()
 def list_dataflows(
     output_format: options.Output = options.TableFormat.TABLE,
     status: Annotated[
-        StatusChoice | None, typer.Option("--status", help="Only these.", show_default=False)
+        StatusChoice | None,
+        typer.Option("--status", help="Only with this status.", show_default=False),
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option("--name", metavar="TEXT", help="Only names with this text in them."),
+        typer.Option("--name", metavar="TEXT", help="Only names that contain this text."),
     ] = None,
     sort_by: Annotated[
-        SortChoice | None, typer.Option("--sort-by", help="Largest first.", show_default=False)
+        SortChoice | None,
+        typer.Option("--sort-by", help="Sort, largest first.", show_default=False),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print UUIDs only.")] = False,
     everything: Annotated[
         bool,
-        typer.Option("--all", "-a", help="Also those that ended more than an hour ago."),
+        typer.Option("--all", "-a", help="Include those that ended over an hour ago."),
     ] = False,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """List dataflows: those that run, and those that ended within the last hour.
+    """List running dataflows and those that ended within the last hour.
 
-    With `--status finished` or `failed`, those that ended earlier too.
+    `--status finished` and `failed` include dataflows that ended earlier.
     """
     from dora_config.protocol.control import DataflowList, ListDataflows
 
     with connect(coordinator_addr, coordinator_port) as client:
         found = client.ask(ListDataflows(), DataflowList).dataflows
-    rows = shown(found, status=status, name=name, everything=everything)
+    rows = selected(found, status=status, name=name, everything=everything)
     if sort_by is not None:
         rows.sort(key=lambda row: row.cpu if sort_by is SortChoice.CPU else row.memory)
         rows.reverse()
@@ -74,7 +78,7 @@ def list_dataflows(
 def print_dataflows(
     rows: list[DataflowSummary], output_format: options.TableFormat, *, quiet: bool
 ) -> None:
-    """Dataflows as a table, as JSON lines, or their UUIDs only."""
+    """Print dataflows as a table, as JSON lines, or their UUIDs only."""
     if quiet:
         for row in rows:
             output.write(row.uuid)
@@ -94,15 +98,15 @@ def print_dataflows(
                 output.remark(f"{row.name or row.uuid}: {row.reason}")
 
 
-def shown(
+def selected(
     found: Iterable[DataflowSummary],
     *,
     status: StatusChoice | None,
     name: str | None,
     everything: bool,
 ) -> list[DataflowSummary]:
-    """The rows that the options ask for; without any, what ended long ago is left out."""
-    chosen = [row for row in found if _wanted(row, status, name)]
+    """Return the rows that match the options."""
+    chosen = [row for row in found if _matches(row, status, name)]
     if everything or status is not None:
         return chosen
     return [row for row in chosen if _is_recent(row)]
@@ -112,7 +116,7 @@ def _is_recent(row: DataflowSummary) -> bool:
     return row.ended_ago is None or row.ended_ago <= ENDED_SHOWN
 
 
-def _wanted(row: DataflowSummary, status: StatusChoice | None, name: str | None) -> bool:
+def _matches(row: DataflowSummary, status: StatusChoice | None, name: str | None) -> bool:
     if name is not None and name not in (row.name or ""):
         return False
     match status:
@@ -127,7 +131,7 @@ def _wanted(row: DataflowSummary, status: StatusChoice | None, name: str | None)
 
 
 def restarts_text(row: DataflowSummary) -> str:
-    """How often nodes were started again, and why the last time; empty if they were not."""
+    """Return number, last cause and age of restarts and recoveries; empty if none."""
     texts = []
     if row.last_restart is not None:
         texts.append(_restarts("restarted", row.restarts, row.last_restart))

@@ -1,4 +1,4 @@
-"""`dora restart`: stop a dataflow and start what the coordinator has stored of it."""
+"""`dora restart`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def restart(
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Stop a dataflow and start it again, without its file."""
+    """Stop a dataflow and start it again as the coordinator has stored it."""
     from dora_config.protocol.control import RestartDataflow, Restarted
 
     request = RestartDataflow(

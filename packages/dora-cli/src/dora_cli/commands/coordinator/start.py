@@ -1,4 +1,4 @@
-"""`dora start`: run a dataflow on the daemons of a coordinator."""
+"""`dora start`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ app = options.application()
 
 
 def parse_name(text: str) -> str:
-    """A name that is shown in lists and logs; ValueError when it cannot be."""
+    """Return a valid name of a dataflow; raises ValueError."""
     if not text or len(text) > MAX_NAME or not text.isprintable():
-        raise ValueError(f"a name has 1 to {MAX_NAME} characters, all of them printable")
+        raise ValueError(f"{text[:32]!r}: a name has 1 to {MAX_NAME} printable characters")
     return text
 
 
@@ -34,7 +34,7 @@ Name = Annotated[
         "-n",
         metavar="TEXT",
         parser=options.checked(parse_name),
-        help="A name for it.",
+        help="Name of the dataflow.",
         show_default=False,
     ),
 ]
@@ -42,18 +42,18 @@ Attach = Annotated[
     bool | None,
     typer.Option(
         "--attach/--detach",
-        help="Show its logs until it ends (the default on a terminal), or return at once.",
+        help="Show logs until the end (the default on a terminal), or return at once.",
         show_default=False,
     ),
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Show where each node would run; start nothing.")
+    bool, typer.Option("--dry-run", help="Show where each node would run, without starting it.")
 ]
 AllowUnlinked = Annotated[
     bool,
     typer.Option(
         "--allow-unlinked",
-        help="Start although machines that exchange data cannot reach each other.",
+        help="Start even if machines that exchange data cannot reach each other.",
     ),
 ]
 
@@ -74,10 +74,10 @@ def start(
 ) -> None:
     """Start a dataflow on the daemons of a coordinator.
 
-    Builds nothing (see `dora build`) but nodes with `distribute: http` or `scp`, whose code is
-    sent to their machines first.
+    Sends and builds the code of nodes with `distribute: http` or `scp`; other nodes must be built
+    before with `dora build`.
 
-    Attached, Ctrl-C stops the dataflow, a second one kills it.
+    With --attach, Ctrl-C stops the dataflow, a second one kills it.
     """
     overrides = options.env_overrides(env)
     finish = options.optional_boolean(exit_when_nodes_finish)
@@ -109,7 +109,7 @@ def start(
 
 
 def _delivered(client: Client, request: StartDataflow) -> StartDataflow:
-    """With the code of nodes that have `distribute: http` or `scp` on their machines."""
+    """Deliver the code of nodes with `distribute: http` or `scp`; return the request for it."""
     if all(node.deploy.distribute == "local" for node in request.spec.resolved.nodes):
         return request
     from dora_cli.build.remote import deliver
@@ -122,7 +122,7 @@ def _start(client: Client, request: StartDataflow) -> str:
     from dora_cli.logs.ended_report import report_ended
     from dora_config.protocol.control import Started, StartTriggered
 
-    def told(progress: ControlProgress) -> None:
+    def show(progress: ControlProgress) -> None:
         if not isinstance(progress, StartTriggered):
             return
         if progress.waits_for is not None:
@@ -131,7 +131,7 @@ def _start(client: Client, request: StartDataflow) -> str:
             output.write(f"dataflow start triggered: {progress.uuid}")
 
     try:
-        started = client.ask(request, Started, told)
+        started = client.ask(request, Started, show)
     except RequestFailed as failed:
         if failed.ended is None or not failed.ended.nodes:
             raise

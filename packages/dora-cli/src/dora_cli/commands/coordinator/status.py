@@ -1,4 +1,4 @@
-"""`dora status`: whether coordinator and daemons answer."""
+"""`dora status`."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ app = options.application()
 def status(
     output_format: options.Output = options.TableFormat.TABLE,
     dataflow: Annotated[
-        Path | None, typer.Option("--dataflow", metavar="PATH", help="Check this file as well.")
+        Path | None,
+        typer.Option("--dataflow", metavar="PATH", help="Also check this dataflow file."),
     ] = None,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Check the coordinator and its daemons; the exit code is 1 when one is missing."""
+    """Check the coordinator and its daemons; the exit code is 1 if one is missing."""
     from dora_cli import diagnosis
-    from dora_cli.cluster.status import clock_warnings
+    from dora_cli.cluster.operations.status import clock_warnings
     from dora_cli.coordinator.client import CoordinatorUnreachable
     from dora_config.access import endpoint
     from dora_config.protocol.control import ClusterReport, ClusterStatus
@@ -42,10 +43,10 @@ def status(
     except CoordinatorUnreachable as error:
         problem = str(error)
     findings = list(diagnosis.check_dataflow(dataflow)) if dataflow is not None else []
-    failed = [one.text for one in findings if one.verdict is diagnosis.Verdict.FAIL]
+    failed = [one.text for one in findings if one.result is diagnosis.CheckResult.FAIL]
     daemons = sum(one.connected for one in report.daemons) if report else 0
     if output_format is options.TableFormat.JSON:
-        output.json_line(_for_scripts(report, endpoint(coordinator_addr, coordinator_port)))
+        output.json_line(_as_json(report, endpoint(coordinator_addr, coordinator_port)))
         for text in failed:
             output.remark(text)
     else:
@@ -59,14 +60,14 @@ def status(
             for warning in clock_warnings(report):
                 output.warn(warning)
         for one in findings:
-            output.write(f"{one.verdict}  {one.subject}: {one.text}")
+            output.write(f"{one.result}  {one.subject}: {one.text}")
     if failed or not daemons:
         output.failure("System check failed.")
         raise CommandFailed
 
 
-def _for_scripts(report: ClusterReport | None, at: Endpoint) -> dict[str, object]:
-    """Keys and words are those of dora-rs."""
+def _as_json(report: ClusterReport | None, at: Endpoint) -> dict[str, object]:
+    """Return the report with the keys and values of dora-rs."""
     if report is None:
         return {
             "coordinator": {"status": "not running"},

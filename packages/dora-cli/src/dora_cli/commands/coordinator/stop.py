@@ -1,4 +1,4 @@
-"""`dora stop`: end running dataflows and wait for it."""
+"""`dora stop`."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ app = options.application()
 def stop(
     dataflow: DataflowArgument = None,
     name: DataflowName = None,
-    every: Annotated[bool, typer.Option("--all", help="All dataflows that run.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All running dataflows.")] = False,
     grace_duration: GraceDuration = None,
     force: Force = False,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Stop a dataflow and wait for its end; the exit code is 1 when it failed."""
+    """Stop a dataflow and wait until it has ended; the exit code is 1 if it failed."""
     from dora_cli.coordinator.client import RequestFailed
     from dora_cli.logs.ended_report import label, report_ended
     from dora_config.protocol.control import Ended, StopDataflow
 
     if every and (dataflow is not None or name is not None):
-        raise typer.BadParameter("--all and a dataflow exclude each other")
+        raise typer.BadParameter("--all cannot be used together with a dataflow")
     request = StopDataflow(
         dataflow=dataflow_ref(dataflow, name),
         all=every,

@@ -1,4 +1,4 @@
-"""`dora top`: the nodes of running dataflows and what they use, live."""
+"""`dora top`."""
 
 from __future__ import annotations
 
@@ -27,34 +27,41 @@ app = options.application()
 
 
 class NoTerminal(DoraError):
-    """A live view needs a terminal."""
+    """The live page needs a terminal."""
 
 
 @app.command()
 def top(
     refresh_interval: Annotated[
         float,
-        typer.Option("--refresh-interval", min=1.0, metavar="SECONDS", help="Between two looks."),
+        typer.Option(
+            "--refresh-interval", min=1.0, metavar="SECONDS", help="Seconds between updates."
+        ),
     ] = 2.0,
     once: Annotated[
-        bool, typer.Option("--once", help="Print the nodes once, without a terminal, and end.")
+        bool, typer.Option("--once", help="Print the nodes once and exit; needs no terminal.")
     ] = False,
     output_format: Annotated[
         options.TableFormat,
         typer.Option(
-            "--format", "-f", case_sensitive=False, help="With --once: table, or JSON lines."
+            "--format", "-f", case_sensitive=False, help="With --once: a table, or JSON lines."
         ),
     ] = options.TableFormat.JSON,
     dataflow: Annotated[
         str | None,
-        typer.Option("--dataflow", "-d", help="UUID or name; by default all.", show_default=False),
+        typer.Option(
+            "--dataflow", "-d", help="UUID or name; by default all dataflows.", show_default=False
+        ),
     ] = None,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Show what nodes use, live. Keys: n, c, m, u sort by node, CPU, memory, queue; q ends."""
+    """Show CPU, memory and queues of nodes, live.
+
+    Keys: n, c, m, u sort by node, CPU, memory, queue; q quits.
+    """
     if not once and not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise NoTerminal("`dora top` needs a terminal; print the nodes once with --once")
+        raise NoTerminal("`dora top` needs a terminal; use --once to print the nodes once")
     with connect(coordinator_addr, coordinator_port) as client:
         if not once:
             _live(client, dataflow, refresh_interval)
@@ -82,11 +89,11 @@ def _live(client: Client, dataflow: str | None, interval: float) -> None:
     sorted_by = "n"
     with screen() as terminal:
         nodes = _ask(client, dataflow)
-        looked = time.monotonic()
+        updated = time.monotonic()
         while True:
             terminal.show(page(nodes, sorted_by))
             try:
-                key = terminal.key(max(0.0, looked + interval - time.monotonic()))
+                key = terminal.key(max(0.0, updated + interval - time.monotonic()))
             except KeyboardInterrupt:
                 return
             if key in ("q", "\x1b"):
@@ -94,7 +101,7 @@ def _live(client: Client, dataflow: str | None, interval: float) -> None:
             sorted_by = key if key in ORDERS else sorted_by
             if key is None:
                 nodes = _ask(client, dataflow)
-                looked = time.monotonic()
+                updated = time.monotonic()
 
 
 ORDERS: dict[str, tuple[str, Callable[[NodeSummary], tuple[object, ...]]]] = {
@@ -103,55 +110,55 @@ ORDERS: dict[str, tuple[str, Callable[[NodeSummary], tuple[object, ...]]]] = {
     "m": ("memory", lambda one: (-(one.memory_bytes or 0), one.node)),
     "u": ("queue", lambda one: (-one.queued, one.node)),
 }
-"""By key: what it sorts by."""
+"""Title and sort key by keyboard key."""
 
 
 def ordered(nodes: Iterable[NodeSummary], key: str) -> list[NodeSummary]:
-    """In the order of that key."""
+    """Return nodes in the order of a keyboard key."""
     return sorted(nodes, key=ORDERS[key][1])
 
 
 def page(nodes: Sequence[NodeSummary], key: str) -> list[str]:
-    """The lines of the live view."""
+    """Return the lines of the live page."""
     rows = [[str(cell) for cell in as_cells(node)] for node in ordered(nodes, key)]
     head = f"{len(nodes)} nodes, sorted by {ORDERS[key][0]}   (n c m u: sort, q: quit)"
     return [head, "", *output.aligned(COLUMNS, rows).splitlines()]
 
 
-def as_json(one: NodeSummary) -> dict[str, object]:
-    """A node as one JSON object; sizes in bytes."""
+def as_json(node: NodeSummary) -> dict[str, object]:
+    """Return a node as a JSON object; sizes in bytes."""
     return {
-        "node": one.node,
-        "status": one.status,
-        "dataflow": one.dataflow,
-        "dataflow_name": one.dataflow_name,
-        "machine": one.daemon,
-        "pid": one.pid,
-        "cpu": one.cpu_percent,
-        "memory": one.memory_bytes,
-        "restarts": one.restarts,
-        "queue": one.queued,
-        "blocked_on": one.blocked_on,
-        "io_read": one.read_bytes,
-        "io_write": one.written_bytes,
+        "node": node.node,
+        "status": node.status,
+        "dataflow": node.dataflow,
+        "dataflow_name": node.dataflow_name,
+        "machine": node.daemon,
+        "pid": node.pid,
+        "cpu": node.cpu_percent,
+        "memory": node.memory_bytes,
+        "restarts": node.restarts,
+        "queue": node.queued,
+        "blocked_on": node.blocked_on,
+        "io_read": node.read_bytes,
+        "io_write": node.written_bytes,
     }
 
 
-def as_cells(one: NodeSummary) -> list[object]:
-    """A node as a row of :data:`COLUMNS`."""
-    queue = f"{one.queued} (blocked on {one.blocked_on})" if one.blocked_on else one.queued
+def as_cells(node: NodeSummary) -> list[object]:
+    """Return a node as a row of :data:`COLUMNS`."""
+    queue = f"{node.queued} (blocked on {node.blocked_on})" if node.blocked_on else node.queued
     return [
-        one.node,
-        one.status,
-        one.dataflow_name or one.dataflow,
-        one.daemon,
-        DASH if one.pid is None else one.pid,
-        DASH if one.cpu_percent is None else f"{one.cpu_percent:.1f}",
-        _megabytes(one.memory_bytes),
-        one.restarts,
+        node.node,
+        node.status,
+        node.dataflow_name or node.dataflow,
+        node.daemon,
+        DASH if node.pid is None else node.pid,
+        DASH if node.cpu_percent is None else f"{node.cpu_percent:.1f}",
+        _megabytes(node.memory_bytes),
+        node.restarts,
         queue,
-        _megabytes(one.read_bytes),
-        _megabytes(one.written_bytes),
+        _megabytes(node.read_bytes),
+        _megabytes(node.written_bytes),
     ]
 
 

@@ -1,4 +1,4 @@
-"""`dora up`: a coordinator and a default daemon in the background."""
+"""`dora up`."""
 
 from __future__ import annotations
 
@@ -21,23 +21,26 @@ app = options.application()
 
 @app.command()
 def up(
-    auth: Annotated[bool, typer.Option("--auth", help="Ask for the token (the default).")] = False,
+    auth: Annotated[bool, typer.Option("--auth", help="Require the token (the default).")] = False,
     recreate_store: Annotated[
-        bool, typer.Option("--recreate-store", help="Put the coordinator's store aside.")
+        bool,
+        typer.Option(
+            "--recreate-store", help="Start with an empty store; the old one is kept as a backup."
+        ),
     ] = False,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Start a coordinator and a daemon on this machine, unless they run already."""
+    """Start a coordinator and a daemon on this machine, unless they are running."""
     from dora_cli.coordinator.client import CoordinatorUnreachable
     from dora_config.access import endpoint
 
     target = endpoint("127.0.0.1", coordinator_port)
-    _warn_of_another(target)
+    _warn_of_other_address(target)
     try:
         daemons = _default_daemons(target)
         output.write("coordinator: already running")
         if recreate_store:
-            output.warn("its store is in use and stays: run `dora down` before --recreate-store")
+            output.warn("the store is in use and was kept; run `dora down` before --recreate-store")
     except CoordinatorUnreachable:
         _start_coordinator(target, recreate=recreate_store)
         daemons = 0
@@ -49,18 +52,18 @@ def up(
         output.write("daemon: started")
 
 
-def _warn_of_another(target: Endpoint) -> None:
-    """Other commands may be told to talk to a coordinator elsewhere."""
+def _warn_of_other_address(target: Endpoint) -> None:
+    """Warn if DORA_COORDINATOR_ADDR sends other commands to another coordinator."""
     elsewhere = os.environ.get("DORA_COORDINATOR_ADDR", target.host)
     if elsewhere not in (target.host, "localhost"):
         output.warn(
-            f"DORA_COORDINATOR_ADDR is {elsewhere}: other commands will talk to the coordinator "
-            f"there, not to the one on this machine; give them --coordinator-addr {target.host}"
+            f"DORA_COORDINATOR_ADDR is {elsewhere}: other commands will use the coordinator there, "
+            f"not the one on this machine; give them --coordinator-addr {target.host}"
         )
 
 
 def _default_daemons(target: Endpoint) -> int:
-    """How many connected daemons have no machine id; raises what `Client` raises."""
+    """Return the number of connected daemons without machine id; raises what `Client` raises."""
     from dora_cli.coordinator.client import Client
     from dora_config.protocol.control import ClusterReport, ClusterStatus
 
@@ -76,12 +79,14 @@ def _start_coordinator(target: Endpoint, *, recreate: bool) -> None:
     from dora_config.spawn_argv import run_module
 
     arguments = ["--port", str(target.port), *(["--recreate-store"] if recreate else [])]
-    words = [*run_module("dora_coordinator.command"), *arguments]
-    process = background.start("coordinator", words)
+    argv = [*run_module("dora_coordinator.command"), *arguments]
+    process = background.start("coordinator", argv)
 
     def answers() -> bool:
         try:
-            _default_daemons(endpoint(target.host, target.port))  # it may have made the token
+            _default_daemons(
+                endpoint(target.host, target.port)
+            )  # reads the token, which the coordinator may have created
         except CoordinatorUnreachable:
             return False
         return True

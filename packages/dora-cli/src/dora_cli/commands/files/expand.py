@@ -1,4 +1,4 @@
-"""`dora expand`: a dataflow with its modules applied, as one flat file."""
+"""`dora expand`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,9 @@ app = options.application()
 @app.command()
 def expand(
     path: options.DataflowFile,
-    module: Annotated[
-        bool, typer.Option("--module", help="PATH is a module file, to be checked alone.")
-    ] = False,
+    module: Annotated[bool, typer.Option("--module", help="Check PATH as a module file.")] = False,
 ) -> None:
-    """Print a dataflow as one flat file, its modules applied."""
+    """Print a dataflow as one file, with its modules expanded."""
     from dora_config import expand_dataflow, load_module
 
     if not module:
@@ -36,9 +34,8 @@ def expand(
 
 def _summary(module: LoadedModule) -> str:
     """`module filter: 2 nodes (a, b), inputs raw, cfg (optional), outputs clean`."""
-    count = len(module.node_ids)
     inputs = [*module.inputs, *(f"{name} (optional)" for name in module.optional_inputs)]
-    nodes = f"{count} node{'' if count == 1 else 's'} ({', '.join(module.node_ids)})"
+    nodes = f"{output.counted(len(module.node_ids), 'node')} ({', '.join(module.node_ids)})"
     return (
         f"module {module.name}: {nodes}, inputs {', '.join(inputs) or 'none'}, "
         f"outputs {', '.join(module.outputs) or 'none'}"

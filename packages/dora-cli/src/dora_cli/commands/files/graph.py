@@ -1,4 +1,4 @@
-"""`dora graph`: a dataflow as a picture."""
+"""`dora graph`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ app = options.application()
 def graph(
     path: options.DataflowFile,
     mermaid: Annotated[
-        bool, typer.Option("--mermaid", help="Print Mermaid text instead of writing a page.")
+        bool, typer.Option("--mermaid", help="Print Mermaid text instead of writing an HTML page.")
     ] = False,
     open_page: Annotated[
         bool, typer.Option("--open", help="Open the page in the browser.")
     ] = False,
 ) -> None:
-    """Draw a dataflow: an HTML page that works offline, or Mermaid text."""
+    """Draw a dataflow as an offline HTML page or as Mermaid text."""
     from dora_config import graph_page, mermaid_graph
 
     if mermaid and open_page:
-        raise typer.BadParameter("--open opens the page, which --mermaid does not write")
+        raise typer.BadParameter("--open needs the HTML page, which --mermaid does not write")
     loaded = dataflow_file.load(path)
     if mermaid:
         output.write(mermaid_graph(loaded.resolved).rstrip())
@@ -43,4 +43,4 @@ def _open(page: Path) -> None:
     import webbrowser
 
     if not webbrowser.open(page.resolve().as_uri()):
-        output.warn(f"no browser could be started; open {page} yourself")
+        output.warn(f"cannot start a browser; open {page} by hand")

@@ -1,4 +1,4 @@
-"""`dora new`: a dataflow or a node to start from."""
+"""`dora new`."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ app = options.application()
 
 
 class Kind(StrEnum):
-    """What to make."""
+    """Values of `--kind`."""
 
     DATAFLOW = "dataflow"
     NODE = "node"
 
 
 class TargetExists(DoraError):
-    """Something stands where the new files should go; nothing was written."""
+    """The folder already exists; nothing was written."""
 
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(help="The folder to make.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="The folder to create.", show_default=False)],
     kind: Annotated[
-        Kind, typer.Option("--kind", help="A runnable dataflow, or one node as a project.")
+        Kind, typer.Option("--kind", help="A runnable dataflow, or a Python project with one node.")
     ] = Kind.DATAFLOW,
     lang: Annotated[
-        str, typer.Option("--lang", metavar="LANGUAGE", help="Only python is offered.")
+        str, typer.Option("--lang", metavar="LANGUAGE", help="Only python is supported.")
     ] = "python",
 ) -> None:
-    """Make a dataflow (two talkers and a listener) or a node to start from."""
+    """Create an example dataflow (two talkers and a listener) or a node project."""
     if lang.lower() != "python":
-        raise typer.BadParameter(f"{lang!r}: this dora writes Python nodes only: --lang python")
+        raise typer.BadParameter(f"{lang!r}: only Python is supported; use --lang python")
     folder = Path(name)
     try:
         files = _files(kind, folder.name)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     if folder.exists():
-        raise TargetExists(f"{folder} exists already; choose another name or remove it")
+        raise TargetExists(f"{folder} already exists; choose another name or remove it")
     try:
         for relative, text in files.items():
             target = folder / relative

@@ -1,4 +1,4 @@
-"""`dora schema`: JSON Schema of dora's files, for editors."""
+"""`dora schema`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class FileKind(StrEnum):
 
 @app.command()
 def schema(
-    kind: Annotated[FileKind, typer.Argument(help="Which file.", show_default=False)],
+    kind: Annotated[FileKind, typer.Argument(help="Kind of file.", show_default=False)],
 ) -> None:
-    """Print the JSON Schema of dataflow, module or cluster files."""
+    """Print the JSON Schema of dataflow, module or cluster files, for editors."""
     import json
 
     from dora_config.render.schema import json_schema

@@ -1,4 +1,4 @@
-"""`dora validate`: check a dataflow file and say what is wrong, all at once."""
+"""`dora validate`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ app = options.application()
 
 
 class ProblemFormat(StrEnum):
-    """Text for people, or one JSON object a problem for editors."""
+    """Values of `--format`."""
 
     TEXT = "text"
     JSON = "json"
@@ -35,24 +35,23 @@ def validate(
         bool,
         typer.Option(
             "--strict",
-            help="Every warning is an error: programs that do not exist here, types, and others.",
+            help="Treat all warnings as errors, also for missing programs and types.",
             show_default=False,
         ),
     ] = False,
     strict_types: options.StrictTypes = False,
     offline: Annotated[
         bool,
-        typer.Option("--offline", help="Accepted and without effect: no check needs a network."),
+        typer.Option("--offline", help="Accepted for compatibility; no check uses the network."),
     ] = False,
     output_format: Annotated[
         ProblemFormat,
-        typer.Option("--format", help="Text, or one JSON object a problem for editors."),
+        typer.Option("--format", help="Text, or one JSON object per problem."),
     ] = ProblemFormat.TEXT,
 ) -> None:
-    """Check a dataflow file: fields, ids, wiring and types; every problem at once.
+    """Check fields, ids, connections and types of a dataflow file; report all problems.
 
-    A program that does not exist here is a warning, because the machine on which the node runs
-    may have it.
+    A program that does not exist on this machine is a warning, because the node may run on another.
     """
     from dora_config import ConfigError, load_dataflow
 
@@ -83,9 +82,5 @@ def _as_error(problem: Problem) -> Problem:
 def _summary(loaded: LoadedDataflow) -> str:
     nodes, edges = len(loaded.resolved.nodes), len(tuple(loaded.resolved.edges()))
     warnings = sum(problem.severity == "warning" for problem in loaded.warnings)
-    found = f"{_count(warnings, 'warning')}, no errors" if warnings else "no problems"
-    return f"{_count(nodes, 'node')}, {_count(edges, 'edge')}, {found}"
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" + ("" if number == 1 else "s")
+    found = f"{output.counted(warnings, 'warning')}, no errors" if warnings else "no problems"
+    return f"{output.counted(nodes, 'node')}, {output.counted(edges, 'edge')}, {found}"

@@ -1,1 +1,1 @@
-"""Commands about this installation of dora."""
+"""Commands about this installation."""

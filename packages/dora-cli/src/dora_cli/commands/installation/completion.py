@@ -1,4 +1,4 @@
-"""`dora completion`: the script that teaches a shell to complete dora's words."""
+"""`dora completion`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ app = options.application()
 
 
 class Shell(StrEnum):
-    """Shells whose completion is supported."""
+    """Supported shells."""
 
     BASH = "bash"
     ZSH = "zsh"
@@ -27,7 +27,7 @@ class Shell(StrEnum):
 def completion(
     shell: Annotated[
         Shell | None,
-        typer.Argument(help="The shell; by default the one in $SHELL.", show_default=False),
+        typer.Argument(help="The shell; default $SHELL.", show_default=False),
     ] = None,
 ) -> None:
     """Print the completion script of a shell.
@@ -47,5 +47,5 @@ def _login_shell() -> Shell:
     name = Path(os.environ.get("SHELL", "")).name
     if name not in list(Shell):
         known = ", ".join(Shell)
-        raise typer.BadParameter(f"cannot tell your shell from $SHELL; name one of {known}")
+        raise typer.BadParameter(f"$SHELL is not a supported shell; give one of {known}")
     return Shell(name)

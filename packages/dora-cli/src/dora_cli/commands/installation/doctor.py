@@ -1,4 +1,4 @@
-"""`dora doctor`: does this machine have what dora needs."""
+"""`dora doctor`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ app = options.application()
 @app.command()
 def doctor(
     dataflow: Annotated[
-        Path | None, typer.Option("--dataflow", metavar="PATH", help="Check this file as well.")
+        Path | None,
+        typer.Option("--dataflow", metavar="PATH", help="Also check this dataflow file."),
     ] = None,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Check this machine: versions, programs, shared memory, limits, ports.
 
-    Exit code 1 when a check fails; warnings name what only some dataflows need.
+    The exit code is 1 if a check fails. Warnings concern features that only some dataflows use.
     """
     from dora_cli import diagnosis
     from dora_config.access import endpoint
@@ -46,9 +47,9 @@ def doctor(
     colour = output.wants_colour(sys.stdout)
     styles = {"PASS": "info", "WARN": "warn", "FAIL": "error"}
     for finding in findings:
-        verdict = output.styled(finding.verdict, styles[finding.verdict], colour=colour)
-        output.write(f"{verdict}  {finding.subject}: {finding.text}")
-    failed = sum(finding.verdict is diagnosis.Verdict.FAIL for finding in findings)
+        result = output.styled(finding.result, styles[finding.result], colour=colour)
+        output.write(f"{result}  {finding.subject}: {finding.text}")
+    failed = sum(finding.result is diagnosis.CheckResult.FAIL for finding in findings)
     if failed:
         output.failure(f"{failed} of {len(findings)} checks failed")
         raise CommandFailed

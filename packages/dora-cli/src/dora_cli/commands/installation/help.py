@@ -1,4 +1,4 @@
-"""`dora help`: the help of dora, of a command, or of a command in a group."""
+"""`dora help`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def show_help(
         list[str] | None,
         typer.Argument(
             metavar="COMMAND",
-            help="The command, such as `run` or `cluster up`; by default all commands are listed.",
+            help="A command such as `run` or `cluster up`; default: list all commands.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Show the help of a command, as `dora COMMAND --help` does."""
+    """Show the help of a command, like `dora COMMAND --help`."""
     names = words or []
     if len(names) == 1 and names[0] in OWN_WORDS:
         service = find_command(names[0])
@@ -34,8 +34,8 @@ def show_help(
     for name in names:
         if not hasattr(shown.command, "resolve_command"):
             context.fail(f"`{shown.command_path}` has no command {name!r}")
-        # an unknown name is a usage error that names a close one
+        # fails with a usage error for an unknown name
         _, command, _ = shown.command.resolve_command(shown, [name])
         shown = command.make_context(name, [], parent=shown, resilient_parsing=True)
-        shown.resilient_parsing = False  # which would accept an unknown name
+        shown.resilient_parsing = False  # otherwise unknown names are accepted
     output.write(shown.get_help())

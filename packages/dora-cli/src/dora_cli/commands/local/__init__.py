@@ -1,1 +1,1 @@
-"""Commands that work on this machine alone, or may: `run`, `build`, `logs`."""
+"""Commands that need no coordinator."""

@@ -1,4 +1,4 @@
-"""`dora build`: clone git sources and run build lines, here or on the daemons."""
+"""`dora build`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dora_cli import dataflow_file, options, output
-from dora_cli.build import local as building
+from dora_cli.build.local import needs_build, prepare_nodes
 from dora_cli.build.lock_choice import LockChoice
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
 
@@ -24,7 +24,7 @@ def build(
     path: options.DataflowFile,
     uv: options.Uv = False,
     local: Annotated[
-        bool, typer.Option("--local", help="Build on this machine, whatever `deploy` says.")
+        bool, typer.Option("--local", help="Build on this machine, regardless of `deploy`.")
     ] = False,
     strict_types: options.StrictTypes = False,
     locked: options.Locked = False,
@@ -32,9 +32,7 @@ def build(
     lockfile: options.LockFile = None,
     parallel: Annotated[
         bool,
-        typer.Option(
-            "--parallel", help="Build several nodes at once (with --uv this is the default)."
-        ),
+        typer.Option("--parallel", help="Build several nodes at once (the default with --uv)."),
     ] = False,
     offline: options.Offline = False,
     rebuild: options.Rebuild = False,
@@ -42,15 +40,15 @@ def build(
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Run the build lines of a dataflow and clone its git sources.
+    """Run the build commands of a dataflow and clone its git sources.
 
-    Each daemon builds its own nodes when the file has `deploy` and a coordinator answers, or when
-    you name a coordinator; otherwise everything is built on this machine. A build is skipped if its
-    command, files and environment are those of its last success.
+    If the file has `deploy` and a coordinator answers, or a coordinator is given, each daemon
+    builds its own nodes; otherwise all nodes are built on this machine. A build is skipped if its
+    command, files and environment have not changed since it last succeeded.
     """
     lock = LockChoice.from_options(locked=locked, write=write_lockfile, path=lockfile)
     loaded = dataflow_file.load(path, strict_types=strict_types or None)
-    if not building.needs_build(loaded):
+    if not needs_build(loaded):
         output.write("nothing to build: no node has `build` or `git`")
         return
     client = None if local else _client(loaded, coordinator_addr, coordinator_port)
@@ -70,7 +68,7 @@ def build(
     else:
         from dora_daemon.build.service import MOST_JOBS
 
-        build_id = building.prepare_nodes(
+        build_id = prepare_nodes(
             loaded,
             loaded.directory,
             uv=uv,
@@ -84,9 +82,9 @@ def build(
 
 
 def _client(loaded: LoadedDataflow, addr: str | None, port: int | None) -> Client | None:
-    """The coordinator whose daemons are to build, None for a build on this machine.
+    """Connect to the coordinator whose daemons build; None: build on this machine.
 
-    One that the user names must answer; one that only the file hints at need not.
+    A coordinator that the user gives must answer; otherwise it is optional.
     """
     from dora_cli.coordinator.client import CoordinatorUnreachable
 
@@ -98,5 +96,5 @@ def _client(loaded: LoadedDataflow, addr: str | None, port: int | None) -> Clien
     except CoordinatorUnreachable:
         if named:
             raise
-        output.remark("note: no coordinator answers, so all nodes are built on this machine")
+        output.remark("note: no coordinator answers; building all nodes on this machine")
         return None

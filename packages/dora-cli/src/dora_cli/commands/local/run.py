@@ -1,4 +1,4 @@
-"""`dora run`: build a dataflow and run it here, without a coordinator."""
+"""`dora run`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dora_cli import dataflow_file, options, output
-from dora_cli.build import local as building
+from dora_cli.build.local import needs_build, prepare_nodes
 from dora_cli.build.lock_choice import LockChoice
 from dora_cli.errors import CommandFailed
 from dora_cli.logs.log_lines import LogFilter, LogFormat
 from dora_cli.logs.options import LogFilterText, LogLevel, LogStyle, node_levels
 from dora_cli.logs.run_report import RunPrinter, report_result
-from dora_config.yaml.quantities import parse_duration
 
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
@@ -28,15 +27,12 @@ ALLOW_SHELL = "DORA_ALLOW_SHELL_NODES"
 
 Source = Annotated[
     str,
-    typer.Argument(metavar="PATH_OR_URL", help="The dataflow file.", show_default=False),
+    typer.Argument(metavar="PATH_OR_URL", help="The dataflow file or its URL.", show_default=False),
 ]
 StopAfter = Annotated[
     float | None,
-    typer.Option(
-        "--stop-after",
-        metavar="DURATION",
-        parser=options.checked(parse_duration),
-        help="Stop normally after this time: 30, 10s, 5m, 1h30m, 500ms.",
+    options.duration(
+        "--stop-after", help="Stop gracefully after this time, such as 30, 10s, 1h30m or 500ms."
     ),
 ]
 AllowShellNodes = Annotated[
@@ -44,7 +40,7 @@ AllowShellNodes = Annotated[
     typer.Option(
         "--allow-shell-nodes",
         envvar=ALLOW_SHELL,
-        help="Allow nodes with `path: shell`, which may run any command.",
+        help="Allow nodes with `path: shell`, which run any command.",
     ),
 ]
 
@@ -73,17 +69,17 @@ def run(
     """Build a dataflow and run it on this machine until it ends.
 
     Needs no coordinator. Ctrl-C stops the nodes gracefully, a second one kills them. The exit
-    code is 1 when a node failed.
+    code is 1 if a node failed.
     """
     lock = LockChoice.from_options(locked=locked, write=write_lockfile, path=lockfile)
     overrides = options.env_overrides(env)
     levels = node_levels(log_filter)
     finish = options.optional_boolean(exit_when_nodes_finish)
-    path = dataflow_file.fetched(source)
+    path = dataflow_file.local_path(source)
     loaded = dataflow_file.load(path)
     if loaded.resolved.uses_deploy:
         output.remark("note: `deploy` is ignored by `dora run`; all nodes run on this machine")
-    _remark_unknown(levels, [node.id for node in loaded.resolved.nodes])
+    _note_unknown_nodes(levels, [node.id for node in loaded.resolved.nodes])
     places = _prepare(loaded, uv=uv, offline=offline, lock=lock, rebuild=rebuild, verbose=verbose)
 
     from dora_config.protocol.run_plan import LogSettings, RunPlan
@@ -108,13 +104,13 @@ def run(
     _run(plan, RunPrinter(log_format, LogFilter(level=log_level, per_node=levels)))
 
 
-def _remark_unknown(filtered: Iterable[str], known: list[str]) -> None:
+def _note_unknown_nodes(filtered: Iterable[str], known: list[str]) -> None:
     from dora_config.yaml.suggest import closest
 
     for name in filtered:
         if name not in known:
             meant = closest(name, known)
-            output.remark(f'note: the log filter names "{name}", which is no node here{meant}')
+            output.remark(f'note: unknown node "{name}" in --log-filter{meant}')
 
 
 def _prepare(
@@ -126,13 +122,13 @@ def _prepare(
     rebuild: bool,
     verbose: bool,
 ) -> dict[str, NodeLocation]:
-    """Build what has to be built; where each prepared node runs and with which interpreter."""
-    if not building.needs_build(loaded):
+    """Build the nodes that need it; return working directory and interpreter of each."""
+    if not needs_build(loaded):
         return {}
     from dora_config.protocol.run_plan import NodeLocation
 
     base_dir = loaded.directory
-    result = building.prepare_nodes(
+    result = prepare_nodes(
         loaded,
         base_dir,
         uv=uv,
@@ -155,7 +151,7 @@ def _run(plan: RunPlan, printer: RunPrinter) -> None:
     from dora_daemon.out_dir import OUT_DIR, prepare_out_dir
     from dora_daemon.runner import run_foreground
 
-    # A dataflow runs without log files, too: each says why it cannot be written.
+    # The dataflow also runs without log files; each reports why it cannot be written.
     with suppress(OSError):
         prepare_out_dir(Path(plan.working_dir) / OUT_DIR)
     result = run_foreground(

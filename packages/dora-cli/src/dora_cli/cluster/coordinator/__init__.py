@@ -1,0 +1,1 @@
+"""The coordinator of a cluster: its process, its systemd service, its versions."""

@@ -1,0 +1,149 @@
+"""Installs and uninstalls the coordinator's systemd service."""
+
+from __future__ import annotations
+
+from dora_cli import output
+from dora_cli._version import __version__
+from dora_cli.bundle.install import Installer
+from dora_cli.bundle.layout import COORDINATOR, USERS_COORDINATOR
+from dora_cli.cluster.coordinator.local import is_local
+from dora_cli.cluster.coordinator.process import end_process, find_process
+from dora_cli.cluster.coordinator.service import (
+    CoordinatorMachine,
+    CoordinatorService,
+    installed_service,
+    location,
+    open_coordinator_machine,
+    program_words,
+)
+from dora_cli.cluster.decisions.coordinator_unit import (
+    address,
+    coordinator_service_name,
+    unit_address,
+    unit_version,
+)
+from dora_cli.cluster.decisions.preflight import (
+    MachineFacts,
+    NotReady,
+    require_one_kind,
+    require_ready,
+)
+from dora_cli.cluster.machines.parallel import without_name
+from dora_config import DoraError
+from dora_config.cluster.models import Cluster
+
+
+def install_coordinator(cluster: Cluster, installer: Installer, token: str, *, user: bool) -> bool:
+    """Install the service where it belongs, and print the result.
+
+    Return False if that failed; True also if it is not this command's task.
+    """
+    label = f"Installing {coordinator_service_name(cluster)} on {location(cluster)}"
+    try:
+        with open_coordinator_machine(cluster) as host:
+            if host is None:
+                output.remark(_why_not_here(cluster))
+                return True
+            result = _install(host, installer, token, user=user)
+    except (DoraError, OSError) as problem:
+        output.write(f"{label}... FAILED: {_reason(problem, cluster)}")
+        return False
+    output.write(f"{label}... {result}")
+    return True
+
+
+def _reason(problem: Exception, cluster: Cluster) -> str:
+    """Return the message without the name of the machine, which the line contains already."""
+    names = ("this machine", f"coordinator ({location(cluster)})")
+    reason = str(problem)
+    for name in names:
+        reason = without_name(reason, name)
+    return reason
+
+
+def _why_not_here(cluster: Cluster) -> str:
+    addr = cluster.coordinator.addr
+    if not is_local(addr):
+        return (
+            f"The coordinator was not installed: {addr} is not an address of this machine; run "
+            "this command on the machine that has it, or name that machine as `coordinator.host`"
+        )
+    return (
+        "The coordinator was not installed: systemd does not run on this machine; "
+        "`dora cluster up` starts it in the background"
+    )
+
+
+def _install(host: CoordinatorMachine, installer: Installer, token: str, *, user: bool) -> str:
+    facts = host.facts()
+    require_ready(facts, host.machine, service=True)
+    require_one_kind(facts, host.service, user=user)
+    service = CoordinatorService(host, facts, user=user)
+    old = service.text()
+    if old is not None and unit_address(old) != address(host.cluster):
+        raise NotReady(
+            f"{host.service} there is the coordinator of another cluster, at "
+            f"{unit_address(old) or 'an unknown address'}; uninstall that one first, or set "
+            "another coordinator.port in this cluster file"
+        )
+    host.connection.check(["true"], sudo=not user)  # fails before anything is changed
+    text = service.render(
+        program_words(host, installer, user=user), _program_version(host, installer, facts)
+    )
+    if old is None and host.is_remote:
+        host.call("claim_coordinator")
+    elif old is None:
+        _replace_process(host)
+    elif old != text:
+        host.call("copy_store", version=unit_version(old))
+    result = service.install(text, token)
+    service.wait_until_it_answers()
+    return result
+
+
+def _program_version(host: CoordinatorMachine, installer: Installer, facts: MachineFacts) -> str:
+    if not host.is_remote:
+        return __version__
+    return installer.version if facts.dora is None else facts.dora
+
+
+def _replace_process(host: CoordinatorMachine) -> None:
+    """End the coordinator that `up` started here; the service uses its store."""
+    process = find_process(host.cluster)
+    if process is None:
+        return
+    if process.store != process.default_store:
+        raise NotReady(
+            f"a coordinator with another store runs on this machine (process {process.pid}, store "
+            f"{process.store or 'in memory'}), and the service uses {process.default_store}; end "
+            "that coordinator first"
+        )
+    end_process(process)
+
+
+def uninstall_coordinator(cluster: Cluster, installer: Installer) -> bool:
+    """Remove the service, and print the result; return whether that succeeded.
+
+    Its store stays if it is on this machine, and is removed from another one.
+    """
+    label = f"Uninstalling {coordinator_service_name(cluster)} from {location(cluster)}"
+    try:
+        with installed_service(cluster) as service:
+            if service is None:
+                return True
+            _uninstall(service, installer)
+    except (DoraError, OSError) as problem:
+        output.write(f"{label}... FAILED: {_reason(problem, cluster)}")
+        return False
+    output.write(f"{label}... OK")
+    return True
+
+
+def _uninstall(service: CoordinatorService, installer: Installer) -> None:
+    service.disable()
+    host = service.host
+    if host.is_remote:
+        host.call("forget_coordinator")
+        if host.machine.dora is None:
+            installer.remove(host.connection, USERS_COORDINATOR if service.user else COORDINATOR)
+    service.remove_unit()

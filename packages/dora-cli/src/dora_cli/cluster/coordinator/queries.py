@@ -1,0 +1,97 @@
+"""Requests to the coordinator of a cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from dora_cli.cluster.decisions.node_changes import Nodes
+from dora_cli.cluster.decisions.preflight import NotReady
+from dora_cli.coordinator.client import Client, CoordinatorLost, CoordinatorUnreachable
+from dora_config.access import Endpoint, endpoint
+from dora_config.cluster.models import Cluster
+from dora_config.protocol.control import (
+    ClusterReport,
+    ClusterStatus,
+    DaemonSummary,
+    Destroy,
+    Destroyed,
+    ListNodes,
+    NodeList,
+)
+
+CONNECT_TIMEOUT = 30.0
+"""Seconds for started daemons to connect."""
+POLL_INTERVAL = 0.5
+
+
+def endpoint_of(cluster: Cluster) -> Endpoint:
+    """Return the coordinator's address with this account's token."""
+    return endpoint(cluster.coordinator.addr, cluster.coordinator.port)
+
+
+def fetch_report(cluster: Cluster) -> ClusterReport | None:
+    """Return the coordinator's report; None if it does not answer."""
+    try:
+        with Client(endpoint_of(cluster)) as client:
+            return client.ask(ClusterStatus(), ClusterReport)
+    except CoordinatorUnreachable:
+        return None
+
+
+def release_of(cluster: Cluster) -> str:
+    """Return the coordinator's version; empty if it does not answer."""
+    report = fetch_report(cluster)
+    return report.coordinator.release if report is not None else ""
+
+
+def connected_daemons(report: ClusterReport | None) -> dict[str, DaemonSummary]:
+    """Return the connected daemons of a report by machine id."""
+    daemons = report.daemons if report is not None else ()
+    return {one.machine_id: one for one in daemons if one.connected and one.machine_id is not None}
+
+
+def wait_for_daemons(
+    cluster: Cluster,
+    machine_ids: Iterable[str],
+    *,
+    within: float = CONNECT_TIMEOUT,
+    clock: Callable[[], float] = time.monotonic,
+) -> dict[str, DaemonSummary]:
+    """Wait until these machines are connected or the time is over; return the connected ones."""
+    wanted = set(machine_ids)
+    deadline = clock() + within
+    while True:
+        found = connected_daemons(fetch_report(cluster))
+        if wanted <= found.keys() or clock() > deadline:
+            return found
+        time.sleep(POLL_INTERVAL)
+
+
+def fetch_nodes(cluster: Cluster) -> Nodes:
+    """Return the nodes that have a process; empty if the coordinator does not answer."""
+    try:
+        with Client(endpoint_of(cluster)) as client:
+            found = client.ask(ListNodes(), NodeList).nodes
+    except (CoordinatorUnreachable, CoordinatorLost):
+        return {}
+    return {(one.dataflow, one.node): one for one in found if one.pid is not None}
+
+
+def require_coordinator(cluster: Cluster) -> None:
+    """Raise NotReady if no coordinator answers."""
+    if fetch_report(cluster) is None:
+        raise NotReady(
+            f"no coordinator answers at {endpoint_of(cluster)}; it must confirm that each daemon "
+            "reconnects, so nothing was changed: start it with `dora cluster up`"
+        )
+
+
+def destroy(cluster: Cluster) -> None:
+    """End the coordinator, the connected daemons and their dataflows."""
+    try:
+        with Client(endpoint_of(cluster)) as client:
+            client.ask(Destroy(force=True), Destroyed)
+            client.wait_until_gone()
+    except CoordinatorUnreachable:
+        return

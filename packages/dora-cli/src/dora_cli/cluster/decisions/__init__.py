@@ -1,0 +1,1 @@
+"""Decisions about machines, daemons and versions: pure functions and records."""

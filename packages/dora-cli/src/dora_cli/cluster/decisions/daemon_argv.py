@@ -1,0 +1,38 @@
+"""Command line and names of a machine's daemon, the same for `up` and the systemd unit; pure."""
+
+from __future__ import annotations
+
+from dora_config.cluster.models import DEFAULT_DAEMON_PORT, Cluster, Machine
+
+
+def daemon_arguments(cluster: Cluster, machine: Machine) -> list[str]:
+    """Return the arguments of `dora`; none of them is secret."""
+    words = ["daemon", "--machine-id", machine.id]
+    words += ["--coordinator-addr", cluster.coordinator.addr]
+    words += ["--coordinator-port", str(cluster.coordinator.port)]
+    if machine.labels:
+        pairs = (f"{key}={value}" for key, value in sorted(machine.labels.items()))
+        words += ["--labels", ",".join(pairs)]
+    if machine.daemon_port != DEFAULT_DAEMON_PORT:
+        words += ["--local-listen-port", str(machine.daemon_port)]
+    if machine.zenoh_addr is not None:
+        words += ["--zenoh-listen", _listen_address(machine.zenoh_addr, machine.zenoh_port)]
+    return [*words, "--quiet"]
+
+
+def _listen_address(address: str, port: int | None) -> str:
+    if port is None:
+        return address
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def daemon_name(machine: Machine) -> str:
+    """Return the name of the daemon's state folder on its machine."""
+    if machine.daemon_port == DEFAULT_DAEMON_PORT:
+        return machine.id
+    return f"{machine.id}@{machine.daemon_port}"
+
+
+def ssh_name(machine: Machine) -> str:
+    """Return the machine's name in messages: ``robot (ubuntu@10.0.0.2)``."""
+    return f"{machine.id} ({machine.target})"

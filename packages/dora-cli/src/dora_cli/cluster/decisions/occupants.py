@@ -1,0 +1,200 @@
+"""Whether daemons on a machine belong to this cluster, to its file, or to another cluster; pure."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from dora_cli.cluster.decisions.daemon_argv import daemon_arguments
+from dora_config.cluster.models import Cluster, Machine
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """The account that runs the command."""
+
+    name: str
+    """``alice@laptop``"""
+    home: str
+    file: str
+    """Absolute path of the cluster file."""
+    tokens: tuple[str, ...]
+    """Fingerprints of the account's token (first) and of its earlier tokens."""
+
+    def record(self, settings: str) -> dict[str, Any]:
+        """Return the owner record that a machine stores beside its daemon."""
+        token = self.tokens[0] if self.tokens else None
+        kept = {"operator": self.name, "home": self.home, "file": self.file}
+        return {**kept, "token": token, "settings": settings}
+
+    def is_author(self, owner: Mapping[str, Any]) -> bool:
+        """Return whether this account wrote the owner record."""
+        return (owner.get("operator"), owner.get("home")) == (self.name, self.home)
+
+
+@dataclass(frozen=True, slots=True)
+class Occupant:
+    """A daemon that runs on a machine or is installed there as a service."""
+
+    id: str | None
+    name: str
+    port: int
+    coordinator: tuple[str, int]
+    user: str
+    mine: bool
+    """Whether it runs as the SSH user."""
+    pid: int | None
+    service: str | None
+    user_service: bool
+    since: float
+    token: str | None
+    """Fingerprint; None if it has no token or the token is unreadable."""
+    owner: Mapping[str, Any] | None
+    """The owner record (see ``Operator.record``) with ``since``; None: not known."""
+    dataflows: tuple[str, ...]
+
+    @classmethod
+    def from_answer(cls, found: Mapping[str, Any]) -> Occupant:
+        """Read one daemon of the answer of ``survey``."""
+        known = {name: found[name] for name in cls.__dataclass_fields__}
+        address, port = found["coordinator"]
+        given = {"coordinator": (address, port), "dataflows": tuple(found["dataflows"])}
+        return cls(**(known | given))
+
+    def belongs_to(self, cluster: Cluster, tokens: Collection[str]) -> bool:
+        """Return whether coordinator and token match; an unknown token matches."""
+        same = _normalized(self.coordinator[0]) == _normalized(cluster.coordinator.addr)
+        if not same or self.coordinator[1] != cluster.coordinator.port:
+            return False
+        return self.token is None or self.token in tokens
+
+    def describe(self, *, now: float) -> str:
+        """``daemon "robot" (service dora-daemon-robot, process 12 of ubuntu), since ...``"""
+        parts = [f"service {self.service}"] if self.service else []
+        process = f"process {self.pid} of" if self.pid is not None else "stopped, of"
+        parts.append(f"{process} {self.user}")
+        named = f'daemon "{self.id}"' if self.id else "daemon without a machine id"
+        return f"{named} ({', '.join(parts)}), since {format_time(self.since, now=now)}"
+
+
+ConflictKind = Literal["other cluster", "other operator", "other file"]
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A daemon that is changed only with ``--take-over``."""
+
+    kind: ConflictKind
+    occupant: Occupant
+
+    @property
+    def ends(self) -> bool:
+        """Whether ``--take-over`` ends the daemon instead of giving it new settings."""
+        return self.kind != "other file"
+
+
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """Daemons on a machine beside those that the file describes."""
+
+    conflicts: tuple[Conflict, ...] = ()
+    leftovers: tuple[Occupant, ...] = ()
+    """Daemons of this cluster that its file no longer contains."""
+
+
+def classify(
+    occupants: Sequence[Occupant], cluster: Cluster, wanted: Sequence[Machine], operator: Operator
+) -> Occupancy:
+    """Classify the daemons of a machine; ``wanted``: its entries in the file."""
+    conflicts = []
+    leftovers = []
+    by_id = {machine.id: machine for machine in wanted}
+    for one in occupants:
+        machine = by_id.get(one.id or "")
+        foreign = one.owner is not None and not operator.is_author(one.owner)
+        if not one.belongs_to(cluster, operator.tokens):
+            conflicts.append(Conflict("other cluster", one))
+        elif machine is None and foreign:
+            conflicts.append(Conflict("other operator", one))
+        elif machine is None and one.id is not None:
+            leftovers.append(one)
+        elif machine is not None and foreign and _differs(one, settings_digest(cluster, machine)):
+            conflicts.append(Conflict("other file", one))
+    return Occupancy(tuple(conflicts), tuple(leftovers))
+
+
+def _differs(one: Occupant, wanted: str) -> bool:
+    return one.owner is not None and one.owner.get("settings") != wanted
+
+
+def settings_digest(cluster: Cluster, machine: Machine) -> str:
+    """Return a digest of all settings of the daemon in the file."""
+    given = [daemon_arguments(cluster, machine), dict(sorted(machine.env.items()))]
+    return hashlib.sha256(json.dumps(given).encode()).hexdigest()[:16]
+
+
+def describe_conflicts(
+    name: str, conflicts: Sequence[Conflict], cluster: Cluster, operator: Operator, *, now: float
+) -> str:
+    """Return the lines about one machine in a refusal."""
+    lines = [f"{name} is in use by {_user_of(conflicts)}:"]
+    for conflict in conflicts:
+        lines.append(f"  {conflict.occupant.describe(now=now)}")
+        lines += [f"    {line}" for line in _facts(conflict, cluster, operator, now)]
+    return "\n".join(lines)
+
+
+def _user_of(conflicts: Sequence[Conflict]) -> str:
+    kinds = {conflict.kind for conflict in conflicts}
+    return "another cluster" if "other cluster" in kinds else "another operator of this cluster"
+
+
+def _facts(conflict: Conflict, cluster: Cluster, operator: Operator, now: float) -> Iterator[str]:
+    one = conflict.occupant
+    here = _host_and_port(cluster.coordinator.addr, cluster.coordinator.port)
+    there = _host_and_port(*one.coordinator)
+    if conflict.kind != "other cluster":
+        yield f"coordinator: {there}, as in {operator.file}"
+    elif there != here:
+        yield f"coordinator: {there} ({operator.file} has {here})"
+    else:
+        yield f"coordinator: {there}, with another token than this account's"
+    if one.owner is not None:
+        since = format_time(float(one.owner["since"]), now=now)
+        yield f"set up by: {one.owner['operator']} from {one.owner['file']}, {since}"
+    else:
+        yield f"set up by: unknown; it runs as {one.user}"
+    if conflict.kind == "other file":
+        yield "that file has other labels, ports or env for it"
+    if one.dataflows:
+        yield f"dataflows: {', '.join(one.dataflows)}"
+    elif one.pid is not None:
+        yield "dataflows: none" if one.mine else "dataflows: unknown"
+
+
+def format_time(since: float, *, now: float) -> str:
+    """``2026-01-31 09:30:00 (2 h ago)``"""
+    return f"{datetime.fromtimestamp(since):%Y-%m-%d %H:%M:%S} ({_age(max(0.0, now - since))} ago)"
+
+
+def _age(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _host_and_port(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _normalized(address: str) -> str:
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        return address

@@ -1,0 +1,25 @@
+"""Quoting of words and paths in systemd units; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def exec_line(words: Sequence[str]) -> str:
+    """Return the value of an Exec setting; systemd expands nothing in it."""
+    return " ".join(word if _is_plain(word) else quote(word.replace("$", "$$")) for word in words)
+
+
+def quote(text: str) -> str:
+    """Return the text in double quotes; ``$`` keeps its meaning."""
+    safe = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escape_specifiers(safe)}"'
+
+
+def escape_specifiers(text: str) -> str:
+    """Return the text with ``%`` doubled, so that systemd expands no specifier."""
+    return text.replace("%", "%%")
+
+
+def _is_plain(word: str) -> bool:
+    return word != "" and all(char.isalnum() or char in "/._-=,:@+" for char in word)

@@ -1,0 +1,1 @@
+"""One machine over SSH and its daemon, and work on several machines at once."""

@@ -1,0 +1,77 @@
+"""The systemd service of a machine's daemon."""
+
+from __future__ import annotations
+
+from dora_cli.cluster.decisions.daemon_unit import (
+    STOP_TIMEOUT,
+    ServicePaths,
+    nodes_unit,
+    render_environment,
+    render_unit,
+)
+from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady
+from dora_cli.cluster.machines.remote_machine import RemoteMachine
+from dora_cli.cluster.machines.systemd import SystemdService
+
+LAST_LINES = 20
+
+
+class DaemonService(SystemdService):
+    """The service on one machine, installed or not."""
+
+    FAMILY = "dora-daemon-"
+
+    def __init__(self, remote: RemoteMachine, facts: MachineFacts, *, user: bool) -> None:
+        secrets = f"{facts.home}/.config/dora-daemon" if user else "/etc/dora-daemon"
+        super().__init__(remote, facts, user=user, secrets=secrets, name=f"{remote.machine.id}.")
+
+    @classmethod
+    def find(cls, remote: RemoteMachine, facts: MachineFacts) -> DaemonService | None:
+        """Return the installed service, if there is one."""
+        return next(iter(cls.find_all(remote, facts)), None)
+
+    @classmethod
+    def find_all(cls, remote: RemoteMachine, facts: MachineFacts) -> list[DaemonService]:
+        """Return the installed services: that of the machine, and that of the user."""
+        kinds = ((False, facts.service), (True, facts.user_service))
+        return [cls(remote, facts, user=user) for user, installed in kinds if installed]
+
+    def install(self, dora: str, token: str | None, *, stale: bool) -> str:
+        """Write unit, token and environment, enable and start; return a text for the user.
+
+        ``stale``: the running daemon does not match the files, even if the files are right.
+        """
+        wanted = {self.token: f"{token or ''}\n".encode(), **self.wanted_files(dora)}
+        found = {path: self.read(path) for path in wanted}
+        if found == wanted and not stale and self.is_active():
+            self.enable()
+            return "runs already"
+        self.make_unit_folder()
+        if found[self.unit] is None:  # first, because `uninstall` finds the service by its unit
+            self.write(self.unit, wanted[self.unit] or b"")
+        self.replace_files_and_restart(wanted, linger=True)
+        if not self.is_active():
+            lines = "".join(f"\n  {line}" for line in self.journal(LAST_LINES))
+            raise NotReady(
+                f"{self.remote.service} was started but does not run; its last lines:{lines}"
+            )
+        return "OK"
+
+    def _stop_for_good(self) -> None:
+        super()._stop_for_good()
+        self._run("stop", nodes_unit(self.remote.machine), timeout=STOP_TIMEOUT + 30.0)
+
+    def wanted_files(self, dora: str) -> dict[str, bytes | None]:
+        """Return unit and environment for the cluster file; None: the file must not exist."""
+        cluster, machine = self.remote.cluster, self.remote.machine
+        user = None if self.user else self.facts.user
+        paths = ServicePaths(dora, self.token, self.environment, user)
+        environment = render_environment(machine)
+        return {
+            self.environment: None if environment is None else environment.encode(),
+            self.unit: render_unit(cluster, machine, paths).encode(),
+        }
+
+    def current_files(self) -> dict[str, bytes | None]:
+        """Return unit and environment as they are on the machine."""
+        return {path: self.read(path) for path in (self.environment, self.unit)}

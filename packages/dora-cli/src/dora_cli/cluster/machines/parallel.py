@@ -1,0 +1,147 @@
+"""Work on several machines at once: a connection, a line of output and an outcome each."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from dora_cli.cluster.decisions.daemon_argv import ssh_name
+from dora_cli.cluster.machines.progress_lines import ProgressLines
+from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
+from dora_cli.ssh import Connection
+from dora_config import DoraError
+from dora_config.cluster.models import Cluster, Machine
+
+MOST_AT_ONCE = 16
+
+T = TypeVar("T")
+Report = Callable[[str], None]
+"""Shows the current step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T]):
+    """The result of the work on one machine, or why it failed."""
+
+    machine: Machine
+    result: T | None
+    problem: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.problem is None
+
+
+class ConnectionSource(Protocol):
+    """Connections that a command has opened already."""
+
+    def find(self, machine: Machine) -> Connection | None:
+        """Return the connection to a machine; raises the error of a failed attempt."""
+        ...
+
+
+class Connections:
+    """The connections of one command; all are closed when it is interrupted."""
+
+    def __init__(self, source: ConnectionSource | None = None) -> None:
+        self._source = source
+        self._open: set[Connection] = set()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @contextmanager
+    def open(self, machine: Machine) -> Iterator[Connection]:
+        """Use the connection of the source, or a new one; raises SshError."""
+        given = self._source.find(machine) if self._source is not None else None
+        with nullcontext(given) if given is not None else connect_to(machine) as connection:
+            with self._lock:
+                self._open.add(connection)
+                closed = self._closed
+            if closed:
+                connection.close()  # further work fails at once
+            try:
+                yield connection
+            finally:
+                with self._lock:
+                    self._open.discard(connection)
+
+    def close(self) -> None:
+        """Close all connections; commands that run over them fail."""
+        with self._lock:
+            self._closed = True
+            connections = list(self._open)
+        for connection in connections:
+            connection.close()
+
+
+def in_parallel(
+    machines: Sequence[Machine],
+    work: Callable[[Connections, int, Machine], T],
+    source: ConnectionSource | None = None,
+) -> list[T]:
+    """Call ``work`` for each machine and its number in threads; return the results in order."""
+    connections = Connections(source)
+    with ThreadPoolExecutor(min(MOST_AT_ONCE, len(machines) or 1)) as pool:
+        futures = [
+            pool.submit(work, connections, number, machine)
+            for number, machine in enumerate(machines)
+        ]
+        try:
+            return [future.result() for future in futures]
+        except KeyboardInterrupt:
+            for future in futures:
+                future.cancel()
+            connections.close()
+            raise
+
+
+def on_machines(
+    cluster: Cluster,
+    label: str,
+    work: Callable[[RemoteMachine, Report], T],
+    *,
+    machines: Sequence[Machine] | None = None,
+    describe: Callable[[T], str] = lambda _result: "OK",
+    source: ConnectionSource | None = None,
+) -> list[Outcome[T]]:
+    """Do ``work`` on all machines in parallel; return the outcomes in the order of the file.
+
+    ``label`` begins each line, with ``{name}`` (or ``{id}`` and ``{target}``) for the machine, and
+    ``describe`` ends it. A failure on one machine does not affect the others.
+    """
+    chosen = cluster.machines if machines is None else machines
+    lines = ProgressLines(
+        [label.format(name=ssh_name(one), id=one.id, target=one.target) for one in chosen]
+    )
+
+    def one(connections: Connections, number: int, machine: Machine) -> Outcome[T]:
+        def report(text: str) -> None:
+            lines.update(number, text)
+
+        try:
+            report("connecting")
+            with connections.open(machine) as connection:
+                report("working")
+                result = work(RemoteMachine(cluster, machine, connection), report)
+                lines.end(number, describe(result))
+                return Outcome(machine, result)
+        except (DoraError, OSError) as error:
+            reason = without_name(str(error), ssh_name(machine))
+            lines.end(number, f"FAILED: {reason}")
+            return Outcome(machine, None, reason)
+
+    return in_parallel(chosen, one, source)
+
+
+def without_name(message: str, name: str) -> str:
+    """Remove the machine's name from a message whose line begins with it already."""
+    return message.removeprefix(f"{name}: ")
+
+
+def success_count(outcomes: Sequence[Outcome[T]]) -> str:
+    """``2/2 succeeded.``"""
+    return f"{sum(one.ok for one in outcomes)}/{len(outcomes)} succeeded."

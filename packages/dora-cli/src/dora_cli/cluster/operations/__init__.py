@@ -1,0 +1,1 @@
+"""The commands of `dora cluster`, one module for each."""

@@ -1,0 +1,146 @@
+"""`dora cluster doctor`: checks the coordinator, every machine and every pair of machines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dora_cli import output
+from dora_cli.clock_offset import show_offset
+from dora_cli.cluster.coordinator import queries
+from dora_cli.cluster.coordinator.service_control import service_remedy
+from dora_cli.cluster.decisions.daemon_argv import ssh_name
+from dora_cli.cluster.decisions.health import find_problems, token_digest
+from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady, require_ready, warnings
+from dora_cli.cluster.machines.daemon_service import DaemonService
+from dora_cli.cluster.machines.parallel import Outcome, Report, on_machines, without_name
+from dora_cli.cluster.machines.remote_machine import RemoteMachine
+from dora_cli.cluster.operations.findings import Findings
+from dora_cli.cluster.operations.pair_measurement import measure_pairs
+from dora_cli.ssh import SudoUnavailable
+from dora_config import DoraError
+from dora_config.cluster.models import Cluster, Machine
+from dora_config.protocol.control import ClusterReport
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """The result of one machine."""
+
+    facts: MachineFacts
+    coordinator: dict[str, Any] | None
+    """Whether it reaches the coordinator; None: there is no coordinator."""
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def diagnose(cluster: Cluster) -> bool:
+    """Check everything and print the results; return whether there are no problems."""
+    findings = Findings()
+    report, refusal = _ask_coordinator(cluster, findings)
+    address = queries.endpoint_of(cluster)
+
+    def work(remote: RemoteMachine, progress: Report) -> Examined:
+        return _examine(remote, progress, report, address.token)
+
+    done = on_machines(cluster, "Looking at {name}", work)
+    _write_machines(cluster, done, findings)
+    if report is not None:
+        count = len(queries.connected_daemons(report))
+        output.write(f"Coordinator: {address}, {count} connected")
+    elif refusal:
+        output.write(refusal)
+    else:
+        output.write(f"Coordinator: none answers at {address}")
+        if (remedy := service_remedy(cluster)) is not None:
+            findings.add("coordinator", remedy)
+    examined = {one.machine.id: one.result.facts for one in done if one.result is not None}
+    measure_pairs(cluster, examined, findings)
+    findings.write()
+    return not findings.problems
+
+
+def _ask_coordinator(cluster: Cluster, findings: Findings) -> tuple[ClusterReport | None, str]:
+    """Return the coordinator's report, or None and a line to print instead of a count."""
+    try:
+        return queries.fetch_report(cluster), ""
+    except DoraError as problem:  # another token, another version
+        findings.add("coordinator", str(problem))
+        return None, f"Coordinator: {queries.endpoint_of(cluster)}, refuses this account"
+
+
+def _examine(
+    remote: RemoteMachine, progress: Report, report: ClusterReport | None, token: str | None
+) -> Examined:
+    facts = remote.facts()
+    problems = list(warnings(facts))
+    notes: list[str] = []
+    try:
+        require_ready(facts, remote.machine)
+    except NotReady as problem:
+        problems.append(str(problem))
+    health = remote.health(facts)
+    if not facts.user_service:
+        try:
+            remote.connection.run(["true"], sudo=True)
+            if facts.service:
+                service = DaemonService(remote, facts, user=False)
+                given = service.read(service.token) or b""
+                health = replace(health, token=token_digest(given.decode(errors="replace")))
+        except SudoUnavailable as problem:
+            (problems if facts.service else notes).append(
+                without_name(str(problem), ssh_name(remote.machine))
+            )
+    problems += find_problems(remote.cluster, remote.machine, facts, health, report, token)
+    found = Examined(facts, None, tuple(problems), tuple(notes))
+    if report is None:
+        return found
+    progress("connecting to the coordinator")
+    address = remote.cluster.coordinator
+    reached = remote.call("reach", host=address.addr, port=address.port)
+    return replace(found, coordinator=reached)
+
+
+def _write_machines(
+    cluster: Cluster, outcomes: list[Outcome[Examined]], findings: Findings
+) -> None:
+    columns = ("MACHINE", "SSH", "PYTHON", "DISK", "MEMORY", "CLOCK", "DAEMON", "COORDINATOR")
+    rows = []
+    for outcome in outcomes:
+        machine, one = outcome.machine, outcome.result
+        name = ssh_name(machine)
+        if one is None:
+            findings.add(name, outcome.problem or "it was not examined")
+            rows.append((machine.id, "FAILED", *(["-"] * 6)))
+            continue
+        facts = one.facts
+        for problem in one.problems:
+            findings.add(name, problem)
+        findings.notes += [f"{name}: `dora cluster install` would fail: {n}" for n in one.notes]
+        rows.append(
+            (
+                machine.id,
+                "OK",
+                facts.python,
+                f"{facts.free >> 30} GiB",
+                f"{facts.memory >> 20} MiB",
+                show_offset(facts.clock),
+                f"process {facts.daemon.pid}" if facts.daemon else "-",
+                _coordinator_cell(cluster, machine, one, findings),
+            )
+        )
+    output.table(columns, rows)
+
+
+def _coordinator_cell(cluster: Cluster, machine: Machine, one: Examined, findings: Findings) -> str:
+    if one.coordinator is None:
+        return "-"
+    if one.coordinator["reached"]:
+        return f"{one.coordinator['seconds'] * 1000:.1f} ms"
+    address = cluster.coordinator
+    findings.add(
+        ssh_name(machine),
+        f"cannot reach the coordinator at {address.addr} port {address.port}: "
+        f"{one.coordinator['reason']}; open that port on the coordinator's machine",
+    )
+    return "FAILED"

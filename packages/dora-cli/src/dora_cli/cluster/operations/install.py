@@ -1,0 +1,137 @@
+"""`dora cluster install`: the coordinator and the daemons as systemd services."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dora_cli import output
+from dora_cli.bundle.install import Installer
+from dora_cli.bundle.layout import Layout
+from dora_cli.cluster.coordinator import queries
+from dora_cli.cluster.coordinator.installation import install_coordinator
+from dora_cli.cluster.decisions.daemon_argv import daemon_arguments, ssh_name
+from dora_cli.cluster.decisions.preflight import (
+    MachineFacts,
+    require_one_kind,
+    require_ready,
+    warnings,
+)
+from dora_cli.cluster.machines.background_daemon import STOP_TIMEOUT
+from dora_cli.cluster.machines.daemon_service import DaemonService
+from dora_cli.cluster.machines.parallel import Report, on_machines, success_count
+from dora_cli.cluster.machines.remote_machine import RemoteMachine, layout_of
+from dora_cli.cluster.operations import leftovers
+from dora_cli.cluster.ownership.eviction import take_over
+from dora_cli.cluster.ownership.operator import keep_token
+from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
+from dora_config.access import ensure_token
+from dora_config.cluster.models import Cluster
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """How the installation on one machine went."""
+
+    text: str
+    remarks: tuple[str, ...] = ()
+
+
+def install_services(
+    cluster: Cluster,
+    installer: Installer,
+    command: ClusterCommand,
+    *,
+    user: bool,
+    coordinator: bool = True,
+) -> bool:
+    """Install all services.
+
+    Return whether every machine has its service and, if the coordinator runs, is connected.
+    """
+    with reserve(cluster, command) as reservation:
+        return _install_all(cluster, installer, reservation, user=user, coordinator=coordinator)
+
+
+def _install_all(
+    cluster: Cluster,
+    installer: Installer,
+    reservation: Reservation,
+    *,
+    user: bool,
+    coordinator: bool,
+) -> bool:
+    token, _ = ensure_token()
+    keep_token()
+    queries.fetch_report(cluster)  # raises for a coordinator with another token
+
+    def work(remote: RemoteMachine, report: Report) -> Installed:
+        layout = layout_of(remote.machine, user=user)
+        return _install(remote, installer, layout, token, reservation, report)
+
+    ready = not coordinator or install_coordinator(cluster, installer, token, user=user)
+    label = "Installing dora-daemon-{id} on {target}"
+    done = on_machines(cluster, label, work, describe=lambda one: one.text, source=reservation)
+    for one in done:
+        for remark in one.result.remarks if one.result is not None else ():
+            output.warn(f"{ssh_name(one.machine)}: {remark}")
+    output.write(success_count(done))
+    now = queries.connected_daemons(queries.fetch_report(cluster))
+    leftovers.report_on_machines(reservation, now.values())
+    connected = all(one.ok for one in done) and _connected(cluster, [d.machine.id for d in done])
+    return ready and connected
+
+
+def _install(
+    remote: RemoteMachine,
+    installer: Installer,
+    layout: Layout,
+    token: str,
+    reservation: Reservation,
+    report: Report,
+) -> Installed:
+    facts = remote.facts()
+    require_ready(facts, remote.machine, service=True)
+    require_one_kind(facts, remote.service, user=not layout.sudo)
+    remote.connection.check(["true"], sudo=layout.sudo)  # fails before anything is changed
+    if take_over(remote, reservation, report):
+        facts = remote.facts()
+    service = DaemonService(remote, facts, user=not layout.sudo)
+    tree = None
+    if remote.machine.dora is not None:
+        dora = remote.machine.dora
+    else:
+        put = installer.ensure_installed(remote.connection, layout, report)
+        dora, tree = put.dora, put.tree
+    if facts.daemon is not None and not service.is_active():
+        report("handing over")  # from the daemon of `up`; its dataflows keep running
+        remote.call("stop", name=remote.daemon, hand_over=True, within=STOP_TIMEOUT)
+        remote.call("clean", name=remote.daemon, keep_state=True)
+    report("starting the service")
+    reservation.record_owner(remote)
+    stale = not _is_current(remote, facts, tree)
+    return Installed(service.install(dora, token, stale=stale), tuple(warnings(facts)))
+
+
+def _is_current(remote: RemoteMachine, facts: MachineFacts, tree: str | None) -> bool:
+    """Return whether the running daemon is of that tree (None: any) with the present arguments."""
+    if facts.daemon is None:
+        return False
+    arguments = tuple(daemon_arguments(remote.cluster, remote.machine))
+    return facts.daemon.arguments == arguments and tree in (None, facts.daemon.tree)
+
+
+def _connected(cluster: Cluster, wanted: list[str]) -> bool:
+    if queries.fetch_report(cluster) is None:
+        output.remark(
+            f"No coordinator answers at {queries.endpoint_of(cluster)} yet; the daemons connect "
+            "when it runs: start it with `dora cluster up`"
+        )
+        return True
+    found = queries.wait_for_daemons(cluster, wanted)
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        output.remark(
+            f"not connected within {queries.CONNECT_TIMEOUT:g} s: {', '.join(missing)}; "
+            "see `dora cluster logs` and `dora cluster doctor`"
+        )
+    return not missing

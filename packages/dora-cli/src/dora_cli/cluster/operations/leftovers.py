@@ -1,0 +1,102 @@
+"""`dora cluster remove`: lists and removes daemons of a cluster that its file does not contain."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+
+from dora_cli import output
+from dora_cli.cluster.decisions.daemon_argv import ssh_name
+from dora_cli.cluster.decisions.occupants import Occupant
+from dora_cli.cluster.machines.parallel import Report, on_machines
+from dora_cli.cluster.machines.remote_machine import RemoteMachine
+from dora_cli.cluster.ownership import known_clusters
+from dora_cli.cluster.ownership.eviction import evict
+from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
+from dora_config import DoraError
+from dora_config.cluster.models import Cluster, Machine
+from dora_config.protocol.control import DaemonSummary
+
+
+def report_on_machines(reservation: Reservation, daemons: Iterable[DaemonSummary]) -> None:
+    """List the leftovers on reserved machines and those among the coordinator's ``daemons``."""
+    seen = {}
+    for machine, one in reservation.leftovers():
+        seen[one.id or ""] = f"on {ssh_name(machine)}"
+    _list(reservation.cluster, str(reservation.command.file), seen, daemons)
+
+
+def report_connected(cluster: Cluster, daemons: Iterable[DaemonSummary]) -> None:
+    """List the leftovers among the coordinator's daemons."""
+    _list(cluster, known_clusters.file_of(cluster), {}, daemons)
+
+
+def _list(
+    cluster: Cluster, file: str, seen: dict[str, str], daemons: Iterable[DaemonSummary]
+) -> None:
+    known = {machine.id for machine in cluster.machines}
+    for one in daemons:
+        if one.connected and one.machine_id is not None and one.machine_id not in known:
+            seen.setdefault(one.machine_id, f"at {one.address or 'an unknown address'}")
+    for name, place in sorted(seen.items()):
+        output.warn(
+            f'daemon "{name}" runs {place} and is not in {file}; remove it: '
+            f"dora cluster remove {shlex.quote(file)} {name}"
+        )
+
+
+def remove(cluster: Cluster, command: ClusterCommand, names: Sequence[str]) -> bool:
+    """End these daemons with their dataflows, and remove their state.
+
+    Return whether all of them are gone.
+    """
+    former = [one for one in known_clusters.former_machines(cluster) if one.id in names]
+    with reserve(cluster, command, [*cluster.machines, *former]) as reservation:
+        found = {one.id for _, one in reservation.leftovers()} | {one.id for one in former}
+        absent = set(names) - found
+        if absent:
+            raise DoraError(
+                f'no daemon "{", ".join(sorted(absent))}" of this cluster was found on the '
+                "machines of the cluster file or of its earlier versions; end it on its machine"
+            )
+        return remove_from_machines(reservation, names)
+
+
+def remove_from_machines(reservation: Reservation, names: Sequence[str] | None = None) -> bool:
+    """Remove the leftovers (None: all) on reserved machines; return whether that succeeded."""
+    ok = True
+    for machine, one in reservation.leftovers():
+        if names is None or one.id in names:
+            (done,) = on_machines(
+                reservation.cluster,
+                f"Removing daemon {one.id} from {{name}}",
+                _eviction(one),
+                machines=[machine],
+                source=reservation,
+            )
+            ok = ok and done.ok
+    former = known_clusters.former_machines(reservation.cluster)
+    chosen = [one for one in former if names is None or one.id in names]
+    forgotten = _forget_former(reservation, chosen)
+    return ok and (forgotten or names is None)  # `down` does not need unreachable former machines
+
+
+def _eviction(occupant: Occupant) -> Callable[[RemoteMachine, Report], None]:
+    def work(remote: RemoteMachine, report: Report) -> None:
+        evict(remote, occupant)
+
+    return work
+
+
+def _forget_former(reservation: Reservation, former: Sequence[Machine]) -> bool:
+    """Forget the former machines that were reached; return whether all of them were."""
+    ok = True
+    for machine in former:
+        try:
+            reservation.find(machine)
+        except DoraError as error:
+            output.warn(f"{ssh_name(machine)} was not examined: {error}")
+            ok = False
+        else:
+            known_clusters.drop_former(reservation.cluster, machine)
+    return ok

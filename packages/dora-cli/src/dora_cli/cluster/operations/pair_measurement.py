@@ -1,0 +1,157 @@
+"""Measures the connection of every pair of machines for `dora cluster doctor`."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+from dora_cli import output
+from dora_cli.cluster.decisions.daemon_argv import ssh_name
+from dora_cli.cluster.decisions.data_links import assess_pair, data_ports
+from dora_cli.cluster.decisions.preflight import MachineFacts
+from dora_cli.cluster.machines.parallel import MOST_AT_ONCE, without_name
+from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
+from dora_cli.cluster.operations.findings import Findings
+from dora_config import DoraError
+from dora_config.cluster.models import Cluster, Machine
+
+LISTEN_TIME = 8.0
+"""Seconds for which a machine answers the pings of the others."""
+
+
+def measure_pairs(cluster: Cluster, facts: Mapping[str, MachineFacts], findings: Findings) -> None:
+    """Measure all pairs of the machines that have ``facts``, and print them as a matrix."""
+    machines = [one for one in cluster.machines if one.id in facts]
+    if len(machines) < 2:
+        return
+    with ExitStack() as stack:
+        remotes = _connect_all(cluster, machines, stack, findings)
+        machines = [one for one in machines if one.id in remotes]
+        if len(machines) < 2:
+            return
+        listeners = {one.id: _Listener(remotes[one.id]) for one in machines}
+        try:
+            pings = _ping_all(machines, remotes, listeners, facts)
+        finally:
+            for listener in listeners.values():
+                listener.end()
+    rows = []
+    for source in machines:
+        cells = [
+            "-" if source is target else _cell(source, target, pings, listeners, findings)
+            for target in machines
+        ]
+        rows.append((source.id, *cells))
+    output.write("Data links, from each machine (row) to each other: round trip, clock difference")
+    output.table(("", *(one.id for one in machines)), rows)
+
+
+def _connect_all(
+    cluster: Cluster, machines: Sequence[Machine], stack: ExitStack, findings: Findings
+) -> dict[str, RemoteMachine]:
+    """Connect to all machines at once, until ``stack`` is closed; failures become findings."""
+
+    def open_one(machine: Machine) -> RemoteMachine | DoraError:
+        try:
+            return RemoteMachine(cluster, machine, stack.enter_context(connect_to(machine)))
+        except DoraError as error:
+            return error
+
+    remotes: dict[str, RemoteMachine] = {}
+    with ThreadPoolExecutor(MOST_AT_ONCE) as pool:
+        for machine, remote in zip(machines, pool.map(open_one, machines), strict=True):
+            if isinstance(remote, RemoteMachine):
+                remotes[machine.id] = remote
+            else:
+                name = ssh_name(machine)
+                reason = without_name(str(remote), name)
+                findings.add(name, f"missing in the table of data links: {reason}")
+    return remotes
+
+
+class _Listener:
+    """A machine that answers pings until ``end``."""
+
+    def __init__(self, remote: RemoteMachine) -> None:
+        self._remote = remote
+        self._output = b""
+        self._changed = threading.Event()
+        self.problem: str | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        ports = list(data_ports(self._remote.machine))
+        try:
+            self._remote.call_streaming("answer", self._take, ports=ports, seconds=LISTEN_TIME)
+        except DoraError as error:
+            self.problem = str(error)
+        self._changed.set()
+
+    def _take(self, data: bytes) -> None:
+        self._output += data
+        if b"\n" in self._output:
+            self._changed.set()
+
+    def port(self) -> int | None:
+        """Return the port at which it answers; None if it does not."""
+        self._changed.wait(LISTEN_TIME)
+        try:
+            return int(json.loads(self._output.partition(b"\n")[0])["port"])
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def end(self) -> None:
+        self._remote.connection.close()
+        self._thread.join(5)
+
+
+Pings = Mapping[str, Mapping[str, Any]]
+"""Answers of ``ping`` by source and target."""
+
+
+def _ping_all(
+    machines: Sequence[Machine],
+    remotes: Mapping[str, RemoteMachine],
+    listeners: Mapping[str, _Listener],
+    facts: Mapping[str, MachineFacts],
+) -> Pings:
+    targets = [
+        (one.id, one.zenoh_addr or facts[one.id].address or one.host, port)
+        for one in machines
+        if (port := listeners[one.id].port()) is not None
+    ]
+
+    def ping_from(source: Machine) -> dict[str, Any]:
+        others = [target for target in targets if target[0] != source.id]
+        try:
+            pings: dict[str, Any] = remotes[source.id].call("ping", targets=others)["pings"]
+        except DoraError as error:
+            return {target[0]: {"reason": str(error)} for target in others}
+        return pings
+
+    with ThreadPoolExecutor(MOST_AT_ONCE) as pool:
+        return dict(zip((m.id for m in machines), pool.map(ping_from, machines), strict=True))
+
+
+def _cell(
+    source: Machine,
+    target: Machine,
+    pings: Pings,
+    listeners: Mapping[str, _Listener],
+    findings: Findings,
+) -> str:
+    pair = f"{source.id} -> {target.id}"
+    ping = pings[source.id].get(target.id)
+    if ping is None:
+        reason = listeners[target.id].problem or f"{target.id} does not listen on a data port"
+        findings.add(pair, reason)
+        return "FAILED"
+    result = assess_pair(source, target, ping)
+    for problem in result.problems:
+        findings.add(pair, problem)
+    return result.cell

@@ -1,0 +1,160 @@
+"""`dora cluster rollback`: the machines that an upgrade reached return, then the coordinator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dora_cli import output
+from dora_cli.bundle.install import probe
+from dora_cli.bundle.layout import Layout
+from dora_cli.bundle.machine import ask
+from dora_cli.cluster.coordinator import queries
+from dora_cli.cluster.coordinator.upgrade import coordinator_versions, roll_back_coordinator
+from dora_cli.cluster.decisions.daemon_argv import ssh_name
+from dora_cli.cluster.decisions.preflight import NotReady
+from dora_cli.cluster.decisions.rollback_plan import Plan, Versions, plan
+from dora_cli.cluster.decisions.version_links import VersionLinks, installed_versions
+from dora_cli.cluster.machines.daemon_service import DaemonService
+from dora_cli.cluster.machines.parallel import Outcome, Report, on_machines
+from dora_cli.cluster.machines.remote_machine import RemoteMachine, layout_of
+from dora_cli.cluster.operations.rolling import switch_one_by_one
+from dora_cli.cluster.operations.steps import wait_for_nodes
+from dora_cli.cluster.operations.version_report import with_version_report
+from dora_cli.cluster.operations.version_switch import Switched, running_tree, unit_copy
+from dora_config.cluster.models import Cluster, Machine
+
+
+def roll_back(
+    cluster: Cluster, machines: Sequence[Machine], *, to: str | None, keep_going: bool
+) -> bool:
+    """Undo the newest upgrade, or switch to version ``to``; return whether all succeeded.
+
+    The coordinator follows when these are all machines of the cluster.
+    """
+    queries.require_coordinator(cluster)
+    done = on_machines(cluster, "Looking at {name}", _look, describe=_describe)
+    versions = {one.machine.id: one.result for one in done if one.result is not None}
+    chosen = [one.id for one in machines]
+    planned = plan(versions, coordinator_versions(cluster), to)
+    if to is not None:
+        _require_installed(versions, planned, chosen, to)
+    everything = len(machines) == len(cluster.machines)
+    targets = {name: version for name, version in planned.targets.items() if name in chosen}
+    absent = [one for one in done if one.problem is not None and one.machine.id in chosen]
+    if not targets and not (everything and planned.coordinator):
+        return _nothing_to_do(versions, absent, to)
+    _announce(planned, targets, chosen)
+
+    def work() -> bool:
+        ok = _return_machines(cluster, targets, keep_going=keep_going) and not absent
+        return ok and _return_coordinator(cluster, planned, everything=everything)
+
+    remedy = "`dora cluster rollback` again does the rest; `dora cluster upgrade` upgrades again."
+    return with_version_report(cluster, work, remedy)
+
+
+def _look(remote: RemoteMachine, report: Report) -> Versions | None:
+    """Return the installed versions; None: the cluster file names another program."""
+    if remote.machine.dora is not None:
+        return None
+    facts = remote.facts()
+    service = DaemonService.find(remote, facts)
+    layout = layout_of(remote.machine, user=service is None or service.user)
+    return installed_versions(probe(remote.connection, layout), running_tree(facts))
+
+
+def _describe(versions: Versions | None) -> str:
+    return "`dora` of the cluster file, not changed" if versions is None else str(versions)
+
+
+def _require_installed(
+    versions: Mapping[str, Versions], planned: Plan, chosen: Sequence[str], to: str
+) -> None:
+    lacking = [
+        f"{name} has {', '.join(sorted(versions[name].there)) or 'none'}"
+        for name in planned.targets
+        if name in chosen and to not in versions[name].there
+    ]
+    if lacking:
+        raise NotReady(
+            f"dora {to} is not on every machine ({'; '.join(lacking)}); nothing was changed. "
+            f"`dora cluster upgrade` from an installation of dora {to} puts it there"
+        )
+
+
+def _nothing_to_do(
+    versions: Mapping[str, Versions], absent: Sequence[Outcome[Any]], to: str | None
+) -> bool:
+    """Print why no machine is returned; return whether that is a success."""
+    if absent:
+        output.remark("The machines that answer have no version to return to.")
+        return False
+    if to is not None:
+        output.remark(f"Every machine runs dora {to} already.")
+        return True
+    if any(one.returned for one in versions.values()):
+        output.remark("The last upgrade was undone already; --to VERSION chooses a version.")
+        return True
+    raise NotReady("no machine has an earlier version to return to; nothing was changed")
+
+
+def _announce(planned: Plan, targets: Mapping[str, str], chosen: Sequence[str]) -> None:
+    names = [*targets, *(["the coordinator"] if planned.coordinator else [])]
+    output.write(f"Returning to dora {planned.versions}: {', '.join(names)}")
+    stay = [f"{name} ({version})" for name, version in planned.stay.items() if name in chosen]
+    if stay:
+        output.write(f"Left as they are: {', '.join(stay)}")
+
+
+def _return_machines(cluster: Cluster, targets: Mapping[str, str], *, keep_going: bool) -> bool:
+    machines = [one for one in cluster.machines if one.id in targets]
+    if not machines:
+        return True
+
+    def label(machine: Machine) -> str:
+        return f"Rolling back {ssh_name(machine)} to {targets[machine.id]}"
+
+    def switch(remote: RemoteMachine, layout: Layout, service: DaemonService | None) -> Switched:
+        return _switch(remote, layout, service, targets[remote.machine.id])
+
+    return switch_one_by_one(cluster, machines, label, switch, keep_going=keep_going)
+
+
+def _switch(
+    remote: RemoteMachine, layout: Layout, service: DaemonService | None, version: str
+) -> Switched:
+    """Switch the links to an installed version; its stored unit belongs to it."""
+    found = probe(remote.connection, layout)
+    link = layout.link_for(str(found["home"]))
+    named = [one["name"] for one in found["trees"] if one["version"] == version]
+    if not named:
+        raise NotReady(f"there is no version {version} in {found['prefix']} to return to")
+    links = VersionLinks.from_probe(found)
+    name = next((one for one in (links.previous, links.current) if one in named), named[-1])
+    files: dict[str, bytes | None] = {}
+    if service is not None:
+        copy = unit_copy(remote, layout, name)
+        if (unit := remote.connection.read(copy, sudo=layout.sudo)) is not None:
+            files[service.unit] = unit
+    ask(
+        remote.connection,
+        "rollback",
+        prefix=layout.prefix,
+        link=link,
+        name=name,
+        sudo=layout.sudo,
+    )
+    return Switched(link, version, files)
+
+
+def _return_coordinator(cluster: Cluster, planned: Plan, *, everything: bool) -> bool:
+    if not everything:
+        output.remark("The coordinator stays as it is: it returns together with all machines")
+        return True
+    if planned.coordinator is None:
+        return True
+    before = queries.fetch_nodes(cluster)
+    if roll_back_coordinator(cluster):
+        wait_for_nodes(cluster, before)
+    return True

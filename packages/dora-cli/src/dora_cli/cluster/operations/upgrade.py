@@ -1,0 +1,91 @@
+"""`dora cluster upgrade`: this version on the coordinator and on the machines, one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dora_cli import output
+from dora_cli.bundle.install import Installer
+from dora_cli.bundle.layout import Layout
+from dora_cli.cluster.coordinator import queries
+from dora_cli.cluster.coordinator.upgrade import upgrade_coordinator
+from dora_cli.cluster.decisions.daemon_argv import ssh_name
+from dora_cli.cluster.decisions.preflight import NotReady
+from dora_cli.cluster.machines.daemon_service import DaemonService
+from dora_cli.cluster.machines.remote_machine import RemoteMachine
+from dora_cli.cluster.operations.rolling import switch_one_by_one
+from dora_cli.cluster.operations.steps import Step, wait_for_nodes
+from dora_cli.cluster.operations.version_report import with_version_report
+from dora_cli.cluster.operations.version_switch import Switch, Switched, connected_release
+from dora_config import DoraError
+from dora_config.cluster.models import Cluster, Machine
+
+
+def upgrade_cluster(
+    cluster: Cluster, installer: Installer, machines: Sequence[Machine], *, keep_going: bool
+) -> bool:
+    """Upgrade the coordinator, then the machines; return whether all succeeded.
+
+    Raises DoraError if nothing can be upgraded.
+    """
+    version = installer.version
+    queries.require_coordinator(cluster)
+
+    def work() -> bool:
+        _upgrade_coordinator(cluster, installer, version, keep_going=keep_going)
+        return switch_one_by_one(
+            cluster,
+            machines,
+            lambda machine: f"Upgrading {ssh_name(machine)}",
+            _switch_to(installer, version),
+            keep_going=keep_going,
+            collector=installer,
+        )
+
+    remedy = "`dora cluster upgrade` again does the rest; `dora cluster rollback` undoes it."
+    return with_version_report(cluster, work, remedy)
+
+
+def _upgrade_coordinator(
+    cluster: Cluster, installer: Installer, version: str, *, keep_going: bool
+) -> None:
+    before = queries.fetch_nodes(cluster)
+    if not upgrade_coordinator(cluster, installer, version):
+        return
+    try:
+        wait_for_nodes(cluster, before)
+    except NotReady as problem:
+        if not keep_going:
+            raise NotReady(f"{problem}; no machine was touched") from None
+        output.warn(str(problem))
+
+
+def _switch_to(installer: Installer, version: str) -> Switch:
+    """Return the work that puts the installer's version on a machine and switches to it."""
+
+    def switch(
+        remote: RemoteMachine, layout: Layout, service: DaemonService | None
+    ) -> Switched | None:
+        if remote.machine.dora is not None:
+            raise NotReady(
+                f"the cluster file names its program, {remote.machine.dora}; upgrade that program "
+                "by the way it was installed, or remove `dora` from the file"
+            )
+        step = Step(f"Put dora {version} there and test it")
+        try:
+            tree, facts = installer.put(remote.connection, layout, lambda text: None)
+        except DoraError:
+            step.failed()
+            raise
+        step.ok_with_time()
+        link = layout.link_for(str(facts["home"]))
+        files = service.wanted_files(link) if service is not None else {}
+        current = facts["current"]
+        linked = current is not None and tree.endswith(f"/{current['name']}")
+        current_files = service.current_files() if service is not None and linked else files
+        if linked and connected_release(remote) == version and current_files == files:
+            return None
+        done = installer.switch(remote.connection, layout, tree, facts)
+        return Switched(done.dora, version, files)
+
+    return switch

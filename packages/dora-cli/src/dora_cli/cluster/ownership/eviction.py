@@ -1,0 +1,38 @@
+"""Ends a daemon that a machine must not have any more, and removes its files."""
+
+from __future__ import annotations
+
+from dora_cli.cluster.decisions.occupants import Occupant
+from dora_cli.cluster.machines.background_daemon import STOP_TIMEOUT, stop_and_clean
+from dora_cli.cluster.machines.daemon_service import DaemonService
+from dora_cli.cluster.machines.parallel import Report
+from dora_cli.cluster.machines.remote_machine import RemoteMachine
+from dora_cli.cluster.ownership.reservation import Reservation
+from dora_cli.cluster.ownership.survey import end_foreign_daemon
+
+
+def take_over(remote: RemoteMachine, reservation: Reservation, report: Report) -> bool:
+    """End the daemons of others with their dataflows; return whether there were any."""
+    foreign = [one.occupant for one in reservation.conflicts(remote.machine) if one.ends]
+    for occupant in foreign:
+        report(f'ending daemon "{occupant.id}" of {occupant.user}')
+        evict(remote, occupant)
+    return bool(foreign)
+
+
+def evict(remote: RemoteMachine, occupant: Occupant) -> None:
+    """End the daemon with its dataflows, and remove its service, token and state."""
+    changes = {"id": occupant.id or "", "daemon_port": occupant.port}
+    there = RemoteMachine(
+        remote.cluster, remote.machine.model_copy(update=changes), remote.connection
+    )
+    service = None
+    if occupant.service is not None:
+        service = DaemonService(there, there.facts(), user=occupant.user_service)
+        service.disable()
+    if occupant.mine:
+        stop_and_clean(there)
+    elif occupant.pid is not None:
+        end_foreign_daemon(there.connection, occupant.pid, within=STOP_TIMEOUT)
+    if service is not None:
+        service.remove_unit()

@@ -1,0 +1,268 @@
+"""Reserves the machines of one command: connected, locked against other commands, and checked.
+
+No machine is changed before all of them are locked and belong to this cluster.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dora_cli import output
+from dora_cli.cluster.decisions.daemon_argv import ssh_name
+from dora_cli.cluster.decisions.occupants import (
+    Conflict,
+    Occupancy,
+    Occupant,
+    classify,
+    describe_conflicts,
+    format_time,
+)
+from dora_cli.cluster.machines.parallel import Connections, in_parallel
+from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
+from dora_cli.cluster.ownership.machine_lock import Answer, MachineLock
+from dora_cli.cluster.ownership.operator import this_operator
+from dora_cli.cluster.ownership.survey import record_owner, survey
+from dora_cli.ssh import Connection
+from dora_config import DoraError
+from dora_config.cluster.models import Cluster, Machine
+
+
+class InUse(DoraError):
+    """Machines belong to another cluster or operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterCommand:
+    """A command that changes machines."""
+
+    name: str
+    """``up``"""
+    file: Path
+    """The cluster file."""
+    take_over: bool = False
+    refuses: bool = True
+    """Whether machines of others are an error; otherwise they are left unchanged."""
+
+    @property
+    def surveys_all(self) -> bool:
+        """Whether it concerns all daemons of a machine, not only those of the file."""
+        return self.name in ("up", "install", "down", "remove")
+
+
+MachineKey = tuple[str, str, int | None]
+"""Identifies an entry of a cluster file."""
+
+
+def _key(machine: Machine) -> MachineKey:
+    return machine.id, machine.target, machine.port
+
+
+class Reservation:
+    """Connections and locks of one command; created by ``reserve``."""
+
+    def __init__(
+        self, cluster: Cluster, command: ClusterCommand, machines: Sequence[Machine]
+    ) -> None:
+        self.cluster = cluster
+        self.command = command
+        self._operator = this_operator(command.file)
+        self._machines = machines
+        self._connections: dict[MachineKey, Connection] = {}
+        self._locks: dict[MachineKey, MachineLock] = {}
+        self._failures: dict[MachineKey, DoraError] = {}
+        self._hosts: dict[MachineKey, str] = {}
+        """The host that an entry leads to; two entries may lead to the same host."""
+        self._occupancies: dict[MachineKey, Occupancy] = {}
+        self._info = {
+            "key": uuid.uuid4().hex,
+            "operator": self._operator.name,
+            "command": f"dora cluster {command.name} {command.file}",
+            "pid": os.getpid(),
+        }
+        self._changing = threading.Lock()
+
+    # ------------------------------------------------------------------------ for the command
+
+    def find(self, machine: Machine) -> Connection | None:
+        """Return the connection to a machine; raises the error of a failed attempt."""
+        if (failure := self._failures.get(_key(machine))) is not None:
+            raise failure
+        return self._connections.get(_key(machine))
+
+    def conflicts(self, machine: Machine) -> tuple[Conflict, ...]:
+        """Return the daemons of others on a machine."""
+        return self._occupancy(machine).conflicts
+
+    def leftovers(self) -> list[tuple[Machine, Occupant]]:
+        """Return daemons of this cluster that its file does not contain, with their machine."""
+        found: dict[tuple[str, str], tuple[Machine, Occupant]] = {}
+        for machine in self._machines:
+            for one in self._occupancy(machine).leftovers:
+                host = self._hosts.get(_key(machine), machine.target)
+                found.setdefault((host, one.name), (machine, one))
+        return list(found.values())
+
+    def record_owner(self, remote: RemoteMachine) -> None:
+        """Store on the machine who sets up its daemon, and for which cluster."""
+        # this command may have made the token
+        record_owner(remote, this_operator(self.command.file))
+
+    def _occupancy(self, machine: Machine) -> Occupancy:
+        return self._occupancies.get(_key(machine), Occupancy())
+
+    # ------------------------------------------------------------------------ begin and end
+
+    def begin(self) -> None:
+        """Connect, lock and check; raises InUse."""
+        in_parallel(self._machines, self._connect)
+        self._lock_all()
+        # a command that was waited for may have made the account's token
+        self._operator = this_operator(self.command.file)
+        self._on_each(self._survey)
+        if self.command.refuses and not self.command.take_over:
+            self._require_no_conflict()
+
+    def end(self) -> None:
+        """Free the machines and close the connections."""
+        for lock in self._locks.values():
+            lock.begin_release()
+        for lock in self._locks.values():
+            lock.release()
+        for connection in self._connections.values():
+            connection.close()
+
+    def _on_each(self, work: Callable[[Connections, int, Machine], None]) -> None:
+        in_parallel([one for one in self._machines if _key(one) in self._connections], work, self)
+
+    def _connect(self, _connections: Connections, _number: int, machine: Machine) -> None:
+        try:
+            connection = connect_to(machine)
+        except DoraError as error:
+            self._failures[_key(machine)] = error
+            return
+        with self._changing:
+            self._connections[_key(machine)] = connection
+
+    def _exclude(self, machine: Machine, error: DoraError) -> None:
+        """Leave a machine unchanged; the command reports the error."""
+        self._failures[_key(machine)] = error
+        with suppress(KeyError):
+            self._connections.pop(_key(machine)).close()
+
+    # ------------------------------------------------------------------------ locks
+
+    def _lock_all(self) -> None:
+        """Lock all machines at once; if some are held, one after the other.
+
+        The order then depends on the hosts only, so that two commands never wait for each other.
+        """
+        answers: dict[MachineKey, Answer] = {}
+
+        def try_one(_connections: Connections, _number: int, machine: Machine) -> None:
+            if (answer := self._acquire(machine, wait=False)) is not None:
+                answers[_key(machine)] = answer
+
+        self._on_each(try_one)
+        for key, answer in answers.items():
+            self._hosts[key] = str(answer["machine"])
+        if all(answer["held"] for answer in answers.values()):
+            return
+        for lock in self._locks.values():
+            lock.release()
+        self._locks.clear()
+        there = [one for one in self._machines if _key(one) in answers]
+        for machine in sorted(there, key=lambda one: self._hosts[_key(one)]):
+            self._acquire(machine, wait=True)
+
+    def _acquire(self, machine: Machine, *, wait: bool) -> Answer | None:
+        """Request the lock; on failure exclude the machine and return None."""
+        connection = self._connections[_key(machine)]
+
+        def on_loss() -> None:
+            output.warn(
+                f"{ssh_name(machine)}: its lock was lost, and its connection is closed; run this "
+                "command again"
+            )
+            connection.close()
+
+        def on_wait(holder: Answer | None) -> None:
+            output.remark(f"{ssh_name(machine)} {_describe_holder(holder)}; waiting until it ends")
+
+        lock = MachineLock(connection, self._info, on_loss)
+        try:
+            answer = lock.acquire(wait=wait, on_wait=on_wait)
+        except DoraError as error:
+            self._exclude(machine, error)
+            return None
+        except BaseException:
+            lock.release()
+            raise
+        if answer["held"] and not answer.get("shared"):
+            with self._changing:
+                self._locks[_key(machine)] = lock
+        return answer
+
+    # ------------------------------------------------------------------------ occupancy
+
+    def _survey(self, connections: Connections, _number: int, machine: Machine) -> None:
+        try:
+            with connections.open(machine) as connection:
+                occupants = survey(connection)
+        except DoraError as error:
+            self._exclude(machine, error)
+            return
+        wanted = [one for one in self.cluster.machines if self._is_same_host(one, machine)]
+        if not self.command.surveys_all:
+            ids = {one.id for one in wanted}
+            occupants = [one for one in occupants if one.id in ids]
+        self._occupancies[_key(machine)] = classify(occupants, self.cluster, wanted, self._operator)
+
+    def _is_same_host(self, one: Machine, other: Machine) -> bool:
+        hosts = self._hosts.get(_key(one)), self._hosts.get(_key(other))
+        if None not in hosts:
+            return hosts[0] == hosts[1]
+        return (one.host, one.port) == (other.host, other.port)
+
+    def _require_no_conflict(self) -> None:
+        now = time.time()
+        found = [
+            describe_conflicts(ssh_name(machine), conflicts, self.cluster, self._operator, now=now)
+            for machine in self._machines
+            if (conflicts := self.conflicts(machine))
+        ]
+        if found:
+            raise InUse(
+                "\n".join(found) + "\nnothing was changed on any machine; --take-over ends the "
+                "daemons of other clusters with their dataflows and uses the machines"
+            )
+
+
+def _describe_holder(holder: Mapping[str, Any] | None) -> str:
+    if holder is None:
+        return "is held by another command, which does not answer"
+    since = format_time(float(holder["since"]), now=time.time())
+    return (
+        f"is held by `{holder['command']}` of {holder['operator']} (process {holder['pid']}) "
+        f"since {since}"
+    )
+
+
+@contextmanager
+def reserve(
+    cluster: Cluster, command: ClusterCommand, machines: Sequence[Machine] | None = None
+) -> Iterator[Reservation]:
+    """Reserve machines (None: all of the cluster) for the block; raises InUse."""
+    reservation = Reservation(cluster, command, cluster.machines if machines is None else machines)
+    try:
+        reservation.begin()
+        yield reservation
+    finally:
+        reservation.end()

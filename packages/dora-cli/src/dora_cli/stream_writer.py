@@ -1,0 +1,58 @@
+"""Writes to a stream whose reader may be slow or stuck, without blocking forever.
+
+Each piece is written when the stream is ready, so that waiting can be given up.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from typing import TextIO
+
+PATIENCE = 3.0
+"""Seconds after which a blocked stream is given up, once `hurry` was called."""
+
+_PIECE = 4096
+"""Bytes that a writable pipe accepts at once (PIPE_BUF)."""
+_POLL_SECONDS = 0.2
+"""Interval in which a wait checks for `hurry`."""
+
+_hurried: list[float] = []
+"""Time of the first call of `hurry`; empty before it."""
+
+
+def hurry() -> None:
+    """From now on, give up a stream that is blocked for `PATIENCE` seconds."""
+    if not _hurried:
+        _hurried.append(time.monotonic())
+
+
+def write(stream: TextIO, text: str) -> bool:
+    """Write all of `text`, waiting if necessary; return False if the stream was given up."""
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):  # not a file, as in tests
+        stream.write(text)
+        stream.flush()
+        return True
+    stream.flush()
+    data = memoryview(text.encode(stream.encoding or "utf-8", stream.errors or "backslashreplace"))
+    while data:
+        if not _wait_until_writable(descriptor):
+            return False
+        try:
+            data = data[os.write(descriptor, data[:_PIECE]) :]
+        except BlockingIOError:  # non-blocking, and another process has filled it
+            continue
+    return True
+
+
+def _wait_until_writable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    begun = time.monotonic()
+    while not poll.poll(_POLL_SECONDS * 1000):
+        if _hurried and time.monotonic() - max(begun, _hurried[0]) > PATIENCE:
+            return False
+    return True

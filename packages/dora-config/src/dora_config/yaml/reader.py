@@ -1,0 +1,244 @@
+"""YAML text to a `Document`.
+
+PyYAML composes the tree of nodes. This module turns it into plain values and reports duplicate
+keys, unknown tags, unknown aliases and texts that expand too much as problems with positions.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import yaml
+from yaml.composer import Composer
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from yaml.parser import Parser
+from yaml.reader import Reader
+from yaml.scanner import Scanner
+
+from dora_config.errors import Problem
+from dora_config.yaml.document import Document, KeyPath, Span, merged_nodes, span_of
+from dora_config.yaml.scalars import (
+    BOOL,
+    FLOAT,
+    INT,
+    MAP,
+    MERGE,
+    NULL,
+    SEQ,
+    STR,
+    CoreResolver,
+    scalar_value,
+)
+
+MAX_DEPTH = 60
+MAX_VALUES = 200_000
+
+_SCALAR_TAGS = {STR, NULL, BOOL, INT, FLOAT, MERGE}
+
+
+class _Unusable(Exception):
+    """The document cannot be read any further."""
+
+    def __init__(self, message: str, span: Span) -> None:
+        self.message = message
+        self.span = span
+
+
+class _UnknownAlias(ScalarNode):
+    """Stands for the value of an alias without anchor."""
+
+
+class _Composer(Composer, CoreResolver):
+    """PyYAML's composer with a limit of depth; unknown aliases do not end the document."""
+
+    def __init__(self, document: Document) -> None:
+        Composer.__init__(self)
+        CoreResolver.__init__(self)
+        self._document = document
+        self._depth = 0
+
+    def compose(self) -> Node | None:
+        """Return the root of the first document; None if the text is empty."""
+        parser: Any = self
+        parser.get_event()
+        if parser.check_event(yaml.StreamEndEvent):
+            return None
+        root = self.compose_document()
+        if not parser.check_event(yaml.StreamEndEvent):
+            self._report(parser.peek_event(), "the file contains more than one YAML document")
+        return root
+
+    def compose_node(self, parent: Node | None, index: Any) -> Node | None:
+        # replaces the method of PyYAML, which refuses to define an anchor again
+        parser: Any = self
+        event: Any = parser.peek_event()
+        if isinstance(event, yaml.ScalarEvent):
+            anchor: Any = event.anchor
+            return self.compose_scalar_node(anchor)
+        if isinstance(event, yaml.AliasEvent):
+            parser.get_event()
+            node = self.anchors.get(event.anchor)
+            return self._unknown_alias(event) if node is None else node
+        if self._depth >= MAX_DEPTH:
+            raise _Unusable(f"values are nested deeper than {MAX_DEPTH} levels", span_of(event))
+        self._depth += 1
+        is_list = isinstance(event, yaml.SequenceStartEvent)
+        compose = self.compose_sequence_node if is_list else self.compose_mapping_node
+        node = compose(event.anchor)
+        self._depth -= 1
+        return node
+
+    def _unknown_alias(self, event: Any) -> Node:
+        self._report(event, f"unknown alias *{event.anchor}")
+        return _UnknownAlias(NULL, "", event.start_mark, event.end_mark)
+
+    def _report(self, event: Any, message: str) -> None:
+        self._document.problems.append(self._document.problem_at(span_of(event), message))
+
+
+class _PythonComposer(_Composer, Reader, Scanner, Parser):
+    """Composer over PyYAML's own parser."""
+
+    def __init__(self, text: str, document: Document) -> None:
+        Reader.__init__(self, text)
+        Scanner.__init__(self)
+        Parser.__init__(self)
+        _Composer.__init__(self, document)
+
+
+_TreeComposer: type[Any] = _PythonComposer
+try:
+    CParser: Any = import_module("yaml.cyaml").CParser
+except ImportError:  # PyYAML built without libyaml
+    pass
+else:
+
+    class _LibyamlComposer(_Composer, CParser):  # type: ignore[misc]
+        """Composer over the parser of libyaml."""
+
+        def __init__(self, text: str, document: Document) -> None:
+            CParser.__init__(self, text)
+            _Composer.__init__(self, document)
+
+    _TreeComposer = _LibyamlComposer
+
+
+class _Constructor:
+    """Turns nodes into plain values."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._values = 0
+
+    def value(self, node: Node, parents: tuple[int, ...], path: KeyPath) -> Any:
+        """Return the plain value of `node`, which lies in the nodes with the ids `parents`."""
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise _Unusable(f"the file expands to more than {MAX_VALUES} values", span_of(node))
+        if isinstance(node, ScalarNode):
+            return self._scalar(node, path)
+        if id(node) in parents:
+            raise _Unusable("an alias must not lie inside the value it stands for", span_of(node))
+        if len(parents) > MAX_DEPTH:
+            raise _Unusable(f"values are nested deeper than {MAX_DEPTH} levels", span_of(node))
+        inner = (*parents, id(node))
+        if isinstance(node, SequenceNode):
+            self._check_tag(node, SEQ)
+            return [self.value(item, inner, (*path, n)) for n, item in enumerate(node.value)]
+        assert isinstance(node, MappingNode)
+        self._check_tag(node, MAP)
+        return self._mapping(node, inner, path)
+
+    def _mapping(
+        self, node: MappingNode, parents: tuple[int, ...], path: KeyPath
+    ) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        first: dict[str, int] = {}
+        for key, value in node.value:
+            if not isinstance(key, ScalarNode):
+                self._report(key, "a key must be a plain word")
+            elif key.tag == MERGE:
+                continue
+            elif key.value in first:
+                message = f'duplicate key "{key.value}", first on line {first[key.value]}'
+                self._report(key, message)
+                self._document.lost.add((*path, key.value))
+            else:
+                first[key.value] = key.start_mark.line + 1
+                values[key.value] = self.value(value, parents, (*path, key.value))
+        for source in merged_nodes(node):
+            if isinstance(source, MappingNode):
+                for name, value in self.value(source, parents, path).items():
+                    values.setdefault(name, value)
+            elif not isinstance(source, _UnknownAlias):
+                self._report(source, "`<<` takes a mapping or a list of mappings")
+        return values
+
+    def _scalar(self, node: ScalarNode, path: KeyPath) -> Any:
+        if isinstance(node, _UnknownAlias):
+            self._document.lost.add(path)
+            return None
+        if node.tag not in _SCALAR_TAGS:
+            self._report(node, f"unknown YAML tag {node.tag!r}")
+            return node.value
+        try:
+            return scalar_value(node.tag, node.value)
+        except ValueError as error:
+            self._report(node, str(error))
+            return node.value
+
+    def _check_tag(self, node: Node, expected: str) -> None:
+        if node.tag != expected:
+            self._report(node, f"unknown YAML tag {node.tag!r}")
+
+    def _report(self, node: Node, message: str) -> None:
+        self._document.problems.append(self._document.problem_at(span_of(node), message))
+
+
+def read_document(text: str, file: str) -> Document:
+    """Read a text; everything wrong with it is in the document's `problems`."""
+    document = Document(file=file, text=text)
+    text = text.removeprefix("\ufeff")
+    try:
+        composer = _TreeComposer(text, document)
+        try:
+            document.root = composer.compose()
+        finally:
+            composer.dispose()
+        if document.root is not None:
+            document.data = _Constructor(document).value(document.root, (), ())
+    except yaml.YAMLError as error:
+        document.problems.append(_syntax_problem(document, error))
+    except _Unusable as error:
+        document.problems.append(document.problem_at(error.span, error.message))
+    except UnicodeEncodeError as error:
+        span = _span_at(text, error.start)
+        document.problems.append(document.problem_at(span, "the text is not valid Unicode"))
+    return document
+
+
+def _syntax_problem(document: Document, error: yaml.YAMLError) -> Problem:
+    if not isinstance(error, yaml.MarkedYAMLError):
+        position = getattr(error, "position", None)
+        span = _span_at(document.text, position) if position is not None else Span(1, 1, 1, 1)
+        reason = getattr(error, "reason", None) or "it cannot be read"
+        return document.problem_at(span, f"invalid YAML: {reason}")
+    mark = error.problem_mark or error.context_mark
+    line, column = (mark.line, mark.column) if mark is not None else (0, 0)
+    reason = error.problem or error.context or "cannot be read"
+    context = ""
+    if error.context and error.context_mark is not None and error.context_mark.line != line:
+        context = f" ({error.context} that starts on line {error.context_mark.line + 1})"
+    lines = document.text.splitlines()
+    hint = None
+    if line < len(lines) and "\t" in lines[line][: len(lines[line]) - len(lines[line].lstrip())]:
+        hint = "the line is indented with a tab: YAML wants spaces"
+    span = Span(line + 1, column + 1, line + 1, column + 2)
+    return document.problem_at(span, f"invalid YAML: {reason}{context}", hint)
+
+
+def _span_at(text: str, position: int) -> Span:
+    line = text.count("\n", 0, position) + 1
+    column = position - (text.rfind("\n", 0, position) + 1) + 1
+    return Span(line, column, line, column + 1)

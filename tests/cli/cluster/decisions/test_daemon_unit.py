@@ -1,0 +1,92 @@
+"""The daemon's command line and its systemd unit."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from dora_cli.cluster.decisions.daemon_argv import daemon_arguments, daemon_name
+from dora_cli.cluster.decisions.daemon_unit import ServicePaths, render_environment, render_unit
+from dora_config.cluster.models import Cluster, Coordinator, Machine
+from dora_daemon.command import _parser
+
+MACHINES = [
+    Machine(id="robot", host="10.0.0.2"),
+    Machine(id="r.1_a-b", host="h", user="u", port=2222, daemon_port=6000),
+    Machine(id="gpu", host="h", labels={"gpu": "true", "arch": "arm64"}),
+    Machine(id="far", host="h", zenoh_addr="10.0.0.3"),
+    Machine(id="far", host="h", zenoh_addr="fd00::3", zenoh_port=5456),
+]
+
+
+def cluster(machine: Machine) -> Cluster:
+    return Cluster(coordinator=Coordinator(addr="10.0.0.1", port=7000), machines=(machine,))
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=str)
+def test_daemon_parses_its_command_line(machine: Machine) -> None:
+    words = daemon_arguments(cluster(machine), machine)
+    assert words[0] == "daemon"
+    read = _parser().parse_args(words[1:])
+    assert (read.machine_id, read.coordinator_addr, read.coordinator_port) == (
+        machine.id,
+        "10.0.0.1",
+        7000,
+    )
+    assert read.labels == machine.labels
+    assert read.local_listen_port == machine.daemon_port
+    assert read.zenoh_listen.host == machine.zenoh_addr
+    assert not read.ignored
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=str)
+@pytest.mark.parametrize("user", ["ubuntu", None])
+def test_unit_starts_the_same_daemon_as_up(machine: Machine, user: str | None) -> None:
+    secrets = ("/etc/dora-daemon/x.token", "/etc/dora-daemon/x.env")
+    paths = ServicePaths("/usr/local/bin/dora", *secrets, user)
+    lines = render_unit(cluster(machine), machine, paths).splitlines()
+    (start,) = [line for line in lines if line.startswith("ExecStart=")]
+    words = shlex.split(start.removeprefix("ExecStart="))
+    assert words == ["/usr/local/bin/dora", *daemon_arguments(cluster(machine), machine)]
+    assert words[0].startswith("/")
+    assert ("User=ubuntu" in lines) == (user is not None)
+    assert f"WantedBy={'multi-user' if user else 'default'}.target" in lines
+    nodes = f"dora-nodes-{machine.id}.service"
+    (begin,) = [line for line in lines if line.startswith("ExecStartPre=")]
+    assert begin.startswith("ExecStartPre=-+/bin/sh" if user else "ExecStartPre=-/bin/sh")
+    script = shlex.split(begin)[-1].partition("||")[2]
+    properties = [word for word in shlex.split(script) if word.startswith("--property=")]
+    assert ("--property=User=ubuntu" in properties) == (user is not None)
+    assert {"--property=Delegate=yes", "--property=OOMPolicy=continue"} <= set(properties)
+    for line in (
+        f"After={nodes}",
+        f"Environment=DORA_RUNNERS_UNIT={'system' if user else 'user'}:{nodes}",
+        "Restart=on-failure",
+        "RestartSec=5",
+        "KillMode=process",
+        "RestartKillSignal=SIGUSR2",
+        "OOMPolicy=continue",
+        "Delegate=yes",
+        "LimitNOFILE=65536",
+        "RuntimeDirectoryPreserve=yes",
+        "LoadCredential=dora-token:/etc/dora-daemon/x.token",
+    ):
+        assert line in lines
+
+
+def test_environment_is_in_a_file_of_its_own() -> None:
+    machine = Machine(id="x", host="h", env={"PLAIN": "a b", "HARD": 'q"\\$HOME`id`%'})
+    text = render_environment(machine)
+    assert text == 'HARD="q\\"\\\\\\$HOME\\`id\\`%"\nPLAIN="a b"\n'
+    paths = ServicePaths("/d", "/etc/dora-daemon/x.token", "/etc/dora-daemon/x.env", "u")
+    unit = render_unit(cluster(machine), machine, paths)
+    assert "EnvironmentFile=-/etc/dora-daemon/x.env\n" in unit
+    assert "PLAIN" not in unit
+    assert render_environment(MACHINES[0]) is None
+    assert "EnvironmentFile" not in render_unit(cluster(MACHINES[0]), MACHINES[0], paths)
+
+
+def test_two_daemons_of_a_machine_have_different_names() -> None:
+    assert daemon_name(MACHINES[0]) == "robot"
+    assert daemon_name(MACHINES[1]) == "r.1_a-b@6000"

@@ -1,0 +1,72 @@
+"""The table of data links when a machine becomes unreachable during the diagnosis."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from support.machine_facts import machine_facts
+
+from dora_cli.cluster.machines import remote_machine
+from dora_cli.cluster.operations.findings import Findings
+from dora_cli.cluster.operations.pair_measurement import measure_pairs
+from dora_cli.ssh import Finished, Target, Unreachable
+from dora_config.cluster.models import Cluster, Coordinator, Machine
+
+
+class PingedMachine:
+    """A machine that reaches the others in two milliseconds."""
+
+    name = "any"
+
+    def __enter__(self) -> PingedMachine:
+        return self
+
+    def __exit__(self, *_error: object) -> None: ...
+
+    def close(self) -> None: ...
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        on_output: Callable[[bytes], None] | None = None,
+        **_others: Any,
+    ) -> Finished:
+        command, arguments = argv[-2], json.loads(argv[-1])
+        if command == "answer":
+            assert on_output is not None
+            on_output(b'{"port": 7000}\n')
+            return Finished(0, '{"port": 7000}\n{}\n', "")
+        pings = {target[0]: {"seconds": 0.002, "clock": 0.0} for target in arguments["targets"]}
+        return Finished(0, json.dumps({"pings": pings}), "")
+
+
+def connect(target: Target) -> PingedMachine:
+    if target.host == "10.0.0.8":
+        raise Unreachable(target.name, "no answer from 10.0.0.8 port 22 within 10 s")
+    return PingedMachine()
+
+
+def test_other_machines_are_measured_without_the_unreachable_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {"a": "10.0.0.7", "gone": "10.0.0.8", "b": "10.0.0.9"}
+    machines = tuple(Machine(id=name, host=host) for name, host in names.items())
+    cluster = Cluster(coordinator=Coordinator(addr="127.0.0.1"), machines=machines)
+    monkeypatch.setattr(remote_machine, "connect", connect)
+    findings = Findings()
+    measure_pairs(cluster, dict.fromkeys(names, machine_facts()), findings)
+    title, *table = capsys.readouterr().out.splitlines()
+    assert title.startswith("Data links")
+    assert [line.split() for line in table] == [
+        ["a", "b"],
+        ["a", "-", "2.00", "ms", "+0.00", "ms"],
+        ["b", "2.00", "ms", "+0.00", "ms", "-"],
+    ]
+    assert findings.problems == [
+        "gone (10.0.0.8): missing in the table of data links: "
+        "no answer from 10.0.0.8 port 22 within 10 s"
+    ]

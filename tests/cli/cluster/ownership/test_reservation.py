@@ -1,0 +1,63 @@
+"""Several commands that reserve several machines, with real locks."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from support.local_machine import LocalConnection
+from support.waiting import wait_until
+
+from dora_cli.cluster.machines import remote_machine
+from dora_cli.cluster.ownership import machine_lock, reservation
+from dora_cli.cluster.ownership.reservation import ClusterCommand, reserve
+from dora_config.cluster.models import Cluster, Coordinator, Machine
+
+
+def cluster(*names: str) -> Cluster:
+    machines = tuple(Machine(id=name, host=name) for name in names)
+    return Cluster(coordinator=Coordinator(addr="10.0.0.1"), machines=machines)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(machine_lock, "SIGN_INTERVAL", 0.1)
+    monkeypatch.setattr(remote_machine, "connect", lambda target: LocalConnection(target.host))
+    monkeypatch.setattr(reservation, "survey", lambda connection: [])
+    return tmp_path
+
+
+def test_commands_with_another_order_of_machines_do_not_deadlock(home: Path) -> None:
+    """Two rounds of three commands over three machines; at most one runs at a time."""
+    inside: list[str] = []
+    counts: list[int] = []
+    orders = ("abc", "cab", "bca")
+
+    def work(order: str) -> None:
+        for _ in range(2):
+            with reserve(cluster(*order), ClusterCommand("up", home / order)):
+                inside.append(order)
+                counts.append(len(inside))
+                inside.remove(order)
+
+    threads = [threading.Thread(target=work, args=(order,), daemon=True) for order in orders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+        assert not thread.is_alive()
+    assert counts == [1] * 6
+
+
+def test_lost_lock_closes_the_connection(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ClusterCommand("up", home / "cluster.yml")
+    with reserve(cluster("a", "b"), command) as reserved:
+        first, second = (reserved.find(machine) for machine in reserved.cluster.machines)
+        assert isinstance(first, LocalConnection)
+        assert isinstance(second, LocalConnection)
+        first.break_off()
+        wait_until(first.is_closed.is_set, what="the connection to be closed")
+        assert not second.is_closed.is_set()
+    assert "a (a): its lock was lost" in capsys.readouterr().err

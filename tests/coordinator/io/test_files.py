@@ -1,0 +1,109 @@
+"""Routes of code files over HTTP: token, digests, resumed transfers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.coordinator import RunningCoordinator, running_coordinator
+
+from dora_cli.shipping import http_upload
+from dora_cli.shipping.collection import Collected
+from dora_cli.shipping.http_upload import UploadFailed
+from dora_config.protocol.code import CodeSet
+
+pytestmark = pytest.mark.integration
+
+CONTENT = bytes(range(256)) * 40
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+PATH = f"/api/files/{DIGEST}"
+
+
+@pytest.fixture
+def coordinator() -> Iterator[RunningCoordinator]:
+    with running_coordinator() as running:
+        yield running
+
+
+def offset(coordinator: RunningCoordinator, number: int) -> dict[str, str]:
+    return {**coordinator.endpoint.headers(), "X-Dora-Offset": str(number)}
+
+
+def test_all_routes_need_the_token(coordinator: RunningCoordinator) -> None:
+    for method, path in (("POST", "/api/files"), ("GET", PATH), ("PUT", PATH)):
+        assert coordinator.request(path, method=method, headers={}, body=b"[]").status == 401
+
+
+def test_missing_files_are_uploaded_and_downloaded_in_ranges(
+    coordinator: RunningCoordinator,
+) -> None:
+    wanted = json.dumps([DIGEST]).encode()
+    listed = coordinator.request("/api/files", method="POST", body=wanted)
+    assert json.loads(listed.body) == [DIGEST]
+    cut = coordinator.request(PATH, method="PUT", body=CONTENT[:5000])
+    assert cut.status == 422, "half of the content has another digest"
+    whole = coordinator.request(PATH, method="PUT", body=CONTENT)
+    assert whole.status == 201
+    listed = coordinator.request("/api/files", method="POST", body=wanted)
+    assert json.loads(listed.body) == []
+    assert coordinator.request(PATH).body == CONTENT
+    headers = {**coordinator.endpoint.headers(), "Range": "bytes=10000-"}
+    rest = coordinator.request(PATH, headers=headers)
+    assert (rest.status, rest.body) == (206, CONTENT[10000:])
+
+
+def test_an_upload_without_room_is_refused_before_it_begins(
+    coordinator: RunningCoordinator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "content"
+    path.write_bytes(CONTENT)
+    part = Collected(CodeSet(files=()), {DIGEST: path})
+    with monkeypatch.context() as patch:
+        patch.setattr(http_upload, "SPARE", 1 << 60)
+        with pytest.raises(
+            UploadFailed, match=r"not enough space for the code .*: .*/files on the"
+        ):
+            http_upload.upload(coordinator.endpoint, [part])
+    assert coordinator.request(PATH, method="HEAD").headers["x-dora-offset"] == "0"
+    assert http_upload.upload(coordinator.endpoint, [part]) > len(CONTENT)
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(
+    coordinator: RunningCoordinator, tmp_path: Path
+) -> None:
+    """A limit of the file size simulates a full disk."""
+    limit = 1 << 20
+    resource.prlimit(coordinator.process.pid, resource.RLIMIT_FSIZE, (limit, limit))
+    content = bytes(4 * limit)
+    digest = hashlib.sha256(content).hexdigest()
+    path = tmp_path / "content"
+    path.write_bytes(content)
+    part = Collected(CodeSet(files=()), {digest: path})
+    with pytest.raises(UploadFailed, match=r"HTTP status 507 /.*/files: File too large"):
+        http_upload.upload(coordinator.endpoint, [part])
+    found = coordinator.request(f"/api/files/{digest}", method="HEAD")
+    assert found.headers["x-dora-offset"] == "0"
+
+
+def test_an_upload_with_a_gap_is_refused(coordinator: RunningCoordinator) -> None:
+    refused = coordinator.request(
+        PATH, method="PUT", headers=offset(coordinator, 100), body=CONTENT[100:]
+    )
+    assert refused.status == 416
+    assert coordinator.request(PATH, method="HEAD").headers["x-dora-offset"] == "0"
+
+
+@pytest.mark.parametrize("name", ["..%2f..%2fetc", "A" * 64, "abc"])
+def test_files_are_named_by_their_digest(coordinator: RunningCoordinator, name: str) -> None:
+    assert coordinator.request(f"/api/files/{name}").status in (400, 404)
+    wrong = json.dumps([name]).encode()
+    assert coordinator.request("/api/files", method="POST", body=wrong).status == 400
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[1]", b'"x"'])
+def test_invalid_lists_are_refused(coordinator: RunningCoordinator, body: bytes) -> None:
+    assert coordinator.request("/api/files", method="POST", body=body).status == 400

@@ -1,0 +1,305 @@
+"""Connections to the coordinator's port: tokens, invalid frames, limits, versions, artifacts."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+import anyio
+import pytest
+from starlette.types import Message
+from starlette.websockets import WebSocket, WebSocketDisconnect
+from support.coordinator import RunningCoordinator, running_coordinator, token_file
+from support.dora import run_dora
+from support.waiting import wait_until
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from dora_cli.coordinator.client import Client
+from dora_config.access import endpoint
+from dora_config.protocol.control import (
+    CLIENT_CODEC,
+    SERVER_CODEC,
+    ClusterReport,
+    ClusterStatus,
+    Hello,
+    Refused,
+    Welcome,
+)
+from dora_config.protocol.daemon import (
+    TO_COORDINATOR,
+    TO_DAEMON,
+    Heartbeat,
+    Register,
+    RegistrationRefused,
+)
+from dora_config.protocol.envelope import ProgramVersion, ProtocolVersion
+from dora_coordinator.io.server import _next_frame
+
+pytestmark = pytest.mark.integration
+
+
+SOCKETS = ("/api/control", "/api/daemon")
+WRONG_HEADERS: list[dict[str, str]] = [
+    {},
+    {"Authorization": ""},
+    {"Authorization": "Bearer"},
+    {"Authorization": "Bearer 0123456789abcdef"},
+    {"Authorization": "Basic dXNlcjpwYXNz"},
+    {"X-Token": "TOKEN"},
+    {"Authorization": "TOKEN"},
+    {"Authorization": "Bearer TOKENx"},
+    {"Cookie": "Authorization=Bearer TOKEN"},
+]
+
+
+def wrong_headers() -> Iterator[dict[str, str]]:
+    token = token_file().read_text().strip()
+    for headers in WRONG_HEADERS:
+        yield {name: value.replace("TOKEN", token) for name, value in headers.items()}
+
+
+@contextmanager
+def opened(
+    coordinator: RunningCoordinator, path: str, headers: dict[str, str] | None = None
+) -> Iterator[ClientConnection]:
+    shown = coordinator.endpoint.headers() if headers is None else headers
+    url = coordinator.endpoint.url(path)
+    with connect(url, additional_headers=shown, compression=None, proxy=None) as socket:
+        yield socket
+
+
+def test_all_routes_but_health_need_the_token() -> None:
+    with running_coordinator("--store", "memory") as coordinator:
+        for headers in wrong_headers():
+            for path in ("/health", "/api/health"):
+                reply = coordinator.request(path, headers=headers)
+                assert (reply.status, reply.body) == (200, b"ok")
+            for method in ("GET", "HEAD", "PUT", "POST", "DELETE"):
+                for path in ("/api/artifacts/b/n", "/api/control", "/", "/api/nothing"):
+                    reply = coordinator.request(path, method=method, headers=headers)
+                    assert reply.status == 401, (method, path, headers)
+            for path in SOCKETS:
+                with pytest.raises(InvalidStatus) as refused, opened(coordinator, path, headers):
+                    pass
+                assert refused.value.response.status_code == 401
+        token = token_file().read_text().strip()
+        assert coordinator.request(f"/api/artifacts/b/n?token={token}", headers={}).status == 401
+        assert token not in coordinator.process.stderr
+        assert "ERROR" not in coordinator.process.stderr
+
+
+def test_a_connection_that_broke_while_writing_ends_the_reader() -> None:
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "websocket.send":
+            raise OSError("broken pipe")
+
+    async def write_then_read() -> None:
+        socket = WebSocket({"type": "websocket"}, receive, send)
+        await socket.accept()
+        with pytest.raises(WebSocketDisconnect):
+            await socket.send_text("are you there?")
+        with pytest.raises(WebSocketDisconnect):
+            await _next_frame(socket)
+
+    anyio.run(write_then_read)
+
+
+def test_the_token_is_created_once_and_private() -> None:
+    with running_coordinator("--store", "memory"):
+        token = token_file().read_text()
+        assert token_file().stat().st_mode & 0o777 == 0o600
+        assert len(token.strip()) == 64
+    with running_coordinator("--store", "memory") as coordinator:
+        assert token_file().read_text() == token
+        with Client(coordinator.endpoint) as client:
+            assert client.ask(ClusterStatus(), ClusterReport).daemons == ()
+
+
+def test_a_token_that_others_can_read_is_refused() -> None:
+    with running_coordinator("--store", "memory"):
+        pass
+    token_file().chmod(0o644)
+    result = run_dora("coordinator", "--port", "0", "--store", "memory").exited(1)
+    assert "chmod 600" in result.stderr
+
+
+def test_no_auth_warns_and_is_refused_on_network_addresses() -> None:
+    refused = run_dora("coordinator", "--no-auth", "--interface", "0.0.0.0", "--port", "0")
+    assert "--open-to-network" in refused.exited(1).stderr
+    with running_coordinator("--no-auth", "--store", "memory") as coordinator:
+        coordinator.process.wait_for("NO AUTHENTICATION")
+        assert not token_file().exists()
+        with Client(coordinator.endpoint) as client:
+            client.ask(ClusterStatus(), ClusterReport)
+    insisted = ("--no-auth", "--interface", "0.0.0.0", "--open-to-network", "--store", "memory")
+    with running_coordinator(*insisted) as coordinator:
+        coordinator.process.wait_for("NO AUTHENTICATION")
+
+
+def test_it_listens_on_the_given_addresses_only() -> None:
+    both = ("--interface", "127.0.0.1", "--interface", "127.0.0.2", "--store", "memory")
+    with running_coordinator(*both) as coordinator:
+        for host in ("127.0.0.1", "127.0.0.2"):
+            with Client(endpoint(host, coordinator.port)) as client:
+                client.ask(ClusterStatus(), ClusterReport)
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection(("127.0.0.3", coordinator.port))
+    refused = run_dora("coordinator", "--no-auth", *both, "--interface", "0.0.0.0").exited(1)
+    assert "--no-auth on 127.0.0.1 and 127.0.0.2 and 0.0.0.0 lets anyone" in refused.stderr
+
+
+def test_invalid_frames_end_their_connection_with_a_message() -> None:
+    ours = ProgramVersion(program="test", release="1")
+    hello = CLIENT_CODEC.encode(Hello(party=ours))
+    garbage: list[list[str | bytes]] = [
+        ["no json"],
+        ["{}"],
+        ['{"kind": "ask", "id": 1, "request": {"kind": "list"}}'],
+        [b"\x00\xff"],
+        [hello, "no json"],
+        [hello, hello],
+        [hello, '{"kind": "ask", "id": "x", "request": {"kind": "list"}}'],
+        [hello, '{"kind": "ask", "id": 1, "request": {"kind": "launch_missiles"}}'],
+    ]
+    with running_coordinator("--store", "memory") as coordinator:
+        for frames in garbage:
+            with opened(coordinator, "/api/control") as socket:
+                for frame in frames:
+                    socket.send(frame)
+                answers = []
+                with suppress(ConnectionClosed):
+                    while True:
+                        answers.append(SERVER_CODEC.decode(socket.recv(5)))
+                assert isinstance(answers[-1], Refused), frames
+        for text in ("no json", "{}", TO_COORDINATOR.encode(Heartbeat())):
+            with opened(coordinator, "/api/daemon") as socket:
+                socket.send(text)
+                refused = TO_DAEMON.decode(socket.recv(5))
+                assert isinstance(refused, RegistrationRefused)
+        with Client(coordinator.endpoint) as client:
+            assert client.ask(ClusterStatus(), ClusterReport).daemons == ()
+
+
+def test_a_message_that_is_too_large_ends_its_connection_only() -> None:
+    limit = ("--set", "max_message_bytes=10000")
+    with running_coordinator("--store", "memory", *limit) as coordinator:
+        with opened(coordinator, "/api/control") as socket:
+            socket.send(
+                CLIENT_CODEC.encode(Hello(party=ProgramVersion(program="test", release="1")))
+            )
+            welcome = SERVER_CODEC.decode(socket.recv(5))
+            assert isinstance(welcome, Welcome)
+            assert welcome.max_message_bytes == 10_000
+            socket.send("x" * 20_000)
+            with pytest.raises(ConnectionClosed) as closed:
+                socket.recv(5)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1009
+        assert coordinator.request("/health").status == 200
+
+
+def test_another_protocol_version_is_refused_with_both_versions() -> None:
+    future = ProgramVersion(
+        program="future", release="9.9", protocol=ProtocolVersion(major=99, minor=0)
+    )
+    with running_coordinator("--store", "memory") as coordinator:
+        with opened(coordinator, "/api/control") as socket:
+            socket.send(CLIENT_CODEC.encode(Hello(party=future)))
+            refused = SERVER_CODEC.decode(socket.recv(5))
+            assert isinstance(refused, Refused)
+            for part in ("future 9.9 (protocol 99.0)", "(protocol 1.0)", "upgrade the coordinator"):
+                assert part in refused.message
+        with opened(coordinator, "/api/daemon") as socket:
+            register = Register(party=future, instance="i", incarnation="1")
+            socket.send(TO_COORDINATOR.encode(register))
+            answer = TO_DAEMON.decode(socket.recv(5))
+            assert isinstance(answer, RegistrationRefused)
+            assert answer.permanent
+            assert "protocol 99.0" in answer.message
+
+
+@pytest.mark.parametrize("machine", ["../x", "a b", "-x", "x" * 257, "", "a\x1b[2J"])
+def test_machine_ids_from_the_wire_are_checked(machine: str) -> None:
+    text = TO_COORDINATOR.encode(
+        Register.model_construct(
+            kind="register",
+            party=ProgramVersion(program="daemon", release="1"),
+            instance="i",
+            incarnation="1",
+            machine_id=machine,
+            labels={},
+            host="",
+            boot_id="",
+            parts=(),
+        )
+    )
+    with running_coordinator("--store", "memory") as coordinator:
+        with opened(coordinator, "/api/daemon") as socket:
+            socket.send(text)
+            answer = TO_DAEMON.decode(socket.recv(5))
+            assert isinstance(answer, RegistrationRefused)
+            assert "machine" in answer.message
+        assert "\x1b" not in coordinator.process.stderr
+
+
+def test_connections_above_the_limit_are_refused() -> None:
+    with running_coordinator("--store", "memory", "--set", "max_connections=3") as coordinator:
+        with ExitStack() as held:
+            for _ in range(3):
+                held.enter_context(opened(coordinator, "/api/control"))
+            with pytest.raises(InvalidStatus) as refused, opened(coordinator, "/api/control"):
+                pass
+        assert refused.value.response.status_code == 503
+
+        def accepts() -> bool:
+            try:
+                with opened(coordinator, "/api/control"):
+                    return True
+            except InvalidStatus:
+                return False
+
+        wait_until(accepts, what="room for a connection")
+
+
+def test_artifacts_are_uploaded_and_downloads_resume() -> None:
+    content = bytes(range(256)) * 4000
+    digest = hashlib.sha256(content).hexdigest()
+    path = "/api/artifacts/build-1/camera"
+    with running_coordinator("--store", "memory") as coordinator:
+        assert coordinator.request(path).status == 404
+        headers = coordinator.endpoint.headers()
+        stored = coordinator.request(
+            path, method="PUT", body=content, headers={**headers, "X-Dora-Sha256": digest}
+        )
+        assert stored.status == 201
+        whole = coordinator.request(path)
+        assert (whole.status, whole.body) == (200, content)
+        assert whole.headers["x-dora-sha256"] == digest
+        rest = coordinator.request(path, headers={**headers, "Range": "bytes=1000000-"})
+        assert (rest.status, rest.body) == (206, content[1_000_000:])
+        for bad in ("../camera", "b/..%2f..%2fx", "b/%2e%2e", "%2e%2e/x"):
+            for method in ("GET", "PUT"):
+                reply = coordinator.request(f"/api/artifacts/{bad}", method=method, body=b"x")
+                assert reply.status in (400, 404)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_coordinator_with_exit_code_0(number: signal.Signals) -> None:
+    with running_coordinator() as coordinator, opened(coordinator, "/api/control"):
+        coordinator.process.send_signal(number)
+        coordinator.process.wait().succeeded()
+
+
+def test_a_second_coordinator_on_the_same_port_or_store_is_refused() -> None:
+    with running_coordinator() as coordinator:
+        taken = run_dora("coordinator", "--port", str(coordinator.port), "--store", "memory")
+        assert "cannot listen on 127.0.0.1" in taken.exited(1).stderr
+        shared = run_dora("coordinator", "--port", "0")
+        assert "in use by another coordinator" in shared.exited(1).stderr

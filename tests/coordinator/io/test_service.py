@@ -1,0 +1,191 @@
+"""Service with a store that cannot be written or read, or without output streams."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from urllib.request import urlopen
+
+import anyio
+import pytest
+from support.coordinator import free_port
+from support.dora import DORA
+from support.fleet_simulation import COORDINATOR, DAEMON, dataflow
+from support.waiting import PATIENCE, wait_until, wait_until_async
+
+from dora_config.protocol.control import (
+    ControlRequest,
+    DataflowRef,
+    ListDataflows,
+    StartDataflow,
+    StopDataflow,
+)
+from dora_config.protocol.daemon import PartChanged, PartReport, Register
+from dora_coordinator.io import service as service_module
+from dora_coordinator.io.authority import Authority
+from dora_coordinator.io.connections import Connection
+from dora_coordinator.io.service import Service
+from dora_coordinator.io.store import NotWritten, SqliteStore, StoreError
+from dora_coordinator.settings import Settings
+from dora_coordinator.state.commands import DeleteRecord, SaveRecord
+
+
+class FillingStore(SqliteStore):
+    full = False
+
+    def apply(self, changes: Sequence[SaveRecord | DeleteRecord]) -> None:
+        if self.full:
+            raise NotWritten("the disk is full")
+        super().apply(changes)
+
+
+class Remote:
+    """The other end of a connection; collects what it receives."""
+
+    def __init__(self, service: Service, tasks: anyio.abc.TaskGroup) -> None:
+        self.service = service
+        self.connection: Connection = service.connect("10.0.0.2:1")
+        self.received: list[str] = []
+        self.gone = False
+        tasks.start_soon(self._read)
+
+    async def _read(self) -> None:
+        async def note(text: str) -> None:
+            self.received.append(text)
+
+        await self.connection.write(note)
+        self.service.disconnect(self.connection)
+        self.gone = True
+
+    def register(self, *parts: PartReport) -> None:
+        register = Register(
+            party=DAEMON, instance="i", incarnation="1", machine_id="robot", parts=parts
+        )
+        self.service.registered(self.connection, register)
+
+    def ask(self, request: ControlRequest) -> None:
+        self.service.requested(self.connection, 1, request)
+
+    async def receives(self, text: str) -> None:
+        await wait_until_async(lambda: any(text in one for one in self.received), what=text)
+
+
+async def register(peer: Callable[[], Remote], *parts: PartReport) -> Remote:
+    """Connect a daemon until it is admitted."""
+    while True:
+        daemon = peer()
+        daemon.register(*parts)
+        await wait_until_async(lambda: daemon.received, what="an answer")  # noqa: B023
+        if "registration_refused" not in daemon.received[0]:
+            return daemon
+
+
+def play(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    story: Callable[[FillingStore, Callable[[], Remote]], object],
+) -> None:
+    monkeypatch.setattr(service_module, "RETRY", 0.2)
+    store = FillingStore(tmp_path / "store")
+
+    async def run() -> None:
+        service = Service(Settings(), COORDINATOR, store, Authority(tmp_path / "authority"))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(service.run)
+            with anyio.fail_after(PATIENCE):
+                await story(store, lambda: Remote(service, tasks))  # type: ignore[misc]
+                await service.flush(within=PATIENCE)
+            tasks.cancel_scope.cancel()
+
+    anyio.run(run)
+    store.close()
+
+
+def test_starts_are_refused_until_the_store_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = StartDataflow(spec=dataflow(camera="robot"))
+
+    async def story(store: FillingStore, peer: Callable[[], Remote]) -> None:
+        daemon, client = await register(peer), peer()
+        store.full = True
+        client.ask(start)
+        await client.receives("the disk is full")
+        await wait_until_async(lambda: daemon.gone and client.gone)
+        assert not any("prepare_part" in text for text in daemon.received)
+        store.full = False
+        again, client = await register(peer), peer()
+        client.ask(start)
+        await again.receives("prepare_part")
+
+    play(tmp_path, monkeypatch, story)
+
+
+def test_queries_are_answered_and_ends_not_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(uuid: str) -> PartReport:
+        return PartReport(dataflow_id=uuid, attempt=1, phase="ended")
+
+    async def story(store: FillingStore, peer: Callable[[], Remote]) -> None:
+        daemon, client = await register(peer), peer()
+        client.ask(StartDataflow(spec=dataflow(camera="robot")))
+        await daemon.receives("prepare_part")
+        ((record, _),) = store.load()
+        uuid = record.dataflow_id
+        for phase in ("prepared", "running"):
+            report = PartReport.model_validate({"dataflow_id": uuid, "attempt": 1, "phase": phase})
+            daemon.service.message_received(daemon.connection, PartChanged(report=report))
+        await wait_until_async(lambda: store.load()[0][0].phase == "running")
+        store.full = True
+        daemon.service.message_received(daemon.connection, PartChanged(report=ended(uuid)))
+        await wait_until_async(lambda: daemon.gone)
+        assert not any("forget_part" in text for text in daemon.received)
+        late, client, other = peer(), peer(), peer()
+        late.register(ended(uuid))
+        client.ask(ListDataflows())
+        other.ask(StopDataflow(dataflow=DataflowRef(uuid=uuid)))
+        await late.receives("the disk is full")
+        await other.receives("the disk is full")
+        await client.receives(uuid)
+        assert store.load()[0][0].phase == "running"
+        store.full = False
+        again = await register(peer, ended(uuid))
+        await again.receives("forget_part")
+        assert store.load()[0][0].phase == "finished"
+
+    play(tmp_path, monkeypatch, story)
+
+
+def test_a_store_that_cannot_be_read_ends_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SqliteStore(tmp_path / "store")
+    store.close()
+    service = Service(Settings(), COORDINATOR, store, Authority(tmp_path / "authority"))
+    with pytest.raises(StoreError, match="cannot be read"):
+        anyio.run(service.run)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("streams", [">/dev/full 2>/dev/full", ">&- 2>&- <&-"])
+def test_the_coordinator_runs_without_output_streams(streams: str) -> None:
+    port = free_port()
+    words = [str(DORA), "coordinator", "--port", str(port), "--store", "memory"]
+    process = subprocess.Popen(["sh", "-c", f'exec "$@" {streams}', "sh", *words])
+    try:
+
+        def answers() -> bool:
+            assert process.poll() is None
+            with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as reply:
+                return bool(reply.status == 200)
+            return False
+
+        wait_until(answers, what="the coordinator to answer")
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.wait()
