@@ -47,6 +47,7 @@ from dora_daemon.runner.nodes.queues import QueueEntry, QueueRegistry
 from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_node_api.errors import ControlClosed
 from dora_node_api.protocol.control_socket import ControlSocket, bind_unix
+from dora_node_api.protocol.frames import close_all
 from dora_node_api.protocol.messages import (
     AddRoute,
     Hello,
@@ -56,7 +57,6 @@ from dora_node_api.protocol.messages import (
     SegmentFd,
     SegmentUnknown,
     Welcome,
-    close_all,
 )
 from dora_node_api.transport import (
     BACKPRESSURE,

@@ -21,7 +21,7 @@ from dora_daemon.runner.nodes.publishing import RunnerOutputs
 from dora_daemon.runner.nodes.queues import QueueEntry, QueueRegistry, hold_limit
 from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_node_api.data import arrow
-from dora_node_api.protocol.connection import POOL_SIZE_VARIABLE
+from dora_node_api.protocol.pool_size import POOL_SIZE_VARIABLE
 from dora_node_api.transport.consumer.receiving import Receiver
 from dora_node_api.transport.producer.pool import Pool
 from dora_node_api.transport.producer.sending import Sender
@@ -233,7 +233,8 @@ def test_a_queue_smaller_than_configured_is_warned_about_once(
         monkeypatch.undo()
         registry.close()
     assert len(warnings) == 1
-    assert warnings[0].startswith("d: a/x -> d/in: of queue_size 1000 its pipe")
+    assert warnings[0].startswith("d: a/x -> d/in: ")
+    assert "of 1000 messages (queue_size)" in warnings[0]
     assert "fs.pipe-user-pages-soft" in warnings[0]
 
 

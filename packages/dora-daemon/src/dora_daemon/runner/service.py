@@ -50,12 +50,12 @@ from dora_daemon.runner.machine.commands import (
 from dora_daemon.runner.machine.events import NodeSpawned, Prepared, SpawnFailed
 from dora_daemon.runner.machine.state import RunnerState
 from dora_daemon.runner.nodes.local_nodes import LocalNodes
-from dora_daemon.runner.nodes.node_config import environment_config
 from dora_daemon.runner.nodes.services import open_node_services
 from dora_daemon.runner.preparation import Preparation
 from dora_daemon.runner.process.spawn import raise_open_files
 from dora_daemon.runner.process.supervisor import Processes
 from dora_daemon.runner.timers import Timers
+from dora_node_api.protocol.launch_config import LaunchConfig
 
 if TYPE_CHECKING:
     from dora_config.protocol.links import LinkPlan
@@ -141,9 +141,7 @@ class Runner:
         return Processes(
             prepared=nodes.prepared,
             logs=nodes.logs,
-            config_for=lambda node, number: environment_config(
-                self.plan, node, number, socket=str(self._node_socket), mark=self._mark
-            ),
+            config_for=self._launch_config,
             record=self.files.record_process,
             on_spawned=lambda node, number, pid: emit(NodeSpawned(node, number, pid)),
             on_failed=lambda node, number, text: emit(SpawnFailed(node, number, text)),
@@ -151,6 +149,16 @@ class Runner:
             on_staged_exit=lambda node, status: self.dispatcher.notify(),
             open_files=open_files,
         )
+
+    def _launch_config(self, node: str, incarnation: int) -> str:
+        return LaunchConfig(
+            socket=str(self._node_socket),
+            node_id=node,
+            incarnation=incarnation,
+            dataflow_id=self.plan.dataflow_id,
+            runner=self._mark,
+            machine_id=self.plan.machine_id,
+        ).to_text()
 
     def _create_link(self, plan: LinkPlan, credentials: str | None) -> LinkSupervisor:
         from dora_daemon.runner.link.stream_queues import StreamQueues

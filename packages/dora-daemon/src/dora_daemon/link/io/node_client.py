@@ -12,12 +12,12 @@ from dora_daemon.link import LINK_NODE
 from dora_daemon.link.errors import LinkError
 from dora_node_api.errors import ControlClosed, ControlError
 from dora_node_api.protocol.control_socket import ControlSocket
+from dora_node_api.protocol.frames import Received, close_all
 from dora_node_api.protocol.messages import (
     AddInput,
     AddRoute,
     Hello,
     OpenSegment,
-    Received,
     Refused,
     RemoveInput,
     RemoveRoute,
@@ -25,7 +25,6 @@ from dora_node_api.protocol.messages import (
     SegmentFd,
     SegmentUnknown,
     Welcome,
-    close_all,
 )
 from dora_node_api.transport import Board, Pool, QueueEnds, QueueSpec, Receiver, default_pool_cap
 from dora_node_api.transport.consumer.images import ImageReceiver

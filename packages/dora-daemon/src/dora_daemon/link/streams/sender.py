@@ -23,7 +23,6 @@ from dora_node_api.transport.consumer.images import (
 )
 from dora_node_api.transport.consumer.journal import HoldingReceiver
 from dora_node_api.transport.shared import layout
-from dora_node_api.transport.shared.message_parts import flags_of, take_apart
 
 CHUNK: Final = 512 * 1024
 """Bytes of a data area in one frame: several frames are in flight at a time."""
@@ -292,7 +291,7 @@ class OutgoingStream:
             image, flags = delivery.image, delivery.flags
             item = Unacknowledged(image, delivery.sent_ns, flags, None)
         else:
-            image, flags = image_of_delivery(delivery), flags_of(self._receiver, delivery)
+            image, flags = image_of_delivery(delivery), self._receiver.flags_of(delivery)
             kept = None if self._holding is None else delivery
             item = Unacknowledged(image, delivery.sent_ns, flags, kept)
         sequence, size = delivery.sequence, len(image)
@@ -303,7 +302,7 @@ class OutgoingStream:
         return size
 
     def _take_alone(self, delivery: Delivery) -> None:
-        flags = flags_of(self._receiver, delivery)
+        flags = self._receiver.flags_of(delivery)
         item = Unacknowledged(b"", delivery.sent_ns, flags, delivery)
         with self._lock:
             previous = self.window.last
@@ -326,7 +325,7 @@ class OutgoingStream:
     def _send_large(self, delivery: Delivery, previous: int, flags: int) -> None:
         sink = self._sink
         receiver = sink.their_link
-        parts, data = take_apart(delivery)
+        parts, data = delivery.take_apart()
         priority = priority_for(parts.nbytes)
         head = frames.head(FrameKind.DATA, sink.link_id, receiver, stream=self.number, flags=flags)
         begin = frames.data_head(head, delivery.sequence, previous, delivery.sent_ns, parts)

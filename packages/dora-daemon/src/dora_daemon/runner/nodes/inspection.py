@@ -20,6 +20,7 @@ from dora_daemon.runner.nodes.routing import QueueRouter
 from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_daemon.runner.nodes.socket import NodeConnection, NodeServer
 from dora_node_api.frozen import Frozen
+from dora_node_api.protocol.frames import close_all
 from dora_node_api.protocol.messages import (
     INSPECTOR,
     PROTOCOL_VERSION,
@@ -31,7 +32,6 @@ from dora_node_api.protocol.messages import (
     Refused,
     WatchOutput,
     Welcome,
-    close_all,
 )
 
 MAX_INSPECTORS = 16

@@ -14,6 +14,7 @@ from dora_daemon.runner.nodes.handshake import NodeHandshake
 from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_daemon.runner.nodes.socket import NodeConnection
 from dora_node_api.frozen import Frozen
+from dora_node_api.protocol.frames import close_all
 from dora_node_api.protocol.messages import (
     CloseOutputs,
     Hello,
@@ -23,7 +24,6 @@ from dora_node_api.protocol.messages import (
     Segment,
     SegmentGone,
     StopDataflow,
-    close_all,
 )
 
 

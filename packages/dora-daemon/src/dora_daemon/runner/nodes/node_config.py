@@ -1,41 +1,16 @@
-"""Configuration of a node as sent in Welcome, and as passed in its environment; pure."""
+"""Configuration of a node as sent in Welcome; pure."""
 
 from __future__ import annotations
-
-import json
-from typing import Any
 
 from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode
 from dora_config.dataflow.sources import LogSource, OutputSource, TimerSource
 from dora_config.protocol.run_plan import RunPlan
 from dora_daemon.runner.nodes.queues import QueueEntry
 from dora_node_api.protocol.messages import (
-    PROTOCOL_VERSION,
     InputConfig,
     NodeConfig,
     OperatorConfig,
 )
-
-
-def environment_config(
-    plan: RunPlan, node: str, incarnation: int, *, socket: str, mark: str
-) -> str:
-    """Return DORA_NODE_CONFIG, which ``dora_node_api.backends.attach`` reads.
-
-    ``mark`` identifies all processes of this runner, see ``process_tree.reaper``.
-    """
-    values: dict[str, Any] = {
-        "dora": "python",
-        "protocol": PROTOCOL_VERSION,
-        "dataflow_id": plan.dataflow_id,
-        "node_id": node,
-        "incarnation": incarnation,
-        "socket": socket,
-        "runner": mark,
-    }
-    if plan.machine_id is not None:
-        values["machine_id"] = plan.machine_id
-    return json.dumps(values)
 
 
 def node_config(
