@@ -1,4 +1,4 @@
-"""A host is cut off in each step of each command: that is said, and the command can be repeated."""
+"""A host is cut off in each step of each command: the command fails and can be repeated."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 SILENCE = 1.5
 LONGEST = 60.0
-"""Seconds that a command may take with a host that has gone silent; it takes some five."""
+"""Seconds that a command may take with a silent host; it takes about five."""
 
 
 class Cutter:
-    """Cuts a host off just before the ``step``-th command that is sent to it."""
+    """Cuts a host off just before the ``step``-th command that it would run."""
 
     def __init__(self, host: Host, step: int) -> None:
         self.host = host
@@ -59,14 +59,14 @@ class Cutter:
 
 
 @pytest.fixture
-def cluster(hosts: Hosts, desk: Path, tmp_path: Path) -> Iterator[Path]:
+def cluster(hosts: Hosts, workstation: Path, tmp_path: Path) -> Iterator[Path]:
     path = cluster_file(hosts, tmp_path)
     with ended_cluster(path, installed=True):
         yield path
 
 
 def only_gpu(cluster: Path) -> str:
-    """A cluster file with just the host that is cut off: the other has what it is to have."""
+    """A cluster file with only the host that is cut off; the other one needs no change."""
     content = yaml.safe_load(cluster.read_text())
     content["machines"] = [one for one in content["machines"] if one["id"] == "gpu"]
     path = cluster.with_name("gpu.yml")
@@ -83,9 +83,7 @@ def in_each_step(
     *,
     every: int = 1,
 ) -> int:
-    """Run a command with the host cut off in step 1, 2, ... (of ``every`` so many, one) until it
-    has no more steps.
-    """
+    """Run a command with the host cut off in each (``every``-th) step; return their number."""
     step = 1
     while True:
         before()
@@ -181,7 +179,7 @@ def test_down(hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize("words", ["doctor", "logs", "exec"])
-def test_what_only_looks(
+def test_read_only_command(
     hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str], words: str
 ) -> None:
     run_dora("cluster", "up", cluster).succeeded()

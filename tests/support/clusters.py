@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from support.dora import DORA, run_dora
-from support.hosts import DESK, Host, Hosts
+from support.hosts import WORKSTATION, Host, Hosts
 from support.waiting import wait_until
 
 from dora_cli.coordinator.client import Client, CoordinatorUnreachable
@@ -95,7 +95,7 @@ def forget_ticks(hosts: Hosts) -> None:
 def daemons() -> dict[str, DaemonSummary]:
     """Connected daemons by machine id; none without a coordinator."""
     try:
-        with Client(endpoint(DESK)) as client:
+        with Client(endpoint(WORKSTATION)) as client:
             report = client.ask(ClusterStatus(), ClusterReport)
     except CoordinatorUnreachable:
         return {}
@@ -113,7 +113,7 @@ def coordinator_process() -> int:
     raise AssertionError("no coordinator runs")
 
 
-def dataflows(coordinator: str = DESK) -> list[DataflowSummary]:
+def dataflows(coordinator: str = WORKSTATION) -> list[DataflowSummary]:
     with Client(endpoint(coordinator)) as client:
         return list(client.ask(ListDataflows(), DataflowList).dataflows)
 
