@@ -192,7 +192,7 @@ def test_upgrade_and_rollback_with_a_running_dataflow(
         assert "FAILED: sudo asks ubuntu for a password" in printed
         with no_room(robot):
             printed = cluster.run(new_version, "upgrade", code=1)
-        assert "the disk of /home/ubuntu/.cache/dora has " in printed
+        assert "the disk of /home/ubuntu/.cache/dora/archives has " in printed
         cluster.require_whole(robot)
         assert version_of(robot) == "dora 0.1.0"
         code, printed = cluster.disturb(
