@@ -10,7 +10,15 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from support.clusters import cluster_file, daemons, dataflows, ended_cluster, forget_ticks, seen
+from support.clusters import (
+    cluster_file,
+    daemons,
+    dataflows,
+    ended_cluster,
+    forget_ticks,
+    put_script,
+    seen,
+)
 from support.dora import run_dora
 from support.host_clocks import give_clock, set_clock, take_clock
 from support.hosts import Hosts
@@ -73,9 +81,7 @@ def cluster(hosts: Hosts, workstation: Path, tmp_path: Path) -> Iterator[Path]:
 def start(hosts: Hosts, folder: Path) -> None:
     """Start a dataflow on two machines."""
     for name, node, text in (("robot", "sender", SENDER), ("gpu", "receiver", RECEIVER)):
-        script = hosts[name].path(f"/home/ubuntu/{node}.py")
-        script.write_text(text)
-        script.chmod(0o644)
+        put_script(hosts[name], f"{node}.py", text)
     path = folder / "flow.yml"
     path.write_text(FLOW)
     run_dora("start", path, "--name", "flow", "--detach").succeeded()

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.clusters import TICKER, dataflows, ended_cluster, ours, pids, wait_for_ticks
+from support.clusters import (
+    TICKER,
+    dataflows,
+    ended_cluster,
+    ours,
+    pids,
+    put_script,
+    wait_for_ticks,
+)
 from support.dora import DORA, run_dora
 from support.hosts import Host, Hosts, hosts_or_skip
 from support.installation import Installation
@@ -39,9 +47,7 @@ USER_FILES = (
 def hosts() -> Iterator[Hosts]:
     """The coordinator's machine, and a robot with the program of a node."""
     for made in hosts_or_skip("control", "robot"):
-        script = made["robot"].path("/home/ubuntu/ticker.py")
-        script.write_text(TICKER)
-        script.chmod(0o644)
+        put_script(made["robot"], "ticker.py", TICKER)
         yield made
 
 

@@ -121,12 +121,12 @@ def test_up(hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("cluster", "up", str(cluster)),
         capsys,
         end_daemon,
-        lambda: _has_one_daemon(hosts["gpu"]),
+        lambda: require_one_daemon(hosts["gpu"]),
     )
     assert steps >= 5
 
 
-def _has_one_daemon(host: Host) -> None:
+def require_one_daemon(host: Host) -> None:
     assert sum("dora daemon" in line for line in ours(host)) == 1
     assert host.name in daemons()
 
@@ -138,44 +138,35 @@ def test_install(hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str]
         ("cluster", "install", str(cluster)),
         capsys,
         lambda: main(("cluster", "uninstall", only_gpu(cluster))),
-        lambda: _has_one_daemon(hosts["gpu"]),
+        lambda: require_one_daemon(hosts["gpu"]),
         every=2,
     )
     assert steps >= 8
 
 
-def test_uninstall(hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = hosts["gpu"].files()
+@pytest.mark.parametrize(("words", "least_steps"), [("uninstall", 6), ("down", 3)])
+def test_command_that_removes_everything(
+    hosts: Hosts,
+    cluster: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: str,
+    least_steps: int,
+) -> None:
+    gpu = hosts["gpu"]
+    before = gpu.files()
 
-    def nothing() -> None:
-        assert hosts["gpu"].files() == before
-        assert ours(hosts["gpu"]) == []
+    def prepare() -> None:
+        if words == "uninstall":
+            main(("cluster", "install", only_gpu(cluster)))
+        else:
+            run_dora("cluster", "up", cluster).succeeded()
 
-    steps = in_each_step(
-        hosts["gpu"],
-        ("cluster", "uninstall", str(cluster)),
-        capsys,
-        lambda: main(("cluster", "install", only_gpu(cluster))),
-        nothing,
-    )
-    assert steps >= 6
+    def require_nothing() -> None:
+        assert gpu.files() == before
+        assert ours(gpu) == []
 
-
-def test_down(hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = hosts["gpu"].files()
-
-    def nothing() -> None:
-        assert hosts["gpu"].files() == before
-        assert ours(hosts["gpu"]) == []
-
-    steps = in_each_step(
-        hosts["gpu"],
-        ("cluster", "down", str(cluster)),
-        capsys,
-        lambda: run_dora("cluster", "up", cluster).succeeded(),
-        nothing,
-    )
-    assert steps >= 3
+    command = ("cluster", words, str(cluster))
+    assert in_each_step(gpu, command, capsys, prepare, require_nothing) >= least_steps
 
 
 @pytest.mark.parametrize("words", ["doctor", "logs", "exec"])

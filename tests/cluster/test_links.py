@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.clusters import daemons, dataflows, forget_ticks
+from support.clusters import daemons, dataflows, forget_ticks, put_script
 from support.dora import run_dora
 from support.hosts import Host, Hosts
 from support.waiting import PATIENCE, wait_until
@@ -64,9 +64,7 @@ def cluster(hosts: Hosts, cluster_yml: Path) -> None:
     """A coordinator, and daemons as services on both hosts."""
     for name, text in (("source", SOURCE), ("sink", SINK)):
         for host in hosts:
-            script = host.path(f"/home/ubuntu/{name}.py")
-            script.write_text(text)
-            script.chmod(0o644)
+            put_script(host, f"{name}.py", text)
     run_dora("cluster", "install", cluster_yml).succeeded()
     run_dora("cluster", "up", cluster_yml).succeeded()
 

@@ -22,7 +22,7 @@ from support.clusters import (
     ticking,
     wait_for_ticks,
 )
-from support.dora import Completed, run_dora, running_dora
+from support.dora import Completed, RunningDora, run_dora, running_dora
 from support.homes import isolated_environment, short_directory
 from support.hosts import WORKSTATION, Host, Hosts
 from support.waiting import wait_until
@@ -178,43 +178,46 @@ def test_two_commands_at_once(hosts: Hosts, cluster: Path, tmp_path: Path) -> No
     assert [len(ours(host)) for host in hosts] == [1, 1]
 
 
-def slow_program(host: Host) -> str:
-    """A `dora` that does not answer while /home/ubuntu/slow exists."""
-    path = host.path("/home/ubuntu/dora")
-    path.write_text("#!/bin/sh\nwhile [ -e /home/ubuntu/slow ]; do sleep 0.1; done\nexit 3\n")
-    path.chmod(0o755)
-    host.path("/home/ubuntu/slow").touch()
-    return "/home/ubuntu/dora"
+@contextmanager
+def slow_install(hosts: Hosts, folder: Path) -> Iterator[RunningDora]:
+    """`dora cluster install` that hangs while /home/ubuntu/slow exists: its `dora` does."""
+    robot = hosts["robot"]
+    program, marker = robot.path("/home/ubuntu/dora"), robot.path("/home/ubuntu/slow")
+    program.write_text("#!/bin/sh\nwhile [ -e /home/ubuntu/slow ]; do sleep 0.1; done\nexit 3\n")
+    program.chmod(0o755)
+    marker.touch()
+    folder.mkdir()
+    file = cluster_file(hosts, folder, robot={"dora": "/home/ubuntu/dora"})
+    try:
+        with running_dora("cluster", "install", file) as command:
+            wait_until(lambda: is_slow(robot), what="the command to work")
+            yield command
+    finally:
+        marker.unlink(missing_ok=True)
+        run_dora("cluster", "uninstall", file)
+        program.unlink()
 
 
 @pytest.mark.parametrize("manner", ["kill", "interrupt", "end"])
 def test_machines_are_free_after_a_command(
     hosts: Hosts, cluster: Path, tmp_path: Path, manner: str
 ) -> None:
-    robot, folder = hosts["robot"], tmp_path / "slow"
-    folder.mkdir()
-    slow = cluster_file(hosts, folder, robot={"dora": slow_program(robot)})
-    try:
-        with running_dora("cluster", "install", slow) as one:
-            wait_until(lambda: is_slow(robot), what="the first command to work")
-            with running_dora("cluster", "up", cluster) as two:
-                two.wait_for("waiting until it ends")
-                account = f"root@{os.uname().nodename}"
-                held = f"is held by `dora cluster install {slow}` of {account} (process {one.pid})"
-                assert held in two.stderr
-                assert two.process.poll() is None
-                if manner == "end":
-                    robot.path("/home/ubuntu/slow").unlink()
-                else:
-                    number = signal.SIGKILL if manner == "kill" else signal.SIGINT
-                    one.send_signal(number)
-                two.wait(timeout=120).succeeded()
-            one.wait()
+    folder = tmp_path / "slow"
+    with slow_install(hosts, folder) as one:
+        with running_dora("cluster", "up", cluster) as two:
+            two.wait_for("waiting until it ends")
+            account = f"root@{os.uname().nodename}"
+            command = f"dora cluster install {folder / 'cluster.yml'}"
+            held = f"is held by `{command}` of {account} (process {one.pid})"
+            assert held in two.stderr
+            assert two.process.poll() is None
+            if manner == "end":
+                hosts["robot"].path("/home/ubuntu/slow").unlink()
+            else:
+                one.send_signal(signal.SIGKILL if manner == "kill" else signal.SIGINT)
+            two.wait(timeout=120).succeeded()
+        one.wait()
         assert set(daemons()) == {"robot", "gpu"}
-    finally:
-        robot.path("/home/ubuntu/slow").unlink(missing_ok=True)
-        run_dora("cluster", "uninstall", cluster)
-        robot.path("/home/ubuntu/dora").unlink()
 
 
 def is_slow(host: Host) -> bool:
@@ -277,19 +280,10 @@ def test_service_of_a_removed_machine(hosts: Hosts, cluster: Path) -> None:
 
 def test_suspended_command_loses_the_machine(hosts: Hosts, cluster: Path, tmp_path: Path) -> None:
     """It sends nothing, as after a lost connection, and the next command proceeds."""
-    robot, folder = hosts["robot"], tmp_path / "slow"
-    folder.mkdir()
-    slow = cluster_file(hosts, folder, robot={"dora": slow_program(robot)})
-    try:
-        with running_dora("cluster", "install", slow) as one:
-            wait_until(lambda: is_slow(robot), what="the command to work")
-            one.send_signal(signal.SIGSTOP)
-            done = run_dora("cluster", "up", cluster, timeout=120).succeeded()
-            assert "is held by `dora cluster install" in done.stderr
-            one.send_signal(signal.SIGCONT)
-            one.wait().exited(1)
+    with slow_install(hosts, tmp_path / "slow") as one:
+        one.send_signal(signal.SIGSTOP)
+        done = run_dora("cluster", "up", cluster, timeout=120).succeeded()
+        assert "is held by `dora cluster install" in done.stderr
+        one.send_signal(signal.SIGCONT)
+        one.wait().exited(1)
         assert set(daemons()) == {"robot", "gpu"}
-    finally:
-        robot.path("/home/ubuntu/slow").unlink(missing_ok=True)
-        robot.path("/home/ubuntu/dora").unlink()
-        run_dora("cluster", "uninstall", cluster)
