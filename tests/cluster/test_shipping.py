@@ -95,7 +95,7 @@ def test_unreachable_machine_fails_the_start(
     finally:
         hosts["gpu"].mend()
     assert "Sending code to robot (ubuntu@10.77.0.2)... OK" in failed.output
-    assert "code could not be sent to: gpu; nothing was started" in failed.output
+    assert "could not send code to: gpu; nothing was started" in failed.output
     assert dataflows() == []
 
 

@@ -1,4 +1,4 @@
-"""Random histories of faults over a simulated fleet: what must always hold, and what at the end."""
+"""Invariants of a simulated fleet under random histories of faults."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _apply(fleet: SimulatedFleet, operation: str, number: int, stopped: set[str]
         case "to_daemon":
             fleet.step_to_daemon(daemon)
         case "news":
-            fleet.step_news(daemon)
+            fleet.step_runner_event(daemon)
         case "wall":
             fleet.walls.add(Wall(("a", "b")))
         case "no_walls":
@@ -124,7 +124,7 @@ def _check_always(fleet: SimulatedFleet) -> None:
 
 
 def _check_healed(fleet: SimulatedFleet, stopped: set[str]) -> None:
-    """Every fault is over and time has passed: what is said is what is."""
+    """Check after all faults have ended that every reported state is the real one."""
     assert fleet.coordinator is not None
     for known in fleet.coordinator.registry:
         living = {
@@ -153,7 +153,7 @@ def _check_healed(fleet: SimulatedFleet, stopped: set[str]) -> None:
 
 
 def _check_linked(fleet: SimulatedFleet, dataflow_id: str) -> None:
-    """Whoever exchanges data and lives knows the other's present life, and reaches it."""
+    """Check that all living runners with a shared edge are linked to each other's current run."""
     links = {
         runner.link.machine: runner.link
         for daemon in fleet.daemons.values()
@@ -162,19 +162,19 @@ def _check_linked(fleet: SimulatedFleet, dataflow_id: str) -> None:
     }
     for link in links.values():
         for peer in link.peer_names & links.keys():
-            assert link.known[peer].run_id == links[peer].run_id, "linked to an earlier life"
+            assert link.known[peer].run_id == links[peer].run_id, "linked to an earlier run"
             assert link.peers[peer].state == "proven"
 
 
 @given(histories)
 @settings(max_examples=300)
-def test_after_any_history_of_faults_the_fleet_is_as_it_says(
+def test_reported_states_are_true_after_any_history_of_faults(
     history: list[tuple[str, int]],
 ) -> None:
     fleet = SimulatedFleet()
     fleet.add_daemon("a", "a")
     fleet.add_daemon("b", "b")
-    fleet.quiet()
+    fleet.settle()
     stopped: set[str] = set()
     for operation, number in history:
         _apply(fleet, operation, number, stopped)
@@ -186,15 +186,15 @@ def test_after_any_history_of_faults_the_fleet_is_as_it_says(
 
 @given(histories)
 @settings(max_examples=150)
-def test_what_runs_undisturbed_by_users_runs_after_every_fault(
+def test_a_dataflow_that_users_do_not_stop_runs_after_any_history_of_faults(
     history: list[tuple[str, int]],
 ) -> None:
     fleet = SimulatedFleet()
     fleet.add_daemon("a", "a")
     fleet.add_daemon("b", "b")
-    fleet.quiet()
+    fleet.settle()
     fleet.start(pipeline(here="a", there="b"))
-    fleet.quiet()
+    fleet.settle()
     (dataflow_id,) = fleet.store
     for operation, number in history:
         if operation not in ("start", "stop", "finish", "end_daemon"):

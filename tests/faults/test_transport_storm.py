@@ -1,8 +1,8 @@
-"""Hundreds of rounds of misfortune over several producers and consumers; nobody else notices.
+"""Hundreds of random faults over several producers and consumers.
 
-Each round kills, stops, interrupts, blocks or forks a process at a moment drawn from a seed. Every
-byte received is checked; at the end all have ended by themselves, the counters balance and all
-memory is back. Set DORA_STORM_SEED to play one run again.
+Each round kills, stops, interrupts, blocks or forks a process at a time drawn from a seed. Every
+received byte is checked; at the end all processes exit by themselves, the counters balance and all
+memory is free. Set DORA_STORM_SEED to repeat one run.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ SEEDS = [int(os.environ["DORA_STORM_SEED"])] if "DORA_STORM_SEED" in os.environ 
 ROUNDS = 120
 CAP = 24 << 20
 SIZES = (24, 24, 100, 1000, 5000, 70_000, 400_000)
-RUN, QUIET, END = 1, 2, 3
+RUN, QUIET = 1, 2
+INTERRUPTED = 75
+"""Exit code of a process in which a signal handler raised."""
 
 
 class Interrupted(Exception):
@@ -57,21 +59,19 @@ def _hold_gil(*_: object) -> None:
     ctypes.PyDLL(None).usleep(100_000)
 
 
-def guarded(step: Callable[[], None]) -> bool:
-    """Run a step in which the handler may raise; False when it did."""
+def guarded(step: Callable[[], None]) -> None:
+    """Run a step in which the handler may raise, which makes the ends unusable."""
     global armed
     try:
         armed = True
         step()
         armed = False
     except Interrupted:
-        armed = False
-        return False
-    return True
+        os._exit(INTERRUPTED)
 
 
 def produce(edges: list[Edge], incarnation: int, phase: mmap.mmap, seed: int) -> None:
-    """Send numbered messages till it is quiet, then see that all memory comes back."""
+    """Send numbered messages until the phase QUIET, then check that all memory is freed."""
     chance = random.Random(seed)
     pool = Pool(CAP, edges[0].segments.register(incarnation))
     sender = Sender(pool, edges[0].board, incarnation)
@@ -88,7 +88,7 @@ def produce(edges: list[Edge], incarnation: int, phase: mmap.mmap, seed: int) ->
         number += 1
         if chance.random() < 0.1:
             time.sleep(chance.random() * 0.002)
-    # The last message tells a consumer that has just been started what is nobody's any more.
+    # The last message raises the floors of a consumer that has just been started.
     for protected in (True, False):
         sender.send("out", arrow.encode(message(number, 24)), protected=protected)
         number += 1
@@ -102,7 +102,7 @@ def produce(edges: list[Edge], incarnation: int, phase: mmap.mmap, seed: int) ->
 
 
 def consume(edges: list[Edge], phase: mmap.mmap, seed: int) -> None:
-    """Check whatever comes, keep some of it for a while, end when every input is closed."""
+    """Check every message, keep some for a while, end when every input is closed."""
     chance = random.Random(seed)
     receivers = [edge.receiver() for edge in edges]
     waiter = Waiter()
@@ -148,7 +148,7 @@ forks: list[int] = []
 
 
 def _fork_and_touch(receiver: Receiver, kept: list[Delivery]) -> None:
-    """A child may not use the receiver, and dropping the arrays there releases nothing."""
+    """A child cannot use the receiver, and dropping the arrays there releases nothing."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -163,7 +163,7 @@ def _fork_and_touch(receiver: Receiver, kept: list[Delivery]) -> None:
 
 @dataclass
 class Process:
-    """One node of the storm, which is started again whenever it was killed."""
+    """One node of the storm, restarted whenever it was killed or interrupted."""
 
     name: str
     produces: list[Edge] = field(default_factory=list)
@@ -232,7 +232,11 @@ class Storm:
     def kill(self, process: Process) -> None:
         os.kill(process.pid, signal.SIGKILL)
         _, status = os.waitpid(process.pid, 0)
-        assert os.WIFSIGNALED(status), f"{process.name} ended by itself: {status}"
+        exited = os.WIFEXITED(status) and os.WEXITSTATUS(status) == INTERRUPTED
+        assert os.WIFSIGNALED(status) or exited, f"{process.name} ended by itself: {status}"
+        self.restart(process)
+
+    def restart(self, process: Process) -> None:
         for edge in process.produces:
             edge.keeper.announce_restarted()
         for edge in process.consumes:
@@ -252,29 +256,36 @@ class Storm:
             for _ in range(5):
                 os.kill(process.pid, signal.SIGUSR1)
                 time.sleep(self.chance.random() * 0.002)
+            self.reap(process)
         elif action == "gil":
             os.kill(process.pid, signal.SIGUSR2)
         elif process.consumes:
             os.kill(process.pid, signal.SIGHUP)
         time.sleep(self.chance.random() * 0.02)
 
-    def ended(self, process: Process) -> bool:
+    def reap(self, process: Process) -> None:
+        """Note that a process has exited; restart it if it was interrupted."""
+        if not process.pid:
+            return
         pid, status = os.waitpid(process.pid, os.WNOHANG)
-        if pid:
+        if pid and os.WIFEXITED(status) and os.WEXITSTATUS(status) == INTERRUPTED:
+            self.restart(process)
+        elif pid:
             process.pid = 0
             assert status == 0, f"{process.name} ended with {status}"
-        return bool(pid)
+
+    def ended(self, waited: list[Process]) -> bool:
+        for process in self.processes:
+            self.reap(process)
+        return not any(process.pid for process in waited)
 
     def finish(self) -> None:
         self.phase[0] = QUIET
-        for process in self.processes:
-            if process.produces:
-                wait_until(partial(self.ended, process), what=process.name)
+        producers = [process for process in self.processes if process.produces]
+        wait_until(partial(self.ended, producers), what="the end of the producers")
         for edge in self.edges:
             edge.keeper.announce_closed()
-        for process in self.processes:
-            if process.consumes:
-                wait_until(partial(self.ended, process), what=process.name)
+        wait_until(partial(self.ended, self.processes), what="the end of the consumers")
 
     def clear(self) -> None:
         for process in self.processes:
@@ -306,7 +317,7 @@ def test_a_storm(seed: int) -> None:
             assert seen.received > 50, edge.spec.edge
             assert seen.broken == 0, edge.spec.edge
             if edge.spec.policy == "backpressure":
-                # Only what was in the hands of a process when it was killed.
+                # At most one for each process that was killed.
                 kills = starts[edge.spec.consumer] + starts[edge.spec.producer] - 2
                 assert seen.dropped <= kills, edge.spec.edge
     finally:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import math
-import os
 import pickle
-import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -24,13 +18,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from support.fake_runner import DATAFLOW_ID, FakeRunner
-from support.stepping import Raised, Steps, raise_here
-from support.waiting import PATIENCE, wait_until
+from support.waiting import wait_until
 
 from dora_node_api import InvalidData, Node, NodeClosed, events
-from dora_node_api.backends.runner import RunningBackend
-from dora_node_api.frozen import replace
-from dora_node_api.node import uuid7
+from dora_node_api.ids import uuid7
+from dora_node_api.protocol import frames
 from dora_node_api.protocol import messages as control
 
 Open = Callable[[str], Node]
@@ -377,288 +369,13 @@ def test_close_ends_a_wait_in_another_thread(pair: tuple[Node, Node]) -> None:
     assert ends == [None]
 
 
-class Interrupted(Exception):
-    pass
-
-
-def test_what_a_signal_handler_raises_comes_through_and_loses_nothing(
-    pair: tuple[Node, Node],
-) -> None:
-    a, b = pair
-    armed = False
-
-    def handler(_signal: int, _frame: object) -> None:
-        if armed:
-            raise Interrupted
-
-    done = threading.Event()
-    main = threading.get_ident()
-
-    def shoot() -> None:
-        while not done.wait(0.0002):
-            signal.pthread_kill(main, signal.SIGUSR1)
-
-    before = signal.signal(signal.SIGUSR1, handler)
-    thread = threading.Thread(target=shoot)
-    thread.start()
-    got: list[Any] = []
-    interrupts = 0
-    try:
-        for number in range(1000):
-            a.send_output("out", pa.array([number]))
-            deadline = time.monotonic() + PATIENCE
-            while len(got) <= number:
-                try:
-                    armed = True
-                    # Between the return and the append no handler runs, so the test loses nothing.
-                    got.append(b.next(20))
-                    armed = False
-                except Interrupted:
-                    interrupts += 1
-                    assert time.monotonic() < deadline, f"{number} was lost"
-                finally:
-                    armed = False
-    finally:
-        done.set()
-        thread.join()
-        signal.signal(signal.SIGUSR1, before)
-    assert [event["value"][0].as_py() for event in got] == list(range(1000))
-    assert interrupts > 0
-
-
-@pytest.mark.parametrize("take_event", [lambda node: node.next(20), Node.try_recv])
-def test_a_handler_may_raise_at_every_point_of_taking_an_event(
-    runner: FakeRunner, open_node: Open, take_event: Callable[[Node], Any]
-) -> None:
-    runner.add_node("a")
-    runner.add_node("b")
-    runner.connect("a/out", "b/in")
-    runner.connect("a/other", "b/second")
-    a, b = open_node("a"), open_node("b")
-    sent: list[int] = []
-    got: list[int] = []
-    steps = Steps(("dora_node_api/",))
-    while steps.count >= steps.stop:
-        sent.append(len(sent))
-        a.send_output("out" if len(sent) % 2 else "other", pa.array(sent[-1:]))
-        steps = Steps(("dora_node_api/",), len(sent), raise_here, checks_only=True, inlining=True)
-        with suppress(Raised):
-            event = steps.run(partial(take_event, b))
-            got.append(event["value"][0].as_py())
-        while len(got) < len(sent):
-            event = b.next(3)
-            assert event is not None
-            assert event["type"] == "INPUT", (steps.at, event)
-            got.append(event["value"][0].as_py())
-        assert got == sent, steps.at
-    assert len(sent) > 30
-    assert b.try_recv() is None
-
-
-def test_a_handler_may_raise_at_every_point_of_taking_a_word_of_the_runner(
-    runner: FakeRunner, open_node: Open
-) -> None:
-    runner.add_node("b")
-    b = open_node("b")
-    sent: list[int] = []
-    got: list[int] = []
-    steps = Steps(("dora_node_api/",))
-    while steps.count >= steps.stop:
-        sent.append(len(sent))
-        runner.send("b", control.ParamUpdate("number", sent[-1]))
-        steps = Steps(("dora_node_api/",), len(sent), raise_here, checks_only=True, inlining=True)
-        with suppress(Raised):
-            got.append(steps.run(lambda: b.next(20))["value"])
-        # One may come twice, which changes nothing: parameters, STOP and reloads are states.
-        while sent[-1] not in got:
-            event = b.next(3)
-            assert event is not None
-            assert event["type"] == "PARAM_UPDATE", (steps.at, event)
-            got.append(event["value"])
-        assert list(dict.fromkeys(got)) == sent, steps.at
-    assert len(sent) > 30
-
-
-def look(node: Node) -> Any:
-    """What a node does when its control socket is readable; an event, if there is one."""
-    backend = node._backend
-    assert isinstance(backend, RunningBackend)
-    backend._connection.pump()
-    return backend.poll_event()
-
-
-def interrupted_at(stop: int, work: Callable[[], Any]) -> tuple[Steps, Any]:
-    """Work in which a signal handler raises at the given point, if it comes so far."""
-    parts = ("dora_node_api/",)
-    steps = Steps(parts, stop, raise_here, checks_only=True, inlining=True, constructors=False)
-    with suppress(Raised):
-        return steps, steps.run(work)
-    return steps, None
-
-
-def test_a_handler_may_raise_at_every_point_of_rewiring(
-    runner: FakeRunner, open_node: Open
-) -> None:
-    """Of a route and an input that come and go while it runs, once each, with their descriptors."""
-    runner.add_node("a")
-    runner.add_node("b")
-    first = runner.connect("a/out", "b/first")
-    a, b = open_node("a"), open_node("b")
-
-    def arrived() -> list[tuple[str, str]]:
-        a.send_output("out", b"x")
-        return sorted((event["type"], event["id"]) for event in b.drain())
-
-    assert arrived() == [("INPUT", "first")]
-    open_before = len(os.listdir("/proc/self/fd"))
-    stop, steps = 0, list[Steps]()
-    while not steps or any(one.count >= stop for one in steps):
-        stop += 1
-        edge = runner.connect("a/out", "b/more", queue_size=1)
-        steps = [interrupted_at(stop, partial(look, node))[0] for node in (a, b)]
-        assert look(a) is look(b) is None
-        both = [("INPUT", "first"), ("INPUT", "more")]
-        assert arrived() == both, [one.at for one in steps]
-        runner.send("a", control.RemoveRoute(edge.spec.queue))
-        runner.send("b", control.RemoveInput("more"))
-        steps.append(interrupted_at(stop, partial(look, a))[0])
-        more, closed = interrupted_at(stop, partial(look, b))
-        steps.append(more)
-        assert look(a) is None
-        events = [event for event in (closed, look(b), look(b)) if event is not None]
-        assert [(e["type"], e["id"]) for e in events] == [("INPUT_CLOSED", "more")], more.at
-        assert arrived() == [("INPUT", "first")], [one.at for one in steps]
-        edge.keeper.close()
-        runner.edges = [first]
-        assert len(os.listdir("/proc/self/fd")) == open_before, [one.at for one in steps]
-    assert stop > 30
-
-
-@pytest.mark.parametrize("at", ["a", "b"])
-def test_a_node_may_close_after_every_point_of_rewiring(
-    runner: FakeRunner, open_node: Open, monkeypatch: pytest.MonkeyPatch, at: str
-) -> None:
-    """As after Ctrl-C: each descriptor is closed, and once, since its number may be another's."""
-    closed_twice: list[int] = []
-    close = os.close
-
-    def note(descriptor: int) -> None:
-        try:
-            close(descriptor)
-        except OSError:
-            closed_twice.append(descriptor)
-            raise
-
-    def left() -> int:
-        gc.collect()  # a mapping has a descriptor, and goes with its last user
-        return len(os.listdir("/proc/self/fd"))
-
-    monkeypatch.setattr(os, "close", note)
-    runner.add_node("a")
-    runner.add_node("b")
-    runner.connect("a/out", "b/first")
-    open_node(at).close()
-    wait_until(lambda: runner.nodes[at].control is None, what="the runner to notice")
-    open_before = left()
-    stop, steps = 0, Steps(())
-    while steps.count >= stop:
-        stop += 1
-        node = open_node(at)
-        edge = runner.connect("a/out", "b/more", queue_size=1)
-        steps, _ = interrupted_at(stop, partial(look, node))
-        node.close()
-        edge.keeper.close()
-        runner.edges.remove(edge)
-        runner.nodes["b"].config = replace(
-            runner.nodes["b"].config, inputs=runner.nodes["b"].config.inputs[:1]
-        )
-        wait_until(
-            lambda: left() == open_before,
-            what=lambda: f"{open_before} descriptors after {steps.at}, not {left()}",  # noqa: B023
-        )
-        assert not closed_twice, steps.at
-    assert stop > 30
-
-
-@pytest.mark.parametrize("news", ["NODE_RESTARTED", "NODE_FAILED"])
-def test_a_handler_may_raise_at_every_point_of_hearing_of_a_producer(
-    runner: FakeRunner, open_node: Open, news: str
-) -> None:
-    """Each of its queues has the news; the user hears it once."""
-    runner.add_node("a")
-    runner.add_node("b")
-    keepers = [runner.connect(f"a/{name}", f"b/{name}").keeper for name in ("one", "two")]
-    b = open_node("b")
-    stop, steps = 0, Steps(())
-    while steps.count >= stop:
-        stop += 1
-        for keeper in keepers:
-            if news == "NODE_FAILED":
-                keeper.announce_failed("it fell")
-            else:
-                keeper.announce_restarted()
-        steps, first = interrupted_at(stop, b.try_recv)
-        heard = [event for event in (first, *(b.try_recv() for _ in range(4))) if event]
-        assert [event["type"] for event in heard] == [news], steps.at
-    assert stop > 10
-
-
-def test_a_handler_may_raise_at_every_point_of_a_recovery(
-    runner: FakeRunner, open_node: Open
-) -> None:
-    runner.add_node("a")
-    runner.add_node("b")
-    runner.connect("a/out", "b/in", input_timeout=0.01)
-    a, b = open_node("a"), open_node("b")
-    a.send_output("out", b"first")
-    assert take(b)["type"] == "INPUT"
-    stop, steps = 0, Steps(())
-    while steps.count >= stop:
-        stop += 1
-        assert take(b)["type"] == "INPUT_CLOSED", steps.at
-        a.send_output("out", b"again")
-        steps, first = interrupted_at(stop, b.try_recv)
-        heard = [event for event in (first, b.try_recv(), b.try_recv()) if event]
-        kinds = [event["type"] for event in heard]
-        assert kinds[:2] == ["INPUT_RECOVERED", "INPUT"], steps.at
-        assert kinds[2:] in ([], ["INPUT_CLOSED"]), steps.at
-        if kinds[2:]:  # a slow machine
-            a.send_output("out", b"once more")
-            assert [take(b)["type"] for _ in range(2)] == ["INPUT_RECOVERED", "INPUT"]
-    assert stop > 10
-
-
-def test_a_handler_may_raise_at_every_point_of_publishing(
-    pair: tuple[Node, Node], runner: FakeRunner
-) -> None:
-    """A message injected by `topic pub` comes once; at most once if its sending was interrupted."""
-    a, b = pair
-    number, lost = 0, set[str]()
-    steps = Steps(())
-    while steps.count >= number:
-        number += 1
-        runner.send("a", control.SendOutput("out", number, {}))
-        steps, _ = interrupted_at(number, partial(look, a))
-        look(a)
-        a.send_output("out", pa.array([0]))
-        got = [event["value"][0].as_py() for event in b.drain()]
-        if got == [0]:
-            lost.add(steps.at)
-        else:
-            assert got == [number, 0], steps.at
-    assert number > 30
-    sending = ("sending.py", "route.py", "pool.py", "arrow.py")
-    first = {at for at in lost if not at.startswith(sending)}
-    assert len(first) <= 1, f"lost before it was sent: {first}"  # one: the call that sends it
-
-
 # --- the control socket ------------------------------------------------------------------------
 
 
 def test_garbage_is_an_error_event(pair: tuple[Node, Node], runner: FakeRunner) -> None:
     a, b = pair
     body = b'{"kind": "stop", "reason": 5}'
-    runner.send_bytes("b", control.HEADER.pack(len(body), 0) + body)
+    runner.send_bytes("b", frames.HEADER.pack(len(body), 0) + body)
     event = b.next(timeout=60)
     assert event is not None
     assert event["type"] == "ERROR"

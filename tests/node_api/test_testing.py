@@ -98,7 +98,7 @@ def test_what_a_node_could_not_send_is_refused_here_too(data: object) -> None:
         node.send_output("out", b"", {1: 2})  # type: ignore[dict-item]
     with pytest.raises(ValueError, match="timeout"):
         node.next(timeout=-1)
-    with pytest.raises(TypeError, match="a timeout is a number of seconds, or None; found '1'"):
+    with pytest.raises(TypeError, match="timeout must be a number of seconds or None, not '1'"):
         node.next(timeout="1")  # type: ignore[arg-type]
     assert node.outputs == {}
 

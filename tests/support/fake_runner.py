@@ -21,6 +21,7 @@ from support.waiting import wait_until
 
 from dora_node_api.errors import ControlError
 from dora_node_api.frozen import Frozen, replace
+from dora_node_api.protocol import frames
 from dora_node_api.protocol import messages as control
 from dora_node_api.protocol.control_socket import ControlSocket, bind_unix
 from dora_node_api.protocol.messages import Hello, InputConfig, NodeConfig
@@ -224,7 +225,7 @@ class FakeRunner:
             node.control = None
 
     def _handle(
-        self, connection: ControlSocket, node: FakeNode | None, received: control.Received
+        self, connection: ControlSocket, node: FakeNode | None, received: frames.Received
     ) -> FakeNode | None:
         match received.message:
             case Hello(node_id) as hello:

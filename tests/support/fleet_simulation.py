@@ -1,7 +1,8 @@
-"""A whole fleet without a process, a socket or a clock: real state machines, fake runners.
+"""Simulated fleet: the real state machines of coordinator and daemons with fake runners.
 
-Messages go through the codecs as on the wire. Faults are methods. After every step the invariants
-hold: no part has two living runners, and nothing is acknowledged before it is stored.
+It has no processes, sockets or clock. Messages pass through the codecs as on the wire. Faults are
+methods. Every step checks that no part has two living runners and that nothing is acknowledged
+before it is stored.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ DAEMON = ProgramVersion(program="daemon", release="1")
 
 
 def dataflow(**machines: str | None) -> DataflowSpec:
-    """A specification of nodes without edges: ``dataflow(camera="robot", logger=None)``."""
+    """Return a specification of nodes without edges: ``dataflow(camera="robot", logger=None)``."""
     nodes = tuple(
         ResolvedNode(id=node, path=f"{node}.py", deploy=ResolvedDeploy(machine=machine))
         for node, machine in machines.items()
@@ -87,7 +88,7 @@ def dataflow(**machines: str | None) -> DataflowSpec:
 
 
 def pipeline(*, allow_unlinked: bool = False, **machines: str | None) -> DataflowSpec:
-    """As :func:`dataflow`, and each node reads what the one before it sends."""
+    """Like :func:`dataflow`, with an edge from each node to the next."""
     nodes: list[ResolvedNode] = []
     for node, machine in machines.items():
         inputs = {}
@@ -108,14 +109,14 @@ def pipeline(*, allow_unlinked: bool = False, **machines: str | None) -> Dataflo
 
 @dataclass
 class FakeRunner:
-    """What a runner process would be doing."""
+    """State of a simulated runner process."""
 
     dataflow_id: str
     attempt: int
     nodes: tuple[str, ...]
     phase: str = "starting"
     killed: bool = False
-    """Its nodes get no time to end."""
+    """Its nodes are killed without a grace period."""
     result: DataflowResult | None = None
     link: FakeLink | None = None
     only_virtual_left: bool = False
@@ -123,13 +124,13 @@ class FakeRunner:
 
     @property
     def lives(self) -> bool:
-        """Whether nodes of it may be running."""
+        """Whether its nodes may be running."""
         return self.phase in ("starting", "ready", "running", "stopping")
 
 
 @dataclass
 class FakeDaemon:
-    """One machine: its disk, its runners, and the daemon process if one runs."""
+    """One machine: its disk, its runners, and the daemon process while it runs."""
 
     name: str
     machine_id: str | None
@@ -142,13 +143,13 @@ class FakeDaemon:
     connection: int | None = None
     to_coordinator: deque[str] = field(default_factory=deque)
     from_coordinator: deque[str] = field(default_factory=deque)
-    news: deque[agent_events.Event] = field(default_factory=deque)
+    runner_events: deque[agent_events.Event] = field(default_factory=deque)
     broken_nodes: set[str] = field(default_factory=set)
-    """Nodes that end before they have connected."""
+    """Nodes that exit before they connect."""
     watches: list[StreamTopics] = field(default_factory=list)
-    """Inspectors that it was told to start."""
-    deaf: str | None = None
-    """Why links cannot listen here."""
+    """Inspectors that it has started."""
+    link_problem: str | None = None
+    """Why links cannot listen on this machine."""
 
     @property
     def key(self) -> str:
@@ -171,7 +172,7 @@ class SimulatedFleet:
         self.log: list[str] = []
         self.ended = False
         self.slow = False
-        """Connections are made, but take long."""
+        """Connections succeed but take long."""
         self.walls: set[Wall] = set()
         """Pairs of machines whose links cannot reach each other."""
         self._last_port = 0
@@ -188,10 +189,10 @@ class SimulatedFleet:
     def start_coordinator(self) -> None:
         assert self.coordinator is None
         self.coordinator = CoordinatorState(self.settings, COORDINATOR)
-        self.happen(StoreLoaded(tuple(self.store.values())))
+        self.handle(StoreLoaded(tuple(self.store.values())))
 
     def kill_coordinator(self) -> None:
-        """SIGKILL: connections break, timers and whatever was not stored are gone."""
+        """SIGKILL: connections break; timers and everything not stored are lost."""
         self.coordinator = None
         self.timers.clear()
         self._by_key.clear()
@@ -234,9 +235,9 @@ class SimulatedFleet:
         return agent_events.RunnerGone(dataflow_id, "its runner is gone")
 
     def kill_daemon(self, daemon: FakeDaemon) -> None:
-        """SIGKILL: runners live on, their news reach nobody."""
+        """SIGKILL: runners continue, their events are lost."""
         daemon.agent = None
-        daemon.news.clear()
+        daemon.runner_events.clear()
         self.disconnect(daemon)
 
     def end_daemon(self, daemon: FakeDaemon) -> None:
@@ -244,7 +245,7 @@ class SimulatedFleet:
         self._agent(daemon, agent_events.EndAsked())
 
     def reboot(self, daemon: FakeDaemon) -> None:
-        """Power off: everything on the machine is gone but its disk."""
+        """Power off: only the disk survives."""
         if daemon.agent is not None:
             self.kill_daemon(daemon)
         daemon.runners.clear()
@@ -253,7 +254,7 @@ class SimulatedFleet:
         runner.phase = "dead"
         if daemon.agent is not None:
             gone = agent_events.RunnerGone(runner.dataflow_id, "its runner was killed")
-            daemon.news.append(gone)
+            daemon.runner_events.append(gone)
 
     # ------------------------------------------------------------------- network
 
@@ -276,12 +277,12 @@ class SimulatedFleet:
         daemon.to_coordinator.append(TO_COORDINATOR.encode(register))
 
     def disconnect(self, daemon: FakeDaemon) -> None:
-        """Both sides notice at once that the connection broke."""
+        """Break the connection; both sides notice at once."""
         number = daemon.connection
         if number is None:
             return
         self._hang_up(daemon)
-        self.happen(DaemonDisconnected(number))
+        self.handle(DaemonDisconnected(number))
 
     def _hang_up(self, daemon: FakeDaemon) -> None:
         if daemon.connection is not None:
@@ -293,36 +294,36 @@ class SimulatedFleet:
     # --------------------------------------------------------------------- clients
 
     def ask(self, request: ControlRequest) -> int:
-        """Ask as a client; the number under which the answer comes."""
+        """Send a client's request; return the number of its answer."""
         self._last_request += 1
         fresh = str(uuid.uuid5(uuid.NAMESPACE_OID, str(self._last_request)))
-        self.happen(ClientRequested(1, self._last_request, request, fresh))
+        self.handle(ClientRequested(1, self._last_request, request, fresh))
         return self._last_request
 
     def start(self, spec: DataflowSpec) -> int:
         return self.ask(StartDataflow(spec=spec))
 
     def listed(self) -> list[tuple[str, str | None]]:
-        """Status and reason of every dataflow, as `dora list` would show them."""
+        """Return status and reason of every dataflow, as `dora list` shows them."""
         answer = self.answers[self.ask(ListDataflows())]
         assert isinstance(answer, DataflowList)
         return [(row.status, row.reason) for row in answer.dataflows]
 
     # ----------------------------------------------------------------------- steps
 
-    def happen(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         if self.coordinator is not None:
-            self._carry_out(self.coordinator.handle(event, self.now))
+            self._execute_all(self.coordinator.handle(event, self.now))
 
     def step_to_coordinator(self, daemon: FakeDaemon) -> bool:
-        """One message on its way from a daemon."""
+        """Deliver one message of a daemon; return whether there was one."""
         if not daemon.to_coordinator or daemon.connection is None:
             return False
         message = TO_COORDINATOR.decode(daemon.to_coordinator.popleft())
         if isinstance(message, Register):
-            self.happen(DaemonRegistered(daemon.connection, message, f"{daemon.name}:1"))
+            self.handle(DaemonRegistered(daemon.connection, message, f"{daemon.name}:1"))
         else:
-            self.happen(DaemonMessageReceived(daemon.connection, message))
+            self.handle(DaemonMessageReceived(daemon.connection, message))
         return True
 
     def step_to_daemon(self, daemon: FakeDaemon) -> bool:
@@ -335,21 +336,21 @@ class SimulatedFleet:
             self._agent(daemon, agent_events.CoordinatorSpoke(message))
         return True
 
-    def step_news(self, daemon: FakeDaemon) -> bool:
-        """One thing a runner told its daemon."""
-        if not daemon.news or daemon.agent is None:
+    def step_runner_event(self, daemon: FakeDaemon) -> bool:
+        """Deliver one event of a runner to its daemon."""
+        if not daemon.runner_events or daemon.agent is None:
             return False
-        self._agent(daemon, daemon.news.popleft())
+        self._agent(daemon, daemon.runner_events.popleft())
         return True
 
     def step_runner(self, runner: FakeRunner, daemon: FakeDaemon) -> bool:
-        """A runner gets on with it: its nodes connect, or end after a stop."""
+        """Advance a runner: its nodes connect, or end after a stop."""
         if runner.phase == "starting":
             if daemon.broken_nodes & set(runner.nodes):
                 self.finish_runner(runner, daemon, failed=daemon.broken_nodes)
             else:
                 runner.phase = "ready"
-                self._tell(daemon, runner, NodesReady())
+                self._send_event(daemon, runner, NodesReady())
             return True
         if runner.phase == "stopping":
             self.finish_runner(runner, daemon)
@@ -357,34 +358,34 @@ class SimulatedFleet:
         return False
 
     def step_link(self, runner: FakeRunner, daemon: FakeDaemon) -> bool:
-        """A link listens, or tries its peers; whether it had something to report."""
+        """Advance a link: it listens or tries its peers; return whether it reported anything."""
         link = runner.link
         if link is None or not runner.lives or link.problem is not None:
             return False
-        if daemon.deaf is not None:
-            link.problem = daemon.deaf
+        if daemon.link_problem is not None:
+            link.problem = daemon.link_problem
         elif link.endpoint is None:
             self._last_port += 1
             link.listen(f"{daemon.name}:{self._last_port}")
-        elif not link.look(self._links(runner.dataflow_id), self.walls, slow=self.slow):
+        elif not link.try_peers(self._links(runner.dataflow_id), self.walls, slow=self.slow):
             return False
-        self._tell(daemon, runner, LinkChanged(report=link.report()))
+        self._send_event(daemon, runner, LinkChanged(report=link.report()))
         return True
 
     def _links(self, dataflow_id: str) -> list[FakeLink]:
-        """Of all runners of a dataflow that live."""
+        """Return the links of all living runners of a dataflow."""
         living = (runner for d in self.daemons.values() for runner in d.living(dataflow_id))
         return [runner.link for runner in living if runner.link is not None]
 
     def kill_link(self, runner: FakeRunner) -> None:
-        """Its runner starts another, which finds its old port taken."""
+        """Its runner starts another link, which gets another port."""
         if runner.link is not None:
             runner.link.endpoint = None
 
     def finish_runner(
         self, runner: FakeRunner, daemon: FakeDaemon, *, failed: set[str] | None = None
     ) -> None:
-        """All nodes ended."""
+        """All nodes end."""
         runner.phase = "finished"
 
         def ended(node: str) -> NodeResult:
@@ -396,31 +397,31 @@ class SimulatedFleet:
 
         nodes = tuple(map(ended, runner.nodes))
         runner.result = DataflowResult(dataflow_id=runner.dataflow_id, nodes=nodes)
-        self._tell(daemon, runner, DataflowFinished(result=runner.result))
+        self._send_event(daemon, runner, DataflowFinished(result=runner.result))
 
     def wait_for_timers(
         self, runner: FakeRunner, daemon: FakeDaemon, only_virtual_left: bool = True
     ) -> None:
-        """The nodes that are left on a machine wait for timers alone, or do so no more."""
+        """Report whether the remaining nodes of a runner read only timers."""
         runner.only_virtual_left = only_virtual_left
-        self._tell(daemon, runner, WaitingChanged(only_virtual_left=only_virtual_left))
+        self._send_event(daemon, runner, WaitingChanged(only_virtual_left=only_virtual_left))
 
     def fire_due(self) -> bool:
         due = [key for key, at in self.timers.items() if at <= self.now]
         for key in due:
             if key in self.timers:
                 del self.timers[key]
-                self.happen(TimerFired(key))
+                self.handle(TimerFired(key))
         return bool(due)
 
-    def quiet(self) -> None:
-        """Let everything that is on its way arrive; time stands still."""
+    def settle(self) -> None:
+        """Deliver all messages and events; the clock does not move."""
         for _ in range(10_000):
             moved = False
             for daemon in self.daemons.values():
                 moved |= self.step_to_coordinator(daemon)
                 moved |= self.step_to_daemon(daemon)
-                moved |= self.step_news(daemon)
+                moved |= self.step_runner_event(daemon)
                 for runner in list(daemon.runners):
                     moved |= self.step_runner(runner, daemon)
                     moved |= self.step_link(runner, daemon)
@@ -437,7 +438,7 @@ class SimulatedFleet:
                 if heartbeats and daemon.connection is not None:
                     daemon.to_coordinator.append(TO_COORDINATOR.encode(Heartbeat()))
             self.fire_due()
-            self.quiet()
+            self.settle()
 
     def heal(self, seconds: float = 200.0) -> None:
         """End every fault and give the fleet time to recover."""
@@ -449,16 +450,16 @@ class SimulatedFleet:
                 self.start_daemon(daemon)
             elif daemon.connection is None:
                 self.connect(daemon)
-        self.quiet()
+        self.settle()
         self.pass_time(seconds)
 
     # -------------------------------------------------------------------- commands
 
-    def _carry_out(self, commands: list[Command]) -> None:
+    def _execute_all(self, commands: list[Command]) -> None:
         for command in commands:
-            self._do(command)
+            self._execute(command)
 
-    def _do(self, command: Command) -> None:
+    def _execute(self, command: Command) -> None:
         match command:
             case coordinator_commands.SaveRecord(record=record, spec=spec):
                 known = self.store.get(record.dataflow_id)
@@ -506,9 +507,9 @@ class SimulatedFleet:
     def _agent(self, daemon: FakeDaemon, event: agent_events.Event) -> None:
         assert daemon.agent is not None
         for command in daemon.agent.handle(event, self.now):
-            self._do_on(daemon, command)
+            self._execute_on(daemon, command)
 
-    def _do_on(self, daemon: FakeDaemon, command: agent_commands.Command) -> None:
+    def _execute_on(self, daemon: FakeDaemon, command: agent_commands.Command) -> None:
         match command:
             case agent_commands.SavePart(record=record):
                 copy = PartRecord.model_validate_json(record.model_dump_json())
@@ -516,7 +517,7 @@ class SimulatedFleet:
             case agent_commands.DropPart(dataflow_id=dataflow_id):
                 daemon.disk.pop(dataflow_id, None)
             case agent_commands.TellCoordinator(message=message):
-                self._tell_coordinator(daemon, message)
+                self._send_to_coordinator(daemon, message)
             case agent_commands.StartRunner(record=record):
                 self._start_runner(daemon, record)
             case agent_commands.AskRunner(dataflow_id=dataflow_id, request=request):
@@ -538,7 +539,7 @@ class SimulatedFleet:
             case _:
                 pass
 
-    def _tell_coordinator(self, daemon: FakeDaemon, message: DaemonMessage) -> None:
+    def _send_to_coordinator(self, daemon: FakeDaemon, message: DaemonMessage) -> None:
         if daemon.connection is not None:
             daemon.to_coordinator.append(TO_COORDINATOR.encode(message))
 
@@ -557,14 +558,14 @@ class SimulatedFleet:
         place = agent_events.RunnerPlaced(dataflow_id, "run/0", token, dict.fromkeys(nodes, "out"))
         self._agent(daemon, place)
         status = RunnerStatus(dataflow_id=dataflow_id, phase="starting")
-        daemon.news.append(agent_events.RunnerReached(dataflow_id, status))
+        daemon.runner_events.append(agent_events.RunnerReached(dataflow_id, status))
 
     def _ask_runner(self, daemon: FakeDaemon, runner: FakeRunner, request: RunnerRequest) -> None:
         match request:
             case Release() if runner.phase == "ready":
                 runner.phase = "running"
                 started = DataflowStarted(dataflow_id=runner.dataflow_id)
-                self._tell(daemon, runner, started)
+                self._send_event(daemon, runner, started)
             case StopAllNodes() if runner.lives:
                 runner.phase = "stopping"
                 runner.killed = request.force
@@ -572,16 +573,40 @@ class SimulatedFleet:
             case SetLinkPeers():
                 assert runner.link is not None, "peers for a part without a link"
                 if runner.lives:
-                    runner.link.told(request)
+                    runner.link.set_peers(request)
             case AcknowledgeResult():
                 assert daemon.disk[runner.dataflow_id].phase == "ended", "acknowledged, not saved"
                 runner.phase = "gone"
 
-    def _tell(
+    def _send_event(
         self,
         daemon: FakeDaemon,
         runner: FakeRunner,
         event: NodesReady | DataflowStarted | DataflowFinished | LinkChanged | WaitingChanged,
     ) -> None:
         if daemon.agent is not None:
-            daemon.news.append(agent_events.RunnerSpoke(runner.dataflow_id, event))
+            daemon.runner_events.append(agent_events.RunnerSpoke(runner.dataflow_id, event))
+
+
+def running_fleet(
+    spec: DataflowSpec, settings: Settings | None = None
+) -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
+    """Return a fleet of the machines "robot" and "station" on which ``spec`` runs."""
+    fleet = SimulatedFleet(settings)
+    robot, station = fleet.add_daemon("robot", "robot"), fleet.add_daemon("station", "station")
+    fleet.settle()
+    fleet.start(spec)
+    fleet.settle()
+    assert fleet.listed() == [("Running", None)]
+    return fleet, robot, station
+
+
+def running_dataflows(*names: str) -> tuple[SimulatedFleet, FakeDaemon]:
+    """Return a fleet of one unnamed daemon on which dataflows with these names run."""
+    fleet = SimulatedFleet(Settings(archived_dataflows=2, streams_per_client=2))
+    daemon = fleet.add_daemon()
+    fleet.settle()
+    for name in names:
+        fleet.start(dataflow(source=None, sink=None).model_copy(update={"name": name}))
+        fleet.settle()
+    return fleet, daemon

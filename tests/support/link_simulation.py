@@ -1,4 +1,4 @@
-"""A link process in a simulated fleet: it listens, knows its peers, and reaches those it can."""
+"""Simulated link process of a fleet."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class FakeLink:
     def listen(self, endpoint: str) -> None:
         self.endpoint = endpoint
 
-    def told(self, request: SetLinkPeers) -> None:
+    def set_peers(self, request: SetLinkPeers) -> None:
         self.known |= {peer.machine: peer for peer in request.peers}
         self.ended |= set(request.ended)
 
@@ -46,36 +46,36 @@ class FakeLink:
             peers=tuple(self.peers[name] for name in sorted(self.peers)),
         )
 
-    def look(self, others: list[FakeLink], walls: set[Wall], *, slow: bool = False) -> bool:
-        """Try every peer that is known; whether there is something new to report."""
+    def try_peers(self, others: list[FakeLink], walls: set[Wall], *, slow: bool = False) -> bool:
+        """Try to reach every known peer; return whether a report has changed."""
         before = dict(self.peers)
         for peer in self.known.values():
-            found = self._look_at(peer, others, walls)
+            found = self._try_peer(peer, others, walls)
             self.peers[peer.machine] = found.model_copy(update={"slow": slow})
         return self.peers != before
 
-    def _look_at(self, peer: PeerEndpoint, others: list[FakeLink], walls: set[Wall]) -> PeerReport:
+    def _try_peer(self, peer: PeerEndpoint, others: list[FakeLink], walls: set[Wall]) -> PeerReport:
         earlier = self.peers.get(peer.machine)
-        same_life = earlier is not None and earlier.run_id == peer.run_id
+        same_run = earlier is not None and earlier.run_id == peer.run_id
         where = peer.endpoints[0]
         if any(self._reaches(other, walls) for other in others if other.machine == peer.machine):
             return PeerReport(
                 machine=peer.machine, run_id=peer.run_id, state="proven", endpoint=where
             )
-        was_proven = same_life and earlier is not None and earlier.state in ("proven", "lost")
+        was_proven = same_run and earlier is not None and earlier.state in ("proven", "lost")
         return PeerReport(
             machine=peer.machine,
             run_id=peer.run_id,
             state="lost" if was_proven else "connecting",
-            reason="nobody answers",
+            reason="no answer",
             endpoint=where,
         )
 
     def _reaches(self, other: FakeLink, walls: set[Wall]) -> bool:
-        """Each knows the present life of the other, and one of the two where to dial it."""
+        """Whether each knows the run id of the other, and one of them an address of the other."""
         mine, theirs = self.known.get(other.machine), other.known.get(self.machine)
         if mine is None or theirs is None or Wall((self.machine, other.machine)) in walls:
             return False
-        lives = mine.run_id == other.run_id and theirs.run_id == self.run_id
+        same_runs = mine.run_id == other.run_id and theirs.run_id == self.run_id
         dialled = other.endpoint in mine.endpoints or self.endpoint in theirs.endpoints
-        return lives and dialled and other.endpoint is not None and self.endpoint is not None
+        return same_runs and dialled and other.endpoint is not None and self.endpoint is not None

@@ -1,25 +1,16 @@
-"""Files of a node, and their upload."""
+"""Files of a node."""
 
 from __future__ import annotations
 
-import hashlib
-import http.client
 import os
-import socket
-import stat
-from contextlib import chdir
 from pathlib import Path
 
 import pytest
-from support.coordinator import running_coordinator
-from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_cli.shipping.collection import Collected, CollectionError, collect
-from dora_cli.shipping.http_upload import upload
+from dora_cli.shipping.collection import CollectionError, collect
 from dora_config import ResolvedNode
 from dora_config.dataflow.resolved import ResolvedDeploy, ResolvedOperator
-from dora_config.protocol.code import CodeSet
 
 
 def paths(node: ResolvedNode, folder: Path) -> list[str]:
@@ -117,64 +108,6 @@ def test_programs_of_the_target_machine_are_not_sent(workspace: Workspace) -> No
         assert paths(ResolvedNode(id="n", path=path), workspace.path) == []
 
 
-def test_editor_files_sockets_and_caches_are_excluded(workspace: Workspace) -> None:
-    for name in ("n/n.py", "n/__pycache__/n.pyc", "n/.mypy_cache/x", "n/.venv/pyvenv.cfg"):
-        workspace.file(name, "")
-    folder = workspace.path / "n"
-    (folder / ".#n.py").symlink_to("somebody@desk.1234:1700000000")
-    os.mkfifo(folder / "pipe")
-    with socket.socket(socket.AF_UNIX) as listener, chdir(folder):
-        listener.bind("control.sock")
-    if os.geteuid() == 0:
-        os.mknod(folder / "null", stat.S_IFCHR | 0o600, os.makedev(1, 3))
-    found = collect(ResolvedNode(id="n", path="n/n.py"), workspace.path)
-    assert found.code.paths == ["n/n.py"]
-    assert set(found.left_out) - {"n/null (device)"} == {
-        *("n/.#n.py", "n/.mypy_cache/", "n/.venv/", "n/__pycache__/"),
-        *("n/control.sock (socket)", "n/pipe (FIFO)"),
-    }
-
-
-def test_doraignore_has_the_rules_of_gitignore(workspace: Workspace) -> None:
-    for name in (
-        "n/n.py",
-        "n/a.bag",
-        "n/keep.bag",
-        "n/rec/b.txt",
-        "n/rec/c.txt",
-        "n/top/x",
-        "top/x",
-    ):
-        workspace.file(name, "")
-    workspace.file("n/node_modules/x.js", "")
-    workspace.file(".doraignore", "# recordings\n*.bag\n!keep.bag\n/top/\n!node_modules/\n")
-    workspace.file("n/rec/.doraignore", "*\n!c.txt\n")
-    found = collect(ResolvedNode(id="n", path="n/n.py", build=("make",)), workspace.path)
-    assert found.code.paths == [
-        *("n/keep.bag", "n/n.py", "n/node_modules/x.js", "n/rec/c.txt", "n/top/x"),
-    ]
-
-
-@pytest.mark.parametrize("folder", ["out/run", "node_modules/m", "ignored/model"])
-def test_files_that_a_node_names_are_always_included(workspace: Workspace, folder: str) -> None:
-    workspace.file(f"{folder}/n.py", "")
-    workspace.file(f"{folder}/a/b.txt", "")
-    workspace.file(f"{folder}/__pycache__/n.pyc", "")
-    workspace.file("x.bin", "")
-    workspace.file(".doraignore", "ignored/\n*.bin\n")
-    node = ResolvedNode(id="n", path=f"{folder}/n.py", args=("x.bin",))
-    assert paths(node, workspace.path) == [f"{folder}/a/b.txt", f"{folder}/n.py", "x.bin"]
-    option = ResolvedNode(id="n", path="ffmpeg", args=(f"--from={folder.partition('/')[0]}",))
-    assert paths(option, workspace.path) == [f"{folder}/a/b.txt", f"{folder}/n.py"]
-
-
-def test_an_invalid_pattern_is_an_error_with_its_line(workspace: Workspace) -> None:
-    workspace.file("n.py", "")
-    workspace.file(".doraignore", "*.bag\n!\n")
-    with pytest.raises(CollectionError, match=r"\.doraignore:2: invalid pattern '!'"):
-        collect(ResolvedNode(id="n", path="n.py"), workspace.path)
-
-
 @pytest.mark.parametrize("is_folder", [False, True])
 def test_a_name_that_is_not_utf8_is_an_error_unless_excluded(
     workspace: Workspace, is_folder: bool
@@ -204,28 +137,3 @@ def test_an_unreadable_folder_is_an_error(
     monkeypatch.setattr(os, "listdir", refused)
     with pytest.raises(CollectionError, match="/n: Permission denied"):
         collect(ResolvedNode(id="n", path="n/n.py"), workspace.path)
-
-
-@pytest.mark.integration
-def test_an_interrupted_upload_is_resumed(workspace: Workspace) -> None:
-    content = bytes(range(256)) * 4096
-    digest, arrived = hashlib.sha256(content).hexdigest(), 300_000
-    with running_coordinator() as coordinator:
-        path, there = f"/api/files/{digest}", coordinator.endpoint
-        cut = http.client.HTTPConnection(there.host, there.port, timeout=60)
-        cut.putrequest("PUT", path)
-        for name, value in {**there.headers(), "Content-Length": str(len(content))}.items():
-            cut.putheader(name, value)
-        cut.endheaders(content[:arrived])
-        cut.close()
-        wait_until(
-            lambda: (
-                coordinator.request(path, method="HEAD").headers["x-dora-offset"] == str(arrived)
-            ),
-            what="the received part to be stored",
-        )
-        # the store would refuse the whole content of this file
-        rest = workspace.file("model.bin", "")
-        rest.write_bytes(bytes(arrived) + content[arrived:])
-        upload(there, [Collected(CodeSet(files=()), {digest: rest})])
-        assert coordinator.request(path).body == content

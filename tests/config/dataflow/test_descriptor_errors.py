@@ -51,7 +51,7 @@ NODE = [
     ("path: p\nqueue_size: 1", "it belongs to an input"),
     ("path: [5]", '4:5: node "n": path: expected a text, found a list'),
     ('path: ""', "path: must not be empty"),
-    ("outputs: [x]", '3:5: node "n" does not say what it runs: expected exactly one of path'),
+    ("outputs: [x]", '3:5: node "n" has no program: expected exactly one of path'),
     ("path: p\noperator: {python: a.py}", "has `path` and `operator`: expected exactly one"),
     ("path: p\nmodule: m.yml", "has `path` and `module`: expected exactly one of"),
     ("ros2: {}", '4:5: node "n": `ros2` bridges are not supported'),
@@ -72,7 +72,7 @@ NODE = [
     ("path: p\npath_sha256: abc", "path_sha256: does not match"),
     (f"path: p\npath_sha256: {'a' * 64}", "only allowed when `path` is an http(s) URL"),
     ("path: shell", "a shell node needs `args`"),
-    ("path: p\nbranch: main", "`branch` needs a repository: a `git` source required"),
+    ("path: p\nbranch: main", "`branch` needs a repository: `git` source required"),
     ("path: p\ngit: u\nbranch: b\ntag: t", '7:5: node "n": only one of branch, tag and rev is'),
     ("path: p\ngit: u\ntag: [1.0]", "tag: expected a text, found a list"),
     ("path: p\nenv: {A: [1]}", 'environment variable "A": expected a text, number or boolean'),
@@ -89,12 +89,12 @@ NODE = [
         "inputs: expected a mapping of names to values, found a list",
     ),
     ("path: p\ninputs: {'a b': source/out}", "input id 'a b' contains invalid character ' '"),
-    ("path: p\noutput_framing: {a: raw}", '`output_framing` names "a", which is not among its'),
+    ("path: p\noutput_framing: {a: raw}", '`output_framing` contains "a", which is not among its'),
     ("path: p\noutputs: [a]\noutput_framing: {a: rw}", "expected one of raw, arrow-ipc"),
-    ("path: p\noutput_metadata: {a: [k]}", '`output_metadata` names "a", which is not among'),
+    ("path: p\noutput_metadata: {a: [k]}", '`output_metadata` contains "a", which is not among'),
     ("path: p\npattern: server", "expected one of service-server, service-client"),
-    ("path: p\npattern: service-server", "a service-server sends messages, but has no outputs"),
-    ("path: p\nsend_stdout_as: x", '`send_stdout_as` names "x", which is not among its outputs'),
+    ("path: p\npattern: service-server", "a service-server must have an output"),
+    ("path: p\nsend_stdout_as: x", '`send_stdout_as` is "x", which is not among its outputs'),
     ("path: p\nsend_logs_as: x", "add it: `outputs: [x]`"),
     ("path: p\nmin_log_level: loud", "unknown log level 'loud': expected one of stdout, error"),
     ("path: p\nmin_log_level: wran", 'did you mean "warn"?'),
@@ -124,7 +124,7 @@ NODE = [
     ("path: p\ndeploy: {labels: {gpu: }}", "labels gpu: expected a text, found nothing"),
     ("path: p\ndeploy: {labels: {'a b': x}}", "label key 'a b' contains invalid character ' '"),
     ("path: p\ndeploy: {distribute: ftp}", 'expected one of local, scp, http, found "ftp"'),
-    ("path: p\nmachine: a", "it belongs into `deploy`"),
+    ("path: p\nmachine: a", "it belongs in `deploy`"),
 ]
 
 
@@ -153,13 +153,13 @@ def test_mistakes_in_a_node_id(written: str, says: str) -> None:
 
 INPUTS = [
     ("source", "input must start with `<source>/`"),
-    ("sorce/out", 'there is no node "sorce" (did you mean "source/out"?)'),
+    ("sorce/out", 'node "sorce" does not exist (did you mean "source/out"?)'),
     ("source/uot", 'node "source" has outputs out, other (did you mean "source/out"?)'),
-    ("elsewhere/thing", 'there is no node "elsewhere", only source, n'),
+    ("elsewhere/thing", 'node "elsewhere" does not exist, known nodes: source, n'),
     ("elsewhere/other", 'did you mean "source/other"?'),
     ("dora/xyz", "unknown dora input 'dora/xyz'"),
     ("dora/timer/secs", "must specify unit and value"),
-    ("_mod/x", "`_mod/` stands for an input of a module, in module files only"),
+    ("_mod/x", "`_mod/` is an input of a module and allowed in module files only"),
     ("5", "input must start with `<source>/`, found '5'"),
     ("[a]", "expected a mapping of names to values, found a list"),
     ("{queue_size: 1}", "field `source` is required"),
@@ -184,15 +184,15 @@ def test_mistakes_in_an_input(written: str, says: str) -> None:
 
 
 OPERATORS = [
-    ("operator: {}", "does not say what it runs: expected `python: FILE`"),
+    ("operator: {}", "has no program: expected `python: FILE`"),
     ("operator: {shared-library: x}", "`shared-library` operators are not supported"),
     ("operator: {python: {source: a.py, conda_env: x}}", "`conda_env` is not supported"),
     ("operator: {python: {}}", "field `source` is required"),
     ("operator: {python: [5]}", "expected a mapping"),
     ("operator: {python: a.py, xyzzy: 1}", "unknown field `xyzzy`"),
-    ("operator: {python: a.py, send_stdout_as: x}", '`send_stdout_as` names "op/x"'),
+    ("operator: {python: a.py, send_stdout_as: x}", '`send_stdout_as` is "op/x"'),
     ("operator: {id: a/b, python: a.py}", "an operator id must not contain '/'"),
-    ("operators: []", "`operators` must hold at least one operator"),
+    ("operators: []", "`operators` must contain at least one operator"),
     ("operators: [{python: a.py}]", "operator 1: field `id` is required"),
     ("operators: [{id: a, python: a.py}, {id: a, python: b.py}]", 'duplicate operator id "a"'),
     ("operators: [{id: a/b, python: a.py}]", "must not contain '/'"),
@@ -202,7 +202,7 @@ OPERATORS = [
         "at most one operator may set `min_log_level`",
     ),
     ("operator: {python: a.py}\noutputs: [x]", "not allowed on operator nodes (move it into the"),
-    ("operator: {python: a.py}\nrestart_policy: always", "operator nodes take only cpu_affinity"),
+    ("operator: {python: a.py}\nrestart_policy: always", "operator nodes accept only cpu_affinity"),
     ("operators: [{id: a, python: a.py}]\nargs: x", "not allowed on operators nodes"),
 ]
 
@@ -278,7 +278,7 @@ def test_a_mistake_under_an_old_name_has_its_place() -> None:
 
 
 WARNINGS = [
-    ("path: p\ninputs: {x: {source: source/out, queue_size: 0}}", "queue_size 0 is taken as 1"),
+    ("path: p\ninputs: {x: {source: source/out, queue_size: 0}}", "queue_size 0 is treated as 1"),
     (
         "path: p\ninputs: {x: {source: dora/timer/secs/1, input_timeout: 3}}",
         "input `n/x`: input_timeout has no effect on a timer",
@@ -286,20 +286,20 @@ WARNINGS = [
     ("path: p\noutputs: [a, a]", 'output "a" is listed twice'),
     (
         "operator: {python: p, inputs: {x: {source: source/out, queue_size: 0}}}",
-        'operator "op": input "x": queue_size 0 is taken as 1',
+        'operator "op": input "x": queue_size 0 is treated as 1',
     ),
     ("path: p\nmax_restarts: 3", "`max_restarts` has no effect while restart_policy is never"),
     (
         "path: p\nenv: {LD_PRELOAD: x}",
-        "environment variable LD_PRELOAD is reserved and is left out",
+        "environment variable LD_PRELOAD is reserved and is ignored",
     ),
     ("path: p\nenv: {DORA_ZENOH_X: x}", "DORA_ZENOH_X is reserved"),
     ("path: p\ninputs: {x: dora/logs/warn/sorce}", 'did you mean "source"?'),
     ("path: p\nbuild: make && make install", "'&&' is an argument of the program"),
     ("path: p\nbuild: make; make install", "'make;' is an argument of the program"),
     ("operator: {python: p, build: a | b}", "'|' is an argument of the program"),
-    ("path: dynamic\nargs: x", "`args` has no use on a dynamic node"),
-    ("path: p\noutputs: [a]\nsend_stdout_as: a\nsend_logs_as: a", "name the same output"),
+    ("path: dynamic\nargs: x", "`args` has no effect on a dynamic node"),
+    ("path: p\noutputs: [a]\nsend_stdout_as: a\nsend_logs_as: a", "are the same output"),
 ]
 
 

@@ -81,12 +81,12 @@ flow.yml:2: unknown field `dbug`
 flow.yml:3: machine id 'a b' contains
 flow.yml:4: unknown type "std/core/v1/Nix"
 flow.yml:10: unknown type "std/core/v1/Strng"
-flow.yml:10: `output_types` names "nothere"
+flow.yml:10: `output_types` contains "nothere"
 flow.yml:10: unknown type "std/core/v1/Nope"
 flow.yml:11: duplicate node ID "cam"
 flow.yml:13: output `nosuch/out` mapped to input `cam/x` does not exist
 flow.yml:13: output `cam/imagee` mapped to input `cam/y` does not exist
-flow.yml:14: `send_stdout_as` names "lines"
+flow.yml:14: `send_stdout_as` is "lines"
 flow.yml:15: node id 'my node' contains
 flow.yml:18: output `cam/imge` mapped to input `my node/a` does not exist
 flow.yml:18: 'dora/timer/millis/0' must be non-zero
@@ -118,11 +118,11 @@ flow.yml:49: output `cam/no` mapped to input `alias/a` does not exist
 m.yml:1: field `name` is required
 m.yml:1: unknown field `nam`
 m.yml:1: output "two" of module
-m.yml:5: the module declares no input "inn"
+m.yml:5: the module has no input "inn"
 m.yml:5: output `other/z` mapped to input `mod.inner/c` does not exist
 m.yml:7: max_restarts: expected a whole number
 m.yml:8: duplicate node ID "inner"
-m.yml:10: args read $PARAM_X
+m.yml:10: args contain $PARAM_X
 m.yml:11: output `inner/zzz` mapped to input `mod.inner/a` does not exist
 """
 
@@ -156,7 +156,7 @@ def test_every_problem_of_types_at_once(tmp_path: Path) -> None:
     text = str(caught.value)
     for says in (
         'unknown type "lab/C"',
-        "the names std/... belong to",
+        "names std/... are reserved",
         "unknown field `arow`",
         "arrow: expected a text, found a list",
         "fields item 1: field `type` is required",

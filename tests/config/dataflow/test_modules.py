@@ -149,7 +149,7 @@ MISTAKES = [
     ("flow", "boxes: eye/boxes", "boxes: eye/boxs", 'module node "eye" has outputs boxes; did you'),
     ("flow", "image: {source", "imag: {source", 'module "eye" requires input "image"'),
     ("flow", "image: {source", "imag: {source", 'no input "imag", expected image, hint; did you'),
-    ("flow", "speed: 3, ", "", "args read $PARAM_SPEED, but the module is given no such param"),
+    ("flow", "speed: 3, ", "", "args contain $PARAM_SPEED, but the module has no such param"),
     ("flow", "speed: 3", "speed: [3]", 'param "speed": expected a text, number or boolean'),
     ("flow", "speed: 3", "sp eed: 3", 'param "sp eed": expected a name of letters, digits'),
     (
@@ -162,12 +162,17 @@ MISTAKES = [
     ("flow", "module: parts/eye.yml", "module: ../eye.yml", "lies outside the directory of the"),
     ("flow", "module: parts/eye.yml", "module: /eye.yml", "must be a relative path"),
     ("flow", "module: parts/eye.yml", "module: parts", "cannot be read: is a directory"),
-    ("flow", "cpu_affinity: [1]", "args: x", "not allowed on module nodes (module nodes take only"),
+    (
+        "flow",
+        "cpu_affinity: [1]",
+        "args: x",
+        "not allowed on module nodes (module nodes accept only",
+    ),
     ("flow", "cpu_affinity: [1]", "outputs: [x]", "not allowed on module nodes"),
     ("eye", "outputs: [boxes]\nnodes", "outputs: [boxs]\nnodes", "found none of its nodes"),
-    ("eye", "outputs: [all]", "outputs: [boxes]", "exactly one node inside, found find, keep"),
-    ("eye", "hint: _mod/hint", "hint: _mod/hnt", 'the module declares no input "hnt"'),
-    ("eye", "hint: _mod/hint", "hint: nobody/x", 'there is no node "eye.nobody"'),
+    ("eye", "outputs: [all]", "outputs: [boxes]", "exactly one inner node, found find, keep"),
+    ("eye", "hint: _mod/hint", "hint: _mod/hnt", 'the module has no input "hnt"'),
+    ("eye", "hint: _mod/hint", "hint: nobody/x", 'node "eye.nobody" does not exist'),
     ("eye", "name: eye", "nam: eye", "unknown field `nam`"),
     ("eye", "name: eye", "nam: eye", "field `name` is required"),
     ("eye", "nodes:", "env: {}\nnodes:", "unknown field `env`"),
@@ -240,7 +245,7 @@ def test_modules_cannot_multiply_without_end(files: Path) -> None:
         write(files, f"{name}.yml", f"{face}nodes:\n{users}")
     write(files, "c.yml", "module: {name: c}\nnodes: [{id: n, path: p}]\n")
     (error,) = errors(files)
-    assert "a dataflow may use 1000 modules" in error
+    assert "exceeds the limit of 1000 modules" in error
 
 
 def test_a_module_is_one_mebibyte_at_most(files: Path) -> None:
@@ -277,9 +282,9 @@ def test_a_module_by_itself(files: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("hint: _mod/hint", "hint: _mod/hnt", 'the module declares no input "hnt"'),
+        ("hint: _mod/hint", "hint: _mod/hnt", 'the module has no input "hnt"'),
         ("find/boxes", "find/boxs", "does not exist"),
-        ("outputs: [all]", "outputs: [boxes]", "exactly one node inside"),
+        ("outputs: [all]", "outputs: [boxes]", "exactly one inner node"),
         ("path: find.py", "pth: find.py", "unknown field `pth`"),
         (EYE, "nodes: []", "field `module` is required"),
     ],

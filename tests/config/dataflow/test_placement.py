@@ -64,13 +64,13 @@ def test_no_daemon_with_those_labels() -> None:
     )
     assert sentence(ResolvedDeploy(labels={"gpu": "true"}), [ROBOT]) == (
         'no daemon matches labels {"gpu": "true"}; connected: "robot" {"arch": "arm64"}; '
-        "none of them has any of these labels"
+        "no daemon has any of these labels"
     )
     assert sentence(ResolvedDeploy(labels={"gpu": "true", "arch": "arm64"}), [ROBOT, GPU]).endswith(
-        '; "robot" came closest, but has no gpu'
+        '; "robot" is the closest match, but has no gpu'
     )
     assert sentence(ResolvedDeploy(labels={"gpu": "true", "arch": "arm64"}), [GPU]).endswith(
-        '; "gpu-server" came closest, but it has arch is "x86"'
+        '; "gpu-server" is the closest match, but it has arch is "x86"'
     )
 
 

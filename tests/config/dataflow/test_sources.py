@@ -63,7 +63,7 @@ def test_sources(text: str, source: object) -> None:
         ("dora/timer/hz/inf", "hz must be a positive"),
         ("dora/timer/hz/fast", "hz must be a positive"),
         ("dora/timer/hz/1e-300", "longer than 31 years"),
-        ("dora/timer/hz/1e12", "faster than one tick a nanosecond"),
+        ("dora/timer/hz/1e12", "has an interval below one nanosecond"),
         ("dora/logs/loud", "unknown log level 'loud'"),
         ("dora/logs/warn/a b", "invalid character ' '"),
         ("dora/logs/warn/a/b", "unknown dora input"),

@@ -108,8 +108,8 @@ def test_types_of_ports_that_are_not_there() -> None:
           - {id: a, path: p, outputs: [image], output_types: {imag: std/core/v1/Bool}}
           - {id: b, path: p, inputs: {x: a/image}, input_types: {y: std/core/v1/Bool}}
         """)
-    assert 'names "imag", not found in its outputs (did you mean "image"?)' in found[0]
-    assert 'names "y", not found in its inputs' in found[1]
+    assert 'contains "imag", which is not among its outputs (did you mean "image"?)' in found[0]
+    assert 'contains "y", which is not among its inputs' in found[1]
 
 
 def test_rules_add_conversions_and_join_with_widening() -> None:
@@ -246,7 +246,9 @@ def test_mistakes_in_files_of_types(project: Path, text: str, says: str) -> None
 def test_std_is_reserved(project: Path) -> None:
     (project / "types/std").mkdir()
     (project / "types/std/v1.yml").write_text(USER)
-    assert "belong to dora's own types" in load_text(project, flow("std/core/v1/Bool", None))[0]
+    assert (
+        "are reserved for dora's own types" in load_text(project, flow("std/core/v1/Bool", None))[0]
+    )
 
 
 def test_files_of_types_are_not_read_when_nothing_has_a_type(project: Path) -> None:

@@ -1,4 +1,4 @@
-"""Builds on daemons: who is asked, what is passed on, and how each way to end ends."""
+"""Builds on daemons: shares, progress, and each kind of end."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from dora_coordinator.state.events import (
 
 BUILD = "01234567-89ab-cdef-0123-456789abcdef"
 ROBOT, STATION = 1, 2
-"""Connections."""
+"""Numbers of connections."""
 
 
 def spec(**built_on: str) -> DataflowSpec:
@@ -58,66 +58,66 @@ def spec(**built_on: str) -> DataflowSpec:
     return DataflowSpec(resolved=ResolvedDataflow(nodes=nodes), built_on=built_on)
 
 
-class Desk:
-    """A coordinator with two daemons; collects what it does."""
+class Cluster:
+    """A coordinator with two daemons; collects its commands."""
 
     def __init__(self) -> None:
         self.state = CoordinatorState(Settings(), COORDINATOR)
         for connection, machine in ((ROBOT, "robot"), (STATION, "station")):
             register = Register(party=DAEMON, instance=machine, incarnation="1", machine_id=machine)
-            self.happen(DaemonRegistered(connection, register, "here"))
-        self.done: list[Command] = []
+            self.handle(DaemonRegistered(connection, register, "here"))
+        self.commands: list[Command] = []
 
-    def happen(self, event: Event) -> list[Command]:
-        self.done = self.state.handle(event, 0.0)
-        return self.done
+    def handle(self, event: Event) -> list[Command]:
+        self.commands = self.state.handle(event, 0.0)
+        return self.commands
 
     def ask(self, request: ControlRequest) -> list[Command]:
-        return self.happen(ClientRequested(9, 1, request, BUILD))
+        return self.handle(ClientRequested(9, 1, request, BUILD))
 
     def build(self) -> list[Command]:
         return self.ask(BuildDataflow(spec=spec()))
 
-    def says(self, connection: int, message: DaemonMessage) -> list[Command]:
-        return self.happen(DaemonMessageReceived(connection, message))
+    def send(self, connection: int, message: DaemonMessage) -> list[Command]:
+        return self.handle(DaemonMessageReceived(connection, message))
 
     def sent(self) -> list[tuple[str, object]]:
-        return [(c.daemon, c.message) for c in self.done if isinstance(c, SendToDaemon)]
+        return [(c.daemon, c.message) for c in self.commands if isinstance(c, SendToDaemon)]
 
 
 CANCEL = CancelBuild(build_id=BUILD)
 
 
-def test_each_daemon_is_asked_for_its_nodes_that_have_something_to_build() -> None:
-    desk = Desk()
-    desk.build()
+def test_each_daemon_builds_its_nodes_that_have_a_build_command() -> None:
+    cluster = Cluster()
+    cluster.build()
     asked = {
         daemon: [node.id for node in message.spec.resolved.nodes]
-        for daemon, message in desk.sent()
+        for daemon, message in cluster.sent()
         if isinstance(message, BuildPart)
     }
     assert asked == {"robot": ["left"], "station": ["right"]}
-    assert SendProgress(9, 1, BuildTriggered(build_id=BUILD)) in desk.done
+    assert SendProgress(9, 1, BuildTriggered(build_id=BUILD)) in cluster.commands
 
 
-def test_news_are_passed_on_one_portion_at_a_time() -> None:
-    desk = Desk()
-    desk.build()
+def test_progress_is_forwarded_one_message_at_a_time() -> None:
+    cluster = Cluster()
+    cluster.build()
     news = (NodeBuildEvent(node="left", what="output", text="x"),)
-    told = BuildEvents(build_id=BUILD, news=news, left_out=2)
+    events = BuildEvents(build_id=BUILD, news=news, left_out=2)
     progress = BuildProgress(build_id=BUILD, daemon="robot", news=news, left_out=2)
-    assert desk.says(ROBOT, told) == [SendProgress(9, 1, progress)]
-    desk.happen(BuildProgressSent(BUILD, "robot"))
-    assert desk.sent() == [("robot", BuildEventsAck(build_id=BUILD))]
+    assert cluster.send(ROBOT, events) == [SendProgress(9, 1, progress)]
+    cluster.handle(BuildProgressSent(BUILD, "robot"))
+    assert cluster.sent() == [("robot", BuildEventsAck(build_id=BUILD))]
 
 
-def test_it_is_built_once_all_daemons_have_built() -> None:
-    desk = Desk()
-    desk.build()
+def test_a_build_is_answered_when_all_daemons_have_finished() -> None:
+    cluster = Cluster()
+    cluster.build()
     left = PreparedNode(node="left", commit="c0ffee")
-    assert desk.says(ROBOT, BuildEnded(build_id=BUILD, nodes=(left,))) == []
-    desk.says(STATION, BuildEnded(build_id=BUILD, nodes=(PreparedNode(node="right"),)))
-    (answer,) = [c.answer for c in desk.done if isinstance(c, AnswerClient)]
+    assert cluster.send(ROBOT, BuildEnded(build_id=BUILD, nodes=(left,))) == []
+    cluster.send(STATION, BuildEnded(build_id=BUILD, nodes=(PreparedNode(node="right"),)))
+    (answer,) = [c.answer for c in cluster.commands if isinstance(c, AnswerClient)]
     assert isinstance(answer, Built)
     found = [(one.node, one.daemon, one.commit) for one in answer.nodes]
     assert found == [("left", "robot", "c0ffee"), ("right", "station", None)]
@@ -128,39 +128,39 @@ def failure(commands: list[Command]) -> str:
     return failed.message
 
 
-def test_all_failures_are_told_at_the_end() -> None:
-    desk = Desk()
-    desk.build()
+def test_the_answer_contains_all_failures() -> None:
+    cluster = Cluster()
+    cluster.build()
     broken = FailedNode(node="left", message="no compiler", output=("line 1", "line\x1b2"))
-    assert desk.says(ROBOT, BuildEnded(build_id=BUILD, failures=(broken,))) == []
-    said = failure(desk.happen(DaemonDisconnected(STATION)))
-    assert 'daemon "robot", node "left": no compiler\n  line 1\n  line\\x1b2' in said
-    assert 'daemon "station": the connection was lost during the build' in said
+    assert cluster.send(ROBOT, BuildEnded(build_id=BUILD, failures=(broken,))) == []
+    message = failure(cluster.handle(DaemonDisconnected(STATION)))
+    assert 'daemon "robot", node "left": no compiler\n  line 1\n  line\\x1b2' in message
+    assert 'daemon "station": the connection was lost during the build' in message
 
 
-def test_it_ends_with_the_client() -> None:
+def test_a_build_is_cancelled_with_its_client() -> None:
     for event in (ClientCancelled(9, 1), ClientDisconnected(9)):
-        desk = Desk()
-        desk.build()
-        desk.happen(event)
-        assert desk.sent() == [("robot", CANCEL), ("station", CANCEL)]
-        desk.says(ROBOT, BuildEvents(build_id=BUILD))
-        assert desk.sent() == [("robot", CANCEL)]  # it had not heard of it yet
-        assert desk.says(ROBOT, BuildEnded(build_id=BUILD)) == []
+        cluster = Cluster()
+        cluster.build()
+        cluster.handle(event)
+        assert cluster.sent() == [("robot", CANCEL), ("station", CANCEL)]
+        cluster.send(ROBOT, BuildEvents(build_id=BUILD))
+        assert cluster.sent() == [("robot", CANCEL)]  # it has not received the first one yet
+        assert cluster.send(ROBOT, BuildEnded(build_id=BUILD)) == []
 
 
-def test_it_ends_when_time_is_up() -> None:
-    desk = Desk()
-    desk.build()
-    desk.says(ROBOT, BuildEnded(build_id=BUILD, nodes=(PreparedNode(node="left"),)))
-    said = failure(desk.happen(TimerFired(TimerKey("build", BUILD))))
-    assert 'daemon "station": not finished within 1200 s' in said
-    assert "robot" not in said
-    assert desk.sent() == [("station", CANCEL)]
+def test_a_build_that_takes_too_long_is_cancelled() -> None:
+    cluster = Cluster()
+    cluster.build()
+    cluster.send(ROBOT, BuildEnded(build_id=BUILD, nodes=(PreparedNode(node="left"),)))
+    message = failure(cluster.handle(TimerFired(TimerKey("build", BUILD))))
+    assert 'daemon "station": not finished within 1200 s' in message
+    assert "robot" not in message
+    assert cluster.sent() == [("station", CANCEL)]
 
 
-def test_a_node_is_not_started_where_it_was_not_built() -> None:
-    desk = Desk()
-    said = failure(desk.ask(StartDataflow(spec=spec(left="robot", right="robot"))))
-    assert '"right"' in said
-    assert 'it was built on daemon "robot" and would now run on "station"' in said
+def test_a_node_starts_only_on_the_daemon_that_built_it() -> None:
+    cluster = Cluster()
+    message = failure(cluster.ask(StartDataflow(spec=spec(left="robot", right="robot"))))
+    assert '"right"' in message
+    assert 'it was built on daemon "robot" and would now run on "station"' in message

@@ -1,4 +1,4 @@
-"""When a dataflow over several machines ends by itself."""
+"""End of dataflows whose nodes have finished."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WHY = "all nodes but those with timers finished"
 
 
 def camera_and_plot(*, exit_when_nodes_finish: bool = True) -> DataflowSpec:
-    """A source with a timer on "robot", its reader on "station"."""
+    """Return a source with a timer on "robot" and its reader on "station"."""
     tick = ResolvedInput(source=TimerSource(interval_ns=1_000_000))
     image = ResolvedInput(source=OutputSource(node="camera", output="image"))
     nodes = (
@@ -46,87 +46,87 @@ def camera_and_plot(*, exit_when_nodes_finish: bool = True) -> DataflowSpec:
 def running(spec: DataflowSpec) -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
     fleet = SimulatedFleet()
     robot, station = fleet.add_daemon("robot", "robot"), fleet.add_daemon("station", "station")
-    fleet.quiet()
+    fleet.settle()
     fleet.start(spec)
-    fleet.quiet()
+    fleet.settle()
     assert [status for status, _ in fleet.listed()] == ["Running"]
     return fleet, robot, station
 
 
-def test_a_part_with_timers_alone_waits_for_its_readers_elsewhere() -> None:
+def test_a_part_with_timers_only_runs_until_its_readers_elsewhere_end() -> None:
     fleet, robot, station = running(camera_and_plot())
     fleet.wait_for_timers(robot.runners[0], robot)
-    fleet.quiet()
+    fleet.settle()
     assert fleet.listed() == [("Running", None)]
     fleet.finish_runner(station.runners[0], station)
-    fleet.quiet()
+    fleet.settle()
     assert robot.runners[0].stop_reason == WHY
     assert fleet.listed() == [("Finished", WHY)]
     assert any(WHY in line for line in fleet.log)
 
 
-def test_without_the_option_it_waits_for_a_stop() -> None:
+def test_without_the_option_the_dataflow_runs_until_it_is_stopped() -> None:
     fleet, robot, station = running(camera_and_plot(exit_when_nodes_finish=False))
     fleet.finish_runner(station.runners[0], station)
-    fleet.quiet()
+    fleet.settle()
     assert fleet.listed() == [("Running", None)]
     assert robot.runners[0].phase == "running"
 
 
-def test_a_node_that_runs_again_takes_it_back() -> None:
+def test_a_node_that_runs_again_keeps_the_dataflow_running() -> None:
     fleet, robot, station = running(camera_and_plot())
     fleet.wait_for_timers(robot.runners[0], robot)
     fleet.wait_for_timers(robot.runners[0], robot, False)
-    fleet.quiet()
+    fleet.settle()
     fleet.finish_runner(station.runners[0], station)
-    fleet.quiet()
+    fleet.settle()
     assert fleet.listed() == [("Running", None)]
 
 
-def test_what_was_told_while_nobody_listened_is_told_again() -> None:
+def test_a_restarted_coordinator_receives_the_report_again() -> None:
     fleet, robot, station = running(camera_and_plot())
     fleet.kill_coordinator()
     fleet.wait_for_timers(robot.runners[0], robot)
-    fleet.quiet()
+    fleet.settle()
     fleet.start_coordinator()
     fleet.connect(robot)
-    fleet.quiet()
+    fleet.settle()
     assert fleet.listed()[0][0] == "Recovering"
     fleet.finish_runner(station.runners[0], station)
-    fleet.quiet()
+    fleet.settle()
     fleet.connect(station)
-    fleet.quiet()
+    fleet.settle()
     assert fleet.listed() == [("Finished", WHY)]
 
 
-def test_a_new_daemon_hears_it_from_the_runner() -> None:
+def test_a_restarted_daemon_receives_the_report_from_the_runner() -> None:
     fleet, robot, station = running(camera_and_plot())
     fleet.kill_daemon(robot)
     robot.runners[0].only_virtual_left = True
     fleet.start_daemon(robot)
-    fleet.quiet()
+    fleet.settle()
     fleet.finish_runner(station.runners[0], station)
-    fleet.quiet()
+    fleet.settle()
     assert fleet.listed() == [("Finished", WHY)]
 
 
-def test_a_part_that_is_spawned_again_is_waited_for() -> None:
+def test_a_part_that_is_spawned_again_keeps_the_dataflow_running() -> None:
     fleet, robot, station = running(camera_and_plot())
     fleet.wait_for_timers(robot.runners[0], robot)
-    fleet.quiet()
+    fleet.settle()
     fleet.reboot(robot)
-    fleet.quiet()
+    fleet.settle()
     fleet.start_daemon(robot)
-    fleet.quiet()
+    fleet.settle()
     fleet.finish_runner(station.runners[0], station)
-    fleet.quiet()
+    fleet.settle()
     assert fleet.listed() == [("Running", None)]
     fleet.wait_for_timers(robot.runners[0], robot)
-    fleet.quiet()
+    fleet.settle()
     assert fleet.listed() == [("Finished", WHY)]
 
 
-def test_dynamic_nodes_alone_keep_nothing_going() -> None:
+def test_dynamic_nodes_do_not_keep_a_dataflow_running() -> None:
     nodes = (
         ResolvedNode(id="camera", path="camera.py", deploy=ResolvedDeploy(machine="robot")),
         ResolvedNode(
@@ -136,13 +136,13 @@ def test_dynamic_nodes_alone_keep_nothing_going() -> None:
     spec = DataflowSpec(resolved=ResolvedDataflow(nodes=nodes))
     fleet, robot, station = running(spec)
     fleet.finish_runner(robot.runners[0], robot)
-    fleet.quiet()
+    fleet.settle()
     why = "all nodes but dynamic ones have ended"
     assert station.runners[0].stop_reason == why
     assert fleet.listed() == [("Finished", why)]
 
 
-def test_a_dataflow_of_timers_or_of_dynamic_nodes_alone_runs_until_it_is_stopped() -> None:
+def test_a_dataflow_of_only_timers_or_dynamic_nodes_runs_until_it_is_stopped() -> None:
     def part(*nodes: str) -> Part:
         made = Part("id", "robot", nodes, PartState.RUNNING, 1, None)
         made.only_virtual_left = True

@@ -1,4 +1,4 @@
-"""Artifacts are complete and right, or not there."""
+"""Artifacts are stored completely or not at all."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def receive(
     return anyio.run(run)
 
 
-def test_an_artifact_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_stored_artifact_is_found(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path / "artifacts", max_bytes=10_000)
     made = receive(store, expected=hashlib.sha256(CONTENT).hexdigest())
     assert store.find("b1", "n") == made
@@ -46,7 +46,7 @@ def test_a_wrong_checksum_stores_nothing(tmp_path: Path) -> None:
     assert list((tmp_path / "artifacts" / "b1").iterdir()) == []
 
 
-def test_too_large_is_refused_and_the_older_one_stays(tmp_path: Path) -> None:
+def test_an_upload_that_is_too_large_does_not_replace_the_older_one(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path / "artifacts", max_bytes=1000)
     small = receive(store, b"small")
     with pytest.raises(ArtifactRefused, match="max_artifact_bytes") as refused:
@@ -71,7 +71,7 @@ def test_too_large_is_refused_and_the_older_one_stays(tmp_path: Path) -> None:
         ("b1", "n" * 200),
     ],
 )
-def test_ids_that_could_leave_the_folder_are_refused(tmp_path: Path, build: str, node: str) -> None:
+def test_ids_that_would_leave_the_folder_are_refused(tmp_path: Path, build: str, node: str) -> None:
     store = ArtifactStore(tmp_path / "artifacts", max_bytes=1000)
     with pytest.raises(ArtifactRefused) as refused:
         receive(store, b"x", build, node)

@@ -7,7 +7,7 @@ from dora_coordinator.io.limits import ConnectionLimits, as_ipv4, is_loopback
 from dora_coordinator.settings import Settings, parse_setting
 
 
-def test_an_address_may_connect_so_often_in_a_minute() -> None:
+def test_connections_per_minute_and_address_are_limited() -> None:
     limits = ConnectionLimits(open_at_once=10, untrusted_per_window=2)
     assert [limits.too_fast("192.0.2.1", now) for now in (0.0, 1.0, 2.0)] == [False, False, True]
     assert not limits.too_fast("192.0.2.2", 2.0)
@@ -42,11 +42,11 @@ def test_open_connections_are_counted() -> None:
         ("robot.lan", False),
     ],
 )
-def test_what_is_loopback(address: str, expected: bool) -> None:
+def test_is_loopback(address: str, expected: bool) -> None:
     assert is_loopback(address) is expected
 
 
-def test_an_ipv4_address_is_shown_as_such() -> None:
+def test_mapped_ipv4_addresses_are_converted() -> None:
     assert as_ipv4("::ffff:192.0.2.1") == as_ipv4("192.0.2.1") == "192.0.2.1"
     assert [as_ipv4(other) for other in ("fd00::1", "fe80::1%eth0", "testclient")] == [
         "fd00::1", "fe80::1%eth0", "testclient"

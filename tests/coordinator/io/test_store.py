@@ -1,4 +1,4 @@
-"""The store: durable, private, used by one, migrated with a copy, refused when newer."""
+"""Durable store: privacy, locking, versions, migration, disk errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "store.sqlite3"
 
 
-def test_what_was_saved_is_loaded_again(path: Path) -> None:
+def test_saved_records_are_loaded(path: Path) -> None:
     store = SqliteStore(path)
     running = record().model_copy(update={"phase": Phase.RUNNING})
     store.apply([SaveRecord(record(), SPEC), SaveRecord(running), SaveRecord(record("d2"), SPEC)])
@@ -38,7 +38,7 @@ def test_what_was_saved_is_loaded_again(path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["the file", "all files", "the folder"])
-def test_a_store_that_is_removed_while_it_is_used_is_made_again(path: Path, what: str) -> None:
+def test_a_store_that_is_removed_while_it_is_open_is_recreated(path: Path, what: str) -> None:
     store = SqliteStore(path)
     store.apply([SaveRecord(record(), SPEC)])
     match what:
@@ -61,7 +61,7 @@ def test_a_store_that_is_removed_while_it_is_used_is_made_again(path: Path, what
     again.close()
 
 
-def test_parts_that_did_not_change_stay(path: Path) -> None:
+def test_unchanged_parts_stay(path: Path) -> None:
     store = SqliteStore(path)
     first = new_record("d1", "a", {"robot": ("camera",), "station": ("net",)}, 1)
     store.apply([SaveRecord(first, SPEC)])
@@ -72,14 +72,14 @@ def test_parts_that_did_not_change_stay(path: Path) -> None:
     store.close()
 
 
-def test_a_dataflow_that_came_and_went_in_one_batch_leaves_nothing(path: Path) -> None:
+def test_a_dataflow_saved_and_deleted_in_one_batch_leaves_nothing(path: Path) -> None:
     store = SqliteStore(path)
     store.apply([SaveRecord(record(), SPEC), DeleteRecord("d1")])
     assert store.load() == []
     store.close()
 
 
-def test_only_the_user_may_read_it(path: Path) -> None:
+def test_only_the_user_can_read_the_store(path: Path) -> None:
     store = SqliteStore(path)
     store.apply([SaveRecord(record(), SPEC)])
     assert path.parent.stat().st_mode & 0o777 == 0o700
@@ -102,7 +102,7 @@ def test_a_newer_store_is_refused_with_both_versions(path: Path) -> None:
         SqliteStore(path)
 
 
-def test_the_next_minor_version_still_opens_and_keeps_its_mark(path: Path) -> None:
+def test_a_file_of_the_next_minor_version_opens_and_keeps_its_version(path: Path) -> None:
     store = SqliteStore(path, version=(1, 1))
     store.apply([SaveRecord(record(), SPEC)])
     store.close()
@@ -114,7 +114,7 @@ def test_the_next_minor_version_still_opens_and_keeps_its_mark(path: Path) -> No
     marked.close()
 
 
-def test_fields_of_a_newer_version_are_passed_over(path: Path) -> None:
+def test_fields_of_a_newer_version_are_ignored(path: Path) -> None:
     store = SqliteStore(path)
     store.apply([SaveRecord(record(), SPEC)])
     newer = "json_set(spec, '$.priority', 3, '$.resolved.nodes[0].priority', 3)"
@@ -123,7 +123,7 @@ def test_fields_of_a_newer_version_are_passed_over(path: Path) -> None:
     store.close()
 
 
-def test_an_older_store_is_migrated_after_a_copy_was_kept(path: Path) -> None:
+def test_an_older_store_is_copied_and_migrated(path: Path) -> None:
     old = SqliteStore(path)
     old.apply([SaveRecord(record(), SPEC)])
     old.close()
@@ -155,9 +155,9 @@ def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
     again.close()
 
 
-def test_what_is_no_store_is_refused_and_can_be_put_aside(path: Path) -> None:
+def test_a_file_that_is_not_a_store_is_refused_and_can_be_put_aside(path: Path) -> None:
     path.parent.mkdir(mode=0o700)
-    path.write_bytes(b"this is not a database, but somebody's letter" * 100)
+    path.write_bytes(b"this is not a database, but a letter" * 100)
     with pytest.raises(StoreError, match="--recreate-store"):
         open_store("redb", path)
     store = open_store("redb", path, recreate=True)
@@ -166,10 +166,10 @@ def test_what_is_no_store_is_refused_and_can_be_put_aside(path: Path) -> None:
     assert path.with_name("store.sqlite3.old").read_bytes().startswith(b"this is not")
 
 
-def test_what_is_put_aside_is_whole_even_after_a_kill(path: Path) -> None:
+def test_a_store_that_is_put_aside_is_complete_after_a_kill(path: Path) -> None:
     killed = SqliteStore(path)
     killed.apply([SaveRecord(record(), SPEC)])
-    os.close(killed._lock)  # all that a kill does; what was written is still in the log beside
+    os.close(killed._lock)  # like SIGKILL: the changes are still in the log
     open_store("redb", path, recreate=True).close()
     old = SqliteStore(path.with_name("store.sqlite3.old"))
     assert old.load() == [(record(), SPEC)]
@@ -177,7 +177,7 @@ def test_what_is_put_aside_is_whole_even_after_a_kill(path: Path) -> None:
     killed._db.close()
 
 
-def test_a_place_that_cannot_hold_a_store_is_told_and_left_as_it_is(tmp_path: Path) -> None:
+def test_an_unusable_path_is_refused_and_left_unchanged(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match=r"cannot be opened.*--store redb:PATH"):
         open_store(f"redb:{tmp_path}/file/below", tmp_path / "unused")
@@ -188,19 +188,19 @@ def test_a_place_that_cannot_hold_a_store_is_told_and_left_as_it_is(tmp_path: Pa
     assert [entry.name for entry in tmp_path.iterdir() if entry.is_dir()] == ["folder"]
 
 
-def test_nobody_is_told_to_begin_anew_because_a_disk_is_full(
+def test_a_full_disk_is_not_answered_with_recreate_store(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
         raise sqlite3.OperationalError("disk I/O error")
 
     monkeypatch.setattr(sqlite3, "connect", full)
-    with pytest.raises(StoreError, match=r"disk I/O error.*make room") as told:
+    with pytest.raises(StoreError, match=r"disk I/O error.*make room") as refused:
         open_store("redb", path)
-    assert "--recreate-store" not in str(told.value)
+    assert "--recreate-store" not in str(refused.value)
 
 
-def test_a_full_disk_is_told_and_nothing_is_half_written(path: Path) -> None:
+def test_a_full_disk_is_reported_and_nothing_is_written_partly(path: Path) -> None:
     store = SqliteStore(path)
     store.apply([SaveRecord(record(), SPEC)])
     pages = store._db.execute("PRAGMA page_count").fetchone()[0]

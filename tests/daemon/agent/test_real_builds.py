@@ -155,7 +155,7 @@ def test_builds_in_one_folder_wait_for_each_other(workspace: Workspace) -> None:
             second.wait_for("dataflow build triggered")
             assert not (workspace.path / "built").exists()
             first.interrupt()
-            assert "ends on the daemons too" in first.wait().exited(130).stderr
+            assert "interrupted, also on the daemons" in first.wait().exited(130).stderr
             second.wait().succeeded()
         assert (workspace.path / "built").exists()
 

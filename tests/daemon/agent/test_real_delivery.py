@@ -230,7 +230,7 @@ def test_what_leads_out_of_the_folder_is_refused_and_nothing_is_sent(
     (workspace.path / "project" / "data" / "link").symlink_to("../../secret")
     with (
         real_fleet(workspace, "robot") as fleet,
-        pytest.raises(CollectionError, match="a link that leads out of"),
+        pytest.raises(CollectionError, match=r"is a link to .*, outside of"),
     ):
         start(fleet, path)
     assert not (workspace.path / "_work").exists()

@@ -1,6 +1,6 @@
-"""A machine for tests of the link: a runner's queues and sockets, with real link processes.
+"""A machine for tests of the link: a runner's queues and sockets with real link processes.
 
-The nodes are senders and receivers in the test's own process, at the two ends of the real queues.
+Nodes are senders and receivers in the test's process, at the ends of real queues.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from dora_daemon.runner.machine.wiring import Edge
 from dora_daemon.runner.nodes.queues import KeptQueue, QueueBook
 from dora_node_api.errors import ControlClosed
 from dora_node_api.protocol.control_socket import ControlSocket, bind_unix
+from dora_node_api.protocol.frames import close_all
 from dora_node_api.protocol.messages import (
     AddRoute,
     Hello,
@@ -54,7 +55,6 @@ from dora_node_api.protocol.messages import (
     SegmentFd,
     SegmentUnknown,
     Welcome,
-    close_all,
 )
 from dora_node_api.transport import (
     BACKPRESSURE,
@@ -74,7 +74,7 @@ def dup(descriptors: list[int]) -> list[int]:
 
 
 class Machine:
-    """One machine's part of a dataflow: its queues, and one link process at a time."""
+    """One machine's part of a dataflow: its queues and one link process at a time."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Machine:
         self.name = name
         self.run_id = f"{name}-1"
         self.book = QueueBook(Board.create())
-        self.heard: list[ToRunner] = []
+        self.received: list[ToRunner] = []
         self.endpoints: tuple[str, ...] = ()
         self.process: subprocess.Popen[bytes] | None = None
         self._credentials = credentials
@@ -119,14 +119,14 @@ class Machine:
     def outgoing(
         self, source: str, to: str, *, policy: str = "drop_oldest", bound: int = 10
     ) -> KeptQueue:
-        """A stream that leaves; ``source`` is ``node/output``."""
+        """Add a stream that leaves; ``source`` is ``node/output``."""
         node, _, output = source.partition("/")
         edge = Edge(node, output, LINK_NODE, f"{to} {source}")
         kept, _ = self.book.ensure(
             edge, bound=bound, backpressure=policy == BACKPRESSURE, journal=True
         )
-        said = Outgoing(machine=to, node=node, output=output, queue=kept.spec.queue)
-        self._outgoing.append((said, kept))
+        stream = Outgoing(machine=to, node=node, output=output, queue=kept.spec.queue)
+        self._outgoing.append((stream, kept))
         return kept
 
     def incoming(
@@ -138,7 +138,7 @@ class Machine:
         policy: str = "drop_oldest",
         bound: int = 10,
     ) -> KeptQueue:
-        """A local consumer (``node/input``) of a stream that enters."""
+        """Add a local consumer (``node/input``) of a stream that enters."""
         node, _, output = source.partition("/")
         target, _, name = consumer.partition("/")
         edge = Edge(node, output, target, name)
@@ -147,7 +147,7 @@ class Machine:
         return kept
 
     def sender(self, *outputs: KeptQueue, pool: int = 1 << 30) -> Sender:
-        """A producing node with routes to these queues."""
+        """Return a producing node with routes to these queues."""
         self._producers += 1
         incarnation = self._producers
 
@@ -162,14 +162,14 @@ class Machine:
         return sender
 
     def receiver(self, kept: KeptQueue) -> Receiver:
-        """A consuming node's end of a queue."""
+        """Return a consuming node's end of a queue."""
         ends = QueueEnds.from_consumer_fds(dup(kept.ends.for_consumer()))
         receiver = Receiver(kept.spec, ends, self.book.board, self._open_segment)
         self._opened.append(receiver)
         return receiver
 
     def _open_segment(self, incarnation: int, number: int) -> tuple[int, int]:
-        # Its owner has told us before it sent the message; the thread may not have read it yet.
+        # The owner registered it before it sent the message; the thread may not have read that yet.
         found = wait_until(lambda: self.book.segment(incarnation, number), what=f"segment {number}")
         assert found is not None
         return os.dup(found[0]), found[1]
@@ -177,7 +177,7 @@ class Machine:
     # --- the link ---------------------------------------------------------------------------------
 
     def start_link(self, *, seconds: float = 20.0) -> None:
-        """Start the link process and tell it what it is to do; waits until it listens."""
+        """Start the link process, send it all lists, and wait until it listens."""
         self._incarnation += 1
         ours, theirs = socket.socketpair()
         self.process = subprocess.Popen(
@@ -190,8 +190,8 @@ class Machine:
         )  # fmt: skip
         theirs.close()
         self._carrier = ours
-        before = len(self.heard)
-        self.tell(
+        before = len(self.received)
+        self.send(
             Configure(
                 dataflow_id="0198-flow", network="test", machine=self.name, run_id=self.run_id,
                 listen_host=self._host, first_port=self._ports[0], last_port=self._ports[1],
@@ -206,9 +206,9 @@ class Machine:
             thread = threading.Thread(target=target, args=arguments, daemon=True)
             thread.start()
             self._threads.append(thread)
-        self.tell_all()
+        self.send_lists()
         listening = wait_until(
-            lambda: next((m for m in self.heard[before:] if isinstance(m, Listening)), None),
+            lambda: next((m for m in self.received[before:] if isinstance(m, Listening)), None),
             timeout=seconds,
             what="the link to listen",
         )
@@ -264,18 +264,19 @@ class Machine:
                 for line in lines.feed(data):
                     message = decode_for_runner(line)
                     assert message is not None
-                    self.heard.append(message)
+                    self.received.append(message)
         carrier.close()
 
-    def tell(self, message: ToLink) -> None:
+    def send(self, message: ToLink) -> None:
+        """Send a message to the link; ignored if it is gone."""
         assert self._carrier is not None
         with contextlib.suppress(OSError):
             self._carrier.sendall(encode(message))
 
-    def tell_all(self) -> None:
-        """All lists."""
-        self.tell(SetOutgoing(streams=tuple(said for said, _ in self._outgoing)))
-        self.tell(
+    def send_lists(self) -> None:
+        """Send all lists."""
+        self.send(SetOutgoing(streams=tuple(stream for stream, _ in self._outgoing)))
+        self.send(
             SetIncoming(
                 streams=tuple(
                     Incoming(
@@ -287,23 +288,23 @@ class Machine:
             )
         )  # fmt: skip
         if self._peers:
-            self.tell(SetPeers(peers=self._peers))
+            self.send(SetPeers(peers=self._peers))
 
     def meet(self, *others: Machine, endpoints: tuple[str, ...] | None = None) -> None:
-        """Tell the link where the others' links are."""
+        """Send the addresses of the others' links."""
         self._peers = tuple(
             Peer(machine=o.name, run_id=o.run_id, endpoints=endpoints or o.endpoints)
             for o in others
         )
-        self.tell(SetPeers(peers=self._peers))
+        self.send(SetPeers(peers=self._peers))
 
-    def hang_up(self) -> None:
-        """The runner dies: its end of the carrier closes."""
+    def disconnect(self) -> None:
+        """Close the runner's end of the socketpair, as if the runner had died."""
         assert self._carrier is not None
         self._carrier.shutdown(socket.SHUT_RDWR)
 
     def kill_link(self) -> None:
-        """SIGKILL, and what a runner does about it."""
+        """Kill the link process and do what a runner does then."""
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
@@ -313,28 +314,25 @@ class Machine:
         for thread in self._threads:
             thread.join(5)
         self._threads.clear()
+        # Its segments stay until the end of the test: queues may refer to them.
         self.book.consumer_died(LINK_NODE)
-        self._bury(self._incarnation)
-
-    def _bury(self, incarnation: int) -> None:
-        """Its segments stay while a queue may refer to them; here: to the end of the test."""
 
     def finish(self, seconds: float = 10.0) -> Finished:
-        """Let the link end in good order."""
-        self.tell(Finish(seconds=seconds))
+        """Send Finish and wait for the end of the link."""
+        self.send(Finish(seconds=seconds))
         finished = self.wait_for(Finished, timeout=seconds + 5)
         assert self.process is not None
         assert self.process.wait(10) == 0
         self._reaped()
         return finished
 
-    # --- what it says -----------------------------------------------------------------------------
+    # --- messages of the link ---------------------------------------------------------------------
 
     def wait_for(self, kind: type[M], timeout: float = PATIENCE, **fields: object) -> M:
-        """The last message of a kind, once its fields are these."""
+        """Wait for a message of this kind with these fields; return the last one."""
 
         def look() -> Any:
-            for message in reversed(self.heard):
+            for message in reversed(self.received):
                 if isinstance(message, kind) and all(
                     getattr(message, name) == value for name, value in fields.items()
                 ):
@@ -344,23 +342,25 @@ class Machine:
         return wait_until(  # type: ignore[no-any-return]
             look,
             timeout=timeout,
-            what=lambda: f"{self.name}: {kind.__name__} {fields}, heard {self.heard[-6:]}",
+            what=lambda: f"{self.name}: {kind.__name__} {fields}, received {self.received[-6:]}",
         )
 
     def state_of(self, machine: str) -> str:
-        """The peer's state as it was said last."""
-        for message in reversed(self.heard):
+        """Return the peer's state in the last report."""
+        for message in reversed(self.received):
             if isinstance(message, PeerChanged) and message.machine == machine:
                 return message.state
         return ""
 
-    def news(self) -> list[tuple[str, str]]:
-        """Sources' news so far: output and what."""
-        return [(f"{m.node}/{m.output}", m.event) for m in self.heard if isinstance(m, SourceEvent)]
+    def events(self) -> list[tuple[str, str]]:
+        """Return the lifecycle events of sources so far: output and event."""
+        return [
+            (f"{m.node}/{m.output}", m.event) for m in self.received if isinstance(m, SourceEvent)
+        ]
 
     def count(self, source: str, field: str) -> int:
-        """A stream's counter as it was said last."""
-        for message in reversed(self.heard):
+        """Return a stream's counter in the last report."""
+        for message in reversed(self.received):
             if isinstance(message, StreamCounts):
                 for count in message.streams:
                     if f"{count.node}/{count.output}" == source:
@@ -391,7 +391,7 @@ def _accept(listener: socket.socket, seconds: float) -> socket.socket:
 
 
 def introduce(*machines: Machine) -> None:
-    """Start every link, and tell each of all others."""
+    """Start every link and send each the addresses of all others."""
     for machine in machines:
         machine.start_link()
     for machine in machines:
@@ -399,19 +399,19 @@ def introduce(*machines: Machine) -> None:
 
 
 def proven(*machines: Machine, timeout: float = PATIENCE) -> None:
-    """Wait until every link has proof of all others."""
+    """Wait until every link reports all others as proven."""
     for machine in machines:
         for other in machines:
             if other is not machine:
                 wait_until(
                     lambda m=machine, o=other: m.state_of(o.name) == "proven",  # type: ignore[misc]
                     timeout=timeout,
-                    what=lambda m=machine: f"{m.name}: {m.heard[-6:]}",  # type: ignore[misc]
+                    what=lambda m=machine: f"{m.name}: {m.received[-6:]}",  # type: ignore[misc]
                 )
 
 
 def deliveries(receiver: Receiver, *, seconds: float = 20.0) -> Iterator[Any]:
-    """What comes in, for at most so long without anything."""
+    """Yield deliveries until none comes for ``seconds``."""
     waiter = Waiter()
     waiter.add(receiver)
     try:

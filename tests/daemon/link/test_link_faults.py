@@ -1,4 +1,4 @@
-"""Links that are killed, stopped or cut off, and what is on the way meanwhile."""
+"""Links that are killed, stopped or cut off, with messages in flight."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ class Flow:
             self._threads.append(thread)
 
     def progress(self, count: int = 30) -> None:
-        """Wait until so many more messages have arrived."""
+        """Wait until ``count`` more messages have arrived."""
         goal = len(self.got) + count
         wait_until(lambda: len(self.got) >= goal, what=lambda: f"{len(self.got)} of {goal}")
 
     def end(self) -> None:
-        """Stop sending; everything is there when this returns."""
+        """Stop sending and wait until everything has arrived."""
         self._stop.set()
         for thread in self._threads:
             thread.join(40)
@@ -115,7 +115,7 @@ def test_a_near_link_killed_at_random_loses_and_repeats_nothing(make: Make) -> N
 
 
 @pytest.mark.parametrize("which", ["a", "b"])
-def test_a_stopped_link_goes_on_where_it_was(make: Make, which: str) -> None:
+def test_a_stopped_link_continues(make: Make, which: str) -> None:
     a, b = make("a"), make("b")
     flow = Flow(a, b)
     introduce(a, b)
@@ -156,7 +156,7 @@ def test_a_wire_that_is_cut_loses_nothing_under_backpressure(make: Make, seconds
     assert flow.got == list(range(flow.sent))
 
 
-def test_drop_oldest_over_a_cut_wire_finds_the_newest_and_counts(make: Make) -> None:
+def test_drop_oldest_delivers_the_newest_after_a_kill(make: Make) -> None:
     a, b = make("a"), make("b")
     flow = Flow(a, b, policy="drop_oldest")
     introduce(a, b)
@@ -171,7 +171,7 @@ def test_drop_oldest_over_a_cut_wire_finds_the_newest_and_counts(make: Make) -> 
     assert flow.got[-1] == flow.sent - 1
 
 
-def test_a_part_that_is_started_anew_is_met_again(make: Make) -> None:
+def test_a_part_that_runs_anew_is_connected_again(make: Make) -> None:
     a, b = make("a"), make("b")
     out = a.outgoing("n/o", "b", policy="backpressure")
     into = b.incoming("n/o", "a", "m/i", policy="backpressure")
@@ -193,10 +193,10 @@ def test_a_part_that_is_started_anew_is_met_again(make: Make) -> None:
     sender.send("o", arrow.encode(message(77, 100)))
     assert next(coming).kind is RecordKind.NODE_RESTARTED
     assert number_of(next(coming).data) == 77
-    wait_until(lambda: b.news() == [("n/o", "restarted")], what="the runner to hear of it")
+    wait_until(lambda: b.events() == [("n/o", "restarted")], what="the event")
 
 
-def test_what_waits_of_an_ended_life_acknowledges_nothing_of_the_next(make: Make) -> None:
+def test_waiting_messages_of_an_ended_run_acknowledge_none_of_the_next(make: Make) -> None:
     a, b = make("a"), make("b")
     out = a.outgoing("n/o", "b", policy="backpressure", bound=5)
     into = b.incoming("n/o", "a", "m/i", policy="backpressure", bound=5)
@@ -231,7 +231,7 @@ def test_what_waits_of_an_ended_life_acknowledges_nothing_of_the_next(make: Make
     for number in range(5 + LEAST_WINDOW):
         assert number_of(next(coming).data) == number
     assert next(coming).kind is RecordKind.NODE_RESTARTED
-    # Their numbers are larger than any of the new ones, which must wait for room all the same.
+    # Their numbers exceed those of the new messages, which must wait for room nevertheless.
     for read in range(3):
         wait_until(
             lambda: sent[0] - read == 5 + LEAST_WINDOW + 5,  # noqa: B023
@@ -244,9 +244,9 @@ def test_what_waits_of_an_ended_life_acknowledges_nothing_of_the_next(make: Make
 
 
 def waiting(machine: Machine) -> int:
-    """Messages that its link could not put into local queues, as it said last."""
-    said = [m for m in machine.heard if isinstance(m, StreamCounts)]
-    return said[-1].streams[-1].waiting if said else 0
+    """Return how many messages wait for local queues in the last report."""
+    counts = [m for m in machine.received if isinstance(m, StreamCounts)]
+    return counts[-1].streams[-1].waiting if counts else 0
 
 
 def test_renewed_certificates_are_used_without_a_restart(
@@ -258,23 +258,25 @@ def test_renewed_certificates_are_used_without_a_restart(
     proven(a, b)
     flow.start()
     flow.progress()
-    # A new authority: only a link that has read its files again can be met.
+    # A new authority: only links that read their files again can connect.
     renewed = Authority("renewed")
     for name in ("a", "b"):
         new = renewed.sign(home / f"new-{name}", name)
         for file in ("ca.pem", "key.pem", "cert.pem"):
             shutil.copyfile(new / file, home / f"credentials-{name}" / file)
-    told = len(a.heard), len(b.heard)
-    wait_until(lambda: len(a.heard) > told[0] and len(b.heard) > told[1], what="both to notice")
+    before = len(a.received), len(b.received)
+    wait_until(
+        lambda: len(a.received) > before[0] and len(b.received) > before[1], what="both to notice"
+    )
     proven(a, b, timeout=60)
     flow.progress()
     flow.end()
     assert flow.got == list(range(flow.sent))
-    assert not [m for m in a.heard if isinstance(m, Note) and m.level == "error"]
+    assert not [m for m in a.received if isinstance(m, Note) and m.level == "error"]
 
 
 def test_a_link_whose_runner_dies_acknowledges_nothing_that_it_has_not_stored(make: Make) -> None:
-    """What waits for room in the queue goes with the link; the next part must get it."""
+    """Messages that wait for room are lost with the link; the next part must receive them."""
     a, b = make("a"), make("b")
     out = a.outgoing("n/o", "b", policy="backpressure", bound=8)
     into = b.incoming("n/o", "a", "m/i", policy="backpressure", bound=8)
@@ -288,7 +290,7 @@ def test_a_link_whose_runner_dies_acknowledges_nothing_that_it_has_not_stored(ma
     wait_until(lambda: there[layout.C_ACKNOWLEDGED] == 8, what="acknowledgements")
     wait_until(lambda: out.ends.depth() == 0, what="all to be on their way")
     assert b.process is not None
-    b.hang_up()
+    b.disconnect()
     b.process.wait(20)
     wait_until(lambda: a.state_of("b") == "lost", what="the loss")
     assert here[layout.P_SOURCE] == 8

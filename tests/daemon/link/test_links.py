@@ -49,11 +49,11 @@ def test_messages_go_through_in_order(make: Make) -> None:
         assert delivery.metadata["number"] == number
     assert a.wait_for(PeerChanged, machine="b", state="proven").endpoint == b.endpoints[0]
     wait_until(lambda: a.wait_for(PeerChanged).rtt_us is not None, what="a round-trip time")
-    told = a.wait_for(PeerChanged)
-    assert told.rtt_us is not None
-    assert told.clock_offset_us is not None
+    report = a.wait_for(PeerChanged)
+    assert report.rtt_us is not None
+    assert report.clock_offset_us is not None
     # Both have one clock: what is seen of it is at most what the answer took, and our own reading.
-    assert abs(told.clock_offset_us) < told.rtt_us / 2 + 50_000
+    assert abs(report.clock_offset_us) < report.rtt_us / 2 + 50_000
 
 
 def test_every_kind_of_array_and_its_metadata_and_time(make: Make) -> None:
@@ -117,7 +117,7 @@ def test_fan_out_crosses_once_and_each_consumer_has_its_own_policy(make: Make) -
     assert [number_of(next(late).data) for _ in range(3)] == [297, 298, 299]
 
 
-def test_a_far_consumer_that_stops_reading_stops_the_producer(make: Make) -> None:
+def test_a_remote_consumer_that_stops_reading_blocks_the_producer(make: Make) -> None:
     a, b = make("a"), make("b")
     out = a.outgoing("n/o", "b", policy="backpressure", bound=5)
     into = b.incoming("n/o", "a", "m/i", policy="backpressure", bound=5)
@@ -138,7 +138,7 @@ def test_a_far_consumer_that_stops_reading_stops_the_producer(make: Make) -> Non
     # Both queues are full, and so is the window between them.
     most = 5 + LEAST_WINDOW + 5
     wait_until(lambda: sent[0] == most, what=lambda: f"the producer to wait, not at {sent[0]}")
-    # Another stream of the same producer is not held up.
+    # Another stream of the same producer is not blocked.
     coming = deliveries(b.receiver(other))
     for number in range(50):
         sender.send("other", arrow.encode(message(number, 5_000)))
@@ -150,7 +150,7 @@ def test_a_far_consumer_that_stops_reading_stops_the_producer(make: Make) -> Non
     thread.join()
 
 
-def test_a_consumer_that_comes_back_finds_the_newest(make: Make) -> None:
+def test_a_consumer_that_starts_late_receives_the_newest(make: Make) -> None:
     a, b = make("a"), make("b")
     out = a.outgoing("n/o", "b", bound=10)
     into = b.incoming("n/o", "a", "m/i", bound=10)
@@ -160,7 +160,7 @@ def test_a_consumer_that_comes_back_finds_the_newest(make: Make) -> None:
     for number in range(2000):
         sender.send("o", arrow.encode(message(number, 2_000)))
     wait_until(lambda: out.ends.depth() == 0, what="the link to take all that is left")
-    # What is told of counts is up to a second old.
+    # Reported counts are up to a second old.
     taken = out.keeper.statistics().received
     wait_until(lambda: b.count("n/o", "messages") >= taken, what=lambda: f"all {taken}")
     coming = deliveries(b.receiver(into), seconds=1)
@@ -189,7 +189,7 @@ def test_protected_messages_are_kept_and_a_flush_empties(make: Make) -> None:
     assert numbers == [*range(20), 200]
 
 
-def test_news_follow_the_last_message(make: Make) -> None:
+def test_lifecycle_events_follow_the_last_message(make: Make) -> None:
     a, b = make("a"), make("b")
     out = a.outgoing("n/o", "b", policy="backpressure", bound=100)
     into = b.incoming("n/o", "a", "m/i", policy="backpressure", bound=100)
@@ -210,12 +210,12 @@ def test_news_follow_the_last_message(make: Make) -> None:
     ]  # fmt: skip
     assert kinds[1].error == "it ended with exit code 3"
     wait_until(
-        lambda: b.news() == [("n/o", "restarted"), ("n/o", "failed"), ("n/o", "closed")],
-        what="the runner to hear it",
+        lambda: b.events() == [("n/o", "restarted"), ("n/o", "failed"), ("n/o", "closed")],
+        what="the events",
     )
 
 
-def test_a_link_passes_on_what_waits_before_it_ends(make: Make) -> None:
+def test_a_link_sends_waiting_messages_before_it_ends(make: Make) -> None:
     a, b = make("a"), make("b")
     out = a.outgoing("n/o", "b", policy="backpressure", bound=1000)
     into = b.incoming("n/o", "a", "m/i", policy="backpressure", bound=1000)
@@ -231,7 +231,7 @@ def test_a_link_passes_on_what_waits_before_it_ends(make: Make) -> None:
     coming = deliveries(b.receiver(into))
     assert [number_of(next(coming).data) for _ in range(500)] == list(range(500))
     assert next(coming).kind is RecordKind.CLOSED
-    # Nobody waits for a part that has ended.
+    # Producers do not wait for a part that has ended.
     b.wait_for(PeerChanged, machine="a", state="left")
     for number in range(500):
         answers.send("back", arrow.encode(message(number, 100)))
@@ -246,7 +246,7 @@ def test_a_producer_does_not_wait_for_consumers_that_are_gone(make: Make) -> Non
     sender = a.sender(out)
     for number in range(20):
         sender.send("o", arrow.encode(message(number, 100)))
-    b.tell(SetIncoming(streams=(Incoming(machine="a", node="n", output="o"),)))
+    b.send(SetIncoming(streams=(Incoming(machine="a", node="n", output="o"),)))
     for number in range(500):
         sender.send("o", arrow.encode(message(number, 100)))
     wait_until(lambda: out.ends.depth() == 0, what="the queue to be empty")
@@ -277,11 +277,11 @@ def test_the_lists_must_agree_before_a_peer_counts_as_proven(make: Make) -> None
     a, b = make("a"), make("b")
     a.outgoing("n/o", "b")
     introduce(a, b)
-    told = a.wait_for(PeerChanged, machine="b", reason="n/o is not expected there")
-    assert told.state == "connecting"
+    report = a.wait_for(PeerChanged, machine="b", reason="n/o is not expected there")
+    assert report.state == "connecting"
 
 
-def test_an_unreachable_peer_is_named_with_the_reason(make: Make) -> None:
+def test_an_unreachable_peer_is_reported_with_the_reason(make: Make) -> None:
     a, b = make("a"), make("b")
     a.outgoing("n/o", "b")
     a.start_link()
@@ -291,10 +291,10 @@ def test_an_unreachable_peer_is_named_with_the_reason(make: Make) -> None:
 
 
 def test_each_link_reports_where_the_other_listens(make: Make) -> None:
-    """Also the one that was dialled."""
+    """The link that was dialed, too."""
     a, b = make("a"), make("b")
     introduce(a, b)
     proven(a, b)
     for here, there in ((a, b), (b, a)):
-        said = here.wait_for(PeerChanged, machine=there.name, state="proven")
-        assert (said.endpoint,) == there.endpoints
+        report = here.wait_for(PeerChanged, machine=there.name, state="proven")
+        assert (report.endpoint,) == there.endpoints

@@ -1,4 +1,4 @@
-"""A stranger at a link's port gets nothing out and nothing in; a member's garbage harms nobody."""
+"""Foreign programs at a link's port, and garbage from a member of the cluster."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ if credentials:
     }
 for name, value in settings.items():
     config.insert_json5(name, json.dumps(value))
-heard = []
+received = []
 try:
     session = zenoh.open(config)
-    subscriber = session.declare_subscriber("**", lambda sample: heard.append(1))
+    subscriber = session.declare_subscriber("**", lambda sample: received.append(1))
     time.sleep(0.3)
     for key, frame in frames:
         session.put(key, bytes.fromhex(frame))
@@ -53,7 +53,7 @@ try:
     alone = not session.info.links()
 except zenoh.ZError:
     alone = True
-print(json.dumps({"alone": alone, "heard": len(heard)}), flush=True)
+print(json.dumps({"alone": alone, "received": len(received)}), flush=True)
 import os
 os._exit(0)
 """
@@ -66,7 +66,7 @@ def intrude(
     *,
     seconds: float = 1.5,
 ) -> dict[str, object]:
-    """Another program with Zenoh at the link's port."""
+    """Run another program with Zenoh at the link's port."""
     argument = json.dumps([endpoint, credentials, seconds, [(k, f.hex()) for k, f in frames]])
     done = subprocess.run(
         [sys.executable, "-c", INTRUDER, argument], capture_output=True, timeout=60, check=True
@@ -80,7 +80,7 @@ KEY = "dora/test/0198-flow/link/b/a"
 
 
 @pytest.mark.parametrize("who", ["no certificate", "a foreign certificate", "no TLS"])
-def test_a_stranger_is_not_let_in(make: Make, home: Path, who: str) -> None:
+def test_a_foreign_program_is_refused(make: Make, home: Path, who: str) -> None:
     a, b = make("a"), make("b")
     out = a.outgoing("n/o", "b", policy="backpressure")
     into = b.incoming("n/o", "a", "m/i", policy="backpressure")
@@ -98,12 +98,12 @@ def test_a_stranger_is_not_let_in(make: Make, home: Path, who: str) -> None:
     }[who]  # fmt: skip
     sender.send("o", arrow.encode(message(0, 100)))
     answer = intrude(b.endpoints[0], credentials, [(KEY, b"garbage")])
-    assert answer == {"alone": True, "heard": 0}
+    assert answer == {"alone": True, "received": 0}
     sender.send("o", arrow.encode(message(1, 100)))
     assert [number_of(next(coming).data) for _ in range(2)] == [0, 1]
 
 
-def test_a_port_shows_no_more_than_a_handshake(make: Make) -> None:
+def test_a_port_answers_nothing_but_a_handshake(make: Make) -> None:
     a, b = make("a"), make("b")
     a.outgoing("n/o", "b")
     b.incoming("n/o", "a", "m/i")
@@ -123,7 +123,7 @@ def test_a_port_shows_no_more_than_a_handshake(make: Make) -> None:
 
 
 def connect_without_certificate(host: str, port: int, context: ssl.SSLContext) -> None:
-    """Raises OSError when the other side hangs up on us."""
+    """Raises OSError when the other side closes the connection."""
     with (
         socket.create_connection((host, port), timeout=60) as connection,
         context.wrap_socket(connection) as secured,
@@ -133,7 +133,7 @@ def connect_without_certificate(host: str, port: int, context: ssl.SSLContext) -
             raise ConnectionResetError("closed")
 
 
-def test_garbage_of_a_member_harms_nobody(make: Make, home: Path) -> None:
+def test_garbage_from_a_member_is_ignored(make: Make, home: Path) -> None:
     a, b = make("a"), make("b")
     out = a.outgoing("n/o", "b", policy="backpressure")
     into = b.incoming("n/o", "a", "m/i", policy="backpressure")

@@ -181,7 +181,7 @@ def test_something_else_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     thread.start()
     config = {"dora": "python", "protocol": 1, "socket": str(path), "node_id": "a"}
     monkeypatch.setenv("DORA_NODE_CONFIG", json.dumps({**config, "incarnation": 1}))
-    with pytest.raises(SetUpError, match="does not speak the protocol"):
+    with pytest.raises(SetUpError, match="does not follow the protocol"):
         Node()
     thread.join()
     listener.close()
@@ -191,7 +191,7 @@ def test_something_else_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ("setting", "size"), [("1000", 1000), ("256MB", 256 * 2**20), ("1g", 2**30), ("4 KiB", 4096)]
 )
 def test_pool_sizes(monkeypatch: pytest.MonkeyPatch, setting: str, size: int) -> None:
-    from dora_node_api.protocol.connection import pool_size
+    from dora_node_api.protocol.pool_size import pool_size
 
     config = control.NodeConfig("d", "n")
     monkeypatch.setenv("DORA_NODE_SHM_POOL_SIZE", setting)

@@ -10,23 +10,18 @@ import pytest
 
 from dora_node_api.data.typecheck import TypeCheck
 from dora_node_api.errors import InvalidData, SetUpError
-from dora_node_api.protocol.messages import NodeConfig
 
-CONFIG = NodeConfig(
-    "d",
-    "n",
-    output_types={
-        "ratio": "std/core/v1/Float32",
-        "word": "std/core/v1/String",
-        "image": "std/media/v1/Image",
-    },
-)
+DECLARED = {
+    "ratio": "std/core/v1/Float32",
+    "word": "std/core/v1/String",
+    "image": "std/media/v1/Image",
+}
 
 
 def check(monkeypatch: pytest.MonkeyPatch, setting: str) -> tuple[TypeCheck, list[str]]:
     monkeypatch.setenv("DORA_RUNTIME_TYPE_CHECK", setting)
     warnings: list[str] = []
-    made = TypeCheck.from_environment(CONFIG, warnings.append)
+    made = TypeCheck.from_environment(DECLARED, warnings.append)
     assert made is not None
     return made, warnings
 
@@ -59,6 +54,6 @@ def test_types(monkeypatch: pytest.MonkeyPatch, output: str, data: Any, fits: bo
 def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for off in ("", "0", "off"):
         monkeypatch.setenv("DORA_RUNTIME_TYPE_CHECK", off)
-        assert TypeCheck.from_environment(CONFIG, print) is None
+        assert TypeCheck.from_environment(DECLARED, print) is None
     with pytest.raises(SetUpError, match="maybe"):
         check(monkeypatch, "maybe")

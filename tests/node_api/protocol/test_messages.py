@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 
 from dora_node_api.errors import ControlClosed, ControlError
 from dora_node_api.frozen import Frozen, replace
+from dora_node_api.protocol import frames
 from dora_node_api.protocol import messages as control
 from dora_node_api.protocol.control_socket import ControlSocket, bind_unix
-from dora_node_api.protocol.messages import FrameDecoder, InputConfig, NodeConfig, Received, encode
+from dora_node_api.protocol.frames import FrameDecoder, Received, encode
+from dora_node_api.protocol.messages import InputConfig, NodeConfig
 
 CONFIG = NodeConfig(
     dataflow_id="d",
@@ -118,13 +120,13 @@ FIELD_NAMES = sorted({name for message in MESSAGES for name in message.__match_a
 )
 def test_wrong_fields_are_a_control_error_and_nothing_else(kind: str, fields: Any) -> None:
     with suppress(ControlError):
-        assert isinstance(control.decode(json.dumps({**fields, "kind": kind}).encode()), Frozen)
+        assert isinstance(frames.decode(json.dumps({**fields, "kind": kind}).encode()), Frozen)
 
 
 def test_a_bad_frame_does_not_take_the_next_with_it() -> None:
     decoder = FrameDecoder()
     bad = json.dumps({"kind": "stop", "reason": 5}).encode()
-    decoder.feed(control.HEADER.pack(len(bad), 0) + bad)
+    decoder.feed(frames.HEADER.pack(len(bad), 0) + bad)
     decoder.feed(encode(control.Stop())[0].data)
     with pytest.raises(ControlError, match=r"stop\.reason is int, expected str"):
         decoder.next_message()
@@ -133,8 +135,8 @@ def test_a_bad_frame_does_not_take_the_next_with_it() -> None:
 
 
 def test_newer_minor_versions_are_understood() -> None:
-    assert control.decode(b'{"kind": "stop", "reason": "MANUAL", "new": 1}') == control.Stop()
-    assert control.decode(b'{"kind": "dance"}') == control.UnknownMessage("dance")
+    assert frames.decode(b'{"kind": "stop", "reason": "MANUAL", "new": 1}') == control.Stop()
+    assert frames.decode(b'{"kind": "dance"}') == control.UnknownMessage("dance")
 
 
 def test_descriptors_arrive_even_more_than_one_call_takes() -> None:
@@ -151,7 +153,7 @@ def test_descriptors_arrive_even_more_than_one_call_takes() -> None:
         os.write(second.descriptors[0], b"x")
         assert os.read(first.descriptors[449], 1) == b"x"
         assert not os.get_inheritable(first.descriptors[0])
-        control.close_all((*first.descriptors, *second.descriptors))
+        frames.close_all((*first.descriptors, *second.descriptors))
     finally:
         os.close(read)
         os.close(write)
@@ -190,7 +192,7 @@ def test_descriptors_of_a_refused_message_are_closed() -> None:
     receiver = ControlSocket(right)
     read, write = os.pipe()
     body = b'{"kind": "segment", "number": "x"}'
-    socket.send_fds(left, [control.HEADER.pack(len(body), 1) + body], [write])
+    socket.send_fds(left, [frames.HEADER.pack(len(body), 1) + body], [write])
     os.close(write)
     with pytest.raises(ControlError):
         receiver.receive(timeout=60)

@@ -287,7 +287,6 @@ def test_a_late_reader_gets_the_newest_ticks_only() -> None:
     while (event := bench.event()) is not None:
         ticks.append(event["metadata"]["timestamp"])
     assert ticks == [-(2 * SECOND + SECOND // 4), -(SECOND + SECOND // 4), -SECOND // 4]
-    assert bench.session.inputs["tick"].skipped == 98
 
 
 def test_a_busy_timer_does_not_starve_an_input() -> None:
@@ -323,29 +322,6 @@ def test_what_cannot_be_decoded_is_an_error_event_and_counted() -> None:
     assert "no such type" in event["error"]
     assert bench.events() == ["INPUT in 2"]
     assert bench.session.errors == 1
-
-
-class Interrupting(FakeDelivery):
-    """A signal handler raises while the message becomes an event, once."""
-
-    times = 1
-
-    @property
-    def metadata(self) -> Any:
-        if self.times:
-            self.times -= 1
-            raise KeyboardInterrupt
-        return {}
-
-    @metadata.setter
-    def metadata(self, value: Any) -> None: ...
-
-
-def test_an_interrupt_loses_no_message() -> None:
-    bench = Bench().input("in").put("in", Interrupting(1), message(2))
-    with pytest.raises(KeyboardInterrupt):
-        bench.event()
-    assert bench.events() == ["INPUT in 1", "INPUT in 2"]
 
 
 def test_an_event_that_was_not_handed_out_comes_again() -> None:

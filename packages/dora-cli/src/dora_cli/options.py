@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from dora_cli.values.env_overrides import parse_env_overrides
+from dora_config.yaml.quantities import parse_duration
 
 T = TypeVar("T")
 
@@ -73,6 +74,11 @@ class OptionalValues(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         words = [f"{word}=true" if word in self.bare else word for word in args]
         return super().parse_args(ctx, words)
+
+
+def duration(name: str, *, help: str, parse: Callable[[str], float] = parse_duration) -> Any:
+    """Return an option whose value is a duration in seconds."""
+    return typer.Option(name, metavar="DURATION", parser=checked(parse), help=help)
 
 
 DataflowFile = Annotated[

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A word with commands of its own, as `dora topic echo`."""
+    """A word with subcommands, as in `dora topic echo`."""
 
     help: str
     commands: Mapping[str, str]

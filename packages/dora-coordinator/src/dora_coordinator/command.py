@@ -1,4 +1,4 @@
-"""`dora coordinator`: arguments, the listening socket, signals; the rest is the service's."""
+"""Command `dora coordinator`: arguments, listening sockets, signals."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from dora_coordinator.io.store import StoreError, open_store
 from dora_coordinator.settings import Settings, parse_setting
 
 SPARE_FILES: Final = 64
-"""Open files needed beside the connections: store, libraries, listening socket."""
+"""Open files needed in addition to connections: store, libraries, listening sockets."""
 
 FLUSH_TIMEOUT: Final = 2.0
-"""Seconds for the last words to clients and daemons."""
+"""Seconds to send the last messages to clients and daemons."""
 
 logger = logging.getLogger("dora.coordinator")
 
 
 class CoordinatorError(DoraError):
-    """The coordinator cannot start; ``str()`` says why and what to do."""
+    """The coordinator cannot start; ``str()`` contains the remedy."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run until SIGINT, SIGTERM or `dora down`; the exit code."""
+    """Run until SIGINT, SIGTERM or `dora down`; return the exit code."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(
         stream=sys.stderr,
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dora coordinator",
-        description="Place dataflows on daemons and watch over them.",
+        description="Place dataflows on daemons and supervise them.",
     )
     add = parser.add_argument
     add(
@@ -73,15 +73,19 @@ def _parser() -> argparse.ArgumentParser:
         "--store",
         default="redb",
         metavar="redb|memory|redb:PATH",
-        help="where dataflows are remembered (default: a file in your state directory)",
+        help="where dataflows are stored (default: a file in your state directory)",
     )
-    add("--recreate-store", action="store_true", help="put the store aside and begin an empty one")
-    add("--auth", action="store_true", help="ask for the token (this is the default)")
-    add("--no-auth", action="store_true", help="let anyone who reaches the port run programs")
+    add(
+        "--recreate-store",
+        action="store_true",
+        help="put the store aside and start with an empty one",
+    )
+    add("--auth", action="store_true", help="require the token (the default)")
+    add("--no-auth", action="store_true", help="allow anyone who reaches the port to run programs")
     add(
         "--open-to-network",
         action="store_true",
-        help="insist on --no-auth although the address is not loopback",
+        help="allow --no-auth on an address that is not loopback",
     )
     add("--quiet", action="store_true", help="print warnings and errors only")
     add(
@@ -97,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 def _port(text: str) -> int:
     if text.isascii() and text.isdigit() and int(text) < 65536:
         return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
+    raise argparse.ArgumentTypeError(f'"{text}" is not a port from 0 to 65535')
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -129,17 +133,17 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _interfaces(given: Sequence[str] | None) -> tuple[str, ...]:
-    """The addresses to listen on, each once."""
+    """Return the addresses to listen on, each once."""
     default = os.environ.get("DORA_COORDINATOR_INTERFACE", "127.0.0.1")
     return tuple(dict.fromkeys(given or [default]))
 
 
 def _announce(port: int) -> None:
-    """For whoever reads standard output; one that is closed or full stops nobody."""
+    """Print the port; output errors are ignored."""
     try:
         print(f"Listening on port {port}", flush=True)
     except OSError:
-        sys.stdout = None  # it is not flushed again at the end, where it would set the exit code
+        sys.stdout = None  # a flush at exit would fail again and set the exit code
 
 
 def _settings(pairs: Sequence[str]) -> Settings:
@@ -159,14 +163,13 @@ def _token(options: argparse.Namespace, interfaces: Sequence[str]) -> str | None
     if not options.no_auth:
         token, made = ensure_token()
         if made is not None:
-            logger.info("made a token for this account: %s", made)
+            logger.info("created a token for this account: %s", made)
         return token
     named = " and ".join(interfaces)
     if not all(is_loopback(one) for one in interfaces) and not options.open_to_network:
         raise CoordinatorError(
-            f"--no-auth on {named} lets anyone on the network run programs on all your "
-            "machines; leave it out (the token of this account is found by itself), or insist with "
-            "--open-to-network"
+            f"--no-auth on {named} lets anyone on the network run programs on all your machines; "
+            "omit it (dora finds the token of this account), or add --open-to-network"
         )
     logger.warning(
         "NO AUTHENTICATION: anyone who reaches %s can run programs on every connected machine",
@@ -192,14 +195,14 @@ def _listen(interface: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise CoordinatorError(
-            f"cannot listen on {interface} port {port}: {error.strerror}; is a coordinator running "
-            "already? (choose another --port, or 0 for any)"
+            f"cannot listen on {interface} port {port}: {error.strerror}; if a coordinator is "
+            "already running, choose another --port, or 0 for any"
         ) from error
     return listener
 
 
 def _fit_open_files(settings: Settings) -> Settings:
-    """Raise the limit of open files; where it stays too low, allow fewer connections and say so."""
+    """Raise the limit of open files; if it stays too low, allow fewer connections."""
     needed = settings.max_connections + SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = resource.RLIM_INFINITY
@@ -213,7 +216,7 @@ def _fit_open_files(settings: Settings) -> Settings:
         return settings
     possible = max(1, soft - SPARE_FILES)
     logger.warning(
-        "the limit of open files is %d: at most %d connections at once (wanted: %d)",
+        "the limit of open files (%d) allows only %d of %d connections; raise it with ulimit -n",
         soft,
         possible,
         settings.max_connections,
@@ -221,13 +224,13 @@ def _fit_open_files(settings: Settings) -> Settings:
     return replace(settings, max_connections=possible)
 
 
-def _is_no_false_alarm(record: logging.LogRecord) -> bool:
-    """uvicorn calls it an error when a WebSocket is answered with an HTTP status, such as 401."""
+def _is_relevant(record: logging.LogRecord) -> bool:
+    """Drop uvicorn's error for a WebSocket that is refused with an HTTP status such as 401."""
     return record.getMessage() != "ASGI callable returned without completing handshake."
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its own handling of signals."""
+    """uvicorn without its signal handlers."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -252,7 +255,7 @@ async def _serve(
             timeout_graceful_shutdown=1,
         )
     )
-    logging.getLogger("uvicorn.error").addFilter(_is_no_false_alarm)
+    logging.getLogger("uvicorn.error").addFilter(_is_relevant)
     async with anyio.create_task_group() as tasks:
 
         async def serve() -> None:
@@ -262,7 +265,7 @@ async def _serve(
         async def watch_signals() -> None:
             with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
                 async for number in signals:
-                    logger.info("%s: ending; nodes go on", signal.Signals(number).name)
+                    logger.info("%s: ending; running nodes continue", signal.Signals(number).name)
                     work.cancel()
                     return
 

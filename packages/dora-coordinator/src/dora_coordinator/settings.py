@@ -1,4 +1,4 @@
-"""Limits and times of a coordinator, each with its default; every one can be set."""
+"""Settings of a coordinator: limits and times with their defaults."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ class Settings:
     heartbeat_interval: float = HEARTBEAT_INTERVAL
     daemon_silence_warning: float = 15.0
     daemon_silence_limit: float = 30.0
-    """A daemon silent for longer counts as lost."""
+    """Silence after which a daemon is disconnected."""
     coordinator_silence_limit: float = COORDINATOR_SILENCE
-    """Told to daemons: after so long without a word they connect anew."""
+    """Silence after which daemons reconnect to the coordinator."""
     start_timeout: float = 60.0
-    """Within which every daemon must have prepared and released its part."""
+    """For all daemons to prepare their parts, and again to release them."""
     link_timeout: float = 10.0
-    """Within which machines that exchange data must have reached each other at a start."""
+    """For machines that exchange data to reach each other at a start."""
     slow_link_timeout: float = 60.0
-    """The same where connections are made but take long."""
+    """The same over a slow network: connections succeed but take long."""
     build_timeout: float = 1200.0
-    """Within which every daemon must have built its nodes."""
+    """For all daemons to build their nodes."""
     stop_margin: float = 30.0
-    """Beyond one and a half graces, until a stop that nobody confirms is given up."""
+    """After 1.5 grace periods, until an unconfirmed stop is given up."""
     recovery_timeout: float = 60.0
-    """After a restart of the coordinator: what no daemon has reported by then has failed."""
+    """After a restart of the coordinator, until dataflows that no daemon reports have failed."""
     recovery_backoff: float = 30.0
-    """Between two attempts to spawn the same part again."""
+    """Between attempts to spawn the same part again."""
     destroy_timeout: float = 46.0
-    """Until the coordinator ends although dataflows have not."""
+    """Until the coordinator ends although dataflows or daemons have not."""
     archived_dataflows: int = 200
-    """Ended dataflows that are kept; the oldest goes first."""
+    """Ended dataflows that are kept; the oldest is removed first."""
     ended_daemon_shown: float = 600.0
-    """After its end in good order, until `cluster status` lists a daemon no longer."""
+    """How long `cluster status` lists a daemon after its regular end."""
     lost_daemon_shown: float = 24 * 3600.0
-    """The same for a daemon that was lost and that no dataflow waits for."""
+    """How long it lists a lost daemon, unless a dataflow waits for it."""
     streams_per_client: int = 16
     max_message_bytes: int = 16 * MIB
     max_connections: int = 4096
     new_connections_per_minute: int = 20
-    """Per address, of peers that show no valid token; loopback is exempt."""
+    """Without a valid token, per address; loopback is exempt."""
     max_artifact_bytes: int = 4096 * MIB
     max_code_bytes: int = 16384 * MIB
-    """Of all code that is kept for machines; the least recently used goes."""
+    """Of all code that is kept for machines; the least recently used is removed."""
 
 
 def parse_setting(settings: dict[str, Any], text: str) -> None:
@@ -59,9 +59,7 @@ def parse_setting(settings: dict[str, Any], text: str) -> None:
     name, equals, value = text.partition("=")
     defaults = {field.name: field.default for field in fields(Settings)}
     if not equals or name not in defaults:
-        raise DoraError(
-            f'setting "{text}": expected NAME=VALUE with one of the names {", ".join(defaults)}'
-        )
+        raise DoraError(f'setting "{text}": expected NAME=VALUE; names: {", ".join(defaults)}')
     try:
         number = _parse_value(name, value, is_seconds=isinstance(defaults[name], float))
     except ValueError as error:

@@ -7,7 +7,7 @@ from dora_node_api.node import Node
 
 if TYPE_CHECKING:
     from dora import builder, testing
-    from dora_node_api.data.sample import SampleHandler
+    from dora_node_api.backends.sample import SampleHandler
     from dora_node_api.launch import build, run
     from dora_node_api.operators import DoraStatus
     from dora_node_api.operators import main as start_runtime
@@ -29,7 +29,7 @@ __all__ = [
 
 _HOMES = {
     "DoraStatus": ("dora_node_api.operators", "DoraStatus"),
-    "SampleHandler": ("dora_node_api.data.sample", "SampleHandler"),
+    "SampleHandler": ("dora_node_api.backends.sample", "SampleHandler"),
     "build": ("dora_node_api.launch", "build"),
     "run": ("dora_node_api.launch", "run"),
     "start_runtime": ("dora_node_api.operators", "main"),
@@ -39,9 +39,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import the less used names when they are used: nodes start faster without."""
+    """Import rarely used names when they are used, so that nodes start faster."""
     if name not in _HOMES:
-        hint = " (there is no ROS 2 bridge in this version)" if name.startswith("Ros2") else ""
+        hint = " (this version has no ROS 2 bridge)" if name.startswith("Ros2") else ""
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
     from importlib import import_module
 

@@ -3,16 +3,16 @@
 import sys
 from typing import TYPE_CHECKING, Any
 
-# Interpreters that are too old parse this file: it has no newer syntax than Python 3.6.
+# Old interpreters must be able to parse this file: no syntax newer than Python 3.6.
 if sys.version_info < (3, 11):  # noqa: UP036
     raise ImportError(
         f"dora needs Python 3.11 or newer, but {sys.executable} is Python"
-        f" {sys.version_info[0]}.{sys.version_info[1]}: run the node with a newer one (in a virtual"
+        f" {sys.version_info[0]}.{sys.version_info[1]}; run the node with a newer one (in a virtual"
         " environment made with `uv venv --python 3.11`, for example)"
     )
 
 from dora_node_api._version import __version__
-from dora_node_api.data.sample import SampleHandler
+from dora_node_api.backends.sample import SampleHandler
 from dora_node_api.node import Node
 
 if TYPE_CHECKING:
@@ -23,14 +23,15 @@ if TYPE_CHECKING:
         InvalidData,
         NodeClosed,
         NodeForked,
+        NodeInterrupted,
         OperatorError,
         SetUpError,
         UnknownOutput,
     )
+    from dora_node_api.event_stream import EventStream
     from dora_node_api.events import (
         ErrorEvent,
         Event,
-        EventStream,
         InputClosed,
         InputEvent,
         InputRecovered,
@@ -64,6 +65,7 @@ __all__ = [
     "NodeClosed",
     "NodeFailed",
     "NodeForked",
+    "NodeInterrupted",
     "NodeRestarted",
     "OperatorError",
     "ParamDeleted",
@@ -82,13 +84,14 @@ __all__ = [
 _HOMES = {
     "errors": (
         *("BackpressureDeadlock", "ControlError", "DoraNodeError", "InvalidData", "NodeClosed"),
-        *("NodeForked", "OperatorError", "SetUpError", "UnknownOutput"),
+        *("NodeForked", "NodeInterrupted", "OperatorError", "SetUpError", "UnknownOutput"),
     ),
     "events": (
-        *("ErrorEvent", "Event", "EventStream", "InputClosed", "InputEvent", "InputRecovered"),
+        *("ErrorEvent", "Event", "InputClosed", "InputEvent", "InputRecovered"),
         *("NodeFailed", "NodeRestarted", "ParamDeleted", "ParamUpdated", "Reload", "Stop"),
         "UnknownEvent",
     ),
+    "event_stream": ("EventStream",),
     "operators": ("DoraStatus",),
     "testing": ("MockNode",),
     "transport.shared.errors": ("BrokenRecord", "PoolExhausted", "TransportError"),
@@ -97,7 +100,7 @@ _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names
 
 
 def __getattr__(name: str) -> Any:
-    """Import the rest of the public names when they are used: nodes start faster without."""
+    """Import the other public names when they are used, so that nodes start faster."""
     module = _MODULE_OF.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

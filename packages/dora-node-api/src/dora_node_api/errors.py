@@ -1,17 +1,18 @@
-"""Everything this package raises.
+"""Errors of this package.
 
 - `DoraNodeError`
-  - `ControlError`: bytes on the control socket that are no message of ours
-    - `ControlClosed`: the other end is gone
+  - `ControlError`: malformed bytes on the control socket
+    - `ControlClosed`: the other end closed the control socket
   - `SetUpError`: a node cannot be connected (also a `RuntimeError`, as existing nodes expect)
-  - `NodeForked`: a forked child used what belongs to its parent (also a `RuntimeError`)
+  - `NodeForked`: a forked child used its parent's node (also a `RuntimeError`)
+  - `NodeInterrupted`: a signal handler's exception ended a call halfway (also a `RuntimeError`)
   - `NodeClosed`: the node was closed (also a `RuntimeError`)
-  - `InvalidData`: what was given to a send method cannot be sent (also `TypeError`, `RuntimeError`)
+  - `InvalidData`: data or metadata that cannot be sent (also `TypeError`, `RuntimeError`)
   - `UnknownOutput`: an output that the dataflow does not declare (also a `RuntimeError`)
-  - `BackpressureDeadlock`: a cycle of full queues would never have come to an end
-  - `OperatorError`: an operator's file or class cannot be used, or it returned something odd
+  - `BackpressureDeadlock`: a send waited on a cycle of full queues
+  - `OperatorError`: an operator's file, class or return value is invalid
 
-What the transport raises lies beside it, in `dora_node_api.transport`.
+The errors of the transport are in `dora_node_api.transport.shared.errors`.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ class DoraNodeError(Exception):
 
 
 class ControlError(DoraNodeError):
-    """Bytes on the control socket that are no message of this protocol.
+    """Malformed bytes on the control socket.
 
-    `fatal` says that the frames can no longer be told apart, so the connection is of no more use;
-    otherwise only this one message was lost.
+    `fatal`: frames can no longer be separated, so the connection is unusable. Otherwise only this
+    message was lost.
     """
 
     def __init__(self, problem: str, *, fatal: bool = False) -> None:
@@ -34,7 +35,7 @@ class ControlError(DoraNodeError):
 
 
 class ControlClosed(ControlError):
-    """The other end of the control socket is gone."""
+    """The other end closed the control socket."""
 
     def __init__(self, problem: str = "the control socket was closed by the other end") -> None:
         super().__init__(problem, fatal=True)
@@ -45,7 +46,11 @@ class SetUpError(DoraNodeError, RuntimeError):
 
 
 class NodeForked(DoraNodeError, RuntimeError):
-    """A process forked from a node used the node, which belongs to its parent alone."""
+    """A forked process used a node of its parent."""
+
+
+class NodeInterrupted(DoraNodeError, RuntimeError):
+    """An exception raised by a signal handler ended an earlier call of the node halfway."""
 
 
 class NodeClosed(DoraNodeError, RuntimeError):
@@ -63,7 +68,7 @@ class UnknownOutput(DoraNodeError, RuntimeError):
 class BackpressureDeadlock(DoraNodeError, RuntimeError):
     """A sender waited on a cycle of backpressure queues that are all full.
 
-    `cycle` names its nodes in order.
+    `cycle` lists its nodes in order.
     """
 
     def __init__(self, edge: str, cycle: tuple[str, ...], seconds: float) -> None:
@@ -71,11 +76,11 @@ class BackpressureDeadlock(DoraNodeError, RuntimeError):
         self.cycle = cycle
         circle = " -> ".join((*cycle, cycle[0]))
         super().__init__(
-            f"{edge}: no room for {seconds:g} s while the inputs of this node are full too, and"
-            f" they lie on one cycle of backpressure: {circle}. Nobody on it can go on. Give one of"
-            " its inputs `queue_policy: drop_oldest`, or a queue_size above what is ever under way"
+            f"{edge}: no room for {seconds:g} s while the inputs of this node are full too; the"
+            f" queues form a cycle of backpressure: {circle}. Give one of its inputs"
+            " `queue_policy: drop_oldest`, or a queue_size above the number of messages under way"
         )
 
 
 class OperatorError(DoraNodeError):
-    """An operator's file, class or return value is not what the operator interface asks for."""
+    """An operator's file, class or return value is invalid."""

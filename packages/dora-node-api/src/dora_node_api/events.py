@@ -1,4 +1,4 @@
-"""Events as typed objects beside the dictionaries: `for event in node.events(): match event:`."""
+"""Typed events, the alternative to event dictionaries: `node.events()` yields them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow
-
-    from dora_node_api.node import Node
-    from dora_node_api.testing import MockNode
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,28 +21,28 @@ class InputEvent:
 
     @property
     def timestamp(self) -> datetime:
-        """When it was sent, in UTC (or what the sender put in its place)."""
+        """Time of the send in UTC, or what the sender set instead."""
         stamp: datetime = self.metadata["timestamp"]
         return stamp
 
 
 @dataclass(frozen=True, slots=True)
 class InputClosed:
-    """This input brings nothing more, or nothing came for its `input_timeout`."""
+    """The input ended, or received nothing for its `input_timeout`."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class InputRecovered:
-    """An input that had timed out brings messages again."""
+    """An input that had timed out receives messages again."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class NodeRestarted:
-    """A node whose output this node reads was started again."""
+    """A node whose output this node reads was restarted."""
 
     id: str
 
@@ -83,21 +80,21 @@ class ParamDeleted:
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """Code is to be loaded again: of one operator, or of all."""
+    """Reload the code of one operator, or of all if `operator` is None."""
 
     operator: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorEvent:
-    """Something that arrived could not be used; it was dropped and counted."""
+    """A received message was invalid; it was dropped and counted."""
 
     error: str
 
 
 @dataclass(frozen=True, slots=True)
 class UnknownEvent:
-    """An event of a kind that this version has no name for."""
+    """An event of a kind that this version does not know."""
 
     event: Mapping[str, Any]
 
@@ -118,7 +115,7 @@ Event = (
 
 
 def from_dict(event: Mapping[str, Any]) -> Event:
-    """The typed event that a dictionary stands for."""
+    """Return the typed event of an event dictionary."""
     match event:
         case {"type": "INPUT", "id": name, "value": value, "metadata": metadata}:
             return InputEvent(name, value, metadata)
@@ -142,22 +139,3 @@ def from_dict(event: Mapping[str, Any]) -> Event:
             return ErrorEvent(error)
         case _:
             return UnknownEvent(event)
-
-
-class EventStream:
-    """A node's events, typed. Iterating takes from the same stream as the node itself."""
-
-    def __init__(self, node: Node | MockNode) -> None:
-        self._node = node
-
-    def __iter__(self) -> EventStream:
-        return self
-
-    def __next__(self) -> Event:
-        return from_dict(next(self._node))
-
-    def __aiter__(self) -> EventStream:
-        return self
-
-    async def __anext__(self) -> Event:
-        return from_dict(await self._node.__anext__())

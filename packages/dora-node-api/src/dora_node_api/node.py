@@ -1,11 +1,9 @@
-"""`Node`: how a program takes part in a dataflow."""
+"""`Node`: the interface of a program to its dataflow."""
 
 from __future__ import annotations
 
 import atexit
 import os
-import threading
-import time
 import weakref
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -15,20 +13,21 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from dora_node_api.backends.attach import attach
 from dora_node_api.backends.backend import Backend, Unusable, check_timeout
-from dora_node_api.data.sample import SampleHandler
+from dora_node_api.backends.sample import SampleHandler
 from dora_node_api.errors import InvalidData, NodeClosed, NodeForked
+from dora_node_api.ids import uuid7
 from dora_node_api.logging.log_lines import entry_line, write_line
 from dora_node_api.logging.log_methods import LogMethods
 
 if TYPE_CHECKING:
     from dora_node_api.backends.asynchronous import AsyncReceiver
-    from dora_node_api.events import EventStream
+    from dora_node_api.event_stream import EventStream
     from dora_node_api.protocol.messages import InputConfig, NodeConfig
     from dora_node_api.protocol.session import Event
 
 _FORKED = (
-    "this process was forked from the one that made the node, which alone may use it. Send what the"
-    " child computes back to the parent (multiprocessing.Queue, say), or start the child with the"
+    "this process was forked from the one that made the node, and cannot use it. Send the child's"
+    " results to the parent (with multiprocessing.Queue, for example), or start the child with the"
     ' start method "spawn" or "forkserver"'
 )
 _CLOSED = "the node was closed"
@@ -37,16 +36,20 @@ _CLOSED = "the node was closed"
 class Node(LogMethods):
     """A node of a dataflow: receives events, sends outputs.
 
-    `Node()` belongs to the dataflow that started the process. `Node("id")` does so too where there
-    is one; started by hand it attaches to the running dataflow that has a dynamic node of that id.
-    The constructor returns once every node of the dataflow has connected. Raises RuntimeError,
-    with the reason, if the node cannot be connected.
+    `Node()` connects to the dataflow that started the process. `Node("id")` does the same if a
+    dataflow started the process; otherwise it attaches to the running dataflow that has a dynamic
+    node of that id. The constructor returns once every node of the dataflow has connected. Raises
+    RuntimeError, with the reason, if the node cannot be connected.
 
     A process may be several dynamic nodes. A second `Node` of one id in a process is another handle
-    to the same node: an event goes to the one that asks first.
+    to the same node: each event goes to one of the handles.
 
     Events come as dictionaries (`next`, iteration, `recv_async`, `async for`) or as typed objects
     (`events`). Any thread may send; one thread at a time receives.
+
+    Signal handlers may send. An exception that a signal handler raises while a call waits (`next`,
+    a send that waits for room, `close`) loses nothing. If it ends a call at another point, the next
+    call may raise NodeInterrupted.
     """
 
     def __init__(self, node_id: str | None = None, daemon_port: int | None = None) -> None:
@@ -63,21 +66,21 @@ class Node(LogMethods):
     # --- receiving -------------------------------------------------------------------------------
 
     def next(self, timeout: float | None = None) -> Event | None:
-        """Wait for the next event. None when the stream is at its end.
+        """Wait for the next event. None when the stream has ended.
 
-        After `timeout` seconds without one, an event of type ERROR that says so. Raises ValueError
-        for a timeout below zero or one that is not a number.
+        After `timeout` seconds without one, returns an event of type ERROR. Raises ValueError for a
+        negative timeout or NaN.
         """
         if timeout is not None:
             timeout = check_timeout(timeout)
         return self._backend.next_event(timeout)
 
     def try_recv(self) -> Event | None:
-        """The next event if one is here, else None. Never blocks."""
+        """Return the next event if one waits, else None. Never blocks."""
         return self._backend.poll_event()
 
     def drain(self) -> list[Event]:
-        """All events that are here now. Raises RuntimeError at the end of the stream."""
+        """Return all events that wait. Raises RuntimeError at the end of the stream."""
         events = []
         while (event := self._backend.poll_event()) is not None:
             events.append(event)
@@ -86,7 +89,7 @@ class Node(LogMethods):
         return events
 
     def is_empty(self) -> bool:
-        """Whether no event is here now."""
+        """Whether no event waits."""
         return self._backend.is_empty()
 
     async def recv_async(self, timeout: float | None = None) -> Event | None:  # noqa: ASYNC109
@@ -119,16 +122,16 @@ class Node(LogMethods):
         return event
 
     def events(self) -> EventStream:
-        """The same stream as typed events, for `for` and `async for`."""
-        from dora_node_api.events import EventStream
+        """Return the same stream as typed events, for `for` and `async for`."""
+        from dora_node_api.event_stream import EventStream
 
         return EventStream(self)
 
     def merge_external_events(self, subscription: object) -> NoReturn:
-        """Streams of other systems (ROS 2) cannot be merged. Raises NotImplementedError."""
+        """Not supported. Raises NotImplementedError."""
         raise NotImplementedError(
             "merge_external_events: this version of dora has no ROS 2 bridge. Read the subscription"
-            " in a thread of your own (sending is thread-safe), or in a node of its own"
+            " in another thread (sending is thread-safe) or in another node"
         )
 
     # --- sending ---------------------------------------------------------------------------------
@@ -139,20 +142,20 @@ class Node(LogMethods):
         """Send one message.
 
         `data`: bytes or any buffer (received as a UInt8Array), a pyarrow array, or a numpy array.
-        `metadata`: str keys; bool, int, float, str, lists of these, datetime. What is sent on an
-        output that the dataflow does not declare is dropped, with one warning. Waits where an
-        input with `queue_policy: backpressure` is full. Raises RuntimeError for data or metadata
-        that cannot be sent, and MemoryError (PoolExhausted) if shared memory runs out.
+        `metadata`: str keys; bool, int, float, str, lists of these, datetime. A message on an
+        undeclared output is dropped, with one warning. Waits while an input with
+        `queue_policy: backpressure` is full. Raises RuntimeError for data or metadata that cannot
+        be sent, and MemoryError (PoolExhausted) if shared memory runs out.
         """
         self._backend.send(output_id, data, metadata)
 
     def send_output_raw(
         self, output_id: str, data_length: int, metadata: Mapping[str, Any] | None = None
     ) -> SampleHandler:
-        """Memory for a message of `data_length` bytes, to be filled in place and then sent.
+        """Return memory for a message of `data_length` bytes, to be filled in place and then sent.
 
-        Raises RuntimeError for an output that the dataflow does not declare, or for a length or
-        metadata that cannot be, and MemoryError (PoolExhausted) if shared memory runs out.
+        Raises RuntimeError for an output that the dataflow does not declare and for an invalid
+        length or metadata, and MemoryError (PoolExhausted) if shared memory runs out.
         """
         try:
             nbytes = index(data_length)
@@ -160,8 +163,8 @@ class Node(LogMethods):
             nbytes = -1
         if not 0 <= nbytes < 1 << 63:
             raise InvalidData(
-                f"output `{output_id}`: a message of {data_length!r} bytes; the length must be an"
-                " int, zero or more"
+                f"output `{output_id}`: invalid length {data_length!r}; the length must be an int,"
+                " zero or more"
             )
         kept = _own_copy(output_id, metadata)
         sample = self._backend.allocate_sample(output_id, nbytes, kept)
@@ -170,23 +173,23 @@ class Node(LogMethods):
     def send_service_request(
         self, output_id: str, data: Any, metadata: Mapping[str, Any] | None = None
     ) -> str:
-        """Send a request; the id it gets (a UUID of version 7) is in its metadata and returned."""
+        """Send a request with a new `request_id` (a UUID of version 7) and return that id."""
         request = uuid7()
         own = _own_copy(output_id, metadata)
         if "request_id" in own:
             self._backend.warn(
-                f"send_service_request on output `{output_id}`: the metadata's own request_id is"
-                " replaced; send_output sends a request_id of your choice"
+                f"send_service_request on output `{output_id}` replaces the request_id in the"
+                " metadata; use send_output to choose a request_id"
             )
         self.send_output(output_id, data, {**own, "request_id": request})
         return request
 
     def send_service_response(self, output_id: str, data: Any, metadata: Mapping[str, Any]) -> None:
-        """Answer a request: `metadata` is that of the request, with its `request_id`."""
+        """Send the response to a request, with the metadata of the request (`request_id`)."""
         if "request_id" not in _own_copy(output_id, metadata):
             self._backend.warn(
-                f"send_service_response on output `{output_id}` without a request_id: nobody can"
-                " tell which request it answers. Pass the metadata of the request"
+                f"send_service_response on output `{output_id}` without a request_id, so the client"
+                " cannot match it to a request; pass the metadata of the request"
             )
         self.send_output(output_id, data, metadata)
 
@@ -203,25 +206,25 @@ class Node(LogMethods):
         node_id = self._backend.config.node_id
         write_line(entry_line(node_id, level, str(message), target=target, fields=fields))
 
-    # --- what the node is part of ----------------------------------------------------------------
+    # --- the dataflow ----------------------------------------------------------------------------
 
     @property
     def node_id(self) -> str:
-        """This node's id."""
+        """Id of this node."""
         return self._backend.config.node_id
 
     def dataflow_descriptor(self) -> dict[str, Any]:
-        """The dataflow as it runs: modules and variables are expanded.
+        """Return the running dataflow, with modules and variables expanded.
 
-        Each node has `inputs` and `outputs`, which may be empty; the ports of an operator stand in
-        its own entry.
+        Each node has `inputs` and `outputs`, which may be empty; the ports of an operator are in
+        the operator's entry.
         """
         import copy
 
         return copy.deepcopy(self._backend.config.descriptor)
 
     def node_config(self) -> dict[str, Any]:
-        """This node's `inputs` and `outputs`, as in a dataflow file."""
+        """Return this node's `inputs` and `outputs`, as in a dataflow file."""
         config = self._backend.config
         return {
             "inputs": {entry.id: _as_written(entry) for entry in config.inputs},
@@ -229,11 +232,11 @@ class Node(LogMethods):
         }
 
     def run_config(self) -> NodeConfig:
-        """All that the runner told this node."""
+        """Return the configuration that the runner sent to this node."""
         return self._backend.config
 
     def dataflow_id(self) -> str:
-        """The UUID of the running dataflow."""
+        """Return the UUID of the running dataflow."""
         return self._backend.config.dataflow_id
 
     def is_restart(self) -> bool:
@@ -241,20 +244,20 @@ class Node(LogMethods):
         return self._backend.config.restart_count > 0
 
     def restart_count(self) -> int:
-        """How often the node was restarted."""
+        """Return how often the node was restarted."""
         return self._backend.config.restart_count
 
     def timestamp(self) -> datetime:
-        """The time now, in UTC."""
+        """Return the current time in UTC."""
         return datetime.now(UTC)
 
     # --- the end ---------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Leave the dataflow: the outputs close, everything sent before arrives.
+        """Leave the dataflow: close the outputs; messages sent before still arrive.
 
-        If the process has further `Node` objects of this id, the last one to close leaves. At the
-        end of the process this happens by itself. Any use afterwards raises RuntimeError.
+        If the process has further `Node` objects of this id, the last one to close leaves. The end
+        of the process does the same. Any later use raises RuntimeError.
         """
         backend = self._backend
         if not isinstance(backend, Unusable):
@@ -265,11 +268,11 @@ class Node(LogMethods):
             backend.close()
 
     def close_outputs(self, outputs: str | Iterable[str]) -> None:
-        """Nothing more will be sent on these outputs: their readers get INPUT_CLOSED."""
+        """End these outputs: their readers get INPUT_CLOSED."""
         self._backend.close_outputs((outputs,) if isinstance(outputs, str) else tuple(outputs))
 
     def stop_dataflow(self, reason: str) -> None:
-        """Ask for the whole dataflow to be stopped; every node gets STOP, this one too."""
+        """Request a stop of the whole dataflow; every node gets STOP, this one too."""
         self._backend.stop_dataflow(reason)
 
     def __enter__(self) -> Node:
@@ -285,7 +288,8 @@ class Node(LogMethods):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "a Node cannot be copied or sent to another process: it belongs to the one that made it"
+            "a Node cannot be copied or sent to another process; it works only in the one that made"
+            " it"
         )
 
     def __repr__(self) -> str:
@@ -293,7 +297,7 @@ class Node(LogMethods):
         return f"<Node `{config.node_id}` of dataflow {config.dataflow_id}>"
 
     def _abandon(self) -> None:
-        """In a forked child: nothing of the parent's is touched, closed or freed."""
+        """Disable the node in a forked child, without closing or freeing anything."""
         config = self._backend.config
         self._finalizer.detach()
         self._backend = Unusable(config, NodeForked, f"node `{config.node_id}`: {_FORKED}")
@@ -315,7 +319,7 @@ def _abandon_in_child() -> None:
 
 
 def _leave_at_exit() -> None:
-    # What was sent lies in the queues already; this only says that the end is no accident.
+    # Sent messages are in the queues already; this only marks the end as intended.
     for node in list(_living):
         node._backend.leave()
 
@@ -345,25 +349,3 @@ def _own_copy(output: str, metadata: Mapping[str, Any] | None) -> dict[str, Any]
             f"output `{output}`: metadata is a {kind}; pass a dict with str keys, or None"
         )
     return dict(metadata)
-
-
-_last_uuid = (0, 0)
-_uuid_lock = threading.Lock()
-
-
-def uuid7() -> str:
-    """A new UUID of version 7; its text sorts by when it was made, within a process strictly."""
-    global _last_uuid
-    milliseconds = time.time_ns() // 1_000_000
-    random = int.from_bytes(os.urandom(10), "big")
-    counter = random >> 68 & 0x7FF
-    with _uuid_lock:
-        last, last_counter = _last_uuid
-        if milliseconds <= last:
-            milliseconds, counter = last, last_counter + 1
-            if counter > 0xFFF:
-                milliseconds, counter = last + 1, 0
-        _last_uuid = (milliseconds, counter)
-    number = milliseconds << 80 | 7 << 76 | counter << 64 | 2 << 62 | random & (1 << 62) - 1
-    text = f"{number:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

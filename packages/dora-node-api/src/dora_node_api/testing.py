@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from dora_node_api.backends.backend import check_timeout
 from dora_node_api.backends.test_mode import as_array, sent_metadata
+from dora_node_api.ids import uuid7
 from dora_node_api.logging.log_methods import LogMethods
-from dora_node_api.node import uuid7
 
 if TYPE_CHECKING:
-    from dora_node_api.events import EventStream
+    from dora_node_api.event_stream import EventStream
     from dora_node_api.protocol.session import Event
 
 __all__ = ["MockNode"]
@@ -120,7 +120,7 @@ class MockNode(LogMethods):
 
     def events(self) -> EventStream:
         """The same stream as typed events."""
-        from dora_node_api.events import EventStream
+        from dora_node_api.event_stream import EventStream
 
         return EventStream(self)
 

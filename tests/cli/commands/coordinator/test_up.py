@@ -50,7 +50,7 @@ def test_down_reports_a_daemon_that_does_not_answer(workspace: Workspace) -> Non
     node = {"id": "forever", "path": "forever.py", "inputs": {"tick": "dora/timer/secs/1"}}
     node["deploy"] = {"machine": "robot"}
     flow = workspace.dataflow({"nodes": [node]})
-    settings = ("--set", "daemon_silence_limit=2", "--set", "stop_margin=1")
+    settings = ("--set", "daemon_silence_limit=8", "--set", "stop_margin=1")
     with real_fleet(workspace, "robot", settings=settings) as fleet:
         fleet.start(flow)
         fleet.daemons["robot"].send_signal(signal.SIGSTOP)

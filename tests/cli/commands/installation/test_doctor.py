@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
-import pytest
 from cli.conftest import Dora
-
-from dora_cli import diagnosis
-from dora_cli.diagnosis import CheckResult, Finding
 
 
 def test_this_machine_passes(dora: Dora, hello: Path) -> None:
@@ -30,52 +23,3 @@ def test_a_bad_file_fails(dora: Dora, hello: Path) -> None:
     assert "FAIL  dataflow: hello.yml:3:5: " in shown.out
     assert shown.err.startswith("[ERROR]\n1 of ")
     assert dora("doctor", "--dataflow", "missing.yml").code == 1
-
-
-def test_a_missing_or_older_wheel_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    def version(wheel: str) -> str:
-        if wheel == "dora-daemon":
-            raise PackageNotFoundError(wheel)
-        return "0.0.1" if wheel == "dora-cli" else "0.1.0"
-
-    monkeypatch.setattr("importlib.metadata.version", version)
-    missing, differ = diagnosis.check_versions()
-    assert missing == Finding(
-        CheckResult.FAIL, "dora-daemon", "not installed: pip install dora-daemon"
-    )
-    assert differ.result is CheckResult.FAIL
-    assert "dora-cli 0.0.1" in differ.text
-
-
-def test_missing_programs_are_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr("dora_daemon.build.python_env.find_uv", lambda environ: None)
-    assert [f.result for f in diagnosis.check_programs()] == [CheckResult.WARN, CheckResult.WARN]
-
-
-@pytest.fixture
-def listening() -> Iterator[int]:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen()
-        yield server.getsockname()[1]
-
-
-def test_a_listening_coordinator_passes(listening: int) -> None:
-    (finding,) = diagnosis.check_coordinator("127.0.0.1", listening)
-    assert finding == Finding(CheckResult.PASS, "coordinator", f"answers at 127.0.0.1:{listening}")
-
-
-def test_pipes_of_limited_size_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(descriptor: int, command: int, size: int) -> int:
-        raise PermissionError
-
-    monkeypatch.setattr("fcntl.fcntl", refuse)
-    pipes, _ = diagnosis.check_pipes()
-    assert pipes.result is CheckResult.WARN
-
-
-def test_a_read_only_state_folder_fails(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [f.result for f in diagnosis.check_state_dir()] == [CheckResult.PASS]
-    monkeypatch.setattr("os.access", lambda path, mode: False)
-    assert [f.result for f in diagnosis.check_state_dir()] == [CheckResult.FAIL]

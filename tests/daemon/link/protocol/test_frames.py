@@ -21,7 +21,7 @@ NUMBERS = st.integers(0, (1 << 62) - 1)
 HEAD = frames.head(frames.FrameKind.DATA, 7, 9, stream=3, flags=3)
 READERS = (
     *(frames.read_head, frames.read_data, frames.read_chunk, frames.read_lifecycle),
-    *(frames.read_acks, frames.read_ping, frames.read_pong),
+    *(frames.read_images_ack, frames.read_acks, frames.read_ping, frames.read_pong),
 )
 
 
@@ -70,9 +70,17 @@ def test_acknowledgements_and_pings(acks: list[tuple[int, int]], now: int) -> No
     assert frames.read_pong(HEAD + frames.pong_body(now, 2, 3)) == frames.Pong(now, 2, 3)
 
 
-@given(st.lists(st.binary(max_size=40), max_size=10))
-def test_batches(batch: list[bytes]) -> None:
-    assert list(frames.read_batch(HEAD + frames.batch_body(batch))) == batch
+@given(st.lists(st.binary(max_size=40), max_size=10), NUMBERS)
+def test_images_are_read_as_written(images: list[bytes], acknowledged: int) -> None:
+    frame = frames.images_head(3, 7, 9, (2, acknowledged))
+    for number, image in enumerate(images):
+        frame += frames.image_head(number + 1, number, 5, 3, len(image)) + image
+    head = frames.read_head(frame)
+    assert (head.kind, head.stream, head.sender, head.receiver) == (9, 3, 7, 9)
+    assert frames.read_images_ack(frame) == (2, acknowledged)
+    found = list(frames.read_images(frame))
+    assert [frame[start:end] for *_, start, end in found] == images
+    assert [each[:4] for each in found] == [(n + 1, n, 5, 3) for n in range(len(images))]
 
 
 def test_an_unknown_layout_is_refused() -> None:
@@ -90,7 +98,7 @@ def test_readers_raise_nothing_but_wire_errors(garbage: bytes) -> None:
     with suppress(WireError):
         hello.decode(garbage)
     with suppress(WireError):
-        list(frames.read_batch(HEAD + garbage))
+        list(frames.read_images(HEAD + garbage))
 
 
 @given(st.data())
@@ -117,7 +125,11 @@ GOLDEN = {
         frames.lifecycle_body(5, 4, RecordKind.NODE_FAILED, "x"),
         "050000000000000004000000000000000300000000000000" "78",
     ),
-    "batch": (frames.batch_body([b"ab"]), "020000006162"),
+    "images": (
+        frames.images_head(3, 7, 9, (2, 8)) + frames.image_head(5, 4, 6, 1, 2) + b"ab",
+        "644c09000300000007000000000000000900000000000000" "020000000800000000000000"
+        "0500000000000000040000000000000006000000000000000100000002000000" "6162",
+    ),
     "ping": (frames.ping_body(1, [(2, 3)]), "0100000000000000" "020000000300000000000000"),
     "pong": (frames.pong_body(1, 2, 3), "010000000000000002000000000000000300000000000000"),
 }  # fmt: skip
@@ -127,5 +139,5 @@ GOLDEN = {
 def test_the_bytes_of_a_frame(name: str) -> None:
     """They change only together with `frames.VERSION`."""
     frame, golden = GOLDEN[name]
-    assert frames.VERSION == 2
+    assert frames.VERSION == 3
     assert frame.hex() == golden

@@ -19,7 +19,7 @@ from dora_daemon.runner.machine.wiring import Edge
 from dora_daemon.runner.nodes import queues
 from dora_daemon.runner.nodes.queues import KeptQueue, QueueBook, hold_limit
 from dora_node_api.data import arrow
-from dora_node_api.protocol.connection import POOL_SIZE_VARIABLE
+from dora_node_api.protocol.pool_size import POOL_SIZE_VARIABLE
 from dora_node_api.transport.consumer.receiving import Receiver
 from dora_node_api.transport.producer.pool import Pool
 from dora_node_api.transport.producer.sending import Sender
@@ -212,8 +212,8 @@ def test_queues_that_hold_less_than_was_asked_for_are_told_of_once(
     finally:
         monkeypatch.undo()
         book.close()
-    assert [text.startswith("d: a/x -> d/in: of queue_size 1000 its pipe") for text in told] == [
-        True
+    assert [("a/x -> d/in" in text, "of 1000 messages (queue_size)" in text) for text in told] == [
+        (True, True)
     ]
     assert "fs.pipe-user-pages-soft" in told[0]
 

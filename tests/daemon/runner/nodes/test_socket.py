@@ -17,7 +17,8 @@ from support.waiting import wait_until_async
 from dora_daemon.runner.nodes.socket import NodeConnection, NodeServer
 from dora_node_api.frozen import Frozen
 from dora_node_api.protocol.control_socket import ControlSocket
-from dora_node_api.protocol.messages import Hello, ParamUpdate, Segment, SegmentFd, Stop, close_all
+from dora_node_api.protocol.frames import close_all
+from dora_node_api.protocol.messages import Hello, ParamUpdate, Segment, SegmentFd, Stop
 
 
 class Desk:

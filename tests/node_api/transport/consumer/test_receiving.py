@@ -52,7 +52,7 @@ def change(edge: Edge, word: int, value: Callable[[int], int], *, keep_check: bo
         (layout.R_LENGTH, lambda _: 3, "lies at"),
         (layout.R_STAMP, lambda v: v - 1, "replaced"),
         (layout.R_SEGMENT, lambda v: v + 9, "cannot be opened"),
-        (layout.R_TAGS, lambda v: v | 99 << 24, "no known kind"),
+        (layout.R_TAGS, lambda v: v | 99 << 24, "unknown kind"),
         (layout.R_SEQUENCE, lambda _: 0, "not a record"),
     ],
 )

@@ -111,20 +111,6 @@ def test_trim_returns_what_was_not_needed() -> None:
     pool.close()
 
 
-def test_rebuild_finds_every_block_again() -> None:
-    pool = Pool(8 << 20)
-    live = [take(pool, size) for size in (100, 100, 5000, 70_000)]
-    lost = [take(pool, size) for size in (100, 70_000)]
-    live[2].pinned = True
-    pool.rebuild([live[0], live[0], live[1], live[3]])
-    assert [block.refs for block in live] == [2, 1, 0, 1]
-    free = [block for home in pool.classes.values() for block in home.free]
-    assert all(block in free for block in lost)
-    assert not any(block in free for block in live)
-    assert len(free) == len(set(map(id, free)))
-    pool.close()
-
-
 def test_a_segment_is_shown_read_only_before_its_first_use_and_sealed() -> None:
     shown: list[tuple[int, int]] = []
 

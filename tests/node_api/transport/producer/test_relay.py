@@ -10,7 +10,7 @@ from dora_node_api.transport import Board, Pool
 from dora_node_api.transport.producer.blocks import Hold
 from dora_node_api.transport.producer.relay import Forwarder
 from dora_node_api.transport.shared.layout import PAGE, RECORD_SIZE
-from dora_node_api.transport.shared.message_parts import Parts, take_apart
+from dora_node_api.transport.shared.message_parts import Parts
 
 
 def never(*_: object) -> bool:
@@ -43,7 +43,7 @@ def test_a_pipe_that_is_smaller_than_its_bound_is_no_reason_to_wait() -> None:
         send(sender, number)
         delivery = source.receive()
         assert delivery is not None
-        parts, data = take_apart(delivery)
+        parts, data = delivery.take_apart()
         assert forward(parts, data, number) == (number <= room)
         del data, delivery
     assert forwarder.has_room("n/out")  # as far as the bound goes

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import TracebackType
 
 from dora_cli import output
 from dora_config.yaml.quantities import show_duration
@@ -55,12 +54,7 @@ class BuildProgress(AbstractContextManager[None]):
             case events.NodeBuildStarted():
                 pass
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Do nothing: printed lines stay."""
 
 

@@ -6,7 +6,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from types import TracebackType
 from typing import TypeVar
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
@@ -19,7 +18,6 @@ from dora_config.protocol.control import (
     CLIENT_CODEC,
     SERVER_CODEC,
     Answer,
-    Cancel,
     ClientRequest,
     ControlAnswer,
     ControlProgress,
@@ -96,12 +94,7 @@ class Client:
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._close()
 
     def send(self, request: ControlRequest) -> int:
@@ -118,10 +111,6 @@ class Client:
             )
         self._write(text)
         return self._last_id
-
-    def cancel(self, number: int) -> None:
-        """Cancel a request."""
-        self._write(CLIENT_CODEC.encode(Cancel(id=number)))
 
     def acknowledge(self, number: int, stream: int) -> None:
         """Request the next update of a stream."""
@@ -215,7 +204,7 @@ def _connect(endpoint: Endpoint, stack: ExitStack) -> ClientConnection:
         status = error.response.status_code
         if status == 401:
             problem = (
-                "has another token than this account"
+                "has a different token than this account"
                 if endpoint.token
                 else "requires a token, and this account has none"
             )
@@ -225,7 +214,7 @@ def _connect(endpoint: Endpoint, stack: ExitStack) -> ClientConnection:
             ) from error
         body = error.response.body.decode(errors="replace").strip() if error.response.body else ""
         raise CoordinatorUnreachable(
-            f"what listens at {endpoint} answers with HTTP status {status} {body}".rstrip()
+            f"no coordinator listens at {endpoint}: HTTP status {status} {body}".rstrip()
         ) from error
     except (OSError, EOFError, WebSocketException, UnicodeError) as error:
         raise CoordinatorUnreachable(

@@ -7,21 +7,25 @@ import json
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path
 from typing import BinaryIO, Final
 from urllib.parse import unquote
 
 from dora_cli import output
-from dora_cli.shipping.collection import Collected, all_sources
+from dora_cli.shipping.collection import Collected, Source, all_sources, open_source, source_size
 from dora_config.access import Endpoint
 from dora_config.disk_space import SPARE, DiskFull
 from dora_config.errors import DoraError
+from dora_config.protocol.code_http import (
+    FILES_PATH,
+    FREE_HEADER,
+    OFFSET_HEADER,
+    PLACE_HEADER,
+    file_path,
+)
 from dora_config.yaml.quantities import show_size
 
 TIMEOUT: Final = 30.0
 ATTEMPTS: Final = 5
-_OFFSET: Final = "X-Dora-Offset"
 
 
 class UploadFailed(DoraError):
@@ -34,7 +38,7 @@ def upload(endpoint: Endpoint, parts: Iterable[Collected]) -> int:
     connection = _StoreConnection(endpoint)
     try:
         missing, room = connection.missing(sorted(sources))
-        sizes = {digest: _size(sources[digest]) for digest in missing}
+        sizes = {digest: source_size(sources[digest]) for digest in missing}
         total = sum(sizes.values())
         if room is not None and total > room.free - SPARE:
             problem = DiskFull(f"{room.place} on the coordinator's machine", room.free, total)
@@ -48,14 +52,6 @@ def upload(endpoint: Endpoint, parts: Iterable[Collected]) -> int:
     finally:
         connection.close()
     return total
-
-
-def _size(source: Path | bytes) -> int:
-    return len(source) if isinstance(source, bytes) else source.stat().st_size
-
-
-def _open(source: Path | bytes) -> BinaryIO:
-    return BytesIO(source) if isinstance(source, bytes) else source.open("rb")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +73,7 @@ class _StoreConnection:
         """Return the digests that the store lacks, and its free space if reported."""
         text = json.dumps(digests).encode()
         try:
-            status, headers, body = self._once("POST", "/api/files", text, {})
+            status, headers, body = self._once("POST", FILES_PATH, text, {})
         except (OSError, http.client.HTTPException) as problem:
             self.close()
             raise UploadFailed(
@@ -85,14 +81,14 @@ class _StoreConnection:
             ) from problem
         if status != 200:
             raise UploadFailed(self._refusal(status, body))
-        free = headers.get("X-Dora-Free", "")
-        place = unquote(headers.get("X-Dora-Store", ""))
+        free = headers.get(FREE_HEADER, "")
+        place = unquote(headers.get(PLACE_HEADER, ""))
         room = _Room(place, int(free)) if free.isdecimal() else None
         return [str(one) for one in json.loads(body)], room
 
-    def send(self, digest: str, source: Path | bytes, size: int) -> None:
+    def send(self, digest: str, source: Source, size: int) -> None:
         """Upload one file; raises UploadFailed after several attempts."""
-        path = f"/api/files/{digest}"
+        path = file_path(digest)
         failures = 0
         offset = 0
         while True:
@@ -100,10 +96,10 @@ class _StoreConnection:
                 status, headers, body = self._once("HEAD", path, None, {})
                 if status == 200:
                     return
-                offset = min(int(headers.get(_OFFSET, "0")), size)
-                with _open(source) as file:
+                offset = min(int(headers.get(OFFSET_HEADER, "0")), size)
+                with open_source(source) as file:
                     file.seek(offset)
-                    range_ = {_OFFSET: str(offset), "Content-Length": str(size - offset)}
+                    range_ = {OFFSET_HEADER: str(offset), "Content-Length": str(size - offset)}
                     status, _, body = self._once("PUT", path, file, range_)
             except (OSError, http.client.HTTPException) as problem:
                 failures += 1

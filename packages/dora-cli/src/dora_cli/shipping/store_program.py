@@ -36,7 +36,7 @@ def store() -> Path:
 
 
 def place(name: str) -> dict[str, Any]:
-    """Where a parcel, or a list of what is wanted, is to be sent to; how much of it is there."""
+    """Return the path for an upload and how many bytes are already there."""
     folder = store() / "partial"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"parcel-{name}"
@@ -45,9 +45,7 @@ def place(name: str) -> dict[str, Any]:
 
 
 def missing(path: str) -> dict[str, Any]:
-    """Which of the listed files are not here, and the room for them; the others count as used
-    now.
-    """
+    """Return the listed files that are missing, and the free space; mark the others as used."""
     listed = Path(path)
     wanted = json.loads(listed.read_text())
     listed.unlink()
@@ -65,13 +63,13 @@ def missing(path: str) -> dict[str, Any]:
 
 
 def discard(path: str) -> dict[str, Any]:
-    """Remove what has arrived of a parcel."""
+    """Remove a partial upload."""
     Path(path).unlink(missing_ok=True)
     return {}
 
 
 def take(path: str) -> dict[str, Any]:
-    """Put every file of a parcel into the store, if it is what its name says."""
+    """Move the files of an archive into the store; raises ValueError for a wrong digest."""
     parcel = Path(path)
     taken = 0
     try:
@@ -79,7 +77,7 @@ def take(path: str) -> dict[str, Any]:
             for entry in archive:
                 source = archive.extractfile(entry)
                 if source is None or len(entry.name) != 64 or not entry.name.isalnum():
-                    raise ValueError(f"{entry.name!r} is no file of ours")
+                    raise ValueError(f"unexpected file {entry.name!r} in the archive")
                 content = parcel.with_name(f"{entry.name}.of-parcel")
                 try:
                     _copy(source, content, entry.name)
@@ -101,7 +99,7 @@ def _copy(source: IO[bytes], content: Path, expected: str) -> None:
             digest.update(piece)
             target.write(piece)
     if digest.hexdigest() != expected:
-        raise ValueError("what arrived is not what was sent: try again")
+        raise ValueError("received data is corrupt; try again")
 
 
 COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {

@@ -1,8 +1,8 @@
-"""A dataflow's YAML as it is written, field by field; nothing filled in or looked up; pure."""
+"""Models of a dataflow's YAML, without defaults or expansion; pure."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema
 
@@ -65,28 +65,28 @@ class Deploy(Written):
 
 
 class Debug(Written):
-    """Switches for looking into a dataflow."""
+    """Settings for debugging a dataflow."""
 
     enable_debug_inspection: bool | None = Field(
-        default=None, description="Lets `dora topic echo` and `hz` see messages."
+        default=None, description="Allows `dora topic echo` and `hz` to read messages."
     )
 
 
 class TypeRule(Written):
-    """A conversion that the type check shall allow."""
+    """A conversion that the type check allows in addition."""
 
     from_: TextField = Field(alias="from", description="Type of the output.")
     to: TextField = Field(description="Type of the input.")
 
 
 class Input(Written):
-    """One input in its long form; the short form is the source alone."""
+    """One input in its long form; the short form is only the source."""
 
     source: SourceField = Field(
         description="`node/output`, `dora/timer/<unit>/<value>` or `dora/logs[/<level>[/<node>]]`."
     )
     queue_size: Annotated[int, Field(ge=0, le=MAX_QUEUE_SIZE)] | None = Field(
-        default=None, description=f"Messages that may wait (default {DEFAULT_QUEUE_SIZE})."
+        default=None, description=f"Capacity of the queue (default {DEFAULT_QUEUE_SIZE} messages)."
     )
     queue_policy: QueuePolicy | None = Field(
         default=None, description="What happens when the queue is full (default drop_oldest)."
@@ -98,7 +98,7 @@ class Input(Written):
 
 
 def _allow_text(schema: dict[str, Any]) -> None:
-    """Adds the short form beside the long form in the JSON Schema of `Input`."""
+    """Add the short form to the JSON Schema of `Input`."""
     source = schema["properties"]["source"]
     long_form = {key: schema[key] for key in list(schema) if key != "title"}
     for key in long_form:
@@ -121,12 +121,12 @@ class PythonSource(Written):
 
 
 class _WithPorts(Written):
-    """What standard nodes and operators have in common."""
+    """Fields that standard nodes and operators share."""
 
-    name: FreeTextField | None = Field(default=None, description="For people only.")
-    description: FreeTextField | None = Field(default=None, description="For people only.")
-    inputs: Inputs | None = Field(default=None, description="What the node reads, by input id.")
-    outputs: Outputs | None = Field(default=None, description="Ids of what the node sends.")
+    name: FreeTextField | None = Field(default=None, description="For display only.")
+    description: FreeTextField | None = Field(default=None, description="For display only.")
+    inputs: Inputs | None = Field(default=None, description="Sources of inputs, by input id.")
+    outputs: Outputs | None = Field(default=None, description="Ids of the node's outputs.")
     input_types: dict[InputIdField, TextField] | None = Field(
         default=None, description="Types of inputs, such as std/media/v1/Image."
     )
@@ -134,7 +134,7 @@ class _WithPorts(Written):
         default=None, description="Types of outputs, such as std/media/v1/Image."
     )
     build: BuildField | None = Field(
-        default=None, description="Commands that prepare the node, one a line, run without a shell."
+        default=None, description="Commands that prepare the node, one per line, without a shell."
     )
     send_stdout_as: OutputIdField | None = Field(
         default=None, description="Output on which each printed line is sent, with its newline."
@@ -156,7 +156,7 @@ class _WithPorts(Written):
 class Operator(_WithPorts):
     """One operator of a runtime node."""
 
-    id: OutputIdField | None = Field(default=None, description="Needed in `operators`.")
+    id: OutputIdField | None = Field(default=None, description="Required in `operators`.")
     python: (
         Annotated[
             PythonSource,
@@ -184,7 +184,7 @@ class Operator(_WithPorts):
 
 
 class Node(_WithPorts):
-    """One node; exactly one of `path`, `operator`, `operators` and `module` says what it is."""
+    """One node with exactly one of `path`, `operator`, `operators` and `module`."""
 
     id: NodeIdField = Field(description="Unique name: letters, digits, '_', '.', '-'.")
     path: TextField | None = Field(
@@ -195,7 +195,7 @@ class Node(_WithPorts):
     )
     args: ArgsField | None = Field(default=None, description="Arguments, split as a shell would.")
     env: EnvField | None = Field(default=None, description="Environment variables of the node.")
-    git: TextField | None = Field(default=None, description="Repository that holds the node.")
+    git: TextField | None = Field(default=None, description="Git repository with the node's code.")
     branch: TextField | None = Field(default=None, description="Branch of the repository.")
     tag: TextField | None = Field(default=None, description="Tag of the repository.")
     rev: TextField | None = Field(default=None, description="Commit of the repository.")
@@ -203,38 +203,38 @@ class Node(_WithPorts):
         default=None, description="Wire format of outputs: raw (default) or arrow-ipc."
     )
     output_metadata: dict[OutputIdField, list[FreeTextField]] | None = Field(
-        default=None, description="Metadata keys that outputs promise."
+        default=None, description="Metadata keys that outputs always have."
     )
     pattern: CommunicationPattern | None = Field(
-        default=None, description="Part the node has in a service or action."
+        default=None, description="Role of the node in a service or action."
     )
     restart_policy: RestartPolicy | None = Field(
         default=None, description="When the node is started again (default never)."
     )
     max_restarts: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = Field(
-        default=None, description="How often; 0 (default) means without limit."
+        default=None, description="Largest number of restarts; 0 (default) means no limit."
     )
     restart_delay: SecondsField | None = Field(
         default=None, description="Seconds before the first restart; doubles each time."
     )
     max_restart_delay: SecondsField | None = Field(
-        default=None, description="Seconds that the delay never exceeds."
+        default=None, description="Largest delay in seconds."
     )
     restart_window: SecondsField | None = Field(
-        default=None, description="Seconds after which restarts are counted anew."
+        default=None, description="Seconds after which the count of restarts is reset."
     )
     health_check_timeout: SecondsField | None = Field(
-        default=None, description="Seconds after which a node is killed whose process cannot run."
+        default=None, description="Seconds after which a node is killed if its process cannot run."
     )
     finish_grace_secs: SecondsField | None = Field(
         default=None,
-        description="Seconds the node may live on after its inputs ended (default 120).",
+        description="Seconds the node may keep running after its inputs ended (default 120).",
     )
     startup_timeout: SecondsField | None = Field(
         default=None, description="Seconds within which the node must have connected."
     )
     shared_memory_pool_size: SizeField | None = Field(
-        default=None, description="Shared memory for what the node sends, such as 256MB."
+        default=None, description="Shared memory for messages of the node, such as 256MB."
     )
     cpu_affinity: list[Annotated[int, Field(ge=0, le=_MAX_CORES)]] | None = Field(
         default=None, description="Cores the node may run on."
@@ -247,7 +247,7 @@ class Node(_WithPorts):
         default=None, description="Operators of a runtime node."
     )
     module: TextField | None = Field(
-        default=None, description="File with the nodes this one stands for."
+        default=None, description="File with the nodes that replace this one."
     )
     params: dict[str, ParamField] | None = Field(
         default=None, description="Values for the module, `$PARAM_<KEY>` inside."
@@ -262,16 +262,16 @@ class Descriptor(Written):
     nodes: list[Node] = Field(description="The nodes of the graph.")
     env: EnvField | None = Field(default=None, description="Environment variables of all nodes.")
     deploy: Deploy | None = Field(default=None, description="Placement of nodes without their own.")
-    debug: Debug | None = Field(default=None, description="Switches for looking into the dataflow.")
+    debug: Debug | None = Field(default=None, description="Settings for debugging the dataflow.")
     health_check_interval: PositiveSecondsField | None = Field(
         default=None, description="Seconds between two checks of nodes and inputs (default 5)."
     )
     strict_types: bool | None = Field(
-        default=None, description="Makes warnings about types errors."
+        default=None, description="Turns warnings about types into errors."
     )
     exit_when_nodes_finish: bool | None = Field(
         default=None,
-        description="Ends the dataflow when only nodes with nothing but timers are left.",
+        description="Ends the dataflow when the remaining nodes read only timers or logs.",
     )
     type_rules: list[TypeRule] | None = Field(
         default=None, description="Conversions that the type check allows in addition."
@@ -279,10 +279,10 @@ class Descriptor(Written):
 
 
 class ModuleInterface(Written):
-    """What a module shows to the dataflow that uses it."""
+    """Interface of a module to the dataflow that uses it."""
 
     name: TextField = Field(description="The module's name.")
-    description: FreeTextField | None = Field(default=None, description="For people only.")
+    description: FreeTextField | None = Field(default=None, description="For display only.")
     inputs: list[InputIdField] | None = Field(
         default=None, description="Inputs that must be connected."
     )
@@ -297,11 +297,8 @@ class ModuleInterface(Written):
 class Module(Written):
     """A module file."""
 
-    module: ModuleInterface = Field(description="The module's face.")
+    module: ModuleInterface = Field(description="The module's interface.")
     build: BuildField | None = Field(
         default=None, description="Build commands of nodes without their own."
     )
-    nodes: list[Node] = Field(description="The nodes inside.")
-
-
-DataflowKind = Literal["dataflow", "module"]
+    nodes: list[Node] = Field(description="The nodes of the module.")

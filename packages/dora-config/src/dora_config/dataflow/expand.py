@@ -1,4 +1,4 @@
-"""A resolved dataflow back to a flat YAML file, which loads to the same resolved dataflow; pure."""
+"""Turn a resolved dataflow back into flat YAML that loads to an equal dataflow; pure."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from dora_config.yaml.writer import dump_yaml
 
 
 def expand_dataflow(dataflow: ResolvedDataflow) -> str:
-    """The YAML of a dataflow without modules, defaults left out.
+    """Return the YAML of a dataflow without modules and defaults.
 
-    Variables are written with the values they have here, and `$` as `$$`.
+    Variables are expanded, and `$` is written as `$$`.
     """
     return dump_yaml(dataflow_to_dict(dataflow))
 
 
 def dataflow_to_dict(dataflow: ResolvedDataflow) -> dict[str, Any]:
-    """The same as plain values, as a descriptor holds them."""
+    """Return a dataflow as plain values of a descriptor, without modules and defaults."""
     return _present(
         {
             "env": _env(dataflow.env, ()),
@@ -55,9 +55,9 @@ def dataflow_to_dict(dataflow: ResolvedDataflow) -> dict[str, Any]:
 
 
 def describe_dataflow(dataflow: ResolvedDataflow) -> dict[str, Any]:
-    """The dataflow as `Node.dataflow_descriptor()` returns it: without modules, variables expanded.
+    """Return the value of `Node.dataflow_descriptor()`: without modules, with expanded variables.
 
-    Each node has all fields of `_ALWAYS_PRESENT`, which are None or empty where nothing is given.
+    Each node has all fields of `_ALWAYS_PRESENT`; those that are not set are None or empty.
     """
     return {
         **dataflow_to_dict(dataflow),
@@ -98,7 +98,7 @@ _UNNAMED_OPERATOR: dict[str, Any] = {"name": None, "description": None, "inputs"
 
 
 def _present(values: Mapping[str, Any], keep: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Without what is None or empty, which is what a descriptor means by leaving it out."""
+    """Return the values without None and empty ones, which a descriptor leaves out."""
     return {
         key: value
         for key, value in values.items()
@@ -118,7 +118,7 @@ def _node(node: ResolvedNode, root_deploy: ResolvedDeploy) -> dict[str, Any]:
         "env": _env(node.env, node.inherited_env),
         "cpu_affinity": list(node.cpu_affinity),
     }
-    # an empty `deploy` is needed where the root's must not reach
+    # an explicit `deploy` prevents that the one of the root applies
     deploy = _deploy(node.deploy)
     if node.deploy == root_deploy:
         deploy = {}

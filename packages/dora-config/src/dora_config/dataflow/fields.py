@@ -1,4 +1,4 @@
-"""The kinds of value in fields of the YAML, each with its check and its JSON Schema; pure."""
+"""Types of fields in the YAML, each with its check and its JSON Schema; pure."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ ENV_NAME_PATTERN = r"^[^=\s\u0000]+$"
 
 
 class Written(BaseModel):
-    """Base of the models of a file as written: nothing is coerced, unknown keys are refused."""
+    """Base of the models of a file: values are not coerced, unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
     @_model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, data: Any) -> Any:
-        # `env:` with nothing behind it means the same as no `env` at all; `envv:` is a mistake
+        # an empty `env:` equals no `env`, but an empty `envv:` is an error
         if isinstance(data, dict) and None in data.values():
             known = {info.alias or name for name, info in cls.model_fields.items()}
             return {
@@ -48,7 +48,7 @@ class Written(BaseModel):
 
 
 def _wrong(sentence: str) -> PydanticCustomError:
-    """An error whose text is used as it is."""
+    """Return an error whose message is used unchanged."""
     return PydanticCustomError("dora", "{sentence}", {"sentence": sentence})
 
 
@@ -101,7 +101,7 @@ def _env_name(name: str) -> str:
 
 
 def _any_case(*words: str) -> str:
-    """A pattern for one of these words; JSON Schema has no flag that ignores case."""
+    """Return a pattern for these words in any case, for which JSON Schema has no flag."""
     spelt = ("".join(f"[{c}{c.upper()}]" for c in word) for word in words)
     return f"^({'|'.join(spelt)})$"
 
@@ -121,11 +121,11 @@ _LONGEST_ARGS = 128 * 1024
 
 
 def split_words(text: str, what: str) -> tuple[str, ...]:
-    """Words as a POSIX shell splits them, nothing expanded; raises `ValueError`."""
+    """Split a text into words as a POSIX shell does, without expansion; raise `ValueError`."""
     if len(text) > _LONGEST_ARGS:  # shlex takes time with the square of the length of a word
         raise ValueError(
-            f"{what} must not be longer than {_LONGEST_ARGS} characters, found {len(text)}: Linux"
-            " starts no program with a longer argument. Put the text into a file"
+            f"{what} must not be longer than {_LONGEST_ARGS} characters, found {len(text)} (the"
+            " limit of Linux for one argument); put the text into a file"
         )
     try:
         return tuple(shlex.split(text))
@@ -144,7 +144,7 @@ def _args(value: str) -> str:
 
 
 def build_lines(text: str) -> tuple[str, ...]:
-    """The commands of a `build` text: its lines that are not blank."""
+    """Return the commands of a `build` text: its lines that are not blank."""
     return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
@@ -184,18 +184,18 @@ def _label_value(value: str) -> str:
 
 
 def short_form(key: str) -> BeforeValidator:
-    """Lets a text stand for a mapping with `key` alone."""
+    """Accept a text in place of a mapping with only `key`."""
     return BeforeValidator(
         lambda value: {key: value} if isinstance(value, str | bool | int | float) else value
     )
 
 
 SCALAR_TYPES = ["string", "number", "boolean"]
-"""Types in the JSON Schema of a text: `validate` takes numbers and booleans as written."""
+"""Types of a text in the JSON Schema, since `validate` accepts numbers and booleans as texts."""
 
 
 def text_schema(pattern: str | None = None, **bounds: int) -> WithJsonSchema:
-    """JSON Schema of a text; `minimum=0` where the text must not start with '-'."""
+    """Return the JSON Schema of a text; `minimum=0` if it must not start with '-'."""
     matching = {} if pattern is None else {"pattern": pattern}
     return WithJsonSchema({"type": SCALAR_TYPES, **matching, **bounds})
 

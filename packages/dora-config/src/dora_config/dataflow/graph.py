@@ -1,4 +1,4 @@
-"""Checks across nodes: sources that exist, ports that are declared, cycles that can block; pure."""
+"""Checks across nodes: sources, ports and backpressure cycles; pure."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dora_config.yaml.document import KeyPath
 from dora_config.yaml.suggest import closest, closest_name
 
 MAX_SUGGESTIONS = 50
-"""Each costs a comparison with all names, which a file with thousands of mistakes would notice."""
+"""Limit per file, since each suggestion compares with all names."""
 
 
 @dataclass(frozen=True, slots=True)
 class GraphFinding:
     """A problem at `path` within the node at `position` of the resolved dataflow.
 
-    With `position` None, `path` leads through the whole file.
+    With `position` None, `path` starts at the root of the file.
     """
 
     position: int | None
@@ -31,10 +31,10 @@ class GraphFinding:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """What may exist although the dataflow lacks it, because parts of its files cannot be read.
+    """Nodes and outputs that may exist in unreadable parts of the files.
 
-    `nodes` are ids of nodes whose outputs are not all known, `modules` of nodes whose inner nodes
-    are not, `outputs` are those of nodes without a valid id. `any_node` means that any may exist.
+    `nodes` are ids of nodes with unknown outputs, `modules` ids of nodes with unknown inner nodes,
+    `outputs` belong to nodes without a valid id. With `any_node`, any node may exist.
     """
 
     nodes: frozenset[str] = frozenset()
@@ -43,7 +43,7 @@ class Unreadable:
     any_node: bool = False
 
     def may_have(self, node: str, output: str | None = None) -> bool:
-        """Whether the node, or its output, may be among what cannot be read."""
+        """Return whether the node, or its output, may be in unreadable parts."""
         if self.any_node or node in self.nodes:
             return True
         if any(node == module or node.startswith(f"{module}.") for module in self.modules):
@@ -76,7 +76,7 @@ def check_graph(
 
 
 class _SourceCheck:
-    """Whether the sources of inputs exist, and what was probably meant where they do not."""
+    """Checks that the sources of inputs exist, and suggests corrections."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class _SourceCheck:
         unreadable: Unreadable,
         written: Mapping[tuple[int, str], str],
     ) -> None:
-        # nodes with the same id are a mistake, but what reads from one of them is not
+        # inputs from one of several nodes with the same id are correct
         self._outputs: dict[str, list[str]] = {}
         for node in dataflow.nodes:
             self._outputs.setdefault(node.id, []).extend(node.outputs)
@@ -93,7 +93,7 @@ class _SourceCheck:
         self._suggestions_left = MAX_SUGGESTIONS
 
     def check(self, position: int, node: ResolvedNode) -> Iterator[GraphFinding]:
-        """Everything that is wrong with the sources of the node's inputs."""
+        """Yield all problems of the sources of the node's inputs."""
         for name, wanted in node.inputs.items():
             place: KeyPath = ("inputs", name, "source")
             match wanted.source:
@@ -107,7 +107,7 @@ class _SourceCheck:
                     timer: KeyPath = ("inputs", name, "input_timeout")
                     message = (
                         f"input `{node.id}/{name}`: input_timeout has no effect on a timer, which "
-                        "always goes on"
+                        "never stops"
                     )
                     yield GraphFinding(position, timer, message, "remove it", "warning")
                 case LogSource(node=str(watched)) if watched not in self._outputs:
@@ -120,7 +120,7 @@ class _SourceCheck:
                         yield GraphFinding(position, place, message, hint, "warning")
 
     def _missing(self, source: OutputSource, message: str) -> tuple[str, str | None] | None:
-        """Message and hint about a source that does not exist; None if it may."""
+        """Return message and hint for a source that does not exist; None if it may exist."""
         outputs = self._outputs.get(source.node)
         if outputs is None:
             if self._unreadable.may_have(source.node, source.output):
@@ -136,7 +136,7 @@ class _SourceCheck:
         return message, _did_you_mean(near and f"{source.node}/{near}")
 
     def _unknown_node(self, source: OutputSource, message: str) -> tuple[str, str | None]:
-        message += f': there is no node "{source.node}"'
+        message += f': node "{source.node}" does not exist'
         near = self._closest(source.node, self._outputs)
         if near is not None:
             exact = source.output in self._outputs[near]
@@ -144,10 +144,10 @@ class _SourceCheck:
         owners = [node for node, outputs in self._outputs.items() if source.output in outputs]
         if len(owners) == 1:
             return message, _did_you_mean(f"{owners[0]}/{source.output}")
-        return f"{message}, only {_listed([*self._outputs])}", None
+        return f"{message}, known nodes: {_listed([*self._outputs])}", None
 
     def _closest(self, name: str, known: Iterable[str]) -> str | None:
-        """The known name that is nearest; after many, a file has another problem, so no more."""
+        """Return the closest known name, up to `MAX_SUGGESTIONS` times."""
         if self._suggestions_left == 0:
             return None
         self._suggestions_left -= 1
@@ -168,29 +168,29 @@ def _ports(position: int, node: ResolvedNode) -> Iterator[GraphFinding]:
     for setting in ("send_stdout_as", "send_logs_as"):
         output = getattr(node, setting)
         if output is not None and output not in node.outputs:
-            message = f'{where}: `{setting}` names "{output}", which is not among its outputs'
+            message = f'{where}: `{setting}` is "{output}", which is not among its outputs'
             if node.operators:
                 message += f": {_listed(list(node.outputs))}"
             hint = f"add it: `outputs: [{', '.join([*node.outputs, output])}]`"
             yield GraphFinding(position, (setting,), message, hint)
     if node.send_stdout_as is not None and node.send_stdout_as == node.send_logs_as:
-        message = f"{where}: `send_stdout_as` and `send_logs_as` name the same output"
+        message = f"{where}: `send_stdout_as` and `send_logs_as` are the same output"
         yield GraphFinding(position, ("send_logs_as",), message, severity="warning")
     for group in ("output_framing", "output_metadata"):
         for output in getattr(node, group):
             if output not in node.outputs:
                 message = (
-                    f'{where}: `{group}` names "{output}", which is not among its outputs: '
+                    f'{where}: `{group}` contains "{output}", which is not among its outputs: '
                     f"{_listed(list(node.outputs))}{closest(output, node.outputs)}"
                 )
                 yield GraphFinding(position, (group, output), message)
     if node.pattern is not None and not node.outputs:
-        message = f"{where}: a {node.pattern} sends messages, but has no outputs"
+        message = f"{where}: a {node.pattern} must have an output"
         yield GraphFinding(position, ("pattern",), message)
 
 
 def backpressure_cycles(dataflow: ResolvedDataflow) -> Iterator[GraphFinding]:
-    """A warning for each group of nodes that can wait for each other's full queues for ever."""
+    """Yield a warning for each cycle of nodes that can block each other forever."""
     readers: dict[str, list[str]] = {node.id: [] for node in dataflow.nodes}
     entry: dict[tuple[str, str], tuple[int, str]] = {}
     for position, node in enumerate(dataflow.nodes):
@@ -205,8 +205,8 @@ def backpressure_cycles(dataflow: ResolvedDataflow) -> Iterator[GraphFinding]:
         first, second = cycle[0], cycle[1 % len(cycle)]
         path = " -> ".join([*cycle, cycle[0]])
         message = (
-            f"backpressure cycle {path}: each node can wait for room at the next one, "
-            "and then none of them goes on"
+            f"backpressure cycle {path}: each node can wait for space in the queue of the "
+            "next, which blocks all of them"
         )
         hint = "give one of these inputs `queue_policy: drop_oldest`"
         position, name = entry[first, second]
@@ -215,7 +215,7 @@ def backpressure_cycles(dataflow: ResolvedDataflow) -> Iterator[GraphFinding]:
 
 
 def cycles(successors: Mapping[str, list[str]]) -> Iterator[list[str]]:
-    """One cycle for each back edge of a depth-first walk, without recursion."""
+    """Yield one cycle for each back edge of a depth-first search, without recursion."""
     done: set[str] = set()
     for start in successors:
         if start in done:

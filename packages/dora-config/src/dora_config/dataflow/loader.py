@@ -1,6 +1,6 @@
-"""Files to a resolved dataflow, or every problem in them with line and column.
+"""Load a dataflow with its modules and types from files, or report all problems.
 
-Reads the dataflow, its module files and its own types; the decisions are in the pure modules.
+This module reads the files; the decisions are in the pure modules.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MAX_TYPE_FILES = 1000
 
 @dataclass(frozen=True)
 class LoadedDataflow:
-    """A dataflow that can be started, and what its author should know about it.
+    """A valid dataflow with its warnings.
 
     `descriptor_dict` is the expanded dataflow, for `Node.dataflow_descriptor()`.
     """
@@ -48,11 +48,11 @@ class LoadedDataflow:
     path: Path
     descriptor_dict: dict[str, Any]
     remarks: tuple[Problem, ...] = ()
-    """Information, such as types that were inferred."""
+    """Information, such as inferred types."""
 
     @property
     def directory(self) -> Path:
-        """Absolute folder of the file, in which its paths start; of a symbolic link, its own."""
+        """Absolute folder of the file, or of the symbolic link to it; base of relative paths."""
         return self.path.parent.resolve()
 
 
@@ -63,10 +63,10 @@ def load_dataflow(
     environ: Mapping[str, str] = os.environ,
     check_paths: bool = False,
 ) -> LoadedDataflow:
-    """Reads a dataflow file; raises `ConfigError` with all its problems.
+    """Load a dataflow file; raise `ConfigError` with all problems.
 
-    `strict_types` overrides the file's own setting. `environ` is what `$VAR` expands from. With
-    `check_paths`, a program that does not exist here is a warning.
+    `strict_types` overrides the setting of the file. `$VAR` is expanded from `environ`. With
+    `check_paths`, missing programs are reported as warnings.
     """
     path = Path(path)
     text = read_text(path, MAX_FILE_BYTES)
@@ -83,7 +83,7 @@ def parse_dataflow(
     environ: Mapping[str, str] = os.environ,
     check_paths: bool = False,
 ) -> LoadedDataflow:
-    """The same for a text; modules and types are looked up beside `path`."""
+    """Load a dataflow from a text; modules and types are searched beside `path`."""
     path = Path(path)
     loading = _Loading(path.parent)
     document = read_document(text, str(path))
@@ -116,14 +116,14 @@ def parse_dataflow(
 
 @dataclass
 class _Loading:
-    """The problems found while one dataflow is loaded, and the files of its modules."""
+    """Reads the files of one dataflow and collects their problems."""
 
     base: Path
     problems: list[Problem] = field(default_factory=list)
     module_uses: int = 0
 
     def raise_if_errors(self) -> None:
-        """Raises `ConfigError` if anything found so far is an error."""
+        """Raise `ConfigError` if any problem so far is an error."""
         if any(problem.severity == "error" for problem in self.problems):
             raise ConfigError(in_order(self.problems))
 
@@ -132,7 +132,7 @@ class _Loading:
         document: Document,
         model: type[descriptor.Descriptor] | type[descriptor.Module],
     ) -> NodesFile:
-        """The nodes of a document, its problems added to those found so far."""
+        """Read the nodes of a document and add its problems."""
         self.problems.extend(document.problems)
         if document.problems and not isinstance(document.data, dict):
             return NodesFile(document, lost_nodes=True)
@@ -141,7 +141,7 @@ class _Loading:
         return file
 
     def report(self, document: Document, findings: list[Finding]) -> None:
-        """Adds findings about one document."""
+        """Add findings about one document."""
         for finding in findings:
             self.problems.append(
                 document.problem(
@@ -154,7 +154,7 @@ class _Loading:
             )
 
     def report_graph(self, source_map: SourceMap, findings: Iterable[GraphFinding]) -> None:
-        """Adds findings about the resolved dataflow, each at the place where it is written."""
+        """Add findings about the resolved dataflow with their positions in files."""
         for finding in findings:
             self.problems.append(
                 source_map.problem(
@@ -167,7 +167,7 @@ class _Loading:
             )
 
     def user_types(self) -> list[TypeDefinition]:
-        """The types in the files below `types/` beside the dataflow."""
+        """Read the types in files below `types/` beside the dataflow."""
         from dora_config.dataflow.type_files import read_type_file
 
         root = self.base / "types"
@@ -191,7 +191,7 @@ class _Loading:
     def with_modules(
         self, file: NodesFile, directory: str, users: tuple[Path, ...]
     ) -> tuple[SourceNode, ...]:
-        """The nodes of `file` with the module files that they name."""
+        """Return the nodes of `file` with their module files."""
         return tuple(
             source
             if source.node.module is None
@@ -214,13 +214,13 @@ class _Loading:
             return None
         relative = Path(directory, name)
         if Path(name).is_absolute():
-            refuse("must be a relative path, which stays below the directory of the dataflow")
+            refuse("must be a relative path below the directory of the dataflow")
             return None
         self.module_uses += 1
         if self.module_uses > MAX_MODULE_USES:
-            # said once: files that use each other many times would say it very often
+            # report once: the number of further uses may be exponential
             if self.module_uses == MAX_MODULE_USES + 1:
-                refuse(f"is one too many: a dataflow may use {MAX_MODULE_USES} modules")
+                refuse(f"exceeds the limit of {MAX_MODULE_USES} modules in a dataflow")
             return None
         base = self.base.resolve()
         try:
@@ -249,7 +249,7 @@ class _Loading:
 
 @dataclass(frozen=True)
 class LoadedModule:
-    """A module file that a dataflow can use."""
+    """A valid module file."""
 
     name: str
     inputs: tuple[str, ...]
@@ -261,19 +261,19 @@ class LoadedModule:
 
 
 def load_module(path: Path | str) -> LoadedModule:
-    """Checks a module file by itself, as if every input were connected; raises `ConfigError`."""
+    """Check a module file with all inputs connected; raise `ConfigError`."""
     path = Path(path)
     loading = _Loading(path.parent)
     document = read_document(read_text(path, MAX_MODULE_BYTES), str(path))
     file = loading.read(document, descriptor.Module)
     if not isinstance(file.root, descriptor.Module):
         loading.raise_if_errors()
-        raise AssertionError("a module that cannot be read has problems")
-    face = file.root.module
+        raise AssertionError("an unreadable module has problems")
+    interface = file.root.module
     nodes = loading.with_modules(file, "", (path.resolve(),))
     inner = _module_file(file, file.root, "", nodes)
-    # logs stand for what a user would connect: they need no node
-    ports = [*(face.inputs or ()), *(face.inputs_optional or ())]
+    # connect the inputs to logs, which need no other node
+    ports = [*(interface.inputs or ()), *(interface.inputs_optional or ())]
     names = set(find_variables("\n".join(_texts(inner))))
     parameters = {name.removeprefix("PARAM_") for name in names if name.startswith("PARAM_")}
     user = descriptor.Node(
@@ -292,10 +292,10 @@ def load_module(path: Path | str) -> LoadedModule:
     _check_graph(loading, resolution, file)
     loading.raise_if_errors()
     return LoadedModule(
-        name=face.name,
-        inputs=tuple(face.inputs or ()),
-        optional_inputs=tuple(face.inputs_optional or ()),
-        outputs=tuple(face.outputs or ()),
+        name=interface.name,
+        inputs=tuple(interface.inputs or ()),
+        optional_inputs=tuple(interface.inputs_optional or ()),
+        outputs=tuple(interface.outputs or ()),
         node_ids=tuple(node.id.removeprefix("module.") for node in resolution.dataflow.nodes),
         warnings=tuple(in_order(loading.problems)),
         path=path,
@@ -303,7 +303,7 @@ def load_module(path: Path | str) -> LoadedModule:
 
 
 def _texts(module: ModuleFile) -> Iterator[str]:
-    """The text of a module and of those it uses."""
+    """Yield the texts of a module and of the modules in it."""
     yield module.document.text
     for source in module.nodes:
         if source.module is not None:
@@ -347,7 +347,7 @@ def _check_graph(loading: _Loading, resolution: Resolution, file: NodesFile) -> 
 def _check_types(
     loading: _Loading, dataflow: ResolvedDataflow, source_map: SourceMap
 ) -> ResolvedDataflow:
-    """Types checked where a port declares one; the dataflow with the inferred ones."""
+    """Check the declared types, and return the dataflow with inferred types."""
     from dora_config.dataflow import types
 
     if not types.uses_types(dataflow) and not dataflow.type_rules:
@@ -365,7 +365,7 @@ def _check_types(
 def _check_programs(
     loading: _Loading, dataflow: ResolvedDataflow, source_map: SourceMap, environ: Mapping[str, str]
 ) -> None:
-    """Warn about programs that do not exist here; the node's machine may have them."""
+    """Warn about programs that do not exist on this machine."""
     for position, node in enumerate(dataflow.nodes):
         if node.build or node.git is not None or not node.deploy.is_empty:
             continue

@@ -1,8 +1,8 @@
-"""Modules applied: nodes that stand for a file of nodes become those nodes; pure.
+"""Replacement of nodes with a module by the nodes of its file; pure.
 
-The result is flat. Inner nodes are called `user.inner`; what they read from a port of the module
-is what the using node connects there; who reads an output of the module reads the inner node that
-makes it.
+The result is flat. Inner nodes are named `user.inner`. An inner input from a port of the module
+reads what the user connects to the port; a reader of the module's output reads the inner node that
+has this output.
 """
 
 from __future__ import annotations
@@ -39,30 +39,30 @@ _PORT_NODE = MODULE_PORT_PREFIX.rstrip("/")
 
 
 def _nearest(*values: Value | None) -> Value | None:
-    """The first that was written: a node's own, then its module's, then that of the user."""
+    """Return the first value that is set: of the node, of its module, of the module's user."""
     return next((value for value in values if value is not None), None)
 
 
 @dataclass(frozen=True)
 class SourceNode:
-    """A node as read from a file, and where it stands there."""
+    """A node of a file with its position."""
 
     node: descriptor.Node
     path: KeyPath
     incomplete: bool = False
-    """Outputs of it may be missing, because parts of it cannot be read."""
+    """Outputs may be missing because parts are unreadable."""
     unread_inputs: bool = False
-    """Inputs of it may be missing, for the same reason."""
+    """Inputs may be missing for the same reason."""
     named: bool = True
-    """Its id is valid; otherwise it is the text that stands there, or a description."""
+    """Whether its id is valid; otherwise the id is the invalid text or a description."""
     repeated: bool = False
-    """An earlier node of the file has the same id."""
+    """Whether an earlier node of the file has the same id."""
     module: ModuleFile | None = None
-    """The file that its `module` names; None if there is none or it cannot be read."""
+    """The file in `module`; None if the node has none or it cannot be read."""
 
     @property
     def is_readable(self) -> bool:
-        """Whether everything that others can see of the node is known."""
+        """Return whether the id and all outputs are known."""
         if self.node.module is not None and (self.module is None or self.module.unread_outputs):
             return False
         return self.named and not self.incomplete
@@ -70,10 +70,9 @@ class SourceNode:
 
 @dataclass(frozen=True)
 class ModuleFile:
-    """A module as read from its file; `directory` is relative to the dataflow's, `""` the same.
+    """A module file; `directory` is relative to the dataflow's (`""`: the same).
 
-    `unread_ports` and `unread_nodes` mean that parts of its interface, or some of its nodes as a
-    whole, cannot be read, so that what is missing may be there.
+    With `unread_ports` or `unread_nodes`, further ports or nodes may exist in unreadable parts.
     """
 
     document: Document
@@ -86,14 +85,14 @@ class ModuleFile:
 
     @property
     def unread_outputs(self) -> bool:
-        """Whether it may have outputs that could not be read."""
+        """Return whether further outputs may exist in unreadable parts."""
         nodes = all(source.is_readable for source in self.nodes)
         return self.unread_ports or self.unread_nodes or not nodes
 
 
 @dataclass(frozen=True)
 class WiredInput:
-    """One input with the node ids of the flat dataflow; None where nothing was written."""
+    """One input with node ids of the flat dataflow; fields are None if not set."""
 
     source: OutputSource | TimerSource | LogSource
     written: str
@@ -106,7 +105,7 @@ class WiredInput:
 
 @dataclass
 class FlatNode:
-    """One node of the flat dataflow. `inputs` of operators are called `operator/input`."""
+    """One node of the flat dataflow; `inputs` of operators are named `operator/input`."""
 
     id: str
     node: descriptor.Node
@@ -127,7 +126,7 @@ class FlatNode:
 
 @dataclass(frozen=True)
 class _Scope:
-    """What holds for the nodes of one file, used at one place."""
+    """Context of the nodes of one file at one use of the file."""
 
     document: Document
     directory: str = ""
@@ -143,7 +142,7 @@ class _Scope:
 
 
 def operators_of(node: descriptor.Node) -> list[tuple[str, descriptor.Operator, KeyPath]]:
-    """The operators of a runtime node: id, operator, path within the node."""
+    """Return the operators of a runtime node: id, operator, path within the node."""
     if node.operator is not None:
         return [(node.operator.id or SINGLE_OPERATOR_ID, node.operator, ("operator",))]
     return [
@@ -154,7 +153,7 @@ def operators_of(node: descriptor.Node) -> list[tuple[str, descriptor.Operator, 
 
 
 class Flattening:
-    """Makes flat nodes of the nodes of a file and its modules; problems are collected."""
+    """Flattens the nodes of a file and its modules; collects problems."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
@@ -165,7 +164,7 @@ class Flattening:
         self.used_ports: set[tuple[str, str]] = set()
         """Ports that inner nodes read, as the prefix of the module's nodes and the port."""
         self.unread_modules: set[str] = set()
-        """Ids of the nodes whose module file cannot be read, or lacks some of its nodes."""
+        """Ids of nodes whose module file is unreadable in whole or in part."""
 
     def run(self, document: Document, nodes: tuple[SourceNode, ...]) -> None:
         """Append the flat nodes of a dataflow file to `self.nodes`."""
@@ -179,13 +178,13 @@ class Flattening:
         parameters: Mapping[str, str],
         where: str,
     ) -> dict[str, EnvValue]:
-        """The variables of an `env` at `path` with `$VAR` expanded and reserved names left out."""
+        """Return the variables of an `env` at `path`, expanded and without reserved names."""
         values: dict[str, EnvValue] = {}
         lookup = {**self._environ, **parameters} if parameters else self._environ
         for name, value in (env or {}).items():
             place = (*path, name)
             if is_reserved(name):
-                message = f"{where}: environment variable {name} is reserved and is left out"
+                message = f"{where}: environment variable {name} is reserved and is ignored"
                 self._problem(document, place, message, at_key=True, severity="warning")
                 continue
             if isinstance(value, str):
@@ -194,7 +193,7 @@ class Flattening:
                 except UndefinedVariable as error:
                     hint = (
                         f"set it, write ${{{error.name}:-default}}, or {{__dora_env: {error.name}}}"
-                        " to take it from the machine that the node runs on"
+                        " to use the value of the node's machine"
                     )
                     self._problem(document, place, f"{where}: env {name}: {error}", hint=hint)
             values[name] = value
@@ -231,7 +230,7 @@ class Flattening:
             if source.module is not None:
                 self._use_module(source, source.module, scope, wiring)
                 continue
-            if source.node.module is not None:  # it cannot be read, but its user is checked
+            if source.node.module is not None:  # unreadable module; its user is checked
                 self._parameters(source, scope)
                 source = replace(source, incomplete=True)
             self.nodes.append(self._flat_node(source, scope, wiring))
@@ -267,7 +266,7 @@ class Flattening:
         )
 
     def _args(self, source: SourceNode, scope: _Scope, where: str) -> str | None:
-        """The node's `args` with the module's parameters, which must leave its quotes whole."""
+        """Return `args` with the module's parameters, which must not break its quotes."""
         args = source.node.args
         if args is None or scope.ports is None:
             return args
@@ -277,8 +276,8 @@ class Flattening:
             split_words(expanded, "node args once parameters are in place")
         except UndefinedVariable as error:
             name = error.name.removeprefix("PARAM_").lower()
-            message = f"{where}: args read ${error.name}, but the module is given no such param"
-            hint = f"give `params: {{{name}: ...}}` where the module is used"
+            message = f"{where}: args contain ${error.name}, but the module has no such param"
+            hint = f"set `params: {{{name}: ...}}` where the module is used"
             self._problem(scope.document, place, message, hint=hint)
         except ValueError as error:
             self._problem(scope.document, place, f"{where}: {error}")
@@ -368,11 +367,13 @@ class Flattening:
             try:
                 parameters[name] = expand_parameters(for_a_program(value), scope.parameters)
             except UndefinedVariable as error:
-                self._problem(scope.document, place, f"{where}: there is no ${error.name} here")
+                self._problem(
+                    scope.document, place, f"{where}: parameter ${error.name} is not defined"
+                )
         return parameters
 
     def _module_outputs(self, module: ModuleFile) -> dict[str, tuple[str, str]]:
-        """Each output of a module: the inner node (relative to the user's id) and its output."""
+        """Return inner node (relative to the user's id) and output by output of the module."""
         makers: dict[str, list[tuple[str, str]]] = {}
         for source in module.nodes:
             node = source.node
@@ -392,8 +393,8 @@ class Flattening:
             if len(found) > 1 or not (found or module.unread_outputs):
                 who = ", ".join(node for node, _ in found) or "none of its nodes"
                 message = (
-                    f'output "{name}" of module "{module.interface.name}" must be made by '
-                    f"exactly one node inside, found {who}"
+                    f'output "{name}" of module "{module.interface.name}" must be an output of '
+                    f"exactly one inner node, found {who}"
                 )
                 problem = module.document.problem(("module", "outputs", index), message)
                 if problem not in self.problems:
@@ -403,19 +404,19 @@ class Flattening:
 
 @dataclass(frozen=True)
 class _Wiring:
-    """Turns the sources that one file writes into sources of the flat dataflow."""
+    """Translates the sources in one file to sources of the flat dataflow."""
 
     flattening: Flattening
     scope: _Scope
     local: set[str]
     module_outputs: Mapping[str, Mapping[str, tuple[str, str]]]
     unread: set[str]
-    """Nodes whose modules may have outputs that are missing in `module_outputs`."""
+    """Nodes whose modules may have further outputs in unreadable parts."""
 
     def inputs(
         self, inputs: Mapping[str, descriptor.Input] | None, path: KeyPath, where: str
     ) -> dict[str, WiredInput]:
-        """The inputs at `path`; one that reads an unconnected optional port is left out."""
+        """Return the inputs at `path` without those from unconnected optional ports."""
         wired: dict[str, WiredInput] = {}
         for name, wanted in (inputs or {}).items():
             one = self._input(wanted, (*path, name), f'{where}: input "{name}"')
@@ -452,14 +453,14 @@ class _Wiring:
     def _from_port(self, own: WiredInput, port: str, where: str) -> WiredInput | None:
         ports = self.scope.ports
         if ports is None:
-            message = f"{where}: `_mod/` stands for an input of a module, in module files only"
+            message = f"{where}: `_mod/` is an input of a module and allowed in module files only"
             self.flattening._problem(own.document, (*own.path, "source"), message)
             return None
         if port not in ports:
             if self.scope.unread_ports:
                 return None
             message = (
-                f'{where}: the module declares no input "{port}", '
+                f'{where}: the module has no input "{port}", '
                 f"expected {', '.join(ports) or 'none'}{closest(port, ports)}"
             )
             self.flattening._problem(own.document, (*own.path, "source"), message)
@@ -494,5 +495,5 @@ class _Wiring:
 
 
 def join_directory(directory: str, path: str) -> str:
-    """A file named in a module's file, seen from the dataflow's directory."""
+    """Return the path of a module's file relative to the dataflow's directory."""
     return posixpath.normpath(posixpath.join(directory, path)) if directory else path

@@ -1,4 +1,4 @@
-"""Which fields go together in a node: its kind, and what that kind has no use for; pure."""
+"""Which fields go together in a node: its kind, and fields that the kind does not allow; pure."""
 
 from __future__ import annotations
 
@@ -34,44 +34,44 @@ _OPERATOR_FIELDS = frozenset(
     }
 )
 _REFUSED = {
-    "ros2": "`ros2` bridges are not supported: write a node that talks to ROS 2 with rclpy",
-    "hub": "`hub` references are not supported: name the node by `path`, with `build` or `git`",
+    "ros2": "`ros2` bridges are not supported: write a node that uses rclpy",
+    "hub": "`hub` references are not supported: use `path`, with `build` or `git`",
 }
 _REFERENCES = ("branch", "tag", "rev")
 
 NODE_HINTS = {
-    "custom": "dora 0.x: move its fields into the node, `source` is now called `path`",
+    "custom": "dora 0.x: move its fields into the node; `source` is now called `path`",
     "source": "the program of a node is called `path`",
-    "communication": "there is nothing to set any more: remove it",
+    "communication": "no longer used: remove it",
     "queue_size": "it belongs to an input: `inputs: {name: {source: node/output, queue_size: 1}}`",
     "queue_policy": "it belongs to an input, beside its `source`",
     "input_timeout": "it belongs to an input, beside its `source`",
-    "python": "it belongs into `operator`",
-    "machine": "it belongs into `deploy`",
-    "labels": "it belongs into `deploy`",
-    "working_dir": "it belongs into `deploy`",
-    "distribute": "it belongs into `deploy`",
+    "python": "it belongs in `operator`",
+    "machine": "it belongs in `deploy`",
+    "labels": "it belongs in `deploy`",
+    "working_dir": "it belongs in `deploy`",
+    "distribute": "it belongs in `deploy`",
     "finish_grace": "it is called `finish_grace_secs`",
 }
 ROOT_HINTS = {
-    "communication": "dora 0.x: there is nothing to set any more, remove it",
+    "communication": "dora 0.x: no longer used, remove it",
     "publish_all_messages_to_zenoh": "write `debug: {enable_debug_inspection: true}` instead",
-    "enable_debug_inspection": "it belongs into `debug`",
-    "daemon_config": "dora 0.x: there is nothing to set any more, remove it",
-    "operators": "operators belong into a node",
+    "enable_debug_inspection": "it belongs in `debug`",
+    "daemon_config": "dora 0.x: no longer used, remove it",
+    "operators": "operators belong in a node",
     "module": "this is a module file: use it from a node with `module: FILE`",
     "name": "a dataflow is named when it is started: `dora start FILE --name NAME`",
 }
 
 
 def node_kind(node: Mapping[str, Any]) -> DescriptorKind | None:
-    """The one kind that the node has, or None when it has none or several."""
+    """Return the kind of the node, or None when it has none or several."""
     present = [kind for kind in KINDS if node.get(kind) is not None]
     return present[0] if len(present) == 1 else None
 
 
 def shape_findings(node: Mapping[str, Any], path: KeyPath, where: str) -> Iterator[Finding]:
-    """Everything wrong with the combination of fields of the raw `node` at `path`."""
+    """Yield all problems in the combination of fields of the raw `node` at `path`."""
     present = {key for key, value in node.items() if value is not None}
     for field in sorted(present & _REFUSED.keys()):
         yield Finding((*path, field), f"{where}: {_REFUSED[field]}", at_key=True)
@@ -94,7 +94,7 @@ def _kind_findings(present: set[str], path: KeyPath, where: str) -> Iterator[Fin
         for field in present - _STANDARD_FIELDS - _OPERATOR_FIELDS - _SHARED
     )
     if not kinds and not misspelt and not present & replaced:
-        yield Finding(path, f"{where} does not say what it runs: {expected}")
+        yield Finding(path, f"{where} has no program: {expected}")
     if len(kinds) > 1:
         named = " and ".join(f"`{kind}`" for kind in kinds)
         yield Finding((*path, kinds[1]), f"{where} has {named}: {expected}", at_key=True)
@@ -105,7 +105,7 @@ def _standard_findings(
 ) -> Iterator[Finding]:
     if "params" in present:
         message = f"{where}: `params` are not allowed on standard nodes"
-        yield Finding((*path, "params"), message, "only a node with `module` takes them", True)
+        yield Finding((*path, "params"), message, "only a node with `module` accepts them", True)
     program = node["path"]
     is_url = isinstance(program, str) and program.startswith(("http://", "https://"))
     if "path_sha256" in present and not is_url:
@@ -116,7 +116,9 @@ def _standard_findings(
         yield Finding((*path, "path"), message)
     if program == "dynamic":
         for field in sorted(present & {"args", "build", "git"}):
-            message = f"{where}: `{field}` has no use on a dynamic node, which you start yourself"
+            message = (
+                f"{where}: `{field}` has no effect on a dynamic node, which is started by hand"
+            )
             yield Finding((*path, field), message, at_key=True, severity="warning")
 
 
@@ -130,13 +132,13 @@ def _misplaced_findings(
             continue
         message = f"{where}: `{field}` is among the fields that are not allowed on {kind} nodes"
         if kind == "module":
-            hint = "module nodes take only inputs, params and build beside " + ", ".join(
+            hint = "module nodes accept only inputs, params and build beside " + ", ".join(
                 sorted(_SHARED)
             )
         elif field in _OPERATOR_FIELDS:
             hint = f"move it into the `{kind}` block"
         else:
-            hint = f"{kind} nodes take only {', '.join(sorted(_SHARED))} beside the {kind} block"
+            hint = f"{kind} nodes accept only {', '.join(sorted(_SHARED))} beside the {kind} block"
         yield Finding((*path, field), message, hint, at_key=True)
 
 
@@ -173,7 +175,7 @@ def _git_findings(present: set[str], path: KeyPath, where: str) -> Iterator[Find
         )
         yield Finding((*path, references[1]), message, at_key=True)
     if references and "git" not in present:
-        message = f"{where}: `{references[0]}` needs a repository: a `git` source required"
+        message = f"{where}: `{references[0]}` needs a repository: `git` source required"
         yield Finding((*path, references[0]), message, at_key=True)
 
 
@@ -181,26 +183,26 @@ _SHELL_WORDS = frozenset({"&&", "||", "|", ">", ">>", "<"})
 
 
 def _build_findings(node: Mapping[str, Any], path: KeyPath, where: str) -> Iterator[Finding]:
-    """What a shell would act upon, and is an argument where there is none."""
+    """Warn about shell syntax, which is passed to the program as an argument."""
     build = node.get("build")
     for line in build_lines(build) if isinstance(build, str) else ():
         word = next((w for w in line.split() if w in _SHELL_WORDS or w[1:].endswith(";")), None)
-        # in quotes it is meant as it stands, as for `sh -c "..."`
+        # in quotes it is intended, as for `sh -c "..."`
         if word is not None and not {"'", '"', "\\"} & set(line):
             message = f"{where}: build line {line[:80]!r}: {word!r} is an argument of the program"
-            hint = 'there is no shell: write one command a line, or sh -c "..."'
+            hint = 'build lines run without a shell: write one command per line, or sh -c "..."'
             yield Finding((*path, "build"), message, hint, severity="warning")
 
 
 def operator_findings(operator: Any, path: KeyPath, where: str) -> Iterator[Finding]:
-    """What is wrong with the code that the raw `operator` at `path` names."""
+    """Yield problems with the code of the raw `operator` at `path`."""
     if not isinstance(operator, dict):
         return
     if operator.get("shared-library") is not None:
         message = f"{where}: `shared-library` operators are not supported, only `python` ones"
         yield Finding((*path, "shared-library"), message, at_key=True)
     elif operator.get("python") is None:
-        message = f"{where} does not say what it runs: expected `python: FILE`"
+        message = f"{where} has no program: expected `python: FILE`"
         yield Finding(path, message)
     yield from _build_findings(operator, path, where)
     python = operator.get("python")

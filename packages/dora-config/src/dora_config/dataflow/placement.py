@@ -1,7 +1,7 @@
-"""Which daemon runs which node; pure.
+"""Placement of nodes on daemons; pure.
 
-For each node the machine it names decides, else the labels it asks for, else it goes to the first
-daemon without a machine id. The first daemon that fits is taken, in the order they connected.
+A node is placed by its machine id, else by its labels, else on the first daemon without a machine
+id. Of several matches, the daemon that connected first is chosen.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dora_config.yaml.suggest import closest_name
 
 @dataclass(frozen=True)
 class ConnectedDaemon:
-    """A daemon that can be given nodes; `machine_id` None for an unnamed one."""
+    """A connected daemon; `machine_id` is None for an unnamed one."""
 
     daemon_id: str
     machine_id: str | None = None
@@ -26,18 +26,18 @@ class ConnectedDaemon:
 
 @dataclass(frozen=True)
 class Placement:
-    """The daemon of each node; `daemons` are those that got any, in the order they connected."""
+    """Daemon of each node; `daemons` are the used ones in the order of their connections."""
 
     by_node: Mapping[str, str]
     daemons: tuple[str, ...]
 
     def nodes_of(self, daemon_id: str) -> tuple[str, ...]:
-        """The nodes that one daemon runs, in the order of the dataflow."""
+        """Return the nodes of one daemon, in the order of the dataflow."""
         return tuple(node for node, daemon in self.by_node.items() if daemon == daemon_id)
 
 
 class UnplacedNodes(DoraError):
-    """Some nodes have no daemon; `errors` has one `PlacementError` for each."""
+    """Some nodes match no daemon; `errors` contains one `PlacementError` for each."""
 
     def __init__(self, errors: Iterable[PlacementError]) -> None:
         self.errors = tuple(errors)
@@ -48,16 +48,16 @@ class UnplacedNodes(DoraError):
 
 
 def place(dataflow: ResolvedDataflow, daemons: Sequence[ConnectedDaemon]) -> Placement:
-    """A daemon for every node; raises `UnplacedNodes` with all nodes that find none."""
+    """Choose a daemon for every node; raise `UnplacedNodes` for those without a match."""
     by_node: dict[str, str] = {}
     errors: list[PlacementError] = []
     chosen: dict[tuple[str | None, frozenset[tuple[str, str]]], str] = {}
     for node in dataflow.nodes:
-        wish = (node.deploy.machine, frozenset(node.deploy.labels.items()))
+        requirement = (node.deploy.machine, frozenset(node.deploy.labels.items()))
         try:
-            if wish not in chosen:  # the fleet is searched once for each wish, not for each node
-                chosen[wish] = choose_daemon(node.id, node.deploy, daemons).daemon_id
-            by_node[node.id] = chosen[wish]
+            if requirement not in chosen:  # search once for all nodes with equal settings
+                chosen[requirement] = choose_daemon(node.id, node.deploy, daemons).daemon_id
+            by_node[node.id] = chosen[requirement]
         except PlacementError as error:
             errors.append(error)
     if errors:
@@ -69,7 +69,7 @@ def place(dataflow: ResolvedDataflow, daemons: Sequence[ConnectedDaemon]) -> Pla
 def choose_daemon(
     node: str, deploy: ResolvedDeploy, daemons: Sequence[ConnectedDaemon]
 ) -> ConnectedDaemon:
-    """The daemon for one node; raises `PlacementError` that says what is connected instead."""
+    """Choose the daemon for one node; `PlacementError` lists the connected daemons."""
     if deploy.machine is not None:
         for daemon in daemons:
             if daemon.machine_id == deploy.machine:
@@ -104,7 +104,7 @@ def _no_labels(wanted: Mapping[str, str], daemons: Sequence[ConnectedDaemon]) ->
     if nearest is None:
         return sentence
     if not _shared(nearest, wanted):
-        return f"{sentence}; none of them has any of these labels"
+        return f"{sentence}; no daemon has any of these labels"
     lacking = {
         key: nearest.labels.get(key) for key in wanted if nearest.labels.get(key) != wanted[key]
     }
@@ -112,7 +112,7 @@ def _no_labels(wanted: Mapping[str, str], daemons: Sequence[ConnectedDaemon]) ->
         f"{key} is {json.dumps(has, ensure_ascii=False)}" if has is not None else f"no {key}"
         for key, has in lacking.items()
     )
-    return f"{sentence}; {_name(nearest)} came closest, but it has {reasons}".replace(
+    return f"{sentence}; {_name(nearest)} is the closest match, but it has {reasons}".replace(
         "it has no ", "has no "
     )
 

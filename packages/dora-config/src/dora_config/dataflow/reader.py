@@ -1,6 +1,6 @@
-"""One document to its nodes: the models of a file as written, every problem collected; pure.
+"""Read the nodes of one document into models, and collect all problems; pure.
 
-Names of dora 0.x that are still accepted are replaced here.
+Accepted names of dora 0.x are replaced by the present ones.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ Model = TypeVar("Model", bound=BaseModel)
 
 @dataclass
 class NodesFile:
-    """What a dataflow or module file holds, as far as it could be read."""
+    """The readable contents of a dataflow or module file."""
 
     document: Document
     root: descriptor.Descriptor | descriptor.Module | None = None
     nodes: tuple[SourceNode, ...] = ()
     lost_nodes: bool = False
-    """The list of nodes is missing or cannot be read, so any node may be in it."""
+    """The list of nodes is missing or unreadable, so any node may exist."""
     lost_names: frozenset[str] = frozenset()
-    """Items of the list of nodes that are only a name."""
+    """Items of the list of nodes that consist of a name only."""
 
     @property
     def unread_ports(self) -> bool:
-        """Whether a module may have inputs and outputs that could not be read."""
+        """Whether a module may have further inputs and outputs in unreadable parts."""
         places = {finding.path for finding in self.findings if finding.severity == "error"}
         places |= self.document.lost
         names = {str(place[1]) for place in places if len(place) > 1 and place[0] == "module"}
@@ -57,7 +57,7 @@ class NodesFile:
 def read_nodes_file(
     document: Document, model: type[descriptor.Descriptor] | type[descriptor.Module]
 ) -> NodesFile:
-    """Read a document; whatever is wrong with it is in the `findings`."""
+    """Read a document; its problems are in `findings`."""
     file = NodesFile(document)
     data = document.data
     if not isinstance(data, dict):
@@ -84,7 +84,7 @@ def read_nodes_file(
         message = (
             "expected a list of nodes" if raw_nodes is not None else "field `nodes` is required"
         )
-        hint = 'a dataflow begins with `nodes:` and a list, one "- id: NAME" for each node'
+        hint = 'a dataflow has a list `nodes:` with one "- id: NAME" for each node'
         misspelt = "nodes" not in data and any(closest_name(key, ["nodes"]) for key in data)
         if not misspelt:
             file.findings.append(Finding(("nodes",), message, hint))
@@ -106,7 +106,7 @@ _ROOT_PLACEHOLDERS: dict[KeyPath, Any] = {
 
 
 def _renamed(file: NodesFile, data: Mapping[str, Any], path: KeyPath) -> dict[str, Any]:
-    """`data` with keys of dora 0.x under the names they have now."""
+    """Return `data` with keys of dora 0.x replaced by the present names."""
     renamed = dict(data)
     for new, old in OLD_NAMES.items():
         if old not in renamed or (new == "debug" and path):
@@ -141,7 +141,7 @@ def _read_node(file: NodesFile, raw: Any, path: KeyPath) -> SourceNode | None:
     raw = checked.data
     unread = {str(place[len(path)]) for place in document.lost if _is_within(place, path)}
     shape = shape_findings(raw, path, where)
-    if not unread.isdisjoint(KINDS):  # the node has a kind, in a value that cannot be read
+    if not unread.isdisjoint(KINDS):  # the kind is in an unreadable value
         shape = (finding for finding in shape if finding.path != path)
     findings = [*shape, *checked.findings]
     for place, operator in _raw_operators(raw):
@@ -159,7 +159,7 @@ def _read_node(file: NodesFile, raw: Any, path: KeyPath) -> SourceNode | None:
     unread.update(near for name in unread.copy() if (near := closest_name(name, _ALL_FIELDS)))
     named = node.id == raw.get("id")
     if not named:
-        # an id that no other node can have
+        # an id that differs from all others
         number = int(path[-1]) + 1
         name = raw["id"] if _is_name(raw.get("id")) else f"#{number}"
         node = node.model_copy(update={"id": name})
@@ -197,7 +197,7 @@ def _raw_operators(raw: Mapping[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
 
 
 def _node_findings(node: descriptor.Node, path: KeyPath, where: str) -> Iterator[Finding]:
-    """What is wrong between the fields of one node that was read."""
+    """Yield problems between the fields of one node."""
     if node.operators is not None:
         yield from _operator_list_findings(node.operators, (*path, "operators"), where)
     if node.operator is not None and node.operator.id and "/" in node.operator.id:
@@ -221,7 +221,7 @@ def _operator_list_findings(
     operators: list[descriptor.Operator], path: KeyPath, where: str
 ) -> Iterator[Finding]:
     if not operators:
-        yield Finding(path, f"{where}: `operators` must hold at least one operator")
+        yield Finding(path, f"{where}: `operators` must contain at least one operator")
     seen: set[str] = set()
     for index, operator in enumerate(operators):
         if operator.id is None:
@@ -255,7 +255,7 @@ def _queue_findings(
 ) -> Iterator[Finding]:
     for name, wanted in (inputs or {}).items():
         if wanted.queue_size == 0:
-            message = f'{where}: input "{name}": queue_size 0 is taken as 1'
+            message = f'{where}: input "{name}": queue_size 0 is treated as 1'
             yield Finding((*path, name, "queue_size"), message, severity="warning")
 
 
@@ -269,7 +269,7 @@ def _repeated(outputs: list[str] | None, path: KeyPath, where: str) -> Iterator[
 
 
 def _with_repetitions(file: NodesFile, nodes: list[SourceNode]) -> Iterator[SourceNode]:
-    """The nodes, those whose id an earlier node has marked as repeated and reported."""
+    """Yield the nodes; report and mark those that repeat an earlier id."""
     first: dict[str, SourceNode] = {}
     for source in nodes:
         other = first.setdefault(source.node.id, source)

@@ -1,4 +1,4 @@
-"""From the descriptor to the resolved dataflow: defaults, variables, modules, operators; pure."""
+"""Turn a descriptor into a resolved dataflow: defaults, variables, modules, operators; pure."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ PATTERN_KEYS: dict[CommunicationPattern, tuple[str, ...]] = {
     "action-server": ("goal_id", "goal_status"),
     "action-client": ("goal_id",),
 }
-"""Metadata keys that tie answers to questions: a node with that pattern promises them."""
+"""Metadata keys that associate replies with requests; outputs with that pattern have them."""
 
 _SPECIAL_KINDS: dict[str, NodeKind] = {"dynamic": "dynamic", "shell": "shell"}
 _URL_SCHEMES = ("http://", "https://")
@@ -52,7 +52,7 @@ _PROGRAM_SUFFIXES = (".py", ".sh", ".exe")
 
 @dataclass
 class SourceMap:
-    """Where things of the resolved dataflow are written, for messages about them."""
+    """Positions of the parts of a resolved dataflow in its files."""
 
     document: Document
     flat: list[FlatNode] = field(default_factory=list)
@@ -67,7 +67,7 @@ class SourceMap:
         hint: str | None = None,
         severity: Severity = "error",
     ) -> Problem:
-        """A problem at `path` within a resolved node, such as `("inputs", "image")`."""
+        """Return a problem at `path` within a resolved node, such as `("inputs", "image")`."""
         if position is None:
             return self.document.problem(path, message, hint=hint, severity=severity)
         document, place = self._locate(self.flat[position], path)
@@ -88,7 +88,7 @@ class SourceMap:
 
 @dataclass(frozen=True)
 class Resolution:
-    """A resolved dataflow, where its parts are written, and what is wrong with it so far."""
+    """A resolved dataflow with its positions and problems."""
 
     dataflow: ResolvedDataflow
     source_map: SourceMap
@@ -96,7 +96,7 @@ class Resolution:
     unused_inputs: tuple[ResolvedNode, ...] = ()
     """Nodes with a module, with those of their inputs that no inner node reads."""
     unread_modules: frozenset[str] = frozenset()
-    """Ids of the nodes whose module file cannot be read, or lacks some of its nodes."""
+    """Ids of nodes whose module file is unreadable in whole or in part."""
 
 
 def resolve(
@@ -140,7 +140,7 @@ def resolve(
 
 
 def _duplicates(source_map: SourceMap) -> Iterator[Problem]:
-    """Nodes that get the same id once modules are applied."""
+    """Yield problems for nodes with equal ids after modules are applied."""
     seen: set[str] = set()
     for position, flat in enumerate(source_map.flat):
         if flat.id in seen and not flat.repeated:
@@ -156,7 +156,7 @@ def _default(value: float | None, default: float) -> float:
 def _to_operator(
     wired: WiredInput, single: Mapping[str, tuple[str, descriptor.Operator, KeyPath]]
 ) -> WiredInput:
-    """`node/output` of a node with a single operator means `node/op/output`."""
+    """Replace `node/output` of a node with a single operator by `node/op/output`."""
     source = wired.source
     if not isinstance(source, OutputSource) or source.node not in single:
         return wired
@@ -235,7 +235,7 @@ def _resolve_node(
 
 @dataclass(frozen=True)
 class _Ports:
-    """Ports and log settings of a node, whether they stand in the node or in its operators."""
+    """Ports and log settings of a node, including those of its operators."""
 
     node: descriptor.Node
     operators: tuple[ResolvedOperator, ...]
@@ -262,7 +262,7 @@ class _Ports:
         return types
 
     def only(self, name: str) -> Any:
-        """A log setting of the node, or of the one operator that has it."""
+        """Return a log setting of the node, or of the one operator with it."""
         if not self.operators:
             return getattr(self.node, name)
         for operator in self.operators:
@@ -293,7 +293,7 @@ def _kind(node: descriptor.Node) -> NodeKind:
 
 
 def _program(path: str | None, kind: NodeKind, flat: FlatNode) -> str | None:
-    """The program; files named in a module are seen from the dataflow's directory."""
+    """Return the program; files of a module are relative to the dataflow's directory."""
     if path is None or kind != "standard" or flat.node.git is not None:
         return path
     is_file = "/" in path or path.endswith(_PROGRAM_SUFFIXES)

@@ -1,6 +1,6 @@
-"""A dataflow ready to run: defaults filled in, variables expanded, modules applied; pure.
+"""Models of a dataflow with defaults, expanded variables and applied modules; pure.
 
-These models travel to daemons and runners as JSON (`model_dump_json`, `model_validate_json`).
+They are part of the messages to daemons and runners.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dora_config.dataflow.sources import InputSource, LogLevel, OutputSource
 
 MAX_QUEUE_SIZE = 16_000
-"""Records of 64 bytes that fit a pipe of 1 MiB, the largest an unprivileged user may have."""
+"""Records of 64 bytes in a pipe of 1 MiB, the largest for unprivileged users."""
 
 DEFAULT_QUEUE_SIZE = 10
 DEFAULT_HEALTH_CHECK_INTERVAL = 5.0
@@ -30,17 +30,13 @@ CommunicationPattern = Literal["service-server", "service-client", "action-serve
 
 
 class Frozen(BaseModel):
-    """Base of the resolved models: immutable.
-
-    Fields of a newer version are ignored, so that its stores and daemons can be rolled back; what
-    users write is checked as a descriptor.
-    """
+    """Immutable model that ignores fields of newer versions, which allows rollbacks."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class FromMachine(Frozen):
-    """The value of variable `name` on the machine that the node runs on (`__dora_env: NAME`)."""
+    """Value of the variable `name` on the node's machine (`__dora_env: NAME`)."""
 
     name: str
 
@@ -49,7 +45,7 @@ EnvValue = str | FromMachine
 
 
 class ResolvedInput(Frozen):
-    """One input: its source and the queue in front of the node. Times in seconds."""
+    """One input: source and queue. Times in seconds."""
 
     source: InputSource
     queue_size: int = Field(default=DEFAULT_QUEUE_SIZE, ge=1, le=MAX_QUEUE_SIZE)
@@ -59,7 +55,7 @@ class ResolvedInput(Frozen):
 
 
 class GitSource(Frozen):
-    """Where a node's code is cloned from; at most one of `branch`, `tag` and `rev` is set."""
+    """Git repository of a node; at most one of `branch`, `tag` and `rev` is set."""
 
     url: str
     branch: str | None = None
@@ -68,7 +64,7 @@ class GitSource(Frozen):
 
 
 class RestartSettings(Frozen):
-    """When a node is started again. Times in seconds; `max_restarts` 0 means no limit."""
+    """When a node is restarted. Times in seconds; `max_restarts` 0 means no limit."""
 
     policy: RestartPolicy = "never"
     max_restarts: int = 0
@@ -78,7 +74,7 @@ class RestartSettings(Frozen):
 
 
 class ResolvedDeploy(Frozen):
-    """Which machine a node runs on, and where there."""
+    """Machine of a node, and working directory on it."""
 
     machine: str | None = None
     labels: dict[str, str] = Field(default_factory=dict)
@@ -87,7 +83,7 @@ class ResolvedDeploy(Frozen):
 
     @property
     def is_empty(self) -> bool:
-        """Whether the node asks for nothing: it goes to the unnamed daemon."""
+        """Whether nothing is set, so that the node is placed on the unnamed daemon."""
         return self == ResolvedDeploy()
 
 
@@ -113,10 +109,10 @@ class ResolvedOperator(Frozen):
 class ResolvedNode(Frozen):
     """One node. Times in seconds, sizes in bytes.
 
-    `args` is already split; of a shell node it holds the one text for `sh -c`. The ports of a
-    runtime node's operators stand in `inputs` and `outputs` as `operator/port`, and each build
-    command of an operator is also in `build`. `inherited_env` names those variables of `env` that
-    come from the root of the file, which `--env` may replace.
+    `args` is split into words; for a shell node it contains the one text for `sh -c`. Ports of
+    operators are in `inputs` and `outputs` as `operator/port`, and their build commands also in
+    `build`. `inherited_env` lists the variables of `env` that come from the root of the file, which
+    `--env` may replace.
     """
 
     id: str
@@ -153,22 +149,22 @@ class ResolvedNode(Frozen):
 
     @property
     def is_dynamic(self) -> bool:
-        """Whether a user starts this node's process by hand."""
+        """Whether the node's process is started by hand."""
         return self.kind == "dynamic"
 
     @property
     def needs_build(self) -> bool:
-        """Whether anything has to be done before it can run: a git source or build lines."""
+        """Whether the node has a git source or build commands."""
         return self.git is not None or any(line.strip() for line in self.build)
 
     def env_with(self, overrides: Mapping[str, str]) -> dict[str, EnvValue]:
-        """`env` with the variables of `--env`: above those of the root, below the node's own."""
+        """Return `env` with `--env`, which overrides variables of the root but not of the node."""
         own = self.env.keys() - set(self.inherited_env)
         return {**self.env, **{k: v for k, v in overrides.items() if k not in own}}
 
 
 class ResolvedTypeRule(Frozen):
-    """An additional conversion that the type check allows across an edge."""
+    """An additional conversion that the type check allows on edges."""
 
     source: str
     target: str
@@ -188,7 +184,7 @@ class ResolvedDataflow(Frozen):
     deploy: ResolvedDeploy = ResolvedDeploy()
 
     def node(self, node_id: str) -> ResolvedNode:
-        """The node of that id; raises `KeyError`."""
+        """Return the node with this id; raise `KeyError`."""
         for node in self.nodes:
             if node.id == node_id:
                 return node
@@ -196,11 +192,11 @@ class ResolvedDataflow(Frozen):
 
     @property
     def uses_deploy(self) -> bool:
-        """Whether any node asks for a machine, labels or a directory on one."""
+        """Whether any node has settings for its machine."""
         return any(not node.deploy.is_empty for node in self.nodes)
 
     def edges(self) -> Iterator[tuple[OutputSource, str, str]]:
-        """Every edge between two nodes: (source, consumer's node id, its input id)."""
+        """Yield every edge between two nodes: source, node id of the consumer, input id."""
         for node in self.nodes:
             for input_id, wanted in node.inputs.items():
                 if isinstance(wanted.source, OutputSource):

@@ -1,7 +1,6 @@
-"""Where an input's messages come from: `node/output`, a timer, the logs; pure.
+"""Sources of inputs: an output of a node, a timer or logs; pure.
 
-Texts become `OutputSource`, `TimerSource` or `LogSource`, and back (timers in the coarsest unit
-that is exact).
+Formatting a timer uses the coarsest unit that is exact.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ LOG_LEVELS = ("stdout", "error", "warn", "info", "debug", "trace")
 LogLevel = Literal["stdout", "error", "warn", "info", "debug", "trace"]
 
 MODULE_PORT_PREFIX = "_mod/"
-"""Inside a module file, the source of an input that the module's user connects."""
+"""Prefix of sources in a module file that are inputs of the module."""
 
 _UNIT_NANOSECONDS = {"secs": 10**9, "millis": 10**6, "micros": 10**3, "nanos": 1}
 _MAX_INTERVAL_NS = 10**18
@@ -34,7 +33,7 @@ class _Source(BaseModel):
 
 
 class OutputSource(_Source):
-    """An output of another node. For an operator's output, `output` is `op/name`."""
+    """Output of another node; `output` is `op/name` for an operator."""
 
     type: Literal["output"] = "output"
     node: str
@@ -45,7 +44,7 @@ class OutputSource(_Source):
 
 
 class TimerSource(_Source):
-    """Ticks at a fixed interval."""
+    """Timer with a fixed interval."""
 
     type: Literal["timer"] = "timer"
     interval_ns: int = Field(gt=0)
@@ -58,7 +57,7 @@ class TimerSource(_Source):
 
 
 class LogSource(_Source):
-    """Log entries of at least `level`, of one node or (None) of all others."""
+    """Log entries of at least `level` from one node, or from all others (None)."""
 
     type: Literal["logs"] = "logs"
     level: LogLevel | None = None
@@ -74,7 +73,7 @@ InputSource = Annotated[OutputSource | TimerSource | LogSource, Field(discrimina
 
 
 def parse_source(text: str) -> OutputSource | TimerSource | LogSource:
-    """The source that `text` names; raises `ValueError` with a sentence."""
+    """Parse the source of an input; raise `ValueError` with a message."""
     node, slash, rest = text.partition("/")
     if not slash:
         raise ValueError(
@@ -117,7 +116,7 @@ def _parse_timer(text: str, arguments: list[str]) -> TimerSource:
     if not re.fullmatch(r"\d{1,30}", value, re.ASCII):
         raise ValueError(
             f"the value of timer {text!r} must be an integer, found {value!r}"
-            " (dora/timer/hz/ takes fractions)"
+            " (only dora/timer/hz/ accepts fractions)"
         )
     interval = int(value) * _UNIT_NANOSECONDS[unit]
     if interval == 0:
@@ -135,7 +134,7 @@ def _parse_frequency(text: str, value: str) -> TimerSource:
         raise ValueError(f"the interval of timer {text!r} is longer than 31 years")
     interval = round(1e9 / frequency)
     if interval == 0:
-        raise ValueError(f"timer {text!r} is faster than one tick a nanosecond")
+        raise ValueError(f"timer {text!r} has an interval below one nanosecond")
     return _timer(text, interval)
 
 
@@ -157,7 +156,7 @@ def _parse_logs(text: str, arguments: list[str]) -> LogSource:
 
 
 def parse_log_level(text: str) -> LogLevel:
-    """A log level in lower case; raises `ValueError` with the known ones."""
+    """Parse a log level in any case; raise `ValueError` with the known levels."""
     lower = text.lower()
     for level in LOG_LEVELS:
         if lower == level or (lower, level) == ("warning", "warn"):

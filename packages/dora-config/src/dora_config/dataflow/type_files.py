@@ -1,6 +1,6 @@
-"""A project's own types: the files in `types/` beside a dataflow, as they are written; pure.
+"""User-defined types in the folder `types/` beside a dataflow; pure.
 
-The place of a file gives the beginning of its types' names: `types/lab/sensors/v1.yml` holds
+The path of a file is the prefix of its types: `types/lab/sensors/v1.yml` defines
 `lab/sensors/v1/...`.
 """
 
@@ -20,7 +20,7 @@ from dora_config.yaml.validation import Finding, validate
 
 
 def _parameter_names(value: Any) -> list[Any]:
-    """Names as a list, as the keys of a mapping, or each as the `name` in a mapping."""
+    """Accept names as a list, as keys of a mapping, or as `name` of mappings in a list."""
     if isinstance(value, dict):
         return list(value)
     if not isinstance(value, list):
@@ -63,11 +63,11 @@ class TypeFile(Written):
 def read_type_file(
     document: Document, place: PurePosixPath
 ) -> tuple[list[TypeDefinition], list[Finding]]:
-    """The types of a file at `place` below `types/`."""
+    """Read the types of a file at `place` below `types/`."""
     prefix = place.with_suffix("").as_posix()
     checked = validate(TypeFile, document.data, document)
     if place.parts[0] == "std":
-        message = "the names std/... belong to dora's own types: move the file to another directory"
+        message = "names std/... are reserved for dora's own types: move the file to another folder"
         return [], [Finding((), message), *checked.findings]
     types = checked.model.types if checked.model is not None else {}
     return list(_definitions(prefix, types)), list(checked.findings)

@@ -1,7 +1,7 @@
-"""Types of messages: which there are, and whether what is sent fits what is read; pure.
+"""Types of messages, and the check that outputs fit inputs; pure.
 
-A type is a name such as `std/media/v1/Image`, with parameters in brackets where it has any:
-`std/media/v1/Image[encoding=rgb8]`. A side without a parameter accepts every value of it.
+A type is a name such as `std/media/v1/Image`, with optional parameters in brackets:
+`std/media/v1/Image[encoding=rgb8]`. A missing parameter matches every value.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _WIDENING = (
 
 @dataclass(frozen=True)
 class TypeDefinition:
-    """One type: its Arrow type, the fields of a Struct, the parameters (None: any name)."""
+    """One type: Arrow type, fields of a Struct, names of parameters (None: any name)."""
 
     name: str
     arrow: str
@@ -46,7 +46,7 @@ class TypeDefinition:
 
 @dataclass(frozen=True)
 class TypeName:
-    """A type as a port declares it."""
+    """A type in the declaration of a port."""
 
     base: str
     parameters: Mapping[str, str]
@@ -115,14 +115,14 @@ STANDARD_TYPES: Mapping[str, TypeDefinition] = {one.name: one for one in _standa
 
 @dataclass(frozen=True)
 class TypeCheck:
-    """What a check found, and the types of inputs that follow from the other end of the edge."""
+    """Findings of a check, and the types of inputs that were inferred from outputs."""
 
     findings: tuple[GraphFinding, ...]
     inferred: Mapping[tuple[str, str], str]
 
 
 def parse_type(text: str) -> TypeName:
-    """A type's name and parameters; raises `ValueError` with a sentence."""
+    """Parse a type with parameters; raise `ValueError` with a message."""
     match = _URN.fullmatch(text)
     if not match:
         raise ValueError(
@@ -143,9 +143,9 @@ def check_types(
     user_types: Iterable[TypeDefinition] = (),
     unread_ports: Container[int] = (),
 ) -> TypeCheck:
-    """Check every declared type; what is wrong is an error only if `strict_types` is set.
+    """Check all declared types; problems are errors only if `strict_types` is set.
 
-    The nodes at the positions `unread_ports` may have more ports than could be read.
+    The nodes at the positions `unread_ports` may have further ports in unreadable parts.
     """
     library = dict(STANDARD_TYPES)
     library.update({one.name: one for one in user_types})
@@ -153,12 +153,12 @@ def check_types(
 
 
 def uses_types(dataflow: ResolvedDataflow) -> bool:
-    """Whether any port declares a type."""
+    """Return whether any port declares a type."""
     return any(node.input_types or node.output_types for node in dataflow.nodes)
 
 
 class _TypeChecker:
-    """One pass over the ports and then the edges of a dataflow."""
+    """Checks the ports and then the edges of a dataflow."""
 
     def __init__(
         self,
@@ -216,7 +216,8 @@ class _TypeChecker:
         for port, text in types.items():
             if port not in ports and self._position not in self._unread_ports:
                 message = (
-                    f'node "{node.id}": `{group}` names "{port}", not found in its {ports_name}'
+                    f'node "{node.id}": `{group}` contains "{port}", '
+                    f"which is not among its {ports_name}"
                 )
                 self._find((group, port), message, closest_name(port, ports))
             where = f'node "{node.id}": {direction} "{port}"'
@@ -293,7 +294,7 @@ class _TypeChecker:
         try:
             source, target = parse_type(sent), parse_type(expected)
         except ValueError:
-            return  # already reported where it is declared
+            return  # reported at the declaration
         if source.base not in self._library or target.base not in self._library:
             return
         if self._fits(source, target):
@@ -337,7 +338,7 @@ def _did_you_mean(name: str | None) -> str | None:
 def with_inferred_types(
     dataflow: ResolvedDataflow, inferred: Mapping[tuple[str, str], str]
 ) -> ResolvedDataflow:
-    """The dataflow with `data_type` set on the inputs whose type was inferred."""
+    """Return the dataflow with `data_type` set for inputs with an inferred type."""
     if not inferred:
         return dataflow
     nodes = []

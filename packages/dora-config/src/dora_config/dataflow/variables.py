@@ -1,7 +1,7 @@
-"""`$VAR` in texts of the YAML, and which variables a dataflow may set; pure.
+"""Expansion of `$VAR` in texts of the YAML, and reserved variables; pure.
 
-`$NAME` and `${NAME}` stand for the variable, `${NAME:-text}` for the text where it is not set,
-and `$$` for a dollar sign. Any other `$` stands for itself.
+`$NAME` and `${NAME}` are replaced by the variable, `${NAME:-text}` by the text if it is not set,
+`$$` by a dollar sign. Any other `$` is unchanged.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _RESERVED_PREFIXES = ("DORA_ZENOH_", "DYLD_")
 
 
 class UndefinedVariable(ValueError):
-    """A text refers to a variable that is not set."""
+    """A text contains a variable that is not set."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -47,7 +47,7 @@ class UndefinedVariable(ValueError):
 
 
 def expand_variables(text: str, environ: Mapping[str, str]) -> str:
-    """`text` with the values of `environ`; raises `UndefinedVariable`."""
+    """Replace variables in `text` by values of `environ`; raise `UndefinedVariable`."""
     if "$" not in text:
         return text
 
@@ -64,20 +64,20 @@ def expand_variables(text: str, environ: Mapping[str, str]) -> str:
 
 
 def find_variables(text: str) -> list[str]:
-    """The names that `text` refers to."""
+    """Return the names of the variables in `text`."""
     names = [match["bare"] or match["braced"] for match in _REFERENCE.finditer(text)]
     return [name for name in names if name]
 
 
 def escape_variables(text: str) -> str:
-    """A text that `expand_variables` turns into `text`."""
+    """Return a text that `expand_variables` expands to `text`."""
     return text.replace("$", "$$")
 
 
 def expand_path(path: str, environ: Mapping[str, str]) -> str:
-    """A node's `path` with HOME, USER, PWD and DORA_WORKSPACE of the machine it runs on.
+    """Replace HOME, USER, PWD and DORA_WORKSPACE in a node's `path`.
 
-    A variable that is not set stays as it is, so that the error about the missing file shows it.
+    A variable that is not set is unchanged, so that the error about the missing file contains it.
     """
 
     def value(match: re.Match[str]) -> str:
@@ -87,7 +87,7 @@ def expand_path(path: str, environ: Mapping[str, str]) -> str:
 
 
 def expand_parameters(text: str, parameters: Mapping[str, str]) -> str:
-    """`text` with the parameters of a module (`PARAM_<KEY>`) in it; raises `UndefinedVariable`."""
+    """Replace parameters of a module (`PARAM_<KEY>`) in `text`; raise `UndefinedVariable`."""
 
     def value(match: re.Match[str]) -> str:
         name = match[1] or match[2]
@@ -99,5 +99,5 @@ def expand_parameters(text: str, parameters: Mapping[str, str]) -> str:
 
 
 def is_reserved(name: str) -> bool:
-    """Whether a dataflow must not set this variable: dora's own, and the loader's."""
+    """Return whether a variable belongs to dora or the dynamic linker and must not be set."""
     return name in _RESERVED or name.startswith(_RESERVED_PREFIXES)

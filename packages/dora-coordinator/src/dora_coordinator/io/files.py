@@ -19,12 +19,14 @@ from starlette.routing import Route
 
 from dora_config.disk_space import free_space
 from dora_config.file_store import FileRefused, FileStore
+from dora_config.protocol.code_http import (
+    FILES_PATH,
+    FREE_HEADER,
+    OFFSET_HEADER,
+    PLACE_HEADER,
+    file_path,
+)
 
-OFFSET_HEADER: Final = "X-Dora-Offset"
-FREE_HEADER: Final = "X-Dora-Free"
-"""Bytes that can be written to the store."""
-PLACE_HEADER: Final = "X-Dora-Store"
-"""Folder of the store on the coordinator's machine, percent-encoded."""
 MAX_LIST: Final = 8 * 1024 * 1024
 """Largest list of digests in bytes."""
 MAX_AGE: Final = 90 * 24 * 3600.0
@@ -42,8 +44,8 @@ class CodeFiles:
 
     def routes(self) -> list[Route]:
         return [
-            Route("/api/files", self.missing, methods=["POST"]),
-            Route("/api/files/{digest}", self.file, methods=["GET", "HEAD", "PUT"]),
+            Route(FILES_PATH, self.missing, methods=["POST"]),
+            Route(file_path("{digest}"), self.file, methods=["GET", "HEAD", "PUT"]),
         ]
 
     async def missing(self, request: Request) -> Response:

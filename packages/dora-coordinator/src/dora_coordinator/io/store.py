@@ -1,9 +1,8 @@
-"""Where records of dataflows are kept: in memory, or in a SQLite file; knows nothing of their
-meaning.
+"""Store of dataflow records: in memory, or durable in a SQLite file.
 
-A store has a schema version `major.minor`. A file of an older major version is migrated after a
-copy of it was kept; one of the same major version opens whatever its minor version is (a rollback
-needs the next one); anything newer is refused.
+A file of an older major version is migrated after a copy of it was made; one of the same major
+version opens whatever its minor version is (a rollback reads files of the next one); a file of a
+newer major version is refused. See `store_format` for the format.
 """
 
 from __future__ import annotations
@@ -13,66 +12,49 @@ import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Final, Protocol
-
-from pydantic import ValidationError
+from typing import Protocol
 
 from dora_config.access import private_dir
 from dora_config.errors import DoraError
-from dora_config.protocol.dataflow import DataflowSpec
+from dora_coordinator.io import store_format
+from dora_coordinator.io.store_format import (
+    MIGRATIONS,
+    SCHEMA_VERSION,
+    Migration,
+    Stored,
+    UnreadableRecord,
+    Version,
+)
 from dora_coordinator.state.commands import DeleteRecord, SaveRecord
-from dora_coordinator.state.records import DataflowRecord, PartRecord
 
 logger = logging.getLogger("dora.coordinator")
 
-SCHEMA_VERSION: Final = (1, 0)
-
-Migration = Callable[[sqlite3.Connection], None]
-
-MIGRATIONS: Final[Mapping[int, Migration]] = {}
-"""By the major version it starts from; leads to the next."""
-
-_TABLES = (
-    "CREATE TABLE IF NOT EXISTS dataflow (id TEXT PRIMARY KEY, record TEXT NOT NULL)",
-    # apart, because changing a row writes all of it, and a specification can take megabytes
-    "CREATE TABLE IF NOT EXISTS spec (dataflow TEXT PRIMARY KEY, spec TEXT NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS part "
-    "(dataflow TEXT NOT NULL, daemon TEXT NOT NULL, record TEXT NOT NULL, "
-    "PRIMARY KEY (dataflow, daemon))",
-)
-
-Stored = tuple[DataflowRecord, DataflowSpec]
-
 
 class StoreError(DoraError):
-    """The store cannot be used; ``str()`` says why and what to do."""
+    """The store cannot be used; ``str()`` contains the remedy."""
 
 
 class NotWritten(StoreError):
-    """Changes could not be written, none of them; perhaps they can be later."""
+    """None of the changes was written; a later attempt may succeed."""
 
 
 class Store(Protocol):
-    """Changes are durable (as far as the store is) when ``apply`` returns.
-
-    ``apply`` raises :class:`NotWritten` when they cannot be written.
-    """
-
     @property
     def name(self) -> str: ...
 
     def load(self) -> list[Stored]: ...
 
-    def apply(self, changes: Sequence[SaveRecord | DeleteRecord]) -> None: ...
+    def apply(self, changes: Sequence[SaveRecord | DeleteRecord]) -> None:
+        """Make all changes durable (if the store is); raises :class:`NotWritten`."""
 
     def close(self) -> None: ...
 
 
 class MemoryStore:
-    """Keeps nothing beyond the process; the state machine has all it needs."""
+    """Stores nothing: the records live in the state machine only."""
 
     name = "memory"
 
@@ -87,13 +69,13 @@ class MemoryStore:
 
 
 class SqliteStore:
-    """One file for one coordinator at a time; may be used from any thread, one call at a time."""
+    """One file for one coordinator at a time; usable from any thread, one call at a time."""
 
     def __init__(
         self,
         path: Path,
         *,
-        version: tuple[int, int] = SCHEMA_VERSION,
+        version: Version = SCHEMA_VERSION,
         migrations: Mapping[int, Migration] = MIGRATIONS,
     ) -> None:
         """Open or create ``path``; raises :class:`StoreError`."""
@@ -105,7 +87,7 @@ class SqliteStore:
             self._lock = _lock(path)
         except OSError as error:
             raise StoreError(
-                f"{path}: the store cannot be opened ({error.strerror}); name another place with "
+                f"{path}: the store cannot be opened ({error.strerror}); choose another path with "
                 "--store redb:PATH"
             ) from error
         try:
@@ -118,35 +100,31 @@ class SqliteStore:
                 raise
         except (sqlite3.Error, OSError) as error:
             os.close(self._lock)
-            # the rest are errors of the disk: full, read-only, broken
-            no_store = not isinstance(error, sqlite3.OperationalError | OSError)
-            raise StoreError(
-                f"{path}: the store cannot be opened ({error}); "
-                + (
-                    "start with --recreate-store to put it aside and begin an empty one"
-                    if no_store
-                    else "make room, or name another place with --store redb:PATH"
-                )
-            ) from error
+            disk_error = isinstance(error, sqlite3.OperationalError | OSError)
+            remedy = (
+                "make room, or choose another path with --store redb:PATH"
+                if disk_error
+                else "start with --recreate-store to put it aside and begin an empty one"
+            )
+            raise StoreError(f"{path}: the store cannot be opened ({error}); {remedy}") from error
         except BaseException:
             os.close(self._lock)
             raise
 
-    def _prepare(self, version: tuple[int, int], migrations: Mapping[int, Migration]) -> None:
-        found = _decode_version(self._db.execute("PRAGMA user_version").fetchone()[0])
+    def _prepare(self, version: Version, migrations: Mapping[int, Migration]) -> None:
+        found = store_format.read_version(self._db)
         if found is not None and found[0] > version[0]:
             raise StoreError(
-                f"{self._path}: written by a newer dora (store version {_text(found)}, this one "
-                f"reads up to {version[0]}.x); upgrade dora-coordinator, or start with "
+                f"{self._path}: written by a newer dora (store version {found[0]}.{found[1]}, this "
+                f"one reads up to {version[0]}.x); upgrade dora-coordinator, or start with "
                 "--recreate-store to put it aside"
             )
         if found is not None and found[0] < version[0]:
             self._migrate(found[0], version[0], migrations)
         self._db.execute("PRAGMA journal_mode=WAL")
-        for table in _TABLES:
-            self._db.execute(table)
+        store_format.create_tables(self._db)
         if found is None or found < version:
-            self._db.execute(f"PRAGMA user_version={version[0] * 1000 + version[1]}")
+            store_format.write_version(self._db, version)
 
     def _migrate(self, start: int, end: int, migrations: Mapping[int, Migration]) -> None:
         copy = self._path.with_name(f"{self._path.name}.v{start}")
@@ -156,7 +134,7 @@ class SqliteStore:
         with self._transaction():
             for major in range(start, end):
                 migrations[major](self._db)
-            self._db.execute(f"PRAGMA user_version={end * 1000}")
+            store_format.write_version(self._db, (end, 0))
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -165,67 +143,51 @@ class SqliteStore:
             yield
             self._db.execute("COMMIT")
         except BaseException:
-            with suppress(sqlite3.Error):  # some errors have ended it already
+            with suppress(sqlite3.Error):  # some errors have ended the transaction
                 self._db.execute("ROLLBACK")
             raise
 
     def load(self) -> list[Stored]:
-        """All records; raises :class:`StoreError` naming one that cannot be read."""
-        parts: dict[str, list[PartRecord]] = {}
-        stored = []
-        dataflow_id = ""
+        """Return all records; raises :class:`StoreError`."""
         try:
-            query = "SELECT dataflow, record FROM part ORDER BY rowid"
-            for dataflow_id, text in self._db.execute(query):
-                part = PartRecord.model_validate_json(text)
-                parts.setdefault(dataflow_id, []).append(part)
-            query = "SELECT id, record, spec FROM dataflow JOIN spec ON spec.dataflow = id"
-            for dataflow_id, text, spec in self._db.execute(query):
-                record = DataflowRecord.model_validate_json(text)
-                whole = record.model_copy(update={"parts": tuple(parts.get(dataflow_id, ()))})
-                stored.append((whole, DataflowSpec.model_validate_json(spec)))
-        except ValidationError as error:
-            problem = error.errors(include_url=False, include_input=False)[0]["msg"]
+            return store_format.read_all(self._db)
+        except UnreadableRecord as error:
             raise StoreError(
-                f"{self._path}: the record of dataflow {dataflow_id} cannot be read "
-                f"({problem}); start with --recreate-store to put the store aside"
+                f"{self._path}: the record of dataflow {error.dataflow_id} cannot be read "
+                f"({error}); start with --recreate-store to put the store aside"
             ) from error
         except sqlite3.Error as error:
             raise StoreError(f"{self._path}: cannot be read ({error})") from error
-        return stored
 
     def apply(self, changes: Sequence[SaveRecord | DeleteRecord]) -> None:
-        """Write all changes, in their order, in one transaction."""
+        """Write all changes, in their order, in one transaction; raises :class:`NotWritten`."""
         try:
             if not self._path.exists():
-                self._make_again()
+                self._recreate()
             with self._transaction():
                 for change in changes:
                     if isinstance(change, SaveRecord):
-                        self._save(change)
+                        store_format.save(self._db, change)
                     else:
-                        key = (change.dataflow_id,)
-                        self._db.execute("DELETE FROM dataflow WHERE id = ?", key)
-                        self._db.execute("DELETE FROM spec WHERE dataflow = ?", key)
-                        self._db.execute("DELETE FROM part WHERE dataflow = ?", key)
+                        store_format.delete(self._db, change)
         except (sqlite3.Error, OSError) as error:
             raise NotWritten(
-                f"{self._path}: cannot be written ({error}): make room; until then nodes go on as "
-                "they are, and nothing is started, stopped or taken over"
+                f"{self._path}: cannot be written ({error}); make room. Until then running nodes "
+                "continue, and nothing is started, stopped or taken over"
             ) from error
 
-    def _make_again(self) -> None:
-        """Somebody removed the file; all that was in it is in the one that we hold open.
+    def _recreate(self) -> None:
+        """Write the removed file again from the one that is still open.
 
-        That one is closed before another has its name, because closing it removes the log beside.
+        The open one is closed before the copy gets its name: closing removes the log beside it.
         """
         if not self._path.parent.is_dir():
             private_dir(self._path.parent)
         copy = self._path.with_name(f"{self._path.name}.copy")
         copy.unlink(missing_ok=True)
         os.close(os.open(copy, os.O_RDWR | os.O_CREAT, 0o600))
-        with closing(sqlite3.connect(copy)) as made:
-            self._db.backup(made)
+        with closing(sqlite3.connect(copy)) as db:
+            self._db.backup(db)
         self._db.close()
         for stale in ("-wal", "-shm"):
             self._path.with_name(f"{self._path.name}{stale}").unlink(missing_ok=True)
@@ -234,25 +196,12 @@ class SqliteStore:
         if not self._path.with_name(f"{self._path.name}.lock").exists():
             os.close(self._lock)
             self._lock = _lock(self._path)
-        logger.warning("%s was removed: it is made again from what was in it", self._path)
+        logger.warning("recreated %s: the file had been removed", self._path)
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         db.execute("PRAGMA synchronous=FULL")
         return db
-
-    def _save(self, change: SaveRecord) -> None:
-        record = change.record
-        row = (record.dataflow_id, record.model_dump_json(exclude={"parts"}))
-        self._db.execute("INSERT OR REPLACE INTO dataflow VALUES (?, ?)", row)
-        if change.spec is not None:
-            row = (record.dataflow_id, change.spec.model_dump_json())
-            self._db.execute("INSERT OR REPLACE INTO spec VALUES (?, ?)", row)
-        self._db.executemany(
-            "INSERT INTO part VALUES (?, ?, ?) "
-            "ON CONFLICT (dataflow, daemon) DO UPDATE SET record = excluded.record",
-            [(record.dataflow_id, part.daemon, part.model_dump_json()) for part in record.parts],
-        )
 
     def close(self) -> None:
         self._db.close()
@@ -267,32 +216,25 @@ def _lock(path: Path) -> int:
         owner = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
         os.close(handle)
         raise StoreError(
-            f"{path}: in use by another coordinator (process {owner}); stop that one, or give this "
-            "one a store of its own: --store redb:PATH or --store memory"
+            f"{path}: in use by another coordinator (process {owner}); stop that one, or choose "
+            "another store: --store redb:PATH or --store memory"
         ) from None
     os.ftruncate(handle, 0)
     os.pwrite(handle, str(os.getpid()).encode(), 0)
     return handle
 
 
-def _decode_version(number: int) -> tuple[int, int] | None:
-    return None if number == 0 else divmod(number, 1000)
-
-
-def _text(version: tuple[int, int]) -> str:
-    return f"{version[0]}.{version[1]}"
-
-
 def open_store(text: str, default: Path, *, recreate: bool = False) -> Store:
-    """The store that ``--store`` names: ``redb`` (the default file), ``redb:PATH`` or ``memory``.
+    """Open the store that ``--store`` gives: ``redb``, ``redb:PATH`` or ``memory``.
 
-    ``redb`` is what existing deployments call the durable store; ``sqlite`` means the same.
+    ``redb`` is the name that existing deployments use for the durable store; ``sqlite`` is an
+    alias.
     """
     kind, colon, path = text.partition(":")
     if text == "memory":
         return MemoryStore()
     if kind not in ("redb", "sqlite") or (colon and not path):
-        raise StoreError(f"--store {text!r}: expected redb, redb:PATH or memory")
+        raise StoreError(f'--store "{text}": expected redb, redb:PATH or memory')
     file = Path(path).expanduser().absolute() if path else default
     if file.is_dir():
         raise StoreError(f"--store {text}: {file} is a directory; expected the path of a file")
@@ -302,7 +244,7 @@ def open_store(text: str, default: Path, *, recreate: bool = False) -> Store:
 
 
 def _put_aside(file: Path) -> None:
-    """Rename the store to `.old`, and the log beside it that a killed coordinator has left."""
+    """Rename the store to `.old`, together with the log that a killed coordinator left."""
     os.close(_lock(file))
     old = file.with_name(f"{file.name}.old")
     for stale in (f"{old.name}-wal", f"{old.name}-shm", f"{file.name}-shm"):

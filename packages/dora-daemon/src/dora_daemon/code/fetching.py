@@ -11,6 +11,7 @@ from typing import Final
 from dora_config.access import Endpoint
 from dora_config.errors import DoraError
 from dora_config.file_store import FileRefused, FileStore
+from dora_config.protocol.code_http import file_path
 
 TIMEOUT: Final = 20.0
 """Seconds without a byte until a connection counts as cut."""
@@ -79,7 +80,7 @@ class Fetcher:
         headers = self._endpoint.headers()
         if offset:
             headers["Range"] = f"bytes={offset}-"
-        self._connection.request("GET", f"/api/files/{digest}", headers=headers)
+        self._connection.request("GET", file_path(digest), headers=headers)
         with self._connection.getresponse() as answer:
             if answer.status == 404:
                 raise CodeMissing(

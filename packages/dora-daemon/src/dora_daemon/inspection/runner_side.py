@@ -12,17 +12,16 @@ from dora_config.errors import DoraError
 from dora_daemon.process_tree.runner_index import NODE_SOCKET
 from dora_node_api.errors import ControlClosed, ControlError
 from dora_node_api.protocol.control_socket import ControlSocket
+from dora_node_api.protocol.frames import Received, close_all
 from dora_node_api.protocol.messages import (
     INSPECTOR,
     AddInput,
     Hello,
     OpenSegment,
-    Received,
     Refused,
     SegmentFd,
     WatchOutput,
     Welcome,
-    close_all,
 )
 from dora_node_api.transport import Board, QueueEnds, Receiver
 

@@ -43,7 +43,6 @@ _TICK = 0.05
 _IDLE_TICK = 0.5
 _FINISHING_TICK = 0.005
 _END_SECONDS = 5.0
-_SOON = 0.004
 _CREDENTIALS_NS = 5_000_000_000
 
 
@@ -102,8 +101,9 @@ class Link:
         self._wake()
 
     def look_soon(self) -> None:
-        """Call every peer's `soon` in some milliseconds."""
-        self._soon.set()
+        """Call every peer's `soon`."""
+        if not self._soon.is_set():
+            self._soon.set()
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -258,9 +258,8 @@ class Link:
         """Thread: send acknowledgements that may wait together, and pings that are due."""
         pause: float | None = None
         while not self._ending:
-            if self._soon.wait(pause):
-                time.sleep(_SOON)
-                self._soon.clear()
+            self._soon.wait(pause)
+            self._soon.clear()
             now = time.monotonic_ns()
             due = [peer.soon(now) for peer in list(self._peers.values())]
             pause = min((ns / 1e9 for ns in due if ns is not None), default=None)

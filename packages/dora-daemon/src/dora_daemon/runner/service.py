@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
 from collections import deque
@@ -73,6 +72,7 @@ from dora_daemon.runner.process.metrics import Metrics
 from dora_daemon.runner.process.prepare import PreparedNode, Preparer
 from dora_daemon.runner.process.spawn import raise_open_files
 from dora_daemon.runner.process.supervisor import Processes
+from dora_node_api.protocol.launch_config import LaunchConfig
 from dora_node_api.transport.shared.board import Board
 from dora_node_api.transport.shared.errors import TransportError
 
@@ -348,18 +348,14 @@ class Runner:
             self.say("warn", f"cannot write the index in {self.directory.path}: {error}")
 
     def _node_config(self, node: str, incarnation: int) -> str:
-        values: dict[str, Any] = {
-            "dora": "python",
-            "protocol": 1,
-            "dataflow_id": self.plan.dataflow_id,
-            "node_id": node,
-            "incarnation": incarnation,
-            "socket": str(self.node_socket),
-            "runner": self.mark,
-        }
-        if self.plan.machine_id is not None:
-            values["machine_id"] = self.plan.machine_id
-        return json.dumps(values)
+        return LaunchConfig(
+            socket=str(self.node_socket),
+            node_id=node,
+            incarnation=incarnation,
+            dataflow_id=self.plan.dataflow_id,
+            runner=self.mark,
+            machine_id=self.plan.machine_id,
+        ).to_text()
 
     def close(self) -> None:
         """Kill what runs, close what is open; the directory is released by the caller."""

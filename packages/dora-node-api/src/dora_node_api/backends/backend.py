@@ -1,4 +1,4 @@
-"""What stands behind a `Node`: a runner, a file of test events, a terminal, or nothing any more."""
+"""Interface of the backends of a `Node`: a runner, a file of test events, or a terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def timed_out(timeout: float) -> Event:
-    """The event that stands for "nothing came within `timeout` seconds"."""
+    """Return the event for "nothing came within `timeout` seconds"."""
     return {
         "type": "ERROR",
         "error": f"Timeout event stream error: Receiver timed out after {timeout:g} s",
@@ -24,13 +24,13 @@ def timed_out(timeout: float) -> Event:
 
 
 class Backend:
-    """Where a node's events come from and where its outputs go."""
+    """Source of a node's events and destination of its outputs."""
 
     config: NodeConfig
 
     @property
     def ended(self) -> bool:
-        """Whether the stream is at its end: nothing follows."""
+        """Whether the stream has ended."""
         raise NotImplementedError
 
     def next_event(self, timeout: float | None) -> Event | None:
@@ -38,7 +38,7 @@ class Backend:
         raise NotImplementedError
 
     def poll_event(self) -> Event | None:
-        """The next event if there is one. Never blocks."""
+        """Return the next event if there is one. Never blocks."""
         raise NotImplementedError
 
     def is_empty(self) -> bool:
@@ -46,56 +46,54 @@ class Backend:
         raise NotImplementedError
 
     def fileno(self) -> int:
-        """Readable when `poll_event` may have something; -1 if only time decides."""
+        """Return a descriptor that is readable when `poll_event` may have an event; -1: none."""
         return -1
 
     def deadline(self) -> int | None:
-        """CLOCK_MONOTONIC ns at which `poll_event` has something though nothing arrives."""
+        """Return when `poll_event` has an event although nothing arrives (CLOCK_MONOTONIC ns)."""
         return None
 
     def waits(self, waiting: bool) -> None:
-        """A task waits for events outside `next_event`, or no longer."""
+        """Note whether a task waits for events outside of `next_event`."""
 
     def send(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
         """Send one message. Raises InvalidData."""
         raise NotImplementedError
 
     def allocate_sample(self, output: str, nbytes: int, metadata: Mapping[str, Any]) -> Sample:
-        """Memory for a message to be filled in place. Raises UnknownOutput, InvalidData."""
+        """Return memory for a message to be filled in place. Raises UnknownOutput, InvalidData."""
         raise NotImplementedError
 
     def send_sample(self, output: str, sample: Sample, metadata: Mapping[str, Any]) -> None:
-        """Send what `allocate_sample` gave."""
+        """Send a sample of `allocate_sample`."""
         raise NotImplementedError
 
     def warn(self, message: str) -> None:
-        """A warning of the library itself, to the node's log; the same sentence only once."""
+        """Log a warning of this library; the same sentence only once."""
         raise NotImplementedError
 
     def close_outputs(self, outputs: tuple[str, ...]) -> None:
-        """Nothing more will be sent on these outputs."""
+        """End these outputs: nothing more is sent on them."""
 
     def stop_dataflow(self, reason: str) -> None:
-        """Ask for the whole dataflow to be stopped."""
+        """Request a stop of the whole dataflow."""
 
     def share(self, path: str, node_id: str) -> bool:
-        """Whether this is the usable connection of that node to the runner at `path`.
+        """Add a holder if this is the connection of that node to the runner at `path`.
 
-        If so, one more `Node` holds it: it takes one more `close` to give it back.
+        Return whether it is. Each holder must call `close`.
         """
         return False
 
     def leave(self) -> None:
-        """The process is about to end: say so, wait for nothing."""
+        """Report that the process is about to end, without waiting."""
 
     def close(self) -> None:
-        """Each `Node` that holds it closes it once, from any thread; the last gives all back."""
+        """Called once by each holder, from any thread; the last call closes the backend."""
 
 
 class Unusable(Backend):
-    """Stands in for a backend that must not be used: each use raises the same error."""
-
-    _OWN = frozenset({"leave", "close", "config", "share"})
+    """Replaces a backend that must not be used: each use raises the same error."""
 
     def __init__(self, config: NodeConfig, error: type[DoraNodeError], sentence: str) -> None:
         self.config = config
@@ -111,17 +109,17 @@ class Unusable(Backend):
 
 
 def check_timeout(timeout: float) -> float:
-    """A timeout in seconds. Raises ValueError for a negative one or one that is no number."""
+    """Return a timeout in seconds. Raises ValueError if negative or NaN, TypeError if no number."""
     try:
         usable = timeout >= 0
     except TypeError:
-        message = f"a timeout is a number of seconds, or None; found {timeout!r:.80}"
+        message = f"timeout must be a number of seconds or None, not {timeout!r:.80}"
         raise TypeError(message) from None
     if not usable:
-        raise ValueError(f"invalid timeout of {timeout} seconds: it must be zero or more")
+        raise ValueError(f"invalid timeout of {timeout} seconds; it must be zero or more")
     return min(float(timeout), 1e9)
 
 
 def until(timeout: float | None) -> int | None:
-    """CLOCK_MONOTONIC ns at which `timeout` seconds from now have passed; None: never."""
+    """Return the CLOCK_MONOTONIC ns at which `timeout` seconds have passed; None: never."""
     return None if timeout is None else time.monotonic_ns() + int(timeout * 1e9)

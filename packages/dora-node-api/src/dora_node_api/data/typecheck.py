@@ -1,4 +1,4 @@
-"""DORA_RUNTIME_TYPE_CHECK: whether what is sent has the type that the dataflow declares."""
+"""DORA_RUNTIME_TYPE_CHECK: compare sent data with the types that the dataflow declares."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dora_node_api.errors import InvalidData, SetUpError
-from dora_node_api.protocol.messages import NodeConfig
 
 VARIABLE = "DORA_RUNTIME_TYPE_CHECK"
-# Arrow's names of what the primitive types of the standard library of types look like.
+# Arrow's names of the primitive types of the standard type library.
 _PRIMITIVES = {
     "Float32": {"float", "float32"},
     "Float64": {"double", "float64"},
@@ -26,7 +25,7 @@ _PREFIX = "std/core/v1/"
 
 
 class TypeCheck:
-    """Compares the type of an array with the declared one; only primitive types are checked."""
+    """Compares the type of an array with the declared one; checks only primitive types."""
 
     def __init__(self, declared: Mapping[str, Any], warn: Callable[[str], None] | None) -> None:
         """`warn` None: a mismatch is an error."""
@@ -40,17 +39,19 @@ class TypeCheck:
         }
 
     @classmethod
-    def from_environment(cls, config: NodeConfig, warn: Callable[[str], None]) -> TypeCheck | None:
-        """The check that the environment asks for. Raises SetUpError for an unknown setting."""
+    def from_environment(
+        cls, declared: Mapping[str, Any], warn: Callable[[str], None]
+    ) -> TypeCheck | None:
+        """Return the check that the environment selects. Raises SetUpError if it is invalid."""
         setting = os.environ.get(VARIABLE, "").strip().lower()
         if setting in ("", "0", "false", "off"):
             return None
         if setting not in ("1", "true", "warn", "error"):
-            raise SetUpError(f"{VARIABLE}={setting!r}: expected `warn`, `error` or nothing")
-        return cls(config.output_types, None if setting == "error" else warn)
+            raise SetUpError(f"{VARIABLE}={setting!r} is invalid; set `warn` or `error`")
+        return cls(declared, None if setting == "error" else warn)
 
     def check(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
-        """Warn of a mismatch, or raise InvalidData. Messages of services and actions are free."""
+        """Warn of a mismatch, or raise InvalidData. Ignores messages of services and actions."""
         if (expected := self._expected.get(output)) is None:
             return
         if metadata and ("request_id" in metadata or "goal_id" in metadata):
@@ -65,7 +66,7 @@ class TypeCheck:
 
 
 def type_name(data: Any) -> str:
-    """Arrow's name of the type that receivers of `data` will see."""
+    """Return Arrow's name of the type that receivers of `data` get."""
     kind = getattr(data, "type", None)
     if kind is None:
         kind = getattr(data, "dtype", "uint8")

@@ -1,8 +1,8 @@
-"""A node's connection to its runner: what is asked and told over the control socket, and routes.
+"""A node's connection to its runner: control messages, routes and segments.
 
-Any thread may send, one at a time receives. Whoever finds the control socket readable takes its
-messages in (`pump`): routes and answers are carried out at once, what concerns the inputs or the
-user waits in the inbox for the thread that receives.
+Any thread may send, one at a time receives. A thread that finds the control socket readable takes
+in its messages (`pump`): routes and answers are processed at once; messages that concern the inputs
+or the user wait in the inbox for the receiving thread.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from dora_node_api.errors import (
     ControlClosed,
     ControlError,
     DoraNodeError,
-    SetUpError,
 )
 from dora_node_api.frozen import Frozen
 from dora_node_api.protocol.control_socket import ControlSocket
+from dora_node_api.protocol.frames import Received, close_all
 from dora_node_api.protocol.messages import (
     INSPECTOR,
     AddRoute,
+    Leaving,
     Log,
     NodeConfig,
     OpenSegment,
-    Received,
     RemoveRoute,
     Segment,
     SegmentFd,
@@ -39,8 +39,8 @@ from dora_node_api.protocol.messages import (
     SendOutput,
     Stop,
     Welcome,
-    close_all,
 )
+from dora_node_api.protocol.pool_size import pool_size
 from dora_node_api.protocol.reentry import Reentry
 from dora_node_api.transport import (
     Board,
@@ -49,45 +49,46 @@ from dora_node_api.transport import (
     QueueEnds,
     QueueSpec,
     Sender,
-    default_pool_cap,
 )
-from dora_node_api.transport.producer.sending import lock_with_owner
+from dora_node_api.transport.shared.integrity import Integrity
+from dora_node_api.transport.shared.owned_lock import OwnedLock
 
+PUMP_EVERY_NS = 2_000_000
+"""A busy node looks at its control socket this often: STOP takes at most 2 ms longer."""
 ANSWER_TIMEOUT = 10.0
-"""Seconds the runner may take to hand out a segment."""
+"""Seconds the runner may take to answer for a segment."""
 DEADLOCK_AFTER = 5.0
 """Seconds a sender waits on a cycle of full backpressure queues before it gives up."""
-POOL_SIZE_VARIABLE = "DORA_NODE_SHM_POOL_SIZE"
 
 
 class Connection:
-    """The control socket and what hangs on it: board, pool, sender."""
+    """The control socket and what depends on it: board, pool, sender."""
 
     def __init__(self, control: ControlSocket, welcome: Welcome, board_fd: int) -> None:
         self.config: NodeConfig = welcome.config
-        self.incarnation = welcome.incarnation
         self.board = Board.attach(board_fd, welcome.board_size)
         self.words: NodeWords = self.board.node_words(welcome.node_area)
+        self.integrity = Integrity()
+        """Broken if a signal handler's exception ended a call of the node halfway."""
         self.inbox: deque[Received | ControlError] = deque()
         self.pumped = 0
         """CLOCK_MONOTONIC ns of the last look at the control socket."""
         self.stopped = False
         """The runner asked this node to stop, or is gone."""
         self.inputs_full: Callable[[], bool] = lambda: False
-        """Whether every backpressure input of this node is full; set by whoever receives."""
-        self.publishing: Callable[[SendOutput], Callable[[], None]] = lambda message: lambda: None
-        """What sends what somebody publishes in this node's name; set by whoever sends."""
+        """Whether every backpressure input of this node is full; set by the receiving side."""
+        self.publish: Callable[[SendOutput], None] = lambda message: None
+        """Sends a message that was published through the runner; set by the sending side."""
         self.reentry = Reentry(self._warn_of_deferred, (DoraNodeError, MemoryError))
-        """What signal handlers do inside a send, or while routes change."""
+        """Calls of signal handlers during a send or a change of routes."""
         self._to_publish: deque[SendOutput] = deque()
-        self._publishing, self._publishes = lock_with_owner()
+        self._publishing = OwnedLock()
         self._control = control
-        self._pumping, self._pumps = lock_with_owner()
-        self._taking: Received | ControlError | None = None
+        self._pumping = OwnedLock()
         self._awaited = 0
-        """Number of the last OpenSegment, and of the only one whose answer is wanted."""
+        """Number of the last OpenSegment; other answers are late and dropped."""
         self._answer: Received | None = None
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
         self._gone = False
         self._waits = threading.local()
         # `wake` makes the receiving thread look again; `halt` stays readable once stopped, for
@@ -96,114 +97,85 @@ class Connection:
         self._halt_read, self._halt_write = os.pipe()
         for descriptor in (self.wake_read, self._wake_write, self._halt_write):
             os.set_blocking(descriptor, False)
-        self.pool = Pool(pool_size(self.config), self._register_segment)
         self.sender = Sender(
-            self.pool,
+            Pool(pool_size(self.config), self._register_segment),
             self.board,
-            self.incarnation,
+            welcome.incarnation,
             wait_for_room=self._wait_for_room,
             on_first_drop=self._warn_of_drop,
+            integrity=self.integrity,
         )
 
     def fileno(self) -> int:
-        """The control socket's descriptor."""
+        """Return the descriptor of the control socket."""
         return self._control.fileno()
 
-    # --- telling the runner ----------------------------------------------------------------------
+    # --- messages to the runner ------------------------------------------------------------------
 
     def tell(self, message: Frozen, descriptors: tuple[int, ...] = ()) -> None:
-        """Send a message; once the runner is gone there is nobody to tell."""
+        """Send a message; ignored once the runner is gone."""
         try:
             self._control.send(message, descriptors)
         except ControlClosed:
             self._lost()
 
     def warn(self, sentence: str, fields: dict[str, str] | None = None) -> None:
-        """A warning of this library, sent once."""
-        if sentence not in self._said:
-            self._said.add(sentence)
+        """Log a warning of this library, once."""
+        if sentence not in self._warned:
+            self._warned.add(sentence)
             log = Log(level="warn", message=sentence, target="dora_node_api", fields=fields)
             self.tell(log)
 
     def _warn_of_drop(self, spec: QueueSpec, sentence: str) -> None:
-        # An inspector says itself what it has missed, and has no `queue_size` to set.
+        # An inspector reports its own losses, and has no `queue_size` to set.
         if spec.consumer != INSPECTOR:
             self.warn(sentence, {"edge": spec.edge})
 
     def _warn_of_deferred(self, error: Exception) -> None:
-        self.warn(f"what a signal handler sent during another send was not sent: {error}")
+        self.warn(f"a message that a signal handler sent during another send was lost: {error}")
 
     def _register_segment(self, number: int, descriptor: int, size: int) -> None:
         self.tell(Segment(number=number, size=size), (descriptor,))
 
-    # --- what the runner tells -------------------------------------------------------------------
+    # --- messages from the runner ----------------------------------------------------------------
 
     def pump(self, *, wait: bool = True) -> None:
-        """Take in what the control socket holds, and send what is to be published.
+        """Take in the messages on the control socket, and send what is to be published.
 
-        With `wait` False: only if nobody else does.
+        With `wait` False: only if no other thread does.
         """
         self.reentry.call(partial(self._pump, wait))
 
     def _pump(self, wait: bool) -> None:
-        self._take_in(wait=wait)
-        if self._to_publish and not self._publishes():
-            self._publish_all()
+        if not self._pumping.owned():  # else a signal handler interrupted it
+            if wait:
+                with self._pumping:
+                    self._take_all()
+            else:
+                self._pumping.run_if_free(self._take_all)
+        if self._to_publish and not self._publishing.owned():
+            self._publishing.run_if_free(self._publish_all)
 
     def _publish_all(self) -> None:
         # One at a time, in order: sending looks at the control socket, too.
-        try:
-            if self._publishing.acquire(blocking=False):
-                while self._to_publish:
-                    send = self.publishing(self._to_publish[0])
-                    # Taken before it is sent, not after: an edge brings a message once or (if a
-                    # signal handler raises in `send`, as in the program's own) not at all.
-                    del self._to_publish[0]
-                    send()
-        finally:
-            # No other call before it: what a signal handler raises there would leave it locked.
-            try:  # noqa: SIM105
-                self._publishing.release()
-            except RuntimeError:
-                pass  # it is another thread's
-
-    def _take_in(self, *, wait: bool = True) -> None:
-        if self._pumps():
-            return  # a signal handler asks, in the middle of it
-        self.pumped = 0  # what a signal handler's exception leaves in here is looked for at once
-        if wait:
-            with self._pumping:
-                self._take_all()
-        else:
-            try:
-                if self._pumping.acquire(blocking=False):
-                    self._take_all()
-            finally:
-                try:  # noqa: SIM105
-                    self._pumping.release()
-                except RuntimeError:
-                    pass
-        self.pumped = time.monotonic_ns()
+        while self._to_publish:
+            self.publish(self._to_publish.popleft())
 
     def _take_all(self) -> None:
-        while (received := self._to_take(0)) is not None:
-            self._take(received)
+        with self.integrity:
+            while not self._gone and (received := self._receive()) is not None:
+                self._take(received)
+        self.pumped = time.monotonic_ns()
 
-    def _to_take(self, timeout: float) -> Received | ControlError | None:
-        """What was received and is not taken, because a signal handler raised; else the next."""
-        if self._taking is None and not self._gone:
-            self._taking = self._receive(timeout)
-        return self._taking
-
-    def _receive(self, timeout: float) -> Received | ControlError | None:
+    def _receive(self) -> Received | ControlError | None:
         try:
-            return self._control.receive(timeout=timeout)
+            return self._control.receive(timeout=0)
         except ControlClosed:
             self._lost()
             return None
         except ControlError as error:
             if error.fatal:
-                # Told first: the STOP that follows ends the stream.
+                # Before the STOP that ends the stream.
                 self._to_inbox(error)
                 self._lost()
                 return None
@@ -213,23 +185,17 @@ class Connection:
         if isinstance(received, ControlError):
             self._to_inbox(received)
             return
-        # Not taken before the store in each case, and not twice: no call comes between it and what
-        # keeps the message. Routes may come twice, which changes nothing.
         match received.message:
             case AddRoute(output, spec):
                 self.add_route(output, spec, received.descriptors)
-                self._taking = None
             case RemoveRoute(queue):
                 self.sender.remove_route(queue)
-                self._taking = None
             case SegmentFd(request) | SegmentUnknown(request):
-                self._taking = None
                 if request == self._awaited:
                     self._answer = received
                 else:
                     close_all(received.descriptors)
             case SendOutput() as message:
-                self._taking = None
                 self._to_publish.append(message)
                 self.wake()
             case Stop():
@@ -244,12 +210,11 @@ class Connection:
             ends = QueueEnds.from_producer_fds(descriptors)
         except ValueError as error:
             close_all(descriptors)
-            self._to_inbox(ControlError(f"the route of output `{output}` is unusable: {error}"))
+            self._to_inbox(ControlError(f"invalid route of output `{output}`: {error}"))
             return
         self.sender.add_route(output, spec, ends)
 
     def _to_inbox(self, received: Received | ControlError) -> None:
-        self._taking = None
         self.inbox.append(received)
         self.wake()
 
@@ -259,18 +224,18 @@ class Connection:
             os.write(self._wake_write, b"w")
 
     def clear_wake(self) -> None:
-        """Called by the receiving thread before it looks."""
+        """Clear old wake-ups; the receiving thread calls it before it looks."""
         with suppress(OSError):
             os.read(self.wake_read, 4096)
 
     def halt(self) -> None:
-        """The node is to stop: nobody waits for room any more."""
+        """Stop waiting for room: the node is to end."""
         self.stopped = True
         with suppress(OSError):
             os.write(self._halt_write, b"h")
 
     def _lost(self) -> None:
-        """The runner is gone: the node is to stop."""
+        """Note that the runner is gone: the node is to stop."""
         if not self._gone:
             self._gone = True
             self.halt()
@@ -278,32 +243,32 @@ class Connection:
 
     @property
     def gone(self) -> bool:
-        """Whether the control socket is of no more use."""
+        """Whether the control socket is unusable."""
         return self._gone
 
     # --- segments of other nodes -----------------------------------------------------------------
 
     def open_segment(self, incarnation: int, number: int) -> tuple[int, int]:
-        """Descriptor and size of a segment. Raises LookupError if nobody has it any more."""
+        """Return descriptor and size of a segment. Raises LookupError if it no longer exists."""
         with self._pumping:
-            self._forget_answer()
+            self._drop_answer()
             self._awaited += 1
             self.tell(OpenSegment(self._awaited, incarnation, number))
             deadline = time.monotonic() + ANSWER_TIMEOUT
-            while (answer := self._answer) is None:
+            while self._answer is None:
                 left = deadline - time.monotonic()
                 if left <= 0 or self._gone:
                     raise LookupError("the runner does not answer for a segment")
-                if (received := self._to_take(left)) is not None:
-                    self.reentry.call(partial(self._take, received))
-            if isinstance(answer.message, SegmentFd) and len(answer.descriptors) == 1:
-                self._answer = None
-                return answer.descriptors[0], answer.message.size
-            self._forget_answer()
-        raise LookupError(f"segment {number} of incarnation {incarnation} is gone")
+                self.integrity.wait(partial(self._control.wait, left))
+                self.reentry.call(self._take_all)
+            answer, self._answer = self._answer, None
+        if isinstance(answer.message, SegmentFd) and len(answer.descriptors) == 1:
+            return answer.descriptors[0], answer.message.size
+        close_all(answer.descriptors)
+        raise LookupError(f"segment {number} of incarnation {incarnation} no longer exists")
 
-    def _forget_answer(self) -> None:
-        """Close what an answer brought that nobody took: a signal handler raised before."""
+    def _drop_answer(self) -> None:
+        """Close the descriptors of an answer that came too late."""
         answer, self._answer = self._answer, None
         if answer is not None:
             close_all(answer.descriptors)
@@ -311,7 +276,7 @@ class Connection:
     # --- backpressure ----------------------------------------------------------------------------
 
     def _wait_for_room(self, spec: QueueSpec, descriptor: int, timeout: float) -> bool:
-        """Wait until a full queue may have room; False: give this message up there."""
+        """Wait until a full queue may have room; False: give up the message on this edge."""
         started = self._blocked_since(spec)
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
@@ -319,8 +284,9 @@ class Connection:
         if not self._gone:
             poll.register(self._control.fileno(), select.POLLIN)
         ready = dict(poll.poll(min(timeout, 1.0) * 1000))
-        if self._control.fileno() in ready and not self._gone:
-            self._take_in()
+        if self._control.fileno() in ready and not self._gone and not self._pumping.owned():
+            with self._pumping:
+                self._take_all()
         if self.stopped:
             return False
         if descriptor not in ready:
@@ -328,7 +294,7 @@ class Connection:
         return True
 
     def _blocked_since(self, spec: QueueSpec) -> float:
-        """When this thread's present wait for this queue began."""
+        """Return when this thread's present wait for this queue began."""
         now = time.monotonic()
         queue, began, last = getattr(self._waits, "latest", (None, now, now))
         if queue != spec.queue or now - last > 1.5:
@@ -346,14 +312,17 @@ class Connection:
 
     # --- the end ---------------------------------------------------------------------------------
 
+    def leave(self) -> None:
+        """Report to the runner that the node ends by itself."""
+        if not self._gone and not self._control.integrity.broken:
+            self.tell(Leaving())
+
     def close(self) -> None:
-        """Close the sender and every descriptor. Nobody may be receiving any more."""
+        """Close the sender and every descriptor. No thread may be receiving any more."""
         self.halt()
         with self._pumping:
-            if self._taking is not None:  # a signal handler raised: who owns its descriptors?
-                self._take(self._taking)
             self._gone = True
-            self._forget_answer()
+            self._drop_answer()
             self.sender.close()
             self._control.close()
             for received in self.inbox:
@@ -361,33 +330,3 @@ class Connection:
                     close_all(received.descriptors)
             self.board.close()
             close_all((self.wake_read, self._wake_write, self._halt_read, self._halt_write))
-
-
-def pool_size(config: NodeConfig) -> int:
-    """Bytes of shared memory this node may use: its setting, the environment, or the default.
-
-    Raises SetUpError for an environment variable that is no size.
-    """
-    if config.pool_size is not None:
-        return config.pool_size
-    given = os.environ.get(POOL_SIZE_VARIABLE, "").strip()
-    if not given:
-        return default_pool_cap()
-    size = parse_pool_size(given)
-    if size is None:
-        raise SetUpError(f"{POOL_SIZE_VARIABLE}={given!r} is no size: give bytes, or say 256MB")
-    return size
-
-
-def parse_pool_size(given: str) -> int | None:
-    """Bytes of a size as people write it (`256MB`, powers of 1024); None if it is none."""
-    number = given.strip().upper().removesuffix("B").removesuffix("I")
-    unit = 1
-    if number[-1:] in ("K", "M", "G"):
-        unit = 1024 ** ("KMG".index(number[-1]) + 1)
-        number = number[:-1]
-    try:
-        size = int(float(number) * unit)
-    except (ValueError, OverflowError):
-        return None
-    return size if size > 0 else None

@@ -1,9 +1,9 @@
 """The Unix stream socket between a node and its runner: paths of any depth, frames in and out.
 
-What the messages mean is in `control` and `session`; here only bytes and descriptors move.
+Only bytes and descriptors move here; `session` and the runner interpret the messages.
 """
 
-# Every node pays for what is imported here: os.path, not pathlib.
+# Imports add to the start of every node: os.path, not pathlib.
 # ruff: noqa: PTH101, PTH108, PTH112
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ import array
 import os
 import socket
 import stat
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dora_node_api.errors import ControlClosed, ControlError
 from dora_node_api.frozen import Frozen
-from dora_node_api.protocol.messages import (
+from dora_node_api.protocol.frames import (
     DESCRIPTORS_PER_PIECE,
     FrameDecoder,
     Piece,
@@ -28,6 +27,8 @@ from dora_node_api.protocol.messages import (
     close_all,
     encode,
 )
+from dora_node_api.transport.shared.integrity import Integrity
+from dora_node_api.transport.shared.owned_lock import OwnedLock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +42,7 @@ _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 @contextmanager
 def _short_name(path: str | Path) -> Iterator[str]:
-    """A name for `path` that fits a socket address, valid inside the `with`."""
+    """Yield a name of `path` that fits a socket address, valid inside the `with`."""
     name = os.fspath(path)
     if len(os.fsencode(name)) <= LONGEST_NAME:
         yield name
@@ -49,8 +50,8 @@ def _short_name(path: str | Path) -> Iterator[str]:
     directory, last = os.path.split(name)
     if not os.path.isdir("/proc/self/fd"):
         raise ControlError(
-            f"{name}: a socket's path must not exceed {LONGEST_NAME} bytes on this system;"
-            " use a runtime directory with a shorter name",
+            f"{name}: the path of a socket must not exceed {LONGEST_NAME} bytes on this system;"
+            " use a runtime directory with a shorter path",
             fatal=True,
         )
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -61,7 +62,7 @@ def _short_name(path: str | Path) -> Iterator[str]:
 
 
 def connect_unix(path: str | Path, *, timeout: float | None = 10.0) -> socket.socket:
-    """A connected stream socket, however deep `path` lies. Raises OSError."""
+    """Return a stream socket connected to `path`, which may be long. Raises OSError."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.settimeout(timeout)
@@ -75,10 +76,9 @@ def connect_unix(path: str | Path, *, timeout: float | None = 10.0) -> socket.so
 
 
 def bind_unix(path: str | Path, *, backlog: int = 128) -> socket.socket:
-    """A listening stream socket of mode 0600, however deep `path` lies.
+    """Return a stream socket of mode 0600 that listens at `path`, which may be long.
 
-    A socket file that lies there already is replaced: the caller holds the lock of the directory.
-    Raises OSError.
+    An existing socket file is replaced: the caller holds the lock of the directory. Raises OSError.
     """
     try:
         if stat.S_ISSOCK(os.lstat(path).st_mode):
@@ -97,30 +97,12 @@ def bind_unix(path: str | Path, *, backlog: int = 128) -> socket.socket:
     return listener
 
 
-Chunk = tuple[bytes, list[tuple[int, int, bytes]], int, Any]
-"""What one `recvmsg` returned."""
-
-
 def receive_chunk(connection: socket.socket) -> tuple[bytes, list[int]]:
-    """One `recvmsg`: bytes (none at end-of-file) and the descriptors beside them, close-on-exec.
+    """One `recvmsg`: return bytes (none at end-of-file) and descriptors, close-on-exec.
 
-    Raises OSError, and ControlError (fatal) if descriptors were lost for want of free ones.
+    Raises OSError, and ControlError (fatal) if descriptors were lost because of a limit.
     """
-    chunks: list[Chunk] = []
-    _receive_onto(chunks, connection)
-    return _unpack(chunks[0])
-
-
-def _receive_onto(chunks: list[Chunk], connection: socket.socket) -> None:
-    """Append what one `recvmsg` returns.
-
-    C code alone does it, so that no signal handler can raise between the two and lose it.
-    """
-    chunks.extend(map(connection.recvmsg, (_CHUNK,), (_ANCILLARY,), (_CLOEXEC,)))
-
-
-def _unpack(chunk: Chunk) -> tuple[bytes, list[int]]:
-    data, ancillary, flags, _ = chunk
+    data, ancillary, flags, _ = connection.recvmsg(_CHUNK, _ANCILLARY, _CLOEXEC)
     numbers = array.array("i")
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -140,7 +122,7 @@ def _unpack(chunk: Chunk) -> tuple[bytes, list[int]]:
 
 
 def send_piece(connection: socket.socket, piece: Piece) -> int:
-    """One `sendmsg`; the number of bytes taken. The descriptors went with the first of them."""
+    """One `sendmsg`; return the number of bytes sent. Descriptors go with the first of them."""
     if not piece.descriptors:
         return connection.send(piece.data)
     rights = array.array("i", piece.descriptors)
@@ -153,12 +135,12 @@ class ControlSocket:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._decoder = FrameDecoder()
-        self._sending = threading.RLock()
+        self._sending = OwnedLock()
+        self.integrity = Integrity()
+        """Of the frames sent: broken if a signal handler's exception cut one."""
         self._interrupted: deque[list[Piece]] = deque()
         """Messages of signal handlers that interrupted `send`."""
         self._ended = False
-        self._chunks: list[Chunk] = []
-        """Received, but not with the decoder: a signal handler raised in between."""
 
     @classmethod
     def connect(cls, path: str | Path, *, timeout: float | None = 10.0) -> ControlSocket:
@@ -166,21 +148,21 @@ class ControlSocket:
         return cls(connect_unix(path, timeout=timeout))
 
     def fileno(self) -> int:
-        """The descriptor to wait on; -1 once closed."""
+        """Return the descriptor to wait on; -1 once closed."""
         return self._connection.fileno()
 
     @property
     def errors(self) -> int:
-        """Frames so far that were no message."""
+        """Number of malformed frames so far."""
         return self._decoder.errors
 
     def send(self, message: Frozen, descriptors: Sequence[int] = ()) -> None:
-        """Send one message whole. Raises ControlClosed if the other end is gone.
+        """Send one message. Raises ControlClosed if the other end is gone, and NodeInterrupted.
 
         In a signal handler that interrupted another `send`, it follows that message.
         """
         pieces = encode(message, descriptors)
-        if self._sending._is_owned():  # type: ignore[attr-defined]
+        if self._sending.owned():
             self._interrupted.append(pieces)
             return
         self._send_pieces(pieces)
@@ -189,20 +171,22 @@ class ControlSocket:
                 self._send_pieces(self._interrupted.popleft())
 
     def _send_pieces(self, pieces: list[Piece]) -> None:
-        try:
-            with self._sending:
+        with self._sending, self.integrity:
+            try:
                 for piece in pieces:
                     sent = send_piece(self._connection, piece)
                     if sent < len(piece.data):
                         self._connection.sendall(piece.data[sent:])
-        except OSError as error:
-            raise ControlClosed(f"the control socket is closed: {error}") from error
+            except OSError as error:
+                if error.errno is None:
+                    raise  # a TimeoutError of a signal handler, for example
+                raise ControlClosed(f"the control socket is closed: {error}") from error
 
     def receive(self, *, timeout: float | None = None) -> Received | None:
-        """The next message; None when `timeout` seconds passed (0: only what is here already).
+        """Return the next message; None after `timeout` seconds (0: do not wait).
 
-        Raises ControlClosed at end-of-file, and ControlError for a message that is none (not
-        fatal: call again).
+        Raises ControlClosed at end-of-file, and ControlError for a malformed message (if not fatal,
+        call again).
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -211,43 +195,35 @@ class ControlSocket:
             if self._ended:
                 raise ControlClosed()
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not self._chunks and not self._wait(left):
+            if not self.wait(left):
                 return None
             self._take_in()
 
-    def _wait(self, seconds: float | None) -> bool:
+    def wait(self, seconds: float | None) -> bool:
+        """Wait until something can be received, at most so many seconds; return whether it can."""
         import select
 
-        # poll, not select: a descriptor may lie above 1023.
+        # poll, not select: the descriptor may exceed 1023.
         poll = select.poll()
         poll.register(self._connection, select.POLLIN)
         return bool(poll.poll(None if seconds is None else -(-seconds * 1000 // 1)))
 
     def _take_in(self) -> None:
         try:
-            if not self._chunks:
-                _receive_onto(self._chunks, self._connection)
+            data, descriptors = receive_chunk(self._connection)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
+            if error.errno is None:
+                raise
             self._ended = True
             raise ControlClosed(f"the control socket is closed: {error}") from error
-        try:
-            data, descriptors = _unpack(self._chunks[0])
-        except ControlError:
-            del self._chunks[0]
-            raise
-        # No signal handler runs before the chunk is out of the list: there is no call to end.
         self._decoder.feed(data, descriptors)
-        del self._chunks[0]
         if not data:
             self._ended = True
 
     def close(self) -> None:
-        """Close the connection and what was received but not taken."""
-        while self._chunks:
-            with suppress(ControlError):
-                close_all(_unpack(self._chunks.pop())[1])
+        """Close the connection and the descriptors that were received but not taken."""
         self._decoder.close()
         self._connection.close()
 

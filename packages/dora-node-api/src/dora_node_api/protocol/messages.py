@@ -1,30 +1,21 @@
-"""The messages between a node and its runner, and how they lie on the wire; no I/O.
-
-A frame is a 4-byte length of the body, a 2-byte number of file descriptors (both in network
-order), and the body: one JSON object whose `kind` names the message. Descriptors travel as
-SCM_RIGHTS beside the first bytes of the frame, at most `DESCRIPTORS_PER_PIECE` beside one byte, so
-that a frame may carry more of them than the kernel takes in one call.
+"""Messages between a node and its runner, and their JSON; no I/O.
 
 The order of a connection:
 
     node                                        runner
     Hello                              ->
                                        <-       Welcome (or Refused), then AddRoute for each route
-                                       <-       Go, once every node of the dataflow has said Hello
+                                       <-       Go, once every node of the dataflow has sent Hello
     Segment, OpenSegment, Log, ...     <->      AddRoute, Stop, ParamUpdate, SegmentFd, ...
     Leaving                            ->       (the node ends by itself)
 
-Fields that a message does not know are ignored and missing ones take their defaults, so that
-neighbouring minor versions understand each other; an unknown `kind` becomes `UnknownMessage`.
+Unknown fields are ignored and missing ones take their defaults, so that neighbouring minor versions
+work together; an unknown `kind` becomes `UnknownMessage`. Any other change needs a new
+PROTOCOL_VERSION. How messages lie in frames: `frames`.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import struct
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from dora_node_api.errors import ControlError
@@ -35,16 +26,11 @@ if TYPE_CHECKING:
 
 PROTOCOL_VERSION = 1
 INSPECTOR = "dora/inspector"
-"""Whoever reads outputs for `dora topic`; no node of a user can have that name."""
-HEADER = struct.Struct("!IH")
-# A Welcome carries the descriptor of the dataflow, which may be long; more than this is garbage.
-LARGEST_BODY = 64 * 1024 * 1024
-# The kernel takes at most 253 descriptors in one call (SCM_MAX_FD).
-DESCRIPTORS_PER_PIECE = 200
+"""Node id of the reader of outputs for `dora topic`; not a valid id for a user's node."""
 
 
 class InputConfig(Frozen):
-    """One input of the node: where it comes from and how much of it waits."""
+    """One input of the node: its source and its queue."""
 
     id: str
     source: str
@@ -58,11 +44,11 @@ class InputConfig(Frozen):
     queue_size: int = 10
     queue_policy: str = "drop_oldest"
     input_timeout: float | None = None
-    """Seconds without a message after which the input counts as closed; None: never."""
+    """Seconds without a message after which the input counts as closed; None: no timeout."""
 
 
 class OperatorConfig(Frozen):
-    """One operator of a runtime node. Its ports are the node's, as `operator/port`."""
+    """One operator of a runtime node. The node has its ports as `operator/port`."""
 
     id: str
     python: str | None = None
@@ -71,12 +57,12 @@ class OperatorConfig(Frozen):
     name: str | None = None
     description: str | None = None
     inputs: tuple[str, ...] = ()
-    """Ids of the operator's inputs, without the operator's own id."""
+    """Ids of the operator's inputs, without the operator's id."""
     outputs: tuple[str, ...] = ()
 
 
 class NodeConfig(Frozen):
-    """What the runner tells a node about itself and its dataflow."""
+    """Configuration of a node and its dataflow, sent by the runner."""
 
     dataflow_id: str
     node_id: str
@@ -84,7 +70,7 @@ class NodeConfig(Frozen):
     outputs: tuple[str, ...] = ()
     restart_count: int = 0
     descriptor: dict[str, Any] = {}  # noqa: RUF012 - never changed, replaced as a whole
-    """The dataflow, modules and variables expanded."""
+    """The dataflow with modules and variables expanded."""
     machine_id: str | None = None
     pool_size: int | None = None
     """Bytes of shared memory this node may use; None: the default of the transport."""
@@ -94,8 +80,8 @@ class NodeConfig(Frozen):
     output_types: dict[str, Any] = {}  # noqa: RUF012 - never changed, replaced as a whole
     """By output: its type as written (`std/core/v1/Float32`), for DORA_RUNTIME_TYPE_CHECK."""
     cycles: tuple[tuple[str, ...], ...] = ()
-    """Backpressure cycles this node lies on, each as node ids; a sender blocked on one gives up.
-    After the ids, as `consumer/input`, queues to other machines that lie on it."""
+    """Backpressure cycles through this node, each as node ids; a sender blocked on one gives up.
+    After the ids follow, as `consumer/input`, the cycle's queues to other machines."""
 
 
 # --- node to runner ------------------------------------------------------------------------------
@@ -117,7 +103,7 @@ class Hello(Frozen):
 
 
 class Segment(Frozen):
-    """A new segment of the node's pool. One descriptor, which the runner hands on read-only."""
+    """A new segment of the node's pool. One descriptor, read-only, for the node's consumers."""
 
     kind = "segment"
     number: int
@@ -125,14 +111,14 @@ class Segment(Frozen):
 
 
 class SegmentGone(Frozen):
-    """A segment that nothing refers to any more; the runner may close its descriptor."""
+    """A segment without references; the runner may close its descriptor."""
 
     kind = "segment_gone"
     number: int
 
 
 class OpenSegment(Frozen):
-    """Asks for another node's segment; answered by SegmentFd or SegmentUnknown."""
+    """Request for another node's segment; answered by SegmentFd or SegmentUnknown."""
 
     kind = "open_segment"
     request: int
@@ -141,7 +127,7 @@ class OpenSegment(Frozen):
 
 
 class Log(Frozen):
-    """A log entry of the node's library itself, such as the first drop on an edge."""
+    """A log entry of this library, such as the first drop on an edge."""
 
     kind = "log"
     level: str
@@ -152,23 +138,23 @@ class Log(Frozen):
 
 
 class CloseOutputs(Frozen):
-    """These outputs bring nothing more, though the process lives on. None: all of them."""
+    """These outputs send nothing more, though the process continues. None: all outputs."""
 
     kind = "close_outputs"
     outputs: tuple[str, ...] | None = None
 
 
 class StopDataflow(Frozen):
-    """An operator returned STOP_ALL: the whole dataflow is to be stopped."""
+    """Request to stop the whole dataflow."""
 
     kind = "stop_dataflow"
     reason: str
 
 
 class WatchOutput(Frozen):
-    """From an inspector, which is no node: send this output to a queue of mine, too.
+    """Request of an inspector: send this output to a queue of its own, too.
 
-    Answered by AddInput, whose input has the name `node/output`, or by Refused.
+    Answered by AddInput, whose input is named `node/output`, or by Refused.
     """
 
     kind = "watch_output"
@@ -177,13 +163,13 @@ class WatchOutput(Frozen):
 
 
 class Leaving(Frozen):
-    """The node ends by itself; end-of-file on the socket is no surprise after this."""
+    """The node ends by itself; end-of-file on the socket is expected after this."""
 
     kind = "leaving"
 
 
 class FindRunner(Frozen):
-    """To a daemon's local port, from a dynamic node: which runner has this node id?"""
+    """Request of a dynamic node to a daemon's local port: find the runner of this node id."""
 
     kind = "find_runner"
     node_id: str
@@ -205,14 +191,14 @@ class Welcome(Frozen):
 
 
 class Refused(Frozen):
-    """Hello or FindRunner is turned down; the sentence says why and what to do."""
+    """Hello or FindRunner is refused; `message` gives the reason and the remedy."""
 
     kind = "refused"
     message: str
 
 
 class Go(Frozen):
-    """Every node has connected: the dataflow runs. Timers count from `epoch_ns`."""
+    """All nodes have connected and the dataflow runs. Timers count from `epoch_ns`."""
 
     kind = "go"
     epoch_ns: int
@@ -220,14 +206,14 @@ class Go(Frozen):
 
 
 class Stop(Frozen):
-    """The node is asked to end. `reason` is the id of the STOP event."""
+    """Request to end the node. `reason` is the id of the STOP event."""
 
     kind = "stop"
     reason: str = "MANUAL"
 
 
 class AddRoute(Frozen):
-    """An output now also goes to this queue. Descriptors: the producer's ends."""
+    """Send this output to a further queue. Descriptors: the producer's ends."""
 
     kind = "add_route"
     output: str
@@ -235,7 +221,7 @@ class AddRoute(Frozen):
 
 
 class RemoveRoute(Frozen):
-    """Nothing more is to be written to this queue."""
+    """Write nothing more to this queue."""
 
     kind = "remove_route"
     queue: int
@@ -250,14 +236,14 @@ class AddInput(Frozen):
 
 
 class RemoveInput(Frozen):
-    """This input is no longer connected: it closes."""
+    """The input was disconnected and closes."""
 
     kind = "remove_input"
     input: str
 
 
 class SendOutput(Frozen):
-    """Send this on one of your outputs: somebody publishes in the node's name."""
+    """Send this on an output of the node (`dora topic pub`)."""
 
     kind = "send_output"
     output: str
@@ -282,7 +268,7 @@ class ParamDeleted(Frozen):
 
 
 class Reload(Frozen):
-    """The operator's file changed: import it again. None: every operator."""
+    """Import the operator's file again. None: those of all operators."""
 
     kind = "reload"
     operator: str | None = None
@@ -297,14 +283,14 @@ class SegmentFd(Frozen):
 
 
 class SegmentUnknown(Frozen):
-    """Answer to OpenSegment: there is no such segment (any more)."""
+    """Answer to OpenSegment: the segment does not exist (any more)."""
 
     kind = "segment_unknown"
     request: int
 
 
 class FoundRunner(Frozen):
-    """Answer to FindRunner: the Unix socket to say Hello on."""
+    """Answer to FindRunner: the Unix socket that expects Hello."""
 
     kind = "found_runner"
     socket: str
@@ -344,6 +330,20 @@ _SCALARS: dict[str, tuple[type, ...]] = {
 # --- message to JSON and back --------------------------------------------------------------------
 
 
+def message_to_json(message: Frozen) -> dict[str, Any]:
+    """Return a message as a JSON object."""
+    return {"kind": vars(type(message))["kind"], **_to_json(message)}
+
+
+def message_from_json(values: dict[str, Any]) -> Frozen:
+    """Return the message of a JSON object. Raises ControlError, which names the field."""
+    kind = values["kind"]
+    if kind not in _KINDS:
+        return UnknownMessage(kind)
+    message: Frozen = record_from_json(_KINDS[kind], values, kind)
+    return message
+
+
 def _to_json(value: Any) -> Any:
     if isinstance(value, Frozen):
         return {name: _to_json(value.__dict__[name]) for name in value.__match_args__}
@@ -355,7 +355,7 @@ def _to_json(value: Any) -> Any:
 
 
 def _from_json(annotation: str, value: Any, where: str) -> Any:
-    """`value` as the type that the annotation of a field names. Raises ControlError."""
+    """Return `value` as the type of a field's annotation. Raises ControlError."""
     if annotation.endswith(" | None"):
         return None if value is None else _from_json(annotation[:-7], value, where)
     if annotation == "Any":
@@ -365,7 +365,7 @@ def _from_json(annotation: str, value: Any, where: str) -> Any:
             raise ControlError(f"{where} is {type(value).__name__}, expected a list")
         return tuple(_from_json(annotation[6:-6], item, where) for item in value)
     if types := _SCALARS.get(annotation):
-        # JSON's true and false are ints to Python, never to us.
+        # JSON's true and false are ints to Python, but not valid here.
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             raise ControlError(f"{where} is {type(value).__name__}, expected {annotation}")
         return value
@@ -377,12 +377,12 @@ def _from_json(annotation: str, value: Any, where: str) -> Any:
         try:
             return QueueSpec.from_json(value)
         except (KeyError, TypeError, ValueError) as error:
-            raise ControlError(f"{where} is no queue: {error!r}") from error
+            raise ControlError(f"{where} is not a queue: {error!r}") from error
     return record_from_json(_NESTED[annotation], value, where)
 
 
 def record_from_json(record: type[Frozen], values: dict[str, Any], where: str) -> Any:
-    """A `record` from a JSON object, each field checked. Raises ControlError naming the field."""
+    """Return a record from a JSON object. Raises ControlError, which names the field."""
     annotations = record.__annotations__
     given = {
         name: _from_json(annotations[name], values[name], f"{where}.{name}")
@@ -393,120 +393,3 @@ def record_from_json(record: type[Frozen], values: dict[str, Any], where: str) -
         return record(**given)
     except TypeError as error:
         raise ControlError(f"{where}: {error}") from error
-
-
-# --- frames --------------------------------------------------------------------------------------
-
-
-class Piece(Frozen):
-    """Bytes to send in one call, and the descriptors that go beside their first byte."""
-
-    data: bytes
-    descriptors: tuple[int, ...] = ()
-
-
-def encode(message: Frozen, descriptors: Sequence[int] = ()) -> list[Piece]:
-    """One message as pieces to send in order; a piece with descriptors must go in one `sendmsg`.
-
-    If the kernel takes only part of a piece, the descriptors went with that part: send the rest
-    without them. The descriptors stay the caller's; close them after the last piece was sent.
-    """
-    kind: str = vars(type(message))["kind"]
-    body = json.dumps({"kind": kind, **_to_json(message)}, separators=(",", ":")).encode()
-    if len(body) > LARGEST_BODY:
-        raise ControlError(f"a {kind} message of {len(body)} bytes: at most {LARGEST_BODY} fit")
-    frame = HEADER.pack(len(body), len(descriptors)) + body
-    pieces = []
-    while len(descriptors) > DESCRIPTORS_PER_PIECE:
-        pieces.append(Piece(frame[:1], tuple(descriptors[:DESCRIPTORS_PER_PIECE])))
-        frame, descriptors = frame[1:], descriptors[DESCRIPTORS_PER_PIECE:]
-    return [*pieces, Piece(frame, tuple(descriptors))]
-
-
-def decode(body: bytes) -> Frozen:
-    """The message in the body of a frame. Raises ControlError for anything else."""
-    try:
-        values = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ControlError(f"not JSON: {body[:80]!r}") from error
-    if not isinstance(values, dict) or not isinstance(values.get("kind"), str):
-        raise ControlError(f"no message: {body[:80]!r}")
-    kind = values["kind"]
-    if kind not in _KINDS:
-        return UnknownMessage(kind)
-    message: Frozen = record_from_json(_KINDS[kind], values, kind)
-    return message
-
-
-class Received(Frozen):
-    """A message and the descriptors that came with it, which are the receiver's to close."""
-
-    message: Frozen
-    descriptors: tuple[int, ...] = ()
-
-
-class FrameDecoder:
-    """Bytes and descriptors in, messages out.
-
-    Feed it what each `recvmsg` returned and take messages until None. A ControlError that is not
-    fatal concerns one message only: go on taking. After a fatal one, close the connection.
-    """
-
-    def __init__(self) -> None:
-        self._data = bytearray()
-        self._descriptors: list[int] = []
-        self.errors = 0
-        """Frames that were no message."""
-
-    def feed(self, data: bytes, descriptors: Iterable[int] = ()) -> None:
-        """Take in bytes and the descriptors that came beside them. Makes no call."""
-        self._data += data
-        self._descriptors += descriptors
-
-    def next_message(self) -> Received | None:
-        """The next message, or None until more bytes come. Raises ControlError, counted."""
-        data = self._data
-        if len(data) < HEADER.size:
-            return None
-        length, count = HEADER.unpack_from(data)
-        if length > LARGEST_BODY:
-            self.errors += 1
-            raise ControlError(
-                f"a frame of {length} bytes (at most {LARGEST_BODY}) is not of the dora protocol",
-                fatal=True,
-            )
-        end = HEADER.size + length
-        if len(data) < end:
-            return None
-        body = bytes(data[HEADER.size : end])
-        if count > len(self._descriptors):
-            self.errors += 1
-            raise ControlError(
-                f"a frame names {count} file descriptors but {len(self._descriptors)} came with it;"
-                " has this process run out of descriptors (ulimit -n)?",
-                fatal=True,
-            )
-        descriptors = tuple(self._descriptors[:count])
-        try:
-            received = Received(decode(body), descriptors)
-        except ControlError:
-            self.errors += 1
-            del data[:end], self._descriptors[:count]
-            close_all(descriptors)
-            raise
-        # Last, and without a call: what a signal handler raises before loses no message.
-        del data[:end], self._descriptors[:count]
-        return received
-
-    def close(self) -> None:
-        """Close descriptors that came but belong to no complete message."""
-        close_all(self._descriptors)
-        self._descriptors.clear()
-        self._data.clear()
-
-
-def close_all(descriptors: Iterable[int]) -> None:
-    """Close descriptors, those that are closed already included."""
-    for descriptor in descriptors:
-        with suppress(OSError):
-            os.close(descriptor)

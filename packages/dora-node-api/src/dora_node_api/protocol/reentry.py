@@ -1,7 +1,7 @@
 """Deferred calls of signal handlers, which run inside a call of the same thread.
 
-A signal handler (or a finalizer) interrupts its thread at any point, also where the thread holds
-the sender. What it sends then waits here until the interrupted call is done.
+A signal handler (or a finalizer) interrupts its thread at any point, also while the thread holds
+the sender's lock. What it sends then waits here until the interrupted call is done.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 class Reentry:
-    """Which threads are inside a call, and what their signal handlers left for afterwards.
+    """The threads that are inside a call, and the calls deferred by their signal handlers.
 
-    Exceptions of signal handlers leave no thread inside: the first call of each `finally` takes it
-    out, and no handler runs before that call is done.
+    An exception of a signal handler leaves no thread inside: `discard` is the first call of each
+    `finally`.
     """
 
     def __init__(self, on_error: Callable[[Exception], None], errors: tuple[type[Exception], ...]):
@@ -28,12 +28,12 @@ class Reentry:
         self._errors = errors
 
     def busy(self) -> bool:
-        """Whether this thread is inside a call, or has something to do after one."""
+        """Whether this thread is inside a call, or has deferred calls."""
         me = get_ident()
         return me in self.inside or (bool(self.waiting) and self._owns_any(me))
 
     def call(self, function: Callable[[], T]) -> T:
-        """Call a function; what a signal handler submits meanwhile follows it."""
+        """Call a function; calls that a signal handler submits meanwhile follow it."""
         me = get_ident()
         if me in self.inside:
             return function()
@@ -46,9 +46,9 @@ class Reentry:
                 self.run_waiting()
 
     def submit(self, function: Callable[[], object]) -> None:
-        """Call a function after the call that this thread is in; at once if it is in none.
+        """Call a function now, or after the call that this thread is inside.
 
-        Where it is deferred, its errors go to `on_error`.
+        Errors of a deferred call go to `on_error`.
         """
         if not self.busy():
             self.call(function)

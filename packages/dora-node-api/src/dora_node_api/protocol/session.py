@@ -1,11 +1,11 @@
-"""What a node's user is told, and in which order; pure: no socket, no pipe, no clock.
+"""Order of a node's events; pure: no socket, no pipe, no clock.
 
 Control messages and the records of the inputs go in, event dictionaries come out. The rules:
 
-- what comes over the control socket (STOP, parameters, reload) goes first, so it may overtake data;
+- control messages (STOP, parameters, reload) come first, so they may overtake data;
 - among inputs with something waiting, the one served least recently is next, so none starves;
-- within an input everything keeps its order: the news that it closed follows its last message;
-- after STOP the stream is at its end.
+- within an input everything keeps its order: INPUT_CLOSED follows its last message;
+- STOP ends the stream.
 
 Times are nanoseconds of CLOCK_MONOTONIC, passed in.
 """
@@ -38,15 +38,15 @@ Event = dict[str, Any]
 """An event as users get it: a plain dictionary with the keys that apply."""
 
 Poll = Callable[[], "Delivery | None"]
-"""Takes the next record of one input; None if nothing waits. Never blocks."""
+"""Takes the next record of one input; returns None if nothing waits. Never blocks."""
 
 Ready = Callable[[], bool]
-"""Whether it is worth polling an input: a glance that costs no system call."""
+"""Whether polling an input may succeed; costs no system call."""
 
-DECODE_ERRORS = (BrokenRecord, ValueError, TypeError, LookupError, OverflowError)
-"""What a record may raise that is not what its sender wrote: an ERROR event, never a crash."""
+DECODE_ERRORS = (BrokenRecord, ValueError, TypeError, LookupError, OverflowError, MemoryError)
+"""Errors of decoding a record; each becomes an ERROR event."""
 
-# Enum attribute look-ups cost more than the comparison they serve.
+# Looking up an enum member costs more than comparing it.
 _DATA = int(RecordKind.DATA)
 _CLOSED = int(RecordKind.CLOSED)
 _NODE_RESTARTED = int(RecordKind.NODE_RESTARTED)
@@ -54,11 +54,11 @@ _NODE_FAILED = int(RecordKind.NODE_FAILED)
 
 
 class Input:
-    """One input as the session sees it."""
+    """State of one input."""
 
     __slots__ = (
         *("broken", "config", "deadline", "failures", "held", "id", "interval", "open", "poll"),
-        *("ready", "restarts", "skipped", "tick", "timeout"),
+        *("ready", "restarts", "tick", "timeout"),
     )
 
     def __init__(self, config: InputConfig, poll: Poll | None, ready: Ready | None) -> None:
@@ -67,14 +67,13 @@ class Input:
         self.poll = poll
         self.ready = ready
         self.held: Delivery | None = None
-        """A record that was taken but did not become an event: an exception came between."""
+        """A message that waits behind the INPUT_RECOVERED event it caused."""
         self.open = True
         self.broken = False
-        """Nothing came for `input_timeout`: closed for the user, not for good."""
+        """Nothing came for `input_timeout`: reported as closed, but may recover."""
         self.interval = config.interval_ns if config.source_kind == "timer" else None
         self.tick = 0
         """Of a timer: number of the next tick."""
-        self.skipped = 0
         self.timeout = None if config.input_timeout is None else int(config.input_timeout * 1e9)
         self.deadline: int | None = None
         """When the input breaks; None until its first message."""
@@ -83,7 +82,7 @@ class Input:
 
 
 class Session:
-    """The order of events of one node. `next_event` is the one way out."""
+    """Event stream of one node; `next_event` returns its events in order."""
 
     def __init__(
         self,
@@ -92,7 +91,7 @@ class Session:
         null_array: Callable[[], Any],
         wall_time: Callable[[int], Any],
     ) -> None:
-        """`null_array()` is the value of a tick, `wall_time(ns)` the date that lies `ns` back."""
+        """`null_array()` is the value of a tick, `wall_time(ns)` the time `ns` nanoseconds ago."""
         self.config = config
         self.inputs: dict[str, Input] = {}
         self._order: list[Input] = []
@@ -100,28 +99,27 @@ class Session:
         self._several = False
         self._timed = False
         self._first: deque[Event] = deque()
-        """What goes before everything that waits at inputs."""
+        """Events that precede everything that waits at inputs."""
         self.returned: Event | None = None
-        """An event that was taken but did not reach the user: it comes first next time. Set it by a
-        plain store: in a call another signal handler could raise."""
+        """An event that was taken but not returned to the user: the next one."""
         self._null_array = null_array
         self._wall_time = wall_time
         self._epoch: int | None = None
         self._restarted: dict[str, int] = {}
         self._failed: dict[str, int] = {}
         self.stopping: str | None = None
-        """Reason of the STOP that was or will be handed out."""
+        """Reason of the STOP that was or will be returned."""
         self.ended = False
-        """STOP was handed out: nothing follows."""
+        """STOP was returned: nothing follows."""
         self.errors = 0
-        """Broken records and undecodable messages so far."""
+        """Number of broken records and undecodable messages."""
 
     # --- going in --------------------------------------------------------------------------------
 
     def add_input(
         self, config: InputConfig, poll: Poll | None = None, ready: Ready | None = None
     ) -> None:
-        """Connect an input; one that exists already gets the new source. `poll` None: a timer."""
+        """Connect an input, or replace the source of an existing one. `poll` None: a timer."""
         self.remove_input(config.id)
         entry = Input(config, poll, ready)
         node = config.source_node or ""
@@ -132,19 +130,17 @@ class Session:
         self._look_at_inputs()
 
     def remove_input(self, name: str) -> None:
-        """Forget an input without a word to the user."""
-        if (entry := self.inputs.get(name)) is not None:
-            # All may be repeated when a signal handler has raised.
-            self._order = [other for other in self._order if other is not entry]
+        """Remove an input without an event."""
+        if (entry := self.inputs.pop(name, None)) is not None:
+            self._order.remove(entry)
             self._look_at_inputs()
-            del self.inputs[name]
 
     def start(self, epoch: int) -> None:
-        """The dataflow runs: timers tick from `epoch` on."""
+        """Start the timers; they tick from `epoch` on."""
         self._epoch = epoch
 
     def handle(self, message: Frozen) -> None:
-        """Take in a message of the runner that concerns the user."""
+        """Process a message of the runner that concerns the user."""
         match message:
             case Stop(reason):
                 self.stop(reason)
@@ -166,38 +162,33 @@ class Session:
             case UnknownMessage():
                 self._first.append({"type": "UNKNOWN", "kind": "dora"})
             case AddInput():
-                raise ValueError("an input is added with add_input, which takes its queue")
+                raise ValueError("AddInput needs its queue: call add_input")
             case _:
-                self.failed(f"the runner sent {type(message).__name__}, which was not expected")
+                self.failed(f"unexpected message {type(message).__name__} of the runner")
 
     def stop(self, reason: str) -> None:
-        """Hand out STOP next and end the stream after it. Only the first reason counts."""
+        """Queue STOP, which ends the stream. Only the first reason counts."""
         if self.stopping is None:
             self.stopping = reason
             self._first.append({"type": "STOP", "id": reason, "kind": "dora"})
 
     def failed(self, problem: str) -> None:
-        """Something arrived that was broken: counted, and told as an ERROR event."""
+        """Count a broken message and queue an ERROR event."""
         self.errors += 1
         self._first.append({"type": "ERROR", "error": problem, "kind": "dora"})
 
     # --- coming out ------------------------------------------------------------------------------
 
     def next_event(self, now: int) -> Event | None:
-        """The next event; None if nothing waits or the stream is at its end. Never blocks.
-
-        An exception that a signal handler raises in here loses nothing.
-        """
+        """Return the next event; None if nothing waits or the stream ended. Never blocks."""
         event = self.returned
         if event is not None:
             self.returned = None
             return event
         while not self.ended:
             if self._first:
-                # Not popleft: a signal handler may raise between a call and the use of its result.
-                event = self._first[0]
+                event = self._first.popleft()
                 self.ended = event["type"] == "STOP"
-                del self._first[0]
                 return event
             for entry in self._order:
                 found = self._look(entry, now)
@@ -211,7 +202,7 @@ class Session:
         return None
 
     def _look(self, entry: Input, now: int) -> Event | None:
-        """The next event of one input. What it adds to `_first` comes before anything else."""
+        """Return the next event of one input, or None; events in `_first` come before it."""
         if (poll := entry.poll) is None:
             return self._next_tick(entry, now)
         delivery = entry.held
@@ -225,29 +216,25 @@ class Session:
                 return None
             if delivery is None:
                 return None
-            entry.held = delivery
+        entry.held = None
+        event: Event | None = None
         try:
             if delivery.kind == _DATA:
                 if entry.broken:
-                    event = {"type": "INPUT_RECOVERED", "id": entry.id, "kind": "dora"}
                     entry.broken = False
-                    return event  # the message is held, and comes with the next call
+                    entry.held = delivery
+                    return {"type": "INPUT_RECOVERED", "id": entry.id, "kind": "dora"}
                 event = self._message(entry, delivery, now)
             else:
-                event = None
-                news = self._lifecycle(entry, delivery)
-                entry.held = None  # and no call before they are kept: told once
-                self._first.extend(news)
+                self._first.extend(self._lifecycle(entry, delivery))
         except DECODE_ERRORS as error:
-            event = None
             self.failed(f"input `{entry.id}`: {error}")
         if self._several:
             self._served(entry)
-        entry.held = None
         return event
 
     def deadline(self) -> int | None:
-        """When `next_event` has something to say though nothing arrives; None: never."""
+        """Return when `next_event` will have an event although nothing arrives; None: never."""
         if not self._timed or self.ended:
             return None
         times = []
@@ -260,7 +247,7 @@ class Session:
         return min(times, default=None)
 
     def waiting(self, now: int) -> bool:
-        """Whether an event is certain without looking into the queues."""
+        """Whether an event is ready without looking into the queues."""
         if self.returned is not None or self._first:
             return True
         return any(
@@ -278,9 +265,8 @@ class Session:
     def _served(self, entry: Input) -> None:
         order = self._order
         if order[-1] is not entry:
-            # One store: after a removal a signal handler could raise, and the input be forgotten.
-            at = order.index(entry)
-            order[at:] = [*order[at + 1 :], entry]
+            order.remove(entry)
+            order.append(entry)
 
     def _message(self, entry: Input, delivery: Delivery, now: int) -> Event:
         event: Event = {
@@ -292,12 +278,12 @@ class Session:
         }
         if entry.timeout is None:
             return event
-        # A message that waited here was no silence; one that was sent long ago was.
+        # Time that a message waited here is not silence of its sender; an old send time is.
         entry.deadline = min(now, delivery.sent_ns or now) + entry.timeout
         return event
 
     def _due(self, entry: Input, now: int) -> int:
-        """Number of the last tick of a timer that is due; -1 before the first."""
+        """Return the number of a timer's last due tick; -1 before the first."""
         if self._epoch is None or entry.interval is None or not entry.open:
             return -1
         return (now - self._epoch) // entry.interval
@@ -308,7 +294,6 @@ class Session:
             return None
         oldest = due - max(1, entry.config.queue_size) + 1
         if entry.tick < oldest:
-            entry.skipped += oldest - entry.tick
             entry.tick = oldest
         late = now - (self._epoch + entry.tick * entry.interval)
         event: Event = {
@@ -323,7 +308,7 @@ class Session:
         return event
 
     def _break_silent_inputs(self, now: int) -> bool:
-        """INPUT_CLOSED for inputs whose timeout passed. Their queues were seen empty just now."""
+        """Queue INPUT_CLOSED for inputs whose timeout passed; their queues are empty."""
         silent = [
             entry
             for entry in self._order
@@ -335,33 +320,31 @@ class Session:
             self._first.append({"type": "INPUT_CLOSED", "id": entry.id, "kind": "dora"})
         return bool(silent)
 
-    # --- what ends -------------------------------------------------------------------------------
+    # --- lifecycle -------------------------------------------------------------------------------
 
     def _lifecycle(self, entry: Input, delivery: Delivery) -> Iterable[Event]:
-        """What the user hears. Nothing is called between the first store and the return, so that
-        it counts once, whatever a signal handler raises."""
+        """Return the events of a lifecycle record.
+
+        Each queue of a producer has its NODE_RESTARTED and NODE_FAILED, after that queue's own
+        messages. The user gets one event, from the first queue that has it.
+        """
         kind = int(delivery.kind)
         if kind == _CLOSED:
             return self._close(entry)
         node = entry.config.source_node or ""
-        # The news lies in the queue of every input that this producer feeds, after that input's
-        # own messages. The user hears it once, from whichever queue has it first.
         if kind == _NODE_RESTARTED:
-            known = self._restarted.get(node, 0)
             entry.restarts += 1
-            if entry.restarts <= known:
+            if entry.restarts <= self._restarted.get(node, 0):
                 return ()
             self._restarted[node] = entry.restarts
             return ({"type": "NODE_RESTARTED", "id": node, "kind": "dora"},)
         if kind == _NODE_FAILED:
-            news = (self._node_failed(node, delivery),)
-            known = self._failed.get(node, 0)
             entry.failures += 1
-            if entry.failures <= known:
+            if entry.failures <= self._failed.get(node, 0):
                 return ()
             self._failed[node] = entry.failures
-            return news
-        self.failed(f"input `{entry.id}`: a record of the unknown kind {kind}")
+            return (self._node_failed(node, delivery),)
+        self.failed(f"input `{entry.id}`: record of unknown kind {kind}")
         return ()
 
     def _node_failed(self, node: str, delivery: Delivery) -> Event:
@@ -380,22 +363,19 @@ class Session:
     def _close(self, entry: Input) -> list[Event]:
         if not entry.open:
             return []
-        news: list[Event] = []
-        if not entry.broken:  # else it was told
-            news.append({"type": "INPUT_CLOSED", "id": entry.id, "kind": "dora"})
-        is_last = self._is_last(entry)
-        if is_last:
-            news.append({"type": "STOP", "id": "ALL_INPUTS_CLOSED", "kind": "dora"})
-        # Only stores from here on, see `_lifecycle`.
+        events: list[Event] = []
+        if not entry.broken:  # otherwise reported already
+            events.append({"type": "INPUT_CLOSED", "id": entry.id, "kind": "dora"})
+        if self._is_last(entry):
+            self.stopping = "ALL_INPUTS_CLOSED"
+            events.append({"type": "STOP", "id": self.stopping, "kind": "dora"})
         entry.open = False
         entry.deadline = None
         entry.broken = False
-        if is_last:
-            self.stopping = "ALL_INPUTS_CLOSED"
-        return news
+        return events
 
     def _is_last(self, entry: Input) -> bool:
-        """No other can bring anything any more. What timed out only may; timers always do."""
+        """Whether no other input is open. Timers and inputs that only timed out are open."""
         if self.stopping is not None:
             return False
         inputs = list(self.inputs.values())

@@ -1,8 +1,8 @@
 """The data plane on one machine: kernel pipes with 64-byte records, payloads in shared memory.
 
 The runner makes a `Board` (counters of the dataflow) and, for every input, a queue
-(`create_queue`), whose `QueueKeeper` writes what ends or changes the input. A producer sends
-through a `Sender`, a consumer reads through one `Receiver` for each input and sleeps in a `Waiter`.
+(`create_queue`), whose `QueueKeeper` writes the lifecycle records. A producer sends through a
+`Sender`; a consumer reads through one `Receiver` for each input and sleeps in a `Waiter`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from dora_node_api.transport.shared.errors import (
     BrokenRecord,
     NodeForked,
     PoolExhausted,
-    QueueGone,
     SampleError,
     TransportError,
 )
 from dora_node_api.transport.shared.layout import LARGEST_BOUND, RECORD_SIZE, RecordKind
-from dora_node_api.transport.shared.queue import QueueEnds, QueueKeeper, create_queue
+from dora_node_api.transport.shared.queue import QueueEnds, create_queue
+from dora_node_api.transport.shared.queue_keeper import QueueKeeper
 from dora_node_api.transport.shared.specs import BACKPRESSURE, DROP_OLDEST, QueueSpec
 from dora_node_api.transport.shared.statistics import EdgeStatistics, Histogram, read_statistics
 
@@ -44,7 +44,6 @@ __all__ = [
     "Pool",
     "PoolExhausted",
     "QueueEnds",
-    "QueueGone",
     "QueueKeeper",
     "QueueSpec",
     "Receiver",

@@ -18,7 +18,6 @@ from dora_cli.errors import CommandFailed
 from dora_cli.logs.log_lines import LogFilter, LogFormat
 from dora_cli.logs.options import LogFilterText, LogLevel, LogStyle, node_levels
 from dora_cli.logs.run_report import RunPrinter, report_result
-from dora_config.yaml.quantities import parse_duration
 
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
@@ -32,11 +31,8 @@ Source = Annotated[
 ]
 StopAfter = Annotated[
     float | None,
-    typer.Option(
-        "--stop-after",
-        metavar="DURATION",
-        parser=options.checked(parse_duration),
-        help="Stop gracefully after this time, such as 30, 10s, 1h30m or 500ms.",
+    options.duration(
+        "--stop-after", help="Stop gracefully after this time, such as 30, 10s, 1h30m or 500ms."
     ),
 ]
 AllowShellNodes = Annotated[

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from dora_cli import options
-from dora_config.yaml.quantities import parse_duration
 
 if TYPE_CHECKING:
     from dora_config.protocol.control import NodeSummary
@@ -15,15 +12,7 @@ if TYPE_CHECKING:
 MB = 1024**2
 DASH = "-"
 
-Grace = Annotated[
-    float,
-    typer.Option(
-        "--grace",
-        metavar="DURATION",
-        parser=options.checked(parse_duration),
-        help="Time from STOP to SIGTERM.",
-    ),
-]
+Grace = Annotated[float, options.duration("--grace", help="Time from STOP to SIGTERM.")]
 
 
 def as_json(node: NodeSummary) -> dict[str, object]:

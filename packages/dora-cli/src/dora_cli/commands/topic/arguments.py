@@ -38,13 +38,7 @@ Topics = Annotated[
 ]
 EndAfter = Annotated[
     float | None,
-    typer.Option(
-        "--duration",
-        metavar="DURATION",
-        parser=options.checked(positive_duration),
-        help="Stop after this time.",
-        show_default=False,
-    ),
+    options.duration("--duration", help="Stop after this time.", parse=positive_duration),
 ]
 
 

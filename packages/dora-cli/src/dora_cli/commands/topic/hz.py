@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from dora_cli import options
 from dora_cli.commands.topic.arguments import EndAfter, Topics, positive_duration
 from dora_cli.coordinator.calls import DataflowOption
@@ -30,13 +28,7 @@ def hz(
     dataflow: DataflowOption = None,
     output_format: options.Output = options.TableFormat.TABLE,
     window: Annotated[
-        float,
-        typer.Option(
-            "--window",
-            metavar="DURATION",
-            parser=options.checked(_window),
-            help="Time span of the statistics.",
-        ),
+        float, options.duration("--window", help="Time span of the statistics.", parse=_window)
     ] = 10.0,
     duration: EndAfter = None,
     coordinator_addr: CoordinatorAddr = None,

@@ -5,14 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from dora_cli import options, output
 from dora_cli.commands.topic.arguments import Topic, split_topic
 from dora_cli.coordinator import calls
 from dora_cli.coordinator.calls import DataflowOption
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
-from dora_config.yaml.quantities import parse_duration
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
@@ -25,15 +22,7 @@ app = options.application()
 def info(
     data: Topic,
     dataflow: DataflowOption = None,
-    duration: Annotated[
-        float,
-        typer.Option(
-            "--duration",
-            metavar="DURATION",
-            parser=options.checked(parse_duration),
-            help="Time to measure.",
-        ),
-    ] = 5.0,
+    duration: Annotated[float, options.duration("--duration", help="Time to measure.")] = 5.0,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:

@@ -12,12 +12,12 @@ from dora_daemon.link import LINK_NODE
 from dora_daemon.link.errors import LinkError
 from dora_node_api.errors import ControlClosed, ControlError
 from dora_node_api.protocol.control_socket import ControlSocket
+from dora_node_api.protocol.frames import Received, close_all
 from dora_node_api.protocol.messages import (
     AddInput,
     AddRoute,
     Hello,
     OpenSegment,
-    Received,
     Refused,
     RemoveInput,
     RemoveRoute,
@@ -25,11 +25,11 @@ from dora_node_api.protocol.messages import (
     SegmentFd,
     SegmentUnknown,
     Welcome,
-    close_all,
 )
 from dora_node_api.transport import Board, Pool, QueueEnds, QueueSpec, Receiver, default_pool_cap
+from dora_node_api.transport.consumer.images import ImageReceiver
 from dora_node_api.transport.consumer.journal import HoldingReceiver
-from dora_node_api.transport.producer.relay import Forwarder
+from dora_node_api.transport.producer.image_relay import ImageForwarder
 from dora_node_api.transport.producer.sending import WaitForRoom
 
 _ANSWER_SECONDS = 10.0
@@ -73,7 +73,7 @@ class NodeClient:
         self.board = Board.attach(first.descriptors[0], welcome.board_size)
         self.words = self.board.node_words(welcome.node_area)
         self.pool = Pool(welcome.config.pool_size or default_pool_cap(), self._register_segment)
-        self.forwarder = Forwarder(
+        self.forwarder = ImageForwarder(
             self.pool, self.board, welcome.incarnation, wait_for_room=wait_for_room,
             on_first_drop=lambda _spec, sentence: self.on_warning(sentence),
         )  # fmt: skip
@@ -136,7 +136,7 @@ class NodeClient:
     def _add_receiver(self, spec: QueueSpec, descriptors: list[int]) -> None:
         ends = QueueEnds.from_consumer_fds(descriptors)
         self._inputs.setdefault(spec.input, spec.queue)
-        kind = HoldingReceiver if spec.journal else Receiver
+        kind = HoldingReceiver if spec.journal else ImageReceiver
         self.receivers[spec.queue] = kind(
             spec, ends, self.board, self.open_segment,
             on_first_copy=lambda _spec, sentence: self.on_warning(sentence),

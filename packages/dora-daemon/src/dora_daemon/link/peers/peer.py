@@ -15,7 +15,7 @@ from dora_daemon.link.protocol.clocks import ClockOffset
 from dora_daemon.link.protocol.frames import FrameKind, Head
 from dora_daemon.link.protocol.handshake import LinkHandshake
 from dora_daemon.link.protocol.hello import LinkHello
-from dora_daemon.link.protocol.keepalive import Keepalive
+from dora_daemon.link.protocol.keepalive import ACK_DELAY_NS, Keepalive
 from dora_daemon.link.protocol.messages import PeerChanged
 from dora_daemon.link.protocol.priority import Priority
 from dora_daemon.link.protocol.status import PeerStatus, no_answer
@@ -23,8 +23,9 @@ from dora_daemon.link.protocol.stream_rounds import StreamRounds
 from dora_daemon.link.streams.receiver import IncomingStream
 from dora_daemon.link.streams.sender import OutgoingStream
 
+_NO_ACK = (0, 0)
 _PING_NS = 1_000_000_000
-_MESSAGES = (FrameKind.DATA, FrameKind.CHUNK, FrameKind.LIFECYCLE)
+_MESSAGES = (FrameKind.IMAGES, FrameKind.DATA, FrameKind.CHUNK, FrameKind.LIFECYCLE)
 
 
 class PeerHost(Protocol):
@@ -44,7 +45,7 @@ class PeerHost(Protocol):
         """A put failed: call `lost_session` on the main thread."""
 
     def look_soon(self) -> None:
-        """Call `soon` in some milliseconds."""
+        """Call `soon` now."""
 
 
 class PeerLink:
@@ -83,8 +84,9 @@ class PeerLink:
         self._acks: dict[int, int] = {}
         self._ack_lock = threading.Lock()
         self._keepalive = Keepalive()
-        self._watched = False
-        """Whether `soon` is scheduled to check that sent messages are acknowledged."""
+        self._ack_due_ns = 0
+        self._watch_ns = 0
+        """When `soon` is called next; 0 if it is not scheduled."""
 
     @property
     def their_link(self) -> int:
@@ -194,11 +196,19 @@ class PeerLink:
             self._host.broken(self, session, f"the connection broke: {error}")
             return False
         if priority is not Priority.CONTROL:
-            self._keepalive.sent_ns = time.monotonic_ns()
-            if not self._watched:
-                self._watched = True
-                self._host.look_soon()
+            large = priority is not Priority.SMALL
+            self._watch(self._keepalive.sent(time.monotonic_ns(), large=large))
         return True
+
+    def send_images(self, number: int, images: list[bytes]) -> bool:
+        """Send small messages of a stream, with an acknowledgement if one waits."""
+        ack = self._take_ack() if self._acks else _NO_ACK
+        head = frames.images_head(number, self.link_id, self.known.their_link, ack)
+        return self.send(Priority.SMALL, b"".join((head, *images)))
+
+    def _take_ack(self) -> tuple[int, int]:
+        with self._ack_lock:
+            return self._acks.popitem() if self._acks and self.confirmed else _NO_ACK
 
     def _control(self, kind: FrameKind, body: bytes = b"") -> None:
         head = frames.head(kind, self.link_id, self.known.their_link)
@@ -251,9 +261,8 @@ class PeerLink:
         self.known.heard_ns = time.monotonic_ns()
         if kind in _MESSAGES:
             self._message(head, frame)
-        elif kind == FrameKind.BATCH:
-            for inner in frames.read_batch(frame):
-                self._message(frames.read_head(inner), inner)
+        elif kind == FrameKind.BYE:
+            self._leave()
         elif kind == FrameKind.ACK:
             self._acknowledged(frames.read_acks(frame))
         elif kind == FrameKind.PING:
@@ -263,23 +272,25 @@ class PeerLink:
             self._acknowledged(acks)
         elif kind == FrameKind.PONG:
             self._ponged(frames.read_pong(frame))
-        elif kind == FrameKind.BYE:
-            self._leave()
         else:
             raise WireError(f"frame of the unknown kind {kind}")
 
     def _message(self, head: Head, frame: bytes) -> None:
         stream = self._incoming_by_number.get(head.stream)
-        if stream is None:
+        if head.kind == FrameKind.IMAGES:
+            if stream is not None:
+                stream.images(frame)
+            number, sequence = frames.read_images_ack(frame)
+            if number:
+                self._acknowledged(((number, sequence),))
+        elif stream is None:
             return
-        if head.kind == FrameKind.DATA:
-            stream.data(frames.read_data(frame))
         elif head.kind == FrameKind.CHUNK:
             stream.chunk(frames.read_chunk(frame))
-        elif head.kind == FrameKind.LIFECYCLE:
-            stream.lifecycle(frames.read_lifecycle(frame))
+        elif head.kind == FrameKind.DATA:
+            stream.data(frames.read_data(frame))
         else:
-            raise WireError(f"frame of kind {head.kind} among messages")
+            stream.lifecycle(frames.read_lifecycle(frame))
 
     def _ponged(self, pong: frames.Pong) -> None:
         now = time.monotonic_ns()
@@ -314,10 +325,18 @@ class PeerLink:
     def stored(self, stream: IncomingStream, *, at_once: bool) -> None:
         """Acknowledge what a stream has stored: at once, or together with others soon."""
         with self._ack_lock:
+            if not self._acks:
+                self._ack_due_ns = time.monotonic_ns() + ACK_DELAY_NS
             self._acks[stream.number] = stream.stored
         if at_once:
             self._flush_acks()
         else:
+            self._watch(self._ack_due_ns)
+
+    def _watch(self, due: int) -> None:
+        """Schedule `soon`."""
+        if not self._watch_ns or due < self._watch_ns:
+            self._watch_ns = due
             self._host.look_soon()
 
     def _flush_acks(self) -> None:
@@ -327,19 +346,22 @@ class PeerLink:
             self._control(FrameKind.ACK, frames.acks_body(acks.items()))
 
     def soon(self, now: int) -> int | None:
-        """Do what is due some milliseconds after messages were sent or received.
+        """Send acknowledgements and pings that are due.
 
         Returns the nanoseconds until the next call; None until there are new messages.
         """
-        self._flush_acks()
-        self._watched = False
+        self._watch_ns = 0
+        if self._acks and now >= self._ack_due_ns:
+            self._flush_acks()
         waiting = self.confirmed and any(s.waiting for s in list(self.outgoing.values()))
         again = self._keepalive.due(now, waiting=waiting)
-        if again is None:
-            return None
-        self._watched = True
         if again == 0:
             self._ping(now)
+        if self._acks:
+            left = max(0, self._ack_due_ns - now)
+            again = left if again is None else min(again, left)
+        if again is not None:
+            self._watch_ns = now + again
         return again
 
     def _ping(self, now: int) -> None:

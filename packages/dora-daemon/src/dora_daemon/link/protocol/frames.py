@@ -22,7 +22,9 @@ and continues, by kind:
     CHUNK     sequence 8, offset in the data area 8; more of the data area
     LIFECYCLE sequence 8, previous 8, `RecordKind` 8; text (of NODE_FAILED)
     BYE       empty: the sender's part of the dataflow has ended
-    BATCH     DATA and LIFECYCLE frames of one stream, each after its length 4
+    IMAGES    small messages of one stream: an acknowledgement as in ACK (stream 0: none); for each
+              message: sequence 8, previous 8, sent 8, flags 4, size of the image 4; the image as in
+              `dora_node_api.transport.shared.block_image`
 
 Sequence numbers are those of the sender's own queue of the stream, so they grow by one for every
 message of the source, across restarts of the link and of the source. `previous` is the number of
@@ -41,13 +43,14 @@ from dora_node_api.frozen import Frozen
 from dora_node_api.transport.shared.layout import FLAG_FLUSH, FLAG_PROTECTED, RecordKind
 from dora_node_api.transport.shared.message_parts import Parts
 
-VERSION: Final = 2
+VERSION: Final = 3
 MAGIC: Final = 0x4C64  # "dL"
 HEAD: Final = struct.Struct("<HBBIQQ")
 _PING: Final = struct.Struct("<Q")
 _PONG: Final = struct.Struct("<QQQ")
 _ACK: Final = struct.Struct("<IQ")
-_LENGTH: Final = struct.Struct("<I")
+_IMAGES: Final = struct.Struct("<HBBIQQIQ")
+_IMAGE: Final = struct.Struct("<QQQII")
 _DATA: Final = struct.Struct("<QQQQQqqQII")
 _CHUNK: Final = struct.Struct("<QQ")
 _LIFECYCLE: Final = struct.Struct("<QQQ")
@@ -72,7 +75,7 @@ class FrameKind(IntEnum):
     CHUNK = 6
     LIFECYCLE = 7
     BYE = 8
-    BATCH = 9
+    IMAGES = 9
 
 
 class Head(NamedTuple):
@@ -146,11 +149,6 @@ def head(kind: int, sender: int, receiver: int, *, stream: int = 0, flags: int =
     return HEAD.pack(MAGIC, kind, flags, stream, sender, receiver)
 
 
-def readdress(frame: bytes, receiver: int) -> bytes:
-    """Return the same frame for another receiver."""
-    return frame[:16] + receiver.to_bytes(8, "little") + frame[24:]
-
-
 def data_head(head_bytes: bytes, sequence: int, previous: int, sent_ns: int, parts: Parts) -> bytes:
     """Return a DATA frame without its data area."""
     numbers = _DATA.pack(
@@ -170,9 +168,14 @@ def lifecycle_body(sequence: int, previous: int, kind: RecordKind, error: str) -
     return _LIFECYCLE.pack(sequence, previous, kind) + error.encode("utf-8", "replace")
 
 
-def batch_body(frames: Iterable[bytes]) -> bytes:
-    """Return the body of a BATCH frame."""
-    return b"".join(part for frame in frames for part in (_LENGTH.pack(len(frame)), frame))
+def images_head(stream: int, sender: int, receiver: int, ack: tuple[int, int]) -> bytes:
+    """Return an IMAGES frame without messages. ``ack``: stream number and sequence."""
+    return _IMAGES.pack(MAGIC, FrameKind.IMAGES, 0, stream, sender, receiver, *ack)
+
+
+def image_head(sequence: int, previous: int, sent_ns: int, flags: int, size: int) -> bytes:
+    """Return what goes before each image of an IMAGES frame."""
+    return _IMAGE.pack(sequence, previous, sent_ns, flags & _FLAGS, size)
 
 
 def acks_body(acks: Iterable[tuple[int, int]]) -> bytes:
@@ -244,17 +247,29 @@ def read_chunk(frame: bytes) -> Chunk:
     return Chunk(sequence, offset, memoryview(frame)[at:])
 
 
-def read_batch(frame: bytes) -> Iterator[bytes]:
-    """Yield the frames in a BATCH frame, up to the first malformed one."""
-    at, end = HEAD.size, len(frame)
+def read_images_ack(frame: bytes) -> tuple[int, int]:
+    """Parse the acknowledgement in an IMAGES frame: stream number, 0 for none, and sequence."""
+    if len(frame) < _IMAGES.size:
+        raise WireError(f"IMAGES frame of {len(frame)} bytes")
+    found: tuple[int, int] = _ACK.unpack_from(frame, HEAD.size)
+    return found
+
+
+def read_images(frame: bytes) -> Iterator[tuple[int, int, int, int, int, int]]:
+    """Yield sequence, previous, sent time, flags and the bounds of each image of an IMAGES frame,
+    up to the first malformed one."""
+    at, end = _IMAGES.size, len(frame)
     while at < end:
-        start = at + _LENGTH.size
+        start = at + _IMAGE.size
         if start > end:
-            raise WireError(f"{end - at} bytes for a length of {_LENGTH.size}")
-        at = start + _LENGTH.unpack_from(frame, at)[0]
+            raise WireError(f"{end - at} bytes for the head of an image")
+        sequence, previous, sent_ns, flags, size = _IMAGE.unpack_from(frame, at)
+        at = start + size
         if at > end:
-            raise WireError(f"frame ends {at - end} bytes after the batch around it")
-        yield frame[start:at]
+            raise WireError(f"image ends {at - end} bytes after its frame")
+        if not previous < sequence < _LARGEST_NUMBER or sent_ns >= _LARGEST_NUMBER:
+            raise WireError(f"message {sequence} after {previous}, sent at {sent_ns} ns")
+        yield sequence, previous, sent_ns, flags & _FLAGS, start, at
 
 
 _LIFECYCLE_KINDS: Final = {

@@ -12,26 +12,29 @@ import time
 from collections import deque
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, assert_never
 
 from dora_daemon.link.errors import LinkEnds
 from dora_daemon.link.io.thread_guard import guarded
 from dora_daemon.link.protocol.clocks import ClockOffset
-from dora_daemon.link.protocol.frames import Chunk, Data, LifecycleEvent
+from dora_daemon.link.protocol.frames import Chunk, Data, LifecycleEvent, read_images
 from dora_daemon.link.protocol.hello import Entering, Leaving
 from dora_daemon.link.protocol.messages import SourceEvent, ToRunner
 from dora_daemon.link.protocol.windows import ReceiveOrder
 from dora_daemon.link.streams.assembly import Assembly
+from dora_daemon.link.streams.images import ImageMessage
 from dora_daemon.link.streams.validation import is_plain, problem_with
 from dora_node_api.frozen import Frozen
 from dora_node_api.transport import PoolExhausted, RecordKind
 from dora_node_api.transport.producer.blocks import Hold
-from dora_node_api.transport.producer.relay import Forwarder
+from dora_node_api.transport.producer.image_relay import ImageForwarder
 
 VALIDATED_AT_ONCE: Final = 1024 * 1024
 """Largest message that the receiving thread pushes although its validation takes time, in bytes."""
 ACKNOWLEDGED_AT_ONCE: Final = 64 * 1024
 """A larger message is acknowledged at once: its sender keeps memory for it."""
+MOST_UNACKNOWLEDGED: Final = 1024 * 1024
+"""Bytes of small messages after which an acknowledgement does not wait."""
 _RETRY_SECONDS = 0.02
 Event = Literal["closed", "restarted", "failed"]
 _EVENTS: Final[dict[RecordKind, Event]] = {
@@ -60,7 +63,7 @@ class NewRun(Frozen):
     run_id: str
 
 
-Item = Data | LifecycleEvent | Assembly | SourceEnded | NewRun
+Item = ImageMessage | LifecycleEvent | Assembly | SourceEnded | NewRun
 """Work of the stream's thread."""
 
 
@@ -79,7 +82,7 @@ class IncomingStream:
         node: str,
         output: str,
         peer: StreamPeer,
-        forwarder: Forwarder,
+        forwarder: ImageForwarder,
         *,
         send: Callable[[ToRunner], None],
         note: Callable[[str], None],
@@ -100,9 +103,12 @@ class IncomingStream:
         self.bytes = 0
         self.invalid = 0
         self.dropped = 0
-        self.acknowledge_after = 1
+        self._acknowledge_after = 1
         """Unacknowledged messages after which an acknowledgement does not wait."""
-        self.unacknowledged = 0
+        self._unacknowledged = 0
+        self._unacknowledged_bytes = 0
+        self._to_acknowledge = False
+        self._acknowledge_at_once = False
         self._forwarder = forwarder
         self._send = send
         self._note = note
@@ -143,7 +149,7 @@ class IncomingStream:
         """Begin a round with the sender's entry: frames in flight before it are lost."""
         with self._lock:
             self.number = leaving.number
-            self.acknowledge_after = max(1, leaving.window // 4)
+            self._acknowledge_after = max(1, leaving.window // 4)
             self._assemblies.clear()
             known = self.run_id == run_id or self._begin_run(run_id)
             if known:
@@ -171,16 +177,27 @@ class IncomingStream:
 
     # --- frames -----------------------------------------------------------------------------------
 
+    def images(self, frame: bytes) -> None:
+        """Handle an IMAGES frame. Raises WireError."""
+        with self._lock:
+            try:
+                for sequence, previous, sent_ns, flags, start, end in read_images(frame):
+                    if sequence <= self._order.last:
+                        self._order.repeated += 1
+                        continue
+                    message = ImageMessage(frame, start, end, sent_ns, flags)
+                    self._accept(sequence, previous, message)
+            finally:
+                self._acknowledge()
+
     def data(self, data: Data) -> None:
-        """Handle the first frame of a message."""
+        """Handle the first frame of a large message."""
         with self._lock:
             if data.sequence <= self._order.last:
                 self._order.repeated += 1
                 return
-            if not data.whole:
-                self._begin(data)
-                return
-            self._accept(data.sequence, data.previous, data)
+            self._begin(data)
+            self._acknowledge()
 
     def chunk(self, chunk: Chunk) -> None:
         """Handle more of a message; ignored if its first frame has not arrived."""
@@ -198,20 +215,25 @@ class IncomingStream:
             if assembly.complete:
                 del self._assemblies[chunk.sequence]
                 self._accept(chunk.sequence, assembly.data.previous, assembly)
+                self._acknowledge()
             elif not assembly.at_once:
                 self._work.notify()
 
     def _begin(self, data: Data) -> None:
-        """Allocate a block for a message of several frames; its thread does without free memory."""
-        assembly = self._assemblies[data.sequence] = Assembly(data)
+        """Allocate a block for a large message; its thread does without free memory."""
+        assembly = Assembly(data)
         hold = self._forwarder.allocate_at_once(self.route, data.parts.total)
+        if hold is not None:
+            assembly.at_once = True
+            assembly.waiting.clear()
+            assembly.fill(hold, self._forwarder.fill_head(hold, data.parts))
+            assembly.copy(0, data.data)
+        if data.whole:
+            self._accept(data.sequence, data.previous, assembly)
+            return
+        self._assemblies[data.sequence] = assembly
         if hold is None:
             self._push_later(0, assembly)
-            return
-        assembly.at_once = True
-        assembly.waiting.clear()
-        assembly.fill(hold, self._forwarder.fill_head(hold, data.parts))
-        assembly.copy(0, data.data)
 
     def lifecycle(self, event: LifecycleEvent) -> None:
         """Handle a lifecycle event of the source."""
@@ -238,21 +260,19 @@ class IncomingStream:
         """Push on the receiving thread; return False if that would have to wait."""
         if isinstance(item, Assembly):
             return self._push_assembly_at_once(sequence, item)
-        if not isinstance(item, Data):
+        if not isinstance(item, ImageMessage):
             return False
-        problem = problem_with(item.parts, item.data)
-        if problem is not None:
-            self._reject(sequence, problem)
-        elif not self._forwarder.forward_at_once(
+        if item.problem is not None:
+            self._reject(sequence, item.problem)
+        elif not self._forwarder.forward_image(
             self.route,
-            item.parts,
-            item.data,
+            item.image,
             source=sequence,
             sent_ns=self._to_our_time(item.sent_ns),
             flags=item.flags,
         ):
             return False
-        self._count(sequence, item.parts.nbytes)
+        self._count(sequence, item.size)
         return True
 
     def _push_assembly_at_once(self, sequence: int, assembly: Assembly) -> bool:
@@ -306,13 +326,10 @@ class IncomingStream:
                     return
                 if done:
                     self._todo.popleft()
-            if done and sequence:
-                size = 0
-                if isinstance(item, Assembly | Data):
-                    data = item.data if isinstance(item, Assembly) else item
-                    size = data.parts.nbytes
-                self._count(sequence, size)
-            elif not done:
+                    if sequence:
+                        self._count(sequence, _size_of(item))
+                        self._acknowledge()
+            if not done:
                 time.sleep(_RETRY_SECONDS)
 
     def _work_on(self, sequence: int, item: Item) -> bool:
@@ -327,8 +344,8 @@ class IncomingStream:
                     self._report("closed")
                 case LifecycleEvent():
                     return self._push_event(sequence, item)
-                case Data():
-                    self._push_data(sequence, item)
+                case ImageMessage():
+                    self._push_image(sequence, item)
                 case Assembly() if sequence == 0:
                     self._fill(item)
                 case Assembly():
@@ -370,16 +387,14 @@ class IncomingStream:
     def _to_our_time(self, their_monotonic: int) -> int:
         return self.peer.clock.to_ours(their_monotonic, time.monotonic_ns())
 
-    def _push_data(self, sequence: int, data: Data) -> None:
-        problem = problem_with(data.parts, data.data)
-        if problem is not None:
-            self._reject(sequence, problem)
+    def _push_image(self, sequence: int, item: ImageMessage) -> None:
+        if item.problem is not None:
+            self._reject(sequence, item.problem)
             return
-        hold = self._forwarder.allocate(self.route, data.parts.total)
-        target = self._forwarder.fill_head(hold, data.parts)
-        if data.parts.nbytes:
-            target[:] = data.data
-        self._forward(sequence, data, hold)
+        total = item.image.total
+        hold = self._forwarder.allocate(self.route, total)
+        self._forwarder.fill_image(hold, item.image)
+        self._forward(sequence, hold, total, item.sent_ns, item.flags)
 
     def _fill(self, assembly: Assembly) -> None:
         """Copy pieces until the message is complete or given up."""
@@ -407,16 +422,17 @@ class IncomingStream:
             self._reject(sequence, problem)
             return
         assembly.target = None
-        self._forward(sequence, assembly.data, assembly.hold)
+        data = assembly.data
+        self._forward(sequence, assembly.hold, data.parts.total, data.sent_ns, data.flags)
 
-    def _forward(self, sequence: int, data: Data, hold: Hold) -> None:
+    def _forward(self, sequence: int, hold: Hold, total: int, sent_ns: int, flags: int) -> None:
         self._forwarder.forward(
             self.route,
             hold,
-            data.parts.total,
+            total,
             source=sequence,
-            sent_ns=self._to_our_time(data.sent_ns),
-            flags=data.flags,
+            sent_ns=self._to_our_time(sent_ns),
+            flags=flags,
         )
 
     def _reject(self, sequence: int, problem: str) -> None:
@@ -428,14 +444,28 @@ class IncomingStream:
         )
 
     def _count(self, sequence: int, nbytes: int) -> None:
-        if not self._runs_ahead:
-            self.stored = max(self.stored, sequence)
+        """Count a stored message; `_acknowledge` follows."""
+        if not self._runs_ahead and sequence > self.stored:
+            self.stored = sequence
         self.messages += 1
         self.bytes += nbytes
-        self.unacknowledged += 1
-        at_once = nbytes > ACKNOWLEDGED_AT_ONCE or self.unacknowledged >= self.acknowledge_after
+        self._unacknowledged += 1
+        self._unacknowledged_bytes += nbytes
+        self._to_acknowledge = True
+        if (
+            nbytes > ACKNOWLEDGED_AT_ONCE
+            or self._unacknowledged >= self._acknowledge_after
+            or self._unacknowledged_bytes >= MOST_UNACKNOWLEDGED
+        ):
+            self._acknowledge_at_once = True
+
+    def _acknowledge(self) -> None:
+        if not self._to_acknowledge:
+            return
+        at_once = self._acknowledge_at_once
+        self._to_acknowledge = self._acknowledge_at_once = False
         if at_once:
-            self.unacknowledged = 0
+            self._unacknowledged = self._unacknowledged_bytes = 0
         self.peer.stored(self, at_once=at_once)
 
     def end(self) -> None:
@@ -454,3 +484,15 @@ class IncomingStream:
         """Wait at most ``seconds`` for the end of the thread."""
         if self._thread is not None:
             self._thread.join(max(0.0, seconds))
+
+
+def _size_of(item: Item) -> int:
+    match item:
+        case ImageMessage():
+            return item.size
+        case Assembly():
+            return item.data.parts.nbytes
+        case LifecycleEvent() | SourceEnded() | NewRun():
+            return 0
+        case _:
+            assert_never(item)

@@ -7,18 +7,22 @@ import os
 import select
 import threading
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from dora_daemon.link.io.thread_guard import guarded
 from dora_daemon.link.protocol import frames
 from dora_daemon.link.protocol.frames import FrameKind
 from dora_daemon.link.protocol.hello import Entering, Leaving
-from dora_daemon.link.protocol.priority import SMALL, Priority, priority_for
+from dora_daemon.link.protocol.priority import Priority, priority_for
 from dora_daemon.link.protocol.windows import SendWindow
 from dora_node_api.transport import Board, BrokenRecord, Delivery, Receiver, RecordKind, Waiter
+from dora_node_api.transport.consumer.images import (
+    LARGEST_IMAGE,
+    ImageDelivery,
+    image_of_delivery,
+)
 from dora_node_api.transport.consumer.journal import HoldingReceiver
 from dora_node_api.transport.shared import layout
-from dora_node_api.transport.shared.message_parts import flags_of, take_apart
 
 CHUNK: Final = 512 * 1024
 """Bytes of a data area in one frame: several frames are in flight at a time."""
@@ -40,20 +44,24 @@ class FrameSink(Protocol):
     def send(self, priority: Priority, frame: bytes) -> bool:
         """Return False without a session; a new round follows."""
 
+    def send_images(self, number: int, images: list[bytes]) -> bool:
+        """Send small messages of a stream: heads and images in turn; as `send`."""
+
 
 class Unacknowledged:
-    """A message that may have to be sent again: its frame if it is small, else its delivery.
+    """A message that may have to be sent again: its image if it is small, else its delivery.
 
     A backpressure stream keeps the delivery of small messages too: the next link process finds
     them in shared memory if this one is killed.
     """
 
-    __slots__ = ("delivery", "flags", "frame")
+    __slots__ = ("delivery", "flags", "image", "sent_ns")
 
-    def __init__(self, frame: bytes, delivery: Delivery | None, flags: int) -> None:
-        self.frame = frame
-        self.delivery = delivery
+    def __init__(self, image: bytes, sent_ns: int, flags: int, delivery: Delivery | None) -> None:
+        self.image = image
+        self.sent_ns = sent_ns
         self.flags = flags
+        self.delivery = delivery
 
 
 class OutgoingStream:
@@ -229,97 +237,95 @@ class OutgoingStream:
         taken = receiver.take_over()
         with self._lock:
             for delivery, flags in taken:
-                item = Unacknowledged(b"", delivery, flags)
+                item = Unacknowledged(b"", delivery.sent_ns, flags, delivery)
                 self.window.add(delivery.sequence, delivery.nbytes, item)
             self._taking_over = False
             if self._discard:
                 self.lost += self._give_up()
 
-    def _receive(self) -> Delivery | None:
+    def _receive(self) -> Delivery | ImageDelivery | None:
         while True:
             try:
-                return self._receiver.receive()
+                return cast("Delivery | ImageDelivery | None", self._receiver.receive())
             except BrokenRecord as error:
                 self._note(f"{self.node}/{self.output}: {error}")
 
     def _take(self) -> bool:
-        """Send the next message, in a batch with small ones that wait behind it.
+        """Send the next message, in one frame with small ones that wait behind it.
 
         Returns False when no message waits.
         """
         delivery = self._receive()
         if delivery is None:
             return False
-        batch: list[bytes] = []
+        images: list[bytes] = []
         size = 0
         while delivery is not None:
             self.messages += 1
             self.bytes += delivery.nbytes
-            if self._discard or _is_large(delivery):
-                self._send_batch(batch)
+            if self._discard:
+                self._send_images(images)
+                self._drop(delivery.sequence)
+                return True
+            if isinstance(delivery, Delivery) and not _is_small(delivery):
+                self._send_images(images)
                 self._take_alone(delivery)
                 return True
-            frame = self._keep_small(delivery)
-            batch.append(frame)
-            size += len(frame)
+            size += self._take_small(delivery, images)
             if size >= BATCH or self._resume is not None or not self.window.open:
                 break
             delivery = self._receive()
         # A delivery pins memory of its producer; it must be released before the journal drops it.
         del delivery
-        self._send_batch(batch)
+        self._send_images(images)
         return True
 
-    def _send_batch(self, batch: list[bytes]) -> None:
-        if len(batch) == 1:
-            self._send(Priority.SMALL, batch[0])
-        elif batch:
-            head = frames.head(FrameKind.BATCH, self._sink.link_id, self._sink.their_link)
-            self._send(Priority.SMALL, head + frames.batch_body(batch))
+    def _drop(self, sequence: int) -> None:
+        with self._lock:
+            self.window.add(sequence, 0, Unacknowledged(b"", 0, 0, None))
+            self._give_up()
+
+    def _take_small(self, delivery: Delivery | ImageDelivery, images: list[bytes]) -> int:
+        """Add a small message to the window and to ``images``; return its size."""
+        if isinstance(delivery, ImageDelivery):
+            image, flags = delivery.image, delivery.flags
+            item = Unacknowledged(image, delivery.sent_ns, flags, None)
+        else:
+            image, flags = image_of_delivery(delivery), self._receiver.flags_of(delivery)
+            kept = None if self._holding is None else delivery
+            item = Unacknowledged(image, delivery.sent_ns, flags, kept)
+        sequence, size = delivery.sequence, len(image)
+        with self._lock:
+            previous = self.window.last
+            self.window.add(sequence, size, item)
+        images += (frames.image_head(sequence, previous, delivery.sent_ns, flags, size), image)
+        return size
 
     def _take_alone(self, delivery: Delivery) -> None:
-        if self._discard:
-            with self._lock:
-                self.window.add(delivery.sequence, 0, Unacknowledged(b"", None, 0))
-                del delivery
-                self._give_up()
-            return
-        flags = flags_of(self._receiver, delivery)
-        item = Unacknowledged(b"", delivery, flags)
+        flags = self._receiver.flags_of(delivery)
+        item = Unacknowledged(b"", delivery.sent_ns, flags, delivery)
         with self._lock:
             previous = self.window.last
             self.window.add(delivery.sequence, delivery.nbytes, item)
-        self._send_large(delivery, previous, flags)
+        self._send_alone(delivery, previous, flags)
 
-    def _keep_small(self, delivery: Delivery) -> bytes:
-        """Add a small message to the window; return its frame."""
-        flags = flags_of(self._receiver, delivery)
-        frame = self._small_frame(delivery, self.window.last, flags)
-        item = Unacknowledged(frame, delivery if self._holding is not None else None, flags)
-        with self._lock:
-            self.window.add(delivery.sequence, len(frame), item)
-        return frame
+    def _send_images(self, images: list[bytes]) -> None:
+        if images and not self._sink.send_images(self.number, images):
+            self._stop_sending()
 
-    def _small_frame(self, delivery: Delivery, previous: int, flags: int) -> bytes:
+    def _send_alone(self, delivery: Delivery, previous: int, flags: int) -> None:
+        if delivery.kind is RecordKind.DATA:
+            self._send_large(delivery, previous, flags)
+            return
         sink = self._sink
-        if delivery.kind is not RecordKind.DATA:
-            head = frames.head(
-                FrameKind.LIFECYCLE, sink.link_id, sink.their_link, stream=self.number, flags=0
-            )
-            return head + frames.lifecycle_body(
-                delivery.sequence, previous, delivery.kind, delivery.error
-            )
-        head = frames.head(
-            FrameKind.DATA, sink.link_id, sink.their_link, stream=self.number, flags=flags
-        )
-        parts, data = take_apart(delivery)
-        begin = frames.data_head(head, delivery.sequence, previous, delivery.sent_ns, parts)
-        return b"".join((begin, data))
+        head = frames.head(FrameKind.LIFECYCLE, sink.link_id, sink.their_link, stream=self.number)
+        body = frames.lifecycle_body(delivery.sequence, previous, delivery.kind, delivery.error)
+        self._send(Priority.SMALL, head + body)
 
     def _send_large(self, delivery: Delivery, previous: int, flags: int) -> None:
         sink = self._sink
         receiver = sink.their_link
-        parts, data = take_apart(delivery)
+        parts, data = delivery.take_apart()
         priority = priority_for(parts.nbytes)
         head = frames.head(FrameKind.DATA, sink.link_id, receiver, stream=self.number, flags=flags)
         begin = frames.data_head(head, delivery.sequence, previous, delivery.sent_ns, parts)
@@ -335,12 +341,16 @@ class OutgoingStream:
                 return
 
     def _send(self, priority: Priority, frame: bytes) -> bool:
-        if self._sink.send(priority, frame):
-            return True
+        sent = self._sink.send(priority, frame)
+        if not sent:
+            self._stop_sending()
+        return sent
+
+    def _stop_sending(self) -> None:
+        """Wait for the next round: there is no session."""
         with self._lock:
             if self._resume is None and not self._discard:
                 self._open = False
-        return False
 
     def _resend(self) -> None:
         with self._lock:
@@ -352,19 +362,19 @@ class OutgoingStream:
             if not len(self.window):
                 # Messages given up since then precede no other message.
                 self.window.last = min(self.window.last, entering.accepted)
-        for _, previous, item in again:
+        for sequence, previous, item in again:
             if self._interrupted():
                 return
             self.resent += 1
-            if item.frame:
-                self._send(Priority.SMALL, frames.readdress(item.frame, self._sink.their_link))
+            delivery = item.delivery
+            if delivery is not None and not _is_small(delivery):
+                self._send_alone(delivery, previous, item.flags)
                 continue
-            assert item.delivery is not None
-            if _is_large(item.delivery):
-                self._send_large(item.delivery, previous, item.flags)
-            else:
-                item.frame = self._small_frame(item.delivery, previous, item.flags)
-                self._send(Priority.SMALL, item.frame)
+            if delivery is not None and not item.image:  # taken over from a killed process
+                item.image = image_of_delivery(delivery)
+            size = len(item.image)
+            head = frames.image_head(sequence, previous, item.sent_ns, item.flags, size)
+            self._send_images([head, item.image])
 
     def _interrupted(self) -> bool:
         return self._resume is not None or self._ended or not self._open
@@ -383,6 +393,6 @@ def _last_read(receiver: Receiver, board: Board) -> int:
     return max(settled, int(words[layout.C_LAST_DATA]), int(words[layout.C_LAST_URGENT]))
 
 
-def _is_large(delivery: Delivery) -> bool:
-    """Return whether a message is sent in several frames and kept as a delivery."""
-    return delivery.kind is RecordKind.DATA and delivery.nbytes > SMALL
+def _is_small(delivery: Delivery) -> bool:
+    """Return whether a message is sent as an image."""
+    return delivery.kind is RecordKind.DATA and delivery.nbytes <= LARGEST_IMAGE

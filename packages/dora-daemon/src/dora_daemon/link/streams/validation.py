@@ -7,6 +7,7 @@ Uses pyarrow, otherwise pure.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import Any
 
 from dora_node_api.data import arrow
@@ -16,19 +17,29 @@ from dora_node_api.transport.shared.message_parts import Parts
 
 def is_plain(parts: Parts) -> bool:
     """Return whether a message is an array of numbers without nulls, of the stated length."""
-    descriptor = parts.descriptor
-    if parts.layout != arrow.FLAT or len(descriptor) < _PLAIN.size:
-        return False
-    form, buffers, name_size, no_bitmap, _, start, size = _PLAIN.unpack_from(descriptor)
-    return bool(
-        form == 0
-        and buffers == 2
-        and no_bitmap == _NO_BUFFER
-        and start == 0
-        and len(descriptor) == _PLAIN.size + name_size
-        and parts.null_count == 0
-        and _WIDTHS.get(descriptor[_PLAIN.size :], -1) * parts.length == size == parts.nbytes
+    return (
+        parts.layout == arrow.FLAT
+        and not parts.null_count
+        and plain_size(parts.descriptor, parts.length) == parts.nbytes
     )
+
+
+def plain_size(descriptor: bytes, length: int) -> int:
+    """Return the bytes of ``length`` numbers without nulls; -1 if the descriptor is another."""
+    if not _PLAIN.size < len(descriptor) <= _LONGEST_PLAIN:
+        return -1
+    width, size = _plain_numbers(descriptor)
+    return size if width * length == size else -1
+
+
+@lru_cache(maxsize=256)
+def _plain_numbers(descriptor: bytes) -> tuple[int, int]:
+    """Return the width of a number and the size of the data area; a negative width if neither."""
+    form, buffers, name_size, no_bitmap, _, start, size = _PLAIN.unpack_from(descriptor)
+    name = descriptor[_PLAIN.size :]
+    if form or buffers != 2 or no_bitmap != _NO_BUFFER or start or len(name) != name_size:
+        return -1, -1
+    return _WIDTHS.get(name, -1), size
 
 
 _PLAIN = struct.Struct("=BBHQQQQ")
@@ -40,6 +51,7 @@ _WIDTHS = {
     b"float": 4,
     b"double": 8,
 }
+_LONGEST_PLAIN = _PLAIN.size + max(map(len, _WIDTHS))
 
 
 def problem_with(parts: Parts, data: Any) -> str | None:

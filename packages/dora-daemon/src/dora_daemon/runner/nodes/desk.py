@@ -37,6 +37,7 @@ from dora_daemon.runner.nodes.queues import (
 from dora_daemon.runner.nodes.socket import NodeConnection
 from dora_daemon.runner.process.spawn import watch_process
 from dora_node_api.frozen import Frozen
+from dora_node_api.protocol.frames import close_all
 from dora_node_api.protocol.messages import (
     PROTOCOL_VERSION,
     AddInput,
@@ -61,7 +62,6 @@ from dora_node_api.protocol.messages import (
     Stop,
     StopDataflow,
     Welcome,
-    close_all,
 )
 from dora_node_api.transport.shared.errors import BoardFull
 

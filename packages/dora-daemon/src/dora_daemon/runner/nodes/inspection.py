@@ -18,6 +18,7 @@ from dora_daemon.runner.machine.wiring import Edge
 from dora_daemon.runner.nodes.queues import KeptQueue, hold_limit
 from dora_daemon.runner.nodes.socket import NodeConnection, NodeServer
 from dora_node_api.frozen import Frozen
+from dora_node_api.protocol.frames import close_all
 from dora_node_api.protocol.messages import (
     INSPECTOR,
     PROTOCOL_VERSION,
@@ -31,7 +32,6 @@ from dora_node_api.protocol.messages import (
     SegmentUnknown,
     WatchOutput,
     Welcome,
-    close_all,
 )
 
 if TYPE_CHECKING:

@@ -17,10 +17,11 @@ from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.link.streams import RUNNER_NODE
 from dora_daemon.runner.machine.wiring import Edge
-from dora_node_api.protocol.connection import POOL_SIZE_VARIABLE, parse_pool_size
+from dora_node_api.protocol.pool_size import POOL_SIZE_VARIABLE, parse_pool_size
 from dora_node_api.transport.shared.board import Board
 from dora_node_api.transport.shared.errors import TransportError
-from dora_node_api.transport.shared.queue import QueueEnds, QueueKeeper, create_queue, shortfall
+from dora_node_api.transport.shared.queue import QueueEnds, create_queue, shortfall
+from dora_node_api.transport.shared.queue_keeper import QueueKeeper
 from dora_node_api.transport.shared.specs import BACKPRESSURE, DROP_OLDEST, QueueSpec
 
 RUNNER = 0

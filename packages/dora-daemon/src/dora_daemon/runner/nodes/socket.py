@@ -17,7 +17,7 @@ from typing import Protocol
 from dora_node_api.errors import ControlError
 from dora_node_api.frozen import Frozen
 from dora_node_api.protocol.control_socket import bind_unix, receive_chunk, send_piece
-from dora_node_api.protocol.messages import FrameDecoder, Piece, close_all, encode
+from dora_node_api.protocol.frames import FrameDecoder, Piece, close_all, encode
 
 _TOO_MANY_FILES = (errno.EMFILE, errno.ETOOMANYREFS)
 """What a higher limit of this process helps against; ENFILE is the system's own limit."""

@@ -1,14 +1,15 @@
-"""A receiver that answers for what it has taken: nothing is lost when its process is killed.
+"""Receiver that loses no message when its process is killed.
 
-A link passes messages on to another machine and must be able to send them again until that machine
-has acknowledged them. What it takes out of a `backpressure` queue it notes in a *journal* on the
-status board, until it is settled. The kernel writes a record straight from the pipe into the
-journal, so a kill at any instruction finds it in the pipe, or here.
+A link forwards messages to another machine and must be able to send them again until that machine
+has acknowledged them. A message that it takes out of a `backpressure` queue is noted in a *journal*
+on the status board until it is settled. The kernel writes a record straight from the pipe into the
+journal, so after a kill at any instruction it is in one of the two.
 """
 
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 
 from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.consumer.receiving import OnFirstCopy, OpenSegment, Receiver
@@ -23,7 +24,7 @@ _NOTES = layout.JOURNAL_SIZE // RECORD_SIZE - 1
 
 
 class HoldingReceiver(Receiver):
-    """For queues whose spec has a `journal`. Keep what it hands out until it is settled."""
+    """For queues whose spec has a `journal`. Keep each delivery until it is settled."""
 
     def __init__(
         self,
@@ -35,15 +36,15 @@ class HoldingReceiver(Receiver):
         on_first_copy: OnFirstCopy | None = None,
     ) -> None:
         super().__init__(spec, ends, board, open_segment, on_first_copy=on_first_copy)
-        # A copy would release at once what the next process must find. Whoever uses this holds no
-        # more than the spec's `hold_limit` and a message.
+        # No copies: they would release the block that the next process must find. The caller holds
+        # at most the spec's `hold_limit` and one message.
         self._most_held = self._hold_limit = sys.maxsize
         journal = board.journal(spec.journal)
         self._notes = journal[RECORD_SIZE:].cast("Q")
         taken = journal[:RECORD_SIZE]
         self._data_words = taken.cast("Q")
         self._data_into = [taken]
-        # What an earlier incarnation had read is not void: it is handed out again.
+        # Records read by an earlier incarnation are not void: they are handed out again.
         self._fresh = set()
         self._fresh_data = False
         self._unsettled = self._words[layout.C_ACKNOWLEDGED] + 1
@@ -51,11 +52,11 @@ class HoldingReceiver(Receiver):
 
     @property
     def settled(self) -> int:
-        """Number of the last record that is settled, here or by an earlier process."""
+        """Number of the last settled record, of this or an earlier process."""
         return int(self._words[layout.C_ACKNOWLEDGED])
 
     def take_over(self) -> list[tuple[Delivery, int]]:
-        """What a process that is dead had taken and not settled, oldest first, with its flags.
+        """Return what a dead process had taken and not settled, oldest first, with its flags.
 
         Call it before the first `receive`.
         """
@@ -81,14 +82,18 @@ class HoldingReceiver(Receiver):
                 notes[at] = 0
         self._settled = last
         self._words[layout.C_SETTLED] = last
-        if self._data_words[0] <= last:
-            self._data_words[0] = 0
+        in_hand = self._data_words
+        if in_hand[0] <= last:
+            in_hand[0] = 0
+        elif in_hand[0] > self._words[layout.C_LAST_DATA]:  # killed before it was counted
+            with suppress(BrokenRecord):
+                self._count(in_hand, layout.C_LAST_DATA, layout.F_FLOOR_DATA)
         return again
 
     def _released(self, slot: int, generation: int) -> bool:
-        """Whether it was acknowledged, though not crossed out: its lease is gone.
+        """Whether a record was acknowledged although its note remains: its lease is gone.
 
-        Its slot and its memory may be another message's by now, which a second release would hit.
+        Its slot and memory may belong to another message by now, which a second release would free.
         """
         if slot >= self._most_slots:
             return False
@@ -100,12 +105,12 @@ class HoldingReceiver(Receiver):
         notes = self._notes
         if not notes[at]:
             notes[at + 1 : at + RECORD_WORDS] = record[1:]
-            # Last: with its number a note counts.
+            # Last: a note is valid once it has its number.
             notes[at] = sequence
         return super()._hand_out(record)
 
     def settle(self, sequence: int) -> None:
-        """Nobody will ask for anything up to this number again; the leases were dropped before."""
+        """Note that records up to this number need not be sent again; drop their leases before."""
         notes = self._notes
         for number in range(max(self._unsettled, sequence - _NOTES + 1), sequence + 1):
             at = number % _NOTES * RECORD_WORDS

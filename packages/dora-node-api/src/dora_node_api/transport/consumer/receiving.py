@@ -1,8 +1,8 @@
-"""The receiving end of one input: the next record in order, checked, never lost.
+"""The receiving end of one input: takes records in order and checks them.
 
-A record is read into a buffer that belongs to the receiver, and stays there until it is handed
-out: whatever a signal handler raises in between, the next call finds it. A buffer whose first word
-is 0 is empty. The two pipes of an input share one sequence; the lower number goes first.
+A record is read into a buffer of the receiver and stays there until it is handed out; a buffer
+whose first word is 0 is empty. The two pipes of an input share one sequence; the lower number goes
+first.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 OpenSegment = Callable[[int, int], tuple[int, int]]
 """Called as ``open_segment(incarnation, number)`` on a segment's first use; returns a descriptor,
-which the receiver takes over, and the size. Raises LookupError for a segment that is unknown."""
+which the receiver closes, and the size. Raises LookupError for an unknown segment."""
 OnFirstCopy = Callable[[QueueSpec, str], None]
 
 _DATA = RecordKind.DATA
@@ -52,7 +52,7 @@ _monotonic_ns = time.monotonic_ns
 
 
 class Receiver(ForkAware):
-    """Takes the messages of one input. One thread at a time; any thread may drop arrays."""
+    """Receives the messages of one input. One thread at a time; any thread may drop arrays."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Receiver(ForkAware):
     ) -> None:
         """``validate`` checks the contents of arrays in full when they are decoded.
 
-        ``on_first_copy`` is called once when the consumer holds too much and gets copies.
+        ``on_first_copy`` is called once when the consumer holds so much that it gets copies.
         """
         super().__init__()
         self.spec = spec
@@ -84,11 +84,11 @@ class Receiver(ForkAware):
         self._bound_bytes = spec.bound * RECORD_SIZE
         self._segments: dict[int, MappedSegment] = {}
         self._incarnation = -1
-        self._copy_said = False
+        self._copy_reported = False
         self._closed = False
         self._settled = self._words[_C_SETTLED]
         self._empty_at = -1
-        # Pipes of which this incarnation has read nothing yet, by their floor's word.
+        # Pipes that this incarnation has not read yet, by their floor's word.
         self._fresh = {layout.F_FLOOR_DATA, layout.F_FLOOR_URGENT}
         self._fresh_data = True
         data = bytearray(RECORD_SIZE)
@@ -102,56 +102,50 @@ class Receiver(ForkAware):
         self._words[layout.X_CONSUMER_DEAD] = 0
         self._words[layout.C_CLOSED] = 0
 
-    # --- what is there ------------------------------------------------------------------------
+    # --- looking ------------------------------------------------------------------------
     def ready(self) -> bool:
-        """Whether `receive` is likely to return something; no system call. May be wrong briefly
-        in both directions, but never after a wake-up of `Waiter`."""
+        """Whether `receive` is likely to return something; no system call. May be wrong for a
+        moment in both directions, but not after a wake-up of `Waiter`."""
         sent = self._words[_P_SENT]
         return bool(sent != self._settled and sent != self._empty_at) or self.holds_record
 
     def woken(self) -> None:
-        """The pipes were seen to be readable: `ready` is True until `receive` finds them empty."""
+        """Note that a pipe is readable: `ready` is True until `receive` finds the pipes empty."""
         self._empty_at = -1
 
     @property
     def holds_record(self) -> bool:
-        """Whether a record was read that no pipe shows any more."""
+        """Whether a record was read from its pipe but not handed out."""
         return bool(self._data_words[0] or self._urgent_words[0])
 
     def pending(self) -> int:
-        """Messages that wait, held ones included."""
+        """Return the number of waiting messages, held ones included."""
         held = bool(self._data_words[0]) + bool(self._urgent_words[0])
         return held + self._ends.depth() if self._data_read >= 0 else 0
 
     def protected_wait(self) -> bool:
-        """Whether anything lies in the pipe of protected messages and lifecycle news."""
+        """Whether a protected message or lifecycle record waits."""
         return self._urgent_read >= 0 and bytes_waiting(self._urgent_read) > 0
 
     def fds(self) -> tuple[int, ...]:
-        """The descriptors that become readable when a record arrives."""
+        """Return the descriptors that become readable when a record arrives."""
         if self._urgent_read < 0:
             return (self._data_read,)
         return (self._data_read, self._urgent_read)
 
     # --- taking -------------------------------------------------------------------------------
     def receive(self) -> Delivery | None:
-        """The next message in order, or None when nothing is there. Never blocks.
+        """Return the next message in order, or None if none waits. Never blocks.
 
-        Raises BrokenRecord, after the record was dropped and counted, and NodeForked. Whatever a
-        signal handler raises through it loses nothing: the record comes with the next call.
+        Raises BrokenRecord, after the record was dropped and counted, and NodeForked.
         """
         if self.forked:
             raise forked_error()
         words = self._words
         data = self._data_words
         urgent = self._urgent_words
-        held = data[0]
-        if held:
-            self._count(data, _C_LAST_DATA, layout.F_FLOOR_DATA)
-            if self._overtaken():
-                self._discard(data)
-        if urgent[0]:
-            self._count(urgent, layout.C_LAST_URGENT, layout.F_FLOOR_URGENT)
+        if data[0] and self._overtaken():
+            self._discard(data)
         sent = words[_P_SENT]
         if not data[0]:
             # Everything up to `settled` was handed out, so there can be nothing else.
@@ -163,7 +157,7 @@ class Receiver(ForkAware):
             if not urgent[0]:
                 self._read_urgent()
             if urgent[0] and urgent[0] != expected and not data[0]:
-                # It was written before the urgent one, but after we looked.
+                # A data record was written before the urgent one, but after the first read.
                 self._read_data()
         if urgent[0] and (not data[0] or urgent[0] < data[0]):
             return self._hand_out(urgent)
@@ -201,25 +195,24 @@ class Receiver(ForkAware):
         self._count(self._urgent_words, layout.C_LAST_URGENT, layout.F_FLOOR_URGENT)
 
     def _count(self, record: memoryview, last: int, floor: int) -> None:
-        """Count a record that was read, unless that was done before an exception came.
+        """Count a record that was read. Raises BrokenRecord if it is malformed.
 
-        The first of a pipe also says that everything older there is nobody's: a dead incarnation
-        of this consumer had read it. Raises BrokenRecord for what is no record.
+        The first of a pipe raises the pipe's floor: records below it were read by an earlier
+        incarnation of this consumer, which is dead.
         """
         sequence = record[0]
         own = self._words
         if record[7] ^ sequence != _CHECK:
-            self._drop_broken(record, "it is not a record of this version")
+            self._drop_broken(record, "not a record of this version")
         if floor in self._fresh:
             own[floor] = max(own[floor], sequence)
             self._fresh.discard(floor)
             self._fresh_data = layout.F_FLOOR_DATA in self._fresh
-        if sequence > own[last]:
-            own[last] = sequence
-            own[_C_RECEIVED] += 1
+        own[last] = sequence
+        own[_C_RECEIVED] += 1
 
     def _resynchronise(self, fd: int, record: memoryview, size: int) -> None:
-        """Somebody else wrote into the pipe. Drop the odd bytes, so that what follows is whole."""
+        """Drop odd bytes of a foreign writer, so that later records are whole."""
         odd = bytes_waiting(fd) % RECORD_SIZE
         if odd:
             with contextlib.suppress(BlockingIOError):
@@ -227,7 +220,7 @@ class Receiver(ForkAware):
         self._drop_broken(record, f"{size} bytes where a record has {RECORD_SIZE}")
 
     def _overtaken(self) -> bool:
-        """Whether the record held here would have been dropped, had it stayed in the pipe."""
+        """Whether the held record would have been dropped if it had stayed in the pipe."""
         if self._rings:
             return False
         if self._data_words[0] < self._words[layout.P_FLUSHED]:
@@ -235,7 +228,7 @@ class Receiver(ForkAware):
         return bytes_waiting(self._data_read) >= self._bound_bytes
 
     def _discard(self, record: memoryview) -> None:
-        """Drop a record that was taken but not handed out."""
+        """Drop a record that was read but not handed out."""
         own = self._words
         tags = record[layout.R_TAGS]
         slot, generation = tags & 0xFFFF, tags >> 16 & 0xFF
@@ -266,7 +259,7 @@ class Receiver(ForkAware):
         if sequence <= self._settled:
             self._drop_broken(record, f"number {sequence} came after {self._settled}")
         if tags >> 24 & 0xFF:
-            return self._hand_out_news(record, _KINDS.get(tags >> 24 & 0xFF))
+            return self._hand_out_lifecycle(record, _KINDS.get(tags >> 24 & 0xFF))
         segment = self._segments.get(word)
         if segment is None:
             segment = self._open(record, word)
@@ -300,8 +293,7 @@ class Receiver(ForkAware):
         now = _monotonic_ns()
         bucket = _HISTOGRAM + _latency_bucket(now - sent_ns)
         own = self._words
-        # No call from here on: a signal handler's exception comes before all of it, and the record
-        # is handed out by the next call, or after it, and dropping the delivery releases it.
+        # C_SETTLED last: a killed consumer's record counts as in its hands until then.
         own[bucket] += 1
         own[_C_LAST_ARRIVAL_NS] = now
         own[_C_BYTES_RECEIVED] += length
@@ -315,15 +307,15 @@ class Receiver(ForkAware):
         return delivery
 
     def _hand_out_copy(self, record: memoryview, head: tuple[int, ...], copy: bytes) -> Delivery:
-        """A private copy; the block is released at once."""
+        """Return a delivery with a private copy; the block is released at once."""
         sequence, _, _, length, sent_ns, _, tags, _ = record
         delivery = Delivery(
             self.spec, _DATA, sequence, sent_ns, length, tags >> 32 & 1 == 1, head,
             copy, 0, self._validate,
         )  # fmt: skip
-        if not self._copy_said and tags & 0xFFFF != layout.NO_SLOT:
-            self._copy_said = True
-            self._say_copy()
+        if not self._copy_reported and tags & 0xFFFF != layout.NO_SLOT:
+            self._copy_reported = True
+            self._report_copy()
         slot, generation = tags & 0xFFFF, tags >> 16 & 0xFF
         self._account.leases.pop(slot, None)
         now = _monotonic_ns()
@@ -340,22 +332,22 @@ class Receiver(ForkAware):
         record[0] = 0
         return delivery
 
-    def _say_copy(self) -> None:
+    def _report_copy(self) -> None:
         if self._on_first_copy is not None:
             account = self._account
             self._on_first_copy(
                 self.spec,
                 f"{self.spec.edge}: {account.held} arrays with {account.held_bytes:,} bytes of "
                 f"this input are kept alive, its share is {self.spec.hold_limit:,} bytes; further "
-                "ones are copied. Let go of arrays, or raise `shared_memory_pool_size` of "
+                "ones are copied. Drop arrays sooner, or raise `shared_memory_pool_size` of "
                 f"{self.spec.producer} (DORA_NODE_SHM_POOL_SIZE)",
             )
 
-    def _hand_out_news(self, record: memoryview, kind: RecordKind | None) -> Delivery:
-        """What ends or changes the input; it has no payload."""
+    def _hand_out_lifecycle(self, record: memoryview, kind: RecordKind | None) -> Delivery:
+        """Return the delivery of a lifecycle record, which has no payload."""
         sequence = record[0]
         if kind is None:
-            self._drop_broken(record, f"record {sequence} is of no known kind", release=True)
+            self._drop_broken(record, f"record {sequence} has an unknown kind", release=True)
         error = ""
         if kind is RecordKind.NODE_FAILED:
             size = min(self._words[layout.X_NOTICE_LENGTH], layout.NOTICE_SIZE)
@@ -367,7 +359,7 @@ class Receiver(ForkAware):
         return delivery
 
     def _open(self, record: memoryview, word: int) -> MappedSegment:
-        """Map a segment on first use, and forget those of earlier incarnations."""
+        """Map a segment on first use, and unmap those of earlier incarnations."""
         incarnation, number = word >> 32, word & 0xFFFFFFFF
         shared = self._board.segments
         segment = shared.get((incarnation, number))
@@ -393,8 +385,16 @@ class Receiver(ForkAware):
         self._segments[word] = segment
         return segment
 
+    def flags_of(self, delivery: Delivery) -> int:
+        """Return FLAG_PROTECTED and FLAG_FLUSH of the message that was handed out last."""
+        # The record stays in its buffer, with its first word zeroed, until the next read.
+        for record in (self._data_words, self._urgent_words):
+            if delivery.stamp is not None and record[layout.R_STAMP] == delivery.stamp:
+                return layout.unpack_tags(record[layout.R_TAGS])[3]
+        return layout.FLAG_PROTECTED if delivery.protected else 0
+
     def close(self) -> None:
-        """Close the descriptors. Arrays handed out stay valid; what waits is dropped."""
+        """Close the descriptors. Arrays handed out stay valid; waiting messages are dropped."""
         if self.forked or self._closed:
             return
         self._data_read = self._urgent_read = -1

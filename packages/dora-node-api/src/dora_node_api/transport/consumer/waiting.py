@@ -1,13 +1,13 @@
-"""Wait for messages: poll a little if they come fast, then sleep. Decides nothing about order.
+"""Wait for messages: poll briefly if they come fast, then sleep. Does not decide their order.
 
-What costs most in a message's way is waking a sleeping process on another core. So when sleeps
-lately ended soon, the next wait first looks at the inputs' counters for a while, giving the
-processor up between two looks, and only then sleeps. It goes on like that while it pays; tried in
-vain, it is tried more rarely. With fewer than two usable cores it never is: it would keep the
-sender from running.
+Waking a sleeping process on another core is the largest part of a message's latency. When recent
+sleeps ended soon, the next wait first polls the inputs' counters for a while, yielding the
+processor between two looks, and only then sleeps. Polling continues while it succeeds; after
+failures it is tried more rarely. With fewer than two usable cores it is never tried: it would keep
+the sender from running.
 
-The first tries are longer than the later ones: two nodes that answer each other and both sleep take
-two wake-ups for a turn, more than polling will need once neither sleeps.
+The first polls are longer than the later ones: two nodes that answer each other and both sleep take
+two wake-ups for a turn, more than polling needs once neither sleeps.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from dora_node_api.transport.shared.fork_guard import ForkAware, forked_error
 _POLL_NS = 250_000
 _FIRST_POLL_NS = 500_000
 _FIRST_POLLS = 8
-# A sleep that ended so soon, the cost of waking up included, may be worth polling for.
+# After a sleep that ended this soon, wake-up included, polling may be faster.
 _SOON_NS = 500_000
 _MOST_CREDIT = 8
-# So many such sleeps before polling is tried; doubled whenever it was tried in vain.
+# Number of such sleeps before polling is tried; doubled whenever polling failed.
 _LEAST_PATIENCE = 2
 _MOST_PATIENCE = 512
-_ANOTHER_RAN_NS = 50_000  # giving way took so long: the processor is wanted by others
-_FEW = 8  # up to so many inputs a look at their counters is cheaper than a system call
+_ANOTHER_RAN_NS = 50_000  # yielding took this long: other processes need the processor
+_FEW = 8  # up to so many inputs, reading their counters is cheaper than a system call
 _LOOK_AT_FDS_NS = 1_000_000
 _monotonic_ns = time.monotonic_ns
 
@@ -55,12 +55,11 @@ class Waiter(ForkAware):
         self._set = _make_set()
 
     def add(self, receiver: Receiver) -> None:
-        """Watch an input; one that is watched, or half so (a signal handler raised), is then."""
+        """Watch an input; one that is watched already stays so."""
         if receiver not in self._receivers:
             self._receivers.append(receiver)
-        for fd in receiver.fds():
-            self._by_fd[fd] = receiver
-            with suppress(FileExistsError):
+            for fd in receiver.fds():
+                self._by_fd[fd] = receiver
                 self._set.register(fd, select.POLLIN)
 
     def remove(self, receiver: Receiver) -> None:
@@ -89,11 +88,11 @@ class Waiter(ForkAware):
             del self._by_fd[fd]
 
     def wait(self, timeout: float | None = None) -> list[Receiver | int]:
-        """The receivers and descriptors that are ready; empty when ``timeout`` seconds passed.
+        """Return the receivers and descriptors that are ready; none after ``timeout`` seconds.
 
-        None waits for ever, 0 only looks. Exact to some microseconds. An input listed may still
-        turn out empty (its producer made room); one not listed may have become ready since.
-        Signal handlers run, and what they raise passes through. Raises NodeForked.
+        None waits without limit, 0 only looks. Exact to some microseconds. An input listed may
+        still be empty (its producer made room); one not listed may have become ready since. Signal
+        handlers run, and their exceptions pass through. Raises NodeForked.
         """
         if self.forked:
             raise forked_error()
@@ -159,7 +158,7 @@ class Waiter(ForkAware):
             give_way()
             before, now = now, _monotonic_ns()
             if now - before > _ANOTHER_RAN_NS:
-                end = now  # look once more: it may have been the sender
+                end = now  # look once more: the sender may have run
 
     def _sleep(self, start: int, timeout: float | None) -> list[Receiver | int]:
         if timeout is None:
@@ -186,7 +185,7 @@ class Waiter(ForkAware):
             if found is None:
                 continue
             if not events & select.POLLIN and found is not fd:
-                # Every other end is gone, and nothing is left in it: it would wake us for ever.
+                # All other ends are closed and the pipe is empty: it would always be ready.
                 self._forget(fd)
             elif found not in ready:
                 if isinstance(found, Receiver):
@@ -195,10 +194,10 @@ class Waiter(ForkAware):
         return ready
 
     def fileno(self) -> int:
-        """A descriptor that is readable while anything is ready, for asyncio's `add_reader`.
+        """Return a descriptor that is readable while anything is ready, for `add_reader`.
 
-        Before sleeping on it, call `wait(0)`: a record may be held by a receiver. Raises OSError
-        where the system has none.
+        Before sleeping on it, call `wait(0)`: a receiver may hold a record. Raises OSError where
+        the system has no such descriptor.
         """
         return self._set.fileno()
 
@@ -211,7 +210,7 @@ class Waiter(ForkAware):
 
 
 class _EpollSet:
-    """The kernel's own set. Its waits round to milliseconds, so that `sleep` uses select on it."""
+    """Descriptors in epoll. Its waits round to milliseconds, so `sleep` uses select on it."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -223,7 +222,7 @@ class _EpollSet:
         self.fileno = self._epoll.fileno
 
     def sleep(self, timeout: float) -> None:
-        """Until something is ready, at most so many seconds."""
+        """Wait until something is ready, at most so many seconds."""
         if self._fd < 1024:
             select.select((self._fd,), (), (), timeout)
         else:
@@ -233,7 +232,7 @@ class _EpollSet:
 
 
 class _PollSet:
-    """Where there is no epoll."""
+    """Descriptors in poll, where the system has no epoll."""
 
     def __init__(self) -> None:
         self._poll = select.poll()
@@ -247,7 +246,7 @@ class _PollSet:
         self._poll.poll(timeout * 1000)
 
     def fileno(self) -> int:
-        raise OSError("this system has no descriptor that stands for many: watch each of them")
+        raise OSError("this system has no epoll: watch each descriptor")
 
     def close(self) -> None:
         pass

@@ -1,8 +1,7 @@
-"""Blocks outside the sender's lock: who owns one, and one that is filled in place."""
+"""Blocks outside of the sender's lock: their owner, and samples that are filled in place."""
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections import deque
 from typing import Any
@@ -12,7 +11,7 @@ from dora_node_api.transport.shared.errors import SampleError
 
 
 class HeapBlock(Block):
-    """Memory of this process alone, for a sample that is copied when it is sent."""
+    """Private memory, for a sample that is copied when it is sent."""
 
     __slots__ = ()
 
@@ -21,7 +20,7 @@ class HeapBlock(Block):
 
 
 class Hold:
-    """Owns a block outside the lock; dropped, it leaves the block where its sender finds it."""
+    """Owns a block outside of the lock; when dropped, it returns the block to its sender."""
 
     __slots__ = ("block", "returned")
 
@@ -30,24 +29,20 @@ class Hold:
         self.returned = returned
 
     def __del__(self) -> None:
-        try:
-            block = self.block
-        except AttributeError:
-            return  # an exception from a signal handler ended __init__
+        block = getattr(self, "block", None)  # unset if a signal handler raised in __init__
         if block is not None:
             self.returned.append(block)
 
 
 class Sample:
-    """A block to be filled in place and then sent (b.4). Gives its memory back when dropped."""
+    """A block to be filled in place and then sent. Gives its memory back when dropped."""
 
     __slots__ = ("_buffer", "_exporter", "_hold", "data_offset", "nbytes", "total")
 
     def __init__(self, hold: Hold, data_offset: int, nbytes: int) -> None:
         self._hold: Hold | None = hold
         self._buffer: memoryview | None = None
-        # All views are views of this object, so that its references tell whether any is left:
-        # a memoryview does not know of those that were made from it.
+        # All views are views of this object, so its reference count shows whether one is left.
         self._exporter: Any = None
         self.data_offset = data_offset
         self.nbytes = nbytes
@@ -55,7 +50,7 @@ class Sample:
 
     @property
     def block(self) -> Block:
-        """The block, while the sample is neither sent nor discarded. Raises SampleError."""
+        """The block of a sample that is neither sent nor discarded. Raises SampleError."""
         if self._hold is None or self._hold.block is None:
             raise SampleError("this sample has already been sent or discarded")
         return self._hold.block
@@ -72,7 +67,7 @@ class Sample:
         return memoryview(self._exporter).cast("B")
 
     def as_buffer(self) -> memoryview:
-        """The same writable buffer each time. Raises BufferError after send or discard."""
+        """Return the same writable buffer each time. Raises BufferError after send or discard."""
         if self._hold is None:
             raise BufferError("this sample has already been sent or discarded")
         if self._buffer is None:
@@ -80,19 +75,16 @@ class Sample:
         return self._buffer
 
     def as_memoryview(self) -> memoryview:
-        """A new writable memoryview each time. Raises SampleError after send or discard."""
+        """Return a new writable memoryview. Raises SampleError after send or discard."""
         if self._hold is None:
             raise SampleError("this sample has already been sent or discarded")
         return self._view()
 
     def close_views(self) -> None:
-        """Make sure that nobody can write any more; raises SampleError when somebody could.
-
-        What `as_buffer` returned is released, which does no harm to arrays made from it.
-        """
+        """Release the buffer of `as_buffer`. Raises SampleError if views are still open."""
         if not self._close_views():
             raise SampleError(
-                "buffer view(s) still open: let go of arrays and memoryviews of the sample "
+                "buffer view(s) still open: drop arrays and memoryviews of the sample "
                 "(`del array`, `view.release()`) before it is sent"
             )
 
@@ -104,11 +96,11 @@ class Sample:
             except BufferError:
                 self._buffer = buffer
                 return False
-        # One reference is ours, the other the argument's.
+        # One reference is the attribute's, the other the argument's.
         return self._exporter is None or sys.getrefcount(self._exporter) <= 2
 
     def take_hold(self) -> Hold:
-        """The block, to be sent; the sample is of no more use. Raises SampleError."""
+        """Return the block's hold; the sample is unusable after this. Raises SampleError."""
         hold = self._hold
         if hold is None:
             raise SampleError("this sample has already been sent or discarded")
@@ -116,19 +108,19 @@ class Sample:
         return hold
 
     def discard(self) -> None:
-        """Give the memory back unsent. While views of it are open, nobody else uses the memory."""
+        """Give the memory back unsent. Memory with open views is not used again."""
         hold = self._hold
         if hold is not None and not self._close_views():
             hold.block = None
         self._hold = None
 
     def __del__(self) -> None:
-        with contextlib.suppress(AttributeError):
+        if getattr(self, "_hold", None) is not None:
             self.discard()
 
 
 def heap_sample(nbytes: int) -> Sample:
-    """A sample for a signal handler, which interrupted what allocates blocks."""
+    """Return a sample for a signal handler that interrupted the allocation of blocks."""
     hold = Hold(deque())
     hold.block = HeapBlock(nbytes)
     return Sample(hold, 0, nbytes)

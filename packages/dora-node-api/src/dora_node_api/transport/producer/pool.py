@@ -1,10 +1,10 @@
 """A producer's segments: blocks by size class, kept warm, growing to a cap in bytes.
 
-A segment is a stretch of addresses in one shared memory; its pages are reserved block by block, so
-that a large segment costs nothing before it is used and running out of memory is an error here,
-never a SIGBUS in somebody's copy. The block used last is used again first, while it is in the
-processor's cache. Blocks that nobody needed for a while, or that stand in the way of another size,
-give their pages back and keep their addresses.
+A segment is an address range in one shared memory; its pages are reserved block by block, so that
+a large segment costs nothing before it is used and running out of memory is an error here, never a
+SIGBUS during a copy. The block used last is used again first, while it is in the processor's cache.
+Blocks that were not needed for a while, or whose memory another size needs, return their pages to
+the system and keep their addresses.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import contextlib
 import errno
 import mmap
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from dora_node_api.transport.shared.layout import PAGE
 from dora_node_api.transport.shared.memory import (
@@ -30,18 +30,19 @@ _RUN = 4 * PAGE  # small blocks are cut from a segment so many bytes at a time
 _SEGMENT_SIZES = (64 << 20, 256 << 20, 1 << 30)
 SMALLEST_DEFAULT_CAP = 256 << 20
 _LIMITS = {
-    errno.ENOMEM: "of addresses (`ulimit -v`)",
-    errno.EFBIG: "in one file, which shared memory is (`ulimit -f`)",
+    errno.ENOMEM: "address space for {size:,} bytes more (`ulimit -v`)",
+    errno.EFBIG: "a file of {size:,} bytes, which shared memory is (`ulimit -f`)",
+    errno.EMFILE: "more open files (`ulimit -n`)",
 }
 
 
 def default_pool_cap() -> int:
-    """A quarter of the memory that this process may use (cgroup aware), at least 256 MiB."""
+    """Return a quarter of the memory this process may use (cgroup aware), at least 256 MiB."""
     return max(usable_memory() // 4, SMALLEST_DEFAULT_CAP)
 
 
 def size_class(nbytes: int) -> int:
-    """Size of the block for ``nbytes``: powers of two to a page, then eight steps a doubling."""
+    """Return the block size for ``nbytes``: powers of two to a page, then 8 steps a doubling."""
     if nbytes <= _SMALLEST_CLASS:
         return _SMALLEST_CLASS
     bits = (nbytes - 1).bit_length()
@@ -68,7 +69,7 @@ class Segment:
             if error.errno not in _LIMITS:
                 raise
             raise MemoryError(
-                f"the system grants this process no {size:,} bytes more {_LIMITS[error.errno]}"
+                "the system does not grant this process " + _LIMITS[error.errno].format(size=size)
             ) from error
         self.view = memoryview(self.memory)
 
@@ -78,22 +79,18 @@ class Segment:
             os.close(fd)
 
     def __del__(self) -> None:
-        try:
-            fd, self.fd = self.fd, -1
-            if fd >= 0:
-                os.close(fd)
-        except (OSError, AttributeError):
-            return
+        if getattr(self, "fd", -1) >= 0:
+            self.close()
 
 
 class Block:
-    """Where one payload lies.
+    """Memory of one payload.
 
     `refs` counts the records that point at it; `pinned` is True while a sample or a long copy owns
-    it. A block with neither is free, whatever list it is in: `Pool.rebuild` relies on that.
+    it. With neither it is free.
     """
 
-    __slots__ = ("home", "offset", "pinned", "refs", "reserved", "segment", "size", "stamp", "view")
+    __slots__ = ("home", "offset", "pinned", "refs", "segment", "size", "stamp", "view")
 
     def __init__(self, home: SizeClass, segment: Segment, offset: int, size: int) -> None:
         self.home = home
@@ -103,7 +100,6 @@ class Block:
         self.view = segment.view[offset : offset + size]
         self.refs = 0
         self.pinned = False
-        self.reserved = False
         self.stamp = 0
 
 
@@ -116,7 +112,7 @@ class SizeClass:
         self.size = size
         self.free: list[Block] = []
         self.cold: list[Block] = []  # without pages
-        self.idle = 0  # so many of `free` were not needed since the last trim
+        self.idle = 0  # how many of `free` were not needed since the last trim
 
 
 class Pool:
@@ -126,22 +122,21 @@ class Pool:
         self, cap_bytes: int, register_segment: Callable[[int, int, int], None] | None = None
     ) -> None:
         """``register_segment(number, fd, size)`` is called before a segment's first use with a
-        read-only descriptor, which stays the pool's: duplicate or send it within the call."""
+        read-only descriptor, which the pool closes: duplicate or send it within the call."""
         self.cap_bytes = cap_bytes
         self.reserved_bytes = 0
         self.segments: list[Segment] = []
-        self.blocks: list[Block] = []
         self.classes: dict[int, SizeClass] = {}
-        # Of sizes asked for lately: messages of an output tend to be of one size.
+        # By payload size, a cache: messages of an output tend to have one size.
         self._homes: dict[int, SizeClass] = {}
         self.stamp = int.from_bytes(os.urandom(4), "little") << 32
         self._register = register_segment
         self._next_number = 0
 
     def take(self, nbytes: int) -> Block | None:
-        """A block of at least ``nbytes``; None when that would pass the cap.
+        """Return a block of at least ``nbytes``; None when that would exceed the cap.
 
-        Raises MemoryError when the system has no memory, OSError when no segment can be made.
+        Raises MemoryError when the system has no memory or no descriptor.
         """
         home = self._homes.get(nbytes)
         if home is None:
@@ -171,12 +166,12 @@ class Pool:
         return home is not None and bool(home.free)
 
     def take_free(self, nbytes: int) -> Block | None:
-        """A block that has been used before and is free; None when there is none."""
+        """Return a free block that has been used before, or None."""
         home = self.classes.get(size_class(nbytes))
         return self.take(nbytes) if home is not None and home.free else None
 
     def give(self, block: Block) -> None:
-        """Take a block back that has no refs and is not pinned."""
+        """Take back a block that has no refs and is not pinned."""
         block.home.free.append(block)
 
     def _grow(self, home: SizeClass) -> bool:
@@ -190,11 +185,9 @@ class Pool:
             start = segment.used
             new = [Block(home, segment, start + at, size) for at in range(0, run - size + 1, size)]
             segment.used = start + run
-            self.blocks.extend(new)
             home.cold.extend(reversed(new))
         block = home.cold[-1]
         reserve(block.segment.fd, block.segment.memory, block.offset, size)
-        block.reserved = True
         self.reserved_bytes += size
         home.cold.pop()
         home.free.append(block)
@@ -207,24 +200,19 @@ class Pool:
                 return segment
         usual = _SEGMENT_SIZES[min(len(self.segments), len(_SEGMENT_SIZES) - 1)]
         number = self._next_number
-        self._next_number += 1  # a number is never used twice, whatever goes wrong below
+        self._next_number += 1  # also if the segment cannot be made: no number is used twice
         segment = Segment(number, max(usual, -(-nbytes // PAGE) * PAGE))
-        try:
-            if self._register is not None:
-                shown = read_only_descriptor(segment.fd)
-                try:
-                    self._register(number, shown, segment.size)
-                finally:
-                    os.close(shown)
-            self.segments.append(segment)
-        except BaseException:
-            if segment not in self.segments:
-                segment.close()
-            raise
+        if self._register is not None:
+            shown = read_only_descriptor(segment.fd)
+            try:
+                self._register(number, shown, segment.size)
+            finally:
+                os.close(shown)
+        self.segments.append(segment)
         return segment
 
     def _make_room(self, nbytes: int) -> bool:
-        """Give back pages of free blocks of whatever size, the largest first."""
+        """Give back pages of free blocks of any size, the largest first."""
         for size in sorted(self.classes, reverse=True):
             home = self.classes[size]
             while size >= PAGE and home.free:
@@ -235,11 +223,9 @@ class Pool:
         return self.reserved_bytes + nbytes <= self.cap_bytes
 
     def _cool(self, home: SizeClass) -> bool:
-        """Give back the pages of the block that has been free the longest."""
+        """Give back the pages of the block that has been free for longest."""
         block = home.free[0]
-        block.reserved = False
         if not give_back(block.segment.memory, block.offset, block.size):
-            block.reserved = True
             return False
         self.reserved_bytes -= block.size
         home.cold.append(block)
@@ -249,7 +235,7 @@ class Pool:
     def trim(self) -> None:
         """Give back the pages of half the blocks that were not needed since the last call.
 
-        A size that is in use keeps one to spare: reserving a large block anew takes milliseconds.
+        A size in use keeps one spare block: reserving a large block again takes milliseconds.
         """
         for home in self.classes.values():
             if home.size >= PAGE:
@@ -267,28 +253,8 @@ class Pool:
             home.idle = len(home.free)
 
     def free_bytes(self) -> int:
-        """Bytes with pages that no record points at."""
+        """Return the bytes of free blocks that have pages."""
         return sum(len(home.free) * home.size for home in self.classes.values())
-
-    def rebuild(self, used: Iterable[Block]) -> None:
-        """Make every list and count again from ``used``, one item for each record that points at a
-        block, after an exception left them in doubt."""
-        for home in self.classes.values():
-            home.free = []
-            home.cold = []
-        for block in self.blocks:
-            block.refs = 0
-        for block in used:
-            block.refs += 1
-        self.reserved_bytes = 0
-        for block in self.blocks:
-            home = block.home
-            if not block.reserved:
-                home.cold.append(block)
-                continue
-            self.reserved_bytes += block.size
-            if not block.refs and not block.pinned:
-                home.free.append(block)
 
     def close(self) -> None:
         """Close the segments' descriptors; mappings go when the last view of them does."""
@@ -296,6 +262,5 @@ class Pool:
             with contextlib.suppress(OSError):
                 segment.close()
         self.segments = []
-        self.blocks = []
         self.classes = {}
         self._homes = {}

@@ -1,14 +1,15 @@
-"""A sender that passes on what a source on another machine sent: in its order, each message once.
+"""Sender for messages of a source on another machine: in its order, each message once.
 
-Beside sending, it is the single writer of what ends or changes the input (as `QueueKeeper` is for
-local sources), and it notes on the status board which of the source's messages each queue has. So
-the process that takes over from a killed one knows where to go on.
+It is also the single writer of lifecycle records (as `QueueKeeper` is for local sources), and it
+notes on the status board which of the source's messages each queue has, so that the process which
+replaces a killed one continues there.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 
 from dora_node_api.transport.producer.blocks import Hold
 from dora_node_api.transport.producer.pool import Block
@@ -27,26 +28,24 @@ class Forwarder(Sender):
     """Sends messages of remote sources. One thread at a time for each output."""
 
     def queues(self, output: str) -> set[int]:
-        """Numbers of the queues that ``output`` goes to."""
-        known = self._outputs.get(output)
-        return set() if known is None else {route.spec.queue for route in known.routes}
+        """Return the numbers of the queues that ``output`` goes to."""
+        return {route.spec.queue for route in self._table.of(output)}
 
     def resume(self, output: str, life: int) -> int:
-        """The last message of this ``life`` of the source that every queue has; 0 for none.
+        """Return the last message of this ``life`` of the source that every queue has; 0: none.
 
         Call it once before the output's first message and again when the source's life changes.
         """
-        routes = self._routes(output)
-        if not routes:
-            return 0
-        return min(_last_source(route, life) for route in routes)
+        lasts = (_last_source(route, life) for route in self._table.of(output))
+        return min(lasts, default=0)
 
     def life(self, output: str) -> int:
-        """The life of the source that its queues were written for last; 0 for none."""
-        return max((int(r.words[layout.P_SOURCE_LIFE]) for r in self._routes(output)), default=0)
+        """Return the life of the source whose messages the queues have; 0 for none."""
+        routes = self._table.of(output)
+        return max((int(route.words[layout.P_SOURCE_LIFE]) for route in routes), default=0)
 
     def waits(self, output: str) -> bool:
-        """Whether any of its queues is a backpressure queue."""
+        """Whether one of its queues is a backpressure queue."""
         known = self._outputs.get(output)
         return known is not None and known.backpressure
 
@@ -67,32 +66,33 @@ class Forwarder(Sender):
         return True
 
     def allocate(self, output: str, total: int) -> Hold:
-        """A block of ``total`` bytes to fill. Raises PoolExhausted and what waiting raises."""
-        hold = self._allocate(total, self._outputs.get(output))
-        assert hold.block is not None
-        return hold
+        """Return a block of ``total`` bytes to fill. Raises PoolExhausted."""
+        return self._allocate(total, self._outputs.get(output))
 
     def allocate_at_once(self, output: str, total: int) -> Hold | None:
-        """As `allocate`, but None where it would have to wait or to give up older messages."""
+        """As `allocate`, but None where it would have to wait or to drop older messages."""
         hold = Hold(self._returned)
         self._check()
-        with self._lock:
-            self._enter()
-            for route in self._routes(output):
-                if route.order:
-                    route.collect(self.pool)
-            try:
-                block = self.pool.take(total)
-            except MemoryError:
-                block = None
-            if block is not None:
-                hold.block = block
-                block.pinned = True
-            self._inside = False
-        return hold if block is not None else None
+        with self._lock, self._integrity:
+            self._take_back()
+            block = self._take_at_once(output, total)
+            if block is None:
+                return None
+            hold.block = block
+            block.pinned = True
+        return hold
+
+    def _take_at_once(self, output: str, total: int) -> Block | None:
+        for route in self._table.of(output):
+            if route.order:
+                route.collect(self.pool)
+        try:
+            return self.pool.take(total)
+        except MemoryError:
+            return None
 
     def fill_head(self, hold: Hold, parts: Parts) -> memoryview:
-        """Write all but the data area of a block; returns the data area, for the caller to fill."""
+        """Write all but the data area of a block; return the data area, for the caller to fill."""
         assert hold.block is not None
         return _fill(hold.block, parts)
 
@@ -108,63 +108,63 @@ class Forwarder(Sender):
     ) -> bool:
         """Put a small message into every queue, if neither a queue nor memory makes it wait.
 
-        False when something would: then call `forward`, which leaves out those that have it.
+        False when something would: then call `forward`, which skips the queues that have it.
         """
-        known = self._outputs.get(output)
-        if known is None or not known.routes:
+        if not self._table.of(output):
             return True
-        if known.backpressure and not self.has_room(output):
+        if not self.has_room(output):
             return False
         self._check()
-        with self._lock:
-            self._enter()
-            for route in known.routes:
-                if route.order:
-                    route.collect(self.pool)
-            try:
-                block = self.pool.take(parts.total)
-            except MemoryError:
-                block = None
-            done = block is not None
-            if block is not None:
-                _fill(block, parts)[:] = data
-                for route in known.routes:
-                    own = route.words
-                    if own[layout.P_SOURCE] >= source:
-                        continue
-                    own[layout.P_SOURCE_NEXT] = source
-                    if self._push(route, block, parts.total, sent_ns, flags):
-                        _note(own, source)
-                    else:
-                        done = False  # a pipe that is smaller than its bound
-                    if route.drop_news:
-                        self._drops.append(route)
-                if not block.refs:
-                    self.pool.give(block)
-                if _monotonic_ns() > self._trim_at:
-                    self._trim(_monotonic_ns())
-            self._inside = False
+        with self._lock, self._integrity:
+            self._take_back()
+            block = self._take_at_once(output, parts.total)
+            if block is None:
+                return False
+            _fill(block, parts)[:] = data
+            done = self._push_to_all(output, block, parts.total, source, sent_ns, flags)
+            if not block.refs:
+                self.pool.give(block)
+            if _monotonic_ns() > self._trim_at:
+                self._trim(_monotonic_ns())
         if self._drops:
             self._report_drops()
         return done
+
+    def _push_to_all(
+        self, output: str, block: Block, total: int, source: int, sent_ns: int, flags: int
+    ) -> bool:
+        """Write the record into each queue that lacks it; False if a pipe has no room for it.
+
+        That may be a pipe that is smaller than its bound.
+        """
+        done = True
+        for route in self._missing(output, source):
+            if route.removed or self._push(route, block, total, sent_ns, flags):
+                _note(route.words, source)
+            else:
+                done = False
+        return done
+
+    def _missing(self, output: str, source: int) -> Iterator[Route]:
+        """Yield the routes without message ``source``, each noted as being written."""
+        for route in self._table.of(output):
+            if route.words[layout.P_SOURCE] < source:
+                route.words[layout.P_SOURCE_NEXT] = source
+                yield route
 
     def forward(
         self, output: str, hold: Hold, total: int, *, source: int, sent_ns: int, flags: int
     ) -> int:
         """Put a filled block into every queue that has not had message ``source`` yet.
 
-        Waits for backpressure queues, the others are served first. ``sent_ns`` is this machine's
-        CLOCK_MONOTONIC of the send. Returns how many queues took it.
+        Waits for backpressure queues; the others are served first. ``sent_ns`` is the send time in
+        this machine's CLOCK_MONOTONIC. Returns how many queues took it.
         """
         block = hold.block
         assert block is not None
         taken = 0
-        for route in self._routes(output):
-            if route.words[layout.P_SOURCE] >= source:
-                continue
-            route.words[layout.P_SOURCE_NEXT] = source
-            if self._put(route, block, total, sent_ns, flags):
-                taken += 1
+        for route in self._missing(output, source):
+            taken += self._put(route, block, total, sent_ns, flags)
             _note(route.words, source)
         self._finish(hold)
         if self._drops:
@@ -174,29 +174,18 @@ class Forwarder(Sender):
     def forward_filled_at_once(
         self, output: str, hold: Hold, total: int, *, source: int, sent_ns: int, flags: int
     ) -> bool:
-        """As `forward`, but never waits: False when a queue has no room, or its pipe, which may be
-        smaller than its bound. Then call `forward`, which leaves out those that have it.
+        """As `forward`, but never waits: False when a queue or its pipe has no room.
+
+        Then call `forward`, which skips the queues that have it.
         """
         block = hold.block
         assert block is not None
         if not self.has_room(output):
             return False
-        done = True
         self._check()
-        with self._lock:
-            self._enter()
-            for route in self._routes(output):
-                own = route.words
-                if own[layout.P_SOURCE] >= source:
-                    continue
-                own[layout.P_SOURCE_NEXT] = source
-                if route.removed or self._push(route, block, total, sent_ns, flags):
-                    _note(own, source)
-                else:
-                    done = False
-                if route.drop_news:
-                    self._drops.append(route)
-            self._inside = False
+        with self._lock, self._integrity:
+            self._take_back()
+            done = self._push_to_all(output, block, total, source, sent_ns, flags)
         if done:
             self._finish(hold)
         if self._drops:
@@ -207,30 +196,24 @@ class Forwarder(Sender):
         if route.backpressure:
             return self._push_or_wait(route, block, total, flags)
         self._check()
-        with self._lock:
-            self._enter()
-            done = not route.removed and self._push(route, block, total, sent_ns, flags)
-            if route.drop_news:
-                self._drops.append(route)
-            self._inside = False
-        return done
+        with self._lock, self._integrity:
+            self._take_back()
+            return not route.removed and self._push(route, block, total, sent_ns, flags)
 
     def announce(self, output: str, kind: RecordKind, error: str = "", *, source: int = 0) -> bool:
-        """Write what ends or changes the input into every queue of ``output``.
+        """Write a lifecycle record into every queue of ``output``.
 
-        ``source`` is the news' place among the source's messages (0: it has none). False when a
-        queue had no room for it: call again later.
+        ``source`` is its place among the source's messages (0: none). False when a queue had no
+        room for it: call again later.
         """
         done = True
-        for route in self._routes(output):
+        for route in self._table.of(output):
             own = route.words
             if source and own[layout.P_SOURCE] >= source:
                 continue
             own[layout.P_SOURCE_NEXT] = source
-            with self._lock:
-                self._enter()
-                written = route.removed or _write_news(self, route, kind, error)
-                self._inside = False
+            with self._lock, self._integrity:
+                written = route.removed or _write_lifecycle(self, route, kind, error)
             if not written:
                 done = False
             elif source:
@@ -238,17 +221,13 @@ class Forwarder(Sender):
         return done
 
     def skip(self, output: str, source: int) -> None:
-        """Note that message ``source`` will not come, or was of no use."""
-        for route in self._routes(output):
+        """Note that message ``source`` will not come, or was invalid."""
+        for route in self._table.of(output):
             _note(route.words, source)
-
-    def _routes(self, output: str) -> tuple[Route, ...]:
-        known = self._outputs.get(output)
-        return () if known is None else known.routes
 
 
 def _fill(block: Block, parts: Parts) -> memoryview:
-    """Write a block's head, descriptor and metadata; returns its data area."""
+    """Write a block's head, descriptor and metadata; return its data area."""
     descriptor, metadata = parts.descriptor, parts.metadata
     memory, at = block.segment.memory, block.offset
     layout.BLOCK_HEAD.pack_into(
@@ -264,13 +243,13 @@ def _fill(block: Block, parts: Parts) -> memoryview:
 
 
 def _note(words: memoryview, source: int) -> None:
-    # No call between the two: a kill leaves at most one message in doubt, see `_last_source`.
+    # A kill between the two leaves one message in doubt, see `_last_source`.
     words[layout.P_SOURCE_SENT] = words[layout.P_SENT]
     words[layout.P_SOURCE] = max(source, words[layout.P_SOURCE])
 
 
-def _write_news(sender: Sender, route: Route, kind: RecordKind, error: str) -> bool:
-    """As the runner does for a local source: one record without a block."""
+def _write_lifecycle(sender: Sender, route: Route, kind: RecordKind, error: str) -> bool:
+    """Write one record without a block, as the runner does for a local source."""
     own = route.words
     if kind is RecordKind.NODE_FAILED:
         text = error.encode("utf-8", "replace")[: layout.NOTICE_SIZE]
@@ -289,7 +268,7 @@ def _write_news(sender: Sender, route: Route, kind: RecordKind, error: str) -> b
 
 
 def _last_source(route: Route, life: int) -> int:
-    """What the queue has of this life of its source, the record in doubt included."""
+    """Return the last message the queue has of this life of its source, one in doubt included."""
     own = route.words
     if own[layout.P_SOURCE_LIFE] != life:
         own[layout.P_SOURCE] = 0
@@ -304,7 +283,7 @@ def _last_source(route: Route, life: int) -> int:
 def _record_is_there(route: Route) -> bool:
     """Whether a producer that was killed after it counted a record has also written it.
 
-    The consumer may be about to count one that it has just read, so look again.
+    Looks repeatedly: the consumer may be about to count a record that it has just read.
     """
     own = route.words
     for _ in range(_LOOKS):

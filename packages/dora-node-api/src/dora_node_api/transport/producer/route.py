@@ -1,9 +1,8 @@
-"""One edge as its producer sees it: what was sent and is not released, room made, records written.
+"""The producer's end of one edge: writes records, makes room, and collects released blocks.
 
-The truth is `blocks`, the table from ledger slot to block, with `slotless` for records beyond it;
-every other list can be made again from them (`restore`) after an exception from a signal handler
-came between two steps. Where the order of plain stores matters, no call stands between them: only
-a call gives a signal handler its chance.
+The ledger on the status board has a slot for each record: the producer assigns a generation to it,
+the consumer releases it by storing the same generation. Stores precede the write of the record, so
+that a producer which is killed in between leaves a slot assigned rather than a block unprotected.
 """
 
 from __future__ import annotations
@@ -22,8 +21,6 @@ from dora_node_api.transport.shared.layout import NO_SLOT, RECORD_SIZE
 from dora_node_api.transport.shared.queue import QueueEnds, pipe_capacity
 from dora_node_api.transport.shared.specs import QueueSpec
 
-# What became of the record in hand, for `restore`.
-_IDLE, _WRITING, _FULL = 0, 1, 2
 _URGENT = 1 << 63  # mark in `sequences` of a record that went through the urgent pipe
 _SEQUENCE = _URGENT - 1
 
@@ -54,7 +51,7 @@ class Route:
         self.urgent_bytes = (room - min(layout.LIFECYCLE_ROOM, room // 4)) * RECORD_SIZE
 
         slots = range(spec.ledger_slots)
-        # Slots whose last generation was not released belong to what an earlier incarnation sent.
+        # Slots whose last generation was not released belong to records of an earlier incarnation.
         self.inherited = {s for s in slots if self.assigned[s] != self.ledger[s]}
         self.start = self.words[_P_SENT]
         self.blocks: list[Block | None] = [None] * spec.ledger_slots
@@ -63,13 +60,12 @@ class Route:
         self.order: deque[int] = deque()
         self.slotless: deque[tuple[int, Block]] = deque()
         self.sweep_at = 64
-        self.slot = NO_SLOT
-        self.state = _IDLE
-        self.drop_news = False
+        self.first_drop = False
+        """A message was dropped for the first time, which was not reported yet."""
         self.evicted_for_memory = False
         self.words[layout.P_BLOCKED] = 0
 
-        # A record that was taken out of the pipe to make room, until it has been dealt with.
+        # The record that is taken out of the pipe to make room.
         self._taken = bytearray(RECORD_SIZE)
         self._taken_words = memoryview(self._taken).cast("Q")
         self._taken_into = [self._taken]
@@ -81,9 +77,8 @@ class Route:
     ) -> bool:
         """Write a record; False when there is no room and nothing may be dropped.
 
-        ``word`` names the block's segment, ``length`` bytes of the block are used, ``now`` is
-        CLOCK_MONOTONIC. A protected message that finds its pipe full is dropped and counted (and
-        True returned).
+        ``word`` identifies the block's segment, ``length`` bytes of the block are used, ``now`` is
+        CLOCK_MONOTONIC. A protected message whose pipe is full is dropped and counted (True).
         """
         own = self.words
         urgent = flags and flags & layout.FLAG_PROTECTED and not self.backpressure
@@ -94,7 +89,7 @@ class Route:
             fd = self.ends.urgent_write
         else:
             fd = self.ends.data_write
-            # What the counters say is never less than what waits, and costs no system call.
+            # The counters show at least what waits, and cost no system call.
             if own[_P_SENT] - own[_C_RECEIVED] - own[_P_EVICTED] >= self.bound and (
                 self._bytes_in(self.ends.data_read) >= self.bound_bytes
             ):
@@ -139,9 +134,6 @@ class Route:
             record, 0, sequence, word, block.offset, length, now, block.stamp,
             slot | generation << 16 | flags << 32, sequence ^ _CHECK,
         )  # fmt: skip
-        # From here to the write no call: an exception from a signal handler comes before all of
-        # it or after it, where WRITING says that the record is in the pipe.
-        self.slot = slot
         if slot != NO_SLOT:
             self.blocks[slot] = block
             self.sequences[slot] = marked
@@ -149,14 +141,11 @@ class Route:
         block.refs += 1
         own[_P_SENT] = sequence
         own[_P_BYTES_SENT] += length
-        self.state = _WRITING
         try:
             _write(fd, record)
         except (BlockingIOError, BrokenPipeError):
-            self.state = _FULL
-            self._unsend(length)
+            self._unsend(slot, block, length)
             return False
-        self.state = _IDLE
         return True
 
     def _marked(self, sequence: int, flags: int) -> int:
@@ -164,32 +153,26 @@ class Route:
             return sequence | _URGENT
         return sequence
 
-    def _unsend(self, length: int) -> None:
-        """Undo what was stored for a record that the pipe did not take; without a call between."""
+    def _unsend(self, slot: int, block: Block, length: int) -> None:
+        """Undo the stores for a record that the pipe did not take."""
         own = self.words
-        slot = self.slot
         if slot != NO_SLOT:
-            block = self.blocks[slot]
             self.blocks[slot] = None
             self.assigned[slot] = self.ledger[slot]
-        else:
-            block = self.slotless[-1][1]
-            del self.slotless[-1]
-        own[_P_SENT] -= 1
-        own[layout.P_BYTES_SENT] -= length
-        if block is not None:
-            block.refs -= 1
-        self.state = _IDLE
-        if slot != NO_SLOT:
             self.free_slots.append(slot)
+        else:
+            self.slotless.pop()
+        own[_P_SENT] -= 1
+        own[_P_BYTES_SENT] -= length
+        block.refs -= 1
 
     def refuse(self) -> None:
-        """Count a message that cannot be queued although nothing older may be dropped for it."""
+        """Count a message that is dropped because nothing older may be dropped for it."""
         own = self.words
         own[_P_SENT] += 1
         own[layout.P_REFUSED] += 1
         if own[layout.P_REFUSED] + own[_P_EVICTED] == 1:
-            self.drop_news = True
+            self.first_drop = True
 
     # --- making room --------------------------------------------------------------------------
     def _bytes_in(self, fd: int) -> int:
@@ -204,25 +187,23 @@ class Route:
 
     def evict(self) -> bool:
         """Drop the oldest record of the data pipe; False when there is none."""
-        if not self._taken_words[layout.R_SEQUENCE]:
-            try:
-                os.readv(self.ends.data_read, self._taken_into)
-            except BlockingIOError:
-                return False
-        self._settle_taken()
-        return True
-
-    def _settle_taken(self) -> None:
-        """Release what the record in hand points at, which no consumer has seen."""
+        try:
+            os.readv(self.ends.data_read, self._taken_into)
+        except BlockingIOError:
+            return False
         taken = self._taken_words
         sequence = taken[layout.R_SEQUENCE]
-        slot, generation, _, _ = layout.unpack_tags(taken[layout.R_TAGS])
         own = self.words
-        if own[layout.P_EVICTED_SEQUENCE] < sequence:
-            own[_P_EVICTED] += 1
-            own[layout.P_EVICTED_SEQUENCE] = sequence
-            if own[_P_EVICTED] + own[layout.P_REFUSED] == 1:
-                self.drop_news = True
+        own[_P_EVICTED] += 1
+        own[layout.P_EVICTED_SEQUENCE] = sequence
+        if own[_P_EVICTED] + own[layout.P_REFUSED] == 1:
+            self.first_drop = True
+        self._release_evicted(taken, sequence)
+        return True
+
+    def _release_evicted(self, taken: memoryview, sequence: int) -> None:
+        """Release the block of a record that no consumer has read."""
+        slot, generation, _, _ = layout.unpack_tags(taken[layout.R_TAGS])
         if taken[layout.R_SEGMENT] >> 32 != self.incarnation:
             if slot in self.inherited:
                 self.inherited.discard(slot)
@@ -233,11 +214,10 @@ class Route:
         elif self.blocks[slot] is not None and self.assigned[slot] == generation:
             self.assigned[slot] = self.ledger[slot]
             self._release(slot)
-        taken[layout.R_SEQUENCE] = 0
 
     # --- releasing ----------------------------------------------------------------------------
     def collect(self, pool: Pool) -> None:
-        """Take back what the consumer has released in the order in which it was sent."""
+        """Take back blocks that the consumer has released in the order of sending."""
         order = self.order
         ledger = self.ledger
         assigned = self.assigned
@@ -256,7 +236,7 @@ class Route:
         if self.slotless:
             self._collect_slotless(pool)
         if len(order) >= self.sweep_at:
-            # An old array that is still held stands at the head.
+            # The consumer still holds an old array, whose slot is at the head.
             self.sweep(pool)
 
     def _release(self, slot: int) -> None:
@@ -290,10 +270,10 @@ class Route:
         self.slotless = kept
 
     def _void(self, marked: int) -> bool:
-        """Whether a record can no longer be anybody's: read by a consumer that is dead since.
+        """Whether no consumer will release a record: it was read by one that has died since.
 
-        Or settled by a link that was killed before it let go of it; a living one, which may just be
-        sending it again, does not mind: the other machine has it.
+        Or it was settled by a link that was killed before it released it. A living link that is
+        just sending it again does not need it: the other machine has it.
         """
         own = self.words
         floor = own[layout.F_FLOOR_URGENT if marked & _URGENT else layout.F_FLOOR_DATA]
@@ -308,7 +288,7 @@ class Route:
         )
 
     def sweep(self, pool: Pool | None) -> int:
-        """Look at every record, in whatever order it was released; how many are outstanding."""
+        """Take back every released block, in any order; return how many are outstanding."""
         outstanding: list[tuple[int, int]] = []
         for slot in set(self.order):
             if self.blocks[slot] is None:
@@ -334,36 +314,10 @@ class Route:
         self.sweep_at = max(64, 2 * len(outstanding))
         return len(outstanding) + len(self.slotless)
 
-    def restore(self) -> None:
-        """Make the lists again from the tables after an exception came between two steps."""
-        if self.state == _FULL:
-            self._unsend(0)
-        self.state = _IDLE
-        if self._taken_words[layout.R_SEQUENCE]:
-            self._settle_taken()
-        used = self.inherited
-        blocks = self.blocks
-        self.free_slots = [
-            s for s in range(len(blocks) - 1, -1, -1) if blocks[s] is None and s not in used
-        ]
-        for slot in self.free_slots:
-            if self.assigned[slot] != self.ledger[slot]:
-                self.assigned[slot] = self.ledger[slot]
-        held = [s for s, block in enumerate(blocks) if block is not None]
-        held.sort(key=lambda s: self.sequences[s] & _SEQUENCE)
-        self.order = deque(held)
-        sent = self.words[_P_SENT]
-        self.slotless = deque(e for e in self.slotless if (e[0] & _SEQUENCE) <= sent)
-
-    def outstanding(self) -> list[Block]:
-        """One block for each record that is not released."""
-        held = [block for block in self.blocks if block is not None]
-        held.extend(block for _, block in self.slotless)
-        return held
-
     def outstanding_bytes(self) -> int:
-        """Bytes of the blocks that queued records or the consumer keep."""
-        return sum(block.size for block in self.outstanding())
+        """Return the bytes of the blocks that queued records or the consumer keep."""
+        held = sum(block.size for block in self.blocks if block is not None)
+        return held + sum(block.size for _, block in self.slotless)
 
     def waiting(self) -> bool:
         """Whether anything is queued."""
@@ -377,7 +331,7 @@ class Route:
         self.words[layout.P_BLOCKED_NS] += time.monotonic_ns() - start_ns
 
     def clear_room(self) -> None:
-        """Forget old words of room; look at the pipe after this."""
+        """Clear old rings of the doorbell; look at the pipe after this."""
         if self.words[layout.P_BLOCKED]:
             try:
                 os.read(self.ends.room_read, 4096)

@@ -1,7 +1,7 @@
 """The status board: one shared memory per dataflow with the counters of every edge and node.
 
-Every word has one writer. The board only hands out areas and views; what the words mean is said in
-`layout.py`, and `statistics.py` reads them.
+Every word has one writer. The board only allocates areas and returns views; `layout.py` defines the
+words, and `statistics.py` reads them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class NodeWords:
 
 
 class Board:
-    """The mapped board. Areas are allocated by the runner alone; nodes attach and get offsets."""
+    """The mapped board. Only the runner allocates areas; nodes attach and get offsets."""
 
     def __init__(self, fd: int, size: int) -> None:
         self.fd = fd
@@ -49,7 +49,7 @@ class Board:
 
     @classmethod
     def create(cls, size: int = 64 * 1024 * 1024) -> Board:
-        """Make a board of ``size`` bytes. Pages are only used as areas are allocated."""
+        """Make a board of ``size`` bytes. Pages are used as areas are allocated."""
         board = cls(create_memory("board", size), size)
         reserve(board.fd, board._memory, 0, layout.PAGE)
         board._bytes[:8].cast("Q")[0] = layout.BOARD_MAGIC
@@ -59,7 +59,7 @@ class Board:
     def attach(cls, fd: int, size: int) -> Board:
         """Map the board that another process made. Takes over ``fd`` and closes it with the board.
 
-        Raises ValueError when ``fd`` is no board.
+        Raises ValueError when ``fd`` is not a board.
         """
         board = cls(fd, size)
         if board._bytes[:8].cast("Q")[0] != layout.BOARD_MAGIC:
@@ -67,12 +67,12 @@ class Board:
         return board
 
     def allocate_edge(self, bound: int) -> tuple[int, int]:
-        """Area and ledger slots for a new edge (runner). Raises BoardFull."""
+        """Return area and ledger slots for a new edge (runner). Raises BoardFull."""
         slots = layout.ledger_slots_for(bound)
         return self._allocate(layout.edge_area_size(slots)), slots
 
     def allocate_journal(self) -> int:
-        """Area for the journal of a queue that a link reads (runner). Raises BoardFull."""
+        """Return an area for the journal of a link's queue (runner). Raises BoardFull."""
         return self._allocate(layout.JOURNAL_SIZE)
 
     def _allocate(self, size: int) -> int:
@@ -86,8 +86,8 @@ class Board:
         return area
 
     def _oldest_free(self, size: int) -> int:
-        # Areas are only used again when there are no fresh ones left, the longest unused first: a
-        # producer that has not heard of the queue's end yet must not meet another edge's words.
+        # Areas are reused only when no fresh ones are left, the longest unused first: a producer
+        # that still writes to a removed queue must not write to another edge's words.
         for index, (area, free_size) in enumerate(self._free_edges):
             if free_size == size:
                 del self._free_edges[index]
@@ -98,11 +98,11 @@ class Board:
         )
 
     def free_edge(self, area: int) -> None:
-        """Give an edge's area, or a journal, back, once neither end uses it any more (runner)."""
+        """Free the area of an edge or journal that neither end uses any more (runner)."""
         self._free_edges.append((area, self._edges.pop(area)))
 
     def allocate_node(self) -> int:
-        """Area for a node's health words (runner). Raises BoardFull."""
+        """Return an area for a node's words (runner). Raises BoardFull."""
         if not self._free_nodes:
             if self._end + layout.PAGE > self.size:
                 raise BoardFull("the status board has no room for another node; make it larger")
@@ -121,32 +121,32 @@ class Board:
         return NodeWords(self._part(area, layout.NODE_AREA).cast("Q"))
 
     def edge_words(self, area: int) -> memoryview:
-        """The edge's words, as a memoryview of format `Q`; see layout.py for the indices."""
+        """Return an edge's words as a memoryview of format `Q`; indices: layout.py."""
         return self._part(area, layout.EDGE_WORDS * 8).cast("Q")
 
     def notice(self, area: int) -> memoryview:
-        """The text that goes with the edge's last NODE_FAILED."""
+        """Return the text of the edge's last NODE_FAILED."""
         return self._part(area + layout.NOTICE, layout.NOTICE_SIZE)
 
     def ledger(self, area: int, slots: int) -> memoryview:
-        """One byte a slot: the generation released last; the consumer writes."""
+        """Return one byte a slot, the generation released last; written by the consumer."""
         return self._part(area + layout.LEDGER, slots)
 
     def assigned(self, area: int, slots: int) -> memoryview:
-        """One byte a slot: the generation given out last; the producer writes."""
+        """Return one byte a slot, the generation assigned last; written by the producer."""
         return self._part(area + layout.LEDGER + slots, slots)
 
     def journal(self, area: int) -> memoryview:
-        """What a link has taken from a queue and not settled; the link writes."""
+        """Return the journal of a queue; written by the link."""
         return self._part(area, layout.JOURNAL_SIZE)
 
     def _part(self, offset: int, size: int) -> memoryview:
         if offset < layout.PAGE or offset % 8 or offset + size > self.size:
-            raise ValueError(f"offset {offset} is no area of a status board of {self.size} bytes")
+            raise ValueError(f"no area at offset {offset} of a status board of {self.size} bytes")
         return self._bytes[offset : offset + size]
 
     def close(self) -> None:
-        """Give the descriptor back; the mapping goes when the last user of it does."""
+        """Close the descriptor; the mapping is removed with its last user."""
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
             os.close(fd)

@@ -1,4 +1,4 @@
-"""How many processors this process may keep busy at once."""
+"""Number of processors that this process may use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 
 
 def usable_cores() -> float:
-    """Processors by affinity and by the cgroup's quota, whichever is less; 1.5 is possible."""
+    """Return the processors by affinity or by the cgroup's quota, the lower; may be 1.5."""
     if hasattr(os, "sched_getaffinity"):
         cores = float(len(os.sched_getaffinity(0)))
     else:
@@ -22,7 +22,7 @@ def _read(path: str) -> list[str]:
 
 
 def parse_cpu_max(words: list[str]) -> float | None:
-    """Processors that a `cpu.max` (quota and period in us) allows; None: no limit."""
+    """Return the processors that a `cpu.max` (quota and period in us) allows; None: no limit."""
     try:
         return int(words[0]) / int(words[1])
     except (IndexError, ValueError, ZeroDivisionError):
@@ -30,7 +30,7 @@ def parse_cpu_max(words: list[str]) -> float | None:
 
 
 def _own_groups(controller: str) -> list[str]:
-    """Paths of this process's cgroup and those above it, below the mount point."""
+    """Return the paths of this process's cgroup and those above it, below the mount point."""
     groups = [""]
     with contextlib.suppress(OSError), open("/proc/self/cgroup", encoding="utf-8") as file:
         for line in file:

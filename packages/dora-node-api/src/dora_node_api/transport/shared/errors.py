@@ -1,13 +1,12 @@
-"""What the transport raises.
+"""Errors of the transport.
 
 - `TransportError` (a `DoraNodeError`)
   - `PoolExhausted`: no memory for a payload (also a `MemoryError`)
-  - `BrokenRecord`: a record or block that is not what its sender wrote; it was dropped and counted
-  - `QueueGone`: the queue was removed while something waited for it
+  - `BrokenRecord`: a malformed record or block; it was dropped and counted
   - `BoardFull`: no room for another edge or node on the status board
-  - `SampleError`: a sample that was sent or dropped already, or has views open (a `RuntimeError`)
+  - `SampleError`: a sample that was sent or dropped already, or has open views (a `RuntimeError`)
 
-`NodeForked`, raised by any use in a forked child, lies in `dora_node_api.errors`.
+`NodeForked`, raised by any use in a forked child, is in `dora_node_api.errors`.
 """
 
 from __future__ import annotations
@@ -19,20 +18,19 @@ __all__ = [
     "BrokenRecord",
     "NodeForked",
     "PoolExhausted",
-    "QueueGone",
     "SampleError",
     "TransportError",
 ]
 
 
 class TransportError(DoraNodeError):
-    """Root of what the transport raises."""
+    """Root of the errors of the transport."""
 
 
 class PoolExhausted(TransportError, MemoryError):
-    """No shared memory for a payload, although everything that can be given up was.
+    """No shared memory for a payload, although all messages that may be dropped were.
 
-    `needed` and `cap` are bytes; `holders` names who keeps how many bytes.
+    `needed` and `cap` are bytes; `holders` maps edges to the bytes that they keep.
     """
 
     def __init__(self, needed: int, cap: int, holders: dict[str, int], reason: str = "") -> None:
@@ -43,18 +41,18 @@ class PoolExhausted(TransportError, MemoryError):
         super().__init__(needed, cap, holders, reason)
 
     def __str__(self) -> str:
-        held = ", ".join(f"{who} holds {size:,} bytes" for who, size in self.holders.items())
+        held = ", ".join(f"{edge} holds {size:,} bytes" for edge, size in self.holders.items())
         why = self.reason or f"the pool of this node may grow to {self.cap:,} bytes"
         return (
             f"no shared memory for a message of {self.needed:,} bytes: {why}"
             + (f"; {held}" if held else "")
-            + ". Send less at once, let the receivers give their arrays back, or raise "
+            + ". Send less at once, let the receivers drop their arrays sooner, or raise "
             "`shared_memory_pool_size` of the node (DORA_NODE_SHM_POOL_SIZE)"
         )
 
 
 class BrokenRecord(TransportError):
-    """A record or block is not what its sender wrote. It was dropped and counted."""
+    """A record or block is malformed. It was dropped and counted."""
 
     def __init__(self, edge: str, problem: str) -> None:
         self.edge = edge
@@ -62,11 +60,7 @@ class BrokenRecord(TransportError):
         super().__init__(edge, problem)
 
     def __str__(self) -> str:
-        return f"a broken record on {self.edge} was dropped: {self.problem}"
-
-
-class QueueGone(TransportError):
-    """The queue was removed while something waited for it."""
+        return f"dropped a broken record on {self.edge}: {self.problem}"
 
 
 class BoardFull(TransportError):

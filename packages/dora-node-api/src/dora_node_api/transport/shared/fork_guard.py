@@ -1,8 +1,8 @@
-"""What becomes of the transport in a forked child: everything is dead there, and says so.
+"""Disables the transport in forked children.
 
-A child shares its parent's descriptors and shared memory. Were it to read, write or release, it
-would take the parent's messages and free the parent's arrays. So each object that does such things
-derives from `ForkAware`, whose `forked` turns True in a child; an object made in the child works.
+A child shares its parent's descriptors and shared memory. If it read, wrote or released anything,
+it would take the parent's messages and free the parent's arrays. Objects that do so derive from
+`ForkAware`, whose `forked` becomes True in a child; an object made in the child works.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _alive: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 
 
 class ForkAware:
-    """Base of what must not work in a forked child."""
+    """Base of objects that must not be used in a forked child."""
 
     __slots__ = ("__weakref__", "forked")
 
@@ -28,11 +28,11 @@ class ForkAware:
 
 
 def forked_error() -> NodeForked:
-    """What any use in a forked child raises."""
+    """Return the error of any use in a forked child."""
     return NodeForked(
         f"process {os.getpid()} was forked from a node and cannot use the node's messages: they "
         "belong to its parent. Start children with multiprocessing's `spawn` method or with "
-        "subprocess, and hand them copies (array.to_numpy().copy())"
+        "subprocess, and pass them copies (array.to_numpy().copy())"
     )
 
 

@@ -1,9 +1,10 @@
-"""Every struct and offset in shared memory and in a queue record; maps nothing itself.
+"""Layout of shared memory and of queue records: every struct and offset; maps nothing itself.
 
-All words are 8 bytes, aligned, native order, and have one writer each. A *record* is what travels
-through a queue's pipe: 64 bytes, written and read by one atomic system call. A *block* is where a
-payload lies in a segment; its head repeats the record's stamp, so that a record that points
-anywhere else is noticed.
+All words are 8 bytes, aligned, native order, and have one writer each. A *record* is one item in a
+queue's pipe: 64 bytes, written and read by one atomic system call. A *block* holds a payload in a
+segment; its head repeats the record's stamp, so that a record with a wrong address is detected.
+
+The version is part of CHECK (records), BLOCK_MAGIC and BOARD_MAGIC: change them with the layout.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ LIFECYCLE_ROOM = 64
 
 
 class RecordKind(IntEnum):
-    """What a record announces."""
+    """Kind of a record."""
 
     DATA = 0
     CLOSED = 1
-    """The producer has ended, and this was its last record."""
+    """The input ended; no record follows."""
     NODE_RESTARTED = 2
     NODE_FAILED = 3
 
@@ -53,10 +54,10 @@ BLOCK_WALL = 24  # offset of the CLOCK_REALTIME word
 WORD = struct.Struct("=Q")
 BLOCK_MAGIC = 0x6472_626B
 ALIGNMENT = 64
-# Data areas of so many bytes and more begin at a page. Where source and target of a copy lie nearly
-# alike in their pages, the target a little behind, x86 processors take each load for one of what
-# was just stored ("4K aliasing"), and the copy takes two to three times as long. Large sources
-# begin a few bytes into a page, whoever allocates them.
+# Data areas of at least so many bytes begin at a page. If the target of a copy has nearly the same
+# offset in its page as the source, a little behind, x86 processors mistake each load for one of the
+# preceding store ("4K aliasing"), and the copy takes two to three times as long. Large sources
+# usually begin a few bytes into a page.
 PAGED = 16 * 1024
 
 # --- status board ---------------------------------------------------------------------------
@@ -70,15 +71,15 @@ P_SENT = 0  # the last sequence number given out; stored before the record is wr
 P_BYTES_SENT = 1
 P_EVICTED = 2
 P_BLOCKED = 3  # 1 while the producer waits for room
-P_EVICTED_SEQUENCE = 4  # of the data pipe: everything up to it is gone from there
+P_EVICTED_SEQUENCE = 4  # of the data pipe: records up to it have left the pipe
 P_FLUSHED = 5  # records of the data pipe below it are void
 P_BLOCKED_NS = 6
 P_REFUSED = 7
-# Where a link process writes for a source on another machine (see `forwarding`).
-P_SOURCE = 8  # the source's number of the last message that is in the queue
-P_SOURCE_NEXT = 9  # of the one that is being written, stored before it
+# Where a link process writes for a source on another machine (see `producer.relay`).
+P_SOURCE = 8  # the source's number of the last message in the queue
+P_SOURCE_NEXT = 9  # of the message that is being written, stored before it
 P_SOURCE_SENT = 10  # P_SENT when P_SOURCE was stored
-P_SOURCE_LIFE = 11  # which life of the source these numbers belong to
+P_SOURCE_LIFE = 11  # the run of the source that these numbers belong to
 
 C_RECEIVED = 16  # records taken out of the pipes; stored right after the read
 C_BYTES_RECEIVED = 17
@@ -89,10 +90,10 @@ C_DISCARDED = 21  # taken, but not handed out: held too long, flushed
 C_BROKEN = 22
 C_LAST_ARRIVAL_NS = 23  # CLOCK_MONOTONIC
 C_COPIED = 24  # private copies made
-C_CLOSED = 25  # 1 once the consumer has closed the input: what it was not handed is void
-C_ACKNOWLEDGED = 26  # of a queue with a journal: everything up to it is settled (see `holding`)
+C_CLOSED = 25  # 1 once the consumer has closed the input: unread records are void
+C_ACKNOWLEDGED = 26  # with a journal: everything up to it is settled (see `consumer.journal`)
 
-F_FLOOR_DATA = 32  # records of the data pipe below it are nobody's any more
+F_FLOOR_DATA = 32  # records of the data pipe below it were read by a dead consumer
 F_FLOOR_URGENT = 33
 X_NOTICE_LENGTH = 40  # bytes of text that go with the last NODE_FAILED
 X_CONSUMER_DEAD = 41  # 1 from when the consumer was reaped until another one is started
@@ -105,22 +106,22 @@ NOTICE_SIZE = 2048
 LEDGER = NOTICE + NOTICE_SIZE  # one byte a slot: the generation released last, by the consumer
 # After the ledger follow as many bytes: the generation given out last, by the producer.
 
-# What a link has taken from a queue: the record in hand, then as many as may be unacknowledged.
+# What a link has taken from a queue: the record in hand, then the unacknowledged ones.
 JOURNAL_SIZE = 512 * RECORD_SIZE
 
 
 def edge_area_size(ledger_slots: int) -> int:
-    """Bytes of an edge's area, a whole number of pages."""
+    """Return the size of an edge's area, a whole number of pages."""
     return -(-(LEDGER + 2 * ledger_slots) // PAGE) * PAGE
 
 
 def ledger_slots_for(bound: int) -> int:
-    """Slots for a queue of ``bound`` messages and as many, but at least 1,000, held arrays."""
+    """Return the slots for a queue of ``bound`` messages and as many (at least 900) held arrays."""
     return min(max(1024, 2 * bound + 128), 32_768)
 
 
 def data_offset(head: int, nbytes: int) -> int:
-    """Where a data area of ``nbytes`` begins in its block, behind ``head`` bytes."""
+    """Return the offset of a data area of ``nbytes`` in its block, behind ``head`` bytes."""
     alignment = ALIGNMENT if nbytes < PAGED else PAGE
     return head + alignment - 1 & -alignment
 
@@ -130,12 +131,12 @@ def pack_tags(slot: int, generation: int, kind: int, flags: int) -> int:
 
 
 def unpack_tags(tags: int) -> tuple[int, int, int, int]:
-    """Slot, generation, kind and flags."""
+    """Return slot, generation, kind and flags."""
     return tags & 0xFFFF, tags >> 16 & 0xFF, tags >> 24 & 0xFF, tags >> 32
 
 
 def latency_bucket(nanoseconds: int) -> int:
-    """Index in the latency histogram: log-linear, four buckets for each doubling from 256 ns."""
+    """Return the index in the latency histogram: log-linear, four buckets a doubling."""
     units = nanoseconds >> 6
     if units < 4:
         return units if units > 0 else 0
@@ -145,7 +146,7 @@ def latency_bucket(nanoseconds: int) -> int:
 
 
 def bucket_start(index: int) -> int:
-    """Smallest latency, in nanoseconds, that falls into this bucket."""
+    """Return the smallest latency of a bucket in nanoseconds."""
     if index < 4:
         return index << 6
     exponent = (index >> 2) + 1

@@ -1,4 +1,4 @@
-"""Memory that processes share: made, sealed, reserved, mapped. Knows nothing of its contents."""
+"""Shared memory: create, seal, reserve, map. Independent of its contents."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _MADV_POPULATE_WRITE = 23 if sys.platform == "linux" else None
 
 
 def create_memory(name: str, size: int) -> int:
-    """A descriptor of ``size`` bytes of shared memory that has no name in any file system.
+    """Return a descriptor of ``size`` bytes of shared memory without a name in a file system.
 
-    It cannot be shrunk by anybody, so that a mapping of it never raises SIGBUS for its size. No
-    page is used yet. Where there is no memfd it is an unlinked temporary file. Raises OSError.
+    No process can shrink it, so a mapping of it never raises SIGBUS for its size. No page is used
+    yet. Without memfd it is an unlinked temporary file. Raises OSError.
     """
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create(f"dora-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -42,7 +42,7 @@ def create_memory(name: str, size: int) -> int:
 
 
 def read_only_descriptor(fd: int) -> int:
-    """Another descriptor of the same memory that cannot write; a plain duplicate without /proc."""
+    """Return a descriptor of the same memory that cannot write; without /proc a duplicate."""
     try:
         return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -60,7 +60,7 @@ def map_memory(fd: int, size: int, *, writable: bool) -> mmap.mmap:
 
 
 def reserve(fd: int, memory: mmap.mmap, offset: int, size: int) -> None:
-    """Have pages for this range, so that writing to it cannot fail. Raises MemoryError."""
+    """Allocate the pages of a range, so that writing to it cannot fail. Raises MemoryError."""
     try:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(fd, offset, size)
@@ -70,13 +70,13 @@ def reserve(fd: int, memory: mmap.mmap, offset: int, size: int) -> None:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
             raise
     if _MADV_POPULATE_WRITE is not None and size >= 65536:
-        # Only spares faults one page at a time; kernels before 5.14 do not know it.
+        # Only avoids faults page by page; kernels before 5.14 do not support it.
         with contextlib.suppress(OSError):
             memory.madvise(_MADV_POPULATE_WRITE, offset, size)
 
 
 def give_back(memory: mmap.mmap, offset: int, size: int) -> bool:
-    """Return the pages of this range to the system; whole pages only. False where impossible."""
+    """Return the whole pages of a range to the system. False where that is impossible."""
     if _MADV_REMOVE is None:
         return False
     try:
@@ -87,7 +87,7 @@ def give_back(memory: mmap.mmap, offset: int, size: int) -> bool:
 
 
 def usable_memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or its cgroup's limit if lower."""
+    """Return the memory that this process may use: the machine's, or its cgroup's limit."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with contextlib.suppress(OSError, ValueError), open(path, "rb") as file:
@@ -97,7 +97,7 @@ def usable_memory() -> int:
 
 
 def _own_cgroup_limits() -> list[int]:
-    """`memory.max` of this process's cgroup and those above it (cgroup v2)."""
+    """Return `memory.max` of this process's cgroup and those above it (cgroup v2)."""
     limits: list[int] = []
     with contextlib.suppress(OSError, ValueError), open("/proc/self/cgroup", "rb") as file:
         for line in file.read().decode().splitlines():

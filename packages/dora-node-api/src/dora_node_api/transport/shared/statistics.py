@@ -1,4 +1,4 @@
-"""Counters of an edge, read from outside at any time without a call to either end."""
+"""Counters of an edge, read at any time without a call to either end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dora_node_api.transport.shared.specs import QueueSpec
 
 
 class Histogram(Frozen):
-    """Latencies from send to take, log-linear (within 25 %), mergeable by adding counts."""
+    """Latencies from send to receive, log-linear (within 25 %), merged by adding counts."""
 
     counts: tuple[int, ...] = ()
 
@@ -19,14 +19,14 @@ class Histogram(Frozen):
         return sum(self.counts)
 
     def merged(self, other: Histogram) -> Histogram:
-        """The histogram of both."""
+        """Return the histogram of both."""
         longer = max(len(self.counts), len(other.counts))
         own = self.counts + (0,) * (longer - len(self.counts))
         added = other.counts + (0,) * (longer - len(other.counts))
         return Histogram(tuple(a + b for a, b in zip(own, added, strict=True)))
 
     def quantile(self, fraction: float) -> float | None:
-        """Seconds below which ``fraction`` of the messages stayed; None without messages.
+        """Return the seconds below which ``fraction`` of the latencies are; None without messages.
 
         Exact to the width of a bucket (25 %); ``fraction`` is between 0 and 1.
         """
@@ -44,7 +44,7 @@ class Histogram(Frozen):
 
 
 class EdgeStatistics(Frozen):
-    """What passed over one edge since it was made. `sent == received + dropped + queued`."""
+    """Counters of one edge since it was made. `sent == received + dropped + queued`."""
 
     sent: int
     received: int
@@ -54,19 +54,19 @@ class EdgeStatistics(Frozen):
     bytes_sent: int
     bytes_received: int
     evicted: int
-    """Of the dropped ones, those that the producer took out to make room."""
+    """Of the dropped messages, those that the producer removed to make room."""
     broken: int
     copied: int
     blocked: bool
-    """The producer waits for room at this moment."""
+    """Whether the producer waits for room."""
     blocked_seconds: float
     last_arrival_ns: int
-    """CLOCK_MONOTONIC of the last message taken; 0 before the first."""
+    """CLOCK_MONOTONIC of the last received message; 0 before the first."""
     latency: Histogram
 
 
 def read_statistics(board: Board, spec: QueueSpec, ends: QueueEnds) -> EdgeStatistics:
-    """Read an edge's counters; any process with the board and a read end may, at any time."""
+    """Read an edge's counters, in any process with the board and a read end."""
     words = board.edge_words(spec.area)
     for _ in range(20):
         before = words[layout.P_SENT], words[layout.C_RECEIVED], words[layout.P_EVICTED]

@@ -1,4 +1,4 @@
-"""A stranger on the coordinator's port: no token, a wrong one, garbage, too much."""
+"""Connections to the coordinator's port: tokens, invalid frames, limits, versions, artifacts."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def opened(
         yield socket
 
 
-def test_without_the_token_no_route_but_health_answers() -> None:
+def test_all_routes_but_health_need_the_token() -> None:
     with running_coordinator("--store", "memory") as coordinator:
         for headers in wrong_headers():
             for path in ("/health", "/api/health"):
@@ -92,7 +92,7 @@ def test_without_the_token_no_route_but_health_answers() -> None:
         assert "ERROR" not in coordinator.process.stderr
 
 
-def test_a_peer_that_was_found_gone_while_writing_is_gone_for_the_reader_too() -> None:
+def test_a_connection_that_broke_while_writing_ends_the_reader() -> None:
     async def receive() -> Message:
         return {"type": "websocket.connect"}
 
@@ -111,7 +111,7 @@ def test_a_peer_that_was_found_gone_while_writing_is_gone_for_the_reader_too() -
     anyio.run(write_then_read)
 
 
-def test_the_token_is_made_once_for_the_account_alone() -> None:
+def test_the_token_is_created_once_and_private() -> None:
     with running_coordinator("--store", "memory"):
         token = token_file().read_text()
         assert token_file().stat().st_mode & 0o777 == 0o600
@@ -130,7 +130,7 @@ def test_a_token_that_others_can_read_is_refused() -> None:
     assert "chmod 600" in result.stderr
 
 
-def test_no_auth_is_loud_and_refused_towards_the_network() -> None:
+def test_no_auth_warns_and_is_refused_on_network_addresses() -> None:
     refused = run_dora("coordinator", "--no-auth", "--interface", "0.0.0.0", "--port", "0")
     assert "--open-to-network" in refused.exited(1).stderr
     with running_coordinator("--no-auth", "--store", "memory") as coordinator:
@@ -143,7 +143,7 @@ def test_no_auth_is_loud_and_refused_towards_the_network() -> None:
         coordinator.process.wait_for("NO AUTHENTICATION")
 
 
-def test_it_listens_at_the_given_addresses_and_no_other() -> None:
+def test_it_listens_on_the_given_addresses_only() -> None:
     both = ("--interface", "127.0.0.1", "--interface", "127.0.0.2", "--store", "memory")
     with running_coordinator(*both) as coordinator:
         for host in ("127.0.0.1", "127.0.0.2"):
@@ -155,7 +155,7 @@ def test_it_listens_at_the_given_addresses_and_no_other() -> None:
     assert "--no-auth on 127.0.0.1 and 127.0.0.2 and 0.0.0.0 lets anyone" in refused.stderr
 
 
-def test_garbage_ends_the_connection_with_a_sentence_and_nothing_else() -> None:
+def test_invalid_frames_end_their_connection_with_a_message() -> None:
     ours = ProgramVersion(program="test", release="1")
     hello = CLIENT_CODEC.encode(Hello(party=ours))
     garbage: list[list[str | bytes]] = [
@@ -205,7 +205,7 @@ def test_a_message_that_is_too_large_ends_its_connection_only() -> None:
         assert coordinator.request("/health").status == 200
 
 
-def test_another_protocol_is_refused_naming_both_versions() -> None:
+def test_another_protocol_version_is_refused_with_both_versions() -> None:
     future = ProgramVersion(
         program="future", release="9.9", protocol=ProtocolVersion(major=99, minor=0)
     )
@@ -249,7 +249,7 @@ def test_machine_ids_from_the_wire_are_checked(machine: str) -> None:
         assert "\x1b" not in coordinator.process.stderr
 
 
-def test_too_many_connections_are_refused_not_fatal() -> None:
+def test_connections_above_the_limit_are_refused() -> None:
     with running_coordinator("--store", "memory", "--set", "max_connections=3") as coordinator:
         with ExitStack() as held:
             for _ in range(3):
@@ -268,7 +268,7 @@ def test_too_many_connections_are_refused_not_fatal() -> None:
         wait_until(accepts, what="room for a connection")
 
 
-def test_artifacts_go_both_ways_and_a_cut_download_goes_on() -> None:
+def test_artifacts_are_uploaded_and_downloads_resume() -> None:
     content = bytes(range(256)) * 4000
     digest = hashlib.sha256(content).hexdigest()
     path = "/api/artifacts/build-1/camera"
@@ -291,13 +291,13 @@ def test_artifacts_go_both_ways_and_a_cut_download_goes_on() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_coordinator_well(number: signal.Signals) -> None:
+def test_a_signal_ends_the_coordinator_with_exit_code_0(number: signal.Signals) -> None:
     with running_coordinator() as coordinator, opened(coordinator, "/api/control"):
         coordinator.process.send_signal(number)
         coordinator.process.wait().succeeded()
 
 
-def test_two_coordinators_on_one_port_or_one_store_get_a_sentence() -> None:
+def test_a_second_coordinator_on_the_same_port_or_store_is_refused() -> None:
     with running_coordinator() as coordinator:
         taken = run_dora("coordinator", "--port", str(coordinator.port), "--store", "memory")
         assert "cannot listen on 127.0.0.1" in taken.exited(1).stderr

@@ -1,4 +1,4 @@
-"""The store of code, over real HTTP: with the token, by content, resumed."""
+"""Routes of code files over HTTP: token, digests, resumed transfers."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def offset(coordinator: RunningCoordinator, number: int) -> dict[str, str]:
     return {**coordinator.endpoint.headers(), "X-Dora-Offset": str(number)}
 
 
-def test_nobody_without_the_token(coordinator: RunningCoordinator) -> None:
+def test_all_routes_need_the_token(coordinator: RunningCoordinator) -> None:
     for method, path in (("POST", "/api/files"), ("GET", PATH), ("PUT", PATH)):
         assert coordinator.request(path, method=method, headers={}, body=b"[]").status == 401
 
 
-def test_what_is_missing_is_sent_in_pieces_and_fetched_in_ranges(
+def test_missing_files_are_uploaded_and_downloaded_in_ranges(
     coordinator: RunningCoordinator,
 ) -> None:
     wanted = json.dumps([DIGEST]).encode()
     listed = coordinator.request("/api/files", method="POST", body=wanted)
     assert json.loads(listed.body) == [DIGEST]
     cut = coordinator.request(PATH, method="PUT", body=CONTENT[:5000])
-    assert cut.status == 422, "half of it is not what was announced"
+    assert cut.status == 422, "half of the content has another digest"
     whole = coordinator.request(PATH, method="PUT", body=CONTENT)
     assert whole.status == 201
     listed = coordinator.request("/api/files", method="POST", body=wanted)
@@ -56,7 +56,7 @@ def test_what_is_missing_is_sent_in_pieces_and_fetched_in_ranges(
     assert (rest.status, rest.body) == (206, CONTENT[10000:])
 
 
-def test_the_room_of_the_store_is_known_before_anything_is_sent(
+def test_an_upload_without_room_is_refused_before_it_begins(
     coordinator: RunningCoordinator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "content"
@@ -64,7 +64,9 @@ def test_the_room_of_the_store_is_known_before_anything_is_sent(
     part = Collected(CodeSet(files=()), {DIGEST: path})
     with monkeypatch.context() as patch:
         patch.setattr(http_upload, "SPARE", 1 << 60)
-        with pytest.raises(UploadFailed, match=r"has no room for the code: .*/files on the coord"):
+        with pytest.raises(
+            UploadFailed, match=r"not enough space for the code .*: .*/files on the"
+        ):
             http_upload.upload(coordinator.endpoint, [part])
     assert coordinator.request(PATH, method="HEAD").headers["x-dora-offset"] == "0"
     assert http_upload.upload(coordinator.endpoint, [part]) > len(CONTENT)
@@ -73,7 +75,7 @@ def test_the_room_of_the_store_is_known_before_anything_is_sent(
 def test_a_file_that_cannot_be_written_leaves_nothing(
     coordinator: RunningCoordinator, tmp_path: Path
 ) -> None:
-    """A limit on the size of files stands for a full disk: it needs no disk of its own."""
+    """A limit of the file size simulates a full disk."""
     limit = 1 << 20
     resource.prlimit(coordinator.process.pid, resource.RLIMIT_FSIZE, (limit, limit))
     content = bytes(4 * limit)
@@ -87,7 +89,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing(
     assert found.headers["x-dora-offset"] == "0"
 
 
-def test_a_gap_is_refused(coordinator: RunningCoordinator) -> None:
+def test_an_upload_with_a_gap_is_refused(coordinator: RunningCoordinator) -> None:
     refused = coordinator.request(
         PATH, method="PUT", headers=offset(coordinator, 100), body=CONTENT[100:]
     )
@@ -103,5 +105,5 @@ def test_files_are_named_by_their_digest(coordinator: RunningCoordinator, name: 
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[1]", b'"x"'])
-def test_lists_are_checked(coordinator: RunningCoordinator, body: bytes) -> None:
+def test_invalid_lists_are_refused(coordinator: RunningCoordinator, body: bytes) -> None:
     assert coordinator.request("/api/files", method="POST", body=body).status == 400

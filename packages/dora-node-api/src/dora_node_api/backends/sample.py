@@ -1,4 +1,4 @@
-"""A message that its sender fills in place: what `send_output_raw` returns."""
+"""Samples, the messages that their sender fills in place (`send_output_raw`)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class SampleBuffer:
-    """The memory of a sample, for everything that takes a buffer; BufferError once it was sent."""
+    """The memory of a sample as an object of the buffer protocol; BufferError once sent."""
 
     def __init__(self, handler: SampleHandler) -> None:
-        # A handler that is dropped unsent gives its memory back, whoever still has this.
+        # Weak: a handler that is dropped unsent gives its memory back.
         self._handler = weakref.ref(handler)
 
     def __buffer__(self, flags: int) -> memoryview:
@@ -29,7 +29,7 @@ class SampleBuffer:
                 return handler.as_memoryview()
         except SampleError as error:
             raise BufferError(str(error)) from None
-        raise BufferError("no view of this sample: its handler was dropped")
+        raise BufferError("this sample has no memory any more: its handler was dropped")
 
     def __len__(self) -> int:
         return len(memoryview(self))
@@ -62,7 +62,7 @@ class SampleHandler:
         self._buffer = SampleBuffer(self) if _CLASSES_CAN_BE_BUFFERS else None
 
     def as_buffer(self) -> Any:
-        """A writable object of the buffer protocol; the same one each time.
+        """Return a writable object of the buffer protocol; the same one each time.
 
         Taking a view of it after the message was sent raises BufferError, and ValueError on Python
         3.11, where it is a memoryview.
@@ -71,7 +71,7 @@ class SampleHandler:
         return self._sample.as_buffer() if self._buffer is None else self._buffer
 
     def as_memoryview(self) -> memoryview:
-        """A new writable view. Raises RuntimeError after the message was sent."""
+        """Return a new writable view. Raises RuntimeError after the message was sent."""
         self._check()
         return self._sample.as_memoryview()
 
@@ -82,13 +82,13 @@ class SampleHandler:
         is sent.
         """
         if self._sent:
-            raise SampleError("the sample has already been sent")
+            raise SampleError("this sample has already been sent")
         self._backend.send_sample(self._output, self._sample, self._metadata)
         self._sent = True
 
     def _check(self) -> None:
         if self._sent:
-            raise SampleError("no view of this sample: it has already been sent")
+            raise SampleError("this sample has already been sent")
 
     def __enter__(self) -> Any:
         return self.as_buffer()

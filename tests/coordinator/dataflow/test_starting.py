@@ -1,13 +1,10 @@
-"""A start is all or nothing; names, placement and dry runs."""
+"""A start releases all parts or none."""
 
 from __future__ import annotations
 
 from support.fleet_simulation import SimulatedFleet, dataflow
 
-from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedDeploy, ResolvedNode
 from dora_config.protocol.control import (
-    PlacementPlan,
-    StartDataflow,
     Started,
     StartTriggered,
     StopDataflow,
@@ -20,7 +17,7 @@ def two_machines() -> SimulatedFleet:
     fleet = SimulatedFleet()
     fleet.add_daemon("robot", "robot")
     fleet.add_daemon("station", "station", gpu="yes")
-    fleet.quiet()
+    fleet.settle()
     return fleet
 
 
@@ -34,11 +31,15 @@ def test_nodes_are_released_only_when_every_daemon_is_ready() -> None:
         fleet.step_to_daemon(daemon)
     (camera,), (detector,) = robot.runners, station.runners
     fleet.step_runner(camera, robot)
-    while fleet.step_news(robot) or fleet.step_to_coordinator(robot) or fleet.step_to_daemon(robot):
+    while (
+        fleet.step_runner_event(robot)
+        or fleet.step_to_coordinator(robot)
+        or fleet.step_to_daemon(robot)
+    ):
         pass
     assert camera.phase == "ready"
     assert fleet.listed() == [("Starting", None)]
-    fleet.quiet()
+    fleet.settle()
     assert (camera.phase, detector.phase) == ("running", "running")
     assert fleet.answers[number] == Started(uuid=triggered.uuid)
     assert fleet.listed() == [("Running", None)]
@@ -48,7 +49,7 @@ def test_a_node_that_fails_on_one_daemon_rolls_back_the_others() -> None:
     fleet = two_machines()
     fleet.daemons["station"].broken_nodes.add("detector")
     number = fleet.start(dataflow(camera="robot", detector="station"))
-    fleet.quiet()
+    fleet.settle()
     failure = fleet.failures[number]
     assert 'daemon "station", node "detector": exited with code 1' in failure.message
     assert failure.ended is not None
@@ -59,35 +60,35 @@ def test_a_node_that_fails_on_one_daemon_rolls_back_the_others() -> None:
     assert "detector" in (reason or "")
 
 
-def test_a_daemon_lost_while_preparing_rolls_back_and_is_cleaned_up_when_it_returns() -> None:
+def test_a_daemon_lost_while_preparing_kills_its_nodes_when_it_returns() -> None:
     fleet = two_machines()
     robot, station = fleet.daemons["robot"], fleet.daemons["station"]
     number = fleet.start(dataflow(camera="robot", detector="station"))
     fleet.step_to_daemon(robot)
     fleet.step_to_daemon(station)
     fleet.disconnect(station)
-    fleet.quiet()
+    fleet.settle()
     assert 'connection to daemon "station" was lost' in fleet.failures[number].message
     assert not any(runner.lives for runner in robot.runners)
-    assert any(runner.lives for runner in station.runners)  # nobody could tell it
+    assert any(runner.lives for runner in station.runners)  # it is disconnected
     fleet.connect(station)
-    fleet.quiet()
+    fleet.settle()
     assert not any(runner.lives for runner in station.runners)
 
 
 def test_a_start_that_takes_too_long_names_the_daemon() -> None:
     fleet = SimulatedFleet(Settings(start_timeout=5.0))
     slow = fleet.add_daemon("slow", "slow")
-    fleet.quiet()
+    fleet.settle()
     number = fleet.start(dataflow(sleeper="slow"))
     fleet.step_to_daemon(slow)
     fleet.now += 5.0
     fleet.fire_due()
-    fleet.quiet()
+    fleet.settle()
     assert 'not ready within 5 s: daemon "slow"' in fleet.failures[number].message
 
 
-def test_a_coordinator_killed_before_the_release_rolls_back() -> None:
+def test_a_coordinator_that_is_killed_before_the_release_rolls_back() -> None:
     fleet = two_machines()
     fleet.start(dataflow(camera="robot", detector="station"))
     fleet.step_to_daemon(fleet.daemons["robot"])
@@ -98,18 +99,18 @@ def test_a_coordinator_killed_before_the_release_rolls_back() -> None:
     assert not any(runner.lives for runner in fleet.daemons["robot"].runners)
 
 
-def test_a_coordinator_killed_while_releasing_goes_on_releasing() -> None:
+def test_a_restarted_coordinator_continues_to_release() -> None:
     fleet = two_machines()
     robot, station = fleet.daemons["robot"], fleet.daemons["station"]
     fleet.start(dataflow(camera="robot", detector="station"))
     while next(iter(fleet.store.values()))[0].phase is Phase.PREPARING:
         for daemon in (robot, station):
             fleet.step_to_daemon(daemon)
-            fleet.step_news(daemon)
+            fleet.step_runner_event(daemon)
             for runner in daemon.runners:
                 fleet.step_runner(runner, daemon)
             fleet.step_to_coordinator(daemon)
-    fleet.kill_coordinator()  # no release has arrived
+    fleet.kill_coordinator()  # before any release arrives
     assert [r.phase for d in (robot, station) for r in d.runners] == ["ready", "ready"]
     fleet.heal(5)
     assert [r.phase for d in (robot, station) for r in d.runners] == ["running", "running"]
@@ -121,44 +122,6 @@ def test_a_stop_during_the_preparation_rolls_back() -> None:
     number = fleet.start(dataflow(camera="robot"))
     fleet.step_to_daemon(fleet.daemons["robot"])
     fleet.ask(StopDataflow())
-    fleet.quiet()
+    fleet.settle()
     assert "stopped before it had started" in fleet.failures[number].message
     assert not any(runner.lives for runner in fleet.daemons["robot"].runners)
-
-
-def test_a_name_can_run_once() -> None:
-    fleet = two_machines()
-    spec = dataflow(camera="robot").model_copy(update={"name": "patrol"})
-    fleet.start(spec)
-    fleet.quiet()
-    second = fleet.start(spec)
-    failure = fleet.failures[second]
-    assert failure.code == "conflict"
-    assert 'there is already a running dataflow with name "patrol"' in failure.message
-    fleet.ask(StopDataflow())
-    fleet.quiet()
-    third = fleet.start(spec)
-    fleet.quiet()
-    assert isinstance(fleet.answers[third], Started)
-
-
-def test_a_machine_that_is_not_connected_starts_nothing() -> None:
-    fleet = two_machines()
-    number = fleet.start(dataflow(camera="robot", ghost="nobody"))
-    failure = fleet.failures[number]
-    assert 'no matching daemon for machine id "nobody"' in failure.message
-    assert 'connected: "robot", "station"' in failure.message
-    assert failure.code == "placement"
-    assert not fleet.store
-
-
-def test_labels_choose_the_first_daemon_that_has_them_all() -> None:
-    fleet = two_machines()
-    node = ResolvedNode(id="net", path="net.py", deploy=ResolvedDeploy(labels={"gpu": "yes"}))
-    spec = dataflow().model_copy(update={"resolved": ResolvedDataflow(nodes=(node,))})
-    number = fleet.ask(StartDataflow(spec=spec, dry_run=True))
-    plan = fleet.answers[number]
-    assert isinstance(plan, PlacementPlan)
-    assert [(one.node, one.daemon) for one in plan.nodes] == [("net", "station")]
-    assert 'labels {"gpu": "yes"}' in plan.nodes[0].reason
-    assert not fleet.store

@@ -1,8 +1,8 @@
-"""How long daemons that ended or were lost are listed, and the age of ended dataflows."""
+"""Listing of lost and ended daemons, silence, refusals, age of ended dataflows."""
 
 from __future__ import annotations
 
-from support.fleet_simulation import SimulatedFleet, pipeline
+from support.fleet_simulation import FakeDaemon, SimulatedFleet, dataflow, pipeline, running_fleet
 
 from dora_config.protocol.control import (
     ClusterReport,
@@ -12,11 +12,16 @@ from dora_config.protocol.control import (
     StopDataflow,
 )
 
+
+def running() -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
+    return running_fleet(dataflow(camera="robot", detector="station"))
+
+
 HOUR = 3600.0
 
 
 def daemons(fleet: SimulatedFleet) -> dict[str, str]:
-    """How each daemon is listed by `cluster status`."""
+    """Return the state of each daemon in `cluster status`."""
     report = fleet.answers[fleet.ask(ClusterStatus())]
     assert isinstance(report, ClusterReport)
     return {
@@ -35,14 +40,14 @@ def two_machines() -> SimulatedFleet:
     fleet = SimulatedFleet()
     for name in ("robot", "base"):
         fleet.add_daemon(name, name)
-    fleet.quiet()
+    fleet.settle()
     return fleet
 
 
 def test_a_daemon_that_ended_is_listed_for_ten_minutes() -> None:
     fleet = two_machines()
     fleet.end_daemon(fleet.daemons["robot"])
-    fleet.quiet()
+    fleet.settle()
     fleet.kill_daemon(fleet.daemons["robot"])
     assert daemons(fleet) == {"robot": "ended", "base": "connected"}
     fleet.pass_time(595)
@@ -60,7 +65,7 @@ def test_a_daemon_that_was_lost_is_listed_for_a_day() -> None:
     assert daemons(fleet) == {"base": "connected"}
 
 
-def test_a_daemon_that_comes_back_stays_listed() -> None:
+def test_a_daemon_that_returns_stays_listed() -> None:
     fleet = two_machines()
     fleet.kill_daemon(fleet.daemons["robot"])
     fleet.pass_time(20 * HOUR)
@@ -74,23 +79,47 @@ def test_a_daemon_that_comes_back_stays_listed() -> None:
 def test_a_daemon_that_a_dataflow_waits_for_stays_listed() -> None:
     fleet = two_machines()
     fleet.start(pipeline(camera="robot", inference="base", actuator="base"))
-    fleet.quiet()
+    fleet.settle()
     fleet.reboot(fleet.daemons["robot"])
     fleet.pass_time(30 * HOUR)
     assert daemons(fleet)["robot"] == "lost"
     assert fleet.listed()[-1][0] == "Degraded"
 
 
-def test_the_age_of_an_ended_dataflow_survives_the_coordinator() -> None:
+def test_the_age_of_an_ended_dataflow_survives_a_restart() -> None:
     fleet = two_machines()
     fleet.start(pipeline(camera="robot", inference="base", actuator="base"))
-    fleet.quiet()
+    fleet.settle()
     assert ended_ago(fleet) is None
     fleet.ask(StopDataflow(all=True))
-    fleet.quiet()
+    fleet.settle()
     assert ended_ago(fleet) == 0.0
     fleet.pass_time(50)
     fleet.kill_coordinator()
     fleet.start_coordinator()
     fleet.pass_time(50)
     assert ended_ago(fleet) == 100.0
+
+
+def test_a_silent_daemon_is_disconnected_and_may_return() -> None:
+    fleet, robot, _ = running()
+    fleet.pass_time(31, heartbeats=False)
+    assert robot.connection is None
+    assert fleet.listed()[0][0] == "Degraded"
+    fleet.heal(5)
+    assert fleet.listed() == [("Running", None)]
+
+
+def test_a_second_installation_with_the_same_machine_id_is_refused() -> None:
+    fleet, robot, _ = running()
+    clone = fleet.add_daemon("clone", "robot")
+    fleet.settle()
+    assert clone.connection is None
+    (refusal,) = [line for line in fleet.log if line.startswith("refused")]
+    assert "robot:1" in refusal
+    assert "clone:1" in refusal
+    assert robot.connection is not None
+    fleet.kill_daemon(robot)
+    fleet.connect(clone)
+    fleet.settle()
+    assert clone.connection is not None

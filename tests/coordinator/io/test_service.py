@@ -1,4 +1,4 @@
-"""A coordinator whose store cannot be written shows what is stored, refuses the rest, goes on."""
+"""Service with a store that cannot be written or read, or without output streams."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ class FillingStore(SqliteStore):
         super().apply(changes)
 
 
-class Peer:
-    """The other end of a connection: what it is told, and whether it was hung up on."""
+class Remote:
+    """The other end of a connection; collects what it receives."""
 
     def __init__(self, service: Service, tasks: anyio.abc.TaskGroup) -> None:
         self.service = service
         self.connection: Connection = service.connect("10.0.0.2:1")
-        self.told: list[str] = []
+        self.received: list[str] = []
         self.gone = False
         tasks.start_soon(self._read)
 
     async def _read(self) -> None:
         async def note(text: str) -> None:
-            self.told.append(text)
+            self.received.append(text)
 
         await self.connection.write(note)
         self.service.disconnect(self.connection)
@@ -68,24 +68,24 @@ class Peer:
     def ask(self, request: ControlRequest) -> None:
         self.service.requested(self.connection, 1, request)
 
-    async def hears(self, text: str) -> None:
-        await wait_until_async(lambda: any(text in one for one in self.told), what=text)
+    async def receives(self, text: str) -> None:
+        await wait_until_async(lambda: any(text in one for one in self.received), what=text)
 
 
-async def let_in(peer: Callable[[], Peer], *parts: PartReport) -> Peer:
-    """A daemon that tries until it is registered."""
+async def register(peer: Callable[[], Remote], *parts: PartReport) -> Remote:
+    """Connect a daemon until it is admitted."""
     while True:
         daemon = peer()
         daemon.register(*parts)
-        await wait_until_async(lambda: daemon.told, what="an answer")  # noqa: B023
-        if "registration_refused" not in daemon.told[0]:
+        await wait_until_async(lambda: daemon.received, what="an answer")  # noqa: B023
+        if "registration_refused" not in daemon.received[0]:
             return daemon
 
 
 def play(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    story: Callable[[FillingStore, Callable[[], Peer]], object],
+    story: Callable[[FillingStore, Callable[[], Remote]], object],
 ) -> None:
     monkeypatch.setattr(service_module, "RETRY", 0.2)
     store = FillingStore(tmp_path / "store")
@@ -95,7 +95,7 @@ def play(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(service.run)
             with anyio.fail_after(PATIENCE):
-                await story(store, lambda: Peer(service, tasks))  # type: ignore[misc]
+                await story(store, lambda: Remote(service, tasks))  # type: ignore[misc]
                 await service.flush(within=PATIENCE)
             tasks.cancel_scope.cancel()
 
@@ -103,36 +103,36 @@ def play(
     store.close()
 
 
-def test_nothing_is_begun_until_there_is_room(
+def test_starts_are_refused_until_the_store_can_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = StartDataflow(spec=dataflow(camera="robot"))
 
-    async def story(store: FillingStore, peer: Callable[[], Peer]) -> None:
-        daemon, client = await let_in(peer), peer()
+    async def story(store: FillingStore, peer: Callable[[], Remote]) -> None:
+        daemon, client = await register(peer), peer()
         store.full = True
         client.ask(start)
-        await client.hears("the disk is full")
+        await client.receives("the disk is full")
         await wait_until_async(lambda: daemon.gone and client.gone)
-        assert not any("prepare_part" in text for text in daemon.told)
+        assert not any("prepare_part" in text for text in daemon.received)
         store.full = False
-        again, client = await let_in(peer), peer()
+        again, client = await register(peer), peer()
         client.ask(start)
-        await again.hears("prepare_part")
+        await again.receives("prepare_part")
 
     play(tmp_path, monkeypatch, story)
 
 
-def test_what_is_stored_is_shown_and_no_end_is_acknowledged(
+def test_queries_are_answered_and_ends_not_acknowledged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ended(uuid: str) -> PartReport:
         return PartReport(dataflow_id=uuid, attempt=1, phase="ended")
 
-    async def story(store: FillingStore, peer: Callable[[], Peer]) -> None:
-        daemon, client = await let_in(peer), peer()
+    async def story(store: FillingStore, peer: Callable[[], Remote]) -> None:
+        daemon, client = await register(peer), peer()
         client.ask(StartDataflow(spec=dataflow(camera="robot")))
-        await daemon.hears("prepare_part")
+        await daemon.receives("prepare_part")
         ((record, _),) = store.load()
         uuid = record.dataflow_id
         for phase in ("prepared", "running"):
@@ -142,24 +142,24 @@ def test_what_is_stored_is_shown_and_no_end_is_acknowledged(
         store.full = True
         daemon.service.message_received(daemon.connection, PartChanged(report=ended(uuid)))
         await wait_until_async(lambda: daemon.gone)
-        assert not any("forget_part" in text for text in daemon.told)
+        assert not any("forget_part" in text for text in daemon.received)
         late, client, other = peer(), peer(), peer()
         late.register(ended(uuid))
         client.ask(ListDataflows())
         other.ask(StopDataflow(dataflow=DataflowRef(uuid=uuid)))
-        await late.hears("the disk is full")
-        await other.hears("the disk is full")
-        await client.hears(uuid)
+        await late.receives("the disk is full")
+        await other.receives("the disk is full")
+        await client.receives(uuid)
         assert store.load()[0][0].phase == "running"
         store.full = False
-        again = await let_in(peer, ended(uuid))
-        await again.hears("forget_part")
+        again = await register(peer, ended(uuid))
+        await again.receives("forget_part")
         assert store.load()[0][0].phase == "finished"
 
     play(tmp_path, monkeypatch, story)
 
 
-def test_a_store_that_cannot_be_read_ends_it(
+def test_a_store_that_cannot_be_read_ends_the_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = SqliteStore(tmp_path / "store")
@@ -171,7 +171,7 @@ def test_a_store_that_cannot_be_read_ends_it(
 
 @pytest.mark.integration
 @pytest.mark.parametrize("streams", [">/dev/full 2>/dev/full", ">&- 2>&- <&-"])
-def test_streams_that_cannot_be_written_stop_no_coordinator(streams: str) -> None:
+def test_the_coordinator_runs_without_output_streams(streams: str) -> None:
     port = free_port()
     words = [str(DORA), "coordinator", "--port", str(port), "--store", "memory"]
     process = subprocess.Popen(["sh", "-c", f'exec "$@" {streams}', "sh", *words])

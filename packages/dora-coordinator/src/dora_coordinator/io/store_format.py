@@ -1,0 +1,101 @@
+"""On-disk format of the durable store: version, tables and rows of its SQLite file.
+
+`PRAGMA user_version` is ``major * 1000 + minor``; 0 is a new file. Rows contain the JSON of
+`DataflowRecord` without its parts, `PartRecord` and `DataflowSpec`. A new field with a default
+needs a new minor version, any other change a new major version and a migration.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from pydantic import ValidationError
+
+from dora_config.protocol.dataflow import DataflowSpec
+from dora_coordinator.state.commands import DeleteRecord, SaveRecord
+from dora_coordinator.state.records import DataflowRecord, PartRecord
+
+Version = tuple[int, int]
+"""Major and minor."""
+SCHEMA_VERSION: Final[Version] = (1, 0)
+
+Migration = Callable[[sqlite3.Connection], None]
+MIGRATIONS: Final[Mapping[int, Migration]] = {}
+"""Migrations to the next major version, by the major version they start from."""
+
+TABLES: Final = (
+    "CREATE TABLE IF NOT EXISTS dataflow (id TEXT PRIMARY KEY, record TEXT NOT NULL)",
+    # separate, because an update writes the whole row and a specification can have megabytes
+    "CREATE TABLE IF NOT EXISTS spec (dataflow TEXT PRIMARY KEY, spec TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS part "
+    "(dataflow TEXT NOT NULL, daemon TEXT NOT NULL, record TEXT NOT NULL, "
+    "PRIMARY KEY (dataflow, daemon))",
+)
+
+Stored = tuple[DataflowRecord, DataflowSpec]
+
+
+class UnreadableRecord(Exception):
+    """A row cannot be decoded."""
+
+    def __init__(self, dataflow_id: str, problem: str) -> None:
+        super().__init__(problem)
+        self.dataflow_id = dataflow_id
+
+
+def read_version(db: sqlite3.Connection) -> Version | None:
+    """Return the version of the file; None for a new one."""
+    (number,) = db.execute("PRAGMA user_version").fetchone()
+    return None if number == 0 else divmod(number, 1000)
+
+
+def write_version(db: sqlite3.Connection, version: Version) -> None:
+    db.execute(f"PRAGMA user_version={version[0] * 1000 + version[1]}")
+
+
+def create_tables(db: sqlite3.Connection) -> None:
+    for table in TABLES:
+        db.execute(table)
+
+
+def read_all(db: sqlite3.Connection) -> list[Stored]:
+    """Return all dataflows; raises :class:`UnreadableRecord`."""
+    parts: dict[str, list[PartRecord]] = {}
+    stored = []
+    dataflow_id = ""
+    try:
+        query = "SELECT dataflow, record FROM part ORDER BY rowid"
+        for dataflow_id, text in db.execute(query):
+            parts.setdefault(dataflow_id, []).append(PartRecord.model_validate_json(text))
+        query = "SELECT id, record, spec FROM dataflow JOIN spec ON spec.dataflow = id"
+        for dataflow_id, text, spec in db.execute(query):
+            record = DataflowRecord.model_validate_json(text)
+            whole = record.model_copy(update={"parts": tuple(parts.get(dataflow_id, ()))})
+            stored.append((whole, DataflowSpec.model_validate_json(spec)))
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]["msg"]
+        raise UnreadableRecord(dataflow_id, problem) from error
+    return stored
+
+
+def save(db: sqlite3.Connection, change: SaveRecord) -> None:
+    record = change.record
+    row = (record.dataflow_id, record.model_dump_json(exclude={"parts"}))
+    db.execute("INSERT OR REPLACE INTO dataflow VALUES (?, ?)", row)
+    if change.spec is not None:
+        row = (record.dataflow_id, change.spec.model_dump_json())
+        db.execute("INSERT OR REPLACE INTO spec VALUES (?, ?)", row)
+    db.executemany(
+        "INSERT INTO part VALUES (?, ?, ?) "
+        "ON CONFLICT (dataflow, daemon) DO UPDATE SET record = excluded.record",
+        [(record.dataflow_id, part.daemon, part.model_dump_json()) for part in record.parts],
+    )
+
+
+def delete(db: sqlite3.Connection, change: DeleteRecord) -> None:
+    key = (change.dataflow_id,)
+    db.execute("DELETE FROM dataflow WHERE id = ?", key)
+    db.execute("DELETE FROM spec WHERE dataflow = ?", key)
+    db.execute("DELETE FROM part WHERE dataflow = ?", key)

@@ -1,0 +1,267 @@
+"""The receiving side of a connected node: its session, receivers and waiter."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from dora_node_api.backends.backend import timed_out, until
+from dora_node_api.errors import ControlError
+from dora_node_api.protocol.connection import PUMP_EVERY_NS, Connection
+from dora_node_api.protocol.frames import Received, close_all
+from dora_node_api.protocol.messages import AddInput, RemoveInput
+from dora_node_api.protocol.session import Session
+from dora_node_api.transport import QueueEnds, QueueSpec, Receiver, Waiter
+from dora_node_api.transport.shared.owned_lock import OwnedLock
+
+if TYPE_CHECKING:
+    from dora_node_api.protocol.session import Event
+
+VALIDATE_VARIABLE = "DORA_VALIDATE_ARRAYS"
+
+
+class Inputs:
+    """Joins a `Session` (order of events), receivers (messages) and a `Connection`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._integrity = connection.integrity
+        self._reentry = connection.reentry
+        self.session = Session(
+            connection.config,
+            null_array=partial(self._reentry.call, _null_array),
+            wall_time=_wall_time,
+        )
+        self.closing = False
+        """The node is being closed: waits end."""
+        self._receivers: dict[str, Receiver] = {}
+        self._waiter = Waiter()
+        self._waiter.add_fd(connection.fileno())
+        self._waiter.add_fd(connection.wake_read)
+        self._receiving = OwnedLock()
+        self._imported = False
+        """Whether pyarrow was imported for the first message."""
+        self._validate = os.environ.get(VALIDATE_VARIABLE, "").lower() in ("1", "true", "yes")
+        connection.inputs_full = self._full
+
+    def connect(self, queues: Sequence[QueueSpec], descriptors: Sequence[int]) -> None:
+        """Open the queues of a Welcome. Raises ControlError for a wrong number of descriptors."""
+        # A backpressure queue has one descriptor more, to wake its producer.
+        shares = [3 if spec.backpressure else 2 for spec in queues]
+        if sum(shares) != len(descriptors):
+            raise ControlError(f"{len(descriptors)} descriptors came for {len(queues)} queues")
+        ends: dict[str, tuple[QueueSpec | None, Sequence[int]]] = {}
+        for queue, share in zip(queues, shares, strict=True):
+            ends[queue.input] = (queue, descriptors[:share])
+            descriptors = descriptors[share:]
+        for config in self._connection.config.inputs:
+            spec, own = ends.get(config.id, (None, ()))
+            self._add(AddInput(config, spec), own)
+
+    # --- receiving -------------------------------------------------------------------------------
+
+    @property
+    def ended(self) -> bool:
+        """Whether the stream has ended."""
+        session = self.session
+        return (session.ended and session.returned is None) or self.closing
+
+    def next_event(self, timeout: float | None) -> Event | None:
+        """Wait for an event; None at the end, an ERROR event after `timeout` seconds."""
+        event = None
+        deadline = until(timeout)
+        try:
+            with self._receiving:
+                while not self.closing:
+                    event = self._next(now := time.monotonic_ns())
+                    if event is not None or self.session.ended:
+                        break
+                    if deadline is not None and now >= deadline:
+                        return timed_out(timeout or 0.0)
+                    self._sleep(now, deadline)
+            return event
+        except BaseException:
+            if event is not None:
+                self.session.returned = event
+            raise
+
+    def poll_event(self) -> Event | None:
+        """Return the next event if there is one. Never blocks."""
+        if self._receiving.owned():
+            return None  # a signal handler interrupted a receive
+        event = None
+        try:
+            try:
+                # Another thread that waits in next_event would get the event.
+                if self._receiving.acquire(blocking=False) and not self.closing:
+                    event = self._next(time.monotonic_ns())
+            finally:
+                # First of all: a signal handler that raised before it would leave the lock held.
+                try:  # noqa: SIM105
+                    self._receiving.release()
+                except RuntimeError:
+                    pass  # another thread holds it
+            return event
+        except BaseException:
+            if event is not None:
+                self.session.returned = event
+            raise
+
+    def _next(self, now: int) -> Event | None:
+        connection = self._connection
+        if now - connection.pumped > PUMP_EVERY_NS and not connection.gone:
+            connection.pump()
+        if not self._imported and any(r.pending() for r in list(self._receivers.values())):
+            self._reentry.call(_null_array)  # calls of signal handlers meanwhile need it too
+            self._imported = True
+        integrity = self._integrity
+        if integrity.broken:
+            integrity.check()
+        try:
+            if connection.inbox:
+                self.take_inbox()
+            return self.session.next_event(now)
+        except BaseException as error:
+            integrity.left_by(type(error))
+            raise
+
+    def _sleep(self, now: int, deadline: int | None) -> None:
+        """Wait for a message, a control message, a tick, a timeout, or `deadline`."""
+        own = self.session.deadline()
+        until_ns = own if deadline is None else deadline if own is None else min(own, deadline)
+        words = self._connection.words
+        words.set_waiting(True)
+        try:
+            ready = self._waiter.wait(None if until_ns is None else max(0, until_ns - now) / 1e9)
+        finally:
+            words.set_waiting(False)
+        for item in ready:
+            if isinstance(item, Receiver):
+                continue
+            if item == self._connection.wake_read:
+                self._connection.clear_wake()
+            if not self._connection.gone:
+                self._connection.pump()
+
+    def is_empty(self) -> bool:
+        """Whether `poll_event` would return None."""
+        if self.ended:
+            return True
+        if self._connection.inbox or self.session.waiting(time.monotonic_ns()):
+            return False
+        return not any(receiver.pending() for receiver in list(self._receivers.values()))
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when `poll_event` may have an event."""
+        return self._waiter.fileno()
+
+    def deadline(self) -> int | None:
+        """Return when `poll_event` will have an event although nothing arrives.
+
+        asyncio calls this before it sleeps on `fileno`.
+        """
+        if self._waiter.wait(0):
+            self._connection.clear_wake()
+            self._connection.pump(wait=False)
+            if not self.is_empty():
+                return 0
+        return self.session.deadline()
+
+    # --- inputs that come and go -----------------------------------------------------------------
+
+    def take_inbox(self) -> None:
+        """Process the control messages that concern inputs or the user."""
+        inbox = self._connection.inbox
+        while inbox:
+            received = inbox.popleft()
+            if isinstance(received, ControlError):
+                self.session.failed(f"malformed message on the control socket: {received}")
+            else:
+                self.apply(received)
+        if self._connection.gone:
+            # A socket at its end stays readable.
+            self._waiter.remove_fd(self._connection.fileno())
+
+    def apply(self, received: Received) -> None:
+        """Process one control message."""
+        match received.message:
+            case AddInput() as message:
+                self._add(message, received.descriptors)
+            case RemoveInput(name) as message:
+                self.session.handle(message)
+                self._drop(name)
+            case message:
+                close_all(received.descriptors)
+                self.session.handle(message)
+
+    def _add(self, message: AddInput, descriptors: Sequence[int]) -> None:
+        config = message.input
+        self._drop(config.id)
+        if message.queue is None:
+            close_all(descriptors)
+            self.session.add_input(config)
+            return
+        try:
+            ends = QueueEnds.from_consumer_fds(descriptors)
+        except ValueError as error:
+            close_all(descriptors)
+            self.session.failed(f"input `{config.id}` cannot be connected: {error}")
+            return
+        receiver = Receiver(
+            message.queue,
+            ends,
+            self._connection.board,
+            self._connection.open_segment,
+            validate=self._validate,
+            on_first_copy=lambda _spec, sentence: self._connection.warn(sentence),
+        )
+        self._receivers[config.id] = receiver
+        self._waiter.add(receiver)
+        self.session.add_input(config, receiver.receive, receiver.ready)
+
+    def _drop(self, name: str) -> None:
+        if (receiver := self._receivers.pop(name, None)) is not None:
+            self._waiter.remove(receiver)
+            receiver.close()
+
+    def _full(self) -> bool:
+        blocked = [r for r in list(self._receivers.values()) if r.spec.backpressure]
+        return bool(blocked) and all(r.pending() >= r.spec.bound for r in blocked)
+
+    def close(self) -> bool:
+        """Close all inputs once no thread receives any more; return whether that succeeded.
+
+        A signal handler that interrupted a receive of its own thread cannot wait for its end.
+        """
+        self.closing = True
+        self._connection.wake()
+        # A thread in next_event sees `closing` and returns.
+        if self._receiving.owned() or not self._receiving.acquire(timeout=2.0):
+            return False
+        try:
+            for name in list(self._receivers):
+                self._drop(name)
+            self._waiter.close()
+        finally:
+            self._receiving.release()
+        return True
+
+
+_NULLS: list[Any] = []
+
+
+def _null_array() -> Any:
+    """Return the value of a tick: an empty array of null type, always the same one."""
+    if not _NULLS:
+        import pyarrow
+
+        _NULLS.append(pyarrow.nulls(0))
+    return _NULLS[0]
+
+
+def _wall_time(nanoseconds_ago: int) -> datetime:
+    return datetime.now(UTC) - timedelta(microseconds=nanoseconds_ago // 1000)

@@ -1,0 +1,171 @@
+"""The sending side of a connected node: encodes messages and gives them to its `Sender`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from functools import partial
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+from dora_node_api.data.arrow import encode
+from dora_node_api.data.metadata import encode_metadata
+from dora_node_api.data.typecheck import TypeCheck
+from dora_node_api.errors import DoraNodeError, InvalidData, UnknownOutput
+from dora_node_api.protocol.connection import PUMP_EVERY_NS, Connection
+from dora_node_api.protocol.messages import CloseOutputs, SendOutput
+from dora_node_api.transport.producer.blocks import HeapBlock, heap_sample
+
+if TYPE_CHECKING:
+    from dora_node_api.data.arrow import EncodedPayload
+    from dora_node_api.transport.producer.blocks import Sample
+
+PROTECTING = ("request_id", "goal_id", "goal_status")
+"""Metadata keys whose messages are never evicted from a queue."""
+
+
+class Outputs:
+    """Sends on the declared outputs of a node."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sender = connection.sender
+        self._reentry = connection.reentry
+        self._declared = connection.config.outputs
+        self._open = frozenset(self._declared)
+        self._types = TypeCheck.from_environment(connection.config.output_types, self._warn)
+        connection.publish = self._publish
+
+    def _warn(self, sentence: str) -> None:
+        self._connection.warn(sentence)
+
+    def send(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
+        """Send one message; in a signal handler, after the call that it interrupted."""
+        reentry = self._reentry
+        me = get_ident()
+        if me in reentry.inside or (reentry.waiting and reentry.busy()):
+            self._send_later(output, data, metadata)
+            return
+        try:
+            reentry.inside.add(me)
+            self._send(output, data, metadata)
+        finally:
+            # The first call: an exception of a signal handler must not leave the thread inside.
+            reentry.inside.discard(me)
+            if reentry.waiting:
+                reentry.run_waiting()
+
+    def _send(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
+        if output not in self._open:
+            self._warn(self._undeclared(output) + " Its messages are dropped.")
+            return
+        self._look_at_control()
+        payload = self._encode(output, data, metadata)
+        if metadata:
+            protected, flush = delivery_flags(metadata)
+            self._sender.send(output, payload, protected=protected, flush=flush)
+        else:
+            self._sender.send(output, payload)
+
+    def _encode(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> EncodedPayload:
+        try:
+            payload = encode(data, metadata, on_warning=self._warn)
+        except TypeError as error:
+            raise InvalidData(f"output `{output}`: {error}") from error
+        if self._types is not None:
+            self._types.check(output, data, metadata)
+        return payload
+
+    def _send_later(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
+        """Send after the call that a signal handler interrupted."""
+        if output not in self._open:
+            self._warn(self._undeclared(output) + " Its messages are dropped.")
+            return
+        if _is_importing_pyarrow():
+            later = partial(self._send, output, _own_data(data), dict(metadata or {}))
+            self._reentry.submit(later)
+            return
+        payload = self._encode(output, data, metadata)
+        payload.detach()
+        protected, flush = delivery_flags(metadata or {})
+        send = self._sender.send
+        self._reentry.submit(partial(send, output, payload, protected=protected, flush=flush))
+
+    def _publish(self, message: SendOutput) -> None:
+        """Send a message that was published through the runner; errors are only logged."""
+        from dora_node_api.data.json_values import array_from_json
+
+        output, metadata = message.output, message.metadata
+        try:
+            data = array_from_json(message.data)
+            payload = self._encode(output, data, metadata)
+            protected, flush = delivery_flags(metadata)
+            if output in self._open:
+                self._sender.send(output, payload, protected=protected, flush=flush)
+        except (TypeError, ValueError, DoraNodeError, MemoryError) as error:
+            self._warn(f"a message published on output `{output}` was not sent: {error}")
+
+    def _look_at_control(self) -> None:
+        """Take in control messages, such as new routes, in a node that only sends."""
+        connection = self._connection
+        if connection.integrity.broken:
+            connection.integrity.check()
+        if time.monotonic_ns() - connection.pumped > PUMP_EVERY_NS and not connection.gone:
+            connection.pump(wait=False)
+
+    def _undeclared(self, output: str) -> str:
+        declared = ", ".join(f"`{name}`" for name in self._declared) or "none"
+        return f"Output `{output}` not in node's output list ({declared}); add it to `outputs`."
+
+    def allocate_sample(self, output: str, nbytes: int, metadata: Mapping[str, Any]) -> Sample:
+        """Return memory for a message to be filled in place. Raises UnknownOutput, InvalidData."""
+        if output not in self._open:
+            raise UnknownOutput(self._undeclared(output))
+        try:
+            encoded = encode_metadata(metadata, on_warning=self._warn)
+        except TypeError as error:
+            raise InvalidData(f"output `{output}`: {error}") from error
+        if self._reentry.busy():
+            return heap_sample(nbytes)
+        return self._reentry.call(partial(self._sender.allocate_sample, nbytes, encoded))
+
+    def send_sample(self, output: str, sample: Sample, metadata: Mapping[str, Any]) -> None:
+        """Send a sample of `allocate_sample`."""
+        protected, flush = delivery_flags(metadata)
+        sample.close_views()
+        if isinstance(sample.block, HeapBlock):
+            payload = self._encode(output, sample.as_memoryview(), metadata)
+            sample.take_hold()
+            send = partial(self._sender.send, output, payload, protected=protected, flush=flush)
+        else:
+            send = partial(
+                self._sender.send_sample, output, sample, protected=protected, flush=flush
+            )
+        if not self._reentry.busy():
+            self._look_at_control()
+        self._reentry.submit(send)
+
+    def close(self, outputs: tuple[str, ...]) -> None:
+        """Report to the runner that nothing more is sent on these outputs."""
+        self._open -= frozenset(outputs)
+        self._reentry.submit(partial(self._connection.tell, CloseOutputs(outputs)))
+
+
+def _is_importing_pyarrow() -> bool:
+    """Whether the interrupted call imports pyarrow, which a signal handler cannot do as well."""
+    module = sys.modules.get("pyarrow")
+    return module is None or getattr(module.__spec__, "_initializing", False)
+
+
+def _own_data(data: Any) -> Any:
+    """Return data that the caller cannot change; arrays of pyarrow are immutable."""
+    if isinstance(data, bytearray | memoryview):
+        view = memoryview(data)
+        return memoryview(view.tobytes()).cast(view.format)  # type: ignore[call-overload]
+    return data.copy() if hasattr(data, "__array_interface__") else data
+
+
+def delivery_flags(metadata: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Return whether a message is protected from eviction, and whether it clears older ones."""
+    return any(key in metadata for key in PROTECTING), metadata.get("flush") is True

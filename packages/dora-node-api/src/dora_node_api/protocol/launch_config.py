@@ -1,0 +1,60 @@
+"""DORA_NODE_CONFIG: the environment variable by which a runner configures a node that it starts."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from dora_node_api import _version
+from dora_node_api.errors import SetUpError
+from dora_node_api.frozen import Frozen
+from dora_node_api.protocol.messages import PROTOCOL_VERSION
+
+CONFIG_VARIABLE = "DORA_NODE_CONFIG"
+_WRITER = "python"
+"""Value of `dora`: distinguishes this variable from the one of other programs of that name."""
+
+
+class LaunchConfig(Frozen):
+    """Content of DORA_NODE_CONFIG: where the node connects, and as which node."""
+
+    socket: str
+    node_id: str
+    incarnation: int
+    dataflow_id: str = ""
+    runner: str = ""
+    """Mark of the runner, by which leftover processes of a killed runner are found."""
+    machine_id: str | None = None
+
+    def to_text(self) -> str:
+        """Return the value of the environment variable."""
+        values: dict[str, Any] = {"dora": _WRITER, "protocol": PROTOCOL_VERSION}
+        values |= {name: getattr(self, name) for name in self.__match_args__}
+        return json.dumps({key: value for key, value in values.items() if value not in (None, "")})
+
+    @classmethod
+    def from_text(cls, text: str) -> LaunchConfig:
+        """Parse the environment variable. Raises SetUpError with what to do."""
+        try:
+            values = json.loads(text)
+        except ValueError:
+            values = None
+        if not isinstance(values, dict) or values.get("dora") != _WRITER:
+            raise SetUpError(
+                f"{CONFIG_VARIABLE} was not written by this dora, but by another program of that"
+                " name (dora-rs?); start the dataflow with the `dora` of the package dora-cli of"
+                " dora for Python"
+            )
+        if values.get("protocol") != PROTOCOL_VERSION:
+            package = os.path.dirname(_version.__file__)  # noqa: PTH120 - pathlib is slow to import
+            raise SetUpError(
+                f"the runner uses version {values.get('protocol')} of the node protocol, this"
+                f" dora_node_api ({package}) version {PROTOCOL_VERSION}; install the same version"
+                " of dora on both sides"
+            )
+        expected: dict[str, type] = {"socket": str, "node_id": str, "incarnation": int}
+        for name, kind in expected.items():
+            if not isinstance(values.get(name), kind):
+                raise SetUpError(f"{CONFIG_VARIABLE} has no `{name}` of type {kind.__name__}")
+        return cls(**{name: values[name] for name in cls.__match_args__ if name in values})

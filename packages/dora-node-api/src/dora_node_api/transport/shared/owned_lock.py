@@ -1,0 +1,28 @@
+"""A lock that its owner can recognize: a signal handler may run while its thread holds it."""
+
+from __future__ import annotations
+
+from _thread import RLock
+from collections.abc import Callable
+
+
+class OwnedLock(RLock):  # type: ignore[misc]  # not final at run time
+    """Reentrant lock that reports whether this thread holds it.
+
+    Reentrant only because such a lock knows its owner. Callers check `owned` first where a second
+    entry of the same thread would be wrong.
+    """
+
+    owned: Callable[[], bool] = RLock._is_owned  # type: ignore[attr-defined]
+
+    def run_if_free(self, function: Callable[[], None]) -> None:
+        """Call a function with the lock held; do nothing if another thread holds it."""
+        try:
+            if self.acquire(blocking=False):
+                function()
+        finally:
+            # First of all: a signal handler that raised before it would leave the lock held.
+            try:  # noqa: SIM105
+                self.release()
+            except RuntimeError:
+                pass  # another thread holds it

@@ -1,0 +1,140 @@
+"""The runner's side of a queue: writes lifecycle records and accounts for dead processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import deque
+
+from dora_node_api.transport.shared import layout
+from dora_node_api.transport.shared.board import Board
+from dora_node_api.transport.shared.layout import RecordKind
+from dora_node_api.transport.shared.queue import QueueEnds, bytes_waiting
+from dora_node_api.transport.shared.specs import QueueSpec
+from dora_node_api.transport.shared.statistics import EdgeStatistics, read_statistics
+
+
+class QueueKeeper:
+    """The runner's side of a queue: the only writer of lifecycle records.
+
+    Announce only after the producer was reaped (or has never run) and before it is restarted: both
+    write the same sequence. Records that do not fit into a full pipe are kept; call `retry` from
+    time to time while `needs_retry`.
+    """
+
+    def __init__(self, board: Board, spec: QueueSpec, ends: QueueEnds) -> None:
+        self.board = board
+        self.spec = spec
+        self.ends = ends
+        self._words = board.edge_words(spec.area)
+        self._notice = board.notice(spec.area)
+        self._write_end = ends.data_write if spec.backpressure else ends.urgent_write
+        self._pending: deque[RecordKind] = deque()
+
+    @property
+    def needs_retry(self) -> bool:
+        return bool(self._pending)
+
+    def retry(self) -> None:
+        """Write the records that did not fit before."""
+        while self._pending and self._write(self._pending[0]):
+            self._pending.popleft()
+
+    def announce_closed(self) -> None:
+        """The input ends."""
+        self._announce(RecordKind.CLOSED)
+
+    def announce_restarted(self) -> None:
+        """The producer is about to be restarted.
+
+        Not written if the pipe is full, after tens of restarts without a read: the record must not
+        be written once the producer runs again.
+        """
+        self.retry()
+        if not self._pending:
+            self._write(RecordKind.NODE_RESTARTED)
+
+    def announce_failed(self, error: str) -> None:
+        """The producer failed for good; ``error`` is cut at 2 KB. Call `announce_closed` next."""
+        text = error.encode("utf-8", "replace")[: layout.NOTICE_SIZE]
+        self._notice[: len(text)] = text
+        self._words[layout.X_NOTICE_LENGTH] = len(text)
+        self._announce(RecordKind.NODE_FAILED)
+
+    def _announce(self, kind: RecordKind) -> None:
+        self._pending.append(kind)
+        self.retry()
+
+    def _write(self, kind: RecordKind) -> bool:
+        words = self._words
+        sequence = words[layout.P_SENT] + 1
+        tags = layout.pack_tags(layout.NO_SLOT, 0, kind, layout.FLAG_PROTECTED)
+        record = layout.RECORD.pack(sequence, 0, 0, 0, 0, 0, tags, sequence ^ layout.CHECK)
+        words[layout.P_SENT] = sequence
+        try:
+            os.write(self._write_end, record)
+        except BlockingIOError:
+            words[layout.P_SENT] = sequence - 1
+            return False
+        return True
+
+    def consumer_died(self) -> None:
+        """Free what a reaped consumer held, and wake a waiting producer.
+
+        With a journal nothing is freed: the next process takes it over.
+        """
+        words = self._words
+        if self.spec.journal:
+            self.ring_room()
+            return
+        words[layout.F_FLOOR_DATA] = max(words[layout.F_FLOOR_DATA], words[layout.C_LAST_DATA] + 1)
+        words[layout.F_FLOOR_URGENT] = max(
+            words[layout.F_FLOOR_URGENT], words[layout.C_LAST_URGENT] + 1
+        )
+        words[layout.X_CONSUMER_DEAD] = 1
+        self.ring_room()
+
+    def ring_room(self) -> None:
+        """Wake a producer that waits for room."""
+        if self.ends.room_write >= 0:
+            with contextlib.suppress(BlockingIOError):
+                os.write(self.ends.room_write, b"\0")
+
+    def sent_sequence(self) -> int:
+        """Return the last assigned sequence number; read it when a producer was reaped."""
+        return int(self._words[layout.P_SENT])
+
+    def may_reference(self, sequence: int) -> bool:
+        """Whether a record up to ``sequence`` may still be queued or in the consumer's hands.
+
+        A dead producer's segments may be closed once this is False for every queue that it sent to,
+        with the `sent_sequence` read after it was reaped.
+        """
+        words = self._words
+        settled = layout.C_ACKNOWLEDGED if self.spec.journal else layout.C_SETTLED
+        if words[settled] >= sequence:
+            return False
+        depth = self.ends.depth()
+        # Between its read and its stores a consumer may wait for the GIL, or be killed: a record
+        # that has left the pipes and is not counted is in its hands. These reads are in the reverse
+        # order of its stores.
+        left = words[layout.P_SENT] - words[layout.P_EVICTED] - words[layout.P_REFUSED]
+        uncounted = left - words[layout.C_RECEIVED] - depth
+        taken = max(words[layout.C_LAST_DATA], words[layout.C_LAST_URGENT])
+        in_hand = uncounted > 0 or taken > words[settled]
+        if in_hand and not words[layout.X_CONSUMER_DEAD]:
+            return True
+        if not depth or self.spec.journal:
+            return depth > 0
+        evicted = words[layout.P_EVICTED_SEQUENCE] >= sequence
+        return not evicted or bytes_waiting(self.ends.urgent_read) > 0
+
+    def statistics(self) -> EdgeStatistics:
+        """Return the edge's counters at this moment."""
+        return read_statistics(self.board, self.spec, self.ends)
+
+    def close(self) -> None:
+        """Close the runner's descriptors and free the edge's area on the board."""
+        self.ends.close()
+        if self._words[layout.X_CONSUMER_DEAD]:
+            self.board.free_edge(self.spec.area)

@@ -1,0 +1,34 @@
+"""Values that several commands parse."""
+
+from __future__ import annotations
+
+import pytest
+import typer
+
+from dora_cli import options
+
+
+@pytest.mark.parametrize("text", ["true", "1", "YES"])
+def test_true(text: str) -> None:
+    assert options.optional_boolean(text) is True
+
+
+@pytest.mark.parametrize("text", ["false", "0", "No"])
+def test_false(text: str) -> None:
+    assert options.optional_boolean(text) is False
+
+
+def test_a_missing_boolean_is_none_and_another_word_is_a_usage_error() -> None:
+    assert options.optional_boolean(None) is None
+    with pytest.raises(typer.BadParameter, match="'maybe': expected true or false"):
+        options.optional_boolean("maybe")
+
+
+@pytest.mark.parametrize("text", ["", "fast", "[" * 100_000, '"\\ud800"'])
+def test_json_that_is_malformed_or_not_serializable(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        options.parse_json(text)
+
+
+def test_json() -> None:
+    assert options.parse_json('{"a": [1, null]}') == {"a": [1, None]}

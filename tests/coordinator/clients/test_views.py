@@ -1,0 +1,45 @@
+"""Rows of lists and status reports."""
+
+from __future__ import annotations
+
+from support.fleet_simulation import (
+    running_dataflows,
+)
+
+from dora_config.protocol.control import (
+    ClusterReport,
+    ClusterStatus,
+    ListNodes,
+    NodeList,
+)
+from dora_config.protocol.daemon import (
+    Heartbeat,
+    Metrics,
+)
+from dora_config.protocol.runner import NodeStatus
+from dora_coordinator.state.events import (
+    DaemonMessageReceived,
+)
+
+
+def test_lists_show_the_metrics_of_heartbeats() -> None:
+    fleet, daemon = running_dataflows("a")
+    (dataflow_id,) = fleet.store
+    sampled = NodeStatus(
+        node="source", state="Running", pid=7, cpu_percent=12.5, memory_bytes=1000, restarts=2
+    )
+    metrics = Metrics(dataflow_id=dataflow_id, nodes=(sampled,))
+    assert daemon.connection is not None
+    fleet.handle(DaemonMessageReceived(daemon.connection, Heartbeat(metrics=(metrics,))))
+    nodes = fleet.answers[fleet.ask(ListNodes())]
+    assert isinstance(nodes, NodeList)
+    shown = {node.node: (node.status, node.pid, node.restarts) for node in nodes.nodes}
+    assert shown == {"source": ("Running", 7, 2), "sink": ("Starting", None, 0)}
+    cluster = fleet.answers[fleet.ask(ClusterStatus())]
+    assert isinstance(cluster, ClusterReport)
+    assert [(one.restarts, one.connected) for one in cluster.daemons] == [(2, True)]
+    assert cluster.active_dataflows == 1
+    fleet.disconnect(daemon)
+    nodes = fleet.answers[fleet.ask(ListNodes())]
+    assert isinstance(nodes, NodeList)
+    assert {node.status for node in nodes.nodes} == {"Unknown"}

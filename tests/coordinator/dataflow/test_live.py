@@ -1,0 +1,125 @@
+"""Recovery after the loss of a connection, daemon, runner, machine or coordinator."""
+
+from __future__ import annotations
+
+from support.fleet_simulation import FakeDaemon, SimulatedFleet, dataflow, running_fleet
+
+
+def running() -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
+    return running_fleet(dataflow(camera="robot", detector="station"))
+
+
+def test_nodes_continue_while_a_connection_is_lost() -> None:
+    fleet, robot, _ = running()
+    (runner,) = robot.runners
+    fleet.disconnect(robot)
+    assert fleet.listed() == [("Degraded", 'no connection to daemon "robot"')]
+    fleet.connect(robot)
+    fleet.settle()
+    assert fleet.listed() == [("Running", None)]
+    assert robot.runners == [runner]
+
+
+def test_a_killed_daemon_adopts_its_runners() -> None:
+    fleet, robot, _ = running()
+    (runner,) = robot.runners
+    fleet.kill_daemon(robot)
+    assert fleet.listed()[0][0] == "Degraded"
+    fleet.start_daemon(robot)
+    fleet.settle()
+    assert robot.runners == [runner]
+    assert runner.phase == "running"
+    assert fleet.listed() == [("Running", None)]
+
+
+def test_nodes_of_a_rebooted_machine_are_spawned_at_once() -> None:
+    fleet, robot, station = running()
+    (untouched,) = station.runners
+    fleet.reboot(robot)
+    fleet.start_daemon(robot)
+    fleet.settle()
+    assert [runner.phase for runner in robot.runners] == ["running"]
+    assert station.runners == [untouched]
+    assert fleet.listed() == [("Running", None)]
+    assert any("auto-recovery: re-spawning camera" in line for line in fleet.log)
+
+
+def test_a_runner_that_dies_repeatedly_is_spawned_every_30_seconds() -> None:
+    fleet, robot, _ = running()
+    fleet.kill_runner(robot.runners[0], robot)
+    fleet.settle()
+    assert robot.runners[0].phase == "running"  # the first recovery is immediate
+    fleet.kill_runner(robot.runners[0], robot)
+    fleet.settle()
+    assert fleet.listed()[0][0] == "Recovering"
+    fleet.pass_time(29)
+    assert not robot.living(robot.runners[0].dataflow_id)
+    fleet.pass_time(2)
+    assert robot.runners[0].phase == "running"
+    assert fleet.listed() == [("Running", None)]
+
+
+def test_a_reboot_soon_after_a_recovery_is_recovered_at_once() -> None:
+    fleet, robot, _ = running()
+    fleet.kill_runner(robot.runners[0], robot)
+    fleet.settle()
+    for _ in range(3):
+        fleet.reboot(robot)
+        fleet.start_daemon(robot)
+        fleet.settle()
+        assert fleet.listed() == [("Running", None)]
+
+
+def test_a_node_that_fails_at_each_recovery_is_spawned_every_30_seconds() -> None:
+    fleet, robot, _ = running()
+    robot.broken_nodes.add("camera")
+    fleet.reboot(robot)
+    fleet.start_daemon(robot)
+    fleet.settle()
+    attempts = robot.disk[next(iter(fleet.store))].attempt
+    fleet.pass_time(29)
+    assert robot.disk[next(iter(fleet.store))].attempt == attempts
+    robot.broken_nodes.clear()
+    fleet.pass_time(2)
+    assert fleet.listed() == [("Running", None)]
+
+
+def test_a_restarted_coordinator_recovers_running_dataflows() -> None:
+    fleet, robot, station = running()
+    before = (robot.runners[0], station.runners[0])
+    fleet.kill_coordinator()
+    fleet.start_coordinator()
+    status, reason = fleet.listed()[0]
+    assert status == "Recovering"
+    assert reason == 'waiting for daemon "robot", daemon "station"'
+    fleet.connect(robot)
+    fleet.settle()
+    assert fleet.listed() == [("Recovering", 'waiting for daemon "station"')]
+    fleet.connect(station)
+    fleet.settle()
+    assert fleet.listed() == [("Running", None)]
+    assert (robot.runners[0], station.runners[0]) == before
+
+
+def test_a_machine_that_does_not_report_degrades_the_dataflow() -> None:
+    fleet, robot, station = running()
+    fleet.kill_coordinator()
+    fleet.kill_daemon(station)
+    fleet.start_coordinator()
+    fleet.connect(robot)
+    fleet.settle()
+    fleet.pass_time(60)
+    assert fleet.listed() == [("Degraded", 'no connection to daemon "station"')]
+
+
+def test_results_of_a_disconnected_machine_are_reported_later() -> None:
+    fleet, robot, station = running()
+    fleet.disconnect(robot)
+    fleet.finish_runner(robot.runners[0], robot, failed={"camera"})
+    fleet.finish_runner(station.runners[0], station)
+    fleet.settle()
+    assert fleet.listed()[0][0] == "Degraded"
+    fleet.connect(robot)
+    fleet.settle()
+    assert fleet.listed() == [("Failed", "failed: camera")]
+    assert robot.disk[robot.runners[0].dataflow_id].forgotten

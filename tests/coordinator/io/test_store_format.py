@@ -1,0 +1,99 @@
+"""Golden content of the durable store: a change needs a new version."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from support.fleet_simulation import dataflow
+
+from dora_config.protocol.runner import DataflowResult, NodeResult
+from dora_coordinator.io.store import SqliteStore
+from dora_coordinator.io.store_format import SCHEMA_VERSION
+from dora_coordinator.state.commands import SaveRecord
+from dora_coordinator.state.records import DataflowRecord, PartRecord, PartState, Phase
+
+GOLDEN_VERSION = (1, 0)
+
+GOLDEN_TABLES = {
+    "CREATE TABLE dataflow (id TEXT PRIMARY KEY, record TEXT NOT NULL)",
+    "CREATE TABLE spec (dataflow TEXT PRIMARY KEY, spec TEXT NOT NULL)",
+    "CREATE TABLE part (dataflow TEXT NOT NULL, daemon TEXT NOT NULL, record TEXT NOT NULL, "
+    "PRIMARY KEY (dataflow, daemon))",
+}
+
+GOLDEN_DATAFLOW = (
+    '{"dataflow_id":"d1","name":"patrol","phase":"failed","number":7,'
+    '"reason":"the stop was not confirmed",'
+    '"stopped_since":"daemon \\"robot\\" was stopped",'
+    '"unreported":true,"ended_at":1700000000.5,"grace":1.5,"force":true}'
+)
+
+GOLDEN_PART = (
+    '{"daemon":"robot","nodes":["camera"],"state":"ended","attempt":2,'
+    '"result":{"dataflow_id":"d1","name":"patrol","nodes":[{"node":"camera","outcome":"failed",'
+    '"message":"exited with code 1","caused_by":null,"exit_code":null,"signal":null,'
+    '"stderr_tail":[],"restarts":0,"order":0}],"stop_reason":null,"error":null,"log_dir":null}}'
+)
+
+GOLDEN_SPEC = (
+    '{"resolved":{"nodes":[{"id":"camera","path":"camera.py","deploy":{"machine":"robot"}}]},'
+    '"name":"patrol"}'
+)
+"""Without fields that have a default; `dora_config` defines them."""
+
+RECORD = DataflowRecord(
+    dataflow_id="d1",
+    name="patrol",
+    phase=Phase.FAILED,
+    parts=(
+        PartRecord(
+            daemon="robot",
+            nodes=("camera",),
+            state=PartState.ENDED,
+            attempt=2,
+            result=DataflowResult(
+                dataflow_id="d1",
+                name="patrol",
+                nodes=(NodeResult(node="camera", outcome="failed", message="exited with code 1"),),
+            ),
+        ),
+    ),
+    number=7,
+    reason="the stop was not confirmed",
+    stopped_since='daemon "robot" was stopped',
+    unreported=True,
+    ended_at=1700000000.5,
+    grace=1.5,
+    force=True,
+)
+SPEC = dataflow(camera="robot").model_copy(update={"name": "patrol"})
+
+
+def test_rows_of_this_version_do_not_change(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    store = SqliteStore(path)
+    store.apply([SaveRecord(RECORD, SPEC)])
+    store.close()
+    db = sqlite3.connect(path)
+    assert SCHEMA_VERSION == GOLDEN_VERSION
+    assert db.execute("PRAGMA user_version").fetchone() == (1000,)
+    tables = {sql for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE sql NOTNULL")}
+    assert tables == GOLDEN_TABLES
+    assert db.execute("SELECT * FROM dataflow").fetchall() == [("d1", GOLDEN_DATAFLOW)]
+    assert db.execute("SELECT * FROM part").fetchall() == [("d1", "robot", GOLDEN_PART)]
+    db.close()
+
+
+def test_rows_of_this_version_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    SqliteStore(path).close()
+    db = sqlite3.connect(path)
+    with db:
+        db.execute("INSERT INTO dataflow VALUES (?, ?)", ("d1", GOLDEN_DATAFLOW))
+        db.execute("INSERT INTO spec VALUES (?, ?)", ("d1", GOLDEN_SPEC))
+        db.execute("INSERT INTO part VALUES (?, ?, ?)", ("d1", "robot", GOLDEN_PART))
+    db.close()
+    store = SqliteStore(path)
+    assert store.load() == [(RECORD, SPEC)]
+    store.close()

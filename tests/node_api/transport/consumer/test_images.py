@@ -1,0 +1,101 @@
+"""Small messages as images: what crosses is the block, and the block is free at once."""
+
+from __future__ import annotations
+
+import pytest
+from support.queues import Edge, Segments, drain, message, number_of, numbers
+
+from dora_node_api.data import arrow
+from dora_node_api.transport import Board, Pool, RecordKind
+from dora_node_api.transport.consumer.images import (
+    LARGEST_IMAGE,
+    ImageDelivery,
+    ImageReceiver,
+    image_of_delivery,
+)
+from dora_node_api.transport.producer.image_relay import ImageForwarder
+from dora_node_api.transport.shared import layout
+from dora_node_api.transport.shared.block_image import BlockImage
+
+
+def image_receiver(edge: Edge, board: Board, segments: Segments) -> ImageReceiver:
+    return ImageReceiver(edge.spec, edge.for_consumer(), board, segments.open)
+
+
+def block_image(image: bytes) -> BlockImage:
+    """Split an image as a link does after it has checked the head."""
+    head = layout.BLOCK_HEAD.unpack_from(image)
+    end = layout.BLOCK_HEAD_SIZE + head[1] + head[2]
+    view = memoryview(image)
+    return BlockImage(view[:end], view[end:], head[6])
+
+
+def never(*_: object) -> bool:
+    raise AssertionError("it waits")
+
+
+@pytest.mark.parametrize("size", [20, 300, 20_000, 65_000])
+def test_an_image_crosses_as_the_same_message(size: int) -> None:
+    board, segments = Board.create(1 << 20), Segments()
+    near = Edge(board, segments)
+    far = Edge(board, segments, queue=2, names=("n", "m"))
+    forwarder = ImageForwarder(Pool(1 << 24, segments.register(9)), board, 9, wait_for_room=never)
+    forwarder.add_route("n/out", far.spec, far.for_producer())
+    sender, source, reader = near.sender(), image_receiver(near, board, segments), far.receiver()
+    warm_up = 1  # the first message maps the segment and comes as a delivery
+    for number in range(1, 6):
+        sender.send("out", arrow.encode(message(number, size)))
+        delivery = source.receive()
+        assert delivery is not None
+        if number <= warm_up:
+            image = image_of_delivery(delivery)
+        else:
+            assert isinstance(delivery, ImageDelivery)
+            image = delivery.image
+        assert forwarder.forward_image(
+            "n/out", block_image(image), source=number, sent_ns=1, flags=0
+        )
+        # A repetition reaches no queue twice.
+        assert forwarder.forward_image(
+            "n/out", block_image(image), source=number, sent_ns=1, flags=0
+        )
+        del delivery
+    assert numbers(drain(reader)) == [1, 2, 3, 4, 5]
+    for closing in (source, reader, sender, forwarder, near, far, board, segments):
+        closing.close()
+
+
+def test_the_block_of_an_image_is_free_at_once() -> None:
+    board, segments = Board.create(1 << 20), Segments()
+    edge = Edge(board, segments)
+    sender, receiver = edge.sender(), image_receiver(edge, board, segments)
+    sender.send("out", arrow.encode(message(0, 5_000)))
+    assert receiver.receive() is not None  # maps the segment
+    kept = []
+    for number in range(1, 2000):
+        sender.send("out", arrow.encode(message(number, 5_000)))
+        kept.append(receiver.receive())
+    assert sender.pool.reserved_bytes < 20 * 8192
+    assert all(isinstance(delivery, ImageDelivery) for delivery in kept)
+    for closing in (receiver, sender, edge, board, segments):
+        closing.close()
+
+
+def test_what_is_not_a_small_message_comes_as_a_delivery() -> None:
+    board, segments = Board.create(1 << 20), Segments()
+    edge = Edge(board, segments)
+    sender, receiver = edge.sender(), image_receiver(edge, board, segments)
+    sender.send("out", arrow.encode(message(1, LARGEST_IMAGE)))
+    sender.send("out", arrow.encode(message(2, LARGEST_IMAGE)))
+    for number in (1, 2):
+        delivery = receiver.receive()
+        assert delivery is not None
+        assert not isinstance(delivery, ImageDelivery)
+        assert number_of(delivery.data) == number
+        del delivery
+    edge.keeper.announce_closed()
+    closed = receiver.receive()
+    assert closed is not None
+    assert closed.kind is RecordKind.CLOSED
+    for closing in (receiver, sender, edge, board, segments):
+        closing.close()
