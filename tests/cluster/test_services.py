@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from support.clusters import (
+from support.cluster.clusters import (
     cluster_file,
     coordinator_process,
     daemons,
@@ -20,8 +20,8 @@ from support.clusters import (
     ticking,
     wait_for_ticks,
 )
+from support.cluster.hosts import Host, Hosts
 from support.dora import run_dora
-from support.hosts import Host, Hosts
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
