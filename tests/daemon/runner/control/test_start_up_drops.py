@@ -23,6 +23,7 @@ class Scene:
     """Queues by edge, with counters that the test sets, and what was logged."""
 
     counters: dict[str, SimpleNamespace] = field(default_factory=dict)
+    dropped_before: dict[str, int] = field(default_factory=dict)
     logged: list[str] = field(default_factory=list)
     summaries: list[str] = field(default_factory=list)
 
@@ -105,6 +106,15 @@ def test_the_start_up_lasts_until_every_node_has_taken_something() -> None:
         await wait_until_async(lambda: bool(scene.summaries), what="the line")
 
     assert "slow/i (90), b/i (3)" in play(scenario).summaries[0]
+
+
+def test_edges_that_have_closed_keep_their_counts() -> None:
+    async def scenario(scene: Scene, drops: StartUpDrops) -> None:
+        for edge, dropped in (("a/o -> b/i", 3), ("a/o -> c/i", 20)):
+            drops.take(scene.count(edge, dropped))
+            scene.dropped_before[edge] = scene.counters.pop(edge).dropped
+
+    assert ": c/i (20), b/i (3). " in play(scenario).summaries[0]
 
 
 def test_other_entries_pass_at_once() -> None:

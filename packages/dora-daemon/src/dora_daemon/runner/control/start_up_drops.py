@@ -97,7 +97,9 @@ class StartUpDrops:
 
     def _count(self, edge: str) -> int:
         kept = self._queue(edge)
-        return 0 if kept is None else kept.keeper.statistics().dropped
+        if kept is None:
+            return self._book.dropped_before.get(edge, 0)
+        return kept.keeper.statistics().dropped
 
     def _queue(self, edge: str) -> KeptQueue | None:
         return next((kept for kept in self._book.all() if kept.spec.edge == edge), None)

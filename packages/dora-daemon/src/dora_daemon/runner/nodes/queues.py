@@ -91,6 +91,8 @@ class QueueBook:
         self._complain = complain
         self._complained = False
         self._queues: dict[Edge, KeptQueue] = {}
+        self.dropped_before: dict[str, int] = {}
+        """Messages that closed queues have dropped, by edge."""
         self._numbers = 0
         self._segments: dict[tuple[int, int], tuple[int, int]] = {}
         self._graves: list[Grave] = []
@@ -200,6 +202,7 @@ class QueueBook:
         """Close a queue, after its producer was told."""
         kept = self._queues.pop(edge, None)
         if kept is not None:
+            self.dropped_before[kept.spec.edge] = kept.keeper.statistics().dropped
             for grave in self._graves:
                 grave.waits_for = [w for w in grave.waits_for if w[0] is not kept]
             kept.keeper.close()
