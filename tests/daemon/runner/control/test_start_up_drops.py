@@ -158,3 +158,4 @@ def test_a_run_whose_nodes_start_slowly_prints_one_warning(workspace: Workspace)
     (line,) = shown.stdout.splitlines()
     assert "[dora]: 3 inputs were full during start-up" in line
     assert all(f"s{n}/in (" in line for n in range(3))
+    assert "/in (0)" not in line
