@@ -18,7 +18,6 @@ from dora_config.protocol.control import (
     CLIENT_CODEC,
     SERVER_CODEC,
     Answer,
-    Cancel,
     ClientRequest,
     ControlAnswer,
     ControlProgress,
@@ -112,10 +111,6 @@ class Client:
             )
         self._write(text)
         return self._last_id
-
-    def cancel(self, number: int) -> None:
-        """Cancel a request."""
-        self._write(CLIENT_CODEC.encode(Cancel(id=number)))
 
     def acknowledge(self, number: int, stream: int) -> None:
         """Request the next update of a stream."""

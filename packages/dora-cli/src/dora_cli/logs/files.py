@@ -11,7 +11,7 @@ import heapq
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from dora_cli.logs.log_lines import LogEntry, parse_log_line
@@ -28,25 +28,21 @@ class NoSuchLogs(DoraError):
     """No log files match the request."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class NodeLogs:
     """Files of one node, oldest part first; the last one may grow."""
 
     node: str
     """Id as in the file name, where long ids are shortened."""
-    parts: list[Path] = field(default_factory=list)
+    parts: list[Path]
 
     @property
     def current(self) -> Path:
         return self.parts[-1]
 
-    def rotated(self) -> NodeLogs:
-        """Return the parts that no longer grow."""
-        return NodeLogs(self.node, self.parts[:-1])
-
-    def entries(self) -> Iterator[LogEntry]:
+    def entries(self, *, rotated_only: bool = False) -> Iterator[LogEntry]:
         """Yield the entries, oldest first; ignores malformed lines."""
-        for path in self.parts:
+        for path in self.parts[:-1] if rotated_only else self.parts:
             try:
                 with path.open(encoding="utf-8", errors="replace") as file:
                     yield from filter(None, map(parse_log_line, file))
@@ -131,6 +127,10 @@ class Follower:
         self._dataflow = dataflow
         self._node = None if node is None else file_stem(node)
         self._files: dict[Path, NodeLog] = {}
+
+    def rotated_entries(self) -> list[LogEntry]:
+        """Return the entries in parts that no longer grow."""
+        return [entry for one in self._logs() for entry in one.entries(rotated_only=True)]
 
     def new_entries(self) -> list[LogEntry]:
         """Return the entries since the last call, by time."""

@@ -23,19 +23,15 @@ def show(
     """Print the logs below `./out`; ``follow``: until Ctrl-C. Raises NoSuchLogs."""
     base = Path.cwd()
     chosen = choose_dataflow(base, dataflow)
-    files = node_logs(base, chosen)
     if not follow:
-        printer.print(merged(select_nodes(files, node)), tail=tail)
+        printer.print(merged(select_nodes(node_logs(base, chosen), node)), tail=tail)
         return
     follower = Follower(base, chosen, node)
     try:
-        # The follower also reads the present content of files that still grow, so that no line is
-        # shown twice or lost in between.
-        earlier = [
-            entry for one in files if node in (None, one.node) for entry in one.rotated().entries()
-        ]
-        first = sorted([*earlier, *follower.new_entries()], key=lambda entry: entry.time)
-        printer.print(first, tail=tail)
+        # The follower also reads the present content of files that grow, so that no line is shown
+        # twice or lost in between.
+        first = [*follower.rotated_entries(), *follower.new_entries()]
+        printer.print(sorted(first, key=lambda entry: entry.time), tail=tail)
         while True:
             time.sleep(POLL_INTERVAL)
             printer.print(follower.new_entries())

@@ -15,8 +15,9 @@ import shlex
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import BinaryIO, Final
 
 from pydantic import ValidationError
 
@@ -50,9 +51,23 @@ class Collected:
     """Files and folders that the default rules exclude; special files with their kind."""
 
 
-def all_sources(parts: Iterable[Collected]) -> dict[str, Path | bytes]:
+Source = Path | bytes
+"""A local file, or content itself."""
+
+
+def source_size(source: Source) -> int:
+    """Return the size in bytes."""
+    return len(source) if isinstance(source, bytes) else source.stat().st_size
+
+
+def open_source(source: Source) -> BinaryIO:
+    """Open a source for reading."""
+    return BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+
+
+def all_sources(parts: Iterable[Collected]) -> dict[str, Source]:
     """Return the contents that these nodes need by SHA-256, with their file lists."""
-    sources: dict[str, Path | bytes] = {}
+    sources: dict[str, Source] = {}
     for one in parts:
         sources |= one.sources
         sources[one.code.digest()] = one.code.text()

@@ -7,13 +7,11 @@ import json
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path
 from typing import BinaryIO, Final
 from urllib.parse import unquote
 
 from dora_cli import output
-from dora_cli.shipping.collection import Collected, all_sources
+from dora_cli.shipping.collection import Collected, Source, all_sources, open_source, source_size
 from dora_config.access import Endpoint
 from dora_config.disk_space import SPARE, DiskFull
 from dora_config.errors import DoraError
@@ -40,7 +38,7 @@ def upload(endpoint: Endpoint, parts: Iterable[Collected]) -> int:
     connection = _StoreConnection(endpoint)
     try:
         missing, room = connection.missing(sorted(sources))
-        sizes = {digest: _size(sources[digest]) for digest in missing}
+        sizes = {digest: source_size(sources[digest]) for digest in missing}
         total = sum(sizes.values())
         if room is not None and total > room.free - SPARE:
             problem = DiskFull(f"{room.place} on the coordinator's machine", room.free, total)
@@ -54,14 +52,6 @@ def upload(endpoint: Endpoint, parts: Iterable[Collected]) -> int:
     finally:
         connection.close()
     return total
-
-
-def _size(source: Path | bytes) -> int:
-    return len(source) if isinstance(source, bytes) else source.stat().st_size
-
-
-def _open(source: Path | bytes) -> BinaryIO:
-    return BytesIO(source) if isinstance(source, bytes) else source.open("rb")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +86,7 @@ class _StoreConnection:
         room = _Room(place, int(free)) if free.isdecimal() else None
         return [str(one) for one in json.loads(body)], room
 
-    def send(self, digest: str, source: Path | bytes, size: int) -> None:
+    def send(self, digest: str, source: Source, size: int) -> None:
         """Upload one file; raises UploadFailed after several attempts."""
         path = file_path(digest)
         failures = 0
@@ -107,7 +97,7 @@ class _StoreConnection:
                 if status == 200:
                     return
                 offset = min(int(headers.get(OFFSET_HEADER, "0")), size)
-                with _open(source) as file:
+                with open_source(source) as file:
                     file.seek(offset)
                     range_ = {OFFSET_HEADER: str(offset), "Content-Length": str(size - offset)}
                     status, _, body = self._once("PUT", path, file, range_)

@@ -17,7 +17,14 @@ from dora_cli.cluster.machines.parallel import Report, on_machines
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.ownership import known_clusters
 from dora_cli.coordinator.client import Client
-from dora_cli.shipping.collection import Collected, CollectionError, all_sources
+from dora_cli.shipping.collection import (
+    Collected,
+    CollectionError,
+    Source,
+    all_sources,
+    open_source,
+    source_size,
+)
 from dora_cli.ssh import RemoteCommandFailed
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.disk_space import SPARE, DiskFull
@@ -84,7 +91,7 @@ def _push(remote: RemoteMachine, parts: Sequence[Collected], report: Report) -> 
     missing = found["missing"]
     if not missing:
         return "OK (already there)"
-    total = sum(_size(sources[digest]) for digest in missing)
+    total = sum(source_size(sources[digest]) for digest in missing)
     if 2 * total + SPARE > found["free"]:  # the parcel and its extracted content
         raise DiskFull(found["store"], found["free"], 2 * total)
     there = ask(remote.connection, "place", program=program, name=_name(missing))
@@ -101,20 +108,15 @@ def _push(remote: RemoteMachine, parts: Sequence[Collected], report: Report) -> 
     return f"OK ({len(missing)} files, {size >> 10} KiB)"
 
 
-def _size(source: Path | bytes) -> int:
-    return len(source) if isinstance(source, bytes) else source.stat().st_size
-
-
 def _name(digests: Iterable[str]) -> str:
     return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
 
 
-def _pack(parcel: Path, wanted: Iterable[str], sources: Mapping[str, Path | bytes]) -> int:
+def _pack(parcel: Path, wanted: Iterable[str], sources: Mapping[str, Source]) -> int:
     """Write a reproducible archive, so that a transfer can be resumed; return its size."""
     with tarfile.open(parcel, "w", format=tarfile.PAX_FORMAT) as archive:
         for digest in sorted(wanted):
-            source = sources[digest]
-            with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as content:
+            with open_source(sources[digest]) as content:
                 entry = tarfile.TarInfo(digest)
                 entry.size = content.seek(0, io.SEEK_END)
                 content.seek(0)

@@ -1,6 +1,6 @@
-"""Code that comes over SSH into a daemon's store; runs there as ``python3 -I - COMMAND JSON``.
+"""Stores uploaded code on a machine; runs there as ``python3 -I - COMMAND JSON`` over SSH.
 
-Needs nothing but the standard library. The store is the one of ``dora_config.file_store``.
+Standard library only. The store is that of ``dora_config.file_store``.
 """
 
 from __future__ import annotations

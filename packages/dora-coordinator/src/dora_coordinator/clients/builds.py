@@ -129,19 +129,12 @@ class Builds:
 
     # ------------------------------------------------------------- clients and time
 
-    def cancel(self, client: int, number: int) -> list[Command]:
+    def drop(self, client: int, number: int | None) -> list[Command]:
+        """Cancel one build of a client (None: all of them)."""
         return [
             command
             for build in list(self._builds.values())
-            if (build.asked.client, build.asked.number) == (client, number)
-            for command in self._drop(build)
-        ]
-
-    def client_gone(self, client: int) -> list[Command]:
-        return [
-            command
-            for build in list(self._builds.values())
-            if build.asked.client == client
+            if build.asked.client == client and number in (None, build.asked.number)
             for command in self._drop(build)
         ]
 

@@ -91,11 +91,9 @@ class LifecycleRequests:
         self._waits.add(Wait(asked, "ended", {dataflow.id}))
         return []
 
-    def cancel(self, client: int, number: int) -> None:
-        self._waits.cancel(client, number)
-
-    def client_gone(self, client: int) -> None:
-        self._waits.client_gone(client)
+    def drop(self, client: int, number: int | None) -> None:
+        """Forget one request of a client (None: all of them)."""
+        self._waits.drop(client, number)
 
     def dataflow_changed(self, change: DataflowChanged, now: float) -> list[Command]:
         """Answer the requests that waited for this change."""

@@ -111,20 +111,16 @@ class LogStreams:
                 commands += self._answer_if_done(reading)
         return commands
 
-    def cancel(self, client: int, number: int) -> list[Command]:
-        reading = self._readings.pop((client, number), None)
-        if reading is None:
-            return []
-        for stream in reading.streams:
-            del self._by_stream[stream]
-        return [
-            SendToDaemon(daemon, EndLogs(stream=stream))
-            for stream, daemon in reading.streams.items()
-        ]
-
-    def client_gone(self, client: int) -> list[Command]:
-        numbers = [number for owner, number in self._readings if owner == client]
-        return [command for number in numbers for command in self.cancel(client, number)]
+    def drop(self, client: int, number: int | None) -> list[Command]:
+        """End one request of a client (None: all of them)."""
+        commands: list[Command] = []
+        for reading in list(self._readings.values()):
+            if reading.client == client and number in (None, reading.number):
+                del self._readings[client, reading.number]
+                for stream, daemon in reading.streams.items():
+                    del self._by_stream[stream]
+                    commands.append(SendToDaemon(daemon, EndLogs(stream=stream)))
+        return commands
 
     def _close_stream(self, reading: _Reading, stream: int) -> None:
         del reading.streams[stream]

@@ -80,21 +80,9 @@ class ClientRequests:
             case ClientRequested():
                 return self._requested(event, now)
             case ClientCancelled(client=client, number=number):
-                self._lifecycle.cancel(client, number)
-                self._calls.cancel(client, number)
-                return [
-                    *self._logs.cancel(client, number),
-                    *self._topics.cancel(client, number),
-                    *self._builds.cancel(client, number),
-                ]
+                return self._drop(client, number)
             case ClientDisconnected(client=client):
-                self._lifecycle.client_gone(client)
-                self._calls.client_gone(client)
-                return [
-                    *self._logs.client_gone(client),
-                    *self._topics.client_gone(client),
-                    *self._builds.client_gone(client),
-                ]
+                return self._drop(client, None)
             case TopicChunkTaken(client=client, number=number, stream=stream):
                 return self._topics.taken(client, number, stream)
             case LogLinesSent(stream=stream):
@@ -103,6 +91,16 @@ class ClientRequests:
                 return self._builds.sent(build_id, daemon)
             case _ as unreachable:
                 assert_never(unreachable)
+
+    def _drop(self, client: int, number: int | None) -> list[Command]:
+        """Forget one request of a client (None: all of them)."""
+        self._lifecycle.drop(client, number)
+        self._calls.drop(client, number)
+        return [
+            *self._logs.drop(client, number),
+            *self._topics.drop(client, number),
+            *self._builds.drop(client, number),
+        ]
 
     def _requested(self, asked: ClientRequested, now: float) -> list[Command]:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dora_config.protocol.calls import (
@@ -87,15 +86,10 @@ class RunnerCalls:
                 commands += self._answer_if_done(call)
         return commands
 
-    def cancel(self, client: int, number: int) -> None:
-        self._drop(lambda asked: (asked.client, asked.number) == (client, number))
-
-    def client_gone(self, client: int) -> None:
-        self._drop(lambda asked: asked.client == client)
-
-    def _drop(self, unwanted: Callable[[ClientRequested], bool]) -> None:
+    def drop(self, client: int, number: int | None) -> None:
+        """Forget one call of a client (None: all of them)."""
         for call_id, call in list(self._calls.items()):
-            if unwanted(call.asked):
+            if call.asked.client == client and number in (None, call.asked.number):
                 del self._calls[call_id]
 
     def _answer_if_done(self, call: _Call) -> list[Command]:

@@ -117,20 +117,16 @@ class TopicStreams:
         broken = [watch for watch in self._watches.values() if watch.broken]
         return [command for watch in broken for command in self._reopen(watch)]
 
-    def cancel(self, client: int, number: int) -> list[Command]:
-        watch = self._watches.pop((client, number), None)
-        if watch is None:
-            return []
-        for stream in watch.streams:
-            del self._by_stream[stream]
-        return [
-            SendToDaemon(daemon, EndTopics(stream=stream))
-            for stream, daemon in watch.streams.items()
-        ]
-
-    def client_gone(self, client: int) -> list[Command]:
-        numbers = [number for owner, number in self._watches if owner == client]
-        return [command for number in numbers for command in self.cancel(client, number)]
+    def drop(self, client: int, number: int | None) -> list[Command]:
+        """End one request of a client (None: all of them)."""
+        commands: list[Command] = []
+        for watch in list(self._watches.values()):
+            if watch.client == client and number in (None, watch.number):
+                del self._watches[client, watch.number]
+                for stream, daemon in watch.streams.items():
+                    del self._by_stream[stream]
+                    commands.append(SendToDaemon(daemon, EndTopics(stream=stream)))
+        return commands
 
     def _reopen(self, watch: _Watch) -> list[Command]:
         commands: list[Command] = []

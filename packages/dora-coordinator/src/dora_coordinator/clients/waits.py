@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -44,16 +43,17 @@ class Waits:
         if not waits:
             del self._by_dataflow[dataflow_id]
 
-    def cancel(self, client: int, number: int) -> None:
-        self._drop(lambda wait: (wait.asked.client, wait.asked.number) == (client, number))
+    def drop(self, client: int, number: int | None) -> None:
+        """Forget one request of a client (None: all of them).
 
-    def client_gone(self, client: int) -> None:
-        """Drop the client's requests, except restarts: a stopped dataflow is started again."""
-        self._drop(lambda wait: wait.asked.client == client and wait.until != "restarted")
-
-    def _drop(self, unwanted: Callable[[Wait], bool]) -> None:
+        Restarts are completed without their client: the stopped dataflow is started again.
+        """
         for waits in list(self._by_dataflow.values()):
             for wait in list(waits):
-                if unwanted(wait):
+                if number is None:
+                    unwanted = wait.until != "restarted"
+                else:
+                    unwanted = wait.asked.number == number
+                if wait.asked.client == client and unwanted:
                     for dataflow_id in list(wait.left):
                         self.remove(wait, dataflow_id)

@@ -19,22 +19,9 @@ from typing import assert_never
 from dora_config.protocol.control import DataflowStatus, EndedDataflow
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.runner import DeleteParam, SetParam
-from dora_coordinator.dataflow import ended, live, starting, stopping
+from dora_coordinator.dataflow import ended, events, live, starting, stopping
 from dora_coordinator.dataflow.completion import ended_dataflow
 from dora_coordinator.dataflow.data import DataflowContext, load_data
-from dora_coordinator.dataflow.events import (
-    DaemonLost,
-    DataflowEvent,
-    ParamChanged,
-    PartAbsent,
-    PartGone,
-    PartReported,
-    PhaseEvent,
-    RecordLoaded,
-    StartAccepted,
-    StopRequested,
-    TimerExpired,
-)
 from dora_coordinator.dataflow.part import names
 from dora_coordinator.dataflow.parts import Parts
 from dora_coordinator.dataflow.status import status_of
@@ -57,7 +44,7 @@ class Dataflow:
         links = None if earlier is None else earlier.links
         self._data = load_data(record, spec, context, links)
 
-    def handle(self, event: DataflowEvent, now: float) -> list[Command]:
+    def handle(self, event: events.DataflowEvent, now: float) -> list[Command]:
         """Return the commands; the first one stores what changed."""
         data = self._data
         before = data.phase
@@ -69,25 +56,29 @@ class Dataflow:
             commands.insert(0, SaveRecord(data.changed_record()))
         return commands
 
-    def _decide(self, event: DataflowEvent, now: float) -> list[Command]:
+    def _decide(self, event: events.DataflowEvent, now: float) -> list[Command]:
         match event:
-            case RecordLoaded():
+            case events.RecordLoaded():
                 return self._resume(now)
-            case ParamChanged(request=request):
+            case events.ParamChanged(request=request):
                 return self._change_param(request)
-            case StartAccepted() | StopRequested() | TimerExpired():
+            case events.StartAccepted() | events.StopRequested() | events.TimerExpired():
                 return self._decide_by_phase(event, now)
-            case PartReported():
+            case events.PartReported():
                 if event.daemon not in self.parts:
                     return []
                 link_commands = self._link_reported(event)
                 return [*link_commands, *self._decide_by_phase(event, now)]
-            case PartGone(daemon=daemon) | PartAbsent(daemon=daemon) | DaemonLost(daemon=daemon):
+            case (
+                events.PartGone(daemon=daemon)
+                | events.PartAbsent(daemon=daemon)
+                | events.DaemonLost(daemon=daemon)
+            ):
                 return self._decide_by_phase(event, now) if daemon in self.parts else []
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _decide_by_phase(self, event: PhaseEvent, now: float) -> list[Command]:
+    def _decide_by_phase(self, event: events.PhaseEvent, now: float) -> list[Command]:
         data = self._data
         match data.phase:
             case Phase.PREPARING | Phase.LINKING:
@@ -134,7 +125,7 @@ class Dataflow:
         data.spec = data.spec.model_copy(update={"params": params})
         return [SaveRecord(data.changed_record(), data.spec)]
 
-    def _link_reported(self, event: PartReported) -> list[Command]:
+    def _link_reported(self, event: events.PartReported) -> list[Command]:
         """Update the links of a part; its peers receive a new address."""
         data = self._data
         part, report = data.parts[event.daemon], event.report.link

@@ -5,18 +5,9 @@ from __future__ import annotations
 from typing import assert_never
 
 from dora_config.protocol.daemon import PartReport
+from dora_coordinator.dataflow import events
 from dora_coordinator.dataflow.completion import stopped_with
 from dora_coordinator.dataflow.data import DataflowData
-from dora_coordinator.dataflow.events import (
-    DaemonLost,
-    PartAbsent,
-    PartGone,
-    PartReported,
-    PhaseEvent,
-    StartAccepted,
-    StopRequested,
-    TimerExpired,
-)
 from dora_coordinator.dataflow.part import Part, names
 from dora_coordinator.dataflow.stopping import finish_if_all_ended, stop, stop_because
 from dora_coordinator.links.links import RunnerLost
@@ -24,30 +15,30 @@ from dora_coordinator.state.commands import ArmTimer, CancelTimer, Command, Log
 from dora_coordinator.state.records import PartState, Phase
 
 
-def handle(data: DataflowData, event: PhaseEvent, now: float) -> list[Command]:
+def handle(data: DataflowData, event: events.PhaseEvent, now: float) -> list[Command]:
     match event:
-        case PartReported():
+        case events.PartReported():
             return _part_reported(data, event, now)
-        case PartGone(daemon=daemon, attempt=attempt, reason=reason):
+        case events.PartGone(daemon=daemon, attempt=attempt, reason=reason):
             part = data.parts[daemon]
             if part.ended or attempt < part.attempt:
                 return []
             log = Log("warning", f'dataflow {data.label} on daemon "{daemon}": {reason}')
             return [log, *_recover(data, part, now, reason)]
-        case PartAbsent(daemon=daemon):
+        case events.PartAbsent(daemon=daemon):
             return _part_absent(data, data.parts[daemon], now)
-        case StopRequested(grace=grace, force=force):
+        case events.StopRequested(grace=grace, force=force):
             data.grace, data.force = grace, force
             return stop(data, now)
-        case TimerExpired():
+        case events.TimerExpired():
             return _timer_expired(data, event, now)
-        case StartAccepted() | DaemonLost():
+        case events.StartAccepted() | events.DaemonLost():
             return []
         case _ as unreachable:
             assert_never(unreachable)
 
 
-def _timer_expired(data: DataflowData, event: TimerExpired, now: float) -> list[Command]:
+def _timer_expired(data: DataflowData, event: events.TimerExpired, now: float) -> list[Command]:
     match event.purpose:
         case "start":
             if data.phase is Phase.RELEASING:
@@ -64,7 +55,7 @@ def _timer_expired(data: DataflowData, event: TimerExpired, now: float) -> list[
             assert_never(unreachable)
 
 
-def _part_reported(data: DataflowData, event: PartReported, now: float) -> list[Command]:
+def _part_reported(data: DataflowData, event: events.PartReported, now: float) -> list[Command]:
     part, report = data.parts[event.daemon], event.report
     part.reported = True
     part.only_virtual_left = report.only_virtual_left

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from dora_coordinator.dataflow import events
 from dora_coordinator.dataflow.completion import (
     ended_early,
     late_start,
@@ -14,51 +15,41 @@ from dora_coordinator.dataflow.completion import (
     unlinked_start,
 )
 from dora_coordinator.dataflow.data import DataflowData
-from dora_coordinator.dataflow.events import (
-    DaemonLost,
-    PartAbsent,
-    PartGone,
-    PartReported,
-    PhaseEvent,
-    StartAccepted,
-    StopRequested,
-    TimerExpired,
-)
 from dora_coordinator.dataflow.stopping import roll_back
 from dora_coordinator.state.commands import ArmTimer, CancelTimer, Command
 from dora_coordinator.state.events import DataflowTimer
 from dora_coordinator.state.records import PartState, Phase
 
 
-def handle(data: DataflowData, event: PhaseEvent, now: float) -> list[Command]:
+def handle(data: DataflowData, event: events.PhaseEvent, now: float) -> list[Command]:
     match event:
-        case StartAccepted():
+        case events.StartAccepted():
             return [
                 *(data.prepare(part) for part in data.parts.values()),
                 ArmTimer(data.timer("start"), now + data.settings.start_timeout),
             ]
-        case PartReported():
+        case events.PartReported():
             return _part_reported(data, event, now)
-        case PartGone(daemon=daemon, reason=reason, node=node, result=result):
+        case events.PartGone(daemon=daemon, reason=reason, node=node, result=result):
             data.end_part(data.parts[daemon], result)
             where = f'daemon "{daemon}"' + (f', node "{node}"' if node else "")
             return roll_back(data, f"{where}: {reason}", now)
-        case PartAbsent(daemon=daemon):
+        case events.PartAbsent(daemon=daemon):
             data.end_part(data.parts[daemon], None)
             reason = f'daemon "{daemon}" was restarted while it prepared its nodes'
             return roll_back(data, reason, now)
-        case DaemonLost(daemon=daemon):
+        case events.DaemonLost(daemon=daemon):
             reason = f'the connection to daemon "{daemon}" was lost while it prepared its nodes'
             return roll_back(data, reason, now)
-        case StopRequested():
+        case events.StopRequested():
             return roll_back(data, "stopped before it had started", now)
-        case TimerExpired(purpose=purpose):
+        case events.TimerExpired(purpose=purpose):
             return _timer_expired(data, purpose, now)
         case _ as unreachable:
             assert_never(unreachable)
 
 
-def _part_reported(data: DataflowData, event: PartReported, now: float) -> list[Command]:
+def _part_reported(data: DataflowData, event: events.PartReported, now: float) -> list[Command]:
     part, report = data.parts[event.daemon], event.report
     match report.phase:
         case "prepared":

@@ -6,17 +6,8 @@ from typing import assert_never
 
 from dora_config.protocol.daemon import StopPart
 from dora_config.protocol.runner import DataflowResult
+from dora_coordinator.dataflow import events
 from dora_coordinator.dataflow.data import DataflowData
-from dora_coordinator.dataflow.events import (
-    DaemonLost,
-    PartAbsent,
-    PartGone,
-    PartReported,
-    PhaseEvent,
-    StartAccepted,
-    StopRequested,
-    TimerExpired,
-)
 from dora_coordinator.dataflow.part import Part, names
 from dora_coordinator.state.commands import ArmTimer, CancelTimer, Command, Log, SendToDaemon
 from dora_coordinator.state.records import PartState, Phase
@@ -25,38 +16,38 @@ DEFAULT_GRACE = 10.0
 """Seconds from STOP to SIGTERM when a stop gives none."""
 
 
-def handle(data: DataflowData, event: PhaseEvent, now: float) -> list[Command]:
+def handle(data: DataflowData, event: events.PhaseEvent, now: float) -> list[Command]:
     match event:
-        case PartReported(daemon=daemon, report=report):
+        case events.PartReported(daemon=daemon, report=report):
             part = data.parts[daemon]
             if report.phase == "ended":
                 data.end_part(part, report.result)
                 return [part.forget(), *finish_if_all_ended(data)]
             return [_stop_part(data, part)] if event.registering else []
-        case PartGone(daemon=daemon, reason=reason, result=result):
+        case events.PartGone(daemon=daemon, reason=reason, result=result):
             if data.phase is Phase.STOPPING and result is None:
                 result = DataflowResult(dataflow_id=data.id, name=data.name, error=reason)
             data.end_part(data.parts[daemon], result)
             return finish_if_all_ended(data)
-        case PartAbsent(daemon=daemon):
+        case events.PartAbsent(daemon=daemon):
             data.end_part(data.parts[daemon], None)
             return finish_if_all_ended(data)
-        case DaemonLost(daemon=daemon):
+        case events.DaemonLost(daemon=daemon):
             if data.phase is not Phase.ROLLING_BACK:
                 return []
             data.end_part(data.parts[daemon], None)
             return finish_if_all_ended(data)
-        case StopRequested(grace=grace, force=force):
+        case events.StopRequested(grace=grace, force=force):
             data.grace = grace
             data.force = data.force or force
             return [*(_stop_part(data, part) for part in data.parts.left()), deadline(data, now)]
-        case TimerExpired(purpose=purpose):
+        case events.TimerExpired(purpose=purpose):
             if purpose == "stop":
                 data.phase = Phase.FAILED
                 left = names(data.parts.left())
                 data.reason = data.reason or f"the stop was not confirmed by {left}"
             return []
-        case StartAccepted():
+        case events.StartAccepted():
             return []
         case _ as unreachable:
             assert_never(unreachable)

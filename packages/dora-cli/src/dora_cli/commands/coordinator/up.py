@@ -84,9 +84,8 @@ def _start_coordinator(target: Endpoint, *, recreate: bool) -> None:
 
     def answers() -> bool:
         try:
-            _default_daemons(
-                endpoint(target.host, target.port)
-            )  # reads the token, which the coordinator may have created
+            # reads the token again: the coordinator may have created it
+            _default_daemons(endpoint(target.host, target.port))
         except CoordinatorUnreachable:
             return False
         return True
