@@ -1,6 +1,6 @@
-"""Hosts for the tests of this folder: two, shared by a module, and somebody whom they let in.
+"""Two test hosts, shared by the tests of a module, and a user with access to them.
 
-Modules whose tests also share a cluster take `shared_home` as their `home`, and `cluster_yml`.
+Modules whose tests also share a cluster use `shared_home` as their `home`, and `cluster_yml`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ def hosts() -> Iterator[Hosts]:
 
 @pytest.fixture(scope="session")
 def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What was packed for machines, by the digest of its contents: packing takes long, and every
-    test of every worker packs the same.
-    """
+    """Archives for machines by the digest of their contents, shared by all tests and workers."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "archives"
     folder.mkdir(exist_ok=True)
@@ -38,7 +36,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def shared_archives(home: Path, archives: Path) -> None:
-    """The command line keeps archives in its cache folder: that of these tests is one."""
+    """Let the command line use the shared archives as its cache."""
     place = home / "cache" / "dora" / "archives"
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -46,36 +44,34 @@ def shared_archives(home: Path, archives: Path) -> None:
 
 
 @pytest.fixture
-def desk(hosts: Hosts, home: Path) -> Iterator[Path]:
-    """This thread is on the hosts' network and has a key; the home folder."""
+def workstation(hosts: Hosts, home: Path) -> Iterator[Path]:
+    """The home folder, with a key; this thread is on the hosts' network."""
     hosts.write_ssh(home)
-    with hosts.desk():
+    with hosts.workstation():
         yield home
 
 
 @pytest.fixture(scope="module")
 def shared_home() -> Iterator[Path]:
-    """A home for all tests of a module, watched as that of a single test is."""
+    """A home for all tests of a module, checked for leftovers like that of a single test."""
     with watched_home(lambda: False) as path:
         yield path
 
 
 @pytest.fixture(scope="module")
-def shared_desk(hosts: Hosts, shared_home: Path) -> Iterator[Path]:
-    """As `desk`, for all tests of a module."""
+def shared_workstation(hosts: Hosts, shared_home: Path) -> Iterator[Path]:
+    """Like `workstation`, for all tests of a module."""
     hosts.write_ssh(shared_home)
-    with hosts.desk():
+    with hosts.workstation():
         yield shared_home
 
 
 @pytest.fixture(scope="module")
 def cluster_yml(
-    hosts: Hosts, shared_desk: Path, tmp_path_factory: pytest.TempPathFactory
+    hosts: Hosts, shared_workstation: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
-    """The cluster file of both hosts; what the tests of a module start and install is taken away
-    after the last.
-    """
-    assert shared_desk.is_dir()
+    """The cluster file of both hosts; after the last test of a module everything is removed."""
+    assert shared_workstation.is_dir()
     path = cluster_file(hosts, tmp_path_factory.mktemp("cluster"))
     with ended_cluster(path):
         yield path

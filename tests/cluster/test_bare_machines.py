@@ -1,4 +1,4 @@
-"""Machines that have sshd and Python and nothing of dora: it is put there, and taken away again."""
+"""Machines with sshd and Python only: dora is installed there and removed again."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ def hosts() -> Iterator[Hosts]:
     yield from hosts_or_skip("robot", bare=True)
 
 
-def test_nothing_is_left_of_what_was_put_there(
-    hosts: Hosts, desk: Path, tmp_path: Path, old_version: Installation, system_wheel_house: Path
+def test_installation_is_removed_completely(
+    hosts: Hosts,
+    workstation: Path,
+    tmp_path: Path,
+    old_version: Installation,
+    system_wheel_house: Path,
 ) -> None:
     path = hosts.cluster_yml(tmp_path / "cluster.yml")
     robot = hosts["robot"]
@@ -37,7 +41,7 @@ def test_nothing_is_left_of_what_was_put_there(
     dora("down")
     assert ours(robot) == []
     assert link.is_symlink()
-    assert "runs already" not in dora("up", path)  # from what is there: nothing is made or sent
+    assert "runs already" not in dora("up", path)  # uses the installed version, without an archive
     dora("down", "--purge")
     assert robot.files() == before
 

@@ -1,4 +1,4 @@
-"""Machines whose clocks are years off: they join, status and doctor show it, and it can be set."""
+"""Machines whose clocks are years off: they join, and status and doctor show the offset."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from support.clusters import cluster_file, daemons, dataflows, ended_cluster, forget_ticks, seen
+from support.clusters import (
+    cluster_file,
+    daemons,
+    dataflows,
+    ended_cluster,
+    forget_ticks,
+    put_script,
+    seen,
+)
 from support.dora import run_dora
 from support.host_clocks import give_clock, set_clock, take_clock
 from support.hosts import Hosts
@@ -20,7 +28,7 @@ pytestmark = pytest.mark.integration
 
 DAY = 24 * 3600.0
 FROM_1970 = -20_700 * DAY
-"""In 1970, as the clock of a robot without a battery."""
+"""In 1970, like the clock of a robot without a battery."""
 IN_2099 = 26_500 * DAY
 SENDER = """
 import pyarrow as pa
@@ -56,7 +64,7 @@ nodes:
 
 
 @pytest.fixture
-def cluster(hosts: Hosts, desk: Path, tmp_path: Path) -> Iterator[Path]:
+def cluster(hosts: Hosts, workstation: Path, tmp_path: Path) -> Iterator[Path]:
     forget_ticks(hosts)
     try:
         for host in hosts:
@@ -71,24 +79,22 @@ def cluster(hosts: Hosts, desk: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def start(hosts: Hosts, folder: Path) -> None:
-    """Start the dataflow of two machines."""
+    """Start a dataflow on two machines."""
     for name, node, text in (("robot", "sender", SENDER), ("gpu", "receiver", RECEIVER)):
-        script = hosts[name].path(f"/home/ubuntu/{node}.py")
-        script.write_text(text)
-        script.chmod(0o644)
+        put_script(hosts[name], f"{node}.py", text)
     path = folder / "flow.yml"
     path.write_text(FLOW)
     run_dora("start", path, "--name", "flow", "--detach").succeeded()
 
 
 def wait_for_messages(hosts: Hosts) -> None:
-    """Until more messages have come over the link than have now."""
+    """Wait until more messages have arrived over the link."""
     before = len(seen(hosts["gpu"], "receiver"))
     wait_until(lambda: len(seen(hosts["gpu"], "receiver")) > before + 5, what="messages")
 
 
 def link_offsets() -> dict[str, float]:
-    """Seconds by which each machine finds its peer's clock ahead."""
+    """Clock offset of the other machine, as each machine measures it."""
     return {
         link.machine: link.clock_offset_us / 1e6
         for one in dataflows()
@@ -100,7 +106,7 @@ def link_offsets() -> dict[str, float]:
 @pytest.mark.parametrize(
     ("offset", "shown"), [(FROM_1970, "-56.7 years"), (IN_2099, "+72.6 years")]
 )
-def test_a_machine_with_a_wrong_clock_joins(
+def test_machine_with_a_wrong_clock_joins(
     hosts: Hosts, cluster: Path, tmp_path: Path, offset: float, shown: str
 ) -> None:
     set_clock(hosts["robot"], offset)
@@ -120,9 +126,7 @@ def test_a_machine_with_a_wrong_clock_joins(
     assert "firewall" not in report
 
 
-def test_a_clock_that_is_corrected_is_right_at_once(
-    hosts: Hosts, cluster: Path, tmp_path: Path
-) -> None:
+def test_corrected_clock_is_measured_soon(hosts: Hosts, cluster: Path, tmp_path: Path) -> None:
     set_clock(hosts["robot"], FROM_1970)
     run_dora("cluster", "up", cluster).succeeded()
     start(hosts, tmp_path)

@@ -1,4 +1,4 @@
-"""The coordinator as a service: on the machine of the command, and on one that is named."""
+"""The coordinator as a service, on this machine and on another one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.clusters import TICKER, dataflows, ended_cluster, ours, pids, wait_for_ticks
+from support.clusters import (
+    TICKER,
+    dataflows,
+    ended_cluster,
+    ours,
+    pids,
+    put_script,
+    wait_for_ticks,
+)
 from support.dora import DORA, run_dora
 from support.hosts import Host, Hosts, hosts_or_skip
 from support.installation import Installation
@@ -27,7 +35,7 @@ nodes:
     deploy: {machine: robot}
     inputs: {tick: dora/timer/millis/50}
 """
-OF_THE_USER = (
+USER_FILES = (
     "/home/ubuntu/.",
     "/home/ubuntu/cluster.yml",
     "/home/ubuntu/flow.yml",
@@ -37,23 +45,21 @@ OF_THE_USER = (
 
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[Hosts]:
-    """The machine of the coordinator, and a robot with a node's program."""
+    """The coordinator's machine, and a robot with the program of a node."""
     for made in hosts_or_skip("control", "robot"):
-        script = made["robot"].path("/home/ubuntu/ticker.py")
-        script.write_text(TICKER)
-        script.chmod(0o644)
+        put_script(made["robot"], "ticker.py", TICKER)
         yield made
 
 
-class Operator:
-    """Somebody at the keyboard of a host."""
+class HostUser:
+    """Runs dora as a user of a host."""
 
     def __init__(self, host: Host, user: str = "ubuntu") -> None:
         self.host = host
         self.user = user
 
     def dora(self, *words: str, code: int = 0) -> str:
-        """Run dora in the user's home; what it printed."""
+        """Run dora in the user's home; return its output."""
         done = self.try_dora(*words)
         assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout + done.stderr
@@ -69,8 +75,8 @@ class Operator:
 
 
 @pytest.fixture
-def operator(hosts: Hosts) -> Iterator[Operator]:
-    """On `control`, with a key for `robot` and a cluster file; nothing of it stays."""
+def operator(hosts: Hosts) -> Iterator[HostUser]:
+    """On `control`, with a key for `robot` and a cluster file; removes everything at the end."""
     control = hosts["control"]
     robot = {"id": "robot", "host": hosts["robot"].address, "user": "ubuntu", "dora": str(DORA)}
     file = {"coordinator": {"addr": control.address}, "machines": [robot]}
@@ -82,7 +88,7 @@ def operator(hosts: Hosts) -> Iterator[Operator]:
         key.write_bytes(hosts.key.read_bytes())
         key.chmod(0o600)
         control.root("chown", f"{user}:", f"/home/{user}/.ssh/id_ed25519")
-    found = Operator(control)
+    found = HostUser(control)
     try:
         yield found
     finally:
@@ -100,19 +106,21 @@ def main_process(host: Host) -> int:
 
 
 def system_files(host: Host) -> dict[str, str]:
-    """Without what belongs to the operator."""
-    return {name: what for name, what in host.files().items() if not name.startswith(OF_THE_USER)}
+    """Files of a host except the user's own."""
+    return {name: what for name, what in host.files().items() if not name.startswith(USER_FILES)}
 
 
-def test_a_coordinator_on_this_machine(hosts: Hosts, operator: Operator) -> None:
+def test_coordinator_on_this_machine(hosts: Hosts, operator: HostUser) -> None:
     control, robot = hosts["control"], hosts["robot"]
     before = system_files(control)
-    operator.dora("cluster", "up", "cluster.yml")  # its coordinator gives way, with its store
+    operator.dora(
+        "cluster", "up", "cluster.yml"
+    )  # the service replaces its coordinator and uses its store
     operator.dora("start", "flow.yml", "--name", "my-app", "--detach")
     wait_for_ticks(robot, "one")
-    said = operator.dora("cluster", "install", "cluster.yml")
-    assert "Installing dora-coordinator on this machine... OK\n" in said
-    assert "1/1 succeeded." in said
+    printed = operator.dora("cluster", "install", "cluster.yml")
+    assert "Installing dora-coordinator on this machine... OK\n" in printed
+    assert "1/1 succeeded." in printed
     assert state(control) == "active enabled"
     assert len(pids(robot, "one")) == 1
     assert "my-app" in operator.dora("list")
@@ -138,11 +146,11 @@ def test_a_coordinator_on_this_machine(hosts: Hosts, operator: Operator) -> None
     wait_until(lambda: len(pids(robot, "one")) == 2, timeout=60, what="the dataflow to be back")
     assert "my-app" in operator.dora("list")
 
-    said = operator.dora("cluster", "down", "cluster.yml")
-    assert "dora-coordinator starts again with this machine" in said
+    printed = operator.dora("cluster", "down", "cluster.yml")
+    assert "dora-coordinator starts again with this machine" in printed
     assert state(control) == "inactive enabled"
-    said = operator.dora("cluster", "doctor", "cluster.yml", code=1)
-    assert "- coordinator: its service dora-coordinator on this machine is inactive: " in said
+    printed = operator.dora("cluster", "doctor", "cluster.yml", code=1)
+    assert "- coordinator: its service dora-coordinator on this machine is inactive; " in printed
     operator.dora("cluster", "up", "cluster.yml")
     assert state(control) == "active enabled"
     operator.dora("cluster", "down", "cluster.yml")
@@ -150,25 +158,30 @@ def test_a_coordinator_on_this_machine(hosts: Hosts, operator: Operator) -> None
     assert "my-app" not in operator.dora("list")
     assert control.path("/home/ubuntu/.local/state/dora/coordinator/store.sqlite3.old").exists()
 
-    said = operator.dora("cluster", "uninstall", "cluster.yml")
-    assert "Uninstalling dora-coordinator from this machine... OK" in said
+    printed = operator.dora("cluster", "uninstall", "cluster.yml")
+    assert "Uninstalling dora-coordinator from this machine... OK" in printed
     assert state(control) == "inactive"
     assert system_files(control) == before
     assert not any("dora_coordinator" in line for line in control.processes())
 
 
-def test_an_operator_without_sudo(hosts: Hosts, operator: Operator) -> None:
+def test_user_without_sudo(hosts: Hosts, operator: HostUser) -> None:
     control = hosts["control"]
-    plain = Operator(control, "nosudo")
-    said = plain.dora("cluster", "install", "cluster.yml", code=1)
-    assert "Installing dora-coordinator on this machine... FAILED: root's rights are needed" in said
-    assert "run `sudo -v` in this terminal and then this command again, or use `--user`" in said
+    plain = HostUser(control, "nosudo")
+    printed = plain.dora("cluster", "install", "cluster.yml", code=1)
+    assert (
+        "Installing dora-coordinator on this machine... FAILED: root's rights are needed" in printed
+    )
+    assert "run `sudo -v` in this terminal and then this command again, or use `--user`" in printed
     assert state(control) == "inactive"
     assert operator.user == "ubuntu"
     for host, user in ((control, "nosudo"), (hosts["robot"], "ubuntu")):
         host.root("systemd-run", "-q", "--wait", "loginctl", "enable-linger", user)
-    said = plain.dora("cluster", "install", "--user", "cluster.yml")
-    assert "Installing dora-coordinator on this machine... OK" in said
+    printed = plain.dora("cluster", "install", "--user", "cluster.yml", code=1)
+    assert "dora-daemon-robot is installed there as a system service already" in printed
+    plain.dora("cluster", "uninstall", "cluster.yml")
+    printed = plain.dora("cluster", "install", "--user", "cluster.yml")
+    assert "Installing dora-coordinator on this machine... OK" in printed
     assert "runs already" in plain.dora("cluster", "install", "--user", "cluster.yml")
     control.reboot()
     wait_until(plain.answers, timeout=60, what="the coordinator after a power cut")
@@ -178,15 +191,18 @@ def test_an_operator_without_sudo(hosts: Hosts, operator: Operator) -> None:
     assert not any("dora_coordinator" in line for line in control.processes())
 
 
-def test_another_clusters_coordinator_is_not_replaced(operator: Operator) -> None:
+def test_coordinator_of_another_cluster_is_not_replaced(operator: HostUser) -> None:
     control = operator.host
     operator.dora("cluster", "install", "cluster.yml")
     here = {"id": "other", "host": control.address, "user": "ubuntu", "dora": str(DORA)}
     other = {"coordinator": {"addr": "127.0.0.5"}, "machines": [here]}
     control.path("/home/ubuntu/other.yml").write_text(yaml.safe_dump(other))
     try:
-        said = operator.dora("cluster", "install", "other.yml", code=1)
-        assert f"another cluster there, at {control.address}:6013; uninstall that one" in said
+        printed = operator.dora("cluster", "install", "other.yml", code=1)
+        assert (
+            f"coordinator of another cluster, at {control.address}:6013; uninstall that one"
+            in printed
+        )
     finally:
         operator.dora("cluster", "uninstall", "other.yml")
     assert state(control) == "active enabled"
@@ -205,7 +221,7 @@ def cluster_of_two(hosts: Hosts, folder: Path, **fields: str) -> Path:
     return path
 
 
-def test_a_coordinator_on_another_machine(hosts: Hosts, home: Path, tmp_path: Path) -> None:
+def test_coordinator_on_another_machine(hosts: Hosts, home: Path, tmp_path: Path) -> None:
     control, robot = hosts["control"], hosts["robot"]
     hosts.write_ssh(home)
     program = {"user": "ubuntu", "dora": str(DORA)}
@@ -214,7 +230,7 @@ def test_a_coordinator_on_another_machine(hosts: Hosts, home: Path, tmp_path: Pa
     flow.write_text(FLOW)
     there = "--coordinator-addr", control.address
     control.root("rm", "-rf", "/home/ubuntu/.local")
-    with hosts.desk(), ended_cluster(path, installed=True):
+    with hosts.workstation(), ended_cluster(path, installed=True):
         before = control.files()
         refused = run_dora("cluster", "up", path).exited(1)
         assert f"none is installed on ubuntu@{control.address} (`coordinator.host`)" in (
@@ -239,7 +255,7 @@ def test_a_coordinator_on_another_machine(hosts: Hosts, home: Path, tmp_path: Pa
         assert ours(robot) == []
 
 
-def test_upgrade_and_rollback_of_a_coordinator_on_another_machine(
+def test_upgrade_and_rollback_of_a_remote_coordinator(
     hosts: Hosts,
     home: Path,
     tmp_path: Path,
@@ -262,23 +278,23 @@ def test_upgrade_and_rollback_of_a_coordinator_on_another_machine(
         return done.stdout + done.stderr
 
     control.root("rm", "-rf", "/home/ubuntu/.local")
-    with hosts.desk(), ended_cluster(path, installed=True):
+    with hosts.workstation(), ended_cluster(path, installed=True):
         before = control.files()
-        said = run(old_version, "upgrade", code=1)
-        assert "so nothing was changed: start it with `dora cluster up`" in said
+        printed = run(old_version, "upgrade", code=1)
+        assert "so nothing was changed: start it with `dora cluster up`" in printed
         assert control.files() == before
         run(old_version, "install")
         done = old_version.run("start", flow, "--name", "my-app", "--detach", *there)
         assert done.returncode == 0, done.stderr
         lives = len(pids(robot, "one"))
-        said = run(new_version, "upgrade")
-        assert "  dora 0.1.0 -> 0.2.0... OK (store copied to /home/ubuntu/.local/state/" in said
-        assert "1/1 succeeded." in said
+        printed = run(new_version, "upgrade")
+        assert "  dora 0.1.0 -> 0.2.0... OK (store copied to /home/ubuntu/.local/state/" in printed
+        assert "1/1 succeeded." in printed
         control.reboot()
         wait_until(lambda: release(control) == "0.2.0", timeout=60, what="the new coordinator")
         assert "Returning to dora 0.1.0: robot, the coordinator\n" in run(new_version, "rollback")
         assert release(control) == "0.1.0"
-        assert "was taken back already" in run(new_version, "rollback")
+        assert "was undone already" in run(new_version, "rollback")
         assert release(control) == "0.1.0"
         assert len(pids(robot, "one")) == lives
         assert [one.name for one in dataflows(control.address)] == ["my-app"]
@@ -287,7 +303,7 @@ def test_upgrade_and_rollback_of_a_coordinator_on_another_machine(
 
 
 def release(control: Host) -> str:
-    """The version of its coordinator; empty when it does not answer."""
+    """Return the coordinator's version; empty if it does not answer."""
     try:
         with Client(endpoint(control.address)) as client:
             return client.coordinator.release

@@ -1,4 +1,4 @@
-"""A host is cut off in each step of each command: that is said, and the command can be repeated."""
+"""A host is cut off in each step of each command: the command fails and can be repeated."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 SILENCE = 1.5
 LONGEST = 60.0
-"""Seconds that a command may take with a host that has gone silent; it takes some five."""
+"""Seconds that a command may take with a silent host; it takes about five."""
 
 
 class Cutter:
-    """Cuts a host off just before the ``step``-th command that is sent to it."""
+    """Cuts a host off just before the ``step``-th command that it would run."""
 
     def __init__(self, host: Host, step: int) -> None:
         self.host = host
@@ -59,14 +59,14 @@ class Cutter:
 
 
 @pytest.fixture
-def cluster(hosts: Hosts, desk: Path, tmp_path: Path) -> Iterator[Path]:
+def cluster(hosts: Hosts, workstation: Path, tmp_path: Path) -> Iterator[Path]:
     path = cluster_file(hosts, tmp_path)
     with ended_cluster(path, installed=True):
         yield path
 
 
 def only_gpu(cluster: Path) -> str:
-    """A cluster file with just the host that is cut off: the other has what it is to have."""
+    """A cluster file with only the host that is cut off; the other one needs no change."""
     content = yaml.safe_load(cluster.read_text())
     content["machines"] = [one for one in content["machines"] if one["id"] == "gpu"]
     path = cluster.with_name("gpu.yml")
@@ -83,9 +83,7 @@ def in_each_step(
     *,
     every: int = 1,
 ) -> int:
-    """Run a command with the host cut off in step 1, 2, ... (of ``every`` so many, one) until it
-    has no more steps.
-    """
+    """Run a command with the host cut off in each (``every``-th) step; return their number."""
     step = 1
     while True:
         before()
@@ -123,12 +121,12 @@ def test_up(hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("cluster", "up", str(cluster)),
         capsys,
         end_daemon,
-        lambda: _has_one_daemon(hosts["gpu"]),
+        lambda: require_one_daemon(hosts["gpu"]),
     )
     assert steps >= 5
 
 
-def _has_one_daemon(host: Host) -> None:
+def require_one_daemon(host: Host) -> None:
     assert sum("dora daemon" in line for line in ours(host)) == 1
     assert host.name in daemons()
 
@@ -140,48 +138,39 @@ def test_install(hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str]
         ("cluster", "install", str(cluster)),
         capsys,
         lambda: main(("cluster", "uninstall", only_gpu(cluster))),
-        lambda: _has_one_daemon(hosts["gpu"]),
+        lambda: require_one_daemon(hosts["gpu"]),
         every=2,
     )
     assert steps >= 8
 
 
-def test_uninstall(hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = hosts["gpu"].files()
+@pytest.mark.parametrize(("words", "least_steps"), [("uninstall", 6), ("down", 3)])
+def test_command_that_removes_everything(
+    hosts: Hosts,
+    cluster: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: str,
+    least_steps: int,
+) -> None:
+    gpu = hosts["gpu"]
+    before = gpu.files()
 
-    def nothing() -> None:
-        assert hosts["gpu"].files() == before
-        assert ours(hosts["gpu"]) == []
+    def prepare() -> None:
+        if words == "uninstall":
+            main(("cluster", "install", only_gpu(cluster)))
+        else:
+            run_dora("cluster", "up", cluster).succeeded()
 
-    steps = in_each_step(
-        hosts["gpu"],
-        ("cluster", "uninstall", str(cluster)),
-        capsys,
-        lambda: main(("cluster", "install", only_gpu(cluster))),
-        nothing,
-    )
-    assert steps >= 6
+    def require_nothing() -> None:
+        assert gpu.files() == before
+        assert ours(gpu) == []
 
-
-def test_down(hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = hosts["gpu"].files()
-
-    def nothing() -> None:
-        assert hosts["gpu"].files() == before
-        assert ours(hosts["gpu"]) == []
-
-    steps = in_each_step(
-        hosts["gpu"],
-        ("cluster", "down", str(cluster)),
-        capsys,
-        lambda: run_dora("cluster", "up", cluster).succeeded(),
-        nothing,
-    )
-    assert steps >= 3
+    command = ("cluster", words, str(cluster))
+    assert in_each_step(gpu, command, capsys, prepare, require_nothing) >= least_steps
 
 
 @pytest.mark.parametrize("words", ["doctor", "logs", "exec"])
-def test_what_only_looks(
+def test_read_only_command(
     hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str], words: str
 ) -> None:
     run_dora("cluster", "up", cluster).succeeded()

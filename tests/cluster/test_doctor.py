@@ -1,4 +1,4 @@
-"""Each fault that `doctor` knows, made on a real host: it names the fact and the repair."""
+"""Each problem that `doctor` can find, on a real host; it prints the problem and the remedy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import yaml
 from support.clusters import cluster_file, coordinator_process, daemons, ended_cluster
 from support.dora import run_dora, running_dora
-from support.hosts import DESK, Host, Hosts
+from support.hosts import WORKSTATION, Host, Hosts
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -30,10 +30,10 @@ def home(shared_home: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster(
-    hosts: Hosts, shared_desk: Path, tmp_path_factory: pytest.TempPathFactory
+    hosts: Hosts, shared_workstation: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
-    """The file of a cluster that runs; each test leaves it as it was."""
-    assert shared_desk.is_dir()
+    """The file of a running cluster; each test leaves it as it was."""
+    assert shared_workstation.is_dir()
     path = cluster_file(hosts, tmp_path_factory.mktemp("cluster"))
     with ended_cluster(path):
         run_dora("cluster", "up", path, timeout=90).succeeded()
@@ -49,7 +49,7 @@ def daemon_pid(host: Host) -> int:
     return int(host.path(f"{STATE}/daemon/{host.name}/lock").read_text())
 
 
-def test_a_stopped_daemon(hosts: Hosts, cluster: Path) -> None:
+def test_stopped_daemon(hosts: Hosts, cluster: Path) -> None:
     robot = hosts["robot"]
     pid = daemon_pid(robot)
     fact = f"its daemon (process {pid}) is stopped by a signal (SIGSTOP)"
@@ -69,7 +69,7 @@ def test_a_stopped_daemon(hosts: Hosts, cluster: Path) -> None:
 
 
 def test_another_token(hosts: Hosts, cluster: Path) -> None:
-    """The coordinator was set up anew; `up` gives the daemons its token."""
+    """The coordinator has a new token; `up` copies it to the daemons."""
     ended = coordinator_process()
     os.kill(ended, signal.SIGTERM)
     wait_until(lambda: not Path(f"/proc/{ended}").exists(), what="the end of the coordinator")
@@ -77,7 +77,7 @@ def test_another_token(hosts: Hosts, cluster: Path) -> None:
     token.write_text("0" * 64 + "\n")
     with running_dora("coordinator", "--interface", "0.0.0.0") as coordinator:
         coordinator.wait_for("Listening on port ")
-        fact = "its daemon was given another token than this account has; renew it: dora cluster up"
+        fact = "its daemon has another token than this account; replace it: dora cluster up"
         for name in ("robot (ubuntu@10.77.0.2)", "gpu (ubuntu@10.77.0.3)"):
             assert f"- {name}: {fact}" in report(cluster)
         run_dora("cluster", "up", cluster, timeout=90).succeeded()
@@ -85,7 +85,7 @@ def test_another_token(hosts: Hosts, cluster: Path) -> None:
     assert sorted(daemons()) == ["gpu", "robot"]
 
 
-def test_no_token_here(cluster: Path) -> None:
+def test_account_without_token(cluster: Path) -> None:
     token = Path(os.environ["XDG_CONFIG_HOME"]) / "dora" / "token"
     kept = token.read_bytes()
     token.unlink()
@@ -103,8 +103,8 @@ def test_another_coordinator(hosts: Hosts, cluster: Path, tmp_path: Path) -> Non
     content["coordinator"]["port"] = 6099
     other = tmp_path / "other.yml"
     other.write_text(yaml.safe_dump(content))
-    fact = f"its daemon (process {daemon_pid(hosts['robot'])}) is of another coordinator, at {DESK}"
-    assert f"{fact} port 6013; if it is to belong to this cluster" in report(other)
+    fact = f"its daemon (process {daemon_pid(hosts['robot'])}) belongs to another coordinator"
+    assert f"{fact}, at {WORKSTATION} port 6013; to move it to this cluster" in report(other)
 
 
 @contextmanager
@@ -155,7 +155,9 @@ def remounted(option: str) -> Fault:
     ],
     ids=["requiretty", "nologin", "read-only"],
 )
-def test_a_machine(hosts: Hosts, cluster: Path, fault: Fault, fact: str, repair: str) -> None:
+def test_problem_of_a_machine(
+    hosts: Hosts, cluster: Path, fault: Fault, fact: str, repair: str
+) -> None:
     with fault(hosts["robot"]):
         done = run_dora("cluster", "doctor", cluster, timeout=90)
     lines = [line for line in done.stdout.splitlines() if "ubuntu@10.77.0.2" in line]
@@ -164,8 +166,8 @@ def test_a_machine(hosts: Hosts, cluster: Path, fault: Fault, fact: str, repair:
     run_dora("cluster", "doctor", cluster, timeout=90).succeeded()
 
 
-def test_a_home_without_programs(hosts: Hosts, cluster: Path, tmp_path: Path) -> None:
-    """It matters where dora itself is to lie in the home."""
+def test_home_mounted_noexec(hosts: Hosts, cluster: Path, tmp_path: Path) -> None:
+    """This is a problem only if dora itself is in the home."""
     own = hosts.cluster_yml(tmp_path / "own.yml")
     fact = f"{HOME}/.local/share is mounted noexec (at {HOME}/.local/share)"
     with remounted("noexec")(hosts["robot"]):

@@ -1,4 +1,4 @@
-"""Machines whose disks are too small for code: that is found before it is sent, and said whose."""
+"""Code that does not fit on the disk of a machine is not sent."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ pytestmark = pytest.mark.integration
 
 STATE = "/home/ubuntu/.local/state/dora"
 SMALL = 72 << 20
-"""Bytes of the disk; a daemon starts with 64 MiB."""
+"""Bytes of the disk; a daemon needs 64 MiB."""
 
 
 @pytest.fixture
-def small_disk(hosts: Hosts, desk: Path, tmp_path: Path) -> Iterator[Host]:
-    """The robot, whose daemon has a small disk of its own; a cluster runs."""
+def small_disk(hosts: Hosts, workstation: Path, tmp_path: Path) -> Iterator[Host]:
+    """The robot of a running cluster; its daemon has a small disk of its own."""
     robot = hosts["robot"]
     robot.root("install", "-d", "-o", "ubuntu", "-g", "ubuntu", STATE)
     robot.root("mount", "-t", "tmpfs", "-o", f"size={SMALL},uid=1000,gid=1000", "tmpfs", STATE)
@@ -49,7 +49,7 @@ def start(path: Path) -> Completed:
 
 
 def big_files(host: Host) -> list[Path]:
-    """What is there of the model, whole or not."""
+    """Complete or partial copies of the model."""
     return [
         path
         for path in host.path("/home/ubuntu").rglob("*")

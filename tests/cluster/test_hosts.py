@@ -1,4 +1,4 @@
-"""The test hosts are what they claim to be: own init, own network, a power switch."""
+"""Properties of the test hosts: own init, own network, a power switch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _read_to_the_end(link: socket.socket) -> None:
         pass
 
 
-def test_a_host_runs_systemd_and_a_user_has_sudo(hosts: Hosts) -> None:
+def test_host_runs_systemd_and_the_user_has_sudo(hosts: Hosts) -> None:
     left = hosts["left"]
     wait_until(
         lambda: left.root("systemctl", "is-system-running", check=False).stdout == "running\n",
@@ -40,7 +40,7 @@ def test_a_host_runs_systemd_and_a_user_has_sudo(hosts: Hosts) -> None:
     assert len(boots) == 2
 
 
-def test_what_a_host_writes_stays_there(hosts: Hosts) -> None:
+def test_files_of_a_host_are_its_own(hosts: Hosts) -> None:
     before = hosts["left"].files()
     hosts["left"].root("sh", "-c", "echo x > /etc/written-by-a-test")
     after = hosts["left"].files()
@@ -49,7 +49,7 @@ def test_what_a_host_writes_stays_there(hosts: Hosts) -> None:
     hosts["left"].root("rm", "/etc/written-by-a-test")
 
 
-def test_a_network_is_cut_parted_and_mended(hosts: Hosts) -> None:
+def test_network_is_cut_partitioned_and_mended(hosts: Hosts) -> None:
     left = hosts["left"]
     assert _reaches(hosts, "left", "right")
     hosts.partition("left", "right")
@@ -62,11 +62,11 @@ def test_a_network_is_cut_parted_and_mended(hosts: Hosts) -> None:
     assert _reaches(hosts, "right", "left")
 
 
-def test_a_plug_is_pulled_without_a_word(hosts: Hosts) -> None:
+def test_power_off_closes_no_connection(hosts: Hosts) -> None:
     left = hosts["left"]
     boot = left.boot_id()
     left.root("sh", "-c", "echo kept > /var/tmp/kept")
-    with hosts.desk(), socket.create_connection((left.address, 22), timeout=60) as link:
+    with hosts.workstation(), socket.create_connection((left.address, 22), timeout=60) as link:
         assert link.recv(4) == b"SSH-"
         left.power_off()
         assert not left.is_on
@@ -78,7 +78,7 @@ def test_a_plug_is_pulled_without_a_word(hosts: Hosts) -> None:
     assert left.boot_id() not in ("", boot)
 
 
-def test_a_host_reboots_by_itself(hosts: Hosts) -> None:
+def test_host_reboots(hosts: Hosts) -> None:
     left = hosts["left"]
     boot = left.boot_id()
     left.root("systemctl", "reboot", check=False)
@@ -86,7 +86,7 @@ def test_a_host_reboots_by_itself(hosts: Hosts) -> None:
     left.wait_for_ssh()
 
 
-def test_a_bare_host_sees_no_repository() -> None:
+def test_bare_host_does_not_have_the_repository() -> None:
     bare = hosts_or_skip("bare", bare=True)
     host = next(bare)["bare"]
     try:

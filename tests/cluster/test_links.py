@@ -1,4 +1,4 @@
-"""Messages between real machines: walls, cables, power, reboots."""
+"""Messages between real machines: firewalls, cables, power cuts, reboots."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.clusters import daemons, dataflows, forget_ticks
+from support.clusters import daemons, dataflows, forget_ticks, put_script
 from support.dora import run_dora
 from support.hosts import Host, Hosts
 from support.waiting import PATIENCE, wait_until
@@ -61,19 +61,17 @@ def home(shared_home: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster(hosts: Hosts, cluster_yml: Path) -> None:
-    """Daemons as services on both hosts, with a coordinator."""
+    """A coordinator, and daemons as services on both hosts."""
     for name, text in (("source", SOURCE), ("sink", SINK)):
         for host in hosts:
-            script = host.path(f"/home/ubuntu/{name}.py")
-            script.write_text(text)
-            script.chmod(0o644)
+            put_script(host, f"{name}.py", text)
     run_dora("cluster", "install", cluster_yml).succeeded()
     run_dora("cluster", "up", cluster_yml).succeeded()
 
 
 @pytest.fixture
 def flow(hosts: Hosts, cluster: None, tmp_path: Path) -> Iterator[Path]:
-    """The file of the dataflow, to be started; afterwards nothing of it runs."""
+    """The file of the dataflow; the test starts it, and the fixture ends it."""
     forget_ticks(hosts)
     wait_until(lambda: len(daemons()) == 2, what="both daemons")
     path = tmp_path / "flow.yml"
@@ -99,7 +97,7 @@ def wait_for_more(hosts: Hosts, more: int = 10, *, timeout: float = PATIENCE) ->
     )
 
 
-def complete(hosts: Hosts) -> None:
+def require_complete(hosts: Hosts) -> None:
     got = seen(hosts["gpu"])
     assert got == [str(number) for number in range(len(got))]
 
@@ -113,7 +111,7 @@ def wait_for_status(status: str, *, timeout: float = PATIENCE) -> None:
 
 
 def test_machines_that_cannot_reach_each_other_are_named(hosts: Hosts, flow: Path) -> None:
-    """The coordinator reaches both, but a wall is between them."""
+    """The coordinator reaches both machines, but they do not reach each other."""
     hosts.partition("robot", "gpu")
     failed = run_dora("start", flow, "--detach").exited(1).stderr
     assert '"gpu" and "robot" cannot reach each other' in failed
@@ -129,7 +127,7 @@ def test_machines_that_cannot_reach_each_other_are_named(hosts: Hosts, flow: Pat
     wait_for_more(hosts)
 
 
-def test_a_cable_is_out_for_five_seconds(hosts: Hosts, flow: Path) -> None:
+def test_cable_is_out_for_five_seconds(hosts: Hosts, flow: Path) -> None:
     run_dora("start", flow, "--detach").succeeded()
     wait_for_more(hosts)
     hosts["robot"].cut()
@@ -138,10 +136,10 @@ def test_a_cable_is_out_for_five_seconds(hosts: Hosts, flow: Path) -> None:
     hosts["robot"].mend()
     wait_for_more(hosts, 300)
     wait_for_status("Running")
-    complete(hosts)
+    require_complete(hosts)
 
 
-def test_the_power_fails(hosts: Hosts, flow: Path) -> None:
+def test_power_cut(hosts: Hosts, flow: Path) -> None:
     run_dora("start", flow, "--detach").succeeded()
     for host in hosts:
         wait_for_more(hosts)
@@ -151,7 +149,7 @@ def test_the_power_fails(hosts: Hosts, flow: Path) -> None:
 
 
 def test_machines_are_rebooted(hosts: Hosts, flow: Path) -> None:
-    """In good order: systemd stops the daemon's unit, which must not end the dataflow."""
+    """systemd stops the daemon's unit, which must not end the dataflow."""
     run_dora("start", flow, "--detach").succeeded()
     for host in hosts:
         wait_for_more(hosts)
@@ -161,5 +159,5 @@ def test_machines_are_rebooted(hosts: Hosts, flow: Path) -> None:
         wait_for_status("Running")
     wait_for_more(hosts)
     got = seen(hosts["gpu"])
-    assert "INPUT_CLOSED" not in got, "the source was to come back"
-    assert got.count("STOP") == 1, "nodes end in good order when their machine does"
+    assert "INPUT_CLOSED" not in got, "the source must come back"
+    assert got.count("STOP") == 1, "nodes are stopped when their machine shuts down"

@@ -1,4 +1,4 @@
-"""`dora cluster exec`, `logs`, `doctor` and another `up`, where a cluster runs already."""
+"""`dora cluster exec`, `logs`, `doctor` and a second `up` with a running cluster."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.clusters import (
     wait_for_ticks,
 )
 from support.dora import run_dora, running_dora
-from support.hosts import DESK, Hosts
+from support.hosts import WORKSTATION, Hosts
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -31,7 +31,7 @@ def home(shared_home: Path) -> Path:
 
 @pytest.fixture
 def cluster(cluster_yml: Path) -> Path:
-    """The cluster file; coordinator and daemons run, if only since now."""
+    """The cluster file; coordinator and daemons run."""
     if daemons().keys() != {"robot", "gpu"}:
         up(cluster_yml)
     return cluster_yml
@@ -49,18 +49,18 @@ def end_daemons(hosts: Hosts) -> None:
     wait_until(lambda: not daemons(), what="the end of the daemons")
 
 
-def test_a_second_up_finds_what_runs(hosts: Hosts, cluster: Path) -> None:
+def test_second_up_changes_nothing(hosts: Hosts, cluster: Path) -> None:
     first = {name: ours(hosts[name]) for name in ("robot", "gpu")}
     again = up(cluster)
-    assert f"Starting coordinator on {DESK}:6013... runs already" in again
+    assert f"Starting coordinator on {WORKSTATION}:6013... runs already" in again
     assert "Starting daemon on gpu (ubuntu@10.77.0.3)... runs already (dora " in again
     assert {name: ours(hosts[name]) for name in ("robot", "gpu")} == first
 
 
-def test_nothing_secret_is_on_a_command_line_or_in_a_log(
-    hosts: Hosts, cluster: Path, shared_desk: Path
+def test_token_is_not_on_a_command_line_or_in_a_log(
+    hosts: Hosts, cluster: Path, shared_workstation: Path
 ) -> None:
-    token = (shared_desk / "config/dora/token").read_text().strip()
+    token = (shared_workstation / "config/dora/token").read_text().strip()
     robot = hosts["robot"]
     place = robot.path("/home/ubuntu/.local/state/dora/daemon/robot/given/dora-token")
     assert place.read_text().strip() == token
@@ -82,13 +82,13 @@ def test_logs_are_followed_until_they_are_interrupted(hosts: Hosts, cluster: Pat
         following.wait()
     wait_until(
         lambda: not any("tail" in line for line in hosts["gpu"].processes()),
-        what="the end of what followed there",
+        what="the end of the remote `tail`",
     )
 
 
-def test_doctor_sees_every_pair(hosts: Hosts, cluster: Path) -> None:
+def test_doctor_checks_every_pair(hosts: Hosts, cluster: Path) -> None:
     text = run_dora("cluster", "doctor", cluster).succeeded().stdout
-    assert f"Coordinator: {DESK}:6013, 2 connected" in text
+    assert f"Coordinator: {WORKSTATION}:6013, 2 connected" in text
     matrix = text.splitlines()[-3:]
     assert matrix[0].split() == ["robot", "gpu"]
     assert "ms" in matrix[1]
@@ -102,8 +102,8 @@ def test_doctor_sees_every_pair(hosts: Hosts, cluster: Path) -> None:
     assert "open ports 7450-7549 (TCP) of gpu for robot" in text
 
 
-def test_a_changed_host_key_and_another_shell(
-    hosts: Hosts, cluster: Path, shared_desk: Path
+def test_changed_host_key_and_another_shell(
+    hosts: Hosts, cluster: Path, shared_workstation: Path
 ) -> None:
     hosts["gpu"].root("usermod", "-s", "/bin/sh", "ubuntu")
     end_daemons(hosts)
@@ -111,10 +111,10 @@ def test_a_changed_host_key_and_another_shell(
     hosts["robot"].new_host_key()
     text = up(cluster, 1)
     assert "its host key has CHANGED" in text
-    assert f"{shared_desk}/.ssh/known_hosts:" in text
+    assert f"{shared_workstation}/.ssh/known_hosts:" in text
     assert "gpu (ubuntu@10.77.0.3)... runs already" in text
     assert "robot" in daemons()
-    (shared_desk / ".ssh/known_hosts").unlink()
+    (shared_workstation / ".ssh/known_hosts").unlink()
     up(cluster)
     hosts["gpu"].root("usermod", "-s", "/bin/bash", "ubuntu")
 
@@ -126,18 +126,16 @@ def test_two_machines_with_one_id(hosts: Hosts, cluster: Path, tmp_path: Path) -
     assert 'is connected with machine id "robot", and no daemon runs here' in wrong
 
 
-def test_a_coordinator_that_is_killed_is_started_again(
-    hosts: Hosts, cluster: Path, tmp_path: Path
-) -> None:
+def test_killed_coordinator_is_started_again(hosts: Hosts, cluster: Path, tmp_path: Path) -> None:
     forget_ticks(hosts)
     run_dora("start", ticking(hosts, tmp_path, one="robot"), "--detach").succeeded()
     wait_for_ticks(hosts["robot"], "one")
     os.kill(coordinator_process(), signal.SIGKILL)
     wait_until(lambda: not daemons(), what="the end of the coordinator")
     text = up(cluster)
-    assert f"Starting coordinator on {DESK}:6013... OK" in text
+    assert f"Starting coordinator on {WORKSTATION}:6013... OK" in text
     assert "All 2 daemons connected." in text
-    wait_until(running, what="the dataflow to be known again")
+    wait_until(running, what="the dataflow to be reported again")
     assert len(pids(hosts["robot"], "one")) == 1
     run_dora("stop").succeeded()
 
@@ -148,10 +146,10 @@ def test_exec_and_logs(hosts: Hosts, cluster: Path) -> None:
     assert sorted(done.stderr.splitlines()) == ["gpu   | exit code 3", "robot | exit code 3"]
     done = run_dora("cluster", "exec", cluster, "-m", "gpu", "--", "printf", "a b")
     assert done.succeeded().stdout == "gpu   | a b\n".replace("gpu   ", "gpu ")
-    run_dora("cluster", "exec", cluster, "-m", "nobody", "--", "true").exited(1)
+    run_dora("cluster", "exec", cluster, "-m", "unknown", "--", "true").exited(1)
     os.kill(coordinator_process(), signal.SIGKILL)
 
-    def says_so() -> bool:
+    def has_a_line() -> bool:
         return "robot | " in run_dora("cluster", "logs", cluster).succeeded().stdout
 
-    wait_until(says_so, what="a line of the daemon about its coordinator")
+    wait_until(has_a_line, what="a line of the daemon about its coordinator")

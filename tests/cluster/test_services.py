@@ -1,4 +1,4 @@
-"""Daemons as systemd services: one test for each sentence about what ends what."""
+"""Daemons as systemd services: which events end dataflows, and which do not."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.integration
 SERVICE = "dora-daemon-robot"
 NODES = "dora-nodes-robot.service"
 WARNINGS = ("left-over process", "remains running")
-"""What systemd says of processes that are in the unit of a service beside it."""
+"""Warnings of systemd about other processes in the unit of a service."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,7 +39,7 @@ def home(shared_home: Path) -> Path:
 
 @pytest.fixture
 def no_cluster(hosts: Hosts, cluster_yml: Path) -> Path:
-    """The cluster file; nothing is installed and nothing runs."""
+    """The cluster file; nothing is installed or runs."""
     run_dora("cluster", "uninstall", cluster_yml)
     run_dora("cluster", "down", cluster_yml)
     forget_ticks(hosts)
@@ -48,7 +48,7 @@ def no_cluster(hosts: Hosts, cluster_yml: Path) -> Path:
 
 @pytest.fixture
 def robot(hosts: Hosts, cluster_yml: Path, tmp_path: Path) -> Host:
-    """A host with the service, on which one dataflow ticks: what the last test left, or anew."""
+    """A host with the service and a running dataflow, those of the last test where possible."""
     robot = hosts["robot"]
     if not robot.path("/etc/dora-daemon/robot.token").exists():
         run_dora("cluster", "install", cluster_yml).succeeded()
@@ -80,7 +80,7 @@ def warnings(host: Host) -> list[str]:
 
 
 def test_install_and_uninstall_leave_the_host_as_it_was(
-    hosts: Hosts, no_cluster: Path, shared_desk: Path
+    hosts: Hosts, no_cluster: Path, shared_workstation: Path
 ) -> None:
     before = {host.name: host.files() for host in hosts}
     done = run_dora("cluster", "install", no_cluster).succeeded()
@@ -91,7 +91,7 @@ def test_install_and_uninstall_leave_the_host_as_it_was(
     )
     assert "No coordinator answers at 10.77.0.1:6013 yet" in done.stderr
     robot = hosts["robot"]
-    token = (shared_desk / "config/dora/token").read_text()
+    token = (shared_workstation / "config/dora/token").read_text()
     assert robot.path("/etc/dora-daemon/robot.token").read_text() == token
     assert (
         robot.root("cat", "/etc/dora-daemon/robot.token", user="ubuntu", check=False).stdout == ""
@@ -124,7 +124,7 @@ def test_install_takes_over_from_up(hosts: Hosts, no_cluster: Path, tmp_path: Pa
     assert ours(robot) == []
 
 
-def test_what_the_unit_says(robot: Host) -> None:
+def test_settings_of_the_unit(robot: Host) -> None:
     wanted = {
         "KillMode": "process",
         "OOMPolicy": "continue",
@@ -153,7 +153,7 @@ def test_what_the_unit_says(robot: Host) -> None:
     assert robot.path(f"/run/{SERVICE}").stat().st_mode & 0o777 == 0o700
 
 
-def test_restart_does_not_touch_them(robot: Host) -> None:
+def test_restart_keeps_the_nodes(robot: Host) -> None:
     before, nodes = main_process(robot), pids(robot, "one")
     robot.root("systemctl", "restart", SERVICE)
     wait_until(lambda: "robot" in daemons(), what="the daemon to be back")
@@ -164,7 +164,7 @@ def test_restart_does_not_touch_them(robot: Host) -> None:
     assert len(running()) == 1
 
 
-def test_a_restart_warns_of_no_process(robot: Host) -> None:
+def test_restart_causes_no_warning(robot: Host) -> None:
     node = pids(robot, "one")[-1]
     daemon = str(main_process(robot))
     assert procs_of_unit(robot, f"{SERVICE}.service") == [daemon]
@@ -187,12 +187,12 @@ def test_a_restart_warns_of_no_process(robot: Host) -> None:
     assert procs_of_unit(robot, NODES) == inside
 
 
-def test_without_its_unit_a_runner_starts_beside_the_daemon(
+def test_runner_starts_in_the_daemons_unit_without_its_own(
     hosts: Hosts, robot: Host, tmp_path: Path
 ) -> None:
     flow = ticking(hosts, tmp_path, two="robot")
     robot.root("systemctl", "stop", NODES)
-    wait_until(lambda: not running(), what="the end of what was in the unit")
+    wait_until(lambda: not running(), what="the end of the dataflow")
     run_dora("start", flow, "--name", "beside", "--detach").succeeded()
     wait_for_ticks(robot, "two")
     assert pids(robot, "two")[-1] in procs_of_unit(robot, f"{SERVICE}.service")
@@ -201,7 +201,7 @@ def test_without_its_unit_a_runner_starts_beside_the_daemon(
     assert robot.root("systemctl", "is-active", NODES).stdout == "active\n"
 
 
-def test_a_killed_daemon_comes_back_to_nodes_that_went_on(robot: Host) -> None:
+def test_killed_daemon_restarts_and_nodes_keep_running(robot: Host) -> None:
     before, nodes = main_process(robot), pids(robot, "one")
     robot.root("kill", "-KILL", str(before))
     wait_for_ticks(robot, "one")
@@ -211,8 +211,8 @@ def test_a_killed_daemon_comes_back_to_nodes_that_went_on(robot: Host) -> None:
     assert pids(robot, "one") == nodes
 
 
-def test_a_killed_coordinator_is_found_again(robot: Host, cluster_yml: Path) -> None:
-    """Services connect to whatever coordinator answers at their address, at any time."""
+def test_daemons_reconnect_to_a_new_coordinator(robot: Host, cluster_yml: Path) -> None:
+    """Services connect to any coordinator at their address, at any time."""
     nodes = pids(robot, "one")
     os.kill(coordinator_process(), signal.SIGKILL)
     run_dora("cluster", "up", cluster_yml).succeeded()
@@ -221,7 +221,7 @@ def test_a_killed_coordinator_is_found_again(robot: Host, cluster_yml: Path) -> 
 
 
 @pytest.mark.parametrize("manner", ["power cut", "reboot"])
-def test_a_dataflow_comes_back_with_its_machine(robot: Host, manner: str) -> None:
+def test_dataflow_restarts_with_its_machine(robot: Host, manner: str) -> None:
     lives = len(pids(robot, "one"))
     if manner == "power cut":
         robot.reboot()
@@ -239,8 +239,8 @@ def test_a_dataflow_comes_back_with_its_machine(robot: Host, manner: str) -> Non
     assert robot.root("systemctl", "is-active", SERVICE).stdout == "active\n"
 
 
-def test_memory_that_runs_out_kills_a_node_not_the_daemon(robot: Host) -> None:
-    """What the kernel does to a node is SIGKILL; by default systemd would then stop the unit."""
+def test_out_of_memory_kills_a_node_not_the_daemon(robot: Host) -> None:
+    """The kernel kills a node with SIGKILL; by default systemd would then stop the unit."""
     daemon = main_process(robot)
     robot.root("kill", "-KILL", pids(robot, "one")[-1])
     wait_until(lambda: not running(), what="the end of the dataflow")
@@ -251,7 +251,7 @@ def test_memory_that_runs_out_kills_a_node_not_the_daemon(robot: Host) -> None:
 def test_stop_ends_the_dataflows_of_the_machine(robot: Host) -> None:
     robot.root("systemctl", "stop", SERVICE)
     assert seen(robot, "one")[-1] == "stop"
-    wait_until(lambda: ours(robot) == [], what="the end of every process of ours")
+    wait_until(lambda: ours(robot) == [], what="the end of all processes of dora")
     wait_until(lambda: "robot" not in daemons(), what="the daemon to be gone")
     assert not running()
 
@@ -262,6 +262,8 @@ def test_services_of_a_user_without_sudo(hosts: Hosts, no_cluster: Path, tmp_pat
     path = cluster_file(hosts, tmp_path, robot=fields, gpu=fields)
     robot = hosts["robot"]
     forget_ticks(hosts)
+    ticker = robot.path("/home/ubuntu/ticker.py")
+    ticker.unlink(missing_ok=True)
     before = robot.files()
     with ended_cluster(path, installed=True):
         done = run_dora("cluster", "install", path).exited(1)
@@ -291,9 +293,9 @@ def test_services_of_a_user_without_sudo(hosts: Hosts, no_cluster: Path, tmp_pat
         assert pids(robot, "one")[1:] == [node]
         assert warnings(robot) == []
         forget_ticks(hosts)
-        robot.path("/home/ubuntu/ticker.py").unlink()
+        ticker.unlink()
         run_dora("cluster", "uninstall", path).succeeded()
-        robot.root("sh", "-c", "rm -r ~nosudo/_work")  # what the dataflow wrote
+        robot.root("sh", "-c", "rm -r ~nosudo/_work")  # files of the dataflow
         assert ours(robot) == []
     for host in hosts:
         host.root("systemd-run", "-q", "--wait", "loginctl", "disable-linger", "nosudo")

@@ -1,4 +1,4 @@
-"""Code that reaches real hosts over SSH and over the coordinator, and what a cut does to it."""
+"""Code that is sent to real hosts, over SSH and over the coordinator."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from support import log_files
 from support.clusters import cluster_file, daemons, dataflows, ended_cluster
 from support.dora import Completed, run_dora, running_dora
-from support.hosts import DESK, Host, Hosts
+from support.hosts import WORKSTATION, Host, Hosts
 from support.waiting import wait_until
 from support.workspace import Workspace
 
@@ -27,7 +27,7 @@ READER = """
 
 
 @pytest.fixture
-def cluster(hosts: Hosts, desk: Path, tmp_path: Path) -> Iterator[Path]:
+def cluster(hosts: Hosts, workstation: Path, tmp_path: Path) -> Iterator[Path]:
     path = cluster_file(hosts, tmp_path)
     with ended_cluster(path):
         run_dora("cluster", "up", path, timeout=90).succeeded()
@@ -56,7 +56,7 @@ def start(path: Path) -> Completed:
 
 
 def printed(host: Host) -> list[str]:
-    """What its node printed in its last life."""
+    """Output of the last run of its node."""
     logs = sorted(
         host.path("/home/ubuntu/_work").glob("*/out/*/*.jsonl"), key=lambda p: p.stat().st_mtime
     )
@@ -64,7 +64,7 @@ def printed(host: Host) -> list[str]:
 
 
 @pytest.mark.parametrize("distribute", ["scp", "http"])
-def test_a_node_with_a_module_and_data_beside_it_runs_there(
+def test_node_is_sent_with_its_module_and_data(
     hosts: Hosts, cluster: Path, workspace: Workspace, distribute: str
 ) -> None:
     path = project(workspace, distribute, "robot", "gpu")
@@ -85,7 +85,7 @@ def test_a_node_with_a_module_and_data_beside_it_runs_there(
         assert "sending 2 files" in second.output
 
 
-def test_a_machine_that_is_cut_off_fails_the_start_and_nothing_runs(
+def test_unreachable_machine_fails_the_start(
     hosts: Hosts, cluster: Path, workspace: Workspace
 ) -> None:
     path = project(workspace, "scp", "robot", "gpu")
@@ -99,19 +99,21 @@ def test_a_machine_that_is_cut_off_fails_the_start_and_nothing_runs(
     assert dataflows() == []
 
 
-def test_scp_works_where_the_machines_were_only_installed(
-    hosts: Hosts, desk: Path, workspace: Workspace, tmp_path: Path
+def test_scp_with_machines_that_were_only_installed(
+    hosts: Hosts, workstation: Path, workspace: Workspace, tmp_path: Path
 ) -> None:
-    """The coordinator was not started by `up`; `install` has recorded the machines."""
+    """`install` has recorded the machines; the coordinator was not started by `up`."""
     cluster = cluster_file(hosts, tmp_path)
     with ended_cluster(cluster):
         run_dora("cluster", "install", cluster).succeeded()
         try:
-            with running_dora("coordinator", "--interface", DESK, "--store", "memory") as process:
+            with running_dora(
+                "coordinator", "--interface", WORKSTATION, "--store", "memory"
+            ) as process:
                 process.wait_for("Listening on port")
                 wait_until(lambda: "robot" in daemons(), what="the daemon of robot")
                 flow = project(workspace, "scp", "robot")
-                words = ("start", flow, "--detach", "--coordinator-addr", DESK)
+                words = ("start", flow, "--detach", "--coordinator-addr", WORKSTATION)
                 done = run_dora(*words, timeout=90).succeeded()
                 assert "Sending code to robot (ubuntu@10.77.0.2)... OK" in done.output
         finally:

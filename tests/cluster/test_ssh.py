@@ -1,4 +1,4 @@
-"""Connections to a real sshd: keys, jumps, commands, files, and what breaks."""
+"""Connections to a real sshd: keys, jumps, commands, files and failures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def robot(desk: Path, hosts: Hosts) -> Iterator[Connection]:
+def robot(workstation: Path, hosts: Hosts) -> Iterator[Connection]:
     with connect(Target("robot", label="robot")) as machine:
         yield machine
 
@@ -39,7 +39,7 @@ def robot(desk: Path, hosts: Hosts) -> Iterator[Connection]:
 # ------------------------------------------------------------------------------- commands
 
 
-def test_words_arrive_as_they_were_given(robot: Connection) -> None:
+def test_arguments_are_unchanged(robot: Connection) -> None:
     words = ["a b", "'", '"', "$HOME", "`id`", "*", "", "\\", "a\nb", "é!", "-n", "~"]
     assert robot.check(["printf", "%s\\0", *words]).split("\0")[:-1] == words
 
@@ -51,22 +51,22 @@ def test_input_output_and_exit_code(robot: Connection) -> None:
     assert done.stdout.encode("utf-8", "surrogateescape") == data
 
 
-def test_a_command_that_reads_nothing_may_be_given_much(robot: Connection) -> None:
+def test_command_may_ignore_a_large_input(robot: Connection) -> None:
     assert robot.run(["false"], stdin=b"x" * 30_000_000).code == 1
 
 
-def test_a_failed_command_is_named_with_its_last_words(robot: Connection) -> None:
+def test_error_has_the_last_output_of_a_failed_command(robot: Connection) -> None:
     with pytest.raises(RemoteCommandFailed, match=r"robot.*exit code 7:\n  out of milk"):
         robot.script("echo out of milk >&2; exit 7")
 
 
-def test_a_command_that_does_not_end_is_given_up(robot: Connection) -> None:
+def test_command_times_out(robot: Connection) -> None:
     with pytest.raises(RemoteTimeout, match="sleep 60"):
         robot.run(["sleep", "60"], timeout=0.3)
     assert robot.check(["echo", "alive"]) == "alive\n"
 
 
-def test_another_login_shell_changes_nothing(robot: Connection, hosts: Hosts) -> None:
+def test_another_login_shell(robot: Connection, hosts: Hosts) -> None:
     hosts["robot"].root("usermod", "-s", "/bin/sh", USER)
     try:
         with connect(Target("robot")) as machine:
@@ -87,7 +87,7 @@ def test_root_without_a_password(robot: Connection, hosts: Hosts) -> None:
             hosts["robot"].root("mv", "/usr/bin/sudo.away", "/usr/bin/sudo")
 
 
-def test_sudo_that_asks_for_a_password_is_explained(desk: Path) -> None:
+def test_sudo_with_a_password(workstation: Path) -> None:
     with (
         connect(Target("robot", user=USER_WITHOUT_SUDO, label="robot")) as machine,
         pytest.raises(SudoUnavailable, match=r"robot \(nosudo@robot\): .*NOPASSWD"),
@@ -98,7 +98,7 @@ def test_sudo_that_asks_for_a_password_is_explained(desk: Path) -> None:
 # ------------------------------------------------------------------------------- files
 
 
-def test_small_files_are_replaced_as_a_whole(robot: Connection, hosts: Hosts) -> None:
+def test_files_are_replaced_atomically(robot: Connection, hosts: Hosts) -> None:
     robot.write("/home/ubuntu/one", b"\xff\x00first", mode=0o600)
     robot.write("/home/ubuntu/one", b"\xff\x00second", mode=0o640)
     assert robot.read("/home/ubuntu/one") == b"\xff\x00second"
@@ -111,7 +111,7 @@ def test_small_files_are_replaced_as_a_whole(robot: Connection, hosts: Hosts) ->
         robot.write("/etc/not-mine", b"x")
 
 
-def test_a_transfer_is_resumed(robot: Connection, tmp_path: Path) -> None:
+def test_transfer_is_resumed(robot: Connection, tmp_path: Path) -> None:
     source = tmp_path / "big"
     source.write_bytes(bytes(range(250)) * 20_000)
     seen: list[int] = []
@@ -121,7 +121,7 @@ def test_a_transfer_is_resumed(robot: Connection, tmp_path: Path) -> None:
     assert robot.read("/home/ubuntu/big") == source.read_bytes()
 
 
-def test_a_full_disk_is_said(robot: Connection, hosts: Hosts, tmp_path: Path) -> None:
+def test_full_disk(robot: Connection, hosts: Hosts, tmp_path: Path) -> None:
     source = tmp_path / "big"
     source.write_bytes(bytes(3_000_000))
     hosts["robot"].root("mkdir", "-p", "/mnt/small")
@@ -136,15 +136,15 @@ def test_a_full_disk_is_said(robot: Connection, hosts: Hosts, tmp_path: Path) ->
 # ------------------------------------------------------------------------------- host keys
 
 
-def test_a_new_host_is_written_down_and_known_to_openssh(desk: Path, hosts: Hosts) -> None:
+def test_new_host_key_is_recorded_for_openssh(workstation: Path, hosts: Hosts) -> None:
     connect(Target("robot")).close()
-    known = desk / ".ssh" / "known_hosts"
+    known = workstation / ".ssh" / "known_hosts"
     first = known.read_text()
     assert first.count("\n") == 1
     connect(Target("robot")).close()
     assert known.read_text() == first
-    words = ["-F", str(desk / ".ssh/config"), "-o", f"UserKnownHostsFile={known}"]
-    words += ["-i", str(desk / ".ssh/id_ed25519"), "-o", "StrictHostKeyChecking=yes"]
+    words = ["-F", str(workstation / ".ssh/config"), "-o", f"UserKnownHostsFile={known}"]
+    words += ["-i", str(workstation / ".ssh/id_ed25519"), "-o", "StrictHostKeyChecking=yes"]
     done = subprocess.run(
         ["ssh", *words, "robot", "echo", "known"], capture_output=True, text=True, timeout=20
     )
@@ -152,12 +152,12 @@ def test_a_new_host_is_written_down_and_known_to_openssh(desk: Path, hosts: Host
 
 
 @pytest.mark.parametrize("hashed", [False, True])
-def test_a_changed_host_key_is_refused_with_its_line(
-    desk: Path, hosts: Hosts, hashed: bool
+def test_changed_host_key_is_refused_with_its_line(
+    workstation: Path, hosts: Hosts, hashed: bool
 ) -> None:
-    config = desk / ".ssh" / "config"
+    config = workstation / ".ssh" / "config"
     config.write_text(f"HashKnownHosts {'yes' if hashed else 'no'}\n" + config.read_text())
-    known = desk / ".ssh" / "known_hosts"
+    known = workstation / ".ssh" / "known_hosts"
     known.write_text("# a remark\n")
     connect(Target("robot")).close()
     before = known.read_text()
@@ -174,10 +174,10 @@ def test_a_changed_host_key_is_refused_with_its_line(
     connect(Target("robot")).close()
 
 
-def test_a_certified_host_key_needs_no_line_of_its_own(desk: Path, hosts: Hosts) -> None:
-    """And a machine whose authority is known is taken for no other reason."""
+def test_certified_host_key_needs_no_line_of_its_own(workstation: Path, hosts: Hosts) -> None:
+    """A machine with a known authority is accepted by its certificate only."""
     robot = hosts["robot"]
-    authority, signed = desk / "authority", desk / "host.pub"
+    authority, signed = workstation / "authority", workstation / "host.pub"
     make: list[str | Path] = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", authority]
     subprocess.run(make, check=True, timeout=30)
     sign: list[str | Path] = ["ssh-keygen", "-q", "-s", authority, "-h", "-I", "robot"]
@@ -186,11 +186,11 @@ def test_a_certified_host_key_needs_no_line_of_its_own(desk: Path, hosts: Hosts)
     signed.write_bytes(robot.path(f"{place}.pub").read_bytes())
     subprocess.run([*sign, signed], check=True, timeout=30)
     line = f"@cert-authority 10.77.0.* {authority.with_suffix('.pub').read_text()}"
-    known = desk / ".ssh/known_hosts"
+    known = workstation / ".ssh/known_hosts"
     known.write_text(line)
     with pytest.raises(HostKeyRefused, match=r"says that its key is certified, but it showed no"):
         connect(Target("robot"))
-    robot.path(f"{place}-cert.pub").write_bytes((desk / "host-cert.pub").read_bytes())
+    robot.path(f"{place}-cert.pub").write_bytes((workstation / "host-cert.pub").read_bytes())
     drop_in = robot.path("/etc/ssh/sshd_config.d/certified.conf")
     drop_in.write_text(f"HostCertificate {place}-cert.pub\n")
     robot.root("systemctl", "restart", "ssh")
@@ -201,7 +201,7 @@ def test_a_certified_host_key_needs_no_line_of_its_own(desk: Path, hosts: Hosts)
         assert known.read_text() == line
         known.write_text(line.replace("10.77.0.*", "10.77.9.*"))
         with connect(Target("robot")):
-            assert len(known.read_text().splitlines()) == 2  # its bare key, as that of any other
+            assert len(known.read_text().splitlines()) == 2  # its own key, as for any other host
     finally:
         drop_in.unlink()
         robot.path(f"{place}-cert.pub").unlink()
@@ -209,19 +209,19 @@ def test_a_certified_host_key_needs_no_line_of_its_own(desk: Path, hosts: Hosts)
         robot.wait_for_ssh()
 
 
-def test_strict_checking_takes_no_new_keys(desk: Path) -> None:
-    config = desk / ".ssh" / "config"
+def test_strict_checking_refuses_new_keys(workstation: Path) -> None:
+    config = workstation / ".ssh" / "config"
     config.write_text("StrictHostKeyChecking yes\n" + config.read_text())
     with pytest.raises(HostKeyRefused, match="StrictHostKeyChecking allows no new ones"):
         connect(Target("robot"))
-    assert not (desk / ".ssh/known_hosts").exists()
+    assert not (workstation / ".ssh/known_hosts").exists()
 
 
-# ------------------------------------------------------------------------------- our keys
+# ------------------------------------------------------------------------------- own keys
 
 
-def test_a_refused_login_says_which_keys_were_tried(desk: Path) -> None:
-    ssh = desk / ".ssh"
+def test_refused_login_lists_the_tried_keys(workstation: Path) -> None:
+    ssh = workstation / ".ssh"
     for name in ("other", "locked"):
         phrase = "secret" if name == "locked" else ""
         subprocess.run(
@@ -242,26 +242,26 @@ def test_a_refused_login_says_which_keys_were_tried(desk: Path) -> None:
         assert machine.check(["id", "-un"]) == "ubuntu\n"
 
 
-def test_no_key_and_no_such_user(desk: Path) -> None:
-    with pytest.raises(LoginRefused, match=r"nobody-here .*\n.*id_ed25519: refused"):
-        connect(Target("robot", user="nobody-here"))
-    (desk / ".ssh/id_ed25519").unlink()
+def test_no_key_and_no_such_user(workstation: Path) -> None:
+    with pytest.raises(LoginRefused, match=r"unknown-user .*\n.*id_ed25519: refused"):
+        connect(Target("robot", user="unknown-user"))
+    (workstation / ".ssh/id_ed25519").unlink()
     with pytest.raises(LoginRefused, match="none: there is no key here"):
         connect(Target("robot"))
 
 
-def test_the_agent_has_the_key(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    socket = desk / "agent"
+def test_key_of_the_agent(workstation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    socket = workstation / "agent"
     agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.DEVNULL)
     try:
         wait_until(socket.exists, what="the agent's socket")
         monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
-        key = desk / ".ssh/id_ed25519"
+        key = workstation / ".ssh/id_ed25519"
         subprocess.run(["ssh-add", "-q", str(key)], check=True)
         key.unlink()
         with connect(Target("robot")) as machine:
             assert machine.check(["id", "-un"]) == "ubuntu\n"
-        config = desk / ".ssh/config"
+        config = workstation / ".ssh/config"
         config.write_text("IdentityAgent none\n" + config.read_text())
         with pytest.raises(LoginRefused):
             connect(Target("robot"))
@@ -270,13 +270,13 @@ def test_the_agent_has_the_key(desk: Path, monkeypatch: pytest.MonkeyPatch) -> N
         agent.wait(10)
 
 
-# ------------------------------------------------------------------------------- the way there
+# ------------------------------------------------------------------------------- routes
 
 
-def test_through_a_jump_host_and_through_a_command(desk: Path, hosts: Hosts) -> None:
-    config = desk / ".ssh/config"
+def test_through_a_jump_host_and_through_a_command(workstation: Path, hosts: Hosts) -> None:
+    config = workstation / ".ssh/config"
     text = config.read_text()
-    words = f"-F {config} -i {desk}/.ssh/id_ed25519 -o UserKnownHostsFile=/dev/null"
+    words = f"-F {config} -i {workstation}/.ssh/id_ed25519 -o UserKnownHostsFile=/dev/null"
     command = f"ssh {words} -o StrictHostKeyChecking=no -o LogLevel=ERROR -W %h:%p robot"
     for way in ("ProxyJump robot", f"ProxyCommand {command}", "ProxyJump ubuntu@robot:22,gpu"):
         config.write_text(f"Host gpu-far\n  HostName 10.77.0.3\n  User ubuntu\n  {way}\n{text}")
@@ -292,7 +292,7 @@ def test_through_a_jump_host_and_through_a_command(desk: Path, hosts: Hosts) -> 
         connect(Target("a"))
 
 
-def test_nobody_there(desk: Path, hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_host(workstation: Path, hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Unreachable, match="port 2222: Connection refused; is sshd running"):
         connect(Target("10.77.0.2", port=2222))
     with pytest.raises(Unreachable, match=r"host name .no-such-host\.invalid. is not known"):
@@ -306,7 +306,7 @@ def test_nobody_there(desk: Path, hosts: Hosts, monkeypatch: pytest.MonkeyPatch)
         hosts["gpu"].mend()
 
 
-def test_a_cut_is_noticed_while_a_command_runs(desk: Path, hosts: Hosts) -> None:
+def test_cut_is_detected_while_a_command_runs(workstation: Path, hosts: Hosts) -> None:
     with connect(Target("gpu"), silence=2.0) as machine:
         cutting = threading.Timer(0.3, hosts["gpu"].cut)
         cutting.start()
@@ -320,7 +320,7 @@ def test_a_cut_is_noticed_while_a_command_runs(desk: Path, hosts: Hosts) -> None
             machine.run(["true"])
 
 
-def test_a_host_that_dies_in_a_transfer(desk: Path, hosts: Hosts, tmp_path: Path) -> None:
+def test_power_off_during_a_transfer(workstation: Path, hosts: Hosts, tmp_path: Path) -> None:
     source = tmp_path / "big"
     source.write_bytes(bytes(100_000_000))
     with connect(Target("gpu"), silence=2.0) as machine:
@@ -336,4 +336,4 @@ def test_a_host_that_dies_in_a_transfer(desk: Path, hosts: Hosts, tmp_path: Path
                 machine.send(source, "/home/ubuntu/big", progress=progress)
         finally:
             hosts["gpu"].boot()
-    shutil.rmtree(desk / ".ssh")
+    shutil.rmtree(workstation / ".ssh")

@@ -1,4 +1,4 @@
-"""Two operators and the same machines: no machine changes hands unasked, no two commands mix."""
+"""Two operators and the same machines: takeovers need an option, commands exclude each other."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,9 @@ from support.clusters import (
     ticking,
     wait_for_ticks,
 )
-from support.dora import Completed, run_dora, running_dora
+from support.dora import Completed, RunningDora, run_dora, running_dora
 from support.homes import isolated_environment, short_directory
-from support.hosts import DESK, Host, Hosts
+from support.hosts import WORKSTATION, Host, Hosts
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -33,7 +34,7 @@ Environment = Mapping[str, str]
 
 
 @pytest.fixture
-def cluster(hosts: Hosts, desk: Path, tmp_path: Path) -> Iterator[Path]:
+def cluster(hosts: Hosts, workstation: Path, tmp_path: Path) -> Iterator[Path]:
     """The cluster file of the first operator."""
     forget_ticks(hosts)
     path = cluster_file(hosts, tmp_path)
@@ -42,8 +43,8 @@ def cluster(hosts: Hosts, desk: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def bob(hosts: Hosts, desk: Path) -> Iterator[Environment]:
-    """The environment of a second operator, who has a token of his own."""
+def bob(hosts: Hosts, workstation: Path) -> Iterator[Environment]:
+    """The environment of a second operator, with another token."""
     with short_directory() as home:
         hosts.write_ssh(home)
         environment = isolated_environment(home, dict(os.environ))
@@ -58,9 +59,9 @@ def bob(hosts: Hosts, desk: Path) -> Iterator[Environment]:
 def with_port(path: Path, port: int) -> Path:
     """The same file with another port of the coordinator."""
     text = path.read_text()
-    assert f"addr: {DESK}" in text
+    assert f"addr: {WORKSTATION}" in text
     changed = path.with_name(f"port-{port}.yml")
-    changed.write_text(text.replace(f"addr: {DESK}", f"addr: {DESK}\n  port: {port}"))
+    changed.write_text(text.replace(f"addr: {WORKSTATION}", f"addr: {WORKSTATION}\n  port: {port}"))
     return changed
 
 
@@ -72,7 +73,7 @@ def refused(done: Completed) -> str:
     return text
 
 
-def test_a_machine_of_another_cluster_is_refused_then_taken_over(
+def test_machine_of_another_cluster_is_refused_then_taken_over(
     hosts: Hosts, cluster: Path, bob: Environment, tmp_path: Path
 ) -> None:
     robot = hosts["robot"]
@@ -83,14 +84,14 @@ def test_a_machine_of_another_cluster_is_refused_then_taken_over(
     wait_for_ticks(robot, "one")
     before = {host.name: ours(host) for host in hosts}, robot.path(TOKEN).read_text()
     text = refused(run_dora("cluster", "install", cluster, env=bob))
-    assert f"coordinator: {DESK}:6013, with another token than this account's" in text
+    assert f"coordinator: {WORKSTATION}:6013, with another token than this account's" in text
     assert f"set up by: root@{os.uname().nodename} from {cluster}" in text
     assert "dataflows: my-app" in text
     assert before[1].strip() not in text
     other = with_port(cluster, 6014)
-    for who in (bob, None):  # also the same operator moves no machine unasked
-        text = refused(run_dora("cluster", "up", other, env=who))
-        assert f"coordinator: {DESK}:6013 ({other} has {DESK}:6014)" in text
+    for operator in (bob, None):  # also for the same operator
+        text = refused(run_dora("cluster", "up", other, env=operator))
+        assert f"coordinator: {WORKSTATION}:6013 ({other} has {WORKSTATION}:6014)" in text
     refused(run_dora("cluster", "uninstall", other))
     refused(run_dora("cluster", "upgrade", cluster, env=bob))
     assert ({host.name: ours(host) for host in hosts}, robot.path(TOKEN).read_text()) == before
@@ -99,7 +100,7 @@ def test_a_machine_of_another_cluster_is_refused_then_taken_over(
     assert len(running()) == 1
     changed = cluster_file(hosts, tmp_path, robot={"labels": {"role": "arm"}})
     text = run_dora("cluster", "up", changed).succeeded().stdout
-    assert "started anew with its new labels" in text
+    assert "restarted with new labels" in text
     assert len(pids(robot, "one")) == 1
     with ended_by(other, bob):
         run_dora("cluster", "up", other, "--take-over", env=bob).succeeded()
@@ -112,7 +113,7 @@ def test_a_machine_of_another_cluster_is_refused_then_taken_over(
     assert [ours(host) for host in hosts] == [[], []]
 
 
-def test_a_service_of_another_cluster(hosts: Hosts, cluster: Path, bob: Environment) -> None:
+def test_service_of_another_cluster(hosts: Hosts, cluster: Path, bob: Environment) -> None:
     robot = hosts["robot"]
     run_dora("cluster", "install", cluster).succeeded()
     try:
@@ -130,11 +131,11 @@ def test_a_service_of_another_cluster(hosts: Hosts, cluster: Path, bob: Environm
         run_dora("cluster", "uninstall", cluster, "--take-over")
 
 
-def test_the_file_of_another_operator_with_the_same_token(
-    hosts: Hosts, cluster: Path, bob: Environment, tmp_path: Path, desk: Path
+def test_file_of_another_operator_with_the_same_token(
+    hosts: Hosts, cluster: Path, bob: Environment, tmp_path: Path, workstation: Path
 ) -> None:
     run_dora("cluster", "up", cluster).succeeded()
-    shared = {**bob, "DORA_AUTH_TOKEN": (desk / "config/dora/token").read_text().strip()}
+    shared = {**bob, "DORA_AUTH_TOKEN": (workstation / "config/dora/token").read_text().strip()}
     assert "runs already" in run_dora("cluster", "up", cluster, env=shared).succeeded().stdout
     (tmp_path / "bob").mkdir()
     other = cluster_file(hosts, tmp_path / "bob", robot={"labels": {"role": "arm"}})
@@ -143,27 +144,23 @@ def test_the_file_of_another_operator_with_the_same_token(
     assert "that file has other labels, ports or env for it" in text
     assert "gpu (" not in text
     text = run_dora("cluster", "up", other, "--take-over", env=shared).succeeded().stdout
-    assert "started anew with its new labels" in text
+    assert "restarted with new labels" in text
 
 
-class ended_by:
-    """What another operator has brought up is brought down at the end."""
-
-    def __init__(self, path: Path, who: Environment) -> None:
-        self._path, self._who = path, who
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, *_error: object) -> None:
-        run_dora("cluster", "down", self._path, env=self._who, timeout=90)
+@contextmanager
+def ended_by(path: Path, operator: Environment) -> Iterator[None]:
+    """Bring a cluster of another operator down at the end."""
+    try:
+        yield
+    finally:
+        run_dora("cluster", "down", path, env=operator, timeout=90)
 
 
 # ---------------------------------------------------------------------------------- at once
 
 
 def test_two_commands_at_once(hosts: Hosts, cluster: Path, tmp_path: Path) -> None:
-    """Both succeed; the second one finds everything done."""
+    """Both succeed; the second one changes nothing."""
     written = yaml.safe_load(cluster.read_text())
     written["machines"].reverse()
     backwards = tmp_path / "backwards.yml"
@@ -173,72 +170,75 @@ def test_two_commands_at_once(hosts: Hosts, cluster: Path, tmp_path: Path) -> No
         running_dora("cluster", "up", backwards) as two,
     ):
         done = [one.wait(timeout=120).succeeded(), two.wait(timeout=120).succeeded()]
-    said = [each.stdout.count("runs already") for each in done]
-    assert sorted(said) == [0, 3]
-    second = done[said.index(3)]
+    printed = [each.stdout.count("runs already") for each in done]
+    assert sorted(printed) == [0, 3]
+    second = done[printed.index(3)]
     assert " is held by `dora cluster up " in second.stderr
     assert set(daemons()) == {"robot", "gpu"}
     assert [len(ours(host)) for host in hosts] == [1, 1]
 
 
-def slow_program(host: Host) -> str:
-    """A `dora` that does not answer while /home/ubuntu/slow is there."""
-    path = host.path("/home/ubuntu/dora")
-    path.write_text("#!/bin/sh\nwhile [ -e /home/ubuntu/slow ]; do sleep 0.1; done\nexit 3\n")
-    path.chmod(0o755)
-    host.path("/home/ubuntu/slow").touch()
-    return "/home/ubuntu/dora"
+@contextmanager
+def slow_install(hosts: Hosts, folder: Path) -> Iterator[RunningDora]:
+    """`dora cluster install` that hangs while /home/ubuntu/slow exists: its `dora` does."""
+    robot = hosts["robot"]
+    program, marker = robot.path("/home/ubuntu/dora"), robot.path("/home/ubuntu/slow")
+    program.write_text("#!/bin/sh\nwhile [ -e /home/ubuntu/slow ]; do sleep 0.1; done\nexit 3\n")
+    program.chmod(0o755)
+    marker.touch()
+    folder.mkdir()
+    file = cluster_file(hosts, folder, robot={"dora": "/home/ubuntu/dora"})
+    try:
+        with running_dora("cluster", "install", file) as command:
+            wait_until(lambda: is_slow(robot), what="the command to work")
+            yield command
+    finally:
+        marker.unlink(missing_ok=True)
+        run_dora("cluster", "uninstall", file)
+        program.unlink()
 
 
 @pytest.mark.parametrize("manner", ["kill", "interrupt", "end"])
-def test_a_command_that_ends_frees_the_machines(
+def test_machines_are_free_after_a_command(
     hosts: Hosts, cluster: Path, tmp_path: Path, manner: str
 ) -> None:
-    robot, folder = hosts["robot"], tmp_path / "slow"
-    folder.mkdir()
-    slow = cluster_file(hosts, folder, robot={"dora": slow_program(robot)})
-    try:
-        with running_dora("cluster", "install", slow) as one:
-            wait_until(lambda: is_slow(robot), what="the first command to work")
-            with running_dora("cluster", "up", cluster) as two:
-                two.wait_for("waiting until it ends")
-                account = f"root@{os.uname().nodename}"
-                held = f"is held by `dora cluster install {slow}` of {account} (process {one.pid})"
-                assert held in two.stderr
-                assert two.process.poll() is None
-                if manner == "end":
-                    robot.path("/home/ubuntu/slow").unlink()
-                else:
-                    number = signal.SIGKILL if manner == "kill" else signal.SIGINT
-                    one.send_signal(number)
-                two.wait(timeout=120).succeeded()
-            one.wait()
+    folder = tmp_path / "slow"
+    with slow_install(hosts, folder) as one:
+        with running_dora("cluster", "up", cluster) as two:
+            two.wait_for("waiting until it ends")
+            account = f"root@{os.uname().nodename}"
+            command = f"dora cluster install {folder / 'cluster.yml'}"
+            held = f"is held by `{command}` of {account} (process {one.pid})"
+            assert held in two.stderr
+            assert two.process.poll() is None
+            if manner == "end":
+                hosts["robot"].path("/home/ubuntu/slow").unlink()
+            else:
+                one.send_signal(signal.SIGKILL if manner == "kill" else signal.SIGINT)
+            two.wait(timeout=120).succeeded()
+        one.wait()
         assert set(daemons()) == {"robot", "gpu"}
-    finally:
-        robot.path("/home/ubuntu/slow").unlink(missing_ok=True)
-        run_dora("cluster", "uninstall", cluster)
-        robot.path("/home/ubuntu/dora").unlink()
 
 
 def is_slow(host: Host) -> bool:
     return any("/home/ubuntu/dora --version" in line for line in host.processes())
 
 
-def test_what_is_kept_on_the_machine(hosts: Hosts, cluster: Path, desk: Path) -> None:
-    """Who set it up; the token only as a fingerprint."""
+def test_owner_record_on_the_machine(hosts: Hosts, cluster: Path, workstation: Path) -> None:
+    """The record has the token only as a fingerprint."""
     run_dora("cluster", "up", cluster).succeeded()
     path = hosts["robot"].path("/home/ubuntu/.local/state/dora/daemon/robot/owner.json")
     kept = json.loads(path.read_text())
     assert kept["operator"] == f"root@{os.uname().nodename}"
     assert kept["file"] == str(cluster)
-    assert (desk / "config/dora/token").read_text().strip() not in path.read_text()
+    assert (workstation / "config/dora/token").read_text().strip() not in path.read_text()
 
 
-# ---------------------------------------------------------------------------------- left over
+# ---------------------------------------------------------------------------------- leftovers
 
 
 def without(path: Path, name: str, *, renamed: str | None = None) -> Path:
-    """The same file, rewritten without a machine or with another id for it."""
+    """Rewrite the file without a machine, or with another id for it."""
     written = yaml.safe_load(path.read_text())
     machines = [one for one in written["machines"] if one["id"] != name]
     if renamed is not None:
@@ -263,12 +263,12 @@ def test_removed_and_renamed_machines_are_listed_and_removed(hosts: Hosts, clust
     state = hosts["robot"].path("/home/ubuntu/.local/state/dora/daemon")
     assert [one.name for one in state.iterdir()] == ["arm"]
     text = run_dora("cluster", "remove", cluster, "none").exited(1).stderr
-    assert "no daemon none of this cluster was found" in text
+    assert 'no daemon "none" of this cluster was found' in text
     run_dora("cluster", "down").succeeded()
     assert {host.name: set(host.files()) for host in hosts} == before
 
 
-def test_the_service_of_a_removed_machine(hosts: Hosts, cluster: Path) -> None:
+def test_service_of_a_removed_machine(hosts: Hosts, cluster: Path) -> None:
     before = {host.name: set(host.files()) for host in hosts}
     run_dora("cluster", "install", cluster).succeeded()
     without(cluster, "gpu")
@@ -278,21 +278,12 @@ def test_the_service_of_a_removed_machine(hosts: Hosts, cluster: Path) -> None:
     run_dora("cluster", "uninstall", cluster).succeeded()
 
 
-def test_a_suspended_command_loses_the_machine(hosts: Hosts, cluster: Path, tmp_path: Path) -> None:
-    """It sends nothing any more, as after a lost connection: the next command proceeds."""
-    robot, folder = hosts["robot"], tmp_path / "slow"
-    folder.mkdir()
-    slow = cluster_file(hosts, folder, robot={"dora": slow_program(robot)})
-    try:
-        with running_dora("cluster", "install", slow) as one:
-            wait_until(lambda: is_slow(robot), what="the command to work")
-            one.send_signal(signal.SIGSTOP)
-            done = run_dora("cluster", "up", cluster, timeout=120).succeeded()
-            assert "is held by `dora cluster install" in done.stderr
-            one.send_signal(signal.SIGCONT)
-            one.wait().exited(1)
+def test_suspended_command_loses_the_machine(hosts: Hosts, cluster: Path, tmp_path: Path) -> None:
+    """It sends nothing, as after a lost connection, and the next command proceeds."""
+    with slow_install(hosts, tmp_path / "slow") as one:
+        one.send_signal(signal.SIGSTOP)
+        done = run_dora("cluster", "up", cluster, timeout=120).succeeded()
+        assert "is held by `dora cluster install" in done.stderr
+        one.send_signal(signal.SIGCONT)
+        one.wait().exited(1)
         assert set(daemons()) == {"robot", "gpu"}
-    finally:
-        robot.path("/home/ubuntu/slow").unlink(missing_ok=True)
-        robot.path("/home/ubuntu/dora").unlink()
-        run_dora("cluster", "uninstall", cluster)

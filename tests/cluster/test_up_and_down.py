@@ -1,4 +1,4 @@
-"""`dora cluster up`, `status`, `exec`, `logs`, `doctor` and `down` on real machines."""
+"""`dora cluster up`, `status` and `down` on real machines."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from support.clusters import (
     wait_for_ticks,
 )
 from support.dora import run_dora
-from support.hosts import DESK, Hosts
+from support.hosts import WORKSTATION, Hosts
 
 pytestmark = pytest.mark.integration
 
 UP = f"""\
-Starting coordinator on {DESK}:6013... OK
+Starting coordinator on {WORKSTATION}:6013... OK
 Starting daemon on robot (ubuntu@10.77.0.2)... OK
 Starting daemon on gpu (ubuntu@10.77.0.3)... OK
 All 2 daemons connected.
@@ -36,7 +36,7 @@ All 2 daemons connected.
 
 
 @pytest.fixture
-def cluster(hosts: Hosts, desk: Path, tmp_path: Path) -> Iterator[Path]:
+def cluster(hosts: Hosts, workstation: Path, tmp_path: Path) -> Iterator[Path]:
     forget_ticks(hosts)
     path = cluster_file(hosts, tmp_path, robot={"labels": {"role": "edge"}})
     with ended_cluster(path):
@@ -49,17 +49,17 @@ def up(path: Path, code: int = 0) -> str:
 
 
 def listens_at() -> set[str]:
-    """The addresses of the coordinator that was started here."""
+    """Addresses at which the coordinator of the test listens."""
     found = psutil.Process(coordinator_process()).net_connections("tcp")
     return {one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN}
 
 
-def test_quick_start_and_nothing_left(hosts: Hosts, cluster: Path, tmp_path: Path) -> None:
+def test_quick_start_leaves_nothing(hosts: Hosts, cluster: Path, tmp_path: Path) -> None:
     before = {host.name: host.files() for host in hosts}
     done = run_dora("cluster", "logs", cluster).exited(1)
     assert "robot | no log: no daemon was started there" in done.stderr
     assert up(cluster) == UP
-    assert listens_at() == {DESK, "127.0.0.1"}
+    assert listens_at() == {WORKSTATION, "127.0.0.1"}
     flow = ticking(hosts, tmp_path, one="robot", two="gpu")
     run_dora("start", flow, "--name", "my-app", "--detach").succeeded()
     for name, node in (("robot", "one"), ("gpu", "two")):
@@ -88,12 +88,12 @@ def test_quick_start_and_nothing_left(hosts: Hosts, cluster: Path, tmp_path: Pat
         assert left == set(before[host.name])
 
 
-def test_the_store_is_put_aside_on_demand(hosts: Hosts, cluster: Path, tmp_path: Path) -> None:
+def test_store_is_recreated_on_demand(hosts: Hosts, cluster: Path, tmp_path: Path) -> None:
     up(cluster)
     flow = ticking(hosts, tmp_path, one="robot")
     run_dora("start", flow, "--name", "my-app", "--detach").succeeded()
     done = run_dora("cluster", "up", "--recreate-store", cluster).succeeded()
-    assert "its store is in use and stays" in done.stderr
+    assert "its store is in use and was not changed" in done.stderr
     assert [one.name for one in running()] == ["my-app"]
     run_dora("cluster", "down", cluster).succeeded()
     assert dataflow_names(cluster) == ["my-app"]
@@ -101,25 +101,21 @@ def test_the_store_is_put_aside_on_demand(hosts: Hosts, cluster: Path, tmp_path:
 
 
 def dataflow_names(cluster: Path, *options: str) -> list[str | None]:
-    """The dataflows that a new coordinator knows."""
+    """Names of the dataflows that a new coordinator loads."""
     run_dora("cluster", "up", *options, cluster).succeeded()
     names = [one.name for one in dataflows()]
     run_dora("cluster", "down", cluster).succeeded()
     return names
 
 
-def test_a_changed_line_of_the_file_is_taken_up(
-    hosts: Hosts, cluster: Path, tmp_path: Path
-) -> None:
+def test_changed_settings_restart_the_daemon(hosts: Hosts, cluster: Path, tmp_path: Path) -> None:
     up(cluster)
     run_dora("start", ticking(hosts, tmp_path, one="robot"), "--detach").succeeded()
     wait_for_ticks(hosts["robot"], "one")
     before = ours(hosts["gpu"])
     changed = {"labels": {"role": "arm"}, "env": {"COLOUR": "red"}}
     text = up(cluster_file(hosts, tmp_path, robot=changed))
-    assert "robot (ubuntu@10.77.0.2)... OK (started anew with its new labels or ports and env)" in (
-        text
-    )
+    assert "robot (ubuntu@10.77.0.2)... OK (restarted with new labels or ports and env)" in text
     assert "gpu (ubuntu@10.77.0.3)... runs already" in text
     assert ours(hosts["gpu"]) == before
     assert daemons()["robot"].labels == {"role": "arm"}
@@ -128,7 +124,7 @@ def test_a_changed_line_of_the_file_is_taken_up(
     assert "runs already" in up(cluster)
 
 
-def test_a_machine_that_is_cut_off_stops_no_other(hosts: Hosts, cluster: Path) -> None:
+def test_unreachable_machine_does_not_affect_the_others(hosts: Hosts, cluster: Path) -> None:
     hosts["gpu"].cut()
     try:
         text = up(cluster, 1)
@@ -142,20 +138,20 @@ def test_a_machine_that_is_cut_off_stops_no_other(hosts: Hosts, cluster: Path) -
     assert "gpu (ubuntu@10.77.0.3)... OK" in text
 
 
-def test_when_no_machine_works_the_coordinator_is_ended_again(
+def test_coordinator_is_ended_if_no_daemon_starts(
     hosts: Hosts, cluster: Path, tmp_path: Path
 ) -> None:
     path = cluster_file(
-        hosts, tmp_path, robot={"user": "nobody-here"}, gpu={"dora": "/opt/none/dora"}
+        hosts, tmp_path, robot={"user": "unknown-user"}, gpu={"dora": "/opt/none/dora"}
     )
     text = up(path, 1)
-    assert "nobody-here may not log in with the keys that were tried" in text
-    assert "/opt/none/dora (`dora` in the cluster file) is not there" in text
+    assert "unknown-user may not log in with the keys that were tried" in text
+    assert "/opt/none/dora (`dora` in the cluster file) does not exist there" in text
     assert "the coordinator was ended again" in text
     run_dora("cluster", "status").exited(1)
 
 
-def test_a_full_disk_is_said_before_anything_is_done(hosts: Hosts, cluster: Path) -> None:
+def test_full_disk_is_found_before_any_change(hosts: Hosts, cluster: Path) -> None:
     robot = hosts["robot"]
     robot.root("mkdir", "-p", "/home/ubuntu/.local")
     robot.root("mount", "-t", "tmpfs", "-o", "size=1m,mode=777", "tmpfs", "/home/ubuntu/.local")
@@ -168,9 +164,7 @@ def test_a_full_disk_is_said_before_anything_is_done(hosts: Hosts, cluster: Path
         robot.root("rmdir", "/home/ubuntu/.local")
 
 
-def test_a_daemon_that_does_not_come_shows_its_last_words(
-    hosts: Hosts, cluster: Path, tmp_path: Path
-) -> None:
+def test_error_has_the_last_output_of_a_daemon(hosts: Hosts, cluster: Path, tmp_path: Path) -> None:
     bad = hosts["gpu"].path("/home/ubuntu/dora")
     bad.write_text("#!/bin/sh\ncase $1 in daemon) echo no camera found; exit 3;; esac\n")
     bad.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Upgrades of real hosts under a dataflow that counts: nothing is lost, nothing comes twice."""
+"""Upgrades of real hosts with a counting dataflow: no message is lost or repeated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.hosts import DESK, Host, Hosts, hosts_or_skip
+from support.hosts import WORKSTATION, Host, Hosts, hosts_or_skip
 from support.installation import Installation
 from support.waiting import wait_until
 from support.workspace import Workspace
@@ -45,15 +45,15 @@ COUNTER = """
 
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[Hosts]:
-    """Two bare hosts, which have an operating system with Python and nothing else."""
+    """Two bare hosts: an operating system with Python only."""
     yield from hosts_or_skip("robot", "gpu", bare=True)
 
 
 Popen = subprocess.Popen[bytes]
 
 
-class Fleet:
-    """A cluster whose daemons are services of one version, under a dataflow that counts."""
+class CountingCluster:
+    """A cluster with a counting dataflow."""
 
     def __init__(self, hosts: Hosts, file: Path, wheels: Path) -> None:
         self.hosts = hosts
@@ -61,7 +61,7 @@ class Fleet:
         self.wheels = wheels
 
     def run(self, version: Installation, *words: str, code: int = 0) -> str:
-        """``dora cluster WORDS FILE`` of a version; what it printed."""
+        """Run ``dora cluster WORDS FILE`` of a version; return its output."""
         offline = (
             ["--offline", str(self.wheels)] if words[0] in ("install", "upgrade", "up") else []
         )
@@ -72,9 +72,9 @@ class Fleet:
     def disturb(
         self, version: Installation, *words: str, after: str, by: Callable[[Popen], None]
     ) -> tuple[int, str]:
-        """``run``, but something happens as soon as it has printed ``after``; its exit code too."""
-        said = self.file.with_name("said.txt")
-        with said.open("wb") as file:
+        """Like ``run``, but call ``by`` after the output ``after``; returns also the exit code."""
+        printed = self.file.with_name("output.txt")
+        with printed.open("wb") as file:
             process = subprocess.Popen(
                 [version.dora, "cluster", *words, self.file, "--offline", self.wheels],
                 stdin=subprocess.DEVNULL,
@@ -82,13 +82,15 @@ class Fleet:
                 stderr=file,
             )
             try:
-                wait_until(lambda: after in said.read_text(), timeout=200, what=said.read_text)
+                wait_until(
+                    lambda: after in printed.read_text(), timeout=200, what=printed.read_text
+                )
                 by(process)
                 code = process.wait(200)
             finally:
                 process.kill()
                 process.wait()
-        return code, said.read_text()
+        return code, printed.read_text()
 
     def wrote(self, host: Host, name: str) -> str:
         """A file of the counting node."""
@@ -99,7 +101,7 @@ class Fleet:
         return [int(line) for line in self.wrote(host, "numbers").split()]
 
     def require_whole(self, host: Host) -> None:
-        """All numbers so far, each once, and more are coming."""
+        """Each number so far arrived once, and more arrive."""
         before = len(self.numbers(host))
         wait_until(lambda: len(self.numbers(host)) > before + 20, what="numbers to go on")
         numbers = self.numbers(host)
@@ -116,26 +118,28 @@ def version_of(host: Host) -> str:
 
 
 @contextmanager
-def counting_fleet(
+def counting_cluster(
     hosts: Hosts,
     home: Path,
     workspace: Workspace,
     version: Installation,
     wheels: Path,
     **fields: Mapping[str, Any],
-) -> Iterator[Fleet]:
+) -> Iterator[CountingCluster]:
     hosts.write_ssh(home)
-    with hosts.desk():
-        fleet = Fleet(hosts, hosts.cluster_yml(workspace.path / "cluster.yml", **fields), wheels)
-        fleet.run(version, "install")
-        fleet.run(version, "up")
+    with hosts.workstation():
+        cluster = CountingCluster(
+            hosts, hosts.cluster_yml(workspace.path / "cluster.yml", **fields), wheels
+        )
+        cluster.run(version, "install")
+        cluster.run(version, "up")
         try:
             for host in hosts:
                 start_counting(workspace, version, host)
-            yield fleet
+            yield cluster
         finally:
-            version.run("cluster", "down", fleet.file, timeout=120)
-            fleet.run(version, "uninstall")
+            version.run("cluster", "down", cluster.file, timeout=120)
+            cluster.run(version, "uninstall")
             for host in hosts:
                 host.root("rm", "-rf", "/home/ubuntu/_work")
 
@@ -164,7 +168,7 @@ def start_counting(workspace: Workspace, version: Installation, host: Host) -> N
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_old_to_new_and_back_under_a_running_dataflow(
+def test_upgrade_and_rollback_with_a_running_dataflow(
     hosts: Hosts,
     home: Path,
     workspace: Workspace,
@@ -172,71 +176,71 @@ def test_old_to_new_and_back_under_a_running_dataflow(
     new_version: Installation,
     system_wheel_house: Path,
 ) -> None:
-    """And what may go wrong on the way: no sudo, no room, a cut; at the end nothing is left."""
+    """With failures in between: no sudo, a full disk, a cut; uninstall removes everything."""
     before = {host.name: host.files() for host in hosts}
     robot = hosts["robot"]
-    its_own = {"prefix": "/srv/dora", "env": {"COLOUR": 'a "deep" $RED'}}
-    with counting_fleet(
-        hosts, home, workspace, old_version, system_wheel_house, robot=its_own
-    ) as fleet:
+    settings = {"prefix": "/srv/dora", "env": {"COLOUR": 'a "deep" $RED'}}
+    with counting_cluster(
+        hosts, home, workspace, old_version, system_wheel_house, robot=settings
+    ) as cluster:
         assert {version_of(host) for host in hosts} == {"dora 0.1.0"}
-        assert fleet.wrote(robot, "colour") == 'a "deep" $RED'
-        assert fleet.wrote(hosts["gpu"], "colour") == "none"
+        assert cluster.wrote(robot, "colour") == 'a "deep" $RED'
+        assert cluster.wrote(hosts["gpu"], "colour") == "none"
         with no_sudo(robot):
-            said = fleet.run(new_version, "upgrade", code=1)
-        assert "dora 0.1.0 -> 0.2.0... OK (store copied to" in said
-        assert "FAILED: sudo asks ubuntu for a password" in said
+            printed = cluster.run(new_version, "upgrade", code=1)
+        assert "dora 0.1.0 -> 0.2.0... OK (store copied to" in printed
+        assert "FAILED: sudo asks ubuntu for a password" in printed
         with no_room(robot):
-            said = fleet.run(new_version, "upgrade", code=1)
-        assert "No space left on device" in said
-        fleet.require_whole(robot)
+            printed = cluster.run(new_version, "upgrade", code=1)
+        assert "the disk of /home/ubuntu/.cache/dora/archives has " in printed
+        cluster.require_whole(robot)
         assert version_of(robot) == "dora 0.1.0"
-        code, said = fleet.disturb(
+        code, printed = cluster.disturb(
             new_version,
             "upgrade",
             after="Restart service... OK",
             by=lambda _process: cut_for_a_while(robot),
         )
-        assert code == 0, said
-        assert "2/2 succeeded." in said, said
-        assert said.count("Its dataflows... OK (1 go on, 2 nodes)") == 2
+        assert code == 0, printed
+        assert "2/2 succeeded." in printed, printed
+        assert printed.count("Its dataflows... OK (1 go on, 2 nodes)") == 2
         for host in hosts:
             assert version_of(host) == "dora 0.2.0"
-            fleet.require_whole(host)
+            cluster.require_whole(host)
             prefix = "/srv/dora" if host is robot else "/opt/dora"
             trees = {path.name for path in host.path(prefix).iterdir()}
             assert {name[:5] for name in trees} == {"0.1.0", "0.2.0", "curre", "previ"}
-        again = fleet.run(new_version, "upgrade")
+        again = cluster.run(new_version, "upgrade")
         assert again.count("It runs that version already") == 2
-        said = fleet.run(new_version, "rollback")
-        assert "Returning to dora 0.1.0: robot, gpu, the coordinator\n" in said
-        assert "2/2 succeeded." in said
-        assert "  dora 0.2.0 -> 0.1.0... OK" in said
-        again = fleet.run(new_version, "rollback")
-        assert "The last upgrade was taken back already" in again
-        require_everywhere(fleet, "0.1.0")
-        fleet.run(new_version, "upgrade", "--machine", "robot")
-        said = fleet.run(new_version, "rollback")
-        assert "Returning to dora 0.1.0: robot, the coordinator\n" in said
-        assert "Left as they are: gpu (0.1.0)\n" in said
-        require_everywhere(fleet, "0.1.0")
-        said = fleet.run(new_version, "rollback", "--to", "0.3.0", code=1)
-        assert "dora 0.3.0 is not on every machine (robot has 0.1.0, 0.2.0; gpu has" in said
-        said = fleet.run(new_version, "rollback", "--to", "0.2.0", "--machine", "robot")
+        printed = cluster.run(new_version, "rollback")
+        assert "Returning to dora 0.1.0: robot, gpu, the coordinator\n" in printed
+        assert "2/2 succeeded." in printed
+        assert "  dora 0.2.0 -> 0.1.0... OK" in printed
+        again = cluster.run(new_version, "rollback")
+        assert "The last upgrade was undone already" in again
+        require_everywhere(cluster, "0.1.0")
+        cluster.run(new_version, "upgrade", "--machine", "robot")
+        printed = cluster.run(new_version, "rollback")
+        assert "Returning to dora 0.1.0: robot, the coordinator\n" in printed
+        assert "Left as they are: gpu (0.1.0)\n" in printed
+        require_everywhere(cluster, "0.1.0")
+        printed = cluster.run(new_version, "rollback", "--to", "0.3.0", code=1)
+        assert "dora 0.3.0 is not on every machine (robot has 0.1.0, 0.2.0; gpu has" in printed
+        printed = cluster.run(new_version, "rollback", "--to", "0.2.0", "--machine", "robot")
         assert version_of(robot) == "dora 0.2.0"
-        fleet.require_whole(robot)
+        cluster.require_whole(robot)
     assert {host.name: host.files() for host in hosts} == before
 
 
-def require_everywhere(fleet: Fleet, version: str) -> None:
-    for host in fleet.hosts:
+def require_everywhere(cluster: CountingCluster, version: str) -> None:
+    for host in cluster.hosts:
         assert version_of(host) == f"dora {version}"
-        fleet.require_whole(host)
+        cluster.require_whole(host)
 
 
 @contextmanager
 def no_sudo(host: Host) -> Iterator[None]:
-    """Its user may not use sudo within the block."""
+    """Revoke the user's sudo for the block."""
     host.root("mv", "/etc/sudoers.d/dora-tests", "/root/dora-tests")
     try:
         yield
@@ -246,7 +250,7 @@ def no_sudo(host: Host) -> Iterator[None]:
 
 @contextmanager
 def no_room(host: Host) -> Iterator[None]:
-    """What is sent to it does not fit within the block."""
+    """Make the folder of transfers too small for the block."""
     place = "/home/ubuntu/.cache"
     host.root("mkdir", "-p", place)
     host.root("mount", "-t", "tmpfs", "-o", "size=4m,mode=777", "tmpfs", place)
@@ -258,13 +262,13 @@ def no_room(host: Host) -> Iterator[None]:
 
 
 def cut_for_a_while(host: Host) -> None:
-    """Long enough for its daemon to be missed, shorter than an upgrade waits."""
+    """Longer than a daemon may be silent, shorter than an upgrade waits."""
     host.cut()
     time.sleep(3)
     host.mend()
 
 
-def test_a_version_that_does_not_work_is_taken_back(
+def test_broken_version_is_replaced_by_the_old_one(
     hosts: Hosts,
     home: Path,
     workspace: Workspace,
@@ -272,31 +276,31 @@ def test_a_version_that_does_not_work_is_taken_back(
     mute_version: Installation,
     system_wheel_house: Path,
 ) -> None:
-    """It passes its self-test, but its daemon never connects; and Ctrl-C while it is waited for."""
-    with counting_fleet(hosts, home, workspace, old_version, system_wheel_house) as fleet:
-        code, said = fleet.disturb(
+    """Its self-test passes, but its daemon never connects; also with Ctrl-C during the wait."""
+    with counting_cluster(hosts, home, workspace, old_version, system_wheel_house) as cluster:
+        code, printed = cluster.disturb(
             mute_version, "upgrade", after="Restart service... OK", by=interrupt
         )
         assert code != 0
-        assert "Interrupted: returning to 0.1.0" in said
-        assert "Return to 0.1.0... OK" in said, said
-        assert "What runs now:\n  coordinator  0.4.0\n  robot        0.1.0\n" in said
+        assert "Interrupted: returning to 0.1.0" in printed
+        assert "Return to 0.1.0... OK" in printed, printed
+        assert "What runs now:\n  coordinator  0.4.0\n  robot        0.1.0\n" in printed
         assert version_of(hosts["robot"]) == "dora 0.1.0"
-        fleet.require_whole(hosts["robot"])
-        said = fleet.run(mute_version, "upgrade", code=1)
-        assert "Waiting for reconnect... FAILED" in said
-        assert "dora 0.4.0 did not connect within 30 s; its last lines:" in said
-        assert "Return to 0.1.0... OK" in said
-        assert "Stopped there; not touched: gpu" in said
+        cluster.require_whole(hosts["robot"])
+        printed = cluster.run(mute_version, "upgrade", code=1)
+        assert "Waiting for reconnect... FAILED" in printed
+        assert "dora 0.4.0 did not connect within 30 s; its last lines:" in printed
+        assert "Return to 0.1.0... OK" in printed
+        assert "Stopped there; not touched: gpu" in printed
         state = "  coordinator  0.4.0\n  robot        0.1.0\n  gpu          0.1.0\n"
-        assert f"What runs now:\n{state}" in said
-        assert "0/2 succeeded." in said
+        assert f"What runs now:\n{state}" in printed
+        assert "0/2 succeeded." in printed
         for host in hosts:
             assert version_of(host) == "dora 0.1.0"
-            fleet.require_whole(host)
+            cluster.require_whole(host)
 
 
-def test_daemons_of_up_are_upgraded_too_and_a_machine_that_was_cut_off_is_made_up_for(
+def test_upgrade_of_background_daemons_after_a_cut(
     hosts: Hosts,
     home: Path,
     workspace: Workspace,
@@ -305,32 +309,36 @@ def test_daemons_of_up_are_upgraded_too_and_a_machine_that_was_cut_off_is_made_u
     system_wheel_house: Path,
 ) -> None:
     hosts.write_ssh(home)
-    with hosts.desk():
-        fleet = Fleet(hosts, hosts.cluster_yml(workspace.path / "cluster.yml"), system_wheel_house)
+    with hosts.workstation():
+        cluster = CountingCluster(
+            hosts, hosts.cluster_yml(workspace.path / "cluster.yml"), system_wheel_house
+        )
         try:
-            fleet.run(old_version, "up")
+            cluster.run(old_version, "up")
             for host in hosts:
                 start_counting(workspace, old_version, host)
             hosts["robot"].cut()
-            said = fleet.run(new_version, "upgrade", "--keep-going", "--machine", "robot", code=1)
-            assert "0/1 succeeded." in said
+            printed = cluster.run(
+                new_version, "upgrade", "--keep-going", "--machine", "robot", code=1
+            )
+            assert "0/1 succeeded." in printed
             hosts["robot"].mend()
-            said = fleet.run(new_version, "upgrade", "--keep-going")
-            assert "2/2 succeeded." in said, said
-            assert said.count("Restart daemon... OK") == 2
+            printed = cluster.run(new_version, "upgrade", "--keep-going")
+            assert "2/2 succeeded." in printed, printed
+            assert printed.count("Restart daemon... OK") == 2
             for host in hosts:
-                fleet.require_whole(host)
+                cluster.require_whole(host)
                 link = host.path("/home/ubuntu/.local/share/dora/versions/current")
                 assert link.readlink().name.startswith("0.2.0-py")
-            table = new_version.run("cluster", "status", "--coordinator-addr", DESK).stdout
+            table = new_version.run("cluster", "status", "--coordinator-addr", WORKSTATION).stdout
             assert table.count("0.2.0 (runs 0.1.0)") == 2, table
         finally:
-            new_version.run("cluster", "down", fleet.file, timeout=120)
+            new_version.run("cluster", "down", cluster.file, timeout=120)
             for host in hosts:
                 host.root("rm", "-rf", "/home/ubuntu/_work", "/home/ubuntu/.local/share/dora")
 
 
-def test_a_connection_that_is_closed_while_the_service_restarts(
+def test_connection_is_closed_during_the_restart(
     hosts: Hosts,
     home: Path,
     workspace: Workspace,
@@ -338,27 +346,29 @@ def test_a_connection_that_is_closed_while_the_service_restarts(
     new_version: Installation,
     system_wheel_house: Path,
 ) -> None:
-    """The machine is returned, or it is upgraded; the same command does the rest."""
+    """The machine is restored or upgraded; the same command then succeeds."""
     robot = hosts["robot"]
-    with counting_fleet(hosts, home, workspace, old_version, system_wheel_house) as fleet:
-        code, said = fleet.disturb(
+    with counting_cluster(hosts, home, workspace, old_version, system_wheel_house) as cluster:
+        code, printed = cluster.disturb(
             new_version,
             "upgrade",
             after="Put dora 0.2.0 there and test it... OK",
             by=lambda _process: close_connections(robot),
         )
-        assert "EOFError" not in said
+        assert "EOFError" not in printed
         if code:
-            assert "FAILED: the connection broke: " in said, said
-            assert "What runs now:\n  coordinator  0.2.0\n  robot        0.1.0\n" in said, said
-        assert "succeeded." in fleet.run(new_version, "upgrade")
-        require_everywhere(fleet, "0.2.0")
-        fleet.run(new_version, "rollback")
-        require_everywhere(fleet, "0.1.0")
+            assert "FAILED: the connection broke: " in printed, printed
+            assert "What runs now:\n  coordinator  0.2.0\n  robot        0.1.0\n" in printed, (
+                printed
+            )
+        assert "succeeded." in cluster.run(new_version, "upgrade")
+        require_everywhere(cluster, "0.2.0")
+        cluster.run(new_version, "rollback")
+        require_everywhere(cluster, "0.1.0")
 
 
 def close_connections(host: Host) -> None:
-    """End the processes of its sshd that serve a login."""
+    """Kill the sshd processes that serve connections."""
     listed = host.root("ps", "-eo", "pid=,args=").stdout.splitlines()
     pids = [line.split()[0] for line in listed if "sshd: ubuntu" in line or "sshd-session" in line]
     host.root("kill", "-KILL", *pids, check=False)

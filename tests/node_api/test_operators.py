@@ -196,7 +196,7 @@ def test_hot_reload_keeps_the_state_and_tolerates_exceptions(
 
 @pytest.mark.parametrize(
     ("text", "problem"),
-    [(None, "there is no file"), ("x = 1", "no `class Operator`")],
+    [(None, "does not exist"), ("x = 1", "no `class Operator`")],
 )
 def test_files_that_cannot_be_used(
     node: RecordingNode, tmp_path: Path, text: str | None, problem: str

@@ -1,4 +1,4 @@
-"""Clusters on test hosts: a cluster file, nodes on their disks, and what runs there."""
+"""Clusters on test hosts: cluster files, nodes on their disks, running daemons and dataflows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from support.dora import DORA, run_dora
-from support.hosts import DESK, Host, Hosts
+from support.hosts import WORKSTATION, Host, Hosts
 from support.waiting import wait_until
 
 from dora_cli.coordinator.client import Client, CoordinatorUnreachable
@@ -46,13 +46,18 @@ def cluster_file(hosts: Hosts, folder: Path, **fields: Mapping[str, Any]) -> Pat
     return hosts.cluster_yml(folder / "cluster.yml", **given)
 
 
+def put_script(host: Host, name: str, text: str) -> None:
+    """Write a script into the home of a host's user."""
+    script = host.path(f"/home/ubuntu/{name}")
+    script.write_text(text)
+    script.chmod(0o644)
+
+
 def ticking(hosts: Hosts, folder: Path, **machines: str) -> Path:
     """A dataflow with a node on each of ``machines`` (node id to host name), its file there."""
     nodes = []
     for node, name in machines.items():
-        script = hosts[name].path("/home/ubuntu/ticker.py")
-        script.write_text(TICKER)
-        script.chmod(0o644)
+        put_script(hosts[name], "ticker.py", TICKER)
         nodes.append(
             f"  - id: {node}\n    path: /home/ubuntu/ticker.py\n    deploy: {{machine: {name}}}\n"
             "    inputs: {tick: dora/timer/millis/50}\n"
@@ -63,7 +68,7 @@ def ticking(hosts: Hosts, folder: Path, **machines: str) -> Path:
 
 
 def seen(host: Host, node: str) -> list[str]:
-    """What a ticking node has written so far."""
+    """Lines that a ticking node has written so far."""
     try:
         return host.path(f"/var/tmp/{node}.seen").read_text().splitlines()
     except (FileNotFoundError, IndexError):
@@ -71,12 +76,12 @@ def seen(host: Host, node: str) -> list[str]:
 
 
 def pids(host: Host, node: str) -> list[str]:
-    """Of each life of a ticking node."""
+    """Process ids of a ticking node, one for each start."""
     return [line.split()[1] for line in seen(host, node) if line.startswith("began")]
 
 
 def wait_for_ticks(host: Host, node: str, *, more: int = 3) -> None:
-    """Until the node has had some more ticks than now."""
+    """Wait until the node has received some more ticks."""
     before = seen(host, node).count("tick")
 
     def ticked() -> bool:
@@ -86,16 +91,16 @@ def wait_for_ticks(host: Host, node: str, *, more: int = 3) -> None:
 
 
 def forget_ticks(hosts: Hosts) -> None:
-    """Remove what ticking nodes have written."""
+    """Remove the files of ticking nodes."""
     for host in hosts:
         for path in host.path("/var/tmp").glob("*.seen"):
             path.unlink()
 
 
 def daemons() -> dict[str, DaemonSummary]:
-    """Connected daemons by machine id; none without a coordinator."""
+    """Connected daemons by machine id; empty without a coordinator."""
     try:
-        with Client(endpoint(DESK)) as client:
+        with Client(endpoint(WORKSTATION)) as client:
             report = client.ask(ClusterStatus(), ClusterReport)
     except CoordinatorUnreachable:
         return {}
@@ -103,7 +108,7 @@ def daemons() -> dict[str, DaemonSummary]:
 
 
 def coordinator_process() -> int:
-    """Process id of the coordinator that the test has started here."""
+    """Process id of the coordinator that the test has started."""
     mine = f"HOME={os.environ['HOME']}".encode()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
@@ -113,7 +118,7 @@ def coordinator_process() -> int:
     raise AssertionError("no coordinator runs")
 
 
-def dataflows(coordinator: str = DESK) -> list[DataflowSummary]:
+def dataflows(coordinator: str = WORKSTATION) -> list[DataflowSummary]:
     with Client(endpoint(coordinator)) as client:
         return list(client.ask(ListDataflows(), DataflowList).dataflows)
 
@@ -129,7 +134,7 @@ def ours(host: Host) -> list[str]:
 
 @contextmanager
 def ended_cluster(path: Path, *, installed: bool = False) -> Iterator[None]:
-    """Whatever the block began is brought down after it."""
+    """Bring the cluster down after the block."""
     try:
         yield
     finally:

@@ -26,7 +26,7 @@ from support.hosts_boot import BOOT_SCRIPT, INIT_SCRIPT, USER, Identity, make_ke
 from support.sources import ROOT
 from support.waiting import PATIENCE, wait_until
 
-DESK = "10.77.0.1"
+WORKSTATION = "10.77.0.1"
 """Where the test itself is on the hosts' network."""
 PROGRAMS = ("unshare", "nsenter", "ip", "bridge", "pivot_root", "ssh-keygen", "sudo")
 _SYSTEMD = Path("/lib/systemd/systemd")
@@ -143,7 +143,7 @@ class Hosts:
         for line in (
             "link set lo up",
             "link add wire type bridge",
-            f"address add {DESK}/24 dev wire",
+            f"address add {WORKSTATION}/24 dev wire",
             "link set wire up",
         ):
             self.in_hub("ip", *line.split())
@@ -154,7 +154,9 @@ class Hosts:
         for name, address in addresses.items():
             folder = self.seen / name
             folder.mkdir()
-            prepare(folder, Identity(name, address, addresses | {"desk": DESK}, public))
+            prepare(
+                folder, Identity(name, address, addresses | {"workstation": WORKSTATION}, public)
+            )
             self._hosts[name] = Host(self, name, address, ours)
 
     @property
@@ -173,7 +175,7 @@ class Hosts:
         return _enter(self.hub, ("--mount", "--net", "--pid"), words, check=check)
 
     @contextmanager
-    def desk(self) -> Iterator[None]:
+    def workstation(self) -> Iterator[None]:
         """Within the block this thread, and what it starts, is on the hosts' network."""
         with open("/proc/thread-self/ns/net") as home:
             set_network(f"/proc/{self.hub}/ns/net")
@@ -209,12 +211,14 @@ class Hosts:
         return config
 
     def cluster_yml(self, path: Path, **fields: Mapping[str, Any]) -> Path:
-        """A cluster file with all hosts and the desk as coordinator; ``fields`` by host name."""
+        """Write a cluster file with all hosts; ``fields`` by host name."""
         machines = [
             {"id": host.name, "host": host.address, "user": USER} | dict(fields.get(host.name, {}))
             for host in self
         ]
-        path.write_text(yaml.safe_dump({"coordinator": {"addr": DESK}, "machines": machines}))
+        path.write_text(
+            yaml.safe_dump({"coordinator": {"addr": WORKSTATION}, "machines": machines})
+        )
         return path
 
 
@@ -295,7 +299,7 @@ class Host:
             except OSError:
                 return False
 
-        with self._hosts.desk():
+        with self._hosts.workstation():
             wait_until(answers, what=lambda: f"sshd of {self.name}:\n{self._console()}")
 
     def _console(self) -> str:

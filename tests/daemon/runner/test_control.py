@@ -7,7 +7,7 @@ import socket
 from typing import Any
 
 import pytest
-from daemon.runner.flows import (
+from support.runner.runs import (
     LISTENER,
     SLEEPER,
     BackgroundRun,
@@ -143,7 +143,7 @@ def test_garbage_ends_the_connection_and_nothing_else(workspace: Workspace) -> N
         run.wait_for_phase("running")
         sock = run._connected(5.0)
         sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        assert b"not a line of JSON" in sock.recv(65536)
+        assert b"invalid JSON" in sock.recv(65536)
         assert _ends(sock)
         run._socket = None
         assert finish(run).ok
@@ -181,7 +181,7 @@ def test_one_node_is_stopped_and_restarted(workspace: Workspace) -> None:
         done(run, protocol.StopNode(node="ticker", grace=1.0))
         assert run.wait_for_state("ticker", "Stopped").pid is None
         run.wait_for_state("listener", "Finished")
-        assert "no node" in refused(run, protocol.StopNode(node="nobody"))
+        assert "does not exist" in refused(run, protocol.StopNode(node="nobody"))
         run.wait_for_phase("finished")
         done(run, protocol.AcknowledgeResult())
 
@@ -261,7 +261,7 @@ def test_a_node_is_added_connected_disconnected_and_removed(workspace: Workspace
         bad = protocol.ConnectInput(source="ticker", output="nope", target="extra", input="k")
         assert "does not exist" in refused(run, bad)
         bad = protocol.ConnectInput(source="nobody", output="x", target="extra", input="k")
-        assert "no node" in refused(run, bad)
+        assert "does not exist" in refused(run, bad)
         done(run, protocol.RemoveNode(node="extra", grace=1.0))
         assert [n.node for n in run.status().nodes] == ["ticker", "listener"]
         assert finish(run).ok
@@ -468,13 +468,13 @@ def test_plans_survive_their_journey(workspace: Workspace) -> None:
     assert protocol.RunPlan.model_validate_json(plan.model_dump_json()) == plan
 
 
-def test_a_runner_that_fails_itself_says_so_in_its_result(
+def test_an_error_of_the_runner_itself_is_in_its_result(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(_: Runner) -> None:
+    async def broken(runner: Runner, **_: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(Runner, "prepare", broken)
+    monkeypatch.setattr(Runner, "run", broken)
     directory = RuntimeDir.create(runtime_root())
     plan = make_plan(workspace, prepared(workspace))
     directory.write("plan.json", plan.model_dump_json())

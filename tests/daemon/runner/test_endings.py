@@ -13,7 +13,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from daemon.runner.flows import (
+from support.runner.runs import (
     LISTENER,
     SLEEPER,
     TALKER,
@@ -30,10 +30,11 @@ from support.workspace import Workspace
 
 from dora_config.protocol import runner as protocol
 from dora_daemon.process_tree import reaper, runtime_dir
-from dora_daemon.process_tree.reaper_process import MIN_UPTIME
+from dora_daemon.process_tree.reaper_process import MIN_UPTIME, ReaperProcess
 from dora_daemon.process_tree.runtime_dir import RuntimeDir, list_runners, runtime_root, sweep
 from dora_daemon.runner import background as background_module
 from dora_daemon.runner.background import Background
+from dora_daemon.runner.control.server import ControlServer
 
 PARENT = """
     import subprocess, sys, time
@@ -282,21 +283,25 @@ def test_the_result_is_kept_before_anybody_hears_of_it(
     plan = make_plan(workspace, {"nodes": [{"id": "t", "path": node}]})
     directory = RuntimeDir.create(runtime_root())
     kept = directory.path / reaper.RESULT
-    told: list[bool] = []
+    stored: list[bool] = []
 
-    def put_event(background: Background, event: protocol.RunnerEvent) -> None:
+    def put_event(server: ControlServer, event: protocol.RunnerEvent) -> None:
         if isinstance(event, protocol.DataflowFinished):
-            told.append(kept.exists())
+            stored.append(kept.exists())
 
-    monkeypatch.setattr(Background, "_put_event", put_event)
+    monkeypatch.setattr(ControlServer, "put_event", put_event)
     monkeypatch.setattr(background_module, "LINGER_SECONDS", 0.0)
-    background = Background(plan, directory)
+    reaper_process = ReaperProcess(directory.path)
+
+    async def run() -> None:
+        await Background(plan, directory, reaper_process).run()
+
     try:
-        anyio.run(background.run)
-        assert told == [True]
+        anyio.run(run)
+        assert stored == [True]
     finally:
         directory.release()
-        background.runner.reaper.dismiss()
+        reaper_process.dismiss()
 
 
 def test_what_cannot_be_prepared_is_a_result_too(workspace: Workspace) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon.runner.linked import Linked, linked, own_ports
 from daemon.runner.test_links import (
     COUNTER,
     WRITER,
@@ -17,6 +16,7 @@ from daemon.runner.test_links import (
     reads,
     results,
 )
+from support.runner.linked import Linked, linked, own_ports
 from support.waiting import wait_until
 from support.workspace import Workspace
 
@@ -123,7 +123,7 @@ def test_an_input_is_connected_to_another_machine(programs: Workspace) -> None:
             queue_size=100,
             queue_policy="backpressure",
         )
-        assert "there is no node" in refused(flow, "two", wanted)
+        assert "does not exist" in refused(flow, "two", wanted)
         set_links(flow, edge("a/number", "b/number", "one two"))
         ask(flow, "two", wanted)
         wait_until(

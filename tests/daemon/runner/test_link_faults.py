@@ -10,8 +10,6 @@ import signal
 from pathlib import Path
 
 import pytest
-from daemon.runner.flows import gone
-from daemon.runner.linked import Linked, Part, linked
 from daemon.runner.test_links import (
     COUNTER,
     WRITER,
@@ -22,6 +20,8 @@ from daemon.runner.test_links import (
     reads,
     results,
 )
+from support.runner.linked import Linked, Part, linked
+from support.runner.runs import gone
 from support.waiting import PATIENCE, wait_until
 from support.workspace import Workspace
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon.runner.flows import gone
-from daemon.runner.linked import Linked, children, linked
+from support.runner.linked import Linked, children, linked
+from support.runner.runs import gone
 from support.waiting import wait_until
 from support.workspace import Workspace
 

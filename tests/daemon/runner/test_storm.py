@@ -7,7 +7,7 @@ import random
 import signal
 from pathlib import Path
 
-from daemon.runner.flows import BackgroundRun, background, gone
+from support.runner.runs import BackgroundRun, background, gone
 from support.waiting import wait_until
 from support.workspace import Workspace
 

@@ -126,7 +126,7 @@ def test_outputs_without_times_in_a_file_of_ones_own(
         ('{"events": ["x"]}', "event 0: expected an object with `type`, found"),
         ('{"events": [{}]}', "event 0: unknown type None; expected Input"),
         ('{"events": [{"type": "Input"}]}', "event 0: expected the `id` of an input, found null"),
-        ('{"events": [{"type": "Stop", "time_offset_secs": NaN}]}', "a time in seconds, found nan"),
+        ('{"events": [{"type": "Stop", "time_offset_secs": NaN}]}', "a time in seconds, not nan"),
         ('{"events": [{"type": "Stop", "time_offset_secs": "1"}]}', "`time_offset_secs` in sec"),
         ('{"events": [{"type": "Input", "id": "x", "metadata": 3}]}', "an object as `metadata`"),
         ('{"events": [], "inputs": ["x"]}', "`inputs` that map ids to sources"),
@@ -238,4 +238,4 @@ def test_a_terminal_plays_the_inputs() -> None:
     assert backend.next_event(None) is None
     backend.send("out", pa.array([1]), {"k": 1})
     assert 'output out: {"data":[1],"data_type":"Int64","metadata":{"k":1}}' in shown.getvalue()
-    assert "not understood" in shown.getvalue()
+    assert "invalid input" in shown.getvalue()

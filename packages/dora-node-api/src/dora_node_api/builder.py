@@ -1,4 +1,4 @@
-"""Writes a dataflow file in Python: `DataflowBuilder`, its nodes, outputs and operators."""
+"""Write dataflow files in Python: `DataflowBuilder`, its nodes, outputs and operators."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ QUEUE_POLICIES = ("drop_oldest", "backpressure")
 
 
 class DataflowBuilder:
-    """A dataflow in the making. `name` is for the reader of the program; files have no such key."""
+    """A dataflow to be written. `name` documents the program; files have no such key."""
 
     def __init__(self, name: str = "dora-dataflow") -> None:
         self.name = name
         self.nodes: list[Node] = []
 
     def add_node(self, id: str, **extra: Any) -> Node:
-        """Add a node; `extra` are further keys of its entry, as in a dataflow file."""
+        """Add a node; `extra` are further keys of its entry in the dataflow file."""
         node = Node(id, **extra)
         self.nodes.append(node)
         return node
 
     def to_dict(self) -> dict[str, Any]:
-        """The dataflow as plain values."""
+        """Return the dataflow as plain values."""
         return {"nodes": [node.to_dict() for node in self.nodes]}
 
     def to_yaml(self, path: str | Path | None = None) -> str | None:
-        """The dataflow as YAML text, or written to the file at `path` (then None)."""
+        """Return the dataflow as YAML text; with `path`, write it there and return None."""
         text = to_yaml(self.to_dict())
         if path is None:
             return text
@@ -52,7 +52,7 @@ class DataflowBuilder:
 
 
 class Output:
-    """An output of a node; its `str()` is what inputs name as their source."""
+    """An output of a node; its `str()` is the source of inputs that read it."""
 
     def __init__(self, node: Node, output_id: str) -> None:
         self.node = node
@@ -66,7 +66,7 @@ class Output:
 
 
 class Node:
-    """A node of a `DataflowBuilder`. The setters return the node, so that they can be chained."""
+    """A node of a `DataflowBuilder`. The setters return the node for chaining."""
 
     def __init__(self, id: str, **extra: Any) -> None:
         self.id = id
@@ -74,29 +74,29 @@ class Node:
         self.operators: list[Operator] = []
 
     def path(self, path: str) -> Node:
-        """The program, or `dynamic`."""
+        """Set the program, or `dynamic`."""
         self.config["path"] = path
         return self
 
     def args(self, args: str) -> Node:
-        """Arguments of the program."""
+        """Set the arguments of the program."""
         self.config["args"] = args
         return self
 
     def env(self, env: Mapping[str, Any]) -> Node:
-        """Environment of the program."""
+        """Set the environment of the program."""
         self.config["env"] = dict(env)
         return self
 
     def build(self, build_command: str) -> Node:
-        """Command line that prepares the node."""
+        """Set the build command of the node."""
         self.config["build"] = build_command
         return self
 
     def git(
         self, url: str, branch: str | None = None, tag: str | None = None, rev: str | None = None
     ) -> Node:
-        """Where the node's source is cloned from."""
+        """Set the repository of the node's source."""
         self.config["git"] = url
         for key, value in (("branch", branch), ("tag", tag), ("rev", rev)):
             if value:
@@ -124,8 +124,8 @@ class Node:
     ) -> Node:
         """Connect an input to a source: `node/output`, an Output, or a node with one output.
 
-        Raises ValueError for a queue_size below 1, an unknown queue_policy or a source that names
-        nothing.
+        Raises ValueError for a queue_size below 1, an unknown queue_policy or a source without an
+        output.
         """
         if queue_policy is not None and queue_policy not in QUEUE_POLICIES:
             expected = " or ".join(QUEUE_POLICIES)
@@ -143,7 +143,7 @@ class Node:
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """The node's entry as plain values."""
+        """Return the node's entry as plain values."""
         entry = dict(self.config)
         if self.operators:
             entry["operators"] = [operator.to_dict() for operator in self.operators]
@@ -158,8 +158,8 @@ def _source(source: object) -> str:
     if len(outputs) == 1:
         return f"{getattr(source, 'id', '')}/{outputs[0]}"
     raise ValueError(
-        f"source {source!r} names no output: give `node/output`, an Output, or a node that has"
-        f" exactly one output (this one has {len(outputs)})"
+        f"invalid source {source!r}; pass `node/output`, an Output, or a node with exactly one"
+        f" output (this one has {len(outputs)})"
     )
 
 
@@ -191,5 +191,5 @@ class Operator:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """The operator's entry as plain values."""
+        """Return the operator's entry as plain values."""
         return dict(self.config)

@@ -1,9 +1,9 @@
-"""Frozen records that cost microseconds to declare, where dataclasses would cost milliseconds.
+"""Frozen records that are faster to declare than dataclasses.
 
-Fifty nodes start at once and each of them pays for every import. `import dataclasses` alone takes
-longer than the rest of this package, so the records on the way to a running node are declared with
-`Frozen`. For a type checker they are frozen dataclasses; at run time they have the same
-constructor, `==`, `hash`, `repr`, positional patterns and `replace`.
+Each node of a dataflow pays for every import at its start, and `import dataclasses` takes longer
+than the rest of this package. So the records that a starting node needs are declared with `Frozen`.
+For a type checker they are frozen dataclasses; at run time they have the same constructor, `==`,
+`hash`, `repr`, positional patterns and `replace`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Frozen:
             names = self.__match_args__
             given = dict(zip(names, args, strict=False))
             if len(args) > len(names) or not kwargs.keys().isdisjoint(given):
-                raise TypeError(f"{type(self).__name__}: too many values, or one given twice")
+                raise TypeError(f"{type(self).__name__}: too many values, or a field given twice")
             given.update(kwargs)
             values = self._defaults | given
             missing = [name for name in names if name not in values]
@@ -74,6 +74,6 @@ class Frozen:
 
 
 def replace(record: F, **changes: Any) -> F:
-    """A copy of `record` with some fields changed. Raises TypeError for a name that is none."""
+    """Return a copy of `record` with changed fields. Raises TypeError for an unknown field."""
     values = {name: record.__dict__[name] for name in record.__match_args__}
     return type(record)(**{**values, **changes})

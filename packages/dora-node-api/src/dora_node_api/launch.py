@@ -1,4 +1,4 @@
-"""`dora.run` and `dora.build`: the command line's commands, called from Python."""
+"""`dora.run` and `dora.build`: commands of the command line for Python programs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dora_node_api.errors import DoraNodeError
 
 
 class CommandFailed(DoraNodeError, RuntimeError):
-    """A command of the command line ended with an error, which it has printed. `code`: its exit."""
+    """A command failed and printed its error. `code`: its exit code."""
 
     def __init__(self, words: Sequence[str], code: int) -> None:
         super().__init__(f"`dora {' '.join(words)}` failed with exit code {code}")
@@ -62,7 +62,7 @@ def _call(words: list[str]) -> None:
 
 
 class CommandLineMissing(DoraNodeError, RuntimeError):
-    """The command line is not installed beside this package."""
+    """The command line (package dora-cli) is not installed."""
 
     def __init__(self) -> None:
         super().__init__(

@@ -1,7 +1,7 @@
-"""Runs the operators of a runtime node in one process: `python -m dora_node_api.operators`.
+"""Run the operators of a runtime node in one process: `python -m dora_node_api.operators`.
 
-The node's inputs and outputs are `operator/port`. Events go to the operator they concern, with its
-own names; the operators take turns on the main thread, in the order in which their inputs arrive.
+The node's inputs and outputs are named `operator/port`. An event goes to its operator, with the
+names of the operator's ports; all operators run on the main thread, in the order of their events.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ SendOutput = Callable[..., None]
 
 
 class DoraStatus(Enum):
-    """What an operator returns from `on_event`."""
+    """Result of an operator's `on_event`."""
 
     CONTINUE = 0
     STOP = 1
-    """This operator ends."""
+    """End this operator."""
     STOP_ALL = 2
-    """The whole dataflow is stopped."""
+    """Stop the whole dataflow."""
 
 
 class HostNode(Protocol):
-    """What the host needs of the node it runs in."""
+    """The methods of the node that the host uses."""
 
     def send_output(
         self, output_id: str, data: Any, metadata: Mapping[str, Any] | None = None
@@ -48,23 +48,23 @@ class HostNode(Protocol):
 
 
 def load_class(config: OperatorConfig) -> type[Any]:
-    """The class `Operator` of an operator's file, freshly imported. Raises OperatorError."""
+    """Import an operator's file and return its class `Operator`. Raises OperatorError."""
     if config.python is None:
         raise OperatorError(
-            f"operator `{config.id}` is a shared library; this version runs Python operators only."
-            " Give it `python: file.py`"
+            f"operator `{config.id}` is a shared library; this version runs only Python operators:"
+            " set `python: file.py`"
         )
     path = Path(config.python).absolute()
     if not path.is_file():
-        raise OperatorError(f"operator `{config.id}`: there is no file {path}")
+        raise OperatorError(f"operator `{config.id}`: file {path} does not exist")
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
     name = f"dora_operator_{config.id}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise OperatorError(f"operator `{config.id}`: {path} is no Python file")
+        raise OperatorError(f"operator `{config.id}`: {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    # Known by name, so that pickling and dataclasses inside the file work.
+    # Pickling and dataclasses inside the file need it.
     sys.modules[name] = module
     spec.loader.exec_module(module)
     operator = getattr(module, "Operator", None)
@@ -74,7 +74,7 @@ def load_class(config: OperatorConfig) -> type[Any]:
 
 
 class RunningOperator:
-    """One operator: its object, which of its inputs are open, whether it has ended."""
+    """One operator: its object, its open inputs, and whether it has ended."""
 
     def __init__(self, config: OperatorConfig, node: HostNode, node_config: NodeConfig) -> None:
         self.config = config
@@ -82,7 +82,7 @@ class RunningOperator:
         self._node = node
         self._descriptor = node_config.descriptor
         self._tolerant = False
-        """Reloaded: an exception is told and survived."""
+        """After a reload, exceptions are only logged."""
         self._prefix = f"{config.id}/"
         own = [entry for entry in node_config.inputs if entry.id.startswith(self._prefix)]
         self.inputs = {entry.id: entry for entry in own}
@@ -96,18 +96,18 @@ class RunningOperator:
         return made
 
     def reload(self) -> None:
-        """Import the file again; the new object takes over the old one's attributes."""
+        """Import the file again; the new object takes over the attributes of the old one."""
         try:
             fresh = self._construct(load_class(self.config))
-        except Exception:  # noqa: BLE001 - the edge to user code: the old version goes on
-            self._report("cannot be loaded again, the old version goes on")
+        except Exception:  # noqa: BLE001 - user code: the old version continues
+            self._report("cannot be reloaded; the old version continues")
             return
         fresh.__dict__.update(self.object.__dict__)
         self.object = fresh
         self._tolerant = True
 
     def concerned(self, event: Event) -> Event | None:
-        """The event as this operator sees it; None if it is another operator's."""
+        """Return the event with the operator's names; None if it is another operator's."""
         match event["type"]:
             case "INPUT" | "INPUT_CLOSED" | "INPUT_RECOVERED":
                 if event["id"] not in self.inputs:
@@ -130,7 +130,7 @@ class RunningOperator:
                 return event
 
     def handle(self, event: Event) -> DoraStatus:
-        """Give the operator an event that concerns it; STOP for good after its last input."""
+        """Pass an event to the operator; return STOP after its last input."""
         status = self._call(event)
         if event["type"] == "STOP":
             return DoraStatus.STOP if status is DoraStatus.CONTINUE else status
@@ -146,7 +146,7 @@ class RunningOperator:
         except Exception:
             if not self._tolerant:
                 raise
-            self._report("raised after it was loaded again; the event is skipped")
+            self._report("raised an exception after a reload; the event is skipped")
             return DoraStatus.CONTINUE
         try:
             return DoraStatus(getattr(returned, "value", None))
@@ -159,11 +159,11 @@ class RunningOperator:
     def send_output(
         self, output_id: str, data: Any, metadata: Mapping[str, Any] | None = None
     ) -> None:
-        """What the operator is given to send with."""
+        """The function by which the operator sends."""
         self._node.send_output(self._prefix + output_id, data, metadata)
 
     def end(self) -> None:
-        """The operator gets nothing more and sends nothing more."""
+        """End the operator: it gets no more events and its outputs close."""
         self.ended = True
         self._node.close_outputs(tuple(self._prefix + output for output in self.config.outputs))
 
@@ -181,11 +181,11 @@ class OperatorHost:
 
     @property
     def ended(self) -> bool:
-        """Whether no operator is left."""
+        """Whether all operators have ended."""
         return all(operator.ended for operator in self.operators)
 
     def handle(self, event: Event) -> None:
-        """Give an event to the operators it concerns. What an operator raises passes through."""
+        """Pass an event to its operators. Exceptions of operators pass through."""
         if event["type"] == "RELOAD":
             for operator in self.operators:
                 if event.get("id") in (None, operator.config.id) and not operator.ended:
@@ -202,7 +202,7 @@ class OperatorHost:
 
 
 def main() -> int:
-    """Run the operators of the node that DORA_NODE_CONFIG describes; the exit code."""
+    """Run the operators of the node that DORA_NODE_CONFIG describes; return the exit code."""
     from dora_node_api.node import Node
 
     try:
@@ -219,7 +219,7 @@ def main() -> int:
     except OperatorError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except Exception:  # noqa: BLE001 - the edge to user code: told, and the node fails
+    except Exception:  # noqa: BLE001 - user code: the node fails
         traceback.print_exc()
         return 1
     return 0

@@ -1,4 +1,4 @@
-"""`MockNode`: a stand-in for `Node` in unit tests, with inputs given and outputs kept.
+"""`MockNode`: replaces `Node` in unit tests, with given inputs and recorded outputs.
 
 node = MockNode([("tick", pa.array([0]))])
 main(node)
@@ -26,11 +26,11 @@ __all__ = ["MockNode"]
 
 
 class MockNode(LogMethods):
-    """Has the methods of `Node`; hands out the given events, then STOP, then nothing.
+    """Has the methods of `Node`; returns the given events, then STOP, then None.
 
-    `inputs`: pairs of an input id and its data, each an INPUT event with its own copy of
-    `metadata`, or whole event dictionaries. STOP is added unless there is one.
-    `service_responses`: by output, the payloads that answer requests sent on it, in order.
+    `inputs`: pairs of an input id and its data, each an INPUT event with a copy of `metadata`, or
+    whole event dictionaries. STOP is appended if it is missing.
+    `service_responses`: by output, the payloads of the responses to its requests, in order.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class MockNode(LogMethods):
         self._answers = {name: deque(data) for name, data in (service_responses or {}).items()}
         self.node_id = "mock"
         self.outputs: dict[str, list[Any]] = {}
-        """By output: the data sent, in order."""
+        """By output: the sent data, in order."""
         self.output_metadata: dict[str, list[dict[str, Any]]] = {}
-        """By output: the metadata sent beside it."""
+        """By output: the sent metadata, in order."""
         self.logs: list[dict[str, Any]] = []
         self.service_requests: list[dict[str, Any]] = []
         self.service_responses_sent: list[dict[str, Any]] = []
@@ -79,7 +79,7 @@ class MockNode(LogMethods):
     # --- receiving -------------------------------------------------------------------------------
 
     def next(self, timeout: float | None = None) -> Event | None:
-        """The next event, None after the last. Nothing is waited for."""
+        """Return the next event, None after the last. Never waits."""
         if timeout is not None:
             check_timeout(timeout)
         return self._events.popleft() if self._events else None
@@ -93,13 +93,13 @@ class MockNode(LogMethods):
         return self.next(timeout)
 
     def drain(self) -> list[Event]:
-        """All events that are left."""
+        """Return all remaining events."""
         events = list(self._events)
         self._events.clear()
         return events
 
     def is_empty(self) -> bool:
-        """Whether no event is left."""
+        """Whether no event remains."""
         return not self._events
 
     def __iter__(self) -> MockNode:
@@ -119,21 +119,21 @@ class MockNode(LogMethods):
         return self._events.popleft()
 
     def events(self) -> EventStream:
-        """The same stream as typed events."""
+        """Return the same stream as typed events."""
         from dora_node_api.event_stream import EventStream
 
         return EventStream(self)
 
     def merge_external_events(self, subscription: object) -> NoReturn:
-        """Raises NotImplementedError, as the real node does."""
-        raise NotImplementedError("merge_external_events: there is no ROS 2 bridge")
+        """Raises NotImplementedError, as `Node` does."""
+        raise NotImplementedError("merge_external_events: this version has no ROS 2 bridge")
 
     # --- sending ---------------------------------------------------------------------------------
 
     def send_output(
         self, output_id: str, data: Any, metadata: Mapping[str, Any] | None = None
     ) -> None:
-        """Keep the data in `outputs`. Raises RuntimeError for what `Node` could not send."""
+        """Record the data in `outputs`. Raises RuntimeError for data that `Node` cannot send."""
         kept = _as_sent(output_id, data, metadata)
         self.outputs.setdefault(output_id, []).append(kept)
         self.output_metadata.setdefault(output_id, []).append(dict(metadata or {}))
@@ -141,13 +141,13 @@ class MockNode(LogMethods):
     def send_output_raw(
         self, output_id: str, data_length: int, metadata: Mapping[str, Any] | None = None
     ) -> MockSampleHandler:
-        """Memory to fill; what is sent of it is kept in `outputs` as bytes."""
+        """Return memory to fill; the sent bytes are recorded in `outputs`."""
         return MockSampleHandler(self, output_id, data_length, metadata)
 
     def send_service_request(
         self, output_id: str, data: Any, metadata: Mapping[str, Any] | None = None
     ) -> str:
-        """Keep the request in `service_requests`; a prepared answer comes before STOP."""
+        """Record the request in `service_requests`; its prepared response comes before STOP."""
         request = uuid7()
         sent = _as_sent(output_id, data, metadata)
         kept = {"output_id": output_id, "data": sent, "metadata": dict(metadata or {})}
@@ -163,7 +163,7 @@ class MockNode(LogMethods):
         return request
 
     def send_service_response(self, output_id: str, data: Any, metadata: Mapping[str, Any]) -> None:
-        """Keep the answer in `service_responses_sent`."""
+        """Record the response in `service_responses_sent`."""
         sent = _as_sent(output_id, data, metadata)
         kept = {"output_id": output_id, "data": sent, "metadata": dict(metadata)}
         self.service_responses_sent.append({**kept, "request_id": metadata.get("request_id")})
@@ -177,46 +177,46 @@ class MockNode(LogMethods):
         target: str | None = None,
         fields: Mapping[str, Any] | None = None,
     ) -> None:
-        """Keep the entry in `logs`."""
+        """Record the entry in `logs`."""
         entry = {"level": level, "message": message, "target": target}
         self.logs.append({**entry, "fields": dict(fields or {})})
 
-    # --- what the node is part of ----------------------------------------------------------------
+    # --- the dataflow ----------------------------------------------------------------------------
 
     def dataflow_descriptor(self) -> dict[str, Any]:
-        """As given to the constructor."""
+        """Return the value passed to the constructor."""
         return dict(self._descriptor)
 
     def dataflow_id(self) -> str:
-        """As given to the constructor."""
+        """Return the value passed to the constructor."""
         return self._dataflow_id
 
     def node_config(self) -> dict[str, Any]:
-        """As given to the constructor."""
+        """Return the value passed to the constructor."""
         return dict(self._node_config)
 
     def is_restart(self) -> bool:
-        """As given to the constructor."""
+        """Return the value passed to the constructor."""
         return self._restart_count > 0
 
     def restart_count(self) -> int:
-        """As given to the constructor."""
+        """Return the value passed to the constructor."""
         return self._restart_count
 
     def timestamp(self) -> datetime:
-        """The time now, in UTC."""
+        """Return the current time in UTC."""
         return datetime.now(UTC)
 
     def close_outputs(self, outputs: str | Iterable[str]) -> None:
-        """Keep their names in `closed_outputs`."""
+        """Record the names in `closed_outputs`."""
         self.closed_outputs.extend((outputs,) if isinstance(outputs, str) else outputs)
 
     def stop_dataflow(self, reason: str) -> None:
-        """Keep the reason in `stop_reasons`."""
+        """Record the reason in `stop_reasons`."""
         self.stop_reasons.append(reason)
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing."""
 
     def __enter__(self) -> MockNode:
         return self
@@ -226,7 +226,7 @@ class MockNode(LogMethods):
 
 
 class MockSampleHandler:
-    """What `MockNode.send_output_raw` returns: the rules of the real one, in ordinary memory."""
+    """Result of `MockNode.send_output_raw`: a sample in ordinary memory."""
 
     def __init__(
         self, node: MockNode, output: str, nbytes: int, metadata: Mapping[str, Any] | None
@@ -238,19 +238,19 @@ class MockSampleHandler:
         self._sent = False
 
     def as_buffer(self) -> bytearray:
-        """The memory to fill; the same object each time."""
+        """Return the memory to fill; the same object each time."""
         if self._sent:
-            raise RuntimeError("no view of this sample: it has already been sent")
+            raise RuntimeError("this sample has already been sent")
         return self._memory
 
     def as_memoryview(self) -> memoryview:
-        """A new view of the memory."""
+        """Return a new view of the memory."""
         return memoryview(self.as_buffer())
 
     def send(self) -> None:
-        """Keep a copy in the node's `outputs`. Raises RuntimeError the second time."""
+        """Record a copy in the node's `outputs`. Raises RuntimeError the second time."""
         if self._sent:
-            raise RuntimeError("the sample has already been sent")
+            raise RuntimeError("this sample has already been sent")
         self._sent = True
         self._node.send_output(self._output, bytes(self._memory), self._metadata)
 
@@ -263,7 +263,7 @@ class MockSampleHandler:
 
 
 def _as_sent(output: str, data: Any, metadata: Mapping[str, Any] | None) -> Any:
-    """`data` as it is now: a node may fill the same array again. Raises as `Node` would."""
+    """Return a copy of `data`, which the node may change later. Raises as `Node` would."""
     as_array(output, data)
     sent_metadata(output, metadata, warnings.warn)
     return data.copy() if isinstance(data, bytearray) or hasattr(data, "dtype") else data

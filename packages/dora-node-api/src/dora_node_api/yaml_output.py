@@ -1,4 +1,4 @@
-"""Plain Python values as YAML text; pure, and without a YAML library, which nodes do not have."""
+"""Write plain Python values as YAML, without a YAML library, which nodes do not have."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# What may stand unquoted: words that YAML reads as a string and as nothing else.
+# Text that needs no quotes: YAML reads it as a string.
 _PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./+-]*(?: [A-Za-z0-9_./+=-]+)*\Z")
 _RESERVED = frozenset(
     {"null", "true", "false", "yes", "no", "on", "off", "y", "n", ".inf", ".nan", "~"}
@@ -16,7 +16,7 @@ _RESERVED = frozenset(
 
 
 def to_yaml(value: Any) -> str:
-    """`value` (dicts, lists, str, numbers, bool, None) as a YAML document.
+    """Return `value` (dicts, lists, str, numbers, bool, None) as a YAML document.
 
     Raises TypeError for anything else.
     """
@@ -57,7 +57,7 @@ def _scalar(value: Any) -> str:
             return str(value)
         case float():
             if math.isfinite(value):
-                # YAML 1.1 readers want a dot in a number with an exponent.
+                # YAML 1.1 requires a dot in a number with an exponent.
                 text = repr(value)
                 return text.replace("e", ".0e") if "e" in text and "." not in text else text
             return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
@@ -67,13 +67,13 @@ def _scalar(value: Any) -> str:
             return "{}"
         case list() | tuple():
             return "[]"
-    raise TypeError(f"{type(value).__name__} has no place in a dataflow file: {value!r}")
+    raise TypeError(f"{type(value).__name__} cannot be written to a dataflow file: {value!r}")
 
 
 def _string(text: str) -> str:
     if _PLAIN.match(text) and text.lower() not in _RESERVED and not text.startswith("."):
         return text
-    # JSON's strings are YAML's double-quoted ones, but for a few characters YAML does not print.
+    # JSON's strings are YAML's double-quoted ones, except for characters that YAML must escape.
     quoted = json.dumps(text, ensure_ascii=False)
     return re.sub(r"[\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]", _escape, quoted)
 

@@ -1,4 +1,4 @@
-"""The verdict on a process that ended: the table of what counts as success and as failure."""
+"""Success and failure of ended processes."""
 
 from __future__ import annotations
 
@@ -17,36 +17,42 @@ OK = Exit(code=0)
         (Ending(Exit(code=3)), "failed", "exited with code 3"),
         (Ending(Exit(signal="SIGSEGV")), "failed", "exited because of signal SIGSEGV"),
         (Ending(Exit(signal="SIGKILL")), "failed", "out of memory"),
-        # SIGTERM and SIGINT are failures unless the node was asked to stop.
+        # SIGTERM and SIGINT are failures unless a stop was requested.
         (Ending(Exit(signal="SIGTERM")), "failed", "exited because of signal SIGTERM"),
         (Ending(Exit(code=143)), "failed", "exited with code 143"),
-        (Ending(Exit(signal="SIGTERM"), stop_asked=True), "success", ""),
-        (Ending(Exit(signal="SIGINT"), stop_asked=True), "success", ""),
-        (Ending(Exit(code=143), stop_asked=True), "success", ""),
-        (Ending(Exit(code=130), stop_asked=True), "success", ""),
-        (Ending(OK, stop_asked=True), "success", ""),
-        (Ending(Exit(code=1), stop_asked=True), "failed", "exited with code 1"),
+        (Ending(Exit(signal="SIGTERM"), stop_requested=True), "success", ""),
+        (Ending(Exit(signal="SIGINT"), stop_requested=True), "success", ""),
+        (Ending(Exit(code=143), stop_requested=True), "success", ""),
+        (Ending(Exit(code=130), stop_requested=True), "success", ""),
+        (Ending(OK, stop_requested=True), "success", ""),
+        (Ending(Exit(code=1), stop_requested=True), "failed", "exited with code 1"),
         (
             Ending(
                 Exit(signal="SIGKILL"),
-                stop_asked=True,
-                killed_because="it didn't react to a stop message in time (15 s)",
+                stop_requested=True,
+                kill_reason="it didn't react to a stop message in time (15 s)",
             ),
             "failed",
             "was killed: it didn't react to a stop message in time (15 s)",
         ),
-        # It ended by itself before the kill arrived.
-        (Ending(OK, stop_asked=True, killed_because="late"), "success", ""),
+        # it ended by itself before SIGKILL arrived
+        (Ending(OK, stop_requested=True, kill_reason="late"), "success", ""),
         (Ending(OK, before_connecting=True), "failed", "before it connected"),
         (Ending(Exit(code=1), before_connecting=True), "failed", "exited with code 1 before"),
         (Ending(OK, before_connecting=True, explanation="-I hides it"), "failed", "-I hides it"),
-        (Ending(Exit(signal="SIGTERM"), stop_asked=True, before_connecting=True), "success", ""),
         (
-            Ending(Exit(code=1), stop_asked=True, before_connecting=True, explanation="-I hides"),
+            Ending(Exit(signal="SIGTERM"), stop_requested=True, before_connecting=True),
+            "success",
+            "",
+        ),
+        (
+            Ending(
+                Exit(code=1), stop_requested=True, before_connecting=True, explanation="-I hides"
+            ),
             "failed",
             "exited with code 1 before it connected to the dataflow: -I hides",
         ),
-        # A program that nobody waits for may be any program.
+        # a program that no node waits for need not connect
         (Ending(OK, before_connecting=True, must_connect=False), "success", ""),
         (
             Ending(Exit(code=2), before_connecting=True, must_connect=False),

@@ -54,10 +54,10 @@ def test_a_failure_is_a_line_unless_another_node_caused_it() -> None:
         (
             Ending(Exit(code=137, out_of_memory=True)),
             "out of memory",
-            "exited with code 137: the kernel killed a process of it: out of memory",
+            "exited with code 137: the kernel killed a child of it: out of memory",
         ),
         (
-            Ending(Exit(signal="SIGKILL"), killed_because="nothing was heard from it for 5.0 s"),
+            Ending(Exit(signal="SIGKILL"), kill_reason="nothing was heard from it for 5.0 s"),
             "killed: nothing was heard from it for 5.0 s",
             "was killed: nothing was heard from it for 5.0 s",
         ),

@@ -1,8 +1,8 @@
-"""Waiting for events inside asyncio: no thread, and a wait that is cancelled loses nothing.
+"""Wait for events inside asyncio, without a thread; a cancelled wait loses no event.
 
-The event loop watches the one descriptor that is readable while anything has arrived, and a timer
-stands for what only time brings. An event is taken from its queue after the wait, in one step
-without an await, so that a cancelled wait has taken none.
+The event loop watches one descriptor, which is readable while anything has arrived, and a timer for
+ticks and timeouts. An event is taken from its queue after the wait, in one step without an await,
+so a cancelled wait has taken none.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from dora_node_api.protocol.session import Event
 
 LONGEST_RUN_NS = 1_000_000
-"""A task that receives without ever waiting lets others run this often."""
+"""A task that receives without waiting yields to others this often."""
 
 
 class AsyncReceiver:
     """Receives for the tasks of one event loop at a time."""
 
     def __init__(self, backend: Callable[[], Backend]) -> None:
-        """`backend` is asked anew for each use: a node may have been closed or forked."""
+        """`backend` is called for each use: a node may have been closed or forked."""
         self._backend = backend
         self._waiting: set[asyncio.Future[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -33,7 +33,7 @@ class AsyncReceiver:
         self._yielded = 0
 
     async def receive(self, timeout: float | None) -> Event | None:  # noqa: ASYNC109
-        """The next event; None at the end of the stream, an ERROR event after `timeout` s."""
+        """Return the next event; None at the end, an ERROR event after `timeout` seconds."""
         if time.monotonic_ns() - self._yielded > LONGEST_RUN_NS:
             await asyncio.sleep(0)
             self._yielded = time.monotonic_ns()
@@ -88,7 +88,7 @@ class AsyncReceiver:
             loop.remove_reader(descriptor)
 
     def wake_all(self) -> None:
-        """Make every waiting task look again: the node is being closed. From any thread."""
+        """Make every waiting task look again; called from any thread when the node is closed."""
         if (loop := self._loop) is not None and not loop.is_closed():
             loop.call_soon_threadsafe(self._stop_watching)
 
@@ -97,7 +97,7 @@ class AsyncReceiver:
         self._readable()
 
     def _readable(self) -> None:
-        # Whoever wakes first takes the event; the others find nothing and wait again.
+        # The first task takes the event; the others find nothing and wait again.
         for future in self._waiting:
             _wake(future)
 

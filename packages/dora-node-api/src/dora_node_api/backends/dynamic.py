@@ -1,4 +1,4 @@
-"""Finds the runner of a dynamic node: by the index files of this machine's runners, or a daemon."""
+"""Find the runner of a dynamic node by the index files of runners, or through a daemon."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DAEMON_TIMEOUT = 5.0
 
 
 class RunnerAddress(Frozen):
-    """A living runner and what its index says of it."""
+    """A running runner, as described by its index file."""
 
     socket: str
     dataflow_id: str
@@ -33,9 +33,9 @@ class RunnerAddress(Frozen):
 
 
 def find_runner(node_id: str, daemon_port: int | None) -> str:
-    """Path of the socket on which the dynamic node `node_id` says Hello. Raises SetUpError."""
+    """Return the socket on which dynamic node `node_id` sends Hello. Raises SetUpError."""
     if daemon_port is not None:
-        # Somebody who names a port means that daemon; a foreground run has none and is found below.
+        # A given port selects that daemon; a foreground run has no daemon and is found below.
         found = ask_daemon(node_id, daemon_port)
         if found is not None:
             return found
@@ -47,15 +47,15 @@ def find_runner(node_id: str, daemon_port: int | None) -> str:
         which = ", ".join(str(runner) for runner in matching)
         raise SetUpError(
             f"multiple dataflows contain dynamic node id `{node_id}`: {which}."
-            " Stop all but one of them, or give the node another id in one"
+            " Stop all but one of them, or rename the node in one of them"
         )
     if daemon_port is None and (found := ask_daemon(node_id, _port())) is not None:
         return found
     for runner in runners:
         if node_id in runner.nodes:
             raise SetUpError(
-                f"node `{node_id}` of dataflow {runner} is not dynamic:"
-                " its runner starts it. Write `path: dynamic` to start it yourself"
+                f"node `{node_id}` of dataflow {runner} is not dynamic, so its runner starts it;"
+                " set `path: dynamic` to start it by hand"
             )
     running = "; ".join(
         f"{runner} has {', '.join(f'`{n}`' for n in runner.dynamic_nodes) or 'none'}"
@@ -77,12 +77,12 @@ def _port() -> int:
     except ValueError:
         port = 0
     if not 0 < port < 65536:
-        raise SetUpError(f"{PORT_VARIABLE}={given!r} is no port number")
+        raise SetUpError(f"{PORT_VARIABLE}={given!r} is not a valid port; set 1 to 65535")
     return port
 
 
 def ask_daemon(node_id: str, port: int) -> str | None:
-    """What the daemon on this port of this machine says; None if nobody of ours answers there."""
+    """Request the runner from the daemon on a local port; None if no daemon answers there."""
     try:
         connection = socket.create_connection(("127.0.0.1", port), timeout=DAEMON_TIMEOUT)
     except OSError:
@@ -106,9 +106,9 @@ def ask_daemon(node_id: str, port: int) -> str | None:
 
 
 def runtime_roots() -> list[Path]:
-    """Folders in which runners of this user, and of a system service, keep their directories."""
+    """Return the folders with the directories of runners of this user and of system services."""
     state = Path(os.environ.get("XDG_STATE_HOME", ""))
-    if not state.is_absolute():  # the XDG rules; runners do the same
+    if not state.is_absolute():  # XDG rules; runners do the same
         state = Path("~/.local/state").expanduser()
     roots = [state / "dora" / "run"]
     for path in os.environ.get("RUNTIME_DIRECTORY", "").split(":"):
@@ -119,7 +119,7 @@ def runtime_roots() -> list[Path]:
 
 
 def living_runners() -> Iterator[RunnerAddress]:
-    """The runners on this machine that this user may talk to."""
+    """Yield the runners on this machine that this user may use."""
     for root in runtime_roots():
         try:
             indexes = sorted(root.glob("*/index.json"))
@@ -143,7 +143,7 @@ def _read_index(index: Path) -> RunnerAddress | None:
             dynamic_nodes=tuple(values["dynamic_nodes"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        # Being written, removed, or of another version: no runner that we can talk to.
+        # Being written, removed, or of another version: unusable.
         return None
 
 

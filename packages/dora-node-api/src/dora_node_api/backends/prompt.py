@@ -1,4 +1,4 @@
-"""A node started by hand at a terminal: asks for inputs and shows outputs."""
+"""Backend of a node started by hand at a terminal: reads inputs and shows outputs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from dora_node_api.transport.producer.blocks import Sample
 
 _INTRODUCTION = """\
-No dataflow has started this node, so you play its inputs. An input is an id and its data as JSON,
-for example:  image [1, 2, 3]
-An empty line sends the last one again; `stop` or end-of-file (Ctrl-D) stops the node.
+No dataflow has started this node; type its inputs. An input is an id and its data as JSON, for
+example:  image [1, 2, 3]
+An empty line repeats the last input; `stop` or end-of-file (Ctrl-D) stops the node.
 """
 
 
 class PromptBackend(Backend):
-    """Each event is a line that somebody types."""
+    """Each event is a line typed at the terminal."""
 
     def __init__(self, questions: TextIO, answers: TextIO) -> None:
         self.config = NodeConfig(dataflow_id="interactive", node_id="interactive")
@@ -32,9 +32,9 @@ class PromptBackend(Backend):
         self._out = answers
         self._last: tuple[str, Any] | None = None
         self._ended = False
-        self._say(_INTRODUCTION)
+        self._show(_INTRODUCTION)
 
-    def _say(self, text: str, end: str = "\n") -> None:
+    def _show(self, text: str, end: str = "\n") -> None:
         self._out.write(text + end)
         self._out.flush()
 
@@ -43,9 +43,9 @@ class PromptBackend(Backend):
         return self._ended
 
     def next_event(self, timeout: float | None) -> Event | None:
-        """Ask until something usable is typed; the timeout does not count while somebody types."""
+        """Read lines until one is valid; the timeout is ignored."""
         while not self._ended:
-            self._say("input: ", end="")
+            self._show("input: ", end="")
             line = self._in.readline()
             if not line or line.strip() == "stop":
                 self._ended = True
@@ -53,7 +53,7 @@ class PromptBackend(Backend):
             try:
                 return self._input(line.strip())
             except ValueError as error:
-                self._say(f"not understood: {error}")
+                self._show(f"invalid input: {error}")
         return None
 
     def _input(self, line: str) -> Event:
@@ -61,7 +61,7 @@ class PromptBackend(Backend):
             name, _, text = line.partition(" ")
             self._last = (name, json.loads(text) if text.strip() else None)
         if self._last is None:
-            raise ValueError("give the id of an input, then its data as JSON")
+            raise ValueError("type the id of an input, then its data as JSON")
         name, data = self._last
         return {
             "type": "INPUT",
@@ -81,7 +81,7 @@ class PromptBackend(Backend):
         shown = array_to_json(as_array(output, data))
         if kept := sent_metadata(output, metadata, self.warn):
             shown["metadata"] = kept
-        self._say(f"output {output}: {dumps(shown)}")
+        self._show(f"output {output}: {dumps(shown)}")
 
     def allocate_sample(self, output: str, nbytes: int, metadata: Mapping[str, Any]) -> Sample:
         return PlainSample(nbytes)
@@ -90,4 +90,4 @@ class PromptBackend(Backend):
         self.send(output, sample.as_buffer(), metadata)
 
     def warn(self, message: str) -> None:
-        self._say(f"warning: {message}")
+        self._show(f"warning: {message}")

@@ -1,4 +1,4 @@
-"""Writes down what a node receives, for the file-driven test mode (DORA_WRITE_EVENTS_TO)."""
+"""Record a node's events for the file-driven test mode (DORA_WRITE_EVENTS_TO)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _TYPES = {"INPUT": "Input", "INPUT_CLOSED": "InputClosed", "STOP": "Stop"}
 
 
 class RecordingBackend(Backend):
-    """Passes everything on and keeps a file `inputs-<node>.json` of the events.
+    """Forwards to another backend and writes its events to `inputs-<node>.json`.
 
-    The file is complete JSON after each event, so that it is of use however the process ends.
+    The file is complete JSON after each event, so that it is usable however the process ends.
     """
 
     def __init__(self, inner: Backend, folder: str) -> None:

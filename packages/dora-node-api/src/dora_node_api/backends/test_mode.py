@@ -1,4 +1,4 @@
-"""A real `Node()` without a runner: events from a file, outputs to a file (DORA_TEST_WITH_INPUTS).
+"""Test mode: events from a file, outputs to a file, no runner (DORA_TEST_WITH_INPUTS).
 
 The file is `{"id": ..., "inputs": {...}, "outputs": [...], "events": [...]}`; an event has a `type`
 (`Input`, `InputClosed`, `Stop`), a `time_offset_secs`, and for inputs `id`, `data`, `data_type` and
@@ -36,7 +36,7 @@ NO_OFFSET_VARIABLE = "DORA_TEST_NO_OUTPUT_TIME_OFFSET"
 
 
 def open_test(path: str, environ: Mapping[str, str]) -> TestBackend:
-    """The backend for a file of events. Raises SetUpError naming what is wrong in the file."""
+    """Return the backend for a file of events. Raises SetUpError for an invalid file."""
     source = Path(path)
     try:
         values = json.loads(source.read_text(encoding="utf-8-sig"))
@@ -57,7 +57,7 @@ def open_test(path: str, environ: Mapping[str, str]) -> TestBackend:
             raise SetUpError(f"{path}: event {number}: {error}") from error
     outputs = Path(environ.get(OUTPUTS_VARIABLE) or source.with_name("outputs.jsonl"))
     if outputs.exists() and outputs.samefile(source):
-        raise SetUpError(f"{OUTPUTS_VARIABLE}={outputs} is the file of inputs: name another one")
+        raise SetUpError(f"{OUTPUTS_VARIABLE}={outputs} is the file of inputs; set another file")
     with_times = environ.get(NO_OFFSET_VARIABLE, "") in ("", "0", "false")
     return TestBackend(config, events, outputs, with_times=with_times)
 
@@ -92,7 +92,7 @@ def _offset(written: Mapping[str, Any]) -> float:
         _expect(written.get("time_offset_secs", 0.0), (int, float), "`time_offset_secs` in seconds")
     )
     if not abs(offset) <= _LONGEST_OFFSET:
-        raise ValueError(f"`time_offset_secs` must be a time in seconds, found {offset}")
+        raise ValueError(f"`time_offset_secs` must be a time in seconds, not {offset}")
     return offset
 
 
@@ -108,7 +108,7 @@ def _event(written: Mapping[str, Any]) -> Event:
     match written.get("type"):
         case "Input":
             metadata = _expect(written.get("metadata") or {}, dict, "an object as `metadata`")
-            # The peer's recordings keep the sender's metadata one level down.
+            # Recordings of dora-rs have the sender's metadata one level down.
             below = metadata.get("parameters", metadata)
             metadata = _expect(below, dict, "an object as `parameters`")
             return {
@@ -132,9 +132,9 @@ _TAGS = ("Bool", "Integer", "Float", "String", "ListInt", "ListFloat", "ListStri
 
 
 def _parameter(written: Any) -> Any:
-    """A value of the metadata, plain or with its type as files for the peer have it.
+    """Return a value of the metadata, given plain or with its type as in files of dora-rs.
 
-    Those write `{"Integer": 1}`, `{"ListString": ["a"]}`, `{"Timestamp": "2026-01-01T00:00:00Z"}`.
+    Those have `{"Integer": 1}`, `{"ListString": ["a"]}`, `{"Timestamp": "2026-01-01T00:00:00Z"}`.
     """
     if isinstance(written, Mapping) and len(written) == 1:
         tag, value = next(iter(written.items()))
@@ -146,9 +146,9 @@ def _parameter(written: Any) -> Any:
 
 
 class TestBackend(Backend):
-    """Plays the events at their times and writes the outputs down."""
+    """Returns the events at their times and writes the outputs to a file."""
 
-    __test__ = False  # not a test class, whatever pytest thinks of its name
+    __test__ = False  # pytest would take it for a test class
 
     def __init__(
         self,
@@ -164,12 +164,12 @@ class TestBackend(Backend):
         self._start = time.monotonic_ns()
         self._with_times = with_times
         self._lock = threading.Lock()
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
         self._path = outputs
         try:
             outputs.write_bytes(b"")
         except OSError as error:
-            raise SetUpError(f"the outputs of the test cannot be written: {error}") from error
+            raise SetUpError(f"cannot write the outputs of the test: {error}") from error
 
     @property
     def ended(self) -> bool:
@@ -226,13 +226,13 @@ class TestBackend(Backend):
         self.send(output, sample.as_buffer(), metadata)
 
     def warn(self, message: str) -> None:
-        if message not in self._said:
-            self._said.add(message)
+        if message not in self._warned:
+            self._warned.add(message)
             write_line(entry_line(self.config.node_id, "warn", message, target="dora_node_api"))
 
 
 class PlainSample(Sample):
-    """What `send_output_raw` fills where there is no runner: ordinary memory."""
+    """Sample in ordinary memory, for `send_output_raw` without a runner."""
 
     __slots__ = ("_memory",)
 
@@ -247,7 +247,7 @@ class PlainSample(Sample):
 
 
 def as_array(output: str, data: Any) -> pyarrow.Array:
-    """What a receiver would get: encoded and decoded as for real, in ordinary memory."""
+    """Return the array that a receiver would get, encoded and decoded in ordinary memory."""
     import pyarrow
 
     try:
@@ -261,7 +261,7 @@ def as_array(output: str, data: Any) -> pyarrow.Array:
 
 
 def sent_metadata(output: str, metadata: Mapping[str, Any] | None, warn: Any) -> dict[str, Any]:
-    """Metadata as a receiver would get it, without the time of sending. Raises InvalidData."""
+    """Return the metadata that a receiver would get, without timestamp. Raises InvalidData."""
     try:
         return decode_metadata(encode_metadata(metadata, on_warning=warn)) if metadata else {}
     except TypeError as error:

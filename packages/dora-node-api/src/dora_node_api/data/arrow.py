@@ -1,9 +1,9 @@
-"""Arrow arrays to a flat payload, and back without copying; metadata is encoded in `metadata`.
+"""Encode Arrow arrays into flat payloads, and decode them without copying.
 
-A payload is a *descriptor* (type and where each buffer lies), the metadata, and the *data area*,
-which begins at a multiple of 64 bytes. Flat types go buffer by buffer; everything else (nested,
-dictionary, views, extensions) as an Arrow IPC stream, which is read in place too.
-pyarrow is imported when the first array is touched, never before.
+A payload is a *descriptor* (type and position of each buffer), the metadata (module `metadata`),
+and the *data area*, which begins at a multiple of 64 bytes. Flat types are written buffer by
+buffer; all others (nested, dictionary, views, extensions) as an Arrow IPC stream, which is read in
+place too. pyarrow is imported with the first array, not before.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-# How the data area is laid out: the low byte of the block head's `layout` word. The rest of the
-# word is the array's offset in bits for bitmaps that do not begin at a whole byte.
+# Layout of the data area: the low byte of the block head's `layout` word. The rest of the word is
+# the array's offset in bits for bitmaps that do not begin at a whole byte.
 FLAT = 1
 IPC = 2
 
@@ -39,7 +39,7 @@ _ACCEPTED = (
 
 
 class EncodedPayload:
-    """A message ready to be written into a block of known size."""
+    """An encoded message, to be written into a block of known size."""
 
     __slots__ = (
         "data_offset",
@@ -71,10 +71,10 @@ class EncodedPayload:
         self.nbytes = nbytes
         """Size of the data area."""
         self.parts = parts
-        """Offset in the data area, and either bytes-like or a function that writes into a view."""
+        """Offset in the data area, and bytes or a function that writes into a view."""
         self.data_offset = data_offset(BLOCK_HEAD_SIZE + len(descriptor) + len(metadata), nbytes)
         self.total = self.data_offset + nbytes
-        """Bytes of the block that are used, its head included."""
+        """Bytes used of the block, its head included."""
 
     def write_into(self, memory: mmap | bytearray, at: int = 0) -> None:
         """Write everything but the block's head into the `total` bytes of a block at `at`."""
@@ -105,7 +105,7 @@ LARGE_COPY = 16 << 20  # beyond the caches of most processors: two cores copy fa
 
 
 def copy_large(target: memoryview, source: Any) -> None:
-    """Copy with two threads where there are two cores; other Python threads run meanwhile."""
+    """Copy with two threads if there are two cores; other Python threads run meanwhile."""
     types = _types()
     if not types.two_cores:
         target[:] = memoryview(source).cast("B")
@@ -124,8 +124,8 @@ def encode(
 
     Nothing is copied yet; ``data`` must not change before the payload was sent. A numpy array of
     several dimensions is flattened in C order. A RecordBatch is sent as a struct array.
-    ``on_warning`` gets a sentence for each metadata value that was turned into text.
-    Raises UnsupportedData (a TypeError) naming what is accepted.
+    ``on_warning`` is called for each metadata value that was converted to text.
+    Raises UnsupportedData (a TypeError), which names the accepted types.
     """
     encoded = encode_metadata(metadata, on_warning=on_warning) if metadata else b""
     kind = type(data)
@@ -153,15 +153,15 @@ def encode(
 
 
 def raw_payload(nbytes: int, metadata: bytes) -> EncodedPayload:
-    """The head of a message whose ``nbytes`` bytes somebody else writes. Raises ValueError."""
+    """Return the head of a message whose ``nbytes`` bytes the caller writes. Raises ValueError."""
     if nbytes < 0:
-        raise ValueError(f"a sample of {nbytes} bytes; the length must not be negative")
+        raise ValueError(f"invalid length {nbytes} of a sample; it must not be negative")
     return EncodedPayload(_flat_descriptor(b"uint8", nbytes), metadata, FLAT, nbytes, 0, nbytes, ())
 
 
 @lru_cache(256)
 def _flat_descriptor(type_name: bytes, size: int, form: int = 0) -> bytes:
-    """Of a fixed-width type without nulls: one buffer of ``size`` bytes."""
+    """Descriptor of a fixed-width type without nulls: one buffer of ``size`` bytes."""
     return (
         _DESCRIPTOR.pack(form, 2, len(type_name))
         + _BUFFER.pack(_NO_BUFFER, 0)
@@ -171,14 +171,14 @@ def _flat_descriptor(type_name: bytes, size: int, form: int = 0) -> bytes:
 
 
 def _as_array(data: Any) -> pa.Array:
-    """What pyarrow has beside arrays, as one array; or a refusal."""
+    """Convert other objects of pyarrow to one array. Raises UnsupportedData."""
     import pyarrow
 
     if isinstance(data, pyarrow.ChunkedArray):
         combined = data.combine_chunks() if data.num_chunks != 1 else data.chunk(0)
         if isinstance(combined, pyarrow.ChunkedArray):
             raise UnsupportedData(
-                "cannot send this ChunkedArray as one message: its chunks are too large to be one "
+                "cannot send this ChunkedArray as one message: its chunks are too large for one "
                 "array; send them one by one (`for chunk in data.chunks`)"
             )
         return combined
@@ -266,7 +266,7 @@ def _encode_numpy(data: np.ndarray[Any, Any], metadata: bytes, numpy: Any) -> En
 
 
 def _numpy_to_arrow(data: np.ndarray[Any, Any], numpy: Any) -> pa.Array:
-    """Types that do not lie in memory as Arrow has them: booleans, text, times, masked arrays."""
+    """Convert types with another memory layout: booleans, text, times, masked arrays."""
     import pyarrow
 
     flat = data.reshape(-1)
@@ -285,7 +285,7 @@ def _numpy_to_arrow(data: np.ndarray[Any, Any], numpy: Any) -> pa.Array:
 
 
 class _Types:
-    """pyarrow's flat types by their number, and how they are written down."""
+    """pyarrow's flat types by their number, with their names in descriptors."""
 
     def __init__(self) -> None:
         import pyarrow as pa
@@ -297,14 +297,14 @@ class _Types:
         ]  # fmt: skip
         self.widths: dict[int, int] = {t.id: t.bit_width for t in simple}
         self.names: dict[int, bytes] = {t.id: str(t).encode() for t in simple}
-        # Of elements of one or more bytes: their size, and the name.
+        # Of types with elements of whole bytes: the size of an element, and the name.
         self.whole_bytes: dict[int, tuple[int, bytes]] = {
             t.id: (t.bit_width >> 3, str(t).encode()) for t in simple if t.bit_width >= 8
         }
         text = (pa.string(), pa.binary(), pa.large_string(), pa.large_binary())
         self.text: dict[int, int] = {t.id: 8 if str(t).startswith("large") else 4 for t in text}
         self.names.update({t.id: str(t).encode() for t in text})
-        # Widths in bits of types with parameters are asked of the type itself.
+        # The widths of these depend on their parameters.
         parametric = (
             pa.timestamp("us"), pa.time32("s"), pa.time64("us"), pa.duration("us"),
             pa.binary(1), pa.decimal128(1), pa.decimal256(1),
@@ -315,16 +315,16 @@ class _Types:
         self.written: dict[Any, tuple[int, bytes]] = {}
         self.aliases: dict[bytes, Any] = {str(t).encode(): t for t in (*simple, *text, pa.null())}
         self.described: dict[bytes, tuple[Any, tuple[tuple[int, int] | None, ...], int]] = {}
-        # By descriptor: type and bytes an element, where all there is are elements without nulls.
+        # By descriptor: type and bytes an element, of payloads of elements without nulls only.
         self.plain: dict[bytes, tuple[Any, int]] = {}
         self.restore = _restorer(pa)
-        # Looked up once: these are called for every message.
+        # Looked up once, because they are called for every message.
         self.array = pa.Array
         self.from_buffers = pa.Array.from_buffers
         self.foreign_buffer = pa.foreign_buffer
 
     def write(self, data_type: Any) -> tuple[int, bytes]:
-        """Form and bytes by which a receiver knows the type."""
+        """Return the form and the bytes of a type in a descriptor."""
         name = self.names.get(data_type.id)
         if name is not None:
             return 0, name
@@ -343,10 +343,10 @@ class _Types:
 
 
 def _restorer(pa: Any) -> Any:
-    """What pickle calls to make an array of its parts, at half the cost of `from_buffers`.
+    """Return the function by which pickle makes an array, at half the cost of `from_buffers`.
 
-    Its argument is what old pickles hold, so it does not change; should it do so all the same,
-    `from_buffers` stands in. It checks nothing: the caller has looked at the sizes.
+    Old pickles contain its argument, so it should not change; if it does, `from_buffers` replaces
+    it. It checks nothing: the caller must check the sizes.
     """
     sample = pa.array([1, 2], pa.uint8())
     restore, arguments = sample.__reduce__()
@@ -372,7 +372,7 @@ def _encode_array(array: pa.Array, metadata: bytes) -> EncodedPayload:
     number = data_type.id
     plain = types.whole_bytes.get(number)
     if plain is not None:
-        # The usual case, which `_encode_fixed` would do as well: all of one buffer.
+        # The usual case, faster than `_encode_fixed`: the whole of one buffer.
         validity, values = array.buffers()
         if validity is None and values is not None and not array.offset:
             length, size = len(array), len(values)
@@ -411,8 +411,7 @@ def _encode_fixed(
         shift = 0
         start = offset
     else:
-        # Bitmaps are copied by whole bytes; what comes before the first element is skipped by
-        # the receiver.
+        # Bitmaps are copied by whole bytes; the receiver skips the bits before the first element.
         shift = offset & 7
         start = offset - shift
     count = length + shift
@@ -461,23 +460,25 @@ def _encode_text(
     table = memoryview(offsets).cast("B")[start * offset_size : (end + 1) * offset_size]
     integers = table.cast("i" if offset_size == 4 else "q")
     if integers[0] != 0:
-        return None  # the offsets of a slice would have to be rewritten, which IPC does
+        return None  # IPC rewrites the offsets of a slice
     text_size = integers[len(integers) - 1]
     parts: list[tuple[int, Any]] = []
-    lies: list[tuple[int, int]] = []
+    places: list[tuple[int, int]] = []
     at = 0
     bitmap = None if validity is None else memoryview(validity).cast("B")[start >> 3 : end + 7 >> 3]
     text = memoryview(b"") if values is None else memoryview(values).cast("B")[:text_size]
     for part in (bitmap, table, text):
         if part is None:
-            lies.append((_NO_BUFFER, 0))
+            places.append((_NO_BUFFER, 0))
             continue
         parts.append((at, part))
-        lies.append((at, len(part)))
+        places.append((at, len(part)))
         at += -(-len(part) // ALIGNMENT) * ALIGNMENT
     form, name = types.write(array.type)
     descriptor = (
-        _DESCRIPTOR.pack(form, 3, len(name)) + b"".join(_BUFFER.pack(*lie) for lie in lies) + name
+        _DESCRIPTOR.pack(form, 3, len(name))
+        + b"".join(_BUFFER.pack(*place) for place in places)
+        + name
     )
     nulls = array.null_count if validity is not None else 0
     return EncodedPayload(descriptor, metadata, FLAT | shift << 8, length, nulls, at, tuple(parts))
@@ -505,7 +506,7 @@ def _encode_ipc(array: pa.Array, metadata: bytes) -> EncodedPayload:
 
 # --- decoding ---------------------------------------------------------------------------------
 def buffer_of(base: bytes, offset: int, size: int) -> Any:
-    """A pyarrow buffer over part of a bytes object."""
+    """Return a pyarrow buffer over part of a bytes object."""
     return _types().pa.py_buffer(base).slice(offset, size)
 
 
@@ -519,7 +520,7 @@ def decode_in_place(
     base: object,
     validate: bool,
 ) -> pa.Array:
-    """As `decode`, of ``size`` bytes of memory at ``address`` that live as long as ``base``."""
+    """As `decode`, for ``size`` bytes at ``address`` that exist as long as ``base``."""
     types = _types_made or _types()
     data = types.foreign_buffer(address, size, base)
     plain = types.plain.get(descriptor)
@@ -537,10 +538,10 @@ def decode(
     *,
     validate: bool = False,
 ) -> pa.Array:
-    """The array that a payload holds, over the buffer ``data`` and without a copy.
+    """Return the array of a payload over the buffer ``data``, without a copy.
 
-    ``validate`` checks all contents, for data from a producer that is not trusted. Raises
-    ValueError, KeyError or a pyarrow error (which derive from these) for what is no payload.
+    ``validate`` checks all contents, for data from an untrusted producer. Raises ValueError,
+    KeyError or a pyarrow error (which derive from these) for an invalid payload.
     """
     types = _types()
     pa = types.pa
@@ -561,15 +562,15 @@ def _decode_flat(
     described = types.described.get(descriptor)
     if described is None:
         described = _read_descriptor(types, descriptor)
-    data_type, lies, end = described
+    data_type, places, end = described
     if end > data.size:
         raise ValueError(f"buffers end at {end} in a payload of {data.size} bytes")
-    if not lies:
+    if not places:
         return types.pa.nulls(length, data_type)
-    if len(lies) == 2 and lies[0] is None and lies[1] == (0, data.size):
-        buffers = [None, data]  # one buffer that is all there is, the usual case
+    if len(places) == 2 and places[0] is None and places[1] == (0, data.size):
+        buffers = [None, data]  # the usual case: one buffer is the whole payload
     else:
-        buffers = [None if lie is None else data.slice(*lie) for lie in lies]
+        buffers = [None if place is None else data.slice(*place) for place in places]
     return types.from_buffers(data_type, length, buffers, null_count, shift)
 
 
@@ -578,15 +579,15 @@ def _read_descriptor(
 ) -> tuple[Any, tuple[tuple[int, int] | None, ...], int]:
     try:
         form, count, size = _DESCRIPTOR.unpack_from(descriptor)
-        lies = [
+        places = [
             _BUFFER.unpack_from(descriptor, _DESCRIPTOR.size + i * _BUFFER.size)
             for i in range(count)
         ]
     except struct.error as error:
-        raise ValueError(f"a descriptor of {len(descriptor)} bytes: {error}") from error
+        raise ValueError(f"invalid descriptor of {len(descriptor)} bytes: {error}") from error
     data_type = types.read(form, descriptor[_DESCRIPTOR.size + count * _BUFFER.size :][:size])
-    known = tuple(None if lie[0] == _NO_BUFFER else lie for lie in lies)
-    end = max((lie[0] + lie[1] for lie in known if lie is not None), default=0)
+    known = tuple(None if place[0] == _NO_BUFFER else place for place in places)
+    end = max((place[0] + place[1] for place in known if place is not None), default=0)
     if len(types.described) > 1024:
         types.described.clear()
         types.plain.clear()

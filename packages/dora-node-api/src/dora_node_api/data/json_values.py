@@ -1,9 +1,8 @@
-"""Arrow values as JSON with a type beside them, as files of test events and outputs hold them.
+"""Arrow values as JSON with their type, in files of test events and outputs.
 
-Types are written as the peer writes them: `"Int64"`, `"Utf8"`, `{"Struct": [...]}`,
-`{"List": {...}}`, `{"Timestamp": ["Nanosecond", null]}`. A value without a type is what pyarrow
-makes of the Python value. Dates, timestamps and decimals are texts, other times numbers, bytes
-hexadecimal.
+Types are named as in dora-rs: `"Int64"`, `"Utf8"`, `{"Struct": [...]}`, `{"List": {...}}`,
+`{"Timestamp": ["Nanosecond", null]}`. Without a type, pyarrow infers one from the Python value.
+Dates, timestamps and decimals are text, other times numbers, bytes hexadecimal.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ _UNIT_NAMES = {unit: name for name, unit in _UNITS.items()}
 
 
 def array_from_json(value: Any, data_type: Any = None) -> pyarrow.Array:
-    """An array from JSON: a list is its elements, anything else its one element.
+    """Return an array from JSON: a list is its elements, anything else its one element.
 
-    Raises ValueError for a type that is unknown or that the value does not fit.
+    Raises ValueError for an unknown type or a value of another type.
     """
     import pyarrow
 
@@ -51,11 +50,11 @@ def array_from_json(value: Any, data_type: Any = None) -> pyarrow.Array:
         array = pyarrow.array([_restored(element, written) for element in elements], written)
         return array if written.equals(kind) else array.cast(kind)
     except (pyarrow.ArrowException, TypeError, OverflowError) as error:
-        raise ValueError(f"{json.dumps(value)[:80]} is no array: {error}") from error
+        raise ValueError(f"{json.dumps(value)[:80]} cannot be an array: {error}") from error
 
 
 def type_from_json(written: Any) -> pyarrow.DataType:
-    """The Arrow type that this JSON names. Raises ValueError."""
+    """Return the Arrow type of its JSON. Raises ValueError."""
     import pyarrow
 
     match written:
@@ -100,7 +99,7 @@ def _field_from_json(field: dict[str, Any]) -> pyarrow.Field:
 
 
 def type_to_json(kind: pyarrow.DataType) -> Any:
-    """The JSON of a type; Arrow's own name for one that these files have no word for."""
+    """Return the JSON of a type; Arrow's name for a type without JSON."""
     from pyarrow import types
 
     for name, function in _BY_NAME.items():
@@ -140,14 +139,14 @@ def _parametric_to_json(kind: pyarrow.DataType) -> Any:
 
 
 def _written(kind: pyarrow.DataType) -> pyarrow.DataType:
-    """The type whose Python values stand in the JSON for those of `kind`."""
+    """Return the type whose Python values represent those of `kind` in JSON."""
     import pyarrow
     from pyarrow import types
 
     def field(inner: pyarrow.Field) -> pyarrow.Field:
         return inner.with_type(_written(inner.type))
 
-    if types.is_time(kind) or types.is_duration(kind):  # pyarrow reads no text as these
+    if types.is_time(kind) or types.is_duration(kind):  # pyarrow cannot parse text as these
         return pyarrow.int32() if kind.bit_width == 32 else pyarrow.int64()
     if types.is_timestamp(kind) or types.is_date(kind) or types.is_decimal(kind):
         return pyarrow.string()
@@ -167,7 +166,7 @@ def _written(kind: pyarrow.DataType) -> pyarrow.DataType:
 
 
 def _restored(value: Any, kind: pyarrow.DataType) -> Any:
-    """The Python value of `kind`: its bytes made of hexadecimal text, or of numbers."""
+    """Return the Python value of `kind`; bytes come from hexadecimal text or numbers."""
     from pyarrow import types
 
     if value is None:
@@ -205,7 +204,7 @@ def _field_to_json(field: pyarrow.Field) -> dict[str, Any]:
 
 
 def array_to_json(array: pyarrow.Array) -> dict[str, Any]:
-    """`data` and `data_type` of an array."""
+    """Return `data` and `data_type` of an array."""
     storage = getattr(array, "storage", array)
     written = _written(storage.type)
     plain = storage if written.equals(storage.type) else storage.cast(written)
@@ -213,7 +212,7 @@ def array_to_json(array: pyarrow.Array) -> dict[str, Any]:
 
 
 def dumps(value: Any) -> str:
-    """One line of JSON. Bytes become hexadecimal text, dates their ISO text, NaN stays NaN."""
+    """Return one line of JSON. Bytes become hexadecimal text, dates ISO text, NaN stays NaN."""
     return json.dumps(value, default=_plain, ensure_ascii=False, separators=(",", ":"))
 
 

@@ -1,4 +1,4 @@
-"""The metadata of a message as bytes, and back."""
+"""Encode the metadata of a message to bytes, and decode it."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _PLAIN = (str, bool, float)
 
 
 class UnsupportedData(DoraNodeError, TypeError, RuntimeError):
-    """What was given as `data` or metadata cannot be sent. Also a RuntimeError, as on the peer."""
+    """Data or metadata that cannot be sent. Also a RuntimeError, as in dora-rs."""
 
 
 _second: tuple[int, tuple[int, int, int, int, int, int]] = (-1, (1, 1, 1, 0, 0, 0))
 
 
 def utc_datetime(nanoseconds: int) -> datetime:
-    """CLOCK_REALTIME nanoseconds as an aware datetime in UTC, cut to microseconds."""
+    """Convert CLOCK_REALTIME nanoseconds to a datetime in UTC, cut to microseconds."""
     global _second
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
     known, fields = _second
     if known != seconds:
-        # Messages come many a second; taking a number of seconds apart costs more than the rest.
+        # Cached for a second: converting the seconds costs more than the rest.
         whole = _EPOCH + timedelta(seconds=seconds)
         fields = whole.year, whole.month, whole.day, whole.hour, whole.minute, whole.second
         _second = seconds, fields
@@ -42,12 +42,12 @@ def utc_datetime(nanoseconds: int) -> datetime:
 def encode_metadata(
     metadata: Mapping[str, Any] | None, *, on_warning: OnWarning | None = None
 ) -> bytes:
-    """Metadata as bytes; b"" when there is none. Raises UnsupportedData for a key that is not str,
-    or for something that is no mapping.
+    """Return metadata as bytes, b"" for none.
 
-    Values are bool, int of 64 bits, float, str, datetime (arrives in UTC; without a time zone it
-    is local time), and lists or tuples of numbers or of text. Others are sent as their `str()`,
-    which ``on_warning`` hears of.
+    Values are bool, int of 64 bits, float, str, datetime (converted to UTC; without a time zone it
+    is local time), and lists or tuples of numbers or of text. Others are sent as their `str()`, for
+    which ``on_warning`` is called. Raises UnsupportedData if a key is not a str, and for anything
+    but a mapping.
     """
     if not metadata:
         return b""
@@ -60,7 +60,7 @@ def encode_metadata(
         kind = type(value)
         if type(key) is not str and not isinstance(key, str):
             raise UnsupportedData(
-                f"a metadata key is {key!r} of type {type(key).__name__}; keys must be str"
+                f"metadata key {key!r} is of type {type(key).__name__}; keys must be str"
             )
         if (
             kind is str
@@ -88,14 +88,14 @@ def _encode_value(key: str, value: Any, on_warning: OnWarning | None) -> Any:
             return numbers
     if on_warning is not None:
         on_warning(
-            f"metadata {key!r} is a {type(value).__name__}, which is sent as its text; send a "
-            "bool, a 64-bit int, a float, a str, a datetime, or a list of numbers or of text"
+            f"metadata {key!r} is a {type(value).__name__} and is sent as text; send a bool, a "
+            "64-bit int, a float, a str, a datetime, or a list of numbers or of text"
         )
     return str(value)
 
 
 def _encode_list(values: list[Any] | tuple[Any, ...]) -> list[Any] | None:
-    """A list of one kind of elements; None when it is not one."""
+    """Return a list of one kind of elements; None if they differ."""
     if all(isinstance(value, str) for value in values):
         return list(values)
     if all(isinstance(value, int) and -(1 << 63) <= value < 1 << 63 for value in values):
@@ -106,7 +106,7 @@ def _encode_list(values: list[Any] | tuple[Any, ...]) -> list[Any] | None:
 
 
 def decode_metadata(encoded: bytes | memoryview) -> dict[str, Any]:
-    """The inverse of `encode_metadata`. Raises ValueError for bytes that are none."""
+    """Inverse of `encode_metadata`. Raises ValueError for invalid bytes."""
     if not encoded:
         return {}
     decoded = _loads(str(encoded, "utf-8"))
@@ -117,5 +117,5 @@ def decode_metadata(encoded: bytes | memoryview) -> dict[str, Any]:
             try:
                 decoded[key] = _EPOCH + timedelta(microseconds=value["t"])
             except (KeyError, TypeError, OverflowError) as error:
-                raise ValueError(f"metadata {key!r} has no known type") from error
+                raise ValueError(f"metadata {key!r} has an unknown type") from error
     return decoded

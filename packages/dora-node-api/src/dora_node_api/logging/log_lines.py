@@ -1,4 +1,4 @@
-"""Log entries as the runner reads them: one JSON object a line on standard output."""
+"""Log entries for the runner: one JSON object a line on standard output."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _interrupted: deque[str] = deque()
 
 
 def level_name(level: str) -> str:
-    """One of LEVELS; what is not known is `info`."""
+    """Return one of LEVELS; `info` for an unknown name."""
     name = level.lower()
     name = _OTHER_NAMES.get(name, name)
     return name if name in LEVELS else "info"
@@ -39,8 +39,10 @@ def entry_line(
     file: str | None = None,
     line: int | None = None,
 ) -> str:
-    """One entry as a line of JSON, without the newline. Fields that are too large are left out,
-    and the entry says so in the field `dora.fields_dropped`, the number of their bytes."""
+    """Return one entry as a line of JSON, without the newline.
+
+    Fields that are too large are replaced by `dora.fields_dropped`, the number of their bytes.
+    """
     values: dict[str, Any] = {
         "timestamp": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         "level": level_name(level),
@@ -60,7 +62,7 @@ def entry_line(
 
 
 def write_line(line: str) -> None:
-    """Write one line to the process's standard output, whole, whatever sys.stdout is just now.
+    """Write one whole line to the process's standard output, also if sys.stdout was replaced.
 
     In a signal handler that interrupted another `write_line`, it follows that line.
     """
@@ -87,7 +89,7 @@ def _write(line: str) -> None:
             except RuntimeError:  # a signal handler that interrupted a print: the buffer is in use
                 os.write(stream.fileno(), f"{line}\n".encode())
     except (OSError, ValueError):
-        # The terminal or the runner is gone. A log call must not be what ends a node.
+        # The terminal or the runner is gone. A log call must not end a node.
         return
 
 
@@ -95,7 +97,7 @@ def _json(value: Any) -> str:
     try:
         return json.dumps(value, default=str, ensure_ascii=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError):
-        # Keys that are no strings deep inside, or a circle.
+        # Nested keys that are not strings, or a circular reference.
         return json.dumps(
             {k: v if isinstance(v, str) else repr(v) for k, v in dict(value).items()},
             separators=(",", ":"),

@@ -1,4 +1,4 @@
-"""A method for each level of the log, for every kind of node."""
+"""Log methods of all kinds of nodes, one for each level."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class LogMethods:
-    """`log_error` to `log_trace`, by way of `log`."""
+    """`log_error` to `log_trace`, based on `log`."""
 
     def log(
         self,

@@ -1,9 +1,9 @@
-"""Python's `logging` as entries of the dataflow's log, with the level they were logged at.
+"""Write the records of Python's `logging` as entries of the dataflow's log, with their level.
 
-The first `Node()` connects the two. From then on a record becomes one entry where the program's own
-logging would print it: a handler that writes to standard output or standard error makes entries,
-if its level and filters let the record pass. Where no handler on the way to the root logger prints,
-the record becomes an entry beside what those handlers do (write a file, for example).
+The first `Node()` installs it. Then a record becomes one entry where the program's logging would
+print it: a handler that writes to standard output or standard error writes entries instead, if its
+level and filters pass the record. If no handler up to the root logger prints, the record becomes an
+entry in addition to the work of those handlers (a file, for example).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 from dora_node_api.logging.log_lines import entry_line, write_line
 
 TRACE = 5
-"""Everything below DEBUG is `trace`; this is the usual number for it."""
+"""The usual number of level `trace`; every level below DEBUG is written as `trace`."""
 _DONE = "_dora_entry"
-"""Attribute of records that are entries already; copies that go through a queue have it too."""
+"""Attribute of records that were written as entries; copies from a queue have it, too."""
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", _DONE}
 _BY_NAME = {
     "error": logging.ERROR,
@@ -32,7 +32,7 @@ _BY_NAME = {
 
 
 class BridgeHandler(logging.Handler):
-    """Prints each record once as an entry: level, logger as target, file and line, extras."""
+    """Writes each record once as an entry: level, logger as target, file and line, extras."""
 
     def __init__(self, node_id: str) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class BridgeHandler(logging.Handler):
             )
         except RecursionError:
             raise
-        except Exception:  # noqa: BLE001 - a handler reports its errors and goes on (logging's rule)
+        except Exception:  # noqa: BLE001 - handlers report their errors and continue
             self.handleError(record)
 
     def _message(self, record: logging.LogRecord) -> str:
@@ -81,7 +81,7 @@ def _level(number: int) -> str:
 
 
 def level_from(setting: str) -> int | None:
-    """The level in a RUST_LOG setting: its directive without a target. None if it has none."""
+    """Return the level of a RUST_LOG setting: its directive without a target, or None."""
     for directive in setting.split(","):
         if (level := _BY_NAME.get(directive.strip().lower())) is not None:
             return level
@@ -89,10 +89,9 @@ def level_from(setting: str) -> int | None:
 
 
 def install(node_id: str, *, has_terminal: bool = False) -> None:
-    """Connect `logging` with the log of the node. Only the first call in a process counts.
+    """Connect `logging` with the log of the node. Only the first call in a process has an effect.
 
-    With `has_terminal` the output is not read by a runner, and handlers of the program print as
-    they always do.
+    With `has_terminal` no runner reads the output, and the program's handlers print as usual.
     """
     global _bridge
     root = logging.getLogger()
@@ -103,7 +102,7 @@ def install(node_id: str, *, has_terminal: bool = False) -> None:
         root.addHandler(_bridge)
         asked = level_from(os.environ.get("RUST_LOG", ""))
         if asked is not None or root.level == logging.WARNING:
-            # WARNING is what the root logger starts with; the default of a dataflow's log is info.
+            # WARNING is the root logger's default; the default of a dataflow's log is info.
             root.setLevel(logging.INFO if asked is None else asked)
     _patch_basic_config(_bridge)
     if not has_terminal:
@@ -139,7 +138,7 @@ def _patch_loggers(bridge: BridgeHandler) -> None:
 
 
 def _is_printed(logger: logging.Logger) -> bool:
-    """Whether a handler on the way to the root logger prints, or the way ends before the root."""
+    """Whether a handler up to the root logger prints, or propagation ends before the root."""
     current = logger
     while not any(_prints(handler) for handler in current.handlers):
         if current.parent is None:

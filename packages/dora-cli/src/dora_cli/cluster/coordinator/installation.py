@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from dora_cli import output
 from dora_cli._version import __version__
 from dora_cli.bundle.install import Installer
@@ -38,17 +40,27 @@ def install_coordinator(cluster: Cluster, installer: Installer, token: str, *, u
 
     Return False if that failed; True also if it is not this command's task.
     """
-    label = f"Installing {coordinator_service_name(cluster)} on {location(cluster)}"
-    try:
+
+    def work() -> str | None:
         with open_coordinator_machine(cluster) as host:
             if host is None:
                 output.remark(_why_not_here(cluster))
-                return True
-            result = _install(host, installer, token, user=user)
+                return None
+            return _install(host, installer, token, user=user)
+
+    label = f"Installing {coordinator_service_name(cluster)} on {location(cluster)}"
+    return _run_and_print(label, cluster, work)
+
+
+def _run_and_print(label: str, cluster: Cluster, work: Callable[[], str | None]) -> bool:
+    """Print the result of ``work``, if any; return whether it succeeded."""
+    try:
+        result = work()
     except (DoraError, OSError) as problem:
         output.write(f"{label}... FAILED: {_reason(problem, cluster)}")
         return False
-    output.write(f"{label}... {result}")
+    if result is not None:
+        output.write(f"{label}... {result}")
     return True
 
 
@@ -126,17 +138,16 @@ def uninstall_coordinator(cluster: Cluster, installer: Installer) -> bool:
 
     Its store stays if it is on this machine, and is removed from another one.
     """
-    label = f"Uninstalling {coordinator_service_name(cluster)} from {location(cluster)}"
-    try:
+
+    def work() -> str | None:
         with installed_service(cluster) as service:
             if service is None:
-                return True
+                return None
             _uninstall(service, installer)
-    except (DoraError, OSError) as problem:
-        output.write(f"{label}... FAILED: {_reason(problem, cluster)}")
-        return False
-    output.write(f"{label}... OK")
-    return True
+            return "OK"
+
+    label = f"Uninstalling {coordinator_service_name(cluster)} from {location(cluster)}"
+    return _run_and_print(label, cluster, work)
 
 
 def _uninstall(service: CoordinatorService, installer: Installer) -> None:

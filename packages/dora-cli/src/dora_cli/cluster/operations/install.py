@@ -29,7 +29,7 @@ from dora_config.cluster.models import Cluster
 
 
 @dataclass(frozen=True, slots=True)
-class Installed:
+class InstallResult:
     """How the installation on one machine went."""
 
     text: str
@@ -64,7 +64,7 @@ def _install_all(
     keep_token()
     queries.fetch_report(cluster)  # raises for a coordinator with another token
 
-    def work(remote: RemoteMachine, report: Report) -> Installed:
+    def work(remote: RemoteMachine, report: Report) -> InstallResult:
         layout = layout_of(remote.machine, user=user)
         return _install(remote, installer, layout, token, reservation, report)
 
@@ -88,7 +88,7 @@ def _install(
     token: str,
     reservation: Reservation,
     report: Report,
-) -> Installed:
+) -> InstallResult:
     facts = remote.facts()
     require_ready(facts, remote.machine, service=True)
     require_one_kind(facts, remote.service, user=not layout.sudo)
@@ -109,7 +109,7 @@ def _install(
     report("starting the service")
     reservation.record_owner(remote)
     stale = not _is_current(remote, facts, tree)
-    return Installed(service.install(dora, token, stale=stale), tuple(warnings(facts)))
+    return InstallResult(service.install(dora, token, stale=stale), tuple(warnings(facts)))
 
 
 def _is_current(remote: RemoteMachine, facts: MachineFacts, tree: str | None) -> bool:

@@ -30,7 +30,7 @@ LAST_LINES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class StartResult:
     """How the daemon of one machine was started."""
 
     text: str
@@ -66,7 +66,7 @@ def _bring_up(
     keep_token()
     connected = queries.connected_daemons(known)
 
-    def work(remote: RemoteMachine, report: Report) -> Started:
+    def work(remote: RemoteMachine, report: Report) -> StartResult:
         return _start_daemon(remote, installer, connected, reservation, report)
 
     label = "Starting daemon on {name}"
@@ -90,7 +90,7 @@ def _bring_up(
 
 
 def _summarize(
-    cluster: Cluster, failed: Sequence[Outcome[Started]], late: Sequence[Outcome[Started]]
+    cluster: Cluster, failed: Sequence[Outcome[StartResult]], late: Sequence[Outcome[StartResult]]
 ) -> bool:
     count = len(cluster.machines)
     if not failed and not late:
@@ -108,7 +108,7 @@ def _start_daemon(
     connected: Mapping[str, DaemonSummary],
     reservation: Reservation,
     report: Report,
-) -> Started:
+) -> StartResult:
     facts = remote.facts()
     require_ready(facts, remote.machine)
     if take_over(remote, reservation, report):
@@ -129,12 +129,12 @@ def _start_daemon(
                 f"{changed} in the cluster file changed since its daemon was started; run "
                 f"`dora cluster {command}`",
             )
-        return Started(f"runs already (dora {seen.release})", remarks)
+        return StartResult(f"runs already (dora {seen.release})", remarks)
     _require_coordinator(remote, report)
     if service is not None:
         report(f"starting {remote.service}")
         service.start()
-        return Started(f"OK (service {remote.service})", remarks)
+        return StartResult(f"OK (service {remote.service})", remarks)
     dora = remote.machine.dora or installer.ensure_installed(remote.connection, USER, report).dora
     if facts.daemon is not None:  # its settings changed, or it cannot connect (an old token?)
         report("handing over")
@@ -142,7 +142,7 @@ def _start_daemon(
     report("starting")
     reservation.record_owner(remote)
     start_daemon(remote, dora, token=queries.endpoint_of(remote.cluster).token)
-    return Started(f"OK (restarted with new {changed})" if changed else "OK", remarks)
+    return StartResult(f"OK (restarted with new {changed})" if changed else "OK", remarks)
 
 
 def _require_healthy(
@@ -187,7 +187,7 @@ def _require_coordinator(remote: RemoteMachine, report: Report) -> None:
         )
 
 
-def _explain_late(cluster: Cluster, late: Sequence[Outcome[Started]]) -> None:
+def _explain_late(cluster: Cluster, late: Sequence[Outcome[StartResult]]) -> None:
     """Print the last lines of daemons that were started and did not connect."""
 
     def last_lines(remote: RemoteMachine, report: Report) -> list[str]:

@@ -168,7 +168,7 @@ class IncomingStream:
         self._order = ReceiveOrder()
         self._order.lost = lost
         self.stored = 0
-        if changed or self._forwarder.life(self.route) not in (0, number):
+        if changed or self._forwarder.run_hash(self.route) not in (0, number):
             self._runs_ahead += 1
             self._push_later(0, NewRun(run_id))
             return False

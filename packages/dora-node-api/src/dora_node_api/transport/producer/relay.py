@@ -29,18 +29,18 @@ class Forwarder(Sender):
         """Return the numbers of the queues that ``output`` goes to."""
         return {route.spec.queue for route in self._table.of(output)}
 
-    def resume(self, output: str, life: int) -> int:
-        """Return the last message of this ``life`` of the source that every queue has; 0: none.
+    def resume(self, output: str, run_hash: int) -> int:
+        """Return the last message of this run of the source that every queue has; 0: none.
 
-        Call it once before the output's first message and again when the source's life changes.
+        Call it once before the output's first message and again when the source's run changes.
         """
-        lasts = (_last_source(route, life) for route in self._table.of(output))
+        lasts = (_last_source(route, run_hash) for route in self._table.of(output))
         return min(lasts, default=0)
 
-    def life(self, output: str) -> int:
-        """Return the life of the source whose messages the queues have; 0 for none."""
+    def run_hash(self, output: str) -> int:
+        """Return the run of the source whose messages the queues have; 0 for none."""
         routes = self._table.of(output)
-        return max((int(route.words[layout.P_SOURCE_LIFE]) for route in routes), default=0)
+        return max((int(route.words[layout.P_SOURCE_RUN]) for route in routes), default=0)
 
     def waits(self, output: str) -> bool:
         """Whether one of its queues is a backpressure queue."""
@@ -231,14 +231,14 @@ def _write_lifecycle(sender: Sender, route: Route, kind: RecordKind, error: str)
     return True
 
 
-def _last_source(route: Route, life: int) -> int:
-    """Return the last message the queue has of this life of its source, one in doubt included."""
+def _last_source(route: Route, run_hash: int) -> int:
+    """Return the last message the queue has of this run of its source, one in doubt included."""
     own = route.words
-    if own[layout.P_SOURCE_LIFE] != life:
+    if own[layout.P_SOURCE_RUN] != run_hash:
         own[layout.P_SOURCE] = 0
         own[layout.P_SOURCE_NEXT] = 0
         own[layout.P_SOURCE_SENT] = own[layout.P_SENT]
-        own[layout.P_SOURCE_LIFE] = life
+        own[layout.P_SOURCE_RUN] = run_hash
     elif own[layout.P_SENT] != own[layout.P_SOURCE_SENT] and _record_is_there(route):
         _note(own, own[layout.P_SOURCE_NEXT])
     return int(own[layout.P_SOURCE])

@@ -4,7 +4,7 @@ All words are 8 bytes, aligned, native order, and have one writer each. A *recor
 queue's pipe: 64 bytes, written and read by one atomic system call. A *block* holds a payload in a
 segment; its head repeats the record's stamp, so that a record with a wrong address is detected.
 
-The version is part of CHECK (records), BLOCK_MAGIC and BOARD_MAGIC: change them with the layout.
+CHECK contains VERSION: raise it with every change of this module, and PROTOCOL_VERSION with it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 from enum import IntEnum
 
+VERSION = 1
 RECORD_SIZE = 64
 RECORD_WORDS = 8
 # Words of a record. The last one is the sequence number xor CHECK: a torn or foreign record fails.
@@ -23,7 +24,7 @@ R_SENT_NS = 4  # CLOCK_MONOTONIC
 R_STAMP = 5
 R_TAGS = 6  # slot | generation << 16 | kind << 24 | flags << 32
 R_CHECK = 7
-CHECK = 0x646F_7261_5F70_7931  # "dora_py1"
+CHECK = 0x646F_7261_5F70_7930 + VERSION  # "dora_py1"
 RECORD = struct.Struct("=8Q")
 
 NO_SLOT = 0xFFFF  # a record without a ledger slot: the receiver copies, which releases it
@@ -79,7 +80,7 @@ P_REFUSED = 7
 P_SOURCE = 8  # the source's number of the last message in the queue
 P_SOURCE_NEXT = 9  # of the message that is being written, stored before it
 P_SOURCE_SENT = 10  # P_SENT when P_SOURCE was stored
-P_SOURCE_LIFE = 11  # the run of the source that these numbers belong to
+P_SOURCE_RUN = 11  # the run of the source that these numbers belong to
 
 C_RECEIVED = 16  # records taken out of the pipes; stored right after the read
 C_BYTES_RECEIVED = 17

@@ -1,4 +1,4 @@
-"""What is known of the link: where it listens, how its peers are, what its streams count; pure."""
+"""State of the link over all its processes: endpoints, peers and counters of streams; pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ StreamKey = tuple[str, str, str]
 
 
 class LinkView:
-    """Takes in what the link says; lives longer than a link process."""
+    """Updated by the messages of link processes."""
 
     def __init__(self) -> None:
         self.run_id = ""
@@ -27,19 +27,19 @@ class LinkView:
         self._peers: dict[str, PeerReport] = {}
         self._counts: dict[tuple[StreamKey, str], StreamCount] = {}
         self._before: dict[tuple[StreamKey, str], StreamCount] = {}
-        """Counters of links that have ended, which the next one does not continue."""
+        """Counters of ended processes; each process counts from 0."""
 
     @property
     def port(self) -> int | None:
-        """Where the last link listened, so that the next one can be found again."""
+        """Port of the last process, so that peers find the next one there."""
         for endpoint in self._endpoints:
             port = endpoint.rpartition(":")[2]
             if port.isdigit():
                 return int(port)
         return None
 
-    def take(self, message: Listening | Failed | PeerChanged | StreamCounts) -> None:
-        """One message of the link."""
+    def update(self, message: Listening | Failed | PeerChanged | StreamCounts) -> None:
+        """Apply one message."""
         match message:
             case Listening(endpoints=endpoints):
                 self._endpoints = endpoints
@@ -63,8 +63,8 @@ class LinkView:
                     self._counts[key, count.direction] = count
 
     def link_ended(self) -> None:
-        """Its process is gone: no peer is reached until the next one says so."""
-        reason = "the link process of this machine has ended and is started again"
+        """Mark peers as lost until the next process connects to them."""
+        reason = "the link process of this machine ended and is being restarted"
         for machine, peer in self._peers.items():
             if peer.state != "left":
                 state = "lost" if peer.state == "proven" else peer.state
@@ -73,8 +73,13 @@ class LinkView:
             self._before[key] = _added(self._before.get(key), count)
         self._counts.clear()
 
+    def peer_state(self, machine: str) -> str | None:
+        """Return the state of a peer; None before its first report."""
+        peer = self._peers.get(machine)
+        return None if peer is None else peer.state
+
     def report(self) -> LinkReport:
-        """The whole truth, peers that were not heard of included."""
+        """Return the state of the link with all expected peers."""
         machines = dict.fromkeys([*self.expected, *self._peers])
         return LinkReport(
             run_id=self.run_id,
@@ -84,7 +89,7 @@ class LinkView:
         )
 
     def crossing(self, machine: str, node: str, output: str, direction: str) -> LinkCounters:
-        """Counters of one stream over all link processes."""
+        """Return the counters of one stream over all link processes."""
         key = ((machine, node, output), direction)
         before, now = self._before.get(key), self._counts.get(key)
         if now is None:
@@ -101,7 +106,7 @@ class LinkView:
 
 
 def essence(report: LinkReport) -> tuple[object, ...]:
-    """What is worth telling at once; round trips and offsets can wait."""
+    """Return what is reported at once when it changes: not round trips and clock offsets."""
     peers = tuple(
         (p.machine, p.run_id, p.state, p.reason, p.endpoint, p.slow) for p in report.peers
     )

@@ -1,4 +1,4 @@
-"""Which streams the edges between machines make."""
+"""Streams computed from the edges between machines."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ from typing import Any
 
 from dora_config.protocol.links import LinkPlan, RemoteEdge
 from dora_daemon.link import LINK_NODE
-from dora_daemon.runner.link.streams import LOG_LINES, RUNNER_NODE, Inflow, Outflow, streams_of
-from dora_daemon.runner.machine.wiring import Edge
+from dora_daemon.runner.machine.edges import Edge
+from dora_daemon.runner.machine.streams import (
+    LOG_LINES,
+    RUNNER_NODE,
+    IncomingStream,
+    OutgoingStream,
+    streams_of,
+)
 
 
 def edge(source: str, target: str, machines: str, **fields: Any) -> RemoteEdge:
@@ -39,16 +45,16 @@ def test_an_output_crosses_once_however_many_read_it_there() -> None:
             edge("cam/image", "show/image", "a c", queue_size=2),
         )
     )
-    assert streams.outflows == (
-        Outflow("b", "cam", "image", 50, True),
-        Outflow("c", "cam", "image", 2, False),
+    assert streams.outgoing == (
+        OutgoingStream("b", "cam", "image", 50, True),
+        OutgoingStream("c", "cam", "image", 2, False),
     )
-    assert streams.outflows[0].edge == Edge("cam", "image", LINK_NODE, "b cam/image")
-    assert streams.outflow_of(streams.outflows[1].edge) == streams.outflows[1]
+    assert streams.outgoing[0].edge == Edge("cam", "image", LINK_NODE, "b cam/image")
+    assert streams.outgoing_at(streams.outgoing[1].edge) == streams.outgoing[1]
     assert streams.remote_nodes == frozenset()
 
 
-def test_what_enters_is_known_by_its_source() -> None:
+def test_incoming_streams_are_grouped_by_source() -> None:
     streams = streams_of(
         plan(
             "b",
@@ -58,10 +64,10 @@ def test_what_enters_is_known_by_its_source() -> None:
             edge("gps/fix", "other/fix", "c a"),
         )
     )
-    assert streams.outflows == ()
-    assert streams.inflows == (
-        Inflow("a", "cam", "image", (("plot", "image"), ("save", "image"))),
-        Inflow("c", "gps", "fix", (("plot", "fix"),)),
+    assert streams.outgoing == ()
+    assert streams.incoming == (
+        IncomingStream("a", "cam", "image", (("plot", "image"), ("save", "image"))),
+        IncomingStream("c", "gps", "fix", (("plot", "fix"),)),
     )
     assert streams.sources == {("cam", "image"): "a", ("gps", "fix"): "c"}
     assert streams.remote_nodes == {"cam", "gps"}
@@ -73,13 +79,13 @@ def test_log_lines_cross_in_streams_that_name_their_machine() -> None:
         edge("dora/logs/info", "viewer/again", "a b", queue_size=5),
         edge("dora/logs/info", "viewer/all", "c b", queue_size=5),
     )
-    (leaving,) = streams_of(plan("a", *crossing)).outflows
-    assert leaving == Outflow("b", "dora", "a/logs/info", LOG_LINES, False, "dora/logs/info")
+    (leaving,) = streams_of(plan("a", *crossing)).outgoing
+    assert leaving == OutgoingStream("b", "dora", "a/logs/info", LOG_LINES, False, "dora/logs/info")
     entering = streams_of(plan("b", *crossing))
-    assert [(flow.machine, flow.output) for flow in entering.inflows] == [
+    assert [(flow.machine, flow.output) for flow in entering.incoming] == [
         ("a", "a/logs/info"),
         ("c", "c/logs/info"),
     ]
-    assert entering.inflows[0].readers == (("viewer", "all"), ("viewer", "again"))
-    assert entering.inflows[0].log_edge == Edge("dora", "a/logs/info", RUNNER_NODE, "a/logs/info")
+    assert entering.incoming[0].readers == (("viewer", "all"), ("viewer", "again"))
+    assert entering.incoming[0].log_edge == Edge("dora", "a/logs/info", RUNNER_NODE, "a/logs/info")
     assert entering.remote_nodes == frozenset()

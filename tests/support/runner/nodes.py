@@ -1,4 +1,4 @@
-"""Small resolved dataflows for tests of the runner, in a line each."""
+"""Resolved nodes for tests of the runner, in a line each."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from daemon.runner.flows import BackgroundRun, background_plan, gone, is_running
+from support.runner.runs import BackgroundRun, background_plan, gone, is_running
 from support.waiting import PATIENCE, wait_until
 from support.workspace import Workspace
 

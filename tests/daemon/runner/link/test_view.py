@@ -1,4 +1,4 @@
-"""What the runner tells of its link."""
+"""State of the link over its processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dora_daemon.link.protocol.messages import (
     StreamCount,
     StreamCounts,
 )
-from dora_daemon.runner.link.link_report import LinkView, essence
+from dora_daemon.runner.link.view import LinkView, essence
 
 
 def counts(**fields: Any) -> StreamCounts:
@@ -20,31 +20,31 @@ def counts(**fields: Any) -> StreamCounts:
     return StreamCounts(streams=(one,))
 
 
-def test_peers_that_were_not_heard_of_are_listed() -> None:
+def test_expected_peers_are_listed_before_they_connect() -> None:
     view = LinkView()
     view.expected = ("b", "c")
-    view.take(PeerChanged(machine="c", state="proven", run_id="2", endpoint="h:1", rtt_us=70))
+    view.update(PeerChanged(machine="c", state="proven", run_id="2", endpoint="h:1", rtt_us=70))
     assert view.report().peers == (
         PeerReport(machine="b"),
         PeerReport(machine="c", run_id="2", state="proven", endpoint="h:1", rtt_us=70),
     )
 
 
-def test_a_link_that_cannot_listen_says_why_until_it_does() -> None:
+def test_a_failure_to_listen_is_reported_until_it_listens() -> None:
     view = LinkView()
-    view.take(Failed(reason="no port of 7450-7549 is free"))
+    view.update(Failed(reason="no port of 7450-7549 is free"))
     assert view.report().problem == "no port of 7450-7549 is free"
     assert view.port is None
-    view.take(Listening(endpoints=("[::1]:7451",)))
+    view.update(Listening(endpoints=("[::1]:7451",)))
     assert view.report().problem is None
     assert view.port == 7451
 
 
-def test_the_end_of_a_link_process_loses_its_peers_and_keeps_its_endpoints() -> None:
+def test_after_the_end_of_a_process_peers_are_lost_and_endpoints_kept() -> None:
     view = LinkView()
-    view.take(Listening(endpoints=("h:7450",)))
-    view.take(PeerChanged(machine="b", state="proven", run_id="1"))
-    view.take(PeerChanged(machine="c", state="left", run_id="1"))
+    view.update(Listening(endpoints=("h:7450",)))
+    view.update(PeerChanged(machine="b", state="proven", run_id="1"))
+    view.update(PeerChanged(machine="c", state="left", run_id="1"))
     view.link_ended()
     report = view.report()
     assert report.endpoints == ("h:7450",)
@@ -52,13 +52,13 @@ def test_the_end_of_a_link_process_loses_its_peers_and_keeps_its_endpoints() -> 
     assert report.peers[0].reason
 
 
-def test_counters_go_on_over_link_processes() -> None:
+def test_counters_are_summed_over_processes() -> None:
     view = LinkView()
     assert view.crossing("b", "cam", "image", "out") == LinkCounters(machine="b")
-    view.take(counts(messages=5, lost=1, waiting=3))
-    view.take(counts(messages=8, lost=1, waiting=2))
+    view.update(counts(messages=5, lost=1, waiting=3))
+    view.update(counts(messages=8, lost=1, waiting=2))
     view.link_ended()
-    view.take(counts(messages=2, lost=0, waiting=1))
+    view.update(counts(messages=2, lost=0, waiting=1))
     assert view.crossing("b", "cam", "image", "out") == LinkCounters(
         machine="b", messages=10, lost=1, waiting=1
     )
@@ -66,11 +66,11 @@ def test_counters_go_on_over_link_processes() -> None:
     assert view.crossing("b", "cam", "image", "out").messages == 10
 
 
-def test_round_trips_are_not_worth_a_notice() -> None:
+def test_a_new_round_trip_time_is_not_reported_at_once() -> None:
     view = LinkView()
-    view.take(PeerChanged(machine="b", state="proven", run_id="1", rtt_us=10))
+    view.update(PeerChanged(machine="b", state="proven", run_id="1", rtt_us=10))
     before = essence(view.report())
-    view.take(PeerChanged(machine="b", state="proven", run_id="1", rtt_us=99, clock_offset_us=5))
+    view.update(PeerChanged(machine="b", state="proven", run_id="1", rtt_us=99, clock_offset_us=5))
     assert essence(view.report()) == before
-    view.take(PeerChanged(machine="b", state="lost", run_id="1"))
+    view.update(PeerChanged(machine="b", state="lost", run_id="1"))
     assert essence(view.report()) != before

@@ -1,4 +1,4 @@
-"""Warnings about full inputs: one line for the start-up, one for each edge afterwards."""
+"""Warnings about full inputs: one for the start-up, one for each edge afterwards."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from support.waiting import wait_until_async
 from support.workspace import Workspace
 
 from dora_config.protocol.runner_events import LogLine
-from dora_daemon.runner.control import start_up_drops
-from dora_daemon.runner.control.start_up_drops import StartUpDrops, summary
+from dora_daemon.runner.nodes import start_up_drops
+from dora_daemon.runner.nodes.start_up_drops import StartUpDrops, summary
 
 
 @dataclass
@@ -50,9 +50,9 @@ class Scene:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(start_up_drops, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(start_up_drops, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(start_up_drops, "START_UP_SECONDS", 0.05)
-    monkeypatch.setattr(start_up_drops, "LONGEST_START_UP", 3.0)
+    monkeypatch.setattr(start_up_drops, "MAX_START_UP", 3.0)
 
 
 def play(scenario: Callable[[Scene, StartUpDrops], Awaitable[None]]) -> Scene:
@@ -67,16 +67,16 @@ def play(scenario: Callable[[Scene, StartUpDrops], Awaitable[None]]) -> Scene:
     return scene
 
 
-def test_several_edges_become_one_line_and_those_that_go_on_are_named() -> None:
+def test_several_edges_become_one_line_and_later_drops_are_named() -> None:
     async def scenario(scene: Scene, drops: StartUpDrops) -> None:
         drops.started()
-        drops.take(scene.count("a/o -> b/i", 3))
-        drops.take(scene.count("a/o -> c/i", 20))
+        drops.log(scene.count("a/o -> b/i", 3))
+        drops.log(scene.count("a/o -> c/i", 20))
         assert not scene.logged
-        await wait_until_async(lambda: bool(scene.summaries), what="the line of the start-up")
+        await wait_until_async(lambda: bool(scene.summaries), what="the summary")
         scene.count("a/o -> c/i", 21)
         await wait_until_async(lambda: bool(scene.logged), what="the warning of the edge")
-        drops.take(scene.count("a/o -> late/i", 1))
+        drops.log(scene.count("a/o -> late/i", 1))
 
     scene = play(scenario)
     assert scene.summaries == [summary({"a/o -> b/i": 3, "a/o -> c/i": 20})]
@@ -87,16 +87,16 @@ def test_several_edges_become_one_line_and_those_that_go_on_are_named() -> None:
 
 def test_a_single_edge_has_its_own_warning() -> None:
     async def scenario(scene: Scene, drops: StartUpDrops) -> None:
-        drops.take(scene.count("a/o -> b/i", 3))
+        drops.log(scene.count("a/o -> b/i", 3))
 
     scene = play(scenario)
     assert (scene.logged, scene.summaries) == (["a/o -> b/i is full"], [])
 
 
-def test_the_start_up_lasts_until_every_node_has_taken_something() -> None:
+def test_the_start_up_lasts_until_every_node_has_received_something() -> None:
     async def scenario(scene: Scene, drops: StartUpDrops) -> None:
-        drops.take(scene.count("a/o -> b/i", 3))
-        drops.take(scene.count("a/o -> slow/i", 1, received=0))
+        drops.log(scene.count("a/o -> b/i", 3))
+        drops.log(scene.count("a/o -> slow/i", 1, received=0))
         await anyio.lowlevel.checkpoint()
         with anyio.move_on_after(0.2):
             await wait_until_async(lambda: bool(scene.summaries), what="a line too early")
@@ -107,9 +107,9 @@ def test_the_start_up_lasts_until_every_node_has_taken_something() -> None:
     assert "slow/i (90), b/i (3)" in play(scenario).summaries[0]
 
 
-def test_other_entries_pass_at_once() -> None:
+def test_other_entries_are_logged_at_once() -> None:
     async def scenario(scene: Scene, drops: StartUpDrops) -> None:
-        drops.take(LogLine(ts="", level="warn", message="other"))
+        drops.log(LogLine(ts="", level="warn", message="other"))
         assert scene.logged == ["other"]
 
     play(scenario)

@@ -1,4 +1,4 @@
-"""A world of pretended processes around RunnerState: carries commands out, checks invariants."""
+"""Simulated processes around RunnerState: executes its commands and checks invariants."""
 
 from __future__ import annotations
 
@@ -10,48 +10,49 @@ from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.protocol.runner import DataflowResult, RunnerEvent
 from dora_daemon.runner.machine import commands as c
 from dora_daemon.runner.machine import events as e
-from dora_daemon.runner.machine.state import RunnerState
+from dora_daemon.runner.machine.snapshot import NodeSnapshot
+from dora_daemon.runner.machine.state import RunnerState, StateSettings
 
 T = TypeVar("T")
 
 
 @dataclass
 class Process:
-    """One pretended process of a node."""
+    """One simulated process of a node."""
 
     incarnation: int
     pid: int
     connected: bool = False
-    going: bool = False
-    """It was let through the start barrier."""
+    released: bool = False
+    """It was sent Go."""
     signals: list[str] = field(default_factory=list)
-    stops: list[str] = field(default_factory=list)
+    stops: int = 0
     refusals: list[str] = field(default_factory=list)
 
 
-class World:
-    """Nothing here happens by itself: a test says what happens, the commands are carried out."""
+class Simulation:
+    """Executes commands; everything else happens only when the test says so."""
 
-    def __init__(self, nodes: Iterable[ResolvedNode], **options: Any) -> None:
-        self.specs = {n.id: n for n in nodes}
-        self.state = RunnerState(self.specs.values(), dataflow_id="test", **options)
+    def __init__(self, nodes: Iterable[ResolvedNode], **settings: Any) -> None:
+        settings.setdefault("dataflow_id", "test")
+        self.state = RunnerState(nodes, StateSettings(**settings))
         self.now = 0.0
         self.processes: dict[str, Process] = {}
         self.timers: dict[tuple[str | None, str], float] = {}
         self.done: list[c.Command] = []
         self.spawns: list[c.SpawnNode] = []
         self.result: DataflowResult | None = None
-        self.went = False
+        self.started = False
         self._pids = 100
 
-    # --- what happens
+    # ----------------------------------------------------------------------------- events
 
-    def start(self) -> World:
+    def start(self) -> Simulation:
         self.handle(e.Prepared())
         return self
 
-    def connect_all(self) -> World:
-        """Every process that was spawned says Hello."""
+    def connect_all(self) -> Simulation:
+        """Let every process send Hello."""
         for node in list(self.processes):
             if node in self.processes and not self.processes[node].connected:
                 self.connect(node)
@@ -83,11 +84,11 @@ class World:
             e.NodeExited(node, process.incarnation, status, drained=drained, stderr_tail=tail)
         )
 
-    def stop(self, **how: Any) -> None:
-        self.handle(e.StopRequested("stop requested", **how))
+    def stop(self, **options: Any) -> None:
+        self.handle(e.StopRequested("stop requested", **options))
 
     def pass_time(self, seconds: float, *, busy: bool = False) -> None:
-        """Let the clock run; timers fire in order."""
+        """Advance the clock; timers fire in order."""
         until = self.now + seconds
         while due := sorted((at, str(k), k) for k, at in self.timers.items() if at <= until):
             at, _, key = due[0]
@@ -96,20 +97,20 @@ class World:
             self.handle(e.TimerFired(key[0], key[1], busy))
         self.now = until
 
-    # --- what is done
+    # --------------------------------------------------------------------------- commands
 
-    def handle(self, event: e.RunnerStimulus) -> list[c.Command]:
+    def handle(self, event: e.StateEvent) -> list[c.Command]:
         commands = self.state.handle(event, self.now)
         for command in commands:
             self.done.append(command)
-            self._do(command)
+            self._execute(command)
         self.check()
         return commands
 
-    def _do(self, command: c.Command) -> None:
+    def _execute(self, command: c.Command) -> None:
         match command:
             case c.SpawnNode(node=node, incarnation=number):
-                assert node not in self.processes, f"{node} has a process already"
+                assert node not in self.processes, f"{node} already has a process"
                 assert all(number > s.incarnation for s in self.spawns)
                 self.spawns.append(command)
                 self._pids += 1
@@ -119,56 +120,66 @@ class World:
                 self.processes[node].connected = True
                 self.processes[node].incarnation = number
             case c.SendGo(nodes=nodes):
-                self.went = True
+                self.started = True
                 for node in nodes:
-                    self.processes[node].going = True
+                    self.processes[node].released = True
             case c.SignalNode(node=node, signal=signal) if node in self.processes:
                 self.processes[node].signals.append(signal)
-            case c.SendStop(node=node, reason=reason) if node in self.processes:
-                self.processes[node].stops.append(reason)
+            case c.SendStop(node=node) if node in self.processes:
+                self.processes[node].stops += 1
             case c.Refuse(node=node, message=message) if node in self.processes:
                 self.processes[node].refusals.append(message)
             case c.ArmTimer(node=node, timer=timer, at=at):
                 self.timers[node, timer] = at
             case c.CancelTimer(node=node, timer=timer):
                 self.timers.pop((node, timer), None)
-            case c.Finish(result=result):
+            case c.FinishDataflow(result=result):
                 assert self.result is None, "finished twice"
                 self.result = result
 
     def check(self) -> None:
-        """What holds after every event."""
-        state = self.state
-        for node, life in state.nodes.items():
-            process = self.processes.get(node)
-            if life.ended:
-                assert process is None, f"{node} ended with a living process"
-                assert life.result is not None
-            if process is not None and not life.dynamic:
-                assert life.incarnation == process.incarnation
-            if life.dynamic:
-                assert not any(s.node == node for s in self.spawns)
-        assert (self.result is not None) == (state.phase == "finished")
+        """Check the invariants that hold after every event."""
+        nodes = self.state.nodes()
+        for node in nodes:
+            process = self.processes.get(node.node)
+            if node.ended:
+                assert process is None, f"{node.node} ended with a living process"
+                assert node.result is not None
+            if process is not None and not node.dynamic:
+                assert node.incarnation == process.incarnation
+            if node.dynamic:
+                assert not any(s.node == node.node for s in self.spawns)
+        assert (self.result is not None) == (self.state.phase == "finished")
         if self.result is not None:
-            static = {n for n, life in state.nodes.items() if not life.dynamic}
+            static = {node.node for node in nodes if not node.dynamic}
             assert {r.node for r in self.result.nodes} == static
-            assert [r.order for r in self.result.nodes] == sorted(
-                r.order for r in self.result.nodes
-            )
-            assert not any(n in static for n in self.processes)
+            order = [r.order for r in self.result.nodes]
+            assert order == sorted(order)
+            assert not any(node in static for node in self.processes)
             assert not any(t in ("terminate", "kill", "backoff") for _, t in self.timers)
 
+    # ---------------------------------------------------------------------------- reading
+
+    def node(self, node: str) -> NodeSnapshot:
+        found = self.state.node(node)
+        assert found is not None
+        return found
+
     def of(self, kind: type[T]) -> list[T]:
-        """Commands of one kind that were given so far."""
+        """Return the commands of one kind so far."""
         return [command for command in self.done if isinstance(command, kind)]
 
+    def logs(self) -> list[str]:
+        """Return the log lines so far."""
+        return [command.message for command in self.of(c.EmitLog)]
+
     def reports(self, kind: type[T]) -> list[T]:
-        """Events of one kind that were reported so far."""
-        events: list[RunnerEvent] = [r.event for r in self.of(c.Report)]
+        """Return the reported events of one kind so far."""
+        events: list[RunnerEvent] = [r.event for r in self.of(c.ReportEvent)]
         return [event for event in events if isinstance(event, kind)]
 
     def outcome(self, node: str) -> tuple[str, str]:
-        """Outcome and message of a node that has ended."""
-        result = self.state.nodes[node].result
+        """Return outcome and message of an ended node."""
+        result = self.node(node).result
         assert result is not None, f"{node} has not ended"
         return result.outcome, result.message
