@@ -197,14 +197,14 @@ def test_every_problem_of_a_cluster_at_once() -> None:
         7: machine "7": host: host '-o' must not start with '-'
         7: machine "7": dora: expected an absolute path
         7: machine "7": zenoh_addr: expected an IP address
-        7: `prefix` says where dora is put
+        7: `prefix` is the folder to install dora in
         7: `zenoh_addr` of a machine and `zenoh_peer` are mutually exclusive
         8: machine 5: field `id` is required
         8: machine 5: labels a b: label key 'a b' contains
         8: machine 5: labels a b: expected a text, found a list
-        8: machine 5: environment variable "HOME": `HOME` is what
+        8: machine 5: environment variable "HOME": `HOME` is used
         8: `zenoh_port` of a machine and `zenoh_peer` are mutually exclusive
-        8: `zenoh_port` needs an address to listen on
+        8: `zenoh_port` requires an address to listen on
         9: unknown alias *nothing
         10: unknown field `machine`
     """
