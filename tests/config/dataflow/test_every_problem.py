@@ -256,3 +256,20 @@ def test_a_type_of_an_input_that_cannot_be_read_is_not_blamed() -> None:
         """)
     assert len(found) == 1
     assert "input must start with" in found[0]
+
+
+@pytest.mark.parametrize("second", ["id: a, ", ""])
+def test_an_operator_without_an_id_of_its_own_hides_no_unknown_source(second: str) -> None:
+    text = f"""\
+nodes:
+  - id: n
+    operators:
+      - {{id: a, python: a.py, inputs: {{x: none/o}}}}
+      - {{{second}python: b.py, inputs: {{x: none/p}}, outputs: [q]}}
+  - {{path: p, inputs: {{x: n/a/q}}}}
+"""
+    found = errors(text)
+    assert len(found) == 4, found
+    assert all("known nodes: n" in found[index] for index in (0, 2)), found
+    assert "`none/o`" in found[0]
+    assert "`none/p`" in found[2]
