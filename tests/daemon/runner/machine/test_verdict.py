@@ -91,8 +91,6 @@ def test_verdict(ending: Ending, outcome: str, message: str) -> None:
         ),
     ],
 )
-def test_cause_and_message(
-    ending: Ending, cause: str, sentence: str
-) -> None:
+def test_cause_and_message(ending: Ending, cause: str, sentence: str) -> None:
     assert cause_of(ending) == cause
     assert sentence in judge(ending).message
