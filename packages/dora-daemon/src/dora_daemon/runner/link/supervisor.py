@@ -44,9 +44,8 @@ from dora_daemon.runner.machine.events import (
     SourceReopened,
     StateEvent,
 )
-from dora_daemon.runner.nodes.cleanup import QueueCleanup
 from dora_daemon.runner.nodes.departures import NodeDepartures
-from dora_daemon.runner.nodes.queues import QueueEntry, QueueRegistry
+from dora_daemon.runner.nodes.queues import QueueCleanup, QueueEntry, QueueRegistry
 from dora_daemon.runner.process.environment import is_reserved
 from dora_daemon.runner.process.spawn import NodeProcess, SpawnRequest, spawn
 
