@@ -23,6 +23,7 @@ class Scene:
     """Queues by edge with counters set by the test, and the logged lines."""
 
     counters: dict[str, SimpleNamespace] = field(default_factory=dict)
+    dropped_before: dict[str, int] = field(default_factory=dict)
     logged: list[str] = field(default_factory=list)
     summaries: list[str] = field(default_factory=list)
 
@@ -107,6 +108,15 @@ def test_the_start_up_lasts_until_every_node_has_received_something() -> None:
     assert "slow/i (90), b/i (3)" in play(scenario).summaries[0]
 
 
+def test_edges_that_have_closed_keep_their_counts() -> None:
+    async def scenario(scene: Scene, drops: StartUpDrops) -> None:
+        for edge, dropped in (("a/o -> b/i", 3), ("a/o -> c/i", 20)):
+            drops.log(scene.count(edge, dropped))
+            scene.dropped_before[edge] = scene.counters.pop(edge).dropped
+
+    assert ": c/i (20), b/i (3). " in play(scenario).summaries[0]
+
+
 def test_other_entries_are_logged_at_once() -> None:
     async def scenario(scene: Scene, drops: StartUpDrops) -> None:
         drops.log(LogLine(ts="", level="warn", message="other"))
@@ -148,3 +158,4 @@ def test_a_run_whose_nodes_start_slowly_prints_one_warning(workspace: Workspace)
     (line,) = shown.stdout.splitlines()
     assert "[dora]: 3 inputs were full during start-up" in line
     assert all(f"s{n}/in (" in line for n in range(3))
+    assert "/in (0)" not in line

@@ -91,6 +91,8 @@ class QueueRegistry:
         self._warn = warn
         self._warned = False
         self._queues: dict[Edge, QueueEntry] = {}
+        self.dropped_before: dict[str, int] = {}
+        """Messages that closed queues have dropped, by edge."""
         self._numbers = 0
         self._retired: list[RetiredProducer] = []
         self._closed = False
@@ -187,6 +189,7 @@ class QueueRegistry:
         entry = self._queues.pop(edge, None)
         if entry is None:
             return
+        self.dropped_before[entry.spec.edge] = entry.keeper.statistics().dropped
         for producer in self._retired:
             producer.queues = [pair for pair in producer.queues if pair[0] is not entry]
         entry.keeper.close()

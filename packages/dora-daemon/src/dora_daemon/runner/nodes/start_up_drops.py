@@ -92,7 +92,9 @@ class StartUpDrops:
 
     def _count(self, edge: str) -> int:
         entry = self._queue(edge)
-        return 0 if entry is None else entry.keeper.statistics().dropped
+        if entry is None:
+            return self._registry.dropped_before.get(edge, 0)
+        return entry.keeper.statistics().dropped
 
     def _queue(self, edge: str) -> QueueEntry | None:
         return next((entry for entry in self._registry.all() if entry.spec.edge == edge), None)
