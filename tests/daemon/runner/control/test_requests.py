@@ -229,7 +229,7 @@ def test_a_published_sample_is_sent_by_the_node(workspace: Workspace) -> None:
         assert "not connected" in refused(run, protocol.Publish(node="away", output="out"))
         finish(run)
     logs = workspace.path.glob("out/*/log_waits.jsonl")
-    assert "what was published on output `out` was not sent" in next(logs).read_text()
+    assert "published on output `out` was not sent" in next(logs).read_text()
 
 
 def test_a_node_is_added_connected_disconnected_and_removed(workspace: Workspace) -> None:
