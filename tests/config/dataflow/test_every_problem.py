@@ -1,4 +1,4 @@
-"""One run reports every problem of a file and of its modules; a fault hides no other one."""
+"""One run reports every problem of a file and its modules."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def test_problems_of_the_root_are_reported_without_nodes() -> None:
     assert [error.split(":")[0] for error in found] == ["1", "2"]
 
 
-def test_a_second_document_hides_nothing_of_the_first() -> None:
+def test_second_document_hides_no_problem_of_the_first() -> None:
     found = errors("nodes: [{id: a, path: p, inputs: {x: b/c}}]\n---\nnodes: []")
     assert len(found) == 2
     assert "more than one YAML document" in found[1]
@@ -235,7 +235,7 @@ def test_an_unknown_alias_is_one_problem() -> None:
 
 
 @pytest.mark.parametrize("fault", ["outputs: [x]\n    outputs: [y]", "outputs: *no", "ouputs: [y]"])
-def test_outputs_that_cannot_be_read_are_not_missed(fault: str) -> None:
+def test_unreadable_outputs_cause_no_further_errors(fault: str) -> None:
     text = f"""\
 nodes:
   - id: a
@@ -248,7 +248,7 @@ nodes:
     assert "`c/y`" in found[1]
 
 
-def test_a_type_of_an_input_that_cannot_be_read_is_not_blamed() -> None:
+def test_type_of_an_unreadable_input_is_not_reported() -> None:
     found = errors("""\
         strict_types: true
         nodes:
@@ -259,7 +259,7 @@ def test_a_type_of_an_input_that_cannot_be_read_is_not_blamed() -> None:
 
 
 @pytest.mark.parametrize("second", ["id: a, ", ""])
-def test_an_operator_without_an_id_of_its_own_hides_no_unknown_source(second: str) -> None:
+def test_operator_without_id_hides_no_unknown_source(second: str) -> None:
     text = f"""\
 nodes:
   - id: n

@@ -1,4 +1,4 @@
-"""Every mistake in a dataflow file has its sentence, line and column."""
+"""Every mistake in a dataflow file has a message, line and column."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def test_mistakes_in_operators(fields: str, says: str) -> None:
     assert any(says in error for error in found), found
 
 
-def test_all_mistakes_of_a_file_are_told_at_once_and_in_order() -> None:
+def test_all_mistakes_are_reported_at_once_in_file_order() -> None:
     found = errors("""\
         nodes:
           - id: a b
@@ -234,7 +234,7 @@ def test_all_mistakes_of_a_file_are_told_at_once_and_in_order() -> None:
     assert [error.split(":")[0] for error in found] == ["2", "5", "9", "10", "10", "10", "14"]
 
 
-def test_what_could_not_be_read_is_not_missed_elsewhere() -> None:
+def test_unreadable_parts_cause_no_further_errors() -> None:
     found = errors("""\
         nodes:
           - {id: a b, path: a.py, outputs: [x]}
@@ -252,7 +252,7 @@ def test_messages_are_one_printable_line_of_bounded_length() -> None:
     assert all(error.isprintable() and len(error) < 2100 for error in found)
 
 
-def test_a_file_with_thousands_of_mistakes_is_answered() -> None:
+def test_thousands_of_mistakes_are_reported() -> None:
     lines = [f"  - {{id: n{n}, path: p, inputs: {{x: n{n}/out, y: m{n}/out}}}}" for n in range(500)]
     assert len(errors("nodes:\n" + "\n".join(lines))) == 1000
 
@@ -272,7 +272,7 @@ def test_old_names_are_accepted_without_a_warning() -> None:
     assert warnings(text) == []
 
 
-def test_a_mistake_under_an_old_name_has_its_place() -> None:
+def test_mistake_under_an_old_name_has_a_position() -> None:
     (error,) = errors("nodes:\n  - id: a\n    path: p\n    _unstable_deploy: {machin: x}\n")
     assert error.startswith('4:24: node "a": deploy: unknown field `machin`')
 
@@ -309,12 +309,12 @@ def test_warnings(fields: str, says: str) -> None:
     assert any(says in warning for warning in found), found
 
 
-def test_what_a_shell_gets_in_quotes_is_no_reason_to_warn() -> None:
+def test_quoted_shell_syntax_causes_no_warning() -> None:
     lines = ("sh -c 'make && make install'", "find . -name x -exec rm {} \\;", "pip install x")
     fields = "path: p\nbuild: |\n" + "\n".join(f"  {line}" for line in lines)
     assert warnings(with_node(fields)) == []
 
 
-def test_fields_with_nothing_behind_them_are_as_if_absent() -> None:
+def test_empty_fields_equal_missing_fields() -> None:
     plain = node("path: p")
     assert node("path: p\nname:\nenv:\ninputs: null\noutputs: ~\ndeploy:") == plain
