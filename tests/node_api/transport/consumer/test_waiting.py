@@ -17,7 +17,6 @@ from support.waiting import PATIENCE
 from dora_node_api.errors import NodeForked
 from dora_node_api.transport import Board, Receiver, Sender, Waiter
 from dora_node_api.transport.consumer import waiting
-from dora_node_api.transport.shared import cpu as cores
 
 
 @contextmanager
@@ -258,11 +257,3 @@ def test_a_wake_up_makes_an_input_ready() -> None:
 def test_wait_never_polls_on_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "usable_cores", lambda: 1.5)
     assert not Waiter()._polls
-
-
-def test_usable_cores() -> None:
-    assert 0 < cores.usable_cores() <= (os.cpu_count() or 1)
-    assert cores.parse_cpu_max(["150000", "100000"]) == 1.5
-    assert cores.parse_cpu_max(["max", "100000"]) is None
-    assert cores.parse_cpu_max([]) is None
-    assert cores.parse_cpu_max(["1", "0"]) is None

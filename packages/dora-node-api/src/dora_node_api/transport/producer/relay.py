@@ -8,7 +8,6 @@ replaces a killed one continues there.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 
 from dora_node_api.transport.producer.blocks import Hold
@@ -21,7 +20,6 @@ from dora_node_api.transport.shared.message_parts import Parts
 from dora_node_api.transport.shared.queue import bytes_waiting
 
 _LOOKS = 50
-_monotonic_ns = time.monotonic_ns
 
 
 class Forwarder(Sender):
@@ -95,40 +93,6 @@ class Forwarder(Sender):
         """Write all but the data area of a block; return the data area, for the caller to fill."""
         assert hold.block is not None
         return _fill(hold.block, parts)
-
-    def forward_at_once(
-        self,
-        output: str,
-        parts: Parts,
-        data: memoryview,
-        *,
-        source: int,
-        sent_ns: int,
-        flags: int,
-    ) -> bool:
-        """Put a small message into every queue, if neither a queue nor memory makes it wait.
-
-        False when something would: then call `forward`, which skips the queues that have it.
-        """
-        if not self._table.of(output):
-            return True
-        if not self.has_room(output):
-            return False
-        self._check()
-        with self._lock, self._integrity:
-            self._take_back()
-            block = self._take_at_once(output, parts.total)
-            if block is None:
-                return False
-            _fill(block, parts)[:] = data
-            done = self._push_to_all(output, block, parts.total, source, sent_ns, flags)
-            if not block.refs:
-                self.pool.give(block)
-            if _monotonic_ns() > self._trim_at:
-                self._trim(_monotonic_ns())
-        if self._drops:
-            self._report_drops()
-        return done
 
     def _push_to_all(
         self, output: str, block: Block, total: int, source: int, sent_ns: int, flags: int
