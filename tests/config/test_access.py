@@ -91,7 +91,7 @@ def test_a_token_file_that_holds_no_text_is_refused(environ: dict[str, str]) -> 
     _, made = ensure_token(environ)
     assert made is not None
     made.write_bytes(b"\xff\xfe")
-    with pytest.raises(AccessError, match="no token; delete it"):
+    with pytest.raises(AccessError, match="does not contain a token; delete it"):
         find_token(environ)
 
 

@@ -78,8 +78,8 @@ def test_refused_data_ids(text: str, reason: str) -> None:
         ("", "machine id must not be empty"),
         ("-a", "must not start with '-'"),
         ("a b", "contains invalid character ' ': allowed are [a-zA-Z0-9_.-]"),
-        (".", "must not be dots alone"),
-        ("..", "must not be dots alone"),
+        (".", "must not consist of dots"),
+        ("..", "must not consist of dots"),
         ("x" * 201, "has 201 characters: at most 200 are allowed"),
     ],
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from support.fleet_simulation import FakeDaemon, SimulatedFleet, dataflow, pipeline, running_fleet
+from support.fleet_simulation import SimulatedFleet, dataflow, fleet_of, pipeline, running_fleet
+from support.machine_simulation import FakeDaemon
 
 from dora_config.protocol.control import (
     ClusterReport,
@@ -36,16 +37,8 @@ def ended_ago(fleet: SimulatedFleet) -> float | None:
     return answer.dataflows[-1].ended_ago
 
 
-def two_machines() -> SimulatedFleet:
-    fleet = SimulatedFleet()
-    for name in ("robot", "base"):
-        fleet.add_daemon(name, name)
-    fleet.settle()
-    return fleet
-
-
 def test_a_daemon_that_ended_is_listed_for_ten_minutes() -> None:
-    fleet = two_machines()
+    fleet = fleet_of("robot", "base")
     fleet.end_daemon(fleet.daemons["robot"])
     fleet.settle()
     fleet.kill_daemon(fleet.daemons["robot"])
@@ -57,7 +50,7 @@ def test_a_daemon_that_ended_is_listed_for_ten_minutes() -> None:
 
 
 def test_a_daemon_that_was_lost_is_listed_for_a_day() -> None:
-    fleet = two_machines()
+    fleet = fleet_of("robot", "base")
     fleet.kill_daemon(fleet.daemons["robot"])
     fleet.pass_time(23 * HOUR)
     assert daemons(fleet) == {"robot": "lost", "base": "connected"}
@@ -66,7 +59,7 @@ def test_a_daemon_that_was_lost_is_listed_for_a_day() -> None:
 
 
 def test_a_daemon_that_returns_stays_listed() -> None:
-    fleet = two_machines()
+    fleet = fleet_of("robot", "base")
     fleet.kill_daemon(fleet.daemons["robot"])
     fleet.pass_time(20 * HOUR)
     fleet.start_daemon(fleet.daemons["robot"])
@@ -77,7 +70,7 @@ def test_a_daemon_that_returns_stays_listed() -> None:
 
 
 def test_a_daemon_that_a_dataflow_waits_for_stays_listed() -> None:
-    fleet = two_machines()
+    fleet = fleet_of("robot", "base")
     fleet.start(pipeline(camera="robot", inference="base", actuator="base"))
     fleet.settle()
     fleet.reboot(fleet.daemons["robot"])
@@ -87,7 +80,7 @@ def test_a_daemon_that_a_dataflow_waits_for_stays_listed() -> None:
 
 
 def test_the_age_of_an_ended_dataflow_survives_a_restart() -> None:
-    fleet = two_machines()
+    fleet = fleet_of("robot", "base")
     fleet.start(pipeline(camera="robot", inference="base", actuator="base"))
     fleet.settle()
     assert ended_ago(fleet) is None

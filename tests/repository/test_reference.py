@@ -13,7 +13,7 @@ from dora_config.protocol.control import DataflowStatus
 from dora_config.protocol.runner import NodeState as ShownState
 from dora_coordinator.state.records import PartState
 from dora_coordinator.state.records import Phase as DataflowPhase
-from dora_daemon.runner.machine.node import NodeState
+from dora_daemon.runner.machine.snapshot import NodeState
 from dora_daemon.runner.machine.state import Phase as RunnerPhase
 
 VARIABLE = re.compile(r"DORA_[A-Z][A-Z_]*[A-Z]")

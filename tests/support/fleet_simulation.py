@@ -8,10 +8,9 @@ before it is stored.
 from __future__ import annotations
 
 import uuid
-from collections import deque
-from dataclasses import dataclass, field
 
 from support.link_simulation import FakeLink, Wall
+from support.machine_simulation import FakeDaemon, FakeRunner
 
 from dora_config.dataflow.resolved import (
     ResolvedDataflow,
@@ -30,7 +29,6 @@ from dora_config.protocol.control import (
 from dora_config.protocol.daemon import (
     TO_COORDINATOR,
     TO_DAEMON,
-    DaemonMessage,
     Heartbeat,
     Register,
     Registered,
@@ -38,22 +36,10 @@ from dora_config.protocol.daemon import (
 )
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import ProgramVersion
-from dora_config.protocol.links import SetLinkPeers
 from dora_config.protocol.runner import (
-    AcknowledgeResult,
-    DataflowFinished,
-    DataflowResult,
-    DataflowStarted,
     LinkChanged,
-    NodeResult,
-    NodesReady,
-    Release,
-    RunnerRequest,
-    RunnerStatus,
-    StopAllNodes,
     WaitingChanged,
 )
-from dora_config.protocol.topics import StreamTopics
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.settings import Settings
 from dora_coordinator.state import commands as coordinator_commands
@@ -69,10 +55,7 @@ from dora_coordinator.state.events import (
     TimerKey,
 )
 from dora_coordinator.state.records import DataflowRecord
-from dora_daemon.agent import commands as agent_commands
 from dora_daemon.agent import events as agent_events
-from dora_daemon.agent.records import PartRecord
-from dora_daemon.agent.state import AgentState
 
 COORDINATOR = ProgramVersion(program="coordinator", release="1")
 DAEMON = ProgramVersion(program="daemon", release="1")
@@ -107,58 +90,6 @@ def pipeline(*, allow_unlinked: bool = False, **machines: str | None) -> Dataflo
     return DataflowSpec(resolved=resolved, allow_unlinked=allow_unlinked)
 
 
-@dataclass
-class FakeRunner:
-    """State of a simulated runner process."""
-
-    dataflow_id: str
-    attempt: int
-    nodes: tuple[str, ...]
-    phase: str = "starting"
-    killed: bool = False
-    """Its nodes are killed without a grace period."""
-    result: DataflowResult | None = None
-    link: FakeLink | None = None
-    only_virtual_left: bool = False
-    stop_reason: str | None = None
-
-    @property
-    def lives(self) -> bool:
-        """Whether its nodes may be running."""
-        return self.phase in ("starting", "ready", "running", "stopping")
-
-
-@dataclass
-class FakeDaemon:
-    """One machine: its disk, its runners, and the daemon process while it runs."""
-
-    name: str
-    machine_id: str | None
-    labels: dict[str, str] = field(default_factory=dict)
-    instance: str = field(default_factory=lambda: str(uuid.uuid4()))
-    disk: dict[str, PartRecord] = field(default_factory=dict)
-    runners: list[FakeRunner] = field(default_factory=list)
-    agent: AgentState | None = None
-    incarnation: int = 0
-    connection: int | None = None
-    to_coordinator: deque[str] = field(default_factory=deque)
-    from_coordinator: deque[str] = field(default_factory=deque)
-    runner_events: deque[agent_events.Event] = field(default_factory=deque)
-    broken_nodes: set[str] = field(default_factory=set)
-    """Nodes that exit before they connect."""
-    watches: list[StreamTopics] = field(default_factory=list)
-    """Inspectors that it has started."""
-    link_problem: str | None = None
-    """Why links cannot listen on this machine."""
-
-    @property
-    def key(self) -> str:
-        return self.machine_id or f"default-{self.instance[:8]}"
-
-    def living(self, dataflow_id: str) -> list[FakeRunner]:
-        return [r for r in self.runners if r.dataflow_id == dataflow_id and r.lives]
-
-
 class SimulatedFleet:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
@@ -176,7 +107,6 @@ class SimulatedFleet:
         self.walls: set[Wall] = set()
         """Pairs of machines whose links cannot reach each other."""
         self._last_port = 0
-        self._last_token = 0
         self.coordinator: CoordinatorState | None = None
         self._connections: dict[int, FakeDaemon] = {}
         self._by_key: dict[str, int] = {}
@@ -208,31 +138,8 @@ class SimulatedFleet:
         return daemon
 
     def start_daemon(self, daemon: FakeDaemon) -> None:
-        assert daemon.agent is None
-        daemon.incarnation += 1
-        daemon.agent = AgentState(daemon.disk.values())
-        for record in list(daemon.disk.values()):
-            if record.is_live:
-                self._agent(daemon, self._adopted(daemon, record))
+        daemon.start(self.now)
         self.connect(daemon)
-
-    def _adopted(self, daemon: FakeDaemon, record: PartRecord) -> agent_events.Event:
-        dataflow_id = record.dataflow_id
-        for runner in daemon.runners:
-            if (runner.dataflow_id, runner.attempt) != (dataflow_id, record.attempt):
-                continue
-            if runner.phase != "dead":
-                status = RunnerStatus.model_validate(
-                    {
-                        "dataflow_id": dataflow_id,
-                        "phase": runner.phase,
-                        "result": runner.result,
-                        "link": runner.link and runner.link.report(),
-                        "only_virtual_left": runner.only_virtual_left,
-                    }
-                )
-                return agent_events.RunnerReached(dataflow_id, status)
-        return agent_events.RunnerGone(dataflow_id, "its runner is gone")
 
     def kill_daemon(self, daemon: FakeDaemon) -> None:
         """SIGKILL: runners continue, their events are lost."""
@@ -251,10 +158,7 @@ class SimulatedFleet:
         daemon.runners.clear()
 
     def kill_runner(self, runner: FakeRunner, daemon: FakeDaemon) -> None:
-        runner.phase = "dead"
-        if daemon.agent is not None:
-            gone = agent_events.RunnerGone(runner.dataflow_id, "its runner was killed")
-            daemon.runner_events.append(gone)
+        daemon.kill_runner(runner)
 
     # ------------------------------------------------------------------- network
 
@@ -345,17 +249,7 @@ class SimulatedFleet:
 
     def step_runner(self, runner: FakeRunner, daemon: FakeDaemon) -> bool:
         """Advance a runner: its nodes connect, or end after a stop."""
-        if runner.phase == "starting":
-            if daemon.broken_nodes & set(runner.nodes):
-                self.finish_runner(runner, daemon, failed=daemon.broken_nodes)
-            else:
-                runner.phase = "ready"
-                self._send_event(daemon, runner, NodesReady())
-            return True
-        if runner.phase == "stopping":
-            self.finish_runner(runner, daemon)
-            return True
-        return False
+        return daemon.step_runner(runner)
 
     def step_link(self, runner: FakeRunner, daemon: FakeDaemon) -> bool:
         """Advance a link: it listens or tries its peers; return whether it reported anything."""
@@ -369,7 +263,7 @@ class SimulatedFleet:
             link.listen(f"{daemon.name}:{self._last_port}")
         elif not link.try_peers(self._links(runner.dataflow_id), self.walls, slow=self.slow):
             return False
-        self._send_event(daemon, runner, LinkChanged(report=link.report()))
+        daemon.send_event(runner, LinkChanged(report=link.report()))
         return True
 
     def _links(self, dataflow_id: str) -> list[FakeLink]:
@@ -386,25 +280,14 @@ class SimulatedFleet:
         self, runner: FakeRunner, daemon: FakeDaemon, *, failed: set[str] | None = None
     ) -> None:
         """All nodes end."""
-        runner.phase = "finished"
-
-        def ended(node: str) -> NodeResult:
-            if node in (failed or ()):
-                return NodeResult(node=node, outcome="failed", message="exited with code 1")
-            if runner.killed:
-                return NodeResult(node=node, outcome="failed", message="killed", signal="SIGKILL")
-            return NodeResult(node=node, outcome="success")
-
-        nodes = tuple(map(ended, runner.nodes))
-        runner.result = DataflowResult(dataflow_id=runner.dataflow_id, nodes=nodes)
-        self._send_event(daemon, runner, DataflowFinished(result=runner.result))
+        daemon.finish_runner(runner, failed=failed)
 
     def wait_for_timers(
         self, runner: FakeRunner, daemon: FakeDaemon, only_virtual_left: bool = True
     ) -> None:
         """Report whether the remaining nodes of a runner read only timers."""
         runner.only_virtual_left = only_virtual_left
-        self._send_event(daemon, runner, WaitingChanged(only_virtual_left=only_virtual_left))
+        daemon.send_event(runner, WaitingChanged(only_virtual_left=only_virtual_left))
 
     def fire_due(self) -> bool:
         due = [key for key, at in self.timers.items() if at <= self.now]
@@ -505,100 +388,31 @@ class SimulatedFleet:
                 self.ended = True
 
     def _agent(self, daemon: FakeDaemon, event: agent_events.Event) -> None:
-        assert daemon.agent is not None
-        for command in daemon.agent.handle(event, self.now):
-            self._execute_on(daemon, command)
-
-    def _execute_on(self, daemon: FakeDaemon, command: agent_commands.Command) -> None:
-        match command:
-            case agent_commands.SavePart(record=record):
-                copy = PartRecord.model_validate_json(record.model_dump_json())
-                daemon.disk[record.dataflow_id] = copy
-            case agent_commands.DropPart(dataflow_id=dataflow_id):
-                daemon.disk.pop(dataflow_id, None)
-            case agent_commands.TellCoordinator(message=message):
-                self._send_to_coordinator(daemon, message)
-            case agent_commands.StartRunner(record=record):
-                self._start_runner(daemon, record)
-            case agent_commands.AskRunner(dataflow_id=dataflow_id, request=request):
-                for runner in daemon.runners:
-                    if runner.dataflow_id == dataflow_id:
-                        self._ask_runner(daemon, runner, request)
-            case agent_commands.KillRunner(dataflow_id=dataflow_id):
-                for runner in daemon.living(dataflow_id):
-                    self.kill_runner(runner, daemon)
-            case agent_commands.OpenWatch(request=request):
-                daemon.watches.append(request)
-            case agent_commands.EndDaemon():
-                daemon.agent = None
-                number = daemon.connection
-                while self.step_to_coordinator(daemon):  # last words are flushed
-                    pass
-                if number is not None and daemon.connection == number:
-                    self.disconnect(daemon)
-            case _:
+        daemon.handle(event, self.now)
+        if daemon.agent is None:
+            number = daemon.connection
+            while self.step_to_coordinator(daemon):  # its last messages are sent
                 pass
-
-    def _send_to_coordinator(self, daemon: FakeDaemon, message: DaemonMessage) -> None:
-        if daemon.connection is not None:
-            daemon.to_coordinator.append(TO_COORDINATOR.encode(message))
-
-    def _start_runner(self, daemon: FakeDaemon, record: PartRecord) -> None:
-        assert not daemon.living(record.dataflow_id), "two runners of one part"
-        nodes = tuple(node.id for node in record.spec.resolved.nodes)
-        dataflow_id = record.dataflow_id
-        daemon.runners = [r for r in daemon.runners if r.dataflow_id != dataflow_id]
-        self._last_token += 1
-        token = f"token-{self._last_token}"
-        runner = FakeRunner(dataflow_id, record.attempt, nodes)
-        if record.edges:
-            assert record.machine == daemon.key
-            runner.link = FakeLink(record.machine, token, record.edges)
-        daemon.runners.append(runner)
-        place = agent_events.RunnerPlaced(dataflow_id, "run/0", token, dict.fromkeys(nodes, "out"))
-        self._agent(daemon, place)
-        status = RunnerStatus(dataflow_id=dataflow_id, phase="starting")
-        daemon.runner_events.append(agent_events.RunnerReached(dataflow_id, status))
-
-    def _ask_runner(self, daemon: FakeDaemon, runner: FakeRunner, request: RunnerRequest) -> None:
-        match request:
-            case Release() if runner.phase == "ready":
-                runner.phase = "running"
-                started = DataflowStarted(dataflow_id=runner.dataflow_id)
-                self._send_event(daemon, runner, started)
-            case StopAllNodes() if runner.lives:
-                runner.phase = "stopping"
-                runner.killed = request.force
-                runner.stop_reason = request.reason
-            case SetLinkPeers():
-                assert runner.link is not None, "peers for a part without a link"
-                if runner.lives:
-                    runner.link.set_peers(request)
-            case AcknowledgeResult():
-                assert daemon.disk[runner.dataflow_id].phase == "ended", "acknowledged, not saved"
-                runner.phase = "gone"
-
-    def _send_event(
-        self,
-        daemon: FakeDaemon,
-        runner: FakeRunner,
-        event: NodesReady | DataflowStarted | DataflowFinished | LinkChanged | WaitingChanged,
-    ) -> None:
-        if daemon.agent is not None:
-            daemon.runner_events.append(agent_events.RunnerSpoke(runner.dataflow_id, event))
+            if number is not None and daemon.connection == number:
+                self.disconnect(daemon)
 
 
-def running_fleet(
-    spec: DataflowSpec, settings: Settings | None = None
-) -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
-    """Return a fleet of the machines "robot" and "station" on which ``spec`` runs."""
-    fleet = SimulatedFleet(settings)
-    robot, station = fleet.add_daemon("robot", "robot"), fleet.add_daemon("station", "station")
+def fleet_of(*machines: str) -> SimulatedFleet:
+    """Return a fleet of connected machines with these ids."""
+    fleet = SimulatedFleet()
+    for machine in machines:
+        fleet.add_daemon(machine, machine)
     fleet.settle()
+    return fleet
+
+
+def running_fleet(spec: DataflowSpec) -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
+    """Return a fleet of the machines "robot" and "station" on which ``spec`` runs."""
+    fleet = fleet_of("robot", "station")
     fleet.start(spec)
     fleet.settle()
     assert fleet.listed() == [("Running", None)]
-    return fleet, robot, station
+    return fleet, fleet.daemons["robot"], fleet.daemons["station"]
 
 
 def running_dataflows(*names: str) -> tuple[SimulatedFleet, FakeDaemon]:

@@ -197,14 +197,14 @@ def test_every_problem_of_a_cluster_at_once() -> None:
         7: machine "7": host: host '-o' must not start with '-'
         7: machine "7": dora: expected an absolute path
         7: machine "7": zenoh_addr: expected an IP address
-        7: `prefix` says where dora is put
+        7: `prefix` is the folder to install dora in
         7: `zenoh_addr` of a machine and `zenoh_peer` are mutually exclusive
         8: machine 5: field `id` is required
         8: machine 5: labels a b: label key 'a b' contains
         8: machine 5: labels a b: expected a text, found a list
-        8: machine 5: environment variable "HOME": `HOME` is what
+        8: machine 5: environment variable "HOME": `HOME` is used
         8: `zenoh_port` of a machine and `zenoh_peer` are mutually exclusive
-        8: `zenoh_port` needs an address to listen on
+        8: `zenoh_port` requires an address to listen on
         9: unknown alias *nothing
         10: unknown field `machine`
     """
@@ -256,3 +256,20 @@ def test_a_type_of_an_input_that_cannot_be_read_is_not_blamed() -> None:
         """)
     assert len(found) == 1
     assert "input must start with" in found[0]
+
+
+@pytest.mark.parametrize("second", ["id: a, ", ""])
+def test_an_operator_without_an_id_of_its_own_hides_no_unknown_source(second: str) -> None:
+    text = f"""\
+nodes:
+  - id: n
+    operators:
+      - {{id: a, python: a.py, inputs: {{x: none/o}}}}
+      - {{{second}python: b.py, inputs: {{x: none/p}}, outputs: [q]}}
+  - {{path: p, inputs: {{x: n/a/q}}}}
+"""
+    found = errors(text)
+    assert len(found) == 4, found
+    assert all("known nodes: n" in found[index] for index in (0, 2)), found
+    assert "`none/o`" in found[0]
+    assert "`none/p`" in found[2]

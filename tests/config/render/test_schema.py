@@ -10,8 +10,8 @@ import jsonschema
 import pytest
 from config.cluster.test_models import GUIDE
 from config.cluster.test_models import MISTAKES as CLUSTER_MISTAKES
-from config.dataflow.test_descriptor_errors import NODE, OPERATORS, ROOT
-from config.dataflow.test_modules import EYE, FLOW
+from config.dataflow.test_flattening import EYE, FLOW
+from config.dataflow.test_reader import NODE, OPERATORS, ROOT
 from config.parsing import with_node
 
 from dora_config import json_schema
@@ -34,8 +34,8 @@ BEYOND = (
     "at most one operator",
     "only allowed when `path`",
     "a shell node needs",
-    "but has no outputs",
-    'names "op/x"',
+    "must have an output",
+    'is "op/x"',
     "add it:",
     "belong",
     "finite number",
@@ -135,9 +135,9 @@ def test_bad_dataflows_are_not(text: str, says: str) -> None:
                 "exclusive",
                 "tcp/HOST",
                 "'@'",
-                "as `user`",
-                "needs an address",
-                "and `dora` that",
+                "in `user`",
+                "requires an address",
+                "and `dora` an",
                 "one line of text",
             )
         )

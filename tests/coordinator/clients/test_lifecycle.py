@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from support.fleet_simulation import (
-    SimulatedFleet,
     dataflow,
+    fleet_of,
     running_dataflows,
 )
 
@@ -19,15 +19,8 @@ from dora_config.protocol.control import (
 )
 
 
-def two_machines() -> SimulatedFleet:
-    fleet = SimulatedFleet()
-    fleet.add_daemon("robot", "robot")
-    fleet.settle()
-    return fleet
-
-
 def test_a_second_running_dataflow_of_a_name_is_refused() -> None:
-    fleet = two_machines()
+    fleet = fleet_of("robot")
     spec = dataflow(camera="robot").model_copy(update={"name": "patrol"})
     fleet.start(spec)
     fleet.settle()

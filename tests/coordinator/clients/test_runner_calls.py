@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from support.fleet_simulation import FakeDaemon, SimulatedFleet, dataflow, running_fleet
+from support.fleet_simulation import SimulatedFleet, dataflow, running_fleet
+from support.machine_simulation import FakeDaemon
 
 from dora_config.protocol.calls import PartReply, RunnerAnswered, RunnerCall, RunnerReplies
 from dora_config.protocol.control import CallRunner, ControlRequest

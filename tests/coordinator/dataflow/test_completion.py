@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.fleet_simulation import FakeDaemon, SimulatedFleet
+from support.fleet_simulation import running_fleet
 
 from dora_config.dataflow.resolved import (
     ResolvedDataflow,
@@ -43,18 +43,8 @@ def camera_and_plot(*, exit_when_nodes_finish: bool = True) -> DataflowSpec:
     )
 
 
-def running(spec: DataflowSpec) -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
-    fleet = SimulatedFleet()
-    robot, station = fleet.add_daemon("robot", "robot"), fleet.add_daemon("station", "station")
-    fleet.settle()
-    fleet.start(spec)
-    fleet.settle()
-    assert [status for status, _ in fleet.listed()] == ["Running"]
-    return fleet, robot, station
-
-
 def test_a_part_with_timers_only_runs_until_its_readers_elsewhere_end() -> None:
-    fleet, robot, station = running(camera_and_plot())
+    fleet, robot, station = running_fleet(camera_and_plot())
     fleet.wait_for_timers(robot.runners[0], robot)
     fleet.settle()
     assert fleet.listed() == [("Running", None)]
@@ -66,7 +56,7 @@ def test_a_part_with_timers_only_runs_until_its_readers_elsewhere_end() -> None:
 
 
 def test_without_the_option_the_dataflow_runs_until_it_is_stopped() -> None:
-    fleet, robot, station = running(camera_and_plot(exit_when_nodes_finish=False))
+    fleet, robot, station = running_fleet(camera_and_plot(exit_when_nodes_finish=False))
     fleet.finish_runner(station.runners[0], station)
     fleet.settle()
     assert fleet.listed() == [("Running", None)]
@@ -74,7 +64,7 @@ def test_without_the_option_the_dataflow_runs_until_it_is_stopped() -> None:
 
 
 def test_a_node_that_runs_again_keeps_the_dataflow_running() -> None:
-    fleet, robot, station = running(camera_and_plot())
+    fleet, robot, station = running_fleet(camera_and_plot())
     fleet.wait_for_timers(robot.runners[0], robot)
     fleet.wait_for_timers(robot.runners[0], robot, False)
     fleet.settle()
@@ -84,7 +74,7 @@ def test_a_node_that_runs_again_keeps_the_dataflow_running() -> None:
 
 
 def test_a_restarted_coordinator_receives_the_report_again() -> None:
-    fleet, robot, station = running(camera_and_plot())
+    fleet, robot, station = running_fleet(camera_and_plot())
     fleet.kill_coordinator()
     fleet.wait_for_timers(robot.runners[0], robot)
     fleet.settle()
@@ -100,7 +90,7 @@ def test_a_restarted_coordinator_receives_the_report_again() -> None:
 
 
 def test_a_restarted_daemon_receives_the_report_from_the_runner() -> None:
-    fleet, robot, station = running(camera_and_plot())
+    fleet, robot, station = running_fleet(camera_and_plot())
     fleet.kill_daemon(robot)
     robot.runners[0].only_virtual_left = True
     fleet.start_daemon(robot)
@@ -111,7 +101,7 @@ def test_a_restarted_daemon_receives_the_report_from_the_runner() -> None:
 
 
 def test_a_part_that_is_spawned_again_keeps_the_dataflow_running() -> None:
-    fleet, robot, station = running(camera_and_plot())
+    fleet, robot, station = running_fleet(camera_and_plot())
     fleet.wait_for_timers(robot.runners[0], robot)
     fleet.settle()
     fleet.reboot(robot)
@@ -134,7 +124,7 @@ def test_dynamic_nodes_do_not_keep_a_dataflow_running() -> None:
         ),
     )
     spec = DataflowSpec(resolved=ResolvedDataflow(nodes=nodes))
-    fleet, robot, station = running(spec)
+    fleet, robot, station = running_fleet(spec)
     fleet.finish_runner(robot.runners[0], robot)
     fleet.settle()
     why = "all nodes but dynamic ones have ended"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.fleet_simulation import SimulatedFleet, dataflow
+from support.fleet_simulation import SimulatedFleet, dataflow, fleet_of
 
 from dora_config.protocol.control import (
     Started,
@@ -13,16 +13,8 @@ from dora_coordinator.settings import Settings
 from dora_coordinator.state.records import Phase
 
 
-def two_machines() -> SimulatedFleet:
-    fleet = SimulatedFleet()
-    fleet.add_daemon("robot", "robot")
-    fleet.add_daemon("station", "station", gpu="yes")
-    fleet.settle()
-    return fleet
-
-
 def test_nodes_are_released_only_when_every_daemon_is_ready() -> None:
-    fleet = two_machines()
+    fleet = fleet_of("robot", "station")
     robot, station = fleet.daemons["robot"], fleet.daemons["station"]
     number = fleet.start(dataflow(camera="robot", detector="station"))
     (triggered,) = fleet.progress
@@ -46,7 +38,7 @@ def test_nodes_are_released_only_when_every_daemon_is_ready() -> None:
 
 
 def test_a_node_that_fails_on_one_daemon_rolls_back_the_others() -> None:
-    fleet = two_machines()
+    fleet = fleet_of("robot", "station")
     fleet.daemons["station"].broken_nodes.add("detector")
     number = fleet.start(dataflow(camera="robot", detector="station"))
     fleet.settle()
@@ -61,7 +53,7 @@ def test_a_node_that_fails_on_one_daemon_rolls_back_the_others() -> None:
 
 
 def test_a_daemon_lost_while_preparing_kills_its_nodes_when_it_returns() -> None:
-    fleet = two_machines()
+    fleet = fleet_of("robot", "station")
     robot, station = fleet.daemons["robot"], fleet.daemons["station"]
     number = fleet.start(dataflow(camera="robot", detector="station"))
     fleet.step_to_daemon(robot)
@@ -89,7 +81,7 @@ def test_a_start_that_takes_too_long_names_the_daemon() -> None:
 
 
 def test_a_coordinator_that_is_killed_before_the_release_rolls_back() -> None:
-    fleet = two_machines()
+    fleet = fleet_of("robot", "station")
     fleet.start(dataflow(camera="robot", detector="station"))
     fleet.step_to_daemon(fleet.daemons["robot"])
     fleet.kill_coordinator()
@@ -100,7 +92,7 @@ def test_a_coordinator_that_is_killed_before_the_release_rolls_back() -> None:
 
 
 def test_a_restarted_coordinator_continues_to_release() -> None:
-    fleet = two_machines()
+    fleet = fleet_of("robot", "station")
     robot, station = fleet.daemons["robot"], fleet.daemons["station"]
     fleet.start(dataflow(camera="robot", detector="station"))
     while next(iter(fleet.store.values()))[0].phase is Phase.PREPARING:
@@ -118,7 +110,7 @@ def test_a_restarted_coordinator_continues_to_release() -> None:
 
 
 def test_a_stop_during_the_preparation_rolls_back() -> None:
-    fleet = two_machines()
+    fleet = fleet_of("robot", "station")
     number = fleet.start(dataflow(camera="robot"))
     fleet.step_to_daemon(fleet.daemons["robot"])
     fleet.ask(StopDataflow())

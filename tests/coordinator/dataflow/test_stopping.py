@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from support.fleet_simulation import FakeDaemon, SimulatedFleet, dataflow, pipeline, running_fleet
+from support.fleet_simulation import SimulatedFleet, dataflow, fleet_of, pipeline, running_fleet
+from support.machine_simulation import FakeDaemon
 
 from dora_config.protocol.control import DataflowRef, StopDataflow
 
@@ -16,9 +17,8 @@ STOPPED = 'daemon "robot" was stopped'
 
 def running_three() -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
     """Return a fleet with one dataflow over two machines and one on each machine."""
-    fleet = SimulatedFleet()
-    robot, station = fleet.add_daemon("robot", "robot"), fleet.add_daemon("station", "station")
-    fleet.settle()
+    fleet = fleet_of("robot", "station")
+    robot, station = fleet.daemons["robot"], fleet.daemons["station"]
     for spec in (
         pipeline(camera="robot", plot="station"),
         dataflow(logger="robot"),
@@ -104,9 +104,8 @@ def test_a_second_signal_kills_the_nodes() -> None:
 
 
 def test_a_daemon_that_ends_during_a_start_rolls_it_back() -> None:
-    fleet = SimulatedFleet()
-    robot, station = fleet.add_daemon("robot", "robot"), fleet.add_daemon("station", "station")
-    fleet.settle()
+    fleet = fleet_of("robot", "station")
+    robot, station = fleet.daemons["robot"], fleet.daemons["station"]
     number = fleet.start(dataflow(camera="robot", plot="station"))
     for daemon in (robot, station):
         fleet.step_to_daemon(daemon)

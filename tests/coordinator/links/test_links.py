@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from support.fleet_simulation import FakeRunner, SimulatedFleet, pipeline
+from support.fleet_simulation import SimulatedFleet, fleet_of, pipeline
 from support.link_simulation import FakeLink, Wall
+from support.machine_simulation import FakeRunner
 
 from dora_config.protocol.control import (
     ClusterReport,
@@ -22,14 +23,6 @@ from dora_config.protocol.control import (
 from dora_config.protocol.links import WRONG_CLOCK, PeerEndpoint, PeerReport
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.records import Phase
-
-
-def three_machines() -> SimulatedFleet:
-    fleet = SimulatedFleet()
-    for name in ("robot", "base", "arm"):
-        fleet.add_daemon(name, name)
-    fleet.settle()
-    return fleet
 
 
 def chain(fleet: SimulatedFleet, *, allow_unlinked: bool = False) -> int:
@@ -54,7 +47,7 @@ def living(fleet: SimulatedFleet) -> int:
 
 
 def test_parts_are_linked_before_they_are_released() -> None:
-    fleet = three_machines()
+    fleet = fleet_of("robot", "base", "arm")
     fleet.walls.add(Wall(("robot", "base")))
     number = chain(fleet)
     fleet.settle()
@@ -74,7 +67,7 @@ def test_parts_are_linked_before_they_are_released() -> None:
 def test_a_wrong_clock_is_reported_without_advice_about_firewalls(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    fleet = three_machines()
+    fleet = fleet_of("robot", "base", "arm")
     monkeypatch.setattr(FakeLink, "_try_peer", _refused_for_the_time)
     number = chain(fleet)
     fleet.settle()
@@ -91,7 +84,7 @@ def _refused_for_the_time(link: FakeLink, peer: PeerEndpoint, *_: object) -> Pee
 
 
 def test_each_part_gets_its_own_edges_only() -> None:
-    fleet = three_machines()
+    fleet = fleet_of("robot", "base", "arm")
     chain(fleet)
     fleet.settle()
     edges = {
@@ -108,7 +101,7 @@ def test_each_part_gets_its_own_edges_only() -> None:
 
 
 def test_a_start_with_an_unlinked_pair_names_it_and_rolls_back() -> None:
-    fleet = three_machines()
+    fleet = fleet_of("robot", "base", "arm")
     fleet.walls.add(Wall(("robot", "base")))
     number = chain(fleet)
     fleet.settle()
@@ -134,7 +127,7 @@ def waiting_lines(fleet: SimulatedFleet) -> list[str]:
 
 
 def test_a_start_over_a_slow_network_waits_longer_and_shows_it() -> None:
-    fleet = three_machines()
+    fleet = fleet_of("robot", "base", "arm")
     fleet.slow = True
     fleet.walls.add(Wall(("robot", "base")))
     number = chain(fleet)
@@ -151,7 +144,7 @@ def test_a_start_over_a_slow_network_waits_longer_and_shows_it() -> None:
 
 
 def test_a_start_over_a_slow_network_is_refused_after_a_minute() -> None:
-    fleet = three_machines()
+    fleet = fleet_of("robot", "base", "arm")
     fleet.slow = True
     fleet.walls.add(Wall(("robot", "base")))
     number = chain(fleet)
@@ -163,7 +156,7 @@ def test_a_start_over_a_slow_network_is_refused_after_a_minute() -> None:
 
 
 def test_a_slow_pair_does_not_prolong_the_wait_for_an_unreachable_one() -> None:
-    fleet = three_machines()
+    fleet = fleet_of("robot", "base", "arm")
     fleet.walls |= {Wall(("robot", "base")), Wall(("base", "arm"))}
     number = chain(fleet)
     fleet.settle()
@@ -175,7 +168,7 @@ def test_a_slow_pair_does_not_prolong_the_wait_for_an_unreachable_one() -> None:
 
 
 def test_a_start_may_continue_unlinked() -> None:
-    fleet = three_machines()
+    fleet = fleet_of("robot", "base", "arm")
     fleet.walls.add(Wall(("robot", "base")))
     number = chain(fleet, allow_unlinked=True)
     fleet.pass_time(11)
@@ -192,7 +185,7 @@ def test_a_start_may_continue_unlinked() -> None:
 
 
 def test_a_restart_keeps_allow_unlinked() -> None:
-    fleet = three_machines()
+    fleet = fleet_of("robot", "base", "arm")
     fleet.walls.add(Wall(("robot", "base")))
     chain(fleet, allow_unlinked=True)
     fleet.pass_time(11)
@@ -204,7 +197,7 @@ def test_a_restart_keeps_allow_unlinked() -> None:
 
 
 def test_a_machine_that_cannot_listen_fails_the_start_at_once() -> None:
-    fleet = three_machines()
+    fleet = fleet_of("robot", "base", "arm")
     fleet.daemons["base"].link_problem = "no port from 7450 to 7459 is free"
     number = chain(fleet)
     fleet.settle()
@@ -231,7 +224,7 @@ def test_a_link_that_never_listens_is_named_after_the_start_timeout() -> None:
 
 
 def test_a_daemon_lost_while_linking_rolls_back() -> None:
-    fleet = three_machines()
+    fleet = fleet_of("robot", "base", "arm")
     fleet.walls.add(Wall(("robot", "base")))
     number = chain(fleet)
     fleet.settle()
@@ -243,7 +236,7 @@ def test_a_daemon_lost_while_linking_rolls_back() -> None:
 
 
 def test_a_coordinator_that_ends_while_linking_rolls_back() -> None:
-    fleet = three_machines()
+    fleet = fleet_of("robot", "base", "arm")
     fleet.walls.add(Wall(("robot", "base")))
     chain(fleet)
     fleet.settle()
@@ -256,7 +249,7 @@ def test_a_coordinator_that_ends_while_linking_rolls_back() -> None:
 
 
 def test_a_part_that_is_spawned_again_is_linked_to_the_others_again() -> None:
-    fleet = three_machines()
+    fleet = fleet_of("robot", "base", "arm")
     chain(fleet)
     fleet.settle()
     old = runner(fleet, "base")
@@ -274,7 +267,7 @@ def test_a_part_that_is_spawned_again_is_linked_to_the_others_again() -> None:
 
 
 def test_a_link_with_a_new_address_is_linked_again() -> None:
-    fleet = three_machines()
+    fleet = fleet_of("robot", "base", "arm")
     chain(fleet)
     fleet.settle()
     for name in ("robot", "base"):  # so that neither has the address of the other
@@ -285,7 +278,7 @@ def test_a_link_with_a_new_address_is_linked_again() -> None:
 
 
 def test_a_broken_link_degrades_the_dataflow_until_it_is_linked_again() -> None:
-    fleet = three_machines()
+    fleet = fleet_of("robot", "base", "arm")
     chain(fleet)
     fleet.settle()
     fleet.walls.add(Wall(("base", "arm")))
@@ -301,7 +294,7 @@ def test_a_broken_link_degrades_the_dataflow_until_it_is_linked_again() -> None:
 
 
 def test_links_that_end_with_their_dataflow_are_not_logged() -> None:
-    fleet = three_machines()
+    fleet = fleet_of("robot", "base", "arm")
     chain(fleet)
     fleet.settle()
     fleet.ask(StopDataflow(dataflow=DataflowRef()))
@@ -317,7 +310,7 @@ def test_links_that_end_with_their_dataflow_are_not_logged() -> None:
 
 
 def test_a_restarted_coordinator_receives_the_state_of_links_from_reports() -> None:
-    fleet = three_machines()
+    fleet = fleet_of("robot", "base", "arm")
     chain(fleet)
     fleet.settle()
     fleet.kill_coordinator()
@@ -337,7 +330,7 @@ def test_a_restarted_coordinator_receives_the_state_of_links_from_reports() -> N
 
 
 def test_new_addresses_are_sent_when_the_coordinator_is_back() -> None:
-    fleet = three_machines()
+    fleet = fleet_of("robot", "base", "arm")
     chain(fleet)
     fleet.settle()
     fleet.kill_coordinator()
@@ -351,7 +344,7 @@ def test_new_addresses_are_sent_when_the_coordinator_is_back() -> None:
 
 
 def test_a_coordinator_without_its_store_links_adopted_parts() -> None:
-    fleet = three_machines()
+    fleet = fleet_of("robot", "base", "arm")
     chain(fleet)
     fleet.settle()
     fleet.kill_coordinator()
@@ -365,7 +358,7 @@ def test_a_coordinator_without_its_store_links_adopted_parts() -> None:
 
 
 def test_machines_that_are_adopted_one_by_one_are_linked() -> None:
-    fleet = three_machines()
+    fleet = fleet_of("robot", "base", "arm")
     chain(fleet)
     fleet.settle()
     fleet.kill_coordinator()
@@ -378,7 +371,7 @@ def test_machines_that_are_adopted_one_by_one_are_linked() -> None:
 
 
 def test_a_dataflow_that_was_adopted_in_parts_is_stopped_as_a_whole() -> None:
-    fleet = three_machines()
+    fleet = fleet_of("robot", "base", "arm")
     spec = pipeline(camera="robot", inference="base", actuator="arm")
     fleet.start(spec.model_copy(update={"name": "app"}))
     fleet.settle()
@@ -396,7 +389,7 @@ def test_a_dataflow_that_was_adopted_in_parts_is_stopped_as_a_whole() -> None:
 
 
 def test_a_part_that_is_adopted_during_a_stop_is_stopped() -> None:
-    fleet = three_machines()
+    fleet = fleet_of("robot", "base", "arm")
     spec = pipeline(camera="robot", inference="base", actuator="arm")
     fleet.start(spec.model_copy(update={"name": "app"}))
     fleet.settle()
@@ -417,7 +410,7 @@ def test_a_part_that_is_adopted_during_a_stop_is_stopped() -> None:
 
 
 def test_a_restarted_daemon_forwards_new_addresses_to_its_runner() -> None:
-    fleet = three_machines()
+    fleet = fleet_of("robot", "base", "arm")
     chain(fleet)
     fleet.settle()
     fleet.kill_daemon(fleet.daemons["robot"])
@@ -430,7 +423,7 @@ def test_a_restarted_daemon_forwards_new_addresses_to_its_runner() -> None:
 
 
 def test_links_to_an_ended_part_are_not_missed() -> None:
-    fleet = three_machines()
+    fleet = fleet_of("robot", "base", "arm")
     chain(fleet)
     fleet.settle()
     fleet.finish_runner(runner(fleet, "robot"), fleet.daemons["robot"])
@@ -442,7 +435,7 @@ def test_links_to_an_ended_part_are_not_missed() -> None:
 
 
 def test_lists_show_links_from_both_ends() -> None:
-    fleet = three_machines()
+    fleet = fleet_of("robot", "base", "arm")
     chain(fleet)
     fleet.settle()
     answer = fleet.answers[fleet.ask(ListDataflows())]
@@ -461,7 +454,7 @@ def test_lists_show_links_from_both_ends() -> None:
 
 
 def test_a_stored_dataflow_keeps_its_phase_while_linking() -> None:
-    fleet = three_machines()
+    fleet = fleet_of("robot", "base", "arm")
     fleet.walls.add(Wall(("robot", "base")))
     chain(fleet)
     fleet.settle()

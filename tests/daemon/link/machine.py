@@ -41,8 +41,10 @@ from dora_daemon.link.protocol.messages import (
     decode_for_runner,
     encode,
 )
-from dora_daemon.runner.machine.wiring import Edge
-from dora_daemon.runner.nodes.queues import KeptQueue, QueueBook
+from dora_daemon.runner.machine.edges import Edge
+from dora_daemon.runner.nodes.connections import Connections
+from dora_daemon.runner.nodes.queues import QueueEntry, QueueRegistry
+from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_node_api.errors import ControlClosed
 from dora_node_api.protocol.control_socket import ControlSocket, bind_unix
 from dora_node_api.protocol.frames import close_all
@@ -90,7 +92,8 @@ class Machine:
     ) -> None:
         self.name = name
         self.run_id = f"{name}-1"
-        self.book = QueueBook(Board.create())
+        self.segments = SegmentTable(Connections())
+        self.registry = QueueRegistry(Board.create(), self.segments)
         self.received: list[ToRunner] = []
         self.endpoints: tuple[str, ...] = ()
         self.process: subprocess.Popen[bytes] | None = None
@@ -103,8 +106,8 @@ class Machine:
         self._port: int | None = None
         self._producers = 0
         self._incarnation = 100
-        self._outgoing: list[tuple[Outgoing, KeptQueue]] = []
-        self._incoming: dict[tuple[str, str, str], list[KeptQueue]] = {}
+        self._outgoing: list[tuple[Outgoing, QueueEntry]] = []
+        self._incoming: dict[tuple[str, str, str], list[QueueEntry]] = {}
         self._peers: tuple[Peer, ...] = ()
         self._opened: list[Any] = []
         self._lock = threading.Lock()
@@ -112,17 +115,17 @@ class Machine:
         self._listener = bind_unix(self._path)
         self._carrier: socket.socket | None = None
         self._threads: list[threading.Thread] = []
-        self.node_area = self.book.board.allocate_node()
+        self.node_area = self.registry.board.allocate_node()
 
     # --- the dataflow -----------------------------------------------------------------------------
 
     def outgoing(
         self, source: str, to: str, *, policy: str = "drop_oldest", bound: int = 10
-    ) -> KeptQueue:
+    ) -> QueueEntry:
         """Add a stream that leaves; ``source`` is ``node/output``."""
         node, _, output = source.partition("/")
         edge = Edge(node, output, LINK_NODE, f"{to} {source}")
-        kept, _ = self.book.ensure(
+        kept, _ = self.registry.ensure(
             edge, bound=bound, backpressure=policy == BACKPRESSURE, journal=True
         )
         stream = Outgoing(machine=to, node=node, output=output, queue=kept.spec.queue)
@@ -137,40 +140,42 @@ class Machine:
         *,
         policy: str = "drop_oldest",
         bound: int = 10,
-    ) -> KeptQueue:
+    ) -> QueueEntry:
         """Add a local consumer (``node/input``) of a stream that enters."""
         node, _, output = source.partition("/")
         target, _, name = consumer.partition("/")
         edge = Edge(node, output, target, name)
-        kept, _ = self.book.ensure(edge, bound=bound, backpressure=policy == BACKPRESSURE)
+        kept, _ = self.registry.ensure(edge, bound=bound, backpressure=policy == BACKPRESSURE)
         self._incoming.setdefault((origin, node, output), []).append(kept)
         return kept
 
-    def sender(self, *outputs: KeptQueue, pool: int = 1 << 30) -> Sender:
+    def sender(self, *outputs: QueueEntry, pool: int = 1 << 30) -> Sender:
         """Return a producing node with routes to these queues."""
         self._producers += 1
         incarnation = self._producers
 
         def register(number: int, descriptor: int, size: int) -> None:
-            self.book.add_segment(incarnation, number, os.dup(descriptor), size)
+            self.segments.add(incarnation, number, os.dup(descriptor), size)
 
-        sender = Sender(Pool(pool, register), self.book.board, incarnation)
+        sender = Sender(Pool(pool, register), self.registry.board, incarnation)
         for kept in outputs:
             ends = QueueEnds.from_producer_fds(dup(kept.ends.for_producer()))
             sender.add_route(kept.edge.output, kept.spec, ends)
         self._opened.append(sender)
         return sender
 
-    def receiver(self, kept: KeptQueue) -> Receiver:
+    def receiver(self, kept: QueueEntry) -> Receiver:
         """Return a consuming node's end of a queue."""
         ends = QueueEnds.from_consumer_fds(dup(kept.ends.for_consumer()))
-        receiver = Receiver(kept.spec, ends, self.book.board, self._open_segment)
+        receiver = Receiver(kept.spec, ends, self.registry.board, self._open_segment)
         self._opened.append(receiver)
         return receiver
 
     def _open_segment(self, incarnation: int, number: int) -> tuple[int, int]:
         # The owner registered it before it sent the message; the thread may not have read that yet.
-        found = wait_until(lambda: self.book.segment(incarnation, number), what=f"segment {number}")
+        found = wait_until(
+            lambda: self.segments.find(incarnation, number), what=f"segment {number}"
+        )
         assert found is not None
         return os.dup(found[0]), found[1]
 
@@ -221,15 +226,15 @@ class Machine:
         assert hello is not None
         assert isinstance(hello.message, Hello)
         assert hello.message.node_id == LINK_NODE
-        queues = self.book.into(LINK_NODE)
-        descriptors = [self.book.board.fd]
+        queues = self.registry.into(LINK_NODE)
+        descriptors = [self.registry.board.fd]
         for kept in queues:
             descriptors += kept.ends.for_consumer()
         config = NodeConfig("0198-flow", LINK_NODE, pool_size=self._pool)
         control.send(
             Welcome(
                 self._incarnation, config, tuple(kept.spec for kept in queues),
-                self.book.board.size, self.node_area,
+                self.registry.board.size, self.node_area,
             ),
             descriptors,
         )  # fmt: skip
@@ -246,9 +251,9 @@ class Machine:
                 assert received is not None
                 match received.message:
                     case Segment(number, size):
-                        self.book.add_segment(incarnation, number, received.descriptors[0], size)
+                        self.segments.add(incarnation, number, received.descriptors[0], size)
                     case OpenSegment(request, owner, number):
-                        found = self.book.segment(owner, number)
+                        found = self.segments.find(owner, number)
                         if found is None:
                             control.send(SegmentUnknown(request))
                         else:
@@ -315,7 +320,7 @@ class Machine:
             thread.join(5)
         self._threads.clear()
         # Its segments stay until the end of the test: queues may refer to them.
-        self.book.consumer_died(LINK_NODE)
+        self.registry.consumer_died(LINK_NODE)
 
     def finish(self, seconds: float = 10.0) -> Finished:
         """Send Finish and wait for the end of the link."""
@@ -380,7 +385,8 @@ class Machine:
         self._listener.close()
         self._outgoing.clear()
         self._incoming.clear()
-        self.book.close()
+        self.registry.close()
+        self.segments.close()
 
 
 def _accept(listener: socket.socket, seconds: float) -> socket.socket:

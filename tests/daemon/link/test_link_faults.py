@@ -182,7 +182,7 @@ def test_a_part_that_runs_anew_is_connected_again(make: Make) -> None:
         sender.send("o", arrow.encode(message(number, 100)))
         assert number_of(next(coming).data) == number
     a.kill_link()
-    a.book.drop(out.edge)
+    a.registry.drop(out.edge)
     a._outgoing.clear()
     a.run_id = "a-2"
     again = a.outgoing("n/o", "b", policy="backpressure")
@@ -210,7 +210,7 @@ def test_waiting_messages_of_an_ended_run_acknowledge_none_of_the_next(make: Mak
         sender.send("o", arrow.encode(message(number, 100)))
     wait_until(lambda: waiting(b) == LEAST_WINDOW, what="messages to wait on b")
     a.kill_link()
-    a.book.drop(out.edge)
+    a.registry.drop(out.edge)
     a._outgoing.clear()
     a.run_id = "a-2"
     again = a.outgoing("n/o", "b", policy="backpressure", bound=5)
@@ -285,8 +285,8 @@ def test_a_link_whose_runner_dies_acknowledges_nothing_that_it_has_not_stored(ma
     sender = a.sender(out)
     for number in range(8 + 20):
         sender.send("o", arrow.encode(message(number, 20)))
-    here = b.book.board.edge_words(into.spec.area)
-    there = a.book.board.edge_words(out.spec.area)
+    here = b.registry.board.edge_words(into.spec.area)
+    there = a.registry.board.edge_words(out.spec.area)
     wait_until(lambda: there[layout.C_ACKNOWLEDGED] == 8, what="acknowledgements")
     wait_until(lambda: out.ends.depth() == 0, what="all to be on their way")
     assert b.process is not None

@@ -1,4 +1,4 @@
-"""What everyone agrees on: descriptors, clusters, placement. Public names load on first use."""
+"""Dataflow and cluster files, placement and control messages; names are imported on first use."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from dora_config.render.mermaid import mermaid_graph
     from dora_config.render.schema import json_schema
 
-# The launcher must start without pydantic, so these are imported when they are asked for.
+# imported on first use, so that the launcher starts without pydantic
 _LAZY = {
     "Cluster": "cluster.models",
     "Coordinator": "cluster.models",

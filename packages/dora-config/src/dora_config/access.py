@@ -1,7 +1,6 @@
-"""How the coordinator is reached: its address, the bearer token, the user's folders for both.
+"""Address and bearer token of the coordinator, and the user's folders for them.
 
-Everything that connects asks :func:`endpoint` for the address and :meth:`Endpoint.headers` for what
-it must show, so that TLS can be added in one place.
+All clients use :func:`endpoint` and :meth:`Endpoint.headers`.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ TOKEN_FILE: Final = "token"
 
 
 class AccessError(DoraError):
-    """An address or a token that cannot be used; ``str()`` says which and what to do."""
+    """An address or a token is unusable; ``str()`` contains the reason and the remedy."""
 
 
 def config_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """The user's configuration folder of dora (not created)."""
+    """Return the user's configuration folder of dora, without creating it."""
     base = environ.get("XDG_CONFIG_HOME") or str(
         Path(environ.get("HOME", "~")).expanduser() / ".config"
     )
@@ -36,14 +35,14 @@ def config_dir(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def state_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """The user's state folder of dora (not created)."""
+    """Return the user's state folder of dora, without creating it."""
     home = Path(environ.get("HOME", "~")).expanduser()
     base = environ.get("XDG_STATE_HOME") or str(home / ".local" / "state")
     return Path(base) / "dora"
 
 
 def private_dir(path: Path) -> Path:
-    """Create ``path`` for this user alone (0700), parents as usual, and return it."""
+    """Create a folder with access for this user only (0700), and its parents; return it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.mkdir(mode=0o700, exist_ok=True)
     path.chmod(0o700)
@@ -51,7 +50,7 @@ def private_dir(path: Path) -> Path:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Replace a file as a whole (old or new, never half of it), readable by this user alone."""
+    """Replace a file atomically, readable by this user only."""
     fresh = path.with_name(f".{path.name}.new")
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "wb") as file:
@@ -63,7 +62,7 @@ def write_private(path: Path, content: bytes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Host and port of a coordinator, and the token for it (``None``: it asks for none)."""
+    """Host and port of a coordinator, and its token (``None``: no authentication)."""
 
     host: str
     port: int
@@ -73,7 +72,7 @@ class Endpoint:
         return f"{scheme}://{self}{path}"
 
     def headers(self) -> dict[str, str]:
-        """What every request to the coordinator carries."""
+        """Return the headers of every request to the coordinator."""
         return {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
 
     def __str__(self) -> str:
@@ -84,10 +83,10 @@ class Endpoint:
 def endpoint(
     host: str | None = None, port: int | None = None, environ: Mapping[str, str] = os.environ
 ) -> Endpoint:
-    """The coordinator to talk to: arguments, then DORA_COORDINATOR_ADDR and _PORT, then the
-    defaults.
+    """Return the coordinator's endpoint from the arguments, DORA_COORDINATOR_ADDR and
+    DORA_COORDINATOR_PORT, or the defaults.
 
-    Raises :class:`AccessError` for a bad port in the environment or an unsafe token file.
+    Raise :class:`AccessError` for an invalid port in the environment or an unsafe token file.
     """
     if port is None:
         text = environ.get("DORA_COORDINATOR_PORT")
@@ -104,9 +103,7 @@ def _port(text: str) -> int:
 
 
 def find_token(environ: Mapping[str, str] = os.environ) -> str | None:
-    """The token of this account: DORA_AUTH_TOKEN, systemd's credentials, then the configuration
-    folder.
-    """
+    """Return the token from DORA_AUTH_TOKEN, systemd's credentials or the configuration folder."""
     if environ.get(TOKEN_VARIABLE):
         return environ[TOKEN_VARIABLE].strip()
     if environ.get("CREDENTIALS_DIRECTORY"):
@@ -117,7 +114,7 @@ def find_token(environ: Mapping[str, str] = os.environ) -> str | None:
 
 
 def ensure_token(environ: Mapping[str, str] = os.environ) -> tuple[str, Path | None]:
-    """The token of this account, made (0600) if there is none, and the file if it was made now."""
+    """Return the token of this account, and its file if it was created by this call (0600)."""
     found = find_token(environ)
     if found is not None:
         return found, None
@@ -128,7 +125,7 @@ def ensure_token(environ: Mapping[str, str] = os.environ) -> tuple[str, Path | N
     try:
         with os.fdopen(handle, "w") as file:
             file.write(token + "\n")
-        os.link(fresh, path)  # never replaces a token that another process has just made
+        os.link(fresh, path)  # never replaces a token that another process has just created
     except FileExistsError:
         return _read_token(path) or token, None
     finally:
@@ -145,11 +142,11 @@ def _read_token(path: Path) -> str | None:
     except OSError as error:
         raise AccessError(f"{path}: the token cannot be read ({error.strerror})") from error
     except UnicodeDecodeError:
-        message = f"{path}: what is in it is no token; delete it to get a new one"
+        message = f"{path}: the file does not contain a token; delete it to get a new one"
         raise AccessError(message) from None
     if info.st_uid not in (os.getuid(), 0) or stat.S_IMODE(info.st_mode) & 0o077:
         raise AccessError(
-            f"{path}: the token must belong to you and be readable by nobody else; "
+            f"{path}: the token must belong to you and be readable by you only; "
             f"run: chmod 600 {path} (or delete it to get a new one)"
         )
     token = text.strip()
@@ -159,5 +156,5 @@ def _read_token(path: Path) -> str | None:
 
 
 def token_matches(expected: str, given: str) -> bool:
-    """Compare in a time that does not depend on where the two differ."""
+    """Compare two tokens in constant time."""
     return hmac.compare_digest(expected.encode(), given.encode("utf-8", "surrogateescape"))

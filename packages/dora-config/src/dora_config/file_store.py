@@ -1,8 +1,7 @@
-"""Files known by their content: kept once, received in pieces, whole or not there, collected.
+"""Content-addressed store of files, with resumable uploads and garbage collection.
 
-ROOT/ab/abcd...     a file whose SHA-256 is its name; the time of its last change is that of its
-                    last use
-ROOT/partial/abcd.. what has arrived of one so far
+ROOT/ab/abcd...     a complete file, named by its SHA-256; its mtime is the time of the last use
+ROOT/partial/abcd.. the part of a file that was received so far
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from dora_config.file_ages import last_change
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 PARTIAL_AGE: Final = 7 * 24 * 3600.0
-"""Seconds after which what arrived of a file and was never completed is removed."""
+"""Seconds after which an incomplete file is removed."""
 
 
 class FileRefused(DoraError):
-    """A file cannot be stored or given; ``status`` is the HTTP status that says so."""
+    """A file cannot be stored or returned; ``status`` is the HTTP status."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -36,24 +35,24 @@ class FileRefused(DoraError):
 
 
 class FileStore:
-    """Blocking; any number of processes may use one folder at once."""
+    """Store in one folder, which several processes may use at once; all calls block."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     @property
     def root(self) -> Path:
-        """Folder of all files."""
+        """The folder of the store."""
         return self._root
 
     def path(self, digest: str) -> Path:
-        """Where a file lies or would lie; raises FileRefused (400)."""
+        """Return the path of a complete file; raise `FileRefused` (400)."""
         if not _DIGEST.fullmatch(digest):
-            raise FileRefused(400, "a file is named by its SHA-256: 64 hexadecimal digits")
+            raise FileRefused(400, f"{digest[:80]!r} is not a SHA-256 of 64 hexadecimal digits")
         return self._root / digest[:2] / digest
 
     def use(self, digest: str) -> Path | None:
-        """The file, which now counts as used; ``None`` if it is not there."""
+        """Return a file and update its time of last use; ``None`` if it does not exist."""
         path = self.path(digest)
         try:
             os.utime(path)
@@ -65,7 +64,7 @@ class FileStore:
         return [digest for digest in digests if self.use(digest) is None]
 
     def arrived(self, digest: str) -> int:
-        """Bytes of a file that is not whole yet."""
+        """Return the number of received bytes of an incomplete file."""
         self.path(digest)
         try:
             return self._partial(digest).stat().st_size
@@ -73,11 +72,10 @@ class FileStore:
             return 0
 
     def open_partial(self, digest: str, offset: int) -> BufferedRandom:
-        """A file to write what comes from ``offset`` on, then to be given to :meth:`publish`. What
-        was written stays when it is closed before.
+        """Open an incomplete file at ``offset`` for writing, to be passed to :meth:`publish`.
 
-        Raises FileRefused: 409 when somebody else is sending it, 416 for an offset beyond what is
-        there.
+        Its contents stay if it is closed without that. Raise `FileRefused`: 409 if another upload
+        is writing it, 416 if ``offset`` is beyond its end.
         """
         self.path(digest)
         private_dir(self._root)
@@ -87,21 +85,19 @@ class FileStore:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if offset > os.fstat(file.fileno()).st_size:
-                raise FileRefused(416, f"{digest}: so far not {offset} bytes have arrived")
+                raise FileRefused(416, f"{digest}: fewer than {offset} bytes were received")
             file.seek(offset)
             file.truncate()
         except BlockingIOError:
             file.close()
-            raise FileRefused(409, f"{digest} is being sent by somebody else") from None
+            raise FileRefused(409, f"{digest} is being written by another upload") from None
         except BaseException:
             file.close()
             raise
         return file
 
     def publish(self, digest: str, file: BufferedRandom) -> None:
-        """Check what was written and give it its name; raises FileRefused (422), and then nothing
-        is kept.
-        """
+        """Check the digest of a file and rename it; raise `FileRefused` (422) and remove it."""
         target = self.path(digest)
         file.flush()
         os.fsync(file.fileno())
@@ -109,12 +105,12 @@ class FileStore:
         found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != digest:
             self._partial(digest).unlink()
-            raise FileRefused(422, f"what arrived has SHA-256 {found}, announced was {digest}")
+            raise FileRefused(422, f"the received file has SHA-256 {found}, expected {digest}")
         private_dir(target.parent)
         self._partial(digest).replace(target)
 
     def discard(self, digest: str) -> None:
-        """Remove what has arrived of a file that is not whole."""
+        """Remove an incomplete file."""
         self.path(digest)
         self._partial(digest).unlink(missing_ok=True)
 
@@ -122,7 +118,7 @@ class FileStore:
         return self._root / "partial" / digest
 
     def add(self, content: bytes) -> str:
-        """Store ``content``; its digest."""
+        """Store ``content`` and return its digest."""
         digest = hashlib.sha256(content).hexdigest()
         if self.use(digest) is None:
             with self.open_partial(digest, 0) as file:
@@ -131,8 +127,9 @@ class FileStore:
         return digest
 
     def collect(self, *, max_age: float, max_bytes: int, keep: Collection[str] = ()) -> int:
-        """Remove what was not used for ``max_age`` seconds, then the oldest until ``max_bytes`` are
-        left; how many files went. ``keep`` stays, and so does what was used a minute ago.
+        """Remove files unused for ``max_age`` seconds, then the oldest above ``max_bytes``.
+
+        Files in ``keep`` and those used in the last minute stay. Return the count of removed files.
         """
         now = time.time()
         found = []

@@ -1,7 +1,6 @@
-"""The rules of names: nodes, inputs and outputs, machines, dataflows.
+"""Ids of nodes, inputs, outputs, machines and dataflows.
 
-Distinct types, so that a checker tells a node from an output; each comes from its `parse_`
-function only.
+Each has its own type, which only its `parse_` function creates.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ MachineId = NewType("MachineId", str)
 DataflowId = NewType("DataflowId", str)
 
 RESERVED_NODE_ID = "dora"
-"""The first segment of virtual sources, so no node may have it."""
+"""First segment of timers and logs, hence not allowed for nodes."""
 
 NODE_ID_PATTERN = r"^(?!dora$)[A-Za-z0-9_-][A-Za-z0-9_.-]*$"
 DATA_ID_PATTERN = r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$"
@@ -28,10 +27,10 @@ LABEL_KEY_PATTERN = r"^[A-Za-z0-9_.][A-Za-z0-9_.-]*$"
 LABEL_PATTERN = r"^[A-Za-z0-9_.-]+$"
 
 MAX_MACHINE_ID = 200
-"""Characters: files and services are named after machines."""
+"""In characters, since machine ids are used in names of files and services."""
 
 MAX_FILE_STEM = 200
-"""Characters of a file's name that come from a node's id: file systems allow 255 in all."""
+"""Limit in characters for a node's id in a file name; file systems allow 255 in all."""
 _DIGEST = 16
 
 _ALLOWED = "letters, digits, '_', '.' and '-'"
@@ -51,7 +50,7 @@ def _check_characters(text: str, what: str, invalid: re.Pattern[str], allowed: s
 
 
 def parse_node_id(text: str) -> NodeId:
-    """A node's id; raises `InvalidId`."""
+    """Check a node's id; raise `InvalidId`."""
     _check_characters(text, "node id", _INVALID_IN_NODE_ID, _ALLOWED)
     if text == RESERVED_NODE_ID:
         raise InvalidId(text, "node id 'dora' is reserved for timers and logs")
@@ -61,9 +60,9 @@ def parse_node_id(text: str) -> NodeId:
 
 
 def file_stem(node: str) -> str:
-    """The part of file names that stands for a node: its id, a long one cut to fit.
+    """Return a node's id for use in file names, shortened if it is long.
 
-    The cut ones end in a digest behind `~`, which no id contains, so that no two nodes share one.
+    Shortened ones end in `~`, which ids do not contain, and a digest, so that they are unique.
     """
     if len(node) <= MAX_FILE_STEM:
         return node
@@ -74,22 +73,23 @@ def file_stem(node: str) -> str:
 
 
 def log_file_name(node: str) -> str:
-    """The name of a node's log file; older parts end in `.1`, `.2` and so on."""
+    """Return the name of a node's log file; rotated ones end in `.1`, `.2` and so on."""
     return f"log_{file_stem(node)}.jsonl"
 
 
 def parse_data_id(text: str, what: str = "data id") -> DataId:
-    """The id of an input or output, which may have segments `a/b`; raises `InvalidId`."""
+    """Check the id of an input or output, which may have segments `a/b`; raise `InvalidId`."""
     _check_characters(text, what, _INVALID_IN_DATA_ID, f"{_ALLOWED}, with '/' between segments")
     if not all(text.split("/")):
         raise InvalidId(
-            text, f"{what} {text!r} has an empty path segment: '/' only stands between two names"
+            text,
+            f"{what} {text!r} has an empty path segment: '/' must be between two names",
         )
     return DataId(text)
 
 
 def parse_machine_id(text: str) -> MachineId:
-    """A machine's id, as in `cluster.yml` and `--machine-id`; raises `InvalidId`."""
+    """Check a machine's id, as in `cluster.yml` and `--machine-id`; raise `InvalidId`."""
     if not text:
         raise InvalidId(text, "machine id must not be empty")
     bad = _INVALID_IN_NODE_ID.search(text)
@@ -102,7 +102,7 @@ def parse_machine_id(text: str) -> MachineId:
     if text.startswith("-"):
         raise InvalidId(text, f"machine id {text!r} must not start with '-'")
     if not text.strip("."):
-        raise InvalidId(text, f"machine id {text!r} must not be dots alone")
+        raise InvalidId(text, f"machine id {text!r} must not consist of dots")
     if len(text) > MAX_MACHINE_ID:
         raise InvalidId(
             text,
@@ -113,7 +113,7 @@ def parse_machine_id(text: str) -> MachineId:
 
 
 def parse_label(text: str, what: str) -> str:
-    """The key or value (`what`) of a label; raises `InvalidId`. A key must not start with '-'."""
+    """Check the key or value (`what`) of a label; raise `InvalidId`."""
     if not text:
         raise InvalidId(text, f"{what} must not be empty")
     bad = _INVALID_IN_NODE_ID.search(text)
@@ -129,7 +129,7 @@ def parse_label(text: str, what: str) -> str:
 
 
 def parse_dataflow_id(text: str) -> DataflowId:
-    """A dataflow's id: a UUID in its usual lower-case form; raises `InvalidId`."""
+    """Return a dataflow's id, a UUID in lower case; raise `InvalidId`."""
     try:
         return DataflowId(str(uuid.UUID(text)))
     except ValueError:
@@ -137,5 +137,5 @@ def parse_dataflow_id(text: str) -> DataflowId:
 
 
 def output_id(node: NodeId, output: DataId) -> OutputId:
-    """The name of an output as inputs write it: `node/output`."""
+    """Return the id of an output as a source: `node/output`."""
     return OutputId(f"{node}/{output}")

@@ -1,9 +1,9 @@
-"""The `dora` script: finds a command in the wheels installed beside it and imports only that.
+"""The `dora` script: finds a command in the installed wheels and imports only that wheel.
 
-Every wheel names what it brings in the entry point group `dora.commands`: dora-daemon `daemon`,
-dora-coordinator `coordinator`, dora-cli `cli` (all other words). An entry is a function
-`main(arguments: Sequence[str]) -> int` that gets the words after its own and returns the exit code.
-This module imports neither typer nor pydantic, so that `dora daemon` starts on a bare robot.
+Wheels register commands in the entry point group `dora.commands`: dora-daemon `daemon`,
+dora-coordinator `coordinator`, dora-cli `cli` (all other words). An entry point is a function
+`main(arguments: Sequence[str]) -> int` that receives the remaining words and returns the exit code.
+This module imports neither typer nor pydantic, so that `dora daemon` works without them.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from dora_config._version import __version__
 
 ENTRY_POINT_GROUP = "dora.commands"
 WHEELS = {"daemon": "dora-daemon", "coordinator": "dora-coordinator", "cli": "dora-cli"}
-"""The wheel of each entry; `cli` answers every first word that is none of these."""
+"""Wheel of each entry point; `cli` handles every other first word."""
 OWN_WORDS = ("daemon", "coordinator")
 
 Command = Callable[[Sequence[str]], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `dora` with `arguments` (default: the command line) and return its exit code."""
+    """Run `dora` with `arguments` (default: the command line) and return the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] in (["--version"], ["-V"]):
-        print(f"dora {__version__}")  # which a closed stdout does not mind
+        print(f"dora {__version__}")  # does not fail if stdout is closed
         return 0
     first = words[0] if words else ""
     try:
@@ -43,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def find_command(name: str) -> Command | None:
-    """The function that the wheel of `name` offers, or None when it is not installed."""
-    # Asking that one wheel, not all of the environment's, keeps the start quick beside hundreds.
+    """Return the entry point of a command; None if its wheel is not installed."""
+    # only this wheel: reading all of an environment's wheels is slow
     from importlib.metadata import PackageNotFoundError, distribution
 
     try:

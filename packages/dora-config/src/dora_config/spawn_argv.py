@@ -1,4 +1,4 @@
-"""How a process of ours starts another one: with the same Python, and no more on its path."""
+"""Command lines for starting further processes of dora."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import sys
 
 
 def run_module(module: str) -> tuple[str, ...]:
-    """The words before a module's arguments.
+    """Return the words before a module's arguments, with the same Python.
 
-    Never the working directory, which is a user's; and nothing of PYTHONPATH or of the user's own
-    packages when we were started so (``-I``), as the tree that `dora cluster` puts on machines is.
+    The working directory is never on its path. An isolated process (``-I``), such as one installed
+    by `dora cluster`, starts isolated processes.
     """
     return (sys.executable, "-I" if sys.flags.isolated else "-P", "-m", module)

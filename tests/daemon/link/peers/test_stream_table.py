@@ -9,8 +9,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from daemon.runner.flows import open_descriptors
 from support.queues import message
+from support.runner.runs import open_descriptors
 from support.waiting import wait_until
 
 from dora_daemon.link import LINK_NODE
@@ -20,8 +20,10 @@ from dora_daemon.link.peers.stream_table import StreamTable
 from dora_daemon.link.protocol.hello import Entering
 from dora_daemon.link.protocol.messages import Outgoing
 from dora_daemon.link.protocol.priority import Priority
-from dora_daemon.runner.machine.wiring import Edge
-from dora_daemon.runner.nodes.queues import KeptQueue, QueueBook
+from dora_daemon.runner.machine.edges import Edge
+from dora_daemon.runner.nodes.connections import Connections
+from dora_daemon.runner.nodes.queues import QueueEntry, QueueRegistry
+from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_node_api.data import arrow
 from dora_node_api.transport import Board, Pool, QueueEnds, Receiver
 from dora_node_api.transport.producer.sending import Sender
@@ -52,12 +54,13 @@ class SlowPeer:
 
 
 class Side:
-    """A runner's book, and the link's streams with one queue to read."""
+    """A runner's queues, and the link's streams with one queue to read."""
 
-    def __init__(self, book: QueueBook) -> None:
-        self.book = book
-        self.kept, _ = book.ensure(Edge("n", "o", LINK_NODE, "b n/o"), bound=8)
-        self.node = SimpleNamespace(receivers={}, removed=[], board=book.board, forwarder=None)
+    def __init__(self, registry: QueueRegistry, segments: SegmentTable) -> None:
+        self.registry = registry
+        self.segments = segments
+        self.kept, _ = registry.ensure(Edge("n", "o", LINK_NODE, "b n/o"), bound=8)
+        self.node = SimpleNamespace(receivers={}, removed=[], board=registry.board, forwarder=None)
         self.add_receiver()
         self.streams = StreamTable(
             cast(NodeClient, self.node),
@@ -75,7 +78,7 @@ class Side:
     def add_receiver(self) -> None:
         ends = [os.dup(descriptor) for descriptor in self.kept.ends.for_consumer()]
         self.node.receivers[self.queue] = Receiver(
-            self.kept.spec, QueueEnds.from_consumer_fds(ends), self.book.board, self._segment
+            self.kept.spec, QueueEnds.from_consumer_fds(ends), self.registry.board, self._segment
         )
 
     def remove_receiver(self) -> None:
@@ -83,7 +86,7 @@ class Side:
         self.node.removed.append(self.node.receivers.pop(self.queue))
 
     def _segment(self, incarnation: int, number: int) -> tuple[int, int]:
-        found = self.book.segment(incarnation, number)
+        found = self.segments.find(incarnation, number)
         assert found is not None
         return os.dup(found[0]), found[1]
 
@@ -97,8 +100,9 @@ class Side:
 
 @pytest.fixture
 def side() -> Iterator[Side]:
-    book = QueueBook(Board.create())
-    side = Side(book)
+    segments = SegmentTable(Connections())
+    registry = QueueRegistry(Board.create(), segments)
+    side = Side(registry, segments)
     yield side
     side.settle()
     wait_until(lambda: not side.streams.ending or side.streams.overdue, what="the thread to end")
@@ -106,14 +110,15 @@ def side() -> Iterator[Side]:
     for receiver in side.node.receivers.values():
         receiver.close()
     vars(side).clear()  # the board is closed with the last one who refers to it
-    book.close()
+    registry.close()
+    segments.close()
 
 
-def _send(side: Side, kept: KeptQueue) -> Sender:
+def _send(side: Side, kept: QueueEntry) -> Sender:
     def register(number: int, descriptor: int, size: int) -> None:
-        side.book.add_segment(1, number, os.dup(descriptor), size)
+        side.segments.add(1, number, os.dup(descriptor), size)
 
-    sender = Sender(Pool(1 << 24, register), side.book.board, 1)
+    sender = Sender(Pool(1 << 24, register), side.registry.board, 1)
     ends = [os.dup(descriptor) for descriptor in kept.ends.for_producer()]
     sender.add_route("o", kept.spec, QueueEnds.from_producer_fds(ends))
     sender.send("o", arrow.encode(message(0, 20)))

@@ -1,4 +1,4 @@
-"""A link that says what is no line is not left running deaf."""
+"""The channel to the link process."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import socket
 import pytest
 
 from dora_daemon.link.protocol import messages
-from dora_daemon.runner.link.channel import Carrier
+from dora_daemon.runner.link.channel import RunnerChannel
 
 
-def test_a_line_without_an_end_has_the_link_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_is_killed_after_a_line_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(messages, "MAX_LINE", 1 << 17)
-    complaints: list[str] = []
+    warnings: list[str] = []
     killed: list[bool] = []
 
     async def scenario() -> None:
@@ -24,17 +24,17 @@ def test_a_line_without_an_end_has_the_link_killed(monkeypatch: pytest.MonkeyPat
             killed.append(True)
             broken.set()
 
-        carrier = Carrier(ours, lambda message: None, complaints.append, broken=kill)
+        channel = RunnerChannel(ours, lambda message: None, warnings.append, on_broken=kill)
         theirs.setblocking(False)
         loop = asyncio.get_running_loop()
         sending = asyncio.ensure_future(loop.sock_sendall(theirs, b"x" * (1 << 18)))
         await asyncio.wait_for(broken.wait(), 20)
         sending.cancel()
-        carrier.read_rest()  # after its process was reaped
-        carrier.close()
+        channel.read_rest()  # as after the exit of its process
+        channel.close()
         theirs.close()
 
     asyncio.run(scenario())
     assert killed == [True]
-    assert len(complaints) == 1
-    assert "is started again" in complaints[0]
+    assert len(warnings) == 1
+    assert "restarting the link: malformed message" in warnings[0]

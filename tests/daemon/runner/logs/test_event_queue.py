@@ -16,7 +16,7 @@ from dora_config.protocol.runner import (
     NodesReady,
     RunnerEvent,
 )
-from dora_daemon.runner.logs.event_queue import Outlet
+from dora_daemon.runner.logs.event_queue import EventQueue
 from dora_daemon.runner.logs.gate import Gate
 
 
@@ -26,11 +26,11 @@ def line(number: int) -> LogLine:
 
 def test_everything_arrives_in_order() -> None:
     heard: list[RunnerEvent] = []
-    outlet = Outlet(heard.append)
+    events = EventQueue(heard.append)
     sent = [line(n) for n in range(1000)]
     for event in sent:
-        outlet.put(event)
-    outlet.close()
+        events.put(event)
+    events.close()
     assert heard == sent
 
 
@@ -42,17 +42,17 @@ def test_a_reader_that_is_stuck_holds_nobody_up_and_loses_only_lines() -> None:
         gate.wait(10)
         heard.append(event)
 
-    outlet = Outlet(slow, most_lines=10)
+    events = EventQueue(slow, most_lines=10)
     for number in range(100):
-        outlet.put(line(number))
-    outlet.put(NodesReady())
-    outlet.put(DataflowStarted(dataflow_id="x"))
+        events.put(line(number))
+    events.put(NodesReady())
+    events.put(DataflowStarted(dataflow_id="x"))
     gate.set()
-    outlet.close()
+    events.close()
     lines = [e for e in heard if isinstance(e, LogLine)]
     shed = [e.count for e in heard if isinstance(e, LogLinesDropped)]
     assert len(lines) + sum(shed) == 100
-    assert outlet.total_shed == sum(shed)
+    assert events.total_shed == sum(shed)
     assert 5 <= len(lines) <= 11
     assert lines[-1].message == "99"  # the end is what is worth most
     assert [e.kind for e in heard[-3:]] == ["log", "nodes_ready", "dataflow_started"]
@@ -68,16 +68,16 @@ def test_lines_that_come_too_fast_for_long_are_told_in_few_words() -> None:
             gaps.append(event)
         heard.release()
 
-    outlet = Outlet(slow, most_lines=100)
+    events = EventQueue(slow, most_lines=100)
     for number in range(1000):
         for part in range(3):  # three lines come for each that is read
-            outlet.put(line(3 * number + part))
+            events.put(line(3 * number + part))
         read.release()
         assert heard.acquire(timeout=10)
     read.release(200)
-    outlet.close()
-    assert outlet.total_shed > 1000
-    assert len(gaps) <= outlet.total_shed // 50
+    events.close()
+    assert events.total_shed > 1000
+    assert len(gaps) <= events.total_shed // 50
 
 
 def test_a_reader_that_never_comes_back_is_left() -> None:
@@ -86,9 +86,9 @@ def test_a_reader_that_never_comes_back_is_left() -> None:
     def stuck(event: RunnerEvent) -> None:
         gate.wait(10)
 
-    outlet = Outlet(stuck)
-    outlet.put(line(1))
-    outlet.close(timeout=0.05)
+    events = EventQueue(stuck)
+    events.put(line(1))
+    events.close(timeout=0.05)
     gate.set()
 
 
@@ -96,26 +96,26 @@ def test_what_the_reader_raises_comes_out_at_the_end() -> None:
     def broken(event: RunnerEvent) -> None:
         raise ValueError("no ink")
 
-    outlet = Outlet(broken)
-    outlet.put(line(1))
-    outlet.put(line(2))
+    events = EventQueue(broken)
+    events.put(line(1))
+    events.put(line(2))
     with pytest.raises(ValueError, match="no ink"):
-        outlet.close()
+        events.close()
 
 
 def test_a_closed_pipe_is_no_error() -> None:
     def gone(event: RunnerEvent) -> None:
         raise BrokenPipeError
 
-    outlet = Outlet(gone)
-    outlet.put(line(1))
-    outlet.close()
+    events = EventQueue(gone)
+    events.put(line(1))
+    events.close()
 
 
 def test_nobody_listens() -> None:
-    outlet = Outlet(None)
-    outlet.put(line(1))
-    outlet.close()
+    events = EventQueue(None)
+    events.put(line(1))
+    events.close()
 
 
 def test_a_thread_that_cannot_be_started_is_what_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,18 +123,18 @@ def test_a_thread_that_cannot_be_started_is_what_is_told(monkeypatch: pytest.Mon
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    outlet = Outlet(lambda event: None)
+    events = EventQueue(lambda event: None)
     with pytest.raises(RuntimeError, match="can't start new thread"):
-        outlet.put(line(1))
-    outlet.close()
+        events.put(line(1))
+    events.close()
 
 
-async def _puts(outlet: Outlet, gate: Gate, count: int) -> int:
+async def _puts(events: EventQueue, gate: Gate, count: int) -> int:
     """Put lines as long as the gate is open; the number of those that went in."""
     for number in range(count):
         if not gate.is_open:
             return number
-        outlet.put(line(number))
+        events.put(line(number))
     return count
 
 
@@ -147,8 +147,8 @@ def test_a_gate_is_shut_while_many_lines_wait_and_no_line_is_shed() -> None:
             reads.acquire(timeout=10)
             heard.append(event)
 
-        outlet = Outlet(slow, gate=gate, held_lines=10)
-        entered = await _puts(outlet, gate, 100)
+        events = EventQueue(slow, gate=gate, held_lines=10)
+        entered = await _puts(events, gate, 100)
         assert 10 <= entered <= 11
         opened = anyio.Event()
         gate.when_open(opened.set)
@@ -158,11 +158,11 @@ def test_a_gate_is_shut_while_many_lines_wait_and_no_line_is_shed() -> None:
         reads.release(100)
         with anyio.fail_after(10):
             await opened.wait()
-        outlet.close()
+        events.close()
         assert [event.message for event in heard if isinstance(event, LogLine)] == [
             str(number) for number in range(entered)
         ]
-        assert outlet.total_shed == 0
+        assert events.total_shed == 0
 
     anyio.run(scenario)
 
@@ -174,17 +174,17 @@ def test_a_stuck_reader_holds_back_no_node_that_is_to_stop() -> None:
         def stuck(event: RunnerEvent) -> None:
             go_on.wait(10)
 
-        outlet = Outlet(stuck, gate=gate, held_lines=10, stopping_lines=20, most_lines=30)
-        await _puts(outlet, gate, 100)
+        events = EventQueue(stuck, gate=gate, held_lines=10, stopping_lines=20, most_lines=30)
+        await _puts(events, gate, 100)
         assert not gate.is_open
-        outlet.put(DataflowStopping(reason="signal SIGINT", grace=10.0))
+        events.put(DataflowStopping(reason="signal SIGINT", grace=10.0))
         assert gate.is_open
-        assert await _puts(outlet, gate, 100) < 100
+        assert await _puts(events, gate, 100) < 100
         await wait_until_async(lambda: gate.is_open, what="the gate to be opened for good")
-        assert await _puts(outlet, gate, 100) == 100
-        assert outlet.total_shed > 0  # bounded all the same
+        assert await _puts(events, gate, 100) == 100
+        assert events.total_shed > 0  # bounded all the same
         go_on.set()
-        outlet.close()
+        events.close()
 
     anyio.run(scenario)
 
@@ -196,10 +196,10 @@ def test_a_reader_that_failed_holds_nothing_back() -> None:
         def gone(event: RunnerEvent) -> None:
             raise BrokenPipeError
 
-        outlet = Outlet(gone, gate=gate, held_lines=10)
-        await _puts(outlet, gate, 11)
+        events = EventQueue(gone, gate=gate, held_lines=10)
+        await _puts(events, gate, 11)
         await wait_until_async(lambda: gate.is_open, what="the gate to be opened")
-        assert await _puts(outlet, gate, 100) == 100
-        outlet.close()
+        assert await _puts(events, gate, 100) == 100
+        events.close()
 
     anyio.run(scenario)

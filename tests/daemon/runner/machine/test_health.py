@@ -1,4 +1,4 @@
-"""Which processes cannot run, and which inputs have timed out."""
+"""Stalled processes and timed-out inputs."""
 
 from __future__ import annotations
 
@@ -6,46 +6,46 @@ from dora_daemon.runner.machine.health import HealthWatch, InputWatch, ProcessSa
 
 
 def samples(*taken: tuple[float, bool, float]) -> list[float]:
-    """What a watch reports for (time, schedulable, CPU seconds) of one process."""
+    """Return the results for (time, schedulable, CPU seconds) of one process."""
     watch = HealthWatch()
     return [
-        watch.look("n", 7, ProcessSample(able, cpu), connected_at=100.0, now=now)
+        watch.sample("n", 7, ProcessSample(able, cpu), connected_at=100.0, now=now)
         for now, able, cpu in taken
     ]
 
 
-def test_a_process_that_waits_or_computes_is_able_to_run() -> None:
+def test_a_process_that_waits_or_computes_is_not_stalled() -> None:
     assert samples((105, True, 1.0), (110, True, 1.0), (115, True, 6.0)) == [0, 0, 0]
 
 
-def test_a_stopped_process_is_silent_since_it_was_last_able() -> None:
+def test_a_stopped_process_is_stalled_since_it_last_could_run() -> None:
     assert samples((105, True, 1.0), (110, False, 1.0), (115, False, 1.0)) == [0, 5, 10]
     assert samples((105, False, 1.0), (110, False, 1.0), (115, True, 1.0)) == [5, 10, 0]
 
 
-def test_one_that_uses_cpu_time_between_samples_is_able() -> None:
+def test_a_process_that_used_cpu_time_between_samples_is_not_stalled() -> None:
     assert samples((105, False, 1.0), (110, False, 1.5), (115, False, 1.5)) == [5, 0, 5]
 
 
-def test_the_next_process_of_a_node_starts_anew() -> None:
+def test_the_next_process_of_a_node_has_a_new_history() -> None:
     watch = HealthWatch()
     stopped = ProcessSample(schedulable=False, cpu_seconds=9.0)
-    assert watch.look("n", 7, stopped, connected_at=100.0, now=110.0) == 10.0
-    assert watch.look("n", 8, stopped, connected_at=111.0, now=112.0) == 1.0
+    assert watch.sample("n", 7, stopped, connected_at=100.0, now=110.0) == 10.0
+    assert watch.sample("n", 8, stopped, connected_at=111.0, now=112.0) == 1.0
 
 
 def test_the_wait_at_the_start_barrier_does_not_count() -> None:
     watch = HealthWatch()
     stopped = ProcessSample(schedulable=False, cpu_seconds=1.0)
-    assert watch.look("n", 7, stopped, connected_at=100.0, now=110.0) == 10.0
-    assert watch.look("n", 7, stopped, connected_at=109.0, now=110.0) == 1.0
+    assert watch.sample("n", 7, stopped, connected_at=100.0, now=110.0) == 10.0
+    assert watch.sample("n", 7, stopped, connected_at=109.0, now=110.0) == 1.0
 
 
-def test_an_input_is_armed_by_its_first_message_breaks_and_recovers() -> None:
+def test_an_input_is_armed_by_its_first_message_then_breaks_and_recovers() -> None:
     watch = InputWatch()
 
     def look(last_arrival: float, now: float) -> set[str]:
-        watch.look("n", "i", last_arrival=last_arrival, timeout=3.0, now=now)
+        watch.sample("n", "i", last_arrival=last_arrival, timeout=3.0, now=now)
         return watch.broken["n"]
 
     assert look(0.0, 100.0) == set()
@@ -60,7 +60,7 @@ def test_an_input_is_armed_by_its_first_message_breaks_and_recovers() -> None:
 
 def test_an_input_that_ended_is_not_broken() -> None:
     watch = InputWatch()
-    watch.look("n", "i", last_arrival=1.0, timeout=1.0, now=10.0)
+    watch.sample("n", "i", last_arrival=1.0, timeout=1.0, now=10.0)
     watch.closed("n", "i")
     watch.closed("other", "i")
     assert watch.broken["n"] == set()

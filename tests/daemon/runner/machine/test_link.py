@@ -1,4 +1,4 @@
-"""When the runner starts, restarts and ends the link process."""
+"""State machine of the link process, alone and as a part of the whole state."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from itertools import count
 from typing import Any, TypeVar
 
-from daemon.runner.dataflows import node
-from daemon.runner.world import World
+from support.runner.nodes import node
+from support.runner.simulation import Simulation
 
 from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.machine import commands as c
 from dora_daemon.runner.machine import events as e
-from dora_daemon.runner.machine import link as link_life
-from dora_daemon.runner.machine.link import LinkLife, LinkState
-from dora_daemon.runner.machine.wiring import Edge
+from dora_daemon.runner.machine import link
+from dora_daemon.runner.machine.edges import Edge
+from dora_daemon.runner.machine.link import LinkLifecycle, LinkNeeded, LinkState, NodesEnded
 
 T = TypeVar("T")
 
@@ -25,195 +25,212 @@ def of(commands: Iterable[c.Command], kind: type[T]) -> list[T]:
     return [command for command in commands if isinstance(command, kind)]
 
 
-def started() -> LinkLife:
-    life = LinkLife(count(7).__next__)
-    assert life.start(0.0) == [c.SpawnLink(7)]
-    assert life.spawned(e.LinkSpawned(7, 100)) == []
-    assert life.connected(e.LinkConnected(7)) == [c.AdmitLink(7)]
+def started() -> LinkLifecycle:
+    life = LinkLifecycle(count(7).__next__)
+    assert life.handle(LinkNeeded(), 0.0) == [c.SpawnLink(7)]
+    assert life.handle(e.LinkSpawned(7, 100), 0.0) == []
+    assert life.handle(e.LinkConnected(7), 0.0) == [c.AdmitLink(7)]
     return life
 
 
-def died(life: LinkLife, now: float, **how: Any) -> list[c.Command]:
-    return life.exited(e.LinkExited(life.incarnation, e.Exit(signal="SIGKILL"), **how), now)
+def died(life: LinkLifecycle, now: float, **how: Any) -> list[c.Command]:
+    exited = e.LinkExited(life.incarnation, e.Exit(signal="SIGKILL"), **how)
+    return life.handle(exited, now)
+
+
+def fire(life: LinkLifecycle, timer: str, now: float) -> list[c.Command]:
+    return life.handle(e.TimerFired(LINK_NODE, timer), now)
+
+
+def end(life: LinkLifecycle, now: float, *, stopping: bool, force: bool = False) -> list[c.Command]:
+    return life.handle(NodesEnded(stopping, force), now)
 
 
 def test_a_link_is_started_once_and_admitted() -> None:
     life = started()
-    assert life.start(1.0) == []
+    assert life.handle(LinkNeeded(), 1.0) == []
     assert life.state is LinkState.RUNNING
 
 
-def test_another_process_is_not_the_link() -> None:
+def test_any_other_process_is_refused() -> None:
     life = started()
-    assert isinstance(life.connected(e.LinkConnected(7))[0], c.Refuse)
-    assert isinstance(life.connected(e.LinkConnected(3))[0], c.Refuse)
+    for number in (7, 3):
+        assert isinstance(life.handle(e.LinkConnected(number), 0.0)[0], c.Refuse)
 
 
-def test_a_link_that_dies_is_started_again_ever_more_slowly() -> None:
+def test_a_dying_link_is_restarted_with_growing_delays() -> None:
     life = started()
     delays = []
     now = 0.0
     for _ in range(8):
-        commands = died(life, now)
-        armed = of(commands, c.ArmTimer)[0]
+        armed = of(died(life, now), c.ArmTimer)[0]
         assert (armed.node, armed.timer) == (LINK_NODE, "backoff")
         delays.append(armed.at - now)
         now = armed.at
-        assert of(life.timer(e.TimerFired(LINK_NODE, "backoff"), now), c.SpawnLink)
-    assert delays[0] == link_life.FIRST_DELAY
+        assert of(fire(life, "backoff", now), c.SpawnLink)
+    assert delays[0] == link.FIRST_DELAY
     assert delays == sorted(delays)
-    assert delays[-1] == link_life.LONGEST_DELAY
+    assert delays[-1] == link.LONGEST_DELAY
     assert life.restarts == 8
 
 
-def test_a_link_that_lived_well_is_soon_back() -> None:
+def test_a_stable_link_is_restarted_with_the_first_delay() -> None:
     life = started()
     for _ in range(5):
         died(life, 0.0)
-        life.timer(e.TimerFired(LINK_NODE, "backoff"), 0.0)
-    commands = died(life, 100.0)
-    assert of(commands, c.ArmTimer)[0].at == 100.0 + link_life.FIRST_DELAY
+        fire(life, "backoff", 0.0)
+    assert of(died(life, 100.0), c.ArmTimer)[0].at == 100.0 + link.FIRST_DELAY
 
 
-def test_news_of_an_earlier_process_count_for_nothing() -> None:
+def test_events_of_a_former_process_are_ignored() -> None:
     life = started()
     died(life, 0.0)
-    life.timer(e.TimerFired(LINK_NODE, "backoff"), 1.0)
-    assert life.exited(e.LinkExited(7, e.Exit(code=1)), 2.0) == []
+    fire(life, "backoff", 1.0)
+    assert life.handle(e.LinkExited(7, e.Exit(code=1)), 2.0) == []
     assert life.state is LinkState.STARTING
 
 
-def test_it_passes_on_what_waits_at_the_consumers_pace() -> None:
+def test_after_the_end_queued_messages_are_delivered_at_the_consumers_pace() -> None:
     life = started()
-    commands = life.end(50.0, stopping=False)
-    assert of(commands, c.FinishLink)[0].seconds >= 3600
-    said = life.timer(e.TimerFired(LINK_NODE, "notice"), 60.0)
-    assert "still passed on" in of(said, c.Say)[0].message
+    assert of(end(life, 50.0, stopping=False), c.FinishLink)[0].seconds >= 3600
+    log = of(fire(life, "notice", 60.0), c.EmitLog)[0].message
+    assert "still delivering messages" in log
     assert not life.over
-    assert not of(life.exited(e.LinkExited(7, e.Exit(code=0)), 60.0), c.SpawnLink)
+    assert not of(life.handle(e.LinkExited(7, e.Exit(code=0)), 60.0), c.SpawnLink)
     assert life.over
 
 
-def test_a_stop_makes_it_hurry_and_a_forced_one_kills_it() -> None:
+def test_a_stop_shortens_the_delivery_and_a_forced_one_kills() -> None:
     life = started()
-    life.end(50.0, stopping=False)
-    commands = life.end(51.0, stopping=True)
-    assert of(commands, c.FinishLink)[0].seconds == link_life.DRAIN_AT_STOP
-    assert life.end(52.0, stopping=True) == []
-    assert of(life.end(52.0, stopping=True, force=True), c.SignalLink) == [c.SignalLink("SIGKILL")]
+    end(life, 50.0, stopping=False)
+    commands = end(life, 51.0, stopping=True)
+    assert of(commands, c.FinishLink)[0].seconds == link.STOP_DRAIN_SECONDS
+    assert end(life, 52.0, stopping=True) == []
+    forced = end(life, 52.0, stopping=True, force=True)
+    assert of(forced, c.SignalLink) == [c.SignalLink("SIGKILL")]
     died(life, 52.1)
     assert life.over
 
 
-def test_one_that_does_not_end_is_killed() -> None:
+def test_a_link_that_does_not_end_is_killed() -> None:
     life = started()
-    armed = of(life.end(10.0, stopping=True), c.ArmTimer)[0]
-    assert armed.at == 10.0 + link_life.DRAIN_AT_STOP + link_life.LEAVE
-    killed = life.timer(e.TimerFired(LINK_NODE, "kill"), armed.at)
+    armed = of(end(life, 10.0, stopping=True), c.ArmTimer)[0]
+    assert armed.at == 10.0 + link.STOP_DRAIN_SECONDS + link.LEAVE_SECONDS
+    killed = fire(life, "kill", armed.at)
     assert of(killed, c.SignalLink) == [c.SignalLink("SIGKILL")]
     died(life, armed.at)
     assert life.over
 
 
-def test_one_that_died_before_it_passed_on_what_waits_is_started_once_more() -> None:
+def test_a_link_that_died_with_messages_queued_is_restarted_to_deliver_them() -> None:
     life = started()
     died(life, 0.0)
-    commands = life.end(0.05, stopping=False)
-    assert of(commands, c.SpawnLink) == [c.SpawnLink(8)]
-    finish = life.spawned(e.LinkSpawned(8, 101))
-    assert of(finish, c.FinishLink)
+    assert of(end(life, 0.05, stopping=False), c.SpawnLink) == [c.SpawnLink(8)]
+    assert of(life.handle(e.LinkSpawned(8, 101), 0.05), c.FinishLink)
     assert of(died(life, 1.0, drained=False), c.ArmTimer)
-    assert of(life.timer(e.TimerFired(LINK_NODE, "backoff"), 1.1), c.SpawnLink)
+    assert of(fire(life, "backoff", 1.1), c.SpawnLink)
 
 
-def test_it_is_not_started_for_ever_when_nothing_waits() -> None:
+def test_a_link_without_messages_to_deliver_is_restarted_a_limited_number_of_times() -> None:
     life = started()
-    life.end(0.0, stopping=False)
-    for attempt in range(link_life.LAST_ATTEMPTS + 1):
+    end(life, 0.0, stopping=False)
+    for attempt in range(link.LAST_ATTEMPTS + 1):
         assert not life.over, attempt
         died(life, 0.0)
-        life.timer(e.TimerFired(LINK_NODE, "backoff"), 0.0)
+        fire(life, "backoff", 0.0)
     assert life.over
 
 
 # --- as a part of the whole state
 
 
-def linked(*nodes: Any, **options: Any) -> World:
-    world = World(nodes, **options)
-    world.handle(e.LinksSet((OUT,)))
-    number = of(world.done, c.SpawnLink)[0].incarnation
-    world.handle(e.LinkSpawned(number, 99))
-    world.handle(e.LinkConnected(number))
-    world.start()
-    world.connect_all()
-    return world
+def linked(*nodes: Any, **settings: Any) -> Simulation:
+    sim = Simulation(nodes, **settings)
+    sim.handle(e.OutgoingStreamsSet((OUT,)))
+    number = link_number(sim)
+    sim.handle(e.LinkSpawned(number, 99))
+    sim.handle(e.LinkConnected(number))
+    sim.start()
+    sim.connect_all()
+    return sim
 
 
-def test_the_dataflow_is_finished_when_its_link_is() -> None:
-    world = linked(node("a", outputs="x"))
-    assert world.state.phase == "running"
-    world.exit("a")
-    assert of(world.done, c.FinishLink)
-    assert world.result is None
-    world.handle(e.LinkExited(world.state.link.incarnation, e.Exit(code=0)))
-    assert world.result is not None
-    assert world.result.ok
-    assert world.result.stop_reason is None
+def link_number(sim: Simulation) -> int:
+    return sim.of(c.SpawnLink)[-1].incarnation
+
+
+def test_the_dataflow_finishes_with_its_link() -> None:
+    sim = linked(node("a", outputs="x"))
+    assert sim.state.phase == "running"
+    sim.exit("a")
+    assert sim.of(c.FinishLink)
+    assert sim.result is None
+    sim.handle(e.LinkExited(link_number(sim), e.Exit(code=0)))
+    assert sim.result is not None
+    assert sim.result.ok
+    assert sim.result.stop_reason is None
 
 
 def test_a_stop_ends_the_nodes_first_and_then_the_link() -> None:
-    world = linked(node("a", outputs="x"))
-    world.stop()
-    assert not of(world.done, c.FinishLink)
-    world.exit("a")
-    assert of(world.done, c.FinishLink)[0].seconds == link_life.DRAIN_AT_STOP
+    sim = linked(node("a", outputs="x"))
+    sim.stop()
+    assert not sim.of(c.FinishLink)
+    sim.exit("a")
+    assert sim.of(c.FinishLink)[0].seconds == link.STOP_DRAIN_SECONDS
 
 
-def test_a_stop_while_the_link_still_passes_on_makes_it_hurry() -> None:
-    world = linked(node("a", outputs="x"))
-    world.exit("a")
-    world.stop()
-    assert [f.seconds for f in of(world.done, c.FinishLink)][-1] == link_life.DRAIN_AT_STOP
-    world.stop(force=True)
-    assert of(world.done, c.SignalLink) == [c.SignalLink("SIGKILL")]
+def test_a_stop_after_the_nodes_ended_shortens_the_delivery() -> None:
+    sim = linked(node("a", outputs="x"))
+    sim.exit("a")
+    sim.stop()
+    assert sim.of(c.FinishLink)[-1].seconds == link.STOP_DRAIN_SECONDS
+    sim.stop(force=True)
+    assert sim.of(c.SignalLink) == [c.SignalLink("SIGKILL")]
 
 
-def test_a_new_link_is_told_again_what_has_ended() -> None:
-    world = linked(node("a", outputs="x"), node("b"))
-    world.exit("a")
-    world.handle(e.LinkExited(world.state.link.incarnation, e.Exit(signal="SIGKILL")))
-    world.pass_time(link_life.FIRST_DELAY)
-    number = of(world.done, c.SpawnLink)[-1].incarnation
-    world.done.clear()
-    world.handle(e.LinkConnected(number))
-    assert world.done == [c.AdmitLink(number), c.AnnounceClosedAgain(LINK_NODE, (OUT.input,))]
+def test_a_stop_for_recovery_kills_the_link_at_once() -> None:
+    sim = linked(node("a", outputs="x"))
+    sim.stop(recovering=True)
+    assert sim.of(c.SignalLink) == [c.SignalLink("SIGKILL")]
+    sim.exit("a")
+    assert sim.result is not None
+
+
+def test_ended_outputs_are_announced_again_to_a_new_link() -> None:
+    sim = linked(node("a", outputs="x"), node("b"))
+    sim.exit("a")
+    sim.handle(e.LinkExited(link_number(sim), e.Exit(signal="SIGKILL")))
+    sim.pass_time(link.FIRST_DELAY)
+    number = link_number(sim)
+    sim.done.clear()
+    sim.handle(e.LinkConnected(number))
+    assert sim.done == [c.AdmitLink(number), c.RepeatClosed(LINK_NODE, (OUT.input,))]
 
 
 def test_inputs_from_another_machine_end_and_open_again() -> None:
-    world = linked(node("a", outputs="x"), node("sink", reads="far/y"))
-    world.handle(e.SourceClosed("far", "y"))
-    assert world.state.wiring.all_inputs_closed("sink")
-    assert world.state.nodes["sink"].inputs_ended
-    world.handle(e.SourceReopened("far", "y"))
-    assert not world.state.wiring.all_inputs_closed("sink")
+    sim = linked(node("a", outputs="x"), node("sink", reads="far/y"))
+    sim.handle(e.SourceClosed("far", "y"))
+    assert sim.state.closed_inputs("sink") == ("far_y",)
+    assert ("sink", "finish") in sim.timers
+    sim.handle(e.SourceReopened("far", "y"))
+    assert sim.state.closed_inputs("sink") == ()
 
 
-def test_a_restarted_reader_is_told_again_that_a_far_source_has_ended() -> None:
-    world = linked(node("a", outputs="x"), node("sink", reads="far/y a/x"))
-    world.handle(e.SourceClosed("far", "y"))
-    world.handle(e.NodeRestartRequested("sink", 1.0))
-    world.exit("sink")
-    world.done.clear()
-    world.connect("sink")
-    assert c.AnnounceClosedAgain("sink", ("far_y",)) in world.done
+def test_an_ended_remote_source_is_announced_again_to_a_restarted_reader() -> None:
+    sim = linked(node("a", outputs="x"), node("sink", reads="far/y a/x"))
+    sim.handle(e.SourceClosed("far", "y"))
+    sim.handle(e.NodeRestartRequested("sink", 1.0))
+    sim.exit("sink")
+    sim.done.clear()
+    sim.connect("sink")
+    assert c.RepeatClosed("sink", ("far_y",)) in sim.done
 
 
-def test_streams_may_come_and_go() -> None:
-    world = linked(node("a", outputs="x z"))
-    world.exit("a")
-    world.handle(e.LinksSet((OUT, Edge("a", "z", LINK_NODE, "far a/z"))))
-    assert world.state.wiring.closed_inputs(LINK_NODE) == (OUT.input,)
-    world.handle(e.LinksSet(()))
-    assert world.state.wiring.closed_inputs(LINK_NODE) == ()
-    assert len(of(world.done, c.SpawnLink)) == 1
+def test_outgoing_streams_can_change() -> None:
+    sim = linked(node("a", outputs="x z"))
+    sim.exit("a")
+    sim.handle(e.OutgoingStreamsSet((OUT, Edge("a", "z", LINK_NODE, "far a/z"))))
+    assert sim.state.closed_inputs(LINK_NODE) == (OUT.input,)
+    sim.handle(e.OutgoingStreamsSet(()))
+    assert sim.state.closed_inputs(LINK_NODE) == ()
+    assert len(sim.of(c.SpawnLink)) == 1

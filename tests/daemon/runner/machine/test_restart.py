@@ -1,4 +1,4 @@
-"""Restart policies: whether, after how long, how often."""
+"""Restart policies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dora_daemon.runner.machine.restart import GiveUp, RestartAfter, RestartHist
 
 
 def delays(settings: RestartSettings, exits: list[float]) -> list[float | str]:
-    """What is decided for failures at these times."""
+    """Return the decisions for failures at these times."""
     history = RestartHistory()
     decided: list[float | str] = []
     for now in exits:
@@ -25,7 +25,7 @@ def delays(settings: RestartSettings, exits: list[float]) -> list[float | str]:
     return decided
 
 
-def test_never_is_never() -> None:
+def test_policy_never() -> None:
     assert delays(RestartSettings(), [0.0]) == ["ended"]
 
 

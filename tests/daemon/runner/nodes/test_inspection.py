@@ -1,4 +1,4 @@
-"""The runner's socket for inspectors: what it gives, what it refuses, what is left."""
+"""The runner's socket for inspectors."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
 import pytest
-from daemon.runner.flows import BackgroundRun, background
+from support.runner.runs import BackgroundRun, background
 from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_config.protocol import runner as protocol
 from dora_daemon.inspection.runner_side import InspectionError, RunnerGone, RunnerSide
 from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
-from dora_daemon.runner.nodes.inspection import LONGEST_QUEUE, MOST_INSPECTORS, SHORTEST_QUEUE
+from dora_daemon.runner.nodes.inspection import LONGEST_QUEUE, MAX_INSPECTORS, SHORTEST_QUEUE
 
 TICKER = """
     from dora import Node
@@ -36,7 +36,7 @@ def ticking(workspace: Workspace, *, debug: bool) -> Iterator[BackgroundRun]:
         yield run
 
 
-def test_a_watch_gets_queues_of_its_own_and_leaves_nothing(workspace: Workspace) -> None:
+def test_an_inspector_has_queues_of_its_own_that_end_with_it(workspace: Workspace) -> None:
     with ticking(workspace, debug=True) as run, ExitStack() as stack:
         path = str(run.path / INSPECTION_SOCKET)
 
@@ -48,11 +48,11 @@ def test_a_watch_gets_queues_of_its_own_and_leaves_nothing(workspace: Workspace)
         first = RunnerSide(path, run.plan.dataflow_id, ())
         before = descriptors()
         with closing(
-            RunnerSide(path, run.plan.dataflow_id, ("ticker/count", "ticker/none", "nobody/x"))
+            RunnerSide(path, run.plan.dataflow_id, ("ticker/count", "ticker/none", "absent/x"))
         ) as side:
             assert side.problems == [
-                "there is no output ticker/none on this machine",
-                "there is no output nobody/x on this machine",
+                "output ticker/none does not exist on this machine",
+                "output absent/x does not exist on this machine",
             ]
             (receiver,) = side.receivers.values()
             delivery = wait_until(receiver.receive, what="a message")
@@ -60,19 +60,19 @@ def test_a_watch_gets_queues_of_its_own_and_leaves_nothing(workspace: Workspace)
             assert delivery.nbytes > 0
             del delivery
             assert run.ask(protocol.GetStatistics()).edges == ()
-            assert receiver.spec.bound == SHORTEST_QUEUE  # nothing was known of its messages
+            assert receiver.spec.bound == SHORTEST_QUEUE  # the size of its messages was unknown
             with closing(RunnerSide(path, run.plan.dataflow_id, ("ticker/count",))) as second:
                 assert second.receivers["ticker/count"].spec.bound == LONGEST_QUEUE
-        # The sender has a segment since it has had a reader.
+        # the sender has a segment since its first reader
         wait_until(lambda: descriptors() <= before + 1, what="the queue to be closed")
-        for _ in range(MOST_INSPECTORS - 1):
+        for _ in range(MAX_INSPECTORS - 1):
             stack.enter_context(closing(RunnerSide(path, run.plan.dataflow_id, ())))
-        with pytest.raises(InspectionError, match="16 watch this dataflow on this machine already"):
+        with pytest.raises(InspectionError, match="at most 16 inspectors per dataflow"):
             RunnerSide(path, run.plan.dataflow_id, ())
         first.close()
 
 
-def test_without_debug_inspection_nobody_is_let_in(workspace: Workspace) -> None:
+def test_without_debug_inspection_inspectors_are_refused(workspace: Workspace) -> None:
     with (
         ticking(workspace, debug=False) as run,
         pytest.raises(InspectionError, match="lets nobody watch"),

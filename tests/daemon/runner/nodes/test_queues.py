@@ -1,4 +1,4 @@
-"""The runner's queues, and the segments of producers that have ended."""
+"""Queues of the runner, and the segments of ended producers."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
-from daemon.runner.dataflows import node
-from daemon.runner.flows import open_descriptors, run_flow
+from support.runner.nodes import node
+from support.runner.runs import open_descriptors, run_flow
 from support.workspace import Workspace
 
 from dora_daemon.runner.errors import QueueUnavailable
-from dora_daemon.runner.logs.publishing import RunnerOutputs
-from dora_daemon.runner.machine.wiring import Edge
+from dora_daemon.runner.machine.edges import Edge
 from dora_daemon.runner.nodes import queues
-from dora_daemon.runner.nodes.queues import KeptQueue, QueueBook, hold_limit
+from dora_daemon.runner.nodes.connections import Connections
+from dora_daemon.runner.nodes.publishing import RunnerOutputs
+from dora_daemon.runner.nodes.queues import QueueEntry, QueueRegistry, hold_limit
+from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_node_api.data import arrow
 from dora_node_api.protocol.pool_size import POOL_SIZE_VARIABLE
 from dora_node_api.transport.consumer.receiving import Receiver
@@ -32,69 +34,80 @@ EDGE = Edge("a", "x", "b", "in")
 
 
 @pytest.fixture
-def book() -> Iterator[QueueBook]:
-    book = QueueBook(Board.create())
-    yield book
-    book.close()
+def segments() -> Iterator[SegmentTable]:
+    table = SegmentTable(Connections())
+    yield table
+    table.close()
+
+
+@pytest.fixture
+def registry(segments: SegmentTable) -> Iterator[QueueRegistry]:
+    registry = QueueRegistry(Board.create(), segments)
+    yield registry
+    registry.close()
 
 
 def ends_of(descriptors: list[int]) -> list[int]:
     return [os.dup(descriptor) for descriptor in descriptors]
 
 
-def producer(book: QueueBook, kept: KeptQueue, incarnation: int) -> Sender:
-    """A sending process of this incarnation, in this process."""
+def producer(
+    registry: QueueRegistry, segments: SegmentTable, entry: QueueEntry, incarnation: int
+) -> Sender:
+    """Return a sender of this incarnation, in this process."""
 
-    def register(number: int, descriptor: int, size: int) -> None:
-        book.add_segment(incarnation, number, os.dup(descriptor), size)
+    def add(number: int, descriptor: int, size: int) -> None:
+        segments.add(incarnation, number, os.dup(descriptor), size)
 
-    sender = Sender(Pool(1 << 24, register), book.board, incarnation)
-    ends = QueueEnds.from_producer_fds(ends_of(kept.ends.for_producer()))
-    sender.add_route("x", kept.spec, ends)
+    sender = Sender(Pool(1 << 24, add), registry.board, incarnation)
+    ends = QueueEnds.from_producer_fds(ends_of(entry.ends.for_producer()))
+    sender.add_route("x", entry.spec, ends)
     return sender
 
 
-def consumer(book: QueueBook, kept: KeptQueue) -> Receiver:
+def consumer(registry: QueueRegistry, segments: SegmentTable, entry: QueueEntry) -> Receiver:
     def open_segment(incarnation: int, number: int) -> tuple[int, int]:
-        found = book.segment(incarnation, number)
+        found = segments.find(incarnation, number)
         if found is None:
             raise LookupError(f"{incarnation}/{number}")
         return os.dup(found[0]), found[1]
 
-    ends = QueueEnds.from_consumer_fds(ends_of(kept.ends.for_consumer()))
-    return Receiver(kept.spec, ends, book.board, open_segment)
+    ends = QueueEnds.from_consumer_fds(ends_of(entry.ends.for_consumer()))
+    return Receiver(entry.spec, ends, registry.board, open_segment)
 
 
-def test_an_edge_has_one_queue(book: QueueBook) -> None:
-    kept, new = book.ensure(EDGE, bound=5, backpressure=True)
+def test_an_edge_has_one_queue(registry: QueueRegistry) -> None:
+    entry, new = registry.ensure(EDGE, bound=5, backpressure=True)
     assert new
-    assert book.ensure(EDGE, bound=5) == (kept, False)
-    assert kept.spec.backpressure
-    assert book.into("b") == book.out_of("a") == book.out_of("a", ["x"]) == [kept]
-    assert book.out_of("a", ["y"]) == book.into("a") == []
-    book.drop(EDGE)
-    assert book.get(EDGE) is None
-    again, _ = book.ensure(EDGE, bound=5)
-    assert again.spec.queue != kept.spec.queue
+    assert registry.ensure(EDGE, bound=5) == (entry, False)
+    assert entry.spec.backpressure
+    assert registry.into("b") == registry.out_of("a") == registry.out_of("a", ["x"]) == [entry]
+    assert registry.out_of("a", ["y"]) == registry.into("a") == []
+    registry.drop(EDGE)
+    assert registry.get(EDGE) is None
+    again, _ = registry.ensure(EDGE, bound=5)
+    assert again.spec.queue != entry.spec.queue
 
 
-def test_what_the_runner_sends_is_always_drop_oldest(book: QueueBook) -> None:
-    kept, _ = book.ensure(EDGE, bound=5, backpressure=True, from_runner=True)
-    assert not kept.spec.backpressure
+def test_queues_of_the_runner_are_always_drop_oldest(registry: QueueRegistry) -> None:
+    entry, _ = registry.ensure(EDGE, bound=5, backpressure=True, from_runner=True)
+    assert not entry.spec.backpressure
 
 
-def test_a_dead_producers_segments_stay_until_its_messages_were_read(book: QueueBook) -> None:
-    kept, _ = book.ensure(EDGE, bound=5)
-    sender = producer(book, kept, 7)
+def test_segments_of_an_ended_producer_stay_until_its_messages_are_read(
+    registry: QueueRegistry, segments: SegmentTable
+) -> None:
+    entry, _ = registry.ensure(EDGE, bound=5)
+    sender = producer(registry, segments, entry, 7)
     for number in range(3):
         sender.send("x", arrow.encode(bytes([number]) * 100))
     sender.close()
-    book.producer_died("a", 7)
-    book.announce_closed("a")
-    book.tidy()
-    assert book.segment_bytes(7) > 0
-    assert book.queued("b") == 4
-    receiver = consumer(book, kept)
+    registry.producer_died("a", 7)
+    registry.announce_closed("a")
+    registry.cleanup()
+    assert segments.has_any(7)
+    assert registry.queued("b") == 4
+    receiver = consumer(registry, segments, entry)
     kinds = []
     while (delivery := receiver.receive()) is not None:
         kinds.append(delivery.kind)
@@ -102,71 +115,76 @@ def test_a_dead_producers_segments_stay_until_its_messages_were_read(book: Queue
             assert delivery.value.to_pylist() == [len(kinds) - 1] * 100
         del delivery
     assert kinds == [RecordKind.DATA] * 3 + [RecordKind.CLOSED]
-    book.tidy()
-    assert book.segment_bytes(7) == 0
-    assert not book.untidy
+    registry.cleanup()
+    assert not segments.has_any(7)
+    assert not registry.needs_cleanup
     receiver.close()
 
 
-def test_a_queue_that_goes_takes_its_claim_with_it(book: QueueBook) -> None:
-    kept, _ = book.ensure(EDGE, bound=5)
-    sender = producer(book, kept, 7)
+def test_dropping_a_queue_frees_the_segments_of_its_ended_producer(
+    registry: QueueRegistry, segments: SegmentTable
+) -> None:
+    entry, _ = registry.ensure(EDGE, bound=5)
+    sender = producer(registry, segments, entry, 7)
     sender.send("x", arrow.encode(b"1" * 100))
     sender.close()
-    book.producer_died("a", 7)
-    assert book.untidy
-    book.drop(EDGE)
-    book.tidy()
-    assert book.segment_bytes(7) == 0
+    registry.producer_died("a", 7)
+    assert registry.needs_cleanup
+    registry.drop(EDGE)
+    registry.cleanup()
+    assert not segments.has_any(7)
 
 
-def test_lines_of_the_runner_arrive_as_arrays_of_one_text(book: QueueBook) -> None:
-    kept, _ = book.ensure(EDGE, bound=2, from_runner=True)
-    outputs = RunnerOutputs(book)
-    outputs.send_text("route", "nobody listens yet")
-    outputs.add_route("route", kept)
+def test_lines_of_the_runner_are_received_as_arrays_of_one_text(
+    registry: QueueRegistry, segments: SegmentTable
+) -> None:
+    entry, _ = registry.ensure(EDGE, bound=2, from_runner=True)
+    outputs = RunnerOutputs(registry.board, segments)
+    outputs.send_text("route", "before the route")
+    outputs.add_route("route", entry)
     for text in ("one", "two", "three"):
         outputs.send_text("route", text)
-    receiver = consumer(book, kept)
+    receiver = consumer(registry, segments, entry)
     found = []
     while (delivery := receiver.receive()) is not None:
         assert delivery.value.type == pa.string()
         found += delivery.value.to_pylist()
     assert found == ["two", "three"]
     del delivery
-    outputs.remove_route(kept)
-    outputs.send_text("route", "nobody listens any more")
+    outputs.remove_route(entry)
+    outputs.send_text("route", "after the route")
     receiver.close()
     outputs.close()
 
 
-def test_nothing_stays_open(book: QueueBook) -> None:
+def test_no_descriptor_stays_open(registry: QueueRegistry, segments: SegmentTable) -> None:
     before = open_descriptors()
     for number in range(20):
-        book.ensure(Edge("a", "x", f"c{number}", "in"), bound=5, backpressure=True)
-    book.add_segment(3, 1, os.dup(0), 100)
-    book.add_segment(3, 1, os.dup(0), 200)
-    assert book.segment(3, 1) is not None
-    book.remove_segment(9, 9)
-    book.close()
+        registry.ensure(Edge("a", "x", f"c{number}", "in"), bound=5, backpressure=True)
+    segments.add(3, 1, os.dup(0), 100)
+    segments.add(3, 1, os.dup(0), 200)
+    assert segments.find(3, 1) is not None
+    segments.remove(9, 9)
+    registry.close()
+    segments.close()
     assert open_descriptors() <= before
 
 
-def test_descriptors_that_run_out_are_told_with_the_edge_and_the_limit(
-    book: QueueBook, monkeypatch: pytest.MonkeyPatch
+def test_an_error_for_lack_of_descriptors_names_the_edge_and_the_limit(
+    registry: QueueRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none_left(_: object) -> QueueEnds:
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr("dora_daemon.runner.nodes.queues.create_queue", none_left)
     with pytest.raises(QueueUnavailable) as caught:
-        book.ensure(EDGE, bound=5)
+        registry.ensure(EDGE, bound=5)
     assert "a/x -> b/in" in str(caught.value)
     assert "Too many open files" in str(caught.value)
     assert "ulimit -n" in str(caught.value)
 
 
-def test_a_consumer_may_keep_a_quarter_of_a_pool_whose_size_was_set() -> None:
+def test_the_hold_limit_is_a_quarter_of_a_configured_pool() -> None:
     by_default = hold_limit(node("a"), {})
     assert by_default == hold_limit(None, {}) == 64 << 20
     sized = node("a").model_copy(update={"shared_memory_pool_size": 20 << 20})
@@ -177,48 +195,50 @@ def test_a_consumer_may_keep_a_quarter_of_a_pool_whose_size_was_set() -> None:
     assert hold_limit(node("a"), {POOL_SIZE_VARIABLE: "much"}) == by_default
 
 
-def test_an_edge_whose_journal_finds_no_room_gives_its_area_back() -> None:
+def test_an_edge_without_room_for_its_journal_frees_its_area(segments: SegmentTable) -> None:
     edge_size = layout.edge_area_size(layout.ledger_slots_for(5))
-    book = QueueBook(Board.create(layout.PAGE + edge_size))
+    registry = QueueRegistry(Board.create(layout.PAGE + edge_size), segments)
     try:
         with pytest.raises(QueueUnavailable, match="no room for another edge"):
-            book.ensure(EDGE, bound=5, backpressure=True, journal=True)
-        kept, new = book.ensure(EDGE, bound=5, backpressure=True)
+            registry.ensure(EDGE, bound=5, backpressure=True, journal=True)
+        entry, new = registry.ensure(EDGE, bound=5, backpressure=True)
         assert new
-        assert kept.spec.journal == 0
+        assert entry.spec.journal == 0
     finally:
-        book.close()
+        registry.close()
 
 
-def test_queues_that_hold_less_than_was_asked_for_are_told_of_once(
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_queue_smaller_than_configured_is_warned_about_once(
+    segments: SegmentTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(descriptor: int, command: int, *size: int) -> int:
-        """As where an ordinary user's pipes have used up `pipe-user-pages-soft`."""
+        """Fail like the kernel when a user has reached `pipe-user-pages-soft`."""
         if command == fcntl.F_SETPIPE_SZ:
             raise PermissionError("Operation not permitted")
         return fcntl.fcntl(descriptor, command, *size)
 
-    told: list[str] = []
-    book = QueueBook(Board.create(), lambda node, text: told.append(f"{node}: {text}"))
+    warnings: list[str] = []
+    registry = QueueRegistry(
+        Board.create(), segments, lambda node, text: warnings.append(f"{node}: {text}")
+    )
     try:
-        book.ensure(EDGE, bound=1000)
-        assert told == []
+        registry.ensure(EDGE, bound=1000)
+        assert warnings == []
         monkeypatch.setattr(queue, "fcntl", SimpleNamespace(fcntl=refused))
-        book.ensure(Edge("a", "x", "c", "in"), bound=100)
-        assert told == []
-        book.ensure(Edge("a", "x", "d", "in"), bound=1000)
-        book.ensure(Edge("a", "x", "e", "in"), bound=1000, backpressure=True)
+        registry.ensure(Edge("a", "x", "c", "in"), bound=100)
+        assert warnings == []
+        registry.ensure(Edge("a", "x", "d", "in"), bound=1000)
+        registry.ensure(Edge("a", "x", "e", "in"), bound=1000, backpressure=True)
     finally:
         monkeypatch.undo()
-        book.close()
-    assert [("a/x -> d/in" in text, "of 1000 messages (queue_size)" in text) for text in told] == [
-        (True, True)
-    ]
-    assert "fs.pipe-user-pages-soft" in told[0]
+        registry.close()
+    assert len(warnings) == 1
+    assert warnings[0].startswith("d: a/x -> d/in: ")
+    assert "of 1000 messages (queue_size)" in warnings[0]
+    assert "fs.pipe-user-pages-soft" in warnings[0]
 
 
-def test_what_is_told_of_a_queue_stands_in_its_readers_log(
+def test_a_warning_about_a_queue_is_in_its_readers_log(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queues, "shortfall", lambda spec, ends: "it is short")

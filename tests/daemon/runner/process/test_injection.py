@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from daemon.runner.flows import run_flow
+from support.runner.runs import run_flow
 from support.workspace import Workspace
 
 import dora_node_api

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from daemon.runner.flows import gone, is_running
+from support.runner.runs import gone, is_running
 from support.waiting import wait_until
 
 from dora_daemon.runner.machine.events import Exit

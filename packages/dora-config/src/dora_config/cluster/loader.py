@@ -1,4 +1,4 @@
-"""A cluster file to its machines, or every problem in it with line and column."""
+"""Load a cluster file, or report all its problems."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Reached = TypeVar("_Reached", Machine, Coordinator)
 
 @dataclass(frozen=True)
 class LoadedCluster:
-    """A cluster, and what its author should know about the file."""
+    """A valid cluster with its warnings."""
 
     cluster: Cluster
     warnings: tuple[Problem, ...]
@@ -24,7 +24,7 @@ class LoadedCluster:
 
 
 def load_cluster(path: Path | str) -> LoadedCluster:
-    """Reads a cluster file; raises `ConfigError` with all its problems."""
+    """Load a cluster file; raise `ConfigError` with all problems."""
     loaded = parse_cluster(read_text(Path(path), MAX_FILE_BYTES), path=path)
     folder = Path(path).absolute().parent
     machines = tuple(_with_its_key(machine, folder) for machine in loaded.cluster.machines)
@@ -34,7 +34,7 @@ def load_cluster(path: Path | str) -> LoadedCluster:
 
 
 def _with_its_key(one: _Reached, folder: Path) -> _Reached:
-    """A relative ``identity_file`` starts at the folder of the cluster file."""
+    """Make ``identity_file`` relative to the folder of the cluster file absolute."""
     file = one.identity_file
     if file is None or file.startswith("~"):
         return one
@@ -42,7 +42,7 @@ def _with_its_key(one: _Reached, folder: Path) -> _Reached:
 
 
 def parse_cluster(text: str, *, path: Path | str = "cluster.yml") -> LoadedCluster:
-    """The same for a text; `path` is what problems call it."""
+    """Load a cluster from a text; `path` is its name in problems."""
     document = read_document(text, str(path))
     problems = list(document.problems)
     cluster: Cluster | None = None

@@ -1,7 +1,4 @@
-"""The machines of a cluster, as `cluster.yml` lists them, checked with line and column; pure.
-
-Reading the file is `load_cluster` in `cluster_loader`.
-"""
+"""Models and checks of cluster files; pure."""
 
 from __future__ import annotations
 
@@ -34,7 +31,7 @@ DEFAULT_DAEMON_PORT = 53291
 _ENDPOINT = re.compile(r"tcp/(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})")
 ENDPOINT_PATTERN = r"^tcp/(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):\d{1,5}$"
 _SHELL = r"""'"`$;&<>|(){}"""
-"""Characters that a shell would act on: `~/.ssh/config` may put host and user into a command."""
+"""Special characters of shells, since `~/.ssh/config` may insert host and user in a command."""
 _HOST_PATTERN = rf"^(?!-)[^\s{_SHELL}]+$"
 _VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _OWN_VARIABLES = frozenset(
@@ -52,7 +49,7 @@ _OWN_VARIABLES = frozenset(
         "DORA_RUNNERS_UNIT",
     }
 )
-"""By these a daemon finds its folders, its token and its coordinator."""
+"""Variables by which a daemon finds its folders, token and coordinator."""
 _SCOPED_PATTERN = r"^[0-9A-Fa-f:.]+%\S+$"
 _PREFIX_PATTERN = r"^(?!.*/\.\.(/|$))/+[^/]+/+[^/]"
 _LEAST_DEPTH = 2
@@ -88,8 +85,7 @@ def _prefix(value: str) -> str:
     parts = PurePosixPath(value).parts[1:]
     if ".." in parts or len(parts) < _LEAST_DEPTH:
         raise _wrong(
-            "expected a folder of its own for dora's versions, such as /data/dora, "
-            f'found "{value}"'
+            f'expected a separate folder for dora\'s versions, such as /data/dora, found "{value}"'
         )
     return str(PurePosixPath("/", *parts))
 
@@ -100,7 +96,7 @@ def _variable(name: str) -> str:
             f"invalid name of an environment variable {name!r}: expected letters, digits and '_'"
         )
     if name in _OWN_VARIABLES:
-        raise _wrong(f"`{name}` is what the daemon itself goes by: it cannot be set here")
+        raise _wrong(f"`{name}` is used by the daemon itself and cannot be set here")
     return name
 
 
@@ -110,7 +106,7 @@ def _variable_text(value: Any) -> str:
     text = for_a_program(value)
     bad = re.search(r"[\x00-\x08\x0a-\x1f\x7f]", text)
     if bad:
-        raise _wrong(f"the value must be one line of text, found {bad.group()!r} in it")
+        raise _wrong(f"the value must be one line of text, found {bad.group()!r}")
     return text
 
 
@@ -118,12 +114,12 @@ def _ssh_word(value: str, what: str) -> str:
     if not value.strip():
         raise _wrong(f"{what} must not be empty")
     if value.startswith("-"):
-        raise _wrong(f"{what} {value!r} must not start with '-': ssh would take it for an option")
+        raise _wrong(f"{what} {value!r} must not start with '-', which ssh reads as an option")
     bad = re.search(rf"[\s\x00-\x1f\x7f{_SHELL}]", value)
     if bad:
         raise _wrong(f"{what} {value!r} contains invalid character {bad.group()!r}")
     if what == "host" and "@" in value:
-        raise _wrong(f"host {value!r} must not contain '@': write the name before it as `user`")
+        raise _wrong(f"host {value!r} must not contain '@'; write the user in `user`")
     return value
 
 
@@ -140,7 +136,7 @@ IpAddressField = Annotated[
     WithJsonSchema(
         {
             "type": "string",
-            # `ipv6` alone has no word for the interface of a link-local address.
+            # `ipv6` does not include the interface of a link-local address
             "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}, {"pattern": _SCOPED_PATTERN}],
         }
     ),
@@ -157,7 +153,7 @@ EnvironmentField = Annotated[
     dict[
         Annotated[str, AfterValidator(_variable)], Annotated[str, BeforeValidator(_variable_text)]
     ],
-    # Of the whole: pydantic before 2.10 leaves out what its keys must not be.
+    # for the whole, since pydantic before 2.10 omits the constraints of keys
     WithJsonSchema(
         {
             "type": "object",
@@ -176,18 +172,18 @@ EndpointField = Annotated[
 
 
 FIELDS_OF_HOST = ("user", "ssh_port", "identity_file", "dora")
-"""Fields of the coordinator that say how its ``host`` is reached."""
+"""Fields of the coordinator for the ssh connection to its ``host``."""
 
 
 class WrittenCoordinator(Written):
-    """Where the coordinator is reached."""
+    """Address of the coordinator, and its machine."""
 
-    addr: IpAddressField = Field(description="IP address at which the machines reach it.")
+    addr: IpAddressField = Field(description="IP address for connections from the machines.")
     port: PortNumberField | None = Field(default=None, description="Its port (default 6013).")
     host: HostField | None = Field(
         default=None,
-        description="Host name or address for ssh of the machine on which `install` makes it a "
-        "service (default: the machine on which the command is given).",
+        description="Host name or address for ssh of the machine on which `install` creates its "
+        "service (default: the machine on which the command runs).",
     )
     user: UserField | None = Field(
         default=None, description="User for ssh to `host` (default: ssh's own)."
@@ -200,7 +196,7 @@ class WrittenCoordinator(Written):
     )
     dora: AbsolutePathField | None = Field(
         default=None,
-        description="The `dora` command that is on `host` already (default: it is put there).",
+        description="Existing `dora` command on `host` (default: it is copied there).",
     )
 
 
@@ -218,22 +214,22 @@ class WrittenMachine(Written):
     )
     dora: AbsolutePathField | None = Field(
         default=None,
-        description="The `dora` command that is there already (default: it is put there).",
+        description="Existing `dora` command there (default: it is copied there).",
     )
     prefix: PrefixField | None = Field(
         default=None,
         description="Folder in which `install` and `upgrade` keep versions (default /opt/dora).",
     )
     env: EnvironmentField | None = Field(
-        default=None, description="Environment of the daemon, and so of its nodes."
+        default=None, description="Environment variables of the daemon and its nodes."
     )
     daemon_port: PortNumberField | None = Field(
-        default=None, description="Port of the daemon for nodes you start (default 53291)."
+        default=None, description="Port of the daemon for nodes started by hand (default 53291)."
     )
     labels: LabelsField | None = Field(default=None, description="Labels for placing nodes.")
     zenoh_addr: IpAddressField | None = Field(
         default=None,
-        description="Address for data links (default: the one to the coordinator).",
+        description="Address for data links (default: the one towards the coordinator).",
     )
     zenoh_port: PortNumberField | None = Field(
         default=None, description="First of 100 ports for data links (default 7450)."
@@ -245,7 +241,7 @@ class WrittenCluster(Written):
 
     coordinator: WrittenCoordinator = Field(description="The one coordinator.")
     zenoh_peer: EndpointField | None = Field(
-        default=None, description="A router; accepted, but not needed: links find each other."
+        default=None, description="A Zenoh router; accepted without effect."
     )
     machines: list[WrittenMachine] = Field(
         description="The machines.", json_schema_extra={"minItems": 1}
@@ -253,7 +249,7 @@ class WrittenCluster(Written):
 
 
 class Coordinator(Frozen):
-    """Where the coordinator is reached."""
+    """Address of the coordinator, and its machine."""
 
     addr: str
     port: int = DEFAULT_COORDINATOR_PORT
@@ -265,14 +261,14 @@ class Coordinator(Frozen):
 
     @property
     def target(self) -> str | None:
-        """What messages call the machine of its service: `user@host`; None: this machine."""
+        """Name of its machine in messages, `user@host`; None: this machine."""
         return f"{self.user}@{self.host}" if self.host and self.user else self.host
 
 
 class Machine(Frozen):
-    """One machine: how ssh reaches it, and where its data links listen.
+    """One machine: ssh connection and addresses of data links.
 
-    None means: what `~/.ssh/config` says (user, port), what the daemon finds out (data links).
+    None means the value in `~/.ssh/config` (user, port) or the choice of the daemon (data links).
     """
 
     id: str
@@ -290,19 +286,19 @@ class Machine(Frozen):
 
     @property
     def target(self) -> str:
-        """What messages call the machine: `user@host`, or the host alone."""
+        """Name of the machine in messages: `user@host`, or only the host."""
         return f"{self.user}@{self.host}" if self.user else self.host
 
 
 class Cluster(Frozen):
-    """A cluster with every default filled in."""
+    """A cluster with all defaults."""
 
     coordinator: Coordinator
     machines: tuple[Machine, ...]
     zenoh_peer: str | None = None
 
     def machine(self, machine_id: str) -> Machine:
-        """The machine of that id; raises `KeyError`."""
+        """Return the machine with this id; raise `KeyError`."""
         for machine in self.machines:
             if machine.id == machine_id:
                 return machine
@@ -310,7 +306,7 @@ class Cluster(Frozen):
 
 
 def read_cluster(document: Document) -> tuple[Cluster | None, list[Finding]]:
-    """The cluster of a document that has no problems of syntax, and what is wrong with it."""
+    """Read the cluster of a document without syntax errors, and return all problems."""
     data = document.data
     if not isinstance(data, dict):
         found = "the file is empty" if data is None else f"found {show(data)}"
@@ -346,7 +342,7 @@ _HINTS = {
 
 
 def _coordinator_findings(coordinator: Any) -> Iterator[Finding]:
-    """Fields that say how `host` is reached need it."""
+    """Yield problems for fields that require `host`."""
     if not isinstance(coordinator, dict) or coordinator.get("host") is not None:
         return
     for field in FIELDS_OF_HOST:
@@ -356,7 +352,7 @@ def _coordinator_findings(coordinator: Any) -> Iterator[Finding]:
 
 
 def _machine_findings(machines: list[Any], *, has_peer: bool) -> Iterator[Finding]:
-    """What the fields of single machines do not show."""
+    """Yield problems across machines and between fields."""
     if not machines:
         yield Finding(("machines",), "a cluster must define at least one machine", at_key=True)
     first: dict[str, int] = {}
@@ -367,18 +363,18 @@ def _machine_findings(machines: list[Any], *, has_peer: bool) -> Iterator[Findin
         if isinstance(machine_id, str) and machine_id:
             other = first.setdefault(machine_id, index)
             if other != index:
-                message = f'duplicate machine id "{machine_id}": machine {other + 1} has it too'
+                message = f'duplicate machine id "{machine_id}", also of machine {other + 1}'
                 yield Finding(("machines", index, "id"), message)
         for field in ("zenoh_addr", "zenoh_port"):
             if has_peer and machine.get(field) is not None:
                 message = f"`{field}` of a machine and `zenoh_peer` are mutually exclusive"
                 yield Finding(("machines", index, field), message, "remove one", at_key=True)
         if machine.get("prefix") is not None and machine.get("dora") is not None:
-            message = "`prefix` says where dora is put, and `dora` that it is there already"
+            message = "`prefix` is the folder to install dora in, and `dora` an existing one"
             yield Finding(("machines", index, "prefix"), message, "remove one", at_key=True)
         if machine.get("zenoh_port") is not None and not _has_address(machine):
             message = (
-                "`zenoh_port` needs an address to listen on, and `host` is a name: "
+                "`zenoh_port` requires an address to listen on, but `host` is a name: "
                 "add `zenoh_addr: <IP address>`"
             )
             yield Finding(("machines", index, "zenoh_port"), message, at_key=True)

@@ -144,7 +144,8 @@ class _SourceCheck:
         owners = [node for node, outputs in self._outputs.items() if source.output in outputs]
         if len(owners) == 1:
             return message, _did_you_mean(f"{owners[0]}/{source.output}")
-        return f"{message}, known nodes: {_listed([*self._outputs])}", None
+        named = [node for node in self._outputs if not node.startswith("#")]
+        return f"{message}, known nodes: {_listed(named)}", None
 
     def _closest(self, name: str, known: Iterable[str]) -> str | None:
         """Return the closest known name, up to `MAX_SUGGESTIONS` times."""

@@ -166,13 +166,32 @@ def _read_node(file: NodesFile, raw: Any, path: KeyPath) -> SourceNode | None:
     if node_kind(raw) is None:
         node = node.model_copy(update={"operator": None, "operators": None, "module": None})
     file.findings.extend(_node_findings(node, path, where))
+    node, renamed = _distinct_operators(node)
     return SourceNode(
         node,
         path,
-        incomplete=not unread.isdisjoint(_OUTPUT_FIELDS),
+        incomplete=not unread.isdisjoint(_OUTPUT_FIELDS) or any(one.outputs for one in renamed),
         unread_inputs=not unread.isdisjoint(_INPUT_FIELDS),
         named=named and "id" not in unread,
     )
+
+
+def _distinct_operators(
+    node: descriptor.Node,
+) -> tuple[descriptor.Node, list[descriptor.Operator]]:
+    """Return `node` with an id for each operator that has none of its own, and those operators.
+
+    The sources of such operators are then checked too.
+    """
+    operators = list(node.operators or ())
+    seen: set[str | None] = {None}
+    renamed: list[descriptor.Operator] = []
+    for index, operator in enumerate(operators):
+        if operator.id in seen:
+            operators[index] = operator.model_copy(update={"id": f"#{index + 1}"})
+            renamed.append(operators[index])
+        seen.add(operator.id)
+    return (node.model_copy(update={"operators": operators}) if renamed else node), renamed
 
 
 def _is_within(place: KeyPath, path: KeyPath) -> bool:

@@ -1,4 +1,4 @@
-"""A resolved dataflow as one HTML page that draws it and needs no network; pure."""
+"""Graph of a resolved dataflow as a self-contained HTML page; pure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Edge:
 
 
 def graph_page(dataflow: ResolvedDataflow, title: str) -> str:
-    """The page; `title` is usually the file's name."""
+    """Return the page; `title` is usually the name of the file."""
     edges = _edges(dataflow)
     pills = dict.fromkeys(edge.start for edge in edges if edge.start.startswith("dora/"))
     boxes = {node.id: _node_size(node) for node in dataflow.nodes}
@@ -100,7 +100,7 @@ def _pill_size(text: str) -> Size:
 
 
 def _pill_text(text: str) -> str:
-    """A timer or the logs in words."""
+    """Return the label of a timer or of logs."""
     match text.split("/"):
         case ["dora", "timer", unit, value]:
             return f"every {value} {_UNITS[unit]}"
@@ -127,7 +127,7 @@ def _placement_text(node: ResolvedNode) -> str:
 
 
 def _machine_colours(dataflow: ResolvedDataflow) -> dict[str, int]:
-    """A colour for each place, none where nothing says a place."""
+    """Return a colour by machine or labels, for nodes that have any."""
     places = dict.fromkeys(_placement_text(node) for node in dataflow.nodes)
     named = [place for place in places if place]
     return {place: 1 + index % _COLOURS for index, place in enumerate(named)}
@@ -165,7 +165,7 @@ def _draw_edge(
 
 
 def _path(points: list[Position]) -> str:
-    """A line that leaves and reaches each point horizontally."""
+    """Return a curve that is horizontal at each point."""
     parts = [f"M{points[0].x:.1f} {points[0].y:.1f}"]
     for one, other in pairwise(points):
         bend = (other.x - one.x) / 2
@@ -177,7 +177,7 @@ def _path(points: list[Position]) -> str:
 
 
 def _lane_path(start: Position, end: Position, lane: float) -> str:
-    """A line down to the lane of an edge that closes a cycle, back along it, and up again."""
+    """Return the curve of an edge that closes a cycle, through its lane."""
     turn = 45.0
     return (
         f"M{start.x:.1f} {start.y:.1f} "
@@ -241,9 +241,9 @@ def _summary(dataflow: ResolvedDataflow, edges: list[_Edge]) -> str:
 
 
 def _details_json(dataflow: ResolvedDataflow) -> str:
-    """What the side panel shows of each node: labelled lines."""
+    """Return the contents of the side panel for each node as JSON."""
     details = {node.id: _details(node) for node in dataflow.nodes}
-    # `</script>` in a value must not end the script that holds it
+    # `</script>` in a value must not end the script
     return json.dumps(details, ensure_ascii=True).replace("<", "\\u003c")
 
 

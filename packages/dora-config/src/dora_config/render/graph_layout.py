@@ -1,9 +1,8 @@
-"""Where the boxes of a graph are drawn: in columns along the flow of data; pure.
+"""Layered layout of a graph, in columns along the flow of data; pure.
 
-Every box stands right of what it reads, except on edges that close a cycle: those run in lanes of
-their own below everything. An edge over several columns is led between the boxes of those columns,
-and only in a graph with too many of them straight on.
-Within a column, boxes are ordered so that few edges cross.
+Every box is to the right of its sources, except on edges that close a cycle, which are drawn in
+lanes below. An edge over several columns bends around their boxes, unless the graph has too many of
+them. Boxes of a column are ordered so that few edges cross.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ LANE_GAP = 14.0
 _BEND_HEIGHT = 6.0
 _SWEEPS = 12
 _MOST_BENDS = 20_000
-"""In a chain of thousands of nodes, leading each long edge around boxes would take minutes."""
+"""Limit of the time for graphs with thousands of nodes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Of a box, in pixels."""
+    """Size of a box, in pixels."""
 
     width: float
     height: float
@@ -30,7 +29,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A point, of a box its upper left corner, in pixels."""
+    """A point, or the upper left corner of a box, in pixels."""
 
     x: float
     y: float
@@ -38,7 +37,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Route:
-    """How an edge runs: through `points`, or (`lane` not None) leftwards at the height `lane`."""
+    """Path of an edge: through `points`, or to the left at the height `lane`."""
 
     points: tuple[Position, ...] = ()
     lane: float | None = None
@@ -46,7 +45,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each box stands, how each edge runs, and the size of the whole drawing."""
+    """Positions of boxes, routes of edges, and the size of the drawing."""
 
     positions: Mapping[str, Position]
     routes: tuple[Route, ...]
@@ -54,7 +53,7 @@ class Layout:
 
 
 def lay_out(boxes: Mapping[str, Size], edges: Sequence[tuple[str, str]]) -> Layout:
-    """Places the boxes; edges are (from, to) with names of boxes."""
+    """Compute the layout; edges are pairs of names of boxes."""
     forward = _without_cycles(list(boxes), edges)
     depth = _depths(list(boxes), [edges[index] for index in forward])
     columns: list[list[str]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
@@ -70,7 +69,7 @@ def lay_out(boxes: Mapping[str, Size], edges: Sequence[tuple[str, str]]) -> Layo
         between = range(depth[start] + 1, depth[end])
         room -= len(between)
         for column in between if room >= 0 else ():
-            # a space cannot be part of a box's name, so a bend is never taken for one
+            # names of boxes contain no space, so a bend is never confused with one
             bend = f" {index} {column}"
             sizes[bend] = Size(0.0, _BEND_HEIGHT)
             columns[column].append(bend)
@@ -117,7 +116,7 @@ def _placed(
 
 
 def _without_cycles(names: Sequence[str], edges: Sequence[tuple[str, str]]) -> list[int]:
-    """Which edges do not lead back to where a walk along them came from."""
+    """Return the indices of the edges that are not back edges of a depth-first search."""
     successors: dict[str, list[tuple[int, str]]] = {name: [] for name in names}
     for index, (start, end) in enumerate(edges):
         successors[start].append((index, end))
@@ -144,7 +143,7 @@ def _without_cycles(names: Sequence[str], edges: Sequence[tuple[str, str]]) -> l
 
 
 def _depths(names: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[str, int]:
-    """The column of each box: right of the rightmost it reads; sources beside their readers."""
+    """Return the column of each box: right of its sources, or next to its readers."""
     successors: dict[str, list[str]] = {name: [] for name in names}
     waiting = dict.fromkeys(names, 0)
     for start, end in edges:
@@ -167,7 +166,7 @@ def _depths(names: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[str,
 
 
 def _ordered(columns: list[list[str]], links: Sequence[tuple[str, str]]) -> list[list[str]]:
-    """The columns with each box near the average place of its neighbours."""
+    """Sort the boxes of each column by the average position of their neighbours."""
     neighbours: dict[str, list[str]] = {name: [] for column in columns for name in column}
     for start, end in links:
         neighbours[start].append(end)

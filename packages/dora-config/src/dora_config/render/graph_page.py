@@ -1,4 +1,4 @@
-"""The page around the drawing of a dataflow: its style and its few lines of script."""
+"""HTML, style and script of the page with the graph of a dataflow."""
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">

@@ -1,4 +1,4 @@
-"""A resolved dataflow as a Mermaid flowchart; pure."""
+"""Graph of a resolved dataflow as a Mermaid flowchart; pure."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dora_config.dataflow.sources import OutputSource
 
 
 def mermaid_graph(dataflow: ResolvedDataflow) -> str:
-    """The text of the chart: nodes, timers and logs as boxes, inputs as arrows with their output.
+    """Return the flowchart: nodes, timers and logs are boxes, inputs are arrows.
 
-    Nodes of a module stand in a frame with its name.
+    Nodes of a module are in a frame with its name.
     """
     names = _Names()
     lines = ["flowchart LR"]
@@ -38,7 +38,7 @@ def mermaid_graph(dataflow: ResolvedDataflow) -> str:
 
 
 class _Names:
-    """Short names of boxes: ids of nodes may be words that Mermaid keeps for itself."""
+    """Generated names of boxes, since ids may be keywords of Mermaid."""
 
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
@@ -98,6 +98,6 @@ def _edge(start: str, end: str, label: str) -> str:
 
 
 def _text(text: str) -> str:
-    """A text in quotes: what Mermaid or a browser would read as something else is escaped."""
+    """Escape special characters of Mermaid and HTML in a quoted text."""
     escaped = {'"': "#quot;", "<": "#lt;", ">": "#gt;", "&": "#amp;", "#": "#35;", "`": "#96;"}
     return "".join(escaped.get(c, c if c.isprintable() else " ") for c in text)

@@ -1,7 +1,6 @@
 """JSON Schema of dataflow, module and cluster files, for editors; pure.
 
-Made from the models of the files, so that it knows every field. Rules that join several fields,
-such as the one kind of a node, are added by hand.
+It is generated from the models; rules across fields are added here.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _MODELS: dict[FileKind, type[BaseModel]] = {
 
 
 def json_schema(kind: FileKind) -> dict[str, Any]:
-    """The schema of one kind of file, as plain values."""
+    """Return the schema of one kind of file as plain values."""
     schema = _MODELS[kind].model_json_schema(by_alias=True, mode="validation")
     _simplify(schema)
     definitions = schema.get("$defs", {})
@@ -45,7 +44,7 @@ def json_schema(kind: FileKind) -> dict[str, Any]:
 
 
 def _simplify(part: Any) -> None:
-    """Drops titles and null defaults that models have and files do not need."""
+    """Remove titles and null defaults."""
     if isinstance(part, list):
         for item in part:
             _simplify(item)
@@ -62,7 +61,7 @@ def _simplify(part: Any) -> None:
 
 
 def _add_node_rules(node: dict[str, Any]) -> None:
-    """Exactly one kind, at most one git reference and none without git, no foreign fields."""
+    """Allow one kind with its fields, and one git reference only with git."""
     present = [_has(kind) for kind in KINDS]
     references = ("branch", "tag", "rev")
     node["oneOf"] = present
@@ -82,7 +81,7 @@ def _add_node_rules(node: dict[str, Any]) -> None:
 
 
 def _add_operator_rules(definitions: dict[str, Any]) -> None:
-    """An operator has code, and one in a list has an id."""
+    """Require code of operators, and ids in lists of operators."""
     definitions["Operator"]["required"] = ["python"]
     several = definitions["Node"]["properties"]["operators"]["anyOf"][0]
     several["minItems"] = 1
@@ -90,7 +89,7 @@ def _add_operator_rules(definitions: dict[str, Any]) -> None:
 
 
 def _add_coordinator_rules(definition: dict[str, Any]) -> None:
-    """Fields that say how its machine is reached need that machine."""
+    """Require `host` for the fields of its ssh connection."""
     none = {"not": {"anyOf": [_has(field) for field in FIELDS_OF_HOST]}}
     definition["anyOf"] = [_has("host"), none]
 

@@ -1,1 +1,1 @@
-"""YAML documents with positions, and the checks that report them."""
+"""YAML documents with positions, validation with messages, quantities."""

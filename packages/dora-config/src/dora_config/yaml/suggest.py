@@ -1,4 +1,4 @@
-"""The known name that a user probably meant; pure."""
+"""Suggestions for misspelt names; pure."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 
 def closest_name(name: str, known: Iterable[str]) -> str | None:
-    """The known name nearest to `name`, or None when nothing is near."""
-    # imported here: a correct file never needs it
+    """Return the known name closest to `name`, or None if none is close."""
+    # imported here, since valid files do not need it
     from difflib import get_close_matches
 
     candidates = list(dict.fromkeys(known))
@@ -17,6 +17,6 @@ def closest_name(name: str, known: Iterable[str]) -> str | None:
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean "x"?` for the nearest known name, or nothing; goes behind a sentence."""
+    """Return `; did you mean "x"?` with the closest known name, or an empty text."""
     near = closest_name(name, known)
     return f'; did you mean "{near}"?' if near else ""

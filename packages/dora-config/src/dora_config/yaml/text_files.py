@@ -1,4 +1,4 @@
-"""Files to text, with what is wrong about them as problems; and problems in reading order."""
+"""Reading of text files, and sorting of problems."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ MAX_FILE_BYTES = 16 << 20
 
 
 def read_text(path: Path, limit: int) -> str:
-    """The text of a file of at most `limit` bytes; raises `ConfigError`."""
+    """Return the text of a file of at most `limit` bytes; raise `ConfigError`."""
     try:
-        with open(path, "rb", opener=_at_once) as stream:
+        with open(path, "rb", opener=_open_nonblocking) as stream:
             os.set_blocking(stream.fileno(), True)
             data = stream.read(limit + 1)
     except OSError as error:
@@ -33,13 +33,13 @@ def read_text(path: Path, limit: int) -> str:
         raise ConfigError([Problem(str(path), line, column, message)]) from None
 
 
-def _at_once(path: str, flags: int) -> int:
-    """Opens without waiting: a named pipe that nobody writes to is as good as empty."""
+def _open_nonblocking(path: str, flags: int) -> int:
+    """Open without blocking on a named pipe without writers."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a file that this account can find; also for names that no file can have."""
+    """Return whether an accessible file exists; False for invalid names."""
     try:
         return path.is_file()
     except OSError:
@@ -47,7 +47,7 @@ def is_file(path: Path) -> bool:
 
 
 def in_order(problems: Iterable[Problem]) -> list[Problem]:
-    """Without repetitions, files in the order of their first problem, then by position."""
+    """Remove duplicates, and sort by the first problem of each file, then by position."""
     unique = list(dict.fromkeys(problems))
     files: dict[str, int] = {}
     for problem in unique:

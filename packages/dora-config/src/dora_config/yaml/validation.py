@@ -1,7 +1,7 @@
-"""Plain values to models of a file, with every problem as a `Finding`; pure.
+"""Validation of plain values against models, with every problem as a `Finding`; pure.
 
-A value that is wrong is reported and left out, and the rest is read on, so that one run shows all
-the problems of a file.
+An invalid value is reported and removed, and the rest is validated again, so that one run reports
+all problems of a file.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _SHOWN_CHARACTERS = 60
 
 Model = TypeVar("Model", bound=BaseModel)
 Hints = Callable[[str], str | None]
-"""Name of an unknown field -> what to do instead, or None when there is nothing special to say."""
+"""Returns a hint for the name of an unknown field, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A problem at a path of a document; the loader turns it into a line and a column."""
+    """A problem at a path of a document."""
 
     path: KeyPath
     message: str
@@ -39,9 +39,9 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Validated(Generic[Model]):
-    """A model, or None where nothing usable was left.
+    """A model, or None if no valid part remained.
 
-    `data` is what was read, with numbers and booleans as texts where the model has texts.
+    `data` are the values, with numbers and booleans as texts where the model has texts.
     """
 
     model: Model | None
@@ -58,10 +58,10 @@ def validate(
     hints: Hints | None = None,
     placeholders: Mapping[KeyPath, Any] | None = None,
 ) -> Validated[Model]:
-    """Read `data`, which stands at `path` of `document`.
+    """Validate `data` at `path` of `document`.
 
-    `placeholders` stand in for required values that are missing or wrong, so that the rest of the
-    data is still read into a model.
+    `placeholders` replace required values that are missing or invalid, so that the rest is still
+    read into a model.
     """
     read, details = _read(model, data)
     if any(_is_scalar_for_text(data, detail) for detail in details):
@@ -74,7 +74,7 @@ def validate(
     findings = tuple(
         translate.finding(detail)
         for detail in details
-        # a required value that the document has, but that cannot be read, is not missing
+        # a required value that is unreadable is not missing
         if detail["type"] != "missing" or (*path, *detail["loc"]) not in document.lost
     )
     usable = deepcopy(data) if details else data
@@ -109,7 +109,7 @@ def _take_text(data: Any, detail: Mapping[str, Any], document: Document, path: K
 def _prune(
     data: Any, details: Iterable[Mapping[str, Any]], placeholders: Mapping[KeyPath, Any]
 ) -> bool:
-    """Remove or replace what the errors are about, or what is around it; False if that is all."""
+    """Remove or replace invalid values, or their parents; return False if nothing remains."""
     replaced: list[KeyPath] = []
     targets: set[KeyPath] = set()
     for detail in details:
@@ -125,7 +125,7 @@ def _prune(
         for target in targets
         if not any(target[:length] in targets for length in range(1, len(target)))
     ]
-    # from behind, so that the indices of a list stay right
+    # from the end, so that the indices of lists stay valid
     for target in sorted(
         outermost, key=lambda parts: [str(p).zfill(9) for p in parts], reverse=True
     ):
@@ -136,7 +136,7 @@ def _prune(
 
 
 def _existing(data: Any, place: KeyPath) -> KeyPath:
-    """The longest part of `place` that leads to something in `data`."""
+    """Return the longest prefix of `place` that exists in `data`."""
     for depth, part in enumerate(place):
         known = (
             data if isinstance(data, dict) else range(len(data)) if isinstance(data, list) else ()
@@ -154,7 +154,7 @@ def _value_at(data: Any, path: KeyPath) -> Any:
 
 
 class _Translation:
-    """Pydantic's errors in our words."""
+    """Translates errors of pydantic to findings."""
 
     def __init__(
         self,
@@ -207,7 +207,7 @@ class _Translation:
 
 
 def _fields_at(model: type[BaseModel], loc: KeyPath) -> list[str]:
-    """The names of the fields that the model at `loc` inside `model` has in YAML."""
+    """Return the names in YAML of the fields of the model at `loc` inside `model`."""
     for part in loc:
         if isinstance(part, str):
             for name, info in model.model_fields.items():
@@ -218,7 +218,7 @@ def _fields_at(model: type[BaseModel], loc: KeyPath) -> list[str]:
 
 
 def _inner_model(annotation: Any) -> type[BaseModel] | None:
-    """The model within an annotation such as `dict[str, Annotated[Input, ...]] | None`."""
+    """Return the model in an annotation such as `dict[str, Annotated[Input, ...]] | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for argument in getattr(annotation, "__args__", ()):
@@ -271,7 +271,7 @@ def _unknown_choice(expected: str, value: Any) -> str:
 
 
 def show(value: Any) -> str:
-    """A value in a message, shortened."""
+    """Format a value for a message."""
     match value:
         case None:
             return "nothing"
@@ -293,7 +293,7 @@ def _shorten(text: str) -> str:
 
 
 def describe_place(data: Any, path: KeyPath) -> str:
-    """What people call a place: `node "plot": input "image": queue_size`."""
+    """Return the name of a path for messages: `node "plot": input "image": queue_size`."""
     words: list[str] = []
     fields: list[str] = []
     parts = list(path)

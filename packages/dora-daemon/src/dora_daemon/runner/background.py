@@ -1,4 +1,4 @@
-"""A runner as a process of its own: control socket, result on disk until it is acknowledged."""
+"""A runner in a process of its own: control socket, and a result on disk until acknowledged."""
 
 from __future__ import annotations
 
@@ -18,144 +18,197 @@ from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.dataflow.sources import LogSource
 from dora_config.protocol import runner as protocol
 from dora_daemon.process_tree.reaper import RESULT
+from dora_daemon.process_tree.reaper_process import ReaperProcess
 from dora_daemon.process_tree.runner_index import CONTROL_SOCKET
 from dora_daemon.process_tree.runtime_dir import PLAN, RuntimeDir
-from dora_daemon.runner.control.requests import Requests
+from dora_daemon.runner.control.messaging import NodeMessaging
+from dora_daemon.runner.control.node_changes import NodeChanges
+from dora_daemon.runner.control.requests import Requests, check_handshake
 from dora_daemon.runner.control.server import ControlServer
+from dora_daemon.runner.control.status import StatusReporter
 from dora_daemon.runner.foreground import signals_stop
-from dora_daemon.runner.machine.events import StopRequested
+from dora_daemon.runner.machine.events import StateEvent, StopRequested
+from dora_daemon.runner.preparation import prepare
 from dora_daemon.runner.service import Runner
 
 LINGER_SECONDS = 30.0
-"""How long the process waits for its result to be acknowledged on the socket."""
+"""Time for the result to be acknowledged on the socket."""
 
 
 class Background:
-    """The runner, its control socket, and the wait for the acknowledgement."""
+    """The runner, its control socket, and the wait for the acknowledgement.
 
-    def __init__(self, plan: protocol.RunPlan, directory: RuntimeDir) -> None:
-        self._directory = directory
+    Create it inside the event loop.
+    """
+
+    def __init__(
+        self, plan: protocol.RunPlan, directory: RuntimeDir, reaper: ReaperProcess
+    ) -> None:
         self._plan = plan
-        self.runner = Runner(
-            plan,
-            directory,
-            on_event=self._put_event,
-            keep_result=self._keep_result,
-            foreground=False,
-        )
-        self.requests = Requests(self.runner)
-        self.acknowledged = False
-        self._server: ControlServer | None = None
-        self._done: anyio.Event
-        self._failed_to_prepare = False
+        self._directory = directory
+        self._reaper = reaper
+        self._server = ControlServer(directory.path / CONTROL_SOCKET, self.answer)
+        self._runner: Runner | None = None
+        self._requests: Requests | None = None
+        self._acknowledged = anyio.Event()
+        self.result: protocol.DataflowResult | None = None
+
+    @property
+    def acknowledged(self) -> bool:
+        return self._acknowledged.is_set()
+
+    async def run(self) -> None:
+        """Run the dataflow, then wait until the result is acknowledged."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._server.serve)
+                await self._run_dataflow(tasks)
+                with anyio.move_on_after(LINGER_SECONDS):
+                    await self._acknowledged.wait()
+                for client in list(self._server.clients):
+                    await client.flush(1.0)
+                tasks.cancel_scope.cancel()
+        finally:
+            if self._runner is not None:
+                self._runner.close()
+
+    async def _run_dataflow(self, tasks: TaskGroup) -> None:
+        with signals_stop(self._emit):
+            try:
+                preparation = prepare(self._plan, self._directory)
+                self._reaper.start()
+                self._runner = runner = Runner(
+                    preparation,
+                    self._directory,
+                    self._reaper,
+                    on_event=self._put_event,
+                    keep_result=self._keep_result,
+                    foreground=False,
+                )
+                self._requests = _requests(runner, self._server)
+                await runner.run(after_start=self._import_the_rest)
+            except DoraError as error:
+                self._requests = None  # no node was spawned
+                result = protocol.DataflowResult(
+                    dataflow_id=self._plan.dataflow_id, name=self._plan.name, error=str(error)
+                )
+                self._keep_result(result)
+                self._put_event(protocol.DataflowFinished(result=result))
+
+    def _emit(self, event: StateEvent) -> None:
+        if self._runner is not None:
+            self._runner.dispatcher.emit(event)
 
     def _put_event(self, event: protocol.RunnerEvent) -> None:
-        if self._server is not None:
-            self._server.put_event(event)
+        self._server.put_event(event)
         if isinstance(event, protocol.LogLine) and event.node is None:
             print(f"{event.ts} {event.level} {event.message}", file=sys.stderr, flush=True)
 
+    # --------------------------------------------------------------------------- requests
+
     async def answer(self, request: protocol.RunnerRequest) -> protocol.RunnerReply:
-        """What concerns the process itself; the rest is for Requests."""
+        """Answer requests about the process, and any request after a failed preparation."""
         match request:
             case protocol.FollowEvents():
                 return protocol.Done()
             case protocol.AcknowledgeResult():
-                if self.runner.result is None:
+                if self.result is None:
                     return protocol.Refusal(message="the dataflow has not ended yet")
                 self._acknowledge()
                 return protocol.Done()
             case protocol.ShutDown(grace=grace):
                 self._acknowledge()
-                if self.runner.result is None:
-                    stop = StopRequested(
-                        "the runner was told to end",
-                        grace=grace,
-                        force=grace is None,
-                        comes_back=True,
-                    )
-                    self.runner.tell(stop)
+                if self.result is None:
+                    reason = "shutdown requested"
+                    force = grace is None
+                    self._emit(StopRequested(reason, grace=grace, force=force, recovering=True))
                 return protocol.Done()
-            case protocol.GetStatus() if self._failed_to_prepare:
-                return protocol.RunnerStatus(
-                    dataflow_id=self._plan.dataflow_id,
-                    name=self._plan.name,
-                    phase="finished",
-                    result=self.runner.result,
-                )
-            case _ if self._failed_to_prepare and not isinstance(request, protocol.Handshake):
-                return protocol.Refusal(message="the dataflow could not be prepared")
-        return await self.requests.answer(request)
+        if self._requests is not None:
+            return await self._requests.answer(request)
+        if isinstance(request, protocol.GetStatus):
+            return protocol.RunnerStatus(
+                dataflow_id=self._plan.dataflow_id,
+                name=self._plan.name,
+                phase="finished",
+                result=self.result,
+            )
+        if isinstance(request, protocol.Handshake):
+            return check_handshake(request, self._plan)
+        return protocol.Refusal(message="the dataflow could not be prepared")
 
     def _keep_result(self, result: protocol.DataflowResult) -> None:
-        """Before anybody hears of the end: we may be killed right after that."""
+        """Store the result before it is reported: the process may be killed right after that."""
+        self.result = result
         if not self.acknowledged:
             _write_result(self._directory, result)
 
     def _acknowledge(self) -> None:
-        self.acknowledged = True
-        # At once: if we are killed on the way out, nothing is to be kept.
+        self._acknowledged.set()
+        # at once, so that nothing is kept if the process is killed before its end
         self._directory.forget_result()
-        self._done.set()
 
-    async def run(self) -> None:
-        """From the spawning of nodes to the acknowledged (or lingering) result."""
-        self._done = anyio.Event()
-        self.runner.lines_shed = self._lines_shed
-        try:
-            self._server = ControlServer(self._directory.path / CONTROL_SOCKET, self.answer)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._server.serve)
-                await self._run_dataflow(tasks)
-                tasks.cancel_scope.cancel()
-        finally:
-            self.runner.close()
-
-    async def _run_dataflow(self, tasks: TaskGroup) -> None:
-        with signals_stop(self.runner):
-            try:
-                self.runner.prepare()
-                await self.runner.run(after_start=self._import_the_rest)
-            except DoraError as error:
-                self._failed_to_prepare = True
-                self.runner.result = protocol.DataflowResult(
-                    dataflow_id=self._plan.dataflow_id, name=self._plan.name, error=str(error)
-                )
-                self._keep_result(self.runner.result)
-                self._put_event(protocol.DataflowFinished(result=self.runner.result))
-        assert self.runner.result is not None
-        with anyio.move_on_after(LINGER_SECONDS):
-            await self._done.wait()
-        assert self._server is not None
-        for client in list(self._server.clients):
-            await client.flush(1.0)
+    # ----------------------------------------------------------------------------- imports
 
     def _import_the_rest(self, tasks: TaskGroup) -> None:
-        # Beside the nodes and the link, which have their own imports to do.
-        tasks.start_soon(anyio.to_thread.run_sync, _import_what_is_needed_later, self._plan)
+        """Import in a thread, while nodes and link import their modules."""
+        tasks.start_soon(anyio.to_thread.run_sync, _import_late_modules, self._plan)
 
-    def _lines_shed(self) -> int:
-        return self._server.shed if self._server is not None else 0
+
+def _requests(runner: Runner, server: ControlServer) -> Requests:
+    services, dispatcher = runner.services, runner.dispatcher
+    status = StatusReporter(
+        runner.plan,
+        dispatcher,
+        services.registry,
+        runner.processes,
+        runner.watcher.inputs,
+        runner.link,
+        started_at=lambda: runner.started_at,
+        lines_shed=lambda: server.shed,
+    )
+    changes = NodeChanges(
+        dispatcher, services, runner.preparer, runner.files, runner.watcher, runner.link
+    )
+    return Requests(
+        runner.plan,
+        dispatcher,
+        runner.link,
+        status,
+        changes,
+        NodeMessaging(dispatcher.state, services),
+        runner.replacing,
+    )
 
 
 def main(
     path: Path, lock_descriptor: int | None, before_processes: Callable[[], None] = lambda: None
 ) -> int:
-    """Run the plan in a runtime directory. Returns the exit code: 0 if no node failed.
+    """Run the plan in a runtime directory. Return the exit code: 0 if no node failed.
 
     ``before_processes`` is called before this process starts another one.
     """
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     directory = RuntimeDir.take_over(path, lock_descriptor)
-    background = None
+    reaper = ReaperProcess(path)
     try:
         plan = protocol.RunPlan.model_validate_json((path / PLAN).read_bytes())
         before_processes()
-        background = Background(plan, directory)
-        anyio.run(background.run)
+        result = anyio.run(_run, plan, directory, reaper)
+        return os.EX_OK if result is not None and result.ok else 1
+    finally:
+        directory.release(keep=True)
+        reaper.dismiss()
+
+
+async def _run(
+    plan: protocol.RunPlan, directory: RuntimeDir, reaper: ReaperProcess
+) -> protocol.DataflowResult | None:
+    background = Background(plan, directory, reaper)
+    try:
+        await background.run()
     except Exception as error:
-        # The daemon is to hear of it from the result; our own log has the traceback.
-        if background is not None and background.runner.result is None:
+        # the daemon reads the cause from the result; the traceback goes to runner.log
+        if background.result is None and not background.acknowledged:
             failed = protocol.DataflowResult(
                 dataflow_id=plan.dataflow_id,
                 name=plan.name,
@@ -163,27 +216,22 @@ def main(
             )
             _write_result(directory, failed)
         raise
-    finally:
-        keep = background is not None and not background.acknowledged
-        directory.release(keep=keep)
-        if background is not None:
-            background.runner.reaper.dismiss()
-    result = background.runner.result
-    return os.EX_OK if result is not None and result.ok else 1
+    return background.result
 
 
 def _write_result(directory: RuntimeDir, result: protocol.DataflowResult) -> None:
     try:
         directory.write(RESULT, result.model_dump_json())
     except OSError as error:
-        # Whoever is connected hears of it all the same.
+        # connected daemons still get it
         print(f"cannot write {directory.path / RESULT}: {error}", file=sys.stderr, flush=True)
 
 
-def _import_what_is_needed_later(plan: protocol.RunPlan) -> None:
-    """A runner outlives upgrades: what it imports late may be another version's by then."""
+def _import_late_modules(plan: protocol.RunPlan) -> None:
+    """Import what is needed later: an upgrade may replace the files while the runner lives."""
     modules = ["psutil", "dora_config.dataflow.graph", "dora_daemon.build.python_env"]
-    modules += ["dora_daemon.runner.link.supervisor", "dora_daemon.runner.process.download"]
+    modules += ["dora_daemon.runner.link.stream_queues", "dora_daemon.runner.link.supervisor"]
+    modules += ["dora_daemon.runner.process.download"]
     if any(_sends_lines(node) for node in plan.resolved.nodes):
         modules += ["pyarrow", "dora_node_api.data.arrow"]
     for name in modules:
@@ -196,7 +244,7 @@ def _sends_lines(node: ResolvedNode) -> bool:
 
 
 def _first(error: Exception) -> BaseException:
-    """The error itself, out of the groups that task groups wrap it in."""
+    """Return the error inside the exception groups of task groups."""
     found: BaseException = error
     while isinstance(found, BaseExceptionGroup):
         found = found.exceptions[0]

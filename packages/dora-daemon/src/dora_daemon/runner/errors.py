@@ -1,9 +1,9 @@
 """Errors of the runner.
 
 - RunnerError: base of all of them
-  - PreparationError: a node cannot be started as the plan says; nothing was spawned
-  - QueueUnavailable: an edge cannot have its queue
-  - RequestRefused: a request on the control socket that cannot be done
+  - PreparationError: a node cannot be started as planned; nothing was spawned
+  - QueueUnavailable: the queue of an edge cannot be created
+  - RequestRefused: a request on the control socket failed
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class RunnerError(DoraError):
 
 
 class PreparationError(RunnerError):
-    """One or more nodes cannot be prepared; ``problems`` holds a sentence for each."""
+    """One or more nodes cannot be prepared; ``problems`` has a message for each."""
 
     def __init__(self, problems: tuple[str, ...]) -> None:
         super().__init__("\n".join(problems))
@@ -27,8 +27,8 @@ class PreparationError(RunnerError):
 
 
 class QueueUnavailable(RunnerError):
-    """A queue cannot be made, for want of descriptors or memory."""
+    """A queue cannot be created, for lack of descriptors or memory."""
 
 
 class RequestRefused(RunnerError):
-    """A request that cannot be done; the text is the answer."""
+    """A request failed; the message is the reply."""

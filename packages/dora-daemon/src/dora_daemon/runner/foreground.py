@@ -12,10 +12,12 @@ import anyio
 
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import DataflowResult, RunnerEvent
+from dora_daemon.process_tree.reaper_process import ReaperProcess
 from dora_daemon.process_tree.runtime_dir import RuntimeDir, runtime_root
-from dora_daemon.runner.logs.event_queue import CLOSING_SECONDS, Outlet
+from dora_daemon.runner.logs.event_queue import CLOSING_SECONDS, EventQueue
 from dora_daemon.runner.logs.gate import Gate
-from dora_daemon.runner.machine.events import StopRequested
+from dora_daemon.runner.machine.events import StateEvent, StopRequested
+from dora_daemon.runner.preparation import prepare
 from dora_daemon.runner.service import Runner
 
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -29,50 +31,62 @@ def run(
     lossless: bool = False,
     environ: Mapping[str, str] = os.environ,
 ) -> DataflowResult:
-    """Run a dataflow to its end, as ``dora_daemon.runner.run_foreground`` says."""
+    """Run a dataflow to its end; see ``dora_daemon.runner.run_foreground``."""
     gate = Gate() if lossless else None
-    outlet = Outlet(on_event, gate=gate)
+    events = EventQueue(on_event, gate=gate)
     directory = RuntimeDir.create(runtime_root(environ))
-    runner = None
+    reaper = ReaperProcess(directory.path)
     try:
-        runner = Runner(
-            plan, directory, on_event=outlet.put, foreground=True, environ=environ, gate=gate
-        )
-        runner.prepare()
-        return anyio.run(_run, runner, on_signal)
+        preparation = prepare(plan, directory, environ)
+        reaper.start()
+
+        def create() -> Runner:
+            return Runner(
+                preparation, directory, reaper, on_event=events.put, foreground=True, gate=gate
+            )
+
+        return anyio.run(_run, create, on_signal)
     finally:
         directory.release()
-        if runner is not None:
-            runner.reaper.dismiss()
-        _drain(outlet, on_signal, lossless=lossless)
+        reaper.dismiss()
+        _drain(events, on_signal, lossless=lossless)
 
 
-def _drain(outlet: Outlet, on_signal: Callable[[], None], *, lossless: bool) -> None:
-    """Wait for the reader of the events, a lossless one for ever; Ctrl-C ends the wait."""
+def _drain(events: EventQueue, on_signal: Callable[[], None], *, lossless: bool) -> None:
+    """Wait until all events were read, without a limit if ``lossless``; Ctrl-C ends the wait."""
     try:
-        outlet.close(None if lossless else CLOSING_SECONDS)
+        events.close(None if lossless else CLOSING_SECONDS)
     except KeyboardInterrupt:
         on_signal()
-        outlet.close()
+        events.close()
 
 
-async def _run(runner: Runner, on_signal: Callable[[], None]) -> DataflowResult:
+async def _run(create: Callable[[], Runner], on_signal: Callable[[], None]) -> DataflowResult:
+    runner: Runner | None = None
+
+    def emit(event: StateEvent) -> None:
+        if runner is not None:
+            runner.dispatcher.emit(event)
+
     try:
-        with signals_stop(runner, on_signal):
+        with signals_stop(emit, on_signal):
+            runner = create()
             return await runner.run()
     finally:
-        # Inside the loop, out of which readers are taken.
-        runner.close()
+        if runner is not None:
+            runner.close()
 
 
 @contextmanager
-def signals_stop(runner: Runner, on_signal: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP stop gracefully; a second one kills."""
+def signals_stop(
+    emit: Callable[[StateEvent], None], on_signal: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Stop gracefully on SIGINT, SIGTERM and SIGHUP; a second signal kills."""
     loop = asyncio.get_running_loop()
     seen: list[str] = []
 
     def stop(name: str) -> None:
-        runner.tell(StopRequested(f"signal {name}", force=bool(seen)))
+        emit(StopRequested(f"signal {name}", force=bool(seen)))
         seen.append(name)
         on_signal()
 

@@ -9,6 +9,7 @@ import time
 
 from dora_daemon.link.errors import LinkError
 from dora_daemon.link.protocol.messages import (
+    VERSION,
     Configure,
     Lines,
     Note,
@@ -48,6 +49,11 @@ class RunnerConnection:
                 first = decode_for_link(lines[0])
                 if not isinstance(first, Configure):
                     raise LinkError(f"expected Configure from the runner, got {lines[0][:100]!r}")
+                if first.version != VERSION:
+                    raise LinkError(
+                        f"the runner uses version {first.version} of the link protocol, this link"
+                        f" version {VERSION}: dora was upgraded while the dataflow ran; restart it"
+                    )
                 self._early = lines[1:]
                 return first
 

@@ -25,6 +25,7 @@ from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+VERSION: Final = 1
 MAX_LINE: Final = 16 * 1024 * 1024
 """Largest message in bytes."""
 
@@ -42,6 +43,8 @@ class Configure(LinkMessage):
     """First message: identity, addresses and credentials of the link."""
 
     kind: Literal["configure"] = "configure"
+    version: int = VERSION
+    """Of this protocol; a link of another version refuses to run."""
     dataflow_id: str
     network: str
     """Separates clusters that share an address space; part of every key."""

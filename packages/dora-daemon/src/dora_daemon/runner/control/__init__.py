@@ -1,1 +1,1 @@
-"""The socket to the daemon: requests, status, replacement of the runner."""
+"""The socket to the daemon: status, and changes to the running dataflow."""

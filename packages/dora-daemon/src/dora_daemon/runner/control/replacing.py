@@ -1,4 +1,4 @@
-"""Replaces a node's program in a running dataflow: the new process starts before the old stops."""
+"""Replaces the program of a running node: the new process starts before the old one stops."""
 
 from __future__ import annotations
 
@@ -8,67 +8,75 @@ import anyio
 import anyio.to_thread
 
 from dora_config.dataflow.resolved import ResolvedNode
+from dora_daemon.runner.control.node_lookup import find_node
+from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.errors import RequestRefused
 from dora_daemon.runner.logs.logs import NodeLog
-from dora_daemon.runner.machine.events import Exit, NodeReplaced
-from dora_daemon.runner.machine.node import NodeLife, NodeState
-from dora_daemon.runner.process.prepare import PreparedNode
+from dora_daemon.runner.machine.events import Exit, ReplacementConnected, ReplacementPrepared
+from dora_daemon.runner.machine.snapshot import NodeState
+from dora_daemon.runner.nodes.services import NodeServices
+from dora_daemon.runner.process.prepare import PreparedNode, Preparer
+from dora_daemon.runner.process.supervisor import Processes
 
 if TYPE_CHECKING:
     from dora_config.protocol.runner import ReplaceNode
-    from dora_daemon.runner.service import Runner
 
 CONNECT_SECONDS = 60.0
 
 
 class Replacing:
-    """Holds the new process until the old one has gone."""
+    """Holds the new process until the old one has ended."""
 
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
-        self._waiting: dict[int, tuple[PreparedNode, NodeLog]] = {}
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        services: NodeServices,
+        preparer: Preparer,
+        processes: Processes,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._services = services
+        self._preparer = preparer
+        self._processes = processes
+        self._prepared: dict[str, tuple[PreparedNode, NodeLog]] = {}
+        """By node: the program to be staged."""
+        self._staged: dict[int, tuple[PreparedNode, NodeLog]] = {}
+        self._errors: dict[str, Exception] = {}
 
     async def replace(self, request: ReplaceNode) -> None:
-        """Raises RequestRefused, and PreparationError; the old process goes on then."""
-        runner = self._runner
-        spec = self._accepted(request.node)
-        life = runner.state.nodes[spec.id]
-        prepared = await anyio.to_thread.run_sync(runner.preparer.prepare, spec, request.place)
-        self._accepted(spec)
-        number = runner.state.reserve_incarnation()
-        log = runner.new_log(prepared)
-        runner.desk.staged[number] = None
-        self._waiting[number] = (prepared, log)
+        """Replace a node. Raises RequestRefused and PreparationError; then the old one runs on."""
+        spec = self._check(request.node)
+        prepared = await anyio.to_thread.run_sync(self._preparer.prepare, spec, request.place)
+        self._check(spec)
+        log = self._services.logs.new_log(prepared)
+        self._prepared[spec.id] = (prepared, log)
+        self._dispatcher.emit(ReplacementPrepared(spec.id))
+        if (error := self._errors.pop(spec.id, None)) is not None:
+            raise RequestRefused(f'node "{spec.id}" cannot be spawned: {error}') from error
+        number = self._processes.staged[spec.id].incarnation
         try:
-            try:
-                runner.processes.stage(spec.id, number, prepared, log)
-            except (OSError, ValueError) as error:
-                raise RequestRefused(f'node "{spec.id}" cannot be spawned: {error}') from error
             await self._until_connected(spec.id, number, log)
-            if life.state is not NodeState.RUNNING:
+            if find_node(self._dispatcher.state, spec.id).state is not NodeState.RUNNING:
                 raise RequestRefused(f'node "{spec.id}" has ended meanwhile')
-            runner.tell(NodeReplaced(spec, number, request.grace))
-            await self._until_taken_over(life, number)
+            self._dispatcher.emit(ReplacementConnected(spec, number, request.grace))
+            await self._dispatcher.until(lambda: not self._waits(spec.id, number))
         finally:
-            if self._waiting.pop(number, None) is not None:
-                runner.desk.staged.pop(number, None)
-                runner.processes.drop_staged(spec.id)
-        if life.incarnation != number:
+            if self._staged.pop(number, None) is not None:
+                self._services.handshake.unstage(number)
+                self._processes.drop_staged(spec.id)
+        if find_node(self._dispatcher.state, spec.id).incarnation != number:
             raise RequestRefused(f'node "{spec.id}" was stopped before it was replaced')
 
-    def _accepted(self, spec: ResolvedNode) -> ResolvedNode:
-        """The new node, if it may take the place of the one that runs."""
-        runner = self._runner
-        old = runner.specs.get(spec.id)
-        if old is None:
-            raise RequestRefused(f'there is no node "{spec.id}" in this part of the dataflow')
+    def _check(self, spec: ResolvedNode) -> ResolvedNode:
+        """Return the new node, if it can replace the one that runs."""
+        current = find_node(self._dispatcher.state, spec.id)
+        old = self._services.nodes.specs[spec.id]
         if old.is_dynamic or spec.is_dynamic:
-            raise RequestRefused(f'node "{spec.id}" is dynamic; those are not replaced')
-        if spec.id in runner.processes.staged:
-            raise RequestRefused(f'node "{spec.id}" is being replaced already')
-        if runner.state.nodes[spec.id].state is not NodeState.RUNNING:
-            state = runner.state.nodes[spec.id].state.value
-            raise RequestRefused(f'node "{spec.id}" does not run (it is {state})')
+            raise RequestRefused(f'node "{spec.id}" is dynamic and cannot be replaced')
+        if spec.id in self._processes.staged:
+            raise RequestRefused(f'node "{spec.id}" is already being replaced')
+        if current.state is not NodeState.RUNNING:
+            raise RequestRefused(f'node "{spec.id}" does not run (it is {current.state.value})')
         for kind, have, want in (
             ("inputs", set(old.inputs), set(spec.inputs)),
             ("outputs", set(old.outputs), set(spec.outputs)),
@@ -80,39 +88,51 @@ class Replacing:
                 )
         return spec.model_copy(update={"inputs": old.inputs})
 
-    async def _until_taken_over(self, life: NodeLife, number: int) -> None:
-        while number in self._waiting and life.state is NodeState.STOPPING:
-            await self._runner.changed()
+    def _waits(self, node: str, number: int) -> bool:
+        """Return whether the old process has not ended yet."""
+        current = find_node(self._dispatcher.state, node)
+        return number in self._staged and current.state is NodeState.STOPPING
 
     async def _until_connected(self, node: str, number: int, log: NodeLog) -> None:
-        runner = self._runner
+        def settled() -> bool:
+            connected = self._services.handshake.is_staged(number)
+            return connected or node not in self._processes.staged
+
         with anyio.move_on_after(CONNECT_SECONDS):
-            while runner.desk.staged[number] is None:
-                if node not in runner.processes.staged:
-                    said = f": {log.tail[-1]}" if log.tail else ""
-                    raise RequestRefused(
-                        f'the new process of node "{node}" exited before connecting{said}'
-                    )
-                await runner.changed()
-            return
+            await self._dispatcher.until(settled)
+            if self._services.handshake.is_staged(number):
+                return
+            cause = f": {log.tail[-1]}" if log.tail else ""
+            raise RequestRefused(
+                f'the new process of node "{node}" exited before connecting{cause}'
+            )
         raise RequestRefused(
             f'the new process of node "{node}" did not connect within {CONNECT_SECONDS:g} s'
         )
 
-    def take_over(self, node: str, number: int) -> None:
-        """The old process has ended: the new one is the node now."""
-        runner = self._runner
-        prepared, log = self._waiting.pop(number)
-        runner.logs[node].close()
-        runner.specs[node] = prepared.spec
-        runner.prepared[node] = prepared
-        runner.logs[node] = log
-        if runner.processes.promote(node) is None:
-            # It died while it waited.
-            runner.desk.staged.pop(number, None)
-            runner.exited(node, number, Exit(code=1))
+    # ---------------------------------------------------------------------------- commands
+
+    def stage(self, node: str, number: int) -> None:
+        """Start the new process beside the old one."""
+        prepared, log = self._prepared.pop(node)
+        try:
+            self._processes.stage(node, number, prepared, log)
+        except (OSError, ValueError) as error:
+            self._errors[node] = error
+            return
+        self._services.handshake.stage(number)
+        self._staged[number] = (prepared, log)
+
+    def promote(self, node: str, number: int) -> None:
+        """Make the new process the node's: the old one has ended."""
+        prepared, log = self._staged.pop(number)
+        self._services.nodes.set(prepared, log)
+        if self._processes.promote(node) is None:
+            # it died while it was staged
+            self._services.handshake.unstage(number)
+            self._services.departures.exited(node, number, Exit(code=1))
         else:
-            runner.desk.take_over(number)
+            self._services.handshake.promote(number)
 
 
 def _listed(names: set[str]) -> str:

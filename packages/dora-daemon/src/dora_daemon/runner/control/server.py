@@ -1,4 +1,4 @@
-"""The runner's control socket: requests in, replies and notices out, a line of JSON each."""
+"""The runner's control socket: requests, replies and notices as lines of JSON."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from anyio.abc import TaskGroup
 
 from dora_config.protocol import runner as protocol
 from dora_daemon.runner.logs.log_entries import passes
-from dora_daemon.runner.nodes.socket import peer
+from dora_daemon.runner.nodes.socket import peer_credentials
 from dora_node_api.protocol.control_socket import bind_unix
 
 Answer = Callable[[protocol.RunnerRequest], Awaitable[protocol.RunnerReply]]
 
-MOST_WAITING = 8 * 1024 * 1024
-"""Bytes that may wait for a client; past it log lines are shed, and counted."""
+MAX_WAITING_BYTES = 8 * 1024 * 1024
+"""Bytes that may be queued for a client; beyond that log lines are dropped and counted."""
 
 _CHUNK = 65536
 
@@ -35,7 +35,7 @@ class Client:
         self.shed = 0
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
-        self._news = anyio.Event()
+        self._queued = anyio.Event()
         self._idle = anyio.Event()
         self._idle.set()
 
@@ -44,10 +44,10 @@ class Client:
         self._waiting_bytes += len(line)
         if self._idle.is_set():
             self._idle = anyio.Event()
-        self._news.set()
+        self._queued.set()
 
     def put_event(self, event: protocol.RunnerEvent) -> None:
-        """A notice, if this client follows events like it."""
+        """Send an event if this client follows it."""
         follows = self.follows
         if follows is None:
             return
@@ -56,17 +56,17 @@ class Client:
                 return
             if follows.node is not None and event.node != follows.node:
                 return
-            if self._waiting_bytes > MOST_WAITING:
+            if self._waiting_bytes > MAX_WAITING_BYTES:
                 self.shed += 1
                 return
         if self.shed:
-            told = protocol.LogLinesDropped(count=self.shed)
+            dropped = protocol.LogLinesDropped(count=self.shed)
             self.shed = 0
-            self.put(protocol.encode_line(protocol.Envelope(notice=told)))
+            self.put(protocol.encode_line(protocol.Envelope(notice=dropped)))
         self.put(protocol.encode_line(protocol.Envelope(notice=event)))
 
     async def write(self) -> None:
-        """Send what waits, for ever."""
+        """Send queued lines until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             while self._waiting:
@@ -74,17 +74,17 @@ class Client:
                 await loop.sock_sendall(self.socket, line)
                 self._waiting_bytes -= len(line)
             self._idle.set()
-            self._news = anyio.Event()
-            await self._news.wait()
+            self._queued = anyio.Event()
+            await self._queued.wait()
 
     async def flush(self, seconds: float) -> None:
-        """Wait until everything was taken, for ``seconds`` at most."""
+        """Wait until everything was sent, for at most ``seconds``."""
         with anyio.move_on_after(seconds):
             await self._idle.wait()
 
 
 class ControlServer:
-    """Serves clients of this user as long as its task group lives."""
+    """Serves clients of this user."""
 
     def __init__(self, path: Path, answer: Answer) -> None:
         self.path = path
@@ -95,19 +95,19 @@ class ControlServer:
         self.shed = 0
 
     def put_event(self, event: protocol.RunnerEvent) -> None:
-        """To every client that follows events."""
+        """Send an event to every client that follows it."""
         for client in self.clients:
             client.put_event(event)
 
     async def serve(self) -> None:
-        """Accept until cancelled; then close and remove the socket."""
+        """Accept clients until cancelled; then close and remove the socket."""
         loop = asyncio.get_running_loop()
         try:
             async with anyio.create_task_group() as tasks:
                 while True:
                     sock, _ = await loop.sock_accept(self._listener)
                     sock.setblocking(False)
-                    if peer(sock)[1] not in (os.getuid(), 0):
+                    if peer_credentials(sock)[1] not in (os.getuid(), 0):
                         sock.close()
                         continue
                     tasks.start_soon(self._serve, Client(sock))
@@ -128,8 +128,7 @@ class ControlServer:
             client.socket.close()
 
     async def _write(self, client: Client, tasks: TaskGroup) -> None:
-        # A client that is gone is no fault of ours.
-        with suppress(OSError):
+        with suppress(OSError):  # the client has disconnected
             await client.write()
         tasks.cancel_scope.cancel()
 
@@ -158,8 +157,8 @@ class ControlServer:
         if isinstance(message, protocol.UnknownMessage):
             major, minor = protocol.RUNNER_PROTOCOL
             reply = protocol.Refusal(
-                message=f"this runner speaks protocol {major}.{minor} and cannot answer a request"
-                f' of the kind "{message.name}" ({message.problem})'
+                message=f"this runner (protocol {major}.{minor}) does not support the request"
+                f' "{message.name}" ({message.problem})'
             )
             client.put(protocol.encode_line(protocol.Envelope(id=message.id, reply=reply)))
         elif message.request is not None:

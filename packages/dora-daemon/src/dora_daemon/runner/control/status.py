@@ -1,16 +1,26 @@
-"""The state of nodes and edges in the words of the control protocol; reads, changes nothing."""
+"""State and counters of the dataflow, its nodes and edges, as sent to the daemon."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from dora_config.protocol.runner import EdgeStatus, NodeStatus
 from dora_config.protocol.runner import NodeState as ShownState
-from dora_daemon.runner.link.streams import shown_target
+from dora_config.protocol.runner import NodeStatus, RunnerStatus, Statistics
+from dora_daemon._version import __version__
+from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.machine.health import InputWatch
-from dora_daemon.runner.machine.node import NodeLife, NodeState
-from dora_daemon.runner.nodes.queues import KeptQueue, QueueBook
-from dora_daemon.runner.process.metrics import ProcessLoad
+from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
+from dora_daemon.runner.machine.streams import RUNNER_NODE, shown_target
+from dora_daemon.runner.nodes.edge_status import edge_status
+from dora_daemon.runner.nodes.queues import QueueRegistry
+from dora_daemon.runner.process.metrics import Metrics, ProcessLoad
+from dora_daemon.runner.process.supervisor import Processes
+from dora_node_api.protocol.messages import INSPECTOR
+
+if TYPE_CHECKING:
+    from dora_config.protocol.run_plan import RunPlan
+    from dora_daemon.runner.link.lazy import LazyLink
 
 _SHOWN: dict[NodeState, ShownState] = {
     NodeState.PLANNED: "Starting",
@@ -23,74 +33,105 @@ _SHOWN: dict[NodeState, ShownState] = {
 }
 
 
-def shown_state(life: NodeLife, broken: set[str]) -> ShownState:
-    """The word that users see for a node."""
-    if life.state is NodeState.ENDED:
-        if life.result is not None and life.result.outcome != "success":
+class StatusReporter:
+    """Answers GetStatus and GetStatistics."""
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        dispatcher: Dispatcher,
+        registry: QueueRegistry,
+        processes: Processes,
+        inputs: InputWatch,
+        link: LazyLink,
+        *,
+        started_at: Callable[[], float | None],
+        lines_shed: Callable[[], int],
+    ) -> None:
+        """``lines_shed``: log lines that were dropped because a follower was too slow."""
+        self._plan = plan
+        self._dispatcher = dispatcher
+        self._registry = registry
+        self._processes = processes
+        self._inputs = inputs
+        self._link = link
+        self._started_at = started_at
+        self._lines_shed = lines_shed
+        self._metrics = Metrics()
+
+    def status(self) -> RunnerStatus:
+        """Return the state of the dataflow and of each node."""
+        state, now = self._dispatcher.state, self._dispatcher.now()
+        pids = {node: r.process.pid for node, r in self._processes.running.items()}
+        loads = self._metrics.sample(pids, now)
+        supervisor = self._link.supervisor
+        return RunnerStatus(
+            dataflow_id=self._plan.dataflow_id,
+            version=__version__,
+            name=self._plan.name,
+            phase=state.phase,
+            nodes=tuple(
+                node_status(node, self._registry, self._inputs, loads.get(node.node), now)
+                for node in state.nodes()
+            ),
+            result=state.result,
+            started_at=self._started_at(),
+            lines_shed=self._lines_shed(),
+            link=None if supervisor is None else supervisor.report(),
+            only_virtual_left=state.only_virtual_left,
+        )
+
+    def statistics(self) -> Statistics:
+        """Return the counters of each edge."""
+        own = (RUNNER_NODE, INSPECTOR)
+        queues = [entry for entry in self._registry.all() if entry.edge.target not in own]
+        supervisor = self._link.supervisor
+        status = edge_status if supervisor is None else supervisor.edge_status
+        return Statistics(edges=tuple(status(entry) for entry in queues))
+
+
+def shown_state(node: NodeSnapshot, broken: set[str]) -> ShownState:
+    """Return the state of a node as shown to users."""
+    if node.state is NodeState.ENDED:
+        if node.result is not None and node.result.outcome != "success":
             return "Failed"
-        return "Stopped" if life.stopping is not None else "Finished"
-    if life.state is NodeState.RUNNING and broken:
+        return "Stopped" if node.stopped else "Finished"
+    if node.state is NodeState.RUNNING and broken:
         return "Degraded"
-    if life.state is NodeState.CONNECTING and life.restarts:
+    if node.state is NodeState.CONNECTING and node.restarts:
         return "Restarting"
-    return _SHOWN[life.state]
+    return _SHOWN[node.state]
 
 
 def node_status(
-    life: NodeLife, book: QueueBook, inputs: InputWatch, load: ProcessLoad | None, now: float
+    node: NodeSnapshot,
+    registry: QueueRegistry,
+    inputs: InputWatch,
+    load: ProcessLoad | None,
+    now: float,
 ) -> NodeStatus:
-    """One node with its counters; ``now``: of the state machine's clock."""
-    cause, at = life.last_restart or (None, now)
-    broken = inputs.broken.get(life.id, set())
-    blocked = [q for q in book.out_of(life.id) if q.keeper.statistics().blocked]
+    """Return the state and counters of a node; ``now``: time of the state machine's clock."""
+    cause, at = node.last_restart or (None, now)
+    broken = inputs.broken.get(node.node, set())
+    blocked = [q for q in registry.out_of(node.node) if q.keeper.statistics().blocked]
     return NodeStatus(
-        node=life.id,
-        state=shown_state(life, broken),
-        pid=life.pid,
-        incarnation=life.incarnation,
-        restarts=life.restarts,
+        node=node.node,
+        state=shown_state(node, broken),
+        pid=node.pid,
+        incarnation=node.incarnation,
+        restarts=node.restarts,
         last_restart=cause,
         last_restart_ago=None if cause is None else max(0.0, now - at),
-        dynamic=life.dynamic,
+        dynamic=node.dynamic,
         broken_inputs=tuple(sorted(broken)),
         blocked_on=shown_target(blocked[0].edge) if blocked else None,
         cpu_percent=None if load is None else load.cpu_percent,
         memory_bytes=None if load is None else load.memory_bytes,
         read_bytes=None if load is None else load.read_bytes,
         written_bytes=None if load is None else load.written_bytes,
-        queued=book.queued(life.id),
-        health_kills=life.health_kills,
-        input_timeouts=inputs.timeouts.get(life.id, 0),
-        input_recoveries=inputs.recoveries.get(life.id, 0),
-        error=life.result.message or None if life.result is not None else None,
-    )
-
-
-def edge_status(kept: KeptQueue) -> EdgeStatus:
-    """One edge with its counters."""
-    counted = kept.keeper.statistics()
-    edge = kept.edge
-    source = f"{edge.source}/{edge.output}"
-    idle = None
-    if counted.last_arrival_ns:
-        idle = max(0.0, (time.monotonic_ns() - counted.last_arrival_ns) / 1e9)
-    latency: dict[str, float] = {}
-    for name, fraction in (("p50", 0.5), ("p99", 0.99), ("max", 1.0)):
-        seconds = counted.latency.quantile(fraction)
-        if seconds is not None:
-            latency[name] = seconds * 1e6
-    return EdgeStatus(
-        source=source,
-        target=shown_target(edge),
-        policy=kept.spec.policy,
-        bound=kept.spec.bound,
-        sent=counted.sent,
-        received=counted.received,
-        dropped=counted.dropped,
-        queued=counted.queued,
-        bytes_sent=counted.bytes_sent,
-        bytes_received=counted.bytes_received,
-        blocked=counted.blocked,
-        idle_seconds=idle,
-        latency_us=latency,
+        queued=registry.queued(node.node),
+        health_kills=node.health_kills,
+        input_timeouts=inputs.timeouts.get(node.node, 0),
+        input_recoveries=inputs.recoveries.get(node.node, 0),
+        error=node.result.message or None if node.result is not None else None,
     )

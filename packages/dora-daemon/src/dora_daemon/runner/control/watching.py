@@ -1,76 +1,84 @@
-"""The runner's periodic look at health and input timeouts; only when a node asks for it."""
+"""Checks health and input timeouts periodically, if a node has one of them."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
 
-from dora_daemon.runner.machine.events import NodeSilent
-from dora_daemon.runner.machine.health import HealthWatch, ProcessSample
-from dora_daemon.runner.machine.node import NodeState
-
-if TYPE_CHECKING:
-    from dora_daemon.runner.service import Runner
+from dora_daemon.runner.dispatcher import Dispatcher
+from dora_daemon.runner.machine.events import NodeStalled
+from dora_daemon.runner.machine.health import HealthWatch, InputWatch, ProcessSample
+from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
+from dora_daemon.runner.nodes.connections import Connections
+from dora_daemon.runner.nodes.local_nodes import LocalNodes
+from dora_daemon.runner.nodes.queues import QueueRegistry
 
 
 class Watcher:
-    """Each ``health_check_interval`` seconds, if a node has a health check or an input timeout."""
+    """Takes samples every ``health_check_interval`` seconds."""
 
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
-        self._handle: asyncio.TimerHandle | None = None
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        nodes: LocalNodes,
+        connections: Connections,
+        registry: QueueRegistry,
+        interval: float,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._nodes = nodes
+        self._connections = connections
+        self._registry = registry
+        self._interval = interval
         self._health = HealthWatch()
+        self.inputs = InputWatch()
+        self._handle: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
 
-    def look_soon(self) -> None:
-        """Arm the next look, if there is something to look at."""
-        wanted = any(
+    def schedule(self) -> None:
+        """Schedule the next check if there is something to check."""
+        needed = any(
             spec.health_check_timeout is not None
             or any(i.input_timeout is not None for i in spec.inputs.values())
-            for spec in self._runner.specs.values()
+            for spec in self._nodes.specs.values()
         )
-        if wanted and self._handle is None:
-            interval = self._runner.plan.resolved.health_check_interval
-            self._handle = asyncio.get_running_loop().call_later(interval, self._look)
+        if needed and self._handle is None:
+            self._handle = self._loop.call_later(self._interval, self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._handle = None
         now = time.monotonic()
-        for node in list(self._runner.specs):
-            self._look_at_health(node, now)
-            self._look_at_inputs(node, now)
-        self.look_soon()
+        for node in self._dispatcher.state.nodes():
+            if node.state is NodeState.RUNNING:
+                self._check_health(node, now)
+                self._check_inputs(node.node, now)
+        self.schedule()
 
-    def _look_at_health(self, node: str, now: float) -> None:
-        runner = self._runner
-        timeout = runner.specs[node].health_check_timeout
-        life = runner.state.nodes.get(node)
-        if timeout is None or life is None or life.state is not NodeState.RUNNING:
+    def _check_health(self, node: NodeSnapshot, now: float) -> None:
+        timeout = self._nodes.specs[node.node].health_check_timeout
+        if timeout is None or node.pid is None or (sample := sample_process(node.pid)) is None:
             return
-        if life.pid is None or (sample := sample_process(life.pid)) is None:
-            return
-        connected_at = runner.desk.connected_at[node]
-        silent = self._health.look(node, life.pid, sample, connected_at=connected_at, now=now)
-        if silent > timeout:
-            runner.tell(NodeSilent(node, life.incarnation, silent))
+        connected_at = self._connections.connected_at[node.node]
+        seconds = self._health.sample(
+            node.node, node.pid, sample, connected_at=connected_at, now=now
+        )
+        if seconds > timeout:
+            self._dispatcher.emit(NodeStalled(node.node, node.incarnation, seconds))
 
-    def _look_at_inputs(self, node: str, now: float) -> None:
-        runner = self._runner
-        life = runner.state.nodes.get(node)
-        if life is None or life.state is not NodeState.RUNNING:
-            return
-        closed = runner.state.wiring.closed_inputs(node)
-        for kept in runner.book.into(node):
-            wanted = runner.specs[node].inputs.get(kept.edge.input)
+    def _check_inputs(self, node: str, now: float) -> None:
+        closed = self._dispatcher.state.closed_inputs(node)
+        for entry in self._registry.into(node):
+            name = entry.edge.input
+            wanted = self._nodes.specs[node].inputs.get(name)
             if wanted is None or wanted.input_timeout is None:
                 continue
-            if kept.edge.input in closed:
-                runner.inputs.closed(node, kept.edge.input)
+            if name in closed:
+                self.inputs.closed(node, name)
                 continue
-            runner.inputs.look(
+            self.inputs.sample(
                 node,
-                kept.edge.input,
-                last_arrival=kept.keeper.statistics().last_arrival_ns / 1e9,
+                name,
+                last_arrival=entry.keeper.statistics().last_arrival_ns / 1e9,
                 timeout=wanted.input_timeout,
                 now=now,
             )
@@ -82,14 +90,14 @@ class Watcher:
 
 
 def sample_process(pid: int) -> ProcessSample | None:
-    """State and CPU time of a process; None if it has ended, which is noticed elsewhere."""
-    import psutil  # only dataflows with a health check pay for the import
+    """Return state and CPU time of a process; None if it has ended."""
+    import psutil  # an import that only dataflows with a health check need
 
-    stuck = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP, psutil.STATUS_DISK_SLEEP)
+    stalled = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP, psutil.STATUS_DISK_SLEEP)
     try:
         process = psutil.Process(pid)
         with process.oneshot():
             times = process.cpu_times()
-            return ProcessSample(process.status() not in stuck, times.user + times.system)
+            return ProcessSample(process.status() not in stalled, times.user + times.system)
     except psutil.Error:
         return None

@@ -1,1 +1,1 @@
-"""The link process of a dataflow, as its runner sees it."""
+"""The runner's side of the link process: its process, its channel, its streams and its report."""

@@ -1,4 +1,4 @@
-"""The runner's end of the socket on which it and the link process talk; nothing here blocks."""
+"""The runner's end of the socket to the link process. Never blocks."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from dora_daemon.link.protocol.messages import Lines, ToLink, ToRunner, decode_f
 _CHUNK = 65536
 
 
-class Carrier:
-    """One link process; what the socket does not take waits."""
+class RunnerChannel:
+    """Messages to and from one link process; what the socket cannot take is queued."""
 
     def __init__(
         self,
         sock: socket.socket,
-        hear: Callable[[ToRunner], None],
-        complain: Callable[[str], None],
+        on_message: Callable[[ToRunner], None],
+        warn: Callable[[str], None],
         *,
-        broken: Callable[[], None],
+        on_broken: Callable[[], None],
     ) -> None:
-        """``broken``: what it sends cannot be told apart any more, so that it must be killed."""
+        """``on_broken``: its messages cannot be separated any more, so it must be killed."""
         sock.setblocking(False)
         self._socket = sock
-        self._hear = hear
-        self._complain = complain
-        self._broken = broken
-        self._deaf = False
+        self._on_message = on_message
+        self._warn = warn
+        self._on_broken = on_broken
+        self._broken = False
         self._lines = Lines()
         self._waiting = bytearray()
         self._open = True
@@ -36,7 +36,7 @@ class Carrier:
         self._loop.add_reader(sock, self._readable)
 
     def send(self, message: ToLink) -> None:
-        """To a link that is gone it does nothing: its exit is noticed elsewhere."""
+        """Send a message; do nothing if the link has ended, which is detected elsewhere."""
         if not self._open:
             return
         if not self._waiting:
@@ -60,8 +60,8 @@ class Carrier:
             self._loop.remove_reader(self._socket)
 
     def _read(self) -> bool:
-        """Take in what is there; False at the end."""
-        if self._deaf:
+        """Process what has arrived; return False at the end."""
+        if self._broken:
             return False
         try:
             data = self._socket.recv(_CHUNK)
@@ -72,22 +72,22 @@ class Carrier:
         try:
             lines = self._lines.feed(data)
         except ValueError as error:
-            self._deaf = True
-            self._complain(f"the link sends what is no message, and is started again: {error}")
-            self._broken()
+            self._broken = True
+            self._warn(f"restarting the link: malformed message: {error}")
+            self._on_broken()
             return False
         for line in lines:
             try:
                 message = decode_for_runner(line)
             except ValueError as error:
-                self._complain(str(error))
+                self._warn(str(error))
                 continue
             if message is not None:
-                self._hear(message)
+                self._on_message(message)
         return bool(data)
 
     def read_rest(self) -> None:
-        """The process has ended: its last words lie in the socket."""
+        """Process what the link sent before its process ended."""
         self._socket.setblocking(False)
         while self._open and self._has_data() and self._read():
             pass
@@ -99,7 +99,7 @@ class Carrier:
             return False
 
     def close(self) -> None:
-        """Close the socket, which ends a link that still runs. May be called twice."""
+        """Close the socket, which ends a running link. May be called twice."""
         if self._open:
             self._open = False
             self._loop.remove_reader(self._socket)

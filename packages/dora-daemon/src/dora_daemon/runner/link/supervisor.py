@@ -1,4 +1,4 @@
-"""The link process at the runner's side: started, told of streams and peers, heard, ended."""
+"""Runs the link process: spawns it, sends it streams and peers, reports its state."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
 
 from dora_config.protocol.links import LinkPlan, LinkReport, PeerEndpoint
 from dora_config.protocol.runner import EdgeStatus
@@ -19,128 +20,114 @@ from dora_daemon.link.protocol.messages import (
     Failed,
     Finish,
     Finished,
-    Incoming,
     Listening,
     Note,
-    Outgoing,
     Peer,
     PeerChanged,
-    SetIncoming,
-    SetOutgoing,
     SetPeers,
     SourceEvent,
     StreamCounts,
     ToLink,
     ToRunner,
 )
-from dora_daemon.runner.control.status import edge_status
-from dora_daemon.runner.link.channel import Carrier
-from dora_daemon.runner.link.link_logs import LogReader
-from dora_daemon.runner.link.link_report import LinkView, essence
-from dora_daemon.runner.link.streams import Streams, streams_of
+from dora_daemon.runner.link.channel import RunnerChannel
+from dora_daemon.runner.link.stream_queues import StreamQueues
+from dora_daemon.runner.link.view import LinkView, essence
 from dora_daemon.runner.logs.logs import OutputReader, Stream, now_text
 from dora_daemon.runner.machine.events import (
     Exit,
     LinkExited,
     LinkSpawned,
-    LinksSet,
+    OutgoingStreamsSet,
     SourceClosed,
+    SourceLost,
     SourceReopened,
+    StateEvent,
 )
-from dora_daemon.runner.machine.wiring import Edge
-from dora_daemon.runner.nodes.queues import KeptQueue
+from dora_daemon.runner.nodes.departures import NodeDepartures
+from dora_daemon.runner.nodes.queues import QueueCleanup, QueueEntry, QueueRegistry
 from dora_daemon.runner.process.environment import is_reserved
 from dora_daemon.runner.process.spawn import NodeProcess, SpawnRequest, spawn
 
-if TYPE_CHECKING:
-    from dora_daemon.runner.service import Runner
-
 PROGRAM = run_module("dora_daemon.link")
 TARGET = "dora.link"
-"""What the link's log lines are said to come from."""
-LOOK_AGAIN = 0.05
-"""Seconds between looks at a link that has closed its socket, where there are no pidfds."""
+"""``target`` of the link's log lines."""
+POLL_SECONDS = 0.05
+"""Interval at which the exit of a link is checked where there are no process descriptors."""
 
 
-class LinkKeeper:
-    """All that the runner has of its link, also while no process of it runs."""
+@dataclass(slots=True)
+class LinkProcess:
+    """One running process of the link."""
 
-    def __init__(self, runner: Runner, on_event: Callable[[RunnerEvent], None]) -> None:
-        self._runner = runner
+    incarnation: int
+    process: NodeProcess
+    channel: RunnerChannel
+    readers: tuple[OutputReader, ...]
+    finishing: bool = False
+    """It was ordered to deliver queued messages and end."""
+
+
+class LinkSupervisor:
+    """The link of one runner, over all its processes."""
+
+    def __init__(
+        self,
+        plan: LinkPlan,
+        credentials: str | None,
+        *,
+        dataflow_id: str,
+        node_socket: Path,
+        queues: StreamQueues,
+        registry: QueueRegistry,
+        departures: NodeDepartures,
+        cleanup: QueueCleanup,
+        emit: Callable[[StateEvent], None],
+        log: Callable[[LogLine], None],
+        record_process: Callable[[int], None],
+        on_event: Callable[[RunnerEvent], None],
+    ) -> None:
+        """``record_process`` records a pid to be killed if the runner is killed."""
+        self._dataflow_id = dataflow_id
+        self._node_socket = node_socket
+        self._queues = queues
+        self._registry = registry
+        self._departures = departures
+        self._cleanup = cleanup
+        self._emit = emit
+        self._log = log
+        self._record_process = record_process
         self._on_event = on_event
-        self.view = LinkView()
-        self.plan: LinkPlan | None = None
-        self.streams = Streams()
-        self._credentials: str | None = None
+        self._loop = asyncio.get_running_loop()
+        self._view = LinkView()
         self._peers: dict[str, PeerEndpoint] = {}
         self._ended: set[str] = set()
-        self._process: NodeProcess | None = None
-        self._incarnation = 0
-        self._carrier: Carrier | None = None
-        self._readers: tuple[OutputReader, ...] = ()
-        self.tail: deque[str] = deque(maxlen=5)
-        """Last lines that the link process printed on stderr."""
-        self._log_readers: dict[Edge, LogReader] = {}
-        self._told: dict[type[ToLink], ToLink] = {}
-        self._told_upward: tuple[object, ...] = ()
+        """Machines whose part of the dataflow has ended for good."""
+        self._running: LinkProcess | None = None
+        self._tail: deque[str] = deque(maxlen=5)
+        """Last lines on stderr."""
+        self._sent: dict[type[ToLink], ToLink] = {}
+        self._reported: tuple[object, ...] = ()
         self._syncing = False
-        self._loop = asyncio.get_running_loop()
+        self.set_plan(plan, credentials)
 
     # ------------------------------------------------------------------ streams and peers
 
-    def read(self, plan: LinkPlan, credentials: str | None) -> None:
-        """Learn the plan, before queues are made that depend on it."""
-        self.plan = plan
-        self.streams = streams_of(plan)
-        self.view.run_id = plan.run_id
-        self.view.expected = plan.peers
+    def set_plan(self, plan: LinkPlan, credentials: str | None) -> None:
+        """Set the streams; call this before queues of nodes are created, and ``apply`` after."""
+        self._plan = plan
         self._credentials = credentials
-        desk = self._runner.desk
-        desk.remote_nodes = self.streams.remote_nodes
-        desk.on_link_queues = self._sync_soon
+        self._view.run_id = plan.run_id
+        self._view.expected = plan.peers
+        self._queues.set_plan(plan, self._sync_soon)
 
     def apply(self) -> None:
-        """Make and drop queues as the plan says. Raises QueueUnavailable."""
-        runner = self._runner
-        wanted = [f for f in self.streams.outflows if f.machine not in self._ended]
-        for kept in runner.book.into(LINK_NODE):
-            flow = self.streams.outflow_of(kept.edge)
-            if flow not in wanted or (flow.backpressure and not kept.spec.backpressure):
-                runner.desk.drop_outflow(kept)
-        for flow in wanted:
-            runner.desk.make_outflow(flow)
-        self._read_logs()
-        for kept in runner.book.all():
-            if kept.edge.source in self.streams.remote_nodes and not kept.from_link:
-                # It waited for a node that has come on another machine.
-                kept.from_link = True
-                runner.desk.route(kept, "")
-        runner.tell(LinksSet(tuple(flow.edge for flow in wanted)))
+        """Create and drop queues as planned. Raises QueueUnavailable."""
+        self._emit(OutgoingStreamsSet(self._queues.apply(self._ended)))
         self._sync_soon()
 
-    def _read_logs(self) -> None:
-        book = self._runner.book
-        wanted = {flow.log_edge: flow for flow in self.streams.inflows if flow.logs}
-        for edge in [e for e in self._log_readers if e not in wanted]:
-            self._log_readers.pop(edge).close()
-            if (kept := book.get(edge)) is not None:
-                self._runner.desk.drop_queue(kept)
-        for edge, flow in wanted.items():
-            if edge in self._log_readers:
-                continue
-            kept, _ = book.ensure(edge, bound=1000, from_link=True)
-            self._runner.desk.route(kept, "")
-            readers = flow.readers
-
-            def hand_on(text: str, readers: tuple[tuple[str, str], ...] = readers) -> None:
-                self._runner.hand_on_line(readers, text)
-
-            self._log_readers[edge] = LogReader(
-                book.board, kept, self._runner.desk.find_segment, hand_on
-            )
-
     def set_peers(self, peers: Iterable[PeerEndpoint], ended: Iterable[str]) -> None:
-        """Where other links listen, merged into what is known. Raises QueueUnavailable."""
+        """Update where other links listen, and which have ended. Raises QueueUnavailable."""
         before = set(self._ended)
         for peer in peers:
             self._peers[peer.machine] = peer
@@ -152,18 +139,18 @@ class LinkKeeper:
             self.apply()
         self._sync_soon()
 
-    def close_ended(self) -> None:
-        """Before a link is let in: inputs whose source's machine has ended for good are closed.
+    def close_lost_sources(self) -> None:
+        """Close the inputs whose machine has ended, before a link is admitted.
 
-        A link that runs does that itself; a new one does not write into their queues.
+        A running link does that itself; a new one does not write into their queues.
         """
-        runner = self._runner
-        for flow in self.streams.inflows:
-            edges = runner.state.wiring.edges_from(flow.node, (flow.output,))
-            closed = all(e.input in runner.state.wiring.closed_inputs(e.target) for e in edges)
-            if flow.machine in self._ended and not closed:
-                runner.book.announce_closed(flow.node, (flow.output,))
-                runner.tell(SourceClosed(flow.node, flow.output))
+        for stream in self._queues.streams.incoming:
+            if stream.machine in self._ended:
+                self._emit(SourceLost(stream.node, stream.output))
+
+    def has_source(self, node: str, output: str) -> bool:
+        """Return whether an output of another machine is received here."""
+        return (node, output) in self._queues.streams.sources
 
     def _sync_soon(self) -> None:
         if not self._syncing:
@@ -171,45 +158,14 @@ class LinkKeeper:
             self._loop.call_soon(self._sync)
 
     def _sync(self) -> None:
-        """Tell the link what has changed: always the full lists."""
+        """Send the complete lists that have changed."""
         self._syncing = False
-        if self._carrier is None:
+        if self._running is None:
             return
-        for message in (self._outgoing(), self._incoming(), self._known_peers()):
-            if self._told.get(type(message)) != message:
-                self._told[type(message)] = message
-                self._carrier.send(message)
-
-    def _outgoing(self) -> SetOutgoing:
-        found = []
-        for flow in self.streams.outflows:
-            kept = self._runner.book.get(flow.edge)
-            if kept is not None:
-                found.append(
-                    Outgoing(
-                        machine=flow.machine,
-                        node=flow.node,
-                        output=flow.output,
-                        queue=kept.spec.queue,
-                    )
-                )
-        return SetOutgoing(streams=tuple(found))
-
-    def _incoming(self) -> SetIncoming:
-        queues: dict[tuple[str, str], list[int]] = {}
-        for kept in self._runner.book.written_by(LINK_NODE):
-            edge = kept.edge
-            queues.setdefault((edge.source, edge.output), []).append(kept.spec.queue)
-        streams = [
-            Incoming(
-                machine=flow.machine,
-                node=flow.node,
-                output=flow.output,
-                queues=tuple(queues.get((flow.node, flow.output), ())),
-            )
-            for flow in self.streams.inflows
-        ]
-        return SetIncoming(streams=tuple(streams))
+        for message in (self._queues.outgoing(), self._queues.incoming(), self._known_peers()):
+            if self._sent.get(type(message)) != message:
+                self._sent[type(message)] = message
+                self._running.channel.send(message)
 
     def _known_peers(self) -> SetPeers:
         peers = [
@@ -221,179 +177,159 @@ class LinkKeeper:
     # ------------------------------------------------------------------------ the process
 
     def spawn(self, incarnation: int) -> None:
-        """Start a link process; LinkSpawned or LinkExited tells what came of it."""
-        runner, plan = self._runner, self.plan
-        assert plan is not None
-        self._incarnation = incarnation
-        ours, theirs = socket.socketpair()
-        with theirs:
-            argv = [*PROGRAM, "--socket", str(runner.node_socket)]
-            argv += ["--incarnation", str(incarnation), "--carrier", str(theirs.fileno())]
+        """Start a link process and emit LinkSpawned, or LinkExited with the error."""
+        runner_end, link_end = socket.socketpair()
+        with link_end:
+            argv = [*PROGRAM, "--socket", str(self._node_socket)]
+            argv += ["--incarnation", str(incarnation), "--carrier", str(link_end.fileno())]
             env = {k: v for k, v in os.environ.items() if not is_reserved(k)}
-            request = SpawnRequest(tuple(argv), "/", env, inherited=(theirs.fileno(),))
+            request = SpawnRequest(tuple(argv), "/", env, inherited=(link_end.fileno(),))
             try:
                 process = spawn(request)
             except (OSError, ValueError) as error:
-                ours.close()
-                runner.tell(LinkExited(incarnation, Exit(), error=str(error)))
+                runner_end.close()
+                self._emit(LinkExited(incarnation, Exit(), error=str(error)))
                 return
-        runner.record(process.pid)
-        self._process = process
-        self.tail.clear()
-        self._carrier = Carrier(
-            ours,
-            self._heard,
-            lambda text: self._say("warn", text),
-            broken=lambda: self.signal("SIGKILL"),
+        self._record_process(process.pid)
+        self._tail.clear()
+        channel = RunnerChannel(
+            runner_end,
+            self._received,
+            lambda text: self._emit_log("warn", text),
+            on_broken=lambda: self.signal("SIGKILL"),
         )
-        self._readers = (
+        readers = (
             OutputReader(process.stdout, "stdout", self),
             OutputReader(process.stderr, "stderr", self),
         )
-        self._carrier.send(self._configure(plan))
-        self._told.clear()
+        self._running = LinkProcess(incarnation, process, channel, readers)
+        channel.send(self._configure())
+        self._sent.clear()
         self._sync_soon()
         if process.exit_fd is not None:
             self._loop.add_reader(process.exit_fd, self._exited)
         else:
-            self._loop.call_later(LOOK_AGAIN, self._look_again)
-        runner.tell(LinkSpawned(incarnation, process.pid))
+            self._loop.call_later(POLL_SECONDS, self._poll)
+        self._emit(LinkSpawned(incarnation, process.pid))
 
-    def _configure(self, plan: LinkPlan) -> Configure:
+    def _configure(self) -> Configure:
+        plan = self._plan
         return Configure(
-            dataflow_id=self._runner.plan.dataflow_id,
+            dataflow_id=self._dataflow_id,
             network=plan.network,
             machine=plan.machine,
             run_id=plan.run_id,
             listen_host=plan.listen_host,
             first_port=plan.first_port,
             last_port=plan.last_port,
-            port=self.view.port,
+            port=self._view.port,
             credentials=self._credentials,
         )
 
-    @property
-    def pid(self) -> int | None:
-        """Of the link process that runs."""
-        return None if self._process is None else self._process.pid
-
-    def _look_again(self) -> None:
-        if self._process is not None:
+    def _poll(self) -> None:
+        if self._running is not None:
             self._exited()
-            self._loop.call_later(LOOK_AGAIN, self._look_again)
+            self._loop.call_later(POLL_SECONDS, self._poll)
 
     def _exited(self) -> None:
-        process, carrier = self._process, self._carrier
-        if process is None or carrier is None or (status := process.reap()) is None:
+        running = self._running
+        if running is None or (status := running.process.reap()) is None:
             return
-        carrier.read_rest()
-        self._let_go(process, carrier)
-        runner = self._runner
-        runner.desk.process_ended(LINK_NODE, self._incarnation)
-        if not (status.ok and runner.state.link.ending):  # else nobody is lost: it was its time
-            self.view.link_ended()
-            self._tell_upward()
-        runner.tidy_soon()
-        runner.tell(
+        running.channel.read_rest()
+        self._release(running)
+        self._departures.process_ended(LINK_NODE, running.incarnation)
+        if not (status.ok and running.finishing):
+            self._view.link_ended()
+            self._report_changes()
+        self._cleanup.schedule()
+        self._emit(
             LinkExited(
-                self._incarnation,
+                running.incarnation,
                 status,
-                drained=runner.book.queued(LINK_NODE) == 0,
-                last_words="" if status.ok or not self.tail else self.tail[-1],
+                drained=self._registry.queued(LINK_NODE) == 0,
+                last_line="" if status.ok or not self._tail else self._tail[-1],
             )
         )
 
-    def _let_go(self, process: NodeProcess, carrier: Carrier) -> None:
-        if process.exit_fd is not None:
-            self._loop.remove_reader(process.exit_fd)
-        for reader in self._readers:
+    def _release(self, running: LinkProcess) -> None:
+        if running.process.exit_fd is not None:
+            self._loop.remove_reader(running.process.exit_fd)
+        for reader in running.readers:
             reader.finish()
-        process.close()
-        carrier.close()
-        self._process = self._carrier = None
-        self._readers = ()
+        running.process.close()
+        running.channel.close()
+        self._running = None
 
     def finish(self, seconds: float) -> None:
-        """Have it pass on what waits, and end."""
-        # What it must know of the last streams comes before.
-        self._sync()
-        if self._carrier is not None:
-            self._carrier.send(Finish(seconds=seconds))
+        """Make the link deliver queued messages and end."""
+        self._sync()  # it must know the last streams first
+        if self._running is not None:
+            self._running.finishing = True
+            self._running.channel.send(Finish(seconds=seconds))
 
     def signal(self, name: str) -> None:
-        if self._process is not None:
-            self._process.signal_group(name)
+        if self._running is not None:
+            self._running.process.signal_group(name)
 
-    # ------------------------------------------------------------------------- what it says
+    # ------------------------------------------------------------------------ its messages
 
     def take(self, stream: Stream, lines: list[str]) -> None:
-        """Lines that the process printed; nothing holds them back."""
+        """Log lines that the process printed."""
         level: LogLevel = "warn" if stream == "stderr" else "info"
         for text in lines:
             if stream == "stderr":
-                self.tail.append(text)
-            self._say(level, text)
+                self._tail.append(text)
+            self._emit_log(level, text)
 
-    def _say(self, level: LogLevel, text: str) -> None:
-        self._runner.log(LogLine(ts=now_text(), level=level, message=text, target=TARGET))
+    def _emit_log(self, level: LogLevel, text: str) -> None:
+        self._log(LogLine(ts=now_text(), level=level, message=text, target=TARGET))
 
-    def _heard(self, message: ToRunner) -> None:
+    def _received(self, message: ToRunner) -> None:
         match message:
             case Listening() | Failed() | StreamCounts() | PeerChanged():
                 if isinstance(message, PeerChanged):
-                    self._say_of_peer(message)
-                self.view.take(message)
-                self._tell_upward()
+                    self._log_peer(message)
+                self._view.update(message)
+                self._report_changes()
             case SourceEvent(node=node, output=output, event="closed"):
-                self._runner.tell(SourceClosed(node, output))
+                self._emit(SourceClosed(node, output))
             case SourceEvent(node=node, output=output, event="restarted"):
-                self._runner.tell(SourceReopened(node, output))
+                self._emit(SourceReopened(node, output))
             case SourceEvent():
-                pass  # the readers know; that it has closed, too, comes next
+                pass  # a failed source: the readers know it, and "closed" follows
             case Note(level=level, message=text):
-                self._say(level, text)
+                self._emit_log(level, text)
             case Finished(undelivered=count):
                 if count:
-                    self._say("warn", f"{count} messages for other machines were not delivered")
+                    self._emit_log("warn", f"{count} messages for other machines were discarded")
 
-    def _say_of_peer(self, message: PeerChanged) -> None:
-        before = {p.machine: p.state for p in self.view.report().peers}.get(message.machine)
+    def _log_peer(self, message: PeerChanged) -> None:
+        before = self._view.peer_state(message.machine)
         if message.state == "lost" and before != "lost":
-            why = f": {message.reason}" if message.reason else ""
-            self._say("warn", f'the link to machine "{message.machine}" is lost{why}')
+            cause = f": {message.reason}" if message.reason else ""
+            self._emit_log("warn", f'lost the link to machine "{message.machine}"{cause}')
         elif message.state == "proven" and before == "lost":
-            self._say("info", f'the link to machine "{message.machine}" is back')
+            self._emit_log("info", f'restored the link to machine "{message.machine}"')
 
-    def _tell_upward(self) -> None:
-        report = self.view.report()
-        if (now := essence(report)) != self._told_upward:
-            self._told_upward = now
+    def _report_changes(self) -> None:
+        report = self._view.report()
+        if (now := essence(report)) != self._reported:
+            self._reported = now
             self._on_event(LinkChanged(report=report))
 
-    def report(self) -> LinkReport | None:
-        """For the runner's status."""
-        return None if self.plan is None else self.view.report()
+    def report(self) -> LinkReport:
+        """Return the state of the link."""
+        return self._view.report()
 
-    def edge(self, kept: KeptQueue) -> EdgeStatus:
-        """Counters of a queue, with those of the link where the edge crosses."""
-        status = edge_status(kept)
-        edge = kept.edge
-        if (flow := self.streams.outflow_of(edge)) is not None:
-            crossing = self.view.crossing(flow.machine, flow.node, flow.output, "out")
-            return status.model_copy(update={"crossing": crossing})
-        machine = self.streams.sources.get((edge.source, edge.output))
-        if kept.from_link and machine is not None:
-            crossing = self.view.crossing(machine, edge.source, edge.output, "in")
-            return status.model_copy(update={"crossing": crossing})
-        return status
+    def edge_status(self, entry: QueueEntry) -> EdgeStatus:
+        """Return the counters of a queue, with those of the link."""
+        return self._queues.status(entry, self._view)
 
     def close(self) -> None:
-        """Kill and wait for the process; nobody is told."""
-        for reader in self._log_readers.values():
-            reader.close()
-        self._log_readers.clear()
-        process, carrier = self._process, self._carrier
-        if process is not None and carrier is not None:
-            process.signal_group("SIGKILL")
-            process.wait()
-            self._let_go(process, carrier)
+        """Kill the process and wait for its end, without events."""
+        self._queues.close()
+        running = self._running
+        if running is not None:
+            running.process.signal_group("SIGKILL")
+            running.process.wait()
+            self._release(running)

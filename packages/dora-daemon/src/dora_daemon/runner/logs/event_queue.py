@@ -34,7 +34,7 @@ STUCK_SECONDS = 1.0
 CLOSING_SECONDS = 3.0
 
 
-class Outlet:
+class EventQueue:
     """Calls ``on_event`` on a thread of its own; only log lines are ever shed."""
 
     def __init__(

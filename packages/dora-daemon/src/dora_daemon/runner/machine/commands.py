@@ -1,4 +1,4 @@
-"""What the runner's state machine asks its service to do; pure."""
+"""Commands of the runner's state machine to its service; pure."""
 
 from __future__ import annotations
 
@@ -11,54 +11,62 @@ Signal = Literal["SIGTERM", "SIGKILL"]
 
 
 class SpawnNode(Frozen):
-    """Start a process; answered by NodeSpawned or SpawnFailed."""
+    """Start a process; its outcome is NodeSpawned or SpawnFailed."""
 
     node: str
     incarnation: int
-    restarts: int
 
 
 class SignalNode(Frozen):
-    """To the node's whole process group."""
+    """Signal the node's whole process group."""
 
     node: str
     signal: Signal
 
 
-class TakeOver(Frozen):
-    """The process that waits to replace the node's former one is the node's now."""
+class StageReplacement(Frozen):
+    """Start the replacement of a node's program beside its running process."""
+
+    node: str
+    incarnation: int
+
+
+class PromoteReplacement(Frozen):
+    """Make the staged process the node's process: the former one has ended."""
 
     node: str
     incarnation: int
 
 
 class Admit(Frozen):
-    """Answer a Hello with Welcome and the node's routes."""
+    """Reply to a Hello with Welcome and the node's routes."""
 
     node: str
     incarnation: int
+    restarts: int
 
 
 class Refuse(Frozen):
-    """Answer a Hello, or end the wait at the start barrier, with a sentence."""
+    """Reply to a Hello, or to a node at the start barrier, with an error."""
 
     node: str
     message: str
 
 
 class SendGo(Frozen):
-    """The nodes may run: their constructors return and their timers count."""
+    """Release nodes from the start barrier."""
 
     nodes: tuple[str, ...]
 
 
 class SendStop(Frozen):
+    """Send STOP to a node."""
+
     node: str
-    reason: str = "MANUAL"
 
 
 class ArmTimer(Frozen):
-    """TimerFired at ``at``; an armed timer of the same name is moved."""
+    """Deliver TimerFired at ``at``; replaces an armed timer of the same name."""
 
     node: str | None
     timer: str
@@ -66,51 +74,53 @@ class ArmTimer(Frozen):
 
 
 class CancelTimer(Frozen):
+    """Cancel a timer if it is armed."""
+
     node: str | None
     timer: str
 
 
 class AnnounceClosed(Frozen):
-    """Tell the consumers of these outputs (``None``: all) that nothing more comes."""
+    """Announce to consumers that these outputs (``None``: all) have ended."""
 
     node: str
     outputs: tuple[str, ...] | None = None
 
 
 class AnnounceRestarted(Frozen):
-    """Tell consumers that a new process takes the node's place."""
+    """Announce to consumers that the node restarts."""
 
     node: str
 
 
 class AnnounceFailed(Frozen):
-    """Tell consumers that the node failed for good."""
+    """Announce to consumers that the node failed for good."""
 
     node: str
     error: str
 
 
-class AnnounceClosedAgain(Frozen):
-    """Tell a new process of a node that these of its inputs ended before it came."""
+class RepeatClosed(Frozen):
+    """Announce to a new process of a node that these of its inputs have ended before."""
 
     node: str
     inputs: tuple[str, ...]
 
 
 class DropInputs(Frozen):
-    """The node reads no more: producers are freed of its queues."""
+    """Remove the queues of a node that will not read again."""
 
     node: str
 
 
-class Report(Frozen):
-    """Hand an event to whoever follows this runner."""
+class ReportEvent(Frozen):
+    """Publish an event to the followers of this runner."""
 
     event: RunnerEvent
 
 
-class Say(Frozen):
-    """A log line of the runner itself; ``node`` is whom it concerns."""
+class EmitLog(Frozen):
+    """Log a line of the runner; ``node`` is the node it is about."""
 
     level: LogLevel
     message: str
@@ -118,31 +128,31 @@ class Say(Frozen):
 
 
 class SpawnLink(Frozen):
-    """Start the link process; answered by LinkSpawned or LinkExited."""
+    """Start the link process; its outcome is LinkSpawned or LinkExited."""
 
     incarnation: int
 
 
 class AdmitLink(Frozen):
-    """Answer the link's Hello with Welcome and its routes."""
+    """Reply to the link's Hello with Welcome and its routes."""
 
     incarnation: int
 
 
 class FinishLink(Frozen):
-    """Have the link pass on what waits, for so many seconds at most, and end."""
+    """Make the link deliver queued messages for at most ``seconds`` and end."""
 
     seconds: float
 
 
 class SignalLink(Frozen):
-    """To the link's whole process group."""
+    """Signal the link's whole process group."""
 
     signal: Signal
 
 
-class Finish(Frozen):
-    """Every node has ended: keep the result, before anybody is told."""
+class FinishDataflow(Frozen):
+    """Store the result; every node has ended. The report follows."""
 
     result: DataflowResult
 
@@ -150,7 +160,8 @@ class Finish(Frozen):
 Command = (
     SpawnNode
     | SignalNode
-    | TakeOver
+    | StageReplacement
+    | PromoteReplacement
     | Admit
     | Refuse
     | SendGo
@@ -160,13 +171,13 @@ Command = (
     | AnnounceClosed
     | AnnounceRestarted
     | AnnounceFailed
-    | AnnounceClosedAgain
+    | RepeatClosed
     | DropInputs
-    | Report
-    | Say
+    | ReportEvent
+    | EmitLog
     | SpawnLink
     | AdmitLink
     | FinishLink
     | SignalLink
-    | Finish
+    | FinishDataflow
 )

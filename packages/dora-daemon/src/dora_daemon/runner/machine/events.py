@@ -1,43 +1,46 @@
-"""What can happen to a dataflow and its nodes, as the runner's state machine hears it; pure."""
+"""Events of the runner's state machine; pure."""
 
 from __future__ import annotations
 
 from dora_config.dataflow.resolved import ResolvedNode
-from dora_daemon.runner.machine.wiring import Edge
+from dora_daemon.runner.machine.edges import Edge
 from dora_node_api.frozen import Frozen
 
 
 class Exit(Frozen):
-    """How a process ended: an exit code, or the name of the signal that ended it."""
+    """Exit code of a process, or the name of the signal that ended it."""
 
     code: int | None = None
     signal: str | None = None
     out_of_memory: bool = False
-    """The kernel killed it, or a process of it, for want of memory."""
+    """The kernel killed the process or a child of it for lack of memory."""
 
     @property
     def ok(self) -> bool:
         return self.code == 0
 
 
-class Prepared(Frozen):
-    """Everything is in place: the nodes may be spawned."""
+# ------------------------------------------------------------------------- one node's process
 
 
 class NodeSpawned(Frozen):
+    """The process of a node was started."""
+
     node: str
     incarnation: int
     pid: int
 
 
 class SpawnFailed(Frozen):
+    """The process of a node could not be started."""
+
     node: str
     incarnation: int
     error: str
 
 
 class NodeConnected(Frozen):
-    """A process said Hello. ``incarnation`` is ``None`` for a dynamic node."""
+    """A process sent Hello. ``incarnation`` is ``None`` for a dynamic node."""
 
     node: str
     incarnation: int | None
@@ -45,118 +48,166 @@ class NodeConnected(Frozen):
 
 
 class NodeExited(Frozen):
-    """The process was reaped, and all it had printed was read."""
+    """The process was reaped and its output was read completely."""
 
     node: str
     incarnation: int
     exit: Exit
     drained: bool = True
-    """Nothing waits any more in the node's inputs."""
+    """The node's input queues are empty."""
     stderr_tail: tuple[str, ...] = ()
     explanation: str | None = None
-    """Why it may have ended before it connected."""
+    """Probable cause if it ended before it connected."""
 
 
 class NodeDetached(Frozen):
-    """A dynamic node has ended or closed its connection."""
+    """A dynamic node ended or closed its connection."""
 
     node: str
     incarnation: int
 
 
-class TimerFired(Frozen):
-    """A timer armed by ArmTimer. ``node`` is ``None`` for timers of the dataflow."""
-
-    node: str | None
-    timer: str
-    busy: bool = False
-    """Messages wait in the node's inputs, and it took some since the timer was armed."""
-
-
-class StopRequested(Frozen):
-    """Stop the dataflow; ``grace`` ``None`` means the plan's."""
-
-    reason: str
-    grace: float | None = None
-    force: bool = False
-    comes_back: bool = False
-    """Other machines are not told: this part will be spawned again."""
-
-
-class NodeStopRequested(Frozen):
-    node: str
-    grace: float
-
-
-class NodeRestartRequested(Frozen):
-    node: str
-    grace: float
-
-
-class NodeReplaced(Frozen):
-    """Another process of the node, ``incarnation``, has connected and waits for its place."""
-
-    spec: ResolvedNode
-    incarnation: int
-    grace: float
-
-
-class NodeSilent(Frozen):
-    """A connected node was not heard from for ``seconds``, longer than it may be."""
+class NodeStalled(Frozen):
+    """The process of a connected node could not run for ``seconds``, longer than allowed."""
 
     node: str
     incarnation: int
     seconds: float
 
 
+class TimerFired(Frozen):
+    """A timer armed by ArmTimer fired. ``node`` is ``None`` for timers of the dataflow."""
+
+    node: str | None
+    timer: str
+    busy: bool = False
+    """The node has messages queued and has received some since the timer was armed."""
+
+
+# -------------------------------------------------------------------------------- the dataflow
+
+
+class Prepared(Frozen):
+    """Queues and sockets exist: nodes may be spawned."""
+
+
+class BarrierReleased(Frozen):
+    """All nodes on all machines have connected, as reported by the coordinator."""
+
+
+class StopRequested(Frozen):
+    """Stop the dataflow; ``grace`` ``None`` selects the plan's."""
+
+    reason: str
+    grace: float | None = None
+    force: bool = False
+    recovering: bool = False
+    """This part will be started again, so the link leaves without a notice to its peers."""
+
+
+class NodeStopRequested(Frozen):
+    """Stop one node."""
+
+    node: str
+    grace: float
+
+
+class NodeRestartRequested(Frozen):
+    """Restart one node, whatever its policy."""
+
+    node: str
+    grace: float
+
+
+class ReplacementPrepared(Frozen):
+    """A new program of a running node can be started."""
+
+    node: str
+
+
+class ReplacementConnected(Frozen):
+    """The staged process of a node has connected and waits for the former one to end."""
+
+    spec: ResolvedNode
+    incarnation: int
+    grace: float
+
+
+class NodeAdded(Frozen):
+    """A node joins the running dataflow."""
+
+    node: ResolvedNode
+
+
+class NodeRemoved(Frozen):
+    """An ended node leaves the dataflow."""
+
+    node: str
+
+
+# ----------------------------------------------------------------------------------- edges
+
+
 class OutputsClosed(Frozen):
-    """A node closed outputs (``None``: all) though its process lives on."""
+    """A node that still runs closed these outputs (``None``: all)."""
 
     node: str
     outputs: tuple[str, ...] | None = None
 
 
-class Released(Frozen):
-    """The coordinator says that all nodes on all machines have connected."""
-
-
-class NodeAdded(Frozen):
-    node: ResolvedNode
-
-
-class NodeRemoved(Frozen):
-    """Forget a node that has ended."""
-
-    node: str
-
-
 class EdgeAdded(Frozen):
-    source: str
-    output: str
-    target: str
-    input: str
+    """An input was connected."""
+
+    edge: Edge
 
 
 class EdgeRemoved(Frozen):
-    source: str
+    """An input was disconnected."""
+
+    edge: Edge
+
+
+class SourceClosed(Frozen):
+    """An output on another machine ended; the link has announced it to the readers."""
+
+    node: str
     output: str
-    target: str
-    input: str
 
 
-class LinksSet(Frozen):
-    """The streams that leave this machine, as edges to LINK_NODE. From now on a link runs."""
+class SourceReopened(Frozen):
+    """A node on another machine restarted; the link has announced it to the readers."""
 
-    outgoing: tuple[Edge, ...]
+    node: str
+    output: str
+
+
+class SourceLost(Frozen):
+    """The machine of an output has ended for good."""
+
+    node: str
+    output: str
+
+
+EdgeEvent = OutputsClosed | EdgeAdded | EdgeRemoved | SourceClosed | SourceReopened | SourceLost
+
+# ------------------------------------------------------------------------------------ the link
+
+
+class OutgoingStreamsSet(Frozen):
+    """The streams that leave this machine, as edges to LINK_NODE; a link must run."""
+
+    edges: tuple[Edge, ...]
 
 
 class LinkSpawned(Frozen):
+    """The link process was started."""
+
     incarnation: int
     pid: int
 
 
 class LinkConnected(Frozen):
-    """The link process said Hello."""
+    """The link process sent Hello."""
 
     incarnation: int
 
@@ -167,26 +218,13 @@ class LinkExited(Frozen):
     incarnation: int
     exit: Exit
     drained: bool = True
-    """Nothing waits any more in its queues."""
+    """Its queues are empty."""
     error: str = ""
-    last_words: str = ""
+    last_line: str = ""
+    """Last line on stderr."""
 
 
-class SourceClosed(Frozen):
-    """Nothing more comes of an output on another machine; its readers have the record already."""
-
-    node: str
-    output: str
-
-
-class SourceReopened(Frozen):
-    """A node on another machine runs again; the readers of its output have the record already."""
-
-    node: str
-    output: str
-
-
-RunnerStimulus = (
+StateEvent = (
     Prepared
     | NodeSpawned
     | SpawnFailed
@@ -197,18 +235,15 @@ RunnerStimulus = (
     | StopRequested
     | NodeStopRequested
     | NodeRestartRequested
-    | NodeReplaced
-    | NodeSilent
-    | OutputsClosed
-    | Released
+    | ReplacementPrepared
+    | ReplacementConnected
+    | NodeStalled
+    | BarrierReleased
     | NodeAdded
     | NodeRemoved
-    | EdgeAdded
-    | EdgeRemoved
-    | LinksSet
+    | EdgeEvent
+    | OutgoingStreamsSet
     | LinkSpawned
     | LinkConnected
     | LinkExited
-    | SourceClosed
-    | SourceReopened
 )

@@ -1,4 +1,4 @@
-"""Which nodes cannot run and which inputs have timed out, from samples taken now; pure."""
+"""Stalled processes and timed-out inputs, decided from samples; pure."""
 
 from __future__ import annotations
 
@@ -7,30 +7,29 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class ProcessSample:
-    """What the kernel reports about one process."""
+    """State of one process as reported by the kernel."""
 
     schedulable: bool
-    """Runs, or waits for something that it could be woken by; not stopped, frozen or in the
-    uninterruptible sleep of a stuck driver or file system."""
+    """Not stopped, frozen or in uninterruptible sleep (a stuck driver or file system)."""
     cpu_seconds: float
 
 
 @dataclass(slots=True)
 class HealthWatch:
-    """Seconds since each node's process was last able to run.
+    """Measures for how long each node's process could not run.
 
-    A node that computes or waits makes no calls into the library for as long as it likes, so calls
-    do not count. A process in uninterruptible sleep counts as able if it used CPU time meanwhile:
-    heavy input and output looks like that at most moments.
+    Calls into the library do not count, because a node may compute or wait for any time. A process
+    in uninterruptible sleep that used CPU time since the last sample can run: heavy input and
+    output looks like that in most samples.
     """
 
     _last: dict[str, tuple[int, float, float]] = field(default_factory=dict)
-    """By node: process, CPU seconds, and when it was last able to run."""
+    """By node: process, CPU seconds, and the last time at which it could run."""
 
-    def look(
+    def sample(
         self, node: str, pid: int, sample: ProcessSample, *, connected_at: float, now: float
     ) -> float:
-        """Seconds for which the process could not run, as far as the samples show."""
+        """Add a sample; return the seconds for which the process could not run."""
         known = self._last.get(node)
         if known is None or known[0] != pid:
             known = (pid, sample.cpu_seconds, connected_at)
@@ -50,10 +49,10 @@ class InputWatch:
     timeouts: dict[str, int] = field(default_factory=dict)
     recoveries: dict[str, int] = field(default_factory=dict)
 
-    def look(
+    def sample(
         self, node: str, input_id: str, *, last_arrival: float, timeout: float, now: float
     ) -> None:
-        """Judge one input; ``last_arrival`` 0 means that nothing came yet."""
+        """Update one input; ``last_arrival`` is 0 before the first message."""
         broken = self.broken.setdefault(node, set())
         silent = last_arrival > 0 and now - last_arrival > timeout
         if silent and input_id not in broken:
@@ -64,5 +63,5 @@ class InputWatch:
             self.recoveries[node] = self.recoveries.get(node, 0) + 1
 
     def closed(self, node: str, input_id: str) -> None:
-        """An input that ended for good is not broken."""
+        """Clear an input that has ended: it is not broken."""
         self.broken.get(node, set()).discard(input_id)

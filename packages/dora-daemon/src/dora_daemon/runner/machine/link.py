@@ -1,8 +1,8 @@
-"""The life of the link process, as the runner decides it; pure.
+"""State machine of the link process; pure.
 
-It is started with the nodes, started again whenever it dies, and asked to end once all nodes have
-ended: then it passes on what waits. That may take as long as its peers' consumers need, since
-nothing that was sent may get lost, but only a few seconds once the dataflow is being stopped.
+The link starts with the nodes and is restarted whenever it dies. Once all nodes have ended it
+delivers queued messages to other machines and ends. That may take as long as the consumers need,
+because sent messages must not be lost, but only seconds once the dataflow is being stopped.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import assert_never
 
 from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.machine.commands import (
@@ -17,35 +18,35 @@ from dora_daemon.runner.machine.commands import (
     ArmTimer,
     CancelTimer,
     Command,
+    EmitLog,
     FinishLink,
     Refuse,
-    Say,
     SignalLink,
     SpawnLink,
 )
 from dora_daemon.runner.machine.events import (
-    Exit,
     LinkConnected,
     LinkExited,
     LinkSpawned,
     TimerFired,
 )
+from dora_node_api.frozen import Frozen
 
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 5.0
 """Seconds between the death of a link and the start of the next."""
-GOOD_LIFE = 10.0
-"""Seconds after which a link counts as one that works: the next delay is the first again."""
-DRAIN_AT_STOP = 5.0
-"""Seconds that a link has to pass on what waits when the dataflow is being stopped."""
-DRAIN_AT_END = 24 * 3600.0
+STABLE_SECONDS = 10.0
+"""Uptime after which the delay is reset to FIRST_DELAY."""
+STOP_DRAIN_SECONDS = 5.0
+"""Time to deliver queued messages when the dataflow is being stopped."""
+END_DRAIN_SECONDS = 24 * 3600.0
 """The same when all nodes have ended by themselves: the consumers' pace decides."""
-SAY_AFTER = 10.0
-"""Seconds after which it is said that only the link is left."""
-LEAVE = 2.0
-"""Seconds a link has to end after that."""
+NOTICE_SECONDS = 10.0
+"""Time until a log line says that only the link still runs."""
+LEAVE_SECONDS = 2.0
+"""Time to exit after the time to deliver is over."""
 LAST_ATTEMPTS = 3
-"""Links that are started to pass on no more than the news that nodes have ended."""
+"""Links started only to report to peers that nodes have ended."""
 
 
 class LinkState(Enum):
@@ -56,132 +57,158 @@ class LinkState(Enum):
     ENDED = "ended"
 
 
-@dataclass(slots=True)
-class LinkLife:
-    """Changed by its methods only; they return what is to be done."""
+class LinkNeeded(Frozen):
+    """Some edge leaves or enters this machine."""
 
-    next_incarnation: Callable[[], int]
+
+class NodesEnded(Frozen):
+    """All nodes have ended; another event of the kind can only shorten the time left."""
+
+    stopping: bool
+    force: bool = False
+
+
+class LinkCut(Frozen):
+    """End the link at once, without a notice to its peers."""
+
+
+LinkEvent = (
+    LinkNeeded | LinkSpawned | LinkConnected | LinkExited | NodesEnded | LinkCut | TimerFired
+)
+
+
+@dataclass(slots=True)
+class LinkLifecycle:
+    """Changed through :meth:`handle` only."""
+
+    _next_incarnation: Callable[[], int]
     state: LinkState = LinkState.NONE
     incarnation: int = 0
     restarts: int = 0
-    ends_at: float | None = None
-    """It was asked to end: when its patience is over."""
+    _deadline: float | None = None
+    """Time at which a finishing link is killed."""
     _started: float = 0.0
     _delay: float = FIRST_DELAY
     _last_attempts: int = 0
 
     @property
-    def ending(self) -> bool:
-        return self.ends_at is not None
+    def finishing(self) -> bool:
+        """Whether the link was ordered to deliver queued messages and end."""
+        return self._deadline is not None
 
     @property
     def over(self) -> bool:
-        """Nothing of it is left to wait for."""
+        """Whether no link process will run any more."""
         return self.state in (LinkState.NONE, LinkState.ENDED)
 
-    def start(self, now: float) -> list[Command]:
-        """Start it, unless it was."""
-        return self._spawn(now) if self.state is LinkState.NONE else []
+    def handle(self, event: LinkEvent, now: float) -> list[Command]:
+        """Process one event and return commands."""
+        match event:
+            case LinkNeeded():
+                return self._spawn(now) if self.state is LinkState.NONE else []
+            case LinkSpawned(incarnation=number):
+                return self._spawned(number)
+            case LinkConnected(incarnation=number):
+                return self._connected(number)
+            case LinkExited():
+                return self._exited(event, now)
+            case NodesEnded(stopping=stopping, force=force):
+                return self._finish(now, stopping=stopping, force=force)
+            case LinkCut():
+                return self._cut()
+            case TimerFired(timer=timer):
+                return self._timer(timer, now)
+            case _ as never:
+                assert_never(never)
 
     def _spawn(self, now: float) -> list[Command]:
-        self.incarnation = self.next_incarnation()
+        self.incarnation = self._next_incarnation()
         self.state = LinkState.STARTING
         self._started = now
         return [SpawnLink(self.incarnation)]
 
-    def spawned(self, event: LinkSpawned) -> list[Command]:
-        """Its process runs; it may have been asked to end meanwhile."""
-        if event.incarnation != self.incarnation or self.ends_at is None:
+    def _spawned(self, incarnation: int) -> list[Command]:
+        if incarnation != self.incarnation or self._deadline is None:
             return []
-        return [FinishLink(max(0.0, self.ends_at - self._started))]
+        return [FinishLink(max(0.0, self._deadline - self._started))]
 
-    def connected(self, event: LinkConnected) -> list[Command]:
-        """It said Hello on the node socket."""
-        if self.state is not LinkState.STARTING or event.incarnation != self.incarnation:
-            return [Refuse(LINK_NODE, "another process is the link of this dataflow now")]
+    def _connected(self, incarnation: int) -> list[Command]:
+        if self.state is not LinkState.STARTING or incarnation != self.incarnation:
+            return [Refuse(LINK_NODE, "this dataflow has another link process now")]
         self.state = LinkState.RUNNING
         return [AdmitLink(self.incarnation)]
 
-    def exited(self, event: LinkExited, now: float) -> list[Command]:
-        """Its process ended, or could not be started."""
+    def _exited(self, event: LinkExited, now: float) -> list[Command]:
         if event.incarnation != self.incarnation or self.state is LinkState.ENDED:
             return []
-        if self.ends_at is not None:
+        if self._deadline is not None:
             self._last_attempts += event.drained
-            given_up = now >= self.ends_at or self._last_attempts > LAST_ATTEMPTS
+            given_up = now >= self._deadline or self._last_attempts > LAST_ATTEMPTS
             if event.exit.ok or given_up:
                 self.state = LinkState.ENDED
-                return self._cancel()
-        if now - self._started >= GOOD_LIFE:
+                return self._cancel_timers()
+        if now - self._started >= STABLE_SECONDS:
             self._delay = FIRST_DELAY
         delay, self._delay = self._delay, min(self._delay * 2, LONGEST_DELAY)
         self.state = LinkState.BACKING_OFF
         self.restarts += 1
-        return [
-            Say("warn", f"the link to other machines {_how(event)}; next one in {delay:g} s"),
-            ArmTimer(LINK_NODE, "backoff", now + delay),
-        ]
+        text = f"restarting the link to other machines in {delay:g} s: {_cause(event)}"
+        return [EmitLog("warn", text), ArmTimer(LINK_NODE, "backoff", now + delay)]
 
-    def end(self, now: float, *, stopping: bool, force: bool = False) -> list[Command]:
-        """All nodes have ended. May be said again with less patience."""
+    def _finish(self, now: float, *, stopping: bool, force: bool) -> list[Command]:
         if self.over:
             return []
-        patience = 0.0 if force else DRAIN_AT_STOP if stopping else DRAIN_AT_END
-        if self.ends_at is not None and self.ends_at <= now + patience:
+        seconds = 0.0 if force else STOP_DRAIN_SECONDS if stopping else END_DRAIN_SECONDS
+        if self._deadline is not None and self._deadline <= now + seconds:
             return []
-        self.ends_at = now + patience
+        self._deadline = now + seconds
         if force:
             return self._kill()
-        armed: list[Command] = [ArmTimer(LINK_NODE, "kill", self.ends_at + LEAVE)]
+        armed: list[Command] = [ArmTimer(LINK_NODE, "kill", self._deadline + LEAVE_SECONDS)]
         if not stopping:
-            armed.append(ArmTimer(LINK_NODE, "notice", now + SAY_AFTER))
+            armed.append(ArmTimer(LINK_NODE, "notice", now + NOTICE_SECONDS))
         if self.state is LinkState.BACKING_OFF:
-            # What waits is passed on even so.
+            # the next link delivers queued messages
             return [CancelTimer(LINK_NODE, "backoff"), *armed, *self._spawn(now)]
-        return [*armed, FinishLink(patience)]
+        return [*armed, FinishLink(seconds)]
 
-    def cut(self) -> list[Command]:
-        """End it at once and tell the peers nothing."""
+    def _cut(self) -> list[Command]:
         if self.over:
             return []
         commands = self._kill()
         self.state = LinkState.ENDED
         return commands
 
-    def timer(self, event: TimerFired, now: float) -> list[Command]:
-        match event.timer, self.state:
-            case "backoff", LinkState.BACKING_OFF:
-                return self._spawn(now)
-            case "notice", LinkState.STARTING | LinkState.RUNNING | LinkState.BACKING_OFF:
-                return [
-                    Say(
-                        "info",
-                        "all nodes here have ended; what waits for other machines is still passed"
-                        " on (stop the dataflow to give it up)",
-                    )
-                ]
-            case "kill", LinkState.STARTING | LinkState.RUNNING | LinkState.BACKING_OFF:
-                return [
-                    Say("warn", "the link to other machines could not pass on all that waits"),
-                    *self._kill(),
-                ]
-            case _:
-                return []
+    def _timer(self, timer: str, now: float) -> list[Command]:
+        if timer == "backoff" and self.state is LinkState.BACKING_OFF:
+            return self._spawn(now)
+        if self.over:
+            return []
+        if timer == "notice":
+            text = (
+                "all nodes here have ended; still delivering messages to other machines (stop the"
+                " dataflow to discard them)"
+            )
+            return [EmitLog("info", text)]
+        if timer == "kill":
+            text = "the link could not deliver all messages to other machines in time"
+            return [EmitLog("warn", text), *self._kill()]
+        return []
 
     def _kill(self) -> list[Command]:
         if self.state is LinkState.BACKING_OFF:
             self.state = LinkState.ENDED
-            return self._cancel()
-        return [*self._cancel(), SignalLink("SIGKILL")]
+            return self._cancel_timers()
+        return [*self._cancel_timers(), SignalLink("SIGKILL")]
 
     @staticmethod
-    def _cancel() -> list[Command]:
+    def _cancel_timers() -> list[Command]:
         return [CancelTimer(LINK_NODE, name) for name in ("backoff", "notice", "kill")]
 
 
-def _how(event: LinkExited) -> str:
+def _cause(event: LinkExited) -> str:
     if event.error:
-        return f"could not be started: {event.error}"
-    status: Exit = event.exit
-    how = f"signal {status.signal}" if status.signal is not None else f"exit code {status.code}"
-    return f"has ended ({how})" + (f": {event.last_words}" if event.last_words else "")
+        return f"it could not be started: {event.error}"
+    exited = event.exit
+    how = f"signal {exited.signal}" if exited.signal is not None else f"exit code {exited.code}"
+    return f"it ended with {how}" + (f": {event.last_line}" if event.last_line else "")

@@ -1,16 +1,15 @@
-"""The life of one node, read as a table: (state, event) to the next state and commands; pure.
+"""State machine of one node; pure.
 
 A dynamic node is ABSENT until a process attaches, and again after it has left. Every other node
-goes PLANNED -> CONNECTING -> WAITING -> RUNNING -> ENDED; a restart leads through BACKING_OFF to
-CONNECTING again, and a stop through STOPPING. What concerns several nodes is in ``state``.
+goes PLANNED -> CONNECTING -> WAITING -> RUNNING -> ENDED; a restart leads through BACKING_OFF back
+to CONNECTING, and a stop through STOPPING. Decisions about several nodes are in ``state``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import Literal
+from typing import Literal, assert_never
 
 from dora_config import InvalidTransition
 from dora_config.dataflow.resolved import ResolvedNode
@@ -26,27 +25,29 @@ from dora_daemon.runner.machine.commands import (
     CancelTimer,
     Command,
     DropInputs,
+    EmitLog,
+    PromoteReplacement,
     Refuse,
-    Report,
-    Say,
+    ReportEvent,
     SendStop,
     SignalNode,
     SpawnNode,
-    TakeOver,
 )
 from dora_daemon.runner.machine.events import (
     Exit,
     NodeConnected,
     NodeDetached,
     NodeExited,
-    NodeSilent,
     NodeSpawned,
+    NodeStalled,
     SpawnFailed,
     TimerFired,
 )
 from dora_daemon.runner.machine.restart import GiveUp, RestartAfter, RestartHistory, decide
+from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
 from dora_daemon.runner.machine.verdict import (
-    ENDED_AS_ASKED,
+    STOP_EXIT_CODES,
+    SUCCESS,
     Ending,
     Verdict,
     cause_of,
@@ -56,103 +57,87 @@ from dora_daemon.runner.machine.verdict import (
 from dora_node_api.frozen import Frozen, replace
 
 
-class NodeState(Enum):
-    """What users see of these is in ``status``; a sentence each in docs/reference/states.md."""
-
-    PLANNED = "planned"
-    CONNECTING = "connecting"
-    WAITING = "waiting"
-    RUNNING = "running"
-    STOPPING = "stopping"
-    BACKING_OFF = "backing off"
-    ENDED = "ended"
-    ABSENT = "absent"
+class SpawnDue(Frozen):
+    """The node's process is to be started."""
 
 
-Next = Literal["end", "restart", "replace"]
-
-
-class Spawn(Frozen):
-    """Start the node's process now."""
-
-
-class StopAsked(Frozen):
-    """Stop the node: STOP, after ``grace`` SIGTERM, half as long later SIGKILL; 0 kills at once."""
+class StopOrdered(Frozen):
+    """Send STOP, after ``grace`` SIGTERM, half as long later SIGKILL; grace 0 kills at once."""
 
     grace: float
-    then: Next = "end"
-    reason: str = "MANUAL"
-    why: str = "stop requested"
+    then: Literal["end", "restart", "replace"] = "end"
     successor: tuple[ResolvedNode, int] | None = None
-    """To replace it: what comes instead, and the incarnation that waits."""
+    """For a replacement: the new node and the incarnation of its staged process."""
 
 
 class BarrierOpened(Frozen):
     """Every node has connected."""
 
 
-class BarrierBroke(Frozen):
-    """``cause`` ended before it connected, so the dataflow does not start."""
+class BarrierBroken(Frozen):
+    """Node ``cause`` ended before it connected, so the dataflow does not start."""
 
     cause: str
     grace: float
 
 
 class InputsEnded(Frozen):
-    """All inputs are closed: the node is expected to end by itself."""
+    """All inputs have ended, so the node should end by itself."""
 
 
 NodeEvent = (
-    Spawn
+    SpawnDue
     | NodeSpawned
     | SpawnFailed
     | NodeConnected
     | BarrierOpened
-    | BarrierBroke
+    | BarrierBroken
     | NodeExited
     | NodeDetached
-    | NodeSilent
-    | StopAsked
+    | NodeStalled
+    | StopOrdered
     | InputsEnded
     | TimerFired
 )
 
 REQUESTED = "restart requested"
 
-ALIVE = (NodeState.CONNECTING, NodeState.WAITING, NodeState.RUNNING)
+_CONNECTED = (NodeState.WAITING, NodeState.RUNNING)
+_STARTED = (NodeState.CONNECTING, *_CONNECTED)
+_WITHOUT_PROCESS = (NodeState.PLANNED, NodeState.BACKING_OFF)
 
 
 @dataclass(slots=True)
-class NodeLife:
+class NodeLifecycle:
     """One node. Changed through :meth:`handle` only."""
 
     spec: ResolvedNode
-    next_incarnation: Callable[[], int]
-    next_order: Callable[[], int]
+    _next_incarnation: Callable[[], int]
+    _next_order: Callable[[], int]
     stop_grace: float = 10.0
     finish_grace: float | None = 120.0
-    """Seconds a node may live on after its inputs ended and were emptied; ``None``: for ever."""
+    """Seconds a node may run on after its inputs have ended and are empty; ``None``: no limit."""
     barrier_open: bool = False
     must_connect: bool = True
-    """Ending with exit code 0 before connecting is a failure."""
+    """Exit code 0 before connecting is a failure."""
     state: NodeState = NodeState.PLANNED
     incarnation: int = 0
     pid: int | None = None
     connected: bool = False
     ended_unconnected: bool = False
-    """Its last process ended before it connected."""
+    """The last process ended before it connected."""
     restarts: int = 0
     last_restart: tuple[str, float] | None = None
-    """The cause in a few words, and when."""
+    """Cause in a few words, and time."""
     history: RestartHistory = field(default_factory=RestartHistory)
     health_kills: int = 0
-    stopping: StopAsked | None = None
-    killed_because: str | None = None
+    stopping: StopOrdered | None = None
+    kill_reason: str | None = None
     inputs_ended: bool = False
     broken_by: str | None = None
-    """The node whose end before connecting keeps the dataflow from starting."""
+    """Node that ended before it connected and so keeps the dataflow from starting."""
     refused: bool = False
-    """The process was told so."""
+    """The process was refused because of ``broken_by``."""
     result: NodeResult | None = None
 
     def __post_init__(self) -> None:
@@ -172,99 +157,96 @@ class NodeLife:
         return self.state is NodeState.ENDED
 
     @property
-    def restartable(self) -> bool:
-        """Operator hosts and dynamic nodes are never restarted by policy, nor health-checked."""
+    def _restartable(self) -> bool:
+        """Operator hosts and dynamic nodes have no restart policy and no health check."""
         return self.spec.kind not in ("runtime", "dynamic")
 
+    def snapshot(self) -> NodeSnapshot:
+        """Return the state that status and requests read."""
+        return NodeSnapshot(
+            node=self.id,
+            state=self.state,
+            dynamic=self.dynamic,
+            incarnation=self.incarnation,
+            pid=self.pid,
+            connected=self.connected,
+            stopped=self.stopping is not None,
+            restarts=self.restarts,
+            last_restart=self.last_restart,
+            health_kills=self.health_kills,
+            result=self.result,
+        )
+
     def handle(self, event: NodeEvent, now: float) -> list[Command]:
-        """Take in one event; raises InvalidTransition for one that cannot happen in this state."""
-        match self.state, event:
-            # --- starting
-            case NodeState.PLANNED | NodeState.BACKING_OFF, Spawn():
+        """Process one event. Raises InvalidTransition if it is impossible in this state."""
+        match event:
+            case SpawnDue():
+                if self.state in _WITHOUT_PROCESS:
+                    return self._spawn()
+            case NodeSpawned(pid=pid):
+                if self.state in (NodeState.CONNECTING, NodeState.STOPPING):
+                    return self._spawned(pid, now)
+            case SpawnFailed(error=error):
+                if self.state in (NodeState.CONNECTING, NodeState.STOPPING):
+                    return self._end(Verdict("failed", f"failed to spawn node: {error}"))
+            case NodeConnected():
+                return self._hello(event)
+            case BarrierOpened():
+                self.barrier_open = True
+                if self.state is NodeState.WAITING:
+                    self.state = NodeState.RUNNING
+                return []
+            case BarrierBroken():
+                return self._barrier_broken(event, now)
+            case NodeExited():
+                if self.state in (*_STARTED, NodeState.STOPPING):
+                    return self._exited(event, now)
+            case NodeDetached():
+                if self.state in (*_CONNECTED, NodeState.STOPPING):
+                    return self._detached()
+            case NodeStalled(seconds=seconds):
+                return self._stalled(seconds) if self.state in _CONNECTED else []
+            case InputsEnded():
+                return self._inputs_ended(now) if self.state in _CONNECTED else []
+            case TimerFired():
+                return self._timer(event, now)
+            case StopOrdered():
+                return self._stop_ordered(event, now)
+            case _ as never:
+                assert_never(never)
+        raise InvalidTransition(f'node "{self.id}"', self.state.value, event)
+
+    def _timer(self, event: TimerFired, now: float) -> list[Command]:
+        """Ignore a timer that fires in another state than the one it was armed for."""
+        match self.state, event.timer:
+            case NodeState.BACKING_OFF, "backoff":
                 return self._spawn()
-            case NodeState.BACKING_OFF, TimerFired(timer="backoff"):
-                return self._spawn()
-            case ((NodeState.CONNECTING | NodeState.STOPPING), NodeSpawned(pid=pid)):
-                return self._spawned(pid, now)
-            case ((NodeState.CONNECTING | NodeState.STOPPING), SpawnFailed(error=error)):
-                return self._end(Verdict("failed", f"failed to spawn node: {error}"))
-            case NodeState.CONNECTING, NodeConnected(pid=pid):
-                return self._connected(pid)
-            case NodeState.CONNECTING, TimerFired(timer="startup"):
+            case NodeState.CONNECTING, "startup":
                 return self._kill(
                     f"it did not connect within {self.spec.startup_timeout:g} s (startup_timeout)"
                 )
-            case NodeState.WAITING, BarrierOpened():
-                self.barrier_open = True
-                self.state = NodeState.RUNNING
-                return []
-            case ((NodeState.WAITING | NodeState.CONNECTING), BarrierBroke()):
-                return self._barrier_broke(event, now)
-            # --- attaching
-            case NodeState.ABSENT, NodeConnected(incarnation=number, pid=pid):
-                self.incarnation = self.next_incarnation() if number is None else number
-                return self._connected(pid)
-            case ((NodeState.WAITING | NodeState.RUNNING | NodeState.STOPPING), NodeDetached()):
-                return self._detached()
-            # --- stopping
-            case ((NodeState.CONNECTING | NodeState.WAITING | NodeState.RUNNING), StopAsked()):
-                return self._stop(event, now)
-            case NodeState.STOPPING, StopAsked():
-                return self._stop_again(event, now)
-            case ((NodeState.PLANNED | NodeState.BACKING_OFF), StopAsked(then="end")):
-                return self._end_without_process(event)
-            case NodeState.BACKING_OFF, StopAsked(then="restart"):
-                return self._spawn()
-            case NodeState.ENDED, StopAsked(then="restart"):
-                return self._spawn_after_end(now)
-            case NodeState.STOPPING, TimerFired(timer="terminate"):
+            case NodeState.RUNNING, "finish":
+                return self._overdue(event.busy, now)
+            case NodeState.STOPPING, "terminate":
                 return self._terminate(now)
-            case NodeState.STOPPING, TimerFired(timer="kill"):
-                return self._kill_straggler()
-            # --- what may happen to a running node
-            case ((NodeState.WAITING | NodeState.RUNNING), NodeSilent(seconds=seconds)):
-                return self._silent(seconds)
-            case ((NodeState.WAITING | NodeState.RUNNING), InputsEnded()):
-                return self._inputs_ended(now)
-            case NodeState.RUNNING, TimerFired(timer="finish", busy=busy):
-                return self._overdue(busy, now)
-            # --- the end
-            case (
-                (NodeState.CONNECTING | NodeState.WAITING | NodeState.RUNNING | NodeState.STOPPING),
-                NodeExited(),
-            ):
-                return self._exited(event, now)
-            # --- late or needless, and harmless
-            case _, (
-                BarrierOpened()
-                | BarrierBroke()
-                | InputsEnded()
-                | TimerFired()
-                | NodeSilent()
-                | StopAsked(then="end")
-            ):
-                return []
-            case _, NodeConnected(pid=pid):
-                return self._turn_down(pid)
+            case NodeState.STOPPING, "kill":
+                return self._kill_after_grace()
             case _:
-                raise InvalidTransition(f'node "{self.id}"', self.state.value, event)
+                return []
 
     # ----------------------------------------------------------------------------- starting
 
     def _spawn(self) -> list[Command]:
-        self.incarnation = self.next_incarnation()
+        self.incarnation = self._next_incarnation()
         self.state = NodeState.CONNECTING
         self.connected = False
         self.pid = None
         self.stopping = None
-        self.killed_because = None
-        return [
-            CancelTimer(self.id, "backoff"),
-            SpawnNode(self.id, self.incarnation, self.restarts),
-        ]
+        self.kill_reason = None
+        return [CancelTimer(self.id, "backoff"), SpawnNode(self.id, self.incarnation)]
 
     def _spawn_after_end(self, now: float) -> list[Command]:
-        """By hand, whatever the policy says."""
+        """Restart on request, whatever the policy."""
         self.last_restart = (REQUESTED, now)
         self.result = None
         self.restarts += 1
@@ -273,21 +255,25 @@ class NodeLife:
 
     def _spawned(self, pid: int, now: float) -> list[Command]:
         self.pid = pid
-        commands: list[Command] = [
-            Report(
-                SpawnedReport(
-                    node=self.id,
-                    pid=pid,
-                    incarnation=self.incarnation,
-                    restarts=self.restarts,
-                )
-            )
-        ]
+        number, restarts = self.incarnation, self.restarts
+        report = SpawnedReport(node=self.id, pid=pid, incarnation=number, restarts=restarts)
+        commands: list[Command] = [ReportEvent(report)]
         if self.state is NodeState.STOPPING:
             return [*commands, SignalNode(self.id, "SIGTERM")]
         if self.spec.startup_timeout is not None:
             commands.append(ArmTimer(self.id, "startup", now + self.spec.startup_timeout))
         return commands
+
+    def _hello(self, event: NodeConnected) -> list[Command]:
+        if self.state is NodeState.CONNECTING:
+            return self._connected(event.pid)
+        if self.state is NodeState.ABSENT:
+            number = event.incarnation
+            self.incarnation = self._next_incarnation() if number is None else number
+            return self._connected(event.pid)
+        if self.broken_by is not None:
+            return self._refuse(self.broken_by)
+        return [Refuse(self.id, _why_refused(self.snapshot(), event.pid))]
 
     def _connected(self, pid: int) -> list[Command]:
         self.pid = pid
@@ -296,52 +282,35 @@ class NodeLife:
         self.connected = True
         self.stopping = None
         self.state = NodeState.RUNNING if self.barrier_open else NodeState.WAITING
+        report = ConnectedReport(
+            node=self.id, pid=pid, incarnation=self.incarnation, dynamic=self.dynamic
+        )
         return [
             CancelTimer(self.id, "startup"),
-            Admit(self.id, self.incarnation),
-            Report(
-                ConnectedReport(
-                    node=self.id, pid=pid, incarnation=self.incarnation, dynamic=self.dynamic
-                )
-            ),
+            Admit(self.id, self.incarnation, self.restarts),
+            ReportEvent(report),
         ]
 
-    def _barrier_broke(self, event: BarrierBroke, now: float) -> list[Command]:
+    def _barrier_broken(self, event: BarrierBroken, now: float) -> list[Command]:
+        if self.state not in (*_WITHOUT_PROCESS, NodeState.CONNECTING, NodeState.WAITING):
+            return []
         self.broken_by = event.cause
+        if self.state in _WITHOUT_PROCESS:
+            return self._end_without_process(StopOrdered(0.0))
         refusal = self._refuse(event.cause) if self.state is NodeState.WAITING else []
         if self.dynamic:
             return refusal
         self.state = NodeState.STOPPING
-        self.stopping = StopAsked(event.grace, why=_broke(event.cause))
+        self.stopping = StopOrdered(event.grace)
         return [
             *refusal,
             CancelTimer(self.id, "startup"),
             ArmTimer(self.id, "terminate", now + event.grace),
         ]
 
-    def _turn_down(self, pid: int) -> list[Command]:
-        if self.broken_by is not None:
-            return self._refuse(self.broken_by)
-        if self.connected and pid == self.pid and not self.dynamic:
-            sentence = (
-                f'this process has left the dataflow as node "{self.id}": its last Node object was'
-                " closed or garbage collected, which closed the outputs and inputs; keep the first"
-                " Node for as long as the process takes part"
-            )
-            return [Refuse(self.id, sentence)]
-        if self.connected and not self.dynamic:
-            sentence = (
-                f'node "{self.id}" is connected already, as process {self.pid}; a node is one'
-                " process, and its children exchange data with it by other means"
-            )
-            return [Refuse(self.id, sentence)]
-        if self.dynamic:
-            return [Refuse(self.id, f'node "{self.id}" is attached already (pid {self.pid})')]
-        return [Refuse(self.id, f'node "{self.id}" is {self.state.value}')]
-
     def _refuse(self, cause: str) -> list[Command]:
         self.refused = True
-        return [Refuse(self.id, _broke(cause))]
+        return [Refuse(self.id, _broken_by(cause))]
 
     def _detached(self) -> list[Command]:
         self.state = NodeState.ABSENT
@@ -349,40 +318,53 @@ class NodeLife:
         self.pid = None
         self.stopping = None
         return [
-            *self._cancel_timers(),
+            *_cancel_timers(self.id),
             DropInputs(self.id),
             AnnounceClosed(self.id),
-            Report(NodeEnded(node=self.id, dynamic=True)),
+            ReportEvent(NodeEnded(node=self.id, dynamic=True)),
         ]
 
     # ----------------------------------------------------------------------------- stopping
 
-    def _stop(self, event: StopAsked, now: float) -> list[Command]:
+    def _stop_ordered(self, event: StopOrdered, now: float) -> list[Command]:
+        if self.state in _STARTED:
+            return self._stop(event, now)
+        if self.state is NodeState.STOPPING:
+            return self._stop_again(event, now)
+        if event.then == "end":
+            return self._end_without_process(event) if self.state in _WITHOUT_PROCESS else []
+        if event.then == "restart" and self.state is NodeState.BACKING_OFF:
+            return self._spawn()
+        if event.then == "restart" and self.state is NodeState.ENDED:
+            return self._spawn_after_end(now)
+        raise InvalidTransition(f'node "{self.id}"', self.state.value, event)
+
+    def _stop(self, event: StopOrdered, now: float) -> list[Command]:
         was_connected = self.state is not NodeState.CONNECTING
         self.state = NodeState.STOPPING
         self.stopping = event
-        commands = self._cancel_timers()
+        commands = _cancel_timers(self.id)
         if self.dynamic:
-            return [*commands, SendStop(self.id, event.reason)]
+            return [*commands, SendStop(self.id)]
         if event.grace <= 0:
             return [*commands, *self._send_kill("the stop was forced")]
         if was_connected:
-            commands.append(SendStop(self.id, event.reason))
+            commands.append(SendStop(self.id))
         elif self.pid is not None:
-            # STOP cannot reach it, so there is nothing to wait for.
+            # STOP cannot reach it, so there is nothing to wait for
             commands.append(SignalNode(self.id, "SIGTERM"))
         return [*commands, ArmTimer(self.id, "terminate", now + event.grace)]
 
-    def _stop_again(self, event: StopAsked, now: float) -> list[Command]:
+    def _stop_again(self, event: StopOrdered, now: float) -> list[Command]:
         assert self.stopping is not None
         if event.then == "end" or self.stopping.then == "end":
-            event = replace(event, grace=min(event.grace, self.stopping.grace), then="end")
-            event = replace(event, successor=None)
+            grace = min(event.grace, self.stopping.grace)
+            event = replace(event, grace=grace, then="end", successor=None)
         self.stopping = event
         if self.dynamic:
             return []
         if event.grace <= 0:
-            return [*self._cancel_timers(), *self._send_kill("the stop was forced")]
+            return [*_cancel_timers(self.id), *self._send_kill("the stop was forced")]
         return [ArmTimer(self.id, "terminate", now + event.grace)]
 
     def _terminate(self, now: float) -> list[Command]:
@@ -392,27 +374,27 @@ class NodeLife:
             ArmTimer(self.id, "kill", now + self.stopping.grace / 2),
         ]
 
-    def _kill_straggler(self) -> list[Command]:
+    def _kill_after_grace(self) -> list[Command]:
         assert self.stopping is not None
         waited = self.stopping.grace * 1.5
         return self._send_kill(f"it didn't react to a stop message in time ({waited:g} s)")
 
-    def _send_kill(self, because: str) -> list[Command]:
-        self.killed_because = because
+    def _send_kill(self, reason: str) -> list[Command]:
+        self.kill_reason = reason
         return [SignalNode(self.id, "SIGKILL")]
 
-    def _kill(self, because: str) -> list[Command]:
-        """A kill that counts as a failure of the node: its policy applies."""
-        return [Say("warn", f"killing the node: {because}", self.id), *self._send_kill(because)]
+    def _kill(self, reason: str) -> list[Command]:
+        """Kill the process as a failure of the node, so that its restart policy applies."""
+        return [EmitLog("warn", f"killing the node: {reason}", self.id), *self._send_kill(reason)]
 
-    def _end_without_process(self, event: StopAsked) -> list[Command]:
+    def _end_without_process(self, event: StopOrdered) -> list[Command]:
         self.stopping = event
-        return [CancelTimer(self.id, "backoff"), *self._end(Verdict("success"))]
+        return [CancelTimer(self.id, "backoff"), *self._end(SUCCESS)]
 
     # ------------------------------------------------------------------------------ running
 
-    def _silent(self, seconds: float) -> list[Command]:
-        if not self.restartable:
+    def _stalled(self, seconds: float) -> list[Command]:
+        if not self._restartable:
             return []
         self.health_kills += 1
         limit = self.spec.health_check_timeout or 0.0
@@ -430,23 +412,21 @@ class NodeLife:
     def _overdue(self, busy: bool, now: float) -> list[Command]:
         assert self.finish_grace is not None
         if busy:
-            # It still works through what came before its inputs ended.
+            # it still processes what was sent before its inputs ended
             return [ArmTimer(self.id, "finish", now + max(0.1, self.finish_grace))]
-        said = Say(
-            "warn",
-            f"still runs {self.finish_grace:g} s after all its inputs ended (finish_grace_secs);"
-            " stopping it",
-            self.id,
+        text = (
+            f"stopping the node: it still runs {self.finish_grace:g} s after all its inputs ended"
+            " (finish_grace_secs)"
         )
-        return [said, *self._stop(StopAsked(self.stop_grace, why="all inputs ended"), now)]
+        return [EmitLog("warn", text, self.id), *self._stop(StopOrdered(self.stop_grace), now)]
 
     # ------------------------------------------------------------------------------ the end
 
     def _exited(self, event: NodeExited, now: float) -> list[Command]:
         ending = Ending(
             event.exit,
-            stop_asked=self.stopping is not None,
-            killed_because=self.killed_because,
+            stop_requested=self.stopping is not None,
+            kill_reason=self.kill_reason,
             before_connecting=not self.connected,
             must_connect=self.must_connect,
             explanation=event.explanation,
@@ -456,26 +436,26 @@ class NodeLife:
             return self._restart(0.0, REQUESTED, now)
         if self.stopping is not None and self.stopping.successor is not None:
             return self._replace(*self.stopping.successor, now)
-        if self.stopping is None and self.restartable:
-            decision = decide(
-                self.spec.restart,
-                self.history,
-                failed=verdict.outcome == "failed",
-                inputs_ended=self.inputs_ended and event.drained,
-                now=now,
-            )
-            match decision:
-                case RestartAfter(delay=delay, history=history):
-                    self.history = history
-                    why = verdict.message or describe(event.exit)
-                    return self._restart(delay, why, now, cause=cause_of(ending))
-                case GiveUp(reason=reason):
-                    verdict = Verdict(
-                        "failed", f"{verdict.message or describe(event.exit)}; {reason}"
-                    )
-                    said = Say("error", reason, self.id)
-                    return [said, *self._end(verdict, event.stderr_tail, event.exit)]
-        return self._end(verdict, event.stderr_tail, event.exit)
+        if self.stopping is not None or not self._restartable:
+            return self._end(verdict, event.stderr_tail, event.exit)
+        decision = decide(
+            self.spec.restart,
+            self.history,
+            failed=verdict.outcome == "failed",
+            inputs_ended=self.inputs_ended and event.drained,
+            now=now,
+        )
+        message = verdict.message or describe(event.exit)
+        match decision:
+            case RestartAfter(delay=delay, history=history):
+                self.history = history
+                return self._restart(delay, message, now, cause=cause_of(ending))
+            case GiveUp(reason=reason):
+                failed = Verdict("failed", f"{message}; {reason}")
+                log = EmitLog("error", reason, self.id)
+                return [log, *self._end(failed, event.stderr_tail, event.exit)]
+            case None:
+                return self._end(verdict, event.stderr_tail, event.exit)
 
     def _restart(
         self, delay: float, reason: str, now: float, *, cause: str | None = None
@@ -485,13 +465,7 @@ class NodeLife:
         self.connected = False
         self.pid = None
         self.state = NodeState.BACKING_OFF
-        commands: list[Command] = [
-            *self._cancel_timers(),
-            AnnounceRestarted(self.id),
-            Report(
-                NodeRestarting(node=self.id, reason=reason, delay=delay, restarts=self.restarts)
-            ),
-        ]
+        commands = self._announce_restart(reason, delay)
         if delay > 0:
             return [*commands, ArmTimer(self.id, "backoff", now + delay)]
         return [*commands, *self._spawn()]
@@ -505,54 +479,75 @@ class NodeLife:
         self.state = NodeState.CONNECTING
         self.connected = False
         self.stopping = None
-        self.killed_because = None
+        self.kill_reason = None
         return [
-            *self._cancel_timers(),
-            AnnounceRestarted(self.id),
-            Report(
-                NodeRestarting(node=self.id, reason="replaced", delay=0.0, restarts=self.restarts)
-            ),
-            TakeOver(self.id, incarnation),
+            *self._announce_restart("replaced", 0.0),
+            PromoteReplacement(self.id, incarnation),
         ]
+
+    def _announce_restart(self, reason: str, delay: float) -> list[Command]:
+        report = NodeRestarting(node=self.id, reason=reason, delay=delay, restarts=self.restarts)
+        return [*_cancel_timers(self.id), AnnounceRestarted(self.id), ReportEvent(report)]
 
     def _end(
         self, verdict: Verdict, tail: tuple[str, ...] = (), status: Exit | None = None
     ) -> list[Command]:
-        exited = status or Exit()
-        cascading = self.broken_by is not None and not self._failed_by_itself(exited)
-        self.result = NodeResult(
-            node=self.id,
-            outcome="cascading" if cascading else verdict.outcome,
-            message=_broke(self.broken_by or "") if cascading else verdict.message,
-            caused_by=self.broken_by if cascading else None,
-            exit_code=exited.code,
-            signal=exited.signal,
-            stderr_tail=() if verdict.outcome == "success" else tail,
-            restarts=self.restarts,
-            order=self.next_order(),
-        )
+        self.result = _result(self, verdict, tail, status or Exit(), self._next_order())
         self.state = NodeState.ENDED
         self.ended_unconnected = not self.connected
         self.connected = False
         self.pid = None
-        commands: list[Command] = [*self._cancel_timers(), DropInputs(self.id)]
+        commands: list[Command] = [*_cancel_timers(self.id), DropInputs(self.id)]
         if self.result.outcome == "success":
-            return [*commands, AnnounceClosed(self.id), Report(NodeEnded(node=self.id))]
+            return [*commands, AnnounceClosed(self.id), ReportEvent(NodeEnded(node=self.id))]
         return [
             *commands,
             AnnounceFailed(self.id, self.result.message),
             AnnounceClosed(self.id),
-            Report(NodeFailed(result=self.result)),
+            ReportEvent(NodeFailed(result=self.result)),
         ]
 
-    def _failed_by_itself(self, exited: Exit) -> bool:
-        """It was never told that another node failed, and ended with an error of its own."""
-        return not self.refused and bool(exited.code) and exited.code not in ENDED_AS_ASKED.values()
 
-    def _cancel_timers(self) -> list[Command]:
-        names = ("startup", "finish", "terminate", "kill", "backoff")
-        return [CancelTimer(self.id, name) for name in names]
+def _result(
+    node: NodeLifecycle, verdict: Verdict, tail: tuple[str, ...], exited: Exit, order: int
+) -> NodeResult:
+    own_error = exited.code and exited.code not in STOP_EXIT_CODES.values()
+    cascading = node.broken_by is not None and (node.refused or not own_error)
+    return NodeResult(
+        node=node.id,
+        outcome="cascading" if cascading else verdict.outcome,
+        message=_broken_by(node.broken_by or "") if cascading else verdict.message,
+        caused_by=node.broken_by if cascading else None,
+        exit_code=exited.code,
+        signal=exited.signal,
+        stderr_tail=() if verdict.outcome == "success" else tail,
+        restarts=node.restarts,
+        order=order,
+    )
 
 
-def _broke(cause: str) -> str:
+def _cancel_timers(node: str) -> list[Command]:
+    names = ("startup", "finish", "terminate", "kill", "backoff")
+    return [CancelTimer(node, name) for name in names]
+
+
+def _broken_by(cause: str) -> str:
     return f'node "{cause}" exited before connecting, so the dataflow cannot start'
+
+
+def _why_refused(node: NodeSnapshot, pid: int) -> str:
+    """Return the message to process ``pid``, which sent Hello although the node has a process."""
+    if node.dynamic:
+        return f'node "{node.node}" is already attached (pid {node.pid})'
+    if node.connected and pid == node.pid:
+        return (
+            f'this process has left the dataflow as node "{node.node}": its last Node object was'
+            " closed or garbage collected, which closed all outputs and inputs; keep a reference"
+            " to the first Node while the process takes part"
+        )
+    if node.connected:
+        return (
+            f'node "{node.node}" is already connected as process {node.pid}; a node is one'
+            " process, and its children must exchange data with it by other means"
+        )
+    return f'node "{node.node}" is {node.state.value}'

@@ -1,22 +1,22 @@
-"""Whether a process that ended is started again, and after how long; pure."""
+"""Restart policy of one node: whether and when an ended process is started again; pure."""
 
 from __future__ import annotations
 
 from dora_config.dataflow.resolved import RestartSettings
 from dora_node_api.frozen import Frozen
 
-MOST_DOUBLINGS = 16
+MAX_DOUBLINGS = 16
 
 
 class RestartHistory(Frozen):
-    """Restarts counted so far in the current window, and when the first of them was."""
+    """Restarts in the current window, and the time of the first of them."""
 
     counted: int = 0
     window_start: float | None = None
 
 
 class RestartAfter(Frozen):
-    """Start again after ``delay`` seconds; ``history`` counts this restart."""
+    """Start again after ``delay`` seconds; ``history`` includes this restart."""
 
     delay: float
     history: RestartHistory
@@ -36,10 +36,10 @@ def decide(
     inputs_ended: bool,
     now: float,
 ) -> RestartAfter | GiveUp | None:
-    """What the policy says about a process that ended on its own; ``None``: it stays ended.
+    """Apply the policy to a process that ended by itself; None: the node stays ended.
 
-    ``inputs_ended``: all inputs are closed and nothing waits in them, so a new process would have
-    nothing to do. ``now`` in seconds, of any clock that does not go back.
+    ``inputs_ended``: all inputs have ended and are empty, so a new process would have nothing to
+    do. ``now``: seconds of any monotonic clock.
     """
     if settings.policy == "never" or inputs_ended:
         return None
@@ -55,7 +55,7 @@ def decide(
 
 
 def _current(settings: RestartSettings, history: RestartHistory, now: float) -> RestartHistory:
-    """The history, forgotten once the window since its first restart has passed."""
+    """Return the history, empty once the window since its first restart has passed."""
     if settings.window is None or history.window_start is None:
         return history
     return RestartHistory() if now - history.window_start > settings.window else history
@@ -64,5 +64,5 @@ def _current(settings: RestartSettings, history: RestartHistory, now: float) -> 
 def _delay(settings: RestartSettings, counted: int) -> float:
     if settings.delay is None:
         return 0.0
-    delay = settings.delay * float(2 ** min(counted, MOST_DOUBLINGS))
+    delay = settings.delay * float(2 ** min(counted, MAX_DOUBLINGS))
     return delay if settings.max_delay is None else min(delay, settings.max_delay)

@@ -1,7 +1,8 @@
-"""The one door to a dataflow's state: RunnerState.handle(event, now) -> commands; pure.
+"""State machine of a dataflow on one machine: ``RunnerState.handle(event, now) -> commands``; pure.
 
-Here is what concerns several nodes: the start barrier, cascading failures, inputs that end, the
-stop of the whole dataflow, and its result. The life of a single node is in ``node``.
+It decides what concerns several nodes: the start barrier, cascading failures, ended inputs, the
+stop of the dataflow and its result. ``node`` and ``link`` hold the states of a single node and of
+the link, ``wiring`` the edges.
 """
 
 from __future__ import annotations
@@ -21,482 +22,457 @@ from dora_config.protocol.runner_events import (
     WaitingChanged,
 )
 from dora_daemon.link import LINK_NODE
+from dora_daemon.runner.machine import barrier
 from dora_daemon.runner.machine.commands import (
-    AnnounceClosed,
-    AnnounceClosedAgain,
     ArmTimer,
     CancelTimer,
     Command,
-    Finish,
+    EmitLog,
+    FinishDataflow,
     Refuse,
-    Report,
-    Say,
+    RepeatClosed,
+    ReportEvent,
     SendGo,
     SendStop,
+    StageReplacement,
 )
 from dora_daemon.runner.machine.events import (
+    BarrierReleased,
     EdgeAdded,
+    EdgeEvent,
     EdgeRemoved,
     LinkConnected,
     LinkExited,
     LinkSpawned,
-    LinksSet,
     NodeAdded,
     NodeConnected,
     NodeDetached,
     NodeExited,
     NodeRemoved,
-    NodeReplaced,
     NodeRestartRequested,
-    NodeSilent,
     NodeSpawned,
+    NodeStalled,
     NodeStopRequested,
+    OutgoingStreamsSet,
     OutputsClosed,
     Prepared,
-    Released,
-    RunnerStimulus,
+    ReplacementConnected,
+    ReplacementPrepared,
     SourceClosed,
+    SourceLost,
     SourceReopened,
     SpawnFailed,
+    StateEvent,
     StopRequested,
     TimerFired,
 )
-from dora_daemon.runner.machine.link import LinkLife
+from dora_daemon.runner.machine.link import LinkCut, LinkLifecycle, LinkNeeded, NodesEnded
 from dora_daemon.runner.machine.node import (
-    BarrierBroke,
+    BarrierBroken,
     BarrierOpened,
     InputsEnded,
-    NodeLife,
-    NodeState,
-    Spawn,
-    StopAsked,
+    NodeEvent,
+    NodeLifecycle,
+    SpawnDue,
+    StopOrdered,
 )
-from dora_daemon.runner.machine.wiring import Edge, Wiring
+from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
+from dora_daemon.runner.machine.wiring import Wiring
+from dora_node_api.frozen import Frozen
 
 Phase = Literal["starting", "ready", "running", "stopping", "finished"]
 
 STOP_AFTER = "stop_after"
 BARRIER_NOTICE = "barrier_notice"
 
-BARRIER_PATIENCE = 10.0
-"""Seconds of waiting for nodes to connect before it is said whom the start waits for, and by which
-``stop_after``, which counts from the opening of the barrier, may be late if it never opens."""
-MISSING_SHOWN = 10
-"""Nodes that a notice names; of more it says how many."""
-BARRIER_NOTICE_EVERY = 60.0
-"""Seconds between further notices."""
+_OVER = ("stopping", "finished")
+
+
+class StateSettings(Frozen):
+    """Settings of the dataflow as a whole."""
+
+    dataflow_id: str
+    name: str | None = None
+    stop_grace: float = 10.0
+    stop_after: float | None = None
+    exit_when_nodes_finish: bool = False
+    whole: bool = True
+    """All nodes of the dataflow are on this machine."""
+    hold_at_barrier: bool = False
+    default_finish_grace: float | None = DEFAULT_FINISH_GRACE
+    log_dir: str | None = None
 
 
 class RunnerState:
-    """A dataflow on one machine. Tested without a process, a socket or a clock."""
+    """A dataflow on one machine. Changed through :meth:`handle` only; the rest reads."""
 
-    def __init__(
-        self,
-        nodes: Iterable[ResolvedNode],
-        *,
-        dataflow_id: str,
-        name: str | None = None,
-        wiring: Wiring | None = None,
-        stop_grace: float = 10.0,
-        stop_after: float | None = None,
-        exit_when_nodes_finish: bool = False,
-        whole: bool = True,
-        hold_at_barrier: bool = False,
-        default_finish_grace: float | None = DEFAULT_FINISH_GRACE,
-        log_dir: str | None = None,
-    ) -> None:
+    def __init__(self, nodes: Iterable[ResolvedNode], settings: StateSettings) -> None:
         nodes = tuple(nodes)
-        self.dataflow_id = dataflow_id
-        self.name = name
-        self.log_dir = log_dir
-        self.phase: Phase = "starting"
-        self.wiring = wiring or Wiring(nodes, only_data_counts=exit_when_nodes_finish)
-        self.stop_grace = stop_grace
-        self.stop_after = stop_after
-        self.exit_when_nodes_finish = exit_when_nodes_finish
-        self.whole = whole
-        """All nodes of the dataflow are here."""
-        self.only_virtual_left = False
-        """As it was reported last, where others decide what follows from it."""
-        self.hold_at_barrier = hold_at_barrier
-        self.default_finish_grace = default_finish_grace
-        self.stop_reason: str | None = None
-        self.started = False
-        """The barrier is open."""
+        self._settings = settings
+        self._phase: Phase = "starting"
+        self._hold_at_barrier = settings.hold_at_barrier
+        self._barrier_open = False
+        self._only_virtual_left = False
+        self._result: DataflowResult | None = None
+        self._stop_reason: str | None = None
+        self._wiring = Wiring(nodes, only_data_counts=settings.exit_when_nodes_finish)
         self._incarnations = count(1)
-        self.link = LinkLife(self.reserve_incarnation)
-        self.nodes: dict[str, NodeLife] = {}
+        self._link = LinkLifecycle(self._next_incarnation)
+        self._barrier = {node.id for node in nodes if barrier.joins_barrier(node)}
+        self._nodes: dict[str, NodeLifecycle] = {}
         for node in nodes:
-            self._add_life(node)
-        self._barrier = {n.id for n in nodes if _takes_part_in_barrier(n)}
-        for life in self.nodes.values():
-            life.must_connect = _must_connect(life.spec, len(self._barrier))
-        self.results: list[NodeResult] = []
+            self._add(node, must_connect=barrier.must_connect(node, len(self._barrier)))
+        self._results: list[NodeResult] = []
         """In the order in which nodes ended."""
         self._had_only_virtual = all(
-            self.wiring.reads_only_virtual(n.id) for n in nodes if not n.is_dynamic
+            self._wiring.reads_only_virtual(n.id) for n in nodes if not n.is_dynamic
         )
 
-    def reserve_incarnation(self) -> int:
-        """A number for a process that is no node's, or not yet."""
+    def _next_incarnation(self) -> int:
         return next(self._incarnations)
 
-    def _add_life(self, node: ResolvedNode) -> NodeLife:
+    def _add(self, node: ResolvedNode, *, must_connect: bool) -> NodeLifecycle:
         own_grace = node.finish_grace != DEFAULT_FINISH_GRACE
-        grace = node.finish_grace if own_grace else self.default_finish_grace
-        life = NodeLife(
+        grace = node.finish_grace if own_grace else self._settings.default_finish_grace
+        life = NodeLifecycle(
             node,
-            lambda: next(self._incarnations),
-            lambda: len(self.results),
-            stop_grace=self.stop_grace,
+            self._next_incarnation,
+            lambda: len(self._results),
+            stop_grace=self._settings.stop_grace,
             finish_grace=grace,
-            barrier_open=self.started,
+            barrier_open=self._barrier_open,
+            must_connect=must_connect,
         )
-        self.nodes[node.id] = life
+        self._nodes[node.id] = life
         return life
 
-    # ------------------------------------------------------------------------------ the door
+    # ------------------------------------------------------------------------------- reading
 
-    def handle(self, event: RunnerStimulus, now: float) -> list[Command]:
-        """Take in one event and say what is to be done. ``now`` in seconds, never going back."""
-        commands = self._handle(event, now)
-        commands += self._after(now)
-        return commands
+    @property
+    def phase(self) -> Phase:
+        return self._phase
 
-    def _handle(self, event: RunnerStimulus, now: float) -> list[Command]:
+    @property
+    def only_virtual_left(self) -> bool:
+        """Only nodes that read timers and logs are left, as reported last."""
+        return self._only_virtual_left
+
+    @property
+    def result(self) -> DataflowResult | None:
+        """How the dataflow ended; None before."""
+        return self._result
+
+    def node(self, node: str) -> NodeSnapshot | None:
+        """Return the state of a node; None if it does not exist here."""
+        life = self._nodes.get(node)
+        return None if life is None else life.snapshot()
+
+    def nodes(self) -> tuple[NodeSnapshot, ...]:
+        """Return the state of every node."""
+        return tuple(life.snapshot() for life in self._nodes.values())
+
+    def closed_inputs(self, reader: str) -> tuple[str, ...]:
+        """Return the inputs of a node, or of the link, that have ended."""
+        return self._wiring.closed_inputs(reader)
+
+    # -------------------------------------------------------------------------------- events
+
+    def handle(self, event: StateEvent, now: float) -> list[Command]:
+        """Process one event. ``now``: seconds of a monotonic clock."""
+        return [*self._handle(event, now), *self._advance(now)]
+
+    def _handle(self, event: StateEvent, now: float) -> list[Command]:
         match event:
             case Prepared():
                 return self._begin(now)
-            case Released():
-                self.hold_at_barrier = False
-                return self._open_barrier(now) if self.phase == "ready" else []
+            case BarrierReleased():
+                self._hold_at_barrier = False
+                return self._open_barrier(now) if self._phase == "ready" else []
             case StopRequested():
                 return self._stop(event, now)
+            case TimerFired():
+                return self._timer(event, now)
+            case (
+                OutputsClosed()
+                | EdgeAdded()
+                | EdgeRemoved()
+                | SourceClosed()
+                | SourceReopened()
+                | SourceLost()
+            ):
+                return self._change_edges(event, now)
+            case OutgoingStreamsSet() | LinkSpawned() | LinkConnected() | LinkExited():
+                return self._about_link(event, now)
             case NodeConnected():
                 return self._connected(event, now)
-            case NodeSpawned() | SpawnFailed() | NodeExited() | NodeDetached() | NodeSilent():
-                return self._to_incarnation(event, now)
-            case TimerFired(node=node, timer=timer):
-                if node is None:
-                    return self._timer(timer, now)
-                if node == LINK_NODE:
-                    return self.link.timer(event, now)
-                return self._to_node(node, event, now)
-            case NodeStopRequested(node=node, grace=grace):
-                return self._to_node(node, StopAsked(grace, why="node stop requested"), now)
-            case NodeRestartRequested(node=node, grace=grace):
-                return self._restart_node(node, grace, now)
-            case NodeReplaced(spec=spec, incarnation=number, grace=grace):
-                successor = (spec, number)
-                asked = StopAsked(grace, "replace", why="replaced", successor=successor)
-                return self._to_node(spec.id, asked, now)
-            case OutputsClosed(node=node, outputs=outputs):
-                return [AnnounceClosed(node, outputs), *self._closed(node, outputs, now)]
-            case LinksSet() | LinkSpawned() | LinkConnected() | LinkExited():
-                return self._about_link(event, now)
-            case SourceClosed(node=node, output=output):
-                return self._closed(node, (output,), now)
-            case SourceReopened(node=node, output=output):
-                self.wiring.reopen(node, (output,))
-                return []
+            case NodeSpawned() | SpawnFailed() | NodeExited() | NodeDetached() | NodeStalled():
+                life = self._nodes.get(event.node)
+                if life is None or life.incarnation != event.incarnation:
+                    return []  # a former process of the node
+                return self._to_node(life, event, now)
             case NodeAdded(node=node):
                 return self._add_node(node, now)
             case NodeRemoved(node=node):
                 return self._remove_node(node, now)
-            case EdgeAdded():
-                self.wiring.add_edge(Edge(event.source, event.output, event.target, event.input))
-                return []
-            case EdgeRemoved():
-                edge = Edge(event.source, event.output, event.target, event.input)
-                self.wiring.remove_edge(edge)
-                return self._tell_inputs_ended([event.target], now)
+            case NodeStopRequested() | NodeRestartRequested():
+                return self._request(event, now)
+            case ReplacementPrepared(node=node):
+                return [StageReplacement(node, self._next_incarnation())]
+            case ReplacementConnected(spec=spec, incarnation=number, grace=grace):
+                order = StopOrdered(grace, "replace", successor=(spec, number))
+                return self._to_node(self._nodes[spec.id], order, now)
             case _ as never:
                 assert_never(never)
 
-    def _to_node(self, node: str, event: object, now: float) -> list[Command]:
-        life = self.nodes.get(node)
-        if life is None:
-            return []
+    def _to_node(self, life: NodeLifecycle, event: NodeEvent, now: float) -> list[Command]:
         was_ended = life.ended
-        commands = life.handle(event, now)  # type: ignore[arg-type]
+        commands = life.handle(event, now)
         if life.ended and not was_ended:
             assert life.result is not None
-            self.results.append(life.result)
-            commands += self._closed(node, None, now)
-            commands += self._check_barrier_after(life, now)
+            self._results.append(life.result)
+            commands += self._end_inputs(self._wiring.close(life.id), now)
+            commands += self._break_barrier(life, now)
         elif life.state is NodeState.ABSENT:
-            commands += self._closed(node, None, now)
+            commands += self._end_inputs(self._wiring.close(life.id), now)
         return commands
 
-    def _to_incarnation(
-        self,
-        event: NodeSpawned | SpawnFailed | NodeExited | NodeDetached | NodeSilent,
-        now: float,
-    ) -> list[Command]:
-        """Pass an event on, unless it is about a process that is no longer the node's."""
-        life = self.nodes.get(event.node)
-        if life is None or life.incarnation != event.incarnation:
-            return []
-        return self._to_node(event.node, event, now)
+    def _advance(self, now: float) -> list[Command]:
+        """Decide what follows from the state as a whole, after any event."""
+        commands: list[Command] = []
+        if self._phase == "starting" and self._all_connected():
+            self._phase = "ready"
+            commands.append(ReportEvent(NodesReady()))
+            if not self._hold_at_barrier:
+                commands += self._open_barrier(now)
+        if self._phase in ("running", "ready") and self._settings.exit_when_nodes_finish:
+            commands += self._check_only_virtual(now)
+        if self._phase != "finished" and self._all_ended():
+            self._phase = "stopping"
+            if self._link.over:
+                commands += self._finish()
+            elif not self._link.finishing:
+                stopping = self._stop_reason is not None
+                commands += self._link.handle(NodesEnded(stopping), now)
+        return commands
 
-    def _about_link(
-        self, event: LinksSet | LinkSpawned | LinkConnected | LinkExited, now: float
-    ) -> list[Command]:
-        match event:
-            case LinksSet(outgoing=outgoing):
-                self.wiring.set_reader(LINK_NODE, outgoing)
-                return self.link.start(now) if self.phase != "finished" else []
-            case LinkSpawned():
-                return self.link.spawned(event)
-            case LinkConnected():
-                commands = self.link.connected(event)
-                closed = self.wiring.closed_inputs(LINK_NODE)
-                if closed and event.incarnation == self.link.incarnation:
-                    # An earlier link may have died with the news.
-                    commands.append(AnnounceClosedAgain(LINK_NODE, closed))
-                return commands
-            case LinkExited():
-                return self.link.exited(event, now)
+    def _timer(self, event: TimerFired, now: float) -> list[Command]:
+        if event.node == LINK_NODE:
+            return self._link.handle(event, now)
+        if event.node is not None:
+            life = self._nodes.get(event.node)
+            return [] if life is None else self._to_node(life, event, now)
+        if event.timer == BARRIER_NOTICE and self._phase == "starting":
+            return self._notice_missing(now)
+        if event.timer == STOP_AFTER and self._phase not in _OVER:
+            return self._stop(StopRequested(f"stop after {self._settings.stop_after:g} s"), now)
+        return []
 
-    # ---------------------------------------------------------------------------- start
+    # ------------------------------------------------------------------------- start barrier
 
     def _begin(self, now: float) -> list[Command]:
         commands: list[Command] = []
-        for life in self.nodes.values():
-            if life.state is NodeState.PLANNED and self.phase == "starting":
-                commands += life.handle(Spawn(), now)
-        commands.append(ArmTimer(None, BARRIER_NOTICE, now + BARRIER_PATIENCE))
-        if self.stop_after is not None:
-            latest = now + self.stop_after + BARRIER_PATIENCE
+        if self._phase == "starting":
+            for life in self._nodes.values():
+                if life.state is NodeState.PLANNED:
+                    commands += life.handle(SpawnDue(), now)
+        commands.append(ArmTimer(None, BARRIER_NOTICE, now + barrier.NOTICE_SECONDS))
+        if self._settings.stop_after is not None:
+            latest = now + self._settings.stop_after + barrier.NOTICE_SECONDS
             commands.append(ArmTimer(None, STOP_AFTER, latest))
         return commands
 
     def _connected(self, event: NodeConnected, now: float) -> list[Command]:
-        life = self.nodes.get(event.node)
+        life = self._nodes.get(event.node)
         if life is None:
-            known = ", ".join(sorted(self.nodes)) or "none"
-            return [
-                Refuse(
-                    event.node,
-                    f'there is no node "{event.node}" in dataflow {self.name or self.dataflow_id}'
-                    f" on this machine (its nodes: {known})",
-                )
-            ]
+            known = ", ".join(sorted(self._nodes)) or "none"
+            text = (
+                f'node "{event.node}" does not exist in dataflow'
+                f" {self._settings.name or self._settings.dataflow_id} on this machine"
+                f" (its nodes: {known})"
+            )
+            return [Refuse(event.node, text)]
         if event.incarnation is not None and event.incarnation != life.incarnation:
-            # The last word of a process that was killed meanwhile, or somebody with its settings.
-            return [Refuse(event.node, f'another process is node "{life.id}" now')]
-        if self.phase in ("stopping", "finished") and life.broken_by is None:
+            # a former process, or a child that inherited the settings of one
+            return [Refuse(event.node, f'node "{life.id}" has another process now')]
+        if self._phase in _OVER and life.broken_by is None:
             return [Refuse(event.node, "the dataflow is being stopped")]
-        commands = self._to_node(event.node, event, now)
+        commands = self._to_node(life, event, now)
         if any(isinstance(command, Refuse) for command in commands):
-            return commands  # the process that is attached already learns nothing of it
+            return commands
         if life.connected and (life.dynamic or life.restarts):
-            self.wiring.reopen(life.id)
-            if closed := self.wiring.closed_inputs(life.id):
-                commands.append(AnnounceClosedAgain(life.id, closed))
-        if life.connected and self.started:
+            self._wiring.reopen(life.id)
+            if closed := self._wiring.closed_inputs(life.id):
+                commands.append(RepeatClosed(life.id, closed))
+        if life.connected and self._barrier_open:
             commands.append(SendGo((life.id,)))
-            commands += self._tell_inputs_ended([life.id], now)
-        return commands
-
-    def _after(self, now: float) -> list[Command]:
-        """What follows from the state as a whole, whatever happened."""
-        commands: list[Command] = []
-        if self.phase == "starting" and self._all_connected():
-            self.phase = "ready"
-            commands.append(Report(NodesReady()))
-            if not self.hold_at_barrier:
-                commands += self._open_barrier(now)
-        if self.phase in ("running", "ready") and self.exit_when_nodes_finish:
-            commands += self._look_who_is_left(now)
-        if self.phase != "finished" and self._all_ended():
-            if self.phase != "stopping":
-                self.phase = "stopping"
-            if self.link.over:
-                commands += self._finish()
-            elif not self.link.ending:
-                commands += self.link.end(now, stopping=self.stop_reason is not None)
+            commands += self._end_inputs([life.id], now)
         return commands
 
     def _all_connected(self) -> bool:
-        waited_for = [self.nodes[n] for n in self._barrier if n in self.nodes]
-        started = any(life.state is not NodeState.PLANNED for life in self.nodes.values())
+        waited_for = [self._nodes[node] for node in self._barrier]
+        started = any(life.state is not NodeState.PLANNED for life in self._nodes.values())
         return started and all(life.connected or life.ended for life in waited_for)
 
     def _open_barrier(self, now: float) -> list[Command]:
-        self.phase = "running"
-        self.started = True
-        ready = tuple(n for n, life in self.nodes.items() if life.connected)
+        self._phase = "running"
+        self._barrier_open = True
+        ready = tuple(node for node, life in self._nodes.items() if life.connected)
         commands: list[Command] = [CancelTimer(None, BARRIER_NOTICE), SendGo(ready)]
-        for life in self.nodes.values():
-            life.handle(BarrierOpened(), now)
-            life.barrier_open = True
-        commands.append(Report(DataflowStarted(dataflow_id=self.dataflow_id)))
-        if self.stop_after is not None:
-            commands.append(ArmTimer(None, STOP_AFTER, now + self.stop_after))
-        return commands + self._tell_inputs_ended(self.nodes, now)
+        for life in self._nodes.values():
+            commands += life.handle(BarrierOpened(), now)
+        commands.append(ReportEvent(DataflowStarted(dataflow_id=self._settings.dataflow_id)))
+        if self._settings.stop_after is not None:
+            commands.append(ArmTimer(None, STOP_AFTER, now + self._settings.stop_after))
+        return commands + self._end_inputs(self._nodes, now)
 
-    def _say_who_is_missing(self, now: float) -> list[Command]:
-        if not self.nodes:
-            return [Say("warn", "the dataflow has no nodes: it waits until it is stopped")]
-        lives = [life for n, life in self.nodes.items() if n in self._barrier]
+    def _notice_missing(self, now: float) -> list[Command]:
+        if not self._nodes:
+            return [EmitLog("warn", "the dataflow has no nodes: it runs until it is stopped")]
+        again = ArmTimer(None, BARRIER_NOTICE, now + barrier.NOTICE_INTERVAL)
+        lives = [life for node, life in self._nodes.items() if node in self._barrier]
         missing = [life.id for life in lives if not life.connected and not life.ended]
-        commands: list[Command] = [ArmTimer(None, BARRIER_NOTICE, now + BARRIER_NOTICE_EVERY)]
-        if missing:
-            names = ", ".join(f'"{name}"' for name in missing[:MISSING_SHOWN])
-            if len(missing) > MISSING_SHOWN:
-                names += f" and {len(missing) - MISSING_SHOWN} more"
-            which, they = ("node", "it has") if len(missing) == 1 else ("nodes", "they have")
-            text = (
-                f"the dataflow has not started: still waiting for {which} {names} to connect"
-                f" ({they} not created a dora `Node()` yet; `startup_timeout` sets a limit)"
-            )
-            commands.append(Say("warn", text))
-        return commands
+        return [again, EmitLog("warn", barrier.missing_notice(missing))] if missing else [again]
 
-    def _check_barrier_after(self, life: NodeLife, now: float) -> list[Command]:
-        """A node that failed before it connected keeps the others from starting."""
+    def _break_barrier(self, life: NodeLifecycle, now: float) -> list[Command]:
+        """Stop the start if a node failed before it connected."""
         result = life.result
-        if self.phase != "starting" or life.id not in self._barrier:
+        if self._phase != "starting" or life.id not in self._barrier:
             return []
         if result is None or result.outcome != "failed" or not life.ended_unconnected:
             return []
-        self.phase = "stopping"
-        self.stop_reason = f'node "{life.id}" exited before connecting'
+        self._phase = "stopping"
+        self._stop_reason = f'node "{life.id}" exited before connecting'
+        broken = BarrierBroken(life.id, self._settings.stop_grace)
         commands: list[Command] = []
-        for other in list(self.nodes.values()):
+        for other in list(self._nodes.values()):
             if other is not life:
-                if other.state is NodeState.PLANNED:
-                    other.broken_by = life.id
-                    commands += self._to_node(other.id, StopAsked(0.0), now)
-                else:
-                    commands += self._to_node(other.id, BarrierBroke(life.id, self.stop_grace), now)
+                commands += self._to_node(other, broken, now)
         return commands
 
-    # ------------------------------------------------------------------------------ inputs
+    # --------------------------------------------------------------------- edges and the link
 
-    def _closed(self, node: str, outputs: tuple[str, ...] | None, now: float) -> list[Command]:
-        return self._tell_inputs_ended(self.wiring.close(node, outputs), now)
+    def _change_edges(self, event: EdgeEvent, now: float) -> list[Command]:
+        commands, readers = self._wiring.handle(event)
+        return commands + self._end_inputs(readers, now)
 
-    def _tell_inputs_ended(self, consumers: Iterable[str], now: float) -> list[Command]:
+    def _end_inputs(self, readers: Iterable[str], now: float) -> list[Command]:
+        """Pass InputsEnded to those readers whose inputs have all ended."""
         commands: list[Command] = []
-        for consumer in consumers:
-            life = self.nodes.get(consumer)
-            if life is not None and self.wiring.all_inputs_closed(consumer):
-                commands += self._to_node(consumer, InputsEnded(), now)
+        for reader in readers:
+            life = self._nodes.get(reader)
+            if life is not None and self._wiring.all_inputs_closed(reader):
+                commands += self._to_node(life, InputsEnded(), now)
         return commands
 
-    # -------------------------------------------------------------------------------- stop
+    def _about_link(
+        self, event: OutgoingStreamsSet | LinkSpawned | LinkConnected | LinkExited, now: float
+    ) -> list[Command]:
+        if isinstance(event, OutgoingStreamsSet):
+            self._wiring.set_reader(LINK_NODE, event.edges)
+            return self._link.handle(LinkNeeded(), now) if self._phase != "finished" else []
+        commands = self._link.handle(event, now)
+        if isinstance(event, LinkConnected) and event.incarnation == self._link.incarnation:
+            # the former link may have died before it reported them
+            closed = self._wiring.closed_inputs(LINK_NODE)
+            commands += [RepeatClosed(LINK_NODE, closed)] if closed else []
+        return commands
+
+    # ----------------------------------------------------------------------- stop and restart
 
     def _stop(self, event: StopRequested, now: float) -> list[Command]:
-        if self.phase == "finished":
+        if self._phase == "finished":
             return []
-        grace = 0.0 if event.force else self.stop_grace if event.grace is None else event.grace
-        if self.phase != "stopping":
-            self.stop_reason = event.reason
-        self.phase = "stopping"
+        usual = self._settings.stop_grace if event.grace is None else event.grace
+        grace = 0.0 if event.force else usual
+        if self._phase != "stopping":
+            self._stop_reason = event.reason
+        self._phase = "stopping"
         commands: list[Command] = [
             CancelTimer(None, STOP_AFTER),
             CancelTimer(None, BARRIER_NOTICE),
-            Report(DataflowStopping(reason=event.reason, grace=grace)),
+            ReportEvent(DataflowStopping(reason=event.reason, grace=grace)),
         ]
-        if event.comes_back:
-            commands += self.link.cut()
-        for node in list(self.nodes):
-            commands += self._to_node(node, StopAsked(grace, why=event.reason), now)
+        if event.recovering:
+            commands += self._link.handle(LinkCut(), now)
+        for life in list(self._nodes.values()):
+            commands += self._to_node(life, StopOrdered(grace), now)
         if self._all_ended():
-            commands += self.link.end(now, stopping=True, force=event.force)
+            commands += self._link.handle(NodesEnded(stopping=True, force=event.force), now)
         return commands
 
-    def _timer(self, timer: str, now: float) -> list[Command]:
-        if timer == BARRIER_NOTICE and self.phase == "starting":
-            return self._say_who_is_missing(now)
-        if timer == STOP_AFTER and self.phase in ("starting", "ready", "running"):
-            return self._stop(StopRequested(f"stop after {self.stop_after:g} s"), now)
-        return []
-
-    def _restart_node(self, node: str, grace: float, now: float) -> list[Command]:
-        if self.phase in ("stopping", "finished"):
+    def _request(
+        self, event: NodeStopRequested | NodeRestartRequested, now: float
+    ) -> list[Command]:
+        life = self._nodes.get(event.node)
+        if life is None:
             return []
-        life = self.nodes[node]
+        if isinstance(event, NodeStopRequested):
+            return self._to_node(life, StopOrdered(event.grace), now)
+        if self._phase in _OVER:
+            return []
         revived = life.ended
-        commands = self._to_node(node, StopAsked(grace, "restart", why="restart requested"), now)
+        commands = self._to_node(life, StopOrdered(event.grace, "restart"), now)
         if revived:
-            self.results = [r for r in self.results if r.node != node]
-            self.wiring.reopen(node)
+            self._results = [r for r in self._results if r.node != event.node]
+            self._wiring.reopen(event.node)
         return commands
 
-    # ------------------------------------------------------------------- nodes come and go
+    # -------------------------------------------------------------------- nodes join and leave
 
     def _add_node(self, node: ResolvedNode, now: float) -> list[Command]:
-        self.wiring.add_node(node)
-        life = self._add_life(node)
-        life.must_connect = bool(node.inputs or node.outputs)
+        self._wiring.add_node(node)
+        life = self._add(node, must_connect=bool(node.inputs or node.outputs))
         if life.dynamic:
             return []
-        if self.phase not in ("starting", "ready", "running"):
-            return self._to_node(node.id, StopAsked(0.0), now)
-        return life.handle(Spawn(), now)
+        if self._phase in _OVER:
+            return self._to_node(life, StopOrdered(0.0), now)
+        return life.handle(SpawnDue(), now)
 
     def _remove_node(self, node: str, now: float) -> list[Command]:
-        touched = {e.target for e in self.wiring.remove_node(node)} - {node}
-        del self.nodes[node]
+        readers = self._wiring.remove_node(node)
+        del self._nodes[node]
         self._barrier.discard(node)
-        self.results = [r for r in self.results if r.node != node]
-        return self._tell_inputs_ended(touched, now)
+        self._results = [r for r in self._results if r.node != node]
+        return self._end_inputs(readers, now)
 
-    # --------------------------------------------------------------------------------- end
+    # ------------------------------------------------------------------------------------ end
 
-    def _static(self) -> list[NodeLife]:
-        return [life for life in self.nodes.values() if not life.dynamic]
+    def _static(self) -> list[NodeLifecycle]:
+        return [life for life in self._nodes.values() if not life.dynamic]
 
-    def _look_who_is_left(self, now: float) -> list[Command]:
-        """``exit_when_nodes_finish``: end, or let those decide who know the other machines."""
+    def _check_only_virtual(self, now: float) -> list[Command]:
+        """``exit_when_nodes_finish``: stop, or report where other machines have nodes too."""
         left = [life for life in self._static() if not life.ended]
-        only_virtual = all(self.wiring.reads_only_virtual(life.id) for life in left)
-        if not self.whole:
-            if only_virtual == self.only_virtual_left:
+        only_virtual = all(self._wiring.reads_only_virtual(life.id) for life in left)
+        if not self._settings.whole:
+            if only_virtual == self._only_virtual_left:
                 return []
-            self.only_virtual_left = only_virtual
-            return [Report(WaitingChanged(only_virtual_left=only_virtual))]
+            self._only_virtual_left = only_virtual
+            return [ReportEvent(WaitingChanged(only_virtual_left=only_virtual))]
         if not left or not only_virtual or self._had_only_virtual:
             return []
         return self._stop(StopRequested("all nodes but those with timers finished"), now)
 
     def _all_ended(self) -> bool:
         static = self._static()
-        if not static and self.phase != "stopping":
+        if not static and self._phase != "stopping":
             return False
         return all(life.ended for life in static)
 
     def _finish(self) -> list[Command]:
-        self.phase = "finished"
-        result = DataflowResult(
-            dataflow_id=self.dataflow_id,
-            name=self.name,
-            nodes=tuple(self.results),
-            stop_reason=self.stop_reason,
-            log_dir=self.log_dir,
+        self._phase = "finished"
+        self._result = DataflowResult(
+            dataflow_id=self._settings.dataflow_id,
+            name=self._settings.name,
+            nodes=tuple(self._results),
+            stop_reason=self._stop_reason,
+            log_dir=self._settings.log_dir,
         )
-        leaving: list[Command] = [
-            SendStop(life.id) for life in self.nodes.values() if life.dynamic and life.connected
-        ]
+        attached = [life for life in self._nodes.values() if life.dynamic and life.connected]
         return [
-            *leaving,
+            *(SendStop(life.id) for life in attached),
             CancelTimer(None, STOP_AFTER),
             CancelTimer(None, BARRIER_NOTICE),
-            Finish(result),
-            Report(DataflowFinished(result=result)),
+            FinishDataflow(self._result),
+            ReportEvent(DataflowFinished(result=self._result)),
         ]
-
-
-def _takes_part_in_barrier(node: ResolvedNode) -> bool:
-    """Nodes without ports may be any program; a shell command without ports never connects."""
-    return not node.is_dynamic and bool(node.kind != "shell" or node.inputs or node.outputs)
-
-
-def _must_connect(node: ResolvedNode, in_barrier: int) -> bool:
-    """Whether ending with success before connecting lets somebody down."""
-    if node.inputs or node.outputs:
-        return True
-    return _takes_part_in_barrier(node) and in_barrier > 1

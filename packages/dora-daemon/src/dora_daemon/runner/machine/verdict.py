@@ -1,4 +1,4 @@
-"""How the end of a node is judged, in the words that users see; pure."""
+"""Success or failure of an ended process, with the message shown to users; pure."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import Literal
 from dora_daemon.runner.machine.events import Exit
 from dora_node_api.frozen import Frozen
 
-ENDED_AS_ASKED = {"SIGTERM": 143, "SIGINT": 130}
-"""Signals, and the exit codes by which shells report them, that are no failure after a stop."""
+STOP_EXIT_CODES = {"SIGTERM": 143, "SIGINT": 130}
+"""Signals, and the exit codes that stand for them, that are no failure after a stop."""
 
 
 class Ending(Frozen):
-    """All that counts for the verdict on a process that ended."""
+    """Facts about an ended process."""
 
     exit: Exit
-    stop_asked: bool = False
-    """The runner had asked it to stop."""
-    killed_because: str | None = None
+    stop_requested: bool = False
+    kill_reason: str | None = None
     """Set when the runner sent SIGKILL; completes "was killed: ..."."""
     before_connecting: bool = False
-    """It ended before it connected."""
     must_connect: bool = True
-    """Others rely on it, so that ending with success is not enough."""
+    """Other nodes need it, so exit code 0 before connecting is a failure."""
     explanation: str | None = None
-    """Why it may not have connected."""
+    """Probable cause why it did not connect."""
 
 
 class Verdict(Frozen):
+    """Outcome; ``message`` follows ``node "x"`` in a sentence."""
+
     outcome: Literal["success", "failed"]
     message: str = ""
 
@@ -36,20 +36,20 @@ SUCCESS = Verdict("success")
 
 
 def judge(ending: Ending) -> Verdict:
-    """The verdict on a process; ``message`` is what follows "node x ...".
+    """Return the verdict on a process.
 
     SIGTERM or SIGINT after a stop is success, a kill by the runner is a failure with its reason,
     exit code 0 is success unless the process never connected.
     """
     status = ending.exit
-    if ending.killed_because is not None and status.signal == "SIGKILL":
-        return Verdict("failed", f"was killed: {ending.killed_because}")
-    if ending.stop_asked:
-        if status.ok or status.signal in ENDED_AS_ASKED:
+    if ending.kill_reason is not None and status.signal == "SIGKILL":
+        return Verdict("failed", f"was killed: {ending.kill_reason}")
+    if ending.stop_requested:
+        if status.ok or status.signal in STOP_EXIT_CODES:
             return SUCCESS
-        if status.code in ENDED_AS_ASKED.values():
+        if status.code in STOP_EXIT_CODES.values():
             return SUCCESS
-    # One that was asked to stop because another broke the start barrier may have the same trouble.
+    # a node stopped because another broke the start barrier may have failed for the same cause
     missed = ending.must_connect or (ending.explanation is not None and not status.ok)
     if ending.before_connecting and missed:
         return Verdict("failed", _never_connected(ending))
@@ -57,15 +57,15 @@ def judge(ending: Ending) -> Verdict:
 
 
 def describe(status: Exit) -> str:
-    """An exit in words."""
+    """Return the exit as a predicate: "exited with code 1"."""
     if status.out_of_memory and status.signal is not None:
         return "was killed by the kernel: out of memory"
     if status.out_of_memory:
-        return f"exited with code {status.code}: the kernel killed a process of it: out of memory"
+        return f"exited with code {status.code}: the kernel killed a child of it: out of memory"
     if status.signal == "SIGKILL":
         return (
-            "exited because of signal SIGKILL (not sent by dora: perhaps the system ran out of"
-            " memory, or somebody killed it)"
+            "exited because of signal SIGKILL (not sent by dora; possible causes: the system ran"
+            " out of memory, or a user killed it)"
         )
     if status.signal is not None:
         return f"exited because of signal {status.signal}"
@@ -73,10 +73,10 @@ def describe(status: Exit) -> str:
 
 
 def cause_of(ending: Ending) -> str:
-    """The same in few words, for a list."""
+    """Return the cause in a few words, for a table."""
     status = ending.exit
-    if ending.killed_because is not None and status.signal == "SIGKILL":
-        return f"killed: {ending.killed_because}"
+    if ending.kill_reason is not None and status.signal == "SIGKILL":
+        return f"killed: {ending.kill_reason}"
     if status.out_of_memory:
         return "out of memory"
     if status.signal == "SIGKILL":

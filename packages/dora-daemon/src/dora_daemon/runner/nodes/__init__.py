@@ -1,1 +1,1 @@
-"""The socket to nodes, their handshake, queues and shared memory."""
+"""Nodes on this machine: their socket, handshake, queues, shared memory and log lines."""

@@ -1,21 +1,23 @@
-"""The socket for inspectors: processes that read outputs while somebody watches them.
+"""The socket for inspectors: processes that read outputs while a user watches them.
 
-It is there when the dataflow allows debug inspection. An inspector is no node: nothing waits for
-it, its queues are drop_oldest, and they go when its connection does. The queues stay when a node
-is restarted, so that a watch goes on with the next incarnation.
+It exists when the dataflow allows debug inspection. No node waits for an inspector: its queues are
+drop_oldest and end with its connection. They stay when a node restarts, so that the inspector goes
+on with the next incarnation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dora_config.dataflow.sources import OutputSource
 from dora_config.protocol.topics import MAX_TOPICS
 from dora_daemon.runner.errors import QueueUnavailable
-from dora_daemon.runner.machine.wiring import Edge
-from dora_daemon.runner.nodes.queues import KeptQueue, hold_limit
+from dora_daemon.runner.machine.edges import Edge
+from dora_daemon.runner.nodes.local_nodes import LocalNodes
+from dora_daemon.runner.nodes.queues import QueueEntry, QueueRegistry, hold_limit
+from dora_daemon.runner.nodes.routing import QueueRouter
+from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_daemon.runner.nodes.socket import NodeConnection, NodeServer
 from dora_node_api.frozen import Frozen
 from dora_node_api.protocol.frames import close_all
@@ -28,124 +30,124 @@ from dora_node_api.protocol.messages import (
     NodeConfig,
     OpenSegment,
     Refused,
-    SegmentFd,
-    SegmentUnknown,
     WatchOutput,
     Welcome,
 )
 
-if TYPE_CHECKING:
-    from dora_daemon.runner.service import Runner
-
-MOST_INSPECTORS = 16
+MAX_INSPECTORS = 16
 SHORTEST_QUEUE, LONGEST_QUEUE = 8, 256
-"""Messages that may wait for an inspector."""
-BYTES_WAITING = 16 * 1024 * 1024
-"""What waits is the sender's memory, and stays taken should the inspector be stopped."""
+"""Messages that may be queued for an inspector."""
+MAX_QUEUED_BYTES = 16 * 1024 * 1024
+"""Queued messages occupy memory of the sender, also while the inspector is suspended."""
 
 
-class Inspection:
-    """What inspectors of this runner have asked for."""
+class InspectionServer:
+    """Connected inspectors and their queues."""
 
-    def __init__(self, runner: Runner, path: Path, complain: Callable[[str], None]) -> None:
-        self._runner = runner
-        self._complain = complain
-        self._watched: dict[NodeConnection, list[KeptQueue]] = {}
+    def __init__(
+        self,
+        path: Path,
+        dataflow_id: str,
+        nodes: LocalNodes,
+        registry: QueueRegistry,
+        router: QueueRouter,
+        segments: SegmentTable,
+        warn: Callable[[str], None],
+    ) -> None:
+        self._dataflow_id = dataflow_id
+        self._nodes = nodes
+        self._registry = registry
+        self._router = router
+        self._segments = segments
+        self._warn = warn
+        self._queues: dict[NodeConnection, list[QueueEntry]] = {}
         self._number = 0
         self._server = NodeServer(path, self)
 
-    def complain(self, message: str) -> None:
-        self._complain(f"inspection: {message}")
+    def warn(self, message: str) -> None:
+        self._warn(f"inspection: {message}")
 
-    def node_said(
+    def received(
         self, connection: NodeConnection, message: Frozen, descriptors: tuple[int, ...]
     ) -> None:
-        """One message of an inspector; it has no descriptors to give."""
+        """Process one message of an inspector; it has no descriptors to send."""
         close_all(descriptors)
         match message:
             case Hello():
                 self._hello(connection, message)
-            case WatchOutput() if connection in self._watched:
+            case WatchOutput() if connection in self._queues:
                 self._watch(connection, message)
-            case OpenSegment() if connection in self._watched:
-                self._open_segment(connection, message)
+            case OpenSegment() if connection in self._queues:
+                self._segments.reply(connection, message)
             case _:
-                self.complain(f"{type(message).__name__} was not expected here")
+                self.warn(f"ignored unexpected {type(message).__name__}")
 
-    def node_hung_up(self, connection: NodeConnection) -> None:
-        """Its queues go. What a process that still lives has in hand may change under it."""
-        for kept in self._watched.pop(connection, ()):
-            if self._runner.book.get(kept.edge) is kept:
-                kept.keeper.consumer_died()
-                self._runner.desk.drop_queue(kept)
+    def disconnected(self, connection: NodeConnection) -> None:
+        """Drop the queues of an inspector. A sample that it still reads may be overwritten."""
+        for entry in self._queues.pop(connection, ()):
+            if self._registry.get(entry.edge) is entry:
+                entry.keeper.consumer_died()
+                self._router.drop(entry)
 
     def close(self) -> None:
-        """The dataflow has ended; the queues go with the book."""
-        self._watched.clear()
+        self._queues.clear()
         self._server.close()
 
     def _hello(self, connection: NodeConnection, hello: Hello) -> None:
         problem = None
         if hello.protocol != PROTOCOL_VERSION:
             problem = (
-                f"the runner of this dataflow speaks protocol {PROTOCOL_VERSION} with inspectors,"
-                f" this daemon's speak {hello.protocol}; restart the dataflow"
+                f"the runner of this dataflow supports protocol {PROTOCOL_VERSION} with inspectors,"
+                f" those of this daemon use {hello.protocol}; restart the dataflow"
             )
-        elif len(self._watched) >= MOST_INSPECTORS:
-            problem = f"{MOST_INSPECTORS} watch this dataflow on this machine already"
+        elif len(self._queues) >= MAX_INSPECTORS:
+            problem = f"at most {MAX_INSPECTORS} inspectors per dataflow on one machine"
         if problem is not None:
             connection.send(Refused(problem))
             connection.close_when_sent()
             return
         connection.node = INSPECTOR
-        self._watched.setdefault(connection, [])
-        board = self._runner.book.board
+        self._queues.setdefault(connection, [])
+        board = self._registry.board
         welcome = Welcome(
             incarnation=0,
-            config=NodeConfig(dataflow_id=self._runner.plan.dataflow_id, node_id=INSPECTOR),
+            config=NodeConfig(dataflow_id=self._dataflow_id, node_id=INSPECTOR),
             board_size=board.size,
         )
         connection.send(welcome, [board.fd])
 
     def _watch(self, connection: NodeConnection, wanted: WatchOutput) -> None:
-        """Make a queue and have whoever sends the output write into it, too."""
-        watched = self._watched[connection]
+        """Create a queue for the inspector and add it to the producer's routes."""
+        queues = self._queues[connection]
         name = f"{wanted.node}/{wanted.output}"
-        spec = self._runner.specs.get(wanted.node)
-        if spec is None or wanted.output not in spec.outputs or len(watched) >= MAX_TOPICS:
-            connection.send(Refused(f"there is no output {name} on this machine"))
+        spec = self._nodes.specs.get(wanted.node)
+        if spec is None or wanted.output not in spec.outputs or len(queues) >= MAX_TOPICS:
+            connection.send(Refused(f"output {name} does not exist on this machine"))
             return
         source = OutputSource(node=wanted.node, output=wanted.output)
         self._number += 1
         edge = Edge(wanted.node, wanted.output, INSPECTOR, f"{self._number}:{name}")
         try:
-            kept, _ = self._runner.book.ensure(
+            entry, _ = self._registry.ensure(
                 edge,
                 bound=self._queue_size(wanted),
-                from_runner=self._runner.desk.runner_sends(source),
+                from_runner=self._router.sent_by_runner(source),
                 hold_limit=hold_limit(spec, {}),
             )
-            watched.append(kept)
-            self._runner.desk.route(kept, name)
+            queues.append(entry)
+            self._router.route(entry, name)
         except QueueUnavailable as error:
             connection.send(Refused(str(error)))
             return
         config = InputConfig(
             id=name, source=name, source_node=wanted.node, source_output=wanted.output
         )
-        connection.send(AddInput(config, kept.spec), kept.ends.for_consumer())
+        connection.send(AddInput(config, entry.spec), entry.ends.for_consumer())
 
     def _queue_size(self, wanted: WatchOutput) -> int:
-        """Long for small messages, so that a flood of them need not be dropped by its sender."""
-        book = self._runner.book
-        known = [q.keeper.statistics() for q in book.out_of(wanted.node, (wanted.output,))]
+        """Return a longer queue for smaller messages, so that bursts of them are not dropped."""
+        entries = self._registry.out_of(wanted.node, (wanted.output,))
+        known = [entry.keeper.statistics() for entry in entries]
         sent, size = sum(one.sent for one in known), sum(one.bytes_sent for one in known)
-        fitting = BYTES_WAITING * sent // size if size else 0
+        fitting = MAX_QUEUED_BYTES * sent // size if size else 0
         return min(max(fitting, SHORTEST_QUEUE), LONGEST_QUEUE)
-
-    def _open_segment(self, connection: NodeConnection, wanted: OpenSegment) -> None:
-        segment = self._runner.desk.find_segment(wanted.incarnation, wanted.number)
-        if segment is None:
-            connection.send(SegmentUnknown(wanted.request))
-        else:
-            connection.send(SegmentFd(wanted.request, segment[1]), (segment[0],))

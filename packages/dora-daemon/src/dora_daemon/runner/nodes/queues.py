@@ -1,22 +1,21 @@
-"""The queues in front of every input, as the runner keeps them, and the segments of producers.
+"""Queues of all inputs on this machine.
 
-The runner makes each queue before either end starts and keeps it open, so that what is sent early
-or while a consumer restarts waits. It also holds a descriptor of each segment: consumers ask for it
-on first use, also when its producer has ended meanwhile.
+The runner creates each queue before its ends start and keeps it open, so that samples which are
+sent early, or while a consumer restarts, stay queued.
 """
 
 from __future__ import annotations
 
-import os
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.errors import QueueUnavailable
-from dora_daemon.runner.link.streams import RUNNER_NODE
-from dora_daemon.runner.machine.wiring import Edge
+from dora_daemon.runner.machine.edges import Edge
+from dora_daemon.runner.machine.streams import RUNNER_NODE
+from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_node_api.protocol.pool_size import POOL_SIZE_VARIABLE, parse_pool_size
 from dora_node_api.transport.shared.board import Board
 from dora_node_api.transport.shared.errors import TransportError
@@ -24,20 +23,19 @@ from dora_node_api.transport.shared.queue import QueueEnds, create_queue, shortf
 from dora_node_api.transport.shared.queue_keeper import QueueKeeper
 from dora_node_api.transport.shared.specs import BACKPRESSURE, DROP_OLDEST, QueueSpec
 
-RUNNER = 0
-"""Incarnation of the runner itself as a producer."""
-
-
 LARGEST_HOLD_LIMIT = 64 << 20
-"""Bytes; a quarter of the smallest pool that a node gets by default."""
+"""Bytes; a quarter of the smallest default pool of a node."""
 
 NO_LIMIT = 1 << 62
 
+CLEANUP_SECONDS = 0.05
+"""Interval at which pending work of queues is retried."""
+
 
 def hold_limit(producer: ResolvedNode | None, environ: Mapping[str, str]) -> int:
-    """Bytes of a producer's pool that one consumer may keep alive before it is given copies.
+    """Return the bytes of a producer's pool that one consumer may keep before it gets copies.
 
-    A quarter of a pool whose size was set, so that a consumer that keeps arrays leaves room.
+    A quarter of a configured pool size, so that a consumer that keeps arrays leaves room.
     """
     if producer is None:
         return LARGEST_HOLD_LIMIT
@@ -49,51 +47,54 @@ def hold_limit(producer: ResolvedNode | None, environ: Mapping[str, str]) -> int
 
 
 @dataclass(slots=True)
-class KeptQueue:
-    """One queue and the edge that it serves."""
+class QueueEntry:
+    """One queue and its edge."""
 
     edge: Edge
     spec: QueueSpec
     ends: QueueEnds
     keeper: QueueKeeper
     from_runner: bool = False
-    """The runner is its producer: log entries and lines that are sent as messages."""
+    """The runner is its producer: log entries and lines that are sent as samples."""
     from_link: bool = False
     """The link is its producer: the source is a node of another machine."""
 
     @property
     def writer(self) -> str:
-        """Whose process writes into it."""
+        """Node whose process writes into it."""
         if self.from_link:
             return LINK_NODE
         return RUNNER_NODE if self.from_runner else self.edge.source
 
 
 @dataclass(slots=True)
-class Grave:
-    """A producer's process that has ended; its segments stay while a queue may refer to them."""
+class RetiredProducer:
+    """An ended process whose segments stay while a queue may refer to them."""
 
     incarnation: int
-    waits_for: list[tuple[KeptQueue, int]] = field(default_factory=list)
-    """Queues it sent to, each with the last sequence number it gave out there."""
+    queues: list[tuple[QueueEntry, int]] = field(default_factory=list)
+    """Queues it wrote into, each with the last sequence number it used there."""
 
 
-class QueueBook:
-    """All queues and segments of a dataflow on this machine.
-
-    ``complain`` is told, once, which node's queue holds less than was asked for, and why.
-    """
+class QueueRegistry:
+    """All queues of a dataflow on this machine."""
 
     def __init__(
-        self, board: Board, complain: Callable[[str, str], None] = lambda node, text: None
+        self,
+        board: Board,
+        segments: SegmentTable,
+        warn: Callable[[str, str], None] = lambda node, text: None,
     ) -> None:
+        """``warn`` is called once, with the node whose queue is smaller than configured."""
         self.board = board
-        self._complain = complain
-        self._complained = False
-        self._queues: dict[Edge, KeptQueue] = {}
+        self._segments = segments
+        self._warn = warn
+        self._warned = False
+        self._queues: dict[Edge, QueueEntry] = {}
+        self.dropped_before: dict[str, int] = {}
+        """Messages that closed queues have dropped, by edge."""
         self._numbers = 0
-        self._segments: dict[tuple[int, int], tuple[int, int]] = {}
-        self._graves: list[Grave] = []
+        self._retired: list[RetiredProducer] = []
         self._closed = False
 
     # ------------------------------------------------------------------------------ queues
@@ -108,199 +109,187 @@ class QueueBook:
         from_link: bool = False,
         hold_limit: int = LARGEST_HOLD_LIMIT,
         journal: bool = False,
-    ) -> tuple[KeptQueue, bool]:
-        """The queue of an edge, and whether it was made just now. Raises QueueUnavailable.
+    ) -> tuple[QueueEntry, bool]:
+        """Return the queue of an edge, and whether it is new. Raises QueueUnavailable.
 
-        ``hold_limit``: bytes of the producer's pool that the consumer may keep alive. With a
-        ``journal`` nothing that the consumer has taken is lost when it is killed.
+        With a ``journal``, samples that the consumer has received are not lost when it is killed.
         """
-        kept = self._queues.get(edge)
-        if kept is not None:
-            return kept, False
+        entry = self._queues.get(edge)
+        if entry is not None:
+            return entry, False
         try:
             waits = backpressure and not from_runner
-            kept = self._make(edge, bound, waits, hold_limit, journal=journal and waits)
+            entry = self._create(edge, bound, waits, hold_limit, journal=journal and waits)
         except (OSError, ValueError, TransportError) as error:
             raise QueueUnavailable(
-                f"cannot make the queue of edge {edge}: {error}. Each edge takes up to six file"
+                f"cannot create the queue of edge {edge}: {error}. Each edge takes up to six file"
                 f" descriptors, {len(self._queues)} have theirs; raise the limit (`ulimit -n`)"
             ) from error
-        if not self._complained and (short := shortfall(kept.spec, kept.ends)) is not None:
-            self._complained = True
-            self._complain(edge.target, f"{edge}: {short}. Other queues may be as short")
-        kept.from_runner, kept.from_link = from_runner, from_link
-        self._queues[edge] = kept
-        return kept, True
+        if not self._warned and (short := shortfall(entry.spec, entry.ends)) is not None:
+            self._warned = True
+            self._warn(edge.target, f"{edge}: {short}. Other queues may be as short")
+        entry.from_runner, entry.from_link = from_runner, from_link
+        self._queues[edge] = entry
+        return entry, True
 
-    def _make(
+    def _create(
         self, edge: Edge, bound: int, backpressure: bool, hold_limit: int, *, journal: bool
-    ) -> KeptQueue:
+    ) -> QueueEntry:
         area, slots = self.board.allocate_edge(bound)
-        noted = 0
+        journal_area = 0
         try:
-            noted = self.board.allocate_journal() if journal else 0
-            return self._make_in(area, slots, noted, edge, bound, backpressure, hold_limit)
+            journal_area = self.board.allocate_journal() if journal else 0
+            self._numbers += 1
+            spec = QueueSpec(
+                queue=self._numbers,
+                producer=edge.source,
+                output=edge.output,
+                consumer=edge.target,
+                input=edge.input,
+                policy=BACKPRESSURE if backpressure else DROP_OLDEST,
+                bound=bound,
+                area=area,
+                ledger_slots=slots,
+                hold_limit=hold_limit,
+                journal=journal_area,
+            )
+            ends = create_queue(spec)
+            return QueueEntry(edge, spec, ends, QueueKeeper(self.board, spec, ends))
         except BaseException:
-            for taken in filter(None, (area, noted)):
+            for taken in filter(None, (area, journal_area)):
                 self.board.free_edge(taken)
             raise
 
-    def _make_in(
-        self,
-        area: int,
-        slots: int,
-        journal: int,
-        edge: Edge,
-        bound: int,
-        backpressure: bool,
-        hold_limit: int,
-    ) -> KeptQueue:
-        self._numbers += 1
-        spec = QueueSpec(
-            queue=self._numbers,
-            producer=edge.source,
-            output=edge.output,
-            consumer=edge.target,
-            input=edge.input,
-            policy=BACKPRESSURE if backpressure else DROP_OLDEST,
-            bound=bound,
-            area=area,
-            ledger_slots=slots,
-            hold_limit=hold_limit,
-            journal=journal,
-        )
-        ends = create_queue(spec)
-        return KeptQueue(edge, spec, ends, QueueKeeper(self.board, spec, ends))
-
-    def get(self, edge: Edge) -> KeptQueue | None:
+    def get(self, edge: Edge) -> QueueEntry | None:
         return self._queues.get(edge)
 
-    def all(self) -> list[KeptQueue]:
-        """Every queue, in the order in which they were made."""
+    def all(self) -> list[QueueEntry]:
+        """Return every queue in the order of creation."""
         return list(self._queues.values())
 
-    def into(self, node: str) -> list[KeptQueue]:
-        """Queues that a node reads."""
-        return [q for q in self._queues.values() if q.edge.target == node]
+    def into(self, node: str) -> list[QueueEntry]:
+        """Return the queues that a node reads."""
+        return [entry for entry in self._queues.values() if entry.edge.target == node]
 
-    def out_of(self, node: str, outputs: Iterable[str] | None = None) -> list[KeptQueue]:
-        """Queues that a node's outputs (``None``: all) go to."""
+    def out_of(self, node: str, outputs: Iterable[str] | None = None) -> list[QueueEntry]:
+        """Return the queues of a node's outputs (``None``: all)."""
         wanted = None if outputs is None else set(outputs)
         return [
-            q
-            for q in self._queues.values()
-            if q.edge.source == node and (wanted is None or q.edge.output in wanted)
+            entry
+            for entry in self._queues.values()
+            if entry.edge.source == node and (wanted is None or entry.edge.output in wanted)
         ]
 
-    def written_by(self, writer: str) -> list[KeptQueue]:
-        """Queues that a process writes into: a node's, the link's or ours (see KeptQueue)."""
-        return [q for q in self._queues.values() if q.writer == writer]
+    def written_by(self, writer: str) -> list[QueueEntry]:
+        """Return the queues that a process writes into: a node's, the link's or the runner's."""
+        return [entry for entry in self._queues.values() if entry.writer == writer]
 
     def drop(self, edge: Edge) -> None:
-        """Close a queue, after its producer was told."""
-        kept = self._queues.pop(edge, None)
-        if kept is not None:
-            for grave in self._graves:
-                grave.waits_for = [w for w in grave.waits_for if w[0] is not kept]
-            kept.keeper.close()
-            if kept.spec.journal:
-                self.board.free_edge(kept.spec.journal)
+        """Close a queue; its producer must know already."""
+        entry = self._queues.pop(edge, None)
+        if entry is None:
+            return
+        self.dropped_before[entry.spec.edge] = entry.keeper.statistics().dropped
+        for producer in self._retired:
+            producer.queues = [pair for pair in producer.queues if pair[0] is not entry]
+        entry.keeper.close()
+        if entry.spec.journal:
+            self.board.free_edge(entry.spec.journal)
 
     def queued(self, node: str) -> int:
-        """Messages that wait at all inputs of a node."""
-        return sum(q.ends.depth() for q in self.into(node))
+        """Return the number of messages queued at all inputs of a node."""
+        return sum(entry.ends.depth() for entry in self.into(node))
+
+    def received(self, node: str) -> int:
+        """Return the number of messages that a node has received at all its inputs."""
+        return sum(entry.keeper.statistics().received for entry in self.into(node))
 
     # ---------------------------------------------------------------------------- lifecycle
 
     def announce_closed(self, node: str, outputs: Iterable[str] | None = None) -> None:
-        """After the last message of these outputs: the input brings nothing more."""
-        for kept in self.out_of(node, outputs):
-            kept.keeper.announce_closed()
+        """Announce the end of these outputs, after their last message."""
+        for entry in self.out_of(node, outputs):
+            entry.keeper.announce_closed()
 
     def announce_restarted(self, node: str) -> None:
-        for kept in self.out_of(node):
-            kept.keeper.announce_restarted()
+        for entry in self.out_of(node):
+            entry.keeper.announce_restarted()
 
     def announce_failed(self, node: str, error: str) -> None:
-        for kept in self.out_of(node):
-            kept.keeper.announce_failed(error)
+        for entry in self.out_of(node):
+            entry.keeper.announce_failed(error)
 
-    def announce_closed_again(self, node: str, inputs: Iterable[str]) -> None:
-        """Tell a new process of a consumer what an earlier one was told."""
+    def repeat_closed(self, node: str, inputs: Iterable[str]) -> None:
+        """Announce ended inputs to a new process of their reader."""
         wanted = set(inputs)
-        for kept in self.into(node):
-            if kept.edge.input in wanted:
-                kept.keeper.announce_closed()
+        for entry in self.into(node):
+            if entry.edge.input in wanted:
+                entry.keeper.announce_closed()
 
     def consumer_died(self, node: str) -> None:
-        """The process that read these queues was reaped: what it held is free."""
-        for kept in self.into(node):
-            kept.keeper.consumer_died()
+        """Free what the reaped process of a reader held."""
+        for entry in self.into(node):
+            entry.keeper.consumer_died()
 
     def producer_died(self, writer: str, incarnation: int) -> None:
-        """The process was reaped; call it before anything is announced."""
-        waits = [(q, q.keeper.sent_sequence()) for q in self.written_by(writer)]
-        if any(incarnation == owner for owner, _ in self._segments):
-            self._graves.append(Grave(incarnation, waits))
+        """Retire a reaped process; call this before anything is announced."""
+        queues = [(entry, entry.keeper.sent_sequence()) for entry in self.written_by(writer)]
+        if self._segments.has_any(incarnation):
+            self._retired.append(RetiredProducer(incarnation, queues))
 
     @property
-    def untidy(self) -> bool:
-        """Whether `tidy` has something to wait for."""
-        return bool(self._graves) or any(q.keeper.needs_retry for q in self._queues.values())
+    def needs_cleanup(self) -> bool:
+        """Whether announcements or retired segments are pending."""
+        return bool(self._retired) or any(q.keeper.needs_retry for q in self._queues.values())
 
-    def tidy(self) -> None:
-        """Write announcements that did not fit, close segments that nothing refers to."""
-        for kept in self._queues.values():
-            if kept.keeper.needs_retry:
-                kept.keeper.retry()
+    def cleanup(self) -> None:
+        """Write announcements that did not fit; close segments without references."""
+        for entry in self._queues.values():
+            if entry.keeper.needs_retry:
+                entry.keeper.retry()
         left = []
-        for grave in self._graves:
-            grave.waits_for = [
-                (q, last) for q, last in grave.waits_for if q.keeper.may_reference(last)
+        for producer in self._retired:
+            producer.queues = [
+                (entry, last) for entry, last in producer.queues if entry.keeper.may_reference(last)
             ]
-            if grave.waits_for:
-                left.append(grave)
+            if producer.queues:
+                left.append(producer)
             else:
-                self._close_segments(grave.incarnation)
-        self._graves = left
-
-    # ----------------------------------------------------------------------------- segments
-
-    def add_segment(self, incarnation: int, number: int, descriptor: int, size: int) -> None:
-        """Take over a segment's descriptor."""
-        self.remove_segment(incarnation, number)
-        self._segments[incarnation, number] = (descriptor, size)
-
-    def segment(self, incarnation: int, number: int) -> tuple[int, int] | None:
-        """Descriptor (still ours) and size of a segment."""
-        return self._segments.get((incarnation, number))
-
-    def remove_segment(self, incarnation: int, number: int) -> None:
-        """Close a segment that nothing refers to any more; an unknown one is ignored."""
-        entry = self._segments.pop((incarnation, number), None)
-        if entry is not None:
-            with suppress(OSError):
-                os.close(entry[0])
-
-    def segment_bytes(self, incarnation: int) -> int:
-        """Size of all segments of one process."""
-        return sum(size for (owner, _), (_, size) in self._segments.items() if owner == incarnation)
-
-    def _close_segments(self, incarnation: int) -> None:
-        for owner, number in [k for k in self._segments if k[0] == incarnation]:
-            self.remove_segment(owner, number)
+                self._segments.remove_all(producer.incarnation)
+        self._retired = left
 
     def close(self) -> None:
-        """Close every queue, every segment and the board."""
+        """Close every queue and the board. May be called twice."""
         if self._closed:
             return
         self._closed = True
-        for kept in self._queues.values():
-            kept.keeper.close()
+        for entry in self._queues.values():
+            entry.keeper.close()
         self._queues.clear()
-        for owner, number in list(self._segments):
-            self.remove_segment(owner, number)
-        self._graves.clear()
+        self._retired.clear()
         self.board.close()
-        # The mapping goes with the last one who refers to the board.
-        del self.board
+        del self.board  # its memory is unmapped with the last reference
+
+
+class QueueCleanup:
+    """Calls :meth:`QueueRegistry.cleanup` until nothing is pending."""
+
+    def __init__(self, registry: QueueRegistry) -> None:
+        self._registry = registry
+        self._handle: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def schedule(self) -> None:
+        """Call this after a process ended or something was announced."""
+        if self._handle is None and self._registry.needs_cleanup:
+            self._handle = self._loop.call_later(CLEANUP_SECONDS, self._run)
+
+    def _run(self) -> None:
+        self._handle = None
+        self._registry.cleanup()
+        self.schedule()
+
+    def close(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None

@@ -1,4 +1,4 @@
-"""The Unix socket that nodes connect to: who is there, frames in, frames out; decides nothing."""
+"""The Unix socket that nodes connect to: accepts processes, sends and receives messages."""
 
 from __future__ import annotations
 
@@ -20,45 +20,47 @@ from dora_node_api.protocol.control_socket import bind_unix, receive_chunk, send
 from dora_node_api.protocol.frames import FrameDecoder, Piece, close_all, encode
 
 _TOO_MANY_FILES = (errno.EMFILE, errno.ETOOMANYREFS)
-"""What a higher limit of this process helps against; ENFILE is the system's own limit."""
-MOST_WAITING = 32 * 1024 * 1024
-"""Bytes that may wait for a node which does not read its control socket."""
+"""Errors that a higher limit of this process avoids; ENFILE is a limit of the system."""
+MAX_WAITING_BYTES = 32 * 1024 * 1024
+"""Bytes that may be queued for a node that does not read its control socket."""
 
-ACCEPT_AGAIN = 0.5
-"""Seconds until the next attempt after a connection could not be accepted."""
+ACCEPT_RETRY_SECONDS = 0.5
+"""Delay after a connection could not be accepted."""
 
 _CREDENTIALS = struct.Struct("3i")
 
 
-class NodeDesk(Protocol):
-    """Who is told what comes in on the connections."""
+class ConnectionHandler(Protocol):
+    """Receiver of the events of connections."""
 
-    def node_said(
+    def received(
         self, connection: NodeConnection, message: Frozen, descriptors: tuple[int, ...]
     ) -> None:
-        """A message; the descriptors are the receiver's to close."""
+        """Process a message; the handler must close the descriptors."""
 
-    def node_hung_up(self, connection: NodeConnection) -> None:
-        """End of file, or garbage; the connection is closed already."""
+    def disconnected(self, connection: NodeConnection) -> None:
+        """Process the end of a connection: end of file or a malformed message."""
 
-    def complain(self, message: str) -> None:
-        """Something that an administrator should see."""
+    def warn(self, message: str) -> None:
+        """Log a warning."""
 
 
 class NodeConnection:
-    """One connected process. Nothing here blocks: what the socket does not take waits."""
+    """One connected process. Never blocks: what the socket cannot take is queued."""
 
-    def __init__(self, sock: socket.socket, desk: NodeDesk, on_close: Callable[[], None]) -> None:
+    def __init__(
+        self, sock: socket.socket, handler: ConnectionHandler, on_close: Callable[[], None]
+    ) -> None:
         self._socket = sock
-        self._desk = desk
+        self._handler = handler
         self._on_close = on_close
         self._decoder = FrameDecoder()
         self._waiting: deque[Piece] = deque()
         self._waiting_bytes = 0
         self._closed = False
-        self.pid, self.uid = peer(sock)
+        self.pid, self.uid = peer_credentials(sock)
         self.node: str | None = None
-        """Set by the desk once the process has said who it is."""
+        """Set by the handler after Hello."""
         self.incarnation: int | None = None
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock, self._readable)
@@ -68,34 +70,34 @@ class NodeConnection:
         return self._closed
 
     def send(self, message: Frozen, descriptors: Sequence[int] = ()) -> None:
-        """Send now, or as soon as the node reads; to a closed connection it does nothing."""
+        """Send now, or as soon as the node reads; do nothing if the connection is closed."""
         if self._closed:
             return
         try:
             self._send(encode(message, descriptors))
         except OSError as error:
-            self._desk.complain(f'cannot send to node "{self.node}": {_why(error)}')
-            self._hang_up()
+            self._handler.warn(f'cannot send to node "{self.node}": {_explain(error)}')
+            self._disconnect()
 
     def _send(self, pieces: list[Piece]) -> None:
         while pieces and not self._waiting:
             piece = pieces.pop(0)
-            taken = self._try(piece)
+            taken = self._send_piece(piece)
             if self._closed:
                 return
             if taken < len(piece.data):
                 rest = piece.descriptors if taken == 0 else ()
-                self._wait_with(Piece(piece.data[taken:], rest))
+                self._enqueue(Piece(piece.data[taken:], rest))
         for piece in pieces:
-            self._wait_with(piece)
-        if self._waiting_bytes > MOST_WAITING:
-            self._desk.complain(
+            self._enqueue(piece)
+        if self._waiting_bytes > MAX_WAITING_BYTES:
+            self._handler.warn(
                 f'node "{self.node}" does not read its control socket; closing the connection'
             )
-            self._hang_up()
+            self._disconnect()
 
-    def _wait_with(self, piece: Piece) -> None:
-        # The caller may close its descriptors before the socket takes them.
+    def _enqueue(self, piece: Piece) -> None:
+        # the caller may close its descriptors before they are sent
         own = tuple(os.dup(descriptor) for descriptor in piece.descriptors)
         if not self._waiting:
             self._loop.add_writer(self._socket, self._writable)
@@ -105,7 +107,7 @@ class NodeConnection:
     def _writable(self) -> None:
         while self._waiting:
             piece = self._waiting[0]
-            taken = self._try(piece)
+            taken = self._send_piece(piece)
             if self._closed:
                 return
             self._waiting_bytes -= taken
@@ -118,16 +120,16 @@ class NodeConnection:
             self._waiting.popleft()
         self._loop.remove_writer(self._socket)
 
-    def _try(self, piece: Piece) -> int:
+    def _send_piece(self, piece: Piece) -> int:
         try:
             return send_piece(self._socket, piece)
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
-            # The process is gone or going; its exit is noticed elsewhere.
+            # the process has ended or is ending; its exit is detected elsewhere
             if error.errno in _TOO_MANY_FILES:
-                self._desk.complain(f'cannot send to node "{self.node}": {_why(error)}')
-            self._hang_up()
+                self._handler.warn(f'cannot send to node "{self.node}": {_explain(error)}')
+            self._disconnect()
             return 0
 
     def _readable(self) -> None:
@@ -136,32 +138,32 @@ class NodeConnection:
         except (BlockingIOError, InterruptedError):
             return None
         except ControlError as error:
-            self._desk.complain(f'node "{self.node}" (pid {self.pid}): {error}')
-            return self._hang_up()
+            self._handler.warn(f'node "{self.node}" (pid {self.pid}): {error}')
+            return self._disconnect()
         except OSError:
-            return self._hang_up()
+            return self._disconnect()
         if not data:
-            return self._hang_up()
+            return self._disconnect()
         self._decoder.feed(data, descriptors)
         while not self._closed:
             try:
                 received = self._decoder.next_message()
             except ControlError as error:
-                self._desk.complain(
-                    f'node "{self.node}" (pid {self.pid}) sent what is no message; closing the'
+                self._handler.warn(
+                    f'node "{self.node}" (pid {self.pid}) sent a malformed message; closing the'
                     f" connection: {error}"
                 )
-                return self._hang_up()
+                return self._disconnect()
             if received is None:
                 return None
-            self._desk.node_said(self, received.message, received.descriptors)
+            self._handler.received(self, received.message, received.descriptors)
         return None
 
     def read_waiting(self) -> None:
-        """Take in all that has arrived, before a decision that depends on it.
+        """Process all that has arrived, before a decision that depends on it.
 
-        What a process said last lies in the socket when its exit, or what it sent to another node,
-        has been noticed already.
+        The last message of a process may be unread when its exit, or a sample that it sent, has
+        been detected.
         """
         if self.closed:
             return
@@ -172,20 +174,20 @@ class NodeConnection:
             if self.closed:
                 return
 
-    def _hang_up(self) -> None:
+    def _disconnect(self) -> None:
         if not self._closed:
             self.close()
-            self._desk.node_hung_up(self)
+            self._handler.disconnected(self)
 
     def close_when_sent(self) -> None:
-        """Close once everything that was sent has left, or after a second."""
+        """Close once everything was sent, or after a second."""
         if not self._waiting:
             self.close()
         else:
             self._loop.call_later(1.0, self.close)
 
     def close(self) -> None:
-        """Close the socket; the desk is not told. May be called twice."""
+        """Close the socket without calling the handler. May be called twice."""
         if self._closed:
             return
         self._closed = True
@@ -202,9 +204,9 @@ class NodeConnection:
 class NodeServer:
     """Accepts processes of this user on a Unix socket."""
 
-    def __init__(self, path: Path, desk: NodeDesk) -> None:
+    def __init__(self, path: Path, handler: ConnectionHandler) -> None:
         self.path = path
-        self._desk = desk
+        self._handler = handler
         self._listener = bind_unix(path, backlog=512)
         self._listener.setblocking(False)
         self._connections: set[NodeConnection] = set()
@@ -219,15 +221,15 @@ class NodeServer:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                # Out of descriptors, say. The connection waits, and would wake us at once.
-                self._desk.complain(f"cannot accept a node's connection: {_why(error)}")
+                # such as too many open files; the connection stays pending and the socket readable
+                self._handler.warn(f"cannot accept a node's connection: {_explain(error)}")
                 self._loop.remove_reader(self._listener)
-                self._pause = self._loop.call_later(ACCEPT_AGAIN, self._resume)
+                self._pause = self._loop.call_later(ACCEPT_RETRY_SECONDS, self._resume)
                 return
             sock.setblocking(False)
-            _, uid = peer(sock)
+            _, uid = peer_credentials(sock)
             if uid not in (os.getuid(), 0):
-                self._desk.complain(f"refused a connection of user {uid} to the socket for nodes")
+                self._handler.warn(f"refused a connection of user {uid} to the node socket")
                 sock.close()
                 continue
             self._add(sock)
@@ -239,7 +241,7 @@ class NodeServer:
         def forget() -> None:
             self._connections.discard(connection)
 
-        connection = NodeConnection(sock, self._desk, forget)
+        connection = NodeConnection(sock, self._handler, forget)
         self._connections.add(connection)
 
     def close(self) -> None:
@@ -253,14 +255,14 @@ class NodeServer:
             connection.close()
 
 
-def _why(error: OSError) -> str:
+def _explain(error: OSError) -> str:
     if error.errno not in _TOO_MANY_FILES:
         return str(error)
     return f"{error}; each edge takes up to six file descriptors: raise the limit (`ulimit -n`)"
 
 
-def peer(sock: socket.socket) -> tuple[int, int]:
-    """Pid and user id of the process at the other end; (0, our own) where it cannot be told."""
+def peer_credentials(sock: socket.socket) -> tuple[int, int]:
+    """Return pid and user id of the other end; (0, own user id) where this is not supported."""
     if sys.platform == "linux":
         raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         pid, uid, _ = _CREDENTIALS.unpack(raw)

@@ -1,0 +1,78 @@
+"""Requests that send something to one node: parameters, published samples, reloads."""
+
+from __future__ import annotations
+
+from dora_config.protocol import runner as protocol
+from dora_daemon.runner.control.node_lookup import find_node
+from dora_daemon.runner.errors import RequestRefused
+from dora_daemon.runner.machine.state import RunnerState
+from dora_daemon.runner.nodes.services import NodeServices
+from dora_node_api.protocol.messages import ParamDeleted, ParamUpdate, Reload, SendOutput
+
+MAX_KEY_BYTES = 256
+MAX_VALUE_BYTES = 65_536
+
+
+class NodeMessaging:
+    """One method for each request. All raise RequestRefused."""
+
+    def __init__(self, state: RunnerState, services: NodeServices) -> None:
+        self._state = state
+        self._nodes = services.nodes
+        self._connections = services.connections
+        self._registry = services.registry
+
+    def set_param(self, request: protocol.SetParam) -> None:
+        node = find_node(self._state, request.node).node
+        if not 0 < len(request.key.encode()) <= MAX_KEY_BYTES:
+            raise RequestRefused(
+                f'parameter key "{request.key[:MAX_KEY_BYTES]}" must have 1 to'
+                f" {MAX_KEY_BYTES} bytes"
+            )
+        size = len(request.model_dump_json(include={"value"}))
+        if size > MAX_VALUE_BYTES:
+            raise RequestRefused(
+                f'value of parameter "{request.key}" is too large: {size} bytes as JSON, at most'
+                f" {MAX_VALUE_BYTES} are allowed"
+            )
+        self._nodes.params.setdefault(node, {})[request.key] = request.value
+        self._connections.send(node, ParamUpdate(request.key, request.value))
+
+    def delete_param(self, request: protocol.DeleteParam) -> None:
+        node = find_node(self._state, request.node).node
+        params = self._nodes.params.get(node, {})
+        if request.key not in params:
+            raise RequestRefused(f'param not found: node "{node}" has no parameter "{request.key}"')
+        del params[request.key]
+        self._connections.send(node, ParamDeleted(request.key))
+
+    def params(self, request: protocol.GetParams) -> protocol.Params:
+        node = find_node(self._state, request.node).node
+        return protocol.Params(values=dict(self._nodes.params.get(node, {})))
+
+    def reload(self, request: protocol.Reload) -> None:
+        """Reload the code of an operator, or of all."""
+        spec = self._nodes.specs[find_node(self._state, request.node).node]
+        if request.operator not in {None, *(operator.id for operator in spec.operators)}:
+            raise RequestRefused(f'node "{spec.id}" has no operator "{request.operator}"')
+        if not self._connections.send(spec.id, Reload(request.operator)):
+            raise RequestRefused(f'node "{spec.id}" is not connected')
+
+    def publish(self, request: protocol.Publish) -> None:
+        """Make a node send a sample on one of its outputs."""
+        spec = self._nodes.specs[find_node(self._state, request.node).node]
+        node, output = spec.id, request.output
+        if output not in spec.outputs:
+            raise RequestRefused(
+                f'node "{node}" has no output "{output}"; its outputs are:'
+                f" {', '.join(spec.outputs) or 'none'}"
+            )
+        if any(entry.from_runner for entry in self._registry.out_of(node, (output,))):
+            raise RequestRefused(
+                f'output "{output}" of node "{node}" is sent by the runner, from printed lines'
+            )
+        message = SendOutput(output, request.data, request.metadata)
+        if not self._connections.send(node, message):
+            raise RequestRefused(
+                f'node "{node}" is not connected, so it cannot send the published sample'
+            )

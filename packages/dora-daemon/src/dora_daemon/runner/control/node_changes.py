@@ -1,0 +1,193 @@
+"""Requests that stop, restart, add, remove and connect nodes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import anyio
+import anyio.to_thread
+
+from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode
+from dora_config.dataflow.sources import OutputSource
+from dora_config.protocol import runner as protocol
+from dora_daemon.runner.control.node_lookup import find_node, require_running
+from dora_daemon.runner.control.watching import Watcher
+from dora_daemon.runner.dispatcher import Dispatcher
+from dora_daemon.runner.errors import RequestRefused
+from dora_daemon.runner.files import RunnerFiles
+from dora_daemon.runner.link.lazy import LazyLink
+from dora_daemon.runner.machine.edges import Edge
+from dora_daemon.runner.machine.events import (
+    EdgeAdded,
+    EdgeRemoved,
+    NodeAdded,
+    NodeRemoved,
+    NodeRestartRequested,
+    NodeStopRequested,
+)
+from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
+from dora_daemon.runner.nodes.services import NodeServices
+from dora_daemon.runner.process.prepare import Preparer
+
+START_SECONDS = 60.0
+"""Time that a restarted process has to start, beside the time to stop the former one."""
+
+
+class NodeChanges:
+    """One method for each request. All raise RequestRefused."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        services: NodeServices,
+        preparer: Preparer,
+        files: RunnerFiles,
+        watcher: Watcher,
+        link: LazyLink,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._services = services
+        self._preparer = preparer
+        self._files = files
+        self._watcher = watcher
+        self._link = link
+
+    def _find(self, node: str) -> NodeSnapshot:
+        return find_node(self._dispatcher.state, node)
+
+    async def _until(self, node: str, condition: Callable[[NodeSnapshot], bool]) -> None:
+        await self._dispatcher.until(lambda: condition(self._find(node)))
+
+    # ------------------------------------------------------------------- stop and restart
+
+    async def stop(self, node: str, grace: float) -> None:
+        """Stop a node and wait for its end."""
+        found = self._find(node)
+        self._dispatcher.emit(NodeStopRequested(node, grace))
+        # the runner cannot kill a dynamic node
+        with anyio.move_on_after(grace if found.dynamic else math.inf):
+            await self._until(node, lambda n: n.state in (NodeState.ENDED, NodeState.ABSENT))
+
+    async def restart(self, request: protocol.RestartNode) -> None:
+        """Restart a node and wait for its new process."""
+        require_running(self._dispatcher.state)
+        before = self._find(request.node)
+        if before.dynamic:
+            raise RequestRefused(
+                f'node "{before.node}" is dynamic: restart its process where you started it'
+            )
+        self._dispatcher.emit(NodeRestartRequested(request.node, request.grace))
+        with anyio.move_on_after(request.grace * 1.5 + START_SECONDS):
+            await self._until(
+                request.node,
+                lambda n: n.incarnation != before.incarnation and n.pid is not None,
+            )
+            return
+        raise RequestRefused(f'node "{before.node}" did not start again; see its log')
+
+    # -------------------------------------------------------------------- add and remove
+
+    async def add(self, request: protocol.AddNode) -> None:
+        """Add a node and wait for its process."""
+        require_running(self._dispatcher.state)
+        spec, services = request.node, self._services
+        if self._dispatcher.state.node(spec.id) is not None:
+            raise RequestRefused(f'node "{spec.id}" already exists in this dataflow')
+        for name, wanted in spec.inputs.items():
+            self._check_source(f"{spec.id}/{name}", wanted, of=spec)
+        prepared = await anyio.to_thread.run_sync(self._preparer.prepare, spec, request.place)
+        require_running(self._dispatcher.state)
+        services.nodes.set(prepared, services.logs.open_log(prepared))
+        if not spec.is_dynamic:
+            services.router.create_inputs(spec)
+        self._files.write_index()
+        self._watcher.schedule()
+        self._dispatcher.emit(NodeAdded(spec))
+        if not spec.is_dynamic:
+            await self._until(spec.id, lambda n: n.pid is not None or n.ended)
+        result = self._find(spec.id).result
+        if result is not None and result.outcome != "success":
+            raise RequestRefused(f'node "{spec.id}" {result.message}')
+
+    async def remove(self, node: str, grace: float) -> None:
+        """Stop a node and remove it with its edges."""
+        await self.stop(node, grace)
+        services = self._services
+        services.router.drop_all(node)
+        services.departures.remove(node)
+        services.handshake.free_area(node)
+        self._dispatcher.emit(NodeRemoved(node))
+        services.nodes.remove(node)
+        self._files.write_index()
+
+    # ------------------------------------------------------------------------------ edges
+
+    def connect(self, request: protocol.ConnectInput) -> None:
+        """Add an input to a node."""
+        require_running(self._dispatcher.state)
+        services = self._services
+        target = services.nodes.specs[self._find(request.target).node]
+        output = OutputSource(node=request.source, output=request.output)
+        place = f"{target.id}/{request.input}"
+        wanted = ResolvedInput(
+            source=output,
+            queue_size=request.queue_size,
+            queue_policy=request.queue_policy,
+            input_timeout=request.input_timeout,
+        )
+        if request.source in services.router.remote_nodes:
+            self._check_link(place, output)
+        else:
+            source = services.nodes.specs[self._find(request.source).node]
+            self._check_source(place, wanted, of=source)
+        present = target.inputs.get(request.input)
+        edge = Edge(request.source, request.output, target.id, request.input)
+        if present is not None and services.registry.get(edge) is not None:
+            raise RequestRefused(f"input `{place}` already reads `{present.source}`")
+        if present is not None and present.source != wanted.source:
+            raise RequestRefused(f"input `{place}` reads `{present.source}`; disconnect that first")
+        services.nodes.set_inputs(target.id, {**target.inputs, request.input: wanted})
+        self._watcher.schedule()
+        self._dispatcher.emit(EdgeAdded(edge))
+        if not target.is_dynamic or target.id in services.connections:
+            services.router.connect_input(target.id, request.input, wanted)
+
+    def disconnect(self, request: protocol.DisconnectInput) -> None:
+        """Remove an input from a node."""
+        services = self._services
+        target = services.nodes.specs[self._find(request.target).node]
+        present = target.inputs.get(request.input)
+        expected = OutputSource(node=request.source, output=request.output)
+        if present is None or present.source != expected:
+            reads = "nothing" if present is None else f"`{present.source}`"
+            raise RequestRefused(
+                f"input `{target.id}/{request.input}` does not read `{expected}`, it reads {reads}"
+            )
+        left = {name: wanted for name, wanted in target.inputs.items() if name != request.input}
+        services.nodes.set_inputs(target.id, left)
+        self._watcher.schedule()
+        edge = Edge(request.source, request.output, target.id, request.input)
+        services.router.disconnect_input(edge)
+        self._dispatcher.emit(EdgeRemoved(edge))
+
+    def _check_source(self, place: str, wanted: ResolvedInput, *, of: ResolvedNode) -> None:
+        """Refuse an output that its node does not have; the node itself may come later."""
+        source = wanted.source
+        if not isinstance(source, OutputSource):
+            return
+        spec = of if source.node == of.id else self._services.nodes.specs.get(source.node)
+        if spec is not None and source.output not in spec.outputs:
+            raise RequestRefused(
+                f'output `{source}` mapped to input `{place}` does not exist; "{source.node}" has'
+                f" the outputs: {', '.join(spec.outputs) or 'none'}"
+            )
+
+    def _check_link(self, place: str, output: OutputSource) -> None:
+        """Refuse an output of another machine that is not among the link's streams."""
+        supervisor = self._link.supervisor
+        if supervisor is None or not supervisor.has_source(output.node, output.output):
+            raise RequestRefused(
+                f"output `{output}`, mapped to input `{place}`, is on another machine and has no"
+                " link to this one: the edge is missing in SetLinks"
+            )

@@ -1,0 +1,51 @@
+"""Passes events to the state machine one at a time and executes its commands in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from dora_daemon.runner.machine.commands import Command
+from dora_daemon.runner.machine.events import StateEvent
+from dora_daemon.runner.machine.state import RunnerState
+
+
+class Dispatcher:
+    """Owner of the state machine and its clock."""
+
+    def __init__(self, state: RunnerState, execute: Callable[[Command], None]) -> None:
+        self.state = state
+        self._execute = execute
+        self._inbox: deque[StateEvent] = deque()
+        self._busy = False
+        self._change = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def emit(self, event: StateEvent) -> None:
+        """Process an event now, or after the one that is being processed."""
+        self._inbox.append(event)
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._inbox:
+                for command in self.state.handle(self._inbox.popleft(), self.now()):
+                    self._execute(command)
+        finally:
+            self._busy = False
+        self.notify()
+
+    def notify(self) -> None:
+        """Wake the tasks that wait for a condition."""
+        self._change.set()
+        self._change = asyncio.Event()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until a condition holds; it is checked after every event and notification."""
+        while not condition():
+            await self._change.wait()
+
+    def now(self) -> float:
+        """Return the time of the state machine's clock in seconds."""
+        return self._loop.time()

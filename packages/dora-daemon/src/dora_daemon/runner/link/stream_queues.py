@@ -1,0 +1,133 @@
+"""Queues of the streams that leave and enter this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dora_config.protocol.links import LinkPlan
+from dora_config.protocol.runner import EdgeStatus
+from dora_daemon.link import LINK_NODE
+from dora_daemon.link.protocol.messages import Incoming, Outgoing, SetIncoming, SetOutgoing
+from dora_daemon.runner.link.log_reader import LogReader
+from dora_daemon.runner.link.view import LinkView
+from dora_daemon.runner.machine.edges import Edge
+from dora_daemon.runner.machine.streams import MachineStreams, streams_of
+from dora_daemon.runner.nodes.edge_status import edge_status
+from dora_daemon.runner.nodes.log_router import LogRouter
+from dora_daemon.runner.nodes.queues import QueueEntry, QueueRegistry
+from dora_daemon.runner.nodes.routing import QueueRouter
+from dora_daemon.runner.nodes.segments import SegmentTable
+
+
+class StreamQueues:
+    """Keeps the queues of the link in step with its plan."""
+
+    def __init__(
+        self,
+        registry: QueueRegistry,
+        router: QueueRouter,
+        segments: SegmentTable,
+        logs: LogRouter,
+    ) -> None:
+        self._registry = registry
+        self._router = router
+        self._segments = segments
+        self._logs = logs
+        self._log_readers: dict[Edge, LogReader] = {}
+        self.streams = MachineStreams()
+
+    def set_plan(self, plan: LinkPlan, on_change: Callable[[], None]) -> None:
+        """Set the streams; call this before queues of nodes are created, and ``apply`` after."""
+        self.streams = streams_of(plan)
+        self._router.set_remote_nodes(self.streams.remote_nodes, on_change)
+
+    def apply(self, ended: set[str]) -> tuple[Edge, ...]:
+        """Create and drop queues; return the edges of outgoing streams. Raises QueueUnavailable.
+
+        ``ended``: machines whose part of the dataflow has ended for good.
+        """
+        wanted = [stream for stream in self.streams.outgoing if stream.machine not in ended]
+        for entry in self._registry.into(LINK_NODE):
+            stream = self.streams.outgoing_at(entry.edge)
+            if stream not in wanted or (stream.backpressure and not entry.spec.backpressure):
+                self._router.drop_outgoing(entry)
+        for stream in wanted:
+            self._router.create_outgoing(stream)
+        self._read_logs()
+        for entry in self._registry.all():
+            if entry.edge.source in self.streams.remote_nodes and not entry.from_link:
+                # its source was added on another machine
+                entry.from_link = True
+                self._router.route(entry, "")
+        return tuple(stream.edge for stream in wanted)
+
+    def _read_logs(self) -> None:
+        wanted = {stream.log_edge: stream for stream in self.streams.incoming if stream.logs}
+        for edge in [edge for edge in self._log_readers if edge not in wanted]:
+            self._log_readers.pop(edge).close()
+            if (entry := self._registry.get(edge)) is not None:
+                self._router.drop(entry)
+        for edge, stream in wanted.items():
+            if edge in self._log_readers:
+                continue
+            entry, _ = self._registry.ensure(edge, bound=1000, from_link=True)
+            self._router.route(entry, "")
+            readers = stream.readers
+
+            def forward(text: str, readers: tuple[tuple[str, str], ...] = readers) -> None:
+                self._logs.forward(readers, text)
+
+            self._log_readers[edge] = LogReader(
+                self._registry.board, entry, self._segments, forward
+            )
+
+    def outgoing(self) -> SetOutgoing:
+        """Return the message with all streams that leave this machine."""
+        found = []
+        for stream in self.streams.outgoing:
+            entry = self._registry.get(stream.edge)
+            if entry is not None:
+                found.append(
+                    Outgoing(
+                        machine=stream.machine,
+                        node=stream.node,
+                        output=stream.output,
+                        queue=entry.spec.queue,
+                    )
+                )
+        return SetOutgoing(streams=tuple(found))
+
+    def incoming(self) -> SetIncoming:
+        """Return the message with all streams that enter this machine."""
+        queues: dict[tuple[str, str], list[int]] = {}
+        for entry in self._registry.written_by(LINK_NODE):
+            edge = entry.edge
+            queues.setdefault((edge.source, edge.output), []).append(entry.spec.queue)
+        streams = [
+            Incoming(
+                machine=stream.machine,
+                node=stream.node,
+                output=stream.output,
+                queues=tuple(queues.get((stream.node, stream.output), ())),
+            )
+            for stream in self.streams.incoming
+        ]
+        return SetIncoming(streams=tuple(streams))
+
+    def status(self, entry: QueueEntry, view: LinkView) -> EdgeStatus:
+        """Return the counters of a queue, with those of the link for an edge between machines."""
+        status = edge_status(entry)
+        edge = entry.edge
+        if (stream := self.streams.outgoing_at(edge)) is not None:
+            crossing = view.crossing(stream.machine, stream.node, stream.output, "out")
+            return status.model_copy(update={"crossing": crossing})
+        machine = self.streams.sources.get((edge.source, edge.output))
+        if entry.from_link and machine is not None:
+            crossing = view.crossing(machine, edge.source, edge.output, "in")
+            return status.model_copy(update={"crossing": crossing})
+        return status
+
+    def close(self) -> None:
+        for reader in self._log_readers.values():
+            reader.close()
+        self._log_readers.clear()

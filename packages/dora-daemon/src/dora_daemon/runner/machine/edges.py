@@ -1,0 +1,36 @@
+"""An edge of a dataflow, and the cycles in which backpressure can deadlock; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.dataflow.sources import OutputSource
+from dora_node_api.frozen import Frozen
+
+
+class Edge(Frozen):
+    """From an output of ``source`` to an input of ``target``."""
+
+    source: str
+    output: str
+    target: str
+    input: str
+
+    def __str__(self) -> str:
+        return f"{self.source}/{self.output} -> {self.target}/{self.input}"
+
+
+def backpressure_cycles(nodes: Iterable[ResolvedNode]) -> tuple[tuple[str, ...], ...]:
+    """Return groups of node ids that can wait for each other's full queues forever."""
+    readers: dict[str, list[str]] = {}
+    for node in nodes:
+        for wanted in node.inputs.values():
+            if wanted.queue_policy == "backpressure" and isinstance(wanted.source, OutputSource):
+                readers.setdefault(wanted.source.node, []).append(node.id)
+                readers.setdefault(node.id, [])
+    if not readers:
+        return ()
+    from dora_config.dataflow.graph import cycles
+
+    return tuple(tuple(cycle) for cycle in cycles(readers))

@@ -1,0 +1,135 @@
+"""Routes log entries to log files, to followers, and to nodes that read ``dora/logs``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dora_config.dataflow.sources import LogSource
+from dora_config.protocol.run_plan import RunPlan
+from dora_config.protocol.runner_events import LogLevel, LogLine, RunnerEvent
+from dora_daemon.lifecycle_lines import LifecycleLines
+from dora_daemon.runner.logs.gate import Gate
+from dora_daemon.runner.logs.log_entries import message_text, passes
+from dora_daemon.runner.logs.log_files import LogFile
+from dora_daemon.runner.logs.logs import NodeLog, now_text
+from dora_daemon.runner.nodes.local_nodes import LocalNodes
+from dora_daemon.runner.nodes.publishing import RunnerOutputs
+from dora_daemon.runner.process.prepare import PreparedNode
+from dora_node_api.transport.shared.errors import TransportError
+
+
+def log_route(node: str, name: str) -> str:
+    """Return the runner's output for a ``dora/logs`` input; no output of a node has such a name."""
+    return f"dora/logs -> {node}/{name}"
+
+
+class LogRouter:
+    """Log entries of nodes, of their libraries and of the runner itself."""
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        nodes: LocalNodes,
+        outputs: RunnerOutputs,
+        *,
+        on_event: Callable[[RunnerEvent], None],
+        gate: Gate | None = None,
+    ) -> None:
+        """``gate`` holds back the output of nodes while ``on_event`` is overloaded."""
+        self._plan = plan
+        self._nodes = nodes
+        self._outputs = outputs
+        self._on_event = on_event
+        self._gate = gate
+        self._lifecycle_lines = LifecycleLines()
+        self._warned = False
+        self.subscriptions: dict[tuple[str, str], LogSource] = {}
+        """``dora/logs`` inputs by node and input."""
+
+    # ----------------------------------------------------------------------------- log files
+
+    def open_log(self, prepared: PreparedNode) -> NodeLog:
+        """Create the log of a node with its file, and log warnings about its program."""
+        node = prepared.spec.id
+        log = self.new_log(prepared)
+        log.create_file()
+        if self._plan.recovered is not None:
+            log.note("warn", f"started again (recovery): {self._plan.recovered}")
+        for text in prepared.warnings:
+            self.emit("warn", f'node "{node}": {text}')
+        return log
+
+    def new_log(self, prepared: PreparedNode) -> NodeLog:
+        """Create the log of a node, or of a program that may replace it."""
+        spec = prepared.spec
+        file = LogFile(
+            prepared.log_file, max_size=spec.max_log_size, rotated=spec.max_rotated_files
+        )
+        return NodeLog(
+            spec,
+            file,
+            settings=self._plan.logs,
+            upward=self._on_event,
+            as_message=lambda output, text: self._send(f"{spec.id}/{output}", text),
+            to_subscribers=self._to_subscribers,
+            to_message=self._message_text,
+            complain=lambda text: self.emit("warn", text),
+            gate=self._gate,
+        )
+
+    def note(self, event: RunnerEvent) -> None:
+        """Write restarts and failures of a node into its log file."""
+        line = self._lifecycle_lines.line(event)
+        if line is not None and line.node in self._nodes.logs:
+            self._nodes.logs[line.node].note(line.level, line.message)
+
+    # ------------------------------------------------------------------------------- entries
+
+    def warn(self, message: str) -> None:
+        """Log a warning of the runner."""
+        self.emit("warn", message)
+
+    def warn_about(self, node: str, message: str) -> None:
+        """Log a warning into a node's own log, which outlives a runner started by a daemon."""
+        known = node if node in self._nodes.logs else None
+        self.log(LogLine(ts=now_text(), level="warn", node=known, message=message))
+
+    def emit(self, level: LogLevel, message: str) -> None:
+        """Log a line of the runner."""
+        self.log(LogLine(ts=now_text(), level=level, message=message, target="dora.runner"))
+
+    def log(self, entry: LogLine) -> None:
+        """Log an entry that no node printed: the runner's, or of a node's library."""
+        if entry.node is not None and entry.node in self._nodes.logs:
+            self._nodes.logs[entry.node].say(entry)
+            return
+        if passes(entry.level, self._plan.logs.level):
+            self._on_event(entry)
+        self._to_subscribers(entry)
+
+    def forward(self, readers: tuple[tuple[str, str], ...], text: str) -> None:
+        """Send a log line of another machine to these inputs."""
+        for node, name in readers:
+            self._send(log_route(node, name), text)
+
+    def _to_subscribers(self, entry: LogLine) -> None:
+        for (node, name), source in self.subscriptions.items():
+            matches = node != entry.node and source.node in (None, entry.node)
+            if matches and passes(entry.level, source.level):
+                self._send(log_route(node, name), self._message_text(entry))
+
+    def _message_text(self, entry: LogLine) -> str:
+        return message_text(
+            entry,
+            dataflow_id=self._plan.dataflow_id,
+            daemon_id=self._plan.daemon_id,
+            build_id=self._plan.build_id,
+        )
+
+    def _send(self, output: str, text: str) -> None:
+        try:
+            self._outputs.send_text(output, text)
+        except TransportError as error:
+            if not self._warned:
+                self._warned = True
+                self.warn(f"cannot send log lines as samples: {error}")

@@ -1,0 +1,96 @@
+"""Dispatches the messages of nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dora_config.protocol.runner_events import LogLine
+from dora_daemon.link import LINK_NODE
+from dora_daemon.runner.logs.log_entries import as_level
+from dora_daemon.runner.logs.logs import now_text
+from dora_daemon.runner.machine.events import OutputsClosed, StateEvent, StopRequested
+from dora_daemon.runner.nodes.departures import NodeDepartures
+from dora_daemon.runner.nodes.handshake import NodeHandshake
+from dora_daemon.runner.nodes.segments import SegmentTable
+from dora_daemon.runner.nodes.socket import NodeConnection
+from dora_node_api.frozen import Frozen
+from dora_node_api.protocol.frames import close_all
+from dora_node_api.protocol.messages import (
+    CloseOutputs,
+    Hello,
+    Leaving,
+    Log,
+    OpenSegment,
+    Segment,
+    SegmentGone,
+    StopDataflow,
+)
+
+
+class NodeMessages:
+    """Handler of the connections of nodes and of the link."""
+
+    def __init__(
+        self,
+        handshake: NodeHandshake,
+        departures: NodeDepartures,
+        segments: SegmentTable,
+        *,
+        emit: Callable[[StateEvent], None],
+        log: Callable[[LogLine], None],
+    ) -> None:
+        self._handshake = handshake
+        self._departures = departures
+        self._segments = segments
+        self._emit = emit
+        self._log = log
+
+    def received(
+        self, connection: NodeConnection, message: Frozen, descriptors: tuple[int, ...]
+    ) -> None:
+        """Process one message; closes descriptors that are not kept."""
+        node, incarnation = connection.node, connection.incarnation
+        match message:
+            case Hello():
+                self._handshake.hello(connection, message)
+            case _ if node is None or incarnation is None:
+                self.warn(f"ignored {type(message).__name__} from a process before its Hello")
+            case Segment(number=number, size=size) if len(descriptors) == 1:
+                self._segments.add(incarnation, number, descriptors[0], size)
+                return
+            case SegmentGone(number=number):
+                self._segments.remove(incarnation, number)
+            case OpenSegment():
+                self._segments.reply(connection, message)
+            case Log():
+                self._library_log(None if node == LINK_NODE else node, message)
+            case CloseOutputs(outputs=outputs):
+                self._emit(OutputsClosed(node, outputs))
+            case StopDataflow(reason=reason):
+                self._emit(StopRequested(f'node "{node}" requested it: {reason}'))
+            case Leaving():
+                self._departures.leaving(connection)
+            case _:
+                self.warn(f'ignored unexpected {type(message).__name__} from node "{node}"')
+        close_all(descriptors)
+
+    def disconnected(self, connection: NodeConnection) -> None:
+        """Process the end of a connection."""
+        self._handshake.disconnected(connection)
+        self._departures.disconnected(connection)
+
+    def warn(self, message: str) -> None:
+        """Log a warning of the runner."""
+        self._log(LogLine(ts=now_text(), level="warn", message=message, target="dora.runner"))
+
+    def _library_log(self, node: str | None, message: Log) -> None:
+        self._log(
+            LogLine(
+                ts=now_text(),
+                level=as_level(message.level),
+                node=node,
+                message=message.message,
+                target=message.target or "dora",
+                fields=message.fields,
+            )
+        )

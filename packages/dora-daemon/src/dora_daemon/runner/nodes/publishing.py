@@ -1,0 +1,60 @@
+"""The runner as a producer: log entries and lines that are sent as samples."""
+
+from __future__ import annotations
+
+import os
+
+from dora_daemon.runner.errors import QueueUnavailable
+from dora_daemon.runner.nodes.queues import QueueEntry
+from dora_daemon.runner.nodes.segments import SegmentTable
+from dora_node_api.transport.producer.pool import Pool
+from dora_node_api.transport.producer.sending import Sender
+from dora_node_api.transport.shared.board import Board
+from dora_node_api.transport.shared.queue import QueueEnds
+
+POOL_BYTES = 64 * 1024 * 1024
+RUNNER = 0
+"""Incarnation of the runner."""
+
+
+class RunnerOutputs:
+    """Outputs of the runner. All its queues are drop_oldest, so it never waits."""
+
+    def __init__(self, board: Board, segments: SegmentTable) -> None:
+        self._board = board
+        self._segments = segments
+        self._sender: Sender | None = None
+
+    def add_route(self, output: str, entry: QueueEntry) -> None:
+        """Send an output into a queue. Raises QueueUnavailable."""
+        try:
+            ends = QueueEnds.from_producer_fds([os.dup(fd) for fd in entry.ends.for_producer()])
+        except OSError as error:
+            raise QueueUnavailable(f"cannot write into edge {entry.edge}: {error}") from error
+        if self._sender is None:
+            self._sender = Sender(Pool(POOL_BYTES, self._add_segment), self._board, RUNNER)
+        self._sender.add_route(output, entry.spec, ends)
+
+    def remove_route(self, entry: QueueEntry) -> None:
+        if self._sender is not None:
+            self._sender.remove_route(entry.spec.queue)
+
+    def send_text(self, output: str, text: str) -> None:
+        """Send a string array of length 1. Raises TransportError if the memory is exhausted."""
+        sender = self._sender
+        if sender is None or not sender.routes(output):
+            return
+        # importing pyarrow takes a third of a second
+        import pyarrow as pa
+
+        from dora_node_api.data.arrow import encode
+
+        sender.send(output, encode(pa.array([text], pa.string())))
+
+    def _add_segment(self, number: int, descriptor: int, size: int) -> None:
+        self._segments.add(RUNNER, number, os.dup(descriptor), size)
+
+    def close(self) -> None:
+        if self._sender is not None:
+            self._sender.close()
+            self._sender = None

@@ -1,0 +1,186 @@
+"""Creates and drops queues, and sends routes and inputs to the processes at their ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode
+from dora_config.dataflow.sources import LogSource, OutputSource, TimerSource, parse_source
+from dora_daemon.link import LINK_NODE
+from dora_daemon.runner.machine.edges import Edge
+from dora_daemon.runner.machine.streams import LOGS, OutgoingStreamSpec
+from dora_daemon.runner.nodes.connections import Connections
+from dora_daemon.runner.nodes.local_nodes import LocalNodes
+from dora_daemon.runner.nodes.log_router import LogRouter, log_route
+from dora_daemon.runner.nodes.node_config import input_config, link_input
+from dora_daemon.runner.nodes.publishing import RunnerOutputs
+from dora_daemon.runner.nodes.queues import (
+    LARGEST_HOLD_LIMIT,
+    NO_LIMIT,
+    QueueEntry,
+    QueueRegistry,
+    hold_limit,
+)
+from dora_daemon.runner.nodes.socket import NodeConnection
+from dora_node_api.protocol.messages import AddInput, AddRoute, RemoveInput, RemoveRoute
+
+
+class QueueRouter:
+    """Queues of nodes, of the link and of the runner's own outputs."""
+
+    def __init__(
+        self,
+        nodes: LocalNodes,
+        registry: QueueRegistry,
+        connections: Connections,
+        outputs: RunnerOutputs,
+        logs: LogRouter,
+    ) -> None:
+        self._nodes = nodes
+        self._registry = registry
+        self._connections = connections
+        self._outputs = outputs
+        self._subscriptions = logs.subscriptions
+        self.remote_nodes: frozenset[str] = frozenset()
+        """Nodes of other machines: the link writes into the queues of their readers."""
+        self._on_link_queues: Callable[[], None] = lambda: None
+
+    def set_remote_nodes(self, nodes: frozenset[str], on_link_queues: Callable[[], None]) -> None:
+        """``on_link_queues`` is called when a queue that the link writes into comes or goes."""
+        self.remote_nodes = nodes
+        self._on_link_queues = on_link_queues
+
+    # ----------------------------------------------------------------------- inputs of nodes
+
+    def create_inputs(self, spec: ResolvedNode) -> None:
+        """Create the missing queues of a node's inputs. Raises QueueUnavailable."""
+        for name, wanted in spec.inputs.items():
+            self._create_input(spec.id, name, wanted)
+
+    def _create_input(self, node: str, name: str, wanted: ResolvedInput) -> QueueEntry | None:
+        """Return the queue of an input; None for a timer."""
+        source = wanted.source
+        from_link = False
+        match source:
+            case TimerSource():
+                return None
+            case LogSource():
+                edge = Edge(LOGS, "logs", node, name)
+                self._subscriptions[node, name] = source
+                output = log_route(node, name)
+                from_runner = True
+            case OutputSource():
+                edge = Edge(source.node, source.output, node, name)
+                output = f"{source.node}/{source.output}"
+                from_runner = self.sent_by_runner(source)
+                from_link = source.node in self.remote_nodes
+        entry, is_new = self._registry.ensure(
+            edge,
+            bound=wanted.queue_size,
+            backpressure=wanted.queue_policy == "backpressure",
+            from_runner=from_runner,
+            from_link=from_link,
+            hold_limit=hold_limit(self._nodes.specs.get(edge.source), os.environ),
+        )
+        if is_new:
+            self.route(entry, output)
+        return entry
+
+    def connect_input(self, node: str, name: str, wanted: ResolvedInput) -> None:
+        """Add an input to a running node."""
+        entry = self._create_input(node, name, wanted)
+        message = AddInput(input_config(name, wanted), None if entry is None else entry.spec)
+        self._connections.send(node, message, () if entry is None else entry.ends.for_consumer())
+
+    def disconnect_input(self, edge: Edge) -> None:
+        """Remove an input from a running node."""
+        self._connections.send(edge.target, RemoveInput(edge.input))
+        entry = self._registry.get(edge)
+        if entry is not None:
+            self.drop(entry)
+
+    def drop_inputs(self, node: str) -> None:
+        """Drop the queues of a node that will not read again, which frees its producers."""
+        for entry in self._registry.into(node):
+            self.drop(entry)
+        for key in [key for key in self._subscriptions if key[0] == node]:
+            del self._subscriptions[key]
+
+    def drop_all(self, node: str) -> None:
+        """Drop the queues into and out of a node."""
+        for entry in [*self._registry.into(node), *self._registry.out_of(node)]:
+            self.drop(entry)
+
+    # ----------------------------------------------------------- streams to other machines
+
+    def create_outgoing(self, stream: OutgoingStreamSpec) -> None:
+        """Create the missing queue of a stream that leaves this machine."""
+        edge = stream.edge
+        source = OutputSource(node=stream.node, output=stream.output)
+        entry, is_new = self._registry.ensure(
+            edge,
+            bound=stream.bound,
+            backpressure=stream.backpressure,
+            from_runner=stream.log_source is not None or self.sent_by_runner(source),
+            # the link keeps unacknowledged samples; copies of them would be lost with its process
+            hold_limit=NO_LIMIT if stream.backpressure else LARGEST_HOLD_LIMIT,
+            journal=True,
+        )
+        if not is_new:
+            return
+        output = str(source)
+        if stream.log_source is not None:
+            wanted = parse_source(stream.log_source)
+            assert isinstance(wanted, LogSource)
+            self._subscriptions[LINK_NODE, edge.input] = wanted
+            output = log_route(LINK_NODE, edge.input)
+        self.route(entry, output)
+        message = AddInput(link_input(entry), entry.spec)
+        self._connections.send(LINK_NODE, message, entry.ends.for_consumer())
+
+    def drop_outgoing(self, entry: QueueEntry) -> None:
+        """Drop the queue of a stream that no longer leaves this machine."""
+        self._subscriptions.pop((LINK_NODE, entry.edge.input), None)
+        self.drop(entry)
+        self._connections.send(LINK_NODE, RemoveInput(entry.edge.input))
+
+    # ------------------------------------------------------------------------------- routes
+
+    def sent_by_runner(self, source: OutputSource) -> bool:
+        """Return whether an output consists of lines that its node prints."""
+        spec = self._nodes.specs.get(source.node)
+        if spec is None:
+            return False
+        outputs = {spec.send_stdout_as, spec.send_logs_as}
+        for operator in spec.operators:
+            for output in (operator.send_stdout_as, operator.send_logs_as):
+                if output is not None:
+                    outputs.add(f"{operator.id}/{output}")
+        return source.output in outputs
+
+    def route(self, entry: QueueEntry, output: str) -> None:
+        """Pass a new queue to its producer; ``output`` is its name among the runner's outputs."""
+        if entry.from_runner:
+            self._outputs.add_route(output, entry)
+        elif (connection := self._connections.get(entry.writer)) is not None:
+            send_route(connection, entry)
+        if entry.from_link:
+            self._on_link_queues()
+
+    def drop(self, entry: QueueEntry) -> None:
+        """Remove a queue from its producer, then close it."""
+        if entry.from_runner:
+            self._outputs.remove_route(entry)
+        else:
+            self._connections.send(entry.writer, RemoveRoute(entry.spec.queue))
+        self._registry.drop(entry.edge)
+        if entry.from_link:
+            self._on_link_queues()
+
+
+def send_route(connection: NodeConnection, entry: QueueEntry) -> None:
+    """Send a queue to its producer."""
+    edge = entry.edge
+    output = f"{edge.source}/{edge.output}" if entry.from_link else edge.output
+    connection.send(AddRoute(output, entry.spec), entry.ends.for_producer())

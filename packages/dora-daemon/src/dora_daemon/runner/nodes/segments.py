@@ -1,0 +1,64 @@
+"""Shared memory segments of producers: a descriptor of each, and its size.
+
+Consumers request a segment on first use, which may be after its producer has ended.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from dora_daemon.runner.nodes.connections import Connections
+from dora_daemon.runner.nodes.socket import NodeConnection
+from dora_node_api.protocol.messages import OpenSegment, SegmentFd, SegmentUnknown
+
+
+class SegmentTable:
+    """Segments by incarnation of the producer and number."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._segments: dict[tuple[int, int], tuple[int, int]] = {}
+
+    def add(self, incarnation: int, number: int, descriptor: int, size: int) -> None:
+        """Take ownership of a segment's descriptor."""
+        self.remove(incarnation, number)
+        self._segments[incarnation, number] = (descriptor, size)
+
+    def find(
+        self, incarnation: int, number: int, *, requester: NodeConnection | None = None
+    ) -> tuple[int, int] | None:
+        """Return descriptor and size of a segment; the table keeps the descriptor."""
+        key = (incarnation, number)
+        if key not in self._segments:
+            # the producer sends the segment before the first sample in it; it may be unread
+            self._connections.read_waiting(incarnation, except_for=requester)
+        return self._segments.get(key)
+
+    def reply(self, connection: NodeConnection, request: OpenSegment) -> None:
+        """Send the requested segment, or that it is unknown."""
+        segment = self.find(request.incarnation, request.number, requester=connection)
+        if segment is None:
+            connection.send(SegmentUnknown(request.request))
+        else:
+            connection.send(SegmentFd(request.request, segment[1]), (segment[0],))
+
+    def has_any(self, incarnation: int) -> bool:
+        """Return whether a process has segments."""
+        return any(incarnation == owner for owner, _ in self._segments)
+
+    def remove(self, incarnation: int, number: int) -> None:
+        """Close a segment; an unknown one is ignored."""
+        entry = self._segments.pop((incarnation, number), None)
+        if entry is not None:
+            with suppress(OSError):
+                os.close(entry[0])
+
+    def remove_all(self, incarnation: int) -> None:
+        """Close every segment of a process."""
+        for owner, number in [key for key in self._segments if key[0] == incarnation]:
+            self.remove(owner, number)
+
+    def close(self) -> None:
+        for owner, number in list(self._segments):
+            self.remove(owner, number)

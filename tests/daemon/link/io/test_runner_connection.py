@@ -1,0 +1,90 @@
+"""The link's end of the socketpair to its runner."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from dora_daemon.link.errors import LinkError
+from dora_daemon.link.io.runner_connection import RunnerConnection
+from dora_daemon.link.protocol.messages import (
+    VERSION,
+    Configure,
+    Finish,
+    Lines,
+    Note,
+    ToRunner,
+    decode_for_runner,
+    encode,
+)
+
+CONFIGURE = Configure(
+    dataflow_id="d", network="n", machine="m", run_id="r", listen_host="h", first_port=1,
+    last_port=2, credentials=None,
+)  # fmt: skip
+
+
+class Ends:
+    """A connection and the runner's end of it."""
+
+    def __init__(self) -> None:
+        self.runner, self._link = socket.socketpair()
+        self.connection = RunnerConnection(self._link)
+
+    def received(self) -> list[ToRunner | None]:
+        return [decode_for_runner(line) for line in Lines().feed(self.runner.recv(65536))]
+
+    def close(self) -> None:
+        self.runner.close()
+        self._link.close()
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    ends = Ends()
+    yield ends
+    ends.close()
+
+
+def test_messages_that_follow_the_configuration_at_once_are_kept(ends: Ends) -> None:
+    ends.runner.sendall(encode(CONFIGURE) + encode(Finish(seconds=1)))
+    assert ends.connection.configuration() == CONFIGURE
+    assert ends.connection.early() == [Finish(seconds=1)]
+    assert ends.connection.early() == []
+
+
+@pytest.mark.parametrize(
+    ("first", "problem"),
+    [
+        (encode(Finish(seconds=1)), "expected Configure"),
+        (encode(CONFIGURE.model_copy(update={"version": VERSION + 1})), "was upgraded"),
+    ],
+)
+def test_another_first_message_is_refused(ends: Ends, first: bytes, problem: str) -> None:
+    ends.runner.sendall(first)
+    with pytest.raises(LinkError, match=problem):
+        ends.connection.configuration()
+
+
+def test_a_runner_that_ends_is_noticed(ends: Ends) -> None:
+    ends.runner.shutdown(socket.SHUT_RDWR)
+    assert ends.connection.receive() is None
+    ends.connection.send(Note(level="info", message="ignored"))
+
+
+def test_notes_that_begin_alike_are_sent_once_in_a_while(ends: Ends) -> None:
+    for number in range(5):
+        ends.connection.note("x" * 80 + str(number))
+    ends.connection.note("another")
+    texts = [message.message for message in ends.received() if isinstance(message, Note)]
+    assert texts == ["x" * 80 + "0", "another"]
+
+
+def test_a_malformed_message_is_noted_and_skipped(ends: Ends) -> None:
+    ends.runner.sendall(b'{"kind":"finish"}\n' + encode(Finish(seconds=2)))
+    assert ends.connection.receive() == [Finish(seconds=2)]
+    (note,) = ends.received()
+    assert isinstance(note, Note)
+    assert "malformed" in note.message

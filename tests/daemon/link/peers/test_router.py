@@ -1,0 +1,104 @@
+"""Which peer a frame belongs to."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+
+from dora_daemon.link.errors import WireError
+from dora_daemon.link.io.session import Session
+from dora_daemon.link.peers.peer import PeerLink
+from dora_daemon.link.peers.router import FrameRouter
+from dora_daemon.link.protocol import frames, hello
+from dora_daemon.link.protocol.frames import FrameKind, Head
+from dora_daemon.link.protocol.hello import LinkHello
+from dora_daemon.link.protocol.status import PeerStatus
+
+OURS, THEIRS = 3, 7
+SESSION = cast(Session, None)
+
+
+class FakePeer:
+    machine, run_id = "b", "b-1"
+
+    def __init__(self) -> None:
+        self.their_link = 0
+        self.status = PeerStatus()
+        self.received: list[int] = []
+
+    def receive_hello(self, _session: Session, head: Head, _theirs: LinkHello) -> None:
+        self.their_link = head.sender
+
+    def receive(self, head: Head, _frame: bytes) -> None:
+        if head.kind == 99:
+            raise WireError("unknown")
+        self.received.append(head.kind)
+
+
+class Routed:
+    """A router with one peer."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.router = FrameRouter(OURS, "a b", "dora/net/flow", self.notes.append)
+        self.peer = FakePeer()
+        self.router.peers["b"] = cast(PeerLink, self.peer)
+
+    def hello(self, sender: int = THEIRS, **fields: object) -> None:
+        theirs = LinkHello(machine="b", run_id="b-1", round=1).model_copy(update=fields)
+        body = hello.encode(theirs)
+        self.router.receive(SESSION, frames.head(FrameKind.HELLO, sender, 0) + body)
+
+    def frame(self, kind: int = FrameKind.BYE, sender: int = THEIRS, receiver: int = OURS) -> None:
+        self.router.receive(SESSION, frames.head(kind, sender, receiver))
+
+
+@pytest.fixture
+def routed() -> Routed:
+    return Routed()
+
+
+def test_keys_are_quoted(routed: Routed) -> None:
+    assert routed.router.key_to("c/d") == "dora/net/flow/link/c%2Fd/a%20b"
+    assert routed.router.own_keys == "dora/net/flow/link/a%20b/*"
+
+
+def test_frames_count_only_after_a_hello(routed: Routed) -> None:
+    routed.frame()
+    assert routed.peer.received == []
+    routed.hello()
+    routed.frame()
+    assert routed.peer.received == [FrameKind.BYE]
+    assert routed.notes == []
+
+
+def test_frames_of_or_for_another_link_process_are_ignored(routed: Routed) -> None:
+    routed.hello()
+    routed.frame(receiver=OURS + 1)
+    routed.frame(sender=THEIRS + 1)
+    routed.hello(sender=THEIRS + 1)
+    routed.frame(sender=THEIRS)
+    assert routed.peer.received == []
+    routed.router.forget_links(cast(PeerLink, routed.peer))
+    routed.frame(sender=THEIRS + 1)
+    assert routed.peer.received == []
+
+
+def test_a_hello_of_another_run_or_machine_is_ignored(routed: Routed) -> None:
+    routed.hello(run_id="b-2")
+    routed.hello(machine="c")
+    assert routed.peer.their_link == 0
+
+
+def test_another_protocol_version_is_reported(routed: Routed) -> None:
+    routed.hello(protocol=frames.VERSION + 1)
+    assert routed.peer.their_link == 0
+    assert "install the same version" in routed.peer.status.trouble
+
+
+def test_a_malformed_frame_is_noted(routed: Routed) -> None:
+    routed.router.receive(SESSION, b"garbage")
+    routed.hello()
+    routed.frame(kind=99)
+    assert [note.split(":")[0] for note in routed.notes] == ["ignored malformed frame"] * 2

@@ -1,0 +1,179 @@
+"""Receiver of one stream: order, acknowledgements and messages that wait, without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+import pyarrow as pa
+import pytest
+from daemon.link.streams.test_images import image_of
+from support.waiting import wait_until
+
+from dora_daemon.link.errors import WireError
+from dora_daemon.link.protocol import frames
+from dora_daemon.link.protocol.clocks import ClockOffset
+from dora_daemon.link.protocol.frames import LifecycleEvent
+from dora_daemon.link.protocol.hello import Leaving
+from dora_daemon.link.protocol.messages import SourceEvent, ToRunner
+from dora_daemon.link.streams.receiver import IncomingStream
+from dora_node_api.transport import RecordKind
+from dora_node_api.transport.producer.blocks import Hold
+from dora_node_api.transport.producer.image_relay import ImageForwarder
+from dora_node_api.transport.shared.block_image import BlockImage
+
+IMAGE = image_of(pa.array([1, 2, 3]))
+WINDOW = 16
+
+
+class FakeForwarder:
+    """Local queues; `full` makes `forward` necessary, which blocks while it is set."""
+
+    def __init__(self) -> None:
+        self.stored: list[int] = []
+        self.skipped: list[int] = []
+        self.full = False
+
+    def run_hash(self, _output: str) -> int:
+        return 0
+
+    def resume(self, _output: str, _run: int) -> int:
+        return 0
+
+    def forward_image(
+        self, _output: str, _image: BlockImage, *, source: int, sent_ns: int, flags: int
+    ) -> bool:
+        if not self.full:
+            self.stored.append(source)
+        return not self.full
+
+    def allocate(self, _output: str, _total: int) -> Hold:
+        return cast(Hold, None)
+
+    def fill_image(self, hold: Hold, image: BlockImage) -> None: ...
+
+    def forward(self, _output: str, _hold: Hold, _total: int, *, source: int, **_: int) -> int:
+        wait_until(lambda: not self.full, what="room")
+        self.stored.append(source)
+        return 1
+
+    def announce(
+        self, _output: str, _kind: RecordKind, _error: str = "", *, source: int = 0
+    ) -> bool:
+        self.stored.append(source)
+        return True
+
+    def skip(self, _output: str, source: int) -> None:
+        self.skipped.append(source)
+
+
+class FakePeer:
+    def __init__(self) -> None:
+        self.clock = ClockOffset()
+        self.acknowledged: list[tuple[int, bool]] = []
+
+    def stored(self, stream: IncomingStream, *, at_once: bool) -> None:
+        self.acknowledged.append((stream.stored, at_once))
+
+
+class Stream:
+    def __init__(self) -> None:
+        self.forwarder, self.peer = FakeForwarder(), FakePeer()
+        self.sent: list[ToRunner] = []
+        self.notes: list[str] = []
+        self.stream = IncomingStream(
+            "a", "n", "o", self.peer, cast(ImageForwarder, self.forwarder),
+            send=self.sent.append, note=self.notes.append,
+        )  # fmt: skip
+        self.stream.begin_round(
+            "a-1", Leaving(number=1, node="n", output="o", given_up=0, window=WINDOW)
+        )
+
+    def receive(self, *numbers: int, previous: int | None = None, image: bytes = IMAGE) -> None:
+        """Receive messages in one frame, each after the number before it."""
+        frame = frames.images_head(1, 7, 3, (0, 0))
+        for number in numbers:
+            before = number - 1 if previous is None else previous
+            frame += frames.image_head(number, before, 0, 0, len(image)) + image
+        self.stream.images(frame)
+
+
+@pytest.fixture
+def made() -> Iterator[Stream]:
+    made = Stream()
+    yield made
+    made.stream.end()
+    made.stream.join(10)
+
+
+def test_messages_are_stored_once_and_in_order(made: Stream) -> None:
+    made.receive(1, 2)
+    made.receive(4, 5)
+    assert made.forwarder.stored == [1, 2]
+    assert made.stream.waiting == 2
+    made.receive(2, 3, 4)
+    assert made.forwarder.stored == [1, 2, 3, 4, 5]
+    assert made.stream.messages == 5
+    made.receive(9, previous=5)  # those between were dropped in the sender's queue
+    assert made.forwarder.stored[-1] == 9
+    assert made.stream.lost == 0
+
+
+def test_a_frame_is_acknowledged_as_a_whole(made: Stream) -> None:
+    made.receive(1, 2, 3)
+    assert made.peer.acknowledged == [(3, False)]
+
+
+def test_a_quarter_of_the_window_is_acknowledged_at_once(made: Stream) -> None:
+    for number in range(1, WINDOW // 4 + 2):
+        made.receive(number)
+    at_once = [at_once for _, at_once in made.peer.acknowledged]
+    assert at_once == [False] * (WINDOW // 4 - 1) + [True, False]
+
+
+def test_a_full_queue_makes_only_the_streams_thread_wait(made: Stream) -> None:
+    made.forwarder.full = True
+    made.receive(1, 2)
+    assert made.peer.acknowledged == []
+    made.forwarder.full = False
+    wait_until(lambda: made.stream.stored == 2, what="both messages")
+    assert made.forwarder.stored == [1, 2]
+    wait_until(lambda: made.stream.waiting == 0, what="the thread to catch up")
+    made.receive(3)
+    assert made.forwarder.stored == [1, 2, 3]
+
+
+def test_an_invalid_message_is_skipped_and_counted(made: Stream) -> None:
+    made.receive(1, image=image_of(pa.array([1, 2, 3]), changes={"length": 9}))
+    made.receive(2)
+    assert made.forwarder.skipped == [1]
+    assert made.forwarder.stored == [2]
+    assert (made.stream.invalid, made.stream.stored) == (1, 2)
+    assert "n/o from a: dropped message 1" in made.notes[0]
+
+
+def test_what_precedes_a_malformed_image_is_acknowledged(made: Stream) -> None:
+    frame = frames.images_head(1, 7, 3, (0, 0)) + frames.image_head(1, 0, 0, 0, len(IMAGE)) + IMAGE
+    with pytest.raises(WireError):
+        made.stream.images(frame + frames.image_head(2, 1, 0, 0, 100))
+    assert made.peer.acknowledged == [(1, False)]
+
+
+def test_a_lifecycle_event_follows_the_messages_before_it(made: Stream) -> None:
+    made.stream.lifecycle(LifecycleEvent(3, 2, RecordKind.CLOSED, ""))
+    made.receive(1, 2)
+    wait_until(lambda: made.stream.stored == 3, what="the event")
+    assert made.forwarder.stored == [1, 2, 3]
+    assert made.sent == [SourceEvent(machine="a", node="n", output="o", event="closed")]
+
+
+def test_a_new_run_begins_with_its_own_numbers(made: Stream) -> None:
+    made.receive(1, 2, 3)
+    made.stream.begin_round(
+        "a-2", Leaving(number=2, node="n", output="o", given_up=0, window=WINDOW)
+    )
+    assert made.stream.entering().accepted == 0
+    made.receive(1)
+    wait_until(lambda: made.stream.stored == 1, what="the new message")
+    # The announcement of the restart has no number.
+    assert made.forwarder.stored == [1, 2, 3, 0, 1]

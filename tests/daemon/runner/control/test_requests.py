@@ -1,0 +1,499 @@
+"""Requests on the control socket: status, statistics, logs and changes of a running dataflow."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+import pytest
+from support.runner.runs import (
+    LISTENER,
+    SLEEPER,
+    BackgroundRun,
+    background,
+    gone,
+    is_running,
+    make_plan,
+)
+from support.waiting import wait_until
+from support.workspace import Workspace
+
+from dora_config import load_dataflow
+from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.protocol import runner as protocol
+from dora_daemon.process_tree.runtime_dir import RuntimeDir, acknowledge, runtime_root
+from dora_daemon.runner.background import main
+from dora_daemon.runner.service import Runner
+
+TICKER = """
+    from dora import Node
+    node = Node()
+    for number, event in enumerate(node):
+        if event["type"] == "INPUT":
+            node.send_output("count", bytes([number % 256]))
+"""
+
+TICKING: dict[str, Any] = {
+    "nodes": [
+        {
+            "id": "ticker",
+            "path": "ticker.py",
+            "inputs": {"tick": "dora/timer/millis/10"},
+            "outputs": ["count", "spare"],
+        },
+        {"id": "listener", "path": "listener.py", "inputs": {"count": "ticker/count"}},
+    ]
+}
+
+
+def prepared(workspace: Workspace) -> dict[str, Any]:
+    workspace.node("ticker", TICKER)
+    workspace.node("listener", LISTENER)
+    workspace.node("sleeper", SLEEPER)
+    return TICKING
+
+
+def resolved(workspace: Workspace, **node: Any) -> ResolvedNode:
+    """Return a resolved node of the ticking dataflow."""
+    content = {"nodes": [*(n for n in TICKING["nodes"] if n["id"] != node["id"]), node]}
+    path = workspace.dataflow(content, "changed.yml")
+    return load_dataflow(path).resolved.node(node["id"])
+
+
+def done(run: BackgroundRun, request: protocol.RunnerRequest) -> None:
+    reply = run.ask(request)
+    assert isinstance(reply, protocol.Done), reply
+
+
+def refused(run: BackgroundRun, request: protocol.RunnerRequest) -> str:
+    reply = run.ask(request)
+    assert isinstance(reply, protocol.Refusal), reply
+    return reply.message
+
+
+def finish(run: BackgroundRun) -> protocol.DataflowResult:
+    """Stop the dataflow and acknowledge its result."""
+    done(run, protocol.StopAllNodes(grace=0.5))
+    status = run.wait_for_phase("finished")
+    done(run, protocol.AcknowledgeResult())
+    gone(run.pid())
+    assert status.result is not None
+    return status.result
+
+
+def edge(run: BackgroundRun, target: str) -> protocol.EdgeStatus | None:
+    statistics = run.ask(protocol.GetStatistics())
+    return next((e for e in statistics.edges if e.target == target), None)
+
+
+def test_status_and_statistics(workspace: Workspace) -> None:
+    with background(workspace, prepared(workspace), name="demo") as run:
+        run.wait_for_phase("running")
+
+        def flowing() -> bool:
+            found = edge(run, "listener/count")
+            return found is not None and found.received > 5
+
+        wait_until(flowing, what="messages")
+        found = edge(run, "listener/count")
+        assert found is not None
+        assert found.source == "ticker/count"
+        assert found.sent == found.received + found.dropped + found.queued
+        assert found.latency_us["p50"] > 0
+        status = run.status()
+        assert status.name == "demo"
+        assert [n.state for n in status.nodes] == ["Running", "Running"]
+        assert all(n.pid is not None and is_running(n.pid) for n in status.nodes)
+        assert all((n.memory_bytes or 0) > 1_000_000 for n in status.nodes)
+        wait_until(
+            lambda: all(n.cpu_percent is not None for n in run.status().nodes),
+            what="a second sample",
+        )
+        assert finish(run).ok
+
+
+def test_another_major_version_is_refused_with_both_versions(workspace: Workspace) -> None:
+    with background(workspace, prepared(workspace)) as run:
+        run.wait_for_phase("running")
+        major, minor = protocol.RUNNER_PROTOCOL
+        message = refused(run, protocol.Handshake(protocol=(major + 1, 0)))
+        assert f"{major}.{minor}" in message
+        assert f"{major + 1}.0" in message
+        greeting = run.ask(protocol.Handshake(protocol=(major, minor + 1)))
+        assert isinstance(greeting, protocol.HandshakeReply)
+        finish(run)
+
+
+def test_an_unknown_request_of_a_newer_daemon_is_refused_by_name(workspace: Workspace) -> None:
+    with background(workspace, prepared(workspace)) as run:
+        run.wait_for_phase("running")
+        sock = run._connected(5.0)
+        sock.sendall(b'{"id": 77, "request": {"kind": "levitate", "height": 3}}\n')
+        reply = json.loads(sock.recv(65536))
+        assert reply["id"] == 77
+        assert '"levitate"' in reply["reply"]["message"]
+        sock.sendall(b'{"id": 78, "request": {"kind": "get_status", "new_field": 1}}\n')
+        assert json.loads(sock.recv(1 << 20))["reply"]["kind"] == "status"
+        finish(run)
+
+
+def test_a_malformed_line_closes_the_connection_only(workspace: Workspace) -> None:
+    with background(workspace, prepared(workspace)) as run:
+        run.wait_for_phase("running")
+        sock = run._connected(5.0)
+        sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert b"invalid JSON" in sock.recv(65536)
+        assert _ends(sock)
+        run._socket = None
+        assert finish(run).ok
+
+
+def _ends(sock: socket.socket) -> bool:
+    with sock:
+        return sock.recv(65536) == b""
+
+
+def test_events_and_logs_are_followed(workspace: Workspace) -> None:
+    with background(workspace, prepared(workspace)) as run:
+        run.wait_for_phase("running")
+        done(run, protocol.FollowEvents(node="listener"))
+        wait_until(
+            lambda: bool(run.status().nodes) and len(run.notices) > 3,
+            what="log lines",
+        )
+        assert {n.node for n in run.notices if isinstance(n, protocol.LogLine)} == {"listener"}
+        finish(run)
+        kinds = [n.kind for n in run.notices]
+        assert "dataflow_stopping" in kinds
+        assert kinds[-1] == "dataflow_finished"
+
+
+def test_one_node_is_stopped_and_restarted(workspace: Workspace) -> None:
+    with background(workspace, prepared(workspace)) as run:
+        run.wait_for_phase("running")
+        first = run.wait_for_state("ticker", "Running")
+        done(run, protocol.RestartNode(node="ticker", grace=1.0))
+        again = run.wait_for_state("ticker", "Running")
+        assert again.pid != first.pid
+        assert again.restarts == 1
+        assert not is_running(first.pid or 0)
+        done(run, protocol.StopNode(node="ticker", grace=1.0))
+        assert run.wait_for_state("ticker", "Stopped").pid is None
+        run.wait_for_state("listener", "Finished")
+        assert "does not exist" in refused(run, protocol.StopNode(node="absent"))
+        run.wait_for_phase("finished")
+        done(run, protocol.AcknowledgeResult())
+
+
+def test_a_published_sample_is_sent_by_the_node(workspace: Workspace) -> None:
+    workspace.node("sleeper", SLEEPER)
+    workspace.node("listener", LISTENER)
+    # a node that waits for events and a node that only sends both publish
+    workspace.node(
+        "sender",
+        """
+        import time
+        from dora import Node
+        node = Node()
+        while True:
+            node.send_output("other", b"")
+            time.sleep(0.01)
+        """,
+    )
+    speakers: list[dict[str, Any]] = [
+        {"id": "waits", "path": "listener.py", "inputs": {"t": "dora/timer/secs/100"}},
+        {"id": "sends", "path": "sender.py"},
+        {"id": "prints", "path": "listener.py", "send_stdout_as": "out"},
+        {"id": "away", "path": "dynamic"},
+    ]
+    nodes = [{**speaker, "outputs": ["out", "other"]} for speaker in speakers]
+    inputs = {speaker["id"]: f"{speaker['id']}/out" for speaker in speakers}
+    reader = {"id": "listener", "path": "listener.py", "inputs": inputs}
+    with background(workspace, {"nodes": [*nodes, reader]}) as run:
+        run.wait_for_phase("running")
+        done(run, protocol.FollowEvents(node="listener"))
+        for name, data in (("waits", [1, 2]), ("sends", "x")):
+            request = protocol.Publish(node=name, output="out", data=data, metadata={"k": 1})
+            done(run, request)
+
+        def lines() -> set[str]:
+            run.status()
+            return {n.message for n in run.notices if isinstance(n, protocol.LogLine)}
+
+        expected = {"INPUT waits [1, 2]", "INPUT sends ['x']"}
+        wait_until(lambda: expected <= lines(), what="the published samples")
+        done(run, protocol.Publish(node="waits", output="out", data=[1, "x"]))
+        assert "no output" in refused(run, protocol.Publish(node="waits", output="nil"))
+        assert "from printed lines" in refused(run, protocol.Publish(node="prints", output="out"))
+        assert "not connected" in refused(run, protocol.Publish(node="away", output="out"))
+        finish(run)
+    logs = workspace.path.glob("out/*/log_waits.jsonl")
+    assert "published on output `out` was not sent" in next(logs).read_text()
+
+
+def test_a_node_is_added_connected_disconnected_and_removed(workspace: Workspace) -> None:
+    with background(workspace, prepared(workspace)) as run:
+        run.wait_for_phase("running")
+        extra = resolved(workspace, id="extra", path="listener.py", inputs={"n": "ticker/count"})
+        done(run, protocol.AddNode(node=extra))
+        run.wait_for_state("extra", "Running")
+        assert "already" in refused(run, protocol.AddNode(node=extra))
+        wait_until(
+            lambda: (found := edge(run, "extra/n")) is not None and found.received > 3,
+            what="messages at the added node",
+        )
+        wiring: dict[str, Any] = {
+            "source": "ticker",
+            "output": "count",
+            "target": "extra",
+            "input": "m",
+        }
+        done(run, protocol.ConnectInput(**wiring))
+        wait_until(
+            lambda: (found := edge(run, "extra/m")) is not None and found.received > 3,
+            what="messages at the new input",
+        )
+        assert "reads" in refused(run, protocol.ConnectInput(**wiring))
+        done(run, protocol.DisconnectInput(**wiring))
+        assert edge(run, "extra/m") is None
+        assert "does not read" in refused(run, protocol.DisconnectInput(**wiring))
+        bad = protocol.ConnectInput(source="ticker", output="nope", target="extra", input="k")
+        assert "does not exist" in refused(run, bad)
+        bad = protocol.ConnectInput(source="absent", output="x", target="extra", input="k")
+        assert "does not exist" in refused(run, bad)
+        done(run, protocol.RemoveNode(node="extra", grace=1.0))
+        assert [n.node for n in run.status().nodes] == ["ticker", "listener"]
+        assert finish(run).ok
+
+
+def test_a_node_that_cannot_be_prepared_is_not_added(workspace: Workspace) -> None:
+    with background(workspace, prepared(workspace)) as run:
+        run.wait_for_phase("running")
+        missing = resolved(workspace, id="extra", path="missing.py")
+        assert "Could not find source path" in refused(run, protocol.AddNode(node=missing))
+        assert len(run.status().nodes) == 2
+        assert finish(run).ok
+
+
+def test_a_node_is_replaced_while_its_consumers_run_on(workspace: Workspace) -> None:
+    with background(workspace, prepared(workspace)) as run:
+        run.wait_for_phase("running")
+        done(run, protocol.FollowEvents(node="listener"))
+        first = run.wait_for_state("ticker", "Running")
+        workspace.node("other", TICKER.replace("number % 256", "77"))
+        fields = {**TICKING["nodes"][0], "path": "other.py"}
+        done(run, protocol.ReplaceNode(node=resolved(workspace, **fields), grace=1.0))
+        second = run.wait_for_state("ticker", "Running")
+        assert second.pid != first.pid
+        assert not is_running(first.pid or 0)
+
+        def printed() -> list[str]:
+            run.status()
+            return [n.message for n in run.notices if isinstance(n, protocol.LogLine)]
+
+        wait_until(lambda: "INPUT count [77]" in printed(), what="the new program")
+        assert "NODE_RESTARTED ticker " in printed()
+        assert not any(line.startswith("INPUT_CLOSED") for line in printed())
+        assert finish(run).ok
+
+
+def test_a_failed_replacement_leaves_the_old_process_running(workspace: Workspace) -> None:
+    with background(workspace, prepared(workspace)) as run:
+        run.wait_for_phase("running")
+        first = run.wait_for_state("ticker", "Running")
+        workspace.node("broken", "raise SystemExit('no good')")
+        fields = {**TICKING["nodes"][0], "path": "broken.py"}
+        message = refused(run, protocol.ReplaceNode(node=resolved(workspace, **fields)))
+        assert "exited before connecting: no good" in message
+        fields["outputs"] = ["count"]
+        message = refused(run, protocol.ReplaceNode(node=resolved(workspace, **fields)))
+        assert "must have the same outputs" in message
+        assert run.wait_for_state("ticker", "Running").pid == first.pid
+        assert finish(run).ok
+
+
+def test_parameters(workspace: Workspace) -> None:
+    workspace.node(
+        "tuned",
+        """
+        from dora import Node
+        for event in Node():
+            print(event["type"], event.get("id"), event.get("value"), flush=True)
+        """,
+    )
+    content = {
+        "nodes": [{"id": "tuned", "path": "tuned.py", "inputs": {"t": "dora/timer/secs/1000"}}]
+    }
+    with background(workspace, content) as run:
+        run.wait_for_phase("running")
+        done(run, protocol.FollowEvents())
+        done(run, protocol.SetParam(node="tuned", key="speed", value={"max": [1, 2.5, None]}))
+        values = run.ask(protocol.GetParams(node="tuned")).values
+        assert values == {"speed": {"max": [1, 2.5, None]}}
+        done(run, protocol.DeleteParam(node="tuned", key="speed"))
+        message = refused(run, protocol.DeleteParam(node="tuned", key="speed"))
+        assert "param not found" in message
+        assert "bytes" in refused(run, protocol.SetParam(node="tuned", key="k" * 257, value=1))
+        big = protocol.SetParam(node="tuned", key="k", value="v" * 70_000)
+        assert "65536" in refused(run, big)
+
+        def printed() -> list[str]:
+            run.status()
+            return [n.message for n in run.notices if isinstance(n, protocol.LogLine)]
+
+        wait_until(lambda: "PARAM_DELETED speed None" in printed(), what="the parameters")
+        assert "PARAM_UPDATE speed {'max': [1, 2.5, None]}" in printed()
+        finish(run)
+
+
+def test_a_held_barrier_opens_on_release(workspace: Workspace) -> None:
+    with background(workspace, prepared(workspace), hold_at_barrier=True) as run:
+        run.wait_for_phase("ready")
+        assert {n.state for n in run.status().nodes} == {"Starting"}
+        done(run, protocol.Release())
+        run.wait_for_phase("running")
+        done(run, protocol.Release())
+        assert finish(run).ok
+
+
+def test_a_timed_out_input_degrades_its_node_until_it_recovers(workspace: Workspace) -> None:
+    workspace.node(
+        "fitful",
+        """
+        import time
+        from pathlib import Path
+        from dora import Node
+        node = Node()
+        node.send_output("x", b"1")
+        while not Path("go-on").exists():
+            time.sleep(0.01)
+        while True:
+            node.send_output("x", b"2")
+            time.sleep(0.02)
+        """,
+    )
+    workspace.node("listener", LISTENER)
+    content = {
+        "health_check_interval": 0.1,
+        "nodes": [
+            {"id": "fitful", "path": "fitful.py", "outputs": ["x"]},
+            {
+                "id": "listener",
+                "path": "listener.py",
+                "inputs": {"x": {"source": "fitful/x", "input_timeout": 0.3}},
+            },
+        ],
+    }
+    with background(workspace, content) as run:
+        broken = run.wait_for_state("listener", "Degraded")
+        assert broken.broken_inputs == ("x",)
+        assert broken.input_timeouts == 1
+        workspace.file("go-on", "")
+        healed = run.wait_for_state("listener", "Running")
+        assert healed.input_recoveries > 0
+        finish(run)
+
+
+def test_lines_dropped_for_a_slow_follower_are_counted(workspace: Workspace) -> None:
+    workspace.node(
+        "flood",
+        """
+        import sys
+        from dora import Node
+        Node()
+        for _ in range(30_000):
+            sys.stdout.write("x" * 1000 + chr(10))
+        """,
+    )
+    content = {"nodes": [{"id": "f", "path": "flood.py"}]}
+    with background(workspace, content, hold_at_barrier=True) as run:
+        done(run, protocol.FollowEvents())
+        done(run, protocol.Release())
+        # the follower does not read while 30 MB of lines are printed
+        watcher = BackgroundRun(run.daemon, run.path, run.plan)
+        watcher.wait_for_phase("finished")
+        watcher.close()
+        run.status()
+        shed = [n.count for n in run.notices if isinstance(n, protocol.LogLinesDropped)]
+        lines = [n for n in run.notices if isinstance(n, protocol.LogLine) and n.node == "f"]
+        assert sum(shed) + len(lines) == 30_000
+        assert sum(shed) > 0
+        done(run, protocol.AcknowledgeResult())
+
+
+def test_dynamic_nodes_can_attach_repeatedly(workspace: Workspace) -> None:
+    import subprocess
+    import sys
+
+    content = prepared(workspace)
+    nodes = [*content["nodes"], {"id": "dyn", "path": "dynamic", "inputs": {"n": "ticker/count"}}]
+    script = workspace.node(
+        "attach",
+        """
+        from dora import Node
+        node = Node("dyn")
+        kinds = [event["type"] for _, event in zip(range(3), node)]
+        print(*kinds)
+        """,
+    )
+    with background(workspace, {"nodes": nodes}) as run:
+        run.wait_for_phase("running")
+        run.wait_for_state("dyn", "Stopped")
+        for _ in range(2):
+            out = subprocess.run(
+                [sys.executable, script], capture_output=True, text=True, timeout=60, check=False
+            )
+            assert out.stdout.split() == ["INPUT"] * 3, out.stderr
+            run.wait_for_state("dyn", "Stopped")
+        deaf = workspace.node(
+            "deaf", "import time\nfrom dora import Node\nnode = Node('dyn')\ntime.sleep(1000)\n"
+        )
+        process = subprocess.Popen([sys.executable, deaf])
+        run.wait_for_state("dyn", "Running")
+        done(run, protocol.RemoveNode(node="dyn", grace=0.2))
+        assert [n.node for n in run.status().nodes] == ["ticker", "listener"]
+        process.kill()
+        process.wait()
+        static = workspace.node("static", "from dora import Node\nNode('ticker')\n")
+        out = subprocess.run(
+            [sys.executable, static], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert "is not dynamic" in out.stderr
+        assert finish(run).ok
+
+
+def test_a_plan_is_unchanged_after_serialization(workspace: Workspace) -> None:
+    plan = make_plan(workspace, prepared(workspace), env_overrides={"A": "b"}, uv=False)
+    assert protocol.RunPlan.model_validate_json(plan.model_dump_json()) == plan
+
+
+def test_an_error_of_the_runner_itself_is_in_its_result(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(runner: Runner, **_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(Runner, "run", broken)
+    directory = RuntimeDir.create(runtime_root())
+    plan = make_plan(workspace, prepared(workspace))
+    directory.write("plan.json", plan.model_dump_json())
+    with pytest.raises(ExceptionGroup):
+        main(directory.path, directory.lock_descriptor)
+    text = (directory.path / "result.json").read_text()
+    result = protocol.DataflowResult.model_validate_json(text)
+    assert result.error == "the runner failed: ZeroDivisionError('a bug')"
+    acknowledge(directory.path)
+
+
+def test_a_full_disk_does_not_end_a_dataflow(workspace: Workspace) -> None:
+    with background(workspace, prepared(workspace)) as run:
+        run.wait_for_phase("running")
+        # these files cannot be written any more
+        for name in ("index.json", ".result.json.new"):
+            (run.path / name).unlink(missing_ok=True)
+            (run.path / name).mkdir()
+        extra = resolved(workspace, id="extra", path="listener.py", inputs={"n": "ticker/count"})
+        done(run, protocol.AddNode(node=extra))
+        run.wait_for_state("extra", "Running")
+        assert finish(run).ok

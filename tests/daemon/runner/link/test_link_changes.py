@@ -1,0 +1,235 @@
+"""Adding and removing nodes and edges of a running dataflow on two machines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from daemon.runner.link.test_links import (
+    COUNTER,
+    WRITER,
+    events,
+    flow_of,
+    node,
+    numbers,
+    reads,
+    results,
+)
+from support.runner.linked import Linked, linked, own_ports
+from support.waiting import wait_until
+from support.workspace import Workspace
+
+from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode
+from dora_config.dataflow.sources import OutputSource
+from dora_config.protocol import runner as protocol
+from dora_config.protocol.links import LinkPlan, RemoteEdge, SetLinks
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def programs(workspace: Workspace) -> Workspace:
+    workspace.node("counter", COUNTER)
+    workspace.node("writer", WRITER)
+    return workspace
+
+
+def ask(flow: Linked, machine: str, request: protocol.RunnerRequest) -> None:
+    reply = flow[machine].run.ask(request)
+    assert reply == protocol.Done(), reply
+
+
+def refused(flow: Linked, machine: str, request: protocol.RunnerRequest) -> str:
+    reply = flow[machine].run.ask(request)
+    assert isinstance(reply, protocol.Refusal), reply
+    return reply.message
+
+
+def edge(source: str, target: str, machines: str, **fields: Any) -> RemoteEdge:
+    (a, x), (b, y) = source.split("/"), target.split("/")
+    here, there = machines.split()
+    return RemoteEdge(
+        source=a,
+        output=x,
+        target=b,
+        input=y,
+        queue_size=100,
+        queue_policy="backpressure",
+        source_machine=here,
+        target_machine=there,
+        **fields,
+    )
+
+
+def set_links(flow: Linked, *more: RemoteEdge) -> None:
+    """Send the edges of the plan and some more to every part, as the coordinator does."""
+    for number, part in enumerate(flow.parts.values()):
+        first = own_ports(number)
+        plan = part.plan.links or LinkPlan(
+            machine=part.machine,
+            run_id=f"{part.machine}-late",
+            listen_host="127.0.0.1",
+            first_port=first,
+            last_port=first + 19,
+            edges=(),
+        )
+        plan = plan.model_copy(update={"edges": (*plan.edges, *more)})
+        part.plan = part.plan.model_copy(update={"links": plan})
+        ask(flow, part.machine, SetLinks(links=plan, credentials=part.plan.credentials))
+
+
+def stop(flow: Linked) -> None:
+    for machine in flow.parts:
+        ask(flow, machine, protocol.StopAllNodes(grace=2.0))
+    results(flow)
+
+
+def in_order(path: Path) -> bool:
+    """Return whether the numbers are consecutive."""
+    got = numbers(path)
+    return bool(got) and got == list(range(got[0], got[0] + len(got)))
+
+
+def writer_node(name: str, workspace: Workspace, out: Path, source: str) -> ResolvedNode:
+    producer, _, output = source.partition("/")
+    wanted = ResolvedInput(
+        source=OutputSource(node=producer, output=output),
+        queue_size=100,
+        queue_policy="backpressure",
+    )
+    return ResolvedNode(
+        id=name,
+        path=str(workspace.path / "writer.py"),
+        args=(str(out),),
+        inputs={"number": wanted},
+    )
+
+
+def test_an_input_is_connected_to_another_machine(programs: Workspace) -> None:
+    out = programs.path / "out.txt"
+    content = flow_of(
+        node("a", "counter", 100_000, 0.002, outputs=["number"]),
+        node("other", "counter", 100_000, 0.01, outputs=["number"]),
+        node("b", "writer", out, inputs={"first": reads("other/number")}),
+    )
+    with linked(programs, content, {"a": "one", "other": "one", "b": "two"}) as flow:
+        wait_until(lambda: numbers(out, "first"), what="the first input")
+        wanted = protocol.ConnectInput(
+            source="a",
+            output="number",
+            target="b",
+            input="number",
+            queue_size=100,
+            queue_policy="backpressure",
+        )
+        assert "does not exist" in refused(flow, "two", wanted)
+        set_links(flow, edge("a/number", "b/number", "one two"))
+        ask(flow, "two", wanted)
+        wait_until(
+            lambda: len(numbers(out)) > 50,
+            what=lambda: f"{flow['one'].state()}\n{flow['two'].state()}",
+        )
+        ask(
+            flow,
+            "two",
+            protocol.DisconnectInput(source="a", output="number", target="b", input="number"),
+        )
+        wait_until(lambda: ["INPUT_CLOSED", "number", None] in events(out), what="its end")
+        # it has no readers there any more, so its sender does not wait
+        wait_until(
+            lambda: flow["one"].edges()["a/number -> two (link)"].sent > 600,
+            what="a sender that goes on",
+        )
+        stop(flow)
+    assert in_order(out)
+
+
+def test_added_nodes_exchange_messages_across_machines(programs: Workspace) -> None:
+    """Also without a link before."""
+    out = programs.path / "out.txt"
+    content = flow_of(
+        node("a", "counter", 100_000, 0.002, outputs=["number"]),
+        node("b", "counter", 100_000, 0.002, outputs=["number"]),
+    )
+    with linked(programs, content, {"a": "one", "b": "two"}, release=False) as flow:
+        flow.release()
+        for part in flow.parts.values():
+            assert part.run.status().link is None
+        set_links(flow, edge("a/number", "late/number", "one two"))
+        flow.connect()
+        flow.wait_until_proven()
+        added = writer_node("late", programs, out, "a/number")
+        ask(flow, "two", protocol.AddNode(node=added))
+        wait_until(
+            lambda: len(numbers(out)) > 50,
+            what=lambda: f"{flow['one'].state()}\n{flow['two'].state()}",
+        )
+        ask(flow, "two", protocol.RemoveNode(node="late"))
+        set_links(flow)
+        sent = flow["one"].run.status()
+        assert sent.link is not None
+        stop(flow)
+    assert in_order(out)
+
+
+def test_an_added_node_is_read_on_another_machine(programs: Workspace) -> None:
+    out = programs.path / "out.txt"
+    content = flow_of(
+        node("a", "counter", 100_000, 0.01, outputs=["number"]),
+        node("b", "writer", out, inputs={"first": reads("a/number")}),
+    )
+    with linked(programs, content, {"a": "one", "b": "two"}) as flow:
+        set_links(flow, edge("new/number", "b/number", "one two"))
+        ask(
+            flow,
+            "two",
+            protocol.ConnectInput(
+                source="new",
+                output="number",
+                target="b",
+                input="number",
+                queue_size=100,
+                queue_policy="backpressure",
+            ),
+        )
+        added = ResolvedNode(
+            id="new",
+            path=str(programs.path / "counter.py"),
+            args=("200",),
+            outputs=("number",),
+        )
+        ask(flow, "one", protocol.AddNode(node=added))
+        wait_until(
+            lambda: ["INPUT_CLOSED", "number", None] in events(out),
+            what="the end of the new node",
+        )
+        stop(flow)
+    assert numbers(out) == list(range(200))
+
+
+def test_both_ends_of_a_link_are_replaced(programs: Workspace) -> None:
+    out = programs.path / "out.txt"
+    content = flow_of(
+        node("a", "counter", 100_000, 0.002, outputs=["number"]),
+        node("b", "writer", out, inputs={"number": reads("a/number")}),
+    )
+    with linked(programs, content, {"a": "one", "b": "two"}) as flow:
+        wait_until(lambda: len(numbers(out)) > 50, what="messages")
+        again = programs.path / "again.txt"
+        ask(
+            flow,
+            "two",
+            protocol.ReplaceNode(node=writer_node("b", programs, again, "a/number")),
+        )
+        wait_until(lambda: len(numbers(again)) > 50, what="messages for the new one")
+        replaced = flow["one"].plan.resolved.nodes[0].model_copy(update={"args": ("500",)})
+        ask(flow, "one", protocol.ReplaceNode(node=replaced))
+        wait_until(lambda: events(again)[-1][0] == "STOP", what="the end of the new source")
+        results(flow)
+    received = events(again)
+    restart = received.index(["NODE_RESTARTED", "a", None])
+    first, second = received[:restart], received[restart + 1 :]
+    assert [v[0] for k, _, v in second if k == "INPUT"] == list(range(500))
+    got = numbers(out) + [v[0] for k, _, v in first if k == "INPUT"]
+    assert got == sorted(set(got))

@@ -1,0 +1,93 @@
+"""Streams computed from the edges between machines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dora_config.protocol.links import LinkPlan, RemoteEdge
+from dora_daemon.link import LINK_NODE
+from dora_daemon.runner.machine.edges import Edge
+from dora_daemon.runner.machine.streams import (
+    LOG_LINES,
+    RUNNER_NODE,
+    IncomingStreamSpec,
+    OutgoingStreamSpec,
+    streams_of,
+)
+
+
+def edge(source: str, target: str, machines: str, **fields: Any) -> RemoteEdge:
+    node, _, output = source.partition("/")
+    consumer, _, input_id = target.partition("/")
+    here, _, there = machines.partition(" ")
+    fields.setdefault("queue_size", 10)
+    return RemoteEdge(
+        source=node,
+        output=output,
+        target=consumer,
+        input=input_id,
+        source_machine=here,
+        target_machine=there,
+        **fields,
+    )
+
+
+def plan(machine: str, *edges: RemoteEdge) -> LinkPlan:
+    return LinkPlan(machine=machine, run_id="r", listen_host="127.0.0.1", edges=edges)
+
+
+def test_an_output_crosses_once_however_many_read_it_there() -> None:
+    streams = streams_of(
+        plan(
+            "a",
+            edge("cam/image", "plot/image", "a b", queue_size=3),
+            edge("cam/image", "save/image", "a b", queue_size=50, queue_policy="backpressure"),
+            edge("cam/image", "show/image", "a c", queue_size=2),
+        )
+    )
+    assert streams.outgoing == (
+        OutgoingStreamSpec("b", "cam", "image", 50, True),
+        OutgoingStreamSpec("c", "cam", "image", 2, False),
+    )
+    assert streams.outgoing[0].edge == Edge("cam", "image", LINK_NODE, "b cam/image")
+    assert streams.outgoing_at(streams.outgoing[1].edge) == streams.outgoing[1]
+    assert streams.remote_nodes == frozenset()
+
+
+def test_incoming_streams_are_grouped_by_source() -> None:
+    streams = streams_of(
+        plan(
+            "b",
+            edge("cam/image", "plot/image", "a b"),
+            edge("cam/image", "save/image", "a b"),
+            edge("gps/fix", "plot/fix", "c b"),
+            edge("gps/fix", "other/fix", "c a"),
+        )
+    )
+    assert streams.outgoing == ()
+    assert streams.incoming == (
+        IncomingStreamSpec("a", "cam", "image", (("plot", "image"), ("save", "image"))),
+        IncomingStreamSpec("c", "gps", "fix", (("plot", "fix"),)),
+    )
+    assert streams.sources == {("cam", "image"): "a", ("gps", "fix"): "c"}
+    assert streams.remote_nodes == {"cam", "gps"}
+
+
+def test_log_lines_cross_in_streams_that_name_their_machine() -> None:
+    crossing = (
+        edge("dora/logs/info", "viewer/all", "a b", queue_size=5),
+        edge("dora/logs/info", "viewer/again", "a b", queue_size=5),
+        edge("dora/logs/info", "viewer/all", "c b", queue_size=5),
+    )
+    (leaving,) = streams_of(plan("a", *crossing)).outgoing
+    assert leaving == OutgoingStreamSpec(
+        "b", "dora", "a/logs/info", LOG_LINES, False, "dora/logs/info"
+    )
+    entering = streams_of(plan("b", *crossing))
+    assert [(flow.machine, flow.output) for flow in entering.incoming] == [
+        ("a", "a/logs/info"),
+        ("c", "c/logs/info"),
+    ]
+    assert entering.incoming[0].readers == (("viewer", "all"), ("viewer", "again"))
+    assert entering.incoming[0].log_edge == Edge("dora", "a/logs/info", RUNNER_NODE, "a/logs/info")
+    assert entering.remote_nodes == frozenset()

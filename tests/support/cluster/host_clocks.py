@@ -1,0 +1,45 @@
+"""Sets the clock of a test host, through libfaketime in every new process.
+
+Only the wall clock changes; the kernel's other clocks stay as they are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.cluster.hosts import Host
+
+_SETTINGS = {
+    "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    "FAKETIME_DISABLE_SHM": "1",
+    "FAKETIME_CACHE_DURATION": "1",
+}
+_INSIDE = "/opt/faketime.so"
+
+
+def give_clock(host: Host) -> None:
+    """Let `set_clock` set the clock of all processes that start from now on."""
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    if not found:
+        pytest.skip("needs the Debian package libfaketime (see .ci/run)")
+    library = host.path(_INSIDE)
+    library.write_bytes(found[0].read_bytes())
+    library.chmod(0o755)
+    lines = "".join(f"{name}={value}\n" for name, value in _SETTINGS.items())
+    host.path("/etc/environment").write_text(lines)
+    host.path("/etc/ld.so.preload").write_text(f"{_INSIDE}\n")
+
+
+def take_clock(host: Host) -> None:
+    """Remove the files of `give_clock`."""
+    for path in ("/etc/ld.so.preload", "/etc/faketimerc", "/etc/environment", _INSIDE):
+        host.path(path).unlink(missing_ok=True)
+
+
+def set_clock(host: Host, seconds: float) -> None:
+    """Set the clock ahead by so many seconds; takes effect within about a second."""
+    fresh = host.path("/etc/.faketimerc.new")
+    fresh.write_text(f"{seconds:+.0f}\n")
+    fresh.chmod(0o644)
+    fresh.rename(host.path("/etc/faketimerc"))

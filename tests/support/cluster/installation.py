@@ -1,0 +1,156 @@
+"""Installations of dora from real wheels of any version, and a machine to install it on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from support.sources import PACKAGES, ROOT
+
+CURRENT = "0.1.0"
+"""The version in the sources."""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A virtual environment with the five wheels; dependencies come from that of the tests."""
+
+    folder: Path
+    version: str
+
+    @property
+    def python(self) -> Path:
+        return self.folder / "bin" / "python"
+
+    @property
+    def dora(self) -> Path:
+        return self.folder / "bin" / "dora"
+
+    @property
+    def site(self) -> Path:
+        (found,) = self.folder.glob("lib/python*/site-packages")
+        return found
+
+    def run(self, *words: str | Path, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
+        """Run its ``dora`` with any exit code."""
+        return subprocess.run(
+            [self.dora, *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+
+def install(
+    folder: Path, version: str = CURRENT, edits: Mapping[str, Callable[[str], str]] | None = None
+) -> Installation:
+    """Build wheels of ``version`` from the sources, changed by ``edits``, and install them.
+
+    ``edits``: path below ``packages/`` to a function that changes the file's text.
+    """
+    sources = folder / "sources"
+    for name in PACKAGES:
+        copied = sources / name
+        ignored = shutil.ignore_patterns("__pycache__", "dist", "*.egg-info")
+        shutil.copytree(ROOT / "packages" / name, copied, ignore=ignored)
+        for path in (copied / "pyproject.toml", *copied.glob("src/*/_version.py")):
+            path.write_text(path.read_text().replace(CURRENT, version))
+    for name, edit in (edits or {}).items():
+        path = sources / name
+        changed = edit(path.read_text())
+        assert changed != path.read_text(), f"the edit of {name} changes nothing"
+        path.write_text(changed)
+    wheels = _build([sources / name for name in PACKAGES], folder / "wheels")
+    home = folder / "venv"
+    _run("uv", "venv", "--quiet", "--python", sys.executable, str(home))
+    _run("uv", "pip", "install", "--quiet", "--no-deps", "--python", str(home / "bin" / "python"),
+         *map(str, wheels))  # fmt: skip
+    made = Installation(home, version)
+    (made.site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return made
+
+
+def _build(folders: Sequence[Path], target: Path) -> list[Path]:
+    for folder in folders:
+        _run("uv", "build", "--quiet", "--wheel", "--out-dir", str(target), str(folder))
+    return sorted(target.glob("*.whl"))
+
+
+def _run(*words: str) -> None:
+    uv = Path(sys.executable).with_name("uv")
+    program = str(uv) if words[0] == "uv" and uv.exists() else words[0]
+    done = subprocess.run(
+        [program, *words[1:]], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}{done.stderr}"
+
+
+@dataclass(frozen=True)
+class Finished:
+    code: int
+    stdout: str
+    stderr: str
+
+
+class LocalMachine:
+    """This machine behind the interface of a connection; its home is a folder.
+
+    ``python`` stands for all that it has on its PATH beside what every system has.
+    """
+
+    def __init__(self, home: Path, *, path: str | None = None) -> None:
+        self.name = "robot (local)"
+        self.home = home
+        self.commands: list[Sequence[str]] = []
+        self.sent: list[int] = []
+        """Bytes of each transfer."""
+        self.cut_after: int | None = None
+        """Break the next transfer after so many bytes."""
+        self._path = path or f"{Path(sys.executable).parent}:/usr/bin:/bin"
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        sudo: bool = False,
+        timeout: float = 60.0,
+    ) -> Finished:
+        self.commands.append(argv)
+        kept = {name: text for name, text in os.environ.items() if name.startswith("DORA_TESTS_")}
+        done = subprocess.run(
+            list(argv),
+            input=stdin,
+            capture_output=True,
+            timeout=timeout,
+            cwd=self.home,
+            env={"HOME": str(self.home), "PATH": self._path, "LANG": "C.UTF-8", **kept},
+            check=False,
+        )
+        return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def send(
+        self,
+        source: Path,
+        target: str,
+        *,
+        offset: int = 0,
+        sudo: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        content = source.read_bytes()[offset:]
+        assert Path(target).stat().st_size == offset
+        cut, self.cut_after = self.cut_after, None
+        with Path(target).open("ab") as file:
+            file.write(content[:cut])
+        self.sent.append(len(content[:cut]))
+        if cut is not None:
+            raise ConnectionError("the connection was cut")

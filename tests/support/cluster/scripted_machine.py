@@ -1,0 +1,178 @@
+"""A fake machine with versions of dora and a service; its connection breaks at a chosen command.
+
+Its files are real, below one folder, and programs and scripts run on them. Systemd and the daemon
+are fakes: a restart records the version that the link leads to, and the unit that was loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from support.cluster.machine_facts import HEALTHY_MACHINE
+
+from dora_cli.bundle import machine as bundle_machine
+from dora_cli.bundle import machine_program
+from dora_cli.ssh import Connection, ConnectionLost, Finished, Unreachable
+from dora_cli.ssh.connection import Listener
+from dora_cli.ssh.transport import Transport
+
+NAME = "robot (10.0.0.2)"
+_SYSTEMCTL = """\
+#!/bin/sh
+cd "{folder}" || exit
+[ "$1" = --user ] && shift
+case $1 in
+daemon-reload) cp .config/systemd/user/dora-daemon-*.service loaded ;;
+restart)
+    cp loaded active
+    basename "$(readlink -f .local/share/dora/versions/current)" >running ;;
+esac
+"""
+
+
+@dataclass
+class ScriptedMachine:
+    """``cut_at``: number of the command before (or ``after``) which the connection breaks.
+
+    ``back``: whether a new connection is possible then.
+    """
+
+    folder: Path
+    cut_at: int = 0
+    after: bool = False
+    back: bool = False
+    of: int = 0
+    """Number of this machine in a series."""
+    count: int = 0
+    _cut: bool = False
+
+    def __post_init__(self) -> None:
+        program = self.folder / "bin" / "systemctl"
+        program.parent.mkdir()
+        program.write_text(_SYSTEMCTL.format(folder=self.folder))
+        program.chmod(0o755)
+
+    # ------------------------------------------------------------------------ state
+
+    @property
+    def versions(self) -> Path:
+        return self.folder / ".local/share/dora/versions"
+
+    @property
+    def unit(self) -> Path:
+        return self.folder / ".config/systemd/user/dora-daemon-robot.service"
+
+    @property
+    def running(self) -> str:
+        """Name of the version's folder that the daemon runs from."""
+        return (self.folder / "running").read_text().strip()
+
+    @property
+    def release(self) -> str:
+        manifest = json.loads((self.versions / self.running / "bundle.json").read_text())
+        return str(manifest["version"])
+
+    def add_version(self, version: str) -> None:
+        tree = self.versions / f"{version}-py3.11"
+        (tree / "bin").mkdir(parents=True)
+        (tree / "bin/python").symlink_to("/bin/sh")
+        (tree / "bundle.json").write_text(json.dumps({"version": version, "content": version}))
+
+    # ------------------------------------------------------------------------ its connection
+
+    def mend(self) -> None:
+        """No more cuts."""
+        self.cut_at, self._cut = 0, False
+
+    @property
+    def is_unreachable(self) -> bool:
+        """Whether neither SSH nor its daemon can connect."""
+        return self._cut and not self.back
+
+    @property
+    def was_cut(self) -> bool:
+        return self._cut
+
+    def connect(self, *_target: object) -> Connection:
+        if self._cut and not self.back:
+            raise Unreachable(NAME, "no answer")
+        return _ScriptedConnection(self)
+
+    def step(self, connection: _ScriptedConnection, argv: Sequence[str], stdin: bytes) -> Finished:
+        self.count += 1
+        breaks = self.count == self.cut_at
+        if breaks and not self.after:
+            self._break(connection)
+        done = self._do(argv, stdin)
+        if breaks:
+            self._break(connection)
+        return done
+
+    def _break(self, connection: _ScriptedConnection) -> None:
+        self._cut = connection.broken = True
+        raise ConnectionLost(NAME, "the connection broke")
+
+    def _do(self, argv: Sequence[str], stdin: bytes) -> Finished:
+        if argv[2] == bundle_machine._FIND:
+            answer = self._answer(argv[4], json.loads(argv[5]))
+            return Finished(1 if "problem" in answer else 0, json.dumps(answer), "")
+        done = subprocess.run(
+            list(argv),
+            input=stdin,
+            capture_output=True,
+            cwd=self.folder,
+            env={
+                "HOME": str(self.folder),
+                "PATH": f"{self.folder}/bin:/usr/bin:/bin",
+                "XDG_RUNTIME_DIR": str(self.folder),
+            },
+            check=False,
+        )
+        return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def _answer(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        if command == "facts":
+            return self._facts()
+        try:
+            return machine_program.COMMANDS[command](**arguments)
+        except (machine_program.Problem, OSError) as problem:
+            return {"problem": str(problem)}
+
+    def _facts(self) -> dict[str, Any]:
+        python = f"{self.versions / self.running}/bin/python"
+        return HEALTHY_MACHINE | {
+            "uid": os.getuid(),
+            "home": str(self.folder),
+            "state": str(self.folder),
+            "daemon": {"pid": 7, "words": [python, "-I", "-m", "x", "daemon"]},
+            "user_service": self.unit.exists(),
+        }
+
+
+class _ScriptedConnection(Connection):
+    def __init__(self, machine: ScriptedMachine) -> None:
+        super().__init__(NAME, cast(Transport, None))
+        self._machine = machine
+        self.broken = False
+
+    def close(self) -> None:
+        self.broken = True
+
+    def _run(
+        self,
+        argv: Sequence[str],
+        pieces: Iterator[bytes],
+        *,
+        sudo: bool,
+        timeout: float,
+        listeners: tuple[Listener | None, Listener | None] = (None, None),
+    ) -> Finished:
+        if self.broken:
+            raise ConnectionLost(NAME, "the connection broke")
+        return self._machine.step(self, argv, b"".join(pieces))

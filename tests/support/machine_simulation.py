@@ -1,0 +1,227 @@
+"""Simulated machine of a fleet: the agent's real state machine with fake runners."""
+
+from __future__ import annotations
+
+import uuid
+from collections import deque
+from dataclasses import dataclass, field
+
+from support.link_simulation import FakeLink
+
+from dora_config.protocol.daemon import (
+    TO_COORDINATOR,
+    DaemonMessage,
+)
+from dora_config.protocol.links import SetLinkPeers
+from dora_config.protocol.runner import (
+    AcknowledgeResult,
+    DataflowFinished,
+    DataflowResult,
+    DataflowStarted,
+    LinkChanged,
+    NodeResult,
+    NodesReady,
+    Release,
+    RunnerRequest,
+    RunnerStatus,
+    StopAllNodes,
+    WaitingChanged,
+)
+from dora_config.protocol.topics import StreamTopics
+from dora_daemon.agent import commands as agent_commands
+from dora_daemon.agent import events as agent_events
+from dora_daemon.agent.records import PartRecord
+from dora_daemon.agent.state import AgentState
+
+
+@dataclass
+class FakeRunner:
+    """State of a simulated runner process."""
+
+    dataflow_id: str
+    attempt: int
+    nodes: tuple[str, ...]
+    phase: str = "starting"
+    killed: bool = False
+    """Its nodes are killed without a grace period."""
+    result: DataflowResult | None = None
+    link: FakeLink | None = None
+    only_virtual_left: bool = False
+    stop_reason: str | None = None
+
+    @property
+    def lives(self) -> bool:
+        """Whether its nodes may be running."""
+        return self.phase in ("starting", "ready", "running", "stopping")
+
+
+@dataclass
+class FakeDaemon:
+    """One machine: its disk, its runners, and the daemon process while it runs."""
+
+    name: str
+    machine_id: str | None
+    labels: dict[str, str] = field(default_factory=dict)
+    instance: str = field(default_factory=lambda: str(uuid.uuid4()))
+    disk: dict[str, PartRecord] = field(default_factory=dict)
+    runners: list[FakeRunner] = field(default_factory=list)
+    agent: AgentState | None = None
+    incarnation: int = 0
+    connection: int | None = None
+    to_coordinator: deque[str] = field(default_factory=deque)
+    from_coordinator: deque[str] = field(default_factory=deque)
+    runner_events: deque[agent_events.Event] = field(default_factory=deque)
+    broken_nodes: set[str] = field(default_factory=set)
+    """Nodes that exit before they connect."""
+    watches: list[StreamTopics] = field(default_factory=list)
+    """Inspectors that it has started."""
+    link_problem: str | None = None
+    """Why links cannot listen on this machine."""
+    _last_token: int = 0
+
+    @property
+    def key(self) -> str:
+        return self.machine_id or f"default-{self.instance[:8]}"
+
+    def living(self, dataflow_id: str) -> list[FakeRunner]:
+        return [r for r in self.runners if r.dataflow_id == dataflow_id and r.lives]
+
+    def start(self, now: float) -> None:
+        """Start the daemon process; it adopts the runners of its live parts."""
+        assert self.agent is None
+        self.incarnation += 1
+        self.agent = AgentState(self.disk.values())
+        for record in list(self.disk.values()):
+            if record.is_live:
+                self.handle(self._adopted(record), now)
+
+    def handle(self, event: agent_events.Event, now: float) -> None:
+        """Let the agent handle an event and execute its commands."""
+        assert self.agent is not None
+        for command in self.agent.handle(event, now):
+            self._execute(command, now)
+
+    def kill_runner(self, runner: FakeRunner) -> None:
+        runner.phase = "dead"
+        if self.agent is not None:
+            gone = agent_events.RunnerGone(runner.dataflow_id, "its runner was killed")
+            self.runner_events.append(gone)
+
+    def step_runner(self, runner: FakeRunner) -> bool:
+        """Advance a runner: its nodes connect, or end after a stop."""
+        if runner.phase == "starting":
+            if self.broken_nodes & set(runner.nodes):
+                self.finish_runner(runner, failed=self.broken_nodes)
+            else:
+                runner.phase = "ready"
+                self.send_event(runner, NodesReady())
+            return True
+        if runner.phase == "stopping":
+            self.finish_runner(runner)
+            return True
+        return False
+
+    def finish_runner(self, runner: FakeRunner, *, failed: set[str] | None = None) -> None:
+        """All nodes end."""
+        runner.phase = "finished"
+
+        def ended(node: str) -> NodeResult:
+            if node in (failed or ()):
+                return NodeResult(node=node, outcome="failed", message="exited with code 1")
+            if runner.killed:
+                return NodeResult(node=node, outcome="failed", message="killed", signal="SIGKILL")
+            return NodeResult(node=node, outcome="success")
+
+        nodes = tuple(map(ended, runner.nodes))
+        runner.result = DataflowResult(dataflow_id=runner.dataflow_id, nodes=nodes)
+        self.send_event(runner, DataflowFinished(result=runner.result))
+
+    def _adopted(self, record: PartRecord) -> agent_events.Event:
+        dataflow_id = record.dataflow_id
+        for runner in self.runners:
+            if (runner.dataflow_id, runner.attempt) != (dataflow_id, record.attempt):
+                continue
+            if runner.phase != "dead":
+                status = RunnerStatus.model_validate(
+                    {
+                        "dataflow_id": dataflow_id,
+                        "phase": runner.phase,
+                        "result": runner.result,
+                        "link": runner.link and runner.link.report(),
+                        "only_virtual_left": runner.only_virtual_left,
+                    }
+                )
+                return agent_events.RunnerReached(dataflow_id, status)
+        return agent_events.RunnerGone(dataflow_id, "its runner is gone")
+
+    def _execute(self, command: agent_commands.Command, now: float) -> None:
+        match command:
+            case agent_commands.SavePart(record=record):
+                copy = PartRecord.model_validate_json(record.model_dump_json())
+                self.disk[record.dataflow_id] = copy
+            case agent_commands.DropPart(dataflow_id=dataflow_id):
+                self.disk.pop(dataflow_id, None)
+            case agent_commands.TellCoordinator(message=message):
+                self._send_to_coordinator(message)
+            case agent_commands.StartRunner(record=record):
+                self._start_runner(record, now)
+            case agent_commands.AskRunner(dataflow_id=dataflow_id, request=request):
+                for runner in self.runners:
+                    if runner.dataflow_id == dataflow_id:
+                        self._ask_runner(runner, request)
+            case agent_commands.KillRunner(dataflow_id=dataflow_id):
+                for runner in self.living(dataflow_id):
+                    self.kill_runner(runner)
+            case agent_commands.OpenWatch(request=request):
+                self.watches.append(request)
+            case agent_commands.EndDaemon():
+                self.agent = None
+            case _:
+                pass
+
+    def _send_to_coordinator(self, message: DaemonMessage) -> None:
+        if self.connection is not None:
+            self.to_coordinator.append(TO_COORDINATOR.encode(message))
+
+    def _start_runner(self, record: PartRecord, now: float) -> None:
+        assert not self.living(record.dataflow_id), "two runners of one part"
+        nodes = tuple(node.id for node in record.spec.resolved.nodes)
+        dataflow_id = record.dataflow_id
+        self.runners = [r for r in self.runners if r.dataflow_id != dataflow_id]
+        self._last_token += 1
+        token = f"{self.name}-{self._last_token}"
+        runner = FakeRunner(dataflow_id, record.attempt, nodes)
+        if record.edges:
+            assert record.machine == self.key
+            runner.link = FakeLink(record.machine, token, record.edges)
+        self.runners.append(runner)
+        place = agent_events.RunnerPlaced(dataflow_id, "run/0", token, dict.fromkeys(nodes, "out"))
+        self.handle(place, now)
+        status = RunnerStatus(dataflow_id=dataflow_id, phase="starting")
+        self.runner_events.append(agent_events.RunnerReached(dataflow_id, status))
+
+    def _ask_runner(self, runner: FakeRunner, request: RunnerRequest) -> None:
+        match request:
+            case Release() if runner.phase == "ready":
+                runner.phase = "running"
+                started = DataflowStarted(dataflow_id=runner.dataflow_id)
+                self.send_event(runner, started)
+            case StopAllNodes() if runner.lives:
+                runner.phase = "stopping"
+                runner.killed = request.force
+                runner.stop_reason = request.reason
+            case SetLinkPeers():
+                assert runner.link is not None, "peers for a part without a link"
+                if runner.lives:
+                    runner.link.set_peers(request)
+            case AcknowledgeResult():
+                assert self.disk[runner.dataflow_id].phase == "ended", "acknowledged, not saved"
+                runner.phase = "gone"
+
+    def send_event(
+        self,
+        runner: FakeRunner,
+        event: NodesReady | DataflowStarted | DataflowFinished | LinkChanged | WaitingChanged,
+    ) -> None:
+        if self.agent is not None:
+            self.runner_events.append(agent_events.RunnerSpoke(runner.dataflow_id, event))
