@@ -10,8 +10,8 @@ import jsonschema
 import pytest
 from config.cluster.test_models import GUIDE
 from config.cluster.test_models import MISTAKES as CLUSTER_MISTAKES
-from config.dataflow.test_descriptor_errors import NODE, OPERATORS, ROOT
-from config.dataflow.test_modules import EYE, FLOW
+from config.dataflow.test_flattening import EYE, FLOW
+from config.dataflow.test_reader import NODE, OPERATORS, ROOT
 from config.parsing import with_node
 
 from dora_config import json_schema

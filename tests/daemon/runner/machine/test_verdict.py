@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dora_daemon.runner.machine.events import Exit
-from dora_daemon.runner.machine.verdict import Ending, judge
+from dora_daemon.runner.machine.verdict import Ending, cause_of, judge
 
 OK = Exit(code=0)
 
@@ -66,3 +66,31 @@ def test_verdict(ending: Ending, outcome: str, message: str) -> None:
     assert verdict.outcome == outcome
     assert message in verdict.message
     assert bool(verdict.message) == (outcome == "failed")
+
+
+@pytest.mark.parametrize(
+    ("ending", "cause", "sentence"),
+    [
+        (Ending(Exit(code=3)), "exit code 3", "exited with code 3"),
+        (Ending(Exit(signal="SIGSEGV")), "signal SIGSEGV", "because of signal SIGSEGV"),
+        (Ending(Exit(signal="SIGKILL")), "SIGKILL, not sent by dora", "not sent by dora"),
+        (
+            Ending(Exit(signal="SIGKILL", out_of_memory=True)),
+            "out of memory",
+            "was killed by the kernel: out of memory",
+        ),
+        (
+            Ending(Exit(code=137, out_of_memory=True)),
+            "out of memory",
+            "exited with code 137: the kernel killed a child of it: out of memory",
+        ),
+        (
+            Ending(Exit(signal="SIGKILL"), kill_reason="nothing was heard from it for 5.0 s"),
+            "killed: nothing was heard from it for 5.0 s",
+            "was killed: nothing was heard from it for 5.0 s",
+        ),
+    ],
+)
+def test_cause_and_message(ending: Ending, cause: str, sentence: str) -> None:
+    assert cause_of(ending) == cause
+    assert sentence in judge(ending).message

@@ -30,9 +30,9 @@ class RunPrinter:
         self._wanted = wanted
         self._coloured = style is LogFormat.PRETTY and output.wants_colour(sys.stdout)
         self._readerless = False
-        from dora_daemon.runner.logs.life_lines import LifeLines
+        from dora_daemon.lifecycle_lines import LifecycleLines  # other reports do not need it
 
-        self._life_lines = LifeLines()
+        self._lifecycle_lines = LifecycleLines()
 
     def show(self, event: RunnerEvent) -> None:
         """Print an event unless it is internal."""
@@ -52,7 +52,7 @@ class RunPrinter:
                     f"stopping ({reason}): nodes have {grace:g} s; Ctrl-C{again} kills them"
                 )
             case _:
-                line = self._life_lines.line(event)
+                line = self._lifecycle_lines.line(event)
                 if line is not None:
                     self._print_own(line.level, f'node "{line.node}" {line.message}')
 

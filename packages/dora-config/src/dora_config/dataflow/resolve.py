@@ -8,9 +8,9 @@ from typing import Any
 
 from dora_config.dataflow import descriptor
 from dora_config.dataflow.fields import build_lines, split_words
+from dora_config.dataflow.flattening import Flattening
 from dora_config.dataflow.modules import (
     FlatNode,
-    Flattening,
     SourceNode,
     WiredInput,
     join_directory,

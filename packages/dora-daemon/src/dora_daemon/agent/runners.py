@@ -48,11 +48,11 @@ from dora_daemon.agent.linking import LinkError, LinkSetup
 from dora_daemon.agent.node_paths import Machine, deliver, explain, log_dirs, make_plan
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.code.delivery import CodeNotDelivered
+from dora_daemon.lifecycle_lines import LifecycleLines
 from dora_daemon.process_tree import runtime_dir
 from dora_daemon.process_tree.errors import RuntimeDirError
 from dora_daemon.process_tree.reaper import LOG, OWNER, RESULT, kill_marked
 from dora_daemon.process_tree.runtime_dir import PLAN
-from dora_daemon.runner.logs.life_lines import LifeLines
 from dora_node_api.protocol.control_socket import connect_unix
 
 RETRY = 0.02
@@ -179,7 +179,7 @@ class _Attendant:
         self._heard_of = 0
         """Counts what the runner has said."""
         self._is_mute = False
-        self._life_lines = LifeLines()
+        self._lifecycle_lines = LifecycleLines()
 
     def ask(self, request: RunnerRequest, answered: Answered | None = None) -> None:
         """Send a request; the runner's notices and its end say what came of it.
@@ -343,7 +343,7 @@ class _Attendant:
 
     def _log(self, notice: RunnerEvent) -> None:
         """What happened to a node's process, for the daemon's log."""
-        line = self._life_lines.line(notice)
+        line = self._lifecycle_lines.line(notice)
         if line is not None:
             named = None if self.status is None else self.status.name
             label, message = clean_text(named or self.dataflow_id), clean_lines(line.message)

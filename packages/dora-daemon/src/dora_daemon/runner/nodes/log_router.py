@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dora_config.dataflow.sources import LogSource
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import LogLevel, LogLine, RunnerEvent
+from dora_daemon.lifecycle_lines import LifecycleLines
 from dora_daemon.runner.logs.gate import Gate
-from dora_daemon.runner.logs.life_lines import LifeLines
 from dora_daemon.runner.logs.log_entries import message_text, passes
 from dora_daemon.runner.logs.log_files import LogFile
 from dora_daemon.runner.logs.logs import NodeLog, now_text
@@ -41,7 +41,7 @@ class LogRouter:
         self._outputs = outputs
         self._on_event = on_event
         self._gate = gate
-        self._life_lines = LifeLines()
+        self._lifecycle_lines = LifecycleLines()
         self._warned = False
         self.subscriptions: dict[tuple[str, str], LogSource] = {}
         """``dora/logs`` inputs by node and input."""
@@ -79,7 +79,7 @@ class LogRouter:
 
     def note(self, event: RunnerEvent) -> None:
         """Write restarts and failures of a node into its log file."""
-        line = self._life_lines.line(event)
+        line = self._lifecycle_lines.line(event)
         if line is not None and line.node in self._nodes.logs:
             self._nodes.logs[line.node].note(line.level, line.message)
 

@@ -1,4 +1,4 @@
-"""What happens to the process of a node, as a line of its log; pure."""
+"""Log lines about restarts and failures of nodes; pure."""
 
 from __future__ import annotations
 
@@ -12,32 +12,34 @@ from dora_config.protocol.runner_events import (
 from dora_node_api.frozen import Frozen
 
 
-class LifeLine(Frozen):
-    """``message`` is what follows `node "x"` in a sentence."""
+class LifecycleLine(Frozen):
+    """One line; ``message`` continues a sentence that starts with `node "x"`."""
 
     node: str
     level: LogLevel
     message: str
 
 
-class LifeLines:
-    """Of the nodes of one dataflow: restarts with their cause and delay, and failures."""
+class LifecycleLines:
+    """Makes lines from the events of one dataflow: restarts with cause and delay, and failures."""
 
     def __init__(self) -> None:
         self._restarting: dict[str, int] = {}
 
-    def line(self, event: RunnerEvent) -> LifeLine | None:
-        """The line about an event; None for one that users do not look for."""
+    def line(self, event: RunnerEvent) -> LifecycleLine | None:
+        """Return the line about an event, None for other events."""
         match event:
             case NodeRestarting(node=node, reason=why, delay=delay, restarts=count):
                 self._restarting[node] = count
                 when = f" in {delay:g} s" if delay else ""
-                return LifeLine(node, "warn", f"{why}; restart {count}{when}")
+                return LifecycleLine(node, "warn", f"{why}; restart {count}{when}")
             case NodeConnected(node=node, pid=pid) if node in self._restarting:
                 count = self._restarting.pop(node)
-                return LifeLine(node, "info", f"runs again after restart {count} (process {pid})")
+                return LifecycleLine(
+                    node, "info", f"runs again after restart {count} (process {pid})"
+                )
             case NodeFailed(result=result) if result.outcome == "failed":
                 self._restarting.pop(result.node, None)
-                return LifeLine(result.node, "error", f"failed: {result.message}")
+                return LifecycleLine(result.node, "error", f"failed: {result.message}")
             case _:
                 return None

@@ -1,0 +1,402 @@
+"""Replacement of nodes with a module by the nodes of its file; pure.
+
+The result is flat. Inner nodes are named `user.inner`. An inner input from a port of the module
+reads what the user connects to the port; a reader of the module's output reads the inner node that
+has this output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from dora_config.dataflow import descriptor
+from dora_config.dataflow.fields import split_words
+from dora_config.dataflow.modules import FlatNode, ModuleFile, SourceNode, WiredInput, operators_of
+from dora_config.dataflow.resolved import EnvValue
+from dora_config.dataflow.sources import (
+    MODULE_PORT_PREFIX,
+    LogSource,
+    OutputSource,
+    parse_source,
+)
+from dora_config.dataflow.variables import (
+    UndefinedVariable,
+    expand_parameters,
+    expand_variables,
+    is_reserved,
+)
+from dora_config.errors import Problem, Severity
+from dora_config.yaml.document import Document, KeyPath
+from dora_config.yaml.scalars import for_a_program
+from dora_config.yaml.suggest import closest
+
+Value = TypeVar("Value")
+
+_PORT_NODE = MODULE_PORT_PREFIX.rstrip("/")
+
+
+def _nearest(*values: Value | None) -> Value | None:
+    """Return the first value that is set: of the node, of its module, of the module's user."""
+    return next((value for value in values if value is not None), None)
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """Context of the nodes of one file at one use of the file."""
+
+    document: Document
+    directory: str = ""
+    prefix: str = ""
+    ports: Mapping[str, WiredInput | None] | None = None
+    env: Mapping[str, EnvValue] = field(default_factory=dict)
+    deploy: descriptor.Deploy | None = None
+    build: str | None = None
+    cpu_affinity: list[int] | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    unread_ports: bool = False
+    repeated: bool = False
+
+
+class Flattening:
+    """Flattens the nodes of a file and its modules; collects problems."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self.problems: list[Problem] = []
+        self.nodes: list[FlatNode] = []
+        self.unused_inputs: list[FlatNode] = []
+        """Nodes with a module, with those of their inputs that no inner node reads."""
+        self.used_ports: set[tuple[str, str]] = set()
+        """Ports that inner nodes read, as the prefix of the module's nodes and the port."""
+        self.unread_modules: set[str] = set()
+        """Ids of nodes whose module file is unreadable in whole or in part."""
+
+    def run(self, document: Document, nodes: tuple[SourceNode, ...]) -> None:
+        """Append the flat nodes of a dataflow file to `self.nodes`."""
+        self._flatten(nodes, _Scope(document))
+
+    def environment(
+        self,
+        env: Mapping[str, EnvValue] | None,
+        document: Document,
+        path: KeyPath,
+        parameters: Mapping[str, str],
+        where: str,
+    ) -> dict[str, EnvValue]:
+        """Return the variables of an `env` at `path`, expanded and without reserved names."""
+        values: dict[str, EnvValue] = {}
+        lookup = {**self._environ, **parameters} if parameters else self._environ
+        for name, value in (env or {}).items():
+            place = (*path, name)
+            if is_reserved(name):
+                message = f"{where}: environment variable {name} is reserved and is ignored"
+                self.report(document, place, message, at_key=True, severity="warning")
+                continue
+            if isinstance(value, str):
+                try:
+                    value = expand_variables(value, lookup)
+                except UndefinedVariable as error:
+                    hint = (
+                        f"set it, write ${{{error.name}:-default}}, or {{__dora_env: {error.name}}}"
+                        " to use the value of the node's machine"
+                    )
+                    self.report(document, place, f"{where}: env {name}: {error}", hint=hint)
+            values[name] = value
+        return values
+
+    def report(
+        self,
+        document: Document,
+        path: KeyPath,
+        message: str,
+        *,
+        hint: str | None = None,
+        at_key: bool = False,
+        severity: Severity = "error",
+    ) -> None:
+        """Add a problem at `path` of a document."""
+        self.problems.append(
+            document.problem(path, message, hint=hint, at_key=at_key, severity=severity)
+        )
+
+    def _flatten(self, nodes: tuple[SourceNode, ...], scope: _Scope) -> None:
+        local = {source.node.id for source in nodes}
+        outputs: dict[str, dict[str, tuple[str, str]]] = {}
+        unread: set[str] = set()
+        for source in nodes:
+            module = source.module
+            if source.node.module is not None and (module is None or module.unread_nodes):
+                self.unread_modules.add(scope.prefix + source.node.id)
+            if module is not None and not source.repeated:
+                outputs[source.node.id] = self._module_outputs(module)
+                if module.unread_outputs:
+                    unread.add(source.node.id)
+        wiring = _Wiring(self, scope, local, outputs, unread)
+        for source in nodes:
+            if source.module is not None:
+                self._use_module(source, source.module, scope, wiring)
+                continue
+            if source.node.module is not None:  # unreadable module; its user is checked
+                self._parameters(source, scope)
+                source = replace(source, incomplete=True)
+            self.nodes.append(self._flat_node(source, scope, wiring))
+
+    def _flat_node(self, source: SourceNode, scope: _Scope, wiring: _Wiring) -> FlatNode:
+        node = source.node
+        where = f'node "{node.id}"'
+        env = self.environment(
+            node.env, scope.document, (*source.path, "env"), scope.parameters, where
+        )
+        inputs = wiring.inputs(node.inputs, (*source.path, "inputs"), where)
+        written = len(node.inputs or ())
+        for operator_id, operator, path in operators_of(node):
+            written += len(operator.inputs or ())
+            wired = wiring.inputs(operator.inputs, (*source.path, *path, "inputs"), where)
+            inputs.update({f"{operator_id}/{name}": value for name, value in wired.items()})
+        return FlatNode(
+            id=scope.prefix + node.id,
+            node=node,
+            document=scope.document,
+            path=source.path,
+            directory=scope.directory,
+            env={**scope.env, **env},
+            deploy=_nearest(node.deploy, scope.deploy),
+            build=_nearest(node.build, scope.build),
+            cpu_affinity=_nearest(node.cpu_affinity, scope.cpu_affinity),
+            args=self._args(source, scope, where),
+            inputs=inputs,
+            incomplete=source.incomplete,
+            unread_inputs=source.unread_inputs or len(inputs) < written,
+            named=source.named,
+            repeated=source.repeated or scope.repeated,
+        )
+
+    def _args(self, source: SourceNode, scope: _Scope, where: str) -> str | None:
+        """Return `args` with the module's parameters, which must not break its quotes."""
+        args = source.node.args
+        if args is None or scope.ports is None:
+            return args
+        place = (*source.path, "args")
+        try:
+            expanded = expand_parameters(args, scope.parameters)
+            split_words(expanded, "node args once parameters are in place")
+        except UndefinedVariable as error:
+            name = error.name.removeprefix("PARAM_").lower()
+            message = f"{where}: args contain ${error.name}, but the module has no such param"
+            hint = f"set `params: {{{name}: ...}}` where the module is used"
+            self.report(scope.document, place, message, hint=hint)
+        except ValueError as error:
+            self.report(scope.document, place, f"{where}: {error}")
+        else:
+            return expanded
+        return None
+
+    def _use_module(
+        self, source: SourceNode, module: ModuleFile, scope: _Scope, wiring: _Wiring
+    ) -> None:
+        node, path = source.node, source.path
+        where = f'node "{node.id}"'
+        given = wiring.inputs(node.inputs, (*path, "inputs"), where)
+        ports = self._ports(source, module, given, scope)
+        parameters = {**scope.parameters, **self._parameters(source, scope)}
+        env = self.environment(node.env, scope.document, (*path, "env"), scope.parameters, where)
+        inner = _Scope(
+            document=module.document,
+            directory=module.directory,
+            prefix=f"{scope.prefix}{node.id}.",
+            ports=ports,
+            env={**scope.env, **parameters, **env},
+            deploy=_nearest(node.deploy, scope.deploy),
+            build=_nearest(module.build, node.build, scope.build),
+            cpu_affinity=_nearest(node.cpu_affinity, scope.cpu_affinity),
+            parameters=parameters,
+            unread_ports=module.unread_ports,
+            repeated=source.repeated or scope.repeated,
+        )
+        self._flatten(module.nodes, inner)
+        unused = {
+            name: wired
+            for name, wired in given.items()
+            if (inner.prefix, name) not in self.used_ports
+        }
+        if unused:
+            self.unused_inputs.append(
+                FlatNode(
+                    id=scope.prefix + node.id,
+                    node=node,
+                    document=scope.document,
+                    path=path,
+                    directory=scope.directory,
+                    inputs=unused,
+                )
+            )
+
+    def _ports(
+        self,
+        source: SourceNode,
+        module: ModuleFile,
+        given: Mapping[str, WiredInput],
+        scope: _Scope,
+    ) -> dict[str, WiredInput | None]:
+        node, path = source.node, source.path
+        required = module.interface.inputs or []
+        optional = module.interface.inputs_optional or []
+        known = [*required, *optional]
+        where = f'node "{node.id}"'
+        for name in required:
+            if name not in (node.inputs or {}) and not source.unread_inputs:
+                message = f'{where}: module "{module.interface.name}" requires input "{name}"'
+                self.report(scope.document, (*path, "inputs"), message)
+        for name in node.inputs or {}:
+            if name not in known and not module.unread_ports:
+                message = (
+                    f'{where}: module "{module.interface.name}" has no input "{name}", '
+                    f"expected {', '.join(known) or 'none'}{closest(name, known)}"
+                )
+                self.report(scope.document, (*path, "inputs", name), message, at_key=True)
+        return {name: given.get(name) for name in known}
+
+    def _parameters(self, source: SourceNode, scope: _Scope) -> dict[str, str]:
+        parameters: dict[str, str] = {}
+        for key, value in (source.node.params or {}).items():
+            place = (*source.path, "params", key)
+            where = f'node "{source.node.id}": param "{key}"'
+            if not isinstance(value, bool | int | float | str):
+                message = f"{where}: expected a text, number or boolean"
+                self.report(scope.document, place, message)
+                continue
+            name = "PARAM_" + key.upper()
+            if not name.replace("-", "_").isidentifier() or not name.isascii():
+                message = f"{where}: expected a name of letters, digits and '_'"
+                self.report(scope.document, place, message, at_key=True)
+                continue
+            try:
+                parameters[name] = expand_parameters(for_a_program(value), scope.parameters)
+            except UndefinedVariable as error:
+                self.report(
+                    scope.document, place, f"{where}: parameter ${error.name} is not defined"
+                )
+        return parameters
+
+    def _module_outputs(self, module: ModuleFile) -> dict[str, tuple[str, str]]:
+        """Return inner node (relative to the user's id) and output by output of the module."""
+        makers: dict[str, list[tuple[str, str]]] = {}
+        for source in module.nodes:
+            node = source.node
+            if source.module is not None:
+                for name, (deeper, output) in self._module_outputs(source.module).items():
+                    makers.setdefault(name, []).append((f"{node.id}.{deeper}", output))
+            for name in node.outputs or ():
+                makers.setdefault(name, []).append((node.id, name))
+            for operator_id, operator, _ in operators_of(node):
+                for name in operator.outputs or ():
+                    makers.setdefault(name, []).append((node.id, f"{operator_id}/{name}"))
+        outputs: dict[str, tuple[str, str]] = {}
+        for index, name in enumerate(module.interface.outputs or ()):
+            found = makers.get(name, [])
+            if found:
+                outputs[name] = found[0]
+            if len(found) > 1 or not (found or module.unread_outputs):
+                who = ", ".join(node for node, _ in found) or "none of its nodes"
+                message = (
+                    f'output "{name}" of module "{module.interface.name}" must be an output of '
+                    f"exactly one inner node, found {who}"
+                )
+                problem = module.document.problem(("module", "outputs", index), message)
+                if problem not in self.problems:
+                    self.problems.append(problem)
+        return outputs
+
+
+@dataclass(frozen=True)
+class _Wiring:
+    """Translates the sources in one file to sources of the flat dataflow."""
+
+    flattening: Flattening
+    scope: _Scope
+    local: set[str]
+    module_outputs: Mapping[str, Mapping[str, tuple[str, str]]]
+    unread: set[str]
+    """Nodes whose modules may have further outputs in unreadable parts."""
+
+    def inputs(
+        self, inputs: Mapping[str, descriptor.Input] | None, path: KeyPath, where: str
+    ) -> dict[str, WiredInput]:
+        """Return the inputs at `path` without those from unconnected optional ports."""
+        wired: dict[str, WiredInput] = {}
+        for name, wanted in (inputs or {}).items():
+            one = self._input(wanted, (*path, name), f'{where}: input "{name}"')
+            if one is not None:
+                wired[name] = one
+        return wired
+
+    def _input(self, wanted: descriptor.Input, path: KeyPath, where: str) -> WiredInput | None:
+        source = parse_source(wanted.source)
+        own = WiredInput(
+            source=source,
+            written=wanted.source,
+            document=self.scope.document,
+            path=path,
+            queue_size=wanted.queue_size,
+            queue_policy=wanted.queue_policy,
+            input_timeout=wanted.input_timeout,
+        )
+        match source:
+            case OutputSource(node=node, output=port) if node == _PORT_NODE:
+                return self._from_port(own, port, where)
+            case OutputSource(node=node, output=output) if node in self.module_outputs:
+                return self._from_module(own, node, output, where)
+            case OutputSource(node=node) if node in self.local or self.scope.prefix:
+                return replace(
+                    own, source=source.model_copy(update={"node": self.scope.prefix + node})
+                )
+            case LogSource(node=str(node)) if node in self.local:
+                return replace(
+                    own, source=source.model_copy(update={"node": self.scope.prefix + node})
+                )
+        return own
+
+    def _from_port(self, own: WiredInput, port: str, where: str) -> WiredInput | None:
+        ports = self.scope.ports
+        if ports is None:
+            message = f"{where}: `_mod/` is an input of a module and allowed in module files only"
+            self.flattening.report(own.document, (*own.path, "source"), message)
+            return None
+        if port not in ports:
+            if self.scope.unread_ports:
+                return None
+            message = (
+                f'{where}: the module has no input "{port}", '
+                f"expected {', '.join(ports) or 'none'}{closest(port, ports)}"
+            )
+            self.flattening.report(own.document, (*own.path, "source"), message)
+            return None
+        self.flattening.used_ports.add((self.scope.prefix, port))
+        given = ports[port]
+        if given is None:
+            return None
+        return replace(
+            given,
+            queue_size=_nearest(own.queue_size, given.queue_size),
+            queue_policy=_nearest(own.queue_policy, given.queue_policy),
+            input_timeout=_nearest(own.input_timeout, given.input_timeout),
+        )
+
+    def _from_module(
+        self, own: WiredInput, node: str, output: str, where: str
+    ) -> WiredInput | None:
+        outputs = self.module_outputs[node]
+        if output not in outputs:
+            if node in self.unread:
+                return None
+            message = (
+                f'{where}: output `{own.written}` does not exist: module node "{node}" has outputs '
+                f"{', '.join(outputs) or 'none'}{closest(output, outputs)}"
+            )
+            self.flattening.report(own.document, (*own.path, "source"), message)
+            return None
+        inner, inner_output = outputs[output]
+        target = OutputSource(node=f"{self.scope.prefix}{node}.{inner}", output=inner_output)
+        return replace(own, source=target)
