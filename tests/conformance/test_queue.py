@@ -1,4 +1,4 @@
-"""What any queue must do, whatever the policy, the size of the payload and the number of ends."""
+"""Requirements for every queue, policy, payload size and number of ends."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SIZES = (24, 4096, 300_000)
 
 
 class World:
-    """One board, with whatever edges, senders and receivers a test makes."""
+    """One board with the edges, senders and receivers of a test."""
 
     def __init__(self) -> None:
         self.board = Board.create(4 << 20)
@@ -136,10 +136,10 @@ def test_a_message_held_back_is_dropped_when_newer_ones_fill_the_queue(pause_at:
 
 
 def test_too_many_protected_messages_are_refused_and_counted() -> None:
-    told: list[str] = []
+    warned: list[str] = []
     with world() as w:
         edge = w.edge(bound=2)
-        sender = w.sender(edge, on_first_drop=lambda _, text: told.append(text))
+        sender = w.sender(edge, on_first_drop=lambda _, text: warned.append(text))
         receiver = w.receiver(edge)
         for number in range(3000):
             send(sender, number, protected=True)
@@ -151,12 +151,11 @@ def test_too_many_protected_messages_are_refused_and_counted() -> None:
         assert kept == list(range(len(kept)))
         seen = edge.keeper.statistics()
         assert seen.dropped == 3000 - len(kept)
-        # Not that the oldest go, nor that two wait.
         start = f"{edge.spec.edge}: {len(kept)} requests and goals wait, as many as fit, so further"
-        assert [text.startswith(start) for text in told] == [True]
+        assert [text.startswith(start) for text in warned] == [True]
 
 
-def test_flush_drops_what_waits_but_not_what_is_protected() -> None:
+def test_flush_drops_waiting_but_not_protected_messages() -> None:
     with world() as w:
         _, sender, receiver = w.pair(bound=10)
         for number in range(5):
@@ -209,7 +208,7 @@ def test_backpressure_loses_nothing_and_blocks_the_sender(size: int) -> None:
         assert seen.blocked_seconds > 0
 
 
-def test_a_blocked_sender_goes_on_when_the_queue_is_removed() -> None:
+def test_a_blocked_sender_continues_when_the_queue_is_removed() -> None:
     with world() as w:
         edge = w.edge(policy="backpressure", bound=1)
         sender = w.sender(edge)
@@ -272,7 +271,7 @@ def test_on_fan_out_drop_oldest_queues_do_not_wait_for_others() -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_fan_out_writes_once_and_frees_when_the_last_lets_go(size: int) -> None:
+def test_fan_out_writes_once_and_frees_with_the_last_release(size: int) -> None:
     with world() as w:
         edges = [w.edge(bound=4, names=("camera", f"plot{n}")) for n in range(5)]
         sender = w.sender(edges[0])
@@ -297,7 +296,7 @@ def test_fan_out_writes_once_and_frees_when_the_last_lets_go(size: int) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_the_last_message_comes_before_the_news_that_follow_it(policy: str) -> None:
+def test_the_last_message_precedes_lifecycle_records(policy: str) -> None:
     with world() as w:
         edge, sender, receiver = w.pair(policy=policy, bound=3)
         for number in range(3):
@@ -322,7 +321,7 @@ def test_the_last_message_comes_before_the_news_that_follow_it(policy: str) -> N
         assert edge.keeper.statistics().dropped == 0
 
 
-def test_what_is_sent_before_the_consumer_runs_waits_for_it() -> None:
+def test_messages_sent_before_the_consumer_runs_wait() -> None:
     with world() as w:
         edge = w.edge(bound=5)
         sender = w.sender(edge)
@@ -352,7 +351,7 @@ def test_a_dead_producers_segments_are_needed_until_everything_was_read() -> Non
 
 @pytest.mark.parametrize("kind", ["plain", "protected", "backpressure", "held"])
 def test_a_dead_producers_segments_are_needed_while_a_record_is_in_hand(kind: str) -> None:
-    """Looked at before every step of a receive: there a consumer may wait for the GIL, too."""
+    """Check before every step of a receive, where a consumer may wait for the GIL."""
     policy = "backpressure" if kind in ("backpressure", "held") else "drop_oldest"
     stop, passed = 0, False
     while not passed:
@@ -423,7 +422,7 @@ def test_routes_change_while_messages_flow() -> None:
         assert sender.held_bytes() == {}
 
 
-def test_a_route_that_is_added_twice_is_one() -> None:
+def test_a_route_added_twice_is_one() -> None:
     with world() as w:
         edge, sender, receiver = w.pair()
         sender.add_route("out", edge.spec, edge.for_producer())
@@ -467,46 +466,46 @@ def test_several_threads_send_at_once(policy: str) -> None:
         assert edge.keeper.statistics().dropped == 0
 
 
-def test_the_first_drop_is_told_once_with_the_setting() -> None:
-    told: list[tuple[QueueSpec, str]] = []
+def test_the_first_drop_is_reported_once_with_the_setting() -> None:
+    warned: list[tuple[QueueSpec, str]] = []
     with world() as w:
         edge = w.edge(bound=1)
-        sender = w.sender(edge, on_first_drop=lambda spec, text: told.append((spec, text)))
+        sender = w.sender(edge, on_first_drop=lambda spec, text: warned.append((spec, text)))
         send(sender, 0)
-        assert told == []
+        assert warned == []
         for number in range(5):
             send(sender, number)
-        assert [spec for spec, _ in told] == [edge.spec]
-        assert "queue_size" in told[0][1]
-        assert "camera/out -> plot/in" in told[0][1]
+        assert [spec for spec, _ in warned] == [edge.spec]
+        assert "queue_size" in warned[0][1]
+        assert "camera/out -> plot/in" in warned[0][1]
 
 
-def test_a_pipe_that_holds_less_than_the_bound_is_told_as_such() -> None:
-    told: list[str] = []
+def test_a_pipe_that_holds_less_than_the_bound_is_named() -> None:
+    warned: list[str] = []
     with world() as w:
         edge = w.edge(bound=1000)
         # As where an ordinary user's pipes have used up `pipe-user-pages-soft`.
         fcntl.fcntl(edge.ends.data_write, fcntl.F_SETPIPE_SZ, 2 * PAGE)
-        sender = w.sender(edge, on_first_drop=lambda _, text: told.append(text))
+        sender = w.sender(edge, on_first_drop=lambda _, text: warned.append(text))
         for number in range(999):
             send(sender, number)
         got = numbers(drain(w.receiver(edge)))
         assert got == list(range(999 - len(got), 999))
         assert len(got) >= 64
-        # Not that 1000 messages wait, of which a larger queue_size would be the remedy.
-        assert [(text.count("1000"), text.count("holds 64 ")) for text in told] == [(1, 1)]
-        assert "fs.pipe-user-pages-soft" in told[0]
+        # Not that the queue is full, where a larger queue_size would help.
+        assert [(text.count("1000"), text.count("holds 64 ")) for text in warned] == [(1, 1)]
+        assert "fs.pipe-user-pages-soft" in warned[0]
 
 
 @pytest.mark.parametrize("limit", ["bytes", "slots"])
 def test_a_consumer_that_keeps_everything_is_given_copies(limit: str) -> None:
-    told: list[str] = []
+    warned: list[str] = []
     with world() as w:
         hold = 1 << 20 if limit == "bytes" else 1 << 40
         size = 100_000 if limit == "bytes" else 24
         edge = w.edge(bound=10, hold_limit=hold)
         sender = w.sender(edge)
-        receiver = w.receiver(edge, on_first_copy=lambda _, text: told.append(text))
+        receiver = w.receiver(edge, on_first_copy=lambda _, text: warned.append(text))
         kept = []
         for number in range(1500 if limit == "slots" else 60):
             send(sender, number, size)
@@ -516,8 +515,8 @@ def test_a_consumer_that_keeps_everything_is_given_copies(limit: str) -> None:
         copied = [d.copied for d in kept if d]
         assert not any(copied[:8])
         assert copied[-1]
-        assert len(told) == 1
-        assert "shared_memory_pool_size" in told[0]
+        assert len(warned) == 1
+        assert "shared_memory_pool_size" in warned[0]
         held = sum(sender.held_bytes().values())
         assert held <= (2 << 20 if limit == "bytes" else 600 * 256)
         assert edge.keeper.statistics().copied == copied.count(True)
@@ -529,7 +528,7 @@ def test_a_consumer_that_keeps_everything_is_given_copies(limit: str) -> None:
         assert not fresh.copied
 
 
-def test_statistics_are_readable_by_whoever_has_the_board() -> None:
+def test_statistics_are_readable_in_any_process_with_the_board() -> None:
     with world() as w:
         edge, sender, receiver = w.pair(bound=4)
         for number in range(6):

@@ -1,8 +1,7 @@
-"""A process dies at every step of a send and of a receive; the others go on and lose nothing else.
+"""A process is killed at every step of a send and of a receive; the others lose nothing else.
 
-A step is each store into memory or to an attribute and each call (so each system call) in the
-modules that send and receive. Before every one of them a child is killed, and the survivors are
-checked.
+A step is each store to memory or to an attribute and each call (so each system call) in the modules
+that send and receive. Before each of them a child is killed, and the survivors are checked.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def in_child(work: Callable[[], None]) -> int:
 
 
 def kill_at_each_step(scenario: Callable[[int], int]) -> int:
-    """Run the scenario with 1, 2, 3, ... as the step to die at, until the child lives through."""
+    """Run the scenario with the child dying at step 1, 2, 3, ... until it survives."""
     step = 0
     while True:
         step += 1
@@ -97,7 +96,7 @@ def test_a_producer_dies_at_every_step_of_a_send(case: str) -> None:
 
 
 def survivors(edge: Edge, receiver, before: int, held: list[Delivery], incarnation: int) -> None:  # type: ignore[no-untyped-def]
-    """The next incarnation of the producer and the consumer go on."""
+    """Check the next incarnation of the producer, and the consumer."""
     edge.keeper.announce_restarted()
     sender = edge.sender(incarnation)
     for number in range(100, 102):
@@ -110,7 +109,7 @@ def survivors(edge: Edge, receiver, before: int, held: list[Delivery], incarnati
     assert found[-2:] == [100, 101]
     assert set(found) <= {*range(before + 1), 100, 101}
     assert len(found) <= BOUND + 1  # one more, when the last one was protected
-    # The news came after what the dead one sent and before what the next one sent.
+    # The lifecycle record is between the messages of the two incarnations.
     news = kinds.index(RecordKind.NODE_RESTARTED)
     assert all(number_of(d.data) < 100 for d in got[:news])
     assert all(number_of(d.data) >= 100 for d in got[news + 1 :])

@@ -83,7 +83,7 @@ def test_wrong_inputs(options: dict[str, Any], problem: str) -> None:
         Node("n").add_input("in", **{"source": "a/b", **options})
 
 
-def test_an_output_knows_its_node() -> None:
+def test_an_output_belongs_to_its_node() -> None:
     node = Node("a")
     output = Output(node, "x")
     assert (output.node, output.output_id, repr(output)) == (node, "x", "Output('a/x')")

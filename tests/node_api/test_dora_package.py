@@ -23,14 +23,14 @@ def test_names() -> None:
     assert set(dora.__all__) <= set(dir(dora))
 
 
-def test_every_public_name_of_the_package_is_there() -> None:
+def test_every_public_name_of_the_package_exists() -> None:
     for name in dora_node_api.__all__:
         assert getattr(dora_node_api, name) is not None
     with pytest.raises(AttributeError, match="nothing"):
         dora_node_api.nothing  # noqa: B018
 
 
-def test_ros_is_absent_and_says_so() -> None:
+def test_the_missing_ros_bridge_is_named() -> None:
     assert not hasattr(dora, "Ros2Context")
     with pytest.raises(AttributeError, match="no ROS 2 bridge"):
         dora.Ros2Context  # noqa: B018
@@ -67,7 +67,7 @@ def test_run_and_build_call_the_command_line(monkeypatch: pytest.MonkeyPatch) ->
         dora.run("bad.yml")
 
 
-def test_run_without_the_command_line_says_what_to_install(
+def test_run_without_the_command_line_names_the_package(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -85,7 +85,7 @@ def test_an_interpreter_that_is_too_old_is_named_with_the_remedy(name: str) -> N
 
 
 @pytest.mark.parametrize("package", [dora, dora_node_api])
-def test_old_interpreters_can_parse_what_names_them(package: object) -> None:
+def test_old_interpreters_can_parse_the_check(package: object) -> None:
     text = Path(package.__file__).read_text()  # type: ignore[attr-defined]
     tree = ast.parse(text, feature_version=(3, 7))
     futures = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.level == 0]

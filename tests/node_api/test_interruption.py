@@ -100,20 +100,3 @@ def test_a_node_is_unusable_after_a_change_was_cut(pair: tuple[Node, Node]) -> N
             call()
     a.close()
     assert b.try_recv() is None
-
-
-def test_errors_of_the_package_and_waits_break_nothing() -> None:
-    integrity = Integrity()
-    with pytest.raises(NodeInterrupted), integrity:
-        raise NodeInterrupted
-
-    def wait() -> None:
-        raise Interrupted
-
-    with pytest.raises(Interrupted), integrity:
-        integrity.wait(wait)
-    integrity.check()
-    with pytest.raises(Interrupted), integrity:
-        raise Interrupted
-    with pytest.raises(NodeInterrupted):
-        integrity.check()

@@ -1,4 +1,4 @@
-"""`Node` as its users meet it, connected to a fake runner over real sockets, pipes and memory."""
+"""`Node`, connected to a fake runner over real sockets, pipes and memory."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ STRUCT = pa.array([{"x": 1, "tags": ["a", "b"]}, {"x": None, "tags": []}])
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_can_be_sent(pair: tuple[Node, Node], sent: Any, expected: pa.Array) -> None:
+def test_accepted_data(pair: tuple[Node, Node], sent: Any, expected: pa.Array) -> None:
     a, b = pair
     a.send_output("out", sent)
     value = take(b)["value"]
@@ -97,7 +97,7 @@ def test_what_can_be_sent(pair: tuple[Node, Node], sent: Any, expected: pa.Array
 
 
 @pytest.mark.parametrize("data", [[1, 2], "text", 1, None, {"a": 1}, object()])
-def test_what_cannot_be_sent_says_what_can(pair: tuple[Node, Node], data: Any) -> None:
+def test_refused_data_names_accepted_types(pair: tuple[Node, Node], data: Any) -> None:
     a, b = pair
     with pytest.raises(RuntimeError, match="out") as caught:
         a.send_output("out", data)
@@ -240,7 +240,7 @@ def test_queue_of_one_holds_the_newest(runner: FakeRunner, open_node: Open) -> N
         got[event["id"]].append(event["value"][0].as_py())
     assert got == {"in": [199], "five": [195, 196, 197, 198, 199]}
     runner.wait_for("a", control.Log)
-    assert len(runner.messages("a", control.Log)) == 2  # a first drop is told once an edge
+    assert len(runner.messages("a", control.Log)) == 2  # a first drop is warned once an edge
 
 
 def test_timers_tick(runner: FakeRunner, open_node: Open) -> None:
@@ -308,7 +308,7 @@ def test_stop(pair: tuple[Node, Node], runner: FakeRunner) -> None:
     ]
 
 
-def test_a_busy_node_hears_of_stop(pair: tuple[Node, Node], runner: FakeRunner) -> None:
+def test_a_busy_node_gets_stop(pair: tuple[Node, Node], runner: FakeRunner) -> None:
     a, b = pair
     stopped = threading.Event()
 
@@ -339,7 +339,7 @@ def test_the_runner_is_gone(pair: tuple[Node, Node], runner: FakeRunner) -> None
     assert take(a)["type"] == "STOP"
 
 
-def test_leaving_is_said(pair: tuple[Node, Node], runner: FakeRunner) -> None:
+def test_close_sends_leaving(pair: tuple[Node, Node], runner: FakeRunner) -> None:
     a, _ = pair
     a.close()
     wait_until(lambda: runner.nodes["a"].left, what="a says that it leaves")
@@ -517,7 +517,7 @@ def test_a_buffer_can_be_filled_by_index_and_outlives_its_handler(pair: tuple[No
 
 
 @pytest.mark.parametrize("length", [-1, 1 << 70, 2.5, "5", None])
-def test_a_length_that_cannot_be_names_it(pair: tuple[Node, Node], length: Any) -> None:
+def test_an_invalid_length_is_named(pair: tuple[Node, Node], length: Any) -> None:
     with pytest.raises(InvalidData, match="the length must be an int"):
         pair[0].send_output_raw("out", length)
 
@@ -606,7 +606,7 @@ def test_a_node_stays_in_its_process(pair: tuple[Node, Node]) -> None:
         pickle.dumps(pair[0])
 
 
-def test_what_the_node_is_part_of(runner: FakeRunner, open_node: Open) -> None:
+def test_node_and_dataflow_properties(runner: FakeRunner, open_node: Open) -> None:
     descriptor = {"nodes": [{"id": "a", "path": "a.py"}]}
     runner.add_node("a", descriptor=descriptor, restart_count=2, outputs=("x",))
     runner.add_node("b", outputs=("out",))

@@ -138,7 +138,7 @@ def test_an_operator_ends_after_its_last_input(node: RecordingNode, tmp_path: Pa
     assert running.operators[1].object.seen == []
 
 
-def test_news_of_other_nodes_and_parameters(node: RecordingNode, tmp_path: Path) -> None:
+def test_events_of_other_nodes_and_parameters(node: RecordingNode, tmp_path: Path) -> None:
     running = host(node, tmp_path, "a")
     failed = {
         "type": "NODE_FAILED",

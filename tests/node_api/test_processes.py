@@ -59,7 +59,7 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> str:
     return out
 
 
-def test_what_is_sent_last_arrives_and_the_process_ends_at_once(
+def test_the_last_message_arrives_and_the_process_ends_at_once(
     runner: FakeRunner, open_node: Open, spawn: Spawn
 ) -> None:
     runner.add_node("a")
@@ -98,7 +98,7 @@ def test_nodes_wait_at_the_start_barrier(runner: FakeRunner, spawn: Spawn) -> No
     [(control.Refused("node `x` exited before connecting"), "exited before connecting"),
      (None, "runner ended, or closed")],
 )  # fmt: skip
-def test_a_node_that_may_not_start_says_why(
+def test_a_refused_node_reports_the_reason(
     runner: FakeRunner, spawn: Spawn, message: control.Refused | None, sentence: str
 ) -> None:
     runner.auto_go = False
@@ -166,7 +166,7 @@ def test_a_forked_child_may_not_use_the_node(
         values = [node.next()["value"] for _ in range(20)]
         child = os.fork()
         if child == 0:
-            told = 0
+            warned = 0
             for use in (
                 node.next, node.try_recv, node.drain, node.is_empty, lambda: next(node),
                 lambda: node.send_output("out", b""), lambda: node.send_output_raw("out", 1),
@@ -174,10 +174,10 @@ def test_a_forked_child_may_not_use_the_node(
                 try:
                     use()
                 except RuntimeError as error:
-                    told += "spawn" in str(error)
+                    warned += "spawn" in str(error)
             values.clear()
             del node
-            sys.exit(told)
+            sys.exit(warned)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         print([value[0].as_py() for value in values] == list(range(20)))
         print(node.next()["type"], node.next()["type"])

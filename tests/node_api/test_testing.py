@@ -78,19 +78,19 @@ def test_typed_events() -> None:
     assert list(stream) == [events.InputEvent("a", 1, {}), events.Stop("ALL_INPUTS_CLOSED")]
 
 
-def test_every_public_method_of_a_node_is_there() -> None:
+def test_every_public_method_of_a_node_exists() -> None:
     public = {name for name in vars(Node) if not name.startswith("_")}
     assert public - {"run_config"} <= {*dir(MockNode()), "node_id"}  # it is about a real run
 
 
 @pytest.mark.parametrize("inputs", ["abc", [1], [("a", 1, {})], {"ab": 1}, [(3, 1)]])
-def test_inputs_that_are_none(inputs: Any) -> None:
+def test_invalid_inputs(inputs: Any) -> None:
     with pytest.raises(TypeError, match="pairs of an input id and its data"):
         MockNode(inputs)
 
 
 @pytest.mark.parametrize("data", [[1], "text", None, 3, pa.table({"a": [1]})])
-def test_what_a_node_could_not_send_is_refused_here_too(data: object) -> None:
+def test_data_that_a_node_cannot_send_is_refused(data: object) -> None:
     node = MockNode()
     with pytest.raises(RuntimeError, match="output `out`"):
         node.send_output("out", data)
@@ -103,7 +103,7 @@ def test_what_a_node_could_not_send_is_refused_here_too(data: object) -> None:
     assert node.outputs == {}
 
 
-def test_outputs_are_kept_as_they_were_when_they_were_sent() -> None:
+def test_outputs_are_recorded_as_they_were_sent() -> None:
     node, frame, text = MockNode(), np.zeros(2), bytearray(b"a")
     for value in (1, 2):
         frame[:] = value
@@ -114,7 +114,7 @@ def test_outputs_are_kept_as_they_were_when_they_were_sent() -> None:
     assert node.outputs["text"] == [b"\x01", b"\x02"]
 
 
-def test_what_is_asked_of_the_dataflow_is_kept() -> None:
+def test_requests_to_the_dataflow_are_recorded() -> None:
     node = MockNode()
     node.close_outputs(["one", "two"])
     node.close_outputs("out")

@@ -1,7 +1,7 @@
-"""A runner for tests of the node API: it wires nodes and says what a test tells it to say.
+"""A runner for tests of the node API: wires nodes and sends the messages of a test.
 
-It speaks the control protocol on a real Unix socket from a thread of the test process, and it makes
-real queues. It starts no process and decides nothing.
+It serves the control protocol on a real Unix socket in a thread of the test process, with real
+queues. It starts no process and decides nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DATAFLOW_ID = "01a20e4b-f5a3-7858-99fe-d510d04b9561"
 
 @dataclass
 class FakeNode:
-    """What the runner knows of one node."""
+    """State of one node."""
 
     config: NodeConfig
     incarnation: int
@@ -45,7 +45,7 @@ class FakeNode:
 
 @dataclass
 class Edge:
-    """A queue and what feeds it."""
+    """A queue and its output."""
 
     output: str
     spec: QueueSpec
@@ -143,10 +143,10 @@ class FakeRunner:
         }
         return {"DORA_NODE_CONFIG": json.dumps(config)}
 
-    # --- talking ---------------------------------------------------------------------------------
+    # --- messages ---------------------------------------------------------------------------------
 
     def send(self, node_id: str, message: Frozen, descriptors: Sequence[int] = ()) -> None:
-        """Tell a connected node something."""
+        """Send a message to a connected node."""
         connection = self.nodes[node_id].control
         assert connection is not None
         connection.send(message, descriptors)
@@ -174,19 +174,19 @@ class FakeRunner:
                     node.control.send(control.Go(self.epoch))
 
     def wait_connected(self, *node_ids: str) -> None:
-        """Wait until these nodes have said Hello."""
+        """Wait until these nodes have sent Hello."""
         wait_until(
             lambda: all(self.nodes[name].hello is not None for name in node_ids),
-            what=f"{node_ids} say Hello",
+            what=f"Hello of {node_ids}",
         )
 
     def messages(self, node_id: str, kind: type[Frozen]) -> list[Frozen]:
-        """What the node said of this kind so far."""
+        """Return the messages of this kind that the node has sent."""
         with self._lock:
             return [m for m in self.nodes[node_id].received if isinstance(m, kind)]
 
     def wait_for(self, node_id: str, kind: type[Frozen]) -> Frozen:
-        """Wait until the node has said something of this kind."""
+        """Wait until the node has sent a message of this kind."""
         wait_until(lambda: bool(self.messages(node_id, kind)), what=f"{kind.__name__} comes")
         return self.messages(node_id, kind)[-1]
 
@@ -249,7 +249,7 @@ class FakeRunner:
         return node
 
     def _read_all(self, asking: ControlSocket) -> None:
-        """Take in what the others said before they sent what this one asks about."""
+        """Process the messages of the other nodes."""
         for descriptor, (connection, _) in list(self._connections.items()):
             if connection is not asking:
                 self._serve_connection(descriptor)

@@ -30,14 +30,14 @@ _HEAD = struct.Struct("=QII")
 
 
 def message(number: int, size: int) -> bytes:
-    """Bytes that say which message they are, with a checksum over varied contents."""
+    """Return a numbered message with a checksum over varied contents."""
     start = number * 7919 % 4096
     body = _PATTERN[start : start + max(size - _HEAD.size, 0)]
     return _HEAD.pack(number, len(body), zlib.crc32(body)) + body
 
 
 def number_of(data: bytes | memoryview) -> int:
-    """The number of a message, after every byte of it was checked."""
+    """Return the number of a message, after a check of every byte."""
     number, size, checksum = _HEAD.unpack_from(data)
     body = data[_HEAD.size :]
     assert len(body) == size, f"message {number} has {len(body)} bytes of {size}"
@@ -46,7 +46,7 @@ def number_of(data: bytes | memoryview) -> int:
 
 
 class Segments:
-    """Who has which segment, within one process."""
+    """Segments within one process."""
 
     def __init__(self) -> None:
         self.known: dict[tuple[int, int], tuple[int, int]] = {}
@@ -100,7 +100,7 @@ class Registry:
     def open(self, incarnation: int, number: int) -> tuple[int, int]:
         answer, fds = self._call(b"get %d %d" % (incarnation, number), [])
         if not fds:
-            raise LookupError(f"nobody has segment {incarnation}/{number}")
+            raise LookupError(f"unknown segment {incarnation}/{number}")
         return fds[0], int(answer)
 
     def close(self) -> None:

@@ -32,7 +32,7 @@ async def number(node: Node) -> int:
     return int(event["value"][0].as_py())
 
 
-def test_a_message_wakes_the_task_and_no_thread_helps(pair: tuple[Node, Node]) -> None:
+def test_a_message_wakes_the_task_without_a_thread(pair: tuple[Node, Node]) -> None:
     a, b = pair
 
     async def main() -> None:
@@ -142,7 +142,7 @@ def test_typed_events(pair: tuple[Node, Node], runner: FakeRunner) -> None:
     assert asyncio.run(main()) == [events.ParamUpdated("k", 1), events.Stop("MANUAL")]
 
 
-def test_a_word_of_the_runner_wakes_the_task(pair: tuple[Node, Node], runner: FakeRunner) -> None:
+def test_a_control_message_wakes_the_task(pair: tuple[Node, Node], runner: FakeRunner) -> None:
     _, b = pair
 
     async def main() -> Any:

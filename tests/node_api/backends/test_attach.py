@@ -92,7 +92,7 @@ def test_no_such_node(roots: Path, runner: FakeRunner) -> None:
 
 
 @pytest.mark.parametrize("refuses", [False, True])
-def test_a_daemon_knows_too(roots: Path, runner: FakeRunner, refuses: bool) -> None:
+def test_a_daemon_finds_the_runner(roots: Path, runner: FakeRunner, refuses: bool) -> None:
     runner.add_node("view", dynamic=True)
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -128,7 +128,7 @@ def test_the_config_of_the_runner_wins_over_an_id(
         assert node.node_id == "a"
 
 
-def test_nothing_to_belong_to() -> None:
+def test_no_runner_and_no_terminal() -> None:
     with pytest.raises(RuntimeError, match="dora run"):
         Node()
 
@@ -155,9 +155,7 @@ def test_configs_that_cannot_be_used(
         Node()
 
 
-def test_a_node_that_the_runner_does_not_know(
-    runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_node_unknown_to_the_runner(runner: FakeRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     runner.add_node("a")
     config = runner.environment("a")["DORA_NODE_CONFIG"].replace('"a"', '"b"')
     monkeypatch.setenv("DORA_NODE_CONFIG", config)
@@ -165,7 +163,7 @@ def test_a_node_that_the_runner_does_not_know(
         Node()
 
 
-def test_something_else_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_program_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "s"
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))

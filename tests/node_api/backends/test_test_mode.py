@@ -44,7 +44,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_metadata_may_carry_its_types_as_in_files_for_the_peer(inputs: Path) -> None:
+def test_metadata_may_have_types_as_in_files_of_dora_rs(inputs: Path) -> None:
     metadata = {
         "i": {"Integer": 3},
         "f": {"Float": 1.5},
@@ -93,7 +93,7 @@ def test_events_come_at_their_times_and_outputs_are_written(inputs: Path) -> Non
     assert lines[3]["data_type"] == "UInt8"
 
 
-def test_outputs_without_times_in_a_file_of_ones_own(
+def test_outputs_without_times_in_another_file(
     inputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late = {"id": "n", "outputs": ["out"], "events": [{"type": "Stop", "time_offset_secs": 3600}]}
@@ -153,7 +153,7 @@ def test_the_file_of_inputs_is_not_overwritten(
     assert inputs.read_text() == before
 
 
-def test_outputs_are_what_a_reader_would_get(inputs: Path) -> None:
+def test_outputs_are_written_as_a_reader_gets_them(inputs: Path) -> None:
     inputs.write_text("\ufeff" + json.dumps({"outputs": ["out"], "events": []}), encoding="utf-8")
     node = Node()
     node.send_output("out", np.arange(2, dtype=">i4"))

@@ -80,7 +80,7 @@ def test_every_type_arrives_as_it_was(data: pa.Array) -> None:
 
 
 @pytest.mark.parametrize("data", FLAT_ARRAYS, ids=lambda a: str(a.type))
-def test_flat_types_take_the_fast_way(data: pa.Array) -> None:
+def test_flat_types_use_the_fast_path(data: pa.Array) -> None:
     assert arrow.encode(data).layout & 0xFF == FLAT
 
 
@@ -124,7 +124,7 @@ def test_an_extension_type_arrives_as_itself_where_it_is_known_and_as_storage_el
         pa.unregister_extension_type("test.celsius")
 
 
-def test_what_is_not_an_array_but_like_one() -> None:
+def test_array_like_objects() -> None:
     chunked = pa.chunked_array([[1, 2], [3]])
     assert through(chunked).equals(pa.array([1, 2, 3]))
     assert through(pa.chunked_array([pa.array([1])])).equals(pa.array([1]))
@@ -149,7 +149,7 @@ def test_what_is_not_an_array_but_like_one() -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_cannot_be_sent_is_named(data: Any, says: str) -> None:
+def test_refused_data_is_named(data: Any, says: str) -> None:
     with pytest.raises(UnsupportedData, match=says) as caught:
         arrow.encode(data)
     assert isinstance(caught.value, TypeError)
@@ -259,7 +259,7 @@ def test_any_array_and_any_slice_of_it(data: pa.Array, start: int, length: int) 
 @given(
     st.lists(st.none() | st.integers(0, 255), max_size=40).map(lambda v: pa.array(v, pa.uint8()))
 )
-def test_what_came_can_be_sent_on(data: pa.Array) -> None:
+def test_a_received_array_can_be_forwarded(data: pa.Array) -> None:
     assert through(through(data)[1:]).equals(data[1:])
 
 
@@ -354,7 +354,7 @@ def test_any_metadata(metadata: dict[str, Any]) -> None:
 
 
 @given(st.binary(max_size=40))
-def test_bytes_that_are_no_metadata_are_refused(encoded: bytes) -> None:
+def test_invalid_metadata_bytes_are_refused(encoded: bytes) -> None:
     with contextlib.suppress(ValueError):
         assert isinstance(decode_metadata(encoded), dict)
 

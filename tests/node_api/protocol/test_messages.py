@@ -1,4 +1,4 @@
-"""Messages of the control socket: there and back, piecewise, and what is no message."""
+"""Messages of the control socket: encoding, decoding in pieces, and garbage."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_newer_minor_versions_are_understood() -> None:
     assert frames.decode(b'{"kind": "dance"}') == control.UnknownMessage("dance")
 
 
-def test_descriptors_arrive_even_more_than_one_call_takes() -> None:
+def test_more_descriptors_arrive_than_fit_in_one_call() -> None:
     left, right = socket.socketpair()
     sender, receiver = ControlSocket(left), ControlSocket(right)
     read, write = os.pipe()
@@ -175,7 +175,7 @@ def test_end_of_file_comes_after_the_last_message() -> None:
     receiver.close()
 
 
-def test_one_that_is_forgotten_closes_and_warns_nobody() -> None:
+def test_a_dropped_socket_closes_without_a_warning() -> None:
     left, right = socket.socketpair()
     sender = ControlSocket(left)
     del left
@@ -196,7 +196,7 @@ def test_descriptors_of_a_refused_message_are_closed() -> None:
     os.close(write)
     with pytest.raises(ControlError):
         receiver.receive(timeout=60)
-    assert os.read(read, 1) == b""  # nobody holds the writing end
+    assert os.read(read, 1) == b""  # the writing end is closed
     os.close(read)
     left.close()
     receiver.close()

@@ -80,7 +80,7 @@ def test_a_handler_may_send_at_every_point_of_a_send(
     assert stop > 10
 
 
-def test_what_a_handler_sends_follows_the_send_that_waits_for_room(
+def test_messages_of_a_handler_follow_the_send_that_waits_for_room(
     runner: FakeRunner, open_node: Open
 ) -> None:
     runner.add_node("a")

@@ -1,4 +1,4 @@
-"""What a node's user is told, and in which order: no socket, no pipe, no clock."""
+"""Order of a node's events, without sockets, pipes or clocks."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Bench:
         return self.session.next_event(self.now)
 
     def events(self) -> list[str]:
-        """All that is to be said now, in short: `INPUT a 1`, `STOP MANUAL`."""
+        """All events that are due, in short form: `INPUT a 1`, `STOP MANUAL`."""
         short = []
         while (event := self.event()) is not None:
             words = [event["type"], event.get("id"), event.get("value")]
@@ -173,7 +173,7 @@ def test_an_open_timer_keeps_a_node_unless_only_data_counts(finish: bool) -> Non
     assert bench.events() == ["INPUT_CLOSED a", *expected]
 
 
-def test_a_node_with_timers_only_is_never_told_to_stop() -> None:
+def test_a_node_with_only_timers_gets_no_stop() -> None:
     bench = Bench(exit_when_nodes_finish=True).timer("tick", 1)
     bench.session.start(0)
     assert bench.events() == ["INPUT tick null"]
@@ -192,7 +192,7 @@ def test_a_removed_input_closes() -> None:
 # --- upstream nodes ----------------------------------------------------------------------------
 
 
-def test_a_failure_is_told_once_whatever_number_of_inputs_it_hits() -> None:
+def test_a_failure_is_one_event_for_all_inputs() -> None:
     bench = Bench().input("x", "lidar/scan").input("y", "lidar/points").input("z", "b/out")
     bench.put("x", FAILED, CLOSED).put("y", message(1), FAILED, CLOSED)
     first = bench.event()
@@ -209,7 +209,7 @@ def test_a_failure_is_told_once_whatever_number_of_inputs_it_hits() -> None:
     assert bench.events() == ["INPUT y 1", "INPUT_CLOSED x", "INPUT_CLOSED y"]
 
 
-def test_each_restart_is_told_once() -> None:
+def test_each_restart_is_one_event() -> None:
     bench = Bench().input("x", "lidar/scan").input("y", "lidar/points")
     bench.put("x", RESTARTED, message(1), RESTARTED).put("y", RESTARTED, RESTARTED, message(2))
     assert sorted(bench.events()) == [
@@ -238,7 +238,7 @@ def test_a_silent_input_closes_and_recovers() -> None:
     assert bench.events() == ["INPUT_RECOVERED in", "INPUT in 2", "INPUT in 3"]
 
 
-def test_a_message_that_waited_is_no_silence() -> None:
+def test_time_that_a_message_waits_is_not_silence() -> None:
     bench = Bench().input("in", input_timeout=2.0)
     bench.put("in", message(1, sent=0))
     bench.event()
@@ -314,7 +314,7 @@ class Undecodable(FakeDelivery):
     def value(self, value: Any) -> None: ...
 
 
-def test_what_cannot_be_decoded_is_an_error_event_and_counted() -> None:
+def test_an_undecodable_message_is_an_error_event_and_counted() -> None:
     bench = Bench().input("in").put("in", Undecodable(), message(2))
     event = bench.event()
     assert event is not None
@@ -324,7 +324,7 @@ def test_what_cannot_be_decoded_is_an_error_event_and_counted() -> None:
     assert bench.session.errors == 1
 
 
-def test_an_event_that_was_not_handed_out_comes_again() -> None:
+def test_an_event_that_was_not_returned_is_the_next_one() -> None:
     bench = Bench()
     bench.session.stop("MANUAL")
     event = bench.event()

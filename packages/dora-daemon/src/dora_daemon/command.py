@@ -34,7 +34,7 @@ logger = logging.getLogger("dora.daemon")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until a signal or `dora down`; the exit code."""
-    options = _parser().parse_args(arguments)
+    options = argument_parser().parse_args(arguments)
     quiet = options.quiet or os.environ.get("DORA_QUIET", "").lower() in ("1", "true")
     logging.basicConfig(
         stream=sys.stderr,
@@ -71,7 +71,7 @@ class _Ignored(argparse.Action):
         namespace.ignored = [*namespace.ignored, option_string]
 
 
-def _parser() -> argparse.ArgumentParser:
+def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dora daemon", description="Run the nodes that a coordinator places on this machine."
     )

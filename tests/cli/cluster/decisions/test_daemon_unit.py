@@ -1,4 +1,4 @@
-"""The daemon's command line and its systemd unit."""
+"""The systemd unit of a daemon."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import shlex
 
 import pytest
 
-from dora_cli.cluster.decisions.daemon_argv import daemon_arguments, daemon_name
+from dora_cli.cluster.decisions.daemon_argv import daemon_arguments
 from dora_cli.cluster.decisions.daemon_unit import ServicePaths, render_environment, render_unit
 from dora_config.cluster.models import Cluster, Coordinator, Machine
-from dora_daemon.command import _parser
 
 MACHINES = [
     Machine(id="robot", host="10.0.0.2"),
@@ -22,22 +21,6 @@ MACHINES = [
 
 def cluster(machine: Machine) -> Cluster:
     return Cluster(coordinator=Coordinator(addr="10.0.0.1", port=7000), machines=(machine,))
-
-
-@pytest.mark.parametrize("machine", MACHINES, ids=str)
-def test_daemon_parses_its_command_line(machine: Machine) -> None:
-    words = daemon_arguments(cluster(machine), machine)
-    assert words[0] == "daemon"
-    read = _parser().parse_args(words[1:])
-    assert (read.machine_id, read.coordinator_addr, read.coordinator_port) == (
-        machine.id,
-        "10.0.0.1",
-        7000,
-    )
-    assert read.labels == machine.labels
-    assert read.local_listen_port == machine.daemon_port
-    assert read.zenoh_listen.host == machine.zenoh_addr
-    assert not read.ignored
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=str)
@@ -85,8 +68,3 @@ def test_environment_is_in_a_file_of_its_own() -> None:
     assert "PLAIN" not in unit
     assert render_environment(MACHINES[0]) is None
     assert "EnvironmentFile" not in render_unit(cluster(MACHINES[0]), MACHINES[0], paths)
-
-
-def test_two_daemons_of_a_machine_have_different_names() -> None:
-    assert daemon_name(MACHINES[0]) == "robot"
-    assert daemon_name(MACHINES[1]) == "r.1_a-b@6000"

@@ -81,7 +81,7 @@ def test_the_block_of_an_image_is_free_at_once() -> None:
         closing.close()
 
 
-def test_what_is_not_a_small_message_comes_as_a_delivery() -> None:
+def test_large_messages_and_lifecycle_records_are_deliveries() -> None:
     board, segments = Board.create(1 << 20), Segments()
     edge = Edge(board, segments)
     sender, receiver = edge.sender(), image_receiver(edge, board, segments)

@@ -41,7 +41,7 @@ def held(**options: int) -> Iterator[HeldEdge]:
         segments.close()
 
 
-def test_what_is_not_settled_is_handed_out_again() -> None:
+def test_unsettled_messages_are_delivered_again() -> None:
     with held(bound=20) as edge:
         sender = edge.sender()
         for number in range(10):
@@ -73,7 +73,7 @@ def test_what_is_not_settled_is_handed_out_again() -> None:
         sender.close()
 
 
-def test_what_a_killed_link_had_settled_and_not_let_go_of_is_free() -> None:
+def test_settled_messages_of_a_killed_link_are_free() -> None:
     with held(bound=20) as edge:
         sender = edge.sender()
         first = edge.holder()
@@ -96,7 +96,7 @@ def test_what_a_killed_link_had_settled_and_not_let_go_of_is_free() -> None:
         sender.close()
 
 
-def test_what_is_beyond_its_share_is_held_too() -> None:
+def test_messages_beyond_the_hold_limit_are_held() -> None:
     """A copy would release the block, and a kill right then would lose the message."""
     with held(bound=20, hold_limit=1024) as edge:
         sender = edge.sender()
@@ -116,7 +116,7 @@ def test_what_is_beyond_its_share_is_held_too() -> None:
         sender.close()
 
 
-def test_news_are_held_too() -> None:
+def test_lifecycle_records_are_held() -> None:
     with held() as edge:
         edge.keeper.announce_failed("it broke")
         edge.keeper.announce_closed()
@@ -130,7 +130,7 @@ def test_news_are_held_too() -> None:
             receiver.close()
 
 
-def test_a_block_that_was_used_again_is_left_out() -> None:
+def test_a_reused_block_is_skipped() -> None:
     """The kill came after the release and before the note was crossed out."""
     with held(bound=4) as edge:
         sender = edge.sender()
@@ -147,7 +147,7 @@ def test_a_block_that_was_used_again_is_left_out() -> None:
         sender.close()
 
 
-def test_what_was_released_is_not_released_again() -> None:
+def test_a_released_block_is_not_released_again() -> None:
     """Its slot and its block were another message's when the kill came."""
     with held(bound=4) as edge:
         sender = edge.sender()

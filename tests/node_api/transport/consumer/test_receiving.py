@@ -106,7 +106,7 @@ def test_a_record_that_comes_twice_is_dropped() -> None:
 
 @settings(max_examples=60)
 @given(st.binary(min_size=1, max_size=200))
-def test_garbage_in_the_pipe_never_breaks_the_receiver_for_good(garbage: bytes) -> None:
+def test_the_receiver_recovers_from_garbage_in_the_pipe(garbage: bytes) -> None:
     with one(bound=8) as (edge, sender, receiver):
         os.write(edge.ends.data_write, garbage)
         edge.keeper._words[layout.P_SENT] += 1
@@ -150,7 +150,7 @@ def test_an_interrupted_finalizer_costs_no_memory() -> None:
         assert sender.held_bytes() == {}
 
 
-def test_what_a_delivery_says() -> None:
+def test_properties_of_a_delivery() -> None:
     with one() as (edge, sender, receiver):
         sender.send("out", arrow.encode(b"abc", {"a": [1]}))
         got = receiver.receive()
@@ -168,7 +168,7 @@ def test_what_a_delivery_says() -> None:
         assert edge.spec.edge in repr(got)
 
 
-def test_a_sender_that_nobody_reads_any_more_keeps_no_memory() -> None:
+def test_a_sender_without_readers_keeps_no_memory() -> None:
     with one(bound=10) as (edge, sender, receiver):
         for number in range(20):
             send(sender, number, 1 << 20)

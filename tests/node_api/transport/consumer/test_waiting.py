@@ -17,7 +17,6 @@ from support.waiting import PATIENCE
 from dora_node_api.errors import NodeForked
 from dora_node_api.transport import Board, Receiver, Sender, Waiter
 from dora_node_api.transport.consumer import waiting
-from dora_node_api.transport.shared import cpu as cores
 
 
 @contextmanager
@@ -41,7 +40,7 @@ def inputs(number: int) -> Iterator[tuple[list[Sender], list[Receiver], Waiter]]
 
 
 @pytest.mark.parametrize("number", [1, 3, 40])
-def test_it_names_the_inputs_that_have_messages(number: int) -> None:
+def test_wait_returns_the_inputs_with_messages(number: int) -> None:
     with inputs(number) as (senders, receivers, waiter):
         assert waiter.wait(0) == []
         assert waiter.wait(0.001) == []
@@ -97,7 +96,7 @@ def test_a_held_record_counts_as_ready() -> None:
         assert receivers[0].pending() == 1
 
 
-def test_removed_inputs_are_not_named() -> None:
+def test_removed_inputs_are_not_returned() -> None:
     with inputs(2) as (senders, receivers, waiter):
         send(senders[0], 1)
         waiter.remove(receivers[0])
@@ -172,7 +171,7 @@ def test_asyncio_can_watch_it() -> None:
         assert asyncio.run(receive()) == [42]
 
 
-def test_it_polls_only_when_messages_come_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_polls_only_when_messages_come_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     polls = []
     monkeypatch.setattr(waiting, "usable_cores", lambda: 2.0)
     original = Waiter._poll
@@ -192,7 +191,7 @@ def test_it_polls_only_when_messages_come_fast(monkeypatch: pytest.MonkeyPatch) 
         assert len(polls) == 2  # in vain, so no more
 
 
-def test_it_tries_to_poll_after_short_sleeps_and_gives_up_after_vain_tries(
+def test_polling_starts_after_short_sleeps_and_stops_after_failures(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(waiting, "usable_cores", lambda: 2.0)
@@ -243,7 +242,7 @@ def test_the_first_tries_after_short_sleeps_are_longer(monkeypatch: pytest.Monke
     assert max(tried[8:]) > 200_000
 
 
-def test_a_wake_up_makes_an_input_ready_whatever_was_seen_before() -> None:
+def test_a_wake_up_makes_an_input_ready() -> None:
     with inputs(2) as (senders, receivers, waiter):
         # The counter runs ahead of the pipe for a moment: nothing is there yet.
         receivers[0]._words[0] += 1
@@ -255,14 +254,6 @@ def test_a_wake_up_makes_an_input_ready_whatever_was_seen_before() -> None:
         assert receivers[0].ready()
 
 
-def test_it_never_polls_on_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_never_polls_on_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "usable_cores", lambda: 1.5)
     assert not Waiter()._polls
-
-
-def test_usable_cores() -> None:
-    assert 0 < cores.usable_cores() <= (os.cpu_count() or 1)
-    assert cores.parse_cpu_max(["150000", "100000"]) == 1.5
-    assert cores.parse_cpu_max(["max", "100000"]) is None
-    assert cores.parse_cpu_max([]) is None
-    assert cores.parse_cpu_max(["1", "0"]) is None

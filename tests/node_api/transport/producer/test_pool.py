@@ -94,7 +94,7 @@ def test_other_sizes_make_room_up_to_the_cap() -> None:
     pool.close()
 
 
-def test_trim_returns_what_was_not_needed() -> None:
+def test_trim_returns_unneeded_memory() -> None:
     pool = Pool(64 << 20)
     blocks = [take(pool, 1 << 20) for _ in range(16)]
     for block in blocks:
@@ -111,7 +111,7 @@ def test_trim_returns_what_was_not_needed() -> None:
     pool.close()
 
 
-def test_a_segment_is_shown_read_only_before_its_first_use_and_sealed() -> None:
+def test_a_segment_is_registered_read_only_before_its_first_use_and_sealed() -> None:
     shown: list[tuple[int, int]] = []
 
     def register(number: int, fd: int, size: int) -> None:
@@ -131,7 +131,7 @@ def test_a_segment_is_shown_read_only_before_its_first_use_and_sealed() -> None:
     pool.close()
 
 
-def test_a_number_is_not_used_twice_when_showing_fails() -> None:
+def test_a_number_is_not_used_twice_when_registering_fails() -> None:
     seen: list[int] = []
 
     def register(number: int, fd: int, size: int) -> None:

@@ -1,4 +1,4 @@
-"""What is passed on where it arrives never waits, whatever size a pipe has."""
+"""Forwarding of remote messages does not wait, whatever the size of a pipe."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def never(*_: object) -> bool:
     raise AssertionError("it waits")
 
 
-def test_a_pipe_that_is_smaller_than_its_bound_is_no_reason_to_wait() -> None:
+def test_a_forwarder_does_not_wait_for_a_small_pipe() -> None:
     board, segments = Board.create(1 << 20), Segments()
     near = Edge(board, segments)
     far = Edge(board, segments, queue=2, bound=100, policy="backpressure", names=("n", "m"))

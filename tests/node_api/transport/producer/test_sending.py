@@ -78,7 +78,7 @@ def test_a_sample_is_filled_in_place(place: Place) -> None:
     receiver.close()
 
 
-def test_open_views_keep_a_sample_from_being_sent(place: Place) -> None:
+def test_a_sample_with_open_views_is_not_sent(place: Place) -> None:
     edge = place.edge()
     sender, receiver = edge.sender(), edge.receiver()
     sample = sender.allocate_sample(10)
@@ -120,7 +120,7 @@ def test_a_discarded_sample_with_an_open_view_is_not_used_again(place: Place) ->
     sample.discard()
     for number in range(5):
         send(sender, number, 100)
-    array[:] = 1  # nobody's memory but ours
+    array[:] = 1  # memory that is not reused
     assert bytes(array) == b"\1" * 100
     sender.close()
 
@@ -140,7 +140,7 @@ def test_a_message_larger_than_the_pool_names_the_setting(place: Place) -> None:
 @pytest.mark.parametrize(
     ("number", "limit"), [(errno.ENOMEM, r"\(`ulimit -v`\)"), (errno.EFBIG, r"\(`ulimit -f`\)")]
 )
-def test_a_process_that_may_have_no_segment_is_told_its_limit(
+def test_a_segment_refused_by_a_limit_names_the_limit(
     place: Place, monkeypatch: pytest.MonkeyPatch, number: int, limit: str
 ) -> None:
     def refused(fd: int, size: int, *, writable: bool) -> mmap.mmap:
@@ -158,13 +158,13 @@ def test_a_process_that_may_have_no_segment_is_told_its_limit(
 @pytest.mark.parametrize("size", [100_000, 400_000])
 def test_old_messages_are_dropped_before_memory_runs_out(place: Place, size: int) -> None:
     edge = place.edge(bound=100)
-    told: list[str] = []
-    sender = edge.sender(cap=1 << 20, on_first_drop=lambda _, text: told.append(text))
+    warned: list[str] = []
+    sender = edge.sender(cap=1 << 20, on_first_drop=lambda _, text: warned.append(text))
     receiver = edge.receiver()
     for number in range(30):
         send(sender, number, size)
     # Not that the queue is full, of which a larger queue_size would be the remedy.
-    assert [text.partition("raise ")[2] for text in told] == [
+    assert [text.partition("raise ")[2] for text in warned] == [
         "its `shared_memory_pool_size` (DORA_NODE_SHM_POOL_SIZE)"
     ]
     got = numbers(drain(receiver))
@@ -192,7 +192,7 @@ def test_what_consumers_hold_is_named_when_memory_runs_out(place: Place) -> None
     receiver.close()
 
 
-def test_a_full_pool_waits_for_a_consumer_that_is_about_to_let_go(place: Place) -> None:
+def test_a_full_pool_waits_for_a_consumer_that_releases_soon(place: Place) -> None:
     edge = place.edge(bound=5, policy="backpressure")
     sender, receiver = edge.sender(cap=1 << 20), edge.receiver()
     kept = []
@@ -208,7 +208,7 @@ def test_a_full_pool_waits_for_a_consumer_that_is_about_to_let_go(place: Place) 
     receiver.close()
 
 
-def test_a_full_pool_does_not_wait_for_ever_for_a_consumer_that_holds_it(place: Place) -> None:
+def test_a_full_pool_does_not_wait_for_ever(place: Place) -> None:
     edge = place.edge(bound=5, policy="backpressure")
     sender, receiver = edge.sender(cap=1 << 20), edge.receiver()
     kept = []
@@ -243,7 +243,7 @@ def test_a_full_pool_waits_for_a_backpressure_queue(place: Place) -> None:
 
 
 # --- handlers, threads, children --------------------------------------------------------------
-def test_a_handler_that_sends_in_the_middle_of_a_send_is_told_so(place: Place) -> None:
+def test_a_nested_send_of_a_handler_is_refused(place: Place) -> None:
     edge = place.edge()
     sender = edge.sender()
     raised: list[BaseException] = []
@@ -271,7 +271,7 @@ def test_a_handler_that_sends_in_the_middle_of_a_send_is_told_so(place: Place) -
     sender.close()
 
 
-def test_a_forked_child_is_told_and_harms_nobody(place: Place) -> None:
+def test_a_forked_child_is_refused_and_harmless(place: Place) -> None:
     edge = place.edge(bound=5)
     sender, receiver = edge.sender(), edge.receiver()
     for number in range(3):
@@ -347,7 +347,7 @@ def test_a_large_first_message_and_memory_that_comes_back(place: Place) -> None:
     receiver.close()
 
 
-def test_who_sent_last_waits_for_another_thread(place: Place) -> None:
+def test_a_send_waits_for_another_thread(place: Place) -> None:
     """The lock is the other thread's from the moment in which it takes it, not a little later."""
     edge = place.edge()
     sender, receiver = edge.sender(), edge.receiver()

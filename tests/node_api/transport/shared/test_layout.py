@@ -46,7 +46,7 @@ def test_words_do_not_overlap() -> None:
     assert layout.BLOCK_HEAD.size <= layout.BLOCK_HEAD_SIZE
 
 
-def test_every_queue_has_slots_for_what_waits_and_as_much_held() -> None:
+def test_every_queue_has_slots_for_waiting_and_held_messages() -> None:
     for bound in (1, 10, 1000, layout.LARGEST_BOUND):
         slots = layout.ledger_slots_for(bound)
         assert slots >= 2 * bound

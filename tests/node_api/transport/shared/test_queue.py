@@ -63,7 +63,7 @@ def test_a_spec_survives_json() -> None:
     assert one.edge == "a/o -> b/i"
 
 
-def test_news_that_do_not_fit_are_kept_and_restarts_are_left_out() -> None:
+def test_lifecycle_records_that_do_not_fit_are_kept_except_restarts() -> None:
     board, segments = Board.create(1 << 20), Segments()
     edge = Edge(board, segments, bound=1)
     capacity = pipe_capacity(edge.ends.urgent_write)
@@ -85,7 +85,7 @@ def test_news_that_do_not_fit_are_kept_and_restarts_are_left_out() -> None:
     board.close()
 
 
-def test_a_board_refuses_what_is_none_and_says_when_it_is_full() -> None:
+def test_a_board_refuses_other_memory_and_reports_when_it_is_full() -> None:
     board = Board.create(64 << 10)
     with pytest.raises(ValueError, match="no area"):
         board.edge_words(3)

@@ -1,7 +1,7 @@
-"""What may ail a machine and its daemon; runs there as ``python3 -I - health JSON``.
+"""Health of a machine and its daemon; runs there as ``python3 -I - health JSON``.
 
-Needs nothing but the standard library. Prints one line of JSON; ``{"problem": ...}`` and exit code
-1 when it could not be done.
+Uses only the standard library. Prints one line of JSON; on failure ``{"problem": ...}`` with exit
+code 1.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> int:
 
 
 def health(name: str, unit: str, pid: int | None) -> dict[str, Any]:
-    """Facts about the daemon with that name, service and process, and about the home's disks."""
+    """Return facts about a daemon, its service and process, and the file systems of its folders."""
     return {
         "process_state": _process_state(pid),
         "missing_program": _missing_program(pid),
@@ -45,14 +45,14 @@ def _state() -> Path:
 
 
 def _process_state(pid: int | None) -> str:
-    """The letter of proc(5): T for a stopped process; empty without one."""
+    """Return the state letter of proc(5), T for a stopped process; empty without a process."""
     with suppress(OSError, IndexError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     return ""
 
 
 def _missing_program(pid: int | None) -> str:
-    """The file that the process was started from and that is gone; empty otherwise."""
+    """Return the deleted file that the process was started from; empty if it exists."""
     words: list[str] = []
     with suppress(OSError):
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
@@ -61,7 +61,7 @@ def _missing_program(pid: int | None) -> str:
 
 
 def _missing_unit_program(unit: str) -> str:
-    """The program of the service that cannot be executed; empty otherwise."""
+    """Return the service's program if it cannot be executed; empty otherwise."""
     user_units = Path.home() / ".config" / "systemd" / "user"
     for folder in (Path("/etc/systemd/system"), user_units):
         with suppress(OSError, ValueError, IndexError):
@@ -85,7 +85,7 @@ def _last_line(path: Path) -> str:
 
 
 def _mount(place: Path) -> dict[str, Any]:
-    """The file system of a folder, which need not exist yet, and what it does not allow."""
+    """Return the file system and the permissions of a folder, which may not exist yet."""
     path = next(one for one in (place, *place.parents) if one.exists())
     flags = os.statvfs(path).f_flag
     return {
@@ -98,7 +98,7 @@ def _mount(place: Path) -> dict[str, Any]:
 
 
 def _mount_point(path: Path) -> str:
-    """Where the file system of ``path`` is mounted; bind mounts too, which lie on one device."""
+    """Return the mount point of ``path``; bind mounts of the same device count too."""
     mounted = set()
     with suppress(OSError):
         for line in Path("/proc/self/mountinfo").read_bytes().splitlines():

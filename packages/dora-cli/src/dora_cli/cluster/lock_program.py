@@ -1,12 +1,12 @@
 """Holds the lock of a machine; runs there with a size and JSON as arguments, its code on stdin.
 
-The lock is the name of an abstract socket, which the kernel frees when its holder ends, however
-that happens. The holder ends when its input ends (the connection was closed) or is silent for
-``lease`` seconds (the connection was lost, or the command was suspended). Other commands connect
-to the socket: they receive who holds the lock, and the end of the connection when it is free.
+The lock is the name of an abstract socket, which the kernel frees when its holder ends for any
+reason. The holder ends when its input ends (the connection was closed) or is silent for ``lease``
+seconds (the connection was lost, or the command was suspended). Other commands connect to the
+socket: they receive the holder, and the end of the connection when the lock is free.
 
-Prints JSON lines: ``{"held": true}``, ``{"held": false, "holder": ...}`` or, as often as the lock
-passes on to another one, ``{"waiting": holder}``. Each names the ``machine``.
+Prints JSON lines: ``{"held": true}``, ``{"held": false, "holder": ...}`` or, for each holder that
+it waits for, ``{"waiting": holder}``. Each contains the ``machine``.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ ANSWER_TIMEOUT = 5.0
 
 
 class InputEnded(Exception):
-    """The connection was closed, or is silent for too long."""
+    """The connection was closed, or was silent for too long."""
 
 
 class Input:
-    """What comes from the command: signs of life."""
+    """Signs of life from the command."""
 
     def __init__(self, lease: float) -> None:
         self._lease = lease
         self._until = time.monotonic() + lease
 
     def wait(self, other: socket.socket, *, within: float | None = None) -> bool:
-        """Whether ``other`` is ready, before ``within``; raises InputEnded."""
+        """Return whether ``other`` is ready before ``within``; raises InputEnded."""
         limit = None if within is None else time.monotonic() + within
         while True:
             now = time.monotonic()
@@ -66,24 +66,24 @@ def main() -> int:
                 except ConnectionError:  # it has just ended
                     continue
                 if holder is not None and holder["key"] == given["info"]["key"]:
-                    _say({"held": True, "shared": True})
+                    _print({"held": True, "shared": True})
                     return 0
                 if not given["wait"]:
-                    _say({"held": False, "holder": holder})
+                    _print({"held": False, "holder": holder})
                     return 0
-                _say({"waiting": holder})
+                _print({"waiting": holder})
                 _wait_for_end(link, signs)
         _serve(listener, given["info"] | {"since": time.time()}, signs)
     return 0
 
 
-def _say(answer: dict[str, Any]) -> None:
+def _print(answer: dict[str, Any]) -> None:
     text = json.dumps(answer | {"machine": _machine()}) + "\n"
     os.write(sys.stdout.fileno(), text.encode())
 
 
 def _machine() -> str:
-    """The same for every command on this machine, and another one on another machine."""
+    """Return a text that identifies the machine."""
     parts = [os.uname().nodename]
     for path in ("/etc/machine-id", "/proc/sys/kernel/random/boot_id"):
         with suppress(OSError):
@@ -103,7 +103,7 @@ def _bind(name: str) -> socket.socket | None:
 
 
 def _holder(link: socket.socket, name: str, signs: Input) -> dict[str, Any] | None:
-    """Who holds the lock, None if it does not answer; raises ConnectionError when it is free."""
+    """Return the holder, None if it does not answer; raises ConnectionError for a free lock."""
     link.connect(name)
     text = b""
     while not text.endswith(b"\n"):
@@ -116,14 +116,14 @@ def _holder(link: socket.socket, name: str, signs: Input) -> dict[str, Any] | No
 
 
 def _wait_for_end(link: socket.socket, signs: Input) -> None:
-    """Until the holder has ended; it sends no more."""
+    """Wait until the holder has ended; it sends nothing more."""
     with suppress(ConnectionError):
         while signs.wait(link) and link.recv(4096):
             pass
 
 
 def _serve(listener: socket.socket, info: dict[str, Any], signs: Input) -> None:
-    _say({"held": True})
+    _print({"held": True})
     text = json.dumps(info).encode() + b"\n"
     waiting = []
     while True:

@@ -1,7 +1,7 @@
-"""Which daemons a machine has, and for which cluster; runs there as ``python3 -I - COMMAND JSON``.
+"""Surveys the daemons of a machine; runs there as ``python3 -I - COMMAND JSON``.
 
-Needs nothing but the standard library. Prints one line of JSON; ``{"problem": ...}`` and exit code
-1 when it could not be done. A token is only ever shown as its fingerprint.
+Uses only the standard library. Prints one line of JSON; on failure ``{"problem": ...}`` with exit
+code 1. A token appears as its fingerprint only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OWNER = "owner.json"
 
 
 class Problem(Exception):
-    """A sentence for the user."""
+    """A message for the user."""
 
 
 def main() -> int:
@@ -45,15 +45,15 @@ def main() -> int:
 
 
 def fingerprint(token: str) -> str:
-    """What a token is compared by; the token cannot be computed from it."""
+    """Return a digest by which tokens are compared, and which does not reveal the token."""
     return hashlib.sha256(b"dora cluster\0" + token.strip().encode()).hexdigest()[:16]
 
 
-# ---------------------------------------------------------------------------------- looking
+# ---------------------------------------------------------------------------------- survey
 
 
 def survey() -> dict[str, Any]:
-    """Every daemon that runs here or is installed as a service."""
+    """Return every daemon that runs here or is installed as a service."""
     running = _processes()
     found = [_service(path, running) for path in _units()]
     services = {(one["id"], one["user"]) for one in found if one["pid"] is not None}
@@ -61,13 +61,13 @@ def survey() -> dict[str, Any]:
         if (one["id"], one["user"]) not in services:
             found.append(one)
     for one in found:
-        _add_what_is_kept(one)
+        _add_records(one)
         del one["uid"]
     return {"daemons": found}
 
 
 def _processes() -> list[dict[str, Any]]:
-    """Daemon processes of all users; of a process and its forks the first."""
+    """Return the daemon processes of all users; of a process and its forks the oldest."""
     found: dict[tuple[int, str], dict[str, Any]] = {}
     for entry in filter(str.isdigit, os.listdir("/proc")):
         one = None
@@ -89,13 +89,13 @@ def _process(pid: int) -> dict[str, Any] | None:
     uid = folder.stat().st_uid
     one = _described(arguments, _environment(folder))
     if one["id"] is None and one["coordinator"][0] in LOOPBACK:
-        return None  # of `dora up`: it serves this machine alone
+        return None  # of `dora up`, for this machine only
     user = pwd.getpwuid(uid).pw_name
     return {**one, "pid": pid, "uid": uid, "user": user, "since": _started(folder)}
 
 
 def _daemon_arguments(words: list[str]) -> list[str] | None:
-    """What follows the word `daemon`, if these words start one."""
+    """Return the words after `daemon`; None if these words do not start a daemon."""
     for number, word in enumerate(words[:8]):
         if word == "dora_daemon.command":
             return words[number + 1 :]
@@ -139,7 +139,7 @@ def _described(arguments: list[str], environ: dict[str, str]) -> dict[str, Any]:
 
 
 def _started(folder: Path) -> float:
-    """When a process began, as Unix time."""
+    """Return the start time of a process as Unix time."""
     ticks = int((folder / "stat").read_text().rpartition(")")[2].split()[19])
     uptime = float(Path("/proc/uptime").read_text().split()[0])
     return time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK")
@@ -151,7 +151,7 @@ def _units() -> list[Path]:
 
 
 def _service(path: Path, running: list[dict[str, Any]]) -> dict[str, Any]:
-    """A service, with its process if it runs."""
+    """Return a service, with its process if it runs."""
     text = path.read_text(errors="replace")
     started = re.search(r"^ExecStart=(.*)$", text, re.MULTILINE)
     line = started[1].replace("%%", "%").replace("$$", "$") if started else ""
@@ -174,8 +174,8 @@ def _service(path: Path, running: list[dict[str, Any]]) -> dict[str, Any]:
     return {"uid": -1, **one, "user_service": of_user}
 
 
-def _add_what_is_kept(one: dict[str, Any]) -> None:
-    """Token's fingerprint, who set it up, and its dataflows, as far as they can be read."""
+def _add_records(one: dict[str, Any]) -> None:
+    """Add the token's fingerprint, the owner record and the dataflows, if readable."""
     folder = _folder(one["user"], one["name"])
     mine = one["uid"] == os.getuid()
     places = [Path(one.pop("secrets") or "/nonexistent") / "dora-token"]
@@ -202,7 +202,7 @@ def _text(path: Path) -> str | None:
 
 
 def _dataflows(folder: Path) -> Iterable[str]:
-    """Names of those that have not ended."""
+    """Yield the names of the dataflows that have not ended."""
     with suppress(OSError):
         for path in folder.glob("*.json"):
             with suppress(OSError, ValueError, AttributeError):
@@ -223,11 +223,11 @@ def _folder(user: str, name: str) -> Path:
     return state / "dora" / "daemon" / name
 
 
-# ---------------------------------------------------------------------------------- doing
+# ---------------------------------------------------------------------------------- changes
 
 
 def record(name: str, owner: dict[str, Any]) -> dict[str, Any]:
-    """Keep who sets up the daemon of that name, and for which cluster."""
+    """Store the owner record of a daemon."""
     folder = _folder(pwd.getpwuid(os.getuid()).pw_name, name)
     folder.mkdir(parents=True, exist_ok=True)
     fresh = folder / f".{OWNER}.{os.getpid()}"
@@ -237,7 +237,7 @@ def record(name: str, owner: dict[str, Any]) -> dict[str, Any]:
 
 
 def end(pid: int, within: float) -> dict[str, Any]:
-    """End a daemon process, with its dataflows; it may be another user's."""
+    """End a daemon process of any user, with its dataflows."""
     if _daemon_arguments_of(pid) is None:
         return {}
     with suppress(ProcessLookupError):
@@ -245,7 +245,10 @@ def end(pid: int, within: float) -> dict[str, Any]:
     deadline = time.monotonic() + within
     while _daemon_arguments_of(pid) is not None:
         if time.monotonic() > deadline:
-            raise Problem(f"the daemon (process {pid}) does not end")
+            raise Problem(
+                f"the daemon (process {pid}) did not end within {within:g} s; there, as root: "
+                f"kill -KILL {pid}"
+            )
         time.sleep(0.05)
     return {}
 

@@ -1,7 +1,7 @@
-"""What `dora cluster` does on a machine: runs there as ``python3 -I - COMMAND JSON``.
+"""Commands of `dora cluster` on a machine; runs there as ``python3 -I - COMMAND JSON``.
 
-Needs nothing but the standard library. Prints one line of JSON; ``{"problem": ...}`` and exit code
-1 when it could not be done. Nothing secret is among the arguments: a token comes as a file.
+Uses only the standard library. Prints one line of JSON; on failure ``{"problem": ...}`` with exit
+code 1. The arguments contain no secrets: a token comes as a file.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ ANSWER_TIMEOUT = 3.0
 PINGS = 5
 KEPT_COPIES = 3
 OF_SERVICE = ".of-service"
-"""File in the coordinator's folder: `uninstall` removes the folder."""
+"""Marker in the coordinator's folder: `uninstall` may remove the folder."""
 SECRETS = "given"
-"""Folder of what the daemon was given: its token and its environment."""
+"""Folder with the daemon's token and environment."""
 
 
 class Problem(Exception):
-    """A sentence for the user."""
+    """A message for the user."""
 
 
 def main() -> int:
@@ -62,11 +62,11 @@ def _log(name: str) -> Path:
     return _state() / "log" / f"daemon-{name}.log"
 
 
-# ---------------------------------------------------------------------------------- looking
+# ---------------------------------------------------------------------------------- facts
 
 
 def facts(name: str, unit: str, dora: str | None, coordinator: str) -> dict[str, Any]:
-    """All that is to be known of this machine before anything is done to it."""
+    """Return all facts about this machine that commands need before they change it."""
     return {
         "python": platform.python_version(),
         "machine": platform.machine(),
@@ -94,14 +94,14 @@ def _sha256(content: bytes | None) -> str | None:
 
 
 def _given_environment(name: str) -> bytes | None:
-    """What the daemon of that name was started with beside the user's own; None: nothing."""
+    """Return the variables that the daemon was started with; None without a file of them."""
     with suppress(OSError):
         return (_state() / "daemon" / name / SECRETS / "environment").read_bytes()
     return None
 
 
 def _version(dora: str | None) -> str | None:
-    """Of the dora that is said to be there; None when it does not say."""
+    """Return the version of a `dora`; None if it does not run."""
     if dora is None:
         return None
     with suppress(OSError, subprocess.TimeoutExpired):
@@ -112,7 +112,7 @@ def _version(dora: str | None) -> str | None:
 
 
 def _own_address(other: str) -> str | None:
-    """Which address of ours leads to another; nothing is sent."""
+    """Return the own address on the route to another machine; sends nothing."""
     with suppress(OSError):
         kind = socket.AF_INET6 if ":" in other else socket.AF_INET
         with socket.socket(kind, socket.SOCK_DGRAM) as probe:
@@ -138,7 +138,7 @@ def _available_memory() -> int:
 
 
 def _running(name: str) -> dict[str, Any] | None:
-    """The daemon of that name, if one runs: it holds a lock as long as it lives."""
+    """Return the running daemon of that name, which holds a lock until it has ended."""
     path = _state() / "daemon" / name / "lock"
     try:
         handle = os.open(path, os.O_RDONLY)
@@ -161,7 +161,7 @@ def _running(name: str) -> dict[str, Any] | None:
 
 
 def tail(name: str, lines: int) -> dict[str, Any]:
-    """The last lines of a background daemon's log."""
+    """Return the last lines of a background daemon's log."""
     try:
         text = _log(name).read_text(errors="replace")
     except FileNotFoundError:
@@ -169,11 +169,11 @@ def tail(name: str, lines: int) -> dict[str, Any]:
     return {"lines": text.splitlines()[-lines:] if lines else [], "path": str(_log(name))}
 
 
-# ---------------------------------------------------------------------------------- doing
+# ---------------------------------------------------------------------------------- the daemon
 
 
 def prepare(name: str) -> dict[str, Any]:
-    """Have the folder of the daemon's secrets: its token (`dora-token`) and its `environment`."""
+    """Create the folder for the daemon's token (`dora-token`) and its `environment`."""
     folder = _state() / "daemon" / name / SECRETS
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
@@ -181,7 +181,7 @@ def prepare(name: str) -> dict[str, Any]:
 
 
 def start(name: str, words: list[str]) -> dict[str, Any]:
-    """Start a daemon that outlives this login; its words go to its log."""
+    """Start a daemon that outlives this login; its output goes to its log."""
     log = _log(name)
     log.parent.mkdir(parents=True, exist_ok=True)
     folder = _state() / "daemon" / name / SECRETS
@@ -206,13 +206,13 @@ def start(name: str, words: list[str]) -> dict[str, Any]:
     with suppress(subprocess.TimeoutExpired):
         code = process.wait(0.3)
         last = log.read_text(errors="replace").strip().splitlines()[-20:]
-        said = "".join(f"\n  {line}" for line in last)
-        raise Problem(f"the daemon ended at once with exit code {code}:{said}")
+        lines = "".join(f"\n  {line}" for line in last)
+        raise Problem(f"the daemon ended at once with exit code {code}:{lines}")
     return {"pid": process.pid}
 
 
 def stop(name: str, hand_over: bool, within: float) -> dict[str, Any]:
-    """End a background daemon, with its dataflows or (``hand_over``) without them."""
+    """End a background daemon, with its dataflows or (``hand_over``) without."""
     found = _running(name)
     if found is None:
         return {"stopped": False}
@@ -220,15 +220,18 @@ def stop(name: str, hand_over: bool, within: float) -> dict[str, Any]:
     deadline = time.monotonic() + within
     while (now := _running(name)) is not None and now["pid"] == found["pid"]:
         if time.monotonic() > deadline:
-            raise Problem(f"the daemon (process {found['pid']}) does not end")
+            raise Problem(
+                f"the daemon (process {found['pid']}) did not end within {within:g} s; there: "
+                f"kill -KILL {found['pid']}"
+            )
         time.sleep(0.05)
     return {"stopped": True}
 
 
 def clean(name: str, keep_state: bool) -> dict[str, Any]:
-    """Remove what a daemon that does not run keeps here; its secrets in any case."""
+    """Remove the files of a daemon that has ended; with ``keep_state`` only its secrets."""
     if _running(name) is not None:
-        raise Problem("the daemon still runs")
+        raise Problem("the daemon still runs, so its files were not removed; stop it first")
     folder = _state() / "daemon" / name
     for path in (folder / SECRETS,) if keep_state else (folder,):
         shutil.rmtree(path, ignore_errors=True)
@@ -237,7 +240,9 @@ def clean(name: str, keep_state: bool) -> dict[str, Any]:
         for number in _numbered(_state() / "run"):
             shutil.rmtree(number, ignore_errors=True)
         (_state() / "run" / ".lock").unlink(missing_ok=True)
-        if not any(folder.parent.glob("*")):  # it was the last daemon: code that was sent here
+        if not any(
+            folder.parent.glob("*")
+        ):  # it was the last daemon: remove the code that was sent
             shutil.rmtree(_state() / "code", ignore_errors=True)
     state = _state()
     for path in (folder.parent, _log(name).parent, state / "run", state, state.parent):
@@ -249,7 +254,7 @@ def clean(name: str, keep_state: bool) -> dict[str, Any]:
 
 
 def _numbered(root: Path) -> list[Path]:
-    """Folders of runners that have ended: a lock tells."""
+    """Return the folders of runners that have ended and so hold no lock."""
     found = []
     with suppress(OSError):
         for path in root.iterdir():
@@ -276,12 +281,12 @@ def _is_locked(path: Path) -> bool:
 
 
 def _store() -> Path:
-    """Of a coordinator that is a service."""
+    """Return the store of a coordinator that runs as a service."""
     return _state() / "coordinator" / "store.sqlite3"
 
 
 def copy_store(version: str) -> dict[str, Any]:
-    """A copy of the coordinator's store beside it, named after the version that wrote it."""
+    """Copy the coordinator's store; the copy's name includes the version that wrote it."""
     store = _store()
     if not store.exists():
         return {"copy": None}
@@ -301,7 +306,7 @@ def copy_store(version: str) -> dict[str, Any]:
 
 
 def restore_store(copy: str) -> dict[str, Any]:
-    """Have the store as it was copied; its coordinator must not run."""
+    """Restore the store from a copy; its coordinator must not run."""
     store = _store()
     fresh = store.with_name(f".{store.name}.new")
     shutil.copyfile(copy, fresh)
@@ -325,7 +330,7 @@ def put_store_aside() -> dict[str, Any]:
 
 
 def claim_coordinator() -> dict[str, Any]:
-    """Mark the coordinator's folder as the service's, unless the user has one already."""
+    """Create and mark the coordinator's folder, unless the user has one already."""
     folder = _state() / "coordinator"
     if not folder.exists():
         folder.mkdir(parents=True)
@@ -334,7 +339,7 @@ def claim_coordinator() -> dict[str, Any]:
 
 
 def forget_coordinator() -> dict[str, Any]:
-    """Remove the folder of a coordinator that does not run, if it is the service's."""
+    """Remove the folder of a coordinator that has ended, if it is marked."""
     if not (_state() / "coordinator" / OF_SERVICE).exists():
         return {}
     shutil.rmtree(_state() / "coordinator", ignore_errors=True)
@@ -348,7 +353,7 @@ def forget_coordinator() -> dict[str, Any]:
 
 
 def reach(host: str, port: int) -> dict[str, Any]:
-    """Whether something answers there, and how quickly."""
+    """Connect to an address; return how long that took, or why it failed."""
     begin = time.monotonic()
     try:
         socket.create_connection((host, port), ANSWER_TIMEOUT).close()
@@ -364,14 +369,14 @@ def _why(error: OSError) -> str:
 
 
 def answer(ports: list[int], seconds: float) -> dict[str, Any]:
-    """Answer pings of other machines on the first free port, for some time."""
+    """Answer pings of other machines on the first free port for some seconds."""
     listener = _listen(ports)
     sys.stdout.write(json.dumps({"port": listener.getsockname()[1]}) + "\n")
     sys.stdout.flush()
     deadline = time.monotonic() + seconds
     events = select.poll()
     events.register(listener, select.POLLIN)
-    events.register(sys.stdout, 0)  # an error there: nobody listens to us any more
+    events.register(sys.stdout, 0)  # an error there: the connection was closed
     with listener:
         while (left := deadline - time.monotonic()) > 0:
             ready = dict(events.poll(left * 1000))
@@ -386,7 +391,7 @@ def answer(ports: list[int], seconds: float) -> dict[str, Any]:
 def _listen(ports: list[int]) -> socket.socket:
     first, last = ports
     for port in range(first, last + 1):
-        with suppress(OSError, ValueError):  # a machine may have no IPv6
+        with suppress(OSError, ValueError):  # without IPv6
             return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
         with suppress(OSError):
             return socket.create_server(("", port), family=socket.AF_INET)
@@ -401,7 +406,7 @@ def _echo(link: socket.socket) -> None:
 
 
 def ping(targets: list[list[Any]]) -> dict[str, Any]:
-    """To each (name, host, port): median round trip and clock difference, or why not."""
+    """Return median round trip and clock difference for each (name, host, port), or a reason."""
     found: dict[str, Any] = {}
 
     def measure(name: str, host: str, port: int) -> None:
@@ -430,7 +435,7 @@ def _measure(host: str, port: int) -> dict[str, float]:
             while len(theirs) < 20:
                 piece = link.recv(20 - len(theirs))
                 if not piece:
-                    raise OSError("it hung up")
+                    raise OSError("the connection was closed")
                 theirs += piece
             trip = time.monotonic() - begin
             trips.append((trip, float(theirs) - before - trip / 2))

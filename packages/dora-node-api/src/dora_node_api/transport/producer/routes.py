@@ -9,7 +9,7 @@ from dora_node_api.transport.producer.route import Route
 from dora_node_api.transport.shared.owned_lock import OwnedLock
 
 
-class Output:
+class OutputRoutes:
     """The routes of one output, and the lock that keeps sends that wait in order."""
 
     __slots__ = ("backpressure", "order", "routes")
@@ -30,7 +30,7 @@ class RouteTable:
     """All routes of a sender, by output; and the removed ones whose consumers still hold blocks."""
 
     def __init__(self) -> None:
-        self.outputs: dict[str, Output] = {}
+        self.outputs: dict[str, OutputRoutes] = {}
         self._lingering: list[Route] = []
 
     def __iter__(self) -> Iterator[Route]:
@@ -49,7 +49,7 @@ class RouteTable:
 
     def add(self, output: str, route: Route) -> None:
         """Send an output to a further queue."""
-        known = self.outputs.setdefault(output, Output())
+        known = self.outputs.setdefault(output, OutputRoutes())
         known.set_routes((*known.routes, route))
 
     def remove(self, queue: int, pool: Pool) -> None:

@@ -18,7 +18,7 @@ from dora_node_api.transport.producer.blocks import Hold, Sample
 from dora_node_api.transport.producer.drops import reason_for_drops
 from dora_node_api.transport.producer.pool import Block, Pool
 from dora_node_api.transport.producer.route import Route
-from dora_node_api.transport.producer.routes import Output, RouteTable
+from dora_node_api.transport.producer.routes import OutputRoutes, RouteTable
 from dora_node_api.transport.shared import layout
 from dora_node_api.transport.shared.board import Board
 from dora_node_api.transport.shared.errors import PoolExhausted
@@ -205,7 +205,7 @@ class Sender(ForkAware):
         return len(routes)
 
     def _send_slowly(
-        self, known: Output, payload: EncodedPayload, flags: int, timestamp_ns: int | None
+        self, known: OutputRoutes, payload: EncodedPayload, flags: int, timestamp_ns: int | None
     ) -> int:
         """Send without making other threads wait for the copy or for room."""
         hold = self._allocate(payload.total, known)
@@ -231,7 +231,7 @@ class Sender(ForkAware):
         )
         payload.write_into(memory, at)
 
-    def _deliver(self, known: Output, hold: Hold, total: int, flags: int) -> int:
+    def _deliver(self, known: OutputRoutes, hold: Hold, total: int, flags: int) -> int:
         """Write the records of a filled block: drop_oldest queues at once, then the others."""
         block = hold.block
         assert block is not None
@@ -253,7 +253,7 @@ class Sender(ForkAware):
         return taken
 
     def _deliver_in_order(
-        self, known: Output, waiting: Iterable[Route], block: Block, total: int, flags: int
+        self, known: OutputRoutes, waiting: Iterable[Route], block: Block, total: int, flags: int
     ) -> int:
         if known.order.owned():
             raise _reentered()
@@ -357,7 +357,7 @@ class Sender(ForkAware):
         return self._deliver(known, sample.take_hold(), sample.total, flags)
 
     # --- memory -------------------------------------------------------------------------------
-    def _allocate(self, total: int, known: Output | None) -> Hold:
+    def _allocate(self, total: int, known: OutputRoutes | None) -> Hold:
         """Return a hold on a block of ``total`` bytes; older messages are dropped if necessary.
 
         Raises PoolExhausted.
@@ -383,7 +383,7 @@ class Sender(ForkAware):
             if not self._wait_for_room(full.spec, full.ends.room_read, 0.005):
                 raise PoolExhausted(total, self.pool.cap_bytes, self.held_bytes())
 
-    def _take_or_evict(self, total: int, known: Output | None) -> Block | None:
+    def _take_or_evict(self, total: int, known: OutputRoutes | None) -> Block | None:
         pool = self.pool
         if known is not None:
             _collect(known.routes, pool)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 
+from dora_node_api.transport.shared.cgroups import ROOT, own_groups
+
 
 def usable_cores() -> float:
     """Return the processors by affinity or by the cgroup's quota, the lower; may be 1.5."""
@@ -29,29 +31,17 @@ def parse_cpu_max(words: list[str]) -> float | None:
         return None
 
 
-def _own_groups(controller: str) -> list[str]:
-    """Return the paths of this process's cgroup and those above it, below the mount point."""
-    groups = [""]
-    with contextlib.suppress(OSError), open("/proc/self/cgroup", encoding="utf-8") as file:
-        for line in file:
-            _, names, path = line.rstrip("\n").split(":", 2)
-            if (names == "" and not controller) or controller in names.split(","):
-                parts = path.strip("/").split("/")
-                groups += ["/" + "/".join(parts[:depth]) for depth in range(len(parts), 0, -1)]
-    return groups
-
-
 def _quotas_v2() -> list[float]:
-    limits = (parse_cpu_max(_read(f"/sys/fs/cgroup{group}/cpu.max")) for group in _own_groups(""))
+    limits = (parse_cpu_max(_read(f"{ROOT}{group}/cpu.max")) for group in own_groups())
     return [limit for limit in limits if limit is not None]
 
 
 def _quotas_v1() -> list[float]:
     quotas: list[float] = []
-    for mount in ("/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct"):
+    for mount in (f"{ROOT}/cpu", f"{ROOT}/cpu,cpuacct"):
         if not os.path.isdir(mount):  # noqa: PTH112 (pathlib would cost its import at every start)
             continue
-        for group in _own_groups("cpu"):
+        for group in own_groups("cpu"):
             words = _read(f"{mount}{group}/cpu.cfs_quota_us")
             words += _read(f"{mount}{group}/cpu.cfs_period_us")
             limit = parse_cpu_max(words)

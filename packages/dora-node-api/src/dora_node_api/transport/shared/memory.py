@@ -9,6 +9,8 @@ import mmap
 import os
 import sys
 
+from dora_node_api.transport.shared.cgroups import ROOT, own_groups
+
 # A hole punched in shared memory gives the pages back and keeps the addresses (Linux).
 _MADV_REMOVE = getattr(mmap, "MADV_REMOVE", None)
 _MADV_POPULATE_WRITE = 23 if sys.platform == "linux" else None
@@ -89,23 +91,9 @@ def give_back(memory: mmap.mmap, offset: int, size: int) -> bool:
 def usable_memory() -> int:
     """Return the memory that this process may use: the machine's, or its cgroup's limit."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+    paths = [f"{ROOT}/memory/memory.limit_in_bytes"]
+    paths += [f"{ROOT}{group}/memory.max" for group in own_groups()]
+    for path in paths:
         with contextlib.suppress(OSError, ValueError), open(path, "rb") as file:
             limits.append(int(file.read()))
-    limits.extend(_own_cgroup_limits())
     return min(limits)
-
-
-def _own_cgroup_limits() -> list[int]:
-    """Return `memory.max` of this process's cgroup and those above it (cgroup v2)."""
-    limits: list[int] = []
-    with contextlib.suppress(OSError, ValueError), open("/proc/self/cgroup", "rb") as file:
-        for line in file.read().decode().splitlines():
-            if not line.startswith("0::"):
-                continue
-            parts = line[3:].strip("/").split("/")
-            for depth in range(len(parts), 0, -1):
-                path = "/sys/fs/cgroup/" + "/".join(parts[:depth]) + "/memory.max"
-                with contextlib.suppress(OSError, ValueError), open(path, "rb") as limit:
-                    limits.append(int(limit.read()))
-    return limits

@@ -1,0 +1,47 @@
+"""The daemon's command line and its names."""
+
+from __future__ import annotations
+
+import pytest
+
+from dora_cli.cluster.decisions.daemon_argv import daemon_arguments, daemon_name, ssh_name
+from dora_config.cluster.models import Cluster, Coordinator, Machine
+from dora_daemon.command import argument_parser
+
+MACHINES = [
+    Machine(id="robot", host="10.0.0.2"),
+    Machine(id="r.1_a-b", host="h", user="u", port=2222, daemon_port=6000),
+    Machine(id="gpu", host="h", labels={"gpu": "true", "arch": "arm64"}),
+    Machine(id="far", host="h", zenoh_addr="10.0.0.3"),
+    Machine(id="far", host="h", zenoh_addr="fd00::3", zenoh_port=5456),
+]
+
+
+def cluster(machine: Machine) -> Cluster:
+    return Cluster(coordinator=Coordinator(addr="10.0.0.1", port=7000), machines=(machine,))
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=str)
+def test_daemon_parses_its_command_line(machine: Machine) -> None:
+    words = daemon_arguments(cluster(machine), machine)
+    assert words[0] == "daemon"
+    read = argument_parser().parse_args(words[1:])
+    assert (read.machine_id, read.coordinator_addr, read.coordinator_port) == (
+        machine.id,
+        "10.0.0.1",
+        7000,
+    )
+    assert read.labels == machine.labels
+    assert read.local_listen_port == machine.daemon_port
+    assert read.zenoh_listen.host == machine.zenoh_addr
+    assert not read.ignored
+
+
+def test_two_daemons_of_a_machine_have_different_names() -> None:
+    assert daemon_name(MACHINES[0]) == "robot"
+    assert daemon_name(MACHINES[1]) == "r.1_a-b@6000"
+
+
+def test_name_in_messages_has_the_ssh_target() -> None:
+    assert ssh_name(MACHINES[0]) == "robot (10.0.0.2)"
+    assert ssh_name(MACHINES[1]) == "r.1_a-b (u@h)"

@@ -1,0 +1,18 @@
+"""Number of usable processors."""
+
+from __future__ import annotations
+
+import os
+
+from dora_node_api.transport.shared import cpu
+
+
+def test_usable_cores_are_limited_by_the_machine() -> None:
+    assert 0 < cpu.usable_cores() <= (os.cpu_count() or 1)
+
+
+def test_quotas() -> None:
+    assert cpu.parse_cpu_max(["150000", "100000"]) == 1.5
+    assert cpu.parse_cpu_max(["max", "100000"]) is None
+    assert cpu.parse_cpu_max([]) is None
+    assert cpu.parse_cpu_max(["1", "0"]) is None
