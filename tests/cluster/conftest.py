@@ -10,13 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.clusters import cluster_file, ended_cluster
+from support.cluster.clusters import cluster_file, ended_cluster
+from support.cluster.hosts import Hosts, hosts_or_skip
+from support.cluster.versions import (
+    disconnected_version,
+    new_version,
+    old_version,
+    system_wheel_house,
+)
 from support.dora import run_dora
 from support.homes import watched_home
-from support.hosts import Hosts, hosts_or_skip
-from support.versions import mute_version, new_version, old_version, system_wheel_house
 
-__all__ = ["mute_version", "new_version", "old_version", "system_wheel_house"]
+__all__ = ["disconnected_version", "new_version", "old_version", "system_wheel_house"]
 
 
 @pytest.fixture(scope="module")

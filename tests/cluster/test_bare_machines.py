@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.clusters import daemons, ours
-from support.hosts import Hosts, hosts_or_skip
-from support.installation import Installation
+from support.cluster.clusters import daemons, ours
+from support.cluster.hosts import Hosts, hosts_or_skip
+from support.cluster.installation import Installation
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from support.clusters import (
+from support.cluster.clusters import (
     cluster_file,
     daemons,
     dataflows,
@@ -19,9 +19,9 @@ from support.clusters import (
     put_script,
     seen,
 )
+from support.cluster.host_clocks import give_clock, set_clock, take_clock
+from support.cluster.hosts import Hosts
 from support.dora import run_dora
-from support.host_clocks import give_clock, set_clock, take_clock
-from support.hosts import Hosts
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.integration

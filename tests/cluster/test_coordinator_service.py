@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.clusters import (
+from support.cluster.clusters import (
     TICKER,
     dataflows,
     ended_cluster,
@@ -17,9 +17,9 @@ from support.clusters import (
     put_script,
     wait_for_ticks,
 )
+from support.cluster.hosts import Host, Hosts, hosts_or_skip
+from support.cluster.installation import Installation
 from support.dora import DORA, run_dora
-from support.hosts import Host, Hosts, hosts_or_skip
-from support.installation import Installation
 from support.waiting import wait_until
 
 from dora_cli.coordinator.client import Client, CoordinatorUnreachable

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.clusters import cluster_file, daemons, ended_cluster, ours
+from support.cluster.clusters import cluster_file, daemons, ended_cluster, ours
+from support.cluster.hosts import Host, Hosts
 from support.dora import run_dora
-from support.hosts import Host, Hosts
 from support.waiting import wait_until
 
 from dora_cli.main import main

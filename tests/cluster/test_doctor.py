@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.clusters import cluster_file, coordinator_process, daemons, ended_cluster
+from support.cluster.clusters import cluster_file, coordinator_process, daemons, ended_cluster
+from support.cluster.hosts import WORKSTATION, Host, Hosts
 from support.dora import run_dora, running_dora
-from support.hosts import WORKSTATION, Host, Hosts
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.integration

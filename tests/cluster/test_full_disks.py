@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.clusters import cluster_file, dataflows, ended_cluster
+from support.cluster.clusters import cluster_file, dataflows, ended_cluster
+from support.cluster.hosts import Host, Hosts
 from support.dora import Completed, run_dora
-from support.hosts import Host, Hosts
 from support.workspace import Workspace
 
 pytestmark = pytest.mark.integration

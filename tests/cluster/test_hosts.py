@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from support.hosts import Hosts, hosts_or_skip
+from support.cluster.hosts import Hosts, hosts_or_skip
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.integration

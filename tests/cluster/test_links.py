@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.clusters import daemons, dataflows, forget_ticks, put_script
+from support.cluster.clusters import daemons, dataflows, forget_ticks, put_script
+from support.cluster.hosts import Host, Hosts
 from support.dora import run_dora
-from support.hosts import Host, Hosts
 from support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.integration

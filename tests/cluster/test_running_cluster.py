@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from support.clusters import (
+from support.cluster.clusters import (
     coordinator_process,
     daemons,
     forget_ticks,
@@ -17,8 +17,8 @@ from support.clusters import (
     ticking,
     wait_for_ticks,
 )
+from support.cluster.hosts import WORKSTATION, Hosts
 from support.dora import run_dora, running_dora
-from support.hosts import WORKSTATION, Hosts
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.integration

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from support.clusters import (
+from support.cluster.clusters import (
     cluster_file,
     coordinator_process,
     daemons,
@@ -20,8 +20,8 @@ from support.clusters import (
     ticking,
     wait_for_ticks,
 )
+from support.cluster.hosts import Host, Hosts
 from support.dora import run_dora
-from support.hosts import Host, Hosts
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -262,8 +262,7 @@ def test_services_of_a_user_without_sudo(hosts: Hosts, no_cluster: Path, tmp_pat
     path = cluster_file(hosts, tmp_path, robot=fields, gpu=fields)
     robot = hosts["robot"]
     forget_ticks(hosts)
-    ticker = robot.path("/home/ubuntu/ticker.py")
-    ticker.unlink(missing_ok=True)
+    robot.path("/home/ubuntu/ticker.py").unlink(missing_ok=True)
     before = robot.files()
     with ended_cluster(path, installed=True):
         done = run_dora("cluster", "install", path).exited(1)
@@ -293,7 +292,7 @@ def test_services_of_a_user_without_sudo(hosts: Hosts, no_cluster: Path, tmp_pat
         assert pids(robot, "one")[1:] == [node]
         assert warnings(robot) == []
         forget_ticks(hosts)
-        ticker.unlink()
+        robot.path("/home/ubuntu/ticker.py").unlink()
         run_dora("cluster", "uninstall", path).succeeded()
         robot.root("sh", "-c", "rm -r ~nosudo/_work")  # files of the dataflow
         assert ours(robot) == []

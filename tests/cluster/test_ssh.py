@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.hosts import Hosts
-from support.hosts_boot import USER, USER_WITHOUT_SUDO
+from support.cluster.hosts import Hosts
+from support.cluster.hosts_boot import USER, USER_WITHOUT_SUDO
 from support.waiting import wait_until
 
 from dora_cli.ssh import (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.clusters import (
+from support.cluster.clusters import (
     cluster_file,
     daemons,
     ended_cluster,
@@ -22,9 +22,9 @@ from support.clusters import (
     ticking,
     wait_for_ticks,
 )
+from support.cluster.hosts import WORKSTATION, Host, Hosts
 from support.dora import Completed, RunningDora, run_dora, running_dora
 from support.homes import isolated_environment, short_directory
-from support.hosts import WORKSTATION, Host, Hosts
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.integration

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support.clusters import (
+from support.cluster.clusters import (
     cluster_file,
     coordinator_process,
     daemons,
@@ -22,8 +22,8 @@ from support.clusters import (
     ticking,
     wait_for_ticks,
 )
+from support.cluster.hosts import WORKSTATION, Hosts
 from support.dora import run_dora
-from support.hosts import WORKSTATION, Hosts
 
 pytestmark = pytest.mark.integration
 

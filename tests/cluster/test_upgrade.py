@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.hosts import WORKSTATION, Host, Hosts, hosts_or_skip
-from support.installation import Installation
+from support.cluster.hosts import WORKSTATION, Host, Hosts, hosts_or_skip
+from support.cluster.installation import Installation
 from support.waiting import wait_until
 from support.workspace import Workspace
 
@@ -273,13 +273,13 @@ def test_broken_version_is_replaced_by_the_old_one(
     home: Path,
     workspace: Workspace,
     old_version: Installation,
-    mute_version: Installation,
+    disconnected_version: Installation,
     system_wheel_house: Path,
 ) -> None:
     """Its self-test passes, but its daemon never connects; also with Ctrl-C during the wait."""
     with counting_cluster(hosts, home, workspace, old_version, system_wheel_house) as cluster:
         code, printed = cluster.disturb(
-            mute_version, "upgrade", after="Restart service... OK", by=interrupt
+            disconnected_version, "upgrade", after="Restart service... OK", by=interrupt
         )
         assert code != 0
         assert "Interrupted: returning to 0.1.0" in printed
@@ -287,7 +287,7 @@ def test_broken_version_is_replaced_by_the_old_one(
         assert "What runs now:\n  coordinator  0.4.0\n  robot        0.1.0\n" in printed
         assert version_of(hosts["robot"]) == "dora 0.1.0"
         cluster.require_whole(hosts["robot"])
-        printed = cluster.run(mute_version, "upgrade", code=1)
+        printed = cluster.run(disconnected_version, "upgrade", code=1)
         assert "Waiting for reconnect... FAILED" in printed
         assert "dora 0.4.0 did not connect within 30 s; its last lines:" in printed
         assert "Return to 0.1.0... OK" in printed

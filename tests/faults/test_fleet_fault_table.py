@@ -1,7 +1,7 @@
 """The fault table of a fleet: process x kind x phase, on real processes, each row asserted.
 
-After each fault and its recovery the dataflow runs, every node exactly once; what the list says is
-true at every moment; nothing is lost or doubled but what a killed process had in its hands.
+After each fault and its recovery the dataflow runs with every node exactly once, `dora list` was
+right at every moment, and no messages are lost or repeated but those that a killed process held.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from support.workspace import Workspace
 
 
 class Loss(TypedDict):
-    """What a row may lose and repeat, see Row."""
+    """Messages that a row may lose and repeat, see Row."""
 
     lost: int
     again: int
 
 
 IN_HAND = 2
-"""Messages that a node has taken when it is killed."""
+"""Messages that a killed node had received."""
 IN_QUEUE = QUEUE + IN_HAND
-"""Messages that go with a runner's queues."""
+"""Messages lost with a runner's queues."""
 SINK_LOST: Loss = {"lost": IN_QUEUE, "again": UNACKNOWLEDGED}
-"""The station's runner is killed, by the row or before it: its queues go with it."""
+"""The station's runner is killed, by the row or before it: its queues are lost."""
 
 COORDINATOR = (
     Row("running", "coordinator", "kill"),
@@ -101,7 +101,7 @@ NETWORK = (
 )
 CABLE = (
     Row("running", "cable", "cut 5"),
-    Row("running", "cable", "cut 14", shows="Degraded"),  # past every limit, as two minutes are
+    Row("running", "cable", "cut 14", shows="Degraded"),  # exceeds every timeout, as two minutes do
     Row("recovering", "cable", "cut 4", **SINK_LOST),
     Row("stopping", "cable", "cut 4"),
     Row("linking", "cable", "cut 4"),
@@ -117,7 +117,7 @@ TABLE = {
     "network": NETWORK,
 }
 UNDER_WAY = ("running", "recovering", "stopping")
-"""Phases whose rows want a dataflow that runs; a stop ends it."""
+"""Phases whose rows need a running dataflow; a stop ends it."""
 
 
 def play_all(workspace: Workspace, rows: tuple[Row, ...], *, cuttable: bool = False) -> None:
@@ -140,7 +140,7 @@ def test_a_fault_of(workspace: Workspace, process: str) -> None:
 
 
 def test_a_cut_between_the_links(workspace: Workspace) -> None:
-    """Each machine in a network of its own, with a real cable between them."""
+    """Each machine has its own network, with a cable between them."""
     if reason := missing():
         pytest.skip(reason)
     play_all(workspace, CABLE, cuttable=True)
@@ -151,21 +151,21 @@ SEEDS = tuple(int(text) for text in os.environ.get("DORA_TESTS_SEED", "1,2").spl
 STEPS = 6
 
 
-def somewhere(dice: random.Random, machine: str) -> Row:
-    """A fault of something on a machine, or of its wire to the coordinator."""
+def random_fault(dice: random.Random, machine: str) -> Row:
+    """Return a random fault of a process on a machine or of its network."""
     nodes = ["source", "camera"] if machine == "robot" else ["sink"]
-    things = [f"{kind} {machine}" for kind in ("daemon", "runner", "link", "machine", "network")]
-    process = dice.choice([*things, *nodes])
+    processes = [f"{kind} {machine}" for kind in ("daemon", "runner", "link", "machine", "network")]
+    process = dice.choice([*processes, *nodes])
     if process.startswith("network"):
         return Row("running", process, f"cut {dice.choice((1, 3))}")
     return Row("running", process, dice.choice(("kill", "kill", "stop 1", "stop 3")))
 
 
 def step(fleet: FaultFleet, dice: random.Random) -> str:
-    """One fault, or two at once; what they were."""
+    """Cause one fault, or two at once; return their description."""
     machines = ["robot", "station"]
     dice.shuffle(machines)
-    first, second = (somewhere(dice, machine) for machine in machines)
+    first, second = (random_fault(dice, machine) for machine in machines)
     if dice.random() < 0.25:
         first = Row("running", "coordinator", dice.choice(("kill", "stop 3")))
     both = dice.random() < 0.5
@@ -179,15 +179,15 @@ def step(fleet: FaultFleet, dice: random.Random) -> str:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_random_faults(workspace: Workspace, seed: int) -> None:
-    """Whatever happened: it runs again, each node once, and what came is in order."""
+    """The dataflow recovers with each node once, and messages stay in order."""
     dice = random.Random(seed)
-    story: list[str] = []
+    steps: list[str] = []
     with fault_fleet(workspace) as fleet:
         start(fleet)
         fleet.truth.may_say(FLOWING, "random faults")
         try:
             for _ in range(STEPS):
-                story.append(step(fleet, dice))
+                steps.append(step(fleet, dice))
             fleet.wait_until_it_runs()
             lost = STEPS * 2 * IN_QUEUE
             problems = fleet.flow.check(lost=lost, again=UNACKNOWLEDGED, source_lost=True)
@@ -195,5 +195,5 @@ def test_random_faults(workspace: Workspace, seed: int) -> None:
             assert not problems, "\n".join(problems)
             stop(fleet)
         except AssertionError as error:
-            told = f"DORA_TESTS_SEED={seed}: {'; '.join(story)}"
-            raise AssertionError(f"{told}\n{error}\n{fleet.state()}") from error
+            replay = f"DORA_TESTS_SEED={seed}: {'; '.join(steps)}"
+            raise AssertionError(f"{replay}\n{error}\n{fleet.state()}") from error

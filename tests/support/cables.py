@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from support.hosts import set_network
+from support.cluster.hosts import set_network
 
 _HOLDER = "import sys; print('ready', flush=True); sys.stdin.read()"
 

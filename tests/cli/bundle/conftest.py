@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.installation import Installation, LocalMachine
-from support.versions import broken_version, new_version, old_version, wheel_house
+from support.cluster.installation import Installation, LocalMachine
+from support.cluster.versions import broken_version, new_version, old_version, wheel_house
 
 from dora_cli.bundle.install import Installer
 from dora_cli.bundle.own_packages import own_packages

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.installation import Installation, LocalMachine
+from support.cluster.installation import Installation, LocalMachine
 from support.waiting import wait_until
 
 from dora_cli.bundle import install

@@ -1,4 +1,4 @@
-"""What ends what: signals to the runner, SIGKILL of it, of its reaper, of its daemon."""
+"""Ends of runs: signals to the runner; SIGKILL of the runner, its reaper and its daemon."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def nothing_left() -> None:
 
 
 def reaper_of(run: ForegroundRun, *, other_than: int = 0) -> int:
-    """Pid of the child of the runner that is its reaper, once there is one."""
+    """Wait for the reaper of a runner and return its pid."""
 
     def look() -> int | None:
         for path in Path("/proc").iterdir():
@@ -128,7 +128,7 @@ def test_sigkill_of_dora_run_ends_nodes_and_their_children_and_leaves_nothing(
         nothing_left()
 
 
-def test_nothing_that_a_node_started_outlives_the_dataflow(workspace: Workspace) -> None:
+def test_processes_started_by_a_node_end_with_the_dataflow(workspace: Workspace) -> None:
     workspace.node("parent", PARENT)
     with foreground(workspace, PARENTS, stop_grace=0.1) as run:
         children = children_of(run)
@@ -154,7 +154,7 @@ def environment(pid: int) -> dict[str, str]:
     return dict(entry.split("=", 1) for entry in text.split("\0") if "=" in entry)
 
 
-def test_sigkill_of_the_whole_group_is_no_different(workspace: Workspace) -> None:
+def test_sigkill_of_the_whole_process_group(workspace: Workspace) -> None:
     workspace.node("parent", PARENT)
     with foreground(workspace, PARENTS) as run:
         children = children_of(run)
@@ -165,7 +165,7 @@ def test_sigkill_of_the_whole_group_is_no_different(workspace: Workspace) -> Non
         nothing_left()
 
 
-def test_a_reaper_that_was_killed_is_replaced(workspace: Workspace) -> None:
+def test_a_killed_reaper_is_replaced(workspace: Workspace) -> None:
     workspace.node("parent", PARENT)
     with foreground(workspace, PARENTS) as run:
         children = children_of(run)
@@ -194,7 +194,7 @@ def test_after_sigkill_of_runner_and_reaper_the_next_start_sweeps(
         run.process.kill()
         run.process.wait()
         wait_until(lambda: not list_runners(runtime_root())[0].alive)
-        # The node dies with its runner's thread; its children do not.
+        # the node dies with the runner's thread; its children do not
         gone(node)
         assert all(is_running(child) for child in children)
         assert [found.alive for found in list_runners(runtime_root())] == [False]
@@ -205,7 +205,7 @@ def test_after_sigkill_of_runner_and_reaper_the_next_start_sweeps(
         nothing_left()
 
 
-def test_a_sweep_leaves_living_runners_alone(workspace: Workspace) -> None:
+def test_a_sweep_ignores_living_runners(workspace: Workspace) -> None:
     workspace.node("sleeper", SLEEPER)
     with foreground(workspace, {"nodes": [{"id": "s", "path": "sleeper.py"}]}) as run:
         run.wait_for("log", message="up")
@@ -217,7 +217,7 @@ def test_a_sweep_leaves_living_runners_alone(workspace: Workspace) -> None:
         assert is_running(run.pid_of("s"))
 
 
-def test_a_pid_that_was_used_again_is_not_killed(workspace: Workspace) -> None:
+def test_a_reused_pid_is_not_killed(workspace: Workspace) -> None:
     root = runtime_root()
     directory = runtime_dir.RuntimeDir.create(root)
     directory.record_process(os.getpid())
@@ -234,7 +234,7 @@ def test_a_runner_survives_its_daemon_and_is_adopted_by_the_next(workspace: Work
     workspace.node("sleeper", SLEEPER)
     with background(workspace, {"nodes": [{"id": "s", "path": "sleeper.py"}]}) as run:
         run.wait_for_phase("running")
-        # The daemon that started it was a process of its own and has ended.
+        # the daemon was a process of its own and has ended
         assert run.daemon.poll() == 0
         found = list_runners(runtime_root())
         assert [f.entry.dataflow_id for f in found] == [run.plan.dataflow_id]
@@ -260,11 +260,11 @@ def test_the_result_is_kept_until_it_is_acknowledged(workspace: Workspace) -> No
         run.wait_for_phase("finished")
         os.kill(run.pid(), signal.SIGKILL)
         gone(run.pid())
-        # Nobody acknowledged: the reaper and any later start leave the result.
+        # the reaper and any later start keep a result that was not acknowledged
         wait_until(lambda: not (run.path / "groups").exists())
         assert sweep(runtime_root()) == []
         wait_until(
-            # The reaper may hold the lock for another moment.
+            # the reaper may still hold the lock
             lambda: (
                 [(f.alive, f.has_result) for f in list_runners(runtime_root())] == [(False, True)]
             ),
@@ -276,7 +276,7 @@ def test_the_result_is_kept_until_it_is_acknowledged(workspace: Workspace) -> No
 
 
 @pytest.mark.parametrize("node", ["talker.py", "not-there.py"])
-def test_the_result_is_kept_before_anybody_hears_of_it(
+def test_the_result_is_stored_before_it_is_reported(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, node: str
 ) -> None:
     workspace.node("talker", TALKER)
@@ -304,7 +304,7 @@ def test_the_result_is_kept_before_anybody_hears_of_it(
         reaper_process.dismiss()
 
 
-def test_what_cannot_be_prepared_is_a_result_too(workspace: Workspace) -> None:
+def test_a_failed_preparation_is_a_result(workspace: Workspace) -> None:
     content = {"nodes": [{"id": "t", "path": "not-there.py"}]}
     with background(workspace, content) as run:
         status = run.wait_for_phase("finished")
@@ -326,7 +326,7 @@ def test_sigkill_of_a_daemons_runner_ends_its_nodes(workspace: Workspace) -> Non
         nothing_left()
 
 
-def test_shut_down_forgets_everything(workspace: Workspace) -> None:
+def test_shut_down_removes_the_directory_with_its_result(workspace: Workspace) -> None:
     workspace.node("sleeper", SLEEPER)
     with background(workspace, {"nodes": [{"id": "s", "path": "sleeper.py"}]}) as run:
         status = run.wait_for_phase("running")
@@ -341,14 +341,14 @@ def test_sigkill_at_any_moment_of_the_start(workspace: Workspace) -> None:
     content = {"nodes": [{"id": f"p{n}", "path": "parent.py"} for n in range(4)]}
     for _ in range(12):
         with foreground(workspace, content) as run:
-            # Some moment between the start of Python and nodes that run.
+            # a moment between the start of Python and running nodes
             with suppress(subprocess.TimeoutExpired):
                 run.process.wait(chance.uniform(0.1, 0.7))
             run.process.kill()
             run.process.wait()
             pids = [e["pid"] for e in run.events() if e["kind"] == "node_spawned"]
-            said = [e["message"] for e in run.events() if e["kind"] == "log" and e["node"]]
-            children = [int(word) for text in said for word in text.split() if word.isdigit()]
+            lines = [e["message"] for e in run.events() if e["kind"] == "log" and e["node"]]
+            children = [int(word) for text in lines for word in text.split() if word.isdigit()]
             gone(*pids, *children)
         sweep(runtime_root())
         nothing_left()

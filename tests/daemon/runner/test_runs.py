@@ -29,7 +29,7 @@ def pair(**talker: object) -> dict[str, object]:
     }
 
 
-def test_data_flows_and_the_end_follows_it(workspace: Workspace) -> None:
+def test_samples_are_followed_by_the_end_of_the_input(workspace: Workspace) -> None:
     workspace.node("talker", TALKER)
     workspace.node("listener", LISTENER)
     ran = run_flow(workspace, pair())
@@ -49,7 +49,7 @@ def test_data_flows_and_the_end_follows_it(workspace: Workspace) -> None:
     assert [p.name for p in root.iterdir()] == [".lock"]
 
 
-def test_a_crash_is_told_to_consumers_who_go_on(workspace: Workspace) -> None:
+def test_a_crash_is_announced_to_consumers_that_run_on(workspace: Workspace) -> None:
     workspace.node("talker", TALKER + "\n    sys.exit('broken lens')\n")
     workspace.node("listener", LISTENER)
     ran = run_flow(workspace, pair())
@@ -66,7 +66,7 @@ def test_a_crash_is_told_to_consumers_who_go_on(workspace: Workspace) -> None:
     assert not ran.result.ok if ran.result else False
 
 
-def test_a_restart_is_told_and_nothing_closes(workspace: Workspace) -> None:
+def test_a_restart_is_announced_and_closes_no_input(workspace: Workspace) -> None:
     workspace.node(
         "talker",
         """
@@ -95,7 +95,7 @@ def test_a_restart_is_told_and_nothing_closes(workspace: Workspace) -> None:
     assert ran.result.ok
 
 
-def test_a_consumer_that_restarts_finds_what_waits_and_what_has_closed(
+def test_a_restarted_consumer_receives_queued_samples_and_ended_inputs(
     workspace: Workspace,
 ) -> None:
     workspace.node("talker", TALKER)
@@ -135,7 +135,7 @@ def test_stop_after_is_a_normal_stop(workspace: Workspace) -> None:
     assert ran.result.stop_reason == "stop after 1 s"
 
 
-def test_one_that_ignores_stop_is_terminated(workspace: Workspace) -> None:
+def test_a_node_that_ignores_stop_gets_sigterm(workspace: Workspace) -> None:
     workspace.node("sleeper", SLEEPER)
     content = {"nodes": [{"id": "s", "path": "sleeper.py"}]}
     ran = run_flow(workspace, content, stop_after=0.05, stop_grace=0.2)
@@ -144,7 +144,7 @@ def test_one_that_ignores_stop_is_terminated(workspace: Workspace) -> None:
     assert ran.result.nodes[0].signal == "SIGTERM"
 
 
-def test_one_that_ignores_sigterm_is_killed_with_its_children(workspace: Workspace) -> None:
+def test_a_node_that_ignores_sigterm_is_killed_with_its_children(workspace: Workspace) -> None:
     workspace.node(
         "stubborn",
         """
@@ -164,7 +164,7 @@ def test_one_that_ignores_sigterm_is_killed_with_its_children(workspace: Workspa
     gone(int(ran.lines("s")[0]))
 
 
-def test_one_that_fails_before_it_connects_is_the_only_cause(workspace: Workspace) -> None:
+def test_a_failure_before_connecting_is_the_only_root_cause(workspace: Workspace) -> None:
     workspace.node("talker", "import nothing_of_that_name")
     workspace.node("listener", LISTENER)
     ran = run_flow(workspace, pair())
@@ -206,7 +206,7 @@ BUSY = """
 
 
 @pytest.mark.parametrize("does", ["computes", "holds the interpreter lock", "sleeps", "waits"])
-def test_a_node_that_is_busy_for_long_is_healthy(workspace: Workspace, does: str) -> None:
+def test_a_busy_node_is_healthy(workspace: Workspace, does: str) -> None:
     ran = run_flow(workspace, _health_checked(workspace, does))
     assert ran.lines("n") == ["done"]
     assert ran.outcome("n") == "success"
@@ -215,8 +215,8 @@ def test_a_node_that_is_busy_for_long_is_healthy(workspace: Workspace, does: str
 @pytest.mark.parametrize("does", ["stopped", "stopped in next"])
 def test_a_stopped_node_is_killed_and_restarted(workspace: Workspace, does: str) -> None:
     ran = run_flow(workspace, _health_checked(workspace, does))
-    said = [line.message for line in ran.of(LogLine)]
-    assert any("its process could not run" in line for line in said), said
+    lines = [line.message for line in ran.of(LogLine)]
+    assert any("its process could not run" in line for line in lines), lines
     assert ran.lines("n").count("done") == 0
     assert ran.outcome("n") == "success"
 
@@ -243,7 +243,9 @@ AGAIN = """
 """
 
 
-def test_a_second_node_after_the_first_was_collected_is_refused(workspace: Workspace) -> None:
+def test_a_second_node_after_the_first_was_collected_is_refused(
+    workspace: Workspace,
+) -> None:
     workspace.node("talker", AGAIN)
     workspace.node("listener", LISTENER)
     ran = run_flow(workspace, pair())
@@ -291,7 +293,7 @@ def test_operators_run_in_a_host(workspace: Workspace) -> None:
 # --- what cannot be prepared
 
 
-def test_if_one_cannot_be_prepared_none_is_spawned(workspace: Workspace) -> None:
+def test_if_a_node_cannot_be_prepared_none_is_spawned(workspace: Workspace) -> None:
     marker = workspace.path / "spawned"
     workspace.node("talker", f"open({str(marker)!r}, 'w')")
     content = {
@@ -373,7 +375,7 @@ def test_the_log_is_appended_across_restarts(workspace: Workspace) -> None:
     assert "max restarts (2) exceeded" in ran.outcome("again")
 
 
-def test_lines_and_entries_as_messages(workspace: Workspace) -> None:
+def test_lines_and_log_entries_are_sent_as_samples(workspace: Workspace) -> None:
     workspace.node(
         "speaker",
         """
@@ -413,19 +415,19 @@ def test_lines_and_entries_as_messages(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         ("#!/no/such/interpreter\n", "the interpreter that its first line names does not"),
         ("print('hello')\n", "it is no program of this machine; a script begins with"),
     ],
 )
 def test_a_program_that_cannot_be_started_is_explained(
-    workspace: Workspace, content: str, says: str
+    workspace: Workspace, content: str, message: str
 ) -> None:
     workspace.file("program", content).chmod(0o755)
     ran = run_flow(workspace, {"nodes": [{"id": "n", "path": "program"}]})
     assert f"failed to spawn node: {workspace.path / 'program'}" in ran.outcome("n")
-    assert says in ran.outcome("n")
+    assert message in ran.outcome("n")
 
 
 def test_stderr_is_sent_with_stdout(workspace: Workspace) -> None:
@@ -445,14 +447,14 @@ def test_stderr_is_sent_with_stdout(workspace: Workspace) -> None:
     assert ran.lines("listener")[0] == r"INPUT l ['careful\n']"
 
 
-def test_min_log_level_drops_what_is_below(workspace: Workspace) -> None:
+def test_entries_below_min_log_level_are_dropped(workspace: Workspace) -> None:
     workspace.node(
         "speaker",
         """
         from dora import Node
         node = Node()
         print("printed", flush=True)
-        node.log_info("told")
+        node.log_info("shown")
         node.log_error("cried")
         """,
     )
@@ -464,7 +466,7 @@ def test_min_log_level_drops_what_is_below(workspace: Workspace) -> None:
     assert ran.lines("speaker") == ["cried"]
 
 
-def test_a_flood_of_lines_does_not_hold_up_the_others(workspace: Workspace) -> None:
+def test_a_flood_of_lines_does_not_delay_other_nodes(workspace: Workspace) -> None:
     workspace.node(
         "flood",
         """

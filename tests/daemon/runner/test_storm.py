@@ -1,4 +1,4 @@
-"""Nodes killed and stopped at random: the dataflow goes on, nothing is lost track of."""
+"""Random SIGKILL and SIGSTOP of nodes: the dataflow runs on and leaks nothing."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def descriptors(run: BackgroundRun) -> int:
 
 
 def settled(run: BackgroundRun) -> list[protocol.EdgeStatus]:
-    """Edges, once every node runs and messages arrive on each edge again."""
+    """Wait until every node runs and messages arrive on each edge; return the edges."""
 
     def flows() -> list[protocol.EdgeStatus] | None:
         if any(n.state != "Running" for n in run.status().nodes):
@@ -113,7 +113,7 @@ def test_random_kills(workspace: Workspace) -> None:
         settled(run)
         failures = [n.error for n in run.status().nodes if n.error]
         assert failures == []
-        # Segments of dead producers are closed once nothing refers to them.
+        # segments of ended producers are closed once no queue refers to them
         wait_until(
             lambda: descriptors(run) <= before + 8,
             what=lambda: f"{before} descriptors: {descriptors(run)}",

@@ -1,4 +1,4 @@
-"""Several runners on this computer, each a machine of its own, linked as a coordinator would do it.
+"""Several runners on this computer that act as machines of a cluster.
 
 The runners, the links and the sessions between them are real, certificates included. What the
 coordinator does is done here: it makes the certificates, tells each part where the others listen,
@@ -29,17 +29,17 @@ from dora_coordinator.links.edges import remote_edges
 from dora_daemon.agent.credentials import Credentials
 
 PORTS = 20
-"""Ports that a part may choose from."""
+"""Ports in the range of a part."""
 
 
 def own_ports(number: int) -> int:
-    """The first port of a part's range, apart from those of tests that run beside this one."""
+    """Return the first port of a part's range; parallel tests have other ranges."""
     return 20_000 + (os.getpid() * 97 % 350) * 100 + number * PORTS
 
 
 @dataclass
 class Part:
-    """The part of one machine, in its present life."""
+    """The part of one machine."""
 
     machine: str
     plan: RunPlan
@@ -55,7 +55,7 @@ class Part:
         return PeerEndpoint(machine=self.machine, run_id=report.run_id, endpoints=report.endpoints)
 
     def link_pid(self) -> int:
-        """Of the link process."""
+        """Return the pid of the link process."""
         found = wait_until(
             lambda: children(self.run.pid(), "dora_daemon.link"),
             what=f"a link process of {self.machine}",
@@ -68,18 +68,18 @@ class Part:
         return status.pid
 
     def edges(self) -> dict[str, protocol.EdgeStatus]:
-        """By ``source -> target``."""
+        """Return the edges by ``source -> target``."""
         reply = self.run.ask(protocol.GetStatistics())
         assert isinstance(reply, protocol.Statistics), reply
         return {f"{edge.source} -> {edge.target}": edge for edge in reply.edges}
 
     def state(self) -> str:
-        """All that may tell why something does not happen."""
+        """Return everything that may explain a timeout."""
         edges = "\n".join(map(str, self.edges().values()))
         return f"{self.run.log()}\n{self.run.status()}\n{edges}"
 
     def result(self, timeout: float = PATIENCE) -> protocol.DataflowResult:
-        """How it ended; the runner is told that this is known."""
+        """Return the result and acknowledge it."""
 
         def ended() -> protocol.DataflowResult | None:
             return self.run.status().result
@@ -87,13 +87,13 @@ class Part:
         result = wait_until(ended, timeout=timeout, what=self.state)
         assert result is not None
         assert self.run.ask(protocol.AcknowledgeResult()) == protocol.Done()
-        # It removes its directory now; killed meanwhile, it would leave that to the next start.
+        # if killed before it has removed its directory, it would leave that to the next start
         gone(self.run.pid())
         return result
 
 
 def children(parent: int, word: str) -> list[int]:
-    """Processes of a parent with a word in their command line."""
+    """Return the children of a process with a word in their command line."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -150,7 +150,7 @@ class Linked:
         return str(folder)
 
     def start(self, machine: str) -> Part:
-        """Spawn the part of a machine, held at the barrier; also again after its end."""
+        """Start the part of a machine, held at the barrier; also again after its end."""
         nodes = tuple(n for n in self.loaded.resolved.nodes if self.placement[n.id] == machine)
         plan = RunPlan(
             dataflow_id=self.dataflow_id,
@@ -168,7 +168,7 @@ class Linked:
         return self.parts[machine]
 
     def connect(self) -> None:
-        """Tell each part where the others listen, once they do."""
+        """Send the endpoints of the others to each part, once they listen."""
         linked = [p for p in self.parts.values() if p.plan.links is not None]
         for part in linked:
             wait_until(
@@ -206,7 +206,7 @@ class Linked:
         return self.parts[machine]
 
     def kill_runner(self, machine: str) -> None:
-        """SIGKILL, as when the machine loses its power; nothing of it is left afterwards."""
+        """SIGKILL the runner and wait until its reaper has cleaned up."""
         run = self.parts[machine].run
         os.kill(run.pid(), signal.SIGKILL)
         wait_until(lambda: not is_running(run.pid()), what="the end of the runner")

@@ -1,4 +1,4 @@
-"""Run real dataflows through the runner: in this process, as a foreground child, as a daemon's."""
+"""Real runs: in this process, in a foreground child, and started by a daemon."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ SLEEPER = """
 
 
 def make_plan(workspace: Workspace, content: str | Mapping[str, Any], **fields: Any) -> RunPlan:
-    """The plan of a dataflow file written into the workspace."""
+    """Write a dataflow file into the workspace and return its plan."""
     path = workspace.dataflow(content)
     loaded = load_dataflow(path)
     return RunPlan(
@@ -72,18 +72,18 @@ def make_plan(workspace: Workspace, content: str | Mapping[str, Any], **fields: 
 
 @dataclass
 class Ran:
-    """What a run reported and how it ended."""
+    """Reports and result of a run."""
 
     plan: RunPlan
     events: list[RunnerEvent] = field(default_factory=list)
     result: DataflowResult | None = None
 
     def of(self, kind: type[T]) -> list[T]:
-        """The events of one kind."""
+        """Return the events of one kind."""
         return [event for event in self.events if isinstance(event, kind)]
 
     def lines(self, node: str | None) -> list[str]:
-        """Messages of a node's log lines (``None``: the runner's own), in order."""
+        """Return the log messages of a node (``None``: the runner)."""
         return [line.message for line in self.of(LogLine) if line.node == node]
 
     def outcome(self, node: str) -> str:
@@ -93,7 +93,7 @@ class Ran:
         return found.outcome if not found.message else f"{found.outcome}: {found.message}"
 
     def log_file(self, node: str) -> list[dict[str, Any]]:
-        """The entries of a node's log file."""
+        """Return the entries of a node's log file."""
         path = Path(self.plan.working_dir, "out", self.plan.dataflow_id, f"log_{node}.jsonl")
         return log_files.entries(path)
 
@@ -113,8 +113,8 @@ from dora_daemon.runner import run_foreground
 from dora_daemon.process_tree.runtime_dir import list_runners, read_entry, runtime_root
 from dora_node_api.protocol.control_socket import connect_unix
 plan = RunPlan.model_validate_json(sys.stdin.buffer.read())
-tell = lambda event: print(event.model_dump_json(), flush=True)
-sys.exit(0 if run_foreground(plan, on_event=tell).ok else 1)
+write = lambda event: print(event.model_dump_json(), flush=True)
+sys.exit(0 if run_foreground(plan, on_event=write).ok else 1)
 """
 
 
@@ -127,12 +127,12 @@ class ForegroundRun:
         self._out = out
 
     def events(self) -> list[dict[str, Any]]:
-        """What was reported so far."""
+        """Return the reports so far."""
         *complete, _ = self._out.read_text().split("\n")
         return [json.loads(line) for line in complete if line.startswith("{")]
 
     def wait_for(self, kind: str, *, timeout: float = PATIENCE, **values: Any) -> dict[str, Any]:
-        """The first event of a kind with these values."""
+        """Wait for an event of a kind with these values and return it."""
 
         def found() -> dict[str, Any] | None:
             for event in self.events():
@@ -149,7 +149,7 @@ class ForegroundRun:
         return self._out.read_text()
 
     def pid_of(self, node: str) -> int:
-        """Of the node's process that was started last."""
+        """Return the pid of the node's last process."""
         pids = [
             e["pid"] for e in self.events() if e["kind"] == "node_spawned" and e["node"] == node
         ]
@@ -181,7 +181,7 @@ def foreground(
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(PATIENCE)
-        # One that was killed before it had a reaper leaves its directory to the next start.
+        # a runner killed before it had a reaper leaves its directory to the next start
         sweep(runtime_root())
         reapers_done()
 
@@ -199,7 +199,7 @@ def reapers_done() -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
+    """Return whether a process exists and is not a zombie."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -234,11 +234,11 @@ with open(directory.path / "runner.log", "ab") as log:
     )
 print(directory.path)
 """
-"""Starts a runner and ends; the runner holds the directory's lock from its first moment on."""
+"""Starts a runner, which inherits the lock of its directory, and ends."""
 
 
 class BackgroundRun:
-    """A runner that a short-lived "daemon" has started; asked over its control socket."""
+    """A runner started by a short-lived "daemon", with a connection to its control socket."""
 
     def __init__(self, daemon: subprocess.Popen[bytes], path: Path, plan: RunPlan) -> None:
         self.daemon = daemon
@@ -249,27 +249,27 @@ class BackgroundRun:
         self._decoder = protocol.LineDecoder()
         self._numbers = 0
         self._pid = 0
-        # Kept open: the file is gone when the runner is.
+        # kept open, because the file is removed with the directory
         self._log = os.open(path / "runner.log", os.O_RDONLY)
 
     def pid(self) -> int:
-        """Of the runner."""
+        """Return the pid of the runner."""
         entry = read_entry(self.path)
         if entry is not None:
             self._pid = entry.pid
         return self._pid
 
     def ask(self, request: protocol.RunnerRequest, timeout: float = PATIENCE) -> Any:
-        """The reply to one request; notices that come meanwhile are kept."""
+        """Return the reply to a request; keep notices that arrive meanwhile."""
         sock = self._connected(timeout)
         self._numbers += 1
         try:
             sock.sendall(protocol.request_line(self._numbers, request))
             return self._reply(sock)
         except ConnectionError as error:
-            # It says why at its very end.
+            # its log has the cause once it has ended
             gone(self.pid())
-            raise AssertionError(f"the runner is gone ({error}):\n{self.log()}") from None
+            raise AssertionError(f"the runner has ended ({error}):\n{self.log()}") from None
 
     def _reply(self, sock: socket.socket) -> Any:
         while True:
@@ -291,7 +291,7 @@ class BackgroundRun:
             path = self.path / "c"
 
             def connected() -> socket.socket | None:
-                # The name is there a moment before the socket listens.
+                # the file exists a moment before the socket listens
                 with suppress(OSError):
                     return connect_unix(path, timeout=timeout)
                 return None
@@ -310,7 +310,7 @@ class BackgroundRun:
         return reply
 
     def wait_for_phase(self, phase: str) -> protocol.RunnerStatus:
-        """The first status with this phase."""
+        """Wait for a phase and return the status."""
 
         def reached() -> protocol.RunnerStatus | None:
             status = self.status()
@@ -321,7 +321,7 @@ class BackgroundRun:
         return status
 
     def wait_for_state(self, node: str, state: str) -> protocol.NodeStatus:
-        """The first status of a node with this state."""
+        """Wait for a state of a node and return its status."""
 
         def reached() -> protocol.NodeStatus | None:
             return next(
@@ -333,14 +333,14 @@ class BackgroundRun:
         return found
 
     def log(self) -> str:
-        """What the runner's process printed."""
+        """Return the output of the runner's process."""
         try:
             return os.pread(self._log, 1 << 20, 0).decode()
         except OSError as error:
             return f"(no log: {error})"
 
     def drop_connection(self) -> None:
-        """As a daemon that ends; the next request makes a new one."""
+        """Disconnect like a daemon that ends; the next request connects again."""
         if self._socket is not None:
             self._socket.close()
         self._socket = None
@@ -362,7 +362,7 @@ def background(
 
 @contextmanager
 def background_plan(workspace: Workspace, plan: RunPlan) -> Iterator[BackgroundRun]:
-    """The same with a plan that is made already."""
+    """Start a runner with this plan."""
     source = workspace.file("plan.json", plan.model_dump_json())
     with source.open("rb") as stdin:
         daemon = subprocess.Popen(
@@ -384,6 +384,6 @@ def background_plan(workspace: Workspace, plan: RunPlan) -> Iterator[BackgroundR
 
 
 def open_descriptors() -> int:
-    """How many descriptors this process has open."""
+    """Return the number of open descriptors of this process."""
     gc.collect()
     return len(list(Path("/proc/self/fd").iterdir()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.machine_facts import HEALTHY_MACHINE, machine_facts
+from support.cluster.machine_facts import HEALTHY_MACHINE, machine_facts
 
 from dora_cli.cluster.decisions.preflight import (
     MachineFacts,

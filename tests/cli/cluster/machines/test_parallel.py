@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from support.local_machine import LocalConnection
+from support.cluster.local_machine import LocalConnection
 
 from dora_cli.cluster.machines import remote_machine
 from dora_cli.cluster.machines.parallel import (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from support.machine_facts import machine_facts
+from support.cluster.machine_facts import machine_facts
 
 from dora_cli.cluster.machines import remote_machine
 from dora_cli.cluster.operations.findings import Findings

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.scripted_machine import ScriptedMachine
+from support.cluster.scripted_machine import ScriptedMachine
 
 from dora_cli.bundle.install import Installer, probe
 from dora_cli.bundle.layout import Layout

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support.local_machine import LocalConnection
+from support.cluster.local_machine import LocalConnection
 from support.waiting import wait_until
 
 from dora_cli.cluster.ownership import machine_lock

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from support.local_machine import LocalConnection
+from support.cluster.local_machine import LocalConnection
 from support.waiting import wait_until
 
 from dora_cli.cluster.machines import remote_machine

@@ -16,7 +16,7 @@ from dora_daemon.link.protocol.clocks import ClockOffset
 from dora_daemon.link.protocol.frames import LifecycleEvent
 from dora_daemon.link.protocol.hello import Leaving
 from dora_daemon.link.protocol.messages import SourceEvent, ToRunner
-from dora_daemon.link.streams.receiver import MOST_UNACKNOWLEDGED, IncomingStream
+from dora_daemon.link.streams.receiver import IncomingStream
 from dora_node_api.transport import RecordKind
 from dora_node_api.transport.producer.blocks import Hold
 from dora_node_api.transport.producer.image_relay import ImageForwarder
@@ -34,10 +34,10 @@ class FakeForwarder:
         self.skipped: list[int] = []
         self.full = False
 
-    def life(self, _output: str) -> int:
+    def run_hash(self, _output: str) -> int:
         return 0
 
-    def resume(self, _output: str, _life: int) -> int:
+    def resume(self, _output: str, _run: int) -> int:
         return 0
 
     def forward_image(
@@ -129,13 +129,6 @@ def test_a_quarter_of_the_window_is_acknowledged_at_once(made: Stream) -> None:
         made.receive(number)
     at_once = [at_once for _, at_once in made.peer.acknowledged]
     assert at_once == [False] * (WINDOW // 4 - 1) + [True, False]
-
-
-def test_many_bytes_are_acknowledged_at_once(made: Stream) -> None:
-    large = image_of(pa.array([0] * (MOST_UNACKNOWLEDGED // 16)))
-    made.receive(1, image=large)
-    made.receive(2, image=large)
-    assert made.peer.acknowledged[-1] == (2, True)
 
 
 def test_a_full_queue_makes_only_the_streams_thread_wait(made: Stream) -> None:

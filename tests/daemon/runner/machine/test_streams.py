@@ -10,8 +10,8 @@ from dora_daemon.runner.machine.edges import Edge
 from dora_daemon.runner.machine.streams import (
     LOG_LINES,
     RUNNER_NODE,
-    IncomingStream,
-    OutgoingStream,
+    IncomingStreamSpec,
+    OutgoingStreamSpec,
     streams_of,
 )
 
@@ -46,8 +46,8 @@ def test_an_output_crosses_once_however_many_read_it_there() -> None:
         )
     )
     assert streams.outgoing == (
-        OutgoingStream("b", "cam", "image", 50, True),
-        OutgoingStream("c", "cam", "image", 2, False),
+        OutgoingStreamSpec("b", "cam", "image", 50, True),
+        OutgoingStreamSpec("c", "cam", "image", 2, False),
     )
     assert streams.outgoing[0].edge == Edge("cam", "image", LINK_NODE, "b cam/image")
     assert streams.outgoing_at(streams.outgoing[1].edge) == streams.outgoing[1]
@@ -66,8 +66,8 @@ def test_incoming_streams_are_grouped_by_source() -> None:
     )
     assert streams.outgoing == ()
     assert streams.incoming == (
-        IncomingStream("a", "cam", "image", (("plot", "image"), ("save", "image"))),
-        IncomingStream("c", "gps", "fix", (("plot", "fix"),)),
+        IncomingStreamSpec("a", "cam", "image", (("plot", "image"), ("save", "image"))),
+        IncomingStreamSpec("c", "gps", "fix", (("plot", "fix"),)),
     )
     assert streams.sources == {("cam", "image"): "a", ("gps", "fix"): "c"}
     assert streams.remote_nodes == {"cam", "gps"}
@@ -80,7 +80,9 @@ def test_log_lines_cross_in_streams_that_name_their_machine() -> None:
         edge("dora/logs/info", "viewer/all", "c b", queue_size=5),
     )
     (leaving,) = streams_of(plan("a", *crossing)).outgoing
-    assert leaving == OutgoingStream("b", "dora", "a/logs/info", LOG_LINES, False, "dora/logs/info")
+    assert leaving == OutgoingStreamSpec(
+        "b", "dora", "a/logs/info", LOG_LINES, False, "dora/logs/info"
+    )
     entering = streams_of(plan("b", *crossing))
     assert [(flow.machine, flow.output) for flow in entering.incoming] == [
         ("a", "a/logs/info"),

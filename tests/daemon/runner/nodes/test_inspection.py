@@ -1,4 +1,4 @@
-"""The runner's socket for inspectors: what it gives, what it refuses, what is left."""
+"""The runner's socket for inspectors."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def test_an_inspector_has_queues_of_its_own_that_end_with_it(workspace: Workspac
         first = RunnerSide(path, run.plan.dataflow_id, ())
         before = descriptors()
         with closing(
-            RunnerSide(path, run.plan.dataflow_id, ("ticker/count", "ticker/none", "nobody/x"))
+            RunnerSide(path, run.plan.dataflow_id, ("ticker/count", "ticker/none", "absent/x"))
         ) as side:
             assert side.problems == [
                 "output ticker/none does not exist on this machine",
-                "output nobody/x does not exist on this machine",
+                "output absent/x does not exist on this machine",
             ]
             (receiver,) = side.receivers.values()
             delivery = wait_until(receiver.receive, what="a message")
@@ -72,7 +72,7 @@ def test_an_inspector_has_queues_of_its_own_that_end_with_it(workspace: Workspac
         first.close()
 
 
-def test_without_debug_inspection_nobody_is_let_in(workspace: Workspace) -> None:
+def test_without_debug_inspection_inspectors_are_refused(workspace: Workspace) -> None:
     with (
         ticking(workspace, debug=False) as run,
         pytest.raises(InspectionError, match="lets nobody watch"),

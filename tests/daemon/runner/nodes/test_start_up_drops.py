@@ -20,7 +20,7 @@ from dora_daemon.runner.nodes.start_up_drops import StartUpDrops, summary
 
 @dataclass
 class Scene:
-    """Queues by edge, with counters that the test sets, and what was logged."""
+    """Queues by edge with counters set by the test, and the logged lines."""
 
     counters: dict[str, SimpleNamespace] = field(default_factory=dict)
     dropped_before: dict[str, int] = field(default_factory=dict)

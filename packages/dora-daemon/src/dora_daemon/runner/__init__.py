@@ -1,7 +1,7 @@
-"""The runner of one dataflow: supervises its nodes, in the foreground or as a process of its own.
+"""The runner of one dataflow: supervises its nodes, in the foreground or in a process of its own.
 
-``run_foreground`` is what ``dora run`` calls; ``python -m dora_daemon.runner DIRECTORY`` is what a
-daemon starts (see :mod:`dora_daemon.process_tree.runtime_dir` for what lies in the directory).
+``dora run`` calls ``run_foreground``; a daemon starts ``python -m dora_daemon.runner DIRECTORY``
+(see :mod:`dora_daemon.process_tree.runtime_dir` for the files in the directory).
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ def run_foreground(
     on_signal: Callable[[], None] = lambda: None,
     lossless: bool = False,
 ) -> DataflowResult:
-    """Run a dataflow to its end and return how it ended; call it on the main thread.
+    """Run a dataflow to its end and return its result; call this on the main thread.
 
-    ``on_event`` is called on a thread of its own, one event at a time and in order. When it falls
-    behind, log lines (only those) are shed and counted; with ``lossless`` the nodes that print are
+    ``on_event`` is called on a thread of its own, one event at a time and in order. When it is too
+    slow, log lines (only those) are dropped and counted; with ``lossless`` the nodes that print are
     held back instead, and the end waits for it. SIGINT, SIGTERM and SIGHUP stop the dataflow
-    gracefully, a second one kills; ``on_signal`` is called for each, on the main thread, and makes
-    ``on_event`` return if it may wait for ever. Raises
-    :class:`dora_daemon.runner.errors.RunnerError` (PreparationError) when a node cannot be
-    prepared; then none was spawned.
+    gracefully, a second one kills; ``on_signal`` is called for each, on the main thread, and must
+    unblock an ``on_event`` that may wait forever. Raises
+    :class:`dora_daemon.runner.errors.PreparationError` if a node cannot be prepared; then no node
+    was spawned.
     """
     from dora_daemon.runner.foreground import run
 

@@ -119,7 +119,7 @@ class Background:
             case protocol.ShutDown(grace=grace):
                 self._acknowledge()
                 if self.result is None:
-                    reason = "the runner was told to shut down"
+                    reason = "shutdown requested"
                     force = grace is None
                     self._emit(StopRequested(reason, grace=grace, force=force, recovering=True))
                 return protocol.Done()

@@ -16,6 +16,7 @@ from typing import Final, Literal, Protocol, assert_never
 
 from dora_daemon.link.errors import LinkEnds
 from dora_daemon.link.io.thread_guard import guarded
+from dora_daemon.link.protocol.acknowledgements import AckPolicy
 from dora_daemon.link.protocol.clocks import ClockOffset
 from dora_daemon.link.protocol.frames import Chunk, Data, LifecycleEvent, read_images
 from dora_daemon.link.protocol.hello import Entering, Leaving
@@ -31,10 +32,6 @@ from dora_node_api.transport.producer.image_relay import ImageForwarder
 
 VALIDATED_AT_ONCE: Final = 1024 * 1024
 """Largest message that the receiving thread pushes although its validation takes time, in bytes."""
-ACKNOWLEDGED_AT_ONCE: Final = 64 * 1024
-"""A larger message is acknowledged at once: its sender keeps memory for it."""
-MOST_UNACKNOWLEDGED: Final = 1024 * 1024
-"""Bytes of small messages after which an acknowledgement does not wait."""
 _RETRY_SECONDS = 0.02
 Event = Literal["closed", "restarted", "failed"]
 _EVENTS: Final[dict[RecordKind, Event]] = {
@@ -103,12 +100,7 @@ class IncomingStream:
         self.bytes = 0
         self.invalid = 0
         self.dropped = 0
-        self._acknowledge_after = 1
-        """Unacknowledged messages after which an acknowledgement does not wait."""
-        self._unacknowledged = 0
-        self._unacknowledged_bytes = 0
-        self._to_acknowledge = False
-        self._acknowledge_at_once = False
+        self._acks = AckPolicy()
         self._forwarder = forwarder
         self._send = send
         self._note = note
@@ -149,7 +141,7 @@ class IncomingStream:
         """Begin a round with the sender's entry: frames in flight before it are lost."""
         with self._lock:
             self.number = leaving.number
-            self._acknowledge_after = max(1, leaving.window // 4)
+            self._acks.begin_round(leaving.window)
             self._assemblies.clear()
             known = self.run_id == run_id or self._begin_run(run_id)
             if known:
@@ -449,24 +441,12 @@ class IncomingStream:
             self.stored = sequence
         self.messages += 1
         self.bytes += nbytes
-        self._unacknowledged += 1
-        self._unacknowledged_bytes += nbytes
-        self._to_acknowledge = True
-        if (
-            nbytes > ACKNOWLEDGED_AT_ONCE
-            or self._unacknowledged >= self._acknowledge_after
-            or self._unacknowledged_bytes >= MOST_UNACKNOWLEDGED
-        ):
-            self._acknowledge_at_once = True
+        self._acks.stored(nbytes)
 
     def _acknowledge(self) -> None:
-        if not self._to_acknowledge:
-            return
-        at_once = self._acknowledge_at_once
-        self._to_acknowledge = self._acknowledge_at_once = False
-        if at_once:
-            self._unacknowledged = self._unacknowledged_bytes = 0
-        self.peer.stored(self, at_once=at_once)
+        at_once = self._acks.take()
+        if at_once is not None:
+            self.peer.stored(self, at_once=at_once)
 
     def end(self) -> None:
         """Stop the thread; messages that wait are dropped."""

@@ -66,7 +66,7 @@ class Client:
         self.put(protocol.encode_line(protocol.Envelope(notice=event)))
 
     async def write(self) -> None:
-        """Send what is queued, until cancelled."""
+        """Send queued lines until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             while self._waiting:

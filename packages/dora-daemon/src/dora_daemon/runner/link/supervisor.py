@@ -44,9 +44,8 @@ from dora_daemon.runner.machine.events import (
     SourceReopened,
     StateEvent,
 )
-from dora_daemon.runner.nodes.cleanup import QueueCleanup
 from dora_daemon.runner.nodes.departures import NodeDepartures
-from dora_daemon.runner.nodes.queues import QueueEntry, QueueRegistry
+from dora_daemon.runner.nodes.queues import QueueCleanup, QueueEntry, QueueRegistry
 from dora_daemon.runner.process.environment import is_reserved
 from dora_daemon.runner.process.spawn import NodeProcess, SpawnRequest, spawn
 
@@ -66,7 +65,7 @@ class LinkProcess:
     channel: RunnerChannel
     readers: tuple[OutputReader, ...]
     finishing: bool = False
-    """It was told to deliver what is queued and end."""
+    """It was ordered to deliver queued messages and end."""
 
 
 class LinkSupervisor:
@@ -262,7 +261,7 @@ class LinkSupervisor:
         self._running = None
 
     def finish(self, seconds: float) -> None:
-        """Make the link deliver what is queued and end."""
+        """Make the link deliver queued messages and end."""
         self._sync()  # it must know the last streams first
         if self._running is not None:
             self._running.finishing = True

@@ -1,7 +1,7 @@
 """State machine of the link process; pure.
 
 The link starts with the nodes and is restarted whenever it dies. Once all nodes have ended it
-delivers what is queued for other machines and ends. That may take as long as the consumers need,
+delivers queued messages to other machines and ends. That may take as long as the consumers need,
 because sent messages must not be lost, but only seconds once the dataflow is being stopped.
 """
 
@@ -86,19 +86,19 @@ class LinkLifecycle:
     incarnation: int = 0
     restarts: int = 0
     _deadline: float | None = None
-    """Time at which a link that was told to finish is killed."""
+    """Time at which a finishing link is killed."""
     _started: float = 0.0
     _delay: float = FIRST_DELAY
     _last_attempts: int = 0
 
     @property
     def finishing(self) -> bool:
-        """Whether the link was told to deliver what is queued and end."""
+        """Whether the link was ordered to deliver queued messages and end."""
         return self._deadline is not None
 
     @property
     def over(self) -> bool:
-        """Whether there is no link to wait for."""
+        """Whether no link process will run any more."""
         return self.state in (LinkState.NONE, LinkState.ENDED)
 
     def handle(self, event: LinkEvent, now: float) -> list[Command]:
@@ -168,7 +168,7 @@ class LinkLifecycle:
         if not stopping:
             armed.append(ArmTimer(LINK_NODE, "notice", now + NOTICE_SECONDS))
         if self.state is LinkState.BACKING_OFF:
-            # the next link delivers what is queued
+            # the next link delivers queued messages
             return [CancelTimer(LINK_NODE, "backoff"), *armed, *self._spawn(now)]
         return [*armed, FinishLink(seconds)]
 

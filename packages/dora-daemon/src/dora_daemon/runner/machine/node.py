@@ -157,7 +157,7 @@ class NodeLifecycle:
         return self.state is NodeState.ENDED
 
     @property
-    def restartable(self) -> bool:
+    def _restartable(self) -> bool:
         """Operator hosts and dynamic nodes have no restart policy and no health check."""
         return self.spec.kind not in ("runtime", "dynamic")
 
@@ -214,10 +214,7 @@ class NodeLifecycle:
                 return self._stop_ordered(event, now)
             case _ as never:
                 assert_never(never)
-        raise self._invalid(event)
-
-    def _invalid(self, event: NodeEvent) -> InvalidTransition:
-        return InvalidTransition(f'node "{self.id}"', self.state.value, event)
+        raise InvalidTransition(f'node "{self.id}"', self.state.value, event)
 
     def _timer(self, event: TimerFired, now: float) -> list[Command]:
         """Ignore a timer that fires in another state than the one it was armed for."""
@@ -258,9 +255,8 @@ class NodeLifecycle:
 
     def _spawned(self, pid: int, now: float) -> list[Command]:
         self.pid = pid
-        report = SpawnedReport(
-            node=self.id, pid=pid, incarnation=self.incarnation, restarts=self.restarts
-        )
+        number, restarts = self.incarnation, self.restarts
+        report = SpawnedReport(node=self.id, pid=pid, incarnation=number, restarts=restarts)
         commands: list[Command] = [ReportEvent(report)]
         if self.state is NodeState.STOPPING:
             return [*commands, SignalNode(self.id, "SIGTERM")]
@@ -275,7 +271,9 @@ class NodeLifecycle:
             number = event.incarnation
             self.incarnation = self._next_incarnation() if number is None else number
             return self._connected(event.pid)
-        return self._turn_away(event.pid)
+        if self.broken_by is not None:
+            return self._refuse(self.broken_by)
+        return [Refuse(self.id, _why_refused(self.snapshot(), event.pid))]
 
     def _connected(self, pid: int) -> list[Command]:
         self.pid = pid
@@ -310,26 +308,6 @@ class NodeLifecycle:
             ArmTimer(self.id, "terminate", now + event.grace),
         ]
 
-    def _turn_away(self, pid: int) -> list[Command]:
-        if self.broken_by is not None:
-            return self._refuse(self.broken_by)
-        if self.dynamic:
-            text = f'node "{self.id}" is already attached (pid {self.pid})'
-        elif self.connected and pid == self.pid:
-            text = (
-                f'this process has left the dataflow as node "{self.id}": its last Node object was'
-                " closed or garbage collected, which closed all outputs and inputs; keep a"
-                " reference to the first Node while the process takes part"
-            )
-        elif self.connected:
-            text = (
-                f'node "{self.id}" is already connected as process {self.pid}; a node is one'
-                " process, and its children must exchange data with it by other means"
-            )
-        else:
-            text = f'node "{self.id}" is {self.state.value}'
-        return [Refuse(self.id, text)]
-
     def _refuse(self, cause: str) -> list[Command]:
         self.refused = True
         return [Refuse(self.id, _broken_by(cause))]
@@ -340,7 +318,7 @@ class NodeLifecycle:
         self.pid = None
         self.stopping = None
         return [
-            *self._cancel_timers(),
+            *_cancel_timers(self.id),
             DropInputs(self.id),
             AnnounceClosed(self.id),
             ReportEvent(NodeEnded(node=self.id, dynamic=True)),
@@ -359,13 +337,13 @@ class NodeLifecycle:
             return self._spawn()
         if event.then == "restart" and self.state is NodeState.ENDED:
             return self._spawn_after_end(now)
-        raise self._invalid(event)
+        raise InvalidTransition(f'node "{self.id}"', self.state.value, event)
 
     def _stop(self, event: StopOrdered, now: float) -> list[Command]:
         was_connected = self.state is not NodeState.CONNECTING
         self.state = NodeState.STOPPING
         self.stopping = event
-        commands = self._cancel_timers()
+        commands = _cancel_timers(self.id)
         if self.dynamic:
             return [*commands, SendStop(self.id)]
         if event.grace <= 0:
@@ -386,7 +364,7 @@ class NodeLifecycle:
         if self.dynamic:
             return []
         if event.grace <= 0:
-            return [*self._cancel_timers(), *self._send_kill("the stop was forced")]
+            return [*_cancel_timers(self.id), *self._send_kill("the stop was forced")]
         return [ArmTimer(self.id, "terminate", now + event.grace)]
 
     def _terminate(self, now: float) -> list[Command]:
@@ -416,7 +394,7 @@ class NodeLifecycle:
     # ------------------------------------------------------------------------------ running
 
     def _stalled(self, seconds: float) -> list[Command]:
-        if not self.restartable:
+        if not self._restartable:
             return []
         self.health_kills += 1
         limit = self.spec.health_check_timeout or 0.0
@@ -458,7 +436,7 @@ class NodeLifecycle:
             return self._restart(0.0, REQUESTED, now)
         if self.stopping is not None and self.stopping.successor is not None:
             return self._replace(*self.stopping.successor, now)
-        if self.stopping is not None or not self.restartable:
+        if self.stopping is not None or not self._restartable:
             return self._end(verdict, event.stderr_tail, event.exit)
         decision = decide(
             self.spec.restart,
@@ -509,29 +487,17 @@ class NodeLifecycle:
 
     def _announce_restart(self, reason: str, delay: float) -> list[Command]:
         report = NodeRestarting(node=self.id, reason=reason, delay=delay, restarts=self.restarts)
-        return [*self._cancel_timers(), AnnounceRestarted(self.id), ReportEvent(report)]
+        return [*_cancel_timers(self.id), AnnounceRestarted(self.id), ReportEvent(report)]
 
     def _end(
         self, verdict: Verdict, tail: tuple[str, ...] = (), status: Exit | None = None
     ) -> list[Command]:
-        exited = status or Exit()
-        cascading = self.broken_by is not None and not self._failed_by_itself(exited)
-        self.result = NodeResult(
-            node=self.id,
-            outcome="cascading" if cascading else verdict.outcome,
-            message=_broken_by(self.broken_by or "") if cascading else verdict.message,
-            caused_by=self.broken_by if cascading else None,
-            exit_code=exited.code,
-            signal=exited.signal,
-            stderr_tail=() if verdict.outcome == "success" else tail,
-            restarts=self.restarts,
-            order=self._next_order(),
-        )
+        self.result = _result(self, verdict, tail, status or Exit(), self._next_order())
         self.state = NodeState.ENDED
         self.ended_unconnected = not self.connected
         self.connected = False
         self.pid = None
-        commands: list[Command] = [*self._cancel_timers(), DropInputs(self.id)]
+        commands: list[Command] = [*_cancel_timers(self.id), DropInputs(self.id)]
         if self.result.outcome == "success":
             return [*commands, AnnounceClosed(self.id), ReportEvent(NodeEnded(node=self.id))]
         return [
@@ -541,16 +507,47 @@ class NodeLifecycle:
             ReportEvent(NodeFailed(result=self.result)),
         ]
 
-    def _failed_by_itself(self, exited: Exit) -> bool:
-        """Return whether it exited with an error of its own before it was refused."""
-        return (
-            not self.refused and bool(exited.code) and exited.code not in STOP_EXIT_CODES.values()
-        )
 
-    def _cancel_timers(self) -> list[Command]:
-        names = ("startup", "finish", "terminate", "kill", "backoff")
-        return [CancelTimer(self.id, name) for name in names]
+def _result(
+    node: NodeLifecycle, verdict: Verdict, tail: tuple[str, ...], exited: Exit, order: int
+) -> NodeResult:
+    own_error = exited.code and exited.code not in STOP_EXIT_CODES.values()
+    cascading = node.broken_by is not None and (node.refused or not own_error)
+    return NodeResult(
+        node=node.id,
+        outcome="cascading" if cascading else verdict.outcome,
+        message=_broken_by(node.broken_by or "") if cascading else verdict.message,
+        caused_by=node.broken_by if cascading else None,
+        exit_code=exited.code,
+        signal=exited.signal,
+        stderr_tail=() if verdict.outcome == "success" else tail,
+        restarts=node.restarts,
+        order=order,
+    )
+
+
+def _cancel_timers(node: str) -> list[Command]:
+    names = ("startup", "finish", "terminate", "kill", "backoff")
+    return [CancelTimer(node, name) for name in names]
 
 
 def _broken_by(cause: str) -> str:
     return f'node "{cause}" exited before connecting, so the dataflow cannot start'
+
+
+def _why_refused(node: NodeSnapshot, pid: int) -> str:
+    """Return the message to process ``pid``, which sent Hello although the node has a process."""
+    if node.dynamic:
+        return f'node "{node.node}" is already attached (pid {node.pid})'
+    if node.connected and pid == node.pid:
+        return (
+            f'this process has left the dataflow as node "{node.node}": its last Node object was'
+            " closed or garbage collected, which closed all outputs and inputs; keep a reference"
+            " to the first Node while the process takes part"
+        )
+    if node.connected:
+        return (
+            f'node "{node.node}" is already connected as process {node.pid}; a node is one'
+            " process, and its children must exchange data with it by other means"
+        )
+    return f'node "{node.node}" is {node.state.value}'

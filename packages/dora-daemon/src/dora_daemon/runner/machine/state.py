@@ -89,7 +89,7 @@ _OVER = ("stopping", "finished")
 
 
 class StateSettings(Frozen):
-    """What a plan says about the dataflow as a whole."""
+    """Settings of the dataflow as a whole."""
 
     dataflow_id: str
     name: str | None = None

@@ -24,7 +24,7 @@ LOG_LINES = 1000
 """Log lines that may be queued for another machine."""
 
 
-class OutgoingStream(Frozen):
+class OutgoingStreamSpec(Frozen):
     """A stream that leaves this machine."""
 
     machine: str
@@ -43,7 +43,7 @@ class OutgoingStream(Frozen):
         return Edge(self.node, self.output, LINK_NODE, name)
 
 
-class IncomingStream(Frozen):
+class IncomingStreamSpec(Frozen):
     """A stream that enters this machine."""
 
     machine: str
@@ -65,8 +65,8 @@ class MachineStreams(Frozen):
     """All streams of one machine."""
 
     machine: str = ""
-    outgoing: tuple[OutgoingStream, ...] = ()
-    incoming: tuple[IncomingStream, ...] = ()
+    outgoing: tuple[OutgoingStreamSpec, ...] = ()
+    incoming: tuple[IncomingStreamSpec, ...] = ()
 
     @property
     def sources(self) -> Mapping[tuple[str, str], str]:
@@ -78,7 +78,7 @@ class MachineStreams(Frozen):
         """Nodes of other machines that are read here."""
         return frozenset(stream.node for stream in self.incoming if not stream.logs)
 
-    def outgoing_at(self, edge: Edge) -> OutgoingStream | None:
+    def outgoing_at(self, edge: Edge) -> OutgoingStreamSpec | None:
         """Return the stream that a queue into the link belongs to."""
         return next((stream for stream in self.outgoing if stream.edge == edge), None)
 
@@ -100,7 +100,7 @@ def crossing_cycles(plan: LinkPlan) -> tuple[tuple[str, ...], ...]:
         for cycle in edge.cycles:
             queues = found.setdefault(cycle, [])
             if edge.source_machine == plan.machine:
-                stream = OutgoingStream(edge.target_machine, edge.source, edge.output, 1, True)
+                stream = OutgoingStreamSpec(edge.target_machine, edge.source, edge.output, 1, True)
                 queues.append(f"{stream.edge.target}/{stream.edge.input}")
     return tuple((*cycle, *queues) for cycle, queues in found.items())
 
@@ -113,7 +113,7 @@ def streams_of(plan: LinkPlan) -> MachineStreams:
     return MachineStreams(machine, tuple(_outgoing(machine, leaving)), tuple(_incoming(entering)))
 
 
-def _outgoing(machine: str, edges: Iterable[RemoteEdge]) -> Iterable[OutgoingStream]:
+def _outgoing(machine: str, edges: Iterable[RemoteEdge]) -> Iterable[OutgoingStreamSpec]:
     grouped: dict[tuple[str, str, str], list[RemoteEdge]] = {}
     for edge in edges:
         grouped.setdefault((edge.target_machine, edge.source, edge.output), []).append(edge)
@@ -122,13 +122,13 @@ def _outgoing(machine: str, edges: Iterable[RemoteEdge]) -> Iterable[OutgoingStr
         if node == LOGS:
             bound = max(bound, LOG_LINES)
             source = f"{node}/{output}"
-            yield OutgoingStream(target, node, f"{machine}/{output}", bound, False, source)
+            yield OutgoingStreamSpec(target, node, f"{machine}/{output}", bound, False, source)
         else:
             waits = any(edge.queue_policy == "backpressure" for edge in same)
-            yield OutgoingStream(target, node, output, bound, waits)
+            yield OutgoingStreamSpec(target, node, output, bound, waits)
 
 
-def _incoming(edges: Iterable[RemoteEdge]) -> Iterable[IncomingStream]:
+def _incoming(edges: Iterable[RemoteEdge]) -> Iterable[IncomingStreamSpec]:
     grouped: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
     for edge in edges:
         logs = edge.source == LOGS
@@ -136,4 +136,4 @@ def _incoming(edges: Iterable[RemoteEdge]) -> Iterable[IncomingStream]:
         key = (edge.source_machine, edge.source, output)
         grouped.setdefault(key, []).append((edge.target, edge.input))
     for (machine, node, output), readers in grouped.items():
-        yield IncomingStream(machine, node, output, tuple(readers), node == LOGS)
+        yield IncomingStreamSpec(machine, node, output, tuple(readers), node == LOGS)

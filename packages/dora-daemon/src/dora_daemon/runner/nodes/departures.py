@@ -7,10 +7,9 @@ import os
 from collections.abc import Callable
 
 from dora_daemon.runner.machine.events import Exit, NodeDetached, NodeExited, StateEvent
-from dora_daemon.runner.nodes.cleanup import QueueCleanup
 from dora_daemon.runner.nodes.connections import Connections
 from dora_daemon.runner.nodes.local_nodes import LocalNodes
-from dora_daemon.runner.nodes.queues import QueueRegistry
+from dora_daemon.runner.nodes.queues import QueueCleanup, QueueRegistry
 from dora_daemon.runner.nodes.socket import NodeConnection
 from dora_daemon.runner.process.injection import explain
 from dora_daemon.runner.process.spawn import watch_process

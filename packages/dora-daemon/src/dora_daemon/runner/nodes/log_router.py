@@ -49,7 +49,7 @@ class LogRouter:
     # ----------------------------------------------------------------------------- log files
 
     def open_log(self, prepared: PreparedNode) -> NodeLog:
-        """Create the log of a node with its file, and log what is remarkable about its program."""
+        """Create the log of a node with its file, and log warnings about its program."""
         node = prepared.spec.id
         log = self.new_log(prepared)
         log.create_file()

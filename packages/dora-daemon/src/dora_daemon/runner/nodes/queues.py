@@ -6,6 +6,7 @@ sent early, or while a consumer restarts, stay queued.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -26,6 +27,9 @@ LARGEST_HOLD_LIMIT = 64 << 20
 """Bytes; a quarter of the smallest default pool of a node."""
 
 NO_LIMIT = 1 << 62
+
+CLEANUP_SECONDS = 0.05
+"""Interval at which pending work of queues is retried."""
 
 
 def hold_limit(producer: ResolvedNode | None, environ: Mapping[str, str]) -> int:
@@ -265,3 +269,27 @@ class QueueRegistry:
         self._retired.clear()
         self.board.close()
         del self.board  # its memory is unmapped with the last reference
+
+
+class QueueCleanup:
+    """Calls :meth:`QueueRegistry.cleanup` until nothing is pending."""
+
+    def __init__(self, registry: QueueRegistry) -> None:
+        self._registry = registry
+        self._handle: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def schedule(self) -> None:
+        """Call this after a process ended or something was announced."""
+        if self._handle is None and self._registry.needs_cleanup:
+            self._handle = self._loop.call_later(CLEANUP_SECONDS, self._run)
+
+    def _run(self) -> None:
+        self._handle = None
+        self._registry.cleanup()
+        self.schedule()
+
+    def close(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None

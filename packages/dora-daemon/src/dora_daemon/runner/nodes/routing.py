@@ -9,7 +9,7 @@ from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode
 from dora_config.dataflow.sources import LogSource, OutputSource, TimerSource, parse_source
 from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.machine.edges import Edge
-from dora_daemon.runner.machine.streams import LOGS, OutgoingStream
+from dora_daemon.runner.machine.streams import LOGS, OutgoingStreamSpec
 from dora_daemon.runner.nodes.connections import Connections
 from dora_daemon.runner.nodes.local_nodes import LocalNodes
 from dora_daemon.runner.nodes.log_router import LogRouter, log_route
@@ -114,7 +114,7 @@ class QueueRouter:
 
     # ----------------------------------------------------------- streams to other machines
 
-    def create_outgoing(self, stream: OutgoingStream) -> None:
+    def create_outgoing(self, stream: OutgoingStreamSpec) -> None:
         """Create the missing queue of a stream that leaves this machine."""
         edge = stream.edge
         source = OutputSource(node=stream.node, output=stream.output)

@@ -14,7 +14,6 @@ from dora_daemon.runner.logs.logs import now_text
 from dora_daemon.runner.machine.edges import backpressure_cycles
 from dora_daemon.runner.machine.events import StateEvent
 from dora_daemon.runner.machine.streams import crossing_cycles
-from dora_daemon.runner.nodes.cleanup import QueueCleanup
 from dora_daemon.runner.nodes.connections import Connections
 from dora_daemon.runner.nodes.departures import NodeDepartures
 from dora_daemon.runner.nodes.handshake import NodeHandshake
@@ -22,7 +21,7 @@ from dora_daemon.runner.nodes.local_nodes import LocalNodes
 from dora_daemon.runner.nodes.log_router import LogRouter
 from dora_daemon.runner.nodes.messages import NodeMessages
 from dora_daemon.runner.nodes.publishing import RunnerOutputs
-from dora_daemon.runner.nodes.queues import QueueRegistry
+from dora_daemon.runner.nodes.queues import QueueCleanup, QueueRegistry
 from dora_daemon.runner.nodes.routing import QueueRouter
 from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_daemon.runner.nodes.socket import NodeServer

@@ -77,7 +77,7 @@ class StartUpDrops:
         return not waiting or seconds >= MAX_START_UP
 
     def flush(self) -> None:
-        """End the start-up and log what is held."""
+        """End the start-up and log held entries."""
         if self._dropped is not None:
             return
         self._dropped = {edge: self._count(edge) for edge in self._held}

@@ -21,7 +21,7 @@ OnExited = Callable[[str, int, Exit], None]
 
 
 @dataclass(slots=True)
-class Running:
+class RunningProcess:
     """A process that runs, and who reads it."""
 
     node: str
@@ -58,8 +58,8 @@ class Processes:
         self._open_files = open_files
         self._memory_kills = MemoryKills()
         self._waiting: deque[SpawnNode] = deque()
-        self.running: dict[str, Running] = {}
-        self.staged: dict[str, Running] = {}
+        self.running: dict[str, RunningProcess] = {}
+        self.staged: dict[str, RunningProcess] = {}
         """Processes that wait to replace a node's running one."""
         self._loop = asyncio.get_running_loop()
         self._has_pidfds: bool | None = None
@@ -96,14 +96,16 @@ class Processes:
         self._watch(running)
         self._on_spawned(command.node, command.incarnation, running.process.pid)
 
-    def stage(self, node: str, incarnation: int, prepared: PreparedNode, log: NodeLog) -> Running:
+    def stage(
+        self, node: str, incarnation: int, prepared: PreparedNode, log: NodeLog
+    ) -> RunningProcess:
         """Start a process beside the running one. Raises OSError and ValueError."""
         running = self._start(node, incarnation, prepared, log)
         self.staged[node] = running
         self._watch(running)
         return running
 
-    def promote(self, node: str) -> Running | None:
+    def promote(self, node: str) -> RunningProcess | None:
         """The staged process takes the place of the one that has ended; ``None`` if it died."""
         running = self.staged.pop(node, None)
         if running is not None:
@@ -116,7 +118,9 @@ class Processes:
         if running is not None:
             running.process.signal_group("SIGKILL")
 
-    def _start(self, node: str, incarnation: int, prepared: PreparedNode, log: NodeLog) -> Running:
+    def _start(
+        self, node: str, incarnation: int, prepared: PreparedNode, log: NodeLog
+    ) -> RunningProcess:
         variables = {
             **prepared.variables,
             "DORA_NODE_CONFIG": self._config_for(node, incarnation),
@@ -139,9 +143,9 @@ class Processes:
             OutputReader(process.stdout, "stdout", log),
             OutputReader(process.stderr, "stderr", log),
         )
-        return Running(node, incarnation, process, readers)
+        return RunningProcess(node, incarnation, process, readers)
 
-    def _watch(self, running: Running) -> None:
+    def _watch(self, running: RunningProcess) -> None:
         descriptor = running.process.exit_fd
         if descriptor is not None:
             self._loop.add_reader(descriptor, self._exit_of, running)
@@ -154,7 +158,7 @@ class Processes:
         for running in [*self.running.values(), *self.staged.values()]:
             self._exit_of(running)
 
-    def _exit_of(self, running: Running) -> None:
+    def _exit_of(self, running: RunningProcess) -> None:
         status = running.process.reap()
         if status is None:
             return
@@ -166,7 +170,7 @@ class Processes:
             return
         self._on_exited(running.node, running.incarnation, status)
 
-    def _let_go(self, running: Running) -> None:
+    def _let_go(self, running: RunningProcess) -> None:
         if running.process.exit_fd is not None:
             self._loop.remove_reader(running.process.exit_fd)
         for reader in running.readers:

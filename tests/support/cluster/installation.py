@@ -1,4 +1,4 @@
-"""dora installed from real wheels of any version, as users have it; and machines to put it on."""
+"""Installations of dora from real wheels of any version, and a machine to install it on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CURRENT = "0.1.0"
 
 @dataclass(frozen=True)
 class Installation:
-    """A virtual environment with our five wheels; dependencies come from the tests' own."""
+    """A virtual environment with the five wheels; dependencies come from that of the tests."""
 
     folder: Path
     version: str
@@ -38,7 +38,7 @@ class Installation:
         return found
 
     def run(self, *words: str | Path, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
-        """Run its ``dora``; its output is text, any exit code is fine."""
+        """Run its ``dora`` with any exit code."""
         return subprocess.run(
             [self.dora, *words],
             stdin=subprocess.DEVNULL,
@@ -54,7 +54,7 @@ def install(
 ) -> Installation:
     """Build wheels of ``version`` from the sources, changed by ``edits``, and install them.
 
-    ``edits``: path below ``packages/`` to what is done with that file's text.
+    ``edits``: path below ``packages/`` to a function that changes the file's text.
     """
     sources = folder / "sources"
     for name in PACKAGES:
@@ -101,7 +101,7 @@ class Finished:
 
 
 class LocalMachine:
-    """This machine as one that is reached through a connection; its home is a folder.
+    """This machine behind the interface of a connection; its home is a folder.
 
     ``python`` stands for all that it has on its PATH beside what every system has.
     """

@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from support.cluster.hosts import WORKSTATION, Host, Hosts
 from support.dora import DORA, run_dora
-from support.hosts import WORKSTATION, Host, Hosts
 from support.waiting import wait_until
 
 from dora_cli.coordinator.client import Client, CoordinatorUnreachable

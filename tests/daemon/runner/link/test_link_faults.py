@@ -10,7 +10,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from daemon.runner.test_links import (
+from daemon.runner.link.test_links import (
     COUNTER,
     WRITER,
     events,
@@ -31,7 +31,7 @@ from dora_daemon.link.streams.sender import LEAST_WINDOW
 pytestmark = pytest.mark.integration
 
 ALL = 6000
-"""Messages of a run in which something is killed."""
+"""Messages of a run with kills."""
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def wait_for(path: Path, count: int, flow: Linked, *, timeout: float = PATIENCE)
 
 
 @pytest.mark.parametrize("victims", [("one",), ("two",), ("one", "two")], ids="-".join)
-def test_links_are_killed_again_and_again(programs: Workspace, victims: tuple[str, ...]) -> None:
+def test_repeatedly_killed_links(programs: Workspace, victims: tuple[str, ...]) -> None:
     out, local = programs.path / "out.txt", programs.path / "local.txt"
     content = flow_of(
         node("a", "counter", ALL, 0.0005, outputs=["number"]),
@@ -98,7 +98,7 @@ def test_a_link_has_the_same_port_again(programs: Workspace) -> None:
     assert got == list(range(len(got)))
 
 
-def test_what_drop_oldest_loses_is_counted(programs: Workspace) -> None:
+def test_messages_dropped_by_drop_oldest_are_counted(programs: Workspace) -> None:
     out = programs.path / "out.txt"
     content = flow_of(
         node("a", "counter", ALL, 0.0005, outputs=["number"]),
@@ -131,7 +131,7 @@ def test_what_drop_oldest_loses_is_counted(programs: Workspace) -> None:
         results(flow)
 
 
-def test_a_source_that_is_killed_and_restarted(programs: Workspace) -> None:
+def test_a_killed_and_restarted_source(programs: Workspace) -> None:
     out = programs.path / "out.txt"
     programs.node(
         "resumer",
@@ -143,7 +143,7 @@ def test_a_source_that_is_killed_and_restarted(programs: Workspace) -> None:
         first = int(mark.read_text()) if mark.exists() else 0
         node = Node()
         for number in range(first, 3000):
-            # Sent before it is noted: one may come twice when the node is killed between the two.
+            # sent before it is recorded: one may come twice if the node is killed in between
             node.send_output("number", pa.array([number]))
             new = mark.with_suffix(".new")
             new.write_text(str(number + 1))
@@ -171,7 +171,7 @@ def test_a_source_that_is_killed_and_restarted(programs: Workspace) -> None:
     assert ["NODE_RESTARTED", "a", None] in events(out)
 
 
-def test_a_reader_that_is_killed_and_restarted(programs: Workspace) -> None:
+def test_a_killed_and_restarted_reader(programs: Workspace) -> None:
     out = programs.path / "out.txt"
     content = flow_of(
         node("a", "counter", 3000, 0.0005, outputs=["number"]),
@@ -188,13 +188,13 @@ def test_a_reader_that_is_killed_and_restarted(programs: Workspace) -> None:
         os.kill(flow["two"].node_pid("b"), signal.SIGKILL)
         assert results(flow) == {"a": "success", "b": "success"}
     got = numbers(out)
-    # What the reader had taken died with it, as on one machine.
+    # messages that the killed reader had received are lost, as on one machine
     assert got == sorted(set(got))
     assert got[-1] == 2999
     assert len(got) >= 3000 - 2
 
 
-def test_a_machine_that_is_lost_and_comes_back(programs: Workspace) -> None:
+def test_a_lost_machine_that_comes_back(programs: Workspace) -> None:
     out = programs.path / "out.txt"
     content = flow_of(
         node("a", "counter", 100_000, 0.001, outputs=["number"]),
@@ -217,15 +217,15 @@ def test_a_machine_that_is_lost_and_comes_back(programs: Workspace) -> None:
             part.run.ask(protocol.StopAllNodes(grace=2.0))
         results(flow)
     got = numbers(out)
-    # What lay in the queue of the machine that was lost is lost; what it could not acknowledge any
-    # more comes again to its successor. All else is in order.
+    # messages queued on the lost machine are lost; unacknowledged ones are sent again to the new
+    # part; all others arrive in order
     again = [at for at in range(1, len(got)) if got[at] <= got[at - 1]]
     assert len(again) <= 1
     assert len(got) - len(set(got)) <= LEAST_WINDOW
     assert got[-1] - len(set(got)) < 20
 
 
-def test_the_sources_machine_is_lost_and_comes_back(programs: Workspace) -> None:
+def test_the_lost_machine_of_a_source_that_comes_back(programs: Workspace) -> None:
     out = programs.path / "out.txt"
     content = flow_of(
         node("a", "counter", 100_000, 0.001, outputs=["number"]),
@@ -251,7 +251,7 @@ def test_the_sources_machine_is_lost_and_comes_back(programs: Workspace) -> None
     assert got == [*range(again), *range(len(got) - again)]
 
 
-def test_a_machine_that_has_ended_for_good_frees_who_waits_for_it(programs: Workspace) -> None:
+def test_an_ended_machine_unblocks_its_senders(programs: Workspace) -> None:
     out = programs.path / "out.txt"
     content = flow_of(
         node("a", "counter", 5000, outputs=["number"]),
@@ -268,9 +268,7 @@ def test_a_machine_that_has_ended_for_good_frees_who_waits_for_it(programs: Work
 
 
 @pytest.mark.parametrize("link_dies", [False, True], ids=["link lives", "link dies"])
-def test_what_came_from_a_machine_that_has_ended_for_good_is_closed(
-    programs: Workspace, link_dies: bool
-) -> None:
+def test_inputs_from_an_ended_machine_are_closed(programs: Workspace, link_dies: bool) -> None:
     out = programs.path / "out.txt"
     content = flow_of(
         node("a", "counter", 100_000, 0.001, outputs=["number"]),
@@ -291,7 +289,7 @@ def test_what_came_from_a_machine_that_has_ended_for_good_is_closed(
     ]
 
 
-def test_a_reader_that_ends_early_frees_the_far_sender(programs: Workspace) -> None:
+def test_a_reader_that_ends_early_unblocks_the_remote_sender(programs: Workspace) -> None:
     programs.node(
         "quitter",
         """
@@ -309,8 +307,8 @@ def test_a_reader_that_ends_early_frees_the_far_sender(programs: Workspace) -> N
         assert results(flow) == {"a": "success", "b": "success"}
 
 
-def test_a_new_daemon_learns_how_the_link_is(programs: Workspace) -> None:
-    """Adoption: whoever connects next to the runner's socket hears it from the status."""
+def test_a_new_daemon_reads_the_state_of_the_link(programs: Workspace) -> None:
+    """A daemon that adopts the runner reads the state of the link from its status."""
     out = programs.path / "out.txt"
     content = flow_of(
         node("a", "counter", 100_000, 0.001, outputs=["number"]),
@@ -328,13 +326,13 @@ def test_a_new_daemon_learns_how_the_link_is(programs: Workspace) -> None:
         assert run.ask(protocol.FollowEvents(logs=False)) == protocol.Done()
         kill_link(flow["one"])
 
-        def told() -> list[str]:
+        def states() -> list[str]:
             run.status()
             changes = [n.report for n in run.notices if isinstance(n, protocol.LinkChanged)]
             return [report.peers[0].state for report in changes]
 
-        wait_until(lambda: "lost" in told(), what="the loss")
-        wait_until(lambda: told()[-1] == "proven", what="the proof")
+        wait_until(lambda: "lost" in states(), what="the loss")
+        wait_until(lambda: states()[-1] == "proven", what="the proof")
         for part in flow.parts.values():
             part.run.ask(protocol.StopAllNodes(grace=2.0))
         results(flow)

@@ -1,4 +1,4 @@
-"""Hosts with a real systemd and a real sshd on this machine, to be booted, cut off and powered off.
+"""Test hosts on this machine, with a real systemd and sshd; they boot, lose network and power.
 
 Root on Linux is needed. All namespaces, mounts and processes belong to one process (the hub), which
 ends when its standard input closes: nothing outlives the tests, however they end.
@@ -22,18 +22,18 @@ from typing import Any
 
 import pytest
 import yaml
-from support.hosts_boot import BOOT_SCRIPT, INIT_SCRIPT, USER, Identity, make_key, prepare
+from support.cluster.hosts_boot import BOOT_SCRIPT, INIT_SCRIPT, USER, Identity, make_key, prepare
 from support.sources import ROOT
 from support.waiting import PATIENCE, wait_until
 
 WORKSTATION = "10.77.0.1"
-"""Where the test itself is on the hosts' network."""
+"""Address of the test on the hosts' network."""
 PROGRAMS = ("unshare", "nsenter", "ip", "bridge", "pivot_root", "ssh-keygen", "sudo")
 _SYSTEMD = Path("/lib/systemd/systemd")
 _SSHD = Path("/usr/sbin/sshd")
 _CLONE_NEWNET = 0x40000000
 _MEMORY = "2g"
-"""Size of the memory that holds all the hosts' disks."""
+"""Size of the tmpfs with the disks of all hosts."""
 _HUB = """
 import os, pathlib, shutil, signal, subprocess, sys, threading, time
 folder, cgroup = map(pathlib.Path, sys.argv[1:])
@@ -68,11 +68,11 @@ remove(cgroup)
 os.system(f"umount -l {folder}")
 shutil.rmtree(folder, ignore_errors=True)
 """
-"""Waits until its standard input closes, however the tests end; then takes everything away."""
+"""Waits until its standard input closes, which also happens on a crash; then removes all."""
 
 
 def missing() -> str:
-    """Why there can be no hosts here, empty when there can."""
+    """Return why hosts are not possible here; empty if they are."""
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
         return "test hosts need root on Linux"
     path = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -84,7 +84,7 @@ def missing() -> str:
 
 
 def hosts_or_skip(*names: str, bare: bool = False) -> Generator[Hosts, None, None]:
-    """For a fixture: booted hosts, taken away at the end; skips where there can be none."""
+    """For a fixture: booted hosts, removed at the end; skips the test where they are impossible."""
     if reason := missing():
         pytest.skip(reason)
     with Hosts.made(*names, bare=bare) as hosts:
@@ -96,22 +96,22 @@ def hosts_or_skip(*names: str, bare: bool = False) -> Generator[Hosts, None, Non
 
 
 class Hosts:
-    """Some hosts on one network; a context manager through ``made``."""
+    """Some hosts on one network, created by ``made``."""
 
     def __init__(self, folder: Path, hub: int, cgroup: Path, key: Path) -> None:
         self.folder = folder
-        """Of the hosts' disks, as the hub sees it."""
+        """Folder of the hosts' disks, as the hub sees it."""
         self.hub = hub
         """Process id of the first process in the hub's namespaces."""
         self.cgroup = cgroup
         self.key = key
-        """The private key that every host lets in."""
+        """A private key that every host accepts."""
         self._hosts: dict[str, Host] = {}
 
     @classmethod
     @contextmanager
     def made(cls, *names: str, bare: bool = False) -> Iterator[Hosts]:
-        """Hosts with these names, not booted yet. ``bare``: they see neither this repository nor
+        """Hosts with these names, not booted yet. ``bare``: they have neither this repository nor
         the environment that runs the tests, only what the operating system has.
         """
         found = _cgroup2()
@@ -171,12 +171,12 @@ class Hosts:
         return iter(self._hosts.values())
 
     def in_hub(self, *words: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """A command beside the hosts: their network, their disks, root's rights."""
+        """Run a command as root beside the hosts, with their network and disks."""
         return _enter(self.hub, ("--mount", "--net", "--pid"), words, check=check)
 
     @contextmanager
     def workstation(self) -> Iterator[None]:
-        """Within the block this thread, and what it starts, is on the hosts' network."""
+        """Put this thread and its processes on the hosts' network for the block."""
         with open("/proc/thread-self/ns/net") as home:
             set_network(f"/proc/{self.hub}/ns/net")
             try:
@@ -185,17 +185,17 @@ class Hosts:
                 set_network(home.name, home.fileno())
 
     def partition(self, *names: str) -> None:
-        """These hosts no longer reach each other; all else goes on."""
+        """Cut these hosts off from each other, but not from the other hosts."""
         for name in names:
             self.in_hub("bridge", "link", "set", "dev", self[name].wire, "isolated", "on")
 
     def heal(self) -> None:
-        """No host is partitioned from another."""
+        """End all partitions."""
         for host in self:
             self.in_hub("bridge", "link", "set", "dev", host.wire, "isolated", "off", check=False)
 
     def write_ssh(self, home: Path, *, user: str = USER, key: bool = True) -> Path:
-        """``home/.ssh`` of somebody whom every host lets in; returns its config file."""
+        """Write ``home/.ssh`` of a user with access to every host; return its config file."""
         folder = home / ".ssh"
         folder.mkdir(mode=0o700, exist_ok=True)
         if key:
@@ -223,26 +223,28 @@ class Hosts:
 
 
 class Host:
-    """One host; ``boot`` it before anything else."""
+    """One host; it must be booted before use."""
 
     def __init__(self, hosts: Hosts, name: str, address: str, ours: tuple[str, ...]) -> None:
         self.name = name
         self.address = address
         self.user = USER
         self.wire = f"to-{name}"[:15]
-        """The network device that leads to it."""
+        """The network device of the host on the bridge."""
         self._hosts = hosts
         self._ours = ours
         self._cgroup = hosts.cgroup / name
         self._disk = hosts.seen / name / "upper"
 
-    # ------------------------------------------------------------------------ its power
+    # ------------------------------------------------------------------------ power
 
     def boot(self, *, wait: bool = True) -> None:
-        """Switch it on; returns when its sshd answers (``wait``)."""
+        """Switch it on, and (``wait``) wait until its sshd answers."""
         hosts = self._hosts
         number = int(self.address.rpartition(".")[2])
-        card = f"02:00:0a:4d:00:{number:02x}"  # the same after a reboot, or neighbours would wait
+        card = (
+            f"02:00:0a:4d:00:{number:02x}"  # unchanged by a reboot, so that ARP caches stay valid
+        )
         end = ("name", "eth0", "address", card, "netns", self.name)
         for words in (
             ("netns", "add", self.name),
@@ -271,7 +273,7 @@ class Host:
             self.wait_for_ssh()
 
     def power_off(self) -> None:
-        """Like a pulled plug: nobody is told, not even by the closing of a connection."""
+        """Cut the power: connections stay open without an answer."""
         self.cut()
         with suppress(FileNotFoundError):
             (self._cgroup / "cgroup.kill").write_text("1")
@@ -305,12 +307,12 @@ class Host:
     def _console(self) -> str:
         with suppress(OSError, AssertionError, IndexError):
             return self.root("sh", "-c", "cat /run/.console; journalctl -b -n 30").stdout
-        return "(it has no first process)"
+        return "(it does not run)"
 
-    # ------------------------------------------------------------------------ its network
+    # ------------------------------------------------------------------------ network
 
     def cut(self) -> None:
-        """Nothing reaches it or leaves it, and nobody is told."""
+        """Cut the network: no packet arrives or leaves."""
         self._hosts.in_hub("ip", "link", "set", self.wire, "down")
 
     def mend(self) -> None:
@@ -326,7 +328,7 @@ class Host:
         stdin: str = "",
         timeout: float = PATIENCE,
     ) -> subprocess.CompletedProcess[str]:
-        """A command inside, past sshd; ``user``: as that user instead of root."""
+        """Run a command on the host without sshd, as root or as ``user``."""
         if user is not None:
             words = ("runuser", "-u", user, "--", *words)
         return _enter(
@@ -338,7 +340,7 @@ class Host:
         return int(listed[0])
 
     def boot_id(self) -> str:
-        """Another with each boot, empty while it is down. Nothing is run there to find out: what
+        """Id of the current boot, empty while the host is down. No process is started for it: what
         enters a host that is just going down may never come back.
         """
         with suppress(OSError, IndexError):
@@ -346,16 +348,16 @@ class Host:
         return ""
 
     def path(self, inside: str) -> Path:
-        """A file of the host, as seen from here; the host must be on."""
+        """Path of a host's file from outside; the host must be on."""
         return Path(f"/proc/{self._first_process()}/root") / inside.lstrip("/")
 
     def processes(self) -> list[str]:
-        """Command lines of all that runs on it."""
+        """Command lines of its processes."""
         listed = self.root("ps", "-eo", "args=").stdout.splitlines()
         return [line for line in listed if not line.startswith("ps -eo")]
 
     def files(self) -> dict[str, str]:
-        """Files that differ from the machine the host was made of, with their mode and content:
+        """Files that differ from those of this machine, with their mode and content:
         to be compared before and after. Logs and state of the operating system are left out.
         """
         found = {}
@@ -369,7 +371,7 @@ class Host:
         return found
 
     def new_host_key(self) -> None:
-        """As after a new installation, or an attack: another key from now on."""
+        """Replace the host key, as after a new installation or an attack."""
         make_key(self.path("/etc/ssh/ssh_host_ed25519_key"))
         self.root("systemctl", "restart", "ssh")
         self.wait_for_ssh()
@@ -468,7 +470,7 @@ def _remove_cgroup(top: Path) -> None:
 
 
 def _our_folders() -> tuple[str, ...]:
-    """Where this repository and the environment of the tests lie, as far as outside of /usr."""
+    """Folders of this repository and of the tests' environment, if outside of /usr."""
     places = {str(ROOT), sys.prefix, sys.base_prefix}
     return tuple(sorted(place for place in places if not place.startswith("/usr")))
 

@@ -1,4 +1,4 @@
-"""The control socket: status, statistics, logs, and changes to a running dataflow."""
+"""Requests on the control socket: status, statistics, logs and changes of a running dataflow."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def prepared(workspace: Workspace) -> dict[str, Any]:
 
 
 def resolved(workspace: Workspace, **node: Any) -> ResolvedNode:
-    """One node as it would be resolved beside the ticking dataflow."""
+    """Return a resolved node of the ticking dataflow."""
     content = {"nodes": [*(n for n in TICKING["nodes"] if n["id"] != node["id"]), node]}
     path = workspace.dataflow(content, "changed.yml")
     return load_dataflow(path).resolved.node(node["id"])
@@ -113,7 +113,7 @@ def test_status_and_statistics(workspace: Workspace) -> None:
         assert finish(run).ok
 
 
-def test_a_protocol_of_another_major_version_is_refused_with_both(workspace: Workspace) -> None:
+def test_another_major_version_is_refused_with_both_versions(workspace: Workspace) -> None:
     with background(workspace, prepared(workspace)) as run:
         run.wait_for_phase("running")
         major, minor = protocol.RUNNER_PROTOCOL
@@ -125,7 +125,7 @@ def test_a_protocol_of_another_major_version_is_refused_with_both(workspace: Wor
         finish(run)
 
 
-def test_what_a_newer_daemon_may_ask_is_answered_with_a_sentence(workspace: Workspace) -> None:
+def test_an_unknown_request_of_a_newer_daemon_is_refused_by_name(workspace: Workspace) -> None:
     with background(workspace, prepared(workspace)) as run:
         run.wait_for_phase("running")
         sock = run._connected(5.0)
@@ -138,7 +138,7 @@ def test_what_a_newer_daemon_may_ask_is_answered_with_a_sentence(workspace: Work
         finish(run)
 
 
-def test_garbage_ends_the_connection_and_nothing_else(workspace: Workspace) -> None:
+def test_a_malformed_line_closes_the_connection_only(workspace: Workspace) -> None:
     with background(workspace, prepared(workspace)) as run:
         run.wait_for_phase("running")
         sock = run._connected(5.0)
@@ -181,15 +181,15 @@ def test_one_node_is_stopped_and_restarted(workspace: Workspace) -> None:
         done(run, protocol.StopNode(node="ticker", grace=1.0))
         assert run.wait_for_state("ticker", "Stopped").pid is None
         run.wait_for_state("listener", "Finished")
-        assert "does not exist" in refused(run, protocol.StopNode(node="nobody"))
+        assert "does not exist" in refused(run, protocol.StopNode(node="absent"))
         run.wait_for_phase("finished")
         done(run, protocol.AcknowledgeResult())
 
 
-def test_publishing_as_if_the_node_had_sent_it(workspace: Workspace) -> None:
+def test_a_published_sample_is_sent_by_the_node(workspace: Workspace) -> None:
     workspace.node("sleeper", SLEEPER)
     workspace.node("listener", LISTENER)
-    # One that waits for events, one that only sends: both send what is published.
+    # a node that waits for events and a node that only sends both publish
     workspace.node(
         "sender",
         """
@@ -209,8 +209,8 @@ def test_publishing_as_if_the_node_had_sent_it(workspace: Workspace) -> None:
     ]
     nodes = [{**speaker, "outputs": ["out", "other"]} for speaker in speakers]
     inputs = {speaker["id"]: f"{speaker['id']}/out" for speaker in speakers}
-    heard = {"id": "listener", "path": "listener.py", "inputs": inputs}
-    with background(workspace, {"nodes": [*nodes, heard]}) as run:
+    reader = {"id": "listener", "path": "listener.py", "inputs": inputs}
+    with background(workspace, {"nodes": [*nodes, reader]}) as run:
         run.wait_for_phase("running")
         done(run, protocol.FollowEvents(node="listener"))
         for name, data in (("waits", [1, 2]), ("sends", "x")):
@@ -222,14 +222,14 @@ def test_publishing_as_if_the_node_had_sent_it(workspace: Workspace) -> None:
             return {n.message for n in run.notices if isinstance(n, protocol.LogLine)}
 
         expected = {"INPUT waits [1, 2]", "INPUT sends ['x']"}
-        wait_until(lambda: expected <= lines(), what="what was published")
+        wait_until(lambda: expected <= lines(), what="the published samples")
         done(run, protocol.Publish(node="waits", output="out", data=[1, "x"]))
         assert "no output" in refused(run, protocol.Publish(node="waits", output="nil"))
         assert "from printed lines" in refused(run, protocol.Publish(node="prints", output="out"))
         assert "not connected" in refused(run, protocol.Publish(node="away", output="out"))
         finish(run)
-    said = workspace.path.glob("out/*/log_waits.jsonl")
-    assert "what was published on output `out` was not sent" in next(said).read_text()
+    logs = workspace.path.glob("out/*/log_waits.jsonl")
+    assert "published on output `out` was not sent" in next(logs).read_text()
 
 
 def test_a_node_is_added_connected_disconnected_and_removed(workspace: Workspace) -> None:
@@ -260,7 +260,7 @@ def test_a_node_is_added_connected_disconnected_and_removed(workspace: Workspace
         assert "does not read" in refused(run, protocol.DisconnectInput(**wiring))
         bad = protocol.ConnectInput(source="ticker", output="nope", target="extra", input="k")
         assert "does not exist" in refused(run, bad)
-        bad = protocol.ConnectInput(source="nobody", output="x", target="extra", input="k")
+        bad = protocol.ConnectInput(source="absent", output="x", target="extra", input="k")
         assert "does not exist" in refused(run, bad)
         done(run, protocol.RemoveNode(node="extra", grace=1.0))
         assert [n.node for n in run.status().nodes] == ["ticker", "listener"]
@@ -276,7 +276,7 @@ def test_a_node_that_cannot_be_prepared_is_not_added(workspace: Workspace) -> No
         assert finish(run).ok
 
 
-def test_a_node_is_replaced_while_its_consumers_go_on(workspace: Workspace) -> None:
+def test_a_node_is_replaced_while_its_consumers_run_on(workspace: Workspace) -> None:
     with background(workspace, prepared(workspace)) as run:
         run.wait_for_phase("running")
         done(run, protocol.FollowEvents(node="listener"))
@@ -288,17 +288,17 @@ def test_a_node_is_replaced_while_its_consumers_go_on(workspace: Workspace) -> N
         assert second.pid != first.pid
         assert not is_running(first.pid or 0)
 
-        def heard() -> list[str]:
+        def printed() -> list[str]:
             run.status()
             return [n.message for n in run.notices if isinstance(n, protocol.LogLine)]
 
-        wait_until(lambda: "INPUT count [77]" in heard(), what="the new program")
-        assert "NODE_RESTARTED ticker " in heard()
-        assert not any(line.startswith("INPUT_CLOSED") for line in heard())
+        wait_until(lambda: "INPUT count [77]" in printed(), what="the new program")
+        assert "NODE_RESTARTED ticker " in printed()
+        assert not any(line.startswith("INPUT_CLOSED") for line in printed())
         assert finish(run).ok
 
 
-def test_a_bad_replacement_leaves_the_old_one_running(workspace: Workspace) -> None:
+def test_a_failed_replacement_leaves_the_old_process_running(workspace: Workspace) -> None:
     with background(workspace, prepared(workspace)) as run:
         run.wait_for_phase("running")
         first = run.wait_for_state("ticker", "Running")
@@ -338,16 +338,16 @@ def test_parameters(workspace: Workspace) -> None:
         big = protocol.SetParam(node="tuned", key="k", value="v" * 70_000)
         assert "65536" in refused(run, big)
 
-        def heard() -> list[str]:
+        def printed() -> list[str]:
             run.status()
             return [n.message for n in run.notices if isinstance(n, protocol.LogLine)]
 
-        wait_until(lambda: "PARAM_DELETED speed None" in heard(), what="the parameters")
-        assert "PARAM_UPDATE speed {'max': [1, 2.5, None]}" in heard()
+        wait_until(lambda: "PARAM_DELETED speed None" in printed(), what="the parameters")
+        assert "PARAM_UPDATE speed {'max': [1, 2.5, None]}" in printed()
         finish(run)
 
 
-def test_a_held_barrier_waits_for_release(workspace: Workspace) -> None:
+def test_a_held_barrier_opens_on_release(workspace: Workspace) -> None:
     with background(workspace, prepared(workspace), hold_at_barrier=True) as run:
         run.wait_for_phase("ready")
         assert {n.state for n in run.status().nodes} == {"Starting"}
@@ -395,7 +395,7 @@ def test_a_timed_out_input_degrades_its_node_until_it_recovers(workspace: Worksp
         finish(run)
 
 
-def test_a_slow_follower_sheds_lines_and_is_told_how_many(workspace: Workspace) -> None:
+def test_lines_dropped_for_a_slow_follower_are_counted(workspace: Workspace) -> None:
     workspace.node(
         "flood",
         """
@@ -410,7 +410,7 @@ def test_a_slow_follower_sheds_lines_and_is_told_how_many(workspace: Workspace) 
     with background(workspace, content, hold_at_barrier=True) as run:
         done(run, protocol.FollowEvents())
         done(run, protocol.Release())
-        # Nobody reads while 30 MB of lines are printed.
+        # the follower does not read while 30 MB of lines are printed
         watcher = BackgroundRun(run.daemon, run.path, run.plan)
         watcher.wait_for_phase("finished")
         watcher.close()
@@ -422,7 +422,7 @@ def test_a_slow_follower_sheds_lines_and_is_told_how_many(workspace: Workspace) 
         done(run, protocol.AcknowledgeResult())
 
 
-def test_dynamic_nodes_attach_leave_and_attach_again(workspace: Workspace) -> None:
+def test_dynamic_nodes_can_attach_repeatedly(workspace: Workspace) -> None:
     import subprocess
     import sys
 
@@ -463,7 +463,7 @@ def test_dynamic_nodes_attach_leave_and_attach_again(workspace: Workspace) -> No
         assert finish(run).ok
 
 
-def test_plans_survive_their_journey(workspace: Workspace) -> None:
+def test_a_plan_is_unchanged_after_serialization(workspace: Workspace) -> None:
     plan = make_plan(workspace, prepared(workspace), env_overrides={"A": "b"}, uv=False)
     assert protocol.RunPlan.model_validate_json(plan.model_dump_json()) == plan
 
@@ -489,7 +489,7 @@ def test_an_error_of_the_runner_itself_is_in_its_result(
 def test_a_full_disk_does_not_end_a_dataflow(workspace: Workspace) -> None:
     with background(workspace, prepared(workspace)) as run:
         run.wait_for_phase("running")
-        # Files of these names cannot be written any more.
+        # these files cannot be written any more
         for name in ("index.json", ".result.json.new"):
             (run.path / name).unlink(missing_ok=True)
             (run.path / name).mkdir()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from support.machine_facts import HEALTHY_MACHINE
+from support.cluster.machine_facts import HEALTHY_MACHINE
 
 from dora_cli.bundle import machine as bundle_machine
 from dora_cli.bundle import machine_program

@@ -1,4 +1,4 @@
-"""One dataflow on two and three machines: what a user sees is what he sees on one."""
+"""A dataflow on several machines behaves as on one."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def reads(source: str, *, size: int = 100, policy: str = "backpressure", **more:
 
 
 def events(path: Path) -> list[list[Any]]:
-    """What a writer wrote, but for a line that is just being written."""
+    """Return the complete lines of a writer."""
     if not path.exists():
         return []
     *complete, _ = path.read_text().split("\n")
@@ -69,7 +69,7 @@ def numbers(path: Path, name: str = "number") -> list[int]:
 
 
 def results(flow: Linked) -> dict[str, str]:
-    """How every node ended."""
+    """Return outcome and message of every node."""
     found: dict[str, str] = {}
     for part in flow.parts.values():
         found |= {n.node: n.outcome + n.message for n in part.result().nodes}
@@ -77,7 +77,7 @@ def results(flow: Linked) -> dict[str, str]:
 
 
 def losses(flow: Linked) -> list[protocol.LinkChanged]:
-    """What was told of machines that have lost each other."""
+    """Return the reports with a lost peer."""
     return [
         notice
         for part in flow.parts.values()
@@ -94,7 +94,7 @@ def programs(workspace: Workspace) -> Workspace:
     return workspace
 
 
-def test_all_arrives_in_order_and_then_the_news_that_it_has_ended(programs: Workspace) -> None:
+def test_messages_arrive_in_order_followed_by_the_end(programs: Workspace) -> None:
     out = programs.path / "out.txt"
     content = flow_of(
         node("a", "counter", 2000, outputs=["number"]),
@@ -111,7 +111,7 @@ def test_all_arrives_in_order_and_then_the_news_that_it_has_ended(programs: Work
     ]
 
 
-def test_arrays_and_metadata_there_and_back(programs: Workspace) -> None:
+def test_arrays_and_metadata_are_unchanged(programs: Workspace) -> None:
     programs.node(
         "asker",
         """
@@ -153,7 +153,7 @@ def test_arrays_and_metadata_there_and_back(programs: Workspace) -> None:
         assert results(flow) == {"ask": "success", "echo": "success"}
 
 
-def test_every_reader_gets_it_with_its_own_policy(programs: Workspace) -> None:
+def test_each_reader_has_its_own_policy(programs: Workspace) -> None:
     every, newest, local, third = (programs.path / f"{n}.txt" for n in "enlt")
     content = flow_of(
         node("a", "counter", 1000, outputs=["number"]),
@@ -178,7 +178,7 @@ def test_every_reader_gets_it_with_its_own_policy(programs: Workspace) -> None:
     assert len(got) < 1000
 
 
-def test_a_slow_reader_slows_the_sender_down(programs: Workspace) -> None:
+def test_a_slow_reader_blocks_the_sender(programs: Workspace) -> None:
     out = programs.path / "out.txt"
     content = flow_of(
         node("a", "counter", 100_000, outputs=["number"]),
@@ -189,11 +189,11 @@ def test_a_slow_reader_slows_the_sender_down(programs: Workspace) -> None:
         wait_until(lambda: len(numbers(out)) > 20, what="messages")
         edge = one.edges()["a/number -> two (link)"]
         assert edge.policy == "backpressure"
-        # The queues of both ends, and what the window lets be on the way.
+        # the queues of both ends and the window of the link
         assert edge.sent <= len(numbers(out)) + 2 + 2 + 300
-        # Each message that the reader takes sets it free for a moment.
+        # each message that the reader receives unblocks it for a moment
         wait_until(
-            lambda: one.run.wait_for_state("a", "Running").blocked_on, what="a sender held up"
+            lambda: one.run.wait_for_state("a", "Running").blocked_on, what="a blocked sender"
         )
         for part in (one, two):
             part.run.ask(protocol.StopAllNodes(grace=2.0))
@@ -211,7 +211,7 @@ def test_lines_and_log_entries_reach_other_machines(programs: Workspace) -> None
         from dora import Node
         node = Node()
         for event in node:
-            print("said plainly", flush=True)
+            print("a printed line", flush=True)
             logging.getLogger("mine").warning("watch out")
         """,
     )
@@ -229,7 +229,7 @@ def test_lines_and_log_entries_reach_other_machines(programs: Workspace) -> None
     where = {"talker": "one", "viewer": "two", "reader": "two"}
     with linked(programs, content, where) as flow:
         wait_until(
-            lambda: any("said plainly" in v[0] for _, _, v in events(stdout) if v),
+            lambda: any("a printed line" in v[0] for _, _, v in events(stdout) if v),
             what="printed lines",
         )
         entry = wait_until(
@@ -251,7 +251,7 @@ def test_lines_and_log_entries_reach_other_machines(programs: Workspace) -> None
         assert set(results(flow).values()) == {"success"}
 
 
-def test_a_far_node_that_restarts_or_fails_is_told_of(programs: Workspace) -> None:
+def test_restart_and_failure_of_a_remote_node_are_announced(programs: Workspace) -> None:
     out = programs.path / "out.txt"
     programs.node(
         "shaky",
@@ -284,8 +284,8 @@ def test_a_far_node_that_restarts_or_fails_is_told_of(programs: Workspace) -> No
         found = results(flow)
         assert found["b"] == "success"
         assert found["shaky"].startswith("failed")
-    told = [(kind, key) for kind, key, _ in events(out) if kind != "STOP" and key != "other"]
-    assert told[:6] == [
+    received = [(kind, key) for kind, key, _ in events(out) if kind != "STOP" and key != "other"]
+    assert received[:6] == [
         ("INPUT", "number"),
         ("NODE_RESTARTED", "shaky"),
         ("INPUT", "number"),
@@ -351,8 +351,8 @@ def test_a_cycle_of_full_queues_over_two_machines_is_named(programs: Workspace) 
     )
     with linked(programs, content, {"a": "one", "b": "two"}) as flow:
         ended = {n.node: n for part in flow.parts.values() for n in part.result().nodes}
-    told = "\n".join(line for result in ended.values() for line in result.stderr_tail)
-    assert "cycle of backpressure: a -> b -> a" in told or "b -> a -> b" in told, ended
+    stderr = "\n".join(line for result in ended.values() for line in result.stderr_tail)
+    assert "cycle of backpressure: a -> b -> a" in stderr or "b -> a -> b" in stderr, ended
 
 
 def test_statistics_show_both_ends_of_an_edge(programs: Workspace) -> None:
@@ -373,7 +373,7 @@ def test_statistics_show_both_ends_of_an_edge(programs: Workspace) -> None:
         results(flow)
 
 
-def test_a_stop_ends_nodes_first_and_the_links_last(programs: Workspace) -> None:
+def test_a_stop_ends_nodes_before_links(programs: Workspace) -> None:
     out = programs.path / "out.txt"
     programs.node(
         "last_words",
@@ -422,13 +422,13 @@ def test_a_dataflow_on_one_machine_has_no_link(programs: Workspace) -> None:
         results(flow)
 
 
-def test_a_link_that_cannot_listen_says_why(programs: Workspace) -> None:
+def test_a_failure_to_listen_is_reported(programs: Workspace) -> None:
     content = flow_of(
         node("a", "counter", 5, outputs=["number"]),
         node("b", "writer", programs.path / "out.txt", inputs={"number": reads("a/number")}),
     )
-    nobody = {"listen_host": "192.0.2.1"}
-    with linked(programs, content, {"a": "one", "b": "two"}, release=False, link=nobody) as flow:
+    unusable = {"listen_host": "192.0.2.1"}
+    with linked(programs, content, {"a": "one", "b": "two"}, release=False, link=unusable) as flow:
         part = flow["one"]
         wait_until(
             lambda: part.report().problem,

@@ -1,11 +1,11 @@
-"""Fixtures: installations of several versions, and the wheels of their dependencies; made once."""
+"""Session fixtures: installations of several versions, and wheels of their dependencies."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from support.installation import Installation, LocalMachine, install
+from support.cluster.installation import Installation, LocalMachine, install
 
 from dora_cli.bundle.dependencies import download
 from dora_cli.bundle.machine import ask
@@ -24,7 +24,7 @@ def new_version(tmp_path_factory: pytest.TempPathFactory) -> Installation:
 
 @pytest.fixture(scope="session")
 def broken_version(tmp_path_factory: pytest.TempPathFactory) -> Installation:
-    """Its nodes cannot send: its self-test fails."""
+    """A version whose nodes cannot send, so that its self-test fails."""
 
     def broken(text: str) -> str:
         return text.replace("def send_output(", "def send_nothing(", 1)
@@ -34,19 +34,19 @@ def broken_version(tmp_path_factory: pytest.TempPathFactory) -> Installation:
 
 
 @pytest.fixture(scope="session")
-def mute_version(tmp_path_factory: pytest.TempPathFactory) -> Installation:
-    """Passes its self-test, but its daemon never reaches a coordinator of another machine."""
+def disconnected_version(tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    """A version that passes its self-test, but whose daemon reaches no remote coordinator."""
 
-    def mute(text: str) -> str:
+    def disconnect(text: str) -> str:
         chosen = '"/api/daemon" if endpoint.host == "127.0.0.1" else "/api/nowhere"'
         return text.replace('endpoint.url("/api/daemon")', f"endpoint.url({chosen})", 1)
 
-    edits = {"dora-daemon/src/dora_daemon/agent/coordinator_link.py": mute}
-    return install(tmp_path_factory.mktemp("mute"), "0.4.0", edits)
+    edits = {"dora-daemon/src/dora_daemon/agent/coordinator_link.py": disconnect}
+    return install(tmp_path_factory.mktemp("disconnected"), "0.4.0", edits)
 
 
 def wheels_for(facts_of: LocalMachine, folder: Path) -> Path:
-    """Every dependency for a machine, in ``folder``."""
+    """Download every dependency for a machine into ``folder``."""
     facts = ask(facts_of, "probe", prefix=str(folder), link=str(folder / "dora"))
     download(Platform.from_probe(facts), folder)
     return folder
@@ -61,6 +61,6 @@ def wheel_house(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def system_wheel_house(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every dependency as a wheel for the Python of the operating system, which hosts have."""
+    """Every dependency as a wheel for the system's Python, which hosts have."""
     folder = tmp_path_factory.mktemp("system-wheels")
     return wheels_for(LocalMachine(folder, path="/usr/bin:/bin"), folder)

@@ -1,6 +1,6 @@
-"""A clock of its own for a test host, through libfaketime in every process that starts there.
+"""Sets the clock of a test host, through libfaketime in every new process.
 
-Only the wall clock: all hosts share the kernel's other clocks, as machines do after a boot.
+Only the wall clock changes; the kernel's other clocks stay as they are.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.hosts import Host
+from support.cluster.hosts import Host
 
 _SETTINGS = {
     "FAKETIME_DONT_FAKE_MONOTONIC": "1",
@@ -19,7 +19,7 @@ _INSIDE = "/opt/faketime.so"
 
 
 def give_clock(host: Host) -> None:
-    """From now on `set_clock` sets the clock that new processes of the host have."""
+    """Let `set_clock` set the clock of all processes that start from now on."""
     found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
     if not found:
         pytest.skip("needs the Debian package libfaketime (see .ci/run)")
@@ -32,13 +32,13 @@ def give_clock(host: Host) -> None:
 
 
 def take_clock(host: Host) -> None:
-    """Remove what `give_clock` wrote."""
+    """Remove the files of `give_clock`."""
     for path in ("/etc/ld.so.preload", "/etc/faketimerc", "/etc/environment", _INSIDE):
         host.path(path).unlink(missing_ok=True)
 
 
 def set_clock(host: Host, seconds: float) -> None:
-    """Have the clock be ahead by so many seconds, in every process within about a second."""
+    """Set the clock ahead by so many seconds; takes effect within about a second."""
     fresh = host.path("/etc/.faketimerc.new")
     fresh.write_text(f"{seconds:+.0f}\n")
     fresh.chmod(0o644)

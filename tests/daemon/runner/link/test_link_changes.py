@@ -1,4 +1,4 @@
-"""Nodes and edges that come and go in a dataflow on two machines, while it runs."""
+"""Adding and removing nodes and edges of a running dataflow on two machines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon.runner.test_links import (
+from daemon.runner.link.test_links import (
     COUNTER,
     WRITER,
     events,
@@ -63,7 +63,7 @@ def edge(source: str, target: str, machines: str, **fields: Any) -> RemoteEdge:
 
 
 def set_links(flow: Linked, *more: RemoteEdge) -> None:
-    """As the coordinator: the edges of the plan and some more, to every part."""
+    """Send the edges of the plan and some more to every part, as the coordinator does."""
     for number, part in enumerate(flow.parts.values()):
         first = own_ports(number)
         plan = part.plan.links or LinkPlan(
@@ -86,7 +86,7 @@ def stop(flow: Linked) -> None:
 
 
 def in_order(path: Path) -> bool:
-    """Whether one number comes after the other, from wherever it began."""
+    """Return whether the numbers are consecutive."""
     got = numbers(path)
     return bool(got) and got == list(range(got[0], got[0] + len(got)))
 
@@ -136,7 +136,7 @@ def test_an_input_is_connected_to_another_machine(programs: Workspace) -> None:
             protocol.DisconnectInput(source="a", output="number", target="b", input="number"),
         )
         wait_until(lambda: ["INPUT_CLOSED", "number", None] in events(out), what="its end")
-        # Nobody reads it there any more, and its sender does not wait.
+        # it has no readers there any more, so its sender does not wait
         wait_until(
             lambda: flow["one"].edges()["a/number -> two (link)"].sent > 600,
             what="a sender that goes on",
@@ -145,8 +145,8 @@ def test_an_input_is_connected_to_another_machine(programs: Workspace) -> None:
     assert in_order(out)
 
 
-def test_nodes_are_added_that_talk_across_machines(programs: Workspace) -> None:
-    """Also where there was no link before."""
+def test_added_nodes_exchange_messages_across_machines(programs: Workspace) -> None:
+    """Also without a link before."""
     out = programs.path / "out.txt"
     content = flow_of(
         node("a", "counter", 100_000, 0.002, outputs=["number"]),
@@ -173,7 +173,7 @@ def test_nodes_are_added_that_talk_across_machines(programs: Workspace) -> None:
     assert in_order(out)
 
 
-def test_a_node_that_is_added_is_read_on_another_machine(programs: Workspace) -> None:
+def test_an_added_node_is_read_on_another_machine(programs: Workspace) -> None:
     out = programs.path / "out.txt"
     content = flow_of(
         node("a", "counter", 100_000, 0.01, outputs=["number"]),
@@ -227,9 +227,9 @@ def test_both_ends_of_a_link_are_replaced(programs: Workspace) -> None:
         ask(flow, "one", protocol.ReplaceNode(node=replaced))
         wait_until(lambda: events(again)[-1][0] == "STOP", what="the end of the new source")
         results(flow)
-    told = events(again)
-    restart = told.index(["NODE_RESTARTED", "a", None])
-    first, second = told[:restart], told[restart + 1 :]
+    received = events(again)
+    restart = received.index(["NODE_RESTARTED", "a", None])
+    first, second = received[:restart], received[restart + 1 :]
     assert [v[0] for k, _, v in second if k == "INPUT"] == list(range(500))
     got = numbers(out) + [v[0] for k, _, v in first if k == "INPUT"]
     assert got == sorted(set(got))

@@ -1,0 +1,78 @@
+"""State machine of one node: events that the whole state does not produce."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pytest
+from support.runner.nodes import node
+
+from dora_config import InvalidTransition
+from dora_config.dataflow.resolved import ResolvedNode
+from dora_daemon.runner.machine import commands as c
+from dora_daemon.runner.machine import events as e
+from dora_daemon.runner.machine.node import (
+    BarrierOpened,
+    InputsEnded,
+    NodeLifecycle,
+    SpawnDue,
+    StopOrdered,
+)
+from dora_daemon.runner.machine.snapshot import NodeState
+
+
+def lifecycle(spec: ResolvedNode | None = None) -> NodeLifecycle:
+    return NodeLifecycle(spec or node("a"), count(1).__next__, count().__next__)
+
+
+def running() -> NodeLifecycle:
+    life = lifecycle()
+    life.handle(SpawnDue(), 0.0)
+    life.handle(e.NodeSpawned("a", 1, 7), 0.0)
+    life.handle(e.NodeConnected("a", 1, 7), 0.0)
+    life.handle(BarrierOpened(), 0.0)
+    assert life.state is NodeState.RUNNING
+    return life
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        e.NodeSpawned("a", 1, 7),
+        e.SpawnFailed("a", 1, "no such file"),
+        e.NodeExited("a", 1, e.Exit(code=0)),
+        e.NodeDetached("a", 1),
+        StopOrdered(1.0, "replace"),
+    ],
+)
+def test_events_of_a_process_are_impossible_without_one(event: e.NodeSpawned) -> None:
+    with pytest.raises(InvalidTransition, match=r'node "a".*planned'):
+        lifecycle().handle(event, 0.0)
+
+
+def test_late_events_are_ignored_after_the_end() -> None:
+    life = running()
+    life.handle(e.NodeExited("a", 1, e.Exit(code=0)), 1.0)
+    assert life.state is NodeState.ENDED
+    for event in (BarrierOpened(), InputsEnded(), e.TimerFired("a", "kill"), StopOrdered(1.0)):
+        assert life.handle(event, 2.0) == []
+
+
+def test_a_timer_of_another_state_is_ignored() -> None:
+    life = running()
+    for timer in ("backoff", "startup", "terminate", "kill"):
+        assert life.handle(e.TimerFired("a", timer), 1.0) == []
+    assert life.state is NodeState.RUNNING
+
+
+def test_a_child_that_sends_hello_is_refused_with_the_pid_of_its_parent() -> None:
+    (refusal,) = running().handle(e.NodeConnected("a", 1, 8), 0.0)
+    assert isinstance(refusal, c.Refuse)
+    assert "already connected as process 7" in refusal.message
+
+
+def test_the_snapshot_shows_the_state() -> None:
+    snapshot = running().snapshot()
+    assert (snapshot.state, snapshot.pid, snapshot.connected) == (NodeState.RUNNING, 7, True)
+    assert not snapshot.ended
+    assert not snapshot.stopped
