@@ -1,4 +1,4 @@
-"""What happens to the process of a node, as a line of its log; pure."""
+"""Log lines about restarts and failures of a node's process; pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dora_node_api.frozen import Frozen
 
 
 class LifeLine(Frozen):
-    """``message`` is what follows `node "x"` in a sentence."""
+    """A line; ``message`` follows `node "x"` in a sentence."""
 
     node: str
     level: LogLevel
@@ -21,13 +21,13 @@ class LifeLine(Frozen):
 
 
 class LifeLines:
-    """Of the nodes of one dataflow: restarts with their cause and delay, and failures."""
+    """Lines of all nodes of one dataflow."""
 
     def __init__(self) -> None:
         self._restarting: dict[str, int] = {}
 
     def line(self, event: RunnerEvent) -> LifeLine | None:
-        """The line about an event; None for one that users do not look for."""
+        """Return the line about an event; None if it needs none."""
         match event:
             case NodeRestarting(node=node, reason=why, delay=delay, restarts=count):
                 self._restarting[node] = count
