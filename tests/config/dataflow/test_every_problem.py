@@ -135,8 +135,8 @@ def test_every_problem_of_a_dataflow_and_its_modules_at_once(tmp_path: Path) -> 
         load_dataflow(tmp_path / "flow.yml", environ={})
     found = [(Path(one.file).name, one.line, one.message) for one in caught.value.errors]
     for line in EXPECTED.splitlines():
-        place, _, says = line.partition(": ")
-        here = [one for one in found if f"{one[0]}:{one[1]}" == place and says in one[2]]
+        place, _, expected = line.partition(": ")
+        here = [one for one in found if f"{one[0]}:{one[1]}" == place and expected in one[2]]
         assert len(here) == 1, (line, found)
         found.remove(here[0])
     assert found == []
@@ -154,7 +154,7 @@ def test_every_problem_of_types_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_dataflow(tmp_path / "flow.yml")
     text = str(caught.value)
-    for says in (
+    for expected in (
         'unknown type "lab/C"',
         "names std/... are reserved",
         "unknown field `arow`",
@@ -164,7 +164,7 @@ def test_every_problem_of_types_at_once(tmp_path: Path) -> None:
         "types B: field `arrow` is required",
         "expected a list of parameter names",
     ):
-        assert text.count(says) == 1, (says, text)
+        assert text.count(expected) == 1, (expected, text)
 
 
 def test_every_problem_of_a_cluster_at_once() -> None:

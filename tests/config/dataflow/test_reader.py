@@ -35,10 +35,10 @@ ROOT = [
 ]
 
 
-@pytest.mark.parametrize(("text", "says"), ROOT, ids=[text[:40] for text, _ in ROOT])
-def test_mistakes_at_the_root(text: str, says: str) -> None:
+@pytest.mark.parametrize(("text", "expected"), ROOT, ids=[text[:40] for text, _ in ROOT])
+def test_mistakes_at_the_root(text: str, expected: str) -> None:
     found = errors(text)
-    assert any(says in error for error in found), found
+    assert any(expected in error for error in found), found
 
 
 # Each stands below `id: n` in a file in which that is line 3.
@@ -128,10 +128,10 @@ NODE = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "says"), NODE, ids=[fields[:50] for fields, _ in NODE])
-def test_mistakes_in_a_node(fields: str, says: str) -> None:
+@pytest.mark.parametrize(("fields", "expected"), NODE, ids=[fields[:50] for fields, _ in NODE])
+def test_mistakes_in_a_node(fields: str, expected: str) -> None:
     found = errors(with_node(fields))
-    assert any(says in error for error in found), found
+    assert any(expected in error for error in found), found
 
 
 IDS = [
@@ -144,10 +144,10 @@ IDS = [
 ]
 
 
-@pytest.mark.parametrize(("written", "says"), IDS)
-def test_mistakes_in_a_node_id(written: str, says: str) -> None:
+@pytest.mark.parametrize(("written", "expected"), IDS)
+def test_mistakes_in_a_node_id(written: str, expected: str) -> None:
     (error,) = errors(f"nodes:\n  - id: {written}\n    path: p\n")
-    assert says in error
+    assert expected in error
     assert error.startswith("2:")
 
 
@@ -174,11 +174,11 @@ INPUTS = [
 ]
 
 
-@pytest.mark.parametrize(("written", "says"), INPUTS)
-def test_mistakes_in_an_input(written: str, says: str) -> None:
+@pytest.mark.parametrize(("written", "expected"), INPUTS)
+def test_mistakes_in_an_input(written: str, expected: str) -> None:
     found = errors(with_node(f"path: p\ninputs:\n  x: {written}"))
     assert len(found) == 1
-    assert says in found[0]
+    assert expected in found[0]
     assert found[0].startswith("6:")
     assert '"n"' in found[0] or "`n/x`" in found[0]
 
@@ -207,10 +207,10 @@ OPERATORS = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "says"), OPERATORS)
-def test_mistakes_in_operators(fields: str, says: str) -> None:
+@pytest.mark.parametrize(("fields", "expected"), OPERATORS)
+def test_mistakes_in_operators(fields: str, expected: str) -> None:
     found = errors(with_node(fields))
-    assert any(says in error for error in found), found
+    assert any(expected in error for error in found), found
 
 
 def test_all_mistakes_are_reported_at_once_in_file_order() -> None:
@@ -303,10 +303,10 @@ WARNINGS = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "says"), WARNINGS)
-def test_warnings(fields: str, says: str) -> None:
+@pytest.mark.parametrize(("fields", "expected"), WARNINGS)
+def test_warnings(fields: str, expected: str) -> None:
     found = warnings(with_node(fields))
-    assert any(says in warning for warning in found), found
+    assert any(expected in warning for warning in found), found
 
 
 def test_quoted_shell_syntax_causes_no_warning() -> None:

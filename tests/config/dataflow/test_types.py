@@ -83,7 +83,7 @@ def test_mismatch_is_an_error_with_strict_types() -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "says"),
+    ("written", "expected"),
     [
         (
             "std/media/v1/Imag",
@@ -96,10 +96,10 @@ def test_mismatch_is_an_error_with_strict_types() -> None:
         ("std/core/v1/Bool[x=1]", 'has no parameter "x", expected none'),
     ],
 )
-def test_mistakes_in_a_type(written: str, says: str) -> None:
+def test_mistakes_in_a_type(written: str, expected: str) -> None:
     (warning,) = warnings(flow(written, None))
     assert warning.startswith('7:23: warning: node "a": output "o": ')
-    assert says in warning
+    assert expected in warning
 
 
 def test_types_of_missing_ports() -> None:
@@ -226,7 +226,7 @@ def test_user_defined_types(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         (
             "types: {A: {arow: Struct}}",
@@ -237,10 +237,10 @@ def test_user_defined_types(project: Path) -> None:
         ("types: {A: {arrow: Struct, parameters: 5}}", "expected a list of parameter names"),
     ],
 )
-def test_mistakes_in_files_of_types(project: Path, text: str, says: str) -> None:
+def test_mistakes_in_files_of_types(project: Path, text: str, expected: str) -> None:
     (project / "types/lab/sensors/v1.yml").write_text(text)
     found = load_text(project, flow("std/core/v1/Bool", None))
-    assert any(says in problem for problem in found), found
+    assert any(expected in problem for problem in found), found
 
 
 def test_std_is_reserved(project: Path) -> None:
