@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from support.queues import Edge, Segments, drain, message, number_of, numbers, send
-from support.stepping import Steps
+from support.simulation.stepping import Steps
 from support.waiting import wait_until
 
 from dora_node_api.data import arrow

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.fleet_simulation import SimulatedFleet, dataflow, pipeline
-from support.link_simulation import Wall
-from support.machine_simulation import FakeDaemon, FakeRunner
+from support.simulation.fleet_simulation import SimulatedFleet, dataflow, pipeline
+from support.simulation.link_simulation import Wall
+from support.simulation.machine_simulation import FakeDaemon, FakeRunner
 
 from dora_config.protocol.control import DataflowRef, StopDataflow
 from dora_coordinator.state.records import Phase

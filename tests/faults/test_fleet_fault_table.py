@@ -11,10 +11,10 @@ import random
 from typing import TypedDict
 
 import pytest
-from support.cables import missing
-from support.fault_fleet import FLOWING, FaultFleet, fault_fleet
-from support.fault_flow import QUEUE
-from support.fault_rows import UNACKNOWLEDGED, Row, fault, play, start, stop
+from support.fleets.cables import missing
+from support.fleets.fault_fleet import FLOWING, FaultFleet, fault_fleet
+from support.fleets.fault_flow import QUEUE
+from support.fleets.fault_rows import UNACKNOWLEDGED, Row, fault, play, start, stop
 from support.workspace import Workspace
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 from support.queues import Edge, Registry, drain, message, number_of, numbers, send
-from support.stepping import Steps, die
+from support.simulation.stepping import Steps, die
 
 from dora_node_api.data import arrow
 from dora_node_api.transport import Board, Delivery, RecordKind

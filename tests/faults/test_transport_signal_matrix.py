@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from support.fake_runner import FakeRunner, fake_runner
-from support.stepping import Raised, Steps, raise_here
+from support.simulation.stepping import Raised, Steps, raise_here
 from support.waiting import wait_until
 
 from dora_node_api import Node, NodeInterrupted

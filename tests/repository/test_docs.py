@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.console import Console, commands
-from support.coordinator import free_port
+from support.fleets.coordinator import free_port
 from support.sources import ROOT, packaged_sources
 from support.workspace import Workspace
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 
 from support.dora import Completed, RunningDora, run_dora, running_dora
-from support.fleet import end_runners, is_running
+from support.fleets.daemons import end_runners, is_running
 from support.waiting import wait_until
 
 from dora_daemon.process_tree.runtime_dir import list_runners, runtime_root

@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 from support.dora import DORA
-from support.fleet import RealFleet, counting, pids, real_fleet
+from support.fleets.daemons import RealFleet, counting, pids, real_fleet
 from support.waiting import wait_until
 from support.workspace import Workspace
 

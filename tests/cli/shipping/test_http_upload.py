@@ -6,7 +6,7 @@ import hashlib
 import http.client
 
 import pytest
-from support.coordinator import running_coordinator
+from support.fleets.coordinator import running_coordinator
 from support.waiting import wait_until
 from support.workspace import Workspace
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.fleet_simulation import COORDINATOR, DAEMON
+from support.simulation.fleet_simulation import COORDINATOR, DAEMON
 
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedDeploy, ResolvedNode
 from dora_config.protocol.builds import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.fleet_simulation import SimulatedFleet, dataflow
+from support.simulation.fleet_simulation import SimulatedFleet, dataflow
 
 from dora_coordinator.clients.code import find_code
 from dora_coordinator.dataflow.registry import DataflowRegistry, RequestRefused

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.fleet_simulation import (
+from support.simulation.fleet_simulation import (
     dataflow,
     fleet_of,
     running_dataflows,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from support.fleet_simulation import SimulatedFleet, running_dataflows
-from support.machine_simulation import FakeDaemon
+from support.simulation.fleet_simulation import SimulatedFleet, running_dataflows
+from support.simulation.machine_simulation import FakeDaemon
 
 from dora_config.protocol.control import (
     LogLines,

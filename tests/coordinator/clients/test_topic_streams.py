@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from support.fleet_simulation import SimulatedFleet, dataflow
-from support.machine_simulation import FakeDaemon
+from support.simulation.fleet_simulation import SimulatedFleet, dataflow
+from support.simulation.machine_simulation import FakeDaemon
 
 from dora_config.protocol.control import StopDataflow, WatchTopics
 from dora_config.protocol.daemon import TO_DAEMON, CoordinatorMessage, DaemonMessage

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.fleet_simulation import running_fleet
+from support.simulation.fleet_simulation import running_fleet
 
 from dora_config.dataflow.resolved import (
     ResolvedDataflow,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from support.fleet_simulation import SimulatedFleet, dataflow, running_fleet
-from support.machine_simulation import FakeDaemon
+from support.simulation.fleet_simulation import SimulatedFleet, dataflow, running_fleet
+from support.simulation.machine_simulation import FakeDaemon
 
 
 def running() -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:

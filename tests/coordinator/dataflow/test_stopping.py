@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from support.fleet_simulation import SimulatedFleet, dataflow, fleet_of, pipeline, running_fleet
-from support.machine_simulation import FakeDaemon
+from support.simulation.fleet_simulation import (
+    SimulatedFleet,
+    dataflow,
+    fleet_of,
+    pipeline,
+    running_fleet,
+)
+from support.simulation.machine_simulation import FakeDaemon
 
 from dora_config.protocol.control import DataflowRef, StopDataflow
 

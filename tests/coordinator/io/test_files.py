@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.coordinator import RunningCoordinator, running_coordinator
+from support.fleets.coordinator import RunningCoordinator, running_coordinator
 
 from dora_cli.shipping import http_upload
 from dora_cli.shipping.collection import Collected

@@ -12,8 +12,8 @@ import anyio
 import pytest
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
-from support.coordinator import RunningCoordinator, running_coordinator, token_file
 from support.dora import run_dora
+from support.fleets.coordinator import RunningCoordinator, running_coordinator, token_file
 from support.waiting import wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect

@@ -10,9 +10,9 @@ from urllib.request import urlopen
 
 import anyio
 import pytest
-from support.coordinator import free_port
 from support.dora import DORA
-from support.fleet_simulation import COORDINATOR, DAEMON, dataflow
+from support.fleets.coordinator import free_port
+from support.simulation.fleet_simulation import COORDINATOR, DAEMON, dataflow
 from support.waiting import PATIENCE, wait_until, wait_until_async
 
 from dora_config.protocol.control import (

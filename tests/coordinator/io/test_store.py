@@ -8,7 +8,7 @@ from pathlib import Path
 from shutil import rmtree
 
 import pytest
-from support.fleet_simulation import dataflow
+from support.simulation.fleet_simulation import dataflow
 
 from dora_coordinator.io.store import MemoryStore, SqliteStore, StoreError, open_store
 from dora_coordinator.state.commands import DeleteRecord, SaveRecord

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from support.fleet_simulation import dataflow
+from support.simulation.fleet_simulation import dataflow
 
 from dora_config.protocol.runner import DataflowResult, NodeResult
 from dora_coordinator.io.store import SqliteStore

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from support.fleet_simulation import SimulatedFleet, fleet_of, pipeline
-from support.link_simulation import FakeLink, Wall
-from support.machine_simulation import FakeRunner
+from support.simulation.fleet_simulation import SimulatedFleet, fleet_of, pipeline
+from support.simulation.link_simulation import FakeLink, Wall
+from support.simulation.machine_simulation import FakeRunner
 
 from dora_config.protocol.control import (
     ClusterReport,

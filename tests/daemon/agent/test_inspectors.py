@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 import pytest
-from support.fleet_simulation import dataflow
+from support.simulation.fleet_simulation import dataflow
 from support.waiting import wait_until_async
 
 from dora_config.protocol.topics import StreamTopics, TopicChunk

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from support.fake_runner import FakeRunner
-from support.stepping import Steps
+from support.simulation.stepping import Steps
 from support.waiting import wait_until
 
 from dora_node_api import Node

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support.coordinator import free_port
+from support.fleets.coordinator import free_port
 from support.waiting import wait_until
 
 from dora_cli.cluster.coordinator import queries

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.fleet import counting, real_fleet
+from support.fleets.daemons import counting, real_fleet
 from support.workspace import Workspace
 
 from dora_cli.commands.coordinator import list as command

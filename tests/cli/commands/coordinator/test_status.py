@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from cli.conftest import Dora
-from support.fleet import real_fleet
+from support.fleets.daemons import real_fleet
 from support.workspace import Workspace
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 
 import pytest
-from support.coordinator import free_port
 from support.dora import run_dora
-from support.fleet import real_fleet
+from support.fleets.coordinator import free_port
+from support.fleets.daemons import real_fleet
 from support.workspace import Workspace
 
 pytestmark = pytest.mark.integration

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.dora import DORA, RunningDora, running_dora
-from support.fleet import RealFleet, real_fleet
+from support.fleets.daemons import RealFleet, real_fleet
 from support.waiting import PATIENCE, wait_until
 from support.workspace import Workspace
 

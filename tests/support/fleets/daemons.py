@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from support import log_files
-from support.coordinator import RunningCoordinator, running_coordinator
 from support.dora import Completed, RunningDora, run_dora, running_dora
+from support.fleets.coordinator import RunningCoordinator, running_coordinator
 from support.waiting import PATIENCE, wait_until
 from support.workspace import Workspace
 

@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from support.fleet import RealFleet, is_running, real_fleet
-from support.linked_fleet import link_of
+from support.fleets.daemons import RealFleet, is_running, real_fleet
+from support.fleets.linked_fleet import link_of
 from support.waiting import wait_until
 from support.workspace import Workspace
 

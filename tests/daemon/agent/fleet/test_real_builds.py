@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.dora import RunningDora, running_dora
-from support.fleet import RealFleet, end_runners, is_running, real_fleet
+from support.fleets.daemons import RealFleet, end_runners, is_running, real_fleet
 from support.git_repository import Repository
 from support.waiting import wait_until
 from support.workspace import Workspace

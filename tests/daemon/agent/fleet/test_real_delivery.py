@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support import log_files
-from support.fleet import RealFleet, real_fleet
+from support.fleets.daemons import RealFleet, real_fleet
 from support.waiting import wait_until
 from support.workspace import Workspace
 

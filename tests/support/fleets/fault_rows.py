@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from support.dora import RunningDora
-from support.fault_fleet import FLOWING, FaultFleet
+from support.fleets.fault_fleet import FLOWING, FaultFleet
 from support.waiting import wait_until
 
 Phase = Literal["preparing", "linking", "running", "stopping", "recovering"]

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from support.cables import Cable, cable
 from support.cut import CuttableWire, cuttable_wire
 from support.dora import RunningDora, running_dora
-from support.fault_flow import Flow, Number
-from support.fleet import RealFleet, is_running, real_fleet
-from support.linked_fleet import link_of
-from support.truth import Truth, truth
+from support.fleets.cables import Cable, cable
+from support.fleets.daemons import RealFleet, is_running, real_fleet
+from support.fleets.fault_flow import Flow, Number
+from support.fleets.linked_fleet import link_of
+from support.fleets.truth import Truth, truth
 from support.waiting import wait_until
 from support.workspace import Workspace
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from support.fleet import is_running
+from support.fleets.daemons import is_running
 from support.workspace import Workspace
 
 NODES = {"source": "robot", "camera": "robot", "sink": "station"}

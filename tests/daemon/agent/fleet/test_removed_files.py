@@ -7,8 +7,8 @@ from pathlib import Path
 from shutil import rmtree
 
 import pytest
-from support.fleet import RealFleet, counting, is_running, pids, real_fleet
-from support.linked_fleet import crossing
+from support.fleets.daemons import RealFleet, counting, is_running, pids, real_fleet
+from support.fleets.linked_fleet import crossing
 from support.waiting import wait_until
 from support.workspace import Workspace
 

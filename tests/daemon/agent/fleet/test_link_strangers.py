@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support.fleet import RealFleet, real_fleet
-from support.linked_fleet import complete, crossing, link_of, runner_of, wait_until_proven
+from support.fleets.daemons import RealFleet, real_fleet
+from support.fleets.linked_fleet import complete, crossing, link_of, runner_of, wait_until_proven
 from support.workspace import Workspace
 
 from dora_config.access import state_dir

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.dora import running_dora
-from support.fleet import RealFleet, real_fleet
+from support.fleets.daemons import RealFleet, real_fleet
 from support.waiting import wait_until
 from support.workspace import Workspace
 

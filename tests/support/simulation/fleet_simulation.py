@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import uuid
 
-from support.link_simulation import FakeLink, Wall
-from support.machine_simulation import FakeDaemon, FakeRunner
+from support.simulation.link_simulation import FakeLink, Wall
+from support.simulation.machine_simulation import FakeDaemon, FakeRunner
 
 from dora_config.dataflow.resolved import (
     ResolvedDataflow,

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from support import cables
-from support.cables import Networks, network
+from support.fleets import cables
+from support.fleets.cables import Networks, network
 
 _SET_NAME = 0x400454CA
 _TUN_WITHOUT_HEADER = 0x1001

@@ -6,7 +6,7 @@ import uuid
 from collections import deque
 from dataclasses import dataclass, field
 
-from support.link_simulation import FakeLink
+from support.simulation.link_simulation import FakeLink
 
 from dora_config.protocol.daemon import (
     TO_COORDINATOR,

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from support import log_files
-from support.coordinator import free_port
 from support.dora import run_dora, running_dora
-from support.fleet import counting, end_runners, is_running, pids, real_fleet
+from support.fleets.coordinator import free_port
+from support.fleets.daemons import counting, end_runners, is_running, pids, real_fleet
 from support.waiting import wait_until
 from support.workspace import Workspace
 

@@ -8,7 +8,7 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
-from support.fleet import RealFleet, counting
+from support.fleets.daemons import RealFleet, counting
 from support.waiting import wait_until
 from support.workspace import Workspace
 

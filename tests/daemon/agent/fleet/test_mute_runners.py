@@ -6,7 +6,7 @@ import os
 import signal
 
 import pytest
-from support.fleet import counting, end_runners, is_running, pids, real_fleet
+from support.fleets.daemons import counting, end_runners, is_running, pids, real_fleet
 from support.waiting import wait_until
 from support.workspace import Workspace
 

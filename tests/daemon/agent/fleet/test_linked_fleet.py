@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable
 
 import pytest
-from support.cables import cable, missing
-from support.fault_rows import LONGEST_RETURN
-from support.fleet import (
+from support.fleets.cables import cable, missing
+from support.fleets.daemons import (
     COLLECTOR,
     COUNTER,
     end_runners,
@@ -19,7 +18,8 @@ from support.fleet import (
     pids,
     real_fleet,
 )
-from support.linked_fleet import (
+from support.fleets.fault_rows import LONGEST_RETURN
+from support.fleets.linked_fleet import (
     ROBOT,
     STATION,
     complete,

@@ -8,7 +8,7 @@ import signal
 import pytest
 from support.cut import cuttable_wire
 from support.dora import running_dora
-from support.fleet import counting, is_running, pids, real_fleet
+from support.fleets.daemons import counting, is_running, pids, real_fleet
 from support.waiting import wait_until
 from support.workspace import Workspace
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from support.fleet import real_fleet
-from support.linked_fleet import complete, crossing, links, wait_until_proven
-from support.slow_cable import missing, slow_cable
+from support.fleets.daemons import real_fleet
+from support.fleets.linked_fleet import complete, crossing, links, wait_until_proven
+from support.fleets.slow_cable import missing, slow_cable
 from support.waiting import wait_until
 from support.workspace import Workspace
 
