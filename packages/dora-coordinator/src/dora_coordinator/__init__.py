@@ -1,4 +1,4 @@
-"""Places dataflows on daemons, watches over them, remembers them; holds no code of its own."""
+"""Places dataflows on daemons, recovers them, and stores them."""
 
 from dora_coordinator._version import __version__
 

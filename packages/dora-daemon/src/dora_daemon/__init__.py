@@ -1,4 +1,4 @@
-"""Placeholder docstring."""
+"""The agent of one machine, the runners of its dataflows, and their links and builds."""
 
 from dora_daemon._version import __version__
 
