@@ -1,0 +1,153 @@
+"""Folders stay small, imports form no circles and point one way between sub-packages."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+
+import pytest
+from support.sources import Source, packaged_sources, python_sources
+
+MOST_MODULES = 16
+"""In one folder, without `__init__`, `__main__`, `_version` and `conftest`."""
+UNCOUNTED = {"__init__", "__main__", "_version", "conftest"}
+
+LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "dora_config": (
+        ("errors", "ids", "access", "_version", "spawn_argv", "process_identity"),
+        ("yaml",),
+        ("dataflow",),
+        ("cluster",),
+        ("render",),
+        ("protocol",),
+    ),
+    "dora_node_api": (
+        ("_version", "errors", "frozen"),
+        ("transport.shared",),
+        ("data",),
+        ("transport.producer", "transport.consumer"),
+        ("protocol",),
+        ("backends",),
+        ("node", "testing"),
+        ("operators",),
+    ),
+    "dora_coordinator": (
+        ("settings", "_version"),
+        ("state",),
+        ("links",),
+        ("dataflow",),
+        ("clients",),
+        ("coordinator",),
+        ("io",),
+        ("command",),
+    ),
+    "dora_daemon": (
+        ("_version", "out_dir", "lifecycle_lines"),
+        ("process_tree",),
+        ("build.python_env",),
+        ("runner", "link", "inspection", "code"),
+        ("agent",),
+        ("command",),
+    ),
+    "dora_daemon.runner": (
+        ("errors",),
+        ("machine",),
+        ("logs",),
+        ("process",),
+        ("nodes",),
+        ("link",),
+        ("control",),
+        ("service", "background", "foreground", "__main__"),
+    ),
+    "dora_daemon.link": (
+        ("errors",),
+        ("protocol",),
+        ("io",),
+        ("streams",),
+        ("peers",),
+        ("process",),
+    ),
+    "dora_cli": (
+        ("_version", "values", "clock_offset", "templates", "ssh", "self_test", "registry"),
+        ("stream_writer",),
+        ("output",),
+        ("errors", "screen", "options", "dataflow_file", "diagnosis", "bundle"),
+        ("coordinator",),
+        ("logs", "topics", "cluster"),
+        ("shipping",),
+        ("build",),
+        ("commands",),
+        ("main",),
+    ),
+}
+"""Modules and sub-packages of a package, from the lowest layer to the highest.
+
+A module imports from its own layer and from lower ones. ARCHITECTURE.md shows the same order.
+"""
+
+
+def _modules() -> dict[str, Source]:
+    return {source.module.removesuffix(".__init__"): source for source in packaged_sources()}
+
+
+def _imports(source: Source, modules: Mapping[str, Source]) -> Iterator[tuple[int, str]]:
+    """Line and module of every import of ours, at any depth and under TYPE_CHECKING."""
+    for node in ast.walk(source.tree):
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif node.module and not node.level:
+            full = (f"{node.module}.{alias.name}" for alias in node.names)
+            names = [name if name in modules else node.module for name in full]
+        yield from ((node.lineno, name) for name in names if name in modules)
+
+
+def test_imports_form_no_circles() -> None:
+    modules = _modules()
+    graph = {
+        name: {found for _, found in _imports(source, modules)} - {name}
+        for name, source in modules.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"circle of imports: {' -> '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_imports_between_sub_packages_have_one_direction(package: str) -> None:
+    modules = _modules()
+    wrong = [
+        f"{source.name}:{line}: {package}.{own[1]} must not import {found}"
+        for name, source in modules.items()
+        if (own := _layer(package, name)) is not None
+        for line, found in _imports(source, modules)
+        if (other := _layer(package, found)) is not None
+        if other[0] > own[0]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def _layer(package: str, module: str) -> tuple[int, str] | None:
+    """Index of the layer and entry that a module belongs to; None outside of the package."""
+    if not module.startswith(f"{package}."):
+        return None
+    rest = module.removeprefix(f"{package}.")
+    for index, layer in enumerate(LAYERS[package]):
+        for entry in layer:
+            if rest == entry or rest.startswith(f"{entry}."):
+                return index, entry
+    return None
+
+
+def test_folders_stay_small() -> None:
+    folders: dict[str, list[str]] = defaultdict(list)
+    for source in python_sources():
+        if source.path.stem not in UNCOUNTED:
+            folders[source.name.rpartition("/")[0]].append(source.path.name)
+    wrong = {folder: len(names) for folder, names in folders.items() if len(names) > MOST_MODULES}
+    assert not wrong
