@@ -31,19 +31,18 @@ DECIDING = {
     "dora_config.dataflow.graph",
     "dora_config.dataflow.placement",
     "dora_node_api.protocol.session",
+    "dora_coordinator.state",
+    "dora_coordinator.links",
+    "dora_coordinator.dataflow",
+    "dora_coordinator.clients",
     "dora_coordinator.coordinator",
-    "dora_coordinator.dataflow.dataflow",
-    "dora_coordinator.state.membership",
-    "dora_coordinator.dataflow.backoff",
-    "dora_daemon.runner.machine.state",
-    "dora_daemon.runner.machine.node",
-    "dora_daemon.runner.machine.restart",
+    "dora_daemon.runner.machine",
     "dora_daemon.agent.state",
-    "dora_daemon.link.credits",
-    "dora_cli.cluster.plan",
+    "dora_daemon.link.protocol",
+    "dora_cli.cluster.decisions",
 }
-"""Modules that decide: plain functions of what they are told. Any module whose docstring says
-"pure" in its first line is held to the same."""
+"""Modules and sub-packages that decide. A module with the word "pure" in the first line of its
+docstring is checked as well."""
 
 IMPURE = {
     "anyio", "asyncio", "ctypes", "fcntl", "multiprocessing", "os", "paramiko", "psutil", "random",
@@ -96,14 +95,20 @@ def _optional_imports(tree: ast.Module) -> Iterator[int]:
                     yield child.lineno
 
 
-def _says_pure(source: Source) -> bool:
-    return "pure" in re.findall(r"[a-z]+", source.docstring().partition("\n")[0].lower())
+def _decides(source: Source) -> bool:
+    in_list = any(f"{source.module}.".startswith(f"{name}.") for name in DECIDING)
+    return in_list or "pure" in re.findall(r"[a-z]+", source.docstring().partition("\n")[0].lower())
+
+
+def test_listed_modules_exist() -> None:
+    known = {source.module for source in packaged_sources()}
+    assert known >= DECIDING
 
 
 def test_modules_that_decide_are_pure() -> None:
     wrong = []
     for source in packaged_sources():
-        if source.module in DECIDING or _says_pure(source):
+        if _decides(source):
             wrong += [
                 f"{source.name}:{line}: a module that decides must not import {name}"
                 for line, name in source.imports()
