@@ -21,7 +21,7 @@ from dora_coordinator.io.authority import Authority
 from dora_daemon.agent.credentials import Credentials
 from dora_daemon.link.errors import CannotConnect
 from dora_daemon.link.io.connect_errors import join_address
-from dora_daemon.link.io.session import Session
+from dora_daemon.link.io.session import LinkSession
 from dora_daemon.link.protocol.priority import Priority, priority_for
 from dora_daemon.link.streams.sender import CHUNK
 
@@ -83,7 +83,7 @@ def _pieces(payload: bytes) -> tuple[Priority, list[bytes]]:
 
 
 def _echo(size: int, credentials: Path | None, address: str) -> None:
-    session = Session.listen(address, [PORT], credentials, insecure_ok=True)
+    session = LinkSession.listen(address, [PORT], credentials, insecure_ok=True)
     coming: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     session.subscribe("there", lambda _, frame: coming.put(frame))
     put = session.publishers("back")[priority_for(size)]
@@ -118,7 +118,7 @@ def _ask(size: int, credentials: Path | None, address: str) -> list[int]:
 
 def _count(size: int, credentials: Path | None, address: str) -> None:
     """Tell, for every message, how many bytes have come and in which time."""
-    session = Session.listen(address, [PORT], credentials, insecure_ok=True)
+    session = LinkSession.listen(address, [PORT], credentials, insecure_ok=True)
     counted: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
     session.subscribe("there", lambda _, frame: counted.put((len(frame), time.monotonic_ns())))
     tell = session.publishers("back")[Priority.SMALL]
@@ -155,11 +155,11 @@ def _flood(size: int, credentials: Path | None, address: str) -> list[int]:
     return numbers
 
 
-def _dialled(endpoint: str, credentials: Path | None) -> Session:
+def _dialled(endpoint: str, credentials: Path | None) -> LinkSession:
     end = time.monotonic() + 15
     while True:
         try:
-            return Session.dial(endpoint, credentials)
+            return LinkSession.dial(endpoint, credentials)
         except CannotConnect:
             if time.monotonic() > end:
                 raise

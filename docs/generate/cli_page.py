@@ -127,7 +127,7 @@ def _service(word: str) -> Iterator[str]:
     command = find_command(word)
     if command is None:
         return
-    parser: argparse.ArgumentParser = sys.modules[command.__module__]._parser()
+    parser: argparse.ArgumentParser = sys.modules[command.__module__].argument_parser()
     yield f"### `dora {word} [OPTIONS]`\n"
     yield f"{(parser.description or '').strip()}\n"
     rows = [

@@ -1,4 +1,4 @@
-"""Addresses and tokens: where they are looked for, and which are refused."""
+"""Sources and checks of addresses and tokens."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_arguments_win_over_the_environment(environ: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("port", ["", "0", "65536", "x", "-1", "6013 "])
-def test_a_bad_port_in_the_environment_is_an_error(environ: dict[str, str], port: str) -> None:
+def test_invalid_port_in_the_environment_is_an_error(environ: dict[str, str], port: str) -> None:
     with pytest.raises(AccessError, match="DORA_COORDINATOR_PORT"):
         endpoint(environ={**environ, "DORA_COORDINATOR_PORT": port})
 
@@ -48,7 +48,7 @@ def test_urls_of_both_families() -> None:
     assert Endpoint("::1", 1).url("/x", scheme="http") == "http://[::1]:1/x"
 
 
-def test_the_token_is_made_once_and_private(environ: dict[str, str]) -> None:
+def test_token_is_created_once_and_private(environ: dict[str, str]) -> None:
     assert find_token(environ) is None
     token, made = ensure_token(environ)
     assert made == config_dir(environ) / "token"
@@ -60,7 +60,7 @@ def test_the_token_is_made_once_and_private(environ: dict[str, str]) -> None:
     assert Endpoint("h", 1).headers() == {}
 
 
-def test_where_a_token_is_looked_for(tmp_path: Path, environ: dict[str, str]) -> None:
+def test_order_of_token_sources(tmp_path: Path, environ: dict[str, str]) -> None:
     own, _ = ensure_token(environ)
     (tmp_path / "credentials").mkdir()
     environ["CREDENTIALS_DIRECTORY"] = str(tmp_path / "credentials")
@@ -71,7 +71,7 @@ def test_where_a_token_is_looked_for(tmp_path: Path, environ: dict[str, str]) ->
     assert find_token(environ) == "from the environment"
 
 
-def test_a_token_file_that_others_can_read_is_refused(environ: dict[str, str]) -> None:
+def test_token_file_readable_by_others_is_refused(environ: dict[str, str]) -> None:
     _, made = ensure_token(environ)
     assert made is not None
     made.chmod(0o640)
@@ -87,7 +87,7 @@ def test_an_empty_token_file_is_refused(environ: dict[str, str]) -> None:
         find_token(environ)
 
 
-def test_a_token_file_that_holds_no_text_is_refused(environ: dict[str, str]) -> None:
+def test_token_file_without_text_is_refused(environ: dict[str, str]) -> None:
     _, made = ensure_token(environ)
     assert made is not None
     made.write_bytes(b"\xff\xfe")

@@ -1,4 +1,4 @@
-"""Problems as text and as JSON, and the tree of errors."""
+"""Problems as text and JSON, and the hierarchy of errors."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def test_problem_of_a_whole_file_has_no_line() -> None:
     assert str(Problem("flow.yml", 0, 0, "cannot be read")) == "flow.yml: cannot be read"
 
 
-def test_warning_says_that_it_is_one() -> None:
+def test_text_of_a_warning_has_its_severity() -> None:
     assert "flow.yml:1:1: warning: old" in str(Problem("flow.yml", 1, 1, "old", severity="warning"))
 
 
-def test_json_has_the_keys_of_editors_and_leaves_out_what_is_unknown() -> None:
+def test_json_has_the_keys_of_editors() -> None:
     full = Problem("f", 1, 2, "m", hint="h", severity="warning", end_line=3, end_column=4)
     assert full.to_json() == {
         "file": "f",
@@ -84,7 +84,7 @@ def test_the_package_starts_without_pydantic_and_yaml() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_errors_of_a_command_are_sentences(capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_a_command_are_messages(capsys: pytest.CaptureFixture[str]) -> None:
     def fail(error: Exception) -> int:
         raise error
 
@@ -99,7 +99,7 @@ def test_errors_of_a_command_are_sentences(capsys: pytest.CaptureFixture[str]) -
         exit_code(lambda: fail(KeyError("a fault of ours")))
 
 
-def test_a_place_that_cannot_be_used_is_a_sentence_and_no_traceback(
+def test_unusable_folder_is_a_message_without_traceback(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()

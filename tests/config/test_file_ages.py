@@ -1,4 +1,4 @@
-"""Times of files that a wrong clock has set."""
+"""Ages of files with times of a wrong clock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOW = EARLIEST + 1000 * 86400.0
 
 
 @pytest.mark.parametrize("age", [0.0, 60.0, 900 * 86400.0, -3600.0])
-def test_a_plausible_time_stands(tmp_path: Path, age: float) -> None:
+def test_plausible_time_is_kept(tmp_path: Path, age: float) -> None:
     path = tmp_path / "file"
     path.touch()
     os.utime(path, (NOW - age, NOW - age))
@@ -23,7 +23,7 @@ def test_a_plausible_time_stands(tmp_path: Path, age: float) -> None:
 
 
 @pytest.mark.parametrize("stamp", [5.0, EARLIEST - 1, NOW + 3 * 86400.0])
-def test_another_is_replaced(tmp_path: Path, stamp: float) -> None:
+def test_implausible_time_is_replaced(tmp_path: Path, stamp: float) -> None:
     path = tmp_path / "file"
     path.touch()
     os.utime(path, (stamp, stamp))
@@ -31,7 +31,7 @@ def test_another_is_replaced(tmp_path: Path, stamp: float) -> None:
     assert path.stat().st_mtime == NOW
 
 
-def test_code_that_came_in_1970_outlives_the_correction_of_the_clock(tmp_path: Path) -> None:
+def test_file_of_1970_is_kept_when_the_clock_is_corrected(tmp_path: Path) -> None:
     store = FileStore(tmp_path / "code")
     digest = store.add(b"x")
     os.utime(store.path(digest), (100.0, 100.0))

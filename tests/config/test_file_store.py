@@ -1,4 +1,4 @@
-"""Files known by their content: whole or not there, resumed, collected."""
+"""Content-addressed files: complete, resumed, collected."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def store(tmp_path: Path) -> FileStore:
     return FileStore(tmp_path / "store")
 
 
-def test_a_file_is_there_once_it_is_whole(store: FileStore) -> None:
+def test_file_exists_once_it_is_complete(store: FileStore) -> None:
     name = digest(b"hello")
     with store.open_partial(name, 0) as file:
         file.write(b"hel")
@@ -35,7 +35,7 @@ def test_a_file_is_there_once_it_is_whole(store: FileStore) -> None:
     assert store.missing([name, digest(b"x")]) == [digest(b"x")]
 
 
-def test_what_is_not_what_was_announced_is_not_kept(store: FileStore) -> None:
+def test_file_with_another_digest_is_removed(store: FileStore) -> None:
     name = digest(b"hello")
     with store.open_partial(name, 0) as file:
         file.write(b"jello")
@@ -45,7 +45,7 @@ def test_what_is_not_what_was_announced_is_not_kept(store: FileStore) -> None:
     assert store.arrived(name) == 0
 
 
-def test_one_sender_at_a_time_and_no_gaps(store: FileStore) -> None:
+def test_one_upload_at_a_time_without_gaps(store: FileStore) -> None:
     name = digest(b"hello")
     with store.open_partial(name, 0):
         with pytest.raises(FileRefused) as refused:

@@ -1,4 +1,4 @@
-"""The rules of names."""
+"""Ids of nodes, ports, machines and dataflows."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_dataflow_ids_are_uuids_in_one_form() -> None:
         parse_dataflow_id("my-flow")
 
 
-def test_an_output_is_called_as_inputs_write_it() -> None:
+def test_output_id_is_a_source() -> None:
     assert output_id(NodeId("camera"), DataId("image")) == "camera/image"
 
 
@@ -126,12 +126,12 @@ def test_patterns_of_the_schema_agree_with_the_checks(text: str) -> None:
         assert matches == accepts(parse), (pattern, text)
 
 
-def test_a_short_node_id_is_a_file_name_as_it_is() -> None:
+def test_short_node_id_is_unchanged_in_file_names() -> None:
     assert file_stem("n" * MAX_FILE_STEM) == "n" * MAX_FILE_STEM
     assert log_file_name("a.b") == "log_a.b.jsonl"
 
 
-def test_long_node_ids_fit_a_file_name_and_stay_apart() -> None:
+def test_long_node_ids_are_shortened_and_unique() -> None:
     one, other = file_stem("n" * 5000 + "1"), file_stem("n" * 5000 + "2")
     assert one != other
     assert one[:100] == other[:100] == "n" * 100

@@ -191,10 +191,10 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "says"), MISTAKES, ids=[says for _, says in MISTAKES])
-def test_mistakes(text: str, says: str) -> None:
+@pytest.mark.parametrize(("text", "message"), MISTAKES, ids=[message for _, message in MISTAKES])
+def test_mistakes(text: str, message: str) -> None:
     found = errors(text)
-    assert any(says in error for error in found), found
+    assert any(message in error for error in found), found
 
 
 def test_all_mistakes_at_once() -> None:

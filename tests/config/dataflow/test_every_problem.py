@@ -1,4 +1,4 @@
-"""One run reports every problem of a file and of its modules; a fault hides no other one."""
+"""One run reports every problem of a file and its modules."""
 
 from __future__ import annotations
 
@@ -135,8 +135,8 @@ def test_every_problem_of_a_dataflow_and_its_modules_at_once(tmp_path: Path) -> 
         load_dataflow(tmp_path / "flow.yml", environ={})
     found = [(Path(one.file).name, one.line, one.message) for one in caught.value.errors]
     for line in EXPECTED.splitlines():
-        place, _, says = line.partition(": ")
-        here = [one for one in found if f"{one[0]}:{one[1]}" == place and says in one[2]]
+        place, _, expected = line.partition(": ")
+        here = [one for one in found if f"{one[0]}:{one[1]}" == place and expected in one[2]]
         assert len(here) == 1, (line, found)
         found.remove(here[0])
     assert found == []
@@ -154,7 +154,7 @@ def test_every_problem_of_types_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_dataflow(tmp_path / "flow.yml")
     text = str(caught.value)
-    for says in (
+    for expected in (
         'unknown type "lab/C"',
         "names std/... are reserved",
         "unknown field `arow`",
@@ -164,7 +164,7 @@ def test_every_problem_of_types_at_once(tmp_path: Path) -> None:
         "types B: field `arrow` is required",
         "expected a list of parameter names",
     ):
-        assert text.count(says) == 1, (says, text)
+        assert text.count(expected) == 1, (expected, text)
 
 
 def test_every_problem_of_a_cluster_at_once() -> None:
@@ -223,7 +223,7 @@ def test_problems_of_the_root_are_reported_without_nodes() -> None:
     assert [error.split(":")[0] for error in found] == ["1", "2"]
 
 
-def test_a_second_document_hides_nothing_of_the_first() -> None:
+def test_second_document_hides_no_problem_of_the_first() -> None:
     found = errors("nodes: [{id: a, path: p, inputs: {x: b/c}}]\n---\nnodes: []")
     assert len(found) == 2
     assert "more than one YAML document" in found[1]
@@ -235,7 +235,7 @@ def test_an_unknown_alias_is_one_problem() -> None:
 
 
 @pytest.mark.parametrize("fault", ["outputs: [x]\n    outputs: [y]", "outputs: *no", "ouputs: [y]"])
-def test_outputs_that_cannot_be_read_are_not_missed(fault: str) -> None:
+def test_unreadable_outputs_cause_no_further_errors(fault: str) -> None:
     text = f"""\
 nodes:
   - id: a
@@ -248,7 +248,7 @@ nodes:
     assert "`c/y`" in found[1]
 
 
-def test_a_type_of_an_input_that_cannot_be_read_is_not_blamed() -> None:
+def test_type_of_an_unreadable_input_is_not_reported() -> None:
     found = errors("""\
         strict_types: true
         nodes:
@@ -259,7 +259,7 @@ def test_a_type_of_an_input_that_cannot_be_read_is_not_blamed() -> None:
 
 
 @pytest.mark.parametrize("second", ["id: a, ", ""])
-def test_an_operator_without_an_id_of_its_own_hides_no_unknown_source(second: str) -> None:
+def test_operator_without_id_hides_no_unknown_source(second: str) -> None:
     text = f"""\
 nodes:
   - id: n

@@ -1,4 +1,4 @@
-"""Flat YAML: what is left out, what is escaped."""
+"""Flat YAML: omitted defaults, escaped texts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_defaults_are_left_out() -> None:
     assert expand_dataflow(parse(text).resolved) == text
 
 
-def test_values_that_look_like_something_else_are_quoted() -> None:
+def test_ambiguous_values_are_quoted() -> None:
     flow = parse("nodes: [{id: a, path: p, env: {A: '01', B: '1.10', C: 'yes', D: '$$x', E: ''}}]")
     again = parse(expand_dataflow(flow.resolved))
     assert again.resolved.node("a").env == {"A": "01", "B": "1.10", "C": "yes", "D": "$x", "E": ""}
@@ -36,7 +36,7 @@ def test_modules_are_flat(tmp_path: Path) -> None:
     assert parse_dataflow(text, path=path).resolved == loaded.resolved
 
 
-def test_no_placement_where_the_root_has_one() -> None:
+def test_node_without_placement_below_a_root_with_one() -> None:
     flow = parse("deploy: {machine: m}\nnodes: [{id: a, path: p, deploy: {}}, {id: b, path: p}]")
     again = parse(expand_dataflow(flow.resolved)).resolved
     assert again.node("a").deploy.machine is None

@@ -1,4 +1,4 @@
-"""Numbers and booleans where a text is expected: taken as written, and the schemas agree."""
+"""Numbers and booleans in text fields keep their text, also in the schemas."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPELLINGS = ["7", "0", "1.0", "1.10", "0x10", "0o17", "1e3", "True", "false", "F
 
 
 @pytest.mark.parametrize("written", SPELLINGS)
-def test_a_scalar_is_the_text_that_the_file_has(written: str) -> None:
+def test_scalar_is_the_text_of_the_file(written: str) -> None:
     found = parse(f"""\
         nodes:
           - id: {written}
@@ -87,7 +87,7 @@ def test_the_same_id_in_quotes_and_without_is_a_duplicate() -> None:
 
 
 @pytest.mark.parametrize("written", ["null", "~", ""])
-def test_null_is_no_text(written: str) -> None:
+def test_null_is_not_a_text(written: str) -> None:
     assert "field `id` is required" in errors(f"nodes: [{{id: {written}, path: p}}]")[0]
     assert "found nothing" in errors(with_node(f"path: p\noutputs:\n  - {written}"))[0]
     assert node(f"path: p\nname: {written}") == node("path: p")

@@ -1,4 +1,4 @@
-"""Modules: nodes that stand for a file of nodes."""
+"""Modules: nodes that are replaced by the nodes of a file."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def errors(directory: Path) -> list[str]:
     return [str(problem).replace(f"{directory}/", "") for problem in caught.value.errors]
 
 
-def test_a_module_becomes_its_nodes(files: Path) -> None:
+def test_module_is_replaced_by_its_nodes(files: Path) -> None:
     flow = load(files).resolved
     assert [node.id for node in flow.nodes] == ["camera", "eye.find", "eye.keep", "sink"]
     find, keep, sink = flow.nodes[1:]
@@ -85,7 +85,7 @@ def test_a_module_becomes_its_nodes(files: Path) -> None:
     assert str(sink.inputs["boxes"].source) == "eye.find/boxes"
 
 
-def test_what_the_user_sets_reaches_inner_nodes_without_their_own(files: Path) -> None:
+def test_settings_of_the_user_apply_to_inner_nodes_without_their_own(files: Path) -> None:
     find, keep = load(files).resolved.nodes[1:3]
     assert find.env == {
         "PARAM_SPEED": "3",
@@ -99,7 +99,7 @@ def test_what_the_user_sets_reaches_inner_nodes_without_their_own(files: Path) -
     assert (find.cpu_affinity, keep.cpu_affinity) == ((1,), (1,))
 
 
-def test_the_build_of_the_module_file_goes_before_that_of_its_user(files: Path) -> None:
+def test_build_of_the_module_precedes_build_of_its_user(files: Path) -> None:
     write(files, "parts/eye.yml", EYE + "build: make module\n")
     find, keep = load(files).resolved.nodes[1:3]
     assert (find.build, keep.build) == (("make module",), ("make inner",))
@@ -125,7 +125,7 @@ def test_modules_in_modules(files: Path) -> None:
     assert str(flow.nodes[3].inputs["boxes"].source) == "eye.eye.find/boxes"
 
 
-def test_an_operator_makes_the_output_of_a_module(files: Path) -> None:
+def test_operator_has_the_output_of_a_module(files: Path) -> None:
     write(
         files,
         "parts/eye.yml",
@@ -183,13 +183,13 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("file", "old", "new", "says"), MISTAKES)
-def test_mistakes(files: Path, file: str, old: str, new: str, says: str) -> None:
+@pytest.mark.parametrize(("file", "old", "new", "message"), MISTAKES)
+def test_mistakes(files: Path, file: str, old: str, new: str, message: str) -> None:
     name, text = ("flow.yml", FLOW) if file == "flow" else ("parts/eye.yml", EYE)
     assert old in text
     write(files, name, text.replace(old, new, 1))
     found = errors(files)
-    assert any(says in error for error in found), found
+    assert any(message in error for error in found), found
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -227,7 +227,7 @@ def test_a_module_must_not_use_itself(files: Path) -> None:
     assert any("uses itself" in error for error in errors(files))
 
 
-def test_modules_are_nested_eight_levels_at_most(files: Path) -> None:
+def test_depth_of_modules_is_limited(files: Path) -> None:
     write(files, "flow.yml", "nodes: [{id: m, module: m0.yml}]\n")
     for n in range(12):
         write(
@@ -238,7 +238,7 @@ def test_modules_are_nested_eight_levels_at_most(files: Path) -> None:
     ]
 
 
-def test_modules_cannot_multiply_without_end(files: Path) -> None:
+def test_number_of_modules_is_limited(files: Path) -> None:
     for name, inner in (("flow", "a"), ("a", "b"), ("b", "c")):
         users = "".join(f"  - {{id: u{n}, module: {inner}.yml}}\n" for n in range(40))
         face = "" if name == "flow" else f"module: {{name: {name}}}\n"
@@ -248,12 +248,12 @@ def test_modules_cannot_multiply_without_end(files: Path) -> None:
     assert "exceeds the limit of 1000 modules" in error
 
 
-def test_a_module_is_one_mebibyte_at_most(files: Path) -> None:
+def test_size_of_a_module_is_limited(files: Path) -> None:
     write(files, "parts/eye.yml", "#" * ((1 << 20) + 1))
     assert any("is larger than 1 MiB" in error for error in errors(files))
 
 
-def test_a_link_must_not_lead_out_of_the_directory(files: Path, tmp_path: Path) -> None:
+def test_link_out_of_the_directory_is_refused(files: Path, tmp_path: Path) -> None:
     outside = tmp_path.parent / f"{tmp_path.name}-outside.yml"
     outside.write_text(EYE)
     (files / "parts/eye.yml").unlink()
@@ -268,7 +268,7 @@ def test_links_in_a_circle(files: Path) -> None:
     assert any("cannot be read" in error for error in errors(files))
 
 
-def test_ids_may_meet_once_modules_are_applied(files: Path) -> None:
+def test_duplicate_ids_after_modules_are_applied(files: Path) -> None:
     write(files, "flow.yml", FLOW + "  - {id: eye.find, path: p}\n")
     assert any('duplicate node ID "eye.find"' in error for error in errors(files))
 
@@ -280,7 +280,7 @@ def test_a_module_by_itself(files: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "says"),
+    ("old", "new", "message"),
     [
         ("hint: _mod/hint", "hint: _mod/hnt", 'the module has no input "hnt"'),
         ("find/boxes", "find/boxs", "does not exist"),
@@ -289,7 +289,7 @@ def test_a_module_by_itself(files: Path) -> None:
         (EYE, "nodes: []", "field `module` is required"),
     ],
 )
-def test_mistakes_in_a_module_by_itself(files: Path, old: str, new: str, says: str) -> None:
+def test_mistakes_in_a_module_by_itself(files: Path, old: str, new: str, message: str) -> None:
     write(files, "parts/eye.yml", EYE.replace(old, new, 1))
-    with pytest.raises(ConfigError, match=says.replace("(", r"\(")):
+    with pytest.raises(ConfigError, match=message.replace("(", r"\(")):
         load_module(files / "parts/eye.yml")

@@ -1,4 +1,4 @@
-"""Checks between nodes that the table of mistakes does not hold: cycles, and what is left alone."""
+"""Checks between nodes: cycles and long graphs."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def test_a_cycle_of_backpressure_is_a_warning() -> None:
     assert "queue_policy: drop_oldest" in warning
 
 
-def test_a_cycle_with_one_dropping_queue_is_none() -> None:
+def test_cycle_with_a_dropping_queue_causes_no_warning() -> None:
     assert warnings(CYCLE.replace("POLICY", "drop_oldest")) == []
 
 
-def test_a_node_may_wait_for_itself() -> None:
+def test_node_in_a_cycle_with_itself_is_a_warning() -> None:
     (warning,) = warnings("""\
         nodes:
           - id: a
@@ -72,7 +72,7 @@ def test_a_long_chain_is_walked_without_recursion() -> None:
         )
     )
 )
-def test_a_cycle_is_found_exactly_if_there_is_one(edges: set[tuple[int, int]]) -> None:
+def test_cycle_is_found_if_and_only_if_it_exists(edges: set[tuple[int, int]]) -> None:
     flow = _dataflow(edges)
     found = list(backpressure_cycles(flow))
     assert bool(found) == _has_cycle(edges)
@@ -95,7 +95,7 @@ def _dataflow(edges: set[tuple[int, int]]) -> ResolvedDataflow:
 
 
 def _has_cycle(edges: set[tuple[int, int]]) -> bool:
-    """By removing what nothing leads to, until all is gone or only cycles are left."""
+    """Remove nodes without predecessors until only cycles are left."""
     left = set(edges)
     while left:
         ends = {end for _, end in left}

@@ -1,4 +1,4 @@
-"""Files: those that cannot be read, programs that are not there, the time it takes."""
+"""Unreadable files, missing programs and the duration of loading."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def warnings(path: Path) -> list[str]:
     return [str(problem).replace(f"{path.parent}/", "") for problem in loaded.warnings]
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_file(tmp_path: Path) -> None:
     assert problems(tmp_path / "f.yml") == ["f.yml: cannot be read: no such file or directory"]
 
 
@@ -51,13 +51,13 @@ def test_a_file_that_is_too_large(tmp_path: Path) -> None:
     assert problems(path) == ["f.yml: is larger than 16 MiB"]
 
 
-def test_a_file_that_is_no_file() -> None:
+def test_device_is_an_empty_file() -> None:
     with pytest.raises(ConfigError, match="expected a mapping"):
         load_dataflow("/dev/null")
 
 
 @pytest.mark.timeout(20)
-def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path) -> None:
+def test_pipe_without_writers_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yml")
     path = tmp_path / "f.yml"
     path.write_text("nodes:\n  - {id: a, module: pipe.yml}\n")
@@ -66,16 +66,14 @@ def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path) -> None:
     ]
 
 
-def test_problems_carry_the_path_as_it_was_given(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_problems_contain_the_given_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("f.yml").write_text("nodes: 5\n")
     with pytest.raises(ConfigError, match=r"^f\.yml:1:8: expected a list of nodes"):
         load_dataflow("f.yml")
 
 
-def test_syntax_errors_stand_alone(tmp_path: Path) -> None:
+def test_syntax_error_is_the_only_problem(tmp_path: Path) -> None:
     path = tmp_path / "f.yml"
     path.write_text("nodes:\n  - {id: a, path: [\n")
     assert len(problems(path)) == 1
@@ -88,7 +86,7 @@ def test_duplicate_keys_do_not_hide_other_problems(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "says"),
+    ("program", "message"),
     [
         ("gone.py", 'could not find source path "gone.py"'),
         ("./gone", 'could not find source path "./gone"'),
@@ -97,12 +95,12 @@ def test_duplicate_keys_do_not_hide_other_problems(tmp_path: Path) -> None:
         ("x" * 300, "could not find source path"),
     ],
 )
-def test_a_missing_program_is_a_warning(tmp_path: Path, program: str, says: str) -> None:
+def test_a_missing_program_is_a_warning(tmp_path: Path, program: str, message: str) -> None:
     path = tmp_path / "f.yml"
     path.write_text(f"nodes:\n  - {{id: a, path: {program}}}\n")
     (found,) = warnings(path)
     assert found.startswith('f.yml:2:19: warning: node "a": ')
-    assert says in found
+    assert message in found
 
 
 @pytest.mark.parametrize(
@@ -119,7 +117,7 @@ def test_a_missing_program_is_a_warning(tmp_path: Path, program: str, says: str)
         "operator: {python: here.py}",
     ],
 )
-def test_programs_that_need_not_exist_or_do(tmp_path: Path, fields: str) -> None:
+def test_programs_without_warning(tmp_path: Path, fields: str) -> None:
     (tmp_path / "here.py").touch()
     path = tmp_path / "f.yml"
     path.write_text(f"nodes:\n  - id: a\n    {fields}\n")

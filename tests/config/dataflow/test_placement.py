@@ -1,4 +1,4 @@
-"""Placement: the guide's rules and sentences, and properties."""
+"""Placement: rules and messages of the guide, and properties."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_whole_dataflow() -> None:
     assert placement.nodes_of("d2") == ()
 
 
-def test_every_node_without_a_daemon_is_told() -> None:
+def test_every_node_without_a_daemon_is_reported() -> None:
     with pytest.raises(UnplacedNodes) as caught:
         place(
             flow(ResolvedDeploy(machine="x"), ResolvedDeploy(), ResolvedDeploy(labels={"a": "b"})),
@@ -131,7 +131,7 @@ deploys = st.builds(
 
 
 @given(deploys, daemons)
-def test_the_first_daemon_that_fits_is_chosen(
+def test_first_matching_daemon_is_chosen(
     deploy: ResolvedDeploy, connected: list[ConnectedDaemon]
 ) -> None:
     def fits(daemon: ConnectedDaemon) -> bool:

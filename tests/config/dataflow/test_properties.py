@@ -1,4 +1,4 @@
-"""Any file is a dataflow or a `ConfigError` with places; what is expanded means the same."""
+"""Any file loads or raises `ConfigError` with positions; expansion keeps the meaning."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_any_text(text: str) -> None:
 
 @given(st.lists(st.sampled_from([*"-:[]{}#&*!|>'\"%@`?,\n\t ", "a", "nodes", "<<", "id: ", "  "])))
 @settings(max_examples=300)
-def test_any_text_of_what_yaml_is_made_of(parts: list[str]) -> None:
+def test_any_text_of_yaml_tokens(parts: list[str]) -> None:
     outcome("".join(parts))
 
 
@@ -91,7 +91,7 @@ def test_any_values_in_known_fields(data: dict[str, Any]) -> None:
 
 
 @given(st.integers(0, len(NODES)), st.text(max_size=4))
-def test_a_good_file_with_something_put_in(place: int, noise: str) -> None:
+def test_valid_file_with_an_inserted_text(place: int, noise: str) -> None:
     outcome(NODES[:place] + noise + NODES[place:])
 
 
@@ -152,7 +152,7 @@ operator_nodes = st.fixed_dictionaries(
 
 @st.composite
 def good_files(draw: st.DrawFn) -> dict[str, Any]:
-    """Files that can be used, with edges between their nodes."""
+    """Valid files with edges between their nodes."""
     found = draw(st.lists(ids, min_size=1, max_size=4, unique=True))
     listed: list[dict[str, Any]] = []
     for name in found:
@@ -204,7 +204,7 @@ def good_files(draw: st.DrawFn) -> dict[str, Any]:
 
 @given(good_files())
 @settings(max_examples=300)
-def test_what_is_expanded_resolves_to_the_same(data: dict[str, Any]) -> None:
+def test_expanded_dataflow_resolves_equal(data: dict[str, Any]) -> None:
     environ = {"HOME": "/h"}
     for node in [data, *data["nodes"]]:
         for name, value in node.get("env", {}).items():

@@ -1,4 +1,4 @@
-"""Every mistake in a dataflow file has its sentence, line and column."""
+"""Every mistake in a dataflow file has a message, line and column."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ ROOT = [
 ]
 
 
-@pytest.mark.parametrize(("text", "says"), ROOT, ids=[text[:40] for text, _ in ROOT])
-def test_mistakes_at_the_root(text: str, says: str) -> None:
+@pytest.mark.parametrize(("text", "expected"), ROOT, ids=[text[:40] for text, _ in ROOT])
+def test_mistakes_at_the_root(text: str, expected: str) -> None:
     found = errors(text)
-    assert any(says in error for error in found), found
+    assert any(expected in error for error in found), found
 
 
 # Each stands below `id: n` in a file in which that is line 3.
@@ -128,10 +128,10 @@ NODE = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "says"), NODE, ids=[fields[:50] for fields, _ in NODE])
-def test_mistakes_in_a_node(fields: str, says: str) -> None:
+@pytest.mark.parametrize(("fields", "expected"), NODE, ids=[fields[:50] for fields, _ in NODE])
+def test_mistakes_in_a_node(fields: str, expected: str) -> None:
     found = errors(with_node(fields))
-    assert any(says in error for error in found), found
+    assert any(expected in error for error in found), found
 
 
 IDS = [
@@ -144,10 +144,10 @@ IDS = [
 ]
 
 
-@pytest.mark.parametrize(("written", "says"), IDS)
-def test_mistakes_in_a_node_id(written: str, says: str) -> None:
+@pytest.mark.parametrize(("written", "expected"), IDS)
+def test_mistakes_in_a_node_id(written: str, expected: str) -> None:
     (error,) = errors(f"nodes:\n  - id: {written}\n    path: p\n")
-    assert says in error
+    assert expected in error
     assert error.startswith("2:")
 
 
@@ -174,11 +174,11 @@ INPUTS = [
 ]
 
 
-@pytest.mark.parametrize(("written", "says"), INPUTS)
-def test_mistakes_in_an_input(written: str, says: str) -> None:
+@pytest.mark.parametrize(("written", "expected"), INPUTS)
+def test_mistakes_in_an_input(written: str, expected: str) -> None:
     found = errors(with_node(f"path: p\ninputs:\n  x: {written}"))
     assert len(found) == 1
-    assert says in found[0]
+    assert expected in found[0]
     assert found[0].startswith("6:")
     assert '"n"' in found[0] or "`n/x`" in found[0]
 
@@ -207,13 +207,13 @@ OPERATORS = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "says"), OPERATORS)
-def test_mistakes_in_operators(fields: str, says: str) -> None:
+@pytest.mark.parametrize(("fields", "expected"), OPERATORS)
+def test_mistakes_in_operators(fields: str, expected: str) -> None:
     found = errors(with_node(fields))
-    assert any(says in error for error in found), found
+    assert any(expected in error for error in found), found
 
 
-def test_all_mistakes_of_a_file_are_told_at_once_and_in_order() -> None:
+def test_all_mistakes_are_reported_at_once_in_file_order() -> None:
     found = errors("""\
         nodes:
           - id: a b
@@ -234,7 +234,7 @@ def test_all_mistakes_of_a_file_are_told_at_once_and_in_order() -> None:
     assert [error.split(":")[0] for error in found] == ["2", "5", "9", "10", "10", "10", "14"]
 
 
-def test_what_could_not_be_read_is_not_missed_elsewhere() -> None:
+def test_unreadable_parts_cause_no_further_errors() -> None:
     found = errors("""\
         nodes:
           - {id: a b, path: a.py, outputs: [x]}
@@ -252,7 +252,7 @@ def test_messages_are_one_printable_line_of_bounded_length() -> None:
     assert all(error.isprintable() and len(error) < 2100 for error in found)
 
 
-def test_a_file_with_thousands_of_mistakes_is_answered() -> None:
+def test_thousands_of_mistakes_are_reported() -> None:
     lines = [f"  - {{id: n{n}, path: p, inputs: {{x: n{n}/out, y: m{n}/out}}}}" for n in range(500)]
     assert len(errors("nodes:\n" + "\n".join(lines))) == 1000
 
@@ -272,7 +272,7 @@ def test_old_names_are_accepted_without_a_warning() -> None:
     assert warnings(text) == []
 
 
-def test_a_mistake_under_an_old_name_has_its_place() -> None:
+def test_mistake_under_an_old_name_has_a_position() -> None:
     (error,) = errors("nodes:\n  - id: a\n    path: p\n    _unstable_deploy: {machin: x}\n")
     assert error.startswith('4:24: node "a": deploy: unknown field `machin`')
 
@@ -303,18 +303,18 @@ WARNINGS = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "says"), WARNINGS)
-def test_warnings(fields: str, says: str) -> None:
+@pytest.mark.parametrize(("fields", "expected"), WARNINGS)
+def test_warnings(fields: str, expected: str) -> None:
     found = warnings(with_node(fields))
-    assert any(says in warning for warning in found), found
+    assert any(expected in warning for warning in found), found
 
 
-def test_what_a_shell_gets_in_quotes_is_no_reason_to_warn() -> None:
+def test_quoted_shell_syntax_causes_no_warning() -> None:
     lines = ("sh -c 'make && make install'", "find . -name x -exec rm {} \\;", "pip install x")
     fields = "path: p\nbuild: |\n" + "\n".join(f"  {line}" for line in lines)
     assert warnings(with_node(fields)) == []
 
 
-def test_fields_with_nothing_behind_them_are_as_if_absent() -> None:
+def test_empty_fields_equal_missing_fields() -> None:
     plain = node("path: p")
     assert node("path: p\nname:\nenv:\ninputs: null\noutputs: ~\ndeploy:") == plain

@@ -1,4 +1,4 @@
-"""Defaults, variables and operators: what a descriptor means."""
+"""Defaults, variables and operators of a resolved dataflow."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_shell_node_keeps_its_command_line_whole() -> None:
     assert node("path: shell\nargs: echo 'a b' | cat").args == ("echo 'a b' | cat",)
 
 
-def test_values_of_variables_are_texts_as_they_were_written() -> None:
+def test_values_of_variables_keep_their_text() -> None:
     resolved = node("path: p\nenv: {A: 1.10, B: 0123, C: true, D: 1e3, E: x, F: '01', G: '0x1F'}")
     assert resolved.env == {
         "A": "1.10",
@@ -116,7 +116,7 @@ def test_values_of_variables_are_texts_as_they_were_written() -> None:
     }
 
 
-def test_integers_of_another_base_are_texts_that_int_reads() -> None:
+def test_prefixed_integers_are_decimal_in_variables() -> None:
     resolved = node("path: p\nenv: {MASK: 0x1F, MODE: 0o17}")
     assert {name: int(str(text)) for name, text in resolved.env.items()} == {"MASK": 31, "MODE": 15}
 
@@ -128,11 +128,11 @@ def test_variables_expand_in_the_environment_given() -> None:
     assert resolved.env == {"A": "x/y", "B": FromMachine(name="HOSTNAME"), "C": "$X"}
 
 
-def test_reserved_variables_are_left_out() -> None:
+def test_reserved_variables_are_ignored() -> None:
     assert node("path: p\nenv: {DORA_NODE_CONFIG: x, A: 1}").env == {"A": "1"}
 
 
-def test_variables_of_the_root_lie_below_those_of_the_node() -> None:
+def test_variables_of_the_node_override_those_of_the_root() -> None:
     flow = parse("env: {A: 1, B: 1}\nnodes:\n  - {id: n, path: p, env: {B: 2, C: 2}}").resolved
     resolved = flow.node("n")
     assert resolved.env == {"A": "1", "B": "2", "C": "2"}
@@ -140,7 +140,7 @@ def test_variables_of_the_root_lie_below_those_of_the_node() -> None:
     assert flow.env == {"A": "1", "B": "1"}
 
 
-def test_overrides_lie_between_root_and_node() -> None:
+def test_overrides_apply_between_root_and_node() -> None:
     flow = parse("env: {A: 1, B: 1}\nnodes:\n  - {id: n, path: p, env: {B: 2}}").resolved
     assert flow.node("n").env_with({"A": "9", "B": "9", "D": "9"}) == {
         "A": "9",
@@ -164,7 +164,7 @@ def test_the_placement_of_a_node_replaces_that_of_the_root() -> None:
     assert not parse("nodes: [{id: a, path: p}]").resolved.uses_deploy
 
 
-def test_a_pattern_promises_its_metadata_keys() -> None:
+def test_pattern_adds_its_metadata_keys() -> None:
     resolved = node(
         "path: p\npattern: action-server\noutputs: [a, b]\noutput_metadata: {a: [k, goal_id]}"
     )
@@ -232,7 +232,7 @@ def test_operators() -> None:
     ]
 
 
-def test_resolved_dataflows_travel_as_json() -> None:
+def test_resolved_dataflows_survive_json() -> None:
     flow = parse(OPERATORS + "env: {A: {__dora_env: B}}\n").resolved
     assert ResolvedDataflow.model_validate_json(flow.model_dump_json()) == flow
     assert ResolvedDataflow.model_validate(flow.model_dump(mode="json")) == flow

@@ -1,4 +1,4 @@
-"""Where inputs come from."""
+"""Sources of inputs."""
 
 from __future__ import annotations
 
@@ -86,12 +86,12 @@ def test_refused_sources(text: str, reason: str) -> None:
         (1, "dora/timer/nanos/1"),
     ],
 )
-def test_timers_are_shown_in_the_coarsest_exact_unit(interval: int, text: str) -> None:
+def test_timers_are_formatted_in_the_coarsest_exact_unit(interval: int, text: str) -> None:
     assert str(TimerSource(interval_ns=interval)) == text
 
 
 @given(st.integers(1, 10**18))
-def test_a_timer_that_is_shown_reads_the_same(interval: int) -> None:
+def test_formatted_timer_is_parsed_equal(interval: int) -> None:
     timer = TimerSource(interval_ns=interval)
     assert parse_source(str(timer)) == timer
 
@@ -100,7 +100,7 @@ def test_a_timer_that_is_shown_reads_the_same(interval: int) -> None:
     st.from_regex(r"[a-c]{1,3}(/[a-c]{1,2}){1,2}", fullmatch=True)
     | st.sampled_from(["dora/logs", "dora/logs/warn", "dora/logs/info/a"])
 )
-def test_a_source_that_is_shown_reads_the_same(text: str) -> None:
+def test_formatted_source_is_parsed_equal(text: str) -> None:
     assert str(parse_source(text)) == text
 
 

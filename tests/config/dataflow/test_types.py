@@ -1,4 +1,4 @@
-"""Types of messages: which there are, and what fits what."""
+"""Types of messages and their compatibility."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_standard_library() -> None:
         ),
     ],
 )
-def test_what_fits(sent: str, expected: str) -> None:
+def test_matching_types(sent: str, expected: str) -> None:
     assert warnings(flow(sent, expected)) == []
 
 
@@ -66,14 +66,14 @@ def test_what_fits(sent: str, expected: str) -> None:
         ("std/math/v1/Pose", "std/math/v1/Transform", " (missing translation, rotation)"),
     ],
 )
-def test_what_does_not_fit_is_a_warning(sent: str, expected: str, reason: str) -> None:
+def test_mismatch_is_a_warning(sent: str, expected: str, reason: str) -> None:
     assert warnings(flow(sent, expected)) == [
         f'11:22: warning: node "b": type mismatch on input "i": a/o sends "{sent}", '
         f'but expected "{expected}"{reason}'
     ]
 
 
-def test_strict_makes_errors_of_them() -> None:
+def test_mismatch_is_an_error_with_strict_types() -> None:
     text = flow("std/core/v1/UInt64", "std/core/v1/UInt8", strict="true")
     assert len(errors(text)) == 1
     assert errors(text, strict_types=False) == []
@@ -83,7 +83,7 @@ def test_strict_makes_errors_of_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "says"),
+    ("written", "expected"),
     [
         (
             "std/media/v1/Imag",
@@ -96,13 +96,13 @@ def test_strict_makes_errors_of_them() -> None:
         ("std/core/v1/Bool[x=1]", 'has no parameter "x", expected none'),
     ],
 )
-def test_mistakes_in_a_type(written: str, says: str) -> None:
+def test_mistakes_in_a_type(written: str, expected: str) -> None:
     (warning,) = warnings(flow(written, None))
     assert warning.startswith('7:23: warning: node "a": output "o": ')
-    assert says in warning
+    assert expected in warning
 
 
-def test_types_of_ports_that_are_not_there() -> None:
+def test_types_of_missing_ports() -> None:
     found = warnings("""\
         nodes:
           - {id: a, path: p, outputs: [image], output_types: {imag: std/core/v1/Bool}}
@@ -118,7 +118,7 @@ def test_rules_add_conversions_and_join_with_widening() -> None:
     assert warnings(flow("std/core/v1/Float64", "std/core/v1/UInt8", rules)) != []
 
 
-def test_chains_are_three_steps_at_most() -> None:
+def test_chains_of_conversions_are_limited() -> None:
     rules = (
         "[{from: std/core/v1/UInt64, to: std/core/v1/String}, "
         "{from: std/core/v1/String, to: std/core/v1/Bool}]"
@@ -216,7 +216,7 @@ def load_text(project: Path, text: str) -> list[str]:
     return [str(problem).replace(f"{project}/", "") for problem in found]
 
 
-def test_a_project_has_its_own_types(project: Path) -> None:
+def test_user_defined_types(project: Path) -> None:
     ours = "lab/sensors/v1/Reading"
     assert load_text(project, flow(ours, f"{ours}[unit=K]")) == []
     (warning,) = load_text(project, flow(ours, "lab/sensors/v1/Other"))
@@ -226,7 +226,7 @@ def test_a_project_has_its_own_types(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         (
             "types: {A: {arow: Struct}}",
@@ -237,10 +237,10 @@ def test_a_project_has_its_own_types(project: Path) -> None:
         ("types: {A: {arrow: Struct, parameters: 5}}", "expected a list of parameter names"),
     ],
 )
-def test_mistakes_in_files_of_types(project: Path, text: str, says: str) -> None:
+def test_mistakes_in_files_of_types(project: Path, text: str, expected: str) -> None:
     (project / "types/lab/sensors/v1.yml").write_text(text)
     found = load_text(project, flow("std/core/v1/Bool", None))
-    assert any(says in problem for problem in found), found
+    assert any(expected in problem for problem in found), found
 
 
 def test_std_is_reserved(project: Path) -> None:
@@ -251,6 +251,6 @@ def test_std_is_reserved(project: Path) -> None:
     )
 
 
-def test_files_of_types_are_not_read_when_nothing_has_a_type(project: Path) -> None:
+def test_type_files_are_read_only_if_a_port_has_a_type(project: Path) -> None:
     (project / "types/lab/sensors/v1.yml").write_text("[")
     assert load_text(project, flow(None, None)) == []

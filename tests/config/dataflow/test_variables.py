@@ -62,7 +62,7 @@ def test_escaped_texts_expand_to_themselves(text: str) -> None:
         ("$OTHER/a", "$OTHER/a"),
     ],
 )
-def test_paths_know_few_variables(path: str, expanded: str) -> None:
+def test_paths_expand_few_variables(path: str, expanded: str) -> None:
     assert expand_path(path, {"HOME": "/h", "OTHER": "no"}) == expanded
 
 

@@ -107,24 +107,24 @@ def test_good_modules_and_clusters_are_valid() -> None:
 
 BAD = [
     *(pair for pair in ROOT if not any(part in pair[1] for part in BEYOND)),
-    *((with_node(text), says) for text, says in [*NODE, *OPERATORS]),
+    *((with_node(text), message) for text, message in [*NODE, *OPERATORS]),
 ]
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         pair
         for pair in BAD
         if not any(part in pair[1] for part in BEYOND) and "old name" not in pair[1]
     ],
 )
-def test_bad_dataflows_are_not(text: str, says: str) -> None:
-    assert not is_valid("dataflow", text), says
+def test_bad_dataflows_are_not(text: str, message: str) -> None:
+    assert not is_valid("dataflow", text), message
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         pair
         for pair in CLUSTER_MISTAKES
@@ -143,8 +143,8 @@ def test_bad_dataflows_are_not(text: str, says: str) -> None:
         )
     ],
 )
-def test_bad_clusters_are_not(text: str, says: str) -> None:
-    assert not is_valid("cluster", text), says
+def test_bad_clusters_are_not(text: str, message: str) -> None:
+    assert not is_valid("cluster", text), message
 
 
 def test_every_field_is_described() -> None:

@@ -75,7 +75,7 @@ def test_a_whole_number_and_a_unit_is_exact(number: int, unit: str) -> None:
 
 
 @given(st.text(max_size=12) | st.from_regex(SIZE_PATTERN, fullmatch=True))
-def test_the_pattern_of_the_schema_accepts_what_is_a_size(text: str) -> None:
+def test_pattern_of_the_schema_accepts_sizes(text: str) -> None:
     try:
         parse_size(text)
     except ValueError as error:

@@ -46,7 +46,7 @@ class CoordinatorError(DoraError):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGINT, SIGTERM or `dora down`; return the exit code."""
-    options = _parser().parse_args(arguments)
+    options = argument_parser().parse_args(arguments)
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.WARNING if options.quiet else logging.INFO,
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_code(lambda: _run(options))
 
 
-def _parser() -> argparse.ArgumentParser:
+def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dora coordinator",
         description="Place dataflows on daemons and supervise them.",

@@ -6,7 +6,7 @@ import threading
 
 from support.waiting import wait_until
 
-from dora_daemon.link.io.session import Session
+from dora_daemon.link.io.session import LinkSession
 from dora_daemon.link.protocol.priority import Priority
 
 
@@ -15,12 +15,12 @@ def test_the_state_of_a_receiving_thread_is_kept_between_frames() -> None:
     local = threading.local()
     calls: list[int] = []
 
-    def received(_session: Session, frame: bytes) -> None:
+    def received(_session: LinkSession, frame: bytes) -> None:
         local.calls = getattr(local, "calls", 0) + (frame == b"x")
         calls.append(local.calls)
 
-    listening = Session.listen("127.0.0.1", list(range(7447, 7547)), None)
-    sending = Session.dial(listening.endpoint, None)
+    listening = LinkSession.listen("127.0.0.1", list(range(7447, 7547)), None)
+    sending = LinkSession.dial(listening.endpoint, None)
     try:
         listening.subscribe("dora/test", received)
         put = sending.publishers("dora/test")[Priority.SMALL]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dora_daemon.link.errors import LinkError
+from dora_daemon.link.errors import LinkProcessError
 from dora_daemon.link.io.runner_connection import RunnerConnection
 from dora_daemon.link.protocol.messages import (
     VERSION,
@@ -64,7 +64,7 @@ def test_messages_that_follow_the_configuration_at_once_are_kept(ends: Ends) -> 
 )
 def test_another_first_message_is_refused(ends: Ends, first: bytes, problem: str) -> None:
     ends.runner.sendall(first)
-    with pytest.raises(LinkError, match=problem):
+    with pytest.raises(LinkProcessError, match=problem):
         ends.connection.configuration()
 
 

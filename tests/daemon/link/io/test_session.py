@@ -13,7 +13,7 @@ from daemon.link import certificates
 from daemon.link.certificates import Authority
 
 from dora_daemon.link.errors import CannotConnect
-from dora_daemon.link.io.session import Session, _open
+from dora_daemon.link.io.session import LinkSession, _open
 
 
 class Later:
@@ -60,9 +60,9 @@ def test_a_certificate_of_another_time_is_explained_by_the_clock(
             if name == expired:
                 patch.setattr(certificates, "datetime", Later)
             folders[name] = authority.sign(home / name, name)
-    listener = Session.listen("127.0.0.1", list(range(7447, 7547)), folders["theirs"])
+    listener = LinkSession.listen("127.0.0.1", list(range(7447, 7547)), folders["theirs"])
     try:
         with pytest.raises(CannotConnect, match="wrong clock"):
-            Session.dial(listener.endpoint, folders["ours"])
+            LinkSession.dial(listener.endpoint, folders["ours"])
     finally:
         listener.close()

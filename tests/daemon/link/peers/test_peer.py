@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-from dora_daemon.link.io.session import Session
+from dora_daemon.link.io.session import LinkSession
 from dora_daemon.link.peers.peer import PeerLink
 from dora_daemon.link.protocol import frames, hello
 from dora_daemon.link.protocol.frames import FrameKind
 from dora_daemon.link.protocol.hello import LinkHello
 from dora_daemon.link.protocol.keepalive import LARGEST_NS
 from dora_daemon.link.protocol.priority import Priority
-from dora_daemon.link.streams.sender import OutgoingStream
+from dora_daemon.link.streams.sender import StreamSender
 
 SECOND = 1_000_000_000
 THEIR_LINK = 7
@@ -41,8 +41,8 @@ class FakeSession:
         self.sent.append(frame)
 
     @property
-    def session(self) -> Session:
-        return cast(Session, self)
+    def session(self) -> LinkSession:
+        return cast(LinkSession, self)
 
 
 class FakeHost:
@@ -54,7 +54,7 @@ class FakeHost:
     woken = 0
 
     def __init__(self) -> None:
-        self.lost: list[tuple[PeerLink, Session, str]] = []
+        self.lost: list[tuple[PeerLink, LinkSession, str]] = []
 
     def key_to(self, machine: str) -> str:
         return machine
@@ -65,7 +65,7 @@ class FakeHost:
     def look_soon(self) -> None:
         self.woken += 1
 
-    def broken(self, peer: PeerLink, session: Session, why: str) -> None:
+    def broken(self, peer: PeerLink, session: LinkSession, why: str) -> None:
         self.lost.append((peer, session, why))
 
     def carry_out(self) -> None:
@@ -158,7 +158,7 @@ def test_a_peer_that_does_not_acknowledge_is_pinged_until_it_does() -> None:
     peer = PeerLink(host, "b", "b-1", ())
     peer.use(session.session)
     peer.known.confirmed = True
-    peer.outgoing = {("n", "o"): cast(OutgoingStream, stream)}
+    peer.outgoing = {("n", "o"): cast(StreamSender, stream)}
     assert peer.soon(time.monotonic_ns()) is None
     assert peer.send(Priority.LARGE, frames.head(FrameKind.CHUNK, 7, 8))
     assert peer.send(Priority.LARGE, frames.head(FrameKind.CHUNK, 7, 8))

@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from dora_daemon.link.errors import WireError
-from dora_daemon.link.io.session import Session
+from dora_daemon.link.io.session import LinkSession
 from dora_daemon.link.peers.peer import PeerLink
 from dora_daemon.link.peers.router import FrameRouter
 from dora_daemon.link.protocol import frames, hello
@@ -16,7 +16,7 @@ from dora_daemon.link.protocol.hello import LinkHello
 from dora_daemon.link.protocol.status import PeerStatus
 
 OURS, THEIRS = 3, 7
-SESSION = cast(Session, None)
+SESSION = cast(LinkSession, None)
 
 
 class FakePeer:
@@ -27,7 +27,7 @@ class FakePeer:
         self.status = PeerStatus()
         self.received: list[int] = []
 
-    def receive_hello(self, _session: Session, head: Head, _theirs: LinkHello) -> None:
+    def receive_hello(self, _session: LinkSession, head: Head, _theirs: LinkHello) -> None:
         self.their_link = head.sender
 
     def receive(self, head: Head, _frame: bytes) -> None:

@@ -16,7 +16,7 @@ from dora_daemon.link.protocol.clocks import ClockOffset
 from dora_daemon.link.protocol.frames import LifecycleEvent
 from dora_daemon.link.protocol.hello import Leaving
 from dora_daemon.link.protocol.messages import SourceEvent, ToRunner
-from dora_daemon.link.streams.receiver import IncomingStream
+from dora_daemon.link.streams.receiver import StreamReceiver
 from dora_node_api.transport import RecordKind
 from dora_node_api.transport.producer.blocks import Hold
 from dora_node_api.transport.producer.image_relay import ImageForwarder
@@ -72,7 +72,7 @@ class FakePeer:
         self.clock = ClockOffset()
         self.acknowledged: list[tuple[int, bool]] = []
 
-    def stored(self, stream: IncomingStream, *, at_once: bool) -> None:
+    def stored(self, stream: StreamReceiver, *, at_once: bool) -> None:
         self.acknowledged.append((stream.stored, at_once))
 
 
@@ -81,7 +81,7 @@ class Stream:
         self.forwarder, self.peer = FakeForwarder(), FakePeer()
         self.sent: list[ToRunner] = []
         self.notes: list[str] = []
-        self.stream = IncomingStream(
+        self.stream = StreamReceiver(
             "a", "n", "o", self.peer, cast(ImageForwarder, self.forwarder),
             send=self.sent.append, note=self.notes.append,
         )  # fmt: skip

@@ -1,1 +1,1 @@
-"""Sockets, files and the store: carries out the commands of the state machine."""
+"""Sockets, files and the store: executes the commands of the state machine."""

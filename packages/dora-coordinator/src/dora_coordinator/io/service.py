@@ -78,7 +78,7 @@ from dora_coordinator.state.events import (
 )
 
 BATCH = 512
-"""Events handled before their commands are carried out."""
+"""Events handled before their commands are executed."""
 RETRY = 5.0
 """Seconds between attempts to write to a store that failed."""
 

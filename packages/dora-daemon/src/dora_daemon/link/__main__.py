@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 
-from dora_daemon.link.errors import LinkError
+from dora_daemon.link.errors import LinkProcessError
 from dora_daemon.link.io.session import silence
 from dora_daemon.link.process import Link
 from dora_daemon.link.protocol.messages import Failed, encode
@@ -27,7 +27,7 @@ def main() -> int:
     carrier = socket.socket(fileno=given.carrier)
     try:
         return Link(carrier, given.socket, given.incarnation).run()
-    except LinkError as error:
+    except LinkProcessError as error:
         try:
             carrier.sendall(encode(Failed(reason=str(error))))
         except OSError:

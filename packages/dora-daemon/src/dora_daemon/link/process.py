@@ -18,7 +18,7 @@ from urllib.parse import quote
 from dora_daemon.link.errors import CannotListen, LinkEnds
 from dora_daemon.link.io.node_client import NodeClient
 from dora_daemon.link.io.runner_connection import RunnerConnection
-from dora_daemon.link.io.session import Session
+from dora_daemon.link.io.session import LinkSession
 from dora_daemon.link.io.thread_guard import guarded
 from dora_daemon.link.peers.dialer import Dialer
 from dora_daemon.link.peers.peer import PeerLink
@@ -50,7 +50,7 @@ class Link:
     """One link process; `run` is its main thread."""
 
     def __init__(self, carrier: socket.socket, node_socket: str, incarnation: int) -> None:
-        """Wait for the configuration and connect to the node socket. Raises LinkError."""
+        """Wait for the configuration and connect to the node socket. Raises LinkProcessError."""
         self._runner = RunnerConnection(carrier)
         self._config = config = self._runner.configuration()
         self.machine = config.machine
@@ -80,7 +80,7 @@ class Link:
         self._peers = self._router.peers
         self._dialers: dict[str, Dialer] = {}
         self._reports = Reports(self._runner.send)
-        self._listener: Session | None = None
+        self._listener: LinkSession | None = None
         self._certificate = self._certificate_time()
         self._certificate_checked_ns = time.monotonic_ns()
 
@@ -95,7 +95,7 @@ class Link:
         self._changed.add(peer.machine)
         self._wake()
 
-    def broken(self, peer: PeerLink, session: Session, why: str) -> None:
+    def broken(self, peer: PeerLink, session: LinkSession, why: str) -> None:
         """Handle a failed put on the main thread."""
         self._jobs.append(lambda: peer.lost_session(session, why))
         self._wake()
@@ -119,11 +119,11 @@ class Link:
 
     # --- sessions ---------------------------------------------------------------------------------
 
-    def _prepare(self, session: Session) -> None:
+    def _prepare(self, session: LinkSession) -> None:
         session.watch(self._on_transport)
         session.subscribe(self._router.own_keys, self._router.receive)
 
-    def _on_transport(self, session: Session, zid: str, opened: bool) -> None:
+    def _on_transport(self, session: LinkSession, zid: str, opened: bool) -> None:
         """A connection opened or closed, on a thread of Zenoh."""
         if opened:
             return
@@ -131,12 +131,12 @@ class Link:
             if peer.session is session and (session is not self._listener or peer.uses_zid(zid)):
                 self.broken(peer, session, "the connection was closed")
 
-    def _listen(self, first: int | None) -> Session:
+    def _listen(self, first: int | None) -> LinkSession:
         config = self._config
         ports = list(range(config.first_port, config.last_port + 1))
         if first is not None:
             ports = [first, *(port for port in ports if port != first)]
-        session = Session.listen(config.listen_host, ports, self._credentials)
+        session = LinkSession.listen(config.listen_host, ports, self._credentials)
         self._prepare(session)
         return session
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import dora_node_api
 from dora_daemon.link import LINK_NODE
-from dora_daemon.link.errors import LinkError
+from dora_daemon.link.errors import LinkProcessError
 from dora_node_api.errors import ControlClosed, ControlError
 from dora_node_api.protocol.control_socket import ControlSocket
 from dora_node_api.protocol.frames import Received, close_all
@@ -40,7 +40,7 @@ class NodeClient:
     """The link as a node. One thread calls `receive`; any thread may open segments."""
 
     def __init__(self, path: str, incarnation: int, *, wait_for_room: WaitForRoom) -> None:
-        """Connect and wait for the Welcome. Raises LinkError."""
+        """Connect and wait for the Welcome. Raises LinkProcessError."""
         self.receivers: dict[int, Receiver] = {}
         """By queue number; each is read by one stream."""
         self.removed: list[Receiver] = []
@@ -64,11 +64,11 @@ class NodeClient:
             )
             first = self._control.receive(timeout=_WELCOME_SECONDS)
         except (OSError, ControlClosed, ControlError) as error:
-            raise LinkError(
+            raise LinkProcessError(
                 f"cannot connect to the runner's node socket {path}: {error}"
             ) from error
         if first is None or not isinstance(first.message, Welcome):
-            raise LinkError(f"the runner refused the link: {_reason(first)}")
+            raise LinkProcessError(f"the runner refused the link: {_reason(first)}")
         welcome = first.message
         self.board = Board.attach(first.descriptors[0], welcome.board_size)
         self.words = self.board.node_words(welcome.node_area)

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 
-from dora_daemon.link.errors import LinkError
+from dora_daemon.link.errors import LinkProcessError
 from dora_daemon.link.protocol.messages import (
     VERSION,
     Configure,
@@ -39,18 +39,22 @@ class RunnerConnection:
         return self._socket.fileno()
 
     def configuration(self) -> Configure:
-        """Wait for the first message. Raises LinkError."""
+        """Wait for the first message. Raises LinkProcessError."""
         while True:
             data = self._socket.recv(65536)
             if not data:
-                raise LinkError("the runner closed the connection before it configured the link")
+                raise LinkProcessError(
+                    "the runner closed the connection before it configured the link"
+                )
             lines = self._lines.feed(data)
             if lines:
                 first = decode_for_link(lines[0])
                 if not isinstance(first, Configure):
-                    raise LinkError(f"expected Configure from the runner, got {lines[0][:100]!r}")
+                    raise LinkProcessError(
+                        f"expected Configure from the runner, got {lines[0][:100]!r}"
+                    )
                 if first.version != VERSION:
-                    raise LinkError(
+                    raise LinkProcessError(
                         f"the runner uses version {first.version} of the link protocol, this link"
                         f" version {VERSION}: dora was upgraded while the dataflow ran; restart it"
                     )

@@ -41,12 +41,12 @@ _PRIORITIES = {
     Priority.LARGE: zenoh.Priority.DATA_LOW,
 }
 
-OnFrame = Callable[["Session", bytes], None]
-OnTransport = Callable[["Session", str, bool], None]
+OnFrame = Callable[["LinkSession", bytes], None]
+OnTransport = Callable[["LinkSession", str, bool], None]
 """Called with the other side's Zenoh id and whether its connection opened (or closed)."""
 
 
-class Session:
+class LinkSession:
     """One Zenoh session. Callbacks run on Zenoh's threads; they must not wait or raise."""
 
     def __init__(self, session: zenoh.Session, endpoint: str) -> None:
@@ -61,7 +61,7 @@ class Session:
     @classmethod
     def listen(
         cls, host: str, ports: list[int], credentials: Path | None, *, insecure_ok: bool = False
-    ) -> Session:
+    ) -> LinkSession:
         """Open a session on the first port that is free. Raises CannotListen."""
         if credentials is None and not (insecure_ok or host in ("127.0.0.1", "::1", "localhost")):
             raise CannotListen(f"refused to listen on {host} without certificates")
@@ -83,7 +83,7 @@ class Session:
     @classmethod
     def dial(
         cls, endpoint: str, credentials: Path | None, *, seconds: float = CONNECT_SECONDS
-    ) -> Session:
+    ) -> LinkSession:
         """Open a session that is connected to ``HOST:PORT``. Raises CannotConnect.
 
         ``seconds``: time for the TCP connection, and again for TLS and Zenoh.

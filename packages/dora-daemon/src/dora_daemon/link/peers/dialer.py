@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dora_daemon.link.errors import CannotConnect
 from dora_daemon.link.io.connect_errors import probe
-from dora_daemon.link.io.session import CONNECT_SECONDS, Session
+from dora_daemon.link.io.session import CONNECT_SECONDS, LinkSession
 from dora_daemon.link.io.thread_guard import guarded
 from dora_daemon.link.peers.peer import PeerLink
 
@@ -37,7 +37,7 @@ class Dialer:
         *,
         first: bool,
         credentials: Path | None,
-        prepare: Callable[[Session], None],
+        prepare: Callable[[LinkSession], None],
         changed: Callable[[PeerLink], None],
         note: Callable[[str], None],
     ) -> None:
@@ -46,7 +46,7 @@ class Dialer:
         self._credentials = credentials
         self._prepare = prepare
         self._changed = changed
-        self._session: Session | None = None
+        self._session: LinkSession | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(
             target=guarded(self._run, note), name=f"dial {peer.machine}", daemon=True
@@ -98,7 +98,7 @@ class Dialer:
                 if probe(endpoint, timeout) > _SLOW_CONNECT:
                     peer.slow = True
                     self._changed(peer)
-                session = Session.dial(endpoint, self._credentials, seconds=timeout)
+                session = LinkSession.dial(endpoint, self._credentials, seconds=timeout)
             except CannotConnect as error:
                 problems.append(str(error))
                 continue
@@ -117,7 +117,7 @@ class Dialer:
         peer.status.trouble = "; ".join(problems) or "its address is not known yet"
         return False
 
-    def _answered(self, session: Session, timeout: float) -> bool:
+    def _answered(self, session: LinkSession, timeout: float) -> bool:
         """Wait for the peer's hello over a new connection."""
         end = time.monotonic() + timeout
         while time.monotonic() < end and not self._ended.wait(0.02):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from dora_daemon.link.errors import WireError
-from dora_daemon.link.io.session import Session
+from dora_daemon.link.io.session import LinkSession
 from dora_daemon.link.protocol import frames, hello
 from dora_daemon.link.protocol.clocks import ClockOffset
 from dora_daemon.link.protocol.frames import FrameKind, Head
@@ -20,8 +20,8 @@ from dora_daemon.link.protocol.messages import PeerChanged
 from dora_daemon.link.protocol.priority import Priority
 from dora_daemon.link.protocol.status import PeerStatus, no_answer
 from dora_daemon.link.protocol.stream_rounds import StreamRounds
-from dora_daemon.link.streams.receiver import IncomingStream
-from dora_daemon.link.streams.sender import OutgoingStream
+from dora_daemon.link.streams.receiver import StreamReceiver
+from dora_daemon.link.streams.sender import StreamSender
 
 _NO_ACK = (0, 0)
 _PING_NS = 1_000_000_000
@@ -41,7 +41,7 @@ class PeerHost(Protocol):
     def changed(self, peer: PeerLink) -> None:
         """The report of this peer may have changed."""
 
-    def broken(self, peer: PeerLink, session: Session, why: str) -> None:
+    def broken(self, peer: PeerLink, session: LinkSession, why: str) -> None:
         """A put failed: call `lost_session` on the main thread."""
 
     def look_soon(self) -> None:
@@ -58,7 +58,7 @@ class PeerLink:
         self.run_id = run_id
         self.endpoints = endpoints
         self.link_id = host.link_id
-        self.session: Session | None = None
+        self.session: LinkSession | None = None
         self.endpoint = ""
         """Address dialed last."""
         self.slow = False
@@ -66,8 +66,8 @@ class PeerLink:
         self.clock = ClockOffset()
         self.status = PeerStatus()
         self.known = LinkHandshake(host.link_id)
-        self.outgoing: dict[tuple[str, str], OutgoingStream] = {}
-        self.incoming: dict[tuple[str, str], IncomingStream] = {}
+        self.outgoing: dict[tuple[str, str], StreamSender] = {}
+        self.incoming: dict[tuple[str, str], StreamReceiver] = {}
         self.wanted = threading.Event()
         """Set while there is no session: the dialer connects."""
         self.wanted.set()
@@ -75,8 +75,8 @@ class PeerLink:
         """Set when run or address changed: the dialer connects at once."""
         self._host = host
         self._puts: dict[Priority, Callable[[bytes], None]] = {}
-        self._incoming_by_number: dict[int, IncomingStream] = {}
-        self._outgoing_by_number: dict[int, OutgoingStream] = {}
+        self._incoming_by_number: dict[int, StreamReceiver] = {}
+        self._outgoing_by_number: dict[int, StreamSender] = {}
         self._rounds = StreamRounds()
         self._hellos = 0
         self._pinged_ns = 0
@@ -127,8 +127,8 @@ class PeerLink:
 
     def set_streams(
         self,
-        outgoing: dict[tuple[str, str], OutgoingStream],
-        incoming: dict[tuple[str, str], IncomingStream],
+        outgoing: dict[tuple[str, str], StreamSender],
+        incoming: dict[tuple[str, str], StreamReceiver],
     ) -> None:
         """Set the usable streams to and from this peer."""
         with self._lock:
@@ -146,7 +146,7 @@ class PeerLink:
 
     # --- session ----------------------------------------------------------------------------------
 
-    def use(self, session: Session) -> None:
+    def use(self, session: LinkSession) -> None:
         """Send over this session from now on, in a new round."""
         with self._lock:
             if self.session is session:
@@ -162,7 +162,7 @@ class PeerLink:
             self.known.begin_round()
             self.wanted.clear()
 
-    def lost_session(self, session: Session, why: str) -> None:
+    def lost_session(self, session: LinkSession, why: str) -> None:
         """Handle the loss of the session; one that is not in use is ignored."""
         with self._lock:
             if self.session is not session:
@@ -216,7 +216,7 @@ class PeerLink:
 
     # --- frames from the peer ---------------------------------------------------------------------
 
-    def receive_hello(self, session: Session, head: Head, theirs: LinkHello) -> None:
+    def receive_hello(self, session: LinkSession, head: Head, theirs: LinkHello) -> None:
         """Handle the peer's hello."""
         with self._lock:
             current = self.session
@@ -322,7 +322,7 @@ class PeerLink:
 
     # --- acknowledgements and timers --------------------------------------------------------------
 
-    def stored(self, stream: IncomingStream, *, at_once: bool) -> None:
+    def stored(self, stream: StreamReceiver, *, at_once: bool) -> None:
         """Acknowledge what a stream has stored: at once, or together with others soon."""
         with self._ack_lock:
             if not self._acks:

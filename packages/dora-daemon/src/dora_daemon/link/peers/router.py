@@ -6,7 +6,7 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 from dora_daemon.link.errors import WireError
-from dora_daemon.link.io.session import Session
+from dora_daemon.link.io.session import LinkSession
 from dora_daemon.link.peers.peer import PeerLink
 from dora_daemon.link.protocol import frames, hello
 from dora_daemon.link.protocol.frames import Head
@@ -35,7 +35,7 @@ class FrameRouter:
         """Return the key of frames from this link to a machine's link."""
         return f"{self._prefix}/link/{quote(machine, safe='')}/{quote(self._machine, safe='')}"
 
-    def receive(self, session: Session, frame: bytes) -> None:
+    def receive(self, session: LinkSession, frame: bytes) -> None:
         """Handle a frame, on a thread of Zenoh; raises nothing."""
         try:
             head = frames.read_head(frame)
@@ -54,7 +54,7 @@ class FrameRouter:
         except Exception as error:  # noqa: BLE001 - Zenoh's thread must go on
             self._note(f"cannot handle a frame: {type(error).__name__}: {error}")
 
-    def _receive_hello(self, session: Session, head: Head, frame: bytes) -> None:
+    def _receive_hello(self, session: LinkSession, head: Head, frame: bytes) -> None:
         theirs = hello.decode(frame[frames.HEAD.size :])
         peer = self.peers.get(theirs.machine)
         if peer is None or peer.run_id != theirs.run_id:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dora_daemon.link.io.node_client import NodeClient
 from dora_daemon.link.peers.peer import PeerLink
 from dora_daemon.link.protocol.messages import Incoming, Outgoing, StreamCount, ToRunner
-from dora_daemon.link.streams.receiver import IncomingStream
-from dora_daemon.link.streams.sender import OutgoingStream
+from dora_daemon.link.streams.receiver import StreamReceiver
+from dora_daemon.link.streams.sender import StreamSender
 
 _END_SECONDS = 1.0
 
@@ -37,9 +37,9 @@ class StreamTable:
         self._wanted_out: tuple[Outgoing, ...] = ()
         self._wanted_in: tuple[Incoming, ...] = ()
         self._numbers = 0
-        self.outgoing: dict[Key, OutgoingStream] = {}
-        self.incoming: dict[Key, IncomingStream] = {}
-        self._ending: list[tuple[Key, OutgoingStream | IncomingStream]] = []
+        self.outgoing: dict[Key, StreamSender] = {}
+        self.incoming: dict[Key, StreamReceiver] = {}
+        self._ending: list[tuple[Key, StreamSender | StreamReceiver]] = []
         """Streams whose threads may still use a queue: no other stream may use it yet."""
 
     def want_outgoing(self, streams: Iterable[Outgoing]) -> None:
@@ -76,7 +76,7 @@ class StreamTable:
             if key in self.outgoing or receiver is None or peer is None or want.queue in busy:
                 continue
             self._numbers += 1
-            self.outgoing[key] = OutgoingStream(
+            self.outgoing[key] = StreamSender(
                 self._numbers, want.node, want.output, peer, receiver, self._node.board,
                 window_messages=self._window_messages, window_bytes=self._window_bytes,
                 note=self._note,
@@ -91,11 +91,11 @@ class StreamTable:
                 stream.end()
                 if not stream.ended:
                     self._ending.append((key, stream))
-        busy = {key for key, stream in self._ending if isinstance(stream, IncomingStream)}
+        busy = {key for key, stream in self._ending if isinstance(stream, StreamReceiver)}
         for key, want in wanted.items():
             peer = peers.get(want.machine)
             if key not in self.incoming and peer is not None and key not in busy:
-                self.incoming[key] = IncomingStream(
+                self.incoming[key] = StreamReceiver(
                     *key, peer, self._node.forwarder, send=self._send, note=self._note
                 )
             if key in self.incoming:
@@ -112,8 +112,8 @@ class StreamTable:
             receiver.close()
 
     @staticmethod
-    def _queues_of(streams: Iterable[OutgoingStream | IncomingStream]) -> set[int]:
-        return {stream.queue for stream in streams if isinstance(stream, OutgoingStream)}
+    def _queues_of(streams: Iterable[StreamSender | StreamReceiver]) -> set[int]:
+        return {stream.queue for stream in streams if isinstance(stream, StreamSender)}
 
     @property
     def ending(self) -> bool:

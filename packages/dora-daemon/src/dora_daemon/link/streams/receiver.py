@@ -46,7 +46,7 @@ class StreamPeer(Protocol):
 
     clock: ClockOffset
 
-    def stored(self, stream: IncomingStream, *, at_once: bool) -> None:
+    def stored(self, stream: StreamReceiver, *, at_once: bool) -> None:
         """More messages are in the local queues: acknowledge them. Any thread."""
 
 
@@ -70,7 +70,7 @@ def run_hash(machine: str, run_id: str) -> int:
     return int.from_bytes(digest, "little") or 1
 
 
-class IncomingStream:
+class StreamReceiver:
     """Receiver of one output of one machine."""
 
     def __init__(

@@ -64,7 +64,7 @@ class Unacknowledged:
         self.delivery = delivery
 
 
-class OutgoingStream:
+class StreamSender:
     """Reads one queue, on a thread of its own."""
 
     def __init__(

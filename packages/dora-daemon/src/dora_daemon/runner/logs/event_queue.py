@@ -1,8 +1,8 @@
-"""Hands events to a slow reader without ever waiting for it: bounded, what is shed is counted.
+"""Bounded queue of events for a slow reader; log lines that do not fit are dropped and counted.
 
-With a gate nothing is shed in normal operation: it is shut while many lines wait, so that nodes
-are held back by their pipes. A node that is asked to stop must be able to print its last lines,
-whatever the reader does: then far more lines may wait, and a stuck reader holds back no node.
+With a gate no line is dropped in normal operation: the gate is closed while many lines are queued,
+so that the pipes of nodes fill up. Nodes that stop must be able to print their last lines whatever
+the reader does: then far more lines may be queued, and a stuck reader blocks no node.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from dora_config.protocol.runner_events import (
 )
 from dora_daemon.runner.logs.gate import Gate
 
-MOST_LINES = 20_000
-"""Lines that wait before some are shed, for a reader without a gate."""
+MAX_LINES = 20_000
+"""Lines queued before some are dropped, without a gate."""
 HELD_LINES = 4_000
-"""Lines that wait before the gate is shut."""
+"""Lines queued before the gate is closed."""
 STOPPING_LINES = 100_000
 """The same once the dataflow is stopping."""
-MOST_HELD_LINES = 250_000
-"""Lines that wait before some are shed in spite of the gate: of nodes that end while it is shut."""
+MAX_HELD_LINES = 250_000
+"""Lines queued before some are dropped in spite of the gate: of nodes that end meanwhile."""
 STUCK_SECONDS = 1.0
-"""Time without a line taken after which a reader no longer holds back nodes that are to stop."""
+"""Time without a line read after which a reader no longer blocks nodes that stop."""
 CLOSING_SECONDS = 3.0
 
 
 class EventQueue:
-    """Calls ``on_event`` on a thread of its own; only log lines are ever shed."""
+    """Calls ``on_event`` on a thread of its own; only log lines are ever dropped."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class EventQueue:
     ) -> None:
         self._on_event = on_event
         self._gate = gate
-        self._most = most_lines or (MOST_LINES if gate is None else MOST_HELD_LINES)
+        self._most = most_lines or (MAX_LINES if gate is None else MAX_HELD_LINES)
         self._held = held_lines
         self._stopping_lines = stopping_lines
         self._waiting: deque[RunnerEvent] = deque()
@@ -56,13 +56,13 @@ class EventQueue:
         self._closing = False
         self._taken = 0
         self._reopens: Callable[[], None] | None = None
-        """Set while the gate is shut: has it opened from the thread of the reader."""
+        """Set while the gate is closed: opens it from the reader's thread."""
         self.total_shed = 0
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
 
     def put(self, event: RunnerEvent) -> None:
-        """Hand over one event; returns at once."""
+        """Add an event without waiting."""
         if self._on_event is None or self._failure is not None:
             return
         with self._changed:
@@ -72,7 +72,7 @@ class EventQueue:
             self._changed.notify()
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="dora-events", daemon=True)
-            thread.start()  # raises RuntimeError where no more are allowed
+            thread.start()  # raises RuntimeError if no more threads are allowed
             self._thread = thread
         if self._gate is not None:
             self._hold_back(event, self._gate)
@@ -95,7 +95,7 @@ class EventQueue:
         gate.open()
 
     def _look_again(self, gate: Gate, taken_before: int) -> None:
-        """While stopping: hold nothing back any more once the reader takes nothing."""
+        """While stopping: stop blocking nodes once the reader is stuck."""
         if not gate.is_open and self._taken == taken_before:
             self._held = self._most + 1
             self._open(gate)
@@ -104,16 +104,16 @@ class EventQueue:
             loop.call_later(STUCK_SECONDS, self._look_again, gate, self._taken)
 
     def _shed_oldest(self, most: int) -> None:
-        """Leave out the oldest lines: the end of what is printed says most, and a gap is told once.
+        """Drop the oldest lines (the last ones matter most) and leave one record of the gap.
 
-        A gap before that nobody has read about yet becomes part of this one.
+        An unread record of an earlier gap becomes part of it.
         """
         kept: list[RunnerEvent] = []
-        place, lines, told = None, 0, 0
+        place, lines, earlier = None, 0, 0
         for event in self._waiting:
             match event:
                 case LogLinesDropped(count=count):
-                    told += count
+                    earlier += count
                 case LogLine() if lines < most:
                     lines += 1
                 case _:
@@ -121,7 +121,7 @@ class EventQueue:
                     continue
             place = len(kept) if place is None else place
         self.total_shed += lines
-        kept.insert(place or 0, LogLinesDropped(count=lines + told))
+        kept.insert(place or 0, LogLinesDropped(count=lines + earlier))
         self._waiting = deque(kept)
 
     def _run(self) -> None:
@@ -152,7 +152,7 @@ class EventQueue:
                 reopens()
 
     def close(self, timeout: float | None = CLOSING_SECONDS) -> None:
-        """Let the reader catch up, for ``timeout`` seconds at most; raise what it raised."""
+        """Wait for the reader for at most ``timeout`` seconds; raise its error."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -163,5 +163,5 @@ class EventQueue:
 
 
 def _call_on(loop: asyncio.AbstractEventLoop, function: Callable[[Gate], None], gate: Gate) -> None:
-    with suppress(RuntimeError):  # the loop has ended, and no reader waits
+    with suppress(RuntimeError):  # the loop has ended
         loop.call_soon_threadsafe(function, gate)

@@ -1,4 +1,4 @@
-"""Holds back the output of nodes while too many lines wait to be shown; lives on the event loop."""
+"""Holds back the output of nodes while too many log lines are queued."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 class Gate:
-    """While it is shut, readers leave what their nodes print in the pipes."""
+    """While it is closed, the output of nodes stays in their pipes."""
 
     def __init__(self) -> None:
         self.is_open = True
@@ -16,12 +16,12 @@ class Gate:
         self.is_open = False
 
     def open(self) -> None:
-        """Let every waiting reader proceed."""
+        """Resume every waiting reader."""
         self.is_open = True
         waiting, self._waiting = self._waiting, []
         for proceed in waiting:
             proceed()
 
     def when_open(self, proceed: Callable[[], None]) -> None:
-        """Call ``proceed`` once, when the gate is opened next."""
+        """Call ``proceed`` once when the gate opens."""
         self._waiting.append(proceed)

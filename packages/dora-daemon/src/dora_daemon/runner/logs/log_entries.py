@@ -1,4 +1,4 @@
-"""One line of a node's output as a log entry: what counts as structured, what it becomes; pure."""
+"""Converts lines of a node's output to log entries, and entries to text; pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from dora_config.protocol.runner_events import LOG_LEVELS, LogLevel, LogLine
 
 MAX_LINE = 1024 * 1024
-"""Bytes of one line that are kept."""
+"""Bytes of a line that are kept."""
 
 CUT_MARK = " ... [line cut: longer than 1 MB]"
 
@@ -23,14 +23,15 @@ _NAMES: dict[str, LogLevel] = {
 
 
 def passes(level: LogLevel, wanted: LogLevel | None) -> bool:
-    """Whether an entry of ``level`` is at least as important as ``wanted``."""
+    """Return whether ``level`` is at least as important as ``wanted``."""
     return wanted is None or _RANK[level] >= _RANK[wanted]
 
 
 def entry_from_line(text: str, *, node: str, stream: str, ts: str) -> LogLine:
-    """The entry that a printed line is: structured if it is a JSON object with level and message.
+    """Return the entry of a printed line.
 
-    Anything else is an entry of level ``stdout`` whose message is the line.
+    A JSON object with level and message is a structured entry; any other line is the message of an
+    entry of level ``stdout``.
     """
     if text.startswith("{") and text.endswith("}"):
         try:
@@ -61,7 +62,7 @@ def _structured(values: Mapping[str, Any], *, node: str, stream: str, ts: str) -
     message = values.get("message", values.get("msg"))
     fields = values.get("fields")
     if isinstance(fields, dict) and message is None:
-        # The shape of Rust's tracing: the message is one of the fields.
+        # format of Rust's tracing: the message is one of the fields
         fields = dict(fields)
         message = fields.pop("message", None)
     if name is None or not isinstance(message, str):
@@ -90,7 +91,7 @@ def _text(value: object) -> str | None:
 
 
 def file_line(entry: LogLine) -> str:
-    """An entry as it stands in the log file, without the newline."""
+    """Return the line of an entry in the log file, without the newline."""
     values: dict[str, Any] = {
         "ts": entry.ts,
         "level": entry.level,
@@ -112,7 +113,7 @@ def file_line(entry: LogLine) -> str:
 def message_text(
     entry: LogLine, *, dataflow_id: str, daemon_id: str | None, build_id: str | None
 ) -> str:
-    """An entry as nodes receive it on ``dora/logs`` and ``send_logs_as``."""
+    """Return the text of an entry on ``dora/logs`` and ``send_logs_as``."""
     return json.dumps(
         {
             "build_id": build_id,
@@ -133,14 +134,14 @@ def message_text(
 
 
 class LineSplitter:
-    """Bytes of a stream in, lines of text out; a line past MAX_LINE is cut, with a mark."""
+    """Splits a stream into lines of text; a line longer than MAX_LINE is cut, with a mark."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._cut = False
 
     def feed(self, data: bytes) -> list[str]:
-        """The lines that ``data`` completes."""
+        """Return the lines that ``data`` completes."""
         self._buffer += data
         if b"\n" not in data:
             self._limit()
@@ -155,7 +156,7 @@ class LineSplitter:
         return lines
 
     def flush(self) -> list[str]:
-        """What came after the last newline, at the end of the stream."""
+        """Return the text after the last newline, at the end of the stream."""
         raw, cut = bytes(self._buffer), self._cut
         self._buffer.clear()
         self._cut = False
@@ -173,5 +174,5 @@ class LineSplitter:
 
 
 def as_level(name: str) -> LogLevel:
-    """A level as others write it (``WARNING``, ``critical``); unknown ones count as info."""
+    """Return the level of a common name (``WARNING``, ``critical``); info for unknown names."""
     return _NAMES.get(name.lower(), "info")

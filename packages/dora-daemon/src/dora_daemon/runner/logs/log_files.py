@@ -1,4 +1,4 @@
-"""A node's log file: JSON lines, appended across restarts, rotated by size, or by others."""
+"""A node's log file: JSON lines, appended across restarts, rotated by size or by other programs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 class LogFile:
-    """No part is larger than ``max_size``, except one that holds a single longer line.
+    """A file whose parts are at most ``max_size`` bytes, unless one line is longer.
 
-    Errors are reported once and never raised: nodes run without a log file too.
+    Errors are returned once and never raised, because nodes also run without a log file.
     """
 
     def __init__(self, path: Path, *, max_size: int | None = None, rotated: int = 5) -> None:
@@ -19,25 +19,25 @@ class LogFile:
         self._max_size = max_size
         self._rotated = rotated
         self._descriptor: int | None = None
-        self._made = False
+        self._created = False
         self._size = 0
         self._torn = False
-        """The last write was cut off: a newline must come first."""
-        self.trouble: str | None = None
-        """What went wrong at first; entries since then may be missing."""
+        """The last write was incomplete: a newline must be written first."""
+        self.problem: str | None = None
+        """The first error; entries after it may be missing."""
 
     def create(self) -> str | None:
-        """Make the file, empty if it is new; returns a sentence the first time an error occurs."""
+        """Create the file; return the message of the first error."""
         return self.write(())
 
     def write(self, lines: Sequence[str]) -> str | None:
-        """Append lines, given without newline; returns a sentence the first time an error occurs.
+        """Append lines without their newlines; return the message of the first error.
 
-        Lines of one call may end up in several parts.
+        Lines of one call may be in several parts.
         """
         encoded = [f"{line}\n".encode("utf-8", "replace") for line in lines]
         try:
-            if self._descriptor is not None and self._was_taken_away(self._descriptor):
+            if self._descriptor is not None and self._was_removed(self._descriptor):
                 self.close()
             if self._descriptor is None:
                 self._open()
@@ -54,7 +54,7 @@ class LogFile:
         return None
 
     def _fitting(self, lines: Sequence[bytes], first: int) -> int:
-        """Lines that the current part takes, at least one if it is empty."""
+        """Return how many lines fit in the current part, at least one if it is empty."""
         if self._max_size is None:
             return len(lines) - first
         size, count = self._size + self._torn, 0
@@ -76,18 +76,18 @@ class LogFile:
         self._torn = False
 
     def _open(self) -> None:
-        if not self._made:
+        if not self._created:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        else:  # who removed the whole folder of the dataflow does not want that back
+        else:  # a removed folder of the whole dataflow is not created again
             self.path.parent.parent.mkdir(exist_ok=True)
             self.path.parent.mkdir(exist_ok=True)
-        self._made = True
+        self._created = True
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         self._descriptor = os.open(self.path, flags, 0o644)
         self._size = os.fstat(self._descriptor).st_size
 
-    def _was_taken_away(self, descriptor: int) -> bool:
-        """Whether somebody moved or removed the file; of one that was cut off the size is noted."""
+    def _was_removed(self, descriptor: int) -> bool:
+        """Return whether the file was moved or removed; update the size of a truncated one."""
         try:
             found = self.path.stat()
         except OSError:
@@ -109,13 +109,13 @@ class LogFile:
         return self.path.with_name(f"{self.path.name}.{number}")
 
     def _failed(self, error: OSError) -> str | None:
-        if self.trouble is not None:
+        if self.problem is not None:
             return None
-        self.trouble = (
-            f"cannot write the log file {self.path}: {error.strerror}; entries are missing from it"
-            " from now on, the nodes go on"
+        self.problem = (
+            f"cannot write the log file {self.path}: {error.strerror}; entries are missing in"
+            " it from now on, the nodes run on"
         )
-        return self.trouble
+        return self.problem
 
     def close(self) -> None:
         """Close the file; a later entry opens it again."""

@@ -1,7 +1,7 @@
-"""From a node's stdout and stderr to its log file, to messages, and upward; one turn at a time.
+"""Passes a node's stdout and stderr to its log file, to samples and to followers.
 
-A node that floods is held back by its pipe: each turn takes a bounded number of lines, so that the
-other nodes and the control of the dataflow get theirs.
+Each turn of the event loop passes on a limited number of lines, so that a flood of them fills the
+node's pipe and does not delay other nodes or requests.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dora_daemon.runner.logs.log_entries import LineSplitter, entry_from_line, f
 from dora_daemon.runner.logs.log_files import LogFile
 
 TAIL_LINES = 500
-"""Last lines of stderr that are kept for the report of a failure."""
+"""Last lines of stderr kept for the report of a failure."""
 
 _CHUNK = 32768
 _MOST_IN_A_PIPE = 1 << 20
@@ -31,12 +31,12 @@ Stream = Literal["stdout", "stderr"]
 
 
 def now_text() -> str:
-    """The time as it stands in log entries: RFC 3339, milliseconds, UTC."""
+    """Return the current time for a log entry: RFC 3339, milliseconds, UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class NodeLog:
-    """Where the lines of one node go, over all its processes."""
+    """Destinations of the lines of one node, over all its processes."""
 
     def __init__(
         self,
@@ -51,9 +51,9 @@ class NodeLog:
         complain: Callable[[str], None],
         gate: Gate | None = None,
     ) -> None:
-        """``as_message(output, text)`` sends on behalf of the node; ``upward`` gets what passes.
+        """``as_message(output, text)`` sends on behalf of the node; ``upward`` gets shown entries.
 
-        The ``gate`` holds back only a node whose lines go upward.
+        ``gate`` holds back only a node with shown entries.
         """
         self.node = spec.id
         self._spec = spec
@@ -70,7 +70,7 @@ class NodeLog:
         """Last lines on stderr of the current process."""
 
     def take(self, stream: Stream, lines: list[str]) -> Gate | None:
-        """Lines that were printed, in order; returns the gate that further ones must wait for."""
+        """Log printed lines; return the gate that further ones must wait for."""
         ts = now_text()
         kept = []
         self._went_up = False
@@ -78,7 +78,7 @@ class NodeLog:
             if stream == "stderr":
                 self.tail.append(text)
             if self._spec.send_stdout_as is not None and self._as_message is not None:
-                # The name says less than it does: the peer sends both streams.
+                # dora-rs sends both streams, too
                 self._as_message(self._spec.send_stdout_as, text + "\n")
             entry = entry_from_line(text, node=self.node, stream=stream, ts=ts)
             if self._pass_on(entry):
@@ -88,12 +88,12 @@ class NodeLog:
         return self._gate if held else None
 
     def say(self, entry: LogLine) -> None:
-        """An entry about this node that it did not print itself."""
+        """Log an entry that the node did not print itself."""
         if self._pass_on(entry):
             self._write([file_line(entry)])
 
     def note(self, level: LogLevel, message: str) -> None:
-        """A line of dora about the node's process; it is in the file whatever its level."""
+        """Write a line about the node's process into the file, whatever its level."""
         entry = LogLine(
             ts=now_text(), level=level, node=self.node, message=message, target="dora.runner"
         )
@@ -121,28 +121,28 @@ class NodeLog:
             self._report(self._file.write(lines))
 
     def create_file(self) -> None:
-        """Make the log file before the node prints anything."""
+        """Create the log file before the node prints anything."""
         self._report(self._file.create())
 
-    def _report(self, trouble: str | None) -> None:
-        if trouble is not None:
-            self._complain(trouble)
+    def _report(self, problem: str | None) -> None:
+        if problem is not None:
+            self._complain(problem)
 
     def close(self) -> None:
         self._file.close()
 
 
-class LineTaker(Protocol):
-    """Whose lines are read: a NodeLog, say."""
+class LineHandler(Protocol):
+    """Receiver of lines, such as a NodeLog."""
 
     def take(self, stream: Stream, lines: list[str]) -> Gate | None:
-        """Lines that were printed, in order; returns the gate that further ones must wait for."""
+        """Process lines; return the gate that further ones must wait for."""
 
 
 class OutputReader:
-    """Reads one stream of a process into its log while the event loop turns."""
+    """Reads one stream of a process into its log."""
 
-    def __init__(self, descriptor: int, stream: Stream, log: LineTaker) -> None:
+    def __init__(self, descriptor: int, stream: Stream, log: LineHandler) -> None:
         self._descriptor = descriptor
         self._stream = stream
         self._log = log
@@ -160,7 +160,7 @@ class OutputReader:
             self._turn()
 
     def _read(self) -> bytes | None:
-        """Take in what the pipe offers; ``None`` if that is nothing now, b"" at its end."""
+        """Read from the pipe; return None if it is empty now, b"" at its end."""
         try:
             data = os.read(self._descriptor, _CHUNK)
         except (BlockingIOError, InterruptedError):
@@ -175,7 +175,7 @@ class OutputReader:
             return
         gate = self._pass_on(_LINES_A_TURN)
         if (self._lines or gate is not None) and not self._paused:
-            # More than a turn's share: no reading until the others had theirs.
+            # too many lines for one turn: read again after the other readers
             self._paused = True
             self._loop.remove_reader(self._descriptor)
         if gate is not None:
@@ -198,9 +198,9 @@ class OutputReader:
             self._loop.remove_reader(self._descriptor)
 
     def finish(self) -> None:
-        """The process has ended: what it printed is in the pipe, so read that and stop.
+        """Read the rest of the pipe after the end of the process.
 
-        A process of another session may hold the pipe open and write on; it is not waited for.
+        A process of another session may keep the pipe open; it is not waited for.
         """
         for _ in range(_MOST_IN_A_PIPE // _CHUNK):
             if not self._read():

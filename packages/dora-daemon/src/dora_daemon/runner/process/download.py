@@ -1,4 +1,4 @@
-"""Fetches a program that a node's ``path`` names by URL."""
+"""Downloads the program of a node whose ``path`` is a URL."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _CHUNK = 1 << 20
 
 
 def download(url: str, sha256: str | None, working_dir: Path) -> Path:
-    """Fetch a program into ``<working dir>/build/`` and make it executable.
+    """Download a program into ``<working dir>/build/`` and make it executable.
 
     A file that is there already with the wanted checksum is used again. Raises SourceNotFound.
     """
     try:
         name = Path(urllib.parse.urlparse(url).path).name or "node"
     except ValueError as error:
-        raise SourceNotFound(f"cannot download {url}: it is no address ({error})") from error
+        raise SourceNotFound(f"cannot download {url}: not a valid URL ({error})") from error
     target = working_dir / "build" / name
     if sha256 is not None and is_file(target) and _sha256(target) == sha256.lower():
         return target
@@ -40,7 +40,7 @@ def download(url: str, sha256: str | None, working_dir: Path) -> Path:
         ):
             shutil.copyfileobj(answer, file, _CHUNK)
     except (OSError, ValueError, http.client.HTTPException) as error:
-        with suppress(OSError):  # such as a name that no file can have
+        with suppress(OSError):  # such as an invalid file name
             part.unlink(missing_ok=True)
         if isinstance(error, urllib.error.HTTPError):
             error.close()

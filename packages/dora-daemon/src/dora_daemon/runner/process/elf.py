@@ -1,4 +1,4 @@
-"""What machine a program was made for, from the first bytes of its file; pure."""
+"""Reads the target machine of a program from the first bytes of its file; pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import struct
 from typing import Final
 
 HEADER: Final = 20
-"""Bytes that are looked at."""
+"""Bytes that are read."""
 
 _MACHINES: Final = {
     3: "i386",
@@ -31,11 +31,11 @@ _RUNS: Final = {
     "s390x": {"s390x"},
     "loongarch64": {"loongarch"},
 }
-"""What a kernel of that name can run."""
+"""Machines whose programs a kernel of that name can run."""
 
 
 def made_for(header: bytes) -> str | None:
-    """The machine in an ELF header; ``None`` for anything else, which the system shall judge."""
+    """Return the machine in an ELF header; None for any other file."""
     if len(header) < HEADER or header[:4] != b"\x7fELF":
         return None
     order = "<" if header[5] == 1 else ">"
@@ -44,7 +44,7 @@ def made_for(header: bytes) -> str | None:
 
 
 def wrong_machine(header: bytes, here: str) -> str | None:
-    """What a program was made for when a machine called ``here`` cannot run it."""
+    """Return the target of a program if a machine called ``here`` cannot run it."""
     found = made_for(header)
     if found is None or here not in _RUNS or found in _RUNS[here]:
         return None

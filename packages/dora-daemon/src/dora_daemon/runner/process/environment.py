@@ -30,13 +30,13 @@ RESERVED_PREFIXES = ("DORA_ZENOH_", "DYLD_")
 
 
 def is_reserved(name: str) -> bool:
-    """Whether a variable may not be set by users, nor inherited by nodes."""
+    """Return whether a variable can neither be set by users nor inherited by nodes."""
     return name in RESERVED or name.startswith(RESERVED_PREFIXES)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeEnvironment:
-    """The variables, and sentences about what was dropped or is missing."""
+    """The variables, with warnings and problems."""
 
     variables: dict[str, str]
     warnings: tuple[str, ...] = ()
@@ -49,7 +49,7 @@ def merge_environment(
     overrides: Mapping[str, str],
     own: Mapping[str, EnvValue],
 ) -> NodeEnvironment:
-    """The layers that users control.
+    """Merge the layers that users control.
 
     ``own`` is a resolved node's ``env``, into which the dataflow's ``env`` was merged already: what
     equals ``root`` gives way to ``overrides`` (``--env``), the node's own values do not.
@@ -86,7 +86,7 @@ By default it does so from about three quarters of a cache on, which half a payl
 
 
 def with_packages(variables: Mapping[str, str], folder: str) -> dict[str, str]:
-    """The variables with ``folder`` in front of PYTHONPATH, and how large arrays are copied."""
+    """Return the variables with ``folder`` first on PYTHONPATH and tunables of glibc."""
     rest = variables.get("PYTHONPATH", "")
     path = f"{folder}:{rest}" if rest else folder
     own = {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
@@ -97,6 +97,6 @@ def with_packages(variables: Mapping[str, str], folder: str) -> dict[str, str]:
 
 
 def shown(path: str, base: str) -> str:
-    """A path as users know it: relative to ``base`` when it lies in it."""
+    """Return a path relative to ``base`` if it is inside of it."""
     relative = posixpath.relpath(path, base)
     return path if relative.startswith("..") else relative

@@ -1,4 +1,4 @@
-"""Puts our ``dora`` in front of what a node may have installed, and explains when that fails."""
+"""Puts this ``dora`` first on a node's import path, and explains when that fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BINARY_START = (b"\x7fELF", b"MZ", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
 
 
 def make_package_folder(folder: Path) -> Path:
-    """A folder with links to our two packages and nothing else, for the front of PYTHONPATH.
+    """Create a folder with links to the two packages only, for the front of PYTHONPATH.
 
     A node's own environment then needs pyarrow only, and a ``dora`` of somebody else that is
     installed there does not come first.
@@ -27,10 +27,10 @@ def make_package_folder(folder: Path) -> Path:
 
 
 def _location(package: str) -> Path:
-    """Where our package lies, which is not always where `import dora` finds one.
+    """Return the location of a package, which may differ from that of `import dora`.
 
-    PYTHONPATH may name that of dora-rs, and the `build` line of a node that needs it puts it in the
-    place of ours. So the wheel has a copy in a package of our own.
+    PYTHONPATH may contain dora-rs, and the `build` line of a node may install it over this package.
+    So the wheel has a copy inside dora_node_api.
     """
     api = Path(dora_node_api.__file__).resolve().parent
     if package == "dora_node_api":
@@ -41,18 +41,18 @@ def _location(package: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class LaunchFacts:
-    """What is known about how a node was started."""
+    """Facts about the start of a node."""
 
     argv: tuple[str, ...]
     script: Path | None
-    """The Python file, when there is one."""
+    """The Python file, if any."""
     shell: bool = False
     has_ports: bool = True
-    """A program without inputs and outputs need not be a dora node at all."""
+    """A program without inputs and outputs need not be a dora node."""
 
 
 def explain(facts: LaunchFacts) -> str | None:
-    """Why a node may not have found our ``dora`` package; ``None`` if there is no sign of it."""
+    """Return why a node may not have found this ``dora`` package; None if unknown."""
     if facts.shell:
         return None
     if (flag := _isolating_flag(facts)) is not None:
@@ -85,7 +85,7 @@ def _isolating_flag(facts: LaunchFacts) -> str | None:
 
 
 def _shebang(program: Path) -> list[str]:
-    """The words of a script's first line, if Python is to run it."""
+    """Return the words of a script's first line if it names Python."""
     try:
         with program.open("rb") as file:
             line = file.readline(256)
@@ -97,7 +97,7 @@ def _shebang(program: Path) -> list[str]:
 
 
 def _shadowed(script: Path) -> str | None:
-    """A module beside the script comes before PYTHONPATH."""
+    """Return a module beside the script, which comes before PYTHONPATH."""
     for name in PACKAGES:
         for beside in (script.parent / name, script.parent / f"{name}.py"):
             if beside.is_dir() or beside.is_file():

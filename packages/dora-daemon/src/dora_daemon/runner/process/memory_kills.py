@@ -1,4 +1,4 @@
-"""Kills by the kernel for want of memory, counted by the cgroup of this process.
+"""Kills by the kernel for lack of memory, counted by the cgroup of this process.
 
 The kernel only reports a count: a process that ended by SIGKILL just after the count went up is
 taken for the one that was killed.
@@ -19,7 +19,7 @@ RECENT: Final = 5.0
 
 
 class MemoryKills:
-    """Reads the counter whenever it is asked; works with cgroup v2, v1, and without cgroups."""
+    """Reads the counter on request; supports cgroup v2 and v1, and systems without cgroups."""
 
     def __init__(self, proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> None:
         self._files = _counters(proc, cgroups)
@@ -28,7 +28,7 @@ class MemoryKills:
         self._last = float("-inf")
 
     def look(self, now: float) -> None:
-        """Note kills since the last look; ``now`` in seconds."""
+        """Count kills since the last call; ``now`` in seconds."""
         counted = self._read()
         if counted > self._counted:
             self._unclaimed += counted - self._counted
@@ -38,14 +38,14 @@ class MemoryKills:
         self._counted = counted
 
     def explain(self, status: Exit, now: float) -> Exit:
-        """How a process ended, which may be for want of memory."""
+        """Return the exit of a process with whether it was killed for lack of memory."""
         if status.signal != "SIGKILL" and status.code != KILLED:
             self.look(now)
             return status
         return replace(status, out_of_memory=self.claim(now))
 
     def claim(self, now: float) -> bool:
-        """Whether a process that has just ended by SIGKILL was killed for want of memory."""
+        """Return whether a process that just ended by SIGKILL was killed for lack of memory."""
         self.look(now)
         if self._unclaimed == 0 or now - self._last > RECENT:
             return False
@@ -66,7 +66,7 @@ class MemoryKills:
 
 
 def _counters(proc: Path, cgroups: Path) -> list[Path]:
-    """Files with a line `oom_kill N`, the most telling first."""
+    """Return the files with a line `oom_kill N`, the most specific first."""
     try:
         lines = (proc / "self/cgroup").read_text().splitlines()
     except OSError:

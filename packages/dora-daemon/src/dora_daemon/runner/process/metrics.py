@@ -1,4 +1,4 @@
-"""CPU and memory of node processes and their children, read when somebody asks."""
+"""CPU and memory of node processes and their children, sampled on request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import psutil
 
 OLDEST = 1.0
-"""Seconds for which a sample is used again."""
+"""Seconds for which a sample is reused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class ProcessLoad:
 
 
 class Metrics:
-    """Samples process trees. Costs nothing while nobody looks: there is no sampling task."""
+    """Samples process trees on request only, so that it costs nothing otherwise."""
 
     def __init__(self) -> None:
         self._cpu: dict[str, tuple[int, float, float]] = {}
@@ -32,7 +32,7 @@ class Metrics:
         self._taken = float("-inf")
 
     def sample(self, pids: Mapping[str, int], now: float) -> Mapping[str, ProcessLoad]:
-        """The load of each node's process tree, at most OLDEST seconds old."""
+        """Return the load of each node's process tree, at most OLDEST seconds old."""
         if now - self._taken >= OLDEST:
             self._taken = now
             loads = {node: self._load(node, pid, now) for node, pid in pids.items()}

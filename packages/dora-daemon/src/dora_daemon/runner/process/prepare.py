@@ -1,4 +1,4 @@
-"""From the plan to what is spawned: program, arguments, directory, environment of each node."""
+"""Prepares nodes: program, arguments, directory and environment of each process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class PreparedNode:
     argv: tuple[str, ...]
     cwd: Path
     variables: Mapping[str, str] = field(repr=False)
-    """Without DORA_NODE_CONFIG, which is made for each process."""
+    """Without DORA_NODE_CONFIG, which differs for each process."""
     facts: LaunchFacts
     log_file: Path
     cpus: tuple[int, ...] = ()
@@ -38,7 +38,7 @@ class PreparedNode:
 
 
 class Preparer:
-    """Prepares the nodes of a plan; spawns nothing. Blocks: checks may run a program."""
+    """Prepares the nodes of a plan without spawning them. Blocks: checks may run a program."""
 
     def __init__(
         self, plan: RunPlan, packages: Path, environ: Mapping[str, str] = os.environ
@@ -49,7 +49,7 @@ class Preparer:
         self._python = PythonChooser(uv=plan.uv)
 
     def prepare_all(self) -> tuple[PreparedNode, ...]:
-        """Every node of the plan, or PreparationError with all that is wrong."""
+        """Prepare every node of the plan. Raises PreparationError with all problems."""
         prepared: list[PreparedNode] = []
         problems: list[str] = []
         for spec in self._plan.local_nodes():
@@ -62,7 +62,7 @@ class Preparer:
         return tuple(prepared)
 
     def prepare(self, spec: ResolvedNode, place: NodeLocation) -> PreparedNode:
-        """One node. Raises PreparationError."""
+        """Prepare one node. Raises PreparationError."""
         try:
             return self._prepare(spec, place)
         except PreparationError:
@@ -140,7 +140,7 @@ class Preparer:
             argv = (*interpreter.words, "-u", str(program), *spec.args)
             return argv, LaunchFacts(argv, program, has_ports=has_ports)
         require_executable(program, path)
-        # A program of a managed environment names its interpreter itself.
+        # a program of a managed environment names its interpreter itself
         run = self._uv_run(variables) if self._plan.uv and place.python is None else ()
         argv = (*run, str(program), *spec.args)
         return argv, LaunchFacts(argv[len(run) :], None, has_ports=has_ports)

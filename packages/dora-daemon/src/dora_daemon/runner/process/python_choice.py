@@ -1,4 +1,4 @@
-"""Which Python runs a node: its own environment, uv, the one that runs dora, then PATH."""
+"""Chooses the Python of a node: its own environment, uv, the one that runs dora, then PATH."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _MANAGED = "the node's own environment"
 
 
 class PythonUnusable(RunnerError):
-    """No interpreter that can run a node; the text names it and the remedy."""
+    """No interpreter can run the node; the message has the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """How to run Python: the words before ``-u file``, and where they come from."""
+    """Command of a Python: the words before ``-u file``, and their origin."""
 
     words: tuple[str, ...]
     origin: str
@@ -40,7 +40,7 @@ class Interpreter:
 
 
 class PythonChooser:
-    """Chooses and checks interpreters; each is asked only once."""
+    """Chooses and checks interpreters; each is checked only once."""
 
     def __init__(self, *, own: str | None = None, uv: bool = False) -> None:
         self._own = sys.executable if own is None else own
@@ -48,16 +48,16 @@ class PythonChooser:
         self._checked: dict[tuple[str, ...], str | None] = {}
 
     def choose(self, managed: str | None, variables: Mapping[str, str], cwd: Path) -> Interpreter:
-        """The interpreter for a node whose environment is ``variables``.
+        """Return the interpreter for a node whose environment is ``variables``.
 
-        Raises PythonUnusable if the one that is meant is missing or cannot import pyarrow. Only the
-        runner's own interpreter gives way to a better one on PATH.
+        Raises PythonUnusable if it is missing or cannot import pyarrow. Only the interpreter that
+        runs dora is replaced by a better one on PATH.
         """
         if managed is not None:
             chosen = Interpreter((managed,), _MANAGED)
             return self._checked_or_raise(chosen, variables, cwd)
         if self._uv:
-            # The build is imported only where uv is wanted: it takes its time.
+            # a slow import, needed for uv only
             from dora_daemon.build.python_env import find_uv
 
             uv = find_uv(variables)
@@ -101,7 +101,7 @@ class PythonChooser:
     def _problem(
         self, interpreter: Interpreter, variables: Mapping[str, str], cwd: Path
     ) -> str | None:
-        # What uv runs depends on the directory; what is importable depends on PYTHONPATH.
+        # uv chooses by the directory; PYTHONPATH decides which modules can be imported
         place = str(cwd) if len(interpreter.words) > 1 else ""
         key = (*interpreter.words, place, variables.get("PYTHONPATH", ""))
         if key not in self._checked:
@@ -110,9 +110,9 @@ class PythonChooser:
 
 
 def _examine(interpreter: Interpreter, variables: Mapping[str, str], cwd: Path) -> str | None:
-    """Why an interpreter cannot run nodes; ``None`` if it can."""
+    """Return why an interpreter cannot run nodes; None if it can."""
     if interpreter.words == (sys.executable,):
-        # It is the one we are in, so asking costs nothing.
+        # the interpreter of this process needs no subprocess
         version = sys.version_info[:2]
         has_pyarrow = importlib.util.find_spec("pyarrow") is not None
     else:
@@ -131,8 +131,8 @@ def _examine(interpreter: Interpreter, variables: Mapping[str, str], cwd: Path) 
             return f"{interpreter} cannot be run: {error}"
         answer = done.stdout.split()
         if done.returncode != 0 or len(answer) < 2:
-            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-            return f"{interpreter} does not work: {said[-1] if said else 'it printed nothing'}"
+            output = (done.stderr.strip() or done.stdout.strip()).splitlines()
+            return f"{interpreter} does not work: {output[-1] if output else 'it printed nothing'}"
         version = (int(answer[0]), int(answer[1]))
         has_pyarrow = answer[2:] == ["True"]
     if version < OLDEST:

@@ -1,4 +1,4 @@
-"""Finds what a node's ``path`` names: a file, or a program on PATH."""
+"""Finds the program of a node's ``path``: a file, or a program on PATH."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from dora_daemon.runner.errors import RunnerError
 from dora_daemon.runner.process.elf import HEADER, wrong_machine
 
 EXPANDED = ("HOME", "USER", "PWD", "DORA_WORKSPACE")
-"""The variables that may stand in ``path``."""
+"""Variables that are expanded in ``path``."""
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
 class SourceNotFound(RunnerError):
-    """``path`` names nothing that can be run; the text holds the full path that was looked at."""
+    """``path`` names no program; the message has the full path that was checked."""
 
 
 def expand(path: str, environ: Mapping[str, str]) -> str:
-    """``path`` with the few variables that may stand in it replaced."""
+    """Expand the variables in ``path``."""
 
     def value(match: re.Match[str]) -> str:
         name = match[1] or match[2]
@@ -40,7 +40,7 @@ def find_program(
     variables: Mapping[str, str],
     managed_python: str | None = None,
 ) -> Path:
-    """The absolute path of what ``path`` names.
+    """Return the absolute path of the program.
 
     With a slash it is a file relative to ``working_dir``; a bare name is looked for in
     ``working_dir``, beside the node's managed interpreter, then on PATH. Raises SourceNotFound.
@@ -48,10 +48,10 @@ def find_program(
     expanded = expand(path, variables)
     in_working_dir = working_dir / expanded
     if is_file(in_working_dir):
-        # Not resolved: a script finds what lies beside the link, not beside the link's target.
+        # links are not resolved, because a script imports modules beside the link
         return Path(os.path.normpath(in_working_dir))
     if "/" in expanded:
-        # Path.is_dir raises where a name is too long.
+        # Path.is_dir raises if a name is too long
         is_folder = os.path.isdir(in_working_dir)  # noqa: PTH112
         where = "a directory" if is_folder else "no file"
         raise SourceNotFound(
@@ -72,12 +72,12 @@ def find_program(
 
 
 def is_python(program: Path) -> bool:
-    """Whether a file is run by an interpreter of our choice."""
+    """Return whether a file is run by a chosen interpreter."""
     return program.suffix == ".py"
 
 
 def require_executable(program: Path, path: str) -> None:
-    """Raises SourceNotFound if the file may not be executed, or not on this kind of machine."""
+    """Raise SourceNotFound if the file cannot be executed on this machine."""
     if not os.access(program, os.X_OK):
         raise SourceNotFound(
             f"`{path}` is not executable: {program} (chmod +x it, or name it .py if Python is to"

@@ -1,4 +1,4 @@
-"""Processes of nodes: each starts a session, is signalled as a group and always waited for."""
+"""A process of a node: it starts a session, is signalled as a group and always waited for."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 @dataclass(frozen=True, slots=True)
 class SpawnRequest:
-    """What to run. ``cwd`` exists; ``env`` is complete."""
+    """Program and environment. ``cwd`` exists; ``env`` is complete."""
 
     argv: tuple[str, ...]
     cwd: str
     env: Mapping[str, str] = field(repr=False)
     cpus: tuple[int, ...] = ()
     open_files: tuple[int, int] | None = None
-    """RLIMIT_NOFILE of the node, soft and hard: not the raised one of the runner."""
+    """RLIMIT_NOFILE of the node, soft and hard, instead of the raised limits of the runner."""
     inherited: tuple[int, ...] = ()
-    """Descriptors that it keeps, by the same numbers."""
+    """Descriptors that it inherits under the same numbers."""
 
 
 class NodeProcess:
@@ -48,25 +48,25 @@ class NodeProcess:
         os.set_blocking(self.stdout, False)
         os.set_blocking(self.stderr, False)
         self.exit_fd = _pidfd(popen.pid)
-        """Becomes readable when the process has ended; ``None`` where there are no pidfds."""
+        """Becomes readable when the process has ended; ``None`` where pidfds do not exist."""
         self.exit: Exit | None = None
 
     def signal_group(self, name: str) -> None:
-        """Signal the whole group, unless the process was reaped (then the group is gone too)."""
+        """Signal the whole group, unless the process was reaped and the group has ended."""
         if self.exit is None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.Signals[name])
 
     def reap(self) -> Exit | None:
-        """The exit if the process has ended. What is left of its group is killed first."""
+        """Return the exit if the process has ended, after killing the rest of its group."""
         if self.exit is None and self._has_ended():
-            # Before the wait: until then the pid, and so the group's number, cannot be reused.
+            # before the wait, until which the pid and so the number of the group cannot be reused
             self.signal_group("SIGKILL")
             self.exit = _as_exit(self._popen.wait())
         return self.exit
 
     def wait(self) -> Exit:
-        """Block until the end; for the last resort, after SIGKILL."""
+        """Block until the end; call this after SIGKILL."""
         self._popen.wait()
         return self.reap() or _as_exit(self._popen.returncode)
 
@@ -79,7 +79,7 @@ class NodeProcess:
         return True
 
     def close(self) -> None:
-        """Close the descriptors; call it once the process was reaped."""
+        """Close the descriptors; call this once the process was reaped."""
         if self.exit_fd is not None:
             os.close(self.exit_fd)
             self.exit_fd = None
@@ -89,12 +89,12 @@ class NodeProcess:
 
 
 def spawn(request: SpawnRequest) -> NodeProcess:
-    """Start a process; call it on the main thread, whose end SIGKILLs the process (on Linux).
+    """Start a process; call this on the main thread, whose end SIGKILLs the process (on Linux).
 
     Raises OSError when the program cannot be started.
     """
     with warnings.catch_warnings():
-        # Python warns of any fork beside threads; the hook takes no lock and imports nothing.
+        # Python warns about a fork beside threads; the hook takes no lock and imports nothing
         warnings.filterwarnings("ignore", message=".*multi-threaded", category=DeprecationWarning)
         popen = subprocess.Popen(
             request.argv,
@@ -112,20 +112,17 @@ def spawn(request: SpawnRequest) -> NodeProcess:
 
 
 def why_not(program: str, error: OSError | ValueError) -> str:
-    """Why a program could not be started, in words that say what to do where the system's do not.
-
-    ``program`` is its path.
-    """
+    """Return why a program could not be started, with the remedy."""
     number = error.errno if isinstance(error, OSError) else None
     if number == errno.ENOENT and Path(program).is_file():
         return f"it exists, but the interpreter that its first line names does not ({error})"
     if number == errno.ENOEXEC:
         return (
-            "it is no program of this machine; a script begins with a line such as"
+            "it is not a program for this machine; a script must begin with a line such as"
             f" `#!/usr/bin/env python3` ({error})"
         )
     if number == errno.EMFILE:
-        return f"{error}; the runner may have no more: raise the limit (`ulimit -n`)"
+        return f"{error}; the runner has reached its limit of open files: raise it (`ulimit -n`)"
     if number == errno.EAGAIN:
         return (
             f"{error}; no more processes are allowed: raise the limit of the user (`ulimit -u`) or"
@@ -151,7 +148,7 @@ def _before_exec(request: SpawnRequest, parent: int) -> Callable[[], None]:
 
 
 def usable_cpus(wanted: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Split wanted cores into those this process may use and those it may not."""
+    """Split cores into those this process may use and those it may not."""
     if not hasattr(os, "sched_getaffinity"):
         return (), wanted
     have = os.sched_getaffinity(0)
@@ -159,7 +156,7 @@ def usable_cpus(wanted: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ..
 
 
 def raise_open_files() -> tuple[int, int]:
-    """Raise this process's limit of open files as far as it may; returns the former limits."""
+    """Raise this process's limit of open files as far as allowed; return the former limits."""
     soft, hard = before = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with suppress(ValueError, OSError):
@@ -168,7 +165,7 @@ def raise_open_files() -> tuple[int, int]:
 
 
 def watch_process(pid: int) -> int | None:
-    """A descriptor that becomes readable when a process that is no child of ours ends."""
+    """Return a descriptor that becomes readable when a process ends that is not a child."""
     return _pidfd(pid)
 
 

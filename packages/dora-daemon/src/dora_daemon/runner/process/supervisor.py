@@ -1,4 +1,4 @@
-"""The processes of all nodes: spawned one a turn of the loop, read, and waited for."""
+"""Processes of all nodes: spawned one per turn of the event loop, read, and waited for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OnExited = Callable[[str, int, Exit], None]
 
 @dataclass(slots=True)
 class RunningProcess:
-    """A process that runs, and who reads it."""
+    """A running process and the readers of its output."""
 
     node: str
     incarnation: int
@@ -31,7 +31,7 @@ class RunningProcess:
 
 
 class Processes:
-    """Call everything here on the main thread: a process dies with the thread that forked it."""
+    """Use it on the main thread: a process is killed when the thread that forked it ends."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Processes:
         on_staged_exit: Callable[[str, Exit], None],
         open_files: tuple[int, int] | None = None,
     ) -> None:
-        """``config_for`` makes DORA_NODE_CONFIG; ``record`` notes a pid for whoever cleans up."""
+        """``config_for`` returns DORA_NODE_CONFIG; ``record`` records a pid for the reaper."""
         self._prepared = prepared
         self._logs = logs
         self._config_for = config_for
@@ -60,12 +60,12 @@ class Processes:
         self._waiting: deque[SpawnNode] = deque()
         self.running: dict[str, RunningProcess] = {}
         self.staged: dict[str, RunningProcess] = {}
-        """Processes that wait to replace a node's running one."""
+        """Processes that will replace a node's running one."""
         self._loop = asyncio.get_running_loop()
         self._has_pidfds: bool | None = None
 
     def spawn(self, command: SpawnNode) -> None:
-        """Start a process soon; one a turn, so that the loop answers meanwhile."""
+        """Start a process in a later turn of the loop, so that requests are answered meanwhile."""
         self._waiting.append(command)
         if len(self._waiting) == 1:
             self._loop.call_soon(self._spawn_next)
@@ -106,14 +106,14 @@ class Processes:
         return running
 
     def promote(self, node: str) -> RunningProcess | None:
-        """The staged process takes the place of the one that has ended; ``None`` if it died."""
+        """Make the staged process the node's process; return None if it died."""
         running = self.staged.pop(node, None)
         if running is not None:
             self.running[node] = running
         return running
 
     def drop_staged(self, node: str) -> None:
-        """Kill a process that is not to replace anything after all."""
+        """Kill the staged process of a node."""
         running = self.staged.get(node)
         if running is not None:
             running.process.signal_group("SIGKILL")
@@ -163,14 +163,14 @@ class Processes:
         if status is None:
             return
         status = self._memory_kills.explain(status, self._loop.time())
-        self._let_go(running)
+        self._release(running)
         if self.staged.get(running.node) is running:
             del self.staged[running.node]
             self._on_staged_exit(running.node, status)
             return
         self._on_exited(running.node, running.incarnation, status)
 
-    def _let_go(self, running: RunningProcess) -> None:
+    def _release(self, running: RunningProcess) -> None:
         if running.process.exit_fd is not None:
             self._loop.remove_reader(running.process.exit_fd)
         for reader in running.readers:
@@ -180,13 +180,13 @@ class Processes:
             del self.running[running.node]
 
     def signal(self, node: str, name: str) -> None:
-        """To the whole group of a node's process; nothing if there is none."""
+        """Signal the whole group of a node's process, if it runs."""
         running = self.running.get(node)
         if running is not None:
             running.process.signal_group(name)
 
     def close(self) -> None:
-        """Kill and wait for whatever still runs; nobody is told."""
+        """Kill everything that still runs and wait for its end, without events."""
         self._waiting.clear()
         left = [*self.running.values(), *self.staged.values()]
         self.staged.clear()
@@ -194,6 +194,6 @@ class Processes:
             running.process.signal_group("SIGKILL")
         for running in left:
             running.process.wait()
-            self._let_go(running)
+            self._release(running)
         if self._has_pidfds is False:
             self._loop.remove_signal_handler(signal.SIGCHLD)
