@@ -44,7 +44,7 @@ class Inputs:
         self._waiter.add_fd(connection.wake_read)
         self._receiving = OwnedLock()
         self._imported = False
-        """Whether pyarrow was imported for the first message."""
+        """Whether pyarrow was imported for the first event."""
         self._validate = os.environ.get(VALIDATE_VARIABLE, "").lower() in ("1", "true", "yes")
         connection.inputs_full = self._full
 
@@ -115,18 +115,23 @@ class Inputs:
         connection = self._connection
         if now - connection.pumped > PUMP_EVERY_NS and not connection.gone:
             connection.pump()
-        if not self._imported and any(r.pending() for r in list(self._receivers.values())):
-            self._reentry.call(_null_array)  # calls of signal handlers meanwhile need it too
+        if not self._imported and not self.is_empty():
+            # Outside of the change below: it takes long, and calls of signal handlers need it too.
+            self._reentry.call(_null_array)
             self._imported = True
         integrity = self._integrity
         if integrity.broken:
             integrity.check()
-        try:
-            if connection.inbox:
+        if connection.inbox:
+            with integrity:
                 self.take_inbox()
-            return self.session.next_event(now)
+        session = self.session
+        try:
+            return session.next_event(now)
         except BaseException as error:
-            integrity.left_by(type(error))
+            if session.taking:
+                session.taking = False
+                integrity.left_by(type(error))
             raise
 
     def _sleep(self, now: int, deadline: int | None) -> None:

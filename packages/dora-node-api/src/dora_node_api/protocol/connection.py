@@ -162,12 +162,16 @@ class Connection:
             self.publish(self._to_publish.popleft())
 
     def _take_all(self) -> None:
-        with self.integrity:
-            while not self._gone and (received := self._receive()) is not None:
-                self._take(received)
+        self.integrity.check()
+        if not self._gone and self._control.wait(0):
+            with self.integrity:
+                while (received := self._receive()) is not None:
+                    self._take(received)
         self.pumped = time.monotonic_ns()
 
     def _receive(self) -> Received | ControlError | None:
+        if self._gone:
+            return None
         try:
             return self._control.receive(timeout=0)
         except ControlClosed:

@@ -111,6 +111,8 @@ class Session:
         """Reason of the STOP that was or will be returned."""
         self.ended = False
         """STOP was returned: nothing follows."""
+        self.taking = False
+        """A message is being taken from an input: an exception that ends `next_event` loses it."""
         self.errors = 0
         """Number of broken records and undecodable messages."""
 
@@ -187,8 +189,9 @@ class Session:
             return event
         while not self.ended:
             if self._first:
-                event = self._first.popleft()
+                event = self._first[0]
                 self.ended = event["type"] == "STOP"
+                del self._first[0]
                 return event
             for entry in self._order:
                 found = self._look(entry, now)
@@ -209,13 +212,17 @@ class Session:
         if delivery is None:
             if self._several and entry.ready is not None and not entry.ready():
                 return None
+            self.taking = True
             try:
                 delivery = poll()
             except BrokenRecord as error:
                 self.failed(f"input `{entry.id}`: {error}")
+                self.taking = False
                 return None
             if delivery is None:
+                self.taking = False
                 return None
+        self.taking = True
         entry.held = None
         event: Event | None = None
         try:
@@ -223,6 +230,7 @@ class Session:
                 if entry.broken:
                     entry.broken = False
                     entry.held = delivery
+                    self.taking = False
                     return {"type": "INPUT_RECOVERED", "id": entry.id, "kind": "dora"}
                 event = self._message(entry, delivery, now)
             else:
@@ -231,6 +239,7 @@ class Session:
             self.failed(f"input `{entry.id}`: {error}")
         if self._several:
             self._served(entry)
+        self.taking = False
         return event
 
     def deadline(self) -> int | None:
