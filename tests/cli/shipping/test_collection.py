@@ -29,6 +29,20 @@ def test_a_python_file_includes_its_folder(workspace: Workspace) -> None:
     assert paths(ResolvedNode(id="n", path="./bin/detector"), workspace.path) == ["bin/detector"]
 
 
+def test_the_output_of_the_command_is_left_out(workspace: Workspace) -> None:
+    workspace.file("main.py", "")
+    kept = os.dup(1)
+    with (workspace.path / "log.txt").open("wb") as log:
+        os.dup2(log.fileno(), 1)
+        try:
+            collected = collect(ResolvedNode(id="n", path="main.py"), workspace.path)
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+    assert collected.code.paths == ["main.py"]
+    assert collected.left_out == ("log.txt (output of this command)",)
+
+
 def test_paths_in_args_env_and_build_are_included(workspace: Workspace) -> None:
     for name in ("n/n.py", "models/yolo.onnx", "config/a.yml", "config/b.yml", "requirements.txt"):
         workspace.file(name, "")

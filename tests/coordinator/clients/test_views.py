@@ -9,6 +9,8 @@ from support.simulation.fleet_simulation import (
 from dora_config.protocol.control import (
     ClusterReport,
     ClusterStatus,
+    DataflowList,
+    ListDataflows,
     ListNodes,
     NodeList,
 )
@@ -17,6 +19,7 @@ from dora_config.protocol.daemon import (
     Metrics,
 )
 from dora_config.protocol.runner import NodeStatus
+from dora_config.protocol.runner_events import DataflowFinished, DataflowResult, NodeResult
 from dora_coordinator.state.events import (
     DaemonMessageReceived,
 )
@@ -43,3 +46,19 @@ def test_lists_show_the_metrics_of_heartbeats() -> None:
     nodes = fleet.answers[fleet.ask(ListNodes())]
     assert isinstance(nodes, NodeList)
     assert {node.status for node in nodes.nodes} == {"Unknown"}
+
+
+def test_restarts_are_counted_after_the_end() -> None:
+    fleet, daemon = running_dataflows("a")
+    (runner,) = daemon.runners
+    results = tuple(
+        NodeResult(node=node, outcome="failed", message="exited with code 1", restarts=3)
+        for node in runner.nodes
+    )
+    runner.phase = "finished"
+    runner.result = DataflowResult(dataflow_id=runner.dataflow_id, nodes=results)
+    daemon.send_event(runner, DataflowFinished(result=runner.result))
+    fleet.settle()
+    listed = fleet.answers[fleet.ask(ListDataflows())]
+    assert isinstance(listed, DataflowList)
+    assert [one.restarts for one in listed.dataflows] == [3 * len(results)]

@@ -7,7 +7,7 @@ from support.fleets.daemons import counting, real_fleet
 from support.workspace import Workspace
 
 from dora_cli.commands.coordinator import list as command
-from dora_cli.commands.coordinator.list import selected
+from dora_cli.commands.coordinator.list import restarts_text, selected
 from dora_config.protocol.control import DataflowSummary
 
 HOUR = 3600.0
@@ -46,3 +46,9 @@ def test_a_dataflow_that_has_just_ended_is_listed(workspace: Workspace) -> None:
         fleet.dora("stop")
         assert uuid in fleet.dora("list").stdout
         assert uuid in fleet.dora("list", "--all").stdout
+
+
+def test_restarts_of_an_ended_dataflow_are_shown_without_a_cause() -> None:
+    assert restarts_text(row("old", 5.0)) == ""
+    ended = row("old", 5.0).model_copy(update={"restarts": 6})
+    assert restarts_text(ended) == "restarted 6 times"

@@ -125,6 +125,18 @@ def _words(node: ResolvedNode, root: Path) -> Iterator[str]:
         yield "."
 
 
+def _is_own_output(path: Path) -> bool:
+    """Return whether standard output or error of this command writes to the file."""
+    return any(_is_open_as(descriptor, path) for descriptor in (1, 2))
+
+
+def _is_open_as(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
+
+
 @dataclass(slots=True)
 class _Collector:
     root: Path
@@ -191,7 +203,9 @@ class _Collector:
             inner = path / name
             where = here / name
             is_folder = where.is_dir() and not where.is_symlink()
-            if self.rules.by_default(inner, is_folder=is_folder):
+            if not is_folder and _is_own_output(where):
+                self.left_out.add(f"{inner} (output of this command)")
+            elif self.rules.by_default(inner, is_folder=is_folder):
                 self.left_out.add(f"{_printable(str(inner))}{'/' if is_folder else ''}")
             elif not self.rules.by_user(inner, is_folder=is_folder):
                 self.add(inner)

@@ -29,6 +29,12 @@ def dataflow_summary(dataflow: Dataflow, membership: Membership, now: float) -> 
         for part in dataflow.parts.values()
         for status in _sampled(part, dataflow, membership)
     ]
+    ended = [
+        node
+        for part in dataflow.parts.values()
+        if part.ended and part.result is not None
+        for node in part.result.nodes
+    ]
     recovered = [part for part in dataflow.parts.values() if part.recovered_at is not None]
     return DataflowSummary(
         uuid=dataflow.id,
@@ -36,7 +42,7 @@ def dataflow_summary(dataflow: Dataflow, membership: Membership, now: float) -> 
         status=status,
         reason=reason,
         ended_ago=dataflow.ended_ago(now),
-        restarts=sum(node.restarts for node in sampled),
+        restarts=sum(node.restarts for node in sampled) + sum(node.restarts for node in ended),
         last_restart=_last_restart(dataflow, membership, now),
         recoveries=sum(part.attempt - 1 for part in dataflow.parts.values()),
         last_recovery=_last_recovery(recovered, now),

@@ -135,16 +135,21 @@ def restarts_text(row: DataflowSummary) -> str:
     texts = []
     if row.last_restart is not None:
         texts.append(_restarts("restarted", row.restarts, row.last_restart))
+    elif row.restarts:
+        texts.append(f"restarted {_times(row.restarts)}")
     if row.last_recovery is not None:
         texts.append(_restarts("recovered", row.recoveries, row.last_recovery))
     return "; ".join(texts)
 
 
 def _restarts(what: str, count: int, last: RestartSummary) -> str:
-    times = "once" if count == 1 else f"{count} times"
     cause = last.cause.splitlines()[0] if last.cause else "unknown"
     where = last.node or last.daemon
-    return f"{what} {times}, last: {cause}, {show_age(last.ago)} ago ({where})"
+    return f"{what} {_times(count)}, last: {cause}, {show_age(last.ago)} ago ({where})"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _as_json(row: DataflowSummary) -> dict[str, object]:
@@ -158,8 +163,9 @@ def _as_json(row: DataflowSummary) -> dict[str, object]:
     }
     if row.reason is not None:
         facts["reason"] = row.reason
-    if row.last_restart is not None:
+    if row.restarts:
         facts["restarts"] = row.restarts
+    if row.last_restart is not None:
         facts["last_restart"] = row.last_restart.model_dump(exclude_none=True)
     if row.last_recovery is not None:
         facts["recoveries"] = row.recoveries
