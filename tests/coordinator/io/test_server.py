@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from dora_cli.coordinator.client import Client
 from dora_config.access import endpoint
+from dora_config.control_plane import websocket_options
 from dora_config.protocol.control import (
     CLIENT_CODEC,
     SERVER_CODEC,
@@ -66,9 +68,10 @@ def wrong_headers() -> Iterator[dict[str, str]]:
 def opened(
     coordinator: RunningCoordinator, path: str, headers: dict[str, str] | None = None
 ) -> Iterator[ClientConnection]:
-    shown = coordinator.endpoint.headers() if headers is None else headers
-    url = coordinator.endpoint.url(path)
-    with connect(url, additional_headers=shown, compression=None, proxy=None) as socket:
+    options = websocket_options(coordinator.endpoint, path)
+    if headers is not None:
+        options["additional_headers"] = headers
+    with connect(**options) as socket:
         yield socket
 
 
@@ -115,7 +118,7 @@ def test_the_token_is_created_once_and_private() -> None:
     with running_coordinator("--store", "memory"):
         token = token_file().read_text()
         assert token_file().stat().st_mode & 0o777 == 0o600
-        assert len(token.strip()) == 64
+        assert re.fullmatch(r"dora1\.[A-Za-z0-9_-]{43}\.[0-9a-f]{64}\n", token)
     with running_coordinator("--store", "memory") as coordinator:
         assert token_file().read_text() == token
         with Client(coordinator.endpoint) as client:

@@ -39,7 +39,7 @@ def disconnected_version(tmp_path_factory: pytest.TempPathFactory) -> Installati
 
     def disconnect(text: str) -> str:
         chosen = '"/api/daemon" if endpoint.host == "127.0.0.1" else "/api/nowhere"'
-        return text.replace('endpoint.url("/api/daemon")', f"endpoint.url({chosen})", 1)
+        return text.replace('endpoint, "/api/daemon"', f"endpoint, {chosen}", 1)
 
     edits = {"dora-daemon/src/dora_daemon/agent/coordinator_link.py": disconnect}
     return install(tmp_path_factory.mktemp("disconnected"), "0.4.0", edits)

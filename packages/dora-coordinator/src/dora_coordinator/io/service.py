@@ -94,7 +94,7 @@ class Service:
     ) -> None:
         self.settings = settings
         self.party = party
-        self._authority = authority
+        self.authority = authority
         self._store = store
         self._inbox: deque[Event] = deque()
         self._wake = anyio.Event()
@@ -111,7 +111,7 @@ class Service:
         return CoordinatorState(
             self.settings,
             self.party,
-            self._authority.fingerprint,
+            self.authority.fingerprint,
             wall_offset=time.time() - time.monotonic(),
         )
 
@@ -310,11 +310,11 @@ class Service:
 
     def _sign(self, daemon: str, request: str) -> None:
         try:
-            certificate = self._authority.sign(request, daemon)
+            certificate = self.authority.sign(request, daemon)
         except AuthorityError as error:
             logger.warning('daemon "%s": %s', daemon, clean_text(str(error)))
             return
-        message = Certificate(certificate=certificate, authority=self._authority.pem)
+        message = Certificate(certificate=certificate, authority=self.authority.pem)
         self._execute(SendToDaemon(daemon, message))
 
     def _to_client(self, client: int, frame: Answer | Progress | Failure) -> None:

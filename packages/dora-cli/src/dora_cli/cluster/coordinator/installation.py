@@ -18,6 +18,7 @@ from dora_cli.cluster.coordinator.service import (
     open_coordinator_machine,
     program_words,
 )
+from dora_cli.cluster.coordinator.trust import trust_authority
 from dora_cli.cluster.decisions.coordinator_unit import (
     address,
     coordinator_service_name,
@@ -109,6 +110,8 @@ def _install(host: CoordinatorMachine, installer: Installer, token: str, *, user
     elif old != text:
         host.call("copy_store", version=unit_version(old))
     result = service.install(text, token)
+    if host.is_remote:
+        trust_authority(service, token)
     service.wait_until_it_answers()
     return result
 
