@@ -38,7 +38,7 @@ from dora_config.protocol.daemon import (
     Register,
     RegistrationRefused,
 )
-from dora_config.protocol.envelope import ProgramVersion, ProtocolVersion
+from dora_config.protocol.envelope import PROTOCOL_VERSION, ProgramVersion, ProtocolVersion
 from dora_coordinator.io.server import _next_frame
 
 pytestmark = pytest.mark.integration
@@ -217,7 +217,7 @@ def test_another_protocol_version_is_refused_with_both_versions() -> None:
             socket.send(CLIENT_CODEC.encode(Hello(party=future)))
             refused = SERVER_CODEC.decode(socket.recv(5))
             assert isinstance(refused, Refused)
-            for part in ("future 9.9 (protocol 99.0)", "(protocol 1.0)", "upgrade the coordinator"):
+            for part in ("future 9.9 (protocol 99.0)", f"(protocol {PROTOCOL_VERSION})", "upgrade the coordinator"):
                 assert part in refused.message
         with opened(coordinator, "/api/daemon") as socket:
             register = Register(party=future, instance="i", incarnation="1")

@@ -170,6 +170,27 @@ def write_successor(path: Path, successor: Successor) -> None:
     write_private(path, f"{successor.following(before)}\n".encode())
 
 
+def remember_token(address: Endpoint, text: str, environ: Mapping[str, str] = os.environ) -> None:
+    """Use a new token for a coordinator from now on."""
+    new = Token.parse(text)
+    replaced = ()
+    if address.token is not None:
+        old = Token.parse(address.token)
+        replaced = (old.digest,)
+        replace_token(old, new, environ)
+    path = successor_path(address.host, address.port, environ)
+    write_successor(path, Successor(new, replaced))
+
+
+def replace_token(old: Token, new: Token, environ: Mapping[str, str] = os.environ) -> bool:
+    """Replace the token of this account, if its file contains ``old``; return whether it did."""
+    path = config_dir(environ) / TOKEN_FILE
+    if _read_private(path) != str(old):
+        return False
+    write_private(path, f"{new}\n".encode())
+    return True
+
+
 def _read_private(path: Path) -> str | None:
     try:
         info = path.stat()

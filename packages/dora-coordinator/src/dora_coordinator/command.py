@@ -18,15 +18,7 @@ from typing import Any, Final
 import anyio
 import uvicorn
 
-from dora_config.access import (
-    DEFAULT_HOST,
-    DEFAULT_PORT,
-    ensure_token,
-    state_dir,
-    successor_path,
-    write_successor,
-)
-from dora_config.access_token import Successor, Token
+from dora_config.access import DEFAULT_PORT, state_dir
 from dora_config.errors import DoraError, exit_code
 from dora_config.file_store import FileStore
 from dora_config.protocol.envelope import ProgramVersion
@@ -40,6 +32,7 @@ from dora_coordinator.io.listening import serve as serve_connections
 from dora_coordinator.io.server import create_application
 from dora_coordinator.io.service import Service
 from dora_coordinator.io.store import StoreError, open_store
+from dora_coordinator.io.token_file import TokenFile, given_token
 from dora_coordinator.settings import Settings, parse_setting
 
 SPARE_FILES: Final = 64
@@ -121,7 +114,7 @@ def _run(options: argparse.Namespace) -> int:
     state = state_dir() / "coordinator"
     _require_safe(options, interfaces)
     authority = Authority(state / "authority")
-    given = None if options.no_auth else _ensure_token(authority)  # before clients can connect
+    given = None if options.no_auth else given_token(authority)  # before clients can connect
     store = open_store(options.store, state / "store.sqlite3", recreate=options.recreate_store)
     try:
         with contextlib.ExitStack() as stack:
@@ -132,11 +125,14 @@ def _run(options: argparse.Namespace) -> int:
                 port = listeners[0].getsockname()[1]
             settings = _fit_open_files(settings)
             party = ProgramVersion(program="coordinator", release=__version__)
-            token = None if given is None else _own_token(given, authority, interfaces, port)
-            service = Service(settings, party, store, authority)
+            tokens = None
+            if given is not None:
+                path = state / f"tokens-{port}.json"
+                tokens = TokenFile(given, authority, path, interfaces, port)
+            service = Service(settings, party, store, authority, tokens)
             artifacts = ArtifactStore(state / "artifacts", max_bytes=settings.max_artifact_bytes)
             code = CodeFiles(FileStore(state / "files"), max_bytes=settings.max_code_bytes)
-            application = create_application(service, artifacts, code, token=token)
+            application = create_application(service, artifacts, code, tokens=tokens)
             logger.info("store: %s", store.name)
             if not options.quiet:
                 _announce(port)
@@ -172,29 +168,6 @@ def _settings(pairs: Sequence[str]) -> Settings:
     for pair in pairs:
         parse_setting(given, pair)
     return Settings(**given)
-
-
-def _ensure_token(authority: Authority) -> str:
-    given, made = ensure_token(authority.sha256)
-    if made is not None:
-        logger.info("created a token for this account: %s", made)
-    return given
-
-
-def _own_token(given: str, authority: Authority, interfaces: Sequence[str], port: int) -> Token:
-    """Return the account's token with the hash of the coordinator's authority.
-
-    The account's file may contain an older token, or that of another cluster; then the token for
-    these addresses is stored beside it.
-    """
-    token = Token(Token.parse(given).secret, authority.sha256)
-    for host in {DEFAULT_HOST, "localhost", *interfaces}:
-        path = successor_path(host, port)
-        if str(token) == given:
-            path.unlink(missing_ok=True)
-        else:
-            write_successor(path, Successor(token))
-    return token
 
 
 def _require_safe(options: argparse.Namespace, interfaces: Sequence[str]) -> None:

@@ -23,6 +23,7 @@ from dora_config.protocol.control import (
     NodeList,
     ReadLogs,
     RestartDataflow,
+    RotateToken,
     StartDataflow,
     StopDataflow,
     WaitForEnd,
@@ -41,6 +42,7 @@ from dora_coordinator.clients.views import cluster_report, dataflow_summary, nod
 from dora_coordinator.dataflow.placement import place
 from dora_coordinator.dataflow.registry import DataflowChanged, DataflowRegistry, RequestRefused
 from dora_coordinator.settings import Settings
+from dora_coordinator.state import commands
 from dora_coordinator.state.commands import AnswerClient, Command, FailClient
 from dora_coordinator.state.events import (
     BuildProgressSent,
@@ -139,9 +141,9 @@ class ClientRequests:
                 rows = [dataflow_summary(one, self._membership, now) for one in registry]
                 return _answer(asked, DataflowList(dataflows=tuple(rows)))
             case ForgetEnded():
-                gone, commands = registry.forget_ended()
+                gone, changes = registry.forget_ended()
                 rows = [dataflow_summary(one, self._membership, now) for one in gone]
-                return [*commands, *_answer(asked, DataflowList(dataflows=tuple(rows)))]
+                return [*changes, *_answer(asked, DataflowList(dataflows=tuple(rows)))]
             case ListNodes(dataflow=ref):
                 return _answer(asked, self._node_list(ref))
             case ClusterStatus():
@@ -149,6 +151,9 @@ class ClientRequests:
                 return _answer(asked, report)
             case DescribeDataflow(dataflow=ref):
                 return _answer(asked, self._describe(ref))
+            case RotateToken(grace=grace):
+                ready = [m.key for m in self._membership.connected() if m.register.takes_tokens]
+                return [commands.RotateToken(asked.client, asked.number, grace, tuple(ready))]
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -191,10 +196,10 @@ class ClientRequests:
         ]
 
     def dataflow_changed(self, change: DataflowChanged, now: float) -> list[Command]:
-        commands = self._lifecycle.dataflow_changed(change, now)
+        found = self._lifecycle.dataflow_changed(change, now)
         if change.dataflow.has_ended:
-            commands += self._destruction.dataflow_ended(change.dataflow)
-        return commands
+            found += self._destruction.dataflow_ended(change.dataflow)
+        return found
 
     def build_timed_out(self, build_id: str) -> list[Command]:
         return self._builds.timed_out(build_id)

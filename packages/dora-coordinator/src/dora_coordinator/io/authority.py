@@ -51,7 +51,8 @@ class Authority:
         private_dir(directory)
         self.directory = directory
         with _locked(directory):
-            if not (directory / _CERTIFICATE_FILE).exists():
+            self.existed = (directory / _CERTIFICATE_FILE).exists()
+            if not self.existed:
                 _make(directory)
         self._key, self._certificate = _load(directory)
         self.pem = self._certificate.public_bytes(serialization.Encoding.PEM).decode()

@@ -28,7 +28,6 @@ from starlette.types import ASGIApp
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from dora_config.access import Endpoint
-from dora_config.access_token import Token
 from dora_config.control_plane import AUTHORITY_PATH
 from dora_config.errors import RemoteProtocolError
 from dora_config.file_store import FileStore
@@ -46,12 +45,13 @@ from dora_config.protocol.daemon import TO_COORDINATOR, TO_DAEMON, Register, Reg
 from dora_config.protocol.envelope import UnknownKind, clean_text, version_problem
 from dora_coordinator.dataflow.registry import RequestRefused
 from dora_coordinator.io.artifacts import ArtifactRefused, ArtifactStore
-from dora_coordinator.io.connections import Connection
+from dora_coordinator.io.connections import Connection, Renewal
 from dora_coordinator.io.files import CodeFiles
-from dora_coordinator.io.guard import HEALTH_ROUTES, Guard
+from dora_coordinator.io.guard import DAEMON_ROUTE, HEALTH_ROUTES, RENEWAL, Guard
 from dora_coordinator.io.limits import ConnectionLimits, as_ipv4
 from dora_coordinator.io.node_archive import ARCHIVE_TYPE, NodeArchive
 from dora_coordinator.io.service import Service
+from dora_coordinator.io.token_file import TokenFile
 
 CHECKSUM_HEADER: Final = "X-Dora-Sha256"
 HANDSHAKE_TIMEOUT: Final = 10.0
@@ -63,16 +63,16 @@ logger = logging.getLogger("dora.coordinator")
 
 
 def create_application(
-    service: Service, artifacts: ArtifactStore, code: CodeFiles, *, token: Token | None
+    service: Service, artifacts: ArtifactStore, code: CodeFiles, *, tokens: TokenFile | None
 ) -> ASGIApp:
-    """Return the application; ``token`` None: no authentication."""
+    """Return the application; ``tokens`` None: no authentication."""
     endpoints = _Endpoints(service, artifacts, code.store)
     application = Starlette(
         routes=[
             *(Route(path, _health, methods=["GET"]) for path in HEALTH_ROUTES),
             Route(AUTHORITY_PATH, endpoints.certificate, methods=["GET"]),
             WebSocketRoute("/api/control", endpoints.control),
-            WebSocketRoute("/api/daemon", endpoints.daemon),
+            WebSocketRoute(DAEMON_ROUTE, endpoints.daemon),
             Route(
                 "/api/artifacts/{build_id}/{node_id}",
                 endpoints.artifact,
@@ -86,7 +86,7 @@ def create_application(
         open_at_once=settings.max_connections,
         untrusted_per_window=settings.new_connections_per_minute,
     )
-    return Guard(application, limits, token)
+    return Guard(application, limits, tokens)
 
 
 async def _health(request: Request) -> Response:
@@ -158,7 +158,8 @@ class _Endpoints:
         await socket.accept()
         client = socket.client
         address = str(Endpoint(as_ipv4(client.host), client.port)) if client else "?"
-        connection = self._service.connect(address)
+        renewal = socket.scope.get(RENEWAL, Renewal.LATER)
+        connection = self._service.connect(address, renewal)
         try:
             async with anyio.create_task_group() as tasks:
 

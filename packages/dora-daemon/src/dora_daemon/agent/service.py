@@ -13,6 +13,7 @@ from pathlib import Path
 import anyio
 
 from dora_config.access import Endpoint
+from dora_config.errors import DoraError
 from dora_config.file_store import FileStore
 from dora_config.process_identity import boot_id
 from dora_config.protocol.calls import RunnerAnswered, RunnerCall
@@ -21,6 +22,7 @@ from dora_config.protocol.daemon import (
     CoordinatorMessage,
     Heartbeat,
     Metrics,
+    NewToken,
     Register,
     Registered,
     SignRequest,
@@ -31,6 +33,7 @@ from dora_config.protocol.topics import EndTopics, MoreTopics
 from dora_daemon._version import __version__
 from dora_daemon.agent.builds.files import BuildFiles
 from dora_daemon.agent.builds.service import Builds
+from dora_daemon.agent.cluster_token import ClusterToken
 from dora_daemon.agent.commands import (
     AskRunner,
     CallRunner,
@@ -96,8 +99,9 @@ class Agent:
         self._files = files
         self._build_files = BuildFiles(files.directory / "builds")
         self._root = runtime_root
-        self._endpoint = endpoint
-        self._code = Delivery(FileStore(files.directory.parent.parent / "code"), endpoint)
+        self._token = ClusterToken(files.directory / "token", endpoint)
+        self._endpoint = self._token.endpoint
+        self._code = Delivery(FileStore(files.directory.parent.parent / "code"), self._endpoint)
         self._credentials = Credentials(files.directory / "credentials")
         self._authority = ""
         self._incarnation = str(uuid.uuid4())
@@ -172,6 +176,8 @@ class Agent:
                 self._ask_for_certificate()
             case Certificate():
                 self._keep(message)
+            case NewToken(token=token):
+                self._keep_token(token)
             case _:
                 self.post(CoordinatorSpoke(message))
 
@@ -180,6 +186,13 @@ class Agent:
             self._credentials.store(message.certificate, message.authority)
         except OSError as error:  # a full disk; the next connection asks again
             logger.error("%s: cannot be written: %s", error.filename, error.strerror)
+
+    def _keep_token(self, token: str) -> None:
+        try:
+            self._token.keep(token)
+            logger.info("received the new token of the cluster")
+        except (OSError, DoraError) as error:
+            logger.error("the new token cannot be stored, and is lost at a restart: %s", error)
 
     def _ask_for_certificate(self) -> None:
         """If one is needed; without a connection the next registration will see to it."""
@@ -248,6 +261,7 @@ class Agent:
             host=socket.gethostname(),
             boot_id=boot_id(),
             parts=self.state.reports(),
+            takes_tokens=True,
         )
 
     def _make_files_again(self) -> None:

@@ -111,7 +111,7 @@ def _install(host: CoordinatorMachine, installer: Installer, token: str, *, user
         host.call("copy_store", version=unit_version(old))
     result = service.install(text, token)
     if host.is_remote:
-        trust_authority(service, token)
+        trust_authority(service)
     service.wait_until_it_answers()
     return result
 
