@@ -23,14 +23,18 @@ class Guarded:
     """A guard in front of an application that answers 200."""
 
     def __init__(self, tokens: TokenFile | None) -> None:
-        self.renewal: Renewal | None = None
+        self._renewal: Renewal | None = None
         self._guard = Guard(
             self._inner, ConnectionLimits(open_at_once=9, untrusted_per_window=LIMIT), tokens
         )
 
     async def _inner(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.renewal = scope.get(RENEWAL)
+        self._renewal = scope.get(RENEWAL)
         await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    def renewal(self) -> Renewal | None:
+        """When the client of the last accepted request receives a new token."""
+        return self._renewal
 
     def get(
         self,
@@ -112,7 +116,7 @@ def test_daemons_of_the_version_without_tls_may_connect_after_an_upgrade(tmp_pat
     file = tokens(tmp_path, "secret")
     guarded = Guarded(file)
     assert guarded.get("/api/daemon", scheme="ws")[0] == 200
-    assert guarded.renewal is Renewal.NEVER
+    assert guarded.renewal() is Renewal.NEVER
     assert guarded.get("/api/files/0123", scheme="http")[0] == 200
     assert guarded.get("/api/daemon", scheme="ws", token="wrong")[0] == 401
     for path in ("/api/control", "/api/files", "/api/artifacts/b/n"):
@@ -127,14 +131,14 @@ def test_a_new_token_is_for_connections_with_an_earlier_one(tmp_path: Path) -> N
     file = tokens(tmp_path)
     guarded = Guarded(file)
     assert guarded.get(scheme="wss")[0] == 200
-    assert guarded.renewal is Renewal.LATER
+    assert guarded.renewal() is Renewal.LATER
     file.rotate(60.0)
     assert guarded.get(scheme="wss")[0] == 200
-    assert guarded.renewal is Renewal.NOW
+    assert guarded.renewal() is Renewal.NOW
     assert guarded.get(scheme="wss", token=str(file.current))[0] == 200
-    assert guarded.renewal is Renewal.LATER
+    assert guarded.renewal() is Renewal.LATER
     assert guarded.get(client="127.0.0.1", scheme="ws", token=str(file.current))[0] == 200
-    assert guarded.renewal is Renewal.NOW
+    assert guarded.renewal() is Renewal.NOW
 
 
 def test_without_authentication_plain_requests_are_served(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def write_successor(path: Path, successor: Successor) -> None:
 def remember_token(address: Endpoint, text: str, environ: Mapping[str, str] = os.environ) -> None:
     """Use a new token for a coordinator from now on."""
     new = Token.parse(text)
-    replaced = ()
+    replaced: tuple[str, ...] = ()
     if address.token is not None:
         old = Token.parse(address.token)
         replaced = (old.digest,)

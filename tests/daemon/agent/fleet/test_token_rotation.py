@@ -23,6 +23,11 @@ def status(fleet: RealFleet, token: str) -> int:
     return fleet.coordinator.request("/api/nothing", headers=headers).status
 
 
+def other_account(workspace: Workspace, token: str) -> dict[str, str]:
+    """Environment of an account with that token and without the files of this account."""
+    return {"DORA_AUTH_TOKEN": token, "XDG_CONFIG_HOME": str(workspace.path / "other")}
+
+
 def test_dataflows_continue_over_rotations_and_restarts(workspace: Workspace) -> None:
     on_a: dict[str, object] = {"machine": "a"}
     with real_fleet(workspace, "a", "b") as fleet:
@@ -39,7 +44,7 @@ def test_dataflows_continue_over_rotations_and_restarts(workspace: Workspace) ->
         assert first != second
         assert [status(fleet, one) for one in (first, second, "wrong")] == [404, 404, 401]
 
-        old = {"DORA_AUTH_TOKEN": Token.parse(first).secret}
+        old = other_account(workspace, first)
         words = ("daemon", "--machine-id", "b", "--coordinator-port", str(fleet.port))
         with running_dora(*words, cwd=workspace.path, env=old) as late:
             late.wait_for("received the new token of the cluster")
@@ -61,7 +66,7 @@ def test_dataflows_continue_over_rotations_and_restarts(workspace: Workspace) ->
 
 def test_a_daemon_with_a_replaced_token_restarts_with_the_new_one(workspace: Workspace) -> None:
     with real_fleet(workspace) as fleet:
-        given = {"DORA_AUTH_TOKEN": token_file().read_text().strip()}
+        given = other_account(workspace, token_file().read_text().strip())
         words = ("daemon", "--machine-id", "a", "--coordinator-port", str(fleet.port))
         with running_dora(*words, cwd=workspace.path, env=given) as daemon:
             daemon.wait_for("connected to the coordinator")
@@ -79,5 +84,5 @@ def test_the_printed_authority_verifies_curl(workspace: Workspace) -> None:
         assert ssl.PEM_cert_to_DER_cert(certificate)
         (workspace.path / "ca.pem").write_text(certificate)
         url = f"https://127.0.0.1:{fleet.port}/api/health"
-        words = ["curl", "--silent", "--cacert", workspace.path / "ca.pem", url]
+        words = ["curl", "--silent", "--cacert", str(workspace.path / "ca.pem"), url]
         assert subprocess.run(words, capture_output=True, check=True).stdout == b"ok"

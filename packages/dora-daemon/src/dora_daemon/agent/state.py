@@ -24,6 +24,7 @@ from dora_config.protocol.daemon import (
     Leaving,
     LogChunk,
     MoreLogs,
+    NewToken,
     PartChanged,
     PartDescribed,
     PartLost,
@@ -201,7 +202,7 @@ class AgentState:
                 return self._end()
             case ConnectPart():
                 return self._connect(message)
-            case Registered() | RegistrationRefused() | HeartbeatAck() | Certificate():
+            case Registered() | RegistrationRefused() | HeartbeatAck() | Certificate() | NewToken():
                 return []
             case _ as unreachable:
                 assert_never(unreachable)
