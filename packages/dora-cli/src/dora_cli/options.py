@@ -24,11 +24,6 @@ class TableFormat(StrEnum):
     JSON = "json"
 
 
-def application() -> typer.Typer:
-    """Return the `app` of a command module."""
-    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-
-
 def checked(parse: Callable[[str], T]) -> Callable[[str], T]:
     """Return `parse` for an option: its ValueError becomes a usage error."""
 

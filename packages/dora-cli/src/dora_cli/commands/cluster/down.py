@@ -7,15 +7,11 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import options
 from dora_cli.commands.cluster.arguments import fail_unless, load_cluster_file
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort
 
-app = options.application()
 
-
-@app.command()
-def down(
+def main(
     path: Annotated[
         Path | None,
         typer.Argument(

@@ -6,14 +6,10 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import options
 from dora_cli.commands.cluster.arguments import ClusterFile, fail_unless, load_cluster_file
 
-app = options.application()
 
-
-@app.command()
-def remove(
+def main(
     path: ClusterFile,
     machine: Annotated[
         list[str], typer.Argument(metavar="ID...", help="Machine ids.", show_default=False)

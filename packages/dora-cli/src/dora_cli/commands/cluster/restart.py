@@ -6,14 +6,11 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import options, output
+from dora_cli import output
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect, dataflow_ref
 
-app = options.application()
 
-
-@app.command()
-def restart(
+def main(
     dataflow: Annotated[
         str, typer.Argument(metavar="DATAFLOW", help="UUID or name.", show_default=False)
     ],

@@ -19,8 +19,6 @@ GB = 1024**3
 ENDED_SHOWN = 3600.0
 """Seconds for which an ended dataflow is listed by default."""
 
-app = options.application()
-
 
 class StatusChoice(StrEnum):
     """Values of `--status`; `running` means not ended."""
@@ -37,8 +35,7 @@ class SortChoice(StrEnum):
     MEMORY = "memory"
 
 
-@app.command()
-def list_dataflows(
+def main(
     output_format: options.Output = options.TableFormat.TABLE,
     status: Annotated[
         StatusChoice | None,

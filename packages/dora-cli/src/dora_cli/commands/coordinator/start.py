@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 MAX_NAME = 256
 
-app = options.application()
-
 
 def parse_name(text: str) -> str:
     """Return a valid name of a dataflow; raises ValueError."""
@@ -57,9 +55,10 @@ AllowUnlinked = Annotated[
     ),
 ]
 
+SETTINGS = {"cls": options.OptionalValues}
 
-@app.command(cls=options.OptionalValues)
-def start(
+
+def main(
     path: options.DataflowFile,
     name: Name = None,
     attach: Attach = None,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import options, output
+from dora_cli import output
 from dora_cli.coordinator.options import (
     CoordinatorAddr,
     CoordinatorPort,
@@ -20,11 +20,8 @@ from dora_cli.coordinator.options import (
 )
 from dora_cli.errors import CommandFailed
 
-app = options.application()
 
-
-@app.command()
-def stop(
+def main(
     dataflow: DataflowArgument = None,
     name: DataflowName = None,
     every: Annotated[bool, typer.Option("--all", help="All running dataflows.")] = False,

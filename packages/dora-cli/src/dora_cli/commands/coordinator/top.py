@@ -23,15 +23,12 @@ COLUMNS = (
     "I/O READ", "I/O WRITE",
 )  # fmt: skip
 
-app = options.application()
-
 
 class NoTerminal(DoraError):
     """The live page needs a terminal."""
 
 
-@app.command()
-def top(
+def main(
     refresh_interval: Annotated[
         float,
         typer.Option(

@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import options, output
-
-app = options.application()
+from dora_cli import output
 
 
 class FileKind(StrEnum):
@@ -20,8 +18,7 @@ class FileKind(StrEnum):
     CLUSTER = "cluster"
 
 
-@app.command()
-def schema(
+def main(
     kind: Annotated[FileKind, typer.Argument(help="Kind of file.", show_default=False)],
 ) -> None:
     """Print the JSON Schema of dataflow, module or cluster files, for editors."""

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from dora_config import LoadedDataflow
     from dora_config.errors import Problem
 
-app = options.application()
-
 
 class ProblemFormat(StrEnum):
     """Values of `--format`."""
@@ -26,8 +24,7 @@ class ProblemFormat(StrEnum):
     JSON = "json"
 
 
-@app.command()
-def validate(
+def main(
     path: Annotated[
         Path, typer.Argument(metavar="PATH", help="The dataflow file.", show_default=False)
     ] = Path("dataflow.yml"),

@@ -9,9 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import options, output
-
-app = options.application()
+from dora_cli import output
 
 
 class Shell(StrEnum):
@@ -23,8 +21,7 @@ class Shell(StrEnum):
     POWERSHELL = "powershell"
 
 
-@app.command()
-def completion(
+def main(
     shell: Annotated[
         Shell | None,
         typer.Argument(help="The shell; default $SHELL.", show_default=False),

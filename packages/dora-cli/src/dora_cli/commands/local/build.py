@@ -16,11 +16,8 @@ if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
     from dora_config import LoadedDataflow
 
-app = options.application()
 
-
-@app.command()
-def build(
+def main(
     path: options.DataflowFile,
     uv: options.Uv = False,
     local: Annotated[

@@ -60,11 +60,8 @@ Grep = Annotated[
     typer.Option("--grep", metavar="TEXT", help="Only messages that contain this text (any case)."),
 ]
 
-app = options.application()
 
-
-@app.command()
-def logs(
+def main(
     dataflow: Dataflow = None,
     node_argument: NodeArgument = None,
     node: NodeOption = None,

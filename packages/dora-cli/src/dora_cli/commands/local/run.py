@@ -44,11 +44,10 @@ AllowShellNodes = Annotated[
     ),
 ]
 
-app = options.application()
+SETTINGS = {"cls": options.OptionalValues}
 
 
-@app.command(cls=options.OptionalValues)
-def run(
+def main(
     source: Source,
     uv: options.Uv = False,
     stop_after: StopAfter = None,

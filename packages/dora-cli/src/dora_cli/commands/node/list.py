@@ -10,11 +10,8 @@ from dora_cli import options, output
 from dora_cli.commands.node.arguments import as_cells, as_json
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect, dataflow_ref
 
-app = options.application()
 
-
-@app.command()
-def list_nodes(
+def main(
     dataflow: Annotated[
         str | None,
         typer.Option(

@@ -13,11 +13,8 @@ from dora_cli.coordinator import calls
 from dora_cli.coordinator.calls import DataflowOption, NodeArgument
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
 
-app = options.application()
 
-
-@app.command()
-def set_param(
+def main(
     node: NodeArgument,
     key: Key,
     value: Annotated[

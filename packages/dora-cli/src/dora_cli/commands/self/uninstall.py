@@ -7,17 +7,14 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import options, output
+from dora_cli import output
 from dora_cli._version import __version__
 from dora_cli.commands.self.installers import installer_commands
 
 WHEELS = ("dora-cli", "dora-coordinator", "dora-daemon", "dora-node-api", "dora-config")
 
-app = options.application()
 
-
-@app.command()
-def uninstall(
+def main(
     force: Annotated[
         bool, typer.Option("--force", help="Accepted for compatibility; has no effect.")
     ] = False,

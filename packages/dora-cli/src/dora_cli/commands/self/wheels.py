@@ -7,13 +7,10 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import options, output
-
-app = options.application()
+from dora_cli import output
 
 
-@app.command()
-def wheels(
+def main(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="Folder for the wheels.", show_default=False)
     ],

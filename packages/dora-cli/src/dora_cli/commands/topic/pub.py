@@ -13,11 +13,8 @@ from dora_cli.coordinator import calls
 from dora_cli.coordinator.calls import DataflowOption
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
 
-app = options.application()
 
-
-@app.command()
-def pub(
+def main(
     data: Topic,
     value: Annotated[
         str | None,
