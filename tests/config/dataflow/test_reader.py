@@ -135,7 +135,7 @@ def test_mistakes_in_a_node(fields: str, expected: str) -> None:
 
 
 IDS = [
-    ("''", "identifier must not be empty"),
+    ("''", "node id must not be empty"),
     ("dora", "is reserved"),
     (".a", "must not start with '.'"),
     ("my node", "contains invalid character ' ': allowed are letters, digits, '_', '.' and '-'"),

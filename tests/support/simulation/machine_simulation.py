@@ -28,8 +28,7 @@ from dora_config.protocol.runner import (
     WaitingChanged,
 )
 from dora_config.protocol.topics import StreamTopics
-from dora_daemon.agent import commands as agent_commands
-from dora_daemon.agent import events as agent_events
+from dora_daemon.agent import commands as agent_commands, events as agent_events
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.state import AgentState
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from dora_config.protocol.builds import NodeBuildEvent
 from dora_daemon.agent.builds.reports import MOST_AT_ONCE, MOST_WAITING, NewsBuffer

@@ -20,77 +20,33 @@ from pydantic import Field, ValidationError
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.protocol.links import (
     LinkCounters as LinkCounters,
-)
-from dora_config.protocol.links import (
     LinkReport as LinkReport,
-)
-from dora_config.protocol.links import (
     SetLinkPeers as SetLinkPeers,
-)
-from dora_config.protocol.links import (
     SetLinks as SetLinks,
 )
 from dora_config.protocol.run_plan import (
     LogSettings as LogSettings,
-)
-from dora_config.protocol.run_plan import (
     NodeLocation as NodeLocation,
-)
-from dora_config.protocol.run_plan import (
     RunPlan as RunPlan,
 )
 from dora_config.protocol.runner_events import (
     LOG_LEVELS as LOG_LEVELS,
-)
-from dora_config.protocol.runner_events import (
     DataflowFinished as DataflowFinished,
-)
-from dora_config.protocol.runner_events import (
     DataflowResult as DataflowResult,
-)
-from dora_config.protocol.runner_events import (
     DataflowStarted as DataflowStarted,
-)
-from dora_config.protocol.runner_events import (
     DataflowStopping as DataflowStopping,
-)
-from dora_config.protocol.runner_events import (
     LinkChanged as LinkChanged,
-)
-from dora_config.protocol.runner_events import (
     LogLevel as LogLevel,
-)
-from dora_config.protocol.runner_events import (
     LogLine as LogLine,
-)
-from dora_config.protocol.runner_events import (
     LogLinesDropped as LogLinesDropped,
-)
-from dora_config.protocol.runner_events import (
     NodeConnected as NodeConnected,
-)
-from dora_config.protocol.runner_events import (
     NodeEnded as NodeEnded,
-)
-from dora_config.protocol.runner_events import (
     NodeFailed as NodeFailed,
-)
-from dora_config.protocol.runner_events import (
     NodeRestarting as NodeRestarting,
-)
-from dora_config.protocol.runner_events import (
     NodeResult as NodeResult,
-)
-from dora_config.protocol.runner_events import (
     NodeSpawned as NodeSpawned,
-)
-from dora_config.protocol.runner_events import (
     NodesReady as NodesReady,
-)
-from dora_config.protocol.runner_events import (
     RunnerEvent as RunnerEvent,
-)
-from dora_config.protocol.runner_events import (
     WaitingChanged as WaitingChanged,
 )
 from dora_config.protocol.runner_message import (
