@@ -10,8 +10,7 @@ import typer
 from dora_cli import output
 from dora_cli._version import __version__
 from dora_cli.commands.self.installers import installer_commands
-
-WHEELS = ("dora-cli", "dora-coordinator", "dora-daemon", "dora-node-api", "dora-config")
+from dora_cli.diagnosis import WHEELS
 
 
 def main(
@@ -22,6 +21,6 @@ def main(
     """Print how to remove dora."""
     output.write(f"dora {__version__}, installed for {sys.executable}")
     output.write("dora is a Python package: remove it with the tool that installed it")
-    for line in installer_commands(f"pip uninstall {' '.join(WHEELS)}", "uninstall dora-cli"):
+    for line in installer_commands(f"pip uninstall {' '.join(reversed(WHEELS))}", "uninstall dora-cli"):
         output.write(line)
     output.write("remaining settings and state: ~/.config/dora and ~/.local/state/dora")
