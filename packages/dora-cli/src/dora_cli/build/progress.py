@@ -1,4 +1,4 @@
-"""Progress of a local build: plain lines, or on a terminal one redrawn line per node.
+"""Progress of a build: plain lines, or on a terminal one redrawn line per node.
 
 While lines are redrawn, the output of a node is kept and printed if its build fails.
 """
@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -54,6 +55,10 @@ class BuildProgress(AbstractContextManager[None]):
             case events.NodeBuildStarted():
                 pass
 
+    def note(self, text: str) -> None:
+        """Print a remark about the output."""
+        output.write(text)
+
     def __exit__(self, *exception: object) -> None:
         """Do nothing: printed lines stay."""
 
@@ -71,10 +76,10 @@ class DrawnProgress(BuildProgress):
     """Redraws one line per node on a terminal."""
 
     def __init__(self, nodes: Sequence[str]) -> None:
+        """``nodes`` are shown from the beginning, others from their first event."""
         super().__init__()
-        self._lines = {node: _NodeLine() for node in nodes}
-        self._kept: dict[str, list[str]] = {node: [] for node in nodes}
-        self._width = max(map(len, nodes), default=0)
+        self._lines = defaultdict(_NodeLine, {node: _NodeLine() for node in nodes})
+        self._kept: dict[str, list[str]] = defaultdict(list)
         self._drawn = 0
 
     def show(self, event: BuildEvent) -> None:
@@ -99,6 +104,9 @@ class DrawnProgress(BuildProgress):
             case events.NodeBuildFailed(failure=failure):
                 self._set(failure.node, "failed", "error")
                 self._print_kept(failure.node)
+
+    def note(self, text: str) -> None:
+        """Ignore the remark: redrawn lines show only the newest output."""
 
     def _keep(self, node: str, line: str) -> None:
         if len(self._kept[node]) < MOST_KEPT:
@@ -128,7 +136,7 @@ class DrawnProgress(BuildProgress):
 
     def _text(self, node: str, columns: int) -> str:
         line = self._lines[node]
-        begin = f"{node:<{self._width}}  "
+        begin = f"{node:<{max(map(len, self._lines))}}  "
         rest = f"{line.state:<8} {line.detail}".rstrip()[: max(0, columns - 1 - len(begin))]
         state = output.styled(rest[:8], line.style, colour=self._colour)
         return f"{begin[: columns - 1]}{state}{rest[8:]}"
@@ -138,7 +146,6 @@ class DrawnProgress(BuildProgress):
         up = _UP.format(self._drawn) if self._drawn else ""
         output.raw(f"{up}\r{_CLEAR_REST}")
         self._drawn = 0
-        for line in self._kept.pop(node):
+        for line in self._kept.pop(node, ()):
             output.write(f"{node}: {line}")
-        self._kept[node] = []
         self._draw()

@@ -60,6 +60,7 @@ def main(
                 offline=offline,
                 parallel=parallel,
                 rebuild=rebuild,
+                verbose=verbose,
                 lock=lock,
             )
     else:

@@ -21,6 +21,7 @@ def main(
     """Print how to remove dora."""
     output.write(f"dora {__version__}, installed for {sys.executable}")
     output.write("dora is a Python package: remove it with the tool that installed it")
-    for line in installer_commands(f"pip uninstall {' '.join(reversed(WHEELS))}", "uninstall dora-cli"):
+    wheels = " ".join(reversed(WHEELS))
+    for line in installer_commands(f"pip uninstall {wheels}", "uninstall dora-cli"):
         output.write(line)
     output.write("remaining settings and state: ~/.config/dora and ~/.local/state/dora")
