@@ -148,9 +148,9 @@ def _read_node(file: NodesFile, raw: Any, path: KeyPath) -> SourceNode | None:
         full = (*path, *place)
         findings.extend(operator_findings(operator, full, describe_place(document.data, full)))
     file.findings.extend(findings)
-    node = checked.model
-    if node is None:
+    if checked.model is None:
         return None
+    node = _with_misnamed_inputs(checked.model, raw, document, path)
     unread.update(
         str(finding.path[len(path)])
         for finding in findings
@@ -174,6 +174,23 @@ def _read_node(file: NodesFile, raw: Any, path: KeyPath) -> SourceNode | None:
         unread_inputs=not unread.isdisjoint(_INPUT_FIELDS),
         named=named and "id" not in unread,
     )
+
+
+def _with_misnamed_inputs(
+    node: descriptor.Node, raw: Mapping[str, Any], document: Document, path: KeyPath
+) -> descriptor.Node:
+    """Return `node` with inputs whose name is invalid, so that their sources are checked too."""
+    given = raw.get("inputs")
+    if not isinstance(given, dict) or node.module is not None:
+        return node
+    inputs = dict(node.inputs or {})
+    for name, value in given.items():
+        if name not in inputs:
+            long_form = value if isinstance(value, dict) else {"source": value}
+            wanted = validate(descriptor.Input, long_form, document, (*path, "inputs", name)).model
+            if wanted is not None:
+                inputs[name] = wanted
+    return node.model_copy(update={"inputs": inputs})
 
 
 def _distinct_operators(
