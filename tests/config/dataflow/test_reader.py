@@ -236,8 +236,8 @@ def test_all_mistakes_are_reported_at_once_in_file_order() -> None:
 
 def test_source_of_an_input_with_an_invalid_name_is_checked_too() -> None:
     found = errors("nodes:\n- {id: a, path: p}\n- id: b\n  path: p\n  inputs:\n    a b: c/d\n")
-    assert found[0].startswith('dataflow.yml:6:5: node "b": input "a b": input id \'a b\' contains')
-    assert found[1].startswith("dataflow.yml:6:10: output `c/d` mapped to input `b/a b` does not")
+    assert found[0].startswith('6:5: node "b": input "a b": input id \'a b\' contains')
+    assert found[1].startswith("6:10: output `c/d` mapped to input `b/a b` does not")
 
 
 def test_unreadable_parts_cause_no_further_errors() -> None:
