@@ -134,7 +134,7 @@ class Dataflow(DataflowData):
 
     @property
     def may_resume(self) -> bool:
-        """Whether it failed for want of reports: it resumes when a daemon reports it."""
+        """Whether it failed for missing reports: it resumes when a daemon reports it."""
         return self.unreported
 
     @property
