@@ -22,7 +22,7 @@ from dora_config.dataflow.fields import (
     optional,
     text_schema,
 )
-from dora_config.dataflow.resolved import Frozen
+from dora_config.frozen import Frozen
 from dora_config.yaml.document import Document
 from dora_config.yaml.scalars import for_a_program
 from dora_config.yaml.validation import Finding, show, validate

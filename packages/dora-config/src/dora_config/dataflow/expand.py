@@ -14,7 +14,6 @@ from dora_config.dataflow.resolved import (
     SINGLE_OPERATOR_ID,
     EnvValue,
     FromMachine,
-    Frozen,
     ResolvedDataflow,
     ResolvedDeploy,
     ResolvedInput,
@@ -22,6 +21,7 @@ from dora_config.dataflow.resolved import (
     ResolvedOperator,
 )
 from dora_config.dataflow.variables import escape_variables
+from dora_config.frozen import Frozen
 from dora_config.yaml.writer import dump_yaml
 
 
