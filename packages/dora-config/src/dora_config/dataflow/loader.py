@@ -142,16 +142,7 @@ class _Loading:
 
     def report(self, document: Document, findings: list[Finding]) -> None:
         """Add findings about one document."""
-        for finding in findings:
-            self.problems.append(
-                document.problem(
-                    finding.path,
-                    finding.message,
-                    hint=finding.hint,
-                    at_key=finding.at_key,
-                    severity=finding.severity,
-                )
-            )
+        self.problems.extend(finding.problem(document) for finding in findings)
 
     def report_graph(self, source_map: SourceMap, findings: Iterable[GraphFinding]) -> None:
         """Add findings about the resolved dataflow with their positions in files."""

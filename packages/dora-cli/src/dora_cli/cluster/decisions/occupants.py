@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from dora_cli.cluster.decisions.daemon_argv import daemon_arguments
 from dora_config.cluster.models import Cluster, Machine
+from dora_config.yaml.quantities import show_age
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +180,9 @@ def _facts(conflict: Conflict, cluster: Cluster, operator: Operator, now: float)
 
 def format_time(since: float, *, now: float) -> str:
     """``2026-01-31 09:30:00 (2 h ago)``"""
-    return f"{datetime.fromtimestamp(since):%Y-%m-%d %H:%M:%S} ({_age(max(0.0, now - since))} ago)"
-
-
-def _age(seconds: float) -> str:
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    return (
+        f"{datetime.fromtimestamp(since):%Y-%m-%d %H:%M:%S} ({show_age(max(0.0, now - since))} ago)"
+    )
 
 
 def _host_and_port(address: str, port: int) -> str:
