@@ -199,9 +199,8 @@ class _TypeChecker:
             for key, name in (("from", rule.source), ("to", rule.target)):
                 if name not in self._library:
                     message = f'type rule {index + 1}: unknown type "{name}"'
-                    self._find(
-                        ("type_rules", index, key), message, closest_name(name, self._library)
-                    )
+                    near = closest_name(name, self._library)
+                    self._find(("type_rules", index, key), message, near)
 
     def _declarations(
         self, node: ResolvedNode, group: str, ports_name: str, ports: tuple[str, ...]

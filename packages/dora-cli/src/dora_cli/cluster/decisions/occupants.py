@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from dora_cli.cluster.decisions.daemon_argv import daemon_arguments
+from dora_cli.cluster.decisions.daemon_argv import daemon_arguments, host_and_port
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.yaml.quantities import show_age
 
@@ -157,8 +157,8 @@ def _user_of(conflicts: Sequence[Conflict]) -> str:
 
 def _facts(conflict: Conflict, cluster: Cluster, operator: Operator, now: float) -> Iterator[str]:
     one = conflict.occupant
-    here = _host_and_port(cluster.coordinator.addr, cluster.coordinator.port)
-    there = _host_and_port(*one.coordinator)
+    here = host_and_port(cluster.coordinator.addr, cluster.coordinator.port)
+    there = host_and_port(*one.coordinator)
     if conflict.kind != "other cluster":
         yield f"coordinator: {there}, as in {operator.file}"
     elif there != here:
@@ -180,13 +180,8 @@ def _facts(conflict: Conflict, cluster: Cluster, operator: Operator, now: float)
 
 def format_time(since: float, *, now: float) -> str:
     """``2026-01-31 09:30:00 (2 h ago)``"""
-    return (
-        f"{datetime.fromtimestamp(since):%Y-%m-%d %H:%M:%S} ({show_age(max(0.0, now - since))} ago)"
-    )
-
-
-def _host_and_port(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    age = show_age(max(0.0, now - since))
+    return f"{datetime.fromtimestamp(since):%Y-%m-%d %H:%M:%S} ({age} ago)"
 
 
 def _normalized(address: str) -> str:
