@@ -76,9 +76,7 @@ def duration(name: str, *, help: str, parse: Callable[[str], float] = parse_dura
     return typer.Option(name, metavar="DURATION", parser=checked(parse), help=help)
 
 
-DataflowFile = Annotated[
-    Path, typer.Argument(metavar="PATH", help="The dataflow file.", show_default=False)
-]
+DataflowFile = Annotated[Path, typer.Argument(metavar="PATH", help="The dataflow file.")]
 Debug = Annotated[
     bool, typer.Option("--debug", help="Enable debug inspection, regardless of the file.")
 ]
@@ -87,12 +85,8 @@ Rebuild = Annotated[
     bool,
     typer.Option("--rebuild", help="Run build commands even if nothing has changed."),
 ]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", help="Show all output of builds.", show_default=False)
-]
-StrictTypes = Annotated[
-    bool, typer.Option("--strict-types", help="Treat type warnings as errors.", show_default=False)
-]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show all output of builds.")]
+StrictTypes = Annotated[bool, typer.Option("--strict-types", help="Treat type warnings as errors.")]
 Locked = Annotated[
     bool, typer.Option("--locked", help="Use the commits in the lock file for git sources.")
 ]

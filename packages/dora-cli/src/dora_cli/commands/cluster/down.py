@@ -17,7 +17,6 @@ def main(
         typer.Argument(
             metavar="[PATH]",
             help="The cluster file; by default the last one used with this coordinator.",
-            show_default=False,
         ),
     ] = None,
     purge: Annotated[

@@ -11,9 +11,7 @@ from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, conne
 
 
 def main(
-    dataflow: Annotated[
-        str, typer.Argument(metavar="DATAFLOW", help="UUID or name.", show_default=False)
-    ],
+    dataflow: Annotated[str, typer.Argument(metavar="DATAFLOW", help="UUID or name.")],
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:

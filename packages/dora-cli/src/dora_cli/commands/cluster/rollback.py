@@ -25,7 +25,6 @@ def main(
             "--to",
             metavar="VERSION",
             help="Switch to this version, which must be on the machines already.",
-            show_default=False,
         ),
     ] = None,
     keep_going: KeepGoing = False,

@@ -39,7 +39,7 @@ def main(
     output_format: options.Output = options.TableFormat.TABLE,
     status: Annotated[
         StatusChoice | None,
-        typer.Option("--status", help="Only with this status.", show_default=False),
+        typer.Option("--status", help="Only with this status."),
     ] = None,
     name: Annotated[
         str | None,
@@ -47,7 +47,7 @@ def main(
     ] = None,
     sort_by: Annotated[
         SortChoice | None,
-        typer.Option("--sort-by", help="Sort, largest first.", show_default=False),
+        typer.Option("--sort-by", help="Sort, largest first."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print UUIDs only.")] = False,
     everything: Annotated[

@@ -33,7 +33,6 @@ Name = Annotated[
         metavar="TEXT",
         parser=options.checked(parse_name),
         help="Name of the dataflow.",
-        show_default=False,
     ),
 ]
 Attach = Annotated[
@@ -41,7 +40,6 @@ Attach = Annotated[
     typer.Option(
         "--attach/--detach",
         help="Show logs until the end (the default on a terminal), or return at once.",
-        show_default=False,
     ),
 ]
 DryRun = Annotated[

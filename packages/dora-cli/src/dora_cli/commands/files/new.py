@@ -27,7 +27,7 @@ class TargetExists(DoraError):
 
 
 def main(
-    name: Annotated[str, typer.Argument(help="The folder to create.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="The folder to create.")],
     kind: Annotated[
         Kind, typer.Option("--kind", help="A runnable dataflow, or a Python project with one node.")
     ] = Kind.DATAFLOW,

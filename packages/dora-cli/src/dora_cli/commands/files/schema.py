@@ -19,7 +19,7 @@ class FileKind(StrEnum):
 
 
 def main(
-    kind: Annotated[FileKind, typer.Argument(help="Kind of file.", show_default=False)],
+    kind: Annotated[FileKind, typer.Argument(help="Kind of file.")],
 ) -> None:
     """Print the JSON Schema of dataflow, module or cluster files, for editors."""
     import json

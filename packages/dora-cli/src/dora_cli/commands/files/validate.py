@@ -25,15 +25,13 @@ class ProblemFormat(StrEnum):
 
 
 def main(
-    path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="The dataflow file.", show_default=False)
-    ] = Path("dataflow.yml"),
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The dataflow file.")] = Path(
+        "dataflow.yml"
+    ),
     strict: Annotated[
         bool,
         typer.Option(
-            "--strict",
-            help="Treat all warnings as errors, also for missing programs and types.",
-            show_default=False,
+            "--strict", help="Treat all warnings as errors, also for missing programs and types."
         ),
     ] = False,
     strict_types: options.StrictTypes = False,

@@ -17,7 +17,6 @@ def main(
         typer.Argument(
             metavar="COMMAND",
             help="A command such as `run` or `cluster up`; default: list all commands.",
-            show_default=False,
         ),
     ] = None,
 ) -> None:

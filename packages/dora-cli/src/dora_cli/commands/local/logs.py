@@ -19,12 +19,11 @@ Dataflow = Annotated[
     typer.Argument(
         metavar="[DATAFLOW]",
         help="UUID or name, with --local the start of a UUID; by default the last dataflow.",
-        show_default=False,
     ),
 ]
 NodeArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[NODE]", help="Show only the log of this node.", show_default=False),
+    typer.Argument(metavar="[NODE]", help="Show only the log of this node."),
 ]
 NodeOption = Annotated[str | None, typer.Option("--node", "-n", help="Same as the argument NODE.")]
 AllNodes = Annotated[bool, typer.Option("--all-nodes", help="All nodes, by time (the default).")]

@@ -27,7 +27,7 @@ ALLOW_SHELL = "DORA_ALLOW_SHELL_NODES"
 
 Source = Annotated[
     str,
-    typer.Argument(metavar="PATH_OR_URL", help="The dataflow file or its URL.", show_default=False),
+    typer.Argument(metavar="PATH_OR_URL", help="The dataflow file or its URL."),
 ]
 StopAfter = Annotated[
     float | None,

@@ -14,12 +14,7 @@ from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, conne
 def main(
     dataflow: Annotated[
         str | None,
-        typer.Option(
-            "--dataflow",
-            "-d",
-            help="UUID or name; by default all running dataflows.",
-            show_default=False,
-        ),
+        typer.Option("--dataflow", "-d", help="UUID or name; by default all running dataflows."),
     ] = None,
     output_format: options.Output = options.TableFormat.TABLE,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print ids only.")] = False,

@@ -17,9 +17,7 @@ from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, conne
 def main(
     node: NodeArgument,
     key: Key,
-    value: Annotated[
-        str, typer.Argument(metavar="JSON", help="The value as JSON.", show_default=False)
-    ],
+    value: Annotated[str, typer.Argument(metavar="JSON", help="The value as JSON.")],
     dataflow: DataflowOption = None,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,

@@ -11,16 +11,13 @@ from dora_cli import output
 
 
 def main(
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder for the wheels.", show_default=False)
-    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the wheels.")],
     platform: Annotated[
         list[str],
         typer.Option(
             "--for",
             metavar="PLATFORM",
             help="Platform, such as aarch64-glibc2.36-py3.11 (repeatable).",
-            show_default=False,
         ),
     ],
 ) -> None:

@@ -21,7 +21,6 @@ def main(
         typer.Argument(
             metavar="[JSON]",
             help="A list becomes an Arrow array, another value an array of length one.",
-            show_default=False,
         ),
     ] = None,
     dataflow: DataflowOption = None,
