@@ -73,8 +73,7 @@ def parse_data_id(text: str, what: str = "data id") -> str:
     _check_characters(text, what, _INVALID_IN_DATA_ID, f"{_ALLOWED}, with '/' between segments")
     if not all(text.split("/")):
         raise InvalidId(
-            text,
-            f"{what} {text!r} has an empty path segment: '/' must be between two names",
+            text, f"{what} {text!r} has an empty path segment: '/' must be between two names"
         )
     return text
 

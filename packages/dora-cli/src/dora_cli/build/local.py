@@ -89,10 +89,7 @@ def _run(
             return result
         return None
 
-    with (
-        guarded() if nodes else nullcontext() as on_command,
-        progress,
-    ):
+    with guarded() if nodes else nullcontext() as on_command, progress:
         result = anyio.run(build, on_command)
     if result is None:
         output.failure(f"build interrupted by {interrupted[0]}; run it again to complete it")

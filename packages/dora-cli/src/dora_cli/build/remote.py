@@ -46,10 +46,7 @@ def build_on_daemons(
     Raises RequestFailed with all failures; CommandFailed when the user interrupts.
     """
     settings = BuildSettings(
-        offline=offline,
-        parallel=parallel,
-        rebuild=rebuild,
-        commits=lock.commits(loaded),
+        offline=offline, parallel=parallel, rebuild=rebuild, commits=lock.commits(loaded)
     )
     spec = make_spec(loaded, uv=uv).model_copy(
         update={"build_id": None, "places": {}, "built_on": {}}

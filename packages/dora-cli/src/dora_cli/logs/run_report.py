@@ -88,12 +88,7 @@ class RunPrinter:
 
 def entry_of(line: LogLine) -> LogEntry:
     """Return the entry of the log file for a line."""
-    more = {
-        "target": line.target,
-        "file": line.file,
-        "line": line.line,
-        "fields": line.fields,
-    }
+    more = {"target": line.target, "file": line.file, "line": line.line, "fields": line.fields}
     known = {key: value for key, value in more.items() if value is not None}
     return LogEntry(line.ts, line.level, line.node, line.stream, line.message, known)
 

@@ -258,9 +258,7 @@ SourceField = Annotated[
     str, AfterValidator(_source), WithJsonSchema({"type": "string", "pattern": SOURCE_PATTERN})
 ]
 EnvNameField = Annotated[
-    str,
-    AfterValidator(_env_name),
-    WithJsonSchema({"type": "string", "pattern": ENV_NAME_PATTERN}),
+    str, AfterValidator(_env_name), WithJsonSchema({"type": "string", "pattern": ENV_NAME_PATTERN})
 ]
 EnvValueField = Annotated[
     Any,

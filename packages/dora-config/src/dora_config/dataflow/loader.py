@@ -128,9 +128,7 @@ class _Loading:
             raise ConfigError(in_order(self.problems))
 
     def read(
-        self,
-        document: Document,
-        model: type[descriptor.Descriptor] | type[descriptor.Module],
+        self, document: Document, model: type[descriptor.Descriptor] | type[descriptor.Module]
     ) -> NodesFile:
         """Read the nodes of a document and add its problems."""
         self.problems.extend(document.problems)

@@ -193,9 +193,7 @@ def _with_misnamed_inputs(
     return node.model_copy(update={"inputs": inputs})
 
 
-def _distinct_operators(
-    node: descriptor.Node,
-) -> tuple[descriptor.Node, list[descriptor.Operator]]:
+def _distinct_operators(node: descriptor.Node) -> tuple[descriptor.Node, list[descriptor.Operator]]:
     """Return `node` with an id for each operator that has none of its own, and those operators.
 
     The sources of such operators are then checked too.

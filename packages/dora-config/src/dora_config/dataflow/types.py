@@ -57,10 +57,7 @@ def _structs(category: str, types: Mapping[str, tuple[str, str]]) -> Iterator[Ty
     for name, (fields, parameters) in types.items():
         pairs = (item.partition(":")[::2] for item in fields.split())
         yield TypeDefinition(
-            f"std/{category}/v1/{name}",
-            "Struct",
-            dict(pairs),
-            frozenset(parameters.split()),
+            f"std/{category}/v1/{name}", "Struct", dict(pairs), frozenset(parameters.split())
         )
 
 

@@ -447,9 +447,6 @@ def decode_line(line: bytes) -> Envelope | UnknownMessage:
             first = problem.errors(include_url=False)[0]
             where = ".".join(str(item) for item in first["loc"])
             return UnknownMessage(
-                id=number,
-                part=part,
-                name=str(body.get("kind")),
-                problem=f"{where}: {first['msg']}",
+                id=number, part=part, name=str(body.get("kind")), problem=f"{where}: {first['msg']}"
             )
     raise RunnerProtocolError(f"expected one of request, reply, notice; found keys {sorted(raw)}")

@@ -163,11 +163,7 @@ class _Translation:
     """Translates errors of pydantic to findings."""
 
     def __init__(
-        self,
-        model: type[BaseModel],
-        document: Document,
-        path: KeyPath,
-        hints: Hints | None,
+        self, model: type[BaseModel], document: Document, path: KeyPath, hints: Hints | None
     ) -> None:
         self._model = model
         self._document = document

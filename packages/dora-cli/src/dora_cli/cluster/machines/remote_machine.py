@@ -53,12 +53,7 @@ class _Streaming:
         return self.connection.name
 
     def run(
-        self,
-        argv: Sequence[str],
-        *,
-        stdin: bytes = b"",
-        sudo: bool = False,
-        timeout: float = 60.0,
+        self, argv: Sequence[str], *, stdin: bytes = b"", sudo: bool = False, timeout: float = 60.0
     ) -> Finished:
         return self.connection.run(
             argv, stdin=stdin, sudo=sudo, timeout=timeout, on_output=self.on_output

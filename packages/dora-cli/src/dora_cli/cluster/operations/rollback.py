@@ -137,14 +137,7 @@ def _switch(
         copy = unit_copy(remote, layout, name)
         if (unit := remote.connection.read(copy, sudo=layout.sudo)) is not None:
             files[service.unit] = unit
-    ask(
-        remote.connection,
-        "rollback",
-        prefix=layout.prefix,
-        link=link,
-        name=name,
-        sudo=layout.sudo,
-    )
+    ask(remote.connection, "rollback", prefix=layout.prefix, link=link, name=name, sudo=layout.sudo)
     return Switched(link, version, files)
 
 

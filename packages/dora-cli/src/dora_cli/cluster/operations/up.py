@@ -38,11 +38,7 @@ class StartResult:
 
 
 def bring_up(
-    cluster: Cluster,
-    installer: Installer,
-    command: ClusterCommand,
-    *,
-    recreate_store: bool = False,
+    cluster: Cluster, installer: Installer, command: ClusterCommand, *, recreate_store: bool = False
 ) -> bool:
     """Start coordinator and daemons; return whether every daemon is connected."""
     with reserve(cluster, command) as reservation:
@@ -163,10 +159,7 @@ def _same_version(remote: RemoteMachine, seen: DaemonSummary) -> bool:
 
 
 def _require_same_machine(
-    remote: RemoteMachine,
-    facts: MachineFacts,
-    service: DaemonService | None,
-    seen: DaemonSummary,
+    remote: RemoteMachine, facts: MachineFacts, service: DaemonService | None, seen: DaemonSummary
 ) -> None:
     if facts.daemon is None and (service is None or not service.is_active()):
         raise NotReady(

@@ -23,8 +23,7 @@ def main(
     ],
     machine: SomeMachines = None,
     timeout: Annotated[
-        float | None,
-        typer.Option("--timeout", metavar="SECONDS", help="Time limit."),
+        float | None, typer.Option("--timeout", metavar="SECONDS", help="Time limit.")
     ] = None,
 ) -> None:
     """Run a command on every machine, without a terminal; each line of output names its machine."""

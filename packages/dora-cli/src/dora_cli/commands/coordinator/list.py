@@ -38,21 +38,18 @@ class SortChoice(StrEnum):
 def main(
     output_format: options.Output = options.TableFormat.TABLE,
     status: Annotated[
-        StatusChoice | None,
-        typer.Option("--status", help="Only with this status."),
+        StatusChoice | None, typer.Option("--status", help="Only with this status.")
     ] = None,
     name: Annotated[
         str | None,
         typer.Option("--name", metavar="TEXT", help="Only names that contain this text."),
     ] = None,
     sort_by: Annotated[
-        SortChoice | None,
-        typer.Option("--sort-by", help="Sort, largest first."),
+        SortChoice | None, typer.Option("--sort-by", help="Sort, largest first.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print UUIDs only.")] = False,
     everything: Annotated[
-        bool,
-        typer.Option("--all", "-a", help="Include those that ended over an hour ago."),
+        bool, typer.Option("--all", "-a", help="Include those that ended over an hour ago.")
     ] = False,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,

@@ -45,8 +45,7 @@ def main(
         ),
     ] = options.TableFormat.JSON,
     dataflow: Annotated[
-        str | None,
-        typer.Option("--dataflow", "-d", help="UUID or name; by default all dataflows."),
+        str | None, typer.Option("--dataflow", "-d", help="UUID or name; by default all dataflows.")
     ] = None,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,

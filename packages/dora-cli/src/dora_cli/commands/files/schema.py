@@ -18,9 +18,7 @@ class FileKind(StrEnum):
     CLUSTER = "cluster"
 
 
-def main(
-    kind: Annotated[FileKind, typer.Argument(help="Kind of file.")],
-) -> None:
+def main(kind: Annotated[FileKind, typer.Argument(help="Kind of file.")]) -> None:
     """Print the JSON Schema of dataflow, module or cluster files, for editors."""
     import json
 

@@ -40,8 +40,7 @@ def main(
         typer.Option("--offline", help="Accepted for compatibility; no check uses the network."),
     ] = False,
     output_format: Annotated[
-        ProblemFormat,
-        typer.Option("--format", help="Text, or one JSON object per problem."),
+        ProblemFormat, typer.Option("--format", help="Text, or one JSON object per problem.")
     ] = ProblemFormat.TEXT,
 ) -> None:
     """Check fields, ids, connections and types of a dataflow file; report all problems.

@@ -22,10 +22,7 @@ class Shell(StrEnum):
 
 
 def main(
-    shell: Annotated[
-        Shell | None,
-        typer.Argument(help="The shell; default $SHELL."),
-    ] = None,
+    shell: Annotated[Shell | None, typer.Argument(help="The shell; default $SHELL.")] = None,
 ) -> None:
     """Print the completion script of a shell.
 

@@ -22,8 +22,7 @@ Dataflow = Annotated[
     ),
 ]
 NodeArgument = Annotated[
-    str | None,
-    typer.Argument(metavar="[NODE]", help="Show only the log of this node."),
+    str | None, typer.Argument(metavar="[NODE]", help="Show only the log of this node.")
 ]
 NodeOption = Annotated[str | None, typer.Option("--node", "-n", help="Same as the argument NODE.")]
 AllNodes = Annotated[bool, typer.Option("--all-nodes", help="All nodes, by time (the default).")]
@@ -37,12 +36,10 @@ Local = Annotated[
     bool, typer.Option("--local", help="Read the files below ./out, without a coordinator.")
 ]
 Since = Annotated[
-    str | None,
-    typer.Option("--since", metavar="TIME", help="Start time: 5m (ago) or RFC 3339."),
+    str | None, typer.Option("--since", metavar="TIME", help="Start time: 5m (ago) or RFC 3339.")
 ]
 Until = Annotated[
-    str | None,
-    typer.Option("--until", metavar="TIME", help="End time: 5m (ago) or RFC 3339."),
+    str | None, typer.Option("--until", metavar="TIME", help="End time: 5m (ago) or RFC 3339.")
 ]
 Level = Annotated[
     str,

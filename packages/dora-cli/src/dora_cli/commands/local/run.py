@@ -25,10 +25,7 @@ if TYPE_CHECKING:
 
 ALLOW_SHELL = "DORA_ALLOW_SHELL_NODES"
 
-Source = Annotated[
-    str,
-    typer.Argument(metavar="PATH_OR_URL", help="The dataflow file or its URL."),
-]
+Source = Annotated[str, typer.Argument(metavar="PATH_OR_URL", help="The dataflow file or its URL.")]
 StopAfter = Annotated[
     float | None,
     options.duration(
@@ -128,13 +125,7 @@ def _prepare(
 
     base_dir = loaded.directory
     result = prepare_nodes(
-        loaded,
-        base_dir,
-        uv=uv,
-        offline=offline,
-        lock=lock,
-        rebuild=rebuild,
-        verbose=verbose,
+        loaded, base_dir, uv=uv, offline=offline, lock=lock, rebuild=rebuild, verbose=verbose
     )
     return {
         built.node: NodeLocation(
@@ -154,10 +145,7 @@ def _run(plan: RunPlan, printer: RunPrinter) -> None:
     with suppress(OSError):
         prepare_out_dir(Path(plan.working_dir) / OUT_DIR)
     result = run_foreground(
-        plan,
-        on_event=printer.show,
-        on_signal=output.hurry,
-        lossless=not sys.stdout.isatty(),
+        plan, on_event=printer.show, on_signal=output.hurry, lossless=not sys.stdout.isatty()
     )
     if not report_result(result):
         raise CommandFailed

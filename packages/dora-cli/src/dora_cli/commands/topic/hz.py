@@ -40,10 +40,7 @@ def main(
     from dora_config.protocol.control import WatchTopics
 
     request = WatchTopics(
-        dataflow=dataflow_ref(dataflow),
-        topics=tuple(data or ()),
-        rates=True,
-        window=window,
+        dataflow=dataflow_ref(dataflow), topics=tuple(data or ()), rates=True, window=window
     )
     with connect(coordinator_addr, coordinator_port) as client:
         rates.show(client, request, duration, output_format)
