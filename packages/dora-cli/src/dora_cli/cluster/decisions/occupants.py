@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from dora_cli.cluster.decisions.daemon_argv import daemon_arguments, host_and_port
 from dora_config.cluster.models import Cluster, Machine
+from dora_config.frozen import Frozen
 from dora_config.yaml.quantities import show_age
 
 
@@ -38,9 +39,8 @@ class Operator:
         return (owner.get("operator"), owner.get("home")) == (self.name, self.home)
 
 
-@dataclass(frozen=True, slots=True)
-class Occupant:
-    """A daemon that runs on a machine or is installed there as a service."""
+class Occupant(Frozen):
+    """A daemon that runs on a machine or is installed there: one of the answer of ``survey``."""
 
     id: str | None
     name: str
@@ -58,14 +58,6 @@ class Occupant:
     owner: Mapping[str, Any] | None
     """The owner record (see ``Operator.record``) with ``since``; None: not known."""
     dataflows: tuple[str, ...]
-
-    @classmethod
-    def from_answer(cls, found: Mapping[str, Any]) -> Occupant:
-        """Read one daemon of the answer of ``survey``."""
-        known = {name: found[name] for name in cls.__dataclass_fields__}
-        address, port = found["coordinator"]
-        given = {"coordinator": (address, port), "dataflows": tuple(found["dataflows"])}
-        return cls(**(known | given))
 
     def belongs_to(self, cluster: Cluster, tokens: Collection[str]) -> bool:
         """Return whether coordinator and token match; an unknown token matches."""
