@@ -1,21 +1,38 @@
-"""Lines of output for the steps of an upgrade, and waiting for conditions."""
+"""Results and lines of output of single steps, and waiting for conditions."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from dora_cli import output
 from dora_cli.cluster.coordinator import queries
+from dora_cli.cluster.decisions.daemon_argv import ssh_name
 from dora_cli.cluster.decisions.node_changes import Nodes
 from dora_cli.cluster.decisions.preflight import NotReady
+from dora_cli.cluster.machines.parallel import Outcome
 from dora_cli.polling import wait_until
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster
 
 RECONNECT_TIMEOUT = 30.0
 POLL_INTERVAL = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonResult:
+    """How the daemon of one machine was installed or started."""
+
+    text: str
+    remarks: tuple[str, ...] = ()
+
+
+def print_remarks(outcomes: Iterable[Outcome[DaemonResult]]) -> None:
+    for one in outcomes:
+        for remark in one.result.remarks if one.result is not None else ():
+            output.warn(f"{ssh_name(one.machine)}: {remark}")
 
 
 @contextmanager
