@@ -116,6 +116,15 @@ class PythonSource(Written):
     conda_env: RefusedField = None
 
 
+LOG_SETTINGS = (
+    "send_stdout_as",
+    "send_logs_as",
+    "min_log_level",
+    "max_log_size",
+    "max_rotated_files",
+)
+
+
 class ProgramFields(Written):
     """Fields that standard nodes and operators share."""
 

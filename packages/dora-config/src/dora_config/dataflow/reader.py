@@ -268,20 +268,11 @@ def _operator_list_findings(
             message = f'{where}: duplicate operator id "{operator.id}": ids must be unique'
             yield Finding((*path, index, "id"), message)
         seen.add(operator.id)
-    for setting in _LOG_SETTINGS:
+    for setting in descriptor.LOG_SETTINGS:
         users = [index for index, one in enumerate(operators) if getattr(one, setting) is not None]
         if len(users) > 1:
             message = f"{where}: at most one operator may set `{setting}`"
             yield Finding((*path, users[1], setting), message, at_key=True)
-
-
-_LOG_SETTINGS = (
-    "send_stdout_as",
-    "send_logs_as",
-    "min_log_level",
-    "max_log_size",
-    "max_rotated_files",
-)
 
 
 def _queue_findings(

@@ -116,7 +116,7 @@ def _delivered(client: Client, request: StartDataflow) -> StartDataflow:
 
 def _start(client: Client, request: StartDataflow) -> str:
     from dora_cli.coordinator.client import RequestFailed
-    from dora_cli.logs.ended_report import report_ended
+    from dora_cli.logs.run_report import report_ended
     from dora_config.protocol.control import Started, StartTriggered
 
     def show(progress: ControlProgress) -> None:

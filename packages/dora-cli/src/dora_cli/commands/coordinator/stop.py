@@ -32,7 +32,7 @@ def main(
 ) -> None:
     """Stop a dataflow and wait until it has ended; the exit code is 1 if it failed."""
     from dora_cli.coordinator.client import RequestFailed
-    from dora_cli.logs.ended_report import label, report_ended
+    from dora_cli.logs.run_report import label, report_ended
     from dora_config.protocol.control import Ended, StopDataflow
 
     if every and (dataflow is not None or name is not None):
