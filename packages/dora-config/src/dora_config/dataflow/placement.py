@@ -64,7 +64,7 @@ def choose_daemon(
         raise PlacementError(node, _no_machine(deploy.machine, daemons))
     if deploy.labels:
         for daemon in daemons:
-            if _has_labels(daemon, deploy.labels):
+            if _shared(daemon, deploy.labels) == len(deploy.labels):
                 return daemon
         raise PlacementError(node, _no_labels(deploy.labels, daemons))
     for daemon in daemons:
@@ -72,10 +72,6 @@ def choose_daemon(
             return daemon
     hint = "" if not daemons else "; name one with `deploy: {machine: ...}`"
     raise PlacementError(node, f"no unnamed daemon connections{_connected(daemons)}{hint}")
-
-
-def _has_labels(daemon: ConnectedDaemon, wanted: Mapping[str, str]) -> bool:
-    return all(daemon.labels.get(key) == value for key, value in wanted.items())
 
 
 def _no_machine(machine: str, daemons: Sequence[ConnectedDaemon]) -> str:

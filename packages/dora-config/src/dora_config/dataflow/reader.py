@@ -161,8 +161,9 @@ def _read_node(file: NodesFile, raw: Any, path: KeyPath) -> SourceNode | None:
     if not named:
         # an id that differs from all others
         number = int(path[-1]) + 1
-        name = raw["id"] if _is_name(raw.get("id")) else f"#{number}"
-        node = node.model_copy(update={"id": name})
+        name = raw.get("id")
+        usable = name if isinstance(name, str) and name else f"#{number}"
+        node = node.model_copy(update={"id": usable})
     if node_kind(raw) is None:
         node = node.model_copy(update={"operator": None, "operators": None, "module": None})
     file.findings.extend(_node_findings(node, path, where))
@@ -211,10 +212,6 @@ def _distinct_operators(node: descriptor.Node) -> tuple[descriptor.Node, list[de
 
 def _is_within(place: KeyPath, path: KeyPath) -> bool:
     return len(place) > len(path) and place[: len(path)] == path
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
 
 
 _OUTPUT_FIELDS = frozenset({"outputs", "operator", "operators", "module"})

@@ -14,7 +14,6 @@ from dora_config.protocol.control import (
 )
 from dora_config.protocol.dataflow import NodeView
 from dora_config.protocol.envelope import ProgramVersion
-from dora_config.protocol.links import LinkReport, PeerReport
 from dora_config.protocol.runner import NodeStatus
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.part import Part
@@ -94,7 +93,8 @@ def _links(dataflow: Dataflow, machine: str, membership: Membership) -> list[Lin
         return []
     member = membership.get(machine)
     metrics = None if member is None else member.metrics.get(dataflow.id)
-    newest = {} if metrics is None or metrics.link is None else _by_machine(metrics.link)
+    link = None if metrics is None else metrics.link
+    newest = {} if link is None else {peer.machine: peer for peer in link.peers}
     return [
         LinkSummary(
             dataflow=dataflow.id,
@@ -108,10 +108,6 @@ def _links(dataflow: Dataflow, machine: str, membership: Membership) -> list[Lin
         )
         for peer in report.peers
     ]
-
-
-def _by_machine(report: LinkReport) -> dict[str, PeerReport]:
-    return {peer.machine: peer for peer in report.peers}
 
 
 def _sampled(part: Part, dataflow: Dataflow, membership: Membership) -> tuple[NodeStatus, ...]:

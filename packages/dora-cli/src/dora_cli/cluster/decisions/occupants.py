@@ -135,16 +135,13 @@ def describe_conflicts(
     name: str, conflicts: Sequence[Conflict], cluster: Cluster, operator: Operator, *, now: float
 ) -> str:
     """Return the lines about one machine in a refusal."""
-    lines = [f"{name} is in use by {_user_of(conflicts)}:"]
+    other_cluster = any(conflict.kind == "other cluster" for conflict in conflicts)
+    user = "another cluster" if other_cluster else "another operator of this cluster"
+    lines = [f"{name} is in use by {user}:"]
     for conflict in conflicts:
         lines.append(f"  {conflict.occupant.describe(now=now)}")
         lines += [f"    {line}" for line in _facts(conflict, cluster, operator, now)]
     return "\n".join(lines)
-
-
-def _user_of(conflicts: Sequence[Conflict]) -> str:
-    kinds = {conflict.kind for conflict in conflicts}
-    return "another cluster" if "other cluster" in kinds else "another operator of this cluster"
 
 
 def _facts(conflict: Conflict, cluster: Cluster, operator: Operator, now: float) -> Iterator[str]:

@@ -103,11 +103,7 @@ def selected(
     chosen = [row for row in found if _matches(row, status, name)]
     if everything or status is not None:
         return chosen
-    return [row for row in chosen if _is_recent(row)]
-
-
-def _is_recent(row: DataflowSummary) -> bool:
-    return row.ended_ago is None or row.ended_ago <= ENDED_SHOWN
+    return [row for row in chosen if row.ended_ago is None or row.ended_ago <= ENDED_SHOWN]
 
 
 def _matches(row: DataflowSummary, status: StatusChoice | None, name: str | None) -> bool:

@@ -14,7 +14,6 @@ from dora_cli.errors import CommandFailed
 
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
-    from dora_config.errors import Problem
 
 
 class ProblemFormat(StrEnum):
@@ -56,7 +55,9 @@ def main(
     except ConfigError as error:
         problems, failed = error.problems, True
     if strict:
-        problems = tuple(_as_error(problem) for problem in problems)
+        problems = tuple(
+            replace(one, severity="error") if one.severity == "warning" else one for one in problems
+        )
         failed = failed or any(problem.severity == "error" for problem in problems)
     for problem in problems:
         if output_format is ProblemFormat.JSON:
@@ -67,10 +68,6 @@ def main(
         raise CommandFailed
     if output_format is ProblemFormat.TEXT:
         output.write(f"{path}: {_summary(loaded)}")
-
-
-def _as_error(problem: Problem) -> Problem:
-    return replace(problem, severity="error") if problem.severity == "warning" else problem
 
 
 def _summary(loaded: LoadedDataflow) -> str:
