@@ -18,11 +18,8 @@ from dora_config.protocol.builds import (
     BuildSettings,
     BuildTriggered,
     Built,
-    NodeBuildEvent,
 )
-from dora_daemon.build import events, session_file
-from dora_daemon.build.errors import NodeFailure
-from dora_daemon.build.events import BuildEvent
+from dora_daemon.build.session_file import fingerprint, record_build
 
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
@@ -46,7 +43,10 @@ def build_on_daemons(
     Raises RequestFailed with all failures; CommandFailed when the user interrupts.
     """
     settings = BuildSettings(
-        offline=offline, parallel=parallel, rebuild=rebuild, commits=lock.commits(loaded)
+        offline=offline,
+        parallel=parallel,
+        rebuild=rebuild,
+        commits=lock.commits(loaded),
     )
     spec = make_spec(loaded, uv=uv).model_copy(
         update={"build_id": None, "places": {}, "built_on": {}}
@@ -59,11 +59,9 @@ def build_on_daemons(
         output.failure("build interrupted, also on the daemons; run it again to complete it")
         raise CommandFailed(STOPPED_BY_USER) from None
     lock.record(loaded, {one.node: one.commit for one in built.nodes if one.commit is not None})
-    session = session_file.read_session(loaded.path)
-    current = session_file.fingerprint(loaded.resolved, uv=uv)
     built_on = {one.node: one.daemon for one in built.nodes}
-    after = session.after_build(built.build_id, current, built_on=built_on)
-    session_file.write_session(loaded.path, after)
+    current = fingerprint(loaded.resolved, uv=uv)
+    record_build(loaded.path, built.build_id, current, built_on=built_on)
     return built.build_id
 
 
@@ -97,22 +95,9 @@ class RemoteBuildProgress:
         match progress:
             case BuildTriggered(build_id=build_id):
                 output.write(f"dataflow build triggered: {build_id}")
-            case BuildProgress(daemon=daemon, news=news, left_out=left_out):
+            case BuildProgress(daemon=daemon, news=events, left_out=left_out):
                 if left_out:
                     self._shown.note(f"{daemon}: ({left_out} lines left out: too many at once)")
-                for event in news:
-                    self._shown.show(_build_event(f"{daemon}/{event.node}", event))
-
-
-def _build_event(node: str, event: NodeBuildEvent) -> BuildEvent:
-    match event.what:
-        case "step":
-            return events.StepStarted(node, event.text)
-        case "skipped":
-            return events.StepSkipped(node, event.text)
-        case "output":
-            return events.BuildOutput(node, event.text)
-        case "built":
-            return events.NodeBuilt(node, event.seconds)
-        case "failed":
-            return events.NodeBuildFailed(NodeFailure(node, event.text))
+                for event in events:
+                    named = event.model_copy(update={"node": f"{daemon}/{event.node}"})
+                    self._shown.show(named)
