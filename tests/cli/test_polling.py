@@ -11,6 +11,11 @@ def test_a_condition_is_polled_until_it_is_true() -> None:
 
 
 def test_a_condition_that_stays_false_is_given_up() -> None:
-    calls: list[None] = []
-    assert not wait_until(lambda: bool(calls.append(None)), 0.0, every=0.0)
+    calls: list[int] = []
+
+    def never() -> bool:
+        calls.append(1)
+        return False
+
+    assert not wait_until(never, 0.0, every=0.0)
     assert calls
