@@ -35,7 +35,9 @@ class Runner:
         self.socket = self._created.path / CONTROL_SOCKET
         self._listener = bind_unix(self.socket, backlog=backlog)
         self.events: list[RunnerNotice] = []
-        self.client = RunnerClient("d", "d@", lambda _, event: self.events.append(event), bool)
+        self.client = RunnerClient(
+            "d", "d@", lambda _, event: self.events.append(event), lambda: None
+        )
 
     @asynccontextmanager
     async def attended(self) -> AsyncIterator[RunnerClient]:
@@ -104,7 +106,7 @@ def test_unanswered_request_is_repeated_on_the_next_connection(tmp_path: Path) -
 
 def test_call_of_a_runner_without_connection_fails_at_once(tmp_path: Path) -> None:
     problems: list[str | None] = []
-    client = RunnerClient("d", "d@", lambda *_: None, bool)
+    client = RunnerClient("d", "d@", lambda *_: None, lambda: None)
     client.send(SetLinkPeers(), lambda _, problem: problems.append(problem))
     assert problems == ["the runner of that dataflow does not answer at the moment"]
 

@@ -35,7 +35,7 @@ from dora_config.spawn_argv import run_module
 from dora_daemon.agent.builds.event_queue import BuildEventQueue
 from dora_daemon.agent.builds.files import BuildFiles, BuildRecord
 from dora_daemon.agent.node_paths import Machine, base_directory, deliver
-from dora_daemon.build.job import JOB, BuildJob, Outcome, Report
+from dora_daemon.build.job import JOB, BuildJob, BuildOutcome, Report
 from dora_daemon.build.own_environment import build_key
 from dora_daemon.code.delivery import CodeNotDelivered
 from dora_daemon.process_tree.errors import RuntimeDirError
@@ -178,7 +178,7 @@ class Builds:
 
     async def _run_process(
         self, message: BuildPart, base: Path, running: _Running, keys: dict[str, str]
-    ) -> tuple[Outcome | None, str]:
+    ) -> tuple[BuildOutcome | None, str]:
         """Return the outcome, or None and the last output of a process that died."""
         job = BuildJob(
             resolved=message.spec.resolved,
@@ -188,7 +188,7 @@ class Builds:
             own=keys,
         )
         if not any(node.needs_build for node in job.resolved.nodes):
-            return Outcome(), ""
+            return BuildOutcome(), ""
         directory = await anyio.to_thread.run_sync(RuntimeDir.create, self._root)
         with tempfile.TemporaryFile() as errors:
             try:
@@ -220,16 +220,16 @@ async def _spawn(directory: RuntimeDir, errors: IO[bytes]) -> Process:
     )
 
 
-async def _listen(process: Process, running: _Running) -> Outcome | None:
+async def _listen(process: Process, running: _Running) -> BuildOutcome | None:
     """Read reports until the output ends; return the outcome."""
     assert process.stdout is not None
-    outcome: Outcome | None = None
+    outcome: BuildOutcome | None = None
     async for line in _lines(process.stdout):
         with suppress(ValidationError):  # other lines are printed by libraries
             report = Report.model_validate_json(line)
             outcome = report.outcome or outcome
-            if report.news is not None:
-                running.events.add(report.news)
+            if report.event is not None:
+                running.events.add(report.event)
                 running.wake()
     await process.wait()
     return outcome
