@@ -14,7 +14,7 @@ from support.workspace import Workspace
 from dora_config.protocol import runner as protocol
 from dora_daemon.inspection.runner_connection import (
     InspectionError,
-    RunnerConnection,
+    InspectorConnection,
     RunnerDisconnected,
 )
 from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
@@ -48,11 +48,11 @@ def test_an_inspector_has_queues_of_its_own_that_end_with_it(workspace: Workspac
             return len(os.listdir(f"/proc/{run.pid()}/fd"))
 
         with pytest.raises(RunnerDisconnected):
-            RunnerConnection(path, "another dataflow", ())
-        first = RunnerConnection(path, run.plan.dataflow_id, ())
+            InspectorConnection(path, "another dataflow", ())
+        first = InspectorConnection(path, run.plan.dataflow_id, ())
         before = descriptors()
         with closing(
-            RunnerConnection(
+            InspectorConnection(
                 path, run.plan.dataflow_id, ("ticker/count", "ticker/none", "absent/x")
             )
         ) as side:
@@ -67,14 +67,16 @@ def test_an_inspector_has_queues_of_its_own_that_end_with_it(workspace: Workspac
             del delivery
             assert run.ask(protocol.GetStatistics()).edges == ()
             assert receiver.spec.bound == SHORTEST_QUEUE  # the size of its messages was unknown
-            with closing(RunnerConnection(path, run.plan.dataflow_id, ("ticker/count",))) as second:
+            with closing(
+                InspectorConnection(path, run.plan.dataflow_id, ("ticker/count",))
+            ) as second:
                 assert second.receivers["ticker/count"].spec.bound == LONGEST_QUEUE
         # the sender has a segment since its first reader
         wait_until(lambda: descriptors() <= before + 1, what="the queue to be closed")
         for _ in range(MAX_INSPECTORS - 1):
-            stack.enter_context(closing(RunnerConnection(path, run.plan.dataflow_id, ())))
+            stack.enter_context(closing(InspectorConnection(path, run.plan.dataflow_id, ())))
         with pytest.raises(InspectionError, match="at most 16 inspectors per dataflow"):
-            RunnerConnection(path, run.plan.dataflow_id, ())
+            InspectorConnection(path, run.plan.dataflow_id, ())
         first.close()
 
 
@@ -83,4 +85,4 @@ def test_without_debug_inspection_inspectors_are_refused(workspace: Workspace) -
         ticking(workspace, debug=False) as run,
         pytest.raises(InspectionError, match="started without inspection"),
     ):
-        RunnerConnection(str(run.path / INSPECTION_SOCKET), "", ())
+        InspectorConnection(str(run.path / INSPECTION_SOCKET), "", ())

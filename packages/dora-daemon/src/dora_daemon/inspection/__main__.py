@@ -14,7 +14,7 @@ from dora_config.protocol.topics import StreamTopics, TopicChunk
 from dora_daemon.inspection.inspector import Inspector
 from dora_daemon.inspection.runner_connection import (
     InspectionError,
-    RunnerConnection,
+    InspectorConnection,
     RunnerDisconnected,
 )
 
@@ -40,7 +40,7 @@ def _inspect(path: str, request: StreamTopics) -> str | None:
     """Return the error, None when the runner or the stream has ended."""
     inspector = None
     try:
-        runner = RunnerConnection(path, request.dataflow_id, request.topics)
+        runner = InspectorConnection(path, request.dataflow_id, request.topics)
         inspector = Inspector(runner, request, _write)
         inspector.run(0)
     except InspectionError as error:

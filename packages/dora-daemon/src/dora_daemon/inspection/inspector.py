@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from dora_config.protocol.topics import StreamTopics, TopicChunk, TopicUpdate
 from dora_daemon.inspection.intervals import Intervals
-from dora_daemon.inspection.runner_connection import RunnerConnection, RunnerDisconnected
+from dora_daemon.inspection.runner_connection import InspectorConnection, RunnerDisconnected
 from dora_daemon.inspection.samples import Samples
 from dora_node_api.transport import Receiver
 from dora_node_api.transport.consumer.delivery import Delivery
@@ -105,7 +105,10 @@ class Inspector:
     """Reads until the runner or the standard input ends."""
 
     def __init__(
-        self, runner: RunnerConnection, request: StreamTopics, write: Callable[[TopicChunk], None]
+        self,
+        runner: InspectorConnection,
+        request: StreamTopics,
+        write: Callable[[TopicChunk], None],
     ) -> None:
         self._runner = runner
         self._request = request

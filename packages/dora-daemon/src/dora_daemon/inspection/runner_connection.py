@@ -36,7 +36,7 @@ class RunnerDisconnected(Exception):
     """The dataflow has ended, or its runner was killed."""
 
 
-class RunnerConnection:
+class InspectorConnection:
     """Blocking requests of one thread."""
 
     def __init__(self, path: str, dataflow_id: str, topics: Iterable[str]) -> None:
