@@ -173,16 +173,16 @@ def test_build_lines_run_there_once_for_the_same_requirements(
     with real_fleet(workspace, "robot") as fleet:
         uuid = start(fleet, path)
         fleet.wait_for_status("Finished")
-        printed = capsys.readouterr().out
-        assert "pip install --no-index" in printed
+        output = capsys.readouterr().out
+        assert "pip install --no-index" in output
         environment = laid_out(fleet) / ".dora" / "python-envs" / "reader"
         assert printed(fleet, uuid) == [f"1.0 {environment}"]
         workspace.file("project/reader.py", USES_HELPER + "\n    # changed\n")
         start(fleet, path)
         fleet.wait_for_status("Finished")
-        printed = capsys.readouterr().out
-        assert "built already with the same requirements" in printed
-        assert "no-index" not in printed
+        output = capsys.readouterr().out
+        assert "built already with the same requirements" in output
+        assert "no-index" not in output
         newer = wheel(workspace.path / "project", "2.0")
         workspace.file("project/requirements.txt", f"./{newer}\n")
         uuid = start(fleet, path)
