@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from dora_config.access import (
     read_successor,
     state_dir,
     successor_path,
+    write_private,
     write_successor,
 )
 from dora_config.access_token import Successor, Token
@@ -121,3 +123,18 @@ def test_a_successor_replaces_what_its_predecessors_replaced(environ: dict[str, 
     for secret in ("first", "second", "third"):
         assert Token.parse(found.replace(secret)).secret == "third"
     assert found.replace("fourth") == "fourth"
+
+
+def test_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "record.json"
+    write_private(path, b"old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        write_private(path, b"new")
+    assert raised.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "old"

@@ -27,8 +27,7 @@ from dora_coordinator.io.artifacts import ArtifactStore
 from dora_coordinator.io.authority import Authority
 from dora_coordinator.io.files import CodeFiles
 from dora_coordinator.io.limits import is_loopback
-from dora_coordinator.io.listening import ServerCertificate
-from dora_coordinator.io.listening import serve as serve_connections
+from dora_coordinator.io.listening import ServerCertificate, serve as serve_connections
 from dora_coordinator.io.server import create_application
 from dora_coordinator.io.service import Service
 from dora_coordinator.io.store import StoreError, open_store

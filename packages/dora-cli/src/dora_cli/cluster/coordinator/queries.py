@@ -12,15 +12,7 @@ from dora_cli.coordinator.client import Client, CoordinatorLost, CoordinatorUnre
 from dora_config.access import Endpoint, endpoint, find_token
 from dora_config.cluster.models import Cluster
 from dora_config.control_plane import WithoutTls, is_this_machine
-from dora_config.protocol.control import (
-    ClusterReport,
-    ClusterStatus,
-    DaemonSummary,
-    Destroy,
-    Destroyed,
-    ListNodes,
-    NodeList,
-)
+from dora_config.protocol import control
 
 CONNECT_TIMEOUT = 30.0
 """Seconds for started daemons to connect."""
@@ -48,11 +40,11 @@ def open_client(cluster: Cluster) -> Client:
         return Client(earlier)
 
 
-def fetch_report(cluster: Cluster) -> ClusterReport | None:
+def fetch_report(cluster: Cluster) -> control.ClusterReport | None:
     """Return the coordinator's report; None if it does not answer."""
     try:
         with open_client(cluster) as client:
-            return client.ask(ClusterStatus(), ClusterReport)
+            return client.ask(control.ClusterStatus(), control.ClusterReport)
     except CoordinatorUnreachable:
         return None
 
@@ -63,7 +55,7 @@ def release_of(cluster: Cluster) -> str:
     return report.coordinator.release if report is not None else ""
 
 
-def connected_daemons(report: ClusterReport | None) -> dict[str, DaemonSummary]:
+def connected_daemons(report: control.ClusterReport | None) -> dict[str, control.DaemonSummary]:
     """Return the connected daemons of a report by machine id."""
     daemons = report.daemons if report is not None else ()
     return {one.machine_id: one for one in daemons if one.connected and one.machine_id is not None}
@@ -75,7 +67,7 @@ def wait_for_daemons(
     *,
     within: float = CONNECT_TIMEOUT,
     clock: Callable[[], float] = time.monotonic,
-) -> dict[str, DaemonSummary]:
+) -> dict[str, control.DaemonSummary]:
     """Wait until these machines are connected or the time is over; return the connected ones."""
     wanted = set(machine_ids)
     deadline = clock() + within
@@ -90,7 +82,7 @@ def fetch_nodes(cluster: Cluster) -> Nodes:
     """Return the nodes that have a process; empty if the coordinator does not answer."""
     try:
         with open_client(cluster) as client:
-            found = client.ask(ListNodes(), NodeList).nodes
+            found = client.ask(control.ListNodes(), control.NodeList).nodes
     except (CoordinatorUnreachable, CoordinatorLost):
         return {}
     return {(one.dataflow, one.node): one for one in found if one.pid is not None}
@@ -109,7 +101,7 @@ def destroy(cluster: Cluster) -> None:
     """End the coordinator, the connected daemons and their dataflows."""
     try:
         with open_client(cluster) as client:
-            client.ask(Destroy(force=True), Destroyed)
+            client.ask(control.Destroy(force=True), control.Destroyed)
             client.wait_until_gone()
     except CoordinatorUnreachable:
         return

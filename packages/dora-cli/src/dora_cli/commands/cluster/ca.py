@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dora_cli import options, output
+from dora_cli import output
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort
 
-app = options.application()
 
-
-@app.command()
-def ca(coordinator_addr: CoordinatorAddr = None, coordinator_port: CoordinatorPort = None) -> None:
+def main(
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
     """Print the certificate of the cluster's authority, for `curl --cacert`."""
     import ssl
 

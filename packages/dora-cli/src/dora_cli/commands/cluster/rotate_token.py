@@ -9,11 +9,8 @@ import typer
 from dora_cli import options, output
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
 
-app = options.application()
 
-
-@app.command()
-def rotate_token(
+def main(
     grace: Annotated[
         str,
         typer.Option("--grace", metavar="DURATION", help="How long the present token stays valid."),
