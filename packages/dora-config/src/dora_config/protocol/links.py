@@ -60,6 +60,8 @@ class LinkPlan(Frozen):
     last_port: int = Field(default=LAST_PORT, ge=1, le=65535)
     edges: tuple[RemoteEdge, ...]
     """Edges that leave or enter this machine."""
+    names: dict[str, str] = Field(default_factory=dict)
+    """Common names in the certificates of the machines at the other ends."""
 
     @property
     def peers(self) -> tuple[str, ...]:
@@ -74,6 +76,8 @@ class PeerEndpoint(Frozen):
     run_id: str
     endpoints: tuple[str, ...]
     """``HOST:PORT``, IPv6 in brackets."""
+    name: str = ""
+    """Common name in its certificate; empty: sent by a coordinator without identities."""
 
 
 PeerState = Literal["connecting", "proven", "lost", "left"]

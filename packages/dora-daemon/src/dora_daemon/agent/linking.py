@@ -148,6 +148,7 @@ class LinkSetup:
             first_port=self._listen.first_port,
             last_port=self._listen.last_port,
             edges=record.edges,
+            names=record.names,
         )
         credentials = str(self._credentials.directory)
         return plan.model_copy(update={"links": links, "credentials": credentials})

@@ -60,6 +60,8 @@ class Configure(LinkMessage):
     credentials: str | None
     """Folder with ca.pem, cert.pem, key.pem, read again at every connection. ``None``: no TLS, for
     tests on loopback only and refused for other addresses."""
+    names: dict[str, str] = Field(default_factory=dict)
+    """Peers known so far, and the common names in their certificates (see `Peer.name`)."""
     window_bytes: int = 32 * 1024 * 1024
     """Bytes that a stream may have in flight; at least one message."""
     window_messages: int = 256
@@ -71,6 +73,8 @@ class Peer(LinkMessage):
     machine: str
     run_id: str
     endpoints: tuple[str, ...]
+    name: str = ""
+    """Common name in its certificate; empty: that of versions without identities."""
 
 
 class SetPeers(LinkMessage):

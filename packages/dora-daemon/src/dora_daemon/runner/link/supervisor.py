@@ -169,7 +169,7 @@ class LinkSupervisor:
 
     def _known_peers(self) -> SetPeers:
         peers = [
-            Peer(machine=p.machine, run_id=p.run_id, endpoints=p.endpoints)
+            Peer(machine=p.machine, run_id=p.run_id, endpoints=p.endpoints, name=p.name)
             for p in self._peers.values()
         ]
         return SetPeers(peers=tuple(peers))
@@ -224,6 +224,7 @@ class LinkSupervisor:
             last_port=plan.last_port,
             port=self._view.port,
             credentials=self._credentials,
+            names={peer: plan.names.get(peer, "") for peer in plan.peers},
         )
 
     def _poll(self) -> None:
