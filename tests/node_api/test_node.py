@@ -300,8 +300,8 @@ def test_crash_of_the_producer(pair: tuple[Node, Node], runner: FakeRunner) -> N
 
 def test_stop(pair: tuple[Node, Node], runner: FakeRunner) -> None:
     _, b = pair
-    runner.send("b", control.ParamUpdate("speed", 0.4))
-    runner.send("b", control.Stop())
+    runner.send("b", control.SetParam("speed", 0.4))
+    runner.send("b", control.StopNode())
     assert list(b) == [
         {"type": "PARAM_UPDATE", "id": "speed", "value": 0.4, "kind": "dora"},
         {"type": "STOP", "id": "MANUAL", "kind": "dora"},
@@ -320,7 +320,7 @@ def test_a_busy_node_gets_stop(pair: tuple[Node, Node], runner: FakeRunner) -> N
     thread.start()
     try:
         take(b)
-        runner.send("b", control.Stop())
+        runner.send("b", control.StopNode())
         last = [event["type"] for event in b][-1]
     finally:
         stopped.set()
@@ -403,7 +403,7 @@ def test_messages_out_of_place_do_no_harm(
 ) -> None:
     _, b = pair
     runner.send("b", message)
-    runner.send("b", control.Stop())
+    runner.send("b", control.StopNode())
     assert [event["type"] for event in b if event["type"] != "ERROR"] == ["STOP"]
 
 
@@ -568,7 +568,7 @@ def test_a_second_node_of_an_id_is_another_handle(runner: FakeRunner, open_node:
     first.send_output("out", b"1")
     second.send_output("out", b"2")
     assert [take(b)["value"].to_pylist() for _ in range(2)] == [[49], [50]]
-    runner.send("a", control.ParamUpdate("speed", 1))
+    runner.send("a", control.SetParam("speed", 1))
     assert take(second)["id"] == "speed"
     second.close()
     second.close()
@@ -638,13 +638,13 @@ def test_typed_events(pair: tuple[Node, Node], runner: FakeRunner) -> None:
     assert isinstance(first, events.InputEvent)
     assert first.value.to_pylist() == [1]
     assert first.timestamp.tzinfo is UTC
-    runner.send("b", control.ParamUpdate("k", 1))
-    runner.send("b", control.ParamDeleted("k"))
-    runner.send("b", control.Reload("op"))
+    runner.send("b", control.SetParam("k", 1))
+    runner.send("b", control.DeleteParam("k"))
+    runner.send("b", control.ReloadOperator("op"))
     assert next(stream) == events.ParamUpdated("k", 1)
     assert next(stream) == events.ParamDeleted("k")
     assert next(stream) == events.Reload("op")
     runner.edges[0].keeper.announce_failed("no")
     assert next(stream) == events.NodeFailed("a", "no", ("in",))
-    runner.send("b", control.Stop())
+    runner.send("b", control.StopNode())
     assert list(stream) == [events.Stop("MANUAL")]

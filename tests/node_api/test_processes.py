@@ -245,7 +245,7 @@ def test_backpressure_waits_and_stop_wakes_it(
     assert got == list(range(30))
     wait_until(lambda: edge.keeper.ends.depth() == 3, what="the queue is full again")
     assert process.poll() is None
-    runner.send("a", control.Stop())
+    runner.send("a", control.StopNode())
     assert finish(process) == "STOP\n"
 
 

@@ -230,7 +230,7 @@ class FakeRunner:
         match received.message:
             case Hello(node_id) as hello:
                 node = self._greet(connection, node_id, hello)
-            case control.Segment(number, size):
+            case control.AddSegment(number, size):
                 assert node is not None
                 self.segments[node.incarnation, number] = (received.descriptors[0], size)
             case control.OpenSegment(request, incarnation, number):

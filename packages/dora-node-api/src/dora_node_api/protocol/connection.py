@@ -22,22 +22,22 @@ from dora_node_api.errors import (
     ControlError,
     DoraNodeError,
 )
-from dora_node_api.frozen import Frozen
 from dora_node_api.protocol.control_socket import ControlSocket
 from dora_node_api.protocol.frames import Received, close_all
 from dora_node_api.protocol.messages import (
     INSPECTOR,
     AddRoute,
+    AddSegment,
     Leaving,
     Log,
+    Message,
     NodeConfig,
     OpenSegment,
     RemoveRoute,
-    Segment,
     SegmentFd,
     SegmentUnknown,
     SendOutput,
-    Stop,
+    StopNode,
     Welcome,
 )
 from dora_node_api.protocol.pool_size import pool_size
@@ -112,7 +112,7 @@ class Connection:
 
     # --- messages to the runner ------------------------------------------------------------------
 
-    def tell(self, message: Frozen, descriptors: tuple[int, ...] = ()) -> None:
+    def tell(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
         """Send a message; ignored once the runner is gone."""
         try:
             self._control.send(message, descriptors)
@@ -135,7 +135,7 @@ class Connection:
         self.warn(f"a message that a signal handler sent during another send was lost: {error}")
 
     def _register_segment(self, number: int, descriptor: int, size: int) -> None:
-        self.tell(Segment(number=number, size=size), (descriptor,))
+        self.tell(AddSegment(number=number, size=size), (descriptor,))
 
     # --- messages from the runner ----------------------------------------------------------------
 
@@ -202,7 +202,7 @@ class Connection:
             case SendOutput() as message:
                 self._to_publish.append(message)
                 self.wake()
-            case Stop():
+            case StopNode():
                 self.halt()
                 self._to_inbox(received)
             case _:
@@ -243,7 +243,7 @@ class Connection:
         if not self._gone:
             self._gone = True
             self.halt()
-            self._to_inbox(Received(Stop("MANUAL")))
+            self._to_inbox(Received(StopNode("MANUAL")))
 
     @property
     def gone(self) -> bool:

@@ -18,7 +18,6 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from dora_node_api.errors import ControlClosed, ControlError
-from dora_node_api.frozen import Frozen
 from dora_node_api.protocol.frames import (
     DESCRIPTORS_PER_PIECE,
     FrameDecoder,
@@ -27,6 +26,7 @@ from dora_node_api.protocol.frames import (
     close_all,
     encode,
 )
+from dora_node_api.protocol.messages import Message
 from dora_node_api.transport.shared.integrity import Integrity
 from dora_node_api.transport.shared.owned_lock import OwnedLock
 
@@ -156,7 +156,7 @@ class ControlSocket:
         """Number of malformed frames so far."""
         return self._decoder.errors
 
-    def send(self, message: Frozen, descriptors: Sequence[int] = ()) -> None:
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send one message. Raises ControlClosed if the other end is gone, and NodeInterrupted.
 
         In a signal handler that interrupted another `send`, it follows that message.

@@ -16,12 +16,12 @@ from dora_node_api.protocol.frames import Received, close_all
 from dora_node_api.protocol.messages import (
     AddInput,
     AddRoute,
+    AddSegment,
     Hello,
     OpenSegment,
     Refused,
     RemoveInput,
     RemoveRoute,
-    Segment,
     SegmentFd,
     SegmentUnknown,
     Welcome,
@@ -145,9 +145,9 @@ class NodeClient:
     # --- segments ---------------------------------------------------------------------------------
 
     def _register_segment(self, number: int, descriptor: int, size: int) -> None:
-        self._send(Segment(number=number, size=size), (descriptor,))
+        self._send(AddSegment(number=number, size=size), (descriptor,))
 
-    def _send(self, message: Segment | OpenSegment, descriptors: tuple[int, ...] = ()) -> None:
+    def _send(self, message: AddSegment | OpenSegment, descriptors: tuple[int, ...] = ()) -> None:
         try:
             self._control.send(message, descriptors)
         except ControlClosed:
