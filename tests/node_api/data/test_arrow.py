@@ -20,6 +20,7 @@ from dora_node_api.data import arrow
 from dora_node_api.data.arrow import FLAT, IPC
 from dora_node_api.data.metadata import UnsupportedData, decode_metadata, encode_metadata
 from dora_node_api.transport.shared.layout import ALIGNMENT
+from dora_node_api.transport.shared.payload import LARGE_COPY
 
 
 def through(data: Any, *, validate: bool = True) -> pa.Array:
@@ -364,7 +365,7 @@ def test_a_copy_beyond_the_caches_is_whole(
     monkeypatch: pytest.MonkeyPatch, two_cores: bool
 ) -> None:
     monkeypatch.setattr(arrow._types(), "two_cores", two_cores)
-    data = pa.array(np.arange((arrow.LARGE_COPY >> 3) + 3, dtype=np.int64))
+    data = pa.array(np.arange((LARGE_COPY >> 3) + 3, dtype=np.int64))
     payload = arrow.encode(data)
     block = bytearray(payload.total)
     payload.write_into(block)

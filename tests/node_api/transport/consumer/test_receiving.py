@@ -164,7 +164,7 @@ def test_properties_of_a_delivery() -> None:
         assert abs(got.timestamp_ns - time.time_ns()) < 60e9
         assert 0 < got.sent_ns <= time.monotonic_ns()
         assert not got.copied
-        assert not got.protected
+        assert not got.flags
         assert edge.spec.edge in repr(got)
 
 

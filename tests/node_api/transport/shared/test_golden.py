@@ -32,6 +32,7 @@ def payload(data: object) -> bytes:
     encoded = arrow.encode(data, {"k": [1, 2.5], "s": "ä"})
     memory = bytearray(encoded.total)
     encoded.write_into(memory)
+    memory[: layout.BLOCK_HEAD_SIZE] = bytes(layout.BLOCK_HEAD_SIZE)
     return f"{encoded.layout} {encoded.data_offset} {memory.hex()}".encode()
 
 

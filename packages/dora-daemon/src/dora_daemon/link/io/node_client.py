@@ -29,7 +29,7 @@ from dora_node_api.protocol.messages import (
 from dora_node_api.transport import Board, Pool, QueueEnds, QueueSpec, Receiver, default_pool_cap
 from dora_node_api.transport.consumer.images import ImageReceiver
 from dora_node_api.transport.consumer.journal import HoldingReceiver
-from dora_node_api.transport.producer.image_relay import ImageForwarder
+from dora_node_api.transport.producer.relay import Forwarder
 from dora_node_api.transport.producer.sending import WaitForRoom
 
 _ANSWER_SECONDS = 10.0
@@ -73,7 +73,7 @@ class NodeClient:
         self.board = Board.attach(first.descriptors[0], welcome.board_size)
         self.words = self.board.node_words(welcome.node_area)
         self.pool = Pool(welcome.config.pool_size or default_pool_cap(), self._register_segment)
-        self.forwarder = ImageForwarder(
+        self.forwarder = Forwarder(
             self.pool, self.board, welcome.incarnation, wait_for_room=wait_for_room,
             on_first_drop=lambda _spec, sentence: self.on_warning(sentence),
         )  # fmt: skip
