@@ -317,6 +317,8 @@ OWN_CONFIGURATION = [
     'logging.basicConfig(stream=sys.stdout, format="own %(message)s", level=logging.INFO)',
     "logging.basicConfig(filename='own.log', level=logging.INFO)",
     "logging.basicConfig(level=logging.INFO, force=True)",
+    "from rich.logging import RichHandler;"
+    " logging.basicConfig(handlers=[RichHandler()], level=logging.INFO)",
     "logging.config.dictConfig({'version': 1, 'handlers': {'console':"
     " {'class': 'logging.StreamHandler'}}, 'root': {'handlers': ['console'], 'level': 'INFO'}})",
     "logging.config.dictConfig({'version': 1, 'root': {'level': 'INFO'}})",

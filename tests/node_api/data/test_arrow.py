@@ -364,7 +364,7 @@ def test_invalid_metadata_bytes_are_refused(encoded: bytes) -> None:
 def test_a_copy_beyond_the_caches_is_whole(
     monkeypatch: pytest.MonkeyPatch, two_cores: bool
 ) -> None:
-    monkeypatch.setattr(arrow._types(), "two_cores", two_cores)
+    monkeypatch.setattr("dora_node_api.transport.shared.payload.two_cores", lambda: two_cores)
     data = pa.array(np.arange((LARGE_COPY >> 3) + 3, dtype=np.int64))
     payload = arrow.encode(data)
     block = bytearray(payload.total)

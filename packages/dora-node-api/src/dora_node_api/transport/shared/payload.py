@@ -91,13 +91,14 @@ class Payload:
 
 
 @cache
-def _two_cores() -> bool:
+def two_cores() -> bool:
+    """Whether this process may use two processors."""
     return usable_cores() >= 2
 
 
 def _copy_large(target: memoryview, source: Any) -> None:
     """Copy with two threads if there are two cores; other Python threads run meanwhile."""
-    if not _two_cores():
+    if not two_cores():
         target[:] = memoryview(source).cast("B")
         return
     import pyarrow
