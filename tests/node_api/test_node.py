@@ -335,14 +335,14 @@ def test_the_runner_is_gone(pair: tuple[Node, Node], runner: FakeRunner) -> None
     assert b.next() is None
     runner.disconnect("a")
     for _ in range(3):
-        a.send_output("out", b"to nobody in particular")
+        a.send_output("out", b"without a reader")
     assert take(a)["type"] == "STOP"
 
 
 def test_close_sends_leaving(pair: tuple[Node, Node], runner: FakeRunner) -> None:
     a, _ = pair
     a.close()
-    wait_until(lambda: runner.nodes["a"].left, what="a says that it leaves")
+    wait_until(lambda: runner.nodes["a"].left, what="a reports that it leaves")
     with pytest.raises(NodeClosed):
         a.send_output("out", b"")
     with pytest.raises(RuntimeError, match="closed"):
@@ -355,7 +355,7 @@ def test_a_dropped_node_leaves(runner: FakeRunner, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("DORA_NODE_CONFIG", runner.environment("a")["DORA_NODE_CONFIG"])
     node = Node()
     del node
-    wait_until(lambda: runner.nodes["a"].left, what="a says that it leaves")
+    wait_until(lambda: runner.nodes["a"].left, what="a reports that it leaves")
 
 
 def test_close_ends_a_wait_in_another_thread(pair: tuple[Node, Node]) -> None:

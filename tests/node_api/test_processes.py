@@ -79,7 +79,7 @@ def test_the_last_message_arrives_and_the_process_ends_at_once(
     process = spawn("a", code)
     printed = finish(process)
     assert time.monotonic() - float(printed) < 20
-    wait_until(lambda: runner.nodes["a"].left, what="a says that it leaves")
+    wait_until(lambda: runner.nodes["a"].left, what="a reports that it leaves")
     assert [event["value"][0].as_py() for event in b.drain()] == list(range(500))
 
 

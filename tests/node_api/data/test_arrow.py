@@ -135,7 +135,7 @@ def test_array_like_objects() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "problem"),
     [
         ("text", "encode"),
         ([1, 2], "pyarrow.array"),
@@ -150,8 +150,8 @@ def test_array_like_objects() -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_refused_data_is_named(data: Any, says: str) -> None:
-    with pytest.raises(UnsupportedData, match=says) as caught:
+def test_refused_data_is_named(data: Any, problem: str) -> None:
+    with pytest.raises(UnsupportedData, match=problem) as caught:
         arrow.encode(data)
     assert isinstance(caught.value, TypeError)
     assert isinstance(caught.value, RuntimeError)

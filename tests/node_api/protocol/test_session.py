@@ -256,7 +256,7 @@ def test_a_timed_out_input_is_not_closed_for_good() -> None:
     # Both closed in the user's eyes, but one may come back.
     assert bench.events() == ["INPUT_CLOSED other", "INPUT_CLOSED in"]
     bench.put("in", CLOSED)
-    assert bench.events() == ["STOP ALL_INPUTS_CLOSED"]  # the user heard of `in` already
+    assert bench.events() == ["STOP ALL_INPUTS_CLOSED"]  # `in` was reported before
 
 
 # --- timers ------------------------------------------------------------------------------------

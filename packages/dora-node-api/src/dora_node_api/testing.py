@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from dora_node_api.backends.backend import Backend, check_timeout
 from dora_node_api.backends.sample import SampleHandler
-from dora_node_api.backends.test_mode import PlainSample, as_array, sent_metadata
+from dora_node_api.backends.test_mode import as_array, sent_metadata
 from dora_node_api.ids import uuid7
 from dora_node_api.logging.log_methods import LogMethods
+from dora_node_api.transport.producer.blocks import heap_sample
 
 if TYPE_CHECKING:
     from dora_node_api.event_stream import EventStream
@@ -144,7 +145,7 @@ class MockNode(LogMethods):
         self, output_id: str, data_length: int, metadata: Mapping[str, Any] | None = None
     ) -> SampleHandler:
         """Return memory to fill; the sent bytes are recorded in `outputs`."""
-        sample = PlainSample(data_length)
+        sample = heap_sample(data_length)
         return SampleHandler(_MockBackend(self), output_id, sample, metadata or {})
 
     def send_service_request(

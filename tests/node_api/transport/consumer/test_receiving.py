@@ -43,7 +43,7 @@ def change(edge: Edge, word: int, value: Callable[[int], int], *, keep_check: bo
 
 
 @pytest.mark.parametrize(
-    ("word", "value", "says"),
+    ("word", "value", "problem"),
     [
         (layout.R_OFFSET, lambda _: 1 << 40, "lies at"),
         (layout.R_OFFSET, lambda v: v + 1, "lies at"),
@@ -57,13 +57,13 @@ def change(edge: Edge, word: int, value: Callable[[int], int], *, keep_check: bo
     ],
 )
 def test_a_record_that_points_elsewhere_is_dropped(
-    word: int, value: Callable[[int], int], says: str
+    word: int, value: Callable[[int], int], problem: str
 ) -> None:
     with one() as (edge, sender, receiver):
         send(sender, 1)
         keep = word == layout.R_SEQUENCE
         change(edge, word, value, keep_check=keep)
-        with pytest.raises(BrokenRecord, match=says) as caught:
+        with pytest.raises(BrokenRecord, match=problem) as caught:
             receiver.receive()
         assert edge.spec.edge in str(caught.value)
         send(sender, 2)

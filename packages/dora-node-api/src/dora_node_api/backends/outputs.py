@@ -121,7 +121,7 @@ class Outputs:
             encoded = encode_metadata(metadata, on_warning=self._warn)
         except TypeError as error:
             raise InvalidData(f"output `{output}`: {error}") from error
-        if self._reentry.busy():
+        if self._reentry.busy():  # a signal handler that may have interrupted the sender
             return heap_sample(nbytes)
         return self._reentry.call(partial(self._sender.allocate_sample, nbytes, encoded))
 
@@ -142,7 +142,7 @@ class Outputs:
     def close(self, outputs: tuple[str, ...]) -> None:
         """Report to the runner that nothing more is sent on these outputs."""
         self._open -= frozenset(outputs)
-        self._reentry.submit(partial(self._connection.tell, CloseOutputs(outputs)))
+        self._reentry.submit(partial(self._connection.send, CloseOutputs(outputs)))
 
 
 def _is_importing_pyarrow() -> bool:

@@ -182,7 +182,7 @@ class RunningBackend(Backend):
         self._outputs.close(outputs)
 
     def stop_dataflow(self, reason: str) -> None:
-        self._connection.tell(StopDataflow(reason))
+        self._connection.send(StopDataflow(reason))
 
     # --- the end ---------------------------------------------------------------------------------
 

@@ -100,10 +100,10 @@ def install(node_id: str, *, has_terminal: bool = False) -> None:
     _bridge = BridgeHandler(node_id)
     if not root.handlers:
         root.addHandler(_bridge)
-        asked = level_from(os.environ.get("RUST_LOG", ""))
-        if asked is not None or root.level == logging.WARNING:
+        level = level_from(os.environ.get("RUST_LOG", ""))
+        if level is not None or root.level == logging.WARNING:
             # WARNING is the root logger's default; the default of a dataflow's log is info.
-            root.setLevel(logging.INFO if asked is None else asked)
+            root.setLevel(logging.INFO if level is None else level)
     _patch_basic_config(_bridge)
     if not has_terminal:
         _patch_loggers(_bridge)

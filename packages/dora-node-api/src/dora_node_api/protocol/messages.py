@@ -6,7 +6,7 @@ The order of a connection:
     Hello                              ->
                                        <-       Welcome (or Refused), then AddRoute for each route
                                        <-       Go, once every node of the dataflow has sent Hello
-    Segment, OpenSegment, Log, ...     <->      AddRoute, Stop, ParamUpdate, SegmentFd, ...
+    AddSegment, OpenSegment, Log, ...  <->      AddRoute, StopNode, SetParam, SegmentFd, ...
     Leaving                            ->       (the node ends by itself)
 
 Unknown fields are ignored and missing ones take their defaults, so that neighbouring minor versions
@@ -279,7 +279,7 @@ class FoundRunner(Message, kind="found_runner"):
 
 
 class UnknownMessage(Message, kind="unknown"):
-    """A well-formed message of a kind that this version does not know."""
+    """A well-formed message of an unknown kind."""
 
     name: str
 

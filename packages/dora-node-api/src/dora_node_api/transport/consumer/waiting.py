@@ -70,7 +70,7 @@ class Waiter(ForkAware):
             self._forget(fd)
 
     def add_fd(self, fd: int) -> None:
-        """Watch a descriptor (the control socket, say) for being readable."""
+        """Watch a descriptor, such as the control socket, for being readable."""
         self._by_fd[fd] = fd
         self._epoll.register(fd, select.POLLIN)
         self._others += 1

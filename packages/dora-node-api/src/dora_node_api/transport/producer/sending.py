@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from dora_node_api.transport.producer.blocks import Hold, Sample
-from dora_node_api.transport.producer.drops import reason_for_drops
 from dora_node_api.transport.producer.pool import Block, Pool
 from dora_node_api.transport.producer.route import Route
 from dora_node_api.transport.producer.routes import OutputRoutes, RouteTable
@@ -295,7 +294,7 @@ class Sender(ForkAware):
             if route.first_drop:
                 route.first_drop = False
                 if self._on_first_drop is not None:
-                    self._on_first_drop(route.spec, reason_for_drops(route, self.pool.cap_bytes))
+                    self._on_first_drop(route.spec, route.reason_for_drops(self.pool.cap_bytes))
 
     # --- samples ------------------------------------------------------------------------------
     def allocate_sample(self, nbytes: int, metadata: bytes = b"") -> Sample:
