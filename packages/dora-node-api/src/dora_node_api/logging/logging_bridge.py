@@ -173,9 +173,9 @@ def _patch_handlers(bridge: BridgeHandler) -> None:
     def handle(handler: logging.Handler, record: logging.LogRecord) -> Any:
         if handler is bridge or not _prints(handler):
             return original(handler, record)
-        passed = handler.filter(record)
+        passed: Any = handler.filter(record)
         if passed:  # the record, or on Python 3.11 True
             bridge.handle(record if passed is True else passed)
         return passed
 
-    logging.Handler.handle = handle  # type: ignore[method-assign]
+    logging.Handler.handle = handle  # type: ignore[assignment,method-assign]

@@ -25,7 +25,7 @@ def parse_quota(words: list[str]) -> float | None:
 
 def _quotas() -> Iterator[float]:
     """Yield the limits of cgroups, of version 2 and version 1."""
-    files = [(f"{ROOT}{group}/cpu.max",) for group in own_groups()]
+    files: list[tuple[str, ...]] = [(f"{ROOT}{group}/cpu.max",) for group in own_groups()]
     for mount in ("cpu", "cpu,cpuacct"):
         paths = [f"{ROOT}/{mount}{group}/cpu.cfs_" for group in own_groups("cpu")]
         files += [(f"{path}quota_us", f"{path}period_us") for path in paths]
