@@ -159,7 +159,7 @@ def test_a_node_unknown_to_the_runner(runner: FakeRunner, monkeypatch: pytest.Mo
     runner.add_node("a")
     config = runner.environment("a")["DORA_NODE_CONFIG"].replace('"a"', '"b"')
     monkeypatch.setenv("DORA_NODE_CONFIG", config)
-    with pytest.raises(SetUpError, match="there is no node `b`"):
+    with pytest.raises(SetUpError, match="node `b` does not exist"):
         Node()
 
 
