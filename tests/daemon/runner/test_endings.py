@@ -13,6 +13,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from support.runner.found_runners import list_runners
 from support.runner.runs import (
     LISTENER,
     SLEEPER,
@@ -31,7 +32,7 @@ from support.workspace import Workspace
 from dora_config.protocol import runner as protocol
 from dora_daemon.process_tree import reaper, runtime_dir
 from dora_daemon.process_tree.reaper_process import MIN_UPTIME, ReaperProcess
-from dora_daemon.process_tree.runtime_dir import RuntimeDir, list_runners, runtime_root, sweep
+from dora_daemon.process_tree.runtime_dir import RuntimeDir, runtime_root, sweep
 from dora_daemon.runner import background as background_module
 from dora_daemon.runner.background import Background
 from dora_daemon.runner.control.server import ControlServer

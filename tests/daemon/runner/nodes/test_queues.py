@@ -157,8 +157,9 @@ def test_lines_of_the_runner_are_received_as_arrays_of_one_text(
     outputs.close()
 
 
-def test_no_descriptor_stays_open(registry: QueueRegistry, segments: SegmentTable) -> None:
+def test_no_descriptor_stays_open(segments: SegmentTable) -> None:
     before = open_descriptors()
+    registry = QueueRegistry(Board.create(), segments)
     for number in range(20):
         registry.ensure(Edge("a", "x", f"c{number}", "in"), bound=5, backpressure=True)
     segments.add(3, 1, os.dup(0), 100)

@@ -47,10 +47,10 @@ from dora_daemon.runner.machine.commands import (
     SpawnNode,
     StageReplacement,
 )
-from dora_daemon.runner.machine.events import NodeSpawned, Prepared, SpawnFailed
+from dora_daemon.runner.machine.events import Prepared
 from dora_daemon.runner.machine.state import RunnerState
 from dora_daemon.runner.nodes.local_nodes import LocalNodes
-from dora_daemon.runner.nodes.services import open_node_services
+from dora_daemon.runner.nodes.services import NodeServices
 from dora_daemon.runner.preparation import Preparation
 from dora_daemon.runner.process.spawn import raise_open_files
 from dora_daemon.runner.process.supervisor import Processes
@@ -88,7 +88,6 @@ class Runner:
         self.started_at: float | None = None
         self._on_event = on_event
         self._keep_result = keep_result
-        self._reaper = reaper
         self._node_socket = directory.path / NODE_SOCKET
         self._loop = asyncio.get_running_loop()
         self._finished = anyio.Event()
@@ -104,7 +103,7 @@ class Runner:
             resources.callback(nodes.close)
             # when the descriptors of the other parts are closed
             resources.callback(kill_marked, self._mark)
-            self.services = services = open_node_services(
+            self.services = services = NodeServices(
                 resources,
                 plan,
                 nodes,
@@ -115,38 +114,32 @@ class Runner:
                 gate=gate,
                 summary_in_node_log=not foreground,
             )
-            self.files = RunnerFiles(
-                directory, plan, nodes, foreground=foreground, warn=services.logs.warn
-            )
+            warn = services.logs.warn
+            self.files = RunnerFiles(directory, plan, nodes, foreground=foreground, warn=warn)
             self.link = LazyLink(self._create_link)
             resources.callback(self.link.close)
-            self.processes = self._create_processes(nodes, open_files)
+            self.processes = self._create_processes(open_files)
             resources.callback(self.processes.close)
             self.replacing = Replacing(self.dispatcher, services, self.preparer, self.processes)
-            self.watcher = Watcher(
-                self.dispatcher,
-                nodes,
-                services.connections,
-                services.registry,
-                plan.resolved.health_check_interval,
-            )
+            self.watcher = Watcher(self.dispatcher, services, plan.resolved.health_check_interval)
             resources.callback(self.watcher.close)
             self._timers = Timers(services.registry, self.dispatcher.emit)
             resources.callback(self._timers.close)
             self._open(resources, directory)
+            reaper.watch(self._loop, warn)
+            resources.callback(reaper.unwatch)
             self._resources = resources.pop_all()
 
-    def _create_processes(self, nodes: LocalNodes, open_files: tuple[int, int]) -> Processes:
-        emit = self.dispatcher.emit
+    def _create_processes(self, open_files: tuple[int, int]) -> Processes:
+        nodes = self.services.nodes
         return Processes(
             prepared=nodes.prepared,
             logs=nodes.logs,
             config_for=self._launch_config,
             record=self.files.record_process,
-            on_spawned=lambda node, number, pid: emit(NodeSpawned(node, number, pid)),
-            on_failed=lambda node, number, text: emit(SpawnFailed(node, number, text)),
+            emit=self.dispatcher.emit,
             on_exited=self.services.departures.exited,
-            on_staged_exit=lambda node, status: self.dispatcher.notify(),
+            on_staged_exit=self.dispatcher.notify,
             open_files=open_files,
         )
 
@@ -161,22 +154,15 @@ class Runner:
         ).to_text()
 
     def _create_link(self, plan: LinkPlan, credentials: str | None) -> LinkSupervisor:
-        from dora_daemon.runner.link.stream_queues import StreamQueues
         from dora_daemon.runner.link.supervisor import LinkSupervisor
 
-        services = self.services
-        queues = StreamQueues(services.registry, services.router, services.segments, services.logs)
         return LinkSupervisor(
             plan,
             credentials,
+            self.services,
             dataflow_id=self.plan.dataflow_id,
             node_socket=self._node_socket,
-            queues=queues,
-            registry=services.registry,
-            departures=services.departures,
-            cleanup=services.cleanup,
             emit=self.dispatcher.emit,
-            log=services.logs.log,
             record_process=self.files.record_process,
             on_event=self._on_event,
         )
@@ -193,20 +179,10 @@ class Runner:
         if plan.resolved.debug_inspection:
             from dora_daemon.runner.nodes.inspection import InspectionServer
 
-            inspection = InspectionServer(
-                directory.path / INSPECTION_SOCKET,
-                plan.dataflow_id,
-                services.nodes,
-                services.registry,
-                services.router,
-                services.segments,
-                services.logs.warn,
-            )
-            resources.callback(inspection.close)
+            socket = directory.path / INSPECTION_SOCKET
+            resources.callback(InspectionServer(socket, plan.dataflow_id, services).close)
         self.files.record_mark(self._mark)
         self.files.write_index()
-        self._reaper.watch(self._loop, services.logs.warn)
-        resources.callback(self._reaper.unwatch)
         self.watcher.schedule()
 
     # ------------------------------------------------------------------------------- run

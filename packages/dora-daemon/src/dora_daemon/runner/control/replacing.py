@@ -41,7 +41,7 @@ class Replacing:
         self._prepared: dict[str, tuple[PreparedNode, NodeLog]] = {}
         """By node: the program to be staged."""
         self._staged: dict[int, tuple[PreparedNode, NodeLog]] = {}
-        self._errors: dict[str, Exception] = {}
+        self._errors: dict[str, OSError] = {}
 
     async def replace(self, request: ReplaceNode) -> None:
         """Replace a node. Raises RequestRefused and PreparationError; then the old one runs on."""
@@ -117,7 +117,7 @@ class Replacing:
         prepared, log = self._prepared.pop(node)
         try:
             self._processes.stage(node, number, prepared, log)
-        except (OSError, ValueError) as error:
+        except OSError as error:
             self._errors[node] = error
             return
         self._services.handshake.stage(number)

@@ -44,8 +44,8 @@ from dora_daemon.runner.machine.events import (
     SourceReopened,
     StateEvent,
 )
-from dora_daemon.runner.nodes.departures import NodeDepartures
-from dora_daemon.runner.nodes.queues import QueueCleanup, QueueEntry, QueueRegistry
+from dora_daemon.runner.nodes.queues import QueueEntry
+from dora_daemon.runner.nodes.services import NodeServices
 from dora_daemon.runner.process.environment import is_reserved
 from dora_daemon.runner.process.spawn import NodeProcess, SpawnRequest, spawn
 
@@ -75,27 +75,23 @@ class LinkSupervisor:
         self,
         plan: LinkPlan,
         credentials: str | None,
+        services: NodeServices,
         *,
         dataflow_id: str,
         node_socket: Path,
-        queues: StreamQueues,
-        registry: QueueRegistry,
-        departures: NodeDepartures,
-        cleanup: QueueCleanup,
         emit: Callable[[StateEvent], None],
-        log: Callable[[LogLine], None],
         record_process: Callable[[int], None],
         on_event: Callable[[RunnerEvent], None],
     ) -> None:
         """``record_process`` records a pid to be killed if the runner is killed."""
         self._dataflow_id = dataflow_id
         self._node_socket = node_socket
-        self._queues = queues
-        self._registry = registry
-        self._departures = departures
-        self._cleanup = cleanup
+        self._queues = StreamQueues(services)
+        self._registry = services.registry
+        self._departures = services.departures
+        self._cleanup = services.cleanup
         self._emit = emit
-        self._log = log
+        self._log = services.logs.log
         self._record_process = record_process
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
@@ -262,7 +258,7 @@ class LinkSupervisor:
 
     def finish(self, seconds: float) -> None:
         """Make the link deliver queued messages and end."""
-        self._sync()  # it must know the last streams first
+        self._sync()  # the last streams come first
         if self._running is not None:
             self._running.finishing = True
             self._running.channel.send(Finish(seconds=seconds))
@@ -296,7 +292,7 @@ class LinkSupervisor:
             case SourceEvent(node=node, output=output, event="restarted"):
                 self._emit(SourceReopened(node, output))
             case SourceEvent():
-                pass  # a failed source: the readers know it, and "closed" follows
+                pass  # a failed source was announced to the readers, and "closed" follows
             case Note(level=level, message=text):
                 self._emit_log(level, text)
             case Finished(undelivered=count):

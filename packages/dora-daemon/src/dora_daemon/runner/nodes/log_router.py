@@ -56,7 +56,7 @@ class LogRouter:
         if self._plan.recovered is not None:
             log.note("warn", f"started again (recovery): {self._plan.recovered}")
         for text in prepared.warnings:
-            self.emit("warn", f'node "{node}": {text}')
+            self.warn(f'node "{node}": {text}')
         return log
 
     def new_log(self, prepared: PreparedNode) -> NodeLog:
@@ -70,10 +70,10 @@ class LogRouter:
             file,
             settings=self._plan.logs,
             upward=self._on_event,
-            as_message=lambda output, text: self._send(f"{spec.id}/{output}", text),
+            send=lambda output, text: self._send(f"{spec.id}/{output}", text),
             to_subscribers=self._to_subscribers,
-            to_message=self._message_text,
-            complain=lambda text: self.emit("warn", text),
+            as_text=self._message_text,
+            warn=self.warn,
             gate=self._gate,
         )
 
@@ -101,7 +101,7 @@ class LogRouter:
     def log(self, entry: LogLine) -> None:
         """Log an entry that no node printed: the runner's, or of a node's library."""
         if entry.node is not None and entry.node in self._nodes.logs:
-            self._nodes.logs[entry.node].say(entry)
+            self._nodes.logs[entry.node].log(entry)
             return
         if passes(entry.level, self._plan.logs.level):
             self._on_event(entry)

@@ -95,7 +95,6 @@ class QueueRegistry:
         """Messages that closed queues have dropped, by edge."""
         self._numbers = 0
         self._retired: list[RetiredProducer] = []
-        self._closed = False
 
     # ------------------------------------------------------------------------------ queues
 
@@ -185,7 +184,7 @@ class QueueRegistry:
         return [entry for entry in self._queues.values() if entry.writer == writer]
 
     def drop(self, edge: Edge) -> None:
-        """Close a queue; its producer must know already."""
+        """Close a queue, which must have been removed from its producer."""
         entry = self._queues.pop(edge, None)
         if entry is None:
             return
@@ -259,10 +258,7 @@ class QueueRegistry:
         self._retired = left
 
     def close(self) -> None:
-        """Close every queue and the board. May be called twice."""
-        if self._closed:
-            return
-        self._closed = True
+        """Close every queue and the board."""
         for entry in self._queues.values():
             entry.keeper.close()
         self._queues.clear()
