@@ -99,7 +99,7 @@ def test_a_frozen_program_is_explained(workspace: Workspace) -> None:
     outcome = run_flow(
         workspace, {"nodes": [{"id": "a", "path": str(false), "outputs": ["x"]}]}
     ).outcome("a")
-    assert "a program of its own (a frozen application, say)" in outcome
+    assert "a binary (such as a frozen application)" in outcome
 
 
 def test_a_node_that_ends_without_a_node_is_told_so(workspace: Workspace) -> None:

@@ -22,31 +22,7 @@ from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.files import RunnerFiles
 from dora_daemon.runner.link.lazy import LazyLink
 from dora_daemon.runner.logs.gate import Gate
-from dora_daemon.runner.machine.commands import (
-    Admit,
-    AdmitLink,
-    AnnounceClosed,
-    AnnounceFailed,
-    AnnounceRestarted,
-    ArmTimer,
-    CancelTimer,
-    Command,
-    DropInputs,
-    EmitLog,
-    FinishDataflow,
-    FinishLink,
-    PromoteReplacement,
-    Refuse,
-    RepeatClosed,
-    ReportEvent,
-    SendGo,
-    SendStop,
-    SignalLink,
-    SignalNode,
-    SpawnLink,
-    SpawnNode,
-    StageReplacement,
-)
+from dora_daemon.runner.machine import commands
 from dora_daemon.runner.machine.events import Prepared
 from dora_daemon.runner.machine.state import RunnerState
 from dora_daemon.runner.nodes.local_nodes import LocalNodes
@@ -222,83 +198,91 @@ class Runner:
 
     # -------------------------------------------------------------------------- commands
 
-    def _execute(self, command: Command) -> None:
+    def _execute(self, command: commands.Command) -> None:
         services = self.services
         match command:
-            case SpawnNode():
+            case commands.SpawnNode():
                 self.processes.spawn(command)
-            case SignalNode(node=node, signal=name):
+            case commands.SignalNode(node=node, signal=name):
                 self.processes.signal(node, name)
-            case StageReplacement(node=node, incarnation=number):
+            case commands.StageReplacement(node=node, incarnation=number):
                 self.replacing.stage(node, number)
-            case PromoteReplacement(node=node, incarnation=number):
+            case commands.PromoteReplacement(node=node, incarnation=number):
                 self.replacing.promote(node, number)
-            case Admit():
+            case commands.Admit():
                 self._admit(command)
-            case Refuse(node=node, message=message):
+            case commands.Refuse(node=node, message=message):
                 services.handshake.refuse(node, message)
-            case SendGo(nodes=nodes):
+            case commands.SendGo(nodes=nodes):
                 self.started_at = self.started_at or time.time()
                 services.drops.started()
                 services.handshake.release(nodes)
-            case SendStop(node=node):
+            case commands.SendStop(node=node):
                 services.handshake.send_stop(node)
-            case ArmTimer():
+            case commands.ArmTimer():
                 self._timers.arm(command)
-            case CancelTimer(node=node, timer=timer):
+            case commands.CancelTimer(node=node, timer=timer):
                 self._timers.cancel(node, timer)
-            case ReportEvent(event=event):
+            case commands.ReportEvent(event=event):
                 services.logs.note(event)
                 self._on_event(event)
-            case EmitLog(level=level, message=message, node=about):
+            case commands.EmitLog(level=level, message=message, node=about):
                 text = message if about is None else f'node "{about}": {message}'
                 services.logs.emit(level, text)
-            case DropInputs(node=node):
+            case commands.DropInputs(node=node):
                 services.router.drop_inputs(node)
-            case AnnounceClosed() | AnnounceRestarted() | AnnounceFailed() | RepeatClosed():
+            case (
+                commands.AnnounceClosed()
+                | commands.AnnounceRestarted()
+                | commands.AnnounceFailed()
+                | commands.RepeatClosed()
+            ):
                 self._announce(command)
-            case SpawnLink() | AdmitLink() | FinishLink() | SignalLink():
+            case (
+                commands.SpawnLink()
+                | commands.AdmitLink()
+                | commands.FinishLink()
+                | commands.SignalLink()
+            ):
                 self._command_link(command)
-            case FinishDataflow(result=result):
+            case commands.FinishDataflow(result=result):
                 self._keep_result(result)
                 self._finished.set()
             case _ as never:
                 assert_never(never)
 
-    def _admit(self, command: Admit) -> None:
+    def _admit(self, command: commands.Admit) -> None:
         services = self.services
         connection = services.handshake.admit(command.node, command.incarnation, command.restarts)
         if connection is not None and services.nodes.specs[command.node].is_dynamic:
             services.departures.watch(connection)
 
-    def _announce(
-        self, command: AnnounceClosed | AnnounceRestarted | AnnounceFailed | RepeatClosed
-    ) -> None:
+    def _announce(self, command: commands.Announcement) -> None:
         registry = self.services.registry
         match command:
-            case AnnounceClosed(node=node, outputs=outputs):
+            case commands.AnnounceClosed(node=node, outputs=outputs):
                 registry.announce_closed(node, outputs)
-            case AnnounceRestarted(node=node):
+            case commands.AnnounceRestarted(node=node):
                 registry.announce_restarted(node)
-            case AnnounceFailed(node=node, error=error):
+            case commands.AnnounceFailed(node=node, error=error):
                 registry.announce_failed(node, error)
-            case RepeatClosed(node=node, inputs=inputs):
+            case commands.RepeatClosed(node=node, inputs=inputs):
                 registry.repeat_closed(node, inputs)
             case _ as never:
                 assert_never(never)
         self.services.cleanup.schedule()
 
-    def _command_link(self, command: SpawnLink | AdmitLink | FinishLink | SignalLink) -> None:
+    def _command_link(self, command: commands.LinkCommand) -> None:
         link = self.link.get()
         match command:
-            case SpawnLink(incarnation=number):
+            case commands.SpawnLink(incarnation=number):
                 link.spawn(number)
-            case AdmitLink(incarnation=number):
+            case commands.AdmitLink(incarnation=number):
                 link.close_lost_sources()
                 self.services.handshake.admit_link(number)
-            case FinishLink(seconds=seconds):
+            case commands.FinishLink(seconds=seconds):
                 link.finish(seconds)
-            case SignalLink(signal=name):
+            case commands.SignalLink(signal=name):
                 link.signal(name)
             case _ as never:
                 assert_never(never)

@@ -15,35 +15,12 @@ from dora_config.protocol.runner import EdgeStatus
 from dora_config.protocol.runner_events import LinkChanged, LogLevel, LogLine, RunnerEvent
 from dora_config.spawn_argv import run_module
 from dora_daemon.link import LINK_NODE
-from dora_daemon.link.protocol.messages import (
-    Configure,
-    Failed,
-    Finish,
-    Finished,
-    Listening,
-    Note,
-    Peer,
-    PeerChanged,
-    SetPeers,
-    SourceEvent,
-    StreamCounts,
-    ToLink,
-    ToRunner,
-)
+from dora_daemon.link.protocol import messages
 from dora_daemon.runner.link.channel import RunnerChannel
 from dora_daemon.runner.link.stream_queues import StreamQueues
 from dora_daemon.runner.link.view import LinkView, essence
 from dora_daemon.runner.logs.logs import OutputReader, Stream, now_text
-from dora_daemon.runner.machine.events import (
-    Exit,
-    LinkExited,
-    LinkSpawned,
-    OutgoingStreamsSet,
-    SourceClosed,
-    SourceLost,
-    SourceReopened,
-    StateEvent,
-)
+from dora_daemon.runner.machine import events
 from dora_daemon.runner.nodes.queues import QueueEntry
 from dora_daemon.runner.nodes.services import NodeServices
 from dora_daemon.runner.process.environment import is_reserved
@@ -79,7 +56,7 @@ class LinkSupervisor:
         *,
         dataflow_id: str,
         node_socket: Path,
-        emit: Callable[[StateEvent], None],
+        emit: Callable[[events.StateEvent], None],
         record_process: Callable[[int], None],
         on_event: Callable[[RunnerEvent], None],
     ) -> None:
@@ -102,7 +79,7 @@ class LinkSupervisor:
         self._running: LinkProcess | None = None
         self._tail: deque[str] = deque(maxlen=5)
         """Last lines on stderr."""
-        self._sent: dict[type[ToLink], ToLink] = {}
+        self._sent: dict[type[messages.ToLink], messages.ToLink] = {}
         self._reported: tuple[object, ...] = ()
         self._syncing = False
         self.set_plan(plan, credentials)
@@ -119,7 +96,7 @@ class LinkSupervisor:
 
     def apply(self) -> None:
         """Create and drop queues as planned. Raises QueueUnavailable."""
-        self._emit(OutgoingStreamsSet(self._queues.apply(self._ended)))
+        self._emit(events.OutgoingStreamsSet(self._queues.apply(self._ended)))
         self._sync_soon()
 
     def set_peers(self, peers: Iterable[PeerEndpoint], ended: Iterable[str]) -> None:
@@ -142,7 +119,7 @@ class LinkSupervisor:
         """
         for stream in self._queues.streams.incoming:
             if stream.machine in self._ended:
-                self._emit(SourceLost(stream.node, stream.output))
+                self._emit(events.SourceLost(stream.node, stream.output))
 
     def has_source(self, node: str, output: str) -> bool:
         """Return whether an output of another machine is received here."""
@@ -163,12 +140,12 @@ class LinkSupervisor:
                 self._sent[type(message)] = message
                 self._running.channel.send(message)
 
-    def _known_peers(self) -> SetPeers:
+    def _known_peers(self) -> messages.SetPeers:
         peers = [
-            Peer(machine=p.machine, run_id=p.run_id, endpoints=p.endpoints)
+            messages.Peer(machine=p.machine, run_id=p.run_id, endpoints=p.endpoints)
             for p in self._peers.values()
         ]
-        return SetPeers(peers=tuple(peers))
+        return messages.SetPeers(peers=tuple(peers))
 
     # ------------------------------------------------------------------------ the process
 
@@ -184,7 +161,7 @@ class LinkSupervisor:
                 process = spawn(request)
             except (OSError, ValueError) as error:
                 runner_end.close()
-                self._emit(LinkExited(incarnation, Exit(), error=str(error)))
+                self._emit(events.LinkExited(incarnation, events.Exit(), error=str(error)))
                 return
         self._record_process(process.pid)
         self._tail.clear()
@@ -206,11 +183,11 @@ class LinkSupervisor:
             self._loop.add_reader(process.exit_fd, self._exited)
         else:
             self._loop.call_later(POLL_SECONDS, self._poll)
-        self._emit(LinkSpawned(incarnation, process.pid))
+        self._emit(events.LinkSpawned(incarnation, process.pid))
 
-    def _configure(self) -> Configure:
+    def _configure(self) -> messages.Configure:
         plan = self._plan
-        return Configure(
+        return messages.Configure(
             dataflow_id=self._dataflow_id,
             network=plan.network,
             machine=plan.machine,
@@ -239,7 +216,7 @@ class LinkSupervisor:
             self._report_changes()
         self._cleanup.schedule()
         self._emit(
-            LinkExited(
+            events.LinkExited(
                 running.incarnation,
                 status,
                 drained=self._registry.queued(LINK_NODE) == 0,
@@ -261,7 +238,7 @@ class LinkSupervisor:
         self._sync()  # the last streams come first
         if self._running is not None:
             self._running.finishing = True
-            self._running.channel.send(Finish(seconds=seconds))
+            self._running.channel.send(messages.Finish(seconds=seconds))
 
     def signal(self, name: str) -> None:
         if self._running is not None:
@@ -280,26 +257,31 @@ class LinkSupervisor:
     def _emit_log(self, level: LogLevel, text: str) -> None:
         self._log(LogLine(ts=now_text(), level=level, message=text, target=TARGET))
 
-    def _received(self, message: ToRunner) -> None:
+    def _received(self, message: messages.ToRunner) -> None:
         match message:
-            case Listening() | Failed() | StreamCounts() | PeerChanged():
-                if isinstance(message, PeerChanged):
+            case (
+                messages.Listening()
+                | messages.Failed()
+                | messages.StreamCounts()
+                | messages.PeerChanged()
+            ):
+                if isinstance(message, messages.PeerChanged):
                     self._log_peer(message)
                 self._view.update(message)
                 self._report_changes()
-            case SourceEvent(node=node, output=output, event="closed"):
-                self._emit(SourceClosed(node, output))
-            case SourceEvent(node=node, output=output, event="restarted"):
-                self._emit(SourceReopened(node, output))
-            case SourceEvent():
+            case messages.SourceEvent(node=node, output=output, event="closed"):
+                self._emit(events.SourceClosed(node, output))
+            case messages.SourceEvent(node=node, output=output, event="restarted"):
+                self._emit(events.SourceReopened(node, output))
+            case messages.SourceEvent():
                 pass  # a failed source was announced to the readers, and "closed" follows
-            case Note(level=level, message=text):
+            case messages.Note(level=level, message=text):
                 self._emit_log(level, text)
-            case Finished(undelivered=count):
+            case messages.Finished(undelivered=count):
                 if count:
                     self._emit_log("warn", f"{count} messages for other machines were discarded")
 
-    def _log_peer(self, message: PeerChanged) -> None:
+    def _log_peer(self, message: messages.PeerChanged) -> None:
         before = self._view.peer_state(message.machine)
         if message.state == "lost" and before != "lost":
             cause = f": {message.reason}" if message.reason else ""

@@ -153,15 +153,11 @@ class Preparer:
         return (uv, "run") if uv is not None else ()
 
     def _shell_command(self, spec: ResolvedNode) -> tuple[tuple[str, ...], LaunchFacts]:
-        allowed = self._plan.allow_shell or self._environ.get(ALLOW_SHELL, "").lower() in (
-            "true",
-            "1",
-        )
-        if not allowed:
+        given = self._environ.get(ALLOW_SHELL, "").lower()
+        if not self._plan.allow_shell and given not in ("true", "1"):
             raise RunnerError(
-                "it is a shell node, and those are not allowed here: whoever writes the dataflow"
-                " file could run any command, which is a security risk. If you trust the file,"
-                f" give --allow-shell-nodes or set {ALLOW_SHELL}=true"
+                "shell nodes are disabled, because a dataflow file with them can run any command;"
+                f" if you trust the file, use --allow-shell-nodes or set {ALLOW_SHELL}=true"
             )
         argv = ("sh", "-c", spec.args[0] if spec.args else "")
         return argv, LaunchFacts(argv, None, shell=True)

@@ -87,7 +87,7 @@ class PythonChooser:
                 return other
             complaints.append(problem)
         if not complaints:
-            raise PythonUnusable("there is no Python interpreter: `python3` is not on PATH")
+            raise PythonUnusable("no Python interpreter found: `python3` is not on PATH")
         raise PythonUnusable("; ".join(complaints))
 
     def _checked_or_raise(
