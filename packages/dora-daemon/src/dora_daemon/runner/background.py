@@ -161,13 +161,13 @@ def _requests(runner: Runner, server: ControlServer) -> Requests:
         dispatcher,
         services.registry,
         runner.processes,
-        runner.watcher.inputs,
+        runner.monitor.inputs,
         runner.link,
         started_at=lambda: runner.started_at,
         lines_shed=lambda: server.shed,
     )
     changes = NodeChanges(
-        dispatcher, services, runner.preparer, runner.files, runner.watcher, runner.link
+        dispatcher, services, runner.preparer, runner.files, runner.monitor, runner.link
     )
     return Requests(
         runner.plan,
@@ -176,7 +176,7 @@ def _requests(runner: Runner, server: ControlServer) -> Requests:
         status,
         changes,
         NodeMessaging(dispatcher.state, services),
-        runner.replacing,
+        runner.replacer,
     )
 
 

@@ -16,8 +16,8 @@ from dora_daemon.process_tree.reaper import kill_marked
 from dora_daemon.process_tree.reaper_process import ReaperProcess
 from dora_daemon.process_tree.runner_index import NODE_SOCKET
 from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET, RuntimeDir, own_identity
-from dora_daemon.runner.control.replacing import Replacing
-from dora_daemon.runner.control.watching import Watcher
+from dora_daemon.runner.control.monitor import HealthMonitor
+from dora_daemon.runner.control.replacer import NodeReplacer
 from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.files import RunnerFiles
 from dora_daemon.runner.link.lazy import LazyLink
@@ -96,9 +96,11 @@ class Runner:
             resources.callback(self.link.close)
             self.processes = self._create_processes(open_files)
             resources.callback(self.processes.close)
-            self.replacing = Replacing(self.dispatcher, services, self.preparer, self.processes)
-            self.watcher = Watcher(self.dispatcher, services, plan.resolved.health_check_interval)
-            resources.callback(self.watcher.close)
+            self.replacer = NodeReplacer(self.dispatcher, services, self.preparer, self.processes)
+            self.monitor = HealthMonitor(
+                self.dispatcher, services, plan.resolved.health_check_interval
+            )
+            resources.callback(self.monitor.close)
             self._timers = Timers(services.registry, self.dispatcher.emit)
             resources.callback(self._timers.close)
             self._open(resources, directory)
@@ -159,7 +161,7 @@ class Runner:
             resources.callback(InspectionServer(socket, plan.dataflow_id, services).close)
         self.files.record_mark(self._mark)
         self.files.write_index()
-        self.watcher.schedule()
+        self.monitor.schedule()
 
     # ------------------------------------------------------------------------------- run
 
@@ -206,9 +208,9 @@ class Runner:
             case commands.SignalNode(node=node, signal=name):
                 self.processes.signal(node, name)
             case commands.StageReplacement(node=node, incarnation=number):
-                self.replacing.stage(node, number)
+                self.replacer.stage(node, number)
             case commands.PromoteReplacement(node=node, incarnation=number):
-                self.replacing.promote(node, number)
+                self.replacer.promote(node, number)
             case commands.Admit():
                 self._admit(command)
             case commands.Refuse(node=node, message=message):

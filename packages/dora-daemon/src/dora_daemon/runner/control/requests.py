@@ -10,7 +10,7 @@ from dora_daemon._version import __version__
 from dora_daemon.runner.control.messaging import NodeMessaging
 from dora_daemon.runner.control.node_changes import NodeChanges
 from dora_daemon.runner.control.node_lookup import require_running
-from dora_daemon.runner.control.replacing import Replacing
+from dora_daemon.runner.control.replacer import NodeReplacer
 from dora_daemon.runner.control.status import StatusReporter
 from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.errors import PreparationError, QueueUnavailable, RequestRefused
@@ -29,7 +29,7 @@ class Requests:
         status: StatusReporter,
         changes: NodeChanges,
         messaging: NodeMessaging,
-        replacing: Replacing,
+        replacer: NodeReplacer,
     ) -> None:
         self._plan = plan
         self._dispatcher = dispatcher
@@ -37,7 +37,7 @@ class Requests:
         self._status = status
         self._changes = changes
         self._messaging = messaging
-        self._replacing = replacing
+        self._replacer = replacer
 
     async def answer(self, request: protocol.RunnerRequest) -> protocol.RunnerReply:
         """Return the reply, which is a Refusal if the request fails."""
@@ -74,7 +74,7 @@ class Requests:
             case protocol.RemoveNode():
                 await self._changes.remove(request.node, request.grace)
             case protocol.ReplaceNode():
-                await self._replacing.replace(request)
+                await self._replacer.replace(request)
             case protocol.ConnectInput():
                 self._changes.connect(request)
             case protocol.DisconnectInput():

@@ -1,4 +1,4 @@
-"""Builds that are skipped because nothing has changed, and all that makes them run."""
+"""Caching of builds: an unchanged build is skipped, and any change of its inputs is noticed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 from dora_config import ResolvedDataflow
 from dora_config.protocol.builds import NodeBuildEvent
 from dora_daemon.build.errors import BuildError
+from dora_daemon.build.inputs import inputs_of
 from dora_daemon.build.plan import BuildLine
-from dora_daemon.build.reads import reads_of
 from dora_daemon.build.service import BuildOptions, prepare
 
 PLAIN = BuildOptions()
@@ -27,7 +27,7 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a source, whose packages are those of an environment of its own."""
     site = tmp_path / "site"
     site.mkdir()
-    for module in ("memory", "snapshot"):
+    for module in ("cache", "snapshot"):
         monkeypatch.setattr(f"dora_daemon.build.{module}.site_directories", lambda python: [site])
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "source.txt").write_text("x\n")
@@ -265,7 +265,7 @@ def test_a_dependency_that_was_changed_runs_the_builds(pip: Path, two: Mapping[s
 
 
 def reads(base: Path, *words: str) -> tuple[set[str], bool] | None:
-    found = reads_of((BuildLine(" ".join(words), words),), base)
+    found = inputs_of((BuildLine(" ".join(words), words),), base)
     if found is None:
         return None
     return {str(root.relative_to(base.resolve())) for root in found.roots}, found.installs_only

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 60.0
 
 
-class Replacing:
+class NodeReplacer:
     """Holds the new process until the old one has ended."""
 
     def __init__(

@@ -12,7 +12,7 @@ from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
 from dora_daemon.runner.nodes.services import NodeServices
 
 
-class Watcher:
+class HealthMonitor:
     """Takes samples every ``health_check_interval`` seconds."""
 
     def __init__(self, dispatcher: Dispatcher, services: NodeServices, interval: float) -> None:
