@@ -302,7 +302,7 @@ def test_what_install_lines_read(base: Path) -> None:
         "uv sync",
     ],
 )
-def test_what_can_change_unseen_is_run_each_time(base: Path, line: str) -> None:
+def test_builds_with_untraceable_sources_run_each_time(base: Path, line: str) -> None:
     assert reads(base, *line.split()) is None
 
 

@@ -42,7 +42,7 @@ def test_open_quotes_name_the_line() -> None:
         ({"git": GitSource(url="u")}, True),
     ],
 )
-def test_what_needs_work(fields: dict[str, object], work: bool) -> None:
+def test_which_nodes_need_a_build(fields: dict[str, object], work: bool) -> None:
     assert _node(**fields).needs_build is work
 
 
@@ -58,7 +58,7 @@ def test_what_needs_work(fields: dict[str, object], work: bool) -> None:
         ({"build": ("pip install x",), "kind": "shell"}, False),
     ],
 )
-def test_who_gets_a_python_environment(fields: dict[str, object], wants: bool) -> None:
+def test_which_nodes_get_a_python_environment(fields: dict[str, object], wants: bool) -> None:
     assert wants_environment(_node(**fields)) is wants
 
 

@@ -139,7 +139,7 @@ def test_processes_started_by_a_node_end_with_the_dataflow(workspace: Workspace)
     nothing_left()
 
 
-def test_a_process_of_another_runner_is_left_alone(workspace: Workspace) -> None:
+def test_a_process_of_another_runner_is_not_killed(workspace: Workspace) -> None:
     workspace.node("parent", PARENT)
     with foreground(workspace, PARENTS) as run:
         children = children_of(run)

@@ -34,7 +34,7 @@ def test_everything_arrives_in_order() -> None:
     assert heard == sent
 
 
-def test_a_reader_that_is_stuck_holds_nobody_up_and_loses_only_lines() -> None:
+def test_a_stuck_reader_blocks_no_sender_and_loses_only_lines() -> None:
     gate = threading.Event()
     heard: list[RunnerEvent] = []
 
@@ -58,7 +58,7 @@ def test_a_reader_that_is_stuck_holds_nobody_up_and_loses_only_lines() -> None:
     assert [e.kind for e in heard[-3:]] == ["log", "nodes_ready", "dataflow_started"]
 
 
-def test_lines_that_come_too_fast_for_long_are_told_in_few_words() -> None:
+def test_many_dropped_lines_are_reported_in_few_records() -> None:
     read, heard = threading.Semaphore(0), threading.Semaphore(0)
     gaps: list[RunnerEvent] = []
 
@@ -80,7 +80,7 @@ def test_lines_that_come_too_fast_for_long_are_told_in_few_words() -> None:
     assert len(gaps) <= events.total_shed // 50
 
 
-def test_a_reader_that_never_comes_back_is_left() -> None:
+def test_a_reader_that_never_returns_is_abandoned() -> None:
     gate = threading.Event()
 
     def stuck(event: RunnerEvent) -> None:
@@ -103,7 +103,7 @@ def test_what_the_reader_raises_comes_out_at_the_end() -> None:
         events.close()
 
 
-def test_a_closed_pipe_is_no_error() -> None:
+def test_a_closed_pipe_is_not_an_error() -> None:
     def gone(event: RunnerEvent) -> None:
         raise BrokenPipeError
 
@@ -112,13 +112,13 @@ def test_a_closed_pipe_is_no_error() -> None:
     events.close()
 
 
-def test_nobody_listens() -> None:
+def test_events_without_a_reader_are_dropped() -> None:
     events = EventQueue(None)
     events.put(line(1))
     events.close()
 
 
-def test_a_thread_that_cannot_be_started_is_what_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_thread_that_cannot_start_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -167,7 +167,7 @@ def test_a_gate_is_shut_while_many_lines_wait_and_no_line_is_shed() -> None:
     anyio.run(scenario)
 
 
-def test_a_stuck_reader_holds_back_no_node_that_is_to_stop() -> None:
+def test_a_stuck_reader_does_not_hold_back_nodes_that_stop() -> None:
     async def scenario() -> None:
         gate, go_on = Gate(), threading.Event()
 
@@ -189,7 +189,7 @@ def test_a_stuck_reader_holds_back_no_node_that_is_to_stop() -> None:
     anyio.run(scenario)
 
 
-def test_a_reader_that_failed_holds_nothing_back() -> None:
+def test_a_failed_reader_does_not_hold_back_output() -> None:
     async def scenario() -> None:
         gate = Gate()
 

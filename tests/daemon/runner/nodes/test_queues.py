@@ -14,6 +14,7 @@ from support.runner.runs import open_descriptors, run_flow
 from support.workspace import Workspace
 
 from dora_daemon.runner.errors import QueueUnavailable
+from dora_daemon.runner.machine.commands import AnnounceClosed
 from dora_daemon.runner.machine.edges import Edge
 from dora_daemon.runner.nodes import queues
 from dora_daemon.runner.nodes.connections import Connections
@@ -103,7 +104,7 @@ def test_segments_of_an_ended_producer_stay_until_its_messages_are_read(
         sender.send("x", arrow.encode(bytes([number]) * 100))
     sender.close()
     registry.producer_died("a", 7)
-    registry.announce_closed("a")
+    registry.announce(AnnounceClosed("a"))
     registry.cleanup()
     assert segments.has_any(7)
     assert registry.queued("b") == 4

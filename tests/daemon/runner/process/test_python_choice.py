@@ -35,7 +35,7 @@ def test_first_the_managed_environment(tmp_path: Path, variables: dict[str, str]
     assert chosen.words == (str(managed),)
 
 
-def test_then_uv_when_it_is_asked_for(tmp_path: Path, variables: dict[str, str]) -> None:
+def test_then_uv_if_requested(tmp_path: Path, variables: dict[str, str]) -> None:
     uv = fake_python(tmp_path / "bin" / "uv")
     assert PythonChooser(uv=True).choose(None, variables, tmp_path).words == (
         str(uv),
@@ -106,7 +106,7 @@ def test_one_that_is_too_old_is_named_with_the_remedy(
         PythonChooser(uv=True).choose(None, variables, tmp_path)
 
 
-def test_one_that_does_not_work_says_what_it_said(
+def test_a_broken_interpreter_is_reported_with_its_output(
     tmp_path: Path, variables: dict[str, str]
 ) -> None:
     broken = tmp_path / "env" / "python"
@@ -119,7 +119,7 @@ def test_one_that_does_not_work_says_what_it_said(
         PythonChooser().choose(str(tmp_path / "absent"), variables, tmp_path)
 
 
-def test_each_is_asked_once(tmp_path: Path, variables: dict[str, str]) -> None:
+def test_each_interpreter_is_checked_once(tmp_path: Path, variables: dict[str, str]) -> None:
     managed = fake_python(tmp_path / "env" / "python")
     chooser = PythonChooser()
     for _ in range(3):

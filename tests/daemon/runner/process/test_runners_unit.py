@@ -25,7 +25,7 @@ def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("manager", ["system", "user"])
-def test_it_asks_the_manager_of_the_unit(
+def test_it_calls_the_manager_of_the_unit(
     called: Path, manager: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     environ = {"DORA_RUNNERS_UNIT": f"{manager}:{UNIT}", "PATH": "/bin"}

@@ -26,6 +26,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from dora_config.atomic_write import write_file
 from dora_config.file_ages import last_change
 from dora_config.process_identity import boot_id, start_time
 from dora_daemon.process_tree import runner_index
@@ -142,10 +143,7 @@ class RuntimeDir:
 
     def write(self, name: str, text: str) -> None:
         """Replace a file atomically: readers see the old or the new content."""
-        temporary = self.path / f".{name}.new"
-        temporary.touch(mode=0o600)
-        temporary.write_text(text)
-        temporary.replace(self.path / name)
+        write_file(self.path / name, text, mode=0o600)
 
     def record_process(self, pid: int) -> int:
         """Record a session leader to be killed if this process is killed; return its start time."""

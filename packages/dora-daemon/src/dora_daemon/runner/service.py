@@ -239,7 +239,8 @@ class Runner:
                 | commands.AnnounceFailed()
                 | commands.RepeatClosed()
             ):
-                self._announce(command)
+                services.registry.announce(command)
+                services.cleanup.schedule()
             case (
                 commands.SpawnLink()
                 | commands.AdmitLink()
@@ -258,21 +259,6 @@ class Runner:
         connection = services.handshake.admit(command.node, command.incarnation, command.restarts)
         if connection is not None and services.nodes.specs[command.node].is_dynamic:
             services.departures.watch(connection)
-
-    def _announce(self, command: commands.Announcement) -> None:
-        registry = self.services.registry
-        match command:
-            case commands.AnnounceClosed(node=node, outputs=outputs):
-                registry.announce_closed(node, outputs)
-            case commands.AnnounceRestarted(node=node):
-                registry.announce_restarted(node)
-            case commands.AnnounceFailed(node=node, error=error):
-                registry.announce_failed(node, error)
-            case commands.RepeatClosed(node=node, inputs=inputs):
-                registry.repeat_closed(node, inputs)
-            case _ as never:
-                assert_never(never)
-        self.services.cleanup.schedule()
 
     def _command_link(self, command: commands.LinkCommand) -> None:
         link = self.link.get()

@@ -154,9 +154,8 @@ class QueueRouter:
             return False
         outputs = {spec.send_stdout_as, spec.send_logs_as}
         for operator in spec.operators:
-            for output in (operator.send_stdout_as, operator.send_logs_as):
-                if output is not None:
-                    outputs.add(f"{operator.id}/{output}")
+            own = (operator.send_stdout_as, operator.send_logs_as)
+            outputs |= {f"{operator.id}/{output}" for output in own if output is not None}
         return source.output in outputs
 
     def route(self, entry: QueueEntry, output: str) -> None:

@@ -15,7 +15,7 @@ from dora_daemon.runner.errors import PreparationError, RunnerError
 from dora_daemon.runner.process.environment import merge_environment, with_packages
 from dora_daemon.runner.process.injection import LaunchFacts
 from dora_daemon.runner.process.python_choice import PythonChooser
-from dora_daemon.runner.process.sources import find_program, is_python, require_executable
+from dora_daemon.runner.process.sources import find_program, require_executable
 from dora_daemon.runner.process.spawn import usable_cpus
 
 ALLOW_SHELL = "DORA_ALLOW_SHELL_NODES"
@@ -135,7 +135,7 @@ class Preparer:
             program = find_program(
                 path, working_dir=cwd, variables=variables, managed_python=place.python
             )
-        if is_python(program):
+        if program.suffix == ".py":
             interpreter = self._python.choose(place.python, variables, cwd)
             argv = (*interpreter.words, "-u", str(program), *spec.args)
             return argv, LaunchFacts(argv, program, has_ports=has_ports)
