@@ -104,8 +104,6 @@ class Background:
         if isinstance(event, protocol.LogLine) and event.node is None:
             print(f"{event.ts} {event.level} {event.message}", file=sys.stderr, flush=True)
 
-    # --------------------------------------------------------------------------- requests
-
     async def answer(self, request: protocol.RunnerRequest) -> protocol.RunnerReply:
         """Answer requests about the process, and any request after a failed preparation."""
         match request:
@@ -146,8 +144,6 @@ class Background:
         self._acknowledged.set()
         # at once, so that nothing is kept if the process is killed before its end
         self._directory.forget_result()
-
-    # ----------------------------------------------------------------------------- imports
 
     def _import_the_rest(self, tasks: TaskGroup) -> None:
         """Import in a thread, while nodes and link import their modules."""

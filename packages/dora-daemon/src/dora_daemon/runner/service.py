@@ -163,8 +163,6 @@ class Runner:
         self.files.write_index()
         self.monitor.schedule()
 
-    # ------------------------------------------------------------------------------- run
-
     async def run(
         self, *, after_start: Callable[[TaskGroup], None] | None = None
     ) -> DataflowResult:
@@ -197,8 +195,6 @@ class Runner:
         if self._failure is None:
             self._failure = error
         self._finished.set()
-
-    # -------------------------------------------------------------------------- commands
 
     def _execute(self, command: commands.Command) -> None:
         services = self.services

@@ -59,8 +59,6 @@ class NodeChanges:
     async def _until(self, node: str, condition: Callable[[NodeSnapshot], bool]) -> None:
         await self._dispatcher.until(lambda: condition(self._find(node)))
 
-    # ------------------------------------------------------------------- stop and restart
-
     async def stop(self, node: str, grace: float) -> None:
         """Stop a node and wait for its end."""
         found = self._find(node)
@@ -85,8 +83,6 @@ class NodeChanges:
             )
             return
         raise RequestRefused(f'node "{before.node}" did not start again; see its log')
-
-    # -------------------------------------------------------------------- add and remove
 
     async def add(self, request: protocol.AddNode) -> None:
         """Add a node and wait for its process."""
@@ -120,8 +116,6 @@ class NodeChanges:
         self._dispatcher.emit(NodeRemoved(node))
         services.nodes.remove(node)
         self._files.write_index()
-
-    # ------------------------------------------------------------------------------ edges
 
     def connect(self, request: protocol.ConnectInput) -> None:
         """Add an input to a node."""

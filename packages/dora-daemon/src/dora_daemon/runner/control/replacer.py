@@ -110,8 +110,6 @@ class NodeReplacer:
             f'the new process of node "{node}" did not connect within {CONNECT_SECONDS:g} s'
         )
 
-    # ---------------------------------------------------------------------------- commands
-
     def stage(self, node: str, number: int) -> None:
         """Start the new process beside the old one."""
         prepared, log = self._prepared.pop(node)

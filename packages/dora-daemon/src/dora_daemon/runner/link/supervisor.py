@@ -84,8 +84,6 @@ class LinkSupervisor:
         self._syncing = False
         self.set_plan(plan, credentials)
 
-    # ------------------------------------------------------------------ streams and peers
-
     def set_plan(self, plan: LinkPlan, credentials: str | None) -> None:
         """Set the streams; call this before queues of nodes are created, and ``apply`` after."""
         self._plan = plan
@@ -146,8 +144,6 @@ class LinkSupervisor:
             for p in self._peers.values()
         ]
         return messages.SetPeers(peers=tuple(peers))
-
-    # ------------------------------------------------------------------------ the process
 
     def spawn(self, incarnation: int) -> None:
         """Start a link process and emit LinkSpawned, or LinkExited with the error."""
@@ -243,8 +239,6 @@ class LinkSupervisor:
     def signal(self, name: str) -> None:
         if self._running is not None:
             self._running.process.signal_group(name)
-
-    # ------------------------------------------------------------------------ its messages
 
     def take(self, stream: Stream, lines: list[str]) -> None:
         """Log lines that the process printed."""

@@ -46,8 +46,6 @@ class LogRouter:
         self.subscriptions: dict[tuple[str, str], LogSource] = {}
         """``dora/logs`` inputs by node and input."""
 
-    # ----------------------------------------------------------------------------- log files
-
     def open_log(self, prepared: PreparedNode) -> NodeLog:
         """Create the log of a node with its file, and log warnings about its program."""
         node = prepared.spec.id
@@ -82,8 +80,6 @@ class LogRouter:
         line = self._lifecycle_lines.line(event)
         if line is not None and line.node in self._nodes.logs:
             self._nodes.logs[line.node].note(line.level, line.message)
-
-    # ------------------------------------------------------------------------------- entries
 
     def warn(self, message: str) -> None:
         """Log a warning of the runner."""

@@ -51,8 +51,6 @@ class QueueRouter:
         self.remote_nodes = nodes
         self._on_link_queues = on_link_queues
 
-    # ----------------------------------------------------------------------- inputs of nodes
-
     def create_inputs(self, spec: ResolvedNode) -> None:
         """Create the missing queues of a node's inputs. Raises QueueUnavailable."""
         for name, wanted in spec.inputs.items():
@@ -112,8 +110,6 @@ class QueueRouter:
         for entry in [*self._registry.into(node), *self._registry.out_of(node)]:
             self.drop(entry)
 
-    # ----------------------------------------------------------- streams to other machines
-
     def create_outgoing(self, stream: OutgoingStreamSpec) -> None:
         """Create the missing queue of a stream that leaves this machine."""
         edge = stream.edge
@@ -144,8 +140,6 @@ class QueueRouter:
         self._subscriptions.pop((LINK_NODE, entry.edge.input), None)
         self.drop(entry)
         self._connections.send(LINK_NODE, RemoveInput(entry.edge.input))
-
-    # ------------------------------------------------------------------------------- routes
 
     def sent_by_runner(self, source: OutputSource) -> bool:
         """Return whether an output consists of lines that its node prints."""

@@ -141,16 +141,14 @@ class Preparer:
             return argv, LaunchFacts(argv, program, has_ports=has_ports)
         require_executable(program, path)
         # a program of a managed environment names its interpreter itself
-        run = self._uv_run(variables) if self._plan.uv and place.python is None else ()
+        run: tuple[str, ...] = ()
+        if self._plan.uv and place.python is None:
+            from dora_daemon.build.python_env import find_uv
+
+            uv = find_uv(variables)
+            run = (uv, "run") if uv is not None else ()
         argv = (*run, str(program), *spec.args)
         return argv, LaunchFacts(argv[len(run) :], None, has_ports=has_ports)
-
-    @staticmethod
-    def _uv_run(variables: Mapping[str, str]) -> tuple[str, ...]:
-        from dora_daemon.build.python_env import find_uv
-
-        uv = find_uv(variables)
-        return (uv, "run") if uv is not None else ()
 
     def _shell_command(self, spec: ResolvedNode) -> tuple[tuple[str, ...], LaunchFacts]:
         given = self._environ.get(ALLOW_SHELL, "").lower()
