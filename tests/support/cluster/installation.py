@@ -103,7 +103,7 @@ class Finished:
 class LocalMachine:
     """This machine behind the interface of a connection; its home is a folder.
 
-    ``python`` stands for all that it has on its PATH beside what every system has.
+    ``path``: its PATH, by default with the interpreter of the tests.
     """
 
     def __init__(self, home: Path, *, path: str | None = None) -> None:
