@@ -24,7 +24,7 @@ COUNT = "sh -c 'cat source.txt >> made.txt'"
 
 @pytest.fixture
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a source, whose packages are those of an environment of its own."""
+    """A folder with a source file and its own site-packages."""
     site = tmp_path / "site"
     site.mkdir()
     for module in ("cache", "snapshot"):
@@ -35,7 +35,7 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def install(base: Path, name: str, *, requires: str = "", version: str = "1.0") -> None:
-    """What pip leaves when it has installed a distribution."""
+    """Create the files of an installed distribution."""
     remove(base, name)
     info = base.parent / "site" / f"{name}-{version}.dist-info"
     info.mkdir()
@@ -59,7 +59,7 @@ def ran(
     nodes: Mapping[str, str] | None = None,
     during: Callable[[NodeBuildEvent], None] = lambda event: None,
 ) -> list[str]:
-    """Build one node (or `nodes`: by id, their build line); the nodes whose lines were run."""
+    """Build one node, or `nodes` (build line by id); return the nodes whose lines were run."""
     described = {n: [line] for n, line in nodes.items()} if nodes else {"n": list(lines)}
     dataflow = ResolvedDataflow.model_validate(
         {"nodes": [{"id": n, "path": f"{n}.py", "build": b} for n, b in described.items()]}
@@ -214,7 +214,7 @@ def installing(base: Path, *names: str) -> Callable[[NodeBuildEvent], None]:
 
 @pytest.fixture
 def two(pip: Path) -> Mapping[str, str]:
-    """Two nodes with packages in folders of their own."""
+    """Two nodes, each with its own folder of packages."""
     for name in ("first", "second"):
         (pip / f"pkg-{name}").mkdir()
         (pip / f"pkg-{name}" / "pyproject.toml").write_text(f"[project]\nname = '{name}'\n")
@@ -253,7 +253,7 @@ def test_packages_that_no_build_needs_may_come_and_go(pip: Path, two: Mapping[st
     install(pip, "another")
     assert ran(pip, nodes=two) == []
     remove(pip, "another")
-    assert ran(pip, nodes=two) == ["first", "second"]  # somebody needs it
+    assert ran(pip, nodes=two) == ["first", "second"]  # another node needs it
 
 
 def test_a_dependency_that_was_changed_runs_the_builds(pip: Path, two: Mapping[str, str]) -> None:

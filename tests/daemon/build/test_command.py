@@ -1,4 +1,4 @@
-"""Commands of a build end, with all they started, however the build ends."""
+"""Commands of a build: output, exit codes, and the end of their process groups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clones: where they lie, when they are refreshed, and that a half-done one never counts."""
+"""Clones: location, refresh, and removal of incomplete ones."""
 
 from __future__ import annotations
 

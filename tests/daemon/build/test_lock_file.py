@@ -1,4 +1,4 @@
-"""The lock file: written, read, and refused when it does not fit the dataflow file."""
+"""Lock files: writing, reading, and refusal if they do not match the dataflow file."""
 
 from __future__ import annotations
 

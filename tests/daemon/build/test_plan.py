@@ -1,4 +1,4 @@
-"""What preparing a node takes, from its descriptor alone."""
+"""Build lines and environments of nodes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_which_nodes_need_a_build(fields: dict[str, object], work: bool) -> None
 
 
 @pytest.mark.parametrize(
-    ("fields", "wants"),
+    ("fields", "expected"),
     [
         ({"build": ("make",)}, True),
         ({"build": ()}, False),
@@ -58,8 +58,8 @@ def test_which_nodes_need_a_build(fields: dict[str, object], work: bool) -> None
         ({"build": ("pip install x",), "kind": "shell"}, False),
     ],
 )
-def test_which_nodes_get_a_python_environment(fields: dict[str, object], wants: bool) -> None:
-    assert wants_environment(_node(**fields)) is wants
+def test_which_nodes_get_a_python_environment(fields: dict[str, object], expected: bool) -> None:
+    assert wants_environment(_node(**fields)) is expected
 
 
 @pytest.mark.parametrize(

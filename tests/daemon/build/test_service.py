@@ -1,4 +1,4 @@
-"""Preparing nodes: where lines run and with what, failures of one node, parallel builds."""
+"""Preparing nodes: directory and environment of lines, failures, parallel builds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLAIN = BuildOptions()
 
 
 def python_line(program: str) -> str:
-    """A build line that runs a Python program."""
+    """Return a build line that runs a Python program."""
     return f"python -c {shlex.quote(program)}"
 
 
@@ -135,7 +135,7 @@ def test_all_failures_are_reported_in_the_order_of_the_file(tmp_path: Path) -> N
 
 
 def test_jobs_bound_how_many_nodes_are_built_at_once(tmp_path: Path) -> None:
-    """Three nodes that each wait until `most` of them run; a fourth at once would be noticed."""
+    """Three nodes that each wait until `most` of them run; one more at once fails the assertion."""
     program = (
         "import pathlib, time\n"
         "here = pathlib.Path('running'); here.mkdir(exist_ok=True)\n"

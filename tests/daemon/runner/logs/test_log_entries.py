@@ -1,4 +1,4 @@
-"""What counts as a structured entry, and lines out of a stream of bytes."""
+"""Structured entries, and lines in a stream of bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Log files: appended, rotated, and in trouble only once."""
+"""Log files: appending, rotation, and errors that are reported once."""
 
 from __future__ import annotations
 
@@ -107,9 +107,9 @@ def test_the_removed_folder_of_a_dataflow_is_not_created_again(tmp_path: Path) -
     log = LogFile(tmp_path / "project" / "out" / "id" / "log")
     log.write(["1"])
     rmtree(tmp_path / "project")
-    told = log.write(["2"])
-    assert told is not None
-    assert "No such file or directory" in told
+    problem = log.write(["2"])
+    assert problem is not None
+    assert "No such file or directory" in problem
     assert log.write(["3"]) is None
     assert names(tmp_path) == []
 
@@ -130,10 +130,10 @@ def test_an_error_is_reported_once_and_writing_continues(
         return taken
 
     monkeypatch.setattr(os, "write", full)
-    told = log.write(["lost entry"])
-    assert told is not None
-    assert "No space left on device" in told
-    assert str(tmp_path / "log") in told
+    problem = log.write(["lost entry"])
+    assert problem is not None
+    assert "No space left on device" in problem
+    assert str(tmp_path / "log") in problem
     assert log.write(["lost too"]) is None
     monkeypatch.setattr(os, "write", real)
     assert log.write(["after"]) is None
@@ -145,7 +145,7 @@ def test_an_error_is_reported_once_and_writing_continues(
 def test_a_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     log = LogFile(tmp_path / "out" / "log")
-    told = log.write(["x"])
-    assert told is not None
-    assert "cannot write the log file" in told
+    problem = log.write(["x"])
+    assert problem is not None
+    assert "cannot write the log file" in problem
     assert log.write(["y"]) is None

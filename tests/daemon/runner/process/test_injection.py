@@ -1,4 +1,4 @@
-"""Our ``dora`` reaches every node, and a sentence says why where it cannot."""
+"""Every node imports this ``dora``, or the error explains why it cannot."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_this_dora_comes_before_another_that_the_runner_would_find(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace.file("site/dora/__init__.py", "raise ImportError('the other dora')")
-    # As PYTHONPATH of whoever starts `dora run`.
+    # as PYTHONPATH of the process that starts `dora run`
     monkeypatch.syspath_prepend(workspace.path / "site")
     monkeypatch.delitem(sys.modules, "dora", raising=False)
     ours = Path(dora_node_api.__file__).resolve().parent.parent

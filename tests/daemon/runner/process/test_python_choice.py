@@ -11,15 +11,15 @@ from dora_daemon.runner.process.python_choice import PythonChooser, PythonUnusab
 
 
 def fake_python(path: Path, *, version: str = "3 12", pyarrow: bool = True) -> Path:
-    """A program that answers as an interpreter would, and counts how often it is asked."""
+    """A program that answers as an interpreter would, and counts its starts."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f'#!/bin/sh\necho x >> "$0.asked"\necho {version} {pyarrow}\n')
+    path.write_text(f'#!/bin/sh\necho x >> "$0.starts"\necho {version} {pyarrow}\n')
     path.chmod(0o755)
     return path
 
 
-def asked(path: Path) -> int:
-    return len(Path(f"{path}.asked").read_text().splitlines())
+def starts(path: Path) -> int:
+    return len(Path(f"{path}.starts").read_text().splitlines())
 
 
 @pytest.fixture
@@ -124,9 +124,9 @@ def test_each_interpreter_is_checked_once(tmp_path: Path, variables: dict[str, s
     chooser = PythonChooser()
     for _ in range(3):
         chooser.choose(str(managed), variables, tmp_path)
-    assert asked(managed) == 1
+    assert starts(managed) == 1
     chooser.choose(str(managed), {**variables, "PYTHONPATH": "/elsewhere"}, tmp_path)
-    assert asked(managed) == 2
+    assert starts(managed) == 2
 
 
 def test_the_runners_own_interpreter_is_not_started_for_that(

@@ -1,4 +1,4 @@
-"""What a node's ``path`` names."""
+"""Programs of nodes, found by their ``path``."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def test_a_signal_reaches_the_children_and_so_does_the_end(start: Start) -> None
     assert is_running(child) or left.exit is not None
     assert ended(left) == Exit(code=0)
     gone(child)
-    left.signal_group("SIGKILL")  # nobody is there any more: no error
+    left.signal_group("SIGKILL")  # the group has ended: no error
 
 
 def _readable(descriptor: int) -> bool:
@@ -162,6 +162,6 @@ def test_watching_a_process_that_does_not_exist() -> None:
     ("number", "remedy"), [(errno.EMFILE, "(`ulimit -n`)"), (errno.EAGAIN, "(`ulimit -u`)")]
 )
 def test_the_limit_that_keeps_a_program_from_starting_is_named(number: int, remedy: str) -> None:
-    said = why_not("/usr/bin/python3", OSError(number, os.strerror(number)))
-    assert os.strerror(number) in said
-    assert remedy in said
+    reason = why_not("/usr/bin/python3", OSError(number, os.strerror(number)))
+    assert os.strerror(number) in reason
+    assert remedy in reason

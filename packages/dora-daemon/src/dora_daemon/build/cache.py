@@ -257,7 +257,7 @@ def _load(record: Path) -> dict[str, Any]:
 
 
 def _store(record: Path, values: Mapping[str, Any]) -> None:
-    """Replace a record atomically; after an error there is none, and the build runs again."""
+    """Replace a record atomically; an error removes it, so that the build runs again."""
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
         write_file(record, json.dumps(values))

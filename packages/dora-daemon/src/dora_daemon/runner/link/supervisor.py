@@ -30,7 +30,7 @@ PROGRAM = run_module("dora_daemon.link")
 TARGET = "dora.link"
 """``target`` of the link's log lines."""
 POLL_SECONDS = 0.05
-"""Interval at which the exit of a link is checked where there are no process descriptors."""
+"""Interval at which the exit of a link is checked on systems without process descriptors."""
 
 
 @dataclass(slots=True)
