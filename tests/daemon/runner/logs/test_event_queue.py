@@ -1,4 +1,4 @@
-"""Events to a slow reader: in order, bounded, what is shed is counted."""
+"""Events to a slow reader: in order, bounded, with a count of dropped lines."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_everything_arrives_in_order() -> None:
     assert received == sent
 
 
-def test_a_stuck_reader_blocks_no_sender_and_loses_only_lines() -> None:
+def test_stuck_reader_loses_only_lines() -> None:
     gate = threading.Event()
     received: list[RunnerEvent] = []
 
@@ -58,7 +58,7 @@ def test_a_stuck_reader_blocks_no_sender_and_loses_only_lines() -> None:
     assert [e.kind for e in received[-3:]] == ["log", "nodes_ready", "dataflow_started"]
 
 
-def test_many_dropped_lines_are_reported_in_few_records() -> None:
+def test_many_lines_are_summarized() -> None:
     read, received = threading.Semaphore(0), threading.Semaphore(0)
     gaps: list[RunnerEvent] = []
 
@@ -103,7 +103,7 @@ def test_what_the_reader_raises_comes_out_at_the_end() -> None:
         events.close()
 
 
-def test_a_closed_pipe_is_not_an_error() -> None:
+def test_closed_pipe() -> None:
     def gone(event: RunnerEvent) -> None:
         raise BrokenPipeError
 
@@ -112,13 +112,13 @@ def test_a_closed_pipe_is_not_an_error() -> None:
     events.close()
 
 
-def test_events_without_a_reader_are_dropped() -> None:
+def test_without_a_listener() -> None:
     events = EventQueue(None)
     events.put(line(1))
     events.close()
 
 
-def test_the_error_of_a_thread_that_cannot_start_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_of_a_thread_that_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 

@@ -1,4 +1,4 @@
-"""Log files: appending, rotation, and errors that are reported once."""
+"""Log files: appended, rotated, with one report of each error."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_the_removed_folder_of_a_dataflow_is_not_created_again(tmp_path: Path) -
     assert names(tmp_path) == []
 
 
-def test_an_error_is_reported_once_and_writing_continues(
+def test_error_is_reported_once_and_writing_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = LogFile(tmp_path / "log")
