@@ -16,7 +16,7 @@ UNCOUNTED = {"__init__", "__main__", "_version", "conftest"}
 
 LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "dora_config": (
-        ("errors", "ids", "access", "_version", "spawn_argv", "process_identity"),
+        ("errors", "ids", "access", "_version", "spawn_argv", "process_identity", "frozen"),
         ("yaml",),
         ("dataflow",),
         ("cluster",),
@@ -63,7 +63,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("link",),
         ("control",),
         ("service",),
-        ("foreground",),
+        ("foreground", "requests"),
         ("background",),
         ("__main__",),
     ),
@@ -76,7 +76,16 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("process",),
     ),
     "dora_cli": (
-        ("_version", "values", "clock_offset", "templates", "ssh", "self_test", "registry"),
+        (
+            "_version",
+            "values",
+            "polling",
+            "clock_offset",
+            "templates",
+            "ssh",
+            "self_test",
+            "registry",
+        ),
         ("stream_writer",),
         ("output",),
         ("errors", "screen", "options", "dataflow_file", "diagnosis", "bundle"),

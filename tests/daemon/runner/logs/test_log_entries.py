@@ -1,12 +1,11 @@
-"""What counts as a structured entry, and lines out of a stream of bytes."""
+"""Structured entries, and lines in a stream of bytes."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from dora_config.protocol.runner_events import LogLevel
 from dora_daemon.runner.logs.log_entries import (
@@ -45,7 +44,7 @@ def test_a_plain_line_has_the_level_stdout() -> None:
         '{"a": ' * 100_000 + "}",
     ],
 )
-def test_json_that_is_no_entry_is_a_plain_line(text: str) -> None:
+def test_json_without_level_and_message_is_a_plain_line(text: str) -> None:
     assert entry(text).level == "stdout"
     assert entry(text).message == text
 
@@ -158,5 +157,5 @@ def test_a_line_past_a_megabyte_is_cut_with_a_mark(piece: int) -> None:
     assert lines[0].endswith(CUT_MARK)
 
 
-def test_bytes_that_are_no_text_are_shown_somehow() -> None:
+def test_invalid_utf8_is_replaced() -> None:
     assert LineSplitter().feed(b"\xff\xfe\n") == ["��"]
