@@ -188,7 +188,7 @@ def test_certified_host_key_needs_no_line_of_its_own(workstation: Path, hosts: H
     line = f"@cert-authority 10.77.0.* {authority.with_suffix('.pub').read_text()}"
     known = workstation / ".ssh/known_hosts"
     known.write_text(line)
-    with pytest.raises(HostKeyRefused, match=r"says that its key is certified, but it showed no"):
+    with pytest.raises(HostKeyRefused, match=r"requires a certified key, but it sent no"):
         connect(Target("robot"))
     robot.path(f"{place}-cert.pub").write_bytes((workstation / "host-cert.pub").read_bytes())
     drop_in = robot.path("/etc/ssh/sshd_config.d/certified.conf")

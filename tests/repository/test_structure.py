@@ -76,7 +76,16 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("process",),
     ),
     "dora_cli": (
-        ("_version", "values", "clock_offset", "templates", "ssh", "self_test", "registry"),
+        (
+            "_version",
+            "values",
+            "clock_offset",
+            "templates",
+            "self_test",
+            "registry",
+            "remote_program",
+        ),
+        ("ssh",),
         ("stream_writer",),
         ("output",),
         ("errors", "screen", "options", "dataflow_file", "diagnosis", "bundle"),

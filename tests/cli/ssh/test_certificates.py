@@ -74,7 +74,7 @@ def test_strangers_and_what_was_changed(authority: Authority, tmp_path: Path) ->
     (tmp_path / "other").mkdir()
     other = Authority(tmp_path / "other").key
     found = objection(blob, [other], "robot", NOW)
-    assert found == f"it is signed by {authority.key}, which is no authority for this host"
+    assert found == f"it is signed by {authority.key}, which is not an authority for this host"
     changed = blob.replace(b"robot", b"robit")
     assert "it cannot be verified" in (objection(changed, [authority.key], "robit", NOW) or "")
     assert "it cannot be verified" in (objection(b"junk", [authority.key], "robot", NOW) or "")

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dora_cli.ssh.client_config import Asked, ConfigProblem, HostSettings, matches, read_config
+from dora_cli.ssh.client_config import ConfigProblem, HostQuery, HostSettings, matches, read_config
 
 HOME = "/home/me"
 
 
 def read(text: str, host: str = "robot", **asked: object) -> HostSettings:
     values = {"local_user": "me", "home": HOME} | asked
-    return read_config(Asked(host, **values), [("config", text)])  # type: ignore[arg-type]
+    return read_config(HostQuery(host, **values), [("config", text)])  # type: ignore[arg-type]
 
 
 def test_without_a_file_the_usual() -> None:
@@ -64,7 +64,7 @@ def test_match_and_its_criteria() -> None:
 
 
 def test_a_command_decides_only_when_all_before_it_holds() -> None:
-    asked = Asked("robot", "me", HOME)
+    asked = HostQuery("robot", "me", HOME)
     ran = []
 
     def runs(command: str) -> bool:
@@ -77,7 +77,7 @@ def test_a_command_decides_only_when_all_before_it_holds() -> None:
 
 
 def test_an_included_file_ends_with_its_own_block() -> None:
-    asked = Asked("robot", "me", HOME)
+    asked = HostQuery("robot", "me", HOME)
     files = {"more": "Host other\n  Port 9\n", "always": "User of-always\n"}
 
     def include(name: str, pattern: str) -> list[tuple[str, str]]:
@@ -139,11 +139,11 @@ def test_openssh_says_the_same(lines: list[str], host: str) -> None:
     for line in done.stdout.splitlines():
         keyword, _, value = line.partition(" ")
         theirs.setdefault(keyword, []).append(value)
-    ours = read_config(Asked(host, theirs["user"][0], "/root"), [("config", text)])
+    ours = read_config(HostQuery(host, theirs["user"][0], "/root"), [("config", text)])
     if not any(line.startswith("User") for line in lines):
         assert ours.user == theirs["user"][0]
     else:
-        ours = read_config(Asked(host, _local_user(ssh, host), "/root"), [("config", text)])
+        ours = read_config(HostQuery(host, _local_user(ssh, host), "/root"), [("config", text)])
         assert ours.user == theirs["user"][0]
     assert ours.host == theirs["hostname"][0]
     assert ours.port == int(theirs["port"][0])

@@ -94,13 +94,13 @@ def test_the_limit_is_for_all_that_is_written(monkeypatch: pytest.MonkeyPatch) -
     assert reader.limits == before, "the limit is the writer's"
 
 
-def test_why_a_proxy_command_failed_is_told(home: Path) -> None:
+def test_error_contains_the_output_of_a_failed_proxy_command(home: Path) -> None:
     folder = home / ".ssh"
     folder.mkdir()
     command = "sh -c 'echo no route to the moon >&2; exit 3'"
     (folder / "config").write_text(f"Host far\n  ProxyCommand {command}\n")
     with pytest.raises(Unreachable) as refused:
         connect(Target("far", label="rover"))
-    said = str(refused.value)
-    assert said.startswith(f"rover (far): its ProxyCommand `{command}` leads to nobody")
-    assert said.endswith("\n  no route to the moon")
+    message = str(refused.value)
+    assert message.startswith(f"rover (far): its ProxyCommand `{command}` did not reach")
+    assert message.endswith("\n  no route to the moon")

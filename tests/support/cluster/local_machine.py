@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -10,6 +9,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import cast
 
+from dora_cli.remote_program.protocol import (
+    decode_reply,
+    decode_request,
+    encode_request,
+    encode_result,
+)
 from dora_cli.ssh import Connection, ConnectionLost, Finished
 from dora_cli.ssh.connection import Listener
 from dora_cli.ssh.transport import Transport
@@ -32,10 +37,10 @@ class LocalConnection(Connection):
         timeout: float,
         on_output: Listener,
     ) -> Finished:
-        given = json.loads(argv[-1])
+        command, given = decode_request(argv[-1])
         given |= {"name": f"dora-test-{os.getpid()}-{self.name}", "lease": self.lease}
         process = subprocess.Popen(
-            [*argv[:-1], json.dumps(given)],
+            [*argv[:-1], encode_request(command, given)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -64,8 +69,7 @@ class LocalConnection(Connection):
         assert process.stdout is not None
         with process.stdout:
             for line in process.stdout:
-                if line.startswith(b"{"):
-                    line = json.dumps(json.loads(line) | {"machine": self.name}).encode() + b"\n"
+                line = encode_result(decode_reply(line) | {"machine": self.name})
                 lines.append(line)
                 on_output(line)
 

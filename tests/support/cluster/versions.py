@@ -8,8 +8,8 @@ import pytest
 from support.cluster.installation import Installation, LocalMachine, install
 
 from dora_cli.bundle.dependencies import download
-from dora_cli.bundle.machine import ask
 from dora_cli.bundle.platform import Platform
+from dora_cli.ssh.remote_call import call
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +47,7 @@ def disconnected_version(tmp_path_factory: pytest.TempPathFactory) -> Installati
 
 def wheels_for(facts_of: LocalMachine, folder: Path) -> Path:
     """Download every dependency for a machine into ``folder``."""
-    facts = ask(facts_of, "probe", prefix=str(folder), link=str(folder / "dora"))
+    facts = call(facts_of, "versions.probe", prefix=str(folder), link=str(folder / "dora"))
     download(Platform.from_probe(facts), folder)
     return folder
 

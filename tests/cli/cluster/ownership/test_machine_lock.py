@@ -12,6 +12,7 @@ from support.waiting import wait_until
 
 from dora_cli.cluster.ownership import machine_lock
 from dora_cli.cluster.ownership.machine_lock import Answer, LockFailed, MachineLock
+from dora_cli.ssh import remote_call
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +119,6 @@ def test_silent_holder_loses_the_lock(
 def test_machine_without_python(
     connect: Callable[[], LocalConnection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine_lock, "_START", "echo Python 3.9.2; exit 97")
+    monkeypatch.setattr(remote_call, "_FIND_PYTHON", "echo Python 3.9.2; exit 97")
     with pytest.raises(LockFailed, match=r"robot: dora needs Python 3\.11 .*found: Python 3\.9\.2"):
         MachineLock(connect(), info("alice")).acquire(wait=False, on_wait=unexpected_wait)

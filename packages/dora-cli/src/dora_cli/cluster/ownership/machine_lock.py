@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
-from dora_cli.bundle.machine import NO_PYTHON, too_old
+from dora_cli.remote_program.protocol import decode_reply
 from dora_cli.ssh import Connection, Finished
+from dora_cli.ssh.remote_call import NO_PYTHON, command_words, program, too_old
 from dora_config import DoraError
 
 NAME = "dora-cluster-lock"
@@ -22,29 +20,11 @@ SIGN_INTERVAL = 5.0
 ANSWER_TIMEOUT = 60.0
 FOREVER = 10 * 365 * 24 * 3600.0
 
-_START = """\
-for python in python3 python3.14 python3.13 python3.12 python3.11 /usr/local/bin/python3; do
-    command -v "$python" >/dev/null || continue
-    "$python" -I -c 'import sys
-if sys.version_info < (3, 11): sys.exit(97)
-exec(compile(sys.stdin.buffer.read(int(sys.argv[1])), "dora-lock", "exec"))' "$@"
-    code=$?
-    [ $code = 97 ] || exit $code
-done
-echo "$(python3 --version 2>&1)"
-exit 97
-"""
-
 Answer = Mapping[str, Any]
 
 
 class LockFailed(DoraError):
     """The machine cannot be locked."""
-
-
-@cache
-def _program() -> bytes:
-    return (files("dora_cli.cluster") / "lock_program.py").read_bytes()
 
 
 class MachineLock:
@@ -74,7 +54,7 @@ class MachineLock:
 
         Raises LockFailed and the errors of the connection.
         """
-        given = json.dumps({"name": NAME, "info": self._info, "wait": wait, "lease": LEASE})
+        given = {"name": NAME, "info": self._info, "wait": wait, "lease": LEASE}
         self._thread = threading.Thread(target=self._run, args=(given,), daemon=True)
         self._thread.start()
         seen = 0
@@ -115,11 +95,10 @@ class MachineLock:
         if self._thread is not None:
             self._thread.join(SIGN_INTERVAL)
 
-    def _run(self, given: str) -> None:
-        size = str(len(_program()))
+    def _run(self, given: dict[str, Any]) -> None:
         try:
             done = self._connection.converse(
-                ["sh", "-c", _START, "dora", size, given],
+                command_words("lock.acquire", given),
                 self._input(),
                 timeout=FOREVER,
                 on_output=self._take_output,
@@ -136,14 +115,14 @@ class MachineLock:
     def _failure_of(self, done: Finished) -> str:
         name = self._connection.name
         if done.code == NO_PYTHON:
-            return f"{name}: {too_old(done.stdout)}"
+            return f"{name}: {too_old(done)}"
         errors = done.stderr.strip().splitlines()
         if errors:
             return f"{name}: the machine cannot be locked: {errors[-1]}"
         return f"{name}: the machine's lock was lost; run this command again"
 
     def _input(self) -> Iterator[bytes]:
-        yield _program()
+        yield program()
         while not self._released.wait(SIGN_INTERVAL):
             yield b"."
 
@@ -152,7 +131,7 @@ class MachineLock:
         with self._changed:
             for line in lines:
                 try:
-                    answer = json.loads(line)
+                    answer = decode_reply(line)
                 except ValueError:
                     continue  # output of a login shell
                 self._held |= bool(answer.get("held")) and not answer.get("shared")

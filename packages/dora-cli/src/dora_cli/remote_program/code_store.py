@@ -1,7 +1,4 @@
-"""Stores uploaded code on a machine; runs there as ``python3 -I - COMMAND JSON`` over SSH.
-
-Standard library only. The store is that of ``dora_config.file_store``.
-"""
+"""The store of uploaded code, as ``dora_config.file_store`` reads it."""
 
 from __future__ import annotations
 
@@ -9,35 +6,21 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-
-def main() -> int:
-    command, text = sys.argv[1:3]
-    os.umask(0o077)
-    try:
-        answer = COMMANDS[command](**json.loads(text))
-    except OSError as error:
-        answer = {"problem": f"{error.filename or store()}: {error.strerror or error}"}
-    except (ValueError, tarfile.TarError) as error:
-        answer = {"problem": str(error)}
-    sys.stdout.write(json.dumps(answer) + "\n")
-    return 1 if "problem" in answer else 0
+from dora_cli.remote_program.paths import state_dir
+from dora_cli.remote_program.protocol import Commands, Problem
 
 
-def store() -> Path:
-    state = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
-    return base / "dora" / "code"
+def _store() -> Path:
+    return state_dir() / "code"
 
 
 def place(name: str) -> dict[str, Any]:
     """Return the path for an upload and how many bytes are already there."""
-    folder = store() / "partial"
+    folder = _store() / "partial"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"parcel-{name}"
     path.touch()
@@ -47,17 +30,17 @@ def place(name: str) -> dict[str, Any]:
 def missing(path: str) -> dict[str, Any]:
     """Return the listed files that are missing, and the free space; mark the others as used."""
     listed = Path(path)
-    wanted = json.loads(listed.read_text())
+    digests = json.loads(listed.read_text())
     listed.unlink()
     absent = []
-    for digest in wanted:
+    for digest in digests:
         try:
-            os.utime(store() / digest[:2] / digest)
+            os.utime(_store() / digest[:2] / digest)
         except FileNotFoundError:
             absent.append(digest)
     return {
         "missing": absent,
-        "store": str(store()),
+        "store": str(_store()),
         "free": shutil.disk_usage(listed.parent).free,
     }
 
@@ -69,7 +52,7 @@ def discard(path: str) -> dict[str, Any]:
 
 
 def take(path: str) -> dict[str, Any]:
-    """Move the files of an archive into the store; raises ValueError for a wrong digest."""
+    """Move the files of an archive into the store."""
     parcel = Path(path)
     taken = 0
     try:
@@ -77,16 +60,18 @@ def take(path: str) -> dict[str, Any]:
             for entry in archive:
                 source = archive.extractfile(entry)
                 if source is None or len(entry.name) != 64 or not entry.name.isalnum():
-                    raise ValueError(f"unexpected file {entry.name!r} in the archive")
+                    raise Problem(f"unexpected file {entry.name!r} in the archive")
                 content = parcel.with_name(f"{entry.name}.of-parcel")
                 try:
                     _copy(source, content, entry.name)
-                    final = store() / entry.name[:2] / entry.name
+                    final = _store() / entry.name[:2] / entry.name
                     final.parent.mkdir(exist_ok=True)
                     content.replace(final)
                 finally:
                     content.unlink(missing_ok=True)
                 taken += 1
+    except tarfile.TarError as error:
+        raise Problem(f"received archive is corrupt ({error}); try again") from None
     finally:
         parcel.unlink()
     return {"taken": taken}
@@ -99,15 +84,7 @@ def _copy(source: IO[bytes], content: Path, expected: str) -> None:
             digest.update(piece)
             target.write(piece)
     if digest.hexdigest() != expected:
-        raise ValueError("received data is corrupt; try again")
+        raise Problem("received data is corrupt; try again")
 
 
-COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
-    "place": place,
-    "missing": missing,
-    "take": take,
-    "discard": discard,
-}
-
-if __name__ == "__main__":
-    sys.exit(main())
+COMMANDS: Commands = {"place": place, "missing": missing, "take": take, "discard": discard}
