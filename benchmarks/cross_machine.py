@@ -1,9 +1,9 @@
-"""Ours and the peer across two hosts that share nothing but a cable.
+"""Compares this project and dora-rs across two hosts on one machine.
 
     python benchmarks/cross_machine.py [--quick] [--only roundtrip,start] [--repetitions 3]
 
 The hosts are network namespaces with a /dev/shm each, so everything between them crosses a network
-stack. Needs root. The exit code says whether everything of ours could be measured.
+stack. Needs root. The exit code is 0 if all our own numbers could be measured.
 """
 
 from __future__ import annotations
@@ -31,19 +31,20 @@ from measure.scenarios import KIB, MIB, percentile, size_name
 from measure.systems import System
 from measure.targets import Target
 
-PEER_FOLDER = Path(__file__).parent / "out" / "peer"
+DORA_RS_FOLDER = Path(__file__).parent / "out" / "dora-rs"
 ROUND_TRIPS = (8, 512, 4 * KIB, 64 * KIB, MIB, 4 * MIB, 8 * MIB)
 STREAMS = (64, 4 * KIB, 64 * KIB, MIB)
 QUICK = (8, 64, 64 * KIB, MIB, 8 * MIB)
 PACE = {64: 0.002, 4 * KIB: 0.002, 64 * KIB: 0.004, MIB: 0.03}
 
-PEER = ("peer",)
+DORA_RS = ("dora-rs",)
 TARGETS = {
     **{
-        (f"roundtrip {s}", "p50"): [Target(0.75, PEER)] for s in ("8 B", "512 B", "4 KiB", "64 KiB")
+        (f"roundtrip {s}", "p50"): [Target(0.75, DORA_RS)]
+        for s in ("8 B", "512 B", "4 KiB", "64 KiB")
     },
-    **{(f"roundtrip {s}", "p50"): [Target(1 / 3, PEER)] for s in ("1 MiB", "4 MiB", "8 MiB")},
-    ("stream 1 MiB", "volume"): [Target(3, PEER, at_most=False)],
+    **{(f"roundtrip {s}", "p50"): [Target(1 / 3, DORA_RS)] for s in ("1 MiB", "4 MiB", "8 MiB")},
+    ("stream 1 MiB", "volume"): [Target(3, DORA_RS, at_most=False)],
     **{(f"paced {size_name(s)}", "lost"): [Target(0)] for s in STREAMS},
     ("recovery", "first message"): [Target(2.0)],
 }
@@ -86,12 +87,12 @@ def scenarios(quick: bool) -> Iterator[Scenario]:
             pace = partial(stream, size, PACE[size])
             yield Scenario(f"paced {size_name(size)}", {"lost": "%"}, pace)
     yield Scenario("start", {"first message": "s", "stop": "s"}, start_and_stop)
-    # The peer never brings the nodes of a lost machine back.
+    # dora-rs does not restart the nodes of a lost machine.
     yield Scenario("recovery", {"first message": "s"}, recovery, only_ours=True)
 
 
 def round_trip(size: int, made: Fleet) -> Numbers:
-    """Time from sending a payload to holding its echo from the other host."""
+    """Measure the time from sending a payload to receiving its echo from the other host."""
     name = f"roundtrip-{size}-{time.monotonic_ns()}"
     settings: dict[str, str | int | float] = {"SIZE": size, "SECONDS": 2.0, "MOST": 3000}
     ping = BenchNode("ping", "ping.py", {"echo": "pong/pong"}, ("ping",), settings)
@@ -100,13 +101,13 @@ def round_trip(size: int, made: Fleet) -> Numbers:
     found = made.results(folder, ["ping"])["ping"]
     made.stop(name)
     if found["wrong"]:
-        raise RuntimeError(f"{found['wrong']} echoes did not hold what was sent")
+        raise RuntimeError(f"{found['wrong']} echoes differ from the sent payload")
     trips = [nanoseconds / 1e3 for nanoseconds in found["trips_ns"]]
     return {"p50": statistics.median(trips), "p99": percentile(trips, 99)}
 
 
 def _zenoh_alone(size: int, secured: bool, made: Fleet) -> Numbers:
-    """The same round trip without nodes, runners and links: what Zenoh itself takes."""
+    """Measure the same round trip with Zenoh alone."""
     return zenoh_alone.round_trip(size, made.hosts, secured=secured)
 
 
@@ -115,7 +116,7 @@ def _zenoh_stream(secured: bool, made: Fleet) -> Numbers:
 
 
 def stream(size: int, pace: float, made: Fleet) -> Numbers:
-    """What a consumer gets from a producer on the other host."""
+    """Measure the messages from a producer to a consumer on the other host."""
     name = f"stream-{size}-{time.monotonic_ns()}"
     settings: dict[str, str | int | float] = {
         "SIZE": str(size),
@@ -150,7 +151,7 @@ def _lives(folder: Path) -> list[float]:
 
 
 def start_and_stop(made: Fleet) -> Numbers:
-    """From `dora start` to the first message on the other host, and what `dora stop` takes."""
+    """Measure `dora start` until the first message on the other host, and `dora stop`."""
     name = f"start-{time.monotonic_ns()}"
     begun = time.monotonic()
     folder = made.start(name, _ticking())
@@ -159,12 +160,12 @@ def start_and_stop(made: Fleet) -> Numbers:
 
 
 def recovery(made: Fleet) -> Numbers:
-    """Everything on the second host is killed: from its daemon's new start to the first message."""
+    """Kill all processes of the second host; measure from its daemon's start to a message."""
     name = f"recovery-{time.monotonic_ns()}"
     folder = made.start(name, _ticking())
     made.wait(lambda: _lives(folder), "message")
     made.hosts[1].kill_all()
-    made.wait(lambda: "Running" not in made.dora("list"), "news of the loss", 60)
+    made.wait(lambda: "Running" not in made.dora("list"), "report of the loss", 60)
     begun = time.monotonic()
     made.start_daemon(1)
     again = made.wait(lambda: len(_lives(folder)) > 1 and _lives(folder)[-1], "message", 60)
@@ -178,23 +179,23 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", default="", help="comma-separated beginnings of names")
     parser.add_argument("--repetitions", type=int, help="default 3, with --quick 1")
     parser.add_argument("--json", type=Path, help="write every value into this file")
-    parser.add_argument("--systems", default="ours,peer", help="which of them to run")
-    parser.add_argument("--peer", type=Path, default=PEER_FOLDER, help="the peer's environment")
+    parser.add_argument("--systems", default="ours,dora-rs", help="which of them to run")
+    parser.add_argument("--dora-rs", type=Path, default=DORA_RS_FOLDER, help="its environment")
     return parser.parse_args()
 
 
 def main() -> int:
     options = arguments()
-    # Whoever ends this early must not leave daemons and namespaces behind.
+    # On SIGTERM, daemons and namespaces are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     beginnings = tuple(options.only.split(",")) if options.only else ("",)
     measured = [one for one in scenarios(options.quick) if one.name.startswith(beginnings)]
     if not measured:
-        raise SystemExit(f"--only {options.only}: there is no such scenario")
+        raise SystemExit(f"--only {options.only}: unknown scenario")
     names = options.systems.split(",")
     chosen = [systems.ours()] if "ours" in names else []
-    if "peer" in names:
-        chosen.append(systems.peers(options.peer)[0])
+    if "dora-rs" in names:
+        chosen.append(systems.dora_rs(options.dora_rs)[0])
     results: dict[str, dict[str, dict[str, list[float]]]] = {}
     failures: list[tuple[str, str]] = []
     for _ in range(options.repetitions or (1 if options.quick else 3)):
@@ -214,10 +215,10 @@ def _measure_all(
 ) -> list[tuple[str, str]]:
     """Measure every scenario on one fleet and add the values to `results`; return failures."""
     failures: list[tuple[str, str]] = []
-    wanted = [one for one in measured if system.name == "ours" or not one.only_ours]
+    chosen = [one for one in measured if system.name == "ours" or not one.only_ours]
     try:
         with fleet(system) as made:
-            for scenario in wanted:
+            for scenario in chosen:
                 try:
                     numbers: dict[str, Any] = scenario.measure(made)
                 except (MeasurementFailed, RuntimeError, KeyError, ZeroDivisionError) as error:

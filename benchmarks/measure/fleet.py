@@ -28,7 +28,7 @@ class Fleet:
     folder: Path
 
     def environment(self, machine: int) -> dict[str, str]:
-        """Both find the token in one place; what a machine remembers lies apart."""
+        """Return the environment of a machine: shared token, own state."""
         state = self.folder / f"state-{machine}"
         state.mkdir(exist_ok=True)
         home = self.folder / "home"
@@ -52,10 +52,10 @@ class Fleet:
             timeout=LIMIT,
             check=False,
         )
-        said = done.stdout + done.stderr
+        output = done.stdout + done.stderr
         if check and done.returncode != 0:
-            raise MeasurementFailed(self.system, f"dora {' '.join(arguments)}", said + self.log())
-        return said
+            raise MeasurementFailed(self.system, f"dora {' '.join(arguments)}", output + self.log())
+        return output
 
     def _where(self) -> dict[str, str]:
         return {"DORA_COORDINATOR_ADDR": self.hosts[0].address}
@@ -119,7 +119,7 @@ class Fleet:
 
 
 def read(folder: Path, node: str) -> Any:
-    """What a node has written; None if nothing yet."""
+    """Return the result that a node has written, or None."""
     try:
         return json.loads((folder / f"{node}.json").read_text())
     except (FileNotFoundError, json.JSONDecodeError):
@@ -128,7 +128,7 @@ def read(folder: Path, node: str) -> Any:
 
 @contextmanager
 def fleet(system: System) -> Iterator[Fleet]:
-    """A fleet whose daemons have both connected."""
+    """A fleet with both daemons connected."""
     with tempfile.TemporaryDirectory(prefix="dora-bench-") as name, two_hosts() as hosts:
         made = Fleet(system, hosts, Path(name))
         coordinator = [str(system.programs / "dora"), "coordinator"]
@@ -153,6 +153,6 @@ def _answers(made: Fleet) -> bool:
 
 
 def both_connected(made: Fleet) -> bool:
-    """Whether the coordinator knows of both machines."""
-    said = made.dora("cluster", "status", check=False)
-    return all(machine in said for machine in MACHINES)
+    """Return whether both daemons are connected."""
+    output = made.dora("cluster", "status", check=False)
+    return all(machine in output for machine in MACHINES)

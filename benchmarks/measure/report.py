@@ -9,12 +9,12 @@ from typing import Protocol
 from .targets import TARGETS, Series, Target, further_consumer, ratios
 
 Results = Mapping[str, Mapping[str, Series]]  # scenario -> number -> system -> values
-HEADER = ("what", "unit", "ours", "peer", "tuned", "ours/peer", "ours/tuned", "target", "")
+HEADER = ("what", "unit", "ours", "dora-rs", "tuned", "ours/dora-rs", "ours/tuned", "target", "")
 FAN_OUT_ENDS = ("512 B each further", "8 MiB each further")
 
 
 class Measured(Protocol):
-    """What the report needs to know of a scenario."""
+    """Name and units of a scenario."""
 
     @property
     def name(self) -> str: ...
@@ -34,8 +34,8 @@ def table(
         numbers = results.get(scenario.name, {})
         for number, unit in scenario.units.items():
             if series := numbers.get(number):
-                wanted = targets.get((scenario.name, number), [])
-                rows.append(_row(f"{scenario.name}: {number}", unit, series, wanted))
+                bounds = targets.get((scenario.name, number), [])
+                rows.append(_row(f"{scenario.name}: {number}", unit, series, bounds))
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -49,8 +49,8 @@ def _row(what: str, unit: str, series: Series, targets: list[Target]) -> tuple[s
     return (
         what,
         unit,
-        *(_spread(series.get(system, [])) for system in ("ours", "peer", "tuned")),
-        *(_spread(ratios(series, system)) for system in ("peer", "tuned")),
+        *(_spread(series.get(system, [])) for system in ("ours", "dora-rs", "tuned")),
+        *(_spread(ratios(series, system)) for system in ("dora-rs", "tuned")),
         ", ".join(map(str, targets)),
         _verdict(targets, series),
     )

@@ -1,7 +1,6 @@
-"""Zenoh with nothing of ours around it: an echo and a stream between two hosts, with sessions as
-links have.
+"""Zenoh without nodes and links: an echo and a stream between two hosts, with sessions as of links.
 
-What links cannot be faster than. Run as a program this is one of the two ends.
+An upper bound for the speed of links. Run as a program, this is one of the two ends.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ LIMIT = 60.0
 
 
 def round_trip(size: int, hosts: tuple[Host, Host], *, secured: bool) -> dict[str, float]:
-    """Time from putting a payload to holding its echo from the other host, in microseconds."""
+    """Measure the time from a put to its echo from the other host, in microseconds."""
     trips = [nanoseconds / 1e3 for nanoseconds in _run(size, hosts, secured, "echo")]
     return {"p50": statistics.median(trips), "p99": percentile(trips, 99)}
 
 
 def stream(size: int, hosts: tuple[Host, Host], *, secured: bool) -> dict[str, float]:
-    """What arrives at the other host when as much is put as goes; in GB/s."""
+    """Measure the throughput to the other host, in GB/s."""
     [nbytes, nanoseconds] = _run(size, hosts, secured, "count")
     return {"volume": nbytes / nanoseconds}
 
@@ -59,8 +58,8 @@ def _run(size: int, hosts: tuple[Host, Host], secured: bool, what: str) -> list[
                 near.command(end), capture_output=True, text=True, timeout=LIMIT, check=True
             )
         except subprocess.SubprocessError as error:
-            said = getattr(error, "stderr", "") or ""
-            raise RuntimeError(f"{error}: {said[-500:]} {log.read_text()[-500:]}") from error
+            stderr = getattr(error, "stderr", "") or ""
+            raise RuntimeError(f"{error}: {stderr[-500:]} {log.read_text()[-500:]}") from error
         finally:
             other.kill()
             other.wait()
@@ -69,7 +68,7 @@ def _run(size: int, hosts: tuple[Host, Host], secured: bool, what: str) -> list[
 
 
 def _credentials(folder: Path) -> Path:
-    """Of a new authority; both ends may use them."""
+    """Create credentials of a new authority, for both ends."""
     authority = Authority(folder / "authority")
     own = Credentials(folder / "credentials")
     own.store(authority.sign(own.request(), "bench"), authority.pem)
@@ -93,7 +92,7 @@ def _echo(size: int, credentials: Path | None, address: str) -> None:
             put(coming.get(timeout=left))
 
 
-def _ask(size: int, credentials: Path | None, address: str) -> list[int]:
+def _ping(size: int, credentials: Path | None, address: str) -> list[int]:
     session = _dialled(join_address(address, PORT), credentials)
     coming: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     session.subscribe("back", lambda _, frame: coming.put(frame))
@@ -101,7 +100,7 @@ def _ask(size: int, credentials: Path | None, address: str) -> list[int]:
     trips: list[int] = []
     lane, pieces = _pieces(os.urandom(size))
     begun = 0.0
-    # The first ones wait for the subscriptions to be known at the other end.
+    # The first ones are lost until the subscriptions have arrived at the other end.
     while not trips or time.monotonic() - begun < SECONDS:
         start = time.perf_counter_ns()
         for piece in pieces:
@@ -117,40 +116,40 @@ def _ask(size: int, credentials: Path | None, address: str) -> list[int]:
 
 
 def _count(size: int, credentials: Path | None, address: str) -> None:
-    """Tell, for every message, how many bytes have come and in which time."""
+    """Send back the number of received bytes and the time since the first message."""
     session = LinkSession.listen(address, [PORT], credentials, insecure_ok=True)
     counted: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
     session.subscribe("there", lambda _, frame: counted.put((len(frame), time.monotonic_ns())))
-    tell = session.publishers("back")[Priority.SMALL]
+    report = session.publishers("back")[Priority.SMALL]
     total = begun = 0
-    told = 0
+    reported = 0
     while True:
         nbytes, now = counted.get()
         if begun:
             total += nbytes
         begun = begun or now
-        if total - told >= size:
-            told = total
-            tell(json.dumps([total, now - begun]).encode())
+        if total - reported >= size:
+            reported = total
+            report(json.dumps([total, now - begun]).encode())
 
 
 def _flood(size: int, credentials: Path | None, address: str) -> list[int]:
     session = _dialled(join_address(address, PORT), credentials)
-    told: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    session.subscribe("back", lambda _, frame: told.put(frame))
+    reports: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    session.subscribe("back", lambda _, frame: reports.put(frame))
     there = session.publishers("there")
     lane, pieces = _pieces(os.urandom(size))
     last = b""
     end = time.monotonic() + LIMIT / 2
-    # The first ones wait for the subscriptions to be known at the other end.
+    # The first ones are lost until the subscriptions have arrived at the other end.
     while time.monotonic() < end:
         for piece in pieces:
             there[lane](piece)
         with contextlib.suppress(queue.Empty):
             while True:
-                heard = told.get_nowait()
+                newest = reports.get_nowait()
                 end = end if last else time.monotonic() + SECONDS
-                last = heard
+                last = newest
     numbers: list[int] = json.loads(last)
     return numbers
 
@@ -172,7 +171,7 @@ def main() -> None:
     if sys.argv[5:] == ["far"]:
         (_echo if what == "echo" else _count)(size, credentials, address)
     else:
-        near = _ask if what == "echo" else _flood
+        near = _ping if what == "echo" else _flood
         print(json.dumps(near(size, credentials, address)), flush=True)
     os._exit(0)  # threads of Zenoh keep an interpreter from ending
 

@@ -98,7 +98,10 @@ def _run(*words: str) -> None:
 
 
 class LocalMachine(Connection):
-    """This machine behind the interface of a connection; its home is a folder."""
+    """This machine behind the interface of a connection; its home is a folder.
+
+    ``path``: its PATH, by default with the interpreter of the tests.
+    """
 
     def __init__(self, home: Path, *, path: str | None = None) -> None:
         super().__init__("robot (local)", cast(Transport, None))

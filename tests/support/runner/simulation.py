@@ -31,7 +31,7 @@ class Process:
 
 
 class Simulation:
-    """Executes commands; everything else happens only when the test says so."""
+    """Executes commands; all other events come from the test."""
 
     def __init__(self, nodes: Iterable[ResolvedNode], **settings: Any) -> None:
         settings.setdefault("dataflow_id", "test")
