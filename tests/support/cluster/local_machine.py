@@ -7,16 +7,13 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import cast
 
-from dora_cli.remote_program.protocol import (
-    decode_reply,
-    decode_request,
-    encode_request,
-    encode_result,
-)
+from dora_cli.remote_program.protocol import decode_reply, decode_request, encode_result
 from dora_cli.ssh import Connection, ConnectionLost, Finished
 from dora_cli.ssh.connection import Listener
+from dora_cli.ssh.remote_call import program, program_input
 from dora_cli.ssh.transport import Transport
 
 
@@ -37,10 +34,10 @@ class LocalConnection(Connection):
         timeout: float,
         on_output: Listener,
     ) -> Finished:
-        command, given = decode_request(argv[-1])
+        command, given = decode_request(next(pieces).removeprefix(program()))
         given |= {"name": f"dora-test-{os.getpid()}-{self.name}", "lease": self.lease}
         process = subprocess.Popen(
-            [*argv[:-1], encode_request(command, given)],
+            list(argv),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -52,7 +49,7 @@ class LocalConnection(Connection):
         assert process.stdin is not None
         try:
             with process.stdin:
-                for piece in pieces:
+                for piece in chain([program_input(command, given)], pieces):
                     process.stdin.write(piece)
                     process.stdin.flush()
         except BrokenPipeError:
@@ -69,7 +66,8 @@ class LocalConnection(Connection):
         assert process.stdout is not None
         with process.stdout:
             for line in process.stdout:
-                line = encode_result(decode_reply(line) | {"machine": self.name})
+                if line.startswith(b"{"):
+                    line = encode_result(decode_reply(line) | {"machine": self.name})
                 lines.append(line)
                 on_output(line)
 

@@ -125,8 +125,9 @@ class ScriptedMachine:
         raise ConnectionLost(NAME, "the connection broke")
 
     def _do(self, argv: Sequence[str], stdin: bytes) -> Finished:
-        if stdin == program():
-            return Finished(0, self._reply(*decode_request(argv[-1])).decode(), "")
+        if stdin.startswith(program()):
+            request = decode_request(stdin.removeprefix(program()))
+            return Finished(0, self._reply(*request).decode(), "")
         done = subprocess.run(
             list(argv),
             input=stdin,

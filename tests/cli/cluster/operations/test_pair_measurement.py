@@ -13,6 +13,7 @@ from dora_cli.cluster.operations.findings import Findings
 from dora_cli.cluster.operations.pair_measurement import measure_pairs
 from dora_cli.remote_program.protocol import decode_request, encode_result
 from dora_cli.ssh import Finished, Target, Unreachable
+from dora_cli.ssh.remote_call import program
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 
 
@@ -30,12 +31,13 @@ class PingedMachine:
 
     def run(
         self,
-        argv: Sequence[str],
+        _argv: Sequence[str],
         *,
+        stdin: bytes,
         on_output: Callable[[bytes], None] | None = None,
         **_others: Any,
     ) -> Finished:
-        command, arguments = decode_request(argv[-1])
+        command, arguments = decode_request(stdin.removeprefix(program()))
         if command == "network.answer":
             assert on_output is not None
             on_output(encode_result({"port": 7000}))

@@ -13,7 +13,7 @@ from dora_cli.remote_program.protocol import Problem, decode_request, send_probl
 def main() -> int:
     """Return the exit code: 1 after a problem."""
     try:
-        command, arguments = decode_request(sys.argv[-1])
+        command, arguments = decode_request(sys.stdin.buffer.readline())
         # versions are for all users of the machine, everything else for this one
         os.umask(0o022 if command.startswith(("archive.", "versions.")) else 0o077)
         result = run(command, arguments)

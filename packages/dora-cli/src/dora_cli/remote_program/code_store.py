@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import tarfile
@@ -18,30 +17,27 @@ def _store() -> Path:
     return state_dir() / "code"
 
 
-def place(name: str) -> dict[str, Any]:
-    """Return the path for an upload and how many bytes are already there."""
-    folder = _store() / "partial"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"parcel-{name}"
-    path.touch()
-    return {"path": str(path), "size": path.stat().st_size}
+def missing(digests: list[str]) -> dict[str, Any]:
+    """Return the files that are missing, the free space, and where to append their archive.
 
-
-def missing(path: str) -> dict[str, Any]:
-    """Return the listed files that are missing, and the free space; mark the others as used."""
-    listed = Path(path)
-    digests = json.loads(listed.read_text())
-    listed.unlink()
+    Also returns how much of that archive an earlier transfer has sent. Marks the other files as
+    used.
+    """
     absent = []
     for digest in digests:
         try:
             os.utime(_store() / digest[:2] / digest)
         except FileNotFoundError:
             absent.append(digest)
+    partial = _store() / "partial"
+    partial.mkdir(parents=True, exist_ok=True)
+    path = partial / f"parcel-{hashlib.sha256(''.join(absent).encode()).hexdigest()}"
     return {
         "missing": absent,
         "store": str(_store()),
-        "free": shutil.disk_usage(listed.parent).free,
+        "free": shutil.disk_usage(partial).free,
+        "path": str(path),
+        "size": path.stat().st_size if path.exists() else 0,
     }
 
 
@@ -87,4 +83,4 @@ def _copy(source: IO[bytes], content: Path, expected: str) -> None:
         raise Problem("received data is corrupt; try again")
 
 
-COMMANDS: Commands = {"place": place, "missing": missing, "take": take, "discard": discard}
+COMMANDS: Commands = {"missing": missing, "take": take, "discard": discard}

@@ -1,13 +1,13 @@
 """Requests and replies of the program on a machine; used on both sides of the connection.
 
-A request is one argument of the program, a reply one line of its output. Both are JSON:
+A request is a line of the program's input, a reply a line of its output. Both are JSON:
 
     {"protocol": 1, "command": "daemon.tail", "arguments": {"name": "robot", "lines": 20}}
     {"protocol": 1, "result": {"lines": [], "path": "/home/pi/.local/state/dora/log/..."}}
     {"protocol": 1, "problem": "the daemon still runs"}
 
-Other lines are output of the account's shell. Arguments contain no secrets: other users of the
-machine can read them.
+Other lines are output of the account's shell. Nothing of a request is on a command line, which
+other users of the machine can read.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Problem(Exception):
     """A message for the user."""
 
 
-def encode_request(command: str, arguments: Mapping[str, Any]) -> str:
-    """Return the request as one argument of the program."""
-    return json.dumps({"protocol": VERSION, "command": command, "arguments": arguments})
+def encode_request(command: str, arguments: Mapping[str, Any]) -> bytes:
+    """Return a request as a line."""
+    return _line({"command": command, "arguments": arguments})
 
 
-def decode_request(text: str) -> tuple[str, dict[str, Any]]:
+def decode_request(line: bytes) -> tuple[str, dict[str, Any]]:
     """Return command and arguments; raises Problem for another version."""
-    request = _checked(json.loads(text))
+    request = _checked(json.loads(line))
     return request["command"], request["arguments"]
 
 

@@ -1,7 +1,7 @@
 """Runs one request of ``dora_cli.remote_program`` on a machine.
 
-The program goes to the standard input of a Python there, which keeps it in a memory file: nothing
-is left on the machine, however the request ends.
+The program and the request go to the standard input of a Python there, which keeps the program in
+a memory file: nothing is left on the machine, however the request ends.
 """
 
 from __future__ import annotations
@@ -69,10 +69,14 @@ def program() -> bytes:
     return archive.getvalue()
 
 
-def command_words(command: str, arguments: dict[str, Any]) -> list[str]:
-    """Return the command that runs a request; its input begins with ``program()``."""
-    request = encode_request(command, arguments)
-    return ["sh", "-c", _FIND_PYTHON, _BOOT, str(len(program())), request]
+def words(command: str) -> list[str]:
+    """Return what runs a request; its input begins with ``program_input``."""
+    return ["sh", "-c", _FIND_PYTHON, _BOOT, str(len(program())), command]
+
+
+def program_input(command: str, arguments: dict[str, Any]) -> bytes:
+    """Return the program with a request."""
+    return program() + encode_request(command, arguments)
 
 
 def call(
@@ -89,8 +93,8 @@ def call(
     ``on_output`` gets the output while the request runs.
     """
     done = connection.run(
-        command_words(command, arguments),
-        stdin=program(),
+        words(command),
+        stdin=program_input(command, arguments),
         sudo=sudo,
         timeout=timeout,
         on_output=on_output,

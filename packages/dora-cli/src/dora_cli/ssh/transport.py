@@ -393,5 +393,5 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, EOFError):
-        return "the other side closed the connection"
+        return "the other side closed it"
     return str(error) or type(error).__name__

@@ -9,7 +9,7 @@ from typing import Any
 
 from dora_cli.remote_program.protocol import decode_reply
 from dora_cli.ssh import Connection, Finished
-from dora_cli.ssh.remote_call import NO_PYTHON, command_words, program, too_old
+from dora_cli.ssh.remote_call import NO_PYTHON, program_input, too_old, words
 from dora_config import DoraError
 
 NAME = "dora-cluster-lock"
@@ -98,8 +98,8 @@ class MachineLock:
     def _run(self, given: dict[str, Any]) -> None:
         try:
             done = self._connection.converse(
-                command_words("lock.acquire", given),
-                self._input(),
+                words("lock.acquire"),
+                self._input(given),
                 timeout=FOREVER,
                 on_output=self._take_output,
             )
@@ -121,8 +121,8 @@ class MachineLock:
             return f"{name}: the machine cannot be locked: {errors[-1]}"
         return f"{name}: the machine's lock was lost; run this command again"
 
-    def _input(self) -> Iterator[bytes]:
-        yield program()
+    def _input(self, given: dict[str, Any]) -> Iterator[bytes]:
+        yield program_input("lock.acquire", given)
         while not self._released.wait(SIGN_INTERVAL):
             yield b"."
 
