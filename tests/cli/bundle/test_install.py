@@ -1,4 +1,4 @@
-"""A version put on a machine: real wheels, a real tree, real processes; the machine is this one."""
+"""Installation on a machine, with real wheels and processes; the machine is this one."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def untested(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No self-test: what is tried here comes before or after it."""
+    """Skip the self-test."""
     for name in ("self_test", "load_test"):
         monkeypatch.setattr(install, name, lambda machine, tree: None)
 
 
 def put(installer: Installer, machine: LocalMachine) -> list[str]:
-    """Install; what was reported."""
-    said: list[str] = []
-    installer.ensure_installed(machine, USER, said.append)
-    return said
+    """Install; return the reports."""
+    reports: list[str] = []
+    installer.ensure_installed(machine, USER, reports.append)
+    return reports
 
 
 def version_of(machine: LocalMachine) -> str:
@@ -56,7 +56,7 @@ def versions(machine: LocalMachine) -> set[str]:
     }
 
 
-def test_a_machine_without_dora_gets_it_and_nothing_is_done_twice(
+def test_second_installation_sends_nothing(
     installer: MakeInstaller, old_version: Installation, machine: LocalMachine
 ) -> None:
     first = installer(old_version).ensure_installed(machine, USER, lambda text: None)
@@ -72,7 +72,7 @@ def test_a_machine_without_dora_gets_it_and_nothing_is_done_twice(
     assert not list(machine.home.glob(".cache/dora/archives/*")), "the archive is not kept there"
 
 
-def test_it_sees_its_own_packages_only(
+def test_installed_version_uses_only_its_own_packages(
     installer: MakeInstaller,
     old_version: Installation,
     machine: LocalMachine,
@@ -92,7 +92,7 @@ def test_it_sees_its_own_packages_only(
 
 
 @pytest.mark.usefixtures("untested")
-def test_a_transfer_that_was_cut_goes_on_where_it_ended(
+def test_interrupted_transfer_is_resumed(
     installer: MakeInstaller, old_version: Installation, machine: LocalMachine
 ) -> None:
     machine.cut_after = 10_000_000
@@ -105,7 +105,7 @@ def test_a_transfer_that_was_cut_goes_on_where_it_ended(
 
 
 @pytest.mark.usefixtures("untested")
-def test_what_arrives_broken_is_not_unpacked(
+def test_corrupt_archive_is_not_unpacked(
     installer: MakeInstaller, old_version: Installation, machine: LocalMachine
 ) -> None:
     machine.cut_after = 1_000_000
@@ -121,7 +121,7 @@ def test_what_arrives_broken_is_not_unpacked(
     assert version_of(machine) == "dora 0.1.0"
 
 
-def test_a_version_that_fails_its_self_test_changes_nothing(
+def test_version_that_fails_its_self_test_is_not_used(
     installer: MakeInstaller,
     old_version: Installation,
     broken_version: Installation,
@@ -137,7 +137,7 @@ def test_a_version_that_fails_its_self_test_changes_nothing(
     assert [name[:5] for name in versions(machine)] == ["0.1.0"]
 
 
-def test_a_first_version_that_does_not_load_is_removed_again(
+def test_first_version_that_does_not_load_is_removed(
     installer: MakeInstaller,
     old_version: Installation,
     machine: LocalMachine,
@@ -151,7 +151,7 @@ def test_a_first_version_that_does_not_load_is_removed_again(
 
 
 @pytest.mark.usefixtures("untested")
-def test_switching_rolling_back_and_collecting(
+def test_switch_rollback_and_collect(
     installer: MakeInstaller,
     old_version: Installation,
     new_version: Installation,
@@ -174,7 +174,7 @@ def test_switching_rolling_back_and_collecting(
 
 
 @pytest.mark.usefixtures("untested")
-def test_a_version_stays_while_something_runs_from_it(
+def test_version_in_use_is_not_removed(
     installer: MakeInstaller, old_version: Installation, machine: LocalMachine
 ) -> None:
     installed = installer(old_version).ensure_installed(machine, USER, lambda text: None)
@@ -200,7 +200,7 @@ def test_a_version_stays_while_something_runs_from_it(
 
 
 @pytest.mark.usefixtures("untested")
-def test_removing_leaves_nothing(
+def test_remove_leaves_no_files(
     installer: MakeInstaller, old_version: Installation, machine: LocalMachine
 ) -> None:
     put(installer(old_version), machine)
@@ -217,7 +217,7 @@ def test_removing_leaves_nothing(
         ("archives_free", -1, ".cache/dora/archives"),
     ],
 )
-def test_a_disk_that_is_too_small_is_found_before_anything_is_sent(
+def test_too_small_disk_is_an_error_before_the_transfer(
     installer: MakeInstaller,
     old_version: Installation,
     machine: LocalMachine,
@@ -243,7 +243,7 @@ def test_a_disk_that_is_too_small_is_found_before_anything_is_sent(
 
 
 @pytest.mark.usefixtures("untested")
-def test_a_disk_that_fills_up_meanwhile_keeps_no_part_of_the_archive(
+def test_disk_that_is_full_during_the_transfer_keeps_no_file(
     installer: MakeInstaller,
     old_version: Installation,
     machine: LocalMachine,
@@ -265,7 +265,7 @@ def test_a_disk_that_fills_up_meanwhile_keeps_no_part_of_the_archive(
 
 
 @pytest.mark.usefixtures("untested")
-def test_a_disk_that_is_full_when_it_is_unpacked_keeps_nothing(
+def test_disk_that_is_full_during_unpacking_keeps_no_file(
     installer: MakeInstaller,
     old_version: Installation,
     machine: LocalMachine,
@@ -285,12 +285,12 @@ def test_a_disk_that_is_full_when_it_is_unpacked_keeps_nothing(
     assert {path for path in machine.home.rglob("*") if not path.is_dir()} == set()
 
 
-def test_an_editable_installation_is_refused() -> None:
+def test_editable_installation_is_refused() -> None:
     with pytest.raises(NotBundled, match="editable installation"):
         own_packages()
 
 
-def test_files_changed_by_hand_are_refused(old_version: Installation) -> None:
+def test_changed_files_are_refused(old_version: Installation) -> None:
     path = old_version.site / "dora_cli" / "errors.py"
     text = path.read_text()
     path.write_text(text + "# by hand\n")
@@ -303,7 +303,7 @@ def test_files_changed_by_hand_are_refused(old_version: Installation) -> None:
         path.write_text(text)
 
 
-def test_another_prefix_than_before_is_refused(tmp_path: Path, machine: LocalMachine) -> None:
+def test_other_prefix_than_before_is_refused(tmp_path: Path, machine: LocalMachine) -> None:
     link = tmp_path / "bin" / "dora"
     (tmp_path / "old" / "1").mkdir(parents=True)
     (tmp_path / "old" / "1" / "bundle.json").write_text("{}")

@@ -33,7 +33,7 @@ class Broken:
         (None, "the connection broke: the other side closed it"),
     ],
 )
-def test_why_a_connection_broke(problem: Exception | None, sentence: str) -> None:
+def test_error_of_a_broken_connection(problem: Exception | None, sentence: str) -> None:
     link = Transport("robot", cast(paramiko.Transport, Broken(problem)), ExitStack())
     assert link.broken == (problem is not None)
     assert str(link.lost()).endswith(sentence)

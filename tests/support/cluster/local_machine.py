@@ -66,7 +66,7 @@ class LocalConnection(Connection):
         assert process.stdout is not None
         with process.stdout:
             for line in process.stdout:
-                if line.startswith(b"{"):
+                if b'"result"' in line:
                     line = encode_result(decode_reply(line) | {"machine": self.name})
                 lines.append(line)
                 on_output(line)

@@ -227,7 +227,7 @@ def _through_jump(
     user, host, port = _parse_jump(machine, last.strip())
     through = settings_for(host, user, port)
     if before:
-        through = _with_jump(through, ",".join(before))
+        through = replace(through, proxy_jump=",".join(before), proxy_command=None)
     name = f"{machine}, on the way through {last.strip()}"
     transport = _open(name, through, None, silence, stack, jumps_left - 1)
     try:
@@ -246,10 +246,6 @@ def _through_jump(
         ) from error
     stack.callback(channel.close)
     return channel
-
-
-def _with_jump(settings: HostSettings, jump: str) -> HostSettings:
-    return replace(settings, proxy_jump=jump, proxy_command=None)
 
 
 def _parse_jump(machine: str, text: str) -> tuple[str | None, str, int | None]:

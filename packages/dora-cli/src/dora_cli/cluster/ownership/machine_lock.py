@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
+from queue import Empty, SimpleQueue
 from typing import Any
 
-from dora_cli.remote_program.protocol import decode_reply
+from dora_cli.remote_program.protocol import Problem, decode_reply
 from dora_cli.ssh import Connection, Finished
 from dora_cli.ssh.remote_call import NO_PYTHON, program_input, too_old, words
 from dora_config import DoraError
@@ -40,10 +40,8 @@ class MachineLock:
         self._connection = connection
         self._info = dict(info)
         self._lost = lost
-        self._answers: list[Answer] = []
-        self._failure: str | None = None
-        """Set when the program has ended."""
-        self._changed = threading.Condition()
+        self._answers: SimpleQueue[Answer | LockFailed] = SimpleQueue()
+        """Answers of the program, and at its end why it ended."""
         self._released = threading.Event()
         self._thread: threading.Thread | None = None
         self._rest = b""
@@ -57,33 +55,24 @@ class MachineLock:
         given = {"name": NAME, "info": self._info, "wait": wait, "lease": LEASE}
         self._thread = threading.Thread(target=self._run, args=(given,), daemon=True)
         self._thread.start()
-        seen = 0
-        deadline = time.monotonic() + ANSWER_TIMEOUT
+        timeout: float | None = ANSWER_TIMEOUT
         while True:
-            answers, failure = self._next_answers(seen)
-            seen += len(answers)
-            for answer in answers:
-                if "held" in answer:
-                    if not answer["held"] or answer.get("shared"):
-                        self.release()
-                    return answer
-                on_wait(answer["waiting"])
-                deadline = float("inf")
-            if not answers and failure is not None:
-                raise LockFailed(failure)
-            if time.monotonic() > deadline:
+            try:
+                answer = self._answers.get(timeout=timeout)
+            except Empty:
                 self.release()
                 raise LockFailed(
                     f"{self._connection.name}: no answer to the request for the machine's lock "
                     f"within {ANSWER_TIMEOUT:g} s; run this command again"
-                )
-
-    def _next_answers(self, seen: int) -> tuple[list[Answer], str | None]:
-        """Return the answers after the first ``seen``, and why the program ended, if it has."""
-        with self._changed:
-            if len(self._answers) == seen and self._failure is None:
-                self._changed.wait(0.5)
-            return self._answers[seen:], self._failure
+                ) from None
+            if isinstance(answer, LockFailed):
+                raise answer
+            if "held" in answer:
+                if not answer["held"] or answer.get("shared"):
+                    self.release()
+                return answer
+            on_wait(answer["waiting"])
+            timeout = None
 
     def begin_release(self) -> None:
         """Let the program end, without waiting."""
@@ -106,9 +95,7 @@ class MachineLock:
             failure = self._failure_of(done)
         except (DoraError, OSError) as error:
             failure = str(error)
-        with self._changed:
-            self._failure = failure
-            self._changed.notify_all()
+        self._answers.put(LockFailed(failure))
         if self._held and not self._released.is_set():
             self._lost()
 
@@ -128,12 +115,13 @@ class MachineLock:
 
     def _take_output(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
-        with self._changed:
-            for line in lines:
-                try:
-                    answer = decode_reply(line)
-                except ValueError:
-                    continue  # output of a login shell
+        for line in lines:
+            try:
+                answer = decode_reply(line)
+            except Problem as problem:
+                self._answers.put(LockFailed(f"{self._connection.name}: {problem}"))
+            except ValueError:
+                continue  # output of a login shell
+            else:
                 self._held |= bool(answer.get("held")) and not answer.get("shared")
-                self._answers.append(answer)
-            self._changed.notify_all()
+                self._answers.put(answer)
