@@ -12,7 +12,7 @@ from support.cluster.installation import LocalMachine
 from support.sources import packaged_sources
 
 from dora_cli.ssh import remote_call
-from dora_cli.ssh.remote_call import MachineProblem, call, program, program_input, words
+from dora_cli.ssh.remote_call import MachineProblem, call, command_words, program, program_input
 
 OLDEST = min(
     (found for minor in range(11, 20) if (found := shutil.which(f"python3.{minor}"))),
@@ -72,7 +72,7 @@ def test_every_module_runs_on_the_oldest_python(machine: LocalMachine) -> None:
 
 def test_lock_is_held_until_the_input_ends(machine: LocalMachine) -> None:
     given = {"name": f"dora-test-{os.getpid()}", "info": {"key": "a"}, "wait": False, "lease": 5.0}
-    done = machine.run(words("lock.acquire"), stdin=program_input("lock.acquire", given))
+    done = machine.run(command_words("lock.acquire"), stdin=program_input("lock.acquire", given))
     assert b'"held": true' in done.stdout.encode()
     assert done.code == 0
 
@@ -99,7 +99,7 @@ def test_machine_without_a_python_that_is_new_enough(tmp_path: Path) -> None:
 def test_login_shell_that_refuses_commands_is_named(
     machine: LocalMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote_call, "words", lambda _command: ["sh", "-c", "exit 1"])
+    monkeypatch.setattr(remote_call, "command_words", lambda _command: ["sh", "-c", "exit 1"])
     monkeypatch.setattr(remote_call, "_TEST", ["sh", "-c", "echo This account is locked."])
     with pytest.raises(MachineProblem, match=r"login shell .* \(it printed: \"This account is lo"):
         call(machine, "occupancy.survey")

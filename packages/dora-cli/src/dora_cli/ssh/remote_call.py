@@ -69,7 +69,7 @@ def program() -> bytes:
     return archive.getvalue()
 
 
-def words(command: str) -> list[str]:
+def command_words(command: str) -> list[str]:
     """Return what runs a request; its input begins with ``program_input``."""
     return ["sh", "-c", _FIND_PYTHON, _BOOT, str(len(program())), command]
 
@@ -93,7 +93,7 @@ def call(
     ``on_output`` gets the output while the request runs.
     """
     done = connection.run(
-        words(command),
+        command_words(command),
         stdin=program_input(command, arguments),
         sudo=sudo,
         timeout=timeout,

@@ -9,7 +9,7 @@ from typing import Any
 
 from dora_cli.remote_program.protocol import Problem, decode_reply
 from dora_cli.ssh import Connection, Finished
-from dora_cli.ssh.remote_call import NO_PYTHON, program_input, too_old, words
+from dora_cli.ssh.remote_call import NO_PYTHON, command_words, program_input, too_old
 from dora_config import DoraError
 
 NAME = "dora-cluster-lock"
@@ -87,7 +87,7 @@ class MachineLock:
     def _run(self, given: dict[str, Any]) -> None:
         try:
             done = self._connection.converse(
-                words("lock.acquire"),
+                command_words("lock.acquire"),
                 self._input(given),
                 timeout=FOREVER,
                 on_output=self._take_output,
