@@ -1,4 +1,4 @@
-"""Progress of a local build: plain lines, or on a terminal one redrawn line per node.
+"""Progress of a build: plain lines, or for local builds on a terminal one redrawn line per node.
 
 While lines are redrawn, the output of a node is kept and printed if its build fails.
 """
@@ -14,9 +14,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from dora_cli import output
+from dora_config.protocol.builds import NodeBuildEvent
 from dora_config.yaml.quantities import show_duration
-from dora_daemon.build import events
-from dora_daemon.build.events import BuildEvent
 
 MOST_KEPT = 10_000
 """Most lines of output kept per node."""
@@ -32,27 +31,31 @@ def build_progress(nodes: Sequence[str], *, verbose: bool) -> BuildProgress:
     return DrawnProgress(nodes) if drawn else BuildProgress()
 
 
+def event_text(event: NodeBuildEvent, *, colour: bool) -> str:
+    """Return the line that shows an event, without its node."""
+    match event.what:
+        case "step":
+            return output.styled(event.text, "bold", colour=colour)
+        case "output":
+            return f"  {event.text}"
+        case "built":
+            return f"ready after {show_duration(event.seconds)}"
+        case "failed":
+            return "failed"
+        case "skipped" | "started":
+            return event.text
+
+
 class BuildProgress(AbstractContextManager[None]):
     """Prints each event as a line with the node in front."""
 
     def __init__(self) -> None:
         self._colour = output.wants_colour(sys.stdout)
 
-    def show(self, event: BuildEvent) -> None:
+    def show(self, event: NodeBuildEvent) -> None:
         """Print one event."""
-        match event:
-            case events.StepStarted(node=node, action=action):
-                output.write(f"{node}: {output.styled(action, 'bold', colour=self._colour)}")
-            case events.BuildOutput(node=node, line=line):
-                output.write(f"{node}:   {line}")
-            case events.StepSkipped(node=node, reason=reason):
-                output.write(f"{node}: {reason}")
-            case events.NodeBuilt(node=node, seconds=seconds):
-                output.write(f"{node}: ready after {show_duration(seconds)}")
-            case events.NodeBuildFailed(failure=failure):
-                output.write(f"{failure.node}: failed")
-            case events.NodeBuildStarted():
-                pass
+        if event.what != "started":
+            output.write(f"{event.node}: {event_text(event, colour=self._colour)}")
 
     def __exit__(self, *exception: object) -> None:
         """Do nothing: printed lines stay."""
@@ -77,28 +80,26 @@ class DrawnProgress(BuildProgress):
         self._width = max(map(len, nodes), default=0)
         self._drawn = 0
 
-    def show(self, event: BuildEvent) -> None:
+    def show(self, event: NodeBuildEvent) -> None:
         """Update the line of the node."""
-        match event:
-            case events.NodeBuildStarted(node=node):
-                self._set(node, "building", "bold")
-            case events.StepStarted(node=node, action=action):
+        node, text = event.node, event.text
+        match event.what:
+            case "started" | "skipped":
+                self._set(node, "building", "bold", text)
+            case "step":
                 self._lines[node].built = True
-                self._keep(node, action)
-                self._set(node, "building", "bold", action)
-            case events.BuildOutput(node=node, line=line):
-                self._keep(node, f"  {line}")
-                self._set(node, "building", "bold", line.strip())
-            case events.StepSkipped(node=node, reason=reason):
-                self._set(node, "building", "bold", reason)
-            case events.NodeBuilt(node=node, seconds=seconds):
-                if self._lines[node].built:
-                    self._set(node, "ready", "info", f"after {show_duration(seconds)}")
-                else:
-                    self._set(node, "ready", "info", self._lines[node].detail)
-            case events.NodeBuildFailed(failure=failure):
-                self._set(failure.node, "failed", "error")
-                self._print_kept(failure.node)
+                self._keep(node, text)
+                self._set(node, "building", "bold", text)
+            case "output":
+                self._keep(node, f"  {text}")
+                self._set(node, "building", "bold", text.strip())
+            case "built":
+                line = self._lines[node]
+                after = f"after {show_duration(event.seconds)}"
+                self._set(node, "ready", "info", after if line.built else line.detail)
+            case "failed":
+                self._set(node, "failed", "error")
+                self._print_kept(node)
 
     def _keep(self, node: str, line: str) -> None:
         if len(self._kept[node]) < MOST_KEPT:

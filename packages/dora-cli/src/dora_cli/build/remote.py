@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dora_cli import output
 from dora_cli.build.local import STOPPED_BY_USER
 from dora_cli.build.lock_choice import LockChoice
+from dora_cli.build.progress import event_text
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.start_spec import make_spec
 from dora_cli.errors import CommandFailed
@@ -18,10 +19,8 @@ from dora_config.protocol.builds import (
     BuildSettings,
     BuildTriggered,
     Built,
-    NodeBuildEvent,
 )
-from dora_config.yaml.quantities import show_duration
-from dora_daemon.build import session_file
+from dora_daemon.build.session_file import fingerprint, record_build
 
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
@@ -61,11 +60,9 @@ def build_on_daemons(
         output.failure("build interrupted, also on the daemons; run it again to complete it")
         raise CommandFailed(STOPPED_BY_USER) from None
     lock.record(loaded, {one.node: one.commit for one in built.nodes if one.commit is not None})
-    session = session_file.read_session(loaded.path)
-    current = session_file.fingerprint(loaded.resolved, uv=uv)
     built_on = {one.node: one.daemon for one in built.nodes}
-    after = session.after_build(built.build_id, current, built_on=built_on)
-    session_file.write_session(loaded.path, after)
+    current = fingerprint(loaded.resolved, uv=uv)
+    record_build(loaded.path, built.build_id, current, built_on=built_on)
     return built.build_id
 
 
@@ -103,17 +100,5 @@ class RemoteBuildProgress:
                 if left_out:
                     output.write(f"{daemon}: ({left_out} lines left out: too many at once)")
                 for event in events:
-                    output.write(f"{daemon}/{event.node}: {self._text(event)}")
-
-    def _text(self, event: NodeBuildEvent) -> str:
-        match event.what:
-            case "step":
-                return output.styled(event.text, "bold", colour=self._colour)
-            case "output":
-                return f"  {event.text}"
-            case "built":
-                return f"ready after {show_duration(event.seconds)}"
-            case "failed":
-                return "failed"
-            case "skipped":
-                return event.text
+                    text = event_text(event, colour=self._colour)
+                    output.write(f"{daemon}/{event.node}: {text}")

@@ -22,7 +22,6 @@ class NodeLocation(RunnerMessage):
     """Absolute working directory of the node; ``None``: the plan's ``working_dir``."""
     python: str | None = None
     """Interpreter of the node's managed environment; ``None``: chosen at start."""
-    build_id: str | None = None
 
 
 class LogSettings(RunnerMessage):

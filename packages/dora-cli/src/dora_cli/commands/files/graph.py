@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dora_cli import dataflow_file, options, output
-from dora_cli.values.atomic_write import write_file
+from dora_config.atomic_write import write_file
 
 app = options.application()
 

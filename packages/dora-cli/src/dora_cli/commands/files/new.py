@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from dora_cli import options, output, templates
-from dora_cli.values.atomic_write import write_file
 from dora_config import DoraError
+from dora_config.atomic_write import write_file
 
 app = options.application()
 

@@ -52,6 +52,7 @@ def build(
         output.write("nothing to build: no node has `build` or `git`")
         return
     client = None if local else _client(loaded, coordinator_addr, coordinator_port)
+    build_id: str | None
     if client is not None:
         from dora_cli.build.remote import build_on_daemons
 

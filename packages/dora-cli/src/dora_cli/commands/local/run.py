@@ -125,26 +125,16 @@ def _prepare(
     """Build the nodes that need it; return working directory and interpreter of each."""
     if not needs_build(loaded):
         return {}
-    from dora_config.protocol.run_plan import NodeLocation
-
-    base_dir = loaded.directory
-    result = prepare_nodes(
+    session = prepare_nodes(
         loaded,
-        base_dir,
+        loaded.directory,
         uv=uv,
         offline=offline,
         lock=lock,
         rebuild=rebuild,
         verbose=verbose,
     )
-    return {
-        built.node: NodeLocation(
-            working_dir=str(built.working_dir) if built.working_dir != base_dir else None,
-            python=str(built.python) if built.python is not None else None,
-            build_id=result.build_id,
-        )
-        for built in result.nodes
-    }
+    return session.places(loaded.directory)
 
 
 def _run(plan: RunPlan, printer: RunPrinter) -> None:

@@ -35,7 +35,7 @@ from dora_config.spawn_argv import run_module
 from dora_daemon.agent.builds.files import BuildFiles, BuildRecord
 from dora_daemon.agent.builds.reports import NewsBuffer
 from dora_daemon.agent.node_paths import Machine, base_directory, deliver
-from dora_daemon.build.job import JOB, BuildJob, Outcome, Report
+from dora_daemon.build.job import JOB, BuildJob, BuildOutcome, Report
 from dora_daemon.build.own_environment import build_key
 from dora_daemon.code.delivery import CodeNotDelivered
 from dora_daemon.process_tree.errors import RuntimeDirError
@@ -181,7 +181,7 @@ class Builds:
 
     async def _in_a_process(
         self, message: BuildPart, base: Path, running: _Running, keys: dict[str, str]
-    ) -> tuple[Outcome | None, str]:
+    ) -> tuple[BuildOutcome | None, str]:
         """The outcome, or None and what the process has said before it died."""
         job = BuildJob(
             resolved=message.spec.resolved,
@@ -191,7 +191,7 @@ class Builds:
             own=keys,
         )
         if not any(node.needs_build for node in job.resolved.nodes):
-            return Outcome(), ""
+            return BuildOutcome(), ""
         directory = await anyio.to_thread.run_sync(RuntimeDir.create, self._root)
         with tempfile.TemporaryFile() as errors:
             try:
@@ -223,16 +223,16 @@ async def _spawn(directory: RuntimeDir, errors: IO[bytes]) -> Process:
     )
 
 
-async def _listen(process: Process, running: _Running) -> Outcome | None:
+async def _listen(process: Process, running: _Running) -> BuildOutcome | None:
     """Take in what it reports until its output ends."""
     assert process.stdout is not None
-    outcome: Outcome | None = None
+    outcome: BuildOutcome | None = None
     async for line in _lines(process.stdout):
         with suppress(ValidationError):  # what is no report was printed by a library
             report = Report.model_validate_json(line)
             outcome = report.outcome or outcome
-            if report.news is not None:
-                running.buffer.add(report.news)
+            if report.event is not None:
+                running.buffer.add(report.event)
                 running.wake()
     await process.wait()
     return outcome
