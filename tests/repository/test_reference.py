@@ -11,8 +11,7 @@ from support.sources import ROOT, packaged_sources
 
 from dora_config.protocol.control import DataflowStatus
 from dora_config.protocol.runner import NodeState as ShownState
-from dora_coordinator.state.records import PartState
-from dora_coordinator.state.records import Phase as DataflowPhase
+from dora_coordinator.state.records import PartState, Phase as DataflowPhase
 from dora_daemon.runner.machine.snapshot import NodeState
 from dora_daemon.runner.machine.state import Phase as RunnerPhase
 

@@ -16,7 +16,7 @@ UNCOUNTED = {"__init__", "__main__", "_version", "conftest"}
 
 LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "dora_config": (
-        ("errors", "ids", "access", "_version", "spawn_argv", "process_identity"),
+        ("errors", "ids", "access", "_version", "spawn_argv", "process_identity", "frozen"),
         ("yaml",),
         ("dataflow",),
         ("cluster",),
@@ -79,6 +79,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         (
             "_version",
             "values",
+            "polling",
             "clock_offset",
             "templates",
             "self_test",

@@ -21,8 +21,7 @@ from support.waiting import wait_until
 
 from dora_node_api.errors import ControlError
 from dora_node_api.frozen import Frozen, replace
-from dora_node_api.protocol import frames
-from dora_node_api.protocol import messages as control
+from dora_node_api.protocol import frames, messages as control
 from dora_node_api.protocol.control_socket import ControlSocket, bind_unix
 from dora_node_api.protocol.messages import Hello, InputConfig, NodeConfig
 from dora_node_api.transport import Board, QueueKeeper, QueueSpec, create_queue

@@ -6,8 +6,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from dora_config import Cluster, ConfigError, Coordinator, Machine, load_cluster, parse_cluster
 
@@ -149,7 +148,7 @@ MISTAKES = [
     (base("{host: b}"), "3:5: machine 1: field `id` is required"),
     (base("{id: a}"), '3:5: machine "a": field `host` is required'),
     (base("{id: '', host: b}"), "machine id must not be empty"),
-    (base("{id: a b, host: b}"), "contains invalid character ' ': allowed are [a-zA-Z0-9_.-]"),
+    (base("{id: a b, host: b}"), "contains invalid character ' ': allowed are letters, digits"),
     (base("{id: -a, host: b}"), "machine id '-a' must not start with '-'"),
     (base("{id: [5], host: b}"), "expected a text, found a list"),
     (base("{id: a, host: b}\n  - {id: a, host: c}"), '4:10: duplicate machine id "a"'),

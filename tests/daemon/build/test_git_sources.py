@@ -9,7 +9,7 @@ import anyio
 import pytest
 from support.git_repository import Repository, git
 
-from dora_config import GitSource
+from dora_config.dataflow.resolved import GitSource
 from dora_daemon.build.errors import StepFailed
 from dora_daemon.build.git_sources import UNFINISHED, Checkout, GitSources, repository_dir
 

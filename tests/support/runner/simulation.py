@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.protocol.runner import DataflowResult, RunnerEvent
-from dora_daemon.runner.machine import commands as c
-from dora_daemon.runner.machine import events as e
+from dora_daemon.runner.machine import commands as c, events as e
 from dora_daemon.runner.machine.snapshot import NodeSnapshot
 from dora_daemon.runner.machine.state import RunnerState, StateSettings
 

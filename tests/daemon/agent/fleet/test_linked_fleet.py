@@ -261,7 +261,7 @@ def test_a_daemon_that_is_stopped_ends_its_dataflows_on_all_machines(workspace: 
         daemon = fleet.daemons["robot"]
         daemon.send_signal(signal.SIGINT)
         done = daemon.wait(timeout=20).succeeded()
-        assert f"dataflow {uuid} ends on its other machines too" in done.stderr
+        assert f"dataflow {uuid} also ends on its other machines" in done.stderr
         row = fleet.wait_for_status("Finished")
         assert row.reason == 'daemon "robot" was stopped'
         assert not any(map(is_running, pids(workspace)))

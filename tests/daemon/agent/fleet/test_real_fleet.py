@@ -280,11 +280,11 @@ def test_an_attached_start_that_fails_exits_with_1(workspace: Workspace) -> None
         assert fleet.listed()[-1].status == "Failed"
 
 
-def test_a_second_daemon_of_the_same_name_gets_a_sentence(workspace: Workspace) -> None:
+def test_second_daemon_with_the_same_name_is_refused(workspace: Workspace) -> None:
     with real_fleet(workspace, None) as fleet:
         words = ("daemon", "--coordinator-port", str(fleet.port))
         refused = run_dora(*words, cwd=workspace.path).exited(1)
-        assert "give it another --machine-id" in refused.stderr
+        assert "with another --machine-id" in refused.stderr
 
 
 def test_a_daemon_without_the_right_token_says_so_and_keeps_trying(workspace: Workspace) -> None:

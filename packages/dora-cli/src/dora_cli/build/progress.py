@@ -1,4 +1,4 @@
-"""Progress of a build: plain lines, or for local builds on a terminal one redrawn line per node.
+"""Progress of a build: plain lines, or on a terminal one redrawn line per node.
 
 While lines are redrawn, the output of a node is kept and printed if its build fails.
 """
@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -31,21 +32,6 @@ def build_progress(nodes: Sequence[str], *, verbose: bool) -> BuildProgress:
     return DrawnProgress(nodes) if drawn else BuildProgress()
 
 
-def event_text(event: NodeBuildEvent, *, colour: bool) -> str:
-    """Return the line that shows an event, without its node."""
-    match event.what:
-        case "step":
-            return output.styled(event.text, "bold", colour=colour)
-        case "output":
-            return f"  {event.text}"
-        case "built":
-            return f"ready after {show_duration(event.seconds)}"
-        case "failed":
-            return "failed"
-        case "skipped" | "started":
-            return event.text
-
-
 class BuildProgress(AbstractContextManager[None]):
     """Prints each event as a line with the node in front."""
 
@@ -54,8 +40,23 @@ class BuildProgress(AbstractContextManager[None]):
 
     def show(self, event: NodeBuildEvent) -> None:
         """Print one event."""
-        if event.what != "started":
-            output.write(f"{event.node}: {event_text(event, colour=self._colour)}")
+        match event.what:
+            case "step":
+                self.note(f"{event.node}: {output.styled(event.text, 'bold', colour=self._colour)}")
+            case "output":
+                self.note(f"{event.node}:   {event.text}")
+            case "built":
+                self.note(f"{event.node}: ready after {show_duration(event.seconds)}")
+            case "failed":
+                self.note(f"{event.node}: failed")
+            case "skipped":
+                self.note(f"{event.node}: {event.text}")
+            case "started":
+                pass
+
+    def note(self, text: str) -> None:
+        """Print a remark about the output."""
+        output.write(text)
 
     def __exit__(self, *exception: object) -> None:
         """Do nothing: printed lines stay."""
@@ -74,10 +75,10 @@ class DrawnProgress(BuildProgress):
     """Redraws one line per node on a terminal."""
 
     def __init__(self, nodes: Sequence[str]) -> None:
+        """``nodes`` are shown from the beginning, others from their first event."""
         super().__init__()
-        self._lines = {node: _NodeLine() for node in nodes}
-        self._kept: dict[str, list[str]] = {node: [] for node in nodes}
-        self._width = max(map(len, nodes), default=0)
+        self._lines = defaultdict(_NodeLine, {node: _NodeLine() for node in nodes})
+        self._kept: dict[str, list[str]] = defaultdict(list)
         self._drawn = 0
 
     def show(self, event: NodeBuildEvent) -> None:
@@ -100,6 +101,9 @@ class DrawnProgress(BuildProgress):
             case "failed":
                 self._set(node, "failed", "error")
                 self._print_kept(node)
+
+    def note(self, text: str) -> None:
+        """Ignore the remark: redrawn lines show only the newest output."""
 
     def _keep(self, node: str, line: str) -> None:
         if len(self._kept[node]) < MOST_KEPT:
@@ -129,7 +133,7 @@ class DrawnProgress(BuildProgress):
 
     def _text(self, node: str, columns: int) -> str:
         line = self._lines[node]
-        begin = f"{node:<{self._width}}  "
+        begin = f"{node:<{max(map(len, self._lines))}}  "
         rest = f"{line.state:<8} {line.detail}".rstrip()[: max(0, columns - 1 - len(begin))]
         state = output.styled(rest[:8], line.style, colour=self._colour)
         return f"{begin[: columns - 1]}{state}{rest[8:]}"
@@ -139,7 +143,6 @@ class DrawnProgress(BuildProgress):
         up = _UP.format(self._drawn) if self._drawn else ""
         output.raw(f"{up}\r{_CLEAR_REST}")
         self._drawn = 0
-        for line in self._kept.pop(node):
+        for line in self._kept.pop(node, ()):
             output.write(f"{node}: {line}")
-        self._kept[node] = []
         self._draw()

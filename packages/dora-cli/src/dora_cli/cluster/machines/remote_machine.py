@@ -56,7 +56,7 @@ class RemoteMachine:
             unit=self.service,
             pid=None if facts.daemon is None else facts.daemon.pid,
         )
-        return Health.from_answer(found)
+        return Health.model_validate(found)
 
     def facts(self) -> MachineFacts:
         """Fetch the current facts about the machine."""
@@ -68,4 +68,4 @@ class RemoteMachine:
             dora=self.machine.dora,
             coordinator=self.cluster.coordinator.addr,
         )
-        return MachineFacts.from_answer(found, asked=begin, answered=time.time())
+        return MachineFacts.from_answer(found, sent=begin, received=time.time())

@@ -10,7 +10,7 @@ from dora_cli.ssh.remote_call import call
 
 def survey(connection: Connection) -> list[Occupant]:
     """Return the daemons of a machine; raises DoraError."""
-    return [Occupant.from_answer(one) for one in call(connection, "occupancy.survey")["daemons"]]
+    return [Occupant.model_validate(one) for one in call(connection, "occupancy.survey")["daemons"]]
 
 
 def record_owner(remote: RemoteMachine, operator: Operator) -> None:

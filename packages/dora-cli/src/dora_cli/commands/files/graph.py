@@ -10,11 +10,8 @@ import typer
 from dora_cli import dataflow_file, options, output
 from dora_config.atomic_write import write_file
 
-app = options.application()
 
-
-@app.command()
-def graph(
+def main(
     path: options.DataflowFile,
     mermaid: Annotated[
         bool, typer.Option("--mermaid", help="Print Mermaid text instead of writing an HTML page.")

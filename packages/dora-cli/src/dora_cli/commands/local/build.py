@@ -16,11 +16,8 @@ if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
     from dora_config import LoadedDataflow
 
-app = options.application()
 
-
-@app.command()
-def build(
+def main(
     path: options.DataflowFile,
     uv: options.Uv = False,
     local: Annotated[
@@ -64,6 +61,7 @@ def build(
                 offline=offline,
                 parallel=parallel,
                 rebuild=rebuild,
+                verbose=verbose,
                 lock=lock,
             )
     else:

@@ -25,10 +25,7 @@ if TYPE_CHECKING:
 
 ALLOW_SHELL = "DORA_ALLOW_SHELL_NODES"
 
-Source = Annotated[
-    str,
-    typer.Argument(metavar="PATH_OR_URL", help="The dataflow file or its URL.", show_default=False),
-]
+Source = Annotated[str, typer.Argument(metavar="PATH_OR_URL", help="The dataflow file or its URL.")]
 StopAfter = Annotated[
     float | None,
     options.duration(
@@ -44,11 +41,10 @@ AllowShellNodes = Annotated[
     ),
 ]
 
-app = options.application()
+SETTINGS = {"cls": options.OptionalValues}
 
 
-@app.command(cls=options.OptionalValues)
-def run(
+def main(
     source: Source,
     uv: options.Uv = False,
     stop_after: StopAfter = None,
@@ -145,10 +141,7 @@ def _run(plan: RunPlan, printer: RunPrinter) -> None:
     with suppress(OSError):
         prepare_out_dir(Path(plan.working_dir) / OUT_DIR)
     result = run_foreground(
-        plan,
-        on_event=printer.show,
-        on_signal=output.hurry,
-        lossless=not sys.stdout.isatty(),
+        plan, on_event=printer.show, on_signal=output.hurry, lossless=not sys.stdout.isatty()
     )
     if not report_result(result):
         raise CommandFailed
