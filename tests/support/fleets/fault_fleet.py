@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -180,11 +179,6 @@ class FaultFleet:
 
     def wait_until_links_listen(self) -> None:
         self._wait(lambda: all(map(_listens, MACHINES)), "the links to listen")
-
-    def pause(self, seconds: float) -> None:
-        """Let a fault last for some seconds."""
-        end = time.monotonic() + seconds
-        wait_until(lambda: time.monotonic() > end, timeout=seconds + 5, what="a pause")
 
     def _wait(self, condition: object, what: str) -> None:
         assert callable(condition)
