@@ -63,7 +63,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("link",),
         ("control",),
         ("service",),
-        ("foreground",),
+        ("foreground", "requests"),
         ("background",),
         ("__main__",),
     ),
