@@ -16,7 +16,17 @@ UNCOUNTED = {"__init__", "__main__", "_version", "conftest"}
 
 LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "dora_config": (
-        ("errors", "ids", "access", "_version", "spawn_argv", "process_identity", "frozen"),
+        (
+            "errors",
+            "ids",
+            "access",
+            "access_token",
+            "control_plane",
+            "_version",
+            "spawn_argv",
+            "process_identity",
+            "frozen",
+        ),
         ("yaml",),
         ("dataflow",),
         ("cluster",),
@@ -82,10 +92,11 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
             "polling",
             "clock_offset",
             "templates",
-            "ssh",
             "self_test",
             "registry",
+            "remote_program",
         ),
+        ("ssh",),
         ("stream_writer",),
         ("output",),
         ("errors", "screen", "options", "dataflow_file", "diagnosis", "bundle"),

@@ -14,8 +14,8 @@ import pytest
 from support.cluster.installation import Edits, Installation, LocalMachine, install
 
 from dora_cli.bundle.dependencies import download
-from dora_cli.bundle.machine import ask
 from dora_cli.bundle.platform import Platform
+from dora_cli.ssh.remote_call import call
 
 
 def shared_folder(
@@ -70,7 +70,7 @@ def disconnected_version(tmp_path_factory: pytest.TempPathFactory) -> Installati
 
     def disconnect(text: str) -> str:
         chosen = '"/api/daemon" if endpoint.host == "127.0.0.1" else "/api/nowhere"'
-        return text.replace('endpoint.url("/api/daemon")', f"endpoint.url({chosen})", 1)
+        return text.replace('endpoint, "/api/daemon"', f"endpoint, {chosen}", 1)
 
     edits = {"dora-daemon/src/dora_daemon/agent/coordinator_link.py": disconnect}
     return _version(tmp_path_factory, "0.4.0", edits)
@@ -79,7 +79,7 @@ def disconnected_version(tmp_path_factory: pytest.TempPathFactory) -> Installati
 def _download(folder: Path, *, path: str | None = None) -> None:
     """Download every dependency for the Python in ``path``."""
     machine = LocalMachine(folder, path=path)
-    facts = ask(machine, "probe", prefix=str(folder), link=str(folder / "dora"))
+    facts = call(machine, "versions.probe", prefix=str(folder), link=str(folder / "dora"))
     download(Platform.from_probe(facts), folder)
 
 

@@ -69,6 +69,8 @@ class Register(Message):
     host: str = ""
     boot_id: str = ""
     parts: tuple[PartReport, ...] = ()
+    takes_tokens: bool = False
+    """It understands :class:`NewToken`."""
 
     @field_validator("machine_id")
     @classmethod
@@ -240,6 +242,13 @@ class Certificate(Message):
     authority: str
 
 
+class NewToken(Message):
+    """Token of the cluster, to be used from now on; sent on verified connections only."""
+
+    kind: Literal["new_token"] = "new_token"
+    token: str
+
+
 class ReleasePart(Message):
     """Open the start barrier; idempotent."""
 
@@ -309,6 +318,7 @@ CoordinatorMessage = Annotated[
     | PreparePart
     | ConnectPart
     | Certificate
+    | NewToken
     | ReleasePart
     | StopPart
     | ForgetPart
