@@ -21,6 +21,7 @@ from dora_config.protocol.builds import BuildEventsAck, BuildPart, CancelBuild
 from dora_config.protocol.calls import RunnerAnswered, RunnerCall
 from dora_config.protocol.daemon import (
     Certificate,
+    Challenge,
     CoordinatorMessage,
     EndLogs,
     Heartbeat,
@@ -208,7 +209,7 @@ class Agent:
                 self._builds.handle(message)
             case RunnerCall():
                 self._call_runner(message)
-            case RegistrationRefused() | HeartbeatAck():
+            case RegistrationRefused() | HeartbeatAck() | Challenge():
                 pass  # handled by the link
             case _:
                 self.post(message)

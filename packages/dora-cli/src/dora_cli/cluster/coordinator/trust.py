@@ -49,6 +49,6 @@ def deliver_token(remote: RemoteMachine) -> None:
     successor = successor.following(
         read_successor(successor_path(coordinator.addr, coordinator.port))
     )
-    folder = remote.call("prepare", name=remote.daemon)["folder"]
+    folder = remote.call("daemon.prepare", name=remote.daemon)["folder"]
     path = f"{PurePosixPath(folder).parent}/token"
     remote.connection.write(path, f"{successor}\n".encode(), mode=0o600)

@@ -117,6 +117,7 @@ def _start_daemon(
             )
         return DaemonResult(f"runs already (dora {seen.release})", remarks)
     _require_coordinator(remote, report)
+    queries.allow_new_key(remote.cluster, remote.machine.id)
     if service is not None:
         report(f"starting {remote.service}")
         deliver_token(remote)
@@ -163,7 +164,7 @@ def _require_same_machine(
 def _require_coordinator(remote: RemoteMachine, report: Report) -> None:
     report("connecting to the coordinator")
     address, port = remote.cluster.coordinator.addr, remote.cluster.coordinator.port
-    found = remote.call("reach", host=address, port=port)
+    found = remote.call("network.reach", host=address, port=port)
     if not found["reached"]:
         raise NotReady(
             f"the machine cannot reach the coordinator at {address} port {port}: "
@@ -178,7 +179,7 @@ def _explain_late(cluster: Cluster, late: Sequence[Outcome[DaemonResult]]) -> No
         service = DaemonService.find(remote, remote.facts())
         if service is not None:
             return service.journal(LAST_LINES)
-        found = remote.call("tail", name=remote.daemon, lines=LAST_LINES)
+        found = remote.call("daemon.tail", name=remote.daemon, lines=LAST_LINES)
         return [*(found["lines"] or ["(it printed nothing)"]), f"(log: {found['path']})"]
 
     on_machines(
