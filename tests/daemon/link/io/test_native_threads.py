@@ -7,7 +7,6 @@ import threading
 from support.waiting import wait_until
 
 from dora_daemon.link.io.session import LinkSession
-from dora_daemon.link.protocol.access import Channel
 from dora_daemon.link.protocol.priority import Priority
 
 
@@ -21,7 +20,7 @@ def test_the_state_of_a_receiving_thread_is_kept_between_frames() -> None:
         calls.append(local.calls)
 
     listening = LinkSession.listen("127.0.0.1", list(range(7447, 7547)), None)
-    sending = LinkSession.dial(listening.endpoint, None, Channel("", "", "", ""))
+    sending = LinkSession.dial(listening.endpoint, None)
     try:
         listening.subscribe("dora/test", received)
         put = sending.publishers("dora/test")[Priority.SMALL]

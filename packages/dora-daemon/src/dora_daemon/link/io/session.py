@@ -66,11 +66,14 @@ class LinkSession:
         host: str,
         ports: list[int],
         credentials: Path | None,
-        channels: Sequence[Channel] = (),
+        channels: Sequence[Channel] | None = None,
         *,
         insecure_ok: bool = False,
     ) -> LinkSession:
-        """Open a session on the first port that is free, for these peers. Raises CannotListen."""
+        """Open a session on the first port that is free. Raises CannotListen.
+
+        ``channels``: of all peers that may use it; None: anyone with a certificate.
+        """
         if credentials is None and not (insecure_ok or host in ("127.0.0.1", "::1", "localhost")):
             raise CannotListen(f"refused to listen on {host} without certificates")
         problem = "the range is empty"
@@ -95,12 +98,13 @@ class LinkSession:
         cls,
         endpoint: str,
         credentials: Path | None,
-        channel: Channel,
+        channel: Channel | None = None,
         *,
         seconds: float = CONNECT_SECONDS,
     ) -> LinkSession:
         """Open a session that is connected to a peer at ``HOST:PORT``. Raises CannotConnect.
 
+        ``channel``: of the peer; None: any with a certificate.
         ``seconds``: time for the TCP connection, and again for TLS and Zenoh.
         """
         try:
@@ -108,14 +112,14 @@ class LinkSession:
                 listen=None,
                 dial=endpoint,
                 credentials=credentials,
-                channels=(channel,),
+                channels=None if channel is None else (channel,),
                 connect_seconds=seconds,
             )
         except (zenoh.ZError, OSError) as error:
             raise CannotConnect(why_not(endpoint, credentials, error, seconds)) from error
         opened = cls(session, endpoint)
         found = opened.names()
-        if credentials is not None and found and channel.name not in found:
+        if credentials and channel and found and channel.name not in found:
             opened.close()
             raise CannotConnect(f"{endpoint} has the certificate of {found[0]}, not {channel.name}")
         return opened
@@ -206,7 +210,7 @@ def _open(
     listen: str | None,
     dial: str | None,
     credentials: Path | None,
-    channels: Sequence[Channel],
+    channels: Sequence[Channel] | None,
     connect_seconds: float = CONNECT_SECONDS,
 ) -> zenoh.Session:
     """Open a session. Raises ZError, OSError."""
@@ -245,7 +249,8 @@ def _open(
             # A peer is identified by the name in its certificate, not by its address.
             "verify_name_on_connect": False,
         }
-        settings["access_control"] = access_control(channels)
+        if channels is not None:
+            settings["access_control"] = access_control(channels)
     for name, value in settings.items():
         config.insert_json5(name, json.dumps(value))
     return zenoh.open(config)
