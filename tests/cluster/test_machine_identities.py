@@ -21,6 +21,8 @@ from dora_config.access_token import Token
 pytestmark = pytest.mark.integration
 
 _ALL_PROTOCOLS = 0x0003
+_BUFFER_SIZE = 33
+"""SO_RCVBUFFORCE, which `socket` lacks: a size above the limit of the system."""
 _CLEAR = b"clear-text-marker"
 _PAYLOAD, _LINE, _FILE, _CODE = "payload-marker", "line-marker", "file_marker.py", "code-marker"
 
@@ -50,7 +52,7 @@ def captured() -> Iterator[bytearray]:
     """Collect all packets between the hosts; the thread must be on their network."""
     packets = bytearray()
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ALL_PROTOCOLS)) as raw:
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE, 64 << 20)
+        raw.setsockopt(socket.SOL_SOCKET, _BUFFER_SIZE, 64 << 20)
         raw.settimeout(0.1)
         ended = threading.Event()
 

@@ -105,6 +105,15 @@ def test_a_daemon_with_another_key_does_not_replace_a_machine() -> None:
     assert isinstance(register(membership, 3, OTHER), MemberRefused), "also when it is away"
 
 
+def test_a_machine_that_returned_to_an_earlier_version_keeps_its_certificate() -> None:
+    membership = Membership(Settings())
+    register(membership, 1, KEY)
+    membership.handle(DaemonDisconnected(1), NOW)
+    change = register(membership, 2, Proof(excused=True))
+    assert isinstance(change, MemberAdmitted)
+    assert change.member.certificate_name == "robot:a1"
+
+
 def test_a_name_that_no_user_gave_belongs_to_a_key_while_it_is_listed() -> None:
     membership = Membership(Settings())
     first = register(membership, 1, KEY, None)

@@ -68,7 +68,7 @@ class SignCertificate:
     daemon: str
     request: str
     digest: str
-    """Digest of the key that it proved; empty: it proved none."""
+    """Digest of the daemon's key, which the request must have; empty: any key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ class Member:
     restarts: int = 0
     """Restarts of the daemon process that this coordinator has seen."""
     digest: str = ""
-    """Digest of the key that it proved to have; empty: it proved none."""
+    """Digest of its key; empty: it is not known to have one."""
     left: bool = False
     """It announced its end."""
     metrics: dict[str, Metrics] = field(default_factory=dict)
@@ -158,7 +158,8 @@ class Membership:
         connection, register = event.connection, event.register
         key = daemon_key(register)
         known = self._members.get(key)
-        member = Member(key, register, event.address, now, connection, digest=event.proof.digest)
+        digest = event.proof.digest or self.identities.digest_of(key)
+        member = Member(key, register, event.address, now, connection, digest=digest)
         replaced: int | None = None
         if known is not None:
             conflict = self._conflict(known, register, now)
