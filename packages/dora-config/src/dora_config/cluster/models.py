@@ -6,11 +6,12 @@ import ipaddress
 import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from dora_config.addresses import is_public
 from dora_config.dataflow.fields import (
     SCALAR_TYPES,
     FreeTextField,
@@ -243,6 +244,11 @@ class WrittenCluster(Written):
     zenoh_peer: EndpointField | None = Field(
         default=None, description="A Zenoh router; accepted without effect."
     )
+    links: Literal["tls", "plain"] | None = Field(
+        default=None,
+        description="`plain`: do not encrypt messages between machines, for networks that are "
+        "encrypted already (default: tls).",
+    )
     machines: list[WrittenMachine] = Field(
         description="The machines.", json_schema_extra={"minItems": 1}
     )
@@ -296,6 +302,8 @@ class Cluster(Frozen):
     coordinator: Coordinator
     machines: tuple[Machine, ...]
     zenoh_peer: str | None = None
+    plain_links: bool = False
+    """`links: plain`."""
 
     def machine(self, machine_id: str) -> Machine:
         """Return the machine with this id; raise `KeyError`."""
@@ -320,6 +328,8 @@ def read_cluster(document: Document) -> tuple[Cluster | None, list[Finding]]:
         findings.extend(
             _machine_findings(raw_machines, has_peer=data.get("zenoh_peer") is not None)
         )
+    if data.get("links") == "plain":
+        findings.extend(_plain_findings(checked.data))
     if data.get("zenoh_peer") is not None:
         message = "`zenoh_peer` has no effect: links between machines connect to each other"
         findings.append(Finding(("zenoh_peer",), message, severity="warning", at_key=True))
@@ -380,6 +390,22 @@ def _machine_findings(machines: list[Any], *, has_peer: bool) -> Iterator[Findin
             yield Finding(("machines", index, "zenoh_port"), message, at_key=True)
 
 
+def _plain_findings(data: Any) -> Iterator[Finding]:
+    """Yield addresses of links that are public although `links` is plain."""
+    machines = data.get("machines")
+    for index, machine in enumerate(machines if isinstance(machines, list) else ()):
+        for field in ("zenoh_addr", "host") if isinstance(machine, dict) else ():
+            address = _address(str(machine.get(field)))
+            if address is not None:
+                if is_public(address):
+                    message = (
+                        f"`links: plain` is refused at the public address {address}, where others "
+                        "can read and forge messages"
+                    )
+                    yield Finding(("machines", index, field), message)
+                break
+
+
 def _has_address(machine: dict[str, Any]) -> bool:
     return machine.get("zenoh_addr") is not None or _address(str(machine.get("host"))) is not None
 
@@ -397,6 +423,7 @@ def _resolve(written: WrittenCluster) -> Cluster:
         ),
         machines=tuple(_resolve_machine(machine) for machine in written.machines),
         zenoh_peer=written.zenoh_peer,
+        plain_links=written.links == "plain",
     )
 
 

@@ -247,6 +247,7 @@ class Agent:
             labels=self._options.labels,
             host=socket.gethostname(),
             boot_id=boot_id(),
+            plain_links=self._options.listen.plain,
             parts=self.state.reports(),
         )
 

@@ -17,6 +17,8 @@ def daemon_arguments(cluster: Cluster, machine: Machine) -> list[str]:
         words += ["--local-listen-port", str(machine.daemon_port)]
     if machine.zenoh_addr is not None:
         words += ["--zenoh-listen", _listen_address(machine.zenoh_addr, machine.zenoh_port)]
+    if cluster.plain_links:
+        words += ["--links", "plain"]
     return [*words, "--quiet"]
 
 

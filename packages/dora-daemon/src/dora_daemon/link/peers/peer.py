@@ -57,6 +57,8 @@ class PeerLink:
         self.machine = machine
         self.run_id = run_id
         self.endpoints = endpoints
+        self.plain = False
+        """It listens without TLS."""
         self.link_id = host.link_id
         self.session: LinkSession | None = None
         self.endpoint = ""

@@ -202,7 +202,8 @@ class StreamSender:
     # --- the thread -------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        waiter = Waiter()
+        # Frames of the peer arrive on another thread, which needs the GIL.
+        waiter = Waiter(polls=False)
         waiter.add(self._receiver)
         waiter.add_fd(self._wake_read)
         blocked = select.poll()

@@ -169,7 +169,7 @@ class LinkSupervisor:
 
     def _known_peers(self) -> SetPeers:
         peers = [
-            Peer(machine=p.machine, run_id=p.run_id, endpoints=p.endpoints)
+            Peer(machine=p.machine, run_id=p.run_id, endpoints=p.endpoints, plain=p.plain)
             for p in self._peers.values()
         ]
         return SetPeers(peers=tuple(peers))
@@ -214,6 +214,7 @@ class LinkSupervisor:
 
     def _configure(self) -> Configure:
         plan = self._plan
+        self._view.plain = plan.plain
         return Configure(
             dataflow_id=self._dataflow_id,
             network=plan.network,
@@ -224,6 +225,7 @@ class LinkSupervisor:
             last_port=plan.last_port,
             port=self._view.port,
             credentials=self._credentials,
+            plain=plan.plain,
         )
 
     def _poll(self) -> None:
