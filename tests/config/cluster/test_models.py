@@ -184,7 +184,7 @@ MISTAKES = [
     (base("{id: a, host: b, labels: {gpu: [true]}}"), "expected a text, found a list"),
     (base("{id: a, host: b, hostname: c}"), "unknown field `hostname` (it is called `host`)"),
     (base("{id: a, host: b, usr: c}"), "did you mean `user`?"),
-    (base("{id: a, host: b}", "links: none"), "links: expected tls or plain"),
+    (base("{id: a, host: b}", "links: none"), "links: expected one of tls, plain"),
     (
         base("{id: a, host: 8.8.8.8}", "links: plain"),
         "3:19: `links: plain` is refused at the public address 8.8.8.8",

@@ -207,9 +207,9 @@ def _fill(block: Block, parts: Parts) -> memoryview:
 
 
 def _note(words: memoryview, source: int) -> None:
-    # A kill between the two leaves one message in doubt, see `_last_source`.
-    words[layout.P_SOURCE_SENT] = words[layout.P_SENT]
+    # After a kill between the two the message is in doubt, and `_last_source` finds its record.
     words[layout.P_SOURCE] = max(source, words[layout.P_SOURCE])
+    words[layout.P_SOURCE_SENT] = words[layout.P_SENT]
 
 
 def _write_lifecycle(sender: Sender, route: Route, kind: RecordKind, error: str) -> bool:
