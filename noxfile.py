@@ -1,9 +1,8 @@
-"""What is checked, and how: plain ``nox`` runs what CI runs.
+"""Sessions of nox; without ``-s``, those of CI.
 
 lint, types, tests, lowest (oldest allowed dependencies), wheels (each one alone in an empty
-environment), docs, demo (the README's first command). Not part of CI: ``nox -s unit``, the quick
-ones of the tests; ``nox -s bench`` compares with the peer; ``nox -s pythons`` runs the tests on
-other interpreters.
+environment), docs, demo (the README's first command). Not part of CI: ``unit``, the quick tests;
+``bench``, the comparison with dora-rs; ``pythons``, the tests on other interpreters.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ nox.options.sessions = [
 
 ROOT = Path(__file__).parent
 WORKERS = str(max(4, os.cpu_count() or 1))
-"""Processes that run tests at a time: most tests wait for processes of theirs."""
+"""Parallel test processes; most tests wait for other processes."""
 PACKAGES = ["dora-config", "dora-node-api", "dora-coordinator", "dora-daemon", "dora-cli"]
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 
@@ -46,8 +45,8 @@ def _install(session: nox.Session, *groups: str) -> None:
 
 
 def _pytest(session: nox.Session, *arguments: str) -> None:
-    # Those of a file stay together: they share what takes long. In the order of tests/conftest.py
-    # the longest files begin first; by the number of their tests they would come last.
+    # Tests of a file share fixtures, so they stay together. tests/conftest.py sorts the longest
+    # files first; xdist would sort files by their number of tests.
     spread = ("-n", WORKERS, "--dist", "loadfile", "--no-loadscope-reorder")
     session.run("pytest", *spread, *arguments, *session.posargs)
 
@@ -76,40 +75,40 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests: whole dataflows with real processes, files and faults, and what is below them."""
+    """All tests."""
     _install(session, "test")
     _pytest(session)
 
 
 @nox.session
 def unit(session: nox.Session) -> None:
-    """All tests but those of whole dataflows."""
+    """All tests except integration tests."""
     _install(session, "test")
     _pytest(session, "-m", "not integration")
 
 
 @nox.session(venv_backend="uv")
 def lowest(session: nox.Session) -> None:
-    """The tests once more, with the oldest versions that the packages claim to work with."""
+    """The unit tests with the oldest dependencies that the packages allow."""
     packages = [argument for name in PACKAGES for argument in ("-e", f"packages/{name}")]
     session.install("--resolution", "lowest-direct", *packages)
-    # Only the packages' own dependencies are old; the tools are not what is tested here.
+    # Only the packages' own dependencies are old, not the tools.
     session.install(*_dependencies("test"))
-    # What looks at the files of the repository does so with any version.
+    # These check files, independent of the dependencies.
     apart = ("--ignore", "tests/repository", "--ignore", "tests/benchmarks")
     _pytest(session, "-q", "-m", "not integration", *apart)
 
 
 @nox.session(python=["3.12", "3.13", "3.14"])
 def pythons(session: nox.Session) -> None:
-    """The tests on the other interpreters that are supported (those that the machine has)."""
+    """The tests on the other supported interpreters that are installed."""
     _install(session, "test")
     _pytest(session, "-q")
 
 
 @nox.session
 def wheels(session: nox.Session) -> None:
-    """Build wheel and sdist of each package; install each alone and have it do its job."""
+    """Build wheel and sdist of each package; install and check each alone."""
     session.install("uv", "packaging")
     dist = Path(session.create_tmp()) / "dist"
     session.run("python", "scripts/wheels.py", str(dist), *session.posargs)
@@ -117,7 +116,7 @@ def wheels(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Generated reference pages are up to date, and the documentation builds without a warning."""
+    """Check that generated pages are up to date; build the documentation without warnings."""
     _install(session, "docs", "test")
     session.run("python", "docs/generate", "--check")
     site = f"{session.create_tmp()}/site"
@@ -127,13 +126,13 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """The README's first command, word by word, in a copy of the repository."""
+    """Run the README's first command in a copy of the repository."""
     session.run(sys.executable, "scripts/demo.py", external=True)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Side by side with the peer, which is installed in an environment of its own."""
+    """Comparison with dora-rs, installed in an environment of its own."""
     _install(session, "test")
     session.run("python", "benchmarks/compare.py", *session.posargs)
 

@@ -1,8 +1,8 @@
-"""Runs the same node files on this project and on its peer, in turn, and prints how they compare.
+"""Runs the same node files on this project and on dora-rs, in turn, and prints a comparison.
 
     python benchmarks/compare.py [--quick] [--only roundtrip,idle] [--repetitions 3] [--json FILE]
 
-The exit code says whether everything of ours could be measured, not whether it was fast.
+The exit code is 0 if all our own numbers could be measured, even if targets are missed.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from measure.dataflow import MeasurementFailed
 from measure.scenarios import Effort, Scenario, scenarios
 from measure.systems import System
 
-PEER_FOLDER = Path(__file__).parent / "out" / "peer"
+DORA_RS_FOLDER = Path(__file__).parent / "out" / "dora-rs"
 
 Results = dict[str, dict[str, dict[str, list[float]]]]
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A scenario that one system did not get through."""
+    """A scenario that failed on one system."""
 
     scenario: str
     system: str
@@ -48,8 +48,8 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--repetitions", type=int, help="default 3, with --quick 1")
     parser.add_argument("--json", type=Path, help="write every value into this file")
-    parser.add_argument("--systems", default="ours,peer,tuned", help="which of them to run")
-    parser.add_argument("--peer", type=Path, default=PEER_FOLDER, help="the peer's environment")
+    parser.add_argument("--systems", default="ours,dora-rs,tuned", help="which of them to run")
+    parser.add_argument("--dora-rs", type=Path, default=DORA_RS_FOLDER, help="its environment")
     return parser.parse_args()
 
 
@@ -60,16 +60,14 @@ def main() -> int:
     measured = [one for one in scenarios(effort) if one.name.startswith(beginnings)]
     if not measured:
         names = sorted({one.name.split()[0] for one in scenarios(effort)})
-        raise SystemExit(
-            f"--only {options.only}: there is no such scenario; try {', '.join(names)}"
-        )
-    chosen = _systems(options.systems.split(","), options.peer)
+        raise SystemExit(f"--only {options.only}: unknown scenario; try {', '.join(names)}")
+    chosen = _systems(options.systems.split(","), options.dora_rs)
     repetitions = options.repetitions or (1 if options.quick else 3)
     results: Results = {}
     failures: list[Failure] = []
     for repetition in range(repetitions):
         for scenario in measured:
-            # Another one begins each time, so that none always follows the same neighbour.
+            # Each repetition begins with another system, so that none always follows the same one.
             turn = repetition % len(chosen)
             for system in chosen[turn:] + chosen[:turn]:
                 failures += _measure(scenario, system, results, f"{repetition + 1}/{repetitions}")
@@ -80,19 +78,19 @@ def main() -> int:
         options.json.write_text(json.dumps(results, indent=1))
     for failure in failures:
         print(f"could not be measured: {failure}", file=sys.stderr)
-    # The peer's own failures (it sometimes hangs with 50 nodes) are told, but they are not ours.
+    # Failures of dora-rs, which sometimes hangs with 50 nodes, do not change the exit code.
     return 1 if any(failure.system == "ours" for failure in failures) else 0
 
 
-def _systems(names: list[str], peer_folder: Path) -> list[System]:
+def _systems(names: list[str], folder: Path) -> list[System]:
     found = {"ours": systems.ours()}
-    if {"peer", "tuned"} & set(names):
-        found |= dict(zip(("peer", "tuned"), systems.peers(peer_folder), strict=True))
+    if {"dora-rs", "tuned"} & set(names):
+        found |= dict(zip(("dora-rs", "tuned"), systems.dora_rs(folder), strict=True))
     return [found[name] for name in names]
 
 
 def _measure(scenario: Scenario, system: System, results: Results, turn: str) -> list[Failure]:
-    """Measure once and add the values to `results`; return what went wrong."""
+    """Measure once and add the values to `results`; return failures."""
     if system.name == "tuned" and not scenario.tuned:
         return []
     begun = time.monotonic()

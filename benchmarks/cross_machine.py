@@ -1,7 +1,7 @@
-"""Ours and the peer across two hosts that share nothing but a cable.
+"""Compares this project and dora-rs across two hosts on one machine.
 
     python benchmarks/cross_machine.py [--quick] [--only roundtrip,start] [--repetitions 3]
-        [--systems ours,zenoh,relay,peer] [--tables tls,plain,pinned-tls,pinned-plain]
+        [--systems ours,zenoh,relay,dora-rs] [--tables tls,plain,pinned-tls,pinned-plain]
 
 The hosts are network namespaces with a /dev/shm each, so everything between them crosses a network
 stack. Needs root. The exit code is 1 if something of ours could not be measured.
@@ -31,8 +31,8 @@ from measure.hosts import Host, two_hosts
 from measure.scenarios import KIB, MIB, percentile, size_name
 from measure.targets import Target
 
-PEER_FOLDER = Path(__file__).parent / "out" / "peer"
-SYSTEMS = ("ours", "zenoh", "relay", "peer")
+DORA_RS_FOLDER = Path(__file__).parent / "out" / "dora-rs"
+SYSTEMS = ("ours", "zenoh", "relay", "dora-rs")
 ROUND_TRIPS = (8, 512, 4 * KIB, 64 * KIB, MIB, 4 * MIB, 8 * MIB)
 STREAMS = (64, 4 * KIB, 64 * KIB, MIB)
 TOPICS = (64, 4 * KIB)
@@ -60,12 +60,12 @@ TABLES = {
 
 Targets = dict[tuple[str, str], list[Target]]
 _ALONE = ("zenoh",)
-_PEER = ("peer",)
+_DORA_RS = ("dora-rs",)
 _BOTH_WAYS = ("stream 64 B", "stream 4 KiB", "stream 64 KiB", "stream 1 MiB")
 _ALWAYS: Targets = {
     **{(f"paced {size_name(s)}", "lost"): [Target(0)] for s in STREAMS},
     **{(f"topics {size_name(s)}", "lost"): [Target(0)] for s in TOPICS},
-    **{(f"topics {size_name(s)}", "cpu"): [Target(1, _PEER)] for s in TOPICS},
+    **{(f"topics {size_name(s)}", "cpu"): [Target(1, _DORA_RS)] for s in TOPICS},
     ("recovery", "first message"): [Target(2.0)],
 }
 TLS_TARGETS: Targets = _ALWAYS | {
@@ -77,8 +77,8 @@ TLS_TARGETS: Targets = _ALWAYS | {
     ("stream 1 MiB", "volume"): [Target(0.8, _ALONE, at_most=False)],
 }
 PLAIN_TARGETS: Targets = _ALWAYS | {
-    **{(f"roundtrip {size_name(s)}", "p50"): [Target(1, _PEER)] for s in ROUND_TRIPS},
-    **{(name, "messages"): [Target(1, _PEER, at_most=False)] for name in _BOTH_WAYS},
+    **{(f"roundtrip {size_name(s)}", "p50"): [Target(1, _DORA_RS)] for s in ROUND_TRIPS},
+    **{(name, "messages"): [Target(1, _DORA_RS, at_most=False)] for name in _BOTH_WAYS},
 }
 
 Numbers = dict[str, float]
@@ -125,7 +125,7 @@ def scenarios(quick: bool) -> Iterator[Scenario]:
         units = {"messages": "1/s", "lost": "%", "cpu": "us/message"}
         yield Scenario(f"topics {size_name(size)}", units, partial(topics, size))
     yield Scenario("start", {"first message": "s", "stop": "s"}, start_and_stop)
-    # The peer never brings the nodes of a lost machine back.
+    # dora-rs does not restart the nodes of a lost machine.
     yield Scenario("recovery", {"first message": "s"}, recovery, only_ours=True)
 
 
@@ -252,36 +252,38 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="write every value into this file")
     parser.add_argument("--systems", default=",".join(SYSTEMS), help="which of them to run")
     parser.add_argument("--tables", default=",".join(TABLES), help="which of them to print")
-    parser.add_argument("--peer", type=Path, default=PEER_FOLDER, help="the peer's environment")
+    parser.add_argument(
+        "--dora-rs", type=Path, default=DORA_RS_FOLDER, help="the environment of dora-rs"
+    )
     return parser.parse_args()
 
 
 class Run:
     """All measurements of one run, by table."""
 
-    def __init__(self, chosen: list[str], measured: list[Scenario], peer: Path) -> None:
+    def __init__(self, chosen: list[str], measured: list[Scenario], dora_rs: Path) -> None:
         self.chosen = chosen
         self.measured = measured
         self.results: dict[str, Results] = {}
         self.failures: list[tuple[str, str]] = []
-        self._peer = systems.peers(peer)[0] if "peer" in chosen else None
+        self._dora_rs = systems.dora_rs(dora_rs)[0] if "dora-rs" in chosen else None
 
     def repeat(self, tables: list[str]) -> None:
         """Measure every scenario once for each system and table."""
         for name in tables:
             for system in self.chosen:
-                # The peer is the same in both tables of the same hosts.
+                # dora-rs is the same in both tables of the same hosts.
                 twin = name.replace("plain", "tls")
-                if system == "peer" and twin != name and twin in tables:
-                    self._copy_peer(name, twin)
+                if system == "dora-rs" and twin != name and twin in tables:
+                    self._copy_dora_rs(name, twin)
                 else:
                     self._measure(name, TABLES[name], system)
 
-    def _copy_peer(self, name: str, twin: str) -> None:
+    def _copy_dora_rs(self, name: str, twin: str) -> None:
         for scenario, numbers in self.results.get(twin, {}).items():
             for number, by_system in numbers.items():
-                if "peer" in by_system:
-                    self._series(name, scenario, number)["peer"] = by_system["peer"]
+                if "dora-rs" in by_system:
+                    self._series(name, scenario, number)["dora-rs"] = by_system["dora-rs"]
 
     def _series(self, table: str, scenario: str, number: str) -> dict[str, list[float]]:
         by_scenario = self.results.setdefault(table, {})
@@ -298,7 +300,7 @@ class Run:
                 return
             ours = system == "ours"
             options = ("--links", "plain") if ours and not table.secured else ()
-            running = systems.ours() if ours else self._peer
+            running = systems.ours() if ours else self._dora_rs
             assert running is not None
             with fleet(running, pinned=table.pinned, daemon_options=options) as made:
                 for one in self.measured:
@@ -325,7 +327,7 @@ class Run:
 
 def main() -> int:
     options = arguments()
-    # Whoever ends this early must not leave daemons and namespaces behind.
+    # An early end must not leave daemons and namespaces behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     beginnings = tuple(options.only.split(",")) if options.only else ("",)
     measured = [one for one in scenarios(options.quick) if one.name.startswith(beginnings)]
@@ -335,7 +337,7 @@ def main() -> int:
     for given, known in ((chosen, SYSTEMS), (tables, tuple(TABLES))):
         if unknown := set(given) - set(known):
             raise SystemExit(f"unknown: {', '.join(unknown)}; expected {', '.join(known)}")
-    run = Run(chosen, measured, options.peer)
+    run = Run(chosen, measured, options.dora_rs)
     for _ in range(options.repetitions or (1 if options.quick else 3)):
         run.repeat(tables)
     print(f"\n{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores")

@@ -1,10 +1,10 @@
-"""One coordinator and many simulated daemons over real WebSockets: what a fleet costs.
+"""Measures one coordinator with many simulated daemons over real WebSockets.
 
     python benchmarks/fleet_scale.py            # 10, 100 and 1,000 daemons of ten nodes each
     python benchmarks/fleet_scale.py 500 --json numbers.json
 
 The daemons live in this process and run nothing: they register, send heartbeats with the figures of
-ten nodes, and say yes to every start and stop. The coordinator is a process of its own with the
+ten nodes, and confirm every start and stop. The coordinator is a process of its own with the
 durable store, in a folder of its own. CPU is the coordinator's; both share the machine's cores.
 """
 
@@ -60,7 +60,7 @@ PARTY = ProgramVersion(program="bench", release="0")
 
 @dataclass(frozen=True)
 class Numbers:
-    """Seconds, unless the name says otherwise."""
+    """Results in seconds, except for other units in a name."""
 
     daemons: int
     nodes: int
@@ -102,9 +102,9 @@ def coordinator() -> Iterator[Coordinator]:
         )
         try:
             assert process.stdout is not None
-            said = re.search(rb"port (\d+)", process.stdout.readline())
-            assert said is not None, "the coordinator did not start"
-            yield Coordinator(process, endpoint("127.0.0.1", int(said[1]), environ))
+            port = re.search(rb"port (\d+)", process.stdout.readline())
+            assert port is not None, "the coordinator did not start"
+            yield Coordinator(process, endpoint("127.0.0.1", int(port[1]), environ))
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()

@@ -20,7 +20,7 @@ LOCK = ROOT / "packages" / "dora-cli" / "src" / "dora_cli" / "bundle" / "require
 
 
 def main() -> None:
-    """Resolve anew; ends with what uv printed when there is no solution."""
+    """Resolve again; exit with the output of uv if this fails."""
     projects = [
         tomllib.loads(path.read_text())["project"]
         for path in sorted((ROOT / "packages").glob("*/pyproject.toml"))
@@ -33,11 +33,11 @@ def main() -> None:
         if line.partition("==")[0] not in own and Requirement(line).name not in NOT_SENT
     }
     with tempfile.TemporaryDirectory() as folder:
-        wanted = Path(folder) / "wanted.in"
-        wanted.write_text("".join(f"{line}\n" for line in sorted(lines)))
+        requirements = Path(folder) / "requirements.in"
+        requirements.write_text("".join(f"{line}\n" for line in sorted(lines)))
         words = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11"]
         words += ["--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url"]
-        words += ["--upgrade", str(wanted), "--output-file", str(LOCK)]
+        words += ["--upgrade", str(requirements), "--output-file", str(LOCK)]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         sys.exit(done.stderr)

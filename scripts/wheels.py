@@ -36,7 +36,7 @@ PACKAGES = {
 }
 
 TOKEN = secrets.token_hex(32)
-"""What coordinator and daemon know each other by in these checks."""
+"""Token of coordinator and daemon in these checks."""
 
 HELLO = """\
 nodes:

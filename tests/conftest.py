@@ -1,4 +1,4 @@
-"""Fixtures of every test: an isolated home, a time limit, and a look at what was left behind."""
+"""Fixtures of every test: an isolated home, checked for leftovers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from support.homes import watched_home
 from support.workspace import Workspace
 
-# A loaded machine is slow, not wrong: no deadline for an example, and no complaint about it.
+# Examples have no deadline: a busy machine is slow, not wrong.
 settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile(
     "ci",
@@ -25,20 +25,19 @@ settings.register_profile(
 )
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
-# Where this is set, each of thousands of processes would compile all modules again, which would be
-# most of what it does.
+# With this variable, each of thousands of processes would compile all modules again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-# Workers of pytest-xdist ignore SIGINT, and what they start would inherit that.
+# Workers of pytest-xdist ignore SIGINT, which their child processes would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HAS_FAILED = pytest.StashKey[bool]()
 
 WHOLE_DATAFLOWS = ("examples", "faults")
-"""Folders whose tests all are integration tests; elsewhere a test carries the marker itself."""
+"""Folders with integration tests only; elsewhere tests have the marker."""
 LONGEST = ("cluster", "faults")
-"""Folders of files that take minutes: they begin first."""
+"""Folders whose files take minutes and therefore start first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -51,14 +50,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.relative_to(tests).parts[0] in WHOLE_DATAFLOWS:
             item.add_marker(pytest.mark.integration)
-    # Several processes take a file at a time: what is short fills up the end.
+    # Workers take one file at a time; short ones balance the load at the end.
     items.sort(key=is_short)
 
 
 def pytest_collection_finish() -> None:
-    """What was collected stays. Looking through it would be most of the time of many tests, which
-    collect garbage to see what they have left behind.
-    """
+    """Exempt the collected tests from garbage collection, which many tests run to find leaks."""
     gc.collect()
     gc.freeze()
 
@@ -75,11 +72,11 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(autouse=True)
 def home(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A fresh HOME with a short name, set with all XDG folders; no dora setting is inherited.
+    """A fresh HOME with all XDG folders and without settings of dora.
 
-    At the end nothing of the test may be left: no process, no shared memory, no runtime folder,
-    no pipe, socket or memory file in the test process (but for what the traceback of a failure
-    keeps alive). A module whose tests share what takes long has a `home` of its own.
+    Fails the test if it leaves a process, shared memory, a runtime directory, or (unless it has
+    failed) a pipe, socket or memory file of the test process. Modules whose tests share processes
+    override it.
     """
     with watched_home(lambda: HAS_FAILED in request.node.stash) as path:
         yield path
@@ -87,5 +84,5 @@ def home(request: pytest.FixtureRequest) -> Iterator[Path]:
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    """A folder to write nodes and dataflows in."""
+    """A folder for nodes and dataflow files."""
     return Workspace(tmp_path)

@@ -1,1 +1,1 @@
-"""Measures this project and its peer side by side with the same node files."""
+"""Measures this project and dora-rs with the same node files."""

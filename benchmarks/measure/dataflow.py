@@ -1,4 +1,4 @@
-"""Runs one dataflow under one system, and reads what its nodes wrote."""
+"""Runs one dataflow under one system and reads the results of its nodes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class BenchNode:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run brought: its wall time in seconds, and each node's result."""
+    """Wall time of a run in seconds, and the result of each node."""
 
     seconds: float
     results: dict[str, Any]
@@ -100,7 +100,7 @@ class RunningDataflow:
             return None
 
     def stop(self) -> None:
-        """Ask the dataflow to end as Ctrl-C does; kill the whole session if it does not."""
+        """Interrupt the dataflow; kill all its processes if it does not end."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             try:
@@ -117,7 +117,7 @@ class RunningDataflow:
         self.process.wait()
 
     def end_what_is_left(self) -> None:
-        """Kill nodes that outlived what ran them: they would disturb what is measured next."""
+        """Kill leftover nodes, which would disturb the next measurement."""
         for process in psutil.process_iter():
             with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 if process.environ().get("BENCH_RESULT", "").startswith(f"{self.folder}/"):

@@ -29,7 +29,7 @@ class Fleet:
     daemon_options: tuple[str, ...] = ()
 
     def environment(self, machine: int) -> dict[str, str]:
-        """Both find the token in one place; what a machine remembers lies apart."""
+        """Return the environment of a machine: shared token, own state."""
         state = self.folder / f"state-{machine}"
         state.mkdir(exist_ok=True)
         home = self.folder / "home"
@@ -53,10 +53,10 @@ class Fleet:
             timeout=LIMIT,
             check=False,
         )
-        said = done.stdout + done.stderr
+        output = done.stdout + done.stderr
         if check and done.returncode != 0:
-            raise MeasurementFailed(self.system, f"dora {' '.join(arguments)}", said + self.log())
-        return said
+            raise MeasurementFailed(self.system, f"dora {' '.join(arguments)}", output + self.log())
+        return output
 
     def _where(self) -> dict[str, str]:
         return {"DORA_COORDINATOR_ADDR": self.hosts[0].address}
@@ -121,7 +121,7 @@ class Fleet:
 
 
 def read(folder: Path, node: str) -> Any:
-    """What a node has written; None if nothing yet."""
+    """Return the result that a node has written, or None."""
     try:
         return json.loads((folder / f"{node}.json").read_text())
     except (FileNotFoundError, json.JSONDecodeError):
@@ -132,7 +132,7 @@ def read(folder: Path, node: str) -> Any:
 def fleet(
     system: System, *, pinned: bool = False, daemon_options: tuple[str, ...] = ()
 ) -> Iterator[Fleet]:
-    """A fleet whose daemons have both connected. ``pinned``: each host has one core."""
+    """A fleet with both daemons connected. ``pinned``: each host has one core."""
     with (
         tempfile.TemporaryDirectory(prefix="dora-bench-") as name,
         two_hosts(pinned=pinned) as hosts,
@@ -160,6 +160,6 @@ def _answers(made: Fleet) -> bool:
 
 
 def both_connected(made: Fleet) -> bool:
-    """Whether the coordinator knows of both machines."""
-    said = made.dora("cluster", "status", check=False)
-    return all(machine in said for machine in MACHINES)
+    """Return whether both daemons are connected."""
+    output = made.dora("cluster", "status", check=False)
+    return all(machine in output for machine in MACHINES)

@@ -13,7 +13,7 @@ FAN_OUT_ENDS = ("512 B each further", "8 MiB each further")
 
 
 class Measured(Protocol):
-    """What the report needs to know of a scenario."""
+    """Name and units of a scenario."""
 
     @property
     def name(self) -> str: ...
@@ -26,7 +26,7 @@ def table(
     measured: Iterable[Measured],
     results: Results,
     targets: Mapping[tuple[str, str], list[Target]] = TARGETS,
-    others: Sequence[str] = ("peer", "tuned"),
+    others: Sequence[str] = ("dora-rs", "tuned"),
 ) -> str:
     """Return the report, a line a number. ``others``: the systems to compare ours with."""
     ratios_to = [f"ours/{other}" for other in others]
@@ -36,8 +36,8 @@ def table(
         numbers = results.get(scenario.name, {})
         for number, unit in scenario.units.items():
             if series := numbers.get(number):
-                wanted = targets.get((scenario.name, number), [])
-                rows.append(_row(f"{scenario.name}: {number}", unit, series, wanted, others))
+                bounds = targets.get((scenario.name, number), [])
+                rows.append(_row(f"{scenario.name}: {number}", unit, series, bounds, others))
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -1,4 +1,4 @@
-"""What is measured: each scenario is a dataflow of the files in nodes/, and its numbers."""
+"""The scenarios: dataflows of the files in nodes/, and their numbers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Scenario:
     name: str
     units: dict[str, str]
     measure: Callable[[System], Numbers]
-    tuned: bool = True  # whether the peer's pool could matter
+    tuned: bool = True  # whether the pool of dora-rs could matter
 
 
 def size_name(size: int) -> str:
@@ -99,7 +99,7 @@ def _pair(name: str, size: int, seconds: float, most: int) -> list[BenchNode]:
 
 
 def round_trip(size: int, effort: Effort, system: System) -> Numbers:
-    """Time from sending a payload to holding its echo."""
+    """Measure the time from sending a payload to receiving its echo."""
     ping = run(system, _pair("", size, effort.seconds, 5000)).results["ping"]
     _refuse_wrong(ping["wrong"])
     trips = [nanoseconds / 1e3 for nanoseconds in ping["trips_ns"]]
@@ -128,7 +128,7 @@ def _stream(sizes: str, seconds: float, pace: float, most: int, queue: int) -> l
 
 
 def one_way(size: int, effort: Effort, system: System) -> Numbers:
-    """What one consumer gets from a producer that sends as fast as it can."""
+    """Measure a consumer of a producer that sends as fast as it can."""
     queue = 100 if size <= 64 * KIB else 10
     results = run(system, _stream(str(size), effort.seconds, 0, 10**7, queue)).results
     sent, sink = results["source"]["series"][0]["sent"], results["sink"]
@@ -140,13 +140,13 @@ def one_way(size: int, effort: Effort, system: System) -> Numbers:
 
 
 def paced(size: int, effort: Effort, system: System) -> Numbers:
-    """What is lost where the consumer easily keeps up, with the default queue."""
+    """Measure losses of a slow stream, with the default queue."""
     results = run(system, _stream(str(size), effort.seconds, PACE[size], 10**7, 10)).results
     return {"lost": _lost(results["source"]["series"][0]["sent"], results["sink"])}
 
 
 def fan_out(effort: Effort, system: System) -> Numbers:
-    """What a send costs the producer with one consumer, and with each further one (of eight)."""
+    """Measure the time of a send with one consumer and for each further one (of eight)."""
     sizes = effort.sizes(FAN_OUT_SIZES)
     medians: dict[tuple[int, int], float] = {}
     for consumers in FAN_OUT:
@@ -171,7 +171,7 @@ def startup(count: int, system: System) -> Numbers:
 
 
 def timer(milliseconds: int, effort: Effort, system: System) -> Numbers:
-    """How far the intervals between ticks are from the period."""
+    """Measure the errors of the intervals between ticks."""
     ticks = round(effort.seconds * (2000 if milliseconds == 1 else 300))
     node = BenchNode(
         "ticks",
@@ -184,7 +184,7 @@ def timer(milliseconds: int, effort: Effort, system: System) -> Numbers:
 
 
 def sends_of_40_mib(system: System) -> Numbers:
-    """What the first sends of 40 MiB cost the producer, and what the later ones."""
+    """Measure the first and the later sends of 40 MiB."""
     results = run(system, _stream(str(40 * MIB), 30.0, 0.3, 8, 10)).results
     took = [nanoseconds / 1e6 for nanoseconds in results["source"]["series"][0]["took_ns"]]
     return {"first": took[0], "steady": statistics.median(took[3:])}
@@ -201,4 +201,4 @@ def _lost(sent: int, sink: dict[str, Any]) -> float:
 
 def _refuse_wrong(wrong: int) -> None:
     if wrong:
-        raise RuntimeError(f"{wrong} echoes did not hold what was sent")
+        raise RuntimeError(f"{wrong} echoes differ from the sent payload")

@@ -1,4 +1,4 @@
-"""The systems that are compared: ours as installed here, the peer in its own environment."""
+"""The compared systems: ours as installed here, dora-rs in its own environment."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import venv
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PEER_REQUIREMENTS = ("dora-rs==1.1.0", "dora-rs-cli==1.1.0")
-# In bytes: the peer does not read a unit here (tried: "256MB" changes nothing).
+REQUIREMENTS = ("dora-rs==1.1.0", "dora-rs-cli==1.1.0")
+# In bytes: dora-rs ignores values with a unit.
 TUNED = {"DORA_NODE_SHM_POOL_SIZE": str(256 << 20)}
 OWN_VARIABLES = ("DORA_", "BENCH_", "PYTHONPATH", "VIRTUAL_ENV", "ZENOH_")
 
 
 @dataclass(frozen=True)
 class System:
-    """One way to run a dataflow: the folder of its programs, and what its nodes get to see."""
+    """One way to run a dataflow: the folder of its programs and the environment of its nodes."""
 
     name: str
     programs: Path
@@ -28,7 +28,7 @@ class System:
         return [str(self.programs / "dora"), "run"]
 
     def environment(self) -> dict[str, str]:
-        """Return this process's environment with this system's programs first, no other's."""
+        """Return this process's environment with only this system's programs."""
         clean = {k: v for k, v in os.environ.items() if not k.startswith(OWN_VARIABLES)}
         clean["PATH"] = f"{self.programs}{os.pathsep}{clean.get('PATH', '')}"
         clean["VIRTUAL_ENV"] = str(self.programs.parent)
@@ -40,12 +40,12 @@ def ours() -> System:
     return System("ours", Path(sys.executable).parent)
 
 
-def peers(folder: Path) -> tuple[System, System]:
-    """Return the peer as it comes and with a large pool; install it in `folder` if needed."""
+def dora_rs(folder: Path) -> tuple[System, System]:
+    """Return dora-rs with its defaults and with a large pool; install it if needed."""
     programs = folder / "bin"
     if not (programs / "dora").exists():
-        print(f"installing {' and '.join(PEER_REQUIREMENTS)} in {folder}", flush=True)
+        print(f"installing {' and '.join(REQUIREMENTS)} in {folder}", flush=True)
         venv.create(folder, with_pip=True)
         pip = [str(programs / "python"), "-m", "pip", "install", "--quiet"]
-        subprocess.run([*pip, *PEER_REQUIREMENTS], check=True)
-    return System("peer", programs), System("tuned", programs, TUNED)
+        subprocess.run([*pip, *REQUIREMENTS], check=True)
+    return System("dora-rs", programs), System("tuned", programs, TUNED)

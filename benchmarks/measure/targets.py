@@ -1,4 +1,4 @@
-"""What our numbers must reach, and whether they do; pure."""
+"""Targets for our numbers (pure)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Target:
         return f"{sign} {self.bound:.3g}x {' and '.join(self.against)}"
 
     def met_by(self, series: Series) -> bool | None:
-        """Tell whether the medians meet the bound; None if something was not measured."""
+        """Return whether the medians meet the bound; None if something was not measured."""
         if not series.get("ours"):
             return None
         if not self.against:
@@ -44,25 +44,25 @@ def ratios(series: Series, other: str) -> list[float]:
     return [ours / theirs for ours, theirs in pairs if theirs]
 
 
-BOTH, PEER, TUNED = ("peer", "tuned"), ("peer",), ("tuned",)
+BOTH, DORA_RS, TUNED = ("dora-rs", "tuned"), ("dora-rs",), ("tuned",)
 _SMALL = ("8 B", "512 B", "4 KiB", "64 KiB")
 _ONE_WAY = (*_SMALL, "1 MiB", "8 MiB")
 
 TARGETS: dict[tuple[str, str], list[Target]] = {
     **{(f"roundtrip {size}", "p50"): [Target(1 / 6, BOTH)] for size in _SMALL},
     ("roundtrip 1 MiB", "p50"): [Target(1 / 3, BOTH)],
-    ("roundtrip 4 MiB", "p50"): [Target(0.7, TUNED), Target(1 / 15, PEER)],
-    ("roundtrip 16 MiB", "p50"): [Target(0.7, TUNED), Target(1 / 40, PEER)],
-    ("roundtrip 40 MiB", "p50"): [Target(0.7, TUNED), Target(1 / 40, PEER)],
+    ("roundtrip 4 MiB", "p50"): [Target(0.7, TUNED), Target(1 / 15, DORA_RS)],
+    ("roundtrip 16 MiB", "p50"): [Target(0.7, TUNED), Target(1 / 40, DORA_RS)],
+    ("roundtrip 40 MiB", "p50"): [Target(0.7, TUNED), Target(1 / 40, DORA_RS)],
     **{(f"oneway {size}", "messages"): [Target(4, BOTH, at_most=False)] for size in _SMALL},
     ("oneway 8 MiB", "volume"): [Target(1, TUNED, at_most=False)],
     **{(f"paced {size}", "lost"): [Target(0)] for size in _ONE_WAY},
     ("startup 2", "wall"): [Target(0.6)],
-    ("startup 20", "wall"): [Target(1, PEER)],
-    ("startup 50", "wall"): [Target(1, PEER)],
-    ("idle 10", "cpu"): [Target(1, PEER)],
+    ("startup 20", "wall"): [Target(1, DORA_RS)],
+    ("startup 50", "wall"): [Target(1, DORA_RS)],
+    ("idle 10", "cpu"): [Target(1, DORA_RS)],
     **{
-        (f"timer {period} ms", f"{part} error"): [Target(1, PEER)]
+        (f"timer {period} ms", f"{part} error"): [Target(1, DORA_RS)]
         for period in (1, 10)
         for part in ("p50", "p99")
     },
@@ -70,7 +70,7 @@ TARGETS: dict[tuple[str, str], list[Target]] = {
 
 
 def further_consumer(smallest: list[float], largest: list[float]) -> bool:
-    """Tell whether a further consumer costs the same whatever the payload.
+    """Return whether a further consumer costs the same whatever the payload.
 
     The same means within half as much again, or within 5 us where that is more: the clock's and
     the scheduler's noise.

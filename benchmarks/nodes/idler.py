@@ -1,4 +1,4 @@
-"""Waits for events that hardly come; says in a file that it is ready."""
+"""Waits for rare events; writes a file when it is ready."""
 
 from payload import write_result
 

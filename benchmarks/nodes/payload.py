@@ -1,4 +1,4 @@
-"""What the benchmark nodes share: payloads of changing random bytes, settings, results."""
+"""Payloads of changing random bytes, settings and results of the benchmark nodes."""
 
 import json
 import os
@@ -18,7 +18,7 @@ def setting(name: str) -> str:
 
 
 def write_result(result: dict[str, Any]) -> None:
-    """Leave `result` where the measurement looks for it."""
+    """Write the result file of this node."""
     Path(setting("RESULT")).write_text(json.dumps(result))
 
 
@@ -43,7 +43,7 @@ class Payloads:
         return self._arrays[number % VARIANTS]
 
     def is_stamped(self, array: pa.Array, number: int) -> bool:
-        """Tell whether `array` is the one that `stamped(number)` returned, by both its ends."""
+        """Return whether `array` equals `stamped(number)`, by its first and last bytes."""
         sent = self._buffers[number % VARIANTS]
         received = memoryview(array.buffers()[1])[array.offset : array.offset + len(array)]
         ends = bytes(received[:8]), bytes(received[-8:])

@@ -1,4 +1,4 @@
-"""Sends back whatever comes."""
+"""Sends back every message."""
 
 from dora import Node
 

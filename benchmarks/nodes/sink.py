@@ -1,4 +1,4 @@
-"""Counts what comes; writes how many messages, bytes, and seconds from the first to the last."""
+"""Writes the number of messages and bytes, and the seconds from the first to the last."""
 
 import time
 

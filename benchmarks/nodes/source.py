@@ -1,4 +1,4 @@
-"""Sends for a while, as fast as it can or at a pace; writes how many and how long each took."""
+"""Sends for a while, as fast as possible or at a pace; writes the times of the sends."""
 
 import time
 

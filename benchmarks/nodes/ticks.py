@@ -1,4 +1,4 @@
-"""Notes when each tick comes; writes how far the intervals are from the period, in ns."""
+"""Records the arrival of each tick; writes the errors of the intervals, in ns."""
 
 import itertools
 import time
@@ -9,13 +9,13 @@ from dora import Node
 
 
 def main() -> None:
-    period, wanted = int(setting("PERIOD_NS")), int(setting("MOST"))
+    period, most = int(setting("PERIOD_NS")), int(setting("MOST"))
     node = Node()
     arrivals: list[int] = []
     for event in node:
         if event["type"] == "INPUT":
             arrivals.append(time.monotonic_ns())
-            if len(arrivals) > wanted:
+            if len(arrivals) > most:
                 break
     gaps = [later - earlier for earlier, later in itertools.pairwise(arrivals)]
     write_result({"off_ns": [abs(gap - period) for gap in gaps[10:]]})

@@ -1,4 +1,4 @@
-"""Notes when the first message of each of its lives came, in seconds of CLOCK_MONOTONIC."""
+"""Writes the arrival of the first message of each life, in seconds of CLOCK_MONOTONIC."""
 
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Write the generated reference pages, or with ``--check`` say which are out of date.
+"""Write the generated reference pages, or with ``--check`` list those that are out of date.
 
 Each module here has ``PAGE``, a path below ``docs/``, and ``render() -> str``.
 """

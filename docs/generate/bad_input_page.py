@@ -1,4 +1,4 @@
-"""The page of bad input and what is answered: each mistake of the tests is made, here too."""
+"""The page of errors: output of dora for each invalid input of the tests."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ PAGE = "reference/errors.md"
 INTRODUCTION = f"""\
 {NOTICE}
 
-# Bad input and what is answered
+# Invalid input and its errors
 
-Each of these mistakes was made, and this is what dora said. All problems of a file are reported at once, each as `file:line:column`, with what was expected and, where
-there is one, the name that is closest. The exit code is 1, or 2 when the command line itself cannot be understood. `dora validate --format json` gives
-the same to an editor, one object a problem.
+The output of dora for each of these mistakes. All problems of a file are reported at once, each as `file:line:column`, with the expected value and, if one is
+similar, the closest name. The exit code is 1, or 2 if the command line itself is invalid. `dora validate --format json` prints one object for each problem, for
+editors.
 """
 
 
@@ -41,7 +41,7 @@ def render() -> str:
 def _entry(mistake: Mistake) -> str:
     with tempfile.TemporaryDirectory(prefix="bad") as folder:
         answer = mistake.answer(Path(folder))
-    # How the command is used is said as well; the page of commands has that.
+    # The usage is on the page of commands.
     answer = re.sub(r"^Usage: .*\nTry .*\n\n", "", answer)
     lines = [f"### {mistake.what}\n"]
     if mistake.yaml:

@@ -123,7 +123,7 @@ def _value(option: Any) -> str:
 
 
 def _service(word: str) -> Iterator[str]:
-    """A command that a wheel other than dora-cli brings: its options as its parser knows them."""
+    """Return the options of a command of another wheel, from its parser."""
     command = find_command(word)
     if command is None:
         return

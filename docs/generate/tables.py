@@ -61,7 +61,7 @@ def _reference(name: str, definitions: dict[str, Any]) -> str:
 
 
 def plain_name(name: str) -> str:
-    """Of a model, without the word that tells a file's own from what is made of it."""
+    """Return a model's name without the prefix of models of files."""
     return name.removeprefix("Written")
 
 

@@ -1,4 +1,4 @@
-"""Counts, until somebody has seen enough or a minute is over."""
+"""Sends numbers until the viewer has ended, for at most a minute."""
 
 import time
 

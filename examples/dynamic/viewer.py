@@ -1,4 +1,4 @@
-"""Attaches to the running dataflow from outside, looks at five messages, and says so."""
+"""Attaches to the running dataflow, prints five messages and ends the counter."""
 
 import pyarrow as pa
 

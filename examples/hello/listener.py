@@ -1,4 +1,4 @@
-"""Prints what it hears, until nobody is left to say anything."""
+"""Prints every greeting until the talker has ended."""
 
 from dora import Node
 

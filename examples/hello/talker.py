@@ -1,14 +1,14 @@
-"""Says hello at each tick of a timer, three times."""
+"""Sends a greeting at each of the first three ticks of a timer."""
 
 import pyarrow as pa
 
 from dora import Node
 
 node = Node()
-said = 0
+sent = 0
 for event in node:
     if event["type"] == "INPUT":
-        said += 1
-        node.send_output("greeting", pa.array([f"hello {said}"]))
-    if said == 3:
+        sent += 1
+        node.send_output("greeting", pa.array([f"hello {sent}"]))
+    if sent == 3:
         break

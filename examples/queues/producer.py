@@ -1,4 +1,4 @@
-"""Sends forty numbers as fast as it may."""
+"""Sends forty numbers as fast as possible."""
 
 import time
 
@@ -11,4 +11,5 @@ begun = time.monotonic()
 for number in range(40):
     node.send_output("number", pa.array([number]))
 spent = time.monotonic() - begun
-print(f"sent 40 numbers, {'held back by the consumer' if spent > 0.2 else 'held back by nobody'}")
+waited = spent > 0.2
+print("sent 40 numbers,", "waiting for the consumer" if waited else "without waiting")

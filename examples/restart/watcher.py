@@ -1,4 +1,4 @@
-"""Counts the answers of each life of the flaky node, and says when it was restarted."""
+"""Counts the answers of each life of the flaky node; prints its restarts."""
 
 from dora import Node
 

@@ -1,4 +1,4 @@
-"""Asks a service and waits for the answer to its own request; others' answers pass by."""
+"""Sends a request to a service and waits for the answer with its id."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Speaks slowly: word by word, unless the queue is flushed under it."""
+"""Prints one word at a time; a flush removes the waiting ones."""
 
 import time
 
@@ -15,7 +15,7 @@ for event in node:
     print(word)
     spoken[metadata["segment_id"]] = spoken.get(metadata["segment_id"], 0) + 1
     node.send_output("heard", pa.array([word]))
-    time.sleep(0.05)  # the time that it takes to say a word
+    time.sleep(0.05)  # time to speak a word
     if metadata["segment_id"] == 2 and metadata["fin"]:
         break
 print(f"spoke {spoken[1]} of 40 words of the first answer, {spoken[2]} of 3 of the second")

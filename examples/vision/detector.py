@@ -10,7 +10,7 @@ import pyarrow as pa
 from dora import Node
 
 CASCADE = "haarcascade_frontalface_alt2.xml"
-TILTS = range(-40, 41, 10)  # degrees; a cascade knows upright faces only, so the frame is turned
+TILTS = range(-40, 41, 10)  # degrees; a cascade finds upright faces only, so the frame is rotated
 FACE = pa.struct(
     [
         ("x", pa.float32()),  # centre, pixels from the left
@@ -78,7 +78,7 @@ def main() -> None:
         begun = time.perf_counter()
         faces = detector.detect(frame)
         metadata["detect_ms"] = (time.perf_counter() - begun) * 1e3
-        # The camera's metadata goes on, its timestamp with it: the recorder sees the frame's age.
+        # Forwarded metadata keeps the camera's timestamp: the recorder computes the latency.
         node.send_output("faces", pa.array([asdict(face) for face in faces], FACE), metadata)
 
 

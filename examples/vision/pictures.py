@@ -1,4 +1,4 @@
-"""Draws the recorder's two pictures; knows nothing of dora."""
+"""Draws the recorder's two pictures."""
 
 from pathlib import Path
 from typing import Any

@@ -307,15 +307,21 @@ def test_unreachable_host(workstation: Path, hosts: Hosts, monkeypatch: pytest.M
 
 
 def test_cut_is_detected_while_a_command_runs(workstation: Path, hosts: Hosts) -> None:
+    gpu = hosts["gpu"]
+
+    def cut() -> None:
+        wait_until(lambda: "sleep 60" in gpu.processes(), what="the remote command")
+        gpu.cut()
+
     with connect(Target("gpu"), silence=2.0) as machine:
-        cutting = threading.Timer(0.3, hosts["gpu"].cut)
+        cutting = threading.Thread(target=cut)
         cutting.start()
         try:
             with pytest.raises(ConnectionLost, match="gpu: the connection broke"):
                 machine.run(["sleep", "60"])
         finally:
             cutting.join()
-            hosts["gpu"].mend()
+            gpu.mend()
         with pytest.raises(ConnectionLost):
             machine.run(["true"])
 

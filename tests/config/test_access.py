@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from dora_config.access import (
     find_token,
     state_dir,
     token_matches,
+    write_private,
 )
 
 
@@ -99,3 +101,18 @@ def test_tokens_match_or_not() -> None:
     assert token_matches("abc", "abc")
     assert not token_matches("abc", "abcd")
     assert not token_matches("abc", "ä\udc80")
+
+
+def test_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "record.json"
+    write_private(path, b"old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        write_private(path, b"new")
+    assert raised.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "old"

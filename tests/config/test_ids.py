@@ -1,13 +1,11 @@
-"""Ids of nodes, ports, machines and dataflows."""
+"""Ids of nodes, ports and machines."""
 
 from __future__ import annotations
 
 import re
-import uuid
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from dora_config.errors import InvalidId
 from dora_config.ids import (
@@ -17,13 +15,9 @@ from dora_config.ids import (
     MACHINE_ID_PATTERN,
     MAX_FILE_STEM,
     NODE_ID_PATTERN,
-    DataId,
-    NodeId,
     file_stem,
     log_file_name,
-    output_id,
     parse_data_id,
-    parse_dataflow_id,
     parse_label,
     parse_machine_id,
     parse_node_id,
@@ -38,7 +32,7 @@ def test_node_ids(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "identifier must not be empty"),
+        ("", "node id must not be empty"),
         ("dora", "reserved"),
         (".hidden", "must not start with '.'"),
         ("a b", "contains invalid character ' '"),
@@ -77,7 +71,7 @@ def test_refused_data_ids(text: str, reason: str) -> None:
     [
         ("", "machine id must not be empty"),
         ("-a", "must not start with '-'"),
-        ("a b", "contains invalid character ' ': allowed are [a-zA-Z0-9_.-]"),
+        ("a b", "contains invalid character ' ': allowed are letters, digits"),
         (".", "must not consist of dots"),
         ("..", "must not consist of dots"),
         ("x" * 201, "has 201 characters: at most 200 are allowed"),
@@ -92,17 +86,6 @@ def test_only_the_value_of_a_label_may_start_with_a_dash() -> None:
     assert parse_label("-1", "label value") == "-1"
     with pytest.raises(InvalidId, match="label key '-1' must not start with '-'"):
         parse_label("-1", "label key")
-
-
-def test_dataflow_ids_are_uuids_in_one_form() -> None:
-    identity = uuid.uuid4()
-    assert parse_dataflow_id(str(identity).upper()) == str(identity)
-    with pytest.raises(InvalidId, match="is not a UUID"):
-        parse_dataflow_id("my-flow")
-
-
-def test_output_id_is_a_source() -> None:
-    assert output_id(NodeId("camera"), DataId("image")) == "camera/image"
 
 
 @given(st.text(max_size=12) | st.from_regex(NODE_ID_PATTERN, fullmatch=True))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from support.simulation.fleet_simulation import SimulatedFleet, dataflow, pipeline
 from support.simulation.link_simulation import Wall
 from support.simulation.machine_simulation import FakeDaemon, FakeRunner

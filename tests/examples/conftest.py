@@ -1,4 +1,4 @@
-"""An example in a folder of its own, run by the real command line."""
+"""Copies of the examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every example does what its README says."""
+"""Output of every example."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from examples.conftest import EXAMPLES, CopyExample
 from support.dora import run_dora, running_dora
 
-# What each example prints, in this order for each node; a regular expression a line.
+# Lines that each node prints, in this order, as regular expressions.
 PRINTED: dict[str, dict[str, list[str]]] = {
     "hello": {
         "listener": [
@@ -66,9 +66,9 @@ PRINTED: dict[str, dict[str, list[str]]] = {
         ],
     },
     "queues": {
-        "live": ["sent 40 numbers, held back by nobody"],
+        "live": ["sent 40 numbers, without waiting"],
         "newest": [r"got \d+ of 40, the last ones \[37, 38, 39\]"],
-        "archive": ["sent 40 numbers, held back by the consumer"],
+        "archive": ["sent 40 numbers, waiting for the consumer"],
         "everything": [r"got 40 of 40, the last ones \[37, 38, 39\]"],
     },
     "logs": {
@@ -103,7 +103,7 @@ def assert_in_order(lines: list[str], expected: list[str]) -> None:
 
 
 @pytest.mark.parametrize("example", PRINTED)
-def test_example_prints_what_it_is_about(example: str, copy_example: CopyExample) -> None:
+def test_output_of_an_example(example: str, copy_example: CopyExample) -> None:
     done = run_dora("run", copy_example(example), "--log-format", "compact", timeout=60)
     done.succeeded()
     for node, expected in PRINTED[example].items():

@@ -1,4 +1,4 @@
-"""The main job: a real film, every frame of it searched and recorded."""
+"""The vision example searches and records every frame of a film."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from examples.conftest import CopyExample
 from support.dora import run_dora
 
 PNG = b"\x89PNG\r\n\x1a\n"
-FRAMES = 120  # of the film, as its container says
+FRAMES = 120  # of the film
 
 
 @pytest.fixture(scope="module")
 def own_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of an environment beside that of the tests, which sees what that has.
+    """Interpreter of another environment, which has the packages of the tests' environment.
 
-    The example installs its libraries. pyarrow looks for some of them in every call; in the tests'
-    own environment a process of another test would find them half written, and abort.
+    The example installs libraries that pyarrow tries to import in every call. In the tests' own
+    environment, a process of another test could find them half written.
     """
     home = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)

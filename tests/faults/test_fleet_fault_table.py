@@ -1,7 +1,7 @@
-"""The fault table of a fleet: process x kind x phase, on real processes, each row asserted.
+"""The fault table of a fleet: process x kind x phase, on real processes.
 
-After each fault and its recovery the dataflow runs with every node exactly once, `dora list` was
-right at every moment, and no messages are lost or repeated but those that a killed process held.
+After each row the dataflow runs with every node exactly once, the status in the list was right all
+the time, and only messages of killed processes are lost or repeated.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from support.fleets.cables import missing
 from support.fleets.fault_fleet import FLOWING, FaultFleet, fault_fleet
 from support.fleets.fault_flow import QUEUE
 from support.fleets.fault_rows import UNACKNOWLEDGED, Row, fault, play, start, stop
+from support.waiting import let_last
 from support.workspace import Workspace
 
 
 class Loss(TypedDict):
-    """Messages that a row may lose and repeat, see Row."""
+    """Messages that a row may lose and repeat; see Row."""
 
     lost: int
     again: int
@@ -135,11 +136,11 @@ def play_all(workspace: Workspace, rows: tuple[Row, ...], *, cuttable: bool = Fa
 
 
 @pytest.mark.parametrize("process", TABLE)
-def test_a_fault_of(workspace: Workspace, process: str) -> None:
+def test_faults_of_a_process(workspace: Workspace, process: str) -> None:
     play_all(workspace, TABLE[process])
 
 
-def test_a_cut_between_the_links(workspace: Workspace) -> None:
+def test_cut_between_the_links(workspace: Workspace) -> None:
     """Each machine has its own network, with a cable between them."""
     if reason := missing():
         pytest.skip(reason)
@@ -172,26 +173,26 @@ def step(fleet: FaultFleet, dice: random.Random) -> str:
     with fault(fleet, first, wait=False):
         if both:
             with fault(fleet, second, wait=False):
-                fleet.pause(dice.random())
-    fleet.pause(dice.random())
+                let_last(dice.random())
+    let_last(dice.random())
     return f"{first.kind} {first.process}" + (f" and {second.kind} {second.process}" * both)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_random_faults(workspace: Workspace, seed: int) -> None:
-    """The dataflow recovers with each node once, and messages stay in order."""
+    """The dataflow recovers with each node once, and its messages stay in order."""
     dice = random.Random(seed)
     steps: list[str] = []
     with fault_fleet(workspace) as fleet:
         start(fleet)
-        fleet.truth.may_say(FLOWING, "random faults")
+        fleet.monitor.allow(FLOWING, "random faults")
         try:
             for _ in range(STEPS):
                 steps.append(step(fleet, dice))
             fleet.wait_until_it_runs()
             lost = STEPS * 2 * IN_QUEUE
             problems = fleet.flow.check(lost=lost, again=UNACKNOWLEDGED, source_lost=True)
-            problems += fleet.truth.lies
+            problems += fleet.monitor.violations
             assert not problems, "\n".join(problems)
             stop(fleet)
         except AssertionError as error:

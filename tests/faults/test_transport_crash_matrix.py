@@ -1,4 +1,4 @@
-"""A process is killed at every step of a send and of a receive; the others lose nothing else.
+"""A process is killed at every step of a send and of a receive; others lose no other message.
 
 A step is each store to memory or to an attribute and each call (so each system call) in the modules
 that send and receive. Before each of them a child is killed, and the survivors are checked.
@@ -63,7 +63,7 @@ def kill_at_each_step(scenario: Callable[[int], int]) -> int:
 
 
 @pytest.mark.parametrize("case", ["first", "evicting", "protected", "large", "flush"])
-def test_a_producer_dies_at_every_step_of_a_send(case: str) -> None:
+def test_kill_at_every_step_of_a_send(case: str) -> None:
     with world() as (board, registry):
         queue = 0
 
@@ -133,7 +133,7 @@ def survivors(edge: Edge, receiver, before: int, held: list[Delivery], incarnati
 
 
 @pytest.mark.parametrize("case", ["first", "second", "held", "urgent", "news", "backpressure"])
-def test_a_consumer_dies_at_every_step_of_a_receive(case: str) -> None:
+def test_kill_at_every_step_of_a_receive(case: str) -> None:
     with world() as (board, registry):
         queue = 0
 
@@ -176,7 +176,7 @@ def test_a_consumer_dies_at_every_step_of_a_receive(case: str) -> None:
 
 
 def after_consumer(edge: Edge, sender) -> None:  # type: ignore[no-untyped-def]
-    """The next incarnation of the consumer reads what is left, and all memory comes back."""
+    """The next incarnation of the consumer reads the rest, and all memory is freed."""
     receiver = edge.receiver()
     got = drain(receiver)
     left = numbers([d for d in got if d.kind is RecordKind.DATA])

@@ -85,14 +85,14 @@ class Bench:
     def closed(self, node_id: str) -> None:
         """Wait for the end of a node's connection; the next process is another incarnation."""
         node = self.runner.nodes[node_id]
-        wait_until(lambda: node.control is None, what="the connection closes")
+        wait_until(lambda: node.control is None, what="the end of the connection")
         self.gone.add(node.incarnation)
         node.incarnation += 1000
 
     def check_descriptors(self, steps: Steps, usable: bool) -> None:
-        """Check that a usable node has lost no descriptor, and another at most those in its hands.
+        """Check that a usable node has lost no descriptor.
 
-        Those of the message that was being received are lost until the process ends.
+        Another node may lose those of the message that it was receiving.
         """
         now = len(descriptors())
         if self.descriptors:
@@ -123,7 +123,7 @@ SENDS: dict[str, Callable[[Node], object]] = {
 
 
 @pytest.mark.parametrize("kind", SENDS)
-def test_a_handler_raises_at_every_step_of_a_send(bench: Bench, kind: str) -> None:
+def test_signal_at_every_step_of_a_send(bench: Bench, kind: str) -> None:
     send = SENDS[kind]
     b = bench.open("b")
     outcomes = set()
@@ -152,7 +152,7 @@ def test_a_handler_raises_at_every_step_of_a_send(bench: Bench, kind: str) -> No
     assert outcomes == {True, False}
 
 
-def test_a_handler_raises_at_every_step_of_a_receive(bench: Bench) -> None:
+def test_signal_at_every_step_of_a_receive(bench: Bench) -> None:
     a = bench.open("a")
     outcomes = set()
     for step in count(1, STRIDE):
@@ -189,7 +189,7 @@ def test_a_handler_raises_at_every_step_of_a_receive(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("message", ["route", "input", "parameter", "published"])
-def test_a_handler_raises_at_every_step_of_a_control_message(bench: Bench, message: str) -> None:
+def test_signal_at_every_step_of_a_control_message(bench: Bench, message: str) -> None:
     runner = bench.runner
     b = bench.open("b")
     outcomes = set()

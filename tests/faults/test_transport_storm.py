@@ -136,7 +136,7 @@ def consume(edges: list[Edge], phase: mmap.mmap, seed: int) -> None:
             forks.clear()
             _fork_and_touch(receivers[0], kept)
         if len(kept) > 40 or phase[0] != RUN:
-            assert all(number_of(delivery.data) >= 0 for delivery in kept)  # still what it was
+            assert all(number_of(delivery.data) >= 0 for delivery in kept)  # unchanged
             kept.clear()
         if phase[0] != RUN:
             for receiver in receivers:
@@ -148,7 +148,7 @@ forks: list[int] = []
 
 
 def _fork_and_touch(receiver: Receiver, kept: list[Delivery]) -> None:
-    """A child cannot use the receiver, and dropping the arrays there releases nothing."""
+    """A forked child cannot use the receiver, and freeing its arrays releases nothing."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -198,7 +198,7 @@ class Process:
 
 
 class Storm:
-    """The runner's part: starts, kills, reaps and announces."""
+    """Plays the runner: starts, kills and reaps processes and announces their ends."""
 
     def __init__(self, seed: int, board: Board, registry: Registry) -> None:
         self.chance = random.Random(seed)
@@ -299,7 +299,7 @@ class Storm:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_storm(seed: int) -> None:
+def test_storm(seed: int) -> None:
     registry = Registry()
     board = Board.create(4 << 20)
     storm = Storm(seed, board, registry)

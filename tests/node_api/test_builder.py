@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from dora.builder import DataflowBuilder, Node, Operator, Output
 from dora_node_api.yaml_output import to_yaml

@@ -22,8 +22,7 @@ from support.waiting import wait_until
 
 from dora_node_api import InvalidData, Node, NodeClosed, events
 from dora_node_api.ids import uuid7
-from dora_node_api.protocol import frames
-from dora_node_api.protocol import messages as control
+from dora_node_api.protocol import frames, messages as control
 
 Open = Callable[[str], Node]
 

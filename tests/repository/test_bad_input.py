@@ -1,4 +1,4 @@
-"""Every mistake is answered with what, where and what was expected; never with a traceback."""
+"""Every invalid input has an error with place and cause, and never a traceback."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from support.bad_input import MISTAKES, Mistake
 @pytest.mark.parametrize(
     "mistake", MISTAKES, ids=lambda mistake: re.sub(r"\W+", "-", f"{mistake.about} {mistake.what}")
 )
-def test_the_answer_says_what_and_where(mistake: Mistake, tmp_path: Path) -> None:
+def test_error_of_invalid_input(mistake: Mistake, tmp_path: Path) -> None:
     done = mistake.make(tmp_path)
     assert done.code == mistake.code, str(done)
     position = 0
-    for fragment in mistake.says:
+    for fragment in mistake.fragments:
         found = done.output.find(fragment, position)
-        assert found >= 0, f"{fragment!r} is missing (in this order: {mistake.says})\n{done}"
+        assert found >= 0, f"{fragment!r} is missing (in this order: {mistake.fragments})\n{done}"
         position = found + len(fragment)
-    if "SyntaxError" not in mistake.says:
+    if "SyntaxError" not in mistake.fragments:
         assert "Traceback" not in done.output, str(done)

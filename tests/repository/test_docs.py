@@ -1,7 +1,7 @@
-"""What the documentation shows is true: its files are written, its commands run, its code parsed.
+"""Runs the commands of the documentation and parses its code.
 
-A fenced block with a ``title`` becomes a file of that name. The commands of ``console`` blocks are
-run, see ``support.console``. One page is one folder, from top to bottom.
+A fenced block with a ``title`` becomes a file of that name. The commands of ``console`` blocks run
+as in ``support.console``, all those of a page in one folder.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _name(page: Path) -> str:
 @pytest.mark.integration
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("page", [page for page in PAGES if _runs_something(page)], ids=_name)
-def test_commands_print_what_is_written(
+def test_output_of_commands(
     page: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
@@ -89,7 +89,7 @@ def test_commands_print_what_is_written(
 def test_code_is_valid(page: Path) -> None:
     for block in blocks(page):
         if page.name == "errors.md" and block.language == "yaml":
-            continue  # each of these is wrong, that is what the page is about
+            continue  # examples of invalid files
         where = f"{_name(page)}:{block.line}"
         try:
             if block.language == "python":
@@ -101,7 +101,7 @@ def test_code_is_valid(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", sorted({*PAGES, *ROOT.glob("*.md")}), ids=_name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_link_targets_exist(page: Path) -> None:
     broken = [
         target
         for target in LINK.findall(re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL))
@@ -114,7 +114,7 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     commands = [
         block.body.strip() for block in blocks(ROOT / "README.md") if block.language == "sh"
     ]
-    assert len(commands) == 2, "one command to see it work, one to run the tests"
+    assert len(commands) == 2, "the demo and the tests"
     assert commands[1] in (ROOT / ".ci/run").read_text().splitlines()
 
 
@@ -122,7 +122,7 @@ OVERVIEWS = [ROOT / "ARCHITECTURE.md", *(ROOT / "docs/explanation").glob("*.md")
 
 
 @pytest.mark.parametrize("page", OVERVIEWS, ids=_name)
-def test_files_that_are_named_exist(page: Path) -> None:
+def test_named_files_exist(page: Path) -> None:
     named = set(re.findall(r"`([\w/]+\.py)`", page.read_text()))
     known = [source.name for source in packaged_sources()]
     nodes = {"camera.py", "plot.py"}

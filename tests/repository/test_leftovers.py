@@ -1,4 +1,4 @@
-"""The check for leftovers notices what it is there to notice."""
+"""The check for leftovers of tests."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def before() -> Before:
     return Before.now(uuid.uuid4().hex)
 
 
-def test_a_child_is_noticed_and_gone_after_it_ended(before: Before) -> None:
+def test_child_process(before: Before) -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     assert before.processes() == [child.pid]
     child.communicate(b"\n")
     assert before.processes() == []
 
 
-def test_a_detached_process_is_noticed_by_its_tag(before: Before, tmp_path: Path) -> None:
+def test_detached_process_with_the_tag(before: Before, tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     program = (
         "import os, sys, time\n"
@@ -45,7 +45,7 @@ def test_a_detached_process_is_noticed_by_its_tag(before: Before, tmp_path: Path
     wait_until(lambda: before.processes() == [], what="the end of the detached process")
 
 
-def test_an_open_pipe_is_noticed(before: Before) -> None:
+def test_open_pipe(before: Before) -> None:
     ends = os.pipe()
     assert len(before.new_descriptors()) == 2
     for end in ends:
@@ -53,18 +53,18 @@ def test_an_open_pipe_is_noticed(before: Before) -> None:
     assert before.new_descriptors() == []
 
 
-def test_shared_memory_is_noticed(before: Before) -> None:
+def test_shared_memory(before: Before) -> None:
     path = Path("/dev/shm") / f"{LEFT_BY_A_TEST}{before.tag}"
     path.touch()
     assert before.new_shared_memory() == [str(path)]
     path.unlink()
 
 
-def test_a_runtime_folder_is_noticed(tmp_path: Path) -> None:
+def test_runtime_directory(tmp_path: Path) -> None:
     (tmp_path / "state" / "dora" / "run" / "1").mkdir(parents=True)
     assert runtime_files(tmp_path) == ["state/dora/run/1"]
 
 
-def test_waiting_in_vain_says_for_what() -> None:
+def test_failed_wait_names_its_condition() -> None:
     with pytest.raises(StillWaiting, match=r"waited 0\.01 s for the moon; the last look gave 0"):
         wait_until(lambda: 0, timeout=0.01, what="the moon")

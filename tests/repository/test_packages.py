@@ -1,4 +1,4 @@
-"""The five packages agree with each other, and nothing of one machine is in the repository."""
+"""Versions, requirements and files of the five packages; no traces of one machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _project(name: str) -> dict[str, Any]:
 def _version(name: str) -> str:
     source = ROOT / "packages" / name / "src" / PACKAGES[name][0] / "_version.py"
     match = re.search(r'^__version__ = "([^"]+)"$', source.read_text(), re.MULTILINE)
-    assert match, f"{source} holds no version"
+    assert match, f"{source} has no version"
     return match[1]
 
 
@@ -32,7 +32,7 @@ def test_one_version() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_requirements(name: str) -> None:
-    """Our own packages are pinned to the one version; every other has a lower bound."""
+    """Our own packages are pinned; all others have a lower bound."""
     for text in _project(name)["dependencies"]:
         requirement = Requirement(text)
         operators = {specifier.operator for specifier in requirement.specifier}
@@ -59,7 +59,7 @@ UNRELEASED = "Unreleased"
 
 
 def test_changelog_headings() -> None:
-    """The newest heading is the version of the packages, or collects what comes after it."""
+    """The newest heading is the version of the packages or "Unreleased"."""
     newest, *older = HEADING.findall((ROOT / "CHANGELOG.md").read_text())
     assert newest in {_version("dora-cli"), UNRELEASED}
     assert all(re.fullmatch(r"\d+\.\d+\.\d+", heading) for heading in older)

@@ -1,4 +1,4 @@
-"""The reference pages that people write know every variable of the code, and nothing else."""
+"""Handwritten reference pages list every variable and state of the code, and no others."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from support.sources import ROOT, packaged_sources
 
 from dora_config.protocol.control import DataflowStatus
 from dora_config.protocol.runner import NodeState as ShownState
-from dora_coordinator.state.records import PartState
-from dora_coordinator.state.records import Phase as DataflowPhase
+from dora_coordinator.state.records import PartState, Phase as DataflowPhase
 from dora_daemon.runner.machine.snapshot import NodeState
 from dora_daemon.runner.machine.state import Phase as RunnerPhase
 
@@ -20,11 +19,11 @@ VARIABLE = re.compile(r"DORA_[A-Z][A-Z_]*[A-Z]")
 DROPPED = re.compile(
     r"DORA_RUNTIME_CONFIG|DORA_ZENOH_\w*|DORA_ZENOH|DORA_RUN_PARENT_PID|DORA_HUB\w*"
 )
-"""Names of the peer that are only known in order to be kept from nodes."""
+"""Variables of dora-rs that are only removed from the environment of nodes."""
 
 
 def _in_code() -> dict[str, str]:
-    """Each variable that a string of the packages names as a whole, with one place of it."""
+    """Return the variables in strings of the packages, with the place of one use."""
     found: dict[str, str] = {}
     for source in packaged_sources():
         for node in ast.walk(source.tree):
@@ -40,7 +39,7 @@ def test_environment_variables_are_documented() -> None:
     missing = [f"{place}: {name}" for name, place in used.items() if name not in documented]
     assert not missing, "not in docs/reference/environment.md:\n" + "\n".join(missing)
     unknown = documented - set(used)
-    assert not unknown, f"nothing reads {sorted(unknown)}, which environment.md names"
+    assert not unknown, f"unused variables in environment.md: {sorted(unknown)}"
 
 
 STATES = {

@@ -11,12 +11,12 @@ import pytest
 from support.sources import Source, packaged_sources, python_sources
 
 MOST_MODULES = 16
-"""In one folder, without `__init__`, `__main__`, `_version` and `conftest`."""
+"""Modules of a folder, without `__init__`, `__main__`, `_version` and `conftest`."""
 UNCOUNTED = {"__init__", "__main__", "_version", "conftest"}
 
 LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "dora_config": (
-        ("errors", "ids", "access", "_version", "spawn_argv", "process_identity"),
+        ("errors", "ids", "access", "_version", "spawn_argv", "process_identity", "frozen"),
         ("yaml",),
         ("dataflow",),
         ("cluster",),
@@ -76,7 +76,16 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("process",),
     ),
     "dora_cli": (
-        ("_version", "values", "clock_offset", "templates", "ssh", "self_test", "registry"),
+        (
+            "_version",
+            "values",
+            "polling",
+            "clock_offset",
+            "templates",
+            "ssh",
+            "self_test",
+            "registry",
+        ),
         ("stream_writer",),
         ("output",),
         ("errors", "screen", "options", "dataflow_file", "diagnosis", "bundle"),
@@ -99,7 +108,7 @@ def _modules() -> dict[str, Source]:
 
 
 def _imports(source: Source, modules: Mapping[str, Source]) -> Iterator[tuple[int, str]]:
-    """Line and module of every import of ours, at any depth and under TYPE_CHECKING."""
+    """Yield line and module of every import of our own, also inside functions."""
     for node in ast.walk(source.tree):
         if not isinstance(node, ast.Import | ast.ImportFrom):
             continue
@@ -139,7 +148,7 @@ def test_imports_between_sub_packages_have_one_direction(package: str) -> None:
 
 
 def _layer(package: str, module: str) -> tuple[int, str] | None:
-    """Index of the layer and entry that a module belongs to; None outside of the package."""
+    """Return index and entry of a module's layer; None outside of the package."""
     if not module.startswith(f"{package}."):
         return None
     rest = module.removeprefix(f"{package}.")

@@ -1,4 +1,4 @@
-"""Mistakes that users make, and what dora must say: for the tests, and for the page that shows them."""
+"""Invalid input with its expected errors, for the tests and for the generated page of errors."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ NODE = "from dora import Node\nfor event in Node():\n    pass\n"
 
 @dataclass(frozen=True)
 class Mistake:
-    """One mistake: the file (or the words) with it, and what the answer must hold."""
+    """One mistake: a file or a command line, and parts of the error."""
 
     about: str
     what: str
-    says: tuple[str, ...]
-    """Fragments that the answer holds, in this order."""
+    fragments: tuple[str, ...]
+    """Parts of the output, in this order."""
     yaml: str = ""
     words: tuple[str, ...] = ("validate", "dataflow.yml")
     code: int = 1
@@ -39,7 +39,7 @@ class Mistake:
         return run_dora(*self.words, cwd=folder, env=environment, timeout=60)
 
     def answer(self, folder: Path) -> str:
-        """What was said, without what differs from run to run."""
+        """Return the output without parts that differ from run to run."""
         done = self.make(folder)
         text = (done.stderr.strip() or done.stdout.strip()).replace(str(folder) + "/", "")
         text = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "<dataflow id>", text)
@@ -51,12 +51,12 @@ def _nodes(*lines: str) -> str:
 
 
 def _a(*more: str) -> str:
-    """Node ``a`` with one output, and further keys."""
+    """Return node ``a`` with one output, and further keys."""
     return "\n".join(["  - id: a", "    path: a.py", "    outputs: [out]", *more])
 
 
 def _b(*inputs: str, more: tuple[str, ...] = ()) -> str:
-    """Node ``b`` with the inputs given."""
+    """Return node ``b`` with the given inputs."""
     return "\n".join(["  - id: b", "    path: b.py", "    inputs:", *inputs, *more])
 
 
@@ -68,7 +68,7 @@ THE_FILE = (
     Mistake("The file", "a tab indents", ("dataflow.yml:2:",), "nodes:\n\t- id: a\n"),
     Mistake("The file", "it is empty", ("dataflow.yml", "nodes"), "# nothing yet\n"),
     Mistake("The file", "it is a list", ("dataflow.yml:1:",), "- id: a\n  path: a.py\n"),
-    Mistake("The file", "there are no nodes", ("dataflow.yml", "nodes"), "env: {A: 1}\n"),
+    Mistake("The file", "it has no nodes", ("dataflow.yml", "nodes"), "env: {A: 1}\n"),
     Mistake("The file", "a key is given twice", ("dataflow.yml:4:", "path"),
             _nodes("  - id: a", "    path: a.py", "    path: b.py")),
     Mistake("The file", "a key is misspelt", ("dataflow.yml:4:", "ouputs", "outputs"),
@@ -93,7 +93,7 @@ NODES = (
     Mistake("Nodes", "the id holds a blank", ("dataflow.yml:2:", "invalid character"),
             _nodes("  - id: my node", "    path: a.py")),
     Mistake("Nodes", "the id is missing", ("dataflow.yml:2:", "id"), _nodes("  - path: a.py")),
-    Mistake("Nodes", "nothing says what it runs", ("dataflow.yml:2:", "path"),
+    Mistake("Nodes", "neither a path nor an operator", ("dataflow.yml:2:", "path"),
             _nodes("  - id: a", "    outputs: [out]")),
     Mistake("Nodes", "both a path and an operator", ("dataflow.yml:", "path", "operator"),
             _nodes("  - id: a", "    path: a.py", "    operator: {python: a.py}")),
@@ -115,13 +115,13 @@ NODES = (
             _nodes(_a("    git: https://example.invalid/x", "    branch: main", "    tag: v1"))),
     Mistake("Nodes", "a branch without a repository", ("dataflow.yml:", "git"),
             _nodes(_a("    branch: main"))),
-    Mistake("Nodes", "an output that is sent to is not declared", ("dataflow.yml:", "lines"),
+    Mistake("Nodes", "standard output goes to an undeclared output", ("dataflow.yml:", "lines"),
             _nodes(_a("    send_stdout_as: lines"))),
     Mistake("Nodes", "a ROS 2 node", ("dataflow.yml:", "ros2"),
             _nodes("  - id: a", "    ros2: {topic: /x}")),
     Mistake("Nodes", "an operator in a shared library", ("dataflow.yml:", "shared-library"),
             _nodes("  - id: a", "    operator: {shared-library: x}")),
-    Mistake("Nodes", "a module file that is not there", ("dataflow.yml:", "nowhere.yml"),
+    Mistake("Nodes", "the module file does not exist", ("dataflow.yml:", "nowhere.yml"),
             _nodes("  - id: a", "    module: nowhere.yml")),
 )  # fmt: skip
 
@@ -158,7 +158,7 @@ EDGES = (
     Mistake("Types", "an output of an unknown type", ("std/media/v1/Imag", "std/media/v1/Image"),
             _nodes(_a("    output_types: {out: std/media/v1/Imag}")),
             words=("validate", "--strict-types", "dataflow.yml")),
-    Mistake("Types", "two ends that do not fit", ("std/core/v1/String", "std/core/v1/Float32"),
+    Mistake("Types", "the types of two ends differ", ("std/core/v1/String", "std/core/v1/Float32"),
             _nodes(_a("    output_types: {out: std/core/v1/String}"),
                    _b("      x: a/out", more=("    input_types: {x: std/core/v1/Float32}",))),
             words=("validate", "--strict-types", "dataflow.yml")),
@@ -177,19 +177,19 @@ COMMANDS = (
             words=("validat", "x.yml"), code=2),
     Mistake("Commands", "an option that does not exist", ("--formt",),
             words=("validate", "--formt", "json", "x.yml"), code=2),
-    Mistake("Commands", "a file is missing", ("PATH",), words=("run",), code=2),
-    Mistake("Commands", "a duration that is none", ("soon",), _nodes(_a()),
+    Mistake("Commands", "the file argument is missing", ("PATH",), words=("run",), code=2),
+    Mistake("Commands", "an invalid duration", ("soon",), _nodes(_a()),
             words=("run", "dataflow.yml", "--stop-after", "soon"), code=2),
     Mistake("Commands", "two options that exclude each other", ("--locked", "--write-lockfile"), _nodes(_a()),
             words=("build", "dataflow.yml", "--locked", "--write-lockfile"), code=2),
 )  # fmt: skip
 
 RUNS = (
-    Mistake("Running", "the script is not there", ("gone.py",),
+    Mistake("Running", "the script does not exist", ("gone.py",),
             _nodes("  - id: a", "    path: gone.py"), words=("run", "dataflow.yml")),
     Mistake("Running", "a shell node without permission", ("shell", "--allow-shell-nodes"),
             _nodes("  - id: a", "    path: shell", "    args: echo hello"), words=("run", "dataflow.yml")),
-    Mistake("Running", "the program cannot be executed", ("data.bin",),
+    Mistake("Running", "the program is not executable", ("data.bin",),
             _nodes("  - id: a", "    path: ./data.bin"), words=("run", "dataflow.yml"),
             files={"data.bin": "not a program"}),
     Mistake("Running", "a script with a syntax error", ("a", "SyntaxError"),

@@ -1,9 +1,9 @@
-"""Console blocks of the documentation: read, and run as a shell with jobs would.
+"""Parses console blocks of the documentation and runs them like a shell with jobs.
 
-Each line that starts with ``$ `` is a command; what is written below it must be what it prints, and
-``...`` stands for anything. A last line ``(exit code N)`` says how it ends, 0 if it is not there.
-``&`` at the end starts a job, which has printed what is written before the next command runs;
-``^C`` on a line of its own interrupts a command once it has printed what stands before.
+A line that starts with ``$ `` is a command; the lines below it are its expected output, in which
+``...`` matches anything. A last line ``(exit code N)`` is its exit code, 0 by default. ``&`` at the
+end starts a job; the next command runs once the job has printed its expected output. ``^C`` on a
+line of its own interrupts a command once it has printed the lines above.
 ``kill %N`` and ``kill -9 %N`` end jobs. ``pkill -9 -f dora_daemon.runner`` ends the runners of this
 home, and only those. Commands of other programs are shown and not run.
 """
@@ -29,12 +29,12 @@ from dora_daemon.process_tree.runtime_dir import list_runners, runtime_root
 LOOKS = (
     ("list",), ("status",), ("logs",), ("top",), ("node", "list"), ("cluster", "status"),
 )  # fmt: skip
-"""Commands that only look: they are repeated until they show what is written, as a reader would."""
+"""Read-only commands; they are repeated until their output matches."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """One command and what it is said to print."""
+    """One command and its expected output."""
 
     words: list[str]
     expected: str
@@ -47,19 +47,19 @@ class Command:
 
     @property
     def until_interrupt(self) -> str | None:
-        """What it prints before it is interrupted; None: it ends by itself."""
+        """Return the output before the interrupt; None if the command ends by itself."""
         before, found, _ = self.expected.partition("^C")
         return before.strip() if found else None
 
 
 def pattern(expected: str) -> re.Pattern[str]:
-    """The text as a pattern: ``...`` matches anything, blanks match any blanks."""
+    """Return the text as a pattern: ``...`` matches anything, blanks match any blanks."""
     parts = (r"\s+".join(map(re.escape, part.split())) for part in re.split(r"\.\.\.", expected))
     return re.compile(r"[\s\S]*?".join(parts))
 
 
 def commands(block: str) -> Iterator[Command]:
-    """The commands of a console block."""
+    """Yield the commands of a console block."""
     for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
         first, _, rest = part.partition("\n")
         ending = re.search(r"^\(exit code (\d+)\)$", rest, re.MULTILINE)
@@ -98,7 +98,7 @@ class Console:
         self._stack.close()
 
     def run(self, command: Command, where: str) -> None:
-        """Run a command; AssertionError when it does not do what is written."""
+        """Run a command; raise AssertionError if its output or exit code differs."""
         match command.words:
             case ["kill", *options, job]:
                 self._kill(int(job.removeprefix("%")), hard="-9" in options)
@@ -112,7 +112,7 @@ class Console:
                 self._wait(command, where)
 
     def _words(self, command: Command) -> list[str]:
-        """Without `dora`; a coordinator listens on a port of its own, whatever is written."""
+        """Return the arguments of `dora`; a coordinator gets the port of this test."""
         words = command.words[1:]
         if words[0] == "coordinator":
             words += ["--port", str(self.coordinator_port)]

@@ -1,6 +1,4 @@
-"""A wire that can be cut: TCP through a thread that stops carrying bytes, without a word to either
-end.
-"""
+"""TCP forwarding that can be cut: bytes stop, and both connections stay open."""
 
 from __future__ import annotations
 
@@ -14,10 +12,10 @@ _CHUNK = 65536
 
 
 class CuttableWire:
-    """Listens on ``port`` and carries what comes to ``target`` (a port of this machine)."""
+    """Listens on ``port`` and forwards connections to ``target``, a port of this machine."""
 
     def __init__(self, target: int, listener: socket.socket | None = None) -> None:
-        """``listener``: of another network, to carry from there; closed with the wire."""
+        """``listener``: a socket of another network to accept from; closed with the wire."""
         self._target = target
         self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -31,11 +29,11 @@ class CuttableWire:
         self._thread.start()
 
     def cut(self) -> None:
-        """From now on nothing arrives, and nobody is told."""
+        """Stop forwarding; neither end is notified."""
         self._whole.clear()
 
     def heal(self) -> None:
-        """What was sent meanwhile arrives late, as TCP has it."""
+        """Resume forwarding; bytes sent meanwhile arrive late."""
         self._whole.set()
 
     def close(self) -> None:

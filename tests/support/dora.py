@@ -1,4 +1,4 @@
-"""Run the ``dora`` command as a user does: a process of its own, its whole output kept."""
+"""Runs the ``dora`` command in a process and keeps its output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DORA = Path(sys.executable).with_name("dora")
 
 @dataclass(frozen=True)
 class Completed:
-    """How a ``dora`` command ended: exit code (negative: signal) and both texts."""
+    """Exit code (negative: signal) and output of a ``dora`` command."""
 
     args: tuple[str, ...]
     code: int
@@ -33,11 +33,11 @@ class Completed:
         return self.stdout + self.stderr
 
     def succeeded(self) -> Completed:
-        """Itself, when the exit code is 0; otherwise AssertionError with all that was printed."""
+        """Return itself; raise AssertionError with the output unless the exit code is 0."""
         return self.exited(0)
 
     def exited(self, code: int) -> Completed:
-        """Itself, when the exit code is ``code``; otherwise AssertionError with both texts."""
+        """Return itself; raise AssertionError with the output unless the exit code is ``code``."""
         if self.code != code:
             raise AssertionError(f"exit code {self.code}, expected {code}\n{self}")
         return self
@@ -51,7 +51,7 @@ class Completed:
 
 @dataclass
 class RunningDora:
-    """A ``dora`` command that is still running, in a process group of its own."""
+    """A running ``dora`` command in its own process group."""
 
     args: tuple[str, ...]
     process: subprocess.Popen[bytes]
@@ -71,7 +71,7 @@ class RunningDora:
         return _text_so_far(self._err)
 
     def wait_for(self, text: str, *, timeout: float = PATIENCE) -> None:
-        """Until ``text`` has been printed on either stream; fails early when the command ended."""
+        """Wait until ``text`` was printed on either stream; fail at once if the command ended."""
 
         def printed() -> bool:
             ended = self.process.poll() is not None
@@ -88,14 +88,14 @@ class RunningDora:
         )
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Signal the command alone, not its group (a terminal's Ctrl-C reaches the whole group)."""
+        """Signal the command without its group (Ctrl-C in a terminal reaches the whole group)."""
         self.process.send_signal(number)
 
     def interrupt(self) -> None:
         self.send_signal(signal.SIGINT)
 
     def wait(self, *, timeout: float = PATIENCE) -> Completed:
-        """Until the command has ended; past ``timeout`` seconds it is killed and the test fails."""
+        """Wait for the end of the command; kill it and fail after ``timeout`` seconds."""
         try:
             self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -108,7 +108,7 @@ class RunningDora:
         return Completed(self.args, 0 if code is None else code, self.stdout, self.stderr)
 
     def kill(self) -> None:
-        """SIGKILL to the command's process group; then reap it."""
+        """Kill the command's process group and reap the command."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(PATIENCE)
@@ -126,10 +126,10 @@ def running_dora(
     stdin: str | None = None,
     program: Sequence[str | Path] = (DORA,),
 ) -> Iterator[RunningDora]:
-    """Start ``dora ARGS``; on leaving the block a command that still runs is killed.
+    """Start ``dora ARGS``; kill it at the end of the block if it still runs.
 
-    ``env`` is added to the test's environment; ``program`` is a ``dora`` of another one. Output
-    goes to unnamed files, never to a pipe that could fill up.
+    ``env`` is added to the test's environment; ``program``: another ``dora``. Output goes to
+    unnamed files, since pipes could fill up.
     """
     words = tuple(str(arg) for arg in args)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -161,6 +161,6 @@ def run_dora(
     timeout: float = 2 * PATIENCE,
     program: Sequence[str | Path] = (DORA,),
 ) -> Completed:
-    """Run ``dora ARGS`` to its end; past ``timeout`` seconds the test fails with the output."""
+    """Run ``dora ARGS`` to its end; fail with its output after ``timeout`` seconds."""
     with running_dora(*args, cwd=cwd, env=env, stdin=stdin, program=program) as running:
         return running.wait(timeout=timeout)

@@ -21,8 +21,7 @@ from support.waiting import wait_until
 
 from dora_node_api.errors import ControlError
 from dora_node_api.frozen import Frozen, replace
-from dora_node_api.protocol import frames
-from dora_node_api.protocol import messages as control
+from dora_node_api.protocol import frames, messages as control
 from dora_node_api.protocol.control_socket import ControlSocket, bind_unix
 from dora_node_api.protocol.messages import Hello, InputConfig, NodeConfig
 from dora_node_api.transport import Board, QueueKeeper, QueueSpec, create_queue
@@ -187,7 +186,7 @@ class FakeRunner:
 
     def wait_for(self, node_id: str, kind: type[Frozen]) -> Frozen:
         """Wait until the node has sent a message of this kind."""
-        wait_until(lambda: bool(self.messages(node_id, kind)), what=f"{kind.__name__} comes")
+        wait_until(lambda: bool(self.messages(node_id, kind)), what=kind.__name__)
         return self.messages(node_id, kind)[-1]
 
     # --- serving ---------------------------------------------------------------------------------
@@ -248,16 +247,16 @@ class FakeRunner:
             node.received.append(received.message)
         return node
 
-    def _read_all(self, asking: ControlSocket) -> None:
+    def _read_all(self, skipped: ControlSocket) -> None:
         """Process the messages of the other nodes."""
         for descriptor, (connection, _) in list(self._connections.items()):
-            if connection is not asking:
+            if connection is not skipped:
                 self._serve_connection(descriptor)
 
     def _greet(self, connection: ControlSocket, node_id: str, hello: Hello) -> FakeNode | None:
         node = self.nodes.get(node_id)
         if node is None:
-            connection.send(control.Refused(f"there is no node `{node_id}`"))
+            connection.send(control.Refused(f"node `{node_id}` does not exist"))
             return None
         own = [edge for edge in self.edges if edge.spec.consumer == node_id]
         descriptors = [self.board.fd]

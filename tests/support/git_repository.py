@@ -1,4 +1,4 @@
-"""A git repository on this machine whose history a test writes."""
+"""A local git repository with the commits of a test."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Repository:
         return f"file://{self.folder}"
 
     def commit(self, text: str) -> str:
-        """Commit a file ``node.py`` with this text; the commit."""
+        """Commit a file ``node.py`` with this text; return the commit id."""
         (self.folder / "node.py").write_text(text)
         git(self.folder, "add", ".")
         git(self.folder, "commit", "--quiet", "-m", text.splitlines()[0])

@@ -1,4 +1,4 @@
-"""A home of its own for a test: no test sees the developer's machine."""
+"""Isolated home directories for tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEPT_PREFIXES = ("DORA_TESTS_",)
 
 @contextmanager
 def short_directory() -> Iterator[Path]:
-    """A directory with a short name: AF_UNIX names end at 104 bytes, pytest's folders are long."""
+    """A directory with a short path: AF_UNIX paths end at 104 bytes, pytest's folders are long."""
     path = Path(tempfile.mkdtemp(prefix="d", dir="/tmp"))
     try:
         yield path
@@ -27,9 +27,9 @@ def short_directory() -> Iterator[Path]:
 
 
 def isolated_environment(home: Path, environ: dict[str, str]) -> dict[str, str]:
-    """``environ`` with HOME and the XDG folders under ``home`` and without any dora setting.
+    """Return ``environ`` with HOME and XDG folders under ``home`` and without settings of dora.
 
-    Package caches stay where they were, so that a test that installs something is quick.
+    Package caches stay in place, so that tests that install packages are quick.
     """
     kept = {
         name: value
@@ -62,7 +62,7 @@ def isolated_environment(home: Path, environ: dict[str, str]) -> dict[str, str]:
 
 @contextmanager
 def watched_home(has_failed: Callable[[], bool]) -> Iterator[Path]:
-    """A home of its own, set in the environment; fails the test if something is left at the end."""
+    """Set an isolated home in the environment; fail the test if anything is left at the end."""
     before = Before.now(uuid.uuid4().hex)
     with short_directory() as path, pytest.MonkeyPatch.context() as patch:
         environment = isolated_environment(path, dict(os.environ)) | {TAG: before.tag}

@@ -1,4 +1,4 @@
-"""What a test left behind: processes, shared memory, files of a runtime directory, descriptors."""
+"""Finds what a test left behind: processes, shared memory, runtime directories, descriptors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TAG = "DORA_TESTS_TAG"
-"""Environment variable that marks every process a test started, in whatever session it ended up."""
+"""Environment variable of every process that a test has started, directly or not."""
 
 LEFT_BY_A_TEST = "dora-test-"
 """Beginning of names in /dev/shm that tests use; the tag follows."""
@@ -29,14 +29,14 @@ def _pids() -> set[int]:
 
 
 def _shared_memory() -> set[str]:
-    """Names in /dev/shm, without those of other programs that run on the machine meanwhile."""
+    """Return the names in /dev/shm, without those of Zenoh, which other programs may create."""
     if not _LINUX or not _SHARED_MEMORY.is_dir():
         return set()
     return {name for name in os.listdir(_SHARED_MEMORY) if not name.endswith(".zenoh")}
 
 
 def _descriptors() -> dict[int, str]:
-    """Kernel objects that the test process holds: pipes, sockets and memory files."""
+    """Return the pipes, sockets and memory files of the test process."""
     found: dict[int, str] = {}
     if not _LINUX:
         return found
@@ -55,7 +55,7 @@ def _command_line(pid: int) -> str:
 
 
 def _state_and_parent(pid: int) -> tuple[str, int]:
-    """The letter of /proc/PID/stat and the parent's pid; ("", 0) when the process is gone."""
+    """Return the state in /proc/PID/stat and the parent's pid; ("", 0) without the process."""
     with suppress(OSError, IndexError, ValueError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return fields[0], int(fields[1])
@@ -63,7 +63,7 @@ def _state_and_parent(pid: int) -> tuple[str, int]:
 
 
 def _is_mapped_by_another(name: str, tag: str) -> bool:
-    """True when a process that no test started uses this shared memory (someone else's work)."""
+    """Return whether a process that no test has started maps this shared memory."""
     for pid in _pids():
         with suppress(OSError):
             if f"/dev/shm/{name}" in Path(f"/proc/{pid}/maps").read_text() and not _carries(
@@ -81,7 +81,7 @@ def _carries(pid: int, tag: str) -> bool:
 
 @dataclass(frozen=True)
 class Before:
-    """What was there when the test began; taken by ``Before.now``."""
+    """State of the machine at the start of a test; created by ``Before.now``."""
 
     tag: str
     pids: frozenset[int]
@@ -98,7 +98,7 @@ class Before:
         )
 
     def processes(self) -> list[int]:
-        """Processes that began since: children of ours, and whatever carries the test's tag."""
+        """Return the processes started since: children of this one, and those with the tag."""
         found = []
         for pid in _pids() - self.pids:
             state, parent = _state_and_parent(pid)
@@ -109,7 +109,7 @@ class Before:
         return sorted(found)
 
     def end_processes(self) -> list[str]:
-        """Give the test's processes a moment to end, kill what stays; returns a line for each."""
+        """Wait a moment for the test's processes, kill those left; return a line for each."""
         deadline = time.monotonic() + _GRACE
         while (left := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -132,7 +132,7 @@ class Before:
         return sorted(
             f"/dev/shm/{name}"
             for name in new
-            # Other workers run the tests of this very function.
+            # Other workers run the tests of this function.
             if not (name.startswith(LEFT_BY_A_TEST) and not name.endswith(self.tag))
             and not _is_mapped_by_another(name, self.tag)
         )
@@ -140,16 +140,16 @@ class Before:
     def new_descriptors(self) -> list[str]:
         new = set(_descriptors().items()) - self.descriptors
         if new:
-            # What only a cycle holds is garbage, not a leak.
+            # Garbage in a cycle is not a leak.
             gc.collect()
             new = set(_descriptors().items()) - self.descriptors
         return sorted(f"descriptor {fd}: {target}" for fd, target in new)
 
 
 def runtime_files(home: Path) -> list[str]:
-    """Sockets, locks and numbered folders that a runner left under the test's home.
+    """Return sockets, locks and numbered folders that a runner left under the test's home.
 
-    A reaper, which carries no tag, may just be removing them.
+    Waits a moment for a reaper, whose process has no tag.
     """
     deadline = time.monotonic() + _GRACE
     while (found := _runtime_files(home)) and time.monotonic() < deadline:
@@ -167,5 +167,5 @@ def _runtime_files(home: Path) -> list[str]:
 
 
 def _matters(path: Path) -> bool:
-    """Numbered folders and what is in them; an index or a lock of the folder itself may stay."""
+    """Return whether it is in a numbered folder; the index and its lock may stay."""
     return path.is_socket() or any(part.isdigit() for part in path.parts[-3:])

@@ -1,4 +1,4 @@
-"""What a node's log file holds so far."""
+"""Reads log files of nodes that may still be written."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 
 def entries(path: Path) -> list[dict[str, Any]]:
-    """All but a line that is just being written."""
+    """Return the entries, without an incomplete last line."""
     *complete, _ = path.read_text().split("\n")
     return [json.loads(line) for line in complete]
 
 
 def texts(path: Path) -> list[str]:
-    """What the entries say."""
+    """Return the messages of the entries."""
     return [entry["msg"] for entry in entries(path)]

@@ -1,4 +1,4 @@
-"""Queues for tests that play the runner: edges, a registry of segments, checked bytes."""
+"""Queues for tests without a runner: edges, a registry of segments, checked messages."""
 
 from __future__ import annotations
 
@@ -127,11 +127,11 @@ def _serve(listener: socket.socket) -> None:
                     else:
                         socket.send_fds(connection, [b"%d" % found[1]], [found[0]])
             except OSError:
-                pass  # the asking process was killed
+                pass  # the client was killed
 
 
 class Edge:
-    """One queue on a board, with as many senders and receivers as a test makes."""
+    """One queue on a board; creates senders and receivers."""
 
     def __init__(
         self,
@@ -179,7 +179,7 @@ def send(sender: Sender, number: int, size: int = 64, **options: Any) -> int:
 
 
 def drain(receiver: Receiver) -> list[Delivery]:
-    """Everything that waits."""
+    """Receive everything that waits."""
     found = []
     while (delivery := receiver.receive()) is not None:
         found.append(delivery)
@@ -187,5 +187,5 @@ def drain(receiver: Receiver) -> list[Delivery]:
 
 
 def numbers(deliveries: list[Delivery]) -> list[int]:
-    """The numbers of checked messages."""
+    """Return the numbers of messages, after a check of their bytes."""
     return [number_of(delivery.data) for delivery in deliveries]

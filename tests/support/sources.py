@@ -1,4 +1,4 @@
-"""The project's own source files, parsed; what the checks over the repository read."""
+"""Parsed source files of the project, for the tests in tests/repository."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PACKAGES = {
     "dora-daemon": ("dora_daemon",),
     "dora-cli": ("dora_cli",),
 }
-"""Wheel to the import packages that it holds."""
+"""Wheels and their import packages."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Source:
 
     @property
     def name(self) -> str:
-        """Path from the repository's root, as it is shown."""
+        """Path relative to the repository's root."""
         return self.path.relative_to(ROOT).as_posix()
 
     @property
@@ -75,7 +75,7 @@ def _walk(tree: ast.AST, *, skip_type_checking: bool) -> Iterator[ast.AST]:
 
 @cache
 def tracked_files() -> tuple[Path, ...]:
-    """What git would commit: tracked files, and new ones that it does not ignore."""
+    """Return the files that git tracks, and new ones that it does not ignore."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT,
@@ -88,7 +88,7 @@ def tracked_files() -> tuple[Path, ...]:
 
 @cache
 def python_sources(folder: str = "") -> tuple[Source, ...]:
-    """Parsed Python files under ``folder`` (from the root; "" for all of them)."""
+    """Return the parsed Python files under ``folder``, relative to the root ("": all)."""
     return tuple(
         Source(path, text := path.read_text(), ast.parse(text, str(path)))
         for path in tracked_files()
@@ -97,5 +97,5 @@ def python_sources(folder: str = "") -> tuple[Source, ...]:
 
 
 def packaged_sources() -> tuple[Source, ...]:
-    """Modules that end up in a wheel."""
+    """Return the modules of all wheels."""
     return tuple(source for source in python_sources("packages") if "src" in source.path.parts)

@@ -1,4 +1,4 @@
-"""Wait for a condition with a deadline; the only way in which a test may wait."""
+"""Waits for a condition with a deadline; tests wait in no other way."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import anyio
 T = TypeVar("T")
 
 PATIENCE = 60.0
-"""Seconds that anything which should happen may take. A wait ends when it has happened, which may
-be late on a machine that has much else to do; only a test that fails waits so long."""
+"""Default deadline in seconds, long enough for a busy machine; only failing tests reach it."""
 _FIRST_PAUSE = 0.001
 _LONGEST_PAUSE = 0.05
 
 
 class StillWaiting(AssertionError):
-    """The condition did not come true before the deadline."""
+    """The condition was not true before the deadline."""
 
     def __init__(self, what: str, timeout: float, last: object) -> None:
         self.what = what
@@ -35,9 +34,9 @@ def wait_until(
 ) -> T:
     """Call ``condition`` until it returns something true, and return that.
 
-    ``timeout`` is in seconds. ``what`` completes "waited 10 s for ..."; give a function
-    to have it made when the wait fails (a log's tail, say).
-    Raises StillWaiting at the deadline; what ``condition`` raises passes through at once.
+    ``timeout`` is in seconds. ``what`` completes "waited 10 s for ..."; a function is called only
+    when the wait fails. Raises StillWaiting at the deadline; exceptions of ``condition`` pass
+    through.
     """
     deadline = time.monotonic() + timeout
     pause = _FIRST_PAUSE
@@ -52,13 +51,18 @@ def wait_until(
         pause = min(pause * 2, _LONGEST_PAUSE)
 
 
+def let_last(seconds: float) -> None:
+    """Let a fault last for some time; a result is awaited with ``wait_until``."""
+    time.sleep(seconds)
+
+
 async def wait_until_async(
     condition: Callable[[], T],
     *,
     timeout: float = PATIENCE,  # noqa: ASYNC109 - the deadline must name what was awaited
     what: str | Callable[[], str] = "a condition",
 ) -> T:
-    """As wait_until, for a test that runs inside an event loop (asyncio or trio)."""
+    """Like wait_until, inside an event loop (asyncio or trio)."""
     deadline = time.monotonic() + timeout
     pause = _FIRST_PAUSE
     while True:

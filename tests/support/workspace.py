@@ -1,4 +1,4 @@
-"""A folder with node scripts and a dataflow file, as a user would write them."""
+"""A folder with node scripts and a dataflow file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Workspace:
     path: Path
 
     def file(self, name: str, text: str) -> Path:
-        """Write ``text`` (dedented) to ``name``, making folders as needed."""
+        """Write dedented text to a file; create its folders."""
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(textwrap.dedent(text).lstrip("\n"))
@@ -28,7 +28,7 @@ class Workspace:
         return self.file(name if name.endswith(".py") else f"{name}.py", source)
 
     def dataflow(self, content: str | Mapping[str, Any], name: str = "dataflow.yml") -> Path:
-        """Write a dataflow: YAML text, or a mapping (written as JSON, which is YAML too)."""
+        """Write a dataflow file from YAML text or a mapping (as JSON, a subset of YAML)."""
         if isinstance(content, str):
             return self.file(name, content)
         return self.file(name, json.dumps(content, indent=2))

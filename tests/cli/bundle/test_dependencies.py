@@ -1,4 +1,4 @@
-"""Wheels for another platform: from an index, from a folder, and what an error says."""
+"""Wheels for another platform, from an index or a folder, and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what a machine says to the wheels that run on it."""
+"""Platforms of machines and the wheels that run on them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_key_names_a_platform(key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "aarch64", "aarch64-glibc2.36-py3.10", "a-b-c"])
-def test_what_is_no_key(key: str) -> None:
+def test_invalid_key(key: str) -> None:
     with pytest.raises(UnknownPlatform):
         Platform.from_key(key)
 
@@ -108,7 +108,7 @@ always==2 \\
         ("2.99", "aarch64-manylinux_2_40"),
     ],
 )
-def test_the_name_for_uv_is_no_newer_than_the_machine(libc_version: str, expected: str) -> None:
+def test_name_for_uv_is_not_newer_than_the_machine(libc_version: str, expected: str) -> None:
     assert Platform.from_probe(PI | {"libc_version": libc_version}).uv_name() == expected
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from dora_cli.coordinator.start_spec import PathNotUtf8, make_spec
 from dora_config import load_dataflow
-from dora_daemon.build.session_file import fingerprint, read_session, write_session
+from dora_daemon.build.session_file import fingerprint, record_build
 
 
 def test_a_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
@@ -32,8 +32,7 @@ def test_a_linked_file_starts_in_the_folder_of_the_link(tmp_path: Path) -> None:
     link = tmp_path / "folder/flow.yml"
     link.symlink_to("../real/file.yml")
     loaded = load_dataflow(link)
-    made = read_session(link).after_build(BUILD, fingerprint(loaded.resolved, uv=False))
-    write_session(link, made)
+    record_build(link, BUILD, fingerprint(loaded.resolved, uv=False))
     spec = make_spec(loaded)
     assert spec.origin.directory == str(tmp_path / "folder")
     assert spec.origin.file_name == "flow.yml"

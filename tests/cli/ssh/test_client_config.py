@@ -7,8 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from dora_cli.ssh.client_config import Asked, ConfigProblem, HostSettings, matches, read_config
 

@@ -8,8 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from dora_cli.ssh.commands import command_line, sudo_problem
 from dora_cli.ssh.known_hosts import Key, find_known, names, new_line, preferred

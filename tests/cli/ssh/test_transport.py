@@ -12,7 +12,7 @@ from dora_cli.ssh.transport import Transport
 
 
 class Broken:
-    """A transport whose thread has met the end, and does not count as inactive yet."""
+    """A transport whose connection has ended, but which is not inactive yet."""
 
     def __init__(self, problem: Exception | None) -> None:
         self.saved_exception = problem

@@ -6,8 +6,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from dora_config import Cluster, ConfigError, Coordinator, Machine, load_cluster, parse_cluster
 
@@ -149,7 +148,7 @@ MISTAKES = [
     (base("{host: b}"), "3:5: machine 1: field `id` is required"),
     (base("{id: a}"), '3:5: machine "a": field `host` is required'),
     (base("{id: '', host: b}"), "machine id must not be empty"),
-    (base("{id: a b, host: b}"), "contains invalid character ' ': allowed are [a-zA-Z0-9_.-]"),
+    (base("{id: a b, host: b}"), "contains invalid character ' ': allowed are letters, digits"),
     (base("{id: -a, host: b}"), "machine id '-a' must not start with '-'"),
     (base("{id: [5], host: b}"), "expected a text, found a list"),
     (base("{id: a, host: b}\n  - {id: a, host: c}"), '4:10: duplicate machine id "a"'),
@@ -212,10 +211,10 @@ def test_all_mistakes_at_once() -> None:
 
 
 def test_plain_links_are_a_choice() -> None:
-    assert not parse_cluster(base("{id: a, host: b}")).cluster.plain_links
-    assert not parse_cluster(base("{id: a, host: b}", "links: tls")).cluster.plain_links
+    assert parse_cluster(base("{id: a, host: b}")).cluster.links == "tls"
+    assert parse_cluster(base("{id: a, host: b}", "links: tls")).cluster.links == "tls"
     text = base("{id: a, host: 8.8.8.8, zenoh_addr: 100.100.1.2}", "links: plain")
-    assert parse_cluster(text).cluster.plain_links
+    assert parse_cluster(text).cluster.links == "plain"
 
 
 def test_a_router_is_not_needed() -> None:

@@ -9,8 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 from config.parsing import errors, node, parse, with_node
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from dora_config import ConfigError, expand_dataflow, json_schema, load_dataflow, load_module
 from dora_config.cluster.loader import parse_cluster

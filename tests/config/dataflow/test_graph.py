@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from config.parsing import errors, parse, warnings
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from dora_config import ResolvedDataflow
 from dora_config.dataflow.graph import backpressure_cycles, check_graph

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from dora_config import (
-    ConnectedDaemon,
-    PlacementError,
-    ResolvedDataflow,
-    ResolvedDeploy,
-    ResolvedNode,
-    UnplacedNodes,
-    choose_daemon,
-    place,
-)
+from dora_config.dataflow.placement import ConnectedDaemon, UnplacedNodes, choose_daemon, place
+from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedDeploy, ResolvedNode
+from dora_config.errors import PlacementError
 
 ROBOT = ConnectedDaemon("d1", "robot", {"arch": "arm64"})
 GPU = ConnectedDaemon("d2", "gpu-server", {"gpu": "true", "arch": "x86"})
@@ -95,14 +87,11 @@ def flow(*deploys: ResolvedDeploy) -> ResolvedDataflow:
 
 
 def test_a_whole_dataflow() -> None:
-    placement = place(
+    by_node = place(
         flow(ResolvedDeploy(machine="robot"), ResolvedDeploy(), ResolvedDeploy(machine="robot")),
         ALL,
     )
-    assert placement.by_node == {"n0": "d1", "n1": "d4", "n2": "d1"}
-    assert placement.daemons == ("d1", "d4")
-    assert placement.nodes_of("d1") == ("n0", "n2")
-    assert placement.nodes_of("d2") == ()
+    assert by_node == {"n0": "d1", "n1": "d4", "n2": "d1"}
 
 
 def test_every_node_without_a_daemon_is_reported() -> None:
@@ -155,13 +144,12 @@ def test_placing_is_all_or_nothing(
 ) -> None:
     dataflow = flow(*wanted)
     try:
-        placement = place(dataflow, connected)
+        by_node = place(dataflow, connected)
     except UnplacedNodes as error:
         unplaced = {one.node for one in error.errors}
     else:
         unplaced = set()
-        assert list(placement.by_node) == [node.id for node in dataflow.nodes]
-        assert set(placement.daemons) == set(placement.by_node.values())
+        assert list(by_node) == [node.id for node in dataflow.nodes]
     for node in dataflow.nodes:
         if node.id in unplaced:
             with pytest.raises(PlacementError):

@@ -7,8 +7,7 @@ import shlex
 from typing import Any
 
 from config.parsing import NODES, parse
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from dora_config import ConfigError, expand_dataflow, parse_dataflow
 from dora_config.dataflow.descriptor import Descriptor, Node

@@ -135,7 +135,7 @@ def test_mistakes_in_a_node(fields: str, expected: str) -> None:
 
 
 IDS = [
-    ("''", "identifier must not be empty"),
+    ("''", "node id must not be empty"),
     ("dora", "is reserved"),
     (".a", "must not start with '.'"),
     ("my node", "contains invalid character ' ': allowed are letters, digits, '_', '.' and '-'"),
@@ -232,6 +232,12 @@ def test_all_mistakes_are_reported_at_once_in_file_order() -> None:
             path: e.py
         """)
     assert [error.split(":")[0] for error in found] == ["2", "5", "9", "10", "10", "10", "14"]
+
+
+def test_source_of_an_input_with_an_invalid_name_is_checked_too() -> None:
+    found = errors("nodes:\n- {id: a, path: p}\n- id: b\n  path: p\n  inputs:\n    a b: c/d\n")
+    assert found[0].startswith('6:5: node "b": input "a b": input id \'a b\' contains')
+    assert found[1].startswith("6:10: output `c/d` mapped to input `b/a b` does not")
 
 
 def test_unreadable_parts_cause_no_further_errors() -> None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import pytest
 from config.parsing import node, parse, with_node
 
-from dora_config import (
+from dora_config.dataflow.resolved import (
     FromMachine,
     GitSource,
-    OutputSource,
     ResolvedDataflow,
     ResolvedDeploy,
     ResolvedNode,
     RestartSettings,
-    TimerSource,
 )
+from dora_config.dataflow.sources import OutputSource, TimerSource
 
 
 def test_defaults() -> None:

@@ -7,8 +7,7 @@ from contextlib import suppress
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from dora_config.errors import RemoteProtocolError
 from dora_config.protocol import control, daemon

@@ -8,8 +8,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from config.cluster.test_models import GUIDE
-from config.cluster.test_models import MISTAKES as CLUSTER_MISTAKES
+from config.cluster.test_models import GUIDE, MISTAKES as CLUSTER_MISTAKES
 from config.dataflow.test_flattening import EYE, FLOW
 from config.dataflow.test_reader import NODE, OPERATORS, ROOT
 from config.parsing import with_node

@@ -57,10 +57,9 @@ def test_positions_of_many_keys_are_fast() -> None:
     assert all(document.span((f"k{n}",)).line == n + 1 for n in range(many))
 
 
-def test_extent_of_a_value() -> None:
+def test_key_and_value_have_their_own_spans() -> None:
     document = read_document(TEXT, "f")
     assert document.span(("nodes", 0, "id"), at_key=True) == Span(2, 5, 2, 7)
-    assert document.lines_of(("nodes", 0, "inputs")) == Span(3, 13, 3, 39)
 
 
 def test_old_names_are_found_by_new_names() -> None:

@@ -1,4 +1,4 @@
-"""The processes behind watches: one for each, and none is left."""
+"""Inspector processes: one per stream, ended with it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.waiting import wait_until_async
 
 from dora_config.protocol.topics import StreamTopics, TopicChunk
 from dora_daemon.agent import inspectors as module
-from dora_daemon.agent.inspectors import Watches
+from dora_daemon.agent.inspectors import Inspectors
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.process_tree.runner_index import NODE_SOCKET
 from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
@@ -29,61 +29,61 @@ def record(path: Path) -> PartRecord:
 
 
 async def accept(listener: socket.socket) -> socket.socket:
-    """An inspector that has come; its runner will never say a word."""
+    """Accept an inspector, which gets no answer."""
     connection, _ = await anyio.to_thread.run_sync(listener.accept)
     return connection
 
 
 def until_gone(connection: socket.socket) -> None:
-    """Until the inspector has ended; what it says before is of no interest."""
+    """Read until the inspector has ended."""
     while connection.recv(1 << 16):
         pass
 
 
-def test_a_number_may_be_used_again_while_the_last_process_is_being_ended(tmp_path: Path) -> None:
-    told: list[TopicChunk] = []
+def test_number_of_a_stream_is_reused_while_its_process_ends(tmp_path: Path) -> None:
+    sent: list[TopicChunk] = []
 
-    async def watch() -> None:
+    async def inspect() -> None:
         with bind_unix(tmp_path / INSPECTION_SOCKET) as listener:
             async with anyio.create_task_group() as tasks:
-                watches = Watches(tasks, told.append)
-                watches.open(record(tmp_path), REQUEST)
+                inspectors = Inspectors(tasks, sent.append)
+                inspectors.open(record(tmp_path), REQUEST)
                 with await accept(listener) as first:
-                    watches.close_all()
-                    watches.open(record(tmp_path), REQUEST)
+                    inspectors.close_all()
+                    inspectors.open(record(tmp_path), REQUEST)
                     with await accept(listener):
                         await anyio.to_thread.run_sync(until_gone, first)
-                        assert told == []
-                        watches.read_on(1)
+                        assert sent == []
+                        inspectors.read_on(1)
 
-    anyio.run(watch)
-    assert told == [TopicChunk(stream=1, done=True)]
+    anyio.run(inspect)
+    assert sent == [TopicChunk(stream=1, done=True)]
 
 
 @pytest.mark.parametrize("old", [True, False])
-def test_a_runner_that_lets_nobody_watch_is_not_asked_again(tmp_path: Path, old: bool) -> None:
+def test_runner_without_inspection_socket_ends_the_stream(tmp_path: Path, old: bool) -> None:
     if old:
         (tmp_path / NODE_SOCKET).touch()
-    told: list[TopicChunk] = []
+    sent: list[TopicChunk] = []
 
-    async def watch() -> None:
+    async def inspect() -> None:
         async with anyio.create_task_group() as tasks:
-            Watches(tasks, told.append).open(record(tmp_path), REQUEST)
-            await wait_until_async(lambda: told, what="the end")
+            Inspectors(tasks, sent.append).open(record(tmp_path), REQUEST)
+            await wait_until_async(lambda: sent, what="the last chunk")
 
-    anyio.run(watch)
-    (last,) = told
+    anyio.run(inspect)
+    (last,) = sent
     assert last.done
-    assert ("restart the dataflow" in (last.problem or "")) == old
+    assert ("restart the dataflow with `--debug`" in (last.problem or "")) == old
 
 
-def test_only_so_many_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_WATCHES", 0)
-    told: list[TopicChunk] = []
+def test_number_of_inspectors_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_INSPECTORS", 0)
+    sent: list[TopicChunk] = []
 
-    async def watch() -> None:
+    async def inspect() -> None:
         async with anyio.create_task_group() as tasks:
-            Watches(tasks, told.append).open(record(tmp_path), REQUEST)
+            Inspectors(tasks, sent.append).open(record(tmp_path), REQUEST)
 
-    anyio.run(watch)
-    assert "0 watches at once are the most" in (told[0].problem or "")
+    anyio.run(inspect)
+    assert "at most 0 `dora topic` streams" in (sent[0].problem or "")

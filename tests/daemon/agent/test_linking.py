@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from dora_daemon.agent.linking import (
     LinkError,
@@ -40,7 +39,7 @@ def test_an_address_may_have_a_port_or_a_range(text: str, expected: Listen) -> N
         ("", "expected an IP address"),
         ("0.0.0.0", "every address of this machine"),
         ("[::]:7450", "every address of this machine"),
-        ("[fe80::7%eth0]:7450", "means something on this machine alone"),
+        ("[fe80::7%eth0]:7450", "valid on this machine only"),
         ("10.0.0.7:0", "ports from 1 to 65535"),
         ("10.0.0.7:9-8", "ports from 1 to 65535"),
         ("10.0.0.7:70000", "ports from 1 to 65535"),
@@ -90,7 +89,7 @@ def test_the_address_that_leads_to_this_machine_is_loopback() -> None:
 
 
 def test_an_address_that_is_no_ip_fails_the_start_with_a_sentence() -> None:
-    with pytest.raises(LinkError, match=r"'robot\.local'.*no IP address"):
+    with pytest.raises(LinkError, match=r"'robot\.local'.*not an IP address"):
         choose_host("127.0.0.1", ["robot.local"], ROUTES.get)
 
 

@@ -1,8 +1,8 @@
-"""A daemon's own files: private, locked, replaced as a whole."""
+"""State directory of a daemon: private, locked, replaced atomically."""
 
 from __future__ import annotations
 
-import errno
+import shutil
 import uuid
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import pytest
 from support.simulation.fleet_simulation import dataflow
 
 from dora_daemon.agent import part_files
-from dora_daemon.agent.part_files import DaemonFiles, DaemonStateError, replace_file
+from dora_daemon.agent.part_files import DaemonFiles, DaemonStateError
 from dora_daemon.agent.records import PartRecord
 
 
@@ -21,7 +21,7 @@ def record(number: int, **more: object) -> PartRecord:
     return made.model_copy(update=more)
 
 
-def test_records_and_the_instance_outlive_the_process(tmp_path: Path) -> None:
+def test_records_and_the_instance_survive_a_restart(tmp_path: Path) -> None:
     files = DaemonFiles(tmp_path / "daemon" / "robot")
     files.save(record(1))
     files.save(record(1, attempt=2))
@@ -36,7 +36,9 @@ def test_records_and_the_instance_outlive_the_process(tmp_path: Path) -> None:
     again.close()
 
 
-def test_one_daemon_of_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_daemon_with_the_same_name_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(part_files, "LOCK_TIMEOUT", 0.0)
     files = DaemonFiles(tmp_path / "robot")
     with pytest.raises(DaemonStateError, match="another --machine-id"):
@@ -44,7 +46,7 @@ def test_one_daemon_of_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     files.close()
 
 
-def test_a_file_that_cannot_be_read_is_put_aside(tmp_path: Path) -> None:
+def test_unreadable_record_is_renamed(tmp_path: Path) -> None:
     files = DaemonFiles(tmp_path / "robot")
     broken = files.directory / "parts" / f"{uuid.UUID(int=3)}.json"
     broken.write_text('{"dataflow_id": ')
@@ -62,23 +64,20 @@ def test_only_the_newest_ended_records_are_kept(
     files = DaemonFiles(tmp_path / "robot")
     for number in range(1, 5):
         files.save(record(number, phase="ended", forgotten=True, ended_at=float(-number)))
-    files.save(record(9, phase="ended", ended_at=-99.0))  # not told yet: never dropped
+    files.save(record(9, phase="ended", ended_at=-99.0))  # not acknowledged: never dropped
     assert [uuid.UUID(found.dataflow_id).int for found in files.load()[0]] == [1, 2, 9]
     files.close()
 
 
-def test_a_full_disk_is_told_with_the_file_and_nothing_of_it_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    record = tmp_path / "record.json"
-    replace_file(record, "old")
-
-    def full(_descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space left on device") as told:
-        replace_file(record, "new")
-    assert told.value.filename == str(record)
-    assert [file.name for file in tmp_path.iterdir()] == ["record.json"]
-    assert record.read_text() == "old"
+def test_removed_files_are_restored(tmp_path: Path) -> None:
+    files = DaemonFiles(tmp_path / "robot")
+    instance = files.instance
+    assert not files.were_removed()
+    shutil.rmtree(files.directory)
+    assert files.were_removed()
+    files.restore([record(1)])
+    assert not files.were_removed()
+    files.close()
+    again = DaemonFiles(tmp_path / "robot")
+    assert (again.load(), again.instance) == (([record(1)], []), instance)
+    again.close()

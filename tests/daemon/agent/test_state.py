@@ -1,12 +1,14 @@
-"""The agent's decisions that a whole fleet rarely provokes."""
+"""Decisions of the agent that a whole fleet rarely provokes."""
 
 from __future__ import annotations
 
+import pytest
 from support.simulation.fleet_simulation import dataflow
 
 from dora_config.protocol.daemon import (
     ConnectPart,
     DescribePart,
+    EndDaemon,
     ForgetPart,
     Leaving,
     PartChanged,
@@ -29,52 +31,56 @@ from dora_config.protocol.runner import (
     RunnerStatus,
     ShutDown,
     StopAllNodes,
+    WaitingChanged,
 )
-from dora_config.protocol.topics import EndTopics, MoreTopics, StreamTopics, TopicChunk
+from dora_config.protocol.topics import StreamTopics, TopicChunk
 from dora_daemon.agent.commands import (
-    AskRunner,
+    AdoptRunner,
     Command,
-    EndDaemon,
+    Connect,
+    DropPart,
+    ExitDaemon,
     KillRunner,
-    MindWatch,
-    OpenWatch,
+    OpenInspector,
+    OpenLogs,
     SavePart,
+    SendToCoordinator,
+    SendToRunner,
     StartRunner,
-    TellCoordinator,
+    WriteLog,
 )
 from dora_daemon.agent.events import (
-    CoordinatorSpoke,
-    EndAsked,
+    DaemonStarted,
     Event,
-    HandOverAsked,
-    MachineStops,
-    RunnerGone,
+    HandoverRequested,
+    MachineStopping,
+    RunnerConnected,
+    RunnerEnded,
     RunnerPlaced,
-    RunnerReached,
-    RunnerSpoke,
+    RunnerReported,
 )
 from dora_daemon.agent.records import PartRecord
-from dora_daemon.agent.state import AgentState
+from dora_daemon.agent.state import SHUTDOWN_GRACE, AgentState
 
 SPEC = dataflow(camera="robot")
 ID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"
 
 
-def prepare(attempt: int = 1) -> CoordinatorSpoke:
-    return CoordinatorSpoke(PreparePart(dataflow_id=ID, attempt=attempt, spec=SPEC))
+def prepare(attempt: int = 1) -> PreparePart:
+    return PreparePart(dataflow_id=ID, attempt=attempt, spec=SPEC)
 
 
 def placed() -> RunnerPlaced:
     return RunnerPlaced(ID, "run/0", "token", {"camera": "out"})
 
 
-def reached(phase: str = "starting", result: DataflowResult | None = None) -> RunnerReached:
+def connected(phase: str = "starting", result: DataflowResult | None = None) -> RunnerConnected:
     facts = {"dataflow_id": ID, "phase": phase, "result": result}
-    return RunnerReached(ID, RunnerStatus.model_validate(facts))
+    return RunnerConnected(ID, RunnerStatus.model_validate(facts))
 
 
-def finished() -> RunnerSpoke:
-    return RunnerSpoke(ID, DataflowFinished(result=DataflowResult(dataflow_id=ID)))
+def finished() -> RunnerReported:
+    return RunnerReported(ID, DataflowFinished(result=DataflowResult(dataflow_id=ID)))
 
 
 def after(state: AgentState, *events: Event) -> list[Command]:
@@ -85,149 +91,153 @@ def after(state: AgentState, *events: Event) -> list[Command]:
     return commands
 
 
-def asked(commands: list[Command]) -> list[object]:
-    return [command.request for command in commands if isinstance(command, AskRunner)]
+def record_of(state: AgentState) -> PartRecord:
+    (record,) = state.records()
+    return record
 
 
-def told(commands: list[Command]) -> list[object]:
-    return [command.message for command in commands if isinstance(command, TellCoordinator)]
+def requests(commands: list[Command]) -> list[object]:
+    return [command.request for command in commands if isinstance(command, SendToRunner)]
 
 
-def test_a_part_is_on_disk_before_its_runner_starts() -> None:
+def messages(commands: list[Command]) -> list[object]:
+    return [command.message for command in commands if isinstance(command, SendToCoordinator)]
+
+
+def test_part_is_saved_before_its_runner_starts() -> None:
     commands = after(AgentState(), prepare())
     assert [type(command) for command in commands] == [SavePart, StartRunner]
 
 
-def test_the_same_preparation_twice_starts_one_runner() -> None:
+def test_repeated_preparation_starts_one_runner() -> None:
     commands = after(AgentState(), prepare(), prepare())
     assert not any(isinstance(command, StartRunner) for command in commands)
-    (message,) = told(commands)
+    (message,) = messages(commands)
     assert isinstance(message, PartChanged)
     assert message.report.phase == "preparing"
 
 
-def test_a_new_attempt_waits_until_nothing_of_the_old_is_left() -> None:
+def test_new_attempt_waits_for_the_end_of_the_old_one() -> None:
     state = AgentState()
-    commands = after(state, prepare(), placed(), reached(), prepare(2))
+    commands = after(state, prepare(), placed(), connected(), prepare(2))
     assert commands == [KillRunner(ID)]
-    commands = after(state, RunnerGone(ID, "killed"))
+    commands = after(state, RunnerEnded(ID, "killed"))
     assert [type(command) for command in commands] == [SavePart, StartRunner]
-    assert told(commands) == []
-    assert state.parts[ID].record.attempt == 2
+    assert messages(commands) == []
+    assert record_of(state).attempt == 2
 
 
-def test_a_stop_that_comes_before_the_runner_answers_reaches_it_later() -> None:
+def test_stop_is_sent_when_the_runner_connects() -> None:
     state = AgentState()
-    commands = after(state, prepare(), placed(), CoordinatorSpoke(StopPart(dataflow_id=ID)))
-    assert asked(commands) == []
-    assert asked(after(state, reached("ready"))) == [StopAllNodes()]
+    commands = after(state, prepare(), placed(), StopPart(dataflow_id=ID))
+    assert requests(commands) == []
+    assert requests(after(state, connected("ready"))) == [StopAllNodes()]
 
 
-def test_a_runner_that_does_not_answer_is_killed_by_a_forced_stop() -> None:
-    forced = CoordinatorSpoke(StopPart(dataflow_id=ID, force=True))
+def test_forced_stop_kills_a_runner_that_does_not_answer() -> None:
+    forced = StopPart(dataflow_id=ID, force=True)
     assert KillRunner(ID) in after(AgentState(), prepare(), placed(), forced)
 
 
-def test_a_stop_outlives_the_daemon() -> None:
+def test_stop_survives_a_restart_of_the_daemon() -> None:
     record = PartRecord(dataflow_id=ID, attempt=1, spec=SPEC, phase="running", stopping=True)
     state = AgentState([record])
     (report,) = state.reports()
     assert report.phase == "stopping"
-    assert asked(after(state, reached("running"))) == [StopAllNodes()]
+    assert requests(after(state, connected("running"))) == [StopAllNodes()]
 
 
-def test_a_release_for_another_attempt_is_ignored() -> None:
+def test_release_of_another_attempt_is_ignored() -> None:
     state = AgentState()
-    after(state, prepare(2), placed(), reached(), RunnerSpoke(ID, NodesReady()))
-    assert after(state, CoordinatorSpoke(ReleasePart(dataflow_id=ID, attempt=1))) == []
-    right = CoordinatorSpoke(ReleasePart(dataflow_id=ID, attempt=2))
-    assert asked(after(state, right)) == [Release()]
-    after(state, RunnerSpoke(ID, DataflowStarted(dataflow_id=ID)))
+    after(state, prepare(2), placed(), connected(), RunnerReported(ID, NodesReady()))
+    assert after(state, ReleasePart(dataflow_id=ID, attempt=1)) == []
+    right = ReleasePart(dataflow_id=ID, attempt=2)
+    assert requests(after(state, right)) == [Release()]
+    after(state, RunnerReported(ID, DataflowStarted(dataflow_id=ID)))
     again = after(state, right)
-    assert asked(again) == []
-    (message,) = told(again)
+    assert requests(again) == []
+    (message,) = messages(again)
     assert isinstance(message, PartChanged)
     assert message.report.phase == "running"
 
 
-def test_a_result_is_saved_before_it_is_acknowledged_and_told() -> None:
+def test_result_is_saved_before_it_is_acknowledged_and_reported() -> None:
     state = AgentState()
-    started = RunnerSpoke(ID, DataflowStarted(dataflow_id=ID))
-    commands = after(state, prepare(), placed(), reached(), started, finished())
-    assert [type(command) for command in commands] == [SavePart, AskRunner, TellCoordinator]
-    assert asked(commands) == [AcknowledgeResult()]
+    started = RunnerReported(ID, DataflowStarted(dataflow_id=ID))
+    commands = after(state, prepare(), placed(), connected(), started, finished())
+    assert [type(command) for command in commands] == [SavePart, SendToRunner, SendToCoordinator]
+    assert requests(commands) == [AcknowledgeResult()]
     assert state.reports()[0].result == DataflowResult(dataflow_id=ID)
     assert after(state, finished()) == []
-    after(state, CoordinatorSpoke(ForgetPart(dataflow_id=ID, attempt=1)))
+    after(state, ForgetPart(dataflow_id=ID, attempt=1))
     assert state.reports() == ()
-    assert ID in state.parts  # its logs can still be found
+    assert record_of(state).log_dirs == {"camera": "out"}
 
 
-def test_what_is_not_here_is_said_not_to_be_here() -> None:
+def test_requests_about_unknown_parts_are_answered() -> None:
     state = AgentState()
-    (lost,) = told(after(state, CoordinatorSpoke(StopPart(dataflow_id=ID))))
+    (lost,) = messages(after(state, StopPart(dataflow_id=ID)))
     assert isinstance(lost, PartLost)
-    assert after(state, CoordinatorSpoke(DescribePart(dataflow_id=ID))) == []
-    (chunk,) = told(after(state, CoordinatorSpoke(StreamLogs(stream=1, dataflow_id=ID))))
-    assert "no logs of that dataflow" in str(chunk)
-    assert after(state, finished(), RunnerGone(ID, "x"), reached()) == []
+    assert after(state, DescribePart(dataflow_id=ID)) == []
+    (chunk,) = messages(after(state, StreamLogs(stream=1, dataflow_id=ID)))
+    assert "no longer has logs" in str(chunk)
+    assert after(state, finished(), RunnerEnded(ID, "x"), connected()) == []
 
 
-def test_a_part_can_be_described() -> None:
+def test_part_is_described() -> None:
     state = AgentState()
-    message, _ = told(after(state, prepare(3), CoordinatorSpoke(DescribePart(dataflow_id=ID))))
+    message, _ = messages(after(state, prepare(3), DescribePart(dataflow_id=ID)))
     assert message == PartDescribed(dataflow_id=ID, attempt=3, spec=SPEC)
 
 
-def test_ending_stops_dataflows_first_and_at_once_the_second_time() -> None:
+def test_first_end_stops_dataflows_and_second_one_forces_it() -> None:
     state = AgentState()
-    commands = after(state, prepare(), placed(), reached(), EndAsked())
-    (stop,) = asked(commands)
+    commands = after(state, prepare(), placed(), connected(), EndDaemon())
+    (stop,) = requests(commands)
     assert isinstance(stop, StopAllNodes)
     assert not stop.force
-    (kill,) = asked(after(state, EndAsked()))
+    (kill,) = requests(after(state, EndDaemon()))
     assert isinstance(kill, StopAllNodes)
     assert kill.force
     commands = after(state, finished())
-    assert told(commands)[-1] == Leaving(hand_over=False)
-    assert commands[-1] == EndDaemon()
-    (lost,) = told(after(state, prepare(9), prepare(9)))
+    assert messages(commands)[-1] == Leaving(hand_over=False)
+    assert commands[-1] == ExitDaemon()
+    (lost,) = messages(after(state, prepare(9), prepare(9)))
     assert isinstance(lost, PartLost)
 
 
-def test_an_idle_daemon_ends_at_once() -> None:
-    assert after(AgentState(), EndAsked())[-1] == EndDaemon()
+def test_idle_daemon_ends_at_once() -> None:
+    assert after(AgentState(), EndDaemon())[-1] == ExitDaemon()
 
 
-def test_a_hand_over_stops_nothing() -> None:
-    commands = after(AgentState(), prepare(), placed(), reached(), HandOverAsked())
-    assert asked(commands) == []
-    assert told(commands) == [Leaving(hand_over=True)]
-    assert commands[-1] == EndDaemon()
+def test_handover_stops_no_runner() -> None:
+    commands = after(AgentState(), prepare(), placed(), connected(), HandoverRequested())
+    assert requests(commands) == []
+    assert messages(commands) == [Leaving(hand_over=True)]
+    assert commands[-1] == ExitDaemon()
 
 
-def test_a_machine_that_stops_ends_its_nodes_and_not_its_dataflows() -> None:
+def test_machine_stop_ends_runners_without_changing_records() -> None:
     state = AgentState()
-    after(state, prepare(), placed(), reached("running"))
-    record = state.parts[ID].record
-    (shut_down,) = state.handle(MachineStops(), 0.0)
-    assert isinstance(shut_down, AskRunner)
-    assert isinstance(shut_down.request, ShutDown)
+    after(state, prepare(), placed(), connected("running"))
+    record = record_of(state)
+    (shut_down,) = state.handle(MachineStopping(), 0.0)
+    assert shut_down == SendToRunner(ID, ShutDown(grace=SHUTDOWN_GRACE))
     assert state.handle(finished(), 0.0) == []
-    gone = state.handle(RunnerGone(ID, "ended"), 0.0)
-    assert gone == [TellCoordinator(Leaving(hand_over=True)), EndDaemon()]
-    assert state.parts[ID].record == record, "the next daemon must not take it for ended"
+    gone = state.handle(RunnerEnded(ID, "ended"), 0.0)
+    assert gone == [SendToCoordinator(Leaving(hand_over=True)), ExitDaemon()]
+    assert record_of(state) == record
 
 
-def test_a_machine_that_stops_without_parts_waits_for_nothing() -> None:
-    assert AgentState().handle(MachineStops(), 0.0)[-1] == EndDaemon()
+def test_machine_stop_without_parts_ends_the_daemon_at_once() -> None:
+    assert AgentState().handle(MachineStopping(), 0.0)[-1] == ExitDaemon()
 
 
-def test_a_second_signal_hurries_a_machine_that_stops() -> None:
+def test_signal_during_a_machine_stop_kills_runners() -> None:
     state = AgentState()
-    after(state, prepare(), placed(), reached("running"), MachineStops())
-    assert state.handle(EndAsked(), 0.0) == [KillRunner(ID)]
-    (lost,) = told(state.handle(prepare(2), 0.0))
+    after(state, prepare(), placed(), connected("running"), MachineStopping())
+    assert state.handle(EndDaemon(), 0.0) == [KillRunner(ID)]
+    (lost,) = messages(state.handle(prepare(2), 0.0))
     assert isinstance(lost, PartLost)
 
 
@@ -236,12 +246,12 @@ def linked(state: str, rtt: int) -> LinkReport:
     return LinkReport(run_id="r", endpoints=("10.0.0.7:7450",), peers=(peer,))
 
 
-def test_news_of_a_link_are_told_and_figures_are_not() -> None:
+def test_new_state_of_a_link_is_reported_and_round_trips_are_not() -> None:
     state = AgentState()
-    after(state, prepare(), placed(), reached())
+    after(state, prepare(), placed(), connected())
     reports = [linked("connecting", 0), linked("proven", 300), linked("proven", 400)]
     counts = [
-        len(told(state.handle(RunnerSpoke(ID, LinkChanged(report=report)), 0.0)))
+        len(messages(state.handle(RunnerReported(ID, LinkChanged(report=report)), 0.0)))
         for report in reports
     ]
     assert counts == [1, 1, 0]
@@ -249,7 +259,7 @@ def test_news_of_a_link_are_told_and_figures_are_not() -> None:
     assert report.link == reports[-1]
 
 
-def test_peers_told_too_early_are_passed_on_once_the_runner_answers() -> None:
+def test_peers_are_sent_when_the_runner_connects() -> None:
     first = PeerEndpoint(machine="base", run_id="1", endpoints=("base:1",))
     moved = PeerEndpoint(machine="base", run_id="2", endpoints=("base:2",))
     other = PeerEndpoint(machine="arm", run_id="1", endpoints=("arm:1",))
@@ -257,27 +267,75 @@ def test_peers_told_too_early_are_passed_on_once_the_runner_answers() -> None:
     after(
         state,
         prepare(),
-        CoordinatorSpoke(ConnectPart(dataflow_id=ID, attempt=1, peers=(first, other))),
-        CoordinatorSpoke(ConnectPart(dataflow_id=ID, attempt=1, peers=(moved,), ended=("x",))),
-        CoordinatorSpoke(ConnectPart(dataflow_id=ID, attempt=2, peers=(first,))),
+        ConnectPart(dataflow_id=ID, attempt=1, peers=(first, other)),
+        ConnectPart(dataflow_id=ID, attempt=1, peers=(moved,), ended=("x",)),
+        ConnectPart(dataflow_id=ID, attempt=2, peers=(first,)),
         placed(),
     )
     expected = SetLinkPeers(peers=(moved, other), ended=("x",))
-    assert AskRunner(ID, expected) in state.handle(reached(), 0.0)
-    later = CoordinatorSpoke(ConnectPart(dataflow_id=ID, attempt=1, peers=(first,)))
-    assert state.handle(later, 0.0) == [AskRunner(ID, SetLinkPeers(peers=(first,)))]
+    assert SendToRunner(ID, expected) in state.handle(connected(), 0.0)
+    later = ConnectPart(dataflow_id=ID, attempt=1, peers=(first,))
+    assert state.handle(later, 0.0) == [SendToRunner(ID, SetLinkPeers(peers=(first,)))]
 
 
-def test_a_watch_needs_a_runner_that_has_its_place() -> None:
+def test_inspector_needs_a_runner_with_a_directory() -> None:
     state = AgentState()
-    asked = StreamTopics(stream=7, dataflow_id=ID, topics=("camera/image",))
-    nobody = [TellCoordinator(TopicChunk(stream=7, done=True))]
-    assert state.handle(CoordinatorSpoke(asked), 0) == nobody
+    request = StreamTopics(stream=7, dataflow_id=ID, topics=("camera/image",))
+    end = [SendToCoordinator(TopicChunk(stream=7, done=True))]
+    assert state.handle(request, 0) == end
     state.handle(prepare(), 0)
-    assert state.handle(CoordinatorSpoke(asked), 0) == nobody
-    state.handle(RunnerPlaced(ID, "run/0", "token", {}), 0)
-    record = state.parts[ID].record
-    assert state.handle(CoordinatorSpoke(asked), 0) == [OpenWatch(record, asked)]
-    more, end = MoreTopics(stream=7), EndTopics(stream=7)
-    assert state.handle(CoordinatorSpoke(more), 0) == [MindWatch(more)]
-    assert state.handle(CoordinatorSpoke(end), 0) == [MindWatch(end)]
+    assert state.handle(request, 0) == end
+    state.handle(placed(), 0)
+    assert state.handle(request, 0) == [OpenInspector(record_of(state), request)]
+
+
+def test_logs_are_opened_after_the_end() -> None:
+    state = AgentState()
+    after(state, prepare(), placed(), connected(), finished())
+    request = StreamLogs(stream=1, dataflow_id=ID)
+    assert after(state, request) == [OpenLogs(record_of(state), request)]
+
+
+def test_waiting_nodes_are_reported_until_the_end() -> None:
+    state = AgentState()
+    waiting = RunnerReported(ID, WaitingChanged(only_virtual_left=True))
+    started = RunnerReported(ID, DataflowStarted(dataflow_id=ID))
+    (changed,) = messages(after(state, prepare(), placed(), connected(), started, waiting))
+    assert isinstance(changed, PartChanged)
+    assert changed.report.only_virtual_left
+    assert after(state, finished(), waiting) == []
+    assert not state.reports()[0].only_virtual_left
+
+
+@pytest.mark.parametrize("place", [True, False], ids=["placed", "not placed"])
+def test_lost_part_is_reported_and_kept_only_for_its_logs(place: bool) -> None:
+    state = AgentState()
+    after(state, prepare(), *([placed()] if place else []))
+    keep, log, report = after(state, RunnerEnded(ID, "killed"))
+    assert isinstance(keep, SavePart if place else DropPart)
+    assert log == WriteLog("warning", f"dataflow {ID}: killed")
+    assert report == SendToCoordinator(PartLost(dataflow_id=ID, attempt=1, reason="killed"))
+    assert len(state.records()) == place
+    assert state.reports() == ()
+    assert not state.is_live(ID)
+
+
+def test_daemon_connects_after_all_adopted_runners_have_answered() -> None:
+    other = "01a20e4b-f5a3-4858-99fe-d510d04b9562"
+    records = [
+        PartRecord(dataflow_id=dataflow_id, attempt=1, spec=SPEC, runtime_dir="run/0")
+        for dataflow_id in (ID, other)
+    ]
+    state = AgentState(records)
+    assert after(state, DaemonStarted()) == [AdoptRunner(record) for record in records]
+    assert Connect() not in after(state, connected("running"))
+    assert Connect() not in after(state, connected("running"))
+    assert after(state, RunnerEnded(other, "gone"))[-1] == Connect()
+    assert Connect() not in after(state, connected("running"))
+
+
+def test_daemon_connects_at_once_without_runners_to_adopt() -> None:
+    assert after(AgentState(), DaemonStarted()) == [Connect()]
+    unplaced = AgentState([PartRecord(dataflow_id=ID, attempt=1, spec=SPEC)])
+    assert after(unplaced, DaemonStarted())[-1] == Connect()
+    assert unplaced.records() == ()

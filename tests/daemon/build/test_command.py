@@ -12,15 +12,15 @@ import anyio
 import pytest
 from support.waiting import wait_until
 
-from dora_daemon.build.command import MAX_LINE, Outcome, run_command
+from dora_daemon.build.command import MAX_LINE, CommandResult, run_command
 
 
 def _run(
     program: str, cwd: Path, *, env: Mapping[str, str] = os.environ
-) -> tuple[Outcome, list[str]]:
+) -> tuple[CommandResult, list[str]]:
     lines: list[str] = []
 
-    async def run() -> Outcome:
+    async def run() -> CommandResult:
         return await run_command(
             [sys.executable, "-c", program], cwd=cwd, env=env, on_line=lines.append
         )
@@ -38,7 +38,7 @@ def test_output_of_both_streams_comes_line_by_line(tmp_path: Path) -> None:
         "print('c', end='')",
         tmp_path,
     )
-    assert outcome == Outcome(0, ("a", "b", "10%", "20%", "c"))
+    assert outcome == CommandResult(0, ("a", "b", "10%", "20%", "c"))
     assert lines == ["a", "b", "10%", "20%", "c"]
 
 

@@ -9,7 +9,7 @@ import anyio
 import pytest
 from support.git_repository import Repository, git
 
-from dora_config import GitSource
+from dora_config.dataflow.resolved import GitSource
 from dora_daemon.build.errors import StepFailed
 from dora_daemon.build.git_sources import UNFINISHED, Checkout, GitSources, repository_dir
 
@@ -108,13 +108,15 @@ def test_a_locked_commit_wins_over_a_newer_branch(base: Path, repository: Reposi
     assert _checkout(base, repository.url, branch="main", locked=first).commit == first
 
 
-def test_offline_uses_what_is_cloned_and_says_what_is_not(
+def test_offline_uses_clones_and_names_what_is_not_cloned(
     base: Path, repository: Repository
 ) -> None:
     first = repository.commit("one")
-    with pytest.raises(StepFailed, match=r'branch "main" of .* was never cloned, and --offline'):
+    with pytest.raises(
+        StepFailed, match=r'branch "main" of .* was never cloned; build once without'
+    ):
         _checkout(base, repository.url, offline=True, branch="main")
-    with pytest.raises(StepFailed, match=f"is not cloned at commit {first}, and --offline"):
+    with pytest.raises(StepFailed, match=f"is not cloned at commit {first}; build once without"):
         _checkout(base, repository.url, offline=True, rev=first)
     _checkout(base, repository.url, branch="main")
     repository.commit("two")

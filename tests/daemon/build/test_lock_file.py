@@ -30,7 +30,11 @@ def test_it_lies_beside_the_dataflow_file() -> None:
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "flow.dora-lock.yaml"
-    sources = {"n": LockedSource("https://git.example/n", COMMIT, 'branch "main"')}
+    sources = {
+        "n": LockedSource(
+            repo="https://git.example/n", reference='branch "main"', commit_hash=COMMIT
+        )
+    }
     write_lock_file(path, sources)
     assert read_lock_file(path) == sources
     assert path.read_text() == (
@@ -57,7 +61,7 @@ def test_a_file_of_the_peer_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, r"there is no lock file; write it with `dora build --write-lockfile`"),
+        (None, r"the lock file does not exist; write it with `dora build --write-lockfile`"),
         ("a: [", "line 2: invalid YAML"),
         (b"\xff", "cannot be read"),
         ("[]", "is not a lock file"),
@@ -77,10 +81,13 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, text: str | bytes | None, me
 @pytest.mark.parametrize(
     ("locked", "message"),
     [
-        ({}, 'node "n" has a git source but is not in the lock file; write it anew'),
-        ({"n": LockedSource("other", COMMIT)}, 'node "n" is locked to other, but uses u'),
+        ({}, 'node "n" has a git source but is not in the lock file; update it'),
         (
-            {"n": LockedSource("u", COMMIT, 'tag "v1"')},
+            {"n": LockedSource(repo="other", commit_hash=COMMIT)},
+            'node "n" is locked to other, but uses u',
+        ),
+        (
+            {"n": LockedSource(repo="u", commit_hash=COMMIT, reference='tag "v1"')},
             'node "n" is locked to tag "v1", but uses branch "main"',
         ),
     ],

@@ -12,10 +12,11 @@ import anyio
 import pytest
 
 from dora_config import ResolvedDataflow
-from dora_daemon.build import BuildError, BuildOptions, prepare
-from dora_daemon.build.events import BuildEvent, StepStarted
+from dora_config.protocol.builds import NodeBuildEvent
+from dora_daemon.build.errors import BuildError
 from dora_daemon.build.plan import BuildLine
 from dora_daemon.build.reads import reads_of
+from dora_daemon.build.service import BuildOptions, prepare
 
 PLAIN = BuildOptions()
 COUNT = "sh -c 'cat source.txt >> made.txt'"
@@ -54,9 +55,9 @@ def ran(
     base: Path,
     *lines: str,
     options: BuildOptions = PLAIN,
-    environ: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] = os.environ,
     nodes: Mapping[str, str] | None = None,
-    during: Callable[[BuildEvent], None] = lambda event: None,
+    during: Callable[[NodeBuildEvent], None] = lambda event: None,
 ) -> list[str]:
     """Build one node (or `nodes`: by id, their build line); the nodes whose lines were run."""
     described = {n: [line] for n, line in nodes.items()} if nodes else {"n": list(lines)}
@@ -65,8 +66,8 @@ def ran(
     )
     seen: list[str] = []
 
-    def note(event: BuildEvent) -> None:
-        if isinstance(event, StepStarted) and event.node not in seen:
+    def note(event: NodeBuildEvent) -> None:
+        if event.what == "step" and event.node not in seen:
             seen.append(event.node)
         during(event)
 
@@ -159,8 +160,8 @@ def test_a_failed_build_is_run_again_and_the_others_are_not(base: Path) -> None:
         ran(base, nodes=nodes)
     seen: list[str] = []
 
-    def note(event: BuildEvent) -> None:
-        if isinstance(event, StepStarted):
+    def note(event: NodeBuildEvent) -> None:
+        if event.what == "step":
             seen.append(event.node)
 
     with pytest.raises(BuildError):
@@ -178,8 +179,8 @@ def test_a_build_that_fails_after_a_success_is_not_skipped(base: Path) -> None:
 
 
 def test_a_file_that_is_edited_during_the_build_is_built_again(base: Path) -> None:
-    def edit(event: BuildEvent) -> None:
-        if isinstance(event, StepStarted):
+    def edit(event: NodeBuildEvent) -> None:
+        if event.what == "step":
             (base / "source.txt").write_text("edited\n")
 
     ran(base, COUNT, during=edit)
@@ -203,9 +204,9 @@ def pip(base: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return base
 
 
-def installing(base: Path, *names: str) -> Callable[[BuildEvent], None]:
-    def at_once(event: BuildEvent) -> None:
-        if isinstance(event, StepStarted) and event.node in names:
+def installing(base: Path, *names: str) -> Callable[[NodeBuildEvent], None]:
+    def at_once(event: NodeBuildEvent) -> None:
+        if event.what == "step" and event.node in names:
             install(base, event.node)
 
     return at_once

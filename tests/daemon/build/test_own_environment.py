@@ -9,8 +9,9 @@ import anyio
 import pytest
 
 from dora_config import ResolvedDataflow, ResolvedNode
+from dora_config.protocol.builds import NodeBuildEvent
 from dora_config.protocol.code import CodeFile, CodeSet
-from dora_daemon.build import events, service
+from dora_daemon.build import service
 from dora_daemon.build.own_environment import build_key, is_built, mark_built
 from dora_daemon.build.python_env import environment_dir
 from dora_daemon.build.service import BuildOptions, prepare
@@ -38,7 +39,7 @@ def test_an_installer_depends_on_the_files_it_names() -> None:
 
 
 @pytest.mark.parametrize("other", ["n.built", "n" * 1000])
-def test_what_tells_of_a_build_is_no_other_nodes_environment(tmp_path: Path, other: str) -> None:
+def test_markers_differ_from_environments_of_other_nodes(tmp_path: Path, other: str) -> None:
     mark_built(tmp_path, "n", "key")
     environment_dir(tmp_path, other).mkdir()
     mark_built(tmp_path, other, "other key")
@@ -59,18 +60,17 @@ def test_without_uv_the_environment_is_made_by_venv_and_filled_by_our_pip(
     (tmp_path / "n.py").touch()
     (tmp_path / "project").mkdir()
     lines = node("pip list", "sh -c 'echo ran >> ran'")
-    said: list[events.BuildEvent] = []
+    events: list[NodeBuildEvent] = []
 
     def build(key: str) -> Path:
         options = BuildOptions(own={"n": key})
-        result = anyio.run(
+        (built,) = anyio.run(
             lambda: prepare(
-                ResolvedDataflow(nodes=(lines,)), tmp_path, options=options, on_event=said.append
+                ResolvedDataflow(nodes=(lines,)), tmp_path, options=options, on_event=events.append
             )
         )
-        python = result.node("n").python
-        assert python is not None
-        return python
+        assert built.place.python is not None
+        return Path(built.place.python)
 
     python = build("first")
     assert python == tmp_path / ".dora" / "python-envs" / "n" / "bin" / "python"
@@ -85,4 +85,4 @@ def test_without_uv_the_environment_is_made_by_venv_and_filled_by_our_pip(
     assert (tmp_path / "ran").read_text() == "ran\n"
     build("second")
     assert (tmp_path / "ran").read_text() == "ran\nran\n"
-    assert any(isinstance(event, events.StepSkipped) for event in said)
+    assert any(event.what == "skipped" for event in events)

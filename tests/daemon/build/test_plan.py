@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dora_config import GitSource, ResolvedNode
+from dora_config.dataflow.resolved import GitSource, ResolvedNode
 from dora_daemon.build.errors import StepFailed
 from dora_daemon.build.plan import (
     BuildLine,

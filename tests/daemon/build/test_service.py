@@ -13,16 +13,12 @@ import anyio
 import pytest
 
 from dora_config import ResolvedDataflow
-from dora_daemon.build import BuildError, BuildOptions, BuildResult, prepare
-from dora_daemon.build.events import (
-    BuildEvent,
-    BuildOutput,
-    NodeBuildFailed,
-    NodeBuildStarted,
-    NodeBuilt,
-    StepStarted,
-)
+from dora_config.protocol.builds import NodeBuildEvent
+from dora_config.protocol.runner import NodeLocation
+from dora_daemon.build.errors import BuildError
+from dora_daemon.build.job import BuiltNode
 from dora_daemon.build.python_env import environment_dir, find_uv
+from dora_daemon.build.service import BuildOptions, prepare
 
 PLAIN = BuildOptions()
 
@@ -32,28 +28,37 @@ def python_line(program: str) -> str:
     return f"python -c {shlex.quote(program)}"
 
 
+def step(text: str) -> NodeBuildEvent:
+    return NodeBuildEvent(node="a", what="step", text=text)
+
+
+def printed(text: str) -> NodeBuildEvent:
+    return NodeBuildEvent(node="a", what="output", text=text)
+
+
 def build(
     base: Path,
     *nodes: Mapping[str, Any],
     options: BuildOptions = PLAIN,
-    environ: Mapping[str, str] | None = None,
-) -> tuple[BuildResult, list[BuildEvent]]:
+    environ: Mapping[str, str] = os.environ,
+) -> tuple[dict[str, NodeLocation], list[NodeBuildEvent]]:
+    """Return the location of each node and all events."""
     dataflow = ResolvedDataflow.model_validate(
         {"nodes": [{"path": f"{node['id']}.py", **node} for node in nodes]}
     )
-    seen: list[BuildEvent] = []
+    seen: list[NodeBuildEvent] = []
 
-    async def run() -> BuildResult:
+    async def run() -> tuple[BuiltNode, ...]:
         return await prepare(dataflow, base, options=options, environ=environ, on_event=seen.append)
 
-    return anyio.run(run), seen
+    return {built.node: built.place for built in anyio.run(run)}, seen
 
 
 def test_a_node_without_build_is_ready_as_it_is(tmp_path: Path) -> None:
     result, events = build(tmp_path, {"id": "a"})
     assert events == []
-    assert result.node("a").working_dir == tmp_path
-    assert result.node("a").python is None
+    assert result["a"].working_dir == str(tmp_path)
+    assert result["a"].python is None
 
 
 def test_lines_run_in_order_in_the_working_dir_with_the_nodes_environment(tmp_path: Path) -> None:
@@ -63,21 +68,21 @@ def test_lines_run_in_order_in_the_working_dir_with_the_nodes_environment(tmp_pa
         {"id": "a", "build": [python_line(show), "echo $HOME && echo '*'"], "env": {"COLOUR": "x"}},
         environ={**os.environ, "DORA_AUTH_TOKEN": "secret"},
     )
-    assert [event for event in events if isinstance(event, BuildOutput)] == [
-        BuildOutput("a", f"{tmp_path} x None"),
-        BuildOutput("a", "$HOME && echo *"),
+    assert [event for event in events if event.what == "output"] == [
+        printed(f"{tmp_path} x None"),
+        printed("$HOME && echo *"),
     ]
-    assert events[0] == NodeBuildStarted("a")
-    assert events[1] == StepStarted("a", python_line(show))
-    assert isinstance(events[-1], NodeBuilt)
-    assert result.node("a").working_dir == tmp_path
+    assert events[0] == NodeBuildEvent(node="a", what="started")
+    assert events[1] == step(python_line(show))
+    assert events[-1].what == "built"
+    assert result["a"].working_dir == str(tmp_path)
 
 
 def test_python_is_the_one_that_runs_dora(tmp_path: Path) -> None:
     _, events = build(
         tmp_path, {"id": "a", "build": [python_line("import sys; print(sys.prefix)")]}
     )
-    assert BuildOutput("a", sys.prefix) in events
+    assert printed(sys.prefix) in events
 
 
 def test_a_failure_names_node_line_exit_code_and_output_and_stops_that_node_only(
@@ -100,7 +105,7 @@ def test_a_failure_names_node_line_exit_code_and_output_and_stops_that_node_only
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("no-such-tool --x", "there is no program 'no-such-tool' on PATH"),
+        ("no-such-tool --x", "the program 'no-such-tool' is not on PATH"),
         ("./here", "./here: Permission denied"),
         ("cat a | wc", "build lines run without a shell, so '|' is an ordinary word here"),
         ("echo 'a", "no closing quotation"),
@@ -149,20 +154,16 @@ def test_jobs_bound_how_many_nodes_are_built_at_once(tmp_path: Path) -> None:
 
 def test_without_uv_nodes_are_built_one_after_another(tmp_path: Path) -> None:
     _, events = build(tmp_path, *({"id": name, "build": ["true"]} for name in "abc"))
-    order = [
-        (type(event).__name__, event.node)
-        for event in events
-        if isinstance(event, NodeBuildStarted | NodeBuilt)
-    ]
-    assert order == [(kind, n) for n in "abc" for kind in ("NodeBuildStarted", "NodeBuilt")]
+    order = [(event.what, event.node) for event in events if event.what in ("started", "built")]
+    assert order == [(what, n) for n in "abc" for what in ("started", "built")]
 
 
 def test_deploy_working_dir_counts_only_where_asked(tmp_path: Path) -> None:
     node = {"id": "a", "deploy": {"working_dir": "sub"}}
     result, _ = build(tmp_path, node)
-    assert result.node("a").working_dir == tmp_path
+    assert result["a"].working_dir == str(tmp_path)
     result, _ = build(tmp_path, node, options=BuildOptions(apply_deploy=True))
-    assert result.node("a").working_dir == tmp_path / "sub"
+    assert result["a"].working_dir == str(tmp_path / "sub")
     assert (tmp_path / "sub").is_dir()
 
 
@@ -172,12 +173,12 @@ def test_uv_gives_a_python_node_its_own_environment(tmp_path: Path) -> None:
     result, events = build(tmp_path, node, options=BuildOptions(uv=True))
     directory = environment_dir(tmp_path, "a")
     assert directory == tmp_path / ".dora" / "python-envs" / "a"
-    assert result.node("a").python == directory / "bin" / "python"
-    assert BuildOutput("a", str(directory)) in events
-    assert any(isinstance(e, BuildOutput) and e.line.startswith("DEBUG uv ") for e in events)
+    assert result["a"].python == str(directory / "bin" / "python")
+    assert printed(str(directory)) in events
+    assert any(e.what == "output" and e.text.startswith("DEBUG uv ") for e in events)
     again, events = build(tmp_path, node, options=BuildOptions(uv=True))
-    assert StepStarted("a", "uv venv") not in events
-    assert again.node("a").python == result.node("a").python
+    assert step("uv venv") not in events
+    assert again["a"].python == result["a"].python
 
 
 def test_an_environment_without_interpreter_is_made_anew(tmp_path: Path) -> None:
@@ -185,8 +186,8 @@ def test_an_environment_without_interpreter_is_made_anew(tmp_path: Path) -> None
     directory.mkdir(parents=True)
     (directory / "pyvenv.cfg").touch()
     result, events = build(tmp_path, {"id": "a", "build": ["true"]}, options=BuildOptions(uv=True))
-    assert StepStarted("a", "uv venv") in events
-    assert result.node("a").python is not None
+    assert step("uv venv") in events
+    assert result["a"].python is not None
 
 
 def test_uv_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +206,7 @@ def test_an_interpreter_without_pip_is_helped_out_by_uv(
     monkeypatch.setattr("dora_daemon.build.service.find_uv", lambda environ: str(program))
     node = {"id": "a", "build": ["pip install x", "echo pip"]}
     _, events = build(tmp_path, node)
-    assert [event.line for event in events if isinstance(event, BuildOutput)] == [
+    assert [event.text for event in events if event.what == "output"] == [
         f"{sys.executable} has no pip: running `uv pip` instead",
         f"uv pip install --python {sys.executable} x",
         "pip",
@@ -220,7 +221,7 @@ def test_uv_beside_the_interpreter_is_found_without_path() -> None:
 
 
 def test_cancelling_leaves_nothing_half_made(tmp_path: Path) -> None:
-    seen: list[BuildEvent] = []
+    seen: list[NodeBuildEvent] = []
     dataflow = ResolvedDataflow.model_validate(
         {
             "nodes": [
@@ -237,13 +238,13 @@ def test_cancelling_leaves_nothing_half_made(tmp_path: Path) -> None:
     async def run() -> None:
         async with anyio.create_task_group() as tasks:
 
-            def stop_at_output(event: BuildEvent) -> None:
+            def stop_at_output(event: NodeBuildEvent) -> None:
                 seen.append(event)
-                if isinstance(event, BuildOutput):
+                if event.what == "output":
                     tasks.cancel_scope.cancel()
 
             await prepare(dataflow, tmp_path, on_event=stop_at_output)
 
     anyio.run(run)
     assert not (tmp_path / "never").exists()
-    assert not any(isinstance(event, NodeBuilt | NodeBuildFailed) for event in seen)
+    assert not any(event.what in ("built", "failed") for event in seen)

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from dora_config import ResolvedDataflow
+from dora_config.protocol.runner import NodeLocation
+from dora_daemon.build.job import BuiltNode
 from dora_daemon.build.session_file import (
-    BuiltNode,
     fingerprint,
     read_session,
+    record_build,
     session_file_path,
-    write_session,
 )
 from dora_daemon.out_dir import prepare_out_dir
 
@@ -27,12 +28,16 @@ def _dataflow(build: str) -> ResolvedDataflow:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     file = tmp_path / "flow.yml"
     nodes = (
-        BuiltNode("a", tmp_path, tmp_path / "bin" / "python", "c" * 40),
-        BuiltNode("b", tmp_path / "x"),
+        BuiltNode(node="a", place=NodeLocation(working_dir="/w", python="/p"), commit="c" * 40),
+        BuiltNode(node="b", place=NodeLocation(working_dir="/w/x")),
     )
-    session = read_session(file).after_build(str(uuid.uuid4()), "1234", nodes)
-    write_session(file, session)
+    session = record_build(file, str(uuid.uuid4()), "1234", nodes=nodes)
     assert read_session(file) == session
+    assert record_build(file, str(uuid.uuid4()), "1234").session_id == session.session_id
+    assert session.places(Path("/w")) == {
+        "a": NodeLocation(python="/p"),
+        "b": NodeLocation(working_dir="/w/x"),
+    }
     assert session_file_path(file) == tmp_path / "out" / "flow.dora-session.yaml"
     assert (tmp_path / "out" / ".gitignore").read_text() == "*\n"
 
@@ -40,8 +45,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 def test_the_id_stays_when_the_build_inputs_change(tmp_path: Path) -> None:
     file = tmp_path / "flow.yml"
     before = fingerprint(_dataflow("make"), uv=False)
-    session = read_session(file).after_build(str(uuid.uuid4()), before, ())
-    write_session(file, session)
+    session = record_build(file, str(uuid.uuid4()), before)
     assert read_session(file, current=before).build_id == session.build_id
     for changed in (
         fingerprint(_dataflow("make all"), uv=False),

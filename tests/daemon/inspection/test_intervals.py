@@ -9,10 +9,10 @@ from dora_daemon.inspection.intervals import PARTS, Intervals
 MS = 1_000_000
 
 
-def test_average_extremes_and_deviation_are_of_the_intervals() -> None:
+def test_average_extremes_and_deviation() -> None:
     intervals = Intervals("a/b", 10.0)
     for number, at in enumerate([0, 10, 30, 40, 60]):
-        intervals.saw(number, 1_000 * MS + at * MS)
+        intervals.add(number, 1_000 * MS + at * MS)
     rate = intervals.rate(1_100 * MS)
     assert rate.messages == 5
     assert rate.average == pytest.approx(0.015)
@@ -21,49 +21,49 @@ def test_average_extremes_and_deviation_are_of_the_intervals() -> None:
     assert rate.deviation == pytest.approx(0.005)
 
 
-def test_what_was_not_seen_counts_for_the_average_alone() -> None:
+def test_messages_that_were_not_read_count_for_the_average_only() -> None:
     intervals = Intervals("a/b", 10.0)
     for number in (1, 2, 12, 13):
-        intervals.saw(number, number * 10 * MS)
+        intervals.add(number, number * 10 * MS)
     rate = intervals.rate(140 * MS)
     assert rate.messages == 13
     assert rate.average == pytest.approx(0.010)
     assert rate.maximum == pytest.approx(0.010)
 
 
-def test_one_message_has_no_interval_and_none_has_no_figures() -> None:
+def test_a_single_message_has_no_interval() -> None:
     intervals = Intervals("a/b", 1.0)
     assert intervals.rate(0).messages == 0
-    intervals.saw(1, 5 * MS)
+    intervals.add(1, 5 * MS)
     rate = intervals.rate(5 * MS)
     assert (rate.messages, rate.average, rate.minimum, rate.deviation) == (1, None, None, None)
 
 
-def test_what_is_older_than_the_window_is_forgotten() -> None:
+def test_messages_outside_of_the_window_are_ignored() -> None:
     intervals = Intervals("a/b", 1.0)
     for number in range(10):
-        intervals.saw(number, number * 100 * MS)
+        intervals.add(number, number * 100 * MS)
     assert intervals.rate(900 * MS).messages == 10
     assert intervals.rate(1_500 * MS).messages == 4
     assert intervals.rate(5_000 * MS).messages == 0
 
 
-def test_the_time_in_which_a_node_was_started_again_is_no_interval() -> None:
+def test_time_of_a_restart_is_not_an_interval() -> None:
     intervals = Intervals("a/b", 100.0)
-    intervals.saw(1, 0)
-    intervals.saw(2, 10 * MS)
-    intervals.paused()
-    intervals.saw(4, 5_000 * MS)
-    intervals.saw(5, 5_010 * MS)
+    intervals.add(1, 0)
+    intervals.add(2, 10 * MS)
+    intervals.interrupt()
+    intervals.add(4, 5_000 * MS)
+    intervals.add(5, 5_010 * MS)
     rate = intervals.rate(5_010 * MS)
     assert rate.maximum == pytest.approx(0.010)
     assert rate.average == pytest.approx(0.010)
     assert rate.messages == 4
 
 
-def test_a_flood_takes_no_more_memory_than_the_parts_of_the_window() -> None:
+def test_memory_is_bounded() -> None:
     intervals = Intervals("a/b", 1.0)
     for number in range(20_000):
-        intervals.saw(number, number * MS // 10)
+        intervals.add(number, number * MS // 10)
     assert len(intervals._parts) <= PARTS
     assert intervals.rate(2_000 * MS).average == pytest.approx(0.0001)

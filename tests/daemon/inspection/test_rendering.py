@@ -1,4 +1,4 @@
-"""Messages as lines of JSON: complete where they are short, shortened where they are long."""
+"""Messages as lines of JSON, complete or shortened."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dora_node_api.transport import Board
 
 
 def text_of(array: Any, metadata: dict[str, Any] | None = None, limit: int = 1000) -> str:
-    """What a message looks like that went through a queue."""
+    """Send a message through a queue and render it."""
     board, segments = Board.create(1 << 20), Segments()
     edge = Edge(board, segments)
     sender, receiver = edge.sender(cap=256 << 20), edge.receiver()
@@ -41,7 +41,7 @@ def rendered(array: Any, metadata: dict[str, Any] | None = None) -> Any:
 
 
 def _no_constant(name: str) -> None:
-    raise AssertionError(f"{name} is no JSON")
+    raise AssertionError(f"{name} is not JSON")
 
 
 def test_a_short_message_is_complete() -> None:
@@ -51,7 +51,7 @@ def test_a_short_message_is_complete() -> None:
     assert shown == {"name": "camera/out", "data": [1, None, 3], "metadata": {"unit": "m", "n": 2}}
 
 
-def test_a_timestamp_of_the_sender_stays() -> None:
+def test_timestamp_of_the_sender_is_kept() -> None:
     shown = rendered(pa.array([1]), {"timestamp": datetime(2020, 1, 2, tzinfo=UTC)})
     assert shown["metadata"] == {"timestamp": "2020-01-02T00:00:00+00:00"}
 
@@ -74,7 +74,7 @@ def test_a_timestamp_of_the_sender_stays() -> None:
         (pa.array(["\x9b31m \u202e \x1b"]), ["\x9b31m \u202e \x1b"]),
     ],
 )
-def test_values_are_what_python_makes_of_them(array: Any, expected: Any) -> None:
+def test_values_equal_those_of_to_pylist(array: Any, expected: Any) -> None:
     assert rendered(array)["data"] == expected
 
 
@@ -91,7 +91,7 @@ def test_values_are_what_python_makes_of_them(array: Any, expected: Any) -> None
         pa.array([[["deep"] * 1000] * 100]),
     ],
 )
-def test_a_long_message_is_shortened_and_says_how_long_it_is(array: Any) -> None:
+def test_long_message_is_shortened_and_contains_its_size(array: Any) -> None:
     text = text_of(array)
     shown = json.loads(text)
     assert len(text) <= 1000
@@ -100,7 +100,7 @@ def test_a_long_message_is_shortened_and_says_how_long_it_is(array: Any) -> None
     assert shown["data"]
 
 
-def test_of_an_element_that_is_too_wide_nothing_is_shown() -> None:
+def test_element_that_is_too_wide_is_left_out() -> None:
     wide = pa.array([{f"field_{number}": number for number in range(5000)}])
     shown = json.loads(text_of(wide))
     assert shown["data"] == []
@@ -115,6 +115,6 @@ def test_long_metadata_is_left_out() -> None:
     assert shown["data"] == [1]
 
 
-def test_nothing_that_moves_a_terminal_gets_through() -> None:
+def test_control_characters_are_escaped() -> None:
     text = text_of(pa.array(["\x9b31m \u202e \x1b"]), {"\x9bkey": "\x7f"})
     assert all(character.isprintable() for character in text)

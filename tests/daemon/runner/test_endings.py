@@ -291,17 +291,13 @@ def test_the_result_is_stored_before_it_is_reported(
 
     monkeypatch.setattr(ControlServer, "put_event", put_event)
     monkeypatch.setattr(background_module, "LINGER_SECONDS", 0.0)
-    reaper_process = ReaperProcess(directory.path)
 
     async def run() -> None:
         await Background(plan, directory, reaper_process).run()
 
-    try:
+    with ReaperProcess(directory) as reaper_process:
         anyio.run(run)
         assert stored == [True]
-    finally:
-        directory.release()
-        reaper_process.dismiss()
 
 
 def test_a_failed_preparation_is_a_result(workspace: Workspace) -> None:

@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from dora_node_api.errors import ControlClosed, ControlError
 from dora_node_api.frozen import Frozen, replace
-from dora_node_api.protocol import frames
-from dora_node_api.protocol import messages as control
+from dora_node_api.protocol import frames, messages as control
 from dora_node_api.protocol.control_socket import ControlSocket, bind_unix
 from dora_node_api.protocol.frames import FrameDecoder, Received, encode
 from dora_node_api.protocol.messages import InputConfig, NodeConfig

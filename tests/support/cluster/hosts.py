@@ -111,8 +111,9 @@ class Hosts:
     @classmethod
     @contextmanager
     def made(cls, *names: str, bare: bool = False) -> Iterator[Hosts]:
-        """Hosts with these names, not booted yet. ``bare``: they have neither this repository nor
-        the environment that runs the tests, only what the operating system has.
+        """Create hosts with these names, not booted yet.
+
+        ``bare``: without this repository and the environment of the tests.
         """
         found = _cgroup2()
         assert found is not None
@@ -340,8 +341,9 @@ class Host:
         return int(listed[0])
 
     def boot_id(self) -> str:
-        """Id of the current boot, empty while the host is down. No process is started for it: what
-        enters a host that is just going down may never come back.
+        """Return the id of the current boot, empty while the host is down.
+
+        It starts no process, which could hang in a host that is shutting down.
         """
         with suppress(OSError, IndexError):
             return self.path("/proc/sys/kernel/random/boot_id").read_text()
@@ -357,8 +359,9 @@ class Host:
         return [line for line in listed if not line.startswith("ps -eo")]
 
     def files(self) -> dict[str, str]:
-        """Files that differ from those of this machine, with their mode and content:
-        to be compared before and after. Logs and state of the operating system are left out.
+        """Return the files that differ from those of this machine, with mode and content.
+
+        Logs and state of the operating system are left out.
         """
         found = {}
         for path in self._disk.rglob("*"):

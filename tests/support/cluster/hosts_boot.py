@@ -73,7 +73,7 @@ hide() {
     mkdir -p "$root$1"
     mount -t tmpfs -o mode=755 tmpfs "$root$1"
 }
-# Other file systems are not in the overlay, nor is what lies in a hidden folder.
+# The overlay has no other file systems and no contents of hidden folders.
 show() {
     mkdir -p "$root$1"
     mount --bind "$1" "$root$1"
@@ -122,7 +122,7 @@ exec env -i container=dora-tests PATH=/usr/sbin:/usr/bin:/sbin:/bin \\
 
 @dataclass(frozen=True)
 class Identity:
-    """What is a host's own: its name and address, and who may log in."""
+    """Name, address and authorized key of a host."""
 
     name: str
     address: str
@@ -132,7 +132,7 @@ class Identity:
 
 
 def prepare(folder: Path, identity: Identity) -> None:
-    """Make ``folder/{upper,work,root}``; what lies in upper is on the host's disk."""
+    """Create ``folder/{upper,work,root}``; ``upper`` has the files of the host's disk."""
     upper = folder / "upper"
     for path in (upper, folder / "work", folder / "root"):
         path.mkdir()
@@ -175,7 +175,7 @@ def _users(upper: Path, key: str) -> None:
     homes = [(upper / "root", 0)]
     homes += [(upper / "home" / user, _FIRST_UID + n) for n, user in enumerate(users)]
     for home, uid in homes:
-        # /root may be passed through, not listed: the interpreter of the tests may live there.
+        # /root can be entered, not listed: it may contain the interpreter of the tests.
         ssh = _folder(_folder(home, 0o755 if uid else 0o711) / ".ssh", 0o700)
         (ssh / "authorized_keys").write_text(key + "\n")
         for path in (home, ssh, ssh / "authorized_keys"):
@@ -191,7 +191,7 @@ def _sshd(etc_ssh: Path) -> None:
 
 
 def make_key(path: Path) -> None:
-    """An ed25519 key at ``path`` and its public half beside it; replaces what was there."""
+    """Create an ed25519 key pair at ``path``; replace an existing one."""
     for old in (path, path.with_name(path.name + ".pub")):
         old.unlink(missing_ok=True)
     words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "dora-tests", "-f", str(path)]

@@ -16,25 +16,29 @@ from support.sources import PACKAGES, ROOT
 CURRENT = "0.1.0"
 """The version in the sources."""
 
+Edits = Mapping[str, Callable[[str], str]]
+"""Path below ``packages/`` to a function that changes the file's text."""
+
 
 @dataclass(frozen=True)
 class Installation:
     """A virtual environment with the five wheels; dependencies come from that of the tests."""
 
     folder: Path
+    """The folder of ``install``."""
     version: str
 
     @property
     def python(self) -> Path:
-        return self.folder / "bin" / "python"
+        return self.folder / "venv" / "bin" / "python"
 
     @property
     def dora(self) -> Path:
-        return self.folder / "bin" / "dora"
+        return self.python.with_name("dora")
 
     @property
     def site(self) -> Path:
-        (found,) = self.folder.glob("lib/python*/site-packages")
+        (found,) = self.folder.glob("venv/lib/python*/site-packages")
         return found
 
     def run(self, *words: str | Path, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
@@ -49,13 +53,8 @@ class Installation:
         )
 
 
-def install(
-    folder: Path, version: str = CURRENT, edits: Mapping[str, Callable[[str], str]] | None = None
-) -> Installation:
-    """Build wheels of ``version`` from the sources, changed by ``edits``, and install them.
-
-    ``edits``: path below ``packages/`` to a function that changes the file's text.
-    """
+def install(folder: Path, version: str = CURRENT, edits: Edits | None = None) -> Installation:
+    """Build wheels of ``version`` from the sources, changed by ``edits``, and install them."""
     sources = folder / "sources"
     for name in PACKAGES:
         copied = sources / name
@@ -73,7 +72,7 @@ def install(
     _run("uv", "venv", "--quiet", "--python", sys.executable, str(home))
     _run("uv", "pip", "install", "--quiet", "--no-deps", "--python", str(home / "bin" / "python"),
          *map(str, wheels))  # fmt: skip
-    made = Installation(home, version)
+    made = Installation(folder, version)
     (made.site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return made
 
@@ -103,7 +102,7 @@ class Finished:
 class LocalMachine:
     """This machine behind the interface of a connection; its home is a folder.
 
-    ``python`` stands for all that it has on its PATH beside what every system has.
+    ``path``: its PATH, by default with the interpreter of the tests.
     """
 
     def __init__(self, home: Path, *, path: str | None = None) -> None:

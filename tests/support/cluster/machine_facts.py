@@ -30,4 +30,4 @@ HEALTHY_MACHINE: dict[str, Any] = {
 
 def machine_facts(**changed: Any) -> MachineFacts:
     """Facts of a healthy machine, apart from ``changed``; its clock is right."""
-    return MachineFacts.from_answer(HEALTHY_MACHINE | changed, asked=1000.0, answered=1000.4)
+    return MachineFacts.from_answer(HEALTHY_MACHINE | changed, sent=1000.0, received=1000.4)

@@ -16,8 +16,7 @@ from typing import Any, cast
 
 from support.cluster.machine_facts import HEALTHY_MACHINE
 
-from dora_cli.bundle import machine as bundle_machine
-from dora_cli.bundle import machine_program
+from dora_cli.bundle import machine as bundle_machine, machine_program
 from dora_cli.ssh import Connection, ConnectionLost, Finished, Unreachable
 from dora_cli.ssh.connection import Listener
 from dora_cli.ssh.transport import Transport

@@ -1,6 +1,6 @@
-"""Two networks on this machine with a cable between them, for links that are to be cut off.
+"""Two network namespaces on this machine with a cable between them that can be cut.
 
-Root on Linux is needed. Each network belongs to a process that ends with its standard input.
+Needs root on Linux. Each namespace belongs to a process that ends with its standard input.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ _HOLDER = "import sys; print('ready', flush=True); sys.stdin.read()"
 
 
 def missing(*, ipv6: bool = False) -> str:
-    """Why there can be no such networks here, empty when there can."""
+    """Return why network namespaces are not possible here; empty if they are."""
     if ipv6 and not Path("/proc/net/if_inet6").exists():
         return "this system has no IPv6"
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
-        return "networks of their own need root on Linux"
+        return "network namespaces need root on Linux"
     absent = [name for name in ("unshare", "nsenter", "ip") if shutil.which(name) is None]
-    return f"networks of their own need {', '.join(absent)}" if absent else ""
+    return f"network namespaces need {', '.join(absent)}" if absent else ""
 
 
 class Networks:
-    """Networks of their own, each held by a process."""
+    """Network namespaces, each held by a process."""
 
     def __init__(self, holders: dict[str, int]) -> None:
-        """``holders``: a process in each network, by name of the machine."""
+        """``holders``: pid of a process in each namespace, by machine name."""
         self._holders = holders
 
     @contextmanager
     def at(self, name: str) -> Iterator[None]:
-        """Within the block this thread, and what it starts, is in that machine's network."""
+        """Put this thread and its processes into a machine's network for the block."""
         with open("/proc/thread-self/ns/net") as home:
             set_network(f"/proc/{self._holders[name]}/ns/net")
             try:
@@ -47,18 +47,16 @@ class Networks:
                 set_network(home.name, home.fileno())
 
     def ip(self, name: str, *words: str) -> None:
-        """The command `ip` in a machine's network."""
+        """Run the command `ip` in a machine's network."""
         inside = ("nsenter", f"--net=/proc/{self._holders[name]}/ns/net", "ip", *words)
         subprocess.run(inside, check=True, capture_output=True, timeout=60)
 
 
 class Cable(Networks):
-    """Leads from the first machine to the second; the only addresses are 10.78.0.1 and 10.78.0.2,
-    or (``ipv6``) fd00:78::1 and fd00:78::2.
-    """
+    """Connects two machines, at 10.78.0.1 and 10.78.0.2 or (``ipv6``) fd00:78::1 and fd00:78::2."""
 
     def __init__(self, holders: dict[str, int], *, ipv6: bool) -> None:
-        """``holders``: a process in each network, by name of the machine."""
+        """``holders``: pid of a process in each namespace, by machine name."""
         super().__init__(holders)
         network, bits = ("fd00:78::", ("64", "nodad")) if ipv6 else ("10.78.0.", ("24",))
         self.addresses = {name: f"{network}{n}" for n, name in enumerate(holders, start=1)}
@@ -73,14 +71,14 @@ class Cable(Networks):
             self.ip(name, "link", "set", "eth0", "up")
 
     def cut(self) -> None:
-        """Nothing arrives any more; open connections are not told."""
+        """Drop all packets; open connections stay open."""
         self.ip(list(self._holders)[1], "link", "set", "eth0", "down")
 
     def heal(self) -> None:
         self.ip(list(self._holders)[1], "link", "set", "eth0", "up")
 
     def listener(self, name: str) -> socket.socket:
-        """A socket that listens on the loopback address of a machine's network."""
+        """Return a socket that listens on the loopback address of a machine's network."""
         with self.at(name):
             return socket.create_server(("127.0.0.1", 0))
 
@@ -103,7 +101,7 @@ def network() -> Iterator[int]:
         assert holder.stdout is not None
         assert holder.stdin is not None
         try:
-            assert holder.stdout.readline() == b"ready\n", "no network of its own"
+            assert holder.stdout.readline() == b"ready\n", "no network namespace"
             yield holder.pid
         finally:
             holder.stdin.close()

@@ -1,4 +1,4 @@
-"""A real coordinator process on a free port, and plain HTTP to it."""
+"""A coordinator process on a free port, with plain HTTP requests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RunningCoordinator:
 
     @property
     def endpoint(self) -> Endpoint:
-        """With the token of this account."""
+        """Its address with the token of this account."""
         return endpoint("127.0.0.1", self.port)
 
     def request(
@@ -41,7 +41,7 @@ class RunningCoordinator:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
     ) -> Reply:
-        """One HTTP request; ``headers`` None: with the right token."""
+        """Send an HTTP request; by default ``headers`` has the right token."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         shown = self.endpoint.headers() if headers is None else headers
         try:
@@ -57,7 +57,7 @@ class RunningCoordinator:
 def running_coordinator(
     *args: str | Path, port: int = 0, cwd: Path | None = None
 ) -> Iterator[RunningCoordinator]:
-    """``dora coordinator ARGS``; killed when the block is left and it still runs."""
+    """Run ``dora coordinator ARGS``; kill it at the end of the block if it still runs."""
     with running_dora("coordinator", "--port", str(port), *args, cwd=cwd) as process:
         process.wait_for("Listening on port ")
         found = re.search(r"Listening on port (\d+)", process.stdout)
@@ -66,7 +66,7 @@ def running_coordinator(
 
 
 def free_port() -> int:
-    """A port that nobody listens on at the moment."""
+    """Return a free port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

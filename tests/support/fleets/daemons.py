@@ -1,4 +1,4 @@
-"""A real coordinator and real daemons on this machine, for tests that kill them."""
+"""A coordinator and daemons on this machine, for tests that kill them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ COLLECTOR = """
 
 
 def counting(workspace: Workspace, **deploy: dict[str, object]) -> Path:
-    """A dataflow of a counter and a collector that prints what it got, 50 a second."""
+    """A dataflow of a counter with 50 messages a second and a collector that prints them."""
     workspace.node("counter", COUNTER)
     workspace.node("collector", COLLECTOR)
     nodes: list[dict[str, object]] = [
@@ -71,7 +71,7 @@ def counting(workspace: Workspace, **deploy: dict[str, object]) -> Path:
         {
             "id": "collector",
             "path": "collector.py",
-            # long enough for the time it takes to import pyarrow for the first message
+            # long enough for the import of pyarrow at the first message
             "inputs": {"count": {"source": "counter/count", "queue_size": 1000}},
         },
     ]
@@ -83,7 +83,7 @@ def counting(workspace: Workspace, **deploy: dict[str, object]) -> Path:
 
 
 def pids(workspace: Workspace) -> list[int]:
-    """Of all node processes that have run so far."""
+    """Return the process ids of all nodes so far."""
     with suppress(FileNotFoundError):
         return [int(line) for line in (workspace.path / "pids").read_text().split()]
     return []
@@ -108,14 +108,14 @@ class RealFleet:
         return self.coordinator.port
 
     def dora(self, *args: str | Path, code: int = 0, timeout: float = PATIENCE) -> Completed:
-        """A command that talks to this coordinator."""
+        """Run a command with this coordinator."""
         words = (*args, "--coordinator-port", str(self.port))
         return run_dora(*words, cwd=self.workspace.path, timeout=timeout).exited(code)
 
     def start_daemon(
         self, machine: str | None = None, *args: str, wait: bool = True
     ) -> RunningDora:
-        """A daemon, connected when this returns (unless told not to wait for that)."""
+        """Start a daemon and (``wait``) wait until it is connected."""
         named = ("--machine-id", machine) if machine is not None else ()
         words = ("daemon", *named, "--coordinator-port", str(self.port), *args)
         running = self.stack.enter_context(running_dora(*words, cwd=self.workspace.path))
@@ -125,12 +125,12 @@ class RealFleet:
         return running
 
     def restart_coordinator(self) -> None:
-        """On the same port, with the same store."""
+        """Start the coordinator again on the same port with the same store."""
         again = running_coordinator(*self.settings, port=self.port, cwd=self.workspace.path)
         self.coordinator = self.stack.enter_context(again)
 
     def start(self, path: Path, *args: str) -> str:
-        """Start a dataflow detached; its UUID."""
+        """Start a dataflow with ``--detach``; return its UUID."""
         done = self.dora("start", path, "--detach", *args)
         return done.stdout.split("dataflow started: ")[1].strip()
 
@@ -143,9 +143,9 @@ class RealFleet:
             return client.ask(ClusterStatus(), ClusterReport)
 
     def wait_for_status(self, status: str, *, timeout: float = PATIENCE) -> DataflowSummary:
-        """Until the dataflow started last has that status."""
+        """Wait until the newest dataflow has that status."""
         wait_until(
-            # A coordinator that lost its store knows of none until a daemon has registered.
+            # Without its store, a coordinator lists none until a daemon has registered.
             lambda: [one.status for one in self.listed()[-1:]] == [status],
             timeout=timeout,
             what=lambda: f"{status}; it is {self.listed()[-1:]}",
@@ -153,32 +153,30 @@ class RealFleet:
         return self.listed()[-1]
 
     def runner_pid(self) -> int:
-        """Of the only runner that lives."""
+        """Return the process id of the only living runner."""
         (found,) = [one for one in list_runners(runtime_root()) if one.alive]
         return found.entry.pid
 
     def messages(self, dataflow: str) -> list[int]:
-        """The numbers the collector has printed so far."""
+        """Return the numbers that the collector has printed so far."""
         log = self.workspace.path / "out" / dataflow / "log_collector.jsonl"
         if not log.exists():
             return []
         return [int(line.split()[1]) for line in log_files.texts(log) if line.startswith("got ")]
 
     def wait_for_messages(self, dataflow: str, more: int = 10) -> None:
-        """Until the collector has got so many more."""
+        """Wait until the collector has received some more messages."""
         before = len(self.messages(dataflow))
-        wait_until(
-            lambda: len(self.messages(dataflow)) >= before + more, what="messages to flow on"
-        )
+        wait_until(lambda: len(self.messages(dataflow)) >= before + more, what="more messages")
 
 
 @contextmanager
 def real_fleet(
     workspace: Workspace, *daemons: str | None, settings: Sequence[str] = ()
 ) -> Iterator[RealFleet]:
-    """A coordinator and daemons of these machine ids (None: the default daemon).
+    """A coordinator and daemons with these machine ids (None: the default daemon).
 
-    On leaving the block everything is ended in the hard way, runners included.
+    All of them and the runners are killed at the end of the block.
     """
     with ExitStack() as stack:
         coordinator = stack.enter_context(running_coordinator(*settings, cwd=workspace.path))
@@ -194,7 +192,7 @@ def real_fleet(
 
 
 def end_runners() -> None:
-    """SIGKILL every runner of this home; wait until their reapers have cleaned up."""
+    """Kill every runner of this home; wait until their reapers have cleaned up."""
     root = runtime_root()
     for found in list_runners(root):
         if found.alive:
@@ -209,4 +207,4 @@ def end_runners() -> None:
         sweep(root)
         return not list_runners(root)
 
-    wait_until(gone, what="runtime directories to go")
+    wait_until(gone, what="the removal of runtime directories")

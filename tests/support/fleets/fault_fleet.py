@@ -1,10 +1,9 @@
-"""A fleet of a robot and a station whose every process and wire can be killed, stopped and cut."""
+"""A fleet of a robot and a station with faults of each process and connection."""
 
 from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from support.fleets.cables import Cable, cable
 from support.fleets.daemons import RealFleet, is_running, real_fleet
 from support.fleets.fault_flow import Flow, Number
 from support.fleets.linked_fleet import link_of
-from support.fleets.truth import Truth, truth
+from support.fleets.status_monitor import StatusMonitor, status_monitor
 from support.waiting import wait_until
 from support.workspace import Workspace
 
@@ -35,7 +34,7 @@ SETTINGS = (
 _LISTEN = "0A"
 """State of a socket in /proc/net/tcp."""
 FLOWING = "Running Degraded Recovering"
-"""What may be said of a dataflow that was started and not stopped."""
+"""Statuses of a dataflow that was started and not stopped."""
 
 
 @dataclass
@@ -45,13 +44,13 @@ class FaultFleet:
     stack: ExitStack
     wires: dict[str, CuttableWire]
     cable: Cable | None
-    truth: Truth = field(init=False)
+    monitor: StatusMonitor = field(init=False)
     uuid: str = ""
 
     # --------------------------------------------------------------- processes
 
     def pids(self, process: str) -> list[int]:
-        """Of one row's process, none where it does not run; of a machine all that runs there."""
+        """Return the process ids of a row's process, or of all processes of a machine."""
         kind, _, machine = process.partition(" ")
         match kind:
             case "coordinator":
@@ -79,7 +78,7 @@ class FaultFleet:
         return [one.entry.pid for one in found if one.alive and one.entry.machine_id == machine]
 
     def kill(self, process: str) -> None:
-        """SIGKILL; of a machine everything, as far as processes go."""
+        """Send SIGKILL to a process, or to all processes of a machine."""
         pids = self.pids(process)
         for pid in pids:
             with suppress(ProcessLookupError):
@@ -91,7 +90,7 @@ class FaultFleet:
 
     @contextmanager
     def stopped(self, process: str) -> Iterator[None]:
-        """Within the block it stands still (SIGSTOP)."""
+        """Stop a process with SIGSTOP for the block."""
         pids = self.pids(process)
         for pid in pids:
             with suppress(ProcessLookupError):
@@ -105,7 +104,7 @@ class FaultFleet:
 
     @contextmanager
     def cut(self, network: str) -> Iterator[None]:
-        """Within the block nothing passes: "network robot": to the coordinator; "cable"."""
+        """Cut a machine's connection to the coordinator ("network robot") or the "cable"."""
         _, _, machine = network.partition(" ")
         wire: CuttableWire | Cable | None = self.wires[machine] if machine else self.cable
         assert wire is not None
@@ -125,7 +124,7 @@ class FaultFleet:
             self.real.start_daemon(machine, *wire, *listen, wait=wait)
 
     def bring_back(self, process: str, *, wait: bool = True) -> None:
-        """Start again what nobody else starts again."""
+        """Restart a coordinator or daemon, which have no supervisor here."""
         kind, _, machine = process.partition(" ")
         if kind == "coordinator":
             self.real.restart_coordinator()
@@ -135,7 +134,7 @@ class FaultFleet:
     # --------------------------------------------------------------- dataflow
 
     def starting(self) -> RunningDora:
-        """A ``dora start`` that runs; the one before must have been judged."""
+        """Begin ``dora start``; the messages of the previous dataflow are forgotten."""
         self.flow.clear()
         known = {one.uuid for one in self.real.listed()}
         begun = self._command("start", self.flow.file, "--detach")
@@ -159,45 +158,40 @@ class FaultFleet:
         return self.summary()
 
     def wait_until_it_runs(self) -> None:
-        """Listed as running, each node once, and what is sent from now on arrives."""
+        """Wait until it is listed as running with each node once, and new messages arrive."""
         self.wait_for_status("Running")
         self._wait(lambda: all(len(pids) == 1 for pids in self.flow.living().values()), "one each")
         for input_id in ("steady", "newest"):
             self.wait_for_more(input_id, self.flow.sent(input_id))
 
     def wait_for_more(self, input_id: str, than: Number) -> None:
-        """Until something newer has come at an input of the sink."""
-        self._wait(lambda: self.flow.newest(input_id) > than, f"news at {input_id}")
+        """Wait for a newer message at an input of the sink."""
+        self._wait(lambda: self.flow.newest(input_id) > than, f"a newer message at {input_id}")
 
     def wait_until_nothing_is_left(self) -> None:
-        """No node, no runner, no file of one."""
-        self._wait(lambda: not any(self.flow.living().values()), "nodes to end")
-        self._wait(lambda: not list_runners(runtime_root()), "runners to end")
+        """Wait for the end of all nodes and runners and the removal of their files."""
+        self._wait(lambda: not any(self.flow.living().values()), "the end of the nodes")
+        self._wait(lambda: not list_runners(runtime_root()), "the end of the runners")
 
     def wait_for_nodes(self) -> None:
-        """Until each node has a process."""
+        """Wait until each node has a process."""
         self._wait(lambda: all(self.flow.living().values()), "a process of each node")
 
     def wait_until_links_listen(self) -> None:
-        self._wait(lambda: all(map(_listens, MACHINES)), "links to listen")
-
-    def pause(self, seconds: float) -> None:
-        """A fault lasts."""
-        end = time.monotonic() + seconds
-        wait_until(lambda: time.monotonic() > end, timeout=seconds + 5, what="a pause")
+        self._wait(lambda: all(map(_listens, MACHINES)), "the links to listen")
 
     def _wait(self, condition: object, what: str) -> None:
         assert callable(condition)
         wait_until(condition, what=lambda: f"{what}\n{self.state()}")
 
     def state(self) -> str:
-        """For a test that fails: what everybody says."""
-        lines = [f"nodes: {self.flow.living()}", f"list said: {self.truth.said}"]
+        """Return statuses, logs and output of all processes, for a failed test."""
+        lines = [f"nodes: {self.flow.living()}", f"listed: {self.monitor.seen}"]
         with suppress(Exception):
             lines.append(f"dataflow: {self.summary()}")
         for input_id in ("steady", "newest"):
             newest, sent = self.flow.newest(input_id), self.flow.sent(input_id)
-            lines.append(f"{input_id}: sent {sent}, came {newest}")
+            lines.append(f"{input_id}: sent {sent}, received {newest}")
         logs = [*(self.flow.path / "out" / self.uuid).glob("*dora*"), *runner_logs()]
         for path in logs:
             with suppress(OSError):
@@ -213,7 +207,7 @@ def runner_logs() -> list[Path]:
 
 
 def _listens(machine: str) -> bool:
-    """Whether a machine's link listens, in whatever network it is."""
+    """Return whether a machine's link listens, in its network namespace."""
     with suppress(AssertionError, ValueError, OSError):
         link = Path(f"/proc/{link_of(machine)}")
         sockets = {os.readlink(one) for one in (link / "fd").iterdir()}
@@ -226,7 +220,7 @@ def _listens(machine: str) -> bool:
 def fault_fleet(
     workspace: Workspace, *, cuttable: bool = False, settings: Sequence[str] = ()
 ) -> Iterator[FaultFleet]:
-    """Coordinator and daemons, connected; ``cuttable``: each in a network of its own."""
+    """A coordinator and connected daemons; ``cuttable``: each in a network namespace."""
     with ExitStack() as stack:
         flow = Flow(workspace)
         wired = stack.enter_context(cable(*MACHINES)) if cuttable else None
@@ -238,10 +232,11 @@ def fault_fleet(
         fleet = FaultFleet(real, flow, stack, wires, wired)
         for machine in MACHINES:
             fleet.start_daemon(machine)
-        fleet.truth = stack.enter_context(truth(lambda: real.coordinator.endpoint, flow.living))
+        watched = status_monitor(lambda: real.coordinator.endpoint, flow.living)
+        fleet.monitor = stack.enter_context(watched)
         try:
             yield fleet
         finally:
-            flow.let_go()
+            flow.release()
             for wire in wires.values():
                 wire.heal()

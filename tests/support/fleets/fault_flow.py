@@ -1,4 +1,4 @@
-"""A dataflow for faults: two senders on the robot, a reader on the station; what came, judged.
+"""A dataflow for faults, two senders on the robot and a sink on the station, and its checks.
 
 ``source`` sends over a backpressure edge, ``camera`` over a drop_oldest edge, both to ``sink``.
 Each process of a node is a *life*; a message carries the life of its sender and its number in it.
@@ -15,9 +15,9 @@ from support.fleets.daemons import is_running
 from support.workspace import Workspace
 
 NODES = {"source": "robot", "camera": "robot", "sink": "station"}
-"""And their machines."""
+"""Nodes and their machines."""
 INPUTS = {"steady": "source", "newest": "camera"}
-"""Of the sink, and who sends to them."""
+"""Inputs of the sink and their senders."""
 QUEUE = 10
 
 _LIFE = """
@@ -61,7 +61,7 @@ _SINK = """
 
 
 def write(workspace: Workspace) -> Path:
-    """The node scripts and the dataflow file."""
+    """Write the node scripts and the dataflow file."""
     workspace.node("sender", _LIFE + _SENDER)
     workspace.node("sink", _LIFE + _SINK)
     (workspace.path / "alive").mkdir(exist_ok=True)
@@ -97,7 +97,7 @@ def write(workspace: Workspace) -> Path:
 
 @dataclass(frozen=True, order=True)
 class Number:
-    """One message: ``number`` of the sender process that began at ``life`` (Unix nanoseconds)."""
+    """One message: ``number`` of the sender process started at ``life`` (Unix nanoseconds)."""
 
     life: int
     number: int
@@ -105,7 +105,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Got:
-    """A message and the life of the sink that took it."""
+    """A message and the life of the sink that received it."""
 
     reader: int
     what: Number
@@ -118,22 +118,22 @@ class Flow:
         self._checked = dict.fromkeys(INPUTS, 0)
 
     def hold(self, phase: str) -> None:
-        """Nodes wait: "prepare": before they make their Node; "stop": the sink, at its end."""
+        """Hold nodes: "prepare": before they create their Node; "stop": the sink, at its end."""
         (self.path / f"hold-{phase}").touch()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         for phase in ("prepare", "stop"):
             (self.path / f"hold-{phase}").unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Forget what was sent and came; no node may run."""
+        """Forget all messages; no node may run."""
         self._checked = dict.fromkeys(INPUTS, 0)
         for pattern in ("sent-*", "got-*"):
             for path in self.path.glob(pattern):
                 path.unlink()
 
     def living(self) -> dict[str, list[int]]:
-        """Process ids of each node's processes that run."""
+        """Return the ids of each node's running processes."""
         found: dict[str, list[int]] = {name: [] for name in NODES}
         for path in (self.path / "alive").iterdir():
             name, _, pid = path.name.rpartition("-")
@@ -144,11 +144,11 @@ class Flow:
         return found
 
     def sent(self, input_id: str) -> Number:
-        """What the sender of this input has sent last."""
+        """Return the last message of an input's sender."""
         return max(self._sent(input_id), default=Number(0, -1))
 
     def _sent(self, input_id: str) -> list[Number]:
-        """The last of each life of a sender."""
+        """Return the last message of each life of a sender."""
         found = []
         for path in self.path.glob(f"sent-{INPUTS[input_id]}-*"):
             text = path.read_text().strip()
@@ -156,23 +156,23 @@ class Flow:
         return found
 
     def got(self, input_id: str) -> list[Got]:
-        """All that the sink took at this input, in the order in which it did."""
+        """Return all messages that the sink has received at an input, in order."""
         with suppress(FileNotFoundError):
             lines = (self.path / f"got-{input_id}").read_text().splitlines()
             return [Got(int(a), Number(int(b), int(c))) for a, b, c in map(str.split, lines)]
         return []
 
     def newest(self, input_id: str) -> Number:
-        """What the sink took last."""
+        """Return the newest message at an input."""
         return max((got.what for got in self.got(input_id)), default=Number(0, -1))
 
     def check(self, *, lost: int = 0, again: int = 0, source_lost: bool = False) -> list[str]:
-        """What is wrong with all that came since the last check, empty if nothing is.
+        """Return the problems of all messages since the last check.
 
-        ``lost``: so many messages may have gone with a process of the sink, or with its queues.
-        ``again``: so many may come to its next process once more, as the link that died with the
-        sink's runner had stored but not acknowledged them.
-        ``source_lost``: the last words of a sender may have gone with its runner.
+        ``lost``: messages that may be lost with a process of the sink or with its queues.
+        ``again``: messages that its next process may receive again, because the link that died
+        with the sink's runner had not acknowledged them.
+        ``source_lost``: the last messages of a sender may be lost with its runner.
         """
         problems = []
         for input_id in INPUTS:
@@ -186,10 +186,10 @@ class Flow:
         return problems
 
     def _unfinished_lives(self, got: list[Got]) -> list[str]:
-        """Lives of the source that were followed by another although not all of them had come."""
+        """Return lives of the source whose last messages were lost before the next life."""
         last = {number.life: number for number in self._sent("steady")}
         return [
-            f"steady: the last that came of a life is {before.what}, it had sent {sent}"
+            f"steady: the last message received of a life is {before.what}, the last sent is {sent}"
             for before, after in pairwise(got)
             if before.what.life != after.what.life
             and (sent := last.get(before.what.life, before.what)) > before.what

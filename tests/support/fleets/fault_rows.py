@@ -1,4 +1,4 @@
-"""One row of the fault table, and how it is played on a fleet: a phase, a fault, what must hold."""
+"""Rows of the fault table: a phase, a fault and its permitted effects, and how to run a row."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from typing import Literal
 
 from support.dora import RunningDora
 from support.fleets.fault_fleet import FLOWING, FaultFleet
-from support.waiting import wait_until
+from support.waiting import let_last, wait_until
 
 Phase = Literal["preparing", "linking", "running", "stopping", "recovering"]
 UNACKNOWLEDGED = 32
-"""Messages that a link may have on their way to one queue."""
+"""Messages of one queue that a link may have sent without an acknowledgement."""
 LONGEST_RETURN = 6.0
-"""Seconds from a daemon's connection to the first message of what it spawned again; 2 are meant."""
+"""Seconds from a daemon's connection to the first message of its new processes; usually 2."""
 
 
 @dataclass(frozen=True)
 class Row:
     phase: Phase
     process: str
-    """As FaultFleet.pids has it, or "network robot", "network station", "cable"."""
+    """A process of FaultFleet.pids, or "network robot", "network station", "cable"."""
     kind: str
-    """"kill"; "stop 5", "cut 5": for so many seconds."""
+    """"kill", or "stop" or "cut" with seconds, for example "stop 5"."""
     then: Literal["runs", "fails", "either"] = "runs"
-    """What becomes of a start; a dataflow that runs always runs again."""
+    """Outcome of a start; a running dataflow always recovers."""
     lost: int = 0
-    """So many messages may have been in the sink's hands, or in queues of a runner that died."""
+    """Messages that may be lost: received by the sink, or in queues of a dead runner."""
     again: int = 0
-    """So many may come twice: a link that died with the sink's runner had not acknowledged them."""
+    """Messages that may arrive twice: not acknowledged by a link that died with the runner."""
     source_lost: bool = False
-    """The last words of the source went with its runner."""
+    """Whether the last messages of the source may be lost with its runner."""
     shows: str = ""
-    """What the list must come to say while the fault lasts, and then Running no more."""
+    """Status that must be listed during the fault; from then on Running is not allowed."""
     victim: str = "station"
-    """While recovering: whose runner was killed before."""
+    """While recovering: machine whose runner was killed before."""
 
     def __str__(self) -> str:
         return f"{self.phase}: {self.kind} {self.process}"
 
 
 def play(fleet: FaultFleet, row: Row) -> None:
-    """Raises AssertionError with the row and the state of the fleet."""
-    fleet.truth.lies.clear()
+    """Run a row; raise AssertionError with the row and the state of the fleet."""
+    fleet.monitor.violations.clear()
     began = time.monotonic()
     try:
         match row.phase:
@@ -58,7 +58,7 @@ def play(fleet: FaultFleet, row: Row) -> None:
                 _while_stopping(fleet, row)
             case "preparing" | "linking":
                 _while_starting(fleet, row)
-        problems = [*_check(fleet, row), *fleet.truth.lies]
+        problems = [*_check(fleet, row), *fleet.monitor.violations]
         assert not problems, "\n".join(problems)
     except AssertionError as error:
         raise AssertionError(f"{row}: {error}\n{fleet.state()}") from error
@@ -70,14 +70,14 @@ def _check(fleet: FaultFleet, row: Row) -> list[str]:
 
 
 def start(fleet: FaultFleet) -> None:
-    """A dataflow that runs, to be disturbed."""
-    fleet.truth.may_say("", "start")
+    """Start the dataflow."""
+    fleet.monitor.allow("", "start")
     fleet.starting().wait().succeeded()
     fleet.wait_until_it_runs()
 
 
 def stop(fleet: FaultFleet) -> None:
-    fleet.truth.may_say("Running Stopping Finished", "stop")
+    fleet.monitor.allow("Running Stopping Finished", "stop")
     fleet.stopping().wait().succeeded()
     assert fleet.summary().status == "Finished"
     fleet.wait_until_nothing_is_left()
@@ -85,7 +85,7 @@ def stop(fleet: FaultFleet) -> None:
 
 @contextmanager
 def fault(fleet: FaultFleet, row: Row, *, wait: bool = True) -> Iterator[None]:
-    """The block is run while the fault lasts. ``wait``: for a daemon that is started again."""
+    """Run the block during the fault. ``wait``: wait for a restarted daemon to connect."""
     kind, _, seconds = row.kind.partition(" ")
     match kind:
         case "kill":
@@ -96,20 +96,20 @@ def fault(fleet: FaultFleet, row: Row, *, wait: bool = True) -> Iterator[None]:
             with fleet.stopped(row.process) if kind == "stop" else fleet.cut(row.process):
                 until = time.monotonic() + float(seconds)
                 yield
-                fleet.pause(max(0.0, until - time.monotonic()))
+                let_last(max(0.0, until - time.monotonic()))
         case _:
             raise ValueError(row.kind)
 
 
 def _while_running(fleet: FaultFleet, row: Row) -> None:
-    fleet.truth.may_say(FLOWING, str(row))
+    fleet.monitor.allow(FLOWING, str(row))
     before = _lives(fleet)
     with fault(fleet, row):
         if row.shows:
             fleet.wait_for_status(row.shows)
-            fleet.truth.may_say("Degraded Recovering", f"{row}, while it lasts")
-            fleet.pause(0.5)
-        fleet.truth.may_say(FLOWING, f"{row}, afterwards")
+            fleet.monitor.allow("Degraded Recovering", f"{row}, while it lasts")
+            let_last(0.5)
+        fleet.monitor.allow(FLOWING, f"{row}, afterwards")
     if row.process.startswith("machine") and row.kind == "kill":
         _comes_back_soon(fleet, row, before)
     fleet.wait_until_it_runs()
@@ -121,14 +121,14 @@ def _lives(fleet: FaultFleet) -> set[tuple[int, int]]:
 
 
 def _comes_back_soon(fleet: FaultFleet, row: Row, before: set[tuple[int, int]]) -> None:
-    """The daemon is connected; how long until the first message of what is spawned again."""
+    """Check the time from a daemon's connection to the first message of new processes."""
     since = time.monotonic()
     wait_until(
         lambda: _lives(fleet) - before,
         what=lambda: f"a message of the new processes\n{fleet.state()}",
     )
     took = time.monotonic() - since
-    crowd = os.getloadavg()[0] / (os.cpu_count() or 1)  # processes that want a core
+    crowd = os.getloadavg()[0] / (os.cpu_count() or 1)  # runnable processes per core
     print(
         f"{row}: {took:.2f} s from the daemon's connection to the first message (load {crowd:.1f})"
     )
@@ -136,7 +136,7 @@ def _comes_back_soon(fleet: FaultFleet, row: Row, before: set[tuple[int, int]]) 
 
 
 def _while_recovering(fleet: FaultFleet, row: Row) -> None:
-    fleet.truth.may_say(FLOWING, str(row))
+    fleet.monitor.allow(FLOWING, str(row))
     lost = "sink" if row.victim == "station" else "source"
     old = fleet.flow.living()[lost]
     fleet.flow.hold("prepare")
@@ -146,23 +146,23 @@ def _while_recovering(fleet: FaultFleet, row: Row) -> None:
         what=lambda: f"the next {lost}\n{fleet.state()}",
     )
     fleet.wait_for_status("Recovering")
-    fleet.truth.may_say("Degraded Recovering", f"{row}, while a node is not ready")
+    fleet.monitor.allow("Degraded Recovering", f"{row}, while a node is not ready")
     with fault(fleet, row):
         pass
-    fleet.truth.may_say(FLOWING, f"{row}, afterwards")
-    fleet.flow.let_go()
+    fleet.monitor.allow(FLOWING, f"{row}, afterwards")
+    fleet.flow.release()
     fleet.wait_until_it_runs()
 
 
 def _while_stopping(fleet: FaultFleet, row: Row) -> None:
-    fleet.truth.may_say("Running Stopping Finished Failed", str(row))
+    fleet.monitor.allow("Running Stopping Finished Failed", str(row))
     fleet.flow.hold("stop")
     command = fleet.stopping()
     fleet.wait_for_status("Stopping")
-    fleet.truth.may_say("Stopping Finished Failed", str(row))
+    fleet.monitor.allow("Stopping Finished Failed", str(row))
     with fault(fleet, row):
         pass
-    fleet.flow.let_go()
+    fleet.flow.release()
     ended = fleet.wait_for_status("Finished", "Failed")
     assert ended.status == "Finished" or ended.reason
     command.wait()
@@ -170,34 +170,34 @@ def _while_stopping(fleet: FaultFleet, row: Row) -> None:
 
 
 def _while_starting(fleet: FaultFleet, row: Row) -> None:
-    fleet.truth.may_say("", str(row))
+    fleet.monitor.allow("", str(row))
     fleet.flow.hold("prepare")
     command = fleet.starting()
-    fleet.truth.may_say("Starting Stopping Failed", str(row))
+    fleet.monitor.allow("Starting Stopping Failed", str(row))
     fleet.wait_for_nodes()
     fleet.wait_until_links_listen()
     with _not_linked(fleet, row):
         with fault(fleet, row):
             if row.phase == "linking":
-                fleet.flow.let_go()  # all are ready, and nobody proves anything
+                fleet.flow.release()  # all nodes get ready, no link is proven
             if row.then != "fails":
-                fleet.truth.may_say(
+                fleet.monitor.allow(
                     "Starting Stopping Failed Running Degraded Recovering", str(row)
                 )
         if row.phase == "preparing":
-            fleet.flow.let_go()
+            fleet.flow.release()
     _judge_start(fleet, row, command)
 
 
 @contextmanager
 def _not_linked(fleet: FaultFleet, row: Row) -> Iterator[None]:
-    """While linking: one link is stopped, and all nodes get ready. A cut cable needs no help."""
+    """While linking: stop one link until all nodes are ready. Not needed with a cut cable."""
     if row.phase == "preparing" or row.process == "cable":
         yield
         return
     with fleet.stopped("link robot" if row.process == "link station" else "link station"):
-        fleet.flow.let_go()
-        fleet.pause(0.5)  # nobody can see that all are ready
+        fleet.flow.release()
+        let_last(0.5)  # an event that must not happen: no condition to wait for
         yield
 
 

@@ -1,4 +1,4 @@
-"""Real daemons, a robot and a station, with data between them: whom to kill and what to expect."""
+"""Two daemons, robot and station, with a dataflow over a link between them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STATION: dict[str, object] = {"machine": "station"}
 
 
 def crossing(workspace: Workspace) -> Path:
-    """The counter on the robot, the collector on the station; nothing may get lost."""
+    """A counter on the robot and a collector on the station, with backpressure."""
     flow = counting(workspace, counter=ROBOT, collector=STATION)
     content = json.loads(flow.read_text())
     content["nodes"][1]["inputs"]["count"]["queue_policy"] = "backpressure"
@@ -28,7 +28,7 @@ def crossing(workspace: Workspace) -> Path:
 
 
 def runner_of(machine: str) -> int:
-    """Process id of the runner of that machine."""
+    """Return the process id of a machine's runner."""
     (found,) = [
         one for one in list_runners(runtime_root()) if one.alive and one.entry.machine_id == machine
     ]
@@ -36,7 +36,7 @@ def runner_of(machine: str) -> int:
 
 
 def link_of(machine: str) -> int:
-    """Process id of the link that a machine's runner has started."""
+    """Return the process id of a machine's link."""
     children = Path(f"/proc/{runner_of(machine)}/task")
     for task in children.iterdir():
         for child in (task / "children").read_text().split():
@@ -51,7 +51,7 @@ def links(fleet: RealFleet) -> tuple[LinkSummary, ...]:
 
 
 def wait_until_proven(fleet: RealFleet, ends: int = 2) -> None:
-    """Until so many ends of links say that messages go both ways."""
+    """Wait until so many ends of links report that messages pass both ways."""
     wait_until(
         lambda: [link.state for link in links(fleet)] == ["proven"] * ends,
         what=lambda: f"all links to be proven; they are {links(fleet)}",
@@ -59,17 +59,17 @@ def wait_until_proven(fleet: RealFleet, ends: int = 2) -> None:
 
 
 def complete(fleet: RealFleet, dataflow: str) -> None:
-    """Every number came once, in order."""
+    """Require that every number has arrived once, in order."""
     got = fleet.messages(dataflow)
     assert got == list(range(len(got)))
 
 
 def power_off(fleet: RealFleet, machine: str) -> None:
-    """Everything of one machine is killed at once."""
+    """Kill all processes of a machine at once."""
     runner = runner_of(machine)
     fleet.daemons[machine].kill()
     os.kill(runner, signal.SIGKILL)
     wait_until(
         lambda: all(one.entry.machine_id != machine for one in list_runners(runtime_root())),
-        what="what is left of the machine to go",
+        what="the removal of the machine's runtime directories",
     )

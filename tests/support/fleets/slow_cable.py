@@ -1,7 +1,7 @@
-"""Two networks with a slow, lossy cable between them: packets are delayed and dropped at random.
+"""Two network namespaces with a cable between them that delays packets and drops some at random.
 
-As netem would do, without its kernel module: each end is a TUN device, and a thread carries the
-packets. Root on Linux is needed.
+Like netem, without its kernel module: each end is a TUN device, and a thread forwards packets.
+Needs root on Linux.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ _LARGEST_PACKET = 65536
 
 
 def missing() -> str:
-    """Why there can be no such cable here, empty when there can."""
+    """Return why a slow cable is not possible here; empty if it is."""
     if reason := cables.missing():
         return reason
     return "" if Path("/dev/net/tun").exists() else "a slow cable needs /dev/net/tun"
 
 
 class SlowCable(Networks):
-    """The only addresses are 10.78.0.1 and 10.78.0.2."""
+    """Connects two machines, at 10.78.0.1 and 10.78.0.2."""
 
     def __init__(
         self, holders: dict[str, int], *, delay: float, loss: float, choice: random.Random
     ) -> None:
-        """``delay``: seconds that each packet takes; ``loss``: share of them that is dropped."""
+        """``delay``: seconds of each packet; ``loss``: share of dropped packets."""
         super().__init__(holders)
         self._delay = delay
         self._loss = loss
@@ -90,7 +90,7 @@ class SlowCable(Networks):
 def slow_cable(
     first: str, second: str, *, delay: float, loss: float, seed: int = 0
 ) -> Iterator[SlowCable]:
-    """``delay`` in seconds, one way; ``loss`` from 0 to 1, of each direction."""
+    """``delay``: one way, in seconds; ``loss``: from 0 to 1, in each direction."""
     with ExitStack() as stack:
         holders = {name: stack.enter_context(network()) for name in (first, second)}
         cable = SlowCable(holders, delay=delay, loss=loss, choice=random.Random(seed))

@@ -1,8 +1,8 @@
 """Several runners on this computer that act as machines of a cluster.
 
-The runners, the links and the sessions between them are real, certificates included. What the
-coordinator does is done here: it makes the certificates, tells each part where the others listen,
-and releases all of them once every pair is proven.
+The runners, the links and the sessions between them are real, with certificates. This module does
+the work of the coordinator: it creates the certificates, sends each part the endpoints of the
+others, and releases all parts once every pair of links is proven.
 """
 
 from __future__ import annotations

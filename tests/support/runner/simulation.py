@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.protocol.runner import DataflowResult, RunnerEvent
-from dora_daemon.runner.machine import commands as c
-from dora_daemon.runner.machine import events as e
+from dora_daemon.runner.machine import commands as c, events as e
 from dora_daemon.runner.machine.snapshot import NodeSnapshot
 from dora_daemon.runner.machine.state import RunnerState, StateSettings
 
@@ -31,7 +30,7 @@ class Process:
 
 
 class Simulation:
-    """Executes commands; everything else happens only when the test says so."""
+    """Executes commands; all other events come from the test."""
 
     def __init__(self, nodes: Iterable[ResolvedNode], **settings: Any) -> None:
         settings.setdefault("dataflow_id", "test")

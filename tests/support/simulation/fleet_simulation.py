@@ -29,9 +29,9 @@ from dora_config.protocol.control import (
 from dora_config.protocol.daemon import (
     TO_COORDINATOR,
     TO_DAEMON,
+    EndDaemon,
     Heartbeat,
     Register,
-    Registered,
     RegistrationRefused,
 )
 from dora_config.protocol.dataflow import DataflowSpec
@@ -149,7 +149,7 @@ class SimulatedFleet:
 
     def end_daemon(self, daemon: FakeDaemon) -> None:
         """SIGINT, or `systemctl stop`."""
-        self._agent(daemon, agent_events.EndAsked())
+        self._agent(daemon, EndDaemon())
 
     def reboot(self, daemon: FakeDaemon) -> None:
         """Power off: only the disk survives."""
@@ -236,8 +236,8 @@ class SimulatedFleet:
         message = TO_DAEMON.decode(daemon.from_coordinator.popleft())
         if isinstance(message, RegistrationRefused):
             self.disconnect(daemon)
-        elif not isinstance(message, Registered):
-            self._agent(daemon, agent_events.CoordinatorSpoke(message))
+        elif isinstance(message, agent_events.PartMessage | EndDaemon):
+            self._agent(daemon, message)
         return True
 
     def step_runner_event(self, daemon: FakeDaemon) -> bool:

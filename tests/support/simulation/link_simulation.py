@@ -72,7 +72,7 @@ class FakeLink:
         )
 
     def _reaches(self, other: FakeLink, walls: set[Wall]) -> bool:
-        """Whether each knows the run id of the other, and one of them an address of the other."""
+        """Return whether both have the other's run id, and one of them the other's address."""
         mine, theirs = self.known.get(other.machine), other.known.get(self.machine)
         if mine is None or theirs is None or Wall((self.machine, other.machine)) in walls:
             return False

@@ -28,8 +28,7 @@ from dora_config.protocol.runner import (
     WaitingChanged,
 )
 from dora_config.protocol.topics import StreamTopics
-from dora_daemon.agent import commands as agent_commands
-from dora_daemon.agent import events as agent_events
+from dora_daemon.agent import commands as agent_commands, events as agent_events
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.state import AgentState
 
@@ -91,9 +90,7 @@ class FakeDaemon:
         assert self.agent is None
         self.incarnation += 1
         self.agent = AgentState(self.disk.values())
-        for record in list(self.disk.values()):
-            if record.is_live:
-                self.handle(self._adopted(record), now)
+        self.handle(agent_events.DaemonStarted(), now)
 
     def handle(self, event: agent_events.Event, now: float) -> None:
         """Let the agent handle an event and execute its commands."""
@@ -104,7 +101,7 @@ class FakeDaemon:
     def kill_runner(self, runner: FakeRunner) -> None:
         runner.phase = "dead"
         if self.agent is not None:
-            gone = agent_events.RunnerGone(runner.dataflow_id, "its runner was killed")
+            gone = agent_events.RunnerEnded(runner.dataflow_id, "its runner was killed")
             self.runner_events.append(gone)
 
     def step_runner(self, runner: FakeRunner) -> bool:
@@ -151,8 +148,8 @@ class FakeDaemon:
                         "only_virtual_left": runner.only_virtual_left,
                     }
                 )
-                return agent_events.RunnerReached(dataflow_id, status)
-        return agent_events.RunnerGone(dataflow_id, "its runner is gone")
+                return agent_events.RunnerConnected(dataflow_id, status)
+        return agent_events.RunnerEnded(dataflow_id, "its runner is gone")
 
     def _execute(self, command: agent_commands.Command, now: float) -> None:
         match command:
@@ -161,20 +158,22 @@ class FakeDaemon:
                 self.disk[record.dataflow_id] = copy
             case agent_commands.DropPart(dataflow_id=dataflow_id):
                 self.disk.pop(dataflow_id, None)
-            case agent_commands.TellCoordinator(message=message):
+            case agent_commands.SendToCoordinator(message=message):
                 self._send_to_coordinator(message)
             case agent_commands.StartRunner(record=record):
                 self._start_runner(record, now)
-            case agent_commands.AskRunner(dataflow_id=dataflow_id, request=request):
+            case agent_commands.AdoptRunner(record=record):
+                self.handle(self._adopted(record), now)
+            case agent_commands.SendToRunner(dataflow_id=dataflow_id, request=request):
                 for runner in self.runners:
                     if runner.dataflow_id == dataflow_id:
-                        self._ask_runner(runner, request)
+                        self._send_to_runner(runner, request)
             case agent_commands.KillRunner(dataflow_id=dataflow_id):
                 for runner in self.living(dataflow_id):
                     self.kill_runner(runner)
-            case agent_commands.OpenWatch(request=request):
+            case agent_commands.OpenInspector(request=request):
                 self.watches.append(request)
-            case agent_commands.EndDaemon():
+            case agent_commands.ExitDaemon():
                 self.agent = None
             case _:
                 pass
@@ -198,9 +197,9 @@ class FakeDaemon:
         place = agent_events.RunnerPlaced(dataflow_id, "run/0", token, dict.fromkeys(nodes, "out"))
         self.handle(place, now)
         status = RunnerStatus(dataflow_id=dataflow_id, phase="starting")
-        self.runner_events.append(agent_events.RunnerReached(dataflow_id, status))
+        self.runner_events.append(agent_events.RunnerConnected(dataflow_id, status))
 
-    def _ask_runner(self, runner: FakeRunner, request: RunnerRequest) -> None:
+    def _send_to_runner(self, runner: FakeRunner, request: RunnerRequest) -> None:
         match request:
             case Release() if runner.phase == "ready":
                 runner.phase = "running"
@@ -224,4 +223,4 @@ class FakeDaemon:
         event: NodesReady | DataflowStarted | DataflowFinished | LinkChanged | WaitingChanged,
     ) -> None:
         if self.agent is not None:
-            self.runner_events.append(agent_events.RunnerSpoke(runner.dataflow_id, event))
+            self.runner_events.append(agent_events.RunnerReported(runner.dataflow_id, event))

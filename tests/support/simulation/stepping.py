@@ -56,7 +56,7 @@ class Steps:
         if frame.f_back is not None:  # no signal handler runs when a Python function returns
             self._last[id(frame.f_back)] = ""
         self._last[id(frame)] = "RESUME"
-        frame.f_trace = self._step  # from Python 3.12 on, before it can ask for opcodes
+        frame.f_trace = self._step  # needed before f_trace_opcodes from Python 3.12 on
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
         return self._step

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from dora_cli import output
-from dora_cli.values.atomic_write import write_file
 from dora_config import DoraError
+from dora_config.atomic_write import write_file
 
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow

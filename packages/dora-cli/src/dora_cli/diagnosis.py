@@ -9,10 +9,13 @@ import resource
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
+
+import psutil
 
 from dora_cli._version import __version__
 
@@ -42,7 +45,9 @@ class Finding:
     text: str
 
 
-Check = Callable[[], Iterator[Finding]]
+_passed = partial(Finding, CheckResult.PASS)
+_warning = partial(Finding, CheckResult.WARN)
+_failure = partial(Finding, CheckResult.FAIL)
 
 
 def check_versions() -> Iterator[Finding]:
@@ -54,18 +59,12 @@ def check_versions() -> Iterator[Finding]:
         try:
             found[wheel] = version(wheel)
         except PackageNotFoundError:
-            yield Finding(CheckResult.FAIL, wheel, f"not installed: pip install {wheel}")
+            yield _failure(wheel, f"not installed: pip install {wheel}")
     if len(set(found.values())) > 1:
         listing = ", ".join(f"{wheel} {number}" for wheel, number in found.items())
-        yield Finding(
-            CheckResult.FAIL,
-            "dora",
-            f"versions differ ({listing}); install the same version of all",
-        )
+        yield _failure("dora", f"versions differ ({listing}); install the same version of all")
     else:
-        yield Finding(
-            CheckResult.PASS, "dora", f"{__version__}, {len(found)} wheels of the same version"
-        )
+        yield _passed("dora", f"{__version__}, {len(found)} wheels of the same version")
 
 
 def check_python() -> Iterator[Finding]:
@@ -73,14 +72,12 @@ def check_python() -> Iterator[Finding]:
     from importlib.metadata import PackageNotFoundError, version
 
     number = platform.python_version()
-    yield Finding(CheckResult.PASS, "Python", f"{number} at {sys.executable}")
+    yield _passed("Python", f"{number} at {sys.executable}")
     try:
-        yield Finding(CheckResult.PASS, "pyarrow", version("pyarrow"))
+        yield _passed("pyarrow", version("pyarrow"))
     except PackageNotFoundError:
-        yield Finding(
-            CheckResult.FAIL,
-            "pyarrow",
-            f"not installed, and nodes need it: {sys.executable} -m pip install pyarrow",
+        yield _failure(
+            "pyarrow", f"not installed, and nodes need it: {sys.executable} -m pip install pyarrow"
         )
 
 
@@ -89,26 +86,20 @@ def check_programs() -> Iterator[Finding]:
     from dora_daemon.build.python_env import find_uv
 
     uv = find_uv(os.environ)
-    if uv is not None:
-        yield Finding(CheckResult.PASS, "uv", uv)
-    else:
-        yield Finding(CheckResult.WARN, "uv", "not found (needed by --uv only): pip install uv")
+    missing = "not found (needed by --uv only): pip install uv"
+    yield _warning("uv", missing) if uv is None else _passed("uv", uv)
     git = shutil.which("git")
     if git is not None:
-        yield Finding(CheckResult.PASS, "git", git)
+        yield _passed("git", git)
     else:
-        yield Finding(
-            CheckResult.WARN, "git", "not on PATH (needed by nodes with a `git` source only)"
-        )
+        yield _warning("git", "not on PATH (needed by nodes with a `git` source only)")
 
 
 def check_shared_memory() -> Iterator[Finding]:
     """Check that memory files work and that memory is available."""
     if not hasattr(os, "memfd_create"):
-        yield Finding(
-            CheckResult.WARN,
-            "shared memory",
-            "no memory files on this system; unlinked files are used instead",
+        yield _warning(
+            "shared memory", "no memory files on this system; unlinked files are used instead"
         )
         return
     try:
@@ -118,48 +109,28 @@ def check_shared_memory() -> Iterator[Finding]:
         finally:
             os.close(descriptor)
     except OSError as error:
-        yield Finding(
-            CheckResult.FAIL, "shared memory", f"memory files do not work: {error.strerror}"
-        )
+        yield _failure("shared memory", f"memory files do not work: {error.strerror}")
         return
-    free = _available_memory()
-    if free is not None and free < ENOUGH_MEMORY:
-        yield Finding(
-            CheckResult.WARN,
-            "shared memory",
-            f"memory files work, but only {free >> 20} MiB are available",
+    free = psutil.virtual_memory().available
+    if free < ENOUGH_MEMORY:
+        yield _warning(
+            "shared memory", f"memory files work, but only {free >> 20} MiB are available"
         )
     else:
-        more = "" if free is None else f", {free >> 20} MiB of memory available"
-        yield Finding(CheckResult.PASS, "shared memory", f"memory files work{more}")
-
-
-def _available_memory() -> int | None:
-    """Return the available bytes, None if unknown."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    kibibytes = next((x.split()[1] for x in lines if x.startswith("MemAvailable:")), None)
-    return None if kibibytes is None else int(kibibytes) << 10
+        yield _passed("shared memory", f"memory files work, {free >> 20} MiB of memory available")
 
 
 def check_pipes() -> Iterator[Finding]:
     """Check the largest pipe (queues are pipes) and the limit of open files."""
     if F_SETPIPE_SZ is None:
-        yield Finding(
-            CheckResult.WARN, "pipes", "fixed size on this system: long queues are not possible"
-        )
+        yield _warning("pipes", "fixed size on this system: long queues are not possible")
     else:
         read, write = os.pipe()
         try:
             size = fcntl.fcntl(write, F_SETPIPE_SZ, LARGEST_PIPE)
-            yield Finding(
-                CheckResult.PASS, "pipes", f"up to {size >> 10} KiB, enough for any queue"
-            )
+            yield _passed("pipes", f"up to {size >> 10} KiB, enough for any queue")
         except OSError:
-            yield Finding(
-                CheckResult.WARN,
+            yield _warning(
                 "pipes",
                 f"the system refuses {LARGEST_PIPE >> 10} KiB, so long queues are shortened; "
                 "raise /proc/sys/fs/pipe-max-size and pipe-user-pages-soft",
@@ -169,13 +140,12 @@ def check_pipes() -> Iterator[Finding]:
             os.close(write)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < ENOUGH_FILES:
-        yield Finding(
-            CheckResult.WARN,
+        yield _warning(
             "open files",
             f"limit {hard} per process; {ENOUGH_FILES} recommended for many nodes (ulimit -n)",
         )
     else:
-        yield Finding(CheckResult.PASS, "open files", f"limit {soft}, can be raised to {hard}")
+        yield _passed("open files", f"limit {soft}, can be raised to {hard}")
 
 
 def check_state_dir() -> Iterator[Finding]:
@@ -185,10 +155,9 @@ def check_state_dir() -> Iterator[Finding]:
     directory = state_dir()
     nearest = next(path for path in (directory, *directory.parents) if path.exists())
     if os.access(nearest, os.W_OK):
-        yield Finding(CheckResult.PASS, "state", str(directory))
+        yield _passed("state", str(directory))
     else:
-        yield Finding(
-            CheckResult.FAIL,
+        yield _failure(
             "state",
             f"{nearest} is not writable, but dora needs {directory}; change its permissions",
         )
@@ -198,10 +167,9 @@ def check_coordinator(host: str, port: int) -> Iterator[Finding]:
     """Check that a coordinator listens at the address."""
     try:
         with socket.create_connection((host, port), timeout=2.0):
-            yield Finding(CheckResult.PASS, "coordinator", f"answers at {host}:{port}")
+            yield _passed("coordinator", f"answers at {host}:{port}")
     except OSError:
-        yield Finding(
-            CheckResult.WARN,
+        yield _warning(
             "coordinator",
             f"none at {host}:{port}; not needed for `dora run`, otherwise start one: dora up",
         )
@@ -214,13 +182,9 @@ def check_daemon_port() -> Iterator[Finding]:
         try:
             probe.bind(("127.0.0.1", DAEMON_PORT))
         except OSError:
-            yield Finding(
-                CheckResult.PASS, "daemon", f"port {DAEMON_PORT} is in use, normally by a daemon"
-            )
+            yield _passed("daemon", f"port {DAEMON_PORT} is in use, normally by a daemon")
         else:
-            yield Finding(
-                CheckResult.WARN, "daemon", f"none at port {DAEMON_PORT}; start one: dora up"
-            )
+            yield _warning("daemon", f"none at port {DAEMON_PORT}; start one: dora up")
 
 
 def check_dataflow(path: Path) -> Iterator[Finding]:
@@ -228,7 +192,7 @@ def check_dataflow(path: Path) -> Iterator[Finding]:
     from dora_config import ConfigError, load_dataflow
 
     if not path.is_file():
-        yield Finding(CheckResult.FAIL, "dataflow", f"{path} does not exist")
+        yield _failure("dataflow", f"{path} does not exist")
         return
     try:
         loaded = load_dataflow(path, check_paths=True)
@@ -239,5 +203,5 @@ def check_dataflow(path: Path) -> Iterator[Finding]:
         return
     for problem in loaded.warnings:
         if problem.severity == "warning":
-            yield Finding(CheckResult.WARN, "dataflow", str(problem))
-    yield Finding(CheckResult.PASS, "dataflow", f"{path}: {len(loaded.resolved.nodes)} nodes")
+            yield _warning("dataflow", str(problem))
+    yield _passed("dataflow", f"{path}: {len(loaded.resolved.nodes)} nodes")

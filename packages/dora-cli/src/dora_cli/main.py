@@ -76,9 +76,10 @@ def _load(name: str, entry: str | Group) -> Any:
         return LazyGroup(
             sections=sections, aliases={}, name=name, help=entry.help, rich_markup_mode=None
         )
-    command = typer.main.get_command(import_module(entry).app)
-    command.name = name
-    return command
+    module = import_module(entry)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command(name, **getattr(module, "SETTINGS", {}))(module.main)
+    return typer.main.get_command(app)
 
 
 def _print_version(asked: bool) -> None:

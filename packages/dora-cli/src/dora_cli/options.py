@@ -24,11 +24,6 @@ class TableFormat(StrEnum):
     JSON = "json"
 
 
-def application() -> typer.Typer:
-    """Return the `app` of a command module."""
-    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-
-
 def checked(parse: Callable[[str], T]) -> Callable[[str], T]:
     """Return `parse` for an option: its ValueError becomes a usage error."""
 
@@ -81,23 +76,16 @@ def duration(name: str, *, help: str, parse: Callable[[str], float] = parse_dura
     return typer.Option(name, metavar="DURATION", parser=checked(parse), help=help)
 
 
-DataflowFile = Annotated[
-    Path, typer.Argument(metavar="PATH", help="The dataflow file.", show_default=False)
-]
+DataflowFile = Annotated[Path, typer.Argument(metavar="PATH", help="The dataflow file.")]
 Debug = Annotated[
     bool, typer.Option("--debug", help="Enable debug inspection, regardless of the file.")
 ]
 Uv = Annotated[bool, typer.Option("--uv", help="Build and run Python nodes with uv.")]
 Rebuild = Annotated[
-    bool,
-    typer.Option("--rebuild", help="Run build commands even if nothing has changed."),
+    bool, typer.Option("--rebuild", help="Run build commands even if nothing has changed.")
 ]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", help="Show all output of builds.", show_default=False)
-]
-StrictTypes = Annotated[
-    bool, typer.Option("--strict-types", help="Treat type warnings as errors.", show_default=False)
-]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show all output of builds.")]
+StrictTypes = Annotated[bool, typer.Option("--strict-types", help="Treat type warnings as errors.")]
 Locked = Annotated[
     bool, typer.Option("--locked", help="Use the commits in the lock file for git sources.")
 ]

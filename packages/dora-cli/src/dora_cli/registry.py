@@ -1,7 +1,8 @@
 """The module of each command; a module is imported when its command is named.
 
-A command module has `app = options.application()` with one command. To add a command, add its
-module and a line here.
+A command module has a function `main`: its parameters are the arguments and options, its docstring
+is the help. `SETTINGS` are arguments of `typer.Typer.command`. To add a command, add its module and
+a line here.
 """
 
 from __future__ import annotations

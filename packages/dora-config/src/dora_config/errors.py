@@ -5,7 +5,6 @@
   - `InvalidId`: a name breaks the rules of ids (also a `ValueError`)
   - `PlacementError`: no daemon matches a node
   - `ProtocolError`: a control message is invalid
-    - `LocalProtocolError`: it was about to be sent
     - `RemoteProtocolError`: it was received
   - `InvalidTransition`: an event is not allowed in the state of a state machine
 """
@@ -107,10 +106,6 @@ class PlacementError(DoraError):
 
 class ProtocolError(DoraError):
     """A control message violates the protocol."""
-
-
-class LocalProtocolError(ProtocolError):
-    """This side was about to violate the protocol (a bug)."""
 
 
 class RemoteProtocolError(ProtocolError):

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from dora_config._version import __version__
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 ENTRY_POINT_GROUP = "dora.commands"
 WHEELS = {"daemon": "dora-daemon", "coordinator": "dora-coordinator", "cli": "dora-cli"}
@@ -44,6 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def find_command(name: str) -> Command | None:
     """Return the entry point of a command; None if its wheel is not installed."""
+    entry = _entry_point(name)
+    return None if entry is None else cast(Command, entry.load())
+
+
+def _entry_point(name: str) -> EntryPoint | None:
     # only this wheel: reading all of an environment's wheels is slow
     from importlib.metadata import PackageNotFoundError, distribution
 
@@ -51,19 +59,7 @@ def find_command(name: str) -> Command | None:
         offered = distribution(WHEELS[name]).entry_points
     except PackageNotFoundError:
         return None
-    for entry in offered.select(group=ENTRY_POINT_GROUP, name=name):
-        return cast(Command, entry.load())
-    return None
-
-
-def _is_installed(name: str) -> bool:
-    from importlib.metadata import PackageNotFoundError, distribution
-
-    try:
-        distribution(WHEELS[name])
-    except PackageNotFoundError:
-        return False
-    return True
+    return next(iter(offered.select(group=ENTRY_POINT_GROUP, name=name)), None)
 
 
 def _explain_missing(word: str) -> int:
@@ -75,7 +71,7 @@ def _explain_missing(word: str) -> int:
         f"{subject} is part of the wheel {wheel}, which is not installed for {sys.executable}",
         f"  install it: pip install {wheel}",
     ]
-    if here := [name for name in OWN_WORDS if _is_installed(name)]:
+    if here := [name for name in OWN_WORDS if _entry_point(name) is not None]:
         lines.append(f"  installed here: {', '.join(f'dora {name}' for name in here)}")
     sys.stderr.write("\n".join(lines) + "\n")
     return 1

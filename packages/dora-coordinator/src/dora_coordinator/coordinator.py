@@ -29,6 +29,7 @@ from dora_coordinator.clients.requests import ClientRequests
 from dora_coordinator.dataflow.events import TimerExpired
 from dora_coordinator.dataflow.registry import DataflowRegistry
 from dora_coordinator.settings import Settings
+from dora_coordinator.state import events
 from dora_coordinator.state.commands import (
     AdmitDaemon,
     ArmTimer,
@@ -38,21 +39,6 @@ from dora_coordinator.state.commands import (
     Log,
     SendToDaemon,
     SignCertificate,
-)
-from dora_coordinator.state.events import (
-    BuildProgressSent,
-    ClientCancelled,
-    ClientDisconnected,
-    ClientRequested,
-    DaemonDisconnected,
-    DaemonMessageReceived,
-    DaemonRegistered,
-    Event,
-    LogLinesSent,
-    StoreLoaded,
-    TimerFired,
-    TimerKey,
-    TopicChunkTaken,
 )
 from dora_coordinator.state.membership import (
     DaemonForgotten,
@@ -64,7 +50,7 @@ from dora_coordinator.state.membership import (
     SilenceChecked,
 )
 
-_SILENCE = TimerKey("silence")
+_SILENCE = events.TimerKey("silence")
 """One timer for all daemons: the earliest time at which one can have been silent for too long."""
 
 
@@ -88,32 +74,32 @@ class CoordinatorState:
         self._clients = ClientRequests(self.registry, self.membership, settings, party)
         self._silence_armed = False
 
-    def handle(self, event: Event, now: float) -> list[Command]:
+    def handle(self, event: events.Event, now: float) -> list[Command]:
         commands = self._decide(event, now)
         while changes := self.registry.take_changes():
             for change in changes:
                 commands += self._clients.dataflow_changed(change, now)
         return [*commands, *self._clients.reopen_streams()]
 
-    def _decide(self, event: Event, now: float) -> list[Command]:
+    def _decide(self, event: events.Event, now: float) -> list[Command]:
         match event:
-            case StoreLoaded(stored=stored):
+            case events.StoreLoaded(stored=stored):
                 return self.registry.load(stored, now)
-            case DaemonMessageReceived():
+            case events.DaemonMessageReceived():
                 return self._daemon_message(event, now)
-            case DaemonRegistered():
+            case events.DaemonRegistered():
                 return self._daemon_registered(event, now)
-            case DaemonDisconnected():
+            case events.DaemonDisconnected():
                 return self._update_membership(event, now)
-            case TimerFired(key=key):
+            case events.TimerFired(key=key):
                 return self._timer_fired(key, now)
             case (
-                ClientRequested()
-                | ClientCancelled()
-                | ClientDisconnected()
-                | TopicChunkTaken()
-                | LogLinesSent()
-                | BuildProgressSent()
+                events.ClientRequested()
+                | events.ClientCancelled()
+                | events.ClientDisconnected()
+                | events.TopicChunkTaken()
+                | events.LogLinesSent()
+                | events.BuildProgressSent()
             ):
                 return self._clients.handle(event, now)
             case _ as unreachable:
@@ -121,7 +107,7 @@ class CoordinatorState:
 
     # -------------------------------------------------------------------- daemons
 
-    def _daemon_registered(self, event: DaemonRegistered, now: float) -> list[Command]:
+    def _daemon_registered(self, event: events.DaemonRegistered, now: float) -> list[Command]:
         problem = version_problem(self._party, event.register.party)
         if problem is not None:
             refusal = RegistrationRefused(message=problem, permanent=True)
@@ -162,7 +148,7 @@ class CoordinatorState:
         host = clean_text(member.register.host, limit=100)
         return [
             *commands,
-            CancelTimer(TimerKey("forget", member.key)),
+            CancelTimer(events.TimerKey("forget", member.key)),
             AdmitDaemon(member.connection, member.key),
             SendToDaemon(member.key, welcome),
             Log("info", f'daemon "{member.key}" connected from {member.address} ({host})'),
@@ -170,7 +156,7 @@ class CoordinatorState:
             *self._arm_silence(),
         ]
 
-    def _daemon_message(self, event: DaemonMessageReceived, now: float) -> list[Command]:
+    def _daemon_message(self, event: events.DaemonMessageReceived, now: float) -> list[Command]:
         member = self.membership.on_connection(event.connection)
         if member is None:
             return []  # the connection was replaced
@@ -205,7 +191,7 @@ class CoordinatorState:
         listed = settings.ended_daemon_shown if member.left else settings.lost_daemon_shown
         commands += [
             Log("warning", f'daemon "{member.key}" {manner}'),
-            ArmTimer(TimerKey("forget", member.key), now + listed),
+            ArmTimer(events.TimerKey("forget", member.key), now + listed),
             *self._clients.daemon_lost(member.key),
             *self.registry.daemon_lost(member.key, now),
         ]
@@ -215,7 +201,7 @@ class CoordinatorState:
 
     # --------------------------------------------------------------------- timers
 
-    def _timer_fired(self, key: TimerKey, now: float) -> list[Command]:
+    def _timer_fired(self, key: events.TimerKey, now: float) -> list[Command]:
         match key.purpose:
             case "silence":
                 self._silence_armed = False
@@ -234,7 +220,7 @@ class CoordinatorState:
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _forget_daemon(self, key: TimerKey, now: float) -> list[Command]:
+    def _forget_daemon(self, key: events.TimerKey, now: float) -> list[Command]:
         """Stop listing a daemon, unless it is connected or a dataflow waits for it."""
         if not self.membership.is_connected(key.subject) and self.registry.unfinished_on(
             key.subject

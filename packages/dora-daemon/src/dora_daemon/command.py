@@ -1,4 +1,4 @@
-"""`dora daemon`: arguments, the daemon's name and folders, signals; the rest is the agent's."""
+"""Command `dora daemon`: arguments, name and folders of the daemon, signals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,11 +15,12 @@ from typing import Final
 
 import anyio
 
-from dora_config.access import endpoint, state_dir
+from dora_config.access import Endpoint, endpoint, state_dir
 from dora_config.errors import InvalidId, exit_code
 from dora_config.ids import parse_label, parse_machine_id
+from dora_config.protocol.daemon import EndDaemon
 from dora_config.protocol.links import FIRST_PORT, LAST_PORT
-from dora_daemon.agent.events import EndAsked, Event, HandOverAsked, MachineStops
+from dora_daemon.agent.events import Event, HandoverRequested, MachineStopping
 from dora_daemon.agent.linking import LinkError, Listen, parse_listen, plain_problem
 from dora_daemon.agent.part_files import DaemonFiles
 from dora_daemon.agent.service import Agent, AgentOptions
@@ -28,13 +29,13 @@ from dora_daemon.process_tree.runtime_dir import runtime_root
 
 DEFAULT_LISTEN_PORT: Final = 53291
 HAND_OVER: Final = (signal.SIGHUP, signal.SIGUSR2)
-"""End, and leave the nodes to the daemon that comes next."""
+"""End, and leave the nodes to the next daemon process."""
 
 logger = logging.getLogger("dora.daemon")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run until a signal or `dora down`; the exit code."""
+    """Run until a signal or `dora down`; return the exit code."""
     options = argument_parser().parse_args(arguments)
     quiet = options.quiet or os.environ.get("DORA_QUIET", "").lower() in ("1", "true")
     logging.basicConfig(
@@ -50,17 +51,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 IGNORED: Final = {
-    "--zenoh-connect": "the coordinator tells links where their peers listen",
+    "--zenoh-connect": "the coordinator sends links the addresses of their peers",
     "--zenoh-peer": "links connect to each other, not to a router",
-    "--zenoh-config-overlay": "links have no settings of their own but --zenoh-listen",
-    "--worker-threads": "each dataflow has a process of its own",
+    "--zenoh-config-overlay": "the only setting of links is --zenoh-listen",
+    "--worker-threads": "each dataflow has its own process",
     "--rt": "set priorities with systemd or chrt",
 }
-"""Options of other versions, and why they are not needed."""
+"""Options of dora-rs that are accepted, and why they are not needed."""
 
 
 class _Ignored(argparse.Action):
-    """An option that other versions know and this one accepts without obeying."""
+    """Note an option that is accepted without effect."""
 
     def __call__(
         self,
@@ -82,7 +83,7 @@ def argument_parser() -> argparse.ArgumentParser:
         "--machine-id",
         type=_machine_id,
         metavar="ID",
-        help="the name dataflows use for this machine; without it this is the default daemon",
+        help="name of this machine in dataflows; without it this is the default daemon",
     )
     add(
         "-c",
@@ -97,12 +98,12 @@ def argument_parser() -> argparse.ArgumentParser:
         type=_port,
         default=DEFAULT_LISTEN_PORT,
         metavar="PORT",
-        help="tells daemons on one machine apart that have no machine id (default: 53291)",
+        help="distinguishes daemons without a machine id on one machine (default: 53291)",
     )
     add(
         "--allow-shell-nodes",
         action="store_true",
-        help="allow nodes with `path: shell`, which may run any command",
+        help="allow nodes with `path: shell`, which can run any command",
     )
     add("--quiet", action="store_true", help="print warnings and errors only (also DORA_QUIET)")
     add(
@@ -110,9 +111,9 @@ def argument_parser() -> argparse.ArgumentParser:
         type=_listen,
         default=Listen(),
         metavar="IP[:PORT[-PORT]]",
-        help="where links to other machines listen, a port for each dataflow (default: the "
-        f"address that leads to the coordinator, ports {FIRST_PORT}-{LAST_PORT}; with one port "
-        "named: that and the 99 after it)",
+        help="where links to other machines listen, with one port for each dataflow (default: the "
+        f"address that leads to the coordinator, ports {FIRST_PORT}-{LAST_PORT}; one port stands "
+        "for it and the next 99)",
     )
     add(
         "--links",
@@ -126,7 +127,7 @@ def argument_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="allow --links plain on a public address, where others can read and forge messages",
     )
-    add("--zenoh-no-multicast", action="store_true", help=argparse.SUPPRESS)  # it never is used
+    add("--zenoh-no-multicast", action="store_true", help=argparse.SUPPRESS)  # never used
     for name in IGNORED:
         count = 0 if name == "--rt" else None
         add(name, action=_Ignored, nargs=count, metavar="VALUE", help=argparse.SUPPRESS)
@@ -184,51 +185,47 @@ def _labels(text: str) -> dict[str, str]:
 
 def _run(options: argparse.Namespace) -> int:
     reach = partial(endpoint, options.coordinator_addr, options.coordinator_port)
-    reach()  # a bad address or token file is an error now, not a retry for ever
+    reach()  # a bad address or token file is an error at the start, not a reason to retry
     name = options.machine_id or ""
-    # no machine id holds an `@`, so nobody can take the place of the default daemon
+    # A machine id cannot contain `@`, so it differs from the name of the default daemon.
     if not name or options.local_listen_port != DEFAULT_LISTEN_PORT:
         name = f"{name}@{options.local_listen_port}"
-    # its lock is held until the process has ended: `dora cluster` takes a free lock for that
+    # Locked until the process has ended: `dora cluster` waits for the lock.
     files = DaemonFiles(state_dir() / "daemon" / name)
-    agent = Agent(
-        AgentOptions(
-            machine_id=options.machine_id,
-            labels=options.labels,
-            base_dir=Path.cwd(),
-            allow_shell=options.allow_shell_nodes,
-            listen=listen_options(options),
-        ),
-        files,
-        runtime_root(),
-        reach,
+    agent_options = AgentOptions(
+        machine_id=options.machine_id,
+        labels=options.labels,
+        base_dir=Path.cwd(),
+        allow_shell=options.allow_shell_nodes,
+        listen=listen_options(options),
     )
-    anyio.run(_serve, agent)
+    anyio.run(_serve, agent_options, files, reach)
     return 0
 
 
-async def _meaning(number: int) -> tuple[Event, str]:
-    """What a signal asks for, and the words for it."""
-    if number in HAND_OVER:
-        return HandOverAsked(), "nodes go on"
-    if number == signal.SIGTERM and await system_is_stopping():
-        return MachineStops(), "the machine stops; dataflows go on when it is back"
-    return EndAsked(), "stopping the dataflows of this machine, then ending"
-
-
-async def _serve(agent: Agent) -> None:
+async def _serve(options: AgentOptions, files: DaemonFiles, reach: Callable[[], Endpoint]) -> None:
+    agent = Agent(options, files, runtime_root(), reach)
     async with anyio.create_task_group() as tasks:
-
-        async def watch_signals() -> None:
-            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, *HAND_OVER) as signals:
-                async for number in signals:
-                    event, manner = await _meaning(number)
-                    logger.info("%s: %s", signal.Signals(number).name, manner)
-                    agent.post(event)
-
-        tasks.start_soon(watch_signals)
+        tasks.start_soon(_forward_signals, agent)
         await agent.run()
         tasks.cancel_scope.cancel()
+
+
+async def _forward_signals(agent: Agent) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, *HAND_OVER) as signals:
+        async for number in signals:
+            event, action = await _interpret(number)
+            logger.info("%s: %s", signal.Signals(number).name, action)
+            agent.post(event)
+
+
+async def _interpret(number: int) -> tuple[Event, str]:
+    """Return the event for a signal, and its description."""
+    if number in HAND_OVER:
+        return HandoverRequested(), "ending; nodes keep running"
+    if number == signal.SIGTERM and await system_is_stopping():
+        return MachineStopping(), "the machine stops; dataflows continue when it is back"
+    return EndDaemon(), "stopping the dataflows of this machine, then ending"
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ class LifecycleLine(Frozen):
 
 
 class LifecycleLines:
-    """Makes lines from the events of one dataflow: restarts with cause and delay, and failures."""
+    """Turns events of one dataflow into lines: restarts with cause and delay, and failures."""
 
     def __init__(self) -> None:
         self._restarting: dict[str, int] = {}

@@ -9,8 +9,7 @@ if TYPE_CHECKING:
     from dora import builder, testing
     from dora_node_api.backends.sample import SampleHandler
     from dora_node_api.launch import build, run
-    from dora_node_api.operators import DoraStatus
-    from dora_node_api.operators import main as start_runtime
+    from dora_node_api.operators import DoraStatus, main as start_runtime
 
 __author__ = "The dora for Python authors"
 

@@ -38,7 +38,7 @@ def test_daemon_parses_its_command_line(machine: Machine) -> None:
 
 
 def test_plain_links_are_passed_to_the_daemon() -> None:
-    plain = cluster(MACHINES[0]).model_copy(update={"plain_links": True})
+    plain = cluster(MACHINES[0]).model_copy(update={"links": "plain"})
     for given, expected in ((plain, "plain"), (cluster(MACHINES[0]), "tls")):
         words = daemon_arguments(given, MACHINES[0])
         assert argument_parser().parse_args(words[1:]).links == expected

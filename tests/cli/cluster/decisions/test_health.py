@@ -43,7 +43,7 @@ CONNECTED = DaemonSummary(daemon="robot", machine_id="robot", release="1.2.0", h
 
 
 def health(changed: Mapping[str, Any]) -> Health:
-    return Health.from_answer({**HEALTHY, **changed})
+    return Health.model_validate({**HEALTHY, **changed})
 
 
 def problems(

@@ -43,7 +43,7 @@ def occupant(**changes: Any) -> Occupant:
         "owner": owner(),
         "dataflows": ["my-app"],
     }
-    return Occupant.from_answer(found | changes)
+    return Occupant.model_validate(found | changes)
 
 
 @pytest.mark.parametrize(

@@ -67,15 +67,15 @@ def test_warning(changed: dict[str, Any], expected: str) -> None:
 
 def test_slow_network_causes_no_clock_warning() -> None:
     answer = HEALTHY_MACHINE | {"time": 1009.0}
-    found = MachineFacts.from_answer(answer, asked=1000.0, answered=1010.0)
+    found = MachineFacts.from_answer(answer, sent=1000.0, received=1010.0)
     assert list(warnings(found)) == []
 
 
 def test_daemon_serves_the_cluster_of_its_coordinator() -> None:
     cluster = Cluster(coordinator=Coordinator(addr="10.0.0.1"), machines=(ROBOT,))
     words = ["dora", "daemon", "--coordinator-addr", "10.0.0.1", "--coordinator-port", "6013"]
-    assert RunningDaemon(1, tuple(words)).serves(cluster)
-    assert not RunningDaemon(1, (*words[:-1], "6014")).serves(cluster)
-    assert not RunningDaemon(1, ("dora", "daemon", "--coordinator-addr")).serves(cluster)
+    assert RunningDaemon(pid=1, words=tuple(words)).serves(cluster)
+    assert not RunningDaemon(pid=1, words=(*words[:-1], "6014")).serves(cluster)
+    assert not RunningDaemon(pid=1, words=("dora", "daemon", "--coordinator-addr")).serves(cluster)
     found = machine_facts(daemon={"pid": 7, "words": words})
-    assert found.daemon == RunningDaemon(7, tuple(words))
+    assert found.daemon == RunningDaemon(pid=7, words=tuple(words))

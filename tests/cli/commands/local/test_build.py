@@ -116,7 +116,8 @@ def test_locked_without_a_lock_file(dora: Dora, tmp_path: Path, repository: Path
     shown = dora("build", "flow.yml", "--locked", "--lockfile", "other.yaml")
     assert shown.code == 1
     assert shown.err == (
-        "[ERROR]\nother.yaml: there is no lock file; write it with `dora build --write-lockfile`\n"
+        "[ERROR]\nother.yaml: the lock file does not exist;"
+        " write it with `dora build --write-lockfile`\n"
     )
 
 

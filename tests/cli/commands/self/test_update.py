@@ -26,7 +26,7 @@ def test_update(dora: Dora) -> None:
 def test_uninstall(dora: Dora) -> None:
     shown = dora("self", "uninstall", "--force")
     assert shown.code == 0
-    assert "pip uninstall dora-cli dora-coordinator" in shown.out
+    assert "pip uninstall dora-cli dora-daemon" in shown.out
 
 
 @pytest.mark.integration

@@ -111,7 +111,7 @@ def test_failures_of_all_daemons_are_named_at_once(workspace: Workspace) -> None
         assert 'daemon "robot", node "left": build line' in failed.stderr
         assert "exit code 3\n  no compiler" in failed.stderr
         assert 'daemon "station", node "right": build line' in failed.stderr
-        assert "there is no program 'no-such-program' on PATH" in failed.stderr
+        assert "the program 'no-such-program' is not on PATH" in failed.stderr
         assert "third" not in failed.stderr
         assert "finished" not in failed.output
 

@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from dora_config.protocol.dataflow import LogFilter
 from dora_daemon.agent.logs import files as log_files
-from dora_daemon.agent.logs.files import NodeLog, PartLog, lets_pass
+from dora_daemon.agent.logs.files import NodeLogReader, PartLogReader, matches
 from dora_daemon.runner.logs.log_files import LogFile
 
 
@@ -21,16 +20,16 @@ def entry(second: int, msg: str, level: str = "info", node: str = "n") -> str:
     return json.dumps(facts)
 
 
-def messages(log: PartLog) -> list[str]:
+def messages(log: PartLogReader) -> list[str]:
     """All that is there by now."""
     found: list[str] = []
-    while piece := log.next_piece():
-        found += [json.loads(line)["msg"] for line in piece]
+    while chunk := log.next_chunk():
+        found += [json.loads(line)["msg"] for line in chunk]
     return found
 
 
-def part(*paths: Path, **wanted: object) -> PartLog:
-    return PartLog([NodeLog(path) for path in paths], LogFilter.model_validate(wanted))
+def part(*paths: Path, **wanted: object) -> PartLogReader:
+    return PartLogReader([NodeLogReader(path) for path in paths], LogFilter.model_validate(wanted))
 
 
 def write(path: Path, *lines: str) -> None:
@@ -137,4 +136,4 @@ def test_pieces_are_bounded_and_lose_nothing(
 
 def test_lines_that_are_no_entries_never_pass() -> None:
     for line in ("", "x", "[]", "{}", "3", '{"ts": "x"}'):
-        assert not lets_pass(line, LogFilter())
+        assert not matches(line, LogFilter())

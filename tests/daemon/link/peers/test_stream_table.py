@@ -131,7 +131,7 @@ def test_a_put_that_hangs_never_gives_a_queue_two_readers(side: Side) -> None:
     side.resume()
     sender = _send(side, side.kept)
     assert slow.sending.wait(10)
-    side.settle()  # the peer was removed while a put hangs: nobody waits for it
+    side.settle()  # the peer was removed while a put hangs, which is abandoned
     side.settle(b=again)
     assert KEY not in side.streams.outgoing
     assert side.streams.ending

@@ -7,8 +7,7 @@ from contextlib import suppress
 
 import pyarrow as pa
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
+from hypothesis import assume, given, strategies as st
 
 from dora_daemon.link.errors import WireError
 from dora_daemon.link.protocol import frames, hello

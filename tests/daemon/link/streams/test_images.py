@@ -8,8 +8,7 @@ from contextlib import suppress
 import pyarrow as pa
 import pytest
 from daemon.link.protocol.test_frames import parts_of
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from dora_daemon.link.errors import WireError
 from dora_daemon.link.streams.images import ImageMessage

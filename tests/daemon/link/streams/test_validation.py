@@ -5,8 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 from daemon.link.protocol.test_frames import parts_of
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from dora_daemon.link.streams.validation import is_plain, problem_with
 from dora_node_api.data.metadata import encode_metadata

@@ -10,9 +10,7 @@ from support.runner.nodes import node
 from support.runner.simulation import Simulation
 
 from dora_daemon.link import LINK_NODE
-from dora_daemon.runner.machine import commands as c
-from dora_daemon.runner.machine import events as e
-from dora_daemon.runner.machine import link
+from dora_daemon.runner.machine import commands as c, events as e, link
 from dora_daemon.runner.machine.edges import Edge
 from dora_daemon.runner.machine.link import LinkLifecycle, LinkNeeded, LinkState, NodesEnded
 

@@ -9,8 +9,7 @@ from support.runner.nodes import node
 
 from dora_config import InvalidTransition
 from dora_config.dataflow.resolved import ResolvedNode
-from dora_daemon.runner.machine import commands as c
-from dora_daemon.runner.machine import events as e
+from dora_daemon.runner.machine import commands as c, events as e
 from dora_daemon.runner.machine.node import (
     BarrierOpened,
     InputsEnded,

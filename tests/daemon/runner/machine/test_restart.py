@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from dora_config.dataflow.resolved import RestartSettings
 from dora_daemon.runner.machine.restart import GiveUp, RestartAfter, RestartHistory, decide

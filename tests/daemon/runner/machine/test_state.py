@@ -14,8 +14,7 @@ from dora_config.protocol.runner import (
     NodesReady,
     WaitingChanged,
 )
-from dora_daemon.runner.machine import commands as c
-from dora_daemon.runner.machine import events as e
+from dora_daemon.runner.machine import commands as c, events as e
 from dora_daemon.runner.machine.edges import Edge
 from dora_daemon.runner.machine.snapshot import NodeState
 

@@ -12,7 +12,11 @@ from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_config.protocol import runner as protocol
-from dora_daemon.inspection.runner_side import InspectionError, RunnerGone, RunnerSide
+from dora_daemon.inspection.runner_connection import (
+    InspectionError,
+    InspectorConnection,
+    RunnerDisconnected,
+)
 from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
 from dora_daemon.runner.nodes.inspection import LONGEST_QUEUE, MAX_INSPECTORS, SHORTEST_QUEUE
 
@@ -43,12 +47,14 @@ def test_an_inspector_has_queues_of_its_own_that_end_with_it(workspace: Workspac
         def descriptors() -> int:
             return len(os.listdir(f"/proc/{run.pid()}/fd"))
 
-        with pytest.raises(RunnerGone):
-            RunnerSide(path, "another dataflow", ())
-        first = RunnerSide(path, run.plan.dataflow_id, ())
+        with pytest.raises(RunnerDisconnected):
+            InspectorConnection(path, "another dataflow", ())
+        first = InspectorConnection(path, run.plan.dataflow_id, ())
         before = descriptors()
         with closing(
-            RunnerSide(path, run.plan.dataflow_id, ("ticker/count", "ticker/none", "absent/x"))
+            InspectorConnection(
+                path, run.plan.dataflow_id, ("ticker/count", "ticker/none", "absent/x")
+            )
         ) as side:
             assert side.problems == [
                 "output ticker/none does not exist on this machine",
@@ -61,20 +67,22 @@ def test_an_inspector_has_queues_of_its_own_that_end_with_it(workspace: Workspac
             del delivery
             assert run.ask(protocol.GetStatistics()).edges == ()
             assert receiver.spec.bound == SHORTEST_QUEUE  # the size of its messages was unknown
-            with closing(RunnerSide(path, run.plan.dataflow_id, ("ticker/count",))) as second:
+            with closing(
+                InspectorConnection(path, run.plan.dataflow_id, ("ticker/count",))
+            ) as second:
                 assert second.receivers["ticker/count"].spec.bound == LONGEST_QUEUE
         # the sender has a segment since its first reader
         wait_until(lambda: descriptors() <= before + 1, what="the queue to be closed")
         for _ in range(MAX_INSPECTORS - 1):
-            stack.enter_context(closing(RunnerSide(path, run.plan.dataflow_id, ())))
+            stack.enter_context(closing(InspectorConnection(path, run.plan.dataflow_id, ())))
         with pytest.raises(InspectionError, match="at most 16 inspectors per dataflow"):
-            RunnerSide(path, run.plan.dataflow_id, ())
+            InspectorConnection(path, run.plan.dataflow_id, ())
         first.close()
 
 
 def test_without_debug_inspection_inspectors_are_refused(workspace: Workspace) -> None:
     with (
         ticking(workspace, debug=False) as run,
-        pytest.raises(InspectionError, match="lets nobody watch"),
+        pytest.raises(InspectionError, match="started without inspection"),
     ):
-        RunnerSide(str(run.path / INSPECTION_SOCKET), "", ())
+        InspectorConnection(str(run.path / INSPECTION_SOCKET), "", ())

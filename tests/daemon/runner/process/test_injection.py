@@ -1,4 +1,4 @@
-"""Our ``dora`` reaches every node, and a sentence says why where it cannot."""
+"""Injection of our ``dora`` into nodes, and the reasons where it is not possible."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_ours_comes_before_another_dora_that_the_runner_would_find(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace.file("site/dora/__init__.py", "raise ImportError('the other dora')")
-    # As PYTHONPATH of whoever starts `dora run`.
+    # As PYTHONPATH of `dora run`.
     monkeypatch.syspath_prepend(workspace.path / "site")
     monkeypatch.delitem(sys.modules, "dora", raising=False)
     ours = Path(dora_node_api.__file__).resolve().parent.parent
@@ -102,7 +102,7 @@ def test_a_frozen_program_is_explained(workspace: Workspace) -> None:
     assert "a program of its own (a frozen application, say)" in outcome
 
 
-def test_a_node_that_ends_without_a_node_is_told_so(workspace: Workspace) -> None:
+def test_process_that_ends_without_a_node(workspace: Workspace) -> None:
     workspace.node("a", "print('hello')")
     ran = run_flow(workspace, {"nodes": [{"id": "a", "path": "a.py", "outputs": ["x"]}]})
     assert "never created a dora `Node()`" in ran.outcome("a")

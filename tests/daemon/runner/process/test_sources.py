@@ -1,4 +1,4 @@
-"""What a node's ``path`` names."""
+"""Programs that the ``path`` of a node names."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_an_error_names_the_path_as_written_and_in_full(tmp_path: Path, path: st
     assert str(tmp_path / path) in str(caught.value)
 
 
-def test_a_directory_is_no_program(tmp_path: Path) -> None:
+def test_directory_is_not_a_program(tmp_path: Path) -> None:
     (tmp_path / "node").mkdir()
     with pytest.raises(SourceNotFound, match="a directory"):
         find_program("./node", working_dir=tmp_path, variables={})
@@ -113,12 +113,12 @@ def url() -> Iterator[str]:
 
 
 def test_a_download_is_checked_made_executable_and_used_again(tmp_path: Path, url: str) -> None:
-    wanted = hashlib.sha256(PROGRAM).hexdigest()
-    program = download(f"{url}/bin/node", wanted.upper(), tmp_path)
+    digest = hashlib.sha256(PROGRAM).hexdigest()
+    program = download(f"{url}/bin/node", digest.upper(), tmp_path)
     assert program == tmp_path / "build" / "node"
     assert program.read_bytes() == PROGRAM
     assert program.stat().st_mode & 0o111
-    assert download(f"{url}/bin/node", wanted, tmp_path) == program
+    assert download(f"{url}/bin/node", digest, tmp_path) == program
     assert Handler.requests == 1
 
 
@@ -137,7 +137,7 @@ def test_a_download_that_fails_names_address_and_target(tmp_path: Path, url: str
 
 
 @pytest.mark.parametrize("host", ["[", "127.0.0.1:port", "a b", "a..b"])
-def test_a_download_from_what_is_no_address(tmp_path: Path, host: str) -> None:
+def test_download_from_an_invalid_address(tmp_path: Path, host: str) -> None:
     with pytest.raises(SourceNotFound, match="cannot download http"):
         download(f"http://{host}/node", None, tmp_path)
 

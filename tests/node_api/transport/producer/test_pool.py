@@ -9,8 +9,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from dora_node_api.transport.producer.pool import Block, Pool, default_pool_cap, size_class
 from dora_node_api.transport.shared import memory

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from contextlib import nullcontext
+import uuid
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,10 @@ from dora_cli.errors import CommandFailed
 
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
-    from dora_daemon.build import BuildOptions, BuildResult
     from dora_daemon.build.command import OnCommand
+    from dora_daemon.build.job import BuiltNode
+    from dora_daemon.build.service import BuildOptions
+    from dora_daemon.build.session_file import Session
 
 STOPPED_BY_USER = 130
 """Exit code after Ctrl-C."""
@@ -35,39 +38,37 @@ def prepare_nodes(
     lock: LockChoice,
     rebuild: bool = False,
     verbose: bool = False,
-) -> BuildResult:
-    """Build all nodes and record the build in the session file.
+) -> Session:
+    """Build all nodes; record the build in the session file and return it.
 
     Raises BuildError, LockFileError; CommandFailed when the user interrupts.
     """
-    from dora_daemon.build import BuildOptions, session_file
+    from dora_daemon.build.service import BuildOptions
+    from dora_daemon.build.session_file import fingerprint, record_build
 
     commits = lock.commits(loaded)
     options = BuildOptions(uv=uv, offline=offline, jobs=jobs, commits=commits, rebuild=rebuild)
-    result = _run(loaded, base_dir, options, verbose=verbose)
-    lock.record(loaded, {one.node: one.commit for one in result.nodes if one.commit is not None})
-    current = session_file.fingerprint(loaded.resolved, uv=uv)
-    session = session_file.read_session(loaded.path)
-    session_file.write_session(
-        loaded.path, session.after_build(result.build_id, current, result.nodes)
-    )
-    return result
+    nodes = _run(loaded, base_dir, options, verbose=verbose)
+    lock.record(loaded, {one.node: one.commit for one in nodes if one.commit is not None})
+    current = fingerprint(loaded.resolved, uv=uv)
+    return record_build(loaded.path, str(uuid.uuid4()), current, nodes=nodes)
 
 
 def _run(
     loaded: LoadedDataflow, base_dir: Path, options: BuildOptions, *, verbose: bool
-) -> BuildResult:
+) -> tuple[BuiltNode, ...]:
     import anyio
 
     from dora_cli.build.progress import build_progress
-    from dora_daemon.build import prepare
-    from dora_daemon.build.guarded import guarded
+    from dora_daemon.build.service import prepare
+    from dora_daemon.process_tree.reaper_process import ReaperProcess
+    from dora_daemon.process_tree.runtime_dir import RuntimeDir, runtime_root
 
     nodes = [node.id for node in loaded.resolved.nodes if node.needs_build]
     progress = build_progress(nodes, verbose=verbose)
     interrupted: list[str] = []
 
-    async def build(on_command: OnCommand | None) -> BuildResult | None:
+    async def build(on_command: OnCommand | None) -> tuple[BuiltNode, ...] | None:
         async with anyio.create_task_group() as tasks:
 
             async def stop_on_signal() -> None:
@@ -89,11 +90,14 @@ def _run(
             return result
         return None
 
-    with (
-        guarded() if nodes else nullcontext() as on_command,
-        progress,
-    ):
-        result = anyio.run(build, on_command)
+    with ExitStack() as resources:
+        on_command = None
+        if nodes:
+            directory = RuntimeDir.create(runtime_root())
+            resources.enter_context(ReaperProcess(directory)).start()
+            on_command = directory.record_process
+        with progress:
+            result = anyio.run(build, on_command)
     if result is None:
         output.failure(f"build interrupted by {interrupted[0]}; run it again to complete it")
         raise CommandFailed(STOPPED_BY_USER)

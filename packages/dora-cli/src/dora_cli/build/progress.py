@@ -1,4 +1,4 @@
-"""Progress of a local build: plain lines, or on a terminal one redrawn line per node.
+"""Progress of a build: plain lines, or on a terminal one redrawn line per node.
 
 While lines are redrawn, the output of a node is kept and printed if its build fails.
 """
@@ -9,14 +9,14 @@ import os
 import re
 import shutil
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from dora_cli import output
+from dora_config.protocol.builds import NodeBuildEvent
 from dora_config.yaml.quantities import show_duration
-from dora_daemon.build import events
-from dora_daemon.build.events import BuildEvent
 
 MOST_KEPT = 10_000
 """Most lines of output kept per node."""
@@ -38,21 +38,25 @@ class BuildProgress(AbstractContextManager[None]):
     def __init__(self) -> None:
         self._colour = output.wants_colour(sys.stdout)
 
-    def show(self, event: BuildEvent) -> None:
+    def show(self, event: NodeBuildEvent) -> None:
         """Print one event."""
-        match event:
-            case events.StepStarted(node=node, action=action):
-                output.write(f"{node}: {output.styled(action, 'bold', colour=self._colour)}")
-            case events.BuildOutput(node=node, line=line):
-                output.write(f"{node}:   {line}")
-            case events.StepSkipped(node=node, reason=reason):
-                output.write(f"{node}: {reason}")
-            case events.NodeBuilt(node=node, seconds=seconds):
-                output.write(f"{node}: ready after {show_duration(seconds)}")
-            case events.NodeBuildFailed(failure=failure):
-                output.write(f"{failure.node}: failed")
-            case events.NodeBuildStarted():
+        match event.what:
+            case "step":
+                self.note(f"{event.node}: {output.styled(event.text, 'bold', colour=self._colour)}")
+            case "output":
+                self.note(f"{event.node}:   {event.text}")
+            case "built":
+                self.note(f"{event.node}: ready after {show_duration(event.seconds)}")
+            case "failed":
+                self.note(f"{event.node}: failed")
+            case "skipped":
+                self.note(f"{event.node}: {event.text}")
+            case "started":
                 pass
+
+    def note(self, text: str) -> None:
+        """Print a remark about the output."""
+        output.write(text)
 
     def __exit__(self, *exception: object) -> None:
         """Do nothing: printed lines stay."""
@@ -71,34 +75,35 @@ class DrawnProgress(BuildProgress):
     """Redraws one line per node on a terminal."""
 
     def __init__(self, nodes: Sequence[str]) -> None:
+        """``nodes`` are shown from the beginning, others from their first event."""
         super().__init__()
-        self._lines = {node: _NodeLine() for node in nodes}
-        self._kept: dict[str, list[str]] = {node: [] for node in nodes}
-        self._width = max(map(len, nodes), default=0)
+        self._lines = defaultdict(_NodeLine, {node: _NodeLine() for node in nodes})
+        self._kept: dict[str, list[str]] = defaultdict(list)
         self._drawn = 0
 
-    def show(self, event: BuildEvent) -> None:
+    def show(self, event: NodeBuildEvent) -> None:
         """Update the line of the node."""
-        match event:
-            case events.NodeBuildStarted(node=node):
-                self._set(node, "building", "bold")
-            case events.StepStarted(node=node, action=action):
+        node, text = event.node, event.text
+        match event.what:
+            case "started" | "skipped":
+                self._set(node, "building", "bold", text)
+            case "step":
                 self._lines[node].built = True
-                self._keep(node, action)
-                self._set(node, "building", "bold", action)
-            case events.BuildOutput(node=node, line=line):
-                self._keep(node, f"  {line}")
-                self._set(node, "building", "bold", line.strip())
-            case events.StepSkipped(node=node, reason=reason):
-                self._set(node, "building", "bold", reason)
-            case events.NodeBuilt(node=node, seconds=seconds):
-                if self._lines[node].built:
-                    self._set(node, "ready", "info", f"after {show_duration(seconds)}")
-                else:
-                    self._set(node, "ready", "info", self._lines[node].detail)
-            case events.NodeBuildFailed(failure=failure):
-                self._set(failure.node, "failed", "error")
-                self._print_kept(failure.node)
+                self._keep(node, text)
+                self._set(node, "building", "bold", text)
+            case "output":
+                self._keep(node, f"  {text}")
+                self._set(node, "building", "bold", text.strip())
+            case "built":
+                line = self._lines[node]
+                after = f"after {show_duration(event.seconds)}"
+                self._set(node, "ready", "info", after if line.built else line.detail)
+            case "failed":
+                self._set(node, "failed", "error")
+                self._print_kept(node)
+
+    def note(self, text: str) -> None:
+        """Ignore the remark: redrawn lines show only the newest output."""
 
     def _keep(self, node: str, line: str) -> None:
         if len(self._kept[node]) < MOST_KEPT:
@@ -128,7 +133,7 @@ class DrawnProgress(BuildProgress):
 
     def _text(self, node: str, columns: int) -> str:
         line = self._lines[node]
-        begin = f"{node:<{self._width}}  "
+        begin = f"{node:<{max(map(len, self._lines))}}  "
         rest = f"{line.state:<8} {line.detail}".rstrip()[: max(0, columns - 1 - len(begin))]
         state = output.styled(rest[:8], line.style, colour=self._colour)
         return f"{begin[: columns - 1]}{state}{rest[8:]}"
@@ -138,7 +143,6 @@ class DrawnProgress(BuildProgress):
         up = _UP.format(self._drawn) if self._drawn else ""
         output.raw(f"{up}\r{_CLEAR_REST}")
         self._drawn = 0
-        for line in self._kept.pop(node):
+        for line in self._kept.pop(node, ()):
             output.write(f"{node}: {line}")
-        self._kept[node] = []
         self._draw()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from dora_cli import output
 from dora_cli.build.local import STOPPED_BY_USER
 from dora_cli.build.lock_choice import LockChoice
+from dora_cli.build.progress import build_progress
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.start_spec import make_spec
 from dora_cli.errors import CommandFailed
@@ -18,10 +18,8 @@ from dora_config.protocol.builds import (
     BuildSettings,
     BuildTriggered,
     Built,
-    NodeBuildEvent,
 )
-from dora_config.yaml.quantities import show_duration
-from dora_daemon.build import session_file
+from dora_daemon.build.session_file import fingerprint, record_build
 
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
@@ -37,6 +35,7 @@ def build_on_daemons(
     offline: bool,
     parallel: bool,
     rebuild: bool,
+    verbose: bool,
     lock: LockChoice,
 ) -> str:
     """Build every node on the machine where it will run; return the id of the build.
@@ -53,19 +52,16 @@ def build_on_daemons(
         update={"build_id": None, "places": {}, "built_on": {}}
     )
     spec = send(client, spec)
+    request = BuildDataflow(spec=spec, settings=settings)
     try:
-        built = client.ask(
-            BuildDataflow(spec=spec, settings=settings), Built, RemoteBuildProgress().show
-        )
+        built = client.ask(request, Built, RemoteBuildProgress(verbose=verbose).show)
     except KeyboardInterrupt:
         output.failure("build interrupted, also on the daemons; run it again to complete it")
         raise CommandFailed(STOPPED_BY_USER) from None
     lock.record(loaded, {one.node: one.commit for one in built.nodes if one.commit is not None})
-    session = session_file.read_session(loaded.path)
-    current = session_file.fingerprint(loaded.resolved, uv=uv)
     built_on = {one.node: one.daemon for one in built.nodes}
-    after = session.after_build(built.build_id, current, built_on=built_on)
-    session_file.write_session(loaded.path, after)
+    current = fingerprint(loaded.resolved, uv=uv)
+    record_build(loaded.path, built.build_id, current, built_on=built_on)
     return built.build_id
 
 
@@ -89,31 +85,19 @@ def deliver(client: Client, spec: DataflowSpec) -> DataflowSpec:
 
 
 class RemoteBuildProgress:
-    """Prints the events of a build as lines with daemon and node in front."""
+    """Shows the events of a build with daemon and node in front."""
 
-    def __init__(self) -> None:
-        self._colour = output.wants_colour(sys.stdout)
+    def __init__(self, *, verbose: bool = False) -> None:
+        self._shown = build_progress((), verbose=verbose)
 
     def show(self, progress: ControlProgress) -> None:
-        """Print the events of one frame."""
+        """Show the events of one frame."""
         match progress:
             case BuildTriggered(build_id=build_id):
                 output.write(f"dataflow build triggered: {build_id}")
             case BuildProgress(daemon=daemon, news=events, left_out=left_out):
                 if left_out:
-                    output.write(f"{daemon}: ({left_out} lines left out: too many at once)")
+                    self._shown.note(f"{daemon}: ({left_out} lines left out: too many at once)")
                 for event in events:
-                    output.write(f"{daemon}/{event.node}: {self._text(event)}")
-
-    def _text(self, event: NodeBuildEvent) -> str:
-        match event.what:
-            case "step":
-                return output.styled(event.text, "bold", colour=self._colour)
-            case "output":
-                return f"  {event.text}"
-            case "built":
-                return f"ready after {show_duration(event.seconds)}"
-            case "failed":
-                return "failed"
-            case "skipped":
-                return event.text
+                    named = event.model_copy(update={"node": f"{daemon}/{event.node}"})
+                    self._shown.show(named)

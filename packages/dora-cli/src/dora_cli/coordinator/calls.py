@@ -22,12 +22,9 @@ DataflowOption = Annotated[
         "-d",
         metavar="DATAFLOW",
         help="UUID or name; optional when only one dataflow runs.",
-        show_default=False,
     ),
 ]
-NodeArgument = Annotated[
-    str, typer.Argument(metavar="NODE", help="Id of the node.", show_default=False)
-]
+NodeArgument = Annotated[str, typer.Argument(metavar="NODE", help="Id of the node.")]
 
 
 def call(

@@ -19,7 +19,6 @@ CoordinatorAddr = Annotated[
         "--coordinator-addr",
         metavar="IP",
         help="Address of the coordinator (default 127.0.0.1; env DORA_COORDINATOR_ADDR).",
-        show_default=False,
     ),
 ]
 CoordinatorPort = Annotated[
@@ -30,20 +29,15 @@ CoordinatorPort = Annotated[
         min=1,
         max=65535,
         help="Port of the coordinator (default 6013; env DORA_COORDINATOR_PORT).",
-        show_default=False,
     ),
 ]
 DataflowArgument = Annotated[
     str | None,
     typer.Argument(
-        metavar="[DATAFLOW]",
-        help="UUID or name; optional when only one dataflow runs.",
-        show_default=False,
+        metavar="[DATAFLOW]", help="UUID or name; optional when only one dataflow runs."
     ),
 ]
-DataflowName = Annotated[
-    str | None, typer.Option("--name", "-n", help="Name of the dataflow.", show_default=False)
-]
+DataflowName = Annotated[str | None, typer.Option("--name", "-n", help="Name of the dataflow.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Kill the nodes at once.")]
 GraceDuration = Annotated[
     str | None,
@@ -51,7 +45,6 @@ GraceDuration = Annotated[
         "--grace-duration",
         metavar="DURATION",
         help="Time from STOP to SIGTERM (default 10s); SIGKILL follows after half that time.",
-        show_default=False,
     ),
 ]
 

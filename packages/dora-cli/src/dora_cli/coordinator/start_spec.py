@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from dora_config.errors import DoraError
 from dora_config.process_identity import boot_id
 from dora_config.protocol.dataflow import DataflowSpec, Origin
-from dora_config.protocol.runner import NodeLocation
-from dora_daemon.build.session_file import BuiltNode, fingerprint, read_session
+from dora_daemon.build.session_file import fingerprint, read_session
 
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
@@ -58,7 +57,7 @@ def make_spec(
             file_name=path.name,
         ),
         workspace=_workspace(path),
-        places={built.node: _place(built, path.parent) for built in session.nodes},
+        places=session.places(path.parent),
         env_overrides=env_overrides or {},
         uv=uv,
         exit_when_nodes_finish=finish,
@@ -83,10 +82,3 @@ def _workspace(path: Path) -> str:
     digest = hashlib.sha256(f"{socket.gethostname()}{path}".encode()).hexdigest()
     stem = re.sub(r"[^A-Za-z0-9_-]", "_", path.stem)[:100]
     return f"{stem}-{digest[:8]}"
-
-
-def _place(built: BuiltNode, base: Path) -> NodeLocation:
-    return NodeLocation(
-        working_dir=str(built.working_dir) if built.working_dir != base else None,
-        python=str(built.python) if built.python is not None else None,
-    )

@@ -4,22 +4,10 @@ from __future__ import annotations
 
 from dora_cli import output
 from dora_cli.coordinator.client import Client
-from dora_cli.logs.ended_report import report_ended
 from dora_cli.logs.log_lines import LogFilter, LogFormat
 from dora_cli.logs.printer import EntryPrinter
-from dora_config.protocol.control import (
-    Answer,
-    DataflowRef,
-    Ended,
-    EndedDataflow,
-    Failure,
-    LogLines,
-    LogsEnd,
-    Progress,
-    ReadLogs,
-    StopDataflow,
-    WaitForEnd,
-)
+from dora_cli.logs.run_report import report_ended
+from dora_config.protocol import control
 from dora_config.protocol.dataflow import LogFilter as WireFilter
 
 
@@ -28,24 +16,28 @@ def follow(client: Client, uuid: str) -> bool:
 
     Return whether the dataflow succeeded.
     """
-    which = DataflowRef(uuid=uuid)
+    which = control.DataflowRef(uuid=uuid)
     printer = EntryPrinter(LogFilter(), LogFormat.PRETTY)
-    waiting = client.send(WaitForEnd(dataflow=which))
-    reading = client.send(ReadLogs(dataflow=which, filter=WireFilter(), follow=True))
-    ended: EndedDataflow | None = None
+    waiting = client.send(control.WaitForEnd(dataflow=which))
+    reading = client.send(control.ReadLogs(dataflow=which, filter=WireFilter(), follow=True))
+    ended: control.EndedDataflow | None = None
     logs_done = False
     interrupts = 0
     while ended is None or not logs_done:
         try:
             for frame in client.frames():
                 match frame:
-                    case Progress(id=number, progress=LogLines(lines=lines)) if number == reading:
+                    case control.Progress(id=number, progress=control.LogLines(lines=lines)) if (
+                        number == reading
+                    ):
                         printer.print_lines(lines)
-                    case Answer(id=number, answer=Ended(dataflows=(one,))) if number == waiting:
+                    case control.Answer(id=number, answer=control.Ended(dataflows=(one,))) if (
+                        number == waiting
+                    ):
                         ended = one
-                    case Answer(id=number, answer=LogsEnd()) if number == reading:
+                    case control.Answer(id=number, answer=control.LogsEnd()) if number == reading:
                         logs_done = True
-                    case Failure(id=number) if number in (waiting, reading):
+                    case control.Failure(id=number) if number in (waiting, reading):
                         logs_done = logs_done or number == reading
                         output.warn(frame.message)
                 if ended is not None and logs_done:
@@ -54,8 +46,8 @@ def follow(client: Client, uuid: str) -> bool:
             interrupts += 1
             if interrupts == 1:
                 output.remark("stopping; interrupt again to kill")
-                client.send(StopDataflow(dataflow=which))
+                client.send(control.StopDataflow(dataflow=which))
             else:
-                client.send(StopDataflow(dataflow=which, force=True))
+                client.send(control.StopDataflow(dataflow=which, force=True))
                 return False
     return report_ended(ended)

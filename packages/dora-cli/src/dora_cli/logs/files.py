@@ -17,7 +17,7 @@ from pathlib import Path
 from dora_cli.logs.log_lines import LogEntry, parse_log_line
 from dora_config import DoraError
 from dora_config.ids import file_stem
-from dora_daemon.agent.logs.files import NodeLog
+from dora_daemon.agent.logs.files import NodeLogReader
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
@@ -126,7 +126,7 @@ class Follower:
         self._base = base
         self._dataflow = dataflow
         self._node = None if node is None else file_stem(node)
-        self._files: dict[Path, NodeLog] = {}
+        self._files: dict[Path, NodeLogReader] = {}
 
     def rotated_entries(self) -> list[LogEntry]:
         """Return the entries in parts that no longer grow."""
@@ -136,8 +136,8 @@ class Follower:
         """Return the entries since the last call, by time."""
         found: list[LogEntry] = []
         for one in self._logs():
-            log = self._files.setdefault(one.current, NodeLog(one.current))
-            found += filter(None, map(parse_log_line, log.news()))
+            log = self._files.setdefault(one.current, NodeLogReader(one.current))
+            found += filter(None, map(parse_log_line, log.new_lines()))
         return sorted(found, key=lambda entry: entry.time)
 
     def close(self) -> None:

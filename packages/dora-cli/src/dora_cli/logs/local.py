@@ -13,12 +13,7 @@ POLL_INTERVAL = 0.2
 
 
 def show(
-    dataflow: str | None,
-    node: str | None,
-    tail: int | None,
-    printer: EntryPrinter,
-    *,
-    follow: bool,
+    dataflow: str | None, node: str | None, tail: int | None, printer: EntryPrinter, *, follow: bool
 ) -> None:
     """Print the logs below `./out`; ``follow``: until Ctrl-C. Raises NoSuchLogs."""
     base = Path.cwd()

@@ -7,13 +7,7 @@ from dora_cli.coordinator.client import Client, CoordinatorUnreachable
 from dora_cli.coordinator.options import connect, dataflow_ref
 from dora_cli.logs.log_lines import LogEntry, LogFilter, parse_log_line
 from dora_cli.logs.printer import EntryPrinter
-from dora_config.protocol.control import (
-    ControlProgress,
-    DataflowRef,
-    LogLines,
-    LogsEnd,
-    ReadLogs,
-)
+from dora_config.protocol.control import ControlProgress, DataflowRef, LogLines, LogsEnd, ReadLogs
 from dora_config.protocol.dataflow import LogFilter as WireFilter
 
 

@@ -1,4 +1,4 @@
-"""Output of `dora run`: log lines of all nodes, failures, the result."""
+"""Output about a run: log lines of all nodes, failures, the result."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dora_cli import output
 from dora_cli.logs.log_lines import LogEntry, LogFilter, LogFormat, format_entry
 
 if TYPE_CHECKING:
+    from dora_config.protocol.control import EndedDataflow
     from dora_config.protocol.runner_events import DataflowResult, LogLine, NodeResult, RunnerEvent
 
 SHOWN_STDERR_LINES = 30
@@ -88,12 +89,7 @@ class RunPrinter:
 
 def entry_of(line: LogLine) -> LogEntry:
     """Return the entry of the log file for a line."""
-    more = {
-        "target": line.target,
-        "file": line.file,
-        "line": line.line,
-        "fields": line.fields,
-    }
+    more = {"target": line.target, "file": line.file, "line": line.line, "fields": line.fields}
     known = {key: value for key, value in more.items() if value is not None}
     return LogEntry(line.ts, line.level, line.node, line.stream, line.message, known)
 
@@ -112,6 +108,27 @@ def report_result(result: DataflowResult) -> bool:
     if result.log_dir is not None and Path(result.log_dir).is_dir():
         output.remark(f"logs: {_short(result.log_dir)}")
     return False
+
+
+def report_ended(ended: EndedDataflow) -> bool:
+    """Print why a dataflow failed, first cause first; return whether it succeeded."""
+    if ended.ok:
+        return True
+    if ended.reason is not None:
+        output.failure(ended.reason)
+    for node in ended.nodes:
+        if node.outcome == "failed":
+            output.failure(failure_text(node))
+    cascading = sum(node.outcome == "cascading" for node in ended.nodes)
+    if cascading:
+        output.remark(output.counted(cascading, "more consequential error"))
+    output.remark(f"logs: dora logs {ended.uuid}")
+    return False
+
+
+def label(uuid: str, name: str | None) -> str:
+    """Return name and UUID as lists show them."""
+    return f"{name} ({uuid})" if name else uuid
 
 
 def failure_text(node: NodeResult) -> str:

@@ -48,16 +48,7 @@ def parse_cluster(text: str, *, path: Path | str = "cluster.yml") -> LoadedClust
     cluster: Cluster | None = None
     if document.data is not None or not problems:
         cluster, findings = read_cluster(document)
-        problems.extend(
-            document.problem(
-                finding.path,
-                finding.message,
-                hint=finding.hint,
-                at_key=finding.at_key,
-                severity=finding.severity,
-            )
-            for finding in findings
-        )
+        problems.extend(finding.problem(document) for finding in findings)
     ordered = in_order(problems)
     if cluster is None or any(problem.severity == "error" for problem in ordered):
         raise ConfigError(ordered)

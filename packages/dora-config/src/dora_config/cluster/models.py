@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -19,9 +20,10 @@ from dora_config.dataflow.fields import (
     MachineIdField,
     PortNumberField,
     Written,
+    optional,
     text_schema,
 )
-from dora_config.dataflow.resolved import Frozen
+from dora_config.frozen import Frozen
 from dora_config.yaml.document import Document
 from dora_config.yaml.scalars import for_a_program
 from dora_config.yaml.validation import Finding, show, validate
@@ -65,14 +67,6 @@ def _ip_address(value: str) -> str:
         return str(ipaddress.ip_address(value))
     except ValueError:
         raise _wrong(f'expected an IP address such as 192.0.2.10, found "{value}"') from None
-
-
-def _host(value: str) -> str:
-    return _ssh_word(value, "host")
-
-
-def _user(value: str) -> str:
-    return _ssh_word(value, "user")
 
 
 def _absolute(value: str) -> str:
@@ -142,8 +136,12 @@ IpAddressField = Annotated[
         }
     ),
 ]
-HostField = Annotated[str, AfterValidator(_host), text_schema(_HOST_PATTERN, minimum=0)]
-UserField = Annotated[str, AfterValidator(_user), text_schema(_HOST_PATTERN, minimum=0)]
+HostField = Annotated[
+    str, AfterValidator(partial(_ssh_word, what="host")), text_schema(_HOST_PATTERN, minimum=0)
+]
+UserField = Annotated[
+    str, AfterValidator(partial(_ssh_word, what="user")), text_schema(_HOST_PATTERN, minimum=0)
+]
 AbsolutePathField = Annotated[
     str, AfterValidator(_absolute), WithJsonSchema({"type": "string", "pattern": "^/"})
 ]
@@ -180,24 +178,18 @@ class WrittenCoordinator(Written):
     """Address of the coordinator, and its machine."""
 
     addr: IpAddressField = Field(description="IP address for connections from the machines.")
-    port: PortNumberField | None = Field(default=None, description="Its port (default 6013).")
-    host: HostField | None = Field(
-        default=None,
-        description="Host name or address for ssh of the machine on which `install` creates its "
-        "service (default: the machine on which the command runs).",
+    port: PortNumberField | None = optional("Its port (default 6013).")
+    host: HostField | None = optional(
+        "Host name or address for ssh of the machine on which `install` creates its "
+        "service (default: the machine on which the command runs)."
     )
-    user: UserField | None = Field(
-        default=None, description="User for ssh to `host` (default: ssh's own)."
+    user: UserField | None = optional("User for ssh to `host` (default: ssh's own).")
+    ssh_port: PortNumberField | None = optional("Port of ssh of `host` (default: ssh's own, 22).")
+    identity_file: FreeTextField | None = optional(
+        "Private key for ssh to `host`, tried before others."
     )
-    ssh_port: PortNumberField | None = Field(
-        default=None, description="Port of ssh of `host` (default: ssh's own, 22)."
-    )
-    identity_file: FreeTextField | None = Field(
-        default=None, description="Private key for ssh to `host`, tried before others."
-    )
-    dora: AbsolutePathField | None = Field(
-        default=None,
-        description="Existing `dora` command on `host` (default: it is copied there).",
+    dora: AbsolutePathField | None = optional(
+        "Existing `dora` command on `host` (default: it is copied there)."
     )
 
 
@@ -206,34 +198,27 @@ class WrittenMachine(Written):
 
     id: MachineIdField = Field(description="Unique name, as in `deploy: {machine: ...}`.")
     host: HostField = Field(description="Host name or address for ssh.")
-    user: UserField | None = Field(default=None, description="User for ssh (default: ssh's own).")
-    port: PortNumberField | None = Field(
-        default=None, description="Port of ssh (default: ssh's own, 22)."
+    user: UserField | None = optional("User for ssh (default: ssh's own).")
+    port: PortNumberField | None = optional("Port of ssh (default: ssh's own, 22).")
+    identity_file: FreeTextField | None = optional(
+        "Private key for ssh, tried before those of ~/.ssh/config."
     )
-    identity_file: FreeTextField | None = Field(
-        default=None, description="Private key for ssh, tried before those of ~/.ssh/config."
+    dora: AbsolutePathField | None = optional(
+        "Existing `dora` command there (default: it is copied there)."
     )
-    dora: AbsolutePathField | None = Field(
-        default=None,
-        description="Existing `dora` command there (default: it is copied there).",
+    prefix: PrefixField | None = optional(
+        "Folder in which `install` and `upgrade` keep versions (default /opt/dora)."
     )
-    prefix: PrefixField | None = Field(
-        default=None,
-        description="Folder in which `install` and `upgrade` keep versions (default /opt/dora).",
+    env: EnvironmentField | None = optional("Environment variables of the daemon and its nodes.")
+    daemon_port: PortNumberField | None = optional(
+        "Port of the daemon for nodes started by hand (default 53291)."
     )
-    env: EnvironmentField | None = Field(
-        default=None, description="Environment variables of the daemon and its nodes."
+    labels: LabelsField | None = optional("Labels for placing nodes.")
+    zenoh_addr: IpAddressField | None = optional(
+        "Address for data links (default: the one towards the coordinator)."
     )
-    daemon_port: PortNumberField | None = Field(
-        default=None, description="Port of the daemon for nodes started by hand (default 53291)."
-    )
-    labels: LabelsField | None = Field(default=None, description="Labels for placing nodes.")
-    zenoh_addr: IpAddressField | None = Field(
-        default=None,
-        description="Address for data links (default: the one towards the coordinator).",
-    )
-    zenoh_port: PortNumberField | None = Field(
-        default=None, description="First of 100 ports for data links (default 7450)."
+    zenoh_port: PortNumberField | None = optional(
+        "First of 100 ports for data links (default 7450)."
     )
 
 
@@ -241,13 +226,10 @@ class WrittenCluster(Written):
     """A whole cluster file."""
 
     coordinator: WrittenCoordinator = Field(description="The one coordinator.")
-    zenoh_peer: EndpointField | None = Field(
-        default=None, description="A Zenoh router; accepted without effect."
-    )
-    links: Literal["tls", "plain"] | None = Field(
-        default=None,
-        description="`plain`: do not encrypt messages between machines, for networks that are "
-        "encrypted already (default: tls).",
+    zenoh_peer: EndpointField | None = optional("A Zenoh router; accepted without effect.")
+    links: Literal["tls", "plain"] | None = optional(
+        "`plain`: do not encrypt messages between machines, for networks that are encrypted "
+        "already (default: tls)."
     )
     machines: list[WrittenMachine] = Field(
         description="The machines.", json_schema_extra={"minItems": 1}
@@ -302,8 +284,8 @@ class Cluster(Frozen):
     coordinator: Coordinator
     machines: tuple[Machine, ...]
     zenoh_peer: str | None = None
-    plain_links: bool = False
-    """`links: plain`."""
+    links: Literal["tls", "plain"] = "tls"
+    """`plain`: messages between machines are not encrypted."""
 
     def machine(self, machine_id: str) -> Machine:
         """Return the machine with this id; raise `KeyError`."""
@@ -411,37 +393,12 @@ def _has_address(machine: dict[str, Any]) -> bool:
 
 
 def _resolve(written: WrittenCluster) -> Cluster:
-    return Cluster(
-        coordinator=Coordinator(
-            addr=written.coordinator.addr,
-            port=written.coordinator.port or DEFAULT_COORDINATOR_PORT,
-            host=written.coordinator.host,
-            user=written.coordinator.user,
-            ssh_port=written.coordinator.ssh_port,
-            identity_file=written.coordinator.identity_file,
-            dora=written.coordinator.dora,
-        ),
-        machines=tuple(_resolve_machine(machine) for machine in written.machines),
-        zenoh_peer=written.zenoh_peer,
-        plain_links=written.links == "plain",
-    )
-
-
-def _resolve_machine(machine: WrittenMachine) -> Machine:
-    return Machine(
-        id=machine.id,
-        host=machine.host,
-        user=machine.user,
-        port=machine.port,
-        identity_file=machine.identity_file,
-        dora=machine.dora,
-        prefix=machine.prefix,
-        env=dict(machine.env or {}),
-        daemon_port=machine.daemon_port or DEFAULT_DAEMON_PORT,
-        labels=dict(machine.labels or {}),
-        zenoh_addr=machine.zenoh_addr or (_address(machine.host) if machine.zenoh_port else None),
-        zenoh_port=machine.zenoh_port,
-    )
+    values = written.model_dump(exclude_none=True)
+    for machine in values["machines"]:
+        address = _address(machine["host"])
+        if "zenoh_port" in machine and address is not None:
+            machine.setdefault("zenoh_addr", address)
+    return Cluster.model_validate(values)
 
 
 def _address(host: str) -> str | None:

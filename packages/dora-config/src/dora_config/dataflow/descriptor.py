@@ -25,6 +25,7 @@ from dora_config.dataflow.fields import (
     SourceField,
     TextField,
     Written,
+    optional,
     short_form,
     text_schema,
 )
@@ -52,23 +53,19 @@ RotatedFilesField = Annotated[int, Field(ge=1, le=MAX_ROTATED_FILES)]
 class Deploy(Written):
     """Where a node runs."""
 
-    machine: MachineIdField | None = Field(default=None, description="Id of the machine to run on.")
-    labels: LabelsField | None = Field(
-        default=None, description="Labels the machine must have, all of them."
+    machine: MachineIdField | None = optional("Id of the machine to run on.")
+    labels: LabelsField | None = optional("Labels the machine must have, all of them.")
+    working_dir: TextField | None = optional(
+        "Working directory there, relative to the daemon's own."
     )
-    working_dir: TextField | None = Field(
-        default=None, description="Working directory there, relative to the daemon's own."
-    )
-    distribute: Distribution | None = Field(
-        default=None, description="How the node's files reach the machine."
-    )
+    distribute: Distribution | None = optional("How the node's files reach the machine.")
 
 
 class Debug(Written):
     """Settings for debugging a dataflow."""
 
-    enable_debug_inspection: bool | None = Field(
-        default=None, description="Allows `dora topic echo` and `hz` to read messages."
+    enable_debug_inspection: bool | None = optional(
+        "Allows `dora topic echo` and `hz` to read messages."
     )
 
 
@@ -85,15 +82,14 @@ class Input(Written):
     source: SourceField = Field(
         description="`node/output`, `dora/timer/<unit>/<value>` or `dora/logs[/<level>[/<node>]]`."
     )
-    queue_size: Annotated[int, Field(ge=0, le=MAX_QUEUE_SIZE)] | None = Field(
-        default=None, description=f"Capacity of the queue (default {DEFAULT_QUEUE_SIZE} messages)."
+    queue_size: Annotated[int, Field(ge=0, le=MAX_QUEUE_SIZE)] | None = optional(
+        f"Capacity of the queue (default {DEFAULT_QUEUE_SIZE} messages)."
     )
-    queue_policy: QueuePolicy | None = Field(
-        default=None, description="What happens when the queue is full (default drop_oldest)."
+    queue_policy: QueuePolicy | None = optional(
+        "What happens when the queue is full (default drop_oldest)."
     )
-    input_timeout: SecondsField | None = Field(
-        default=None,
-        description="Seconds without a message after which the input counts as broken.",
+    input_timeout: SecondsField | None = optional(
+        "Seconds without a message after which the input counts as broken."
     )
 
 
@@ -120,43 +116,50 @@ class PythonSource(Written):
     conda_env: RefusedField = None
 
 
-class _WithPorts(Written):
+LOG_SETTINGS = (
+    "send_stdout_as",
+    "send_logs_as",
+    "min_log_level",
+    "max_log_size",
+    "max_rotated_files",
+)
+
+
+class ProgramFields(Written):
     """Fields that standard nodes and operators share."""
 
-    name: FreeTextField | None = Field(default=None, description="For display only.")
-    description: FreeTextField | None = Field(default=None, description="For display only.")
-    inputs: Inputs | None = Field(default=None, description="Sources of inputs, by input id.")
-    outputs: Outputs | None = Field(default=None, description="Ids of the node's outputs.")
-    input_types: dict[InputIdField, TextField] | None = Field(
-        default=None, description="Types of inputs, such as std/media/v1/Image."
+    name: FreeTextField | None = optional("For display only.")
+    description: FreeTextField | None = optional("For display only.")
+    inputs: Inputs | None = optional("Sources of inputs, by input id.")
+    outputs: Outputs | None = optional("Ids of the node's outputs.")
+    input_types: dict[InputIdField, TextField] | None = optional(
+        "Types of inputs, such as std/media/v1/Image."
     )
-    output_types: dict[OutputIdField, TextField] | None = Field(
-        default=None, description="Types of outputs, such as std/media/v1/Image."
+    output_types: dict[OutputIdField, TextField] | None = optional(
+        "Types of outputs, such as std/media/v1/Image."
     )
-    build: BuildField | None = Field(
-        default=None, description="Commands that prepare the node, one per line, without a shell."
+    build: BuildField | None = optional(
+        "Commands that prepare the node, one per line, without a shell."
     )
-    send_stdout_as: OutputIdField | None = Field(
-        default=None, description="Output on which each printed line is sent, with its newline."
+    send_stdout_as: OutputIdField | None = optional(
+        "Output on which each printed line is sent, with its newline."
     )
-    send_logs_as: OutputIdField | None = Field(
-        default=None, description="Output on which each structured log entry is sent."
+    send_logs_as: OutputIdField | None = optional(
+        "Output on which each structured log entry is sent."
     )
-    min_log_level: LogLevelField | None = Field(
-        default=None, description="Entries below this level are dropped."
+    min_log_level: LogLevelField | None = optional("Entries below this level are dropped.")
+    max_log_size: SizeField | None = optional(
+        "Size at which the log file is rotated, such as 50MB."
     )
-    max_log_size: SizeField | None = Field(
-        default=None, description="Size at which the log file is rotated, such as 50MB."
-    )
-    max_rotated_files: RotatedFilesField | None = Field(
-        default=None, description="Rotated log files that are kept (default 5)."
+    max_rotated_files: RotatedFilesField | None = optional(
+        "Rotated log files that are kept (default 5)."
     )
 
 
-class Operator(_WithPorts):
+class Operator(ProgramFields):
     """One operator of a runtime node."""
 
-    id: OutputIdField | None = Field(default=None, description="Required in `operators`.")
+    id: OutputIdField | None = optional("Required in `operators`.")
     python: (
         Annotated[
             PythonSource,
@@ -179,79 +182,62 @@ class Operator(_WithPorts):
             ),
         ]
         | None
-    ) = Field(default=None, description="File with a class `Operator`.")
+    ) = optional("File with a class `Operator`.")
     shared_library: RefusedField = Field(default=None, alias="shared-library")
 
 
-class Node(_WithPorts):
+class Node(ProgramFields):
     """One node with exactly one of `path`, `operator`, `operators` and `module`."""
 
     id: NodeIdField = Field(description="Unique name: letters, digits, '_', '.', '-'.")
-    path: TextField | None = Field(
-        default=None, description="File, program, `dynamic`, `shell` or an http(s) URL."
+    path: TextField | None = optional("File, program, `dynamic`, `shell` or an http(s) URL.")
+    path_sha256: ChecksumField | None = optional("Checksum of the file behind a URL.")
+    args: ArgsField | None = optional("Arguments, split as a shell would.")
+    env: EnvField | None = optional("Environment variables of the node.")
+    git: TextField | None = optional("Git repository with the node's code.")
+    branch: TextField | None = optional("Branch of the repository.")
+    tag: TextField | None = optional("Tag of the repository.")
+    rev: TextField | None = optional("Commit of the repository.")
+    output_framing: dict[OutputIdField, OutputFraming] | None = optional(
+        "Wire format of outputs: raw (default) or arrow-ipc."
     )
-    path_sha256: ChecksumField | None = Field(
-        default=None, description="Checksum of the file behind a URL."
+    output_metadata: dict[OutputIdField, list[FreeTextField]] | None = optional(
+        "Metadata keys that outputs always have."
     )
-    args: ArgsField | None = Field(default=None, description="Arguments, split as a shell would.")
-    env: EnvField | None = Field(default=None, description="Environment variables of the node.")
-    git: TextField | None = Field(default=None, description="Git repository with the node's code.")
-    branch: TextField | None = Field(default=None, description="Branch of the repository.")
-    tag: TextField | None = Field(default=None, description="Tag of the repository.")
-    rev: TextField | None = Field(default=None, description="Commit of the repository.")
-    output_framing: dict[OutputIdField, OutputFraming] | None = Field(
-        default=None, description="Wire format of outputs: raw (default) or arrow-ipc."
+    pattern: CommunicationPattern | None = optional("Role of the node in a service or action.")
+    restart_policy: RestartPolicy | None = optional(
+        "When the node is started again (default never)."
     )
-    output_metadata: dict[OutputIdField, list[FreeTextField]] | None = Field(
-        default=None, description="Metadata keys that outputs always have."
+    max_restarts: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = optional(
+        "Largest number of restarts; 0 (default) means no limit."
     )
-    pattern: CommunicationPattern | None = Field(
-        default=None, description="Role of the node in a service or action."
+    restart_delay: SecondsField | None = optional(
+        "Seconds before the first restart; doubles each time."
     )
-    restart_policy: RestartPolicy | None = Field(
-        default=None, description="When the node is started again (default never)."
+    max_restart_delay: SecondsField | None = optional("Largest delay in seconds.")
+    restart_window: SecondsField | None = optional(
+        "Seconds after which the count of restarts is reset."
     )
-    max_restarts: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = Field(
-        default=None, description="Largest number of restarts; 0 (default) means no limit."
+    health_check_timeout: SecondsField | None = optional(
+        "Seconds after which a node is killed if its process cannot run."
     )
-    restart_delay: SecondsField | None = Field(
-        default=None, description="Seconds before the first restart; doubles each time."
+    finish_grace_secs: SecondsField | None = optional(
+        "Seconds the node may keep running after its inputs ended (default 120)."
     )
-    max_restart_delay: SecondsField | None = Field(
-        default=None, description="Largest delay in seconds."
+    startup_timeout: SecondsField | None = optional(
+        "Seconds within which the node must have connected."
     )
-    restart_window: SecondsField | None = Field(
-        default=None, description="Seconds after which the count of restarts is reset."
+    shared_memory_pool_size: SizeField | None = optional(
+        "Shared memory for messages of the node, such as 256MB."
     )
-    health_check_timeout: SecondsField | None = Field(
-        default=None, description="Seconds after which a node is killed if its process cannot run."
+    cpu_affinity: list[Annotated[int, Field(ge=0, le=_MAX_CORES)]] | None = optional(
+        "Cores the node may run on."
     )
-    finish_grace_secs: SecondsField | None = Field(
-        default=None,
-        description="Seconds the node may keep running after its inputs ended (default 120).",
-    )
-    startup_timeout: SecondsField | None = Field(
-        default=None, description="Seconds within which the node must have connected."
-    )
-    shared_memory_pool_size: SizeField | None = Field(
-        default=None, description="Shared memory for messages of the node, such as 256MB."
-    )
-    cpu_affinity: list[Annotated[int, Field(ge=0, le=_MAX_CORES)]] | None = Field(
-        default=None, description="Cores the node may run on."
-    )
-    deploy: Deploy | None = Field(default=None, description="Where the node runs.")
-    operator: Operator | None = Field(
-        default=None, description="The one operator of a runtime node."
-    )
-    operators: list[Operator] | None = Field(
-        default=None, description="Operators of a runtime node."
-    )
-    module: TextField | None = Field(
-        default=None, description="File with the nodes that replace this one."
-    )
-    params: dict[str, ParamField] | None = Field(
-        default=None, description="Values for the module, `$PARAM_<KEY>` inside."
-    )
+    deploy: Deploy | None = optional("Where the node runs.")
+    operator: Operator | None = optional("The one operator of a runtime node.")
+    operators: list[Operator] | None = optional("Operators of a runtime node.")
+    module: TextField | None = optional("File with the nodes that replace this one.")
+    params: dict[str, ParamField] | None = optional("Values for the module, `$PARAM_<KEY>` inside.")
     ros2: RefusedField = None
     hub: RefusedField = None
 
@@ -260,21 +246,18 @@ class Descriptor(Written):
     """A whole dataflow file."""
 
     nodes: list[Node] = Field(description="The nodes of the graph.")
-    env: EnvField | None = Field(default=None, description="Environment variables of all nodes.")
-    deploy: Deploy | None = Field(default=None, description="Placement of nodes without their own.")
-    debug: Debug | None = Field(default=None, description="Settings for debugging the dataflow.")
-    health_check_interval: PositiveSecondsField | None = Field(
-        default=None, description="Seconds between two checks of nodes and inputs (default 5)."
+    env: EnvField | None = optional("Environment variables of all nodes.")
+    deploy: Deploy | None = optional("Placement of nodes without their own.")
+    debug: Debug | None = optional("Settings for debugging the dataflow.")
+    health_check_interval: PositiveSecondsField | None = optional(
+        "Seconds between two checks of nodes and inputs (default 5)."
     )
-    strict_types: bool | None = Field(
-        default=None, description="Turns warnings about types into errors."
+    strict_types: bool | None = optional("Turns warnings about types into errors.")
+    exit_when_nodes_finish: bool | None = optional(
+        "Ends the dataflow when the remaining nodes read only timers or logs."
     )
-    exit_when_nodes_finish: bool | None = Field(
-        default=None,
-        description="Ends the dataflow when the remaining nodes read only timers or logs.",
-    )
-    type_rules: list[TypeRule] | None = Field(
-        default=None, description="Conversions that the type check allows in addition."
+    type_rules: list[TypeRule] | None = optional(
+        "Conversions that the type check allows in addition."
     )
 
 
@@ -282,23 +265,15 @@ class ModuleInterface(Written):
     """Interface of a module to the dataflow that uses it."""
 
     name: TextField = Field(description="The module's name.")
-    description: FreeTextField | None = Field(default=None, description="For display only.")
-    inputs: list[InputIdField] | None = Field(
-        default=None, description="Inputs that must be connected."
-    )
-    inputs_optional: list[InputIdField] | None = Field(
-        default=None, description="Inputs that may be connected."
-    )
-    outputs: list[OutputIdField] | None = Field(
-        default=None, description="Outputs others may read."
-    )
+    description: FreeTextField | None = optional("For display only.")
+    inputs: list[InputIdField] | None = optional("Inputs that must be connected.")
+    inputs_optional: list[InputIdField] | None = optional("Inputs that may be connected.")
+    outputs: list[OutputIdField] | None = optional("Outputs others may read.")
 
 
 class Module(Written):
     """A module file."""
 
     module: ModuleInterface = Field(description="The module's interface.")
-    build: BuildField | None = Field(
-        default=None, description="Build commands of nodes without their own."
-    )
+    build: BuildField | None = optional("Build commands of nodes without their own.")
     nodes: list[Node] = Field(description="The nodes of the module.")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
+from dora_config.dataflow import descriptor
 from dora_config.dataflow.resolved import (
     DEFAULT_FINISH_GRACE,
     DEFAULT_HEALTH_CHECK_INTERVAL,
-    DEFAULT_QUEUE_SIZE,
-    DEFAULT_ROTATED_FILES,
     SINGLE_OPERATOR_ID,
     EnvValue,
     FromMachine,
@@ -22,6 +21,7 @@ from dora_config.dataflow.resolved import (
     ResolvedOperator,
 )
 from dora_config.dataflow.variables import escape_variables
+from dora_config.frozen import Frozen
 from dora_config.yaml.writer import dump_yaml
 
 
@@ -38,7 +38,7 @@ def dataflow_to_dict(dataflow: ResolvedDataflow) -> dict[str, Any]:
     return _present(
         {
             "env": _env(dataflow.env, ()),
-            "deploy": _deploy(dataflow.deploy),
+            "deploy": _dump(dataflow.deploy),
             "debug": {"enable_debug_inspection": True} if dataflow.debug_inspection else None,
             "health_check_interval": _unless(
                 dataflow.health_check_interval, DEFAULT_HEALTH_CHECK_INTERVAL
@@ -62,7 +62,7 @@ def describe_dataflow(dataflow: ResolvedDataflow) -> dict[str, Any]:
     return {
         **dataflow_to_dict(dataflow),
         "env": _plain_env(dataflow.env, ()),
-        "deploy": _deploy(dataflow.deploy) or None,
+        "deploy": _dump(dataflow.deploy) or None,
         "debug": {"enable_debug_inspection": dataflow.debug_inspection},
         "health_check_interval": dataflow.health_check_interval,
         "nodes": [_describe_node(node, dataflow.deploy) for node in dataflow.nodes],
@@ -97,6 +97,21 @@ def _describe_node(node: ResolvedNode, root_deploy: ResolvedDeploy) -> dict[str,
 _UNNAMED_OPERATOR: dict[str, Any] = {"name": None, "description": None, "inputs": {}, "outputs": []}
 
 
+_DIFFERENT = {"args", "build", "deploy", "env", "git", "inputs", "operators"}
+"""Fields of a node with the same name, but another form, in the two models."""
+_SAME = (ResolvedNode.model_fields.keys() & descriptor.Node.model_fields.keys()) - _DIFFERENT
+_SAME_OF_OPERATOR = ResolvedOperator.model_fields.keys() - _DIFFERENT
+_SAME_OF_RUNTIME = {"id", "name", "description", "cpu_affinity"}
+"""Further fields of a runtime node stand in its operators."""
+_RESTART_FIELDS = {
+    "policy": "restart_policy",
+    "max_restarts": "max_restarts",
+    "delay": "restart_delay",
+    "max_delay": "max_restart_delay",
+    "window": "restart_window",
+}
+
+
 def _present(values: Mapping[str, Any], keep: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the values without None and empty ones, which a descriptor leaves out."""
     return {
@@ -110,39 +125,41 @@ def _unless(value: Any, default: Any) -> Any:
     return None if value == default else value
 
 
+def _dump(model: Frozen, include: Set[str] | None = None) -> dict[str, Any]:
+    fields = None if include is None else set(include)
+    return model.model_dump(mode="json", exclude_defaults=True, include=fields)
+
+
 def _node(node: ResolvedNode, root_deploy: ResolvedDeploy) -> dict[str, Any]:
-    common = {
-        "id": node.id,
-        "name": node.name,
-        "description": node.description,
-        "env": _env(node.env, node.inherited_env),
-        "cpu_affinity": list(node.cpu_affinity),
-    }
+    common = {"id": node.id, "env": _env(node.env, node.inherited_env)}
     # an explicit `deploy` prevents that the one of the root applies
-    deploy = _deploy(node.deploy)
+    deploy = _dump(node.deploy) or {"distribute": "local"}
     if node.deploy == root_deploy:
         deploy = {}
-    elif not deploy:
-        deploy = {"distribute": "local"}
     if node.kind == "runtime":
-        block = {"operators": [_operator(one) for one in node.operators]}
-        return _present({**common, **block, "deploy": deploy})
-    return _present(
-        {**common, **_program(node), **_ports(node), **_supervision(node), "deploy": deploy}
-    )
+        operators = [_operator(one) for one in node.operators]
+        facts = {**common, **_dump(node, _SAME_OF_RUNTIME), "operators": operators}
+    else:
+        restart = _dump(node.restart)
+        facts = {
+            **common,
+            **_program(node),
+            "inputs": _inputs(node),
+            **_dump(node, _SAME),
+            **{_RESTART_FIELDS[name]: value for name, value in restart.items()},
+            "finish_grace_secs": _unless(node.finish_grace, DEFAULT_FINISH_GRACE),
+        }
+    return _present({**facts, "deploy": deploy})
 
 
 def _program(node: ResolvedNode) -> dict[str, Any]:
-    git = node.git
+    git = {} if node.git is None else _dump(node.git)
     return {
         "path": node.path,
-        "path_sha256": node.path_sha256,
         "args": _args(node),
         "build": "\n".join(node.build) or None,
-        "git": git.url if git is not None else None,
-        "branch": git.branch if git is not None else None,
-        "tag": git.tag if git is not None else None,
-        "rev": git.rev if git is not None else None,
+        "git": git.pop("url", None),
+        **git,
     }
 
 
@@ -152,70 +169,24 @@ def _args(node: ResolvedNode) -> str | None:
     return node.args[0] if node.kind == "shell" else shlex.join(node.args)
 
 
-def _ports(node: ResolvedNode) -> dict[str, Any]:
-    return {
-        "inputs": {name: _input(one) for name, one in node.inputs.items()},
-        "outputs": list(node.outputs),
-        "input_types": dict(node.input_types),
-        "output_types": dict(node.output_types),
-        "output_framing": dict(node.output_framing),
-        "output_metadata": {name: list(keys) for name, keys in node.output_metadata.items()},
-        "pattern": node.pattern,
-        **_logs(node),
-        "max_rotated_files": _unless(node.max_rotated_files, DEFAULT_ROTATED_FILES),
-    }
-
-
-def _logs(port: ResolvedNode | ResolvedOperator) -> dict[str, Any]:
-    return {
-        "send_stdout_as": port.send_stdout_as,
-        "send_logs_as": port.send_logs_as,
-        "min_log_level": port.min_log_level,
-        "max_log_size": port.max_log_size,
-    }
-
-
-def _supervision(node: ResolvedNode) -> dict[str, Any]:
-    restart = node.restart
-    return {
-        "restart_policy": _unless(restart.policy, "never"),
-        "max_restarts": restart.max_restarts or None,
-        "restart_delay": restart.delay,
-        "max_restart_delay": restart.max_delay,
-        "restart_window": restart.window,
-        "health_check_timeout": node.health_check_timeout,
-        "finish_grace_secs": _unless(node.finish_grace, DEFAULT_FINISH_GRACE),
-        "startup_timeout": node.startup_timeout,
-        "shared_memory_pool_size": node.shared_memory_pool_size,
-    }
-
-
 def _operator(operator: ResolvedOperator) -> dict[str, Any]:
     return _present(
         {
             "id": operator.id,
-            "name": operator.name,
-            "description": operator.description,
             "python": operator.python,
             "build": "\n".join(operator.build) or None,
-            "inputs": {name: _input(one) for name, one in operator.inputs.items()},
-            "outputs": list(operator.outputs),
-            "input_types": dict(operator.input_types),
-            "output_types": dict(operator.output_types),
-            **_logs(operator),
-            "max_rotated_files": operator.max_rotated_files,
+            "inputs": _inputs(operator),
+            **_dump(operator, _SAME_OF_OPERATOR),
         }
     )
+
+
+def _inputs(reader: ResolvedNode | ResolvedOperator) -> dict[str, Any]:
+    return {name: _input(one) for name, one in reader.inputs.items()}
 
 
 def _input(one: ResolvedInput) -> str | dict[str, Any]:
-    details = _present(
-        {
-            "queue_size": _unless(one.queue_size, DEFAULT_QUEUE_SIZE),
-            "queue_policy": _unless(one.queue_policy, "drop_oldest"),
-            "input_timeout": one.input_timeout,
-        }
-    )
+    details = _dump(one, {"queue_size", "queue_policy", "input_timeout"})
     return {"source": str(one.source), **details} if details else str(one.source)
 
 
@@ -232,14 +203,3 @@ def _plain_env(env: Mapping[str, EnvValue], inherited: tuple[str, ...]) -> dict[
         for name, value in env.items()
         if name not in inherited
     }
-
-
-def _deploy(deploy: ResolvedDeploy) -> dict[str, Any]:
-    return _present(
-        {
-            "machine": deploy.machine,
-            "labels": dict(deploy.labels),
-            "working_dir": deploy.working_dir,
-            "distribute": _unless(deploy.distribute, "local"),
-        }
-    )

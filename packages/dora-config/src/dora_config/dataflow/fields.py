@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import re
 import shlex
+from functools import partial
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
-from pydantic import model_validator as _model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator as _model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from dora_config.dataflow.resolved import EnvValue, FromMachine
@@ -45,6 +53,11 @@ class Written(BaseModel):
                 key: value for key, value in data.items() if value is not None or key not in known
             }
         return data
+
+
+def optional(description: str) -> Any:
+    """Return the field of a value that may be left out."""
+    return Field(default=None, description=description)
 
 
 def _wrong(sentence: str) -> PydanticCustomError:
@@ -167,22 +180,6 @@ def _text(value: str) -> str:
     return value
 
 
-def _input_id(value: str) -> str:
-    return parse_data_id(value, "input id")
-
-
-def _output_id(value: str) -> str:
-    return parse_data_id(value, "output id")
-
-
-def _label_key(value: str) -> str:
-    return parse_label(value, "label key")
-
-
-def _label_value(value: str) -> str:
-    return parse_label(value, "label value")
-
-
 def short_form(key: str) -> BeforeValidator:
     """Accept a text in place of a mapping with only `key`."""
     return BeforeValidator(
@@ -200,32 +197,28 @@ def text_schema(pattern: str | None = None, **bounds: int) -> WithJsonSchema:
     return WithJsonSchema({"type": SCALAR_TYPES, **matching, **bounds})
 
 
-NodeIdField = Annotated[
-    str,
-    AfterValidator(parse_node_id),
-    text_schema(NODE_ID_PATTERN),
+NodeIdField = Annotated[str, AfterValidator(parse_node_id), text_schema(NODE_ID_PATTERN)]
+InputIdField = Annotated[
+    str, AfterValidator(partial(parse_data_id, what="input id")), text_schema(DATA_ID_PATTERN)
 ]
-InputIdField = Annotated[str, AfterValidator(_input_id), text_schema(DATA_ID_PATTERN)]
-OutputIdField = Annotated[str, AfterValidator(_output_id), text_schema(DATA_ID_PATTERN)]
+OutputIdField = Annotated[
+    str, AfterValidator(partial(parse_data_id, what="output id")), text_schema(DATA_ID_PATTERN)
+]
 MachineIdField = Annotated[
-    str,
-    AfterValidator(parse_machine_id),
-    text_schema(MACHINE_ID_PATTERN, minimum=0),
+    str, AfterValidator(parse_machine_id), text_schema(MACHINE_ID_PATTERN, minimum=0)
 ]
 LabelKeyField = Annotated[
     str,
-    AfterValidator(_label_key),
+    AfterValidator(partial(parse_label, what="label key")),
     WithJsonSchema({"type": "string", "pattern": LABEL_KEY_PATTERN}),
 ]
-LabelValueField = Annotated[str, AfterValidator(_label_value), text_schema(LABEL_PATTERN)]
+LabelValueField = Annotated[
+    str, AfterValidator(partial(parse_label, what="label value")), text_schema(LABEL_PATTERN)
+]
 LabelsField = dict[LabelKeyField, LabelValueField]
 TextField = Annotated[str, AfterValidator(_text), text_schema(minLength=1)]
 FreeTextField = Annotated[str, text_schema()]
-ArgsField = Annotated[
-    str,
-    AfterValidator(_args),
-    text_schema(maxLength=_LONGEST_ARGS),
-]
+ArgsField = Annotated[str, AfterValidator(_args), text_schema(maxLength=_LONGEST_ARGS)]
 BuildField = Annotated[str, AfterValidator(_build), text_schema()]
 SizeField = Annotated[
     int,
@@ -265,9 +258,7 @@ SourceField = Annotated[
     str, AfterValidator(_source), WithJsonSchema({"type": "string", "pattern": SOURCE_PATTERN})
 ]
 EnvNameField = Annotated[
-    str,
-    AfterValidator(_env_name),
-    WithJsonSchema({"type": "string", "pattern": ENV_NAME_PATTERN}),
+    str, AfterValidator(_env_name), WithJsonSchema({"type": "string", "pattern": ENV_NAME_PATTERN})
 ]
 EnvValueField = Annotated[
     Any,

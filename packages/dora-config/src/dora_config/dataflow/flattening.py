@@ -15,12 +15,7 @@ from dora_config.dataflow import descriptor
 from dora_config.dataflow.fields import split_words
 from dora_config.dataflow.modules import FlatNode, ModuleFile, SourceNode, WiredInput, operators_of
 from dora_config.dataflow.resolved import EnvValue
-from dora_config.dataflow.sources import (
-    MODULE_PORT_PREFIX,
-    LogSource,
-    OutputSource,
-    parse_source,
-)
+from dora_config.dataflow.sources import MODULE_PORT_PREFIX, LogSource, OutputSource, parse_source
 from dora_config.dataflow.variables import (
     UndefinedVariable,
     expand_parameters,
@@ -234,11 +229,7 @@ class Flattening:
             )
 
     def _ports(
-        self,
-        source: SourceNode,
-        module: ModuleFile,
-        given: Mapping[str, WiredInput],
-        scope: _Scope,
+        self, source: SourceNode, module: ModuleFile, given: Mapping[str, WiredInput], scope: _Scope
     ) -> dict[str, WiredInput | None]:
         node, path = source.node, source.path
         required = module.interface.inputs or []

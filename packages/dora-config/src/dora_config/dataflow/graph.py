@@ -9,7 +9,7 @@ from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
 from dora_config.dataflow.sources import LogSource, OutputSource, TimerSource
 from dora_config.errors import Severity
 from dora_config.yaml.document import KeyPath
-from dora_config.yaml.suggest import closest, closest_name
+from dora_config.yaml.suggest import closest, closest_name, did_you_mean
 
 MAX_SUGGESTIONS = 50
 """Limit per file, since each suggestion compares with all names."""
@@ -116,7 +116,7 @@ class _SourceCheck:
                             f"input `{node.id}/{name}` reads the logs of node "
                             f'"{watched}", which does not exist'
                         )
-                        hint = _did_you_mean(self._closest(watched, self._outputs))
+                        hint = did_you_mean(self._closest(watched, self._outputs))
                         yield GraphFinding(position, place, message, hint, "warning")
 
     def _missing(self, source: OutputSource, message: str) -> tuple[str, str | None] | None:
@@ -133,17 +133,17 @@ class _SourceCheck:
             return message, f'add `outputs: [{source.output}]` to "{source.node}"'
         near = self._closest(source.output, outputs)
         message += f': node "{source.node}" has outputs {_listed(outputs)}'
-        return message, _did_you_mean(near and f"{source.node}/{near}")
+        return message, did_you_mean(near and f"{source.node}/{near}")
 
     def _unknown_node(self, source: OutputSource, message: str) -> tuple[str, str | None]:
         message += f': node "{source.node}" does not exist'
         near = self._closest(source.node, self._outputs)
         if near is not None:
             exact = source.output in self._outputs[near]
-            return message, _did_you_mean(f"{near}/{source.output}" if exact else near)
+            return message, did_you_mean(f"{near}/{source.output}" if exact else near)
         owners = [node for node, outputs in self._outputs.items() if source.output in outputs]
         if len(owners) == 1:
-            return message, _did_you_mean(f"{owners[0]}/{source.output}")
+            return message, did_you_mean(f"{owners[0]}/{source.output}")
         named = [node for node in self._outputs if not node.startswith("#")]
         return f"{message}, known nodes: {_listed(named)}", None
 
@@ -153,10 +153,6 @@ class _SourceCheck:
             return None
         self._suggestions_left -= 1
         return closest_name(name, known)
-
-
-def _did_you_mean(name: str | None) -> str | None:
-    return f'did you mean "{name}"?' if name is not None else None
 
 
 def _listed(names: list[str]) -> str:

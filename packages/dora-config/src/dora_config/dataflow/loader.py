@@ -128,9 +128,7 @@ class _Loading:
             raise ConfigError(in_order(self.problems))
 
     def read(
-        self,
-        document: Document,
-        model: type[descriptor.Descriptor] | type[descriptor.Module],
+        self, document: Document, model: type[descriptor.Descriptor] | type[descriptor.Module]
     ) -> NodesFile:
         """Read the nodes of a document and add its problems."""
         self.problems.extend(document.problems)
@@ -142,16 +140,7 @@ class _Loading:
 
     def report(self, document: Document, findings: list[Finding]) -> None:
         """Add findings about one document."""
-        for finding in findings:
-            self.problems.append(
-                document.problem(
-                    finding.path,
-                    finding.message,
-                    hint=finding.hint,
-                    at_key=finding.at_key,
-                    severity=finding.severity,
-                )
-            )
+        self.problems.extend(finding.problem(document) for finding in findings)
 
     def report_graph(self, source_map: SourceMap, findings: Iterable[GraphFinding]) -> None:
         """Add findings about the resolved dataflow with their positions in files."""

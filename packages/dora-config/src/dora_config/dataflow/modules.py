@@ -7,11 +7,7 @@ from dataclasses import dataclass, field
 
 from dora_config.dataflow import descriptor
 from dora_config.dataflow.resolved import SINGLE_OPERATOR_ID, EnvValue, QueuePolicy
-from dora_config.dataflow.sources import (
-    LogSource,
-    OutputSource,
-    TimerSource,
-)
+from dora_config.dataflow.sources import LogSource, OutputSource, TimerSource
 from dora_config.yaml.document import Document, KeyPath
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+from dora_config.dataflow.descriptor import Node, ProgramFields
 from dora_config.dataflow.fields import build_lines
 from dora_config.yaml.document import KeyPath
 from dora_config.yaml.suggest import closest_name
@@ -19,24 +20,14 @@ ALLOWED_FIELDS: Mapping[DescriptorKind, frozenset[str]] = {
     "operators": _SHARED | {"operators"},
     "module": _SHARED | {"module", "inputs", "params", "build"},
 }
-_OPERATOR_FIELDS = frozenset(
-    {
-        "inputs",
-        "outputs",
-        "input_types",
-        "output_types",
-        "build",
-        "send_stdout_as",
-        "send_logs_as",
-        "min_log_level",
-        "max_log_size",
-        "max_rotated_files",
-    }
-)
+_OPERATOR_FIELDS = frozenset(ProgramFields.model_fields) - _SHARED
 _REFUSED = {
     "ros2": "`ros2` bridges are not supported: write a node that uses rclpy",
     "hub": "`hub` references are not supported: use `path`, with `build` or `git`",
 }
+_STANDARD_FIELDS = (
+    frozenset(Node.model_fields) - _SHARED - _OPERATOR_FIELDS - _REFUSED.keys() - set(KINDS)
+)
 _REFERENCES = ("branch", "tag", "rev")
 
 NODE_HINTS = {
@@ -140,31 +131,6 @@ def _misplaced_findings(
         else:
             hint = f"{kind} nodes accept only {', '.join(sorted(_SHARED))} beside the {kind} block"
         yield Finding((*path, field), message, hint, at_key=True)
-
-
-_STANDARD_FIELDS = frozenset(
-    {
-        "path_sha256",
-        "args",
-        "git",
-        "branch",
-        "tag",
-        "rev",
-        "output_framing",
-        "output_metadata",
-        "pattern",
-        "restart_policy",
-        "max_restarts",
-        "restart_delay",
-        "max_restart_delay",
-        "restart_window",
-        "health_check_timeout",
-        "finish_grace_secs",
-        "startup_timeout",
-        "shared_memory_pool_size",
-        "params",
-    }
-)
 
 
 def _git_findings(present: set[str], path: KeyPath, where: str) -> Iterator[Finding]:

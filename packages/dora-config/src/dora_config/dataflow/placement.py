@@ -24,18 +24,6 @@ class ConnectedDaemon:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Placement:
-    """Daemon of each node; `daemons` are the used ones in the order of their connections."""
-
-    by_node: Mapping[str, str]
-    daemons: tuple[str, ...]
-
-    def nodes_of(self, daemon_id: str) -> tuple[str, ...]:
-        """Return the nodes of one daemon, in the order of the dataflow."""
-        return tuple(node for node, daemon in self.by_node.items() if daemon == daemon_id)
-
-
 class UnplacedNodes(DoraError):
     """Some nodes match no daemon; `errors` contains one `PlacementError` for each."""
 
@@ -47,8 +35,8 @@ class UnplacedNodes(DoraError):
         return "\n".join(str(error) for error in self.errors)
 
 
-def place(dataflow: ResolvedDataflow, daemons: Sequence[ConnectedDaemon]) -> Placement:
-    """Choose a daemon for every node; raise `UnplacedNodes` for those without a match."""
+def place(dataflow: ResolvedDataflow, daemons: Sequence[ConnectedDaemon]) -> dict[str, str]:
+    """Return the daemon of every node; raise `UnplacedNodes` for those without a match."""
     by_node: dict[str, str] = {}
     errors: list[PlacementError] = []
     chosen: dict[tuple[str | None, frozenset[tuple[str, str]]], str] = {}
@@ -62,8 +50,7 @@ def place(dataflow: ResolvedDataflow, daemons: Sequence[ConnectedDaemon]) -> Pla
             errors.append(error)
     if errors:
         raise UnplacedNodes(errors)
-    used = set(by_node.values())
-    return Placement(by_node, tuple(one.daemon_id for one in daemons if one.daemon_id in used))
+    return by_node
 
 
 def choose_daemon(
@@ -77,7 +64,7 @@ def choose_daemon(
         raise PlacementError(node, _no_machine(deploy.machine, daemons))
     if deploy.labels:
         for daemon in daemons:
-            if _has_labels(daemon, deploy.labels):
+            if _shared(daemon, deploy.labels) == len(deploy.labels):
                 return daemon
         raise PlacementError(node, _no_labels(deploy.labels, daemons))
     for daemon in daemons:
@@ -85,10 +72,6 @@ def choose_daemon(
             return daemon
     hint = "" if not daemons else "; name one with `deploy: {machine: ...}`"
     raise PlacementError(node, f"no unnamed daemon connections{_connected(daemons)}{hint}")
-
-
-def _has_labels(daemon: ConnectedDaemon, wanted: Mapping[str, str]) -> bool:
-    return all(daemon.labels.get(key) == value for key, value in wanted.items())
 
 
 def _no_machine(machine: str, daemons: Sequence[ConnectedDaemon]) -> str:

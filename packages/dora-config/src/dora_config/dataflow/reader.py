@@ -148,9 +148,9 @@ def _read_node(file: NodesFile, raw: Any, path: KeyPath) -> SourceNode | None:
         full = (*path, *place)
         findings.extend(operator_findings(operator, full, describe_place(document.data, full)))
     file.findings.extend(findings)
-    node = checked.model
-    if node is None:
+    if checked.model is None:
         return None
+    node = _with_misnamed_inputs(checked.model, raw, document, path)
     unread.update(
         str(finding.path[len(path)])
         for finding in findings
@@ -161,8 +161,9 @@ def _read_node(file: NodesFile, raw: Any, path: KeyPath) -> SourceNode | None:
     if not named:
         # an id that differs from all others
         number = int(path[-1]) + 1
-        name = raw["id"] if _is_name(raw.get("id")) else f"#{number}"
-        node = node.model_copy(update={"id": name})
+        name = raw.get("id")
+        usable = name if isinstance(name, str) and name else f"#{number}"
+        node = node.model_copy(update={"id": usable})
     if node_kind(raw) is None:
         node = node.model_copy(update={"operator": None, "operators": None, "module": None})
     file.findings.extend(_node_findings(node, path, where))
@@ -176,9 +177,24 @@ def _read_node(file: NodesFile, raw: Any, path: KeyPath) -> SourceNode | None:
     )
 
 
-def _distinct_operators(
-    node: descriptor.Node,
-) -> tuple[descriptor.Node, list[descriptor.Operator]]:
+def _with_misnamed_inputs(
+    node: descriptor.Node, raw: Mapping[str, Any], document: Document, path: KeyPath
+) -> descriptor.Node:
+    """Return `node` with inputs whose name is invalid, so that their sources are checked too."""
+    given = raw.get("inputs")
+    if not isinstance(given, dict) or node.module is not None:
+        return node
+    inputs = dict(node.inputs or {})
+    for name, value in given.items():
+        if name not in inputs:
+            long_form = value if isinstance(value, dict) else {"source": value}
+            wanted = validate(descriptor.Input, long_form, document, (*path, "inputs", name)).model
+            if wanted is not None:
+                inputs[name] = wanted
+    return node.model_copy(update={"inputs": inputs})
+
+
+def _distinct_operators(node: descriptor.Node) -> tuple[descriptor.Node, list[descriptor.Operator]]:
     """Return `node` with an id for each operator that has none of its own, and those operators.
 
     The sources of such operators are then checked too.
@@ -196,10 +212,6 @@ def _distinct_operators(
 
 def _is_within(place: KeyPath, path: KeyPath) -> bool:
     return len(place) > len(path) and place[: len(path)] == path
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
 
 
 _OUTPUT_FIELDS = frozenset({"outputs", "operator", "operators", "module"})
@@ -253,20 +265,11 @@ def _operator_list_findings(
             message = f'{where}: duplicate operator id "{operator.id}": ids must be unique'
             yield Finding((*path, index, "id"), message)
         seen.add(operator.id)
-    for setting in _LOG_SETTINGS:
+    for setting in descriptor.LOG_SETTINGS:
         users = [index for index, one in enumerate(operators) if getattr(one, setting) is not None]
         if len(users) > 1:
             message = f"{where}: at most one operator may set `{setting}`"
             yield Finding((*path, users[1], setting), message, at_key=True)
-
-
-_LOG_SETTINGS = (
-    "send_stdout_as",
-    "send_logs_as",
-    "min_log_level",
-    "max_log_size",
-    "max_rotated_files",
-)
 
 
 def _queue_findings(

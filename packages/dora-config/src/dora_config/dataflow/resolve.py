@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from dora_config.dataflow import descriptor
+from dora_config.dataflow.descriptor import LOG_SETTINGS
 from dora_config.dataflow.fields import build_lines, split_words
 from dora_config.dataflow.flattening import Flattening
 from dora_config.dataflow.modules import (
@@ -20,7 +21,6 @@ from dora_config.dataflow.resolved import (
     DEFAULT_FINISH_GRACE,
     DEFAULT_HEALTH_CHECK_INTERVAL,
     DEFAULT_QUEUE_SIZE,
-    DEFAULT_ROTATED_FILES,
     CommunicationPattern,
     EnvValue,
     GitSource,
@@ -187,6 +187,7 @@ def _resolve_node(
         for operator_id, operator, _ in operators_of(node)
     )
     facts = _Ports(node, operators)
+    input_types = facts.types("input_types")
     return ResolvedNode(
         id=flat.id,
         name=node.name,
@@ -202,20 +203,16 @@ def _resolve_node(
         if node.git
         else None,
         inputs={
-            name: _resolve_input(wired, facts.input_types.get(name))
+            name: _resolve_input(wired, input_types.get(name))
             for name, wired in flat.inputs.items()
         },
         outputs=facts.outputs,
-        input_types=facts.input_types,
-        output_types=facts.output_types,
+        input_types=input_types,
+        output_types=facts.types("output_types"),
         output_metadata=_promised_metadata(node, facts.outputs),
         output_framing=dict(node.output_framing or {}),
         pattern=node.pattern,
-        send_stdout_as=facts.only("send_stdout_as"),
-        send_logs_as=facts.only("send_logs_as"),
-        min_log_level=facts.only("min_log_level"),
-        max_log_size=facts.only("max_log_size"),
-        max_rotated_files=facts.only("max_rotated_files") or DEFAULT_ROTATED_FILES,
+        **{name: value for name in LOG_SETTINGS if (value := facts.only(name)) is not None},
         restart=RestartSettings(
             policy=node.restart_policy or "never",
             max_restarts=node.max_restarts or 0,
@@ -247,18 +244,10 @@ class _Ports:
             own.extend(f"{operator.id}/{output}" for output in operator.outputs)
         return tuple(dict.fromkeys(own))
 
-    @property
-    def input_types(self) -> dict[str, str]:
-        types = dict(self.node.input_types or {})
+    def types(self, group: Literal["input_types", "output_types"]) -> dict[str, str]:
+        types = dict(getattr(self.node, group) or {})
         for operator in self.operators:
-            types.update({f"{operator.id}/{k}": v for k, v in operator.input_types.items()})
-        return types
-
-    @property
-    def output_types(self) -> dict[str, str]:
-        types = dict(self.node.output_types or {})
-        for operator in self.operators:
-            types.update({f"{operator.id}/{k}": v for k, v in operator.output_types.items()})
+            types.update({f"{operator.id}/{k}": v for k, v in getattr(operator, group).items()})
         return types
 
     def only(self, name: str) -> Any:
@@ -344,11 +333,7 @@ def _resolve_operator(
         build=build_lines(operator.build or ""),
         input_types=dict(types),
         output_types=dict(operator.output_types or {}),
-        send_stdout_as=operator.send_stdout_as,
-        send_logs_as=operator.send_logs_as,
-        min_log_level=operator.min_log_level,
-        max_log_size=operator.max_log_size,
-        max_rotated_files=operator.max_rotated_files,
+        **{name: getattr(operator, name) for name in LOG_SETTINGS},
     )
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from dora_config.dataflow.sources import InputSource, LogLevel, OutputSource
+from dora_config.frozen import Frozen
 
 MAX_QUEUE_SIZE = 16_000
 """Records of 64 bytes in a pipe of 1 MiB, the largest for unprivileged users."""
@@ -27,12 +28,6 @@ RestartPolicy = Literal["never", "on-failure", "always"]
 Distribution = Literal["local", "scp", "http"]
 OutputFraming = Literal["raw", "arrow-ipc"]
 CommunicationPattern = Literal["service-server", "service-client", "action-server", "action-client"]
-
-
-class Frozen(BaseModel):
-    """Immutable model that ignores fields of newer versions, which allows rollbacks."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class FromMachine(Frozen):

@@ -9,9 +9,10 @@ import math
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from dora_config.errors import InvalidId
+from dora_config.frozen import Frozen
 from dora_config.ids import parse_data_id, parse_node_id
 from dora_config.yaml.suggest import closest
 
@@ -28,11 +29,7 @@ _HZ_TEXT = re.compile(
 )
 
 
-class _Source(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
-
-
-class OutputSource(_Source):
+class OutputSource(Frozen):
     """Output of another node; `output` is `op/name` for an operator."""
 
     type: Literal["output"] = "output"
@@ -43,7 +40,7 @@ class OutputSource(_Source):
         return f"{self.node}/{self.output}"
 
 
-class TimerSource(_Source):
+class TimerSource(Frozen):
     """Timer with a fixed interval."""
 
     type: Literal["timer"] = "timer"
@@ -56,7 +53,7 @@ class TimerSource(_Source):
         raise AssertionError("every interval is a whole number of nanoseconds")
 
 
-class LogSource(_Source):
+class LogSource(Frozen):
     """Log entries of at least `level` from one node, or from all others (None)."""
 
     type: Literal["logs"] = "logs"

@@ -14,7 +14,8 @@ from dora_config.dataflow.graph import GraphFinding
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedInput, ResolvedNode
 from dora_config.dataflow.sources import OutputSource, TimerSource
 from dora_config.errors import Severity
-from dora_config.yaml.suggest import closest_name
+from dora_config.yaml.document import KeyPath
+from dora_config.yaml.suggest import closest_name, did_you_mean
 
 _URN = re.compile(r"([^\[\]\s]+)(?:\[([^\[\]]*)\])?")
 _PARAMETER = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*=\s*([^\s,=\[\]]+)\s*")
@@ -56,10 +57,7 @@ def _structs(category: str, types: Mapping[str, tuple[str, str]]) -> Iterator[Ty
     for name, (fields, parameters) in types.items():
         pairs = (item.partition(":")[::2] for item in fields.split())
         yield TypeDefinition(
-            f"std/{category}/v1/{name}",
-            "Struct",
-            dict(pairs),
-            frozenset(parameters.split()),
+            f"std/{category}/v1/{name}", "Struct", dict(pairs), frozenset(parameters.split())
         )
 
 
@@ -197,16 +195,9 @@ class _TypeChecker:
         for index, rule in enumerate(self._dataflow.type_rules):
             for key, name in (("from", rule.source), ("to", rule.target)):
                 if name not in self._library:
+                    message = f'type rule {index + 1}: unknown type "{name}"'
                     near = closest_name(name, self._library)
-                    self._findings.append(
-                        GraphFinding(
-                            None,
-                            ("type_rules", index, key),
-                            f'type rule {index + 1}: unknown type "{name}"',
-                            _did_you_mean(near),
-                            self._severity,
-                        )
-                    )
+                    self._find(("type_rules", index, key), message, near)
 
     def _declarations(
         self, node: ResolvedNode, group: str, ports_name: str, ports: tuple[str, ...]
@@ -247,9 +238,9 @@ class _TypeChecker:
                 near = closest_name(parameter, definition.parameters)
                 self._find(path, f"{message}, expected {known}", near)
 
-    def _find(self, path: tuple[str, ...], message: str, near: str | None = None) -> None:
+    def _find(self, path: KeyPath, message: str, near: str | None = None) -> None:
         self._findings.append(
-            GraphFinding(self._position, path, message, _did_you_mean(near), self._severity)
+            GraphFinding(self._position, path, message, did_you_mean(near), self._severity)
         )
 
     def _edge(self, node: ResolvedNode, name: str, wanted: ResolvedInput) -> None:
@@ -329,10 +320,6 @@ class _TypeChecker:
         reasons = [f"missing {', '.join(missing)}"] if missing else []
         reasons.extend(different)
         return f" ({'; '.join(reasons)})" if reasons else ""
-
-
-def _did_you_mean(name: str | None) -> str | None:
-    return f'did you mean "{name}"?' if name is not None else None
 
 
 def with_inferred_types(

@@ -29,12 +29,12 @@ class BuildSettings(Message):
 class NodeBuildEvent(Message):
     """Event in the build of one node.
 
-    ``text`` is the step that begins, the reason why it is skipped, a line of output, empty, or the
-    error, in the order of the values of ``what``.
+    ``text`` is the step that begins, the reason why it is skipped, a line of output, or the error.
     """
 
     node: str
-    what: Literal["step", "skipped", "output", "built", "failed"]
+    what: Literal["started", "step", "skipped", "output", "built", "failed"]
+    """``started`` is not sent to other processes."""
     text: str = ""
     seconds: float = 0.0
     """Duration of the build, for ``built``."""

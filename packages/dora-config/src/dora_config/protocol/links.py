@@ -11,7 +11,7 @@ from typing import Final, Literal
 from pydantic import Field
 
 from dora_config.dataflow.resolved import MAX_QUEUE_SIZE, QueuePolicy
-from dora_config.protocol.runner_message import RunnerMessage
+from dora_config.frozen import Frozen
 
 FIRST_PORT: Final = 7450
 LAST_PORT: Final = 7549
@@ -21,7 +21,7 @@ NETWORK: Final = "dora"
 """Prefix of the Zenoh keys of a cluster."""
 
 
-class RemoteEdge(RunnerMessage):
+class RemoteEdge(Frozen):
     """One edge between two machines; ``output`` and ``input`` as in the dataflow file."""
 
     source: str
@@ -44,7 +44,7 @@ class RemoteEdge(RunnerMessage):
         return self.target_machine if self.source_machine == machine else self.source_machine
 
 
-class LinkPlan(RunnerMessage):
+class LinkPlan(Frozen):
     """Configuration of the link of one part; the peers' endpoints are sent later."""
 
     machine: str
@@ -67,7 +67,7 @@ class LinkPlan(RunnerMessage):
         return tuple(sorted({edge.peer_of(self.machine) for edge in self.edges}))
 
 
-class PeerEndpoint(RunnerMessage):
+class PeerEndpoint(Frozen):
     """Addresses at which one run of a peer listens."""
 
     machine: str
@@ -84,7 +84,7 @@ ends agree on the streams. ``lost``: was proven; the link keeps trying. ``left``
 has ended normally."""
 
 
-class PeerReport(RunnerMessage):
+class PeerReport(Frozen):
     """State of the link to one peer."""
 
     machine: str
@@ -103,7 +103,7 @@ class PeerReport(RunnerMessage):
     """Peer's wall clock minus local clock in microseconds; accurate to half the round trip."""
 
 
-class LinkReport(RunnerMessage):
+class LinkReport(Frozen):
     """State of the link of one part; replaces the previous report."""
 
     run_id: str = ""
@@ -116,7 +116,7 @@ class LinkReport(RunnerMessage):
     peers: tuple[PeerReport, ...] = ()
 
 
-class SetLinkPeers(RunnerMessage):
+class SetLinkPeers(Frozen):
     """Add or change endpoints of peers; the runner keeps those that are not listed."""
 
     kind: Literal["set_link_peers"] = "set_link_peers"
@@ -125,7 +125,7 @@ class SetLinkPeers(RunnerMessage):
     """Machines whose part has ended: messages to them are dropped and inputs from them closed."""
 
 
-class SetLinks(RunnerMessage):
+class SetLinks(Frozen):
     """Replace all edges to and from other machines, for changes while the dataflow runs.
 
     An edge must be listed here before ``ConnectInput`` or ``AddNode`` connects its input.
@@ -136,7 +136,7 @@ class SetLinks(RunnerMessage):
     credentials: str | None = None
 
 
-class LinkCounters(RunnerMessage):
+class LinkCounters(Frozen):
     """Counters of the link for one output between two machines."""
 
     machine: str

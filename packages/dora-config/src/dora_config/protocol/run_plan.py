@@ -10,22 +10,21 @@ from typing import Any
 from pydantic import Field
 
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
+from dora_config.frozen import Frozen
 from dora_config.protocol.links import LinkPlan
 from dora_config.protocol.runner_events import LogLevel
-from dora_config.protocol.runner_message import RunnerMessage
 
 
-class NodeLocation(RunnerMessage):
+class NodeLocation(Frozen):
     """Result of preparing a node on this machine; every field has a usable default."""
 
     working_dir: str | None = None
     """Absolute working directory of the node; ``None``: the plan's ``working_dir``."""
     python: str | None = None
     """Interpreter of the node's managed environment; ``None``: chosen at start."""
-    build_id: str | None = None
 
 
-class LogSettings(RunnerMessage):
+class LogSettings(Frozen):
     """Which lines become :class:`LogLine` events; log files use the level of the node alone."""
 
     level: LogLevel = "stdout"
@@ -33,7 +32,7 @@ class LogSettings(RunnerMessage):
     """Level by node id; overrides ``level``."""
 
 
-class RunPlan(RunnerMessage):
+class RunPlan(Frozen):
     """Everything a runner needs to run its part of one dataflow."""
 
     dataflow_id: str

@@ -18,83 +18,37 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, ValidationError
 
 from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.frozen import Frozen
 from dora_config.protocol.links import (
     LinkCounters as LinkCounters,
-)
-from dora_config.protocol.links import (
     LinkReport as LinkReport,
-)
-from dora_config.protocol.links import (
     SetLinkPeers as SetLinkPeers,
-)
-from dora_config.protocol.links import (
     SetLinks as SetLinks,
 )
 from dora_config.protocol.run_plan import (
     LogSettings as LogSettings,
-)
-from dora_config.protocol.run_plan import (
     NodeLocation as NodeLocation,
-)
-from dora_config.protocol.run_plan import (
     RunPlan as RunPlan,
 )
 from dora_config.protocol.runner_events import (
     LOG_LEVELS as LOG_LEVELS,
-)
-from dora_config.protocol.runner_events import (
     DataflowFinished as DataflowFinished,
-)
-from dora_config.protocol.runner_events import (
     DataflowResult as DataflowResult,
-)
-from dora_config.protocol.runner_events import (
     DataflowStarted as DataflowStarted,
-)
-from dora_config.protocol.runner_events import (
     DataflowStopping as DataflowStopping,
-)
-from dora_config.protocol.runner_events import (
     LinkChanged as LinkChanged,
-)
-from dora_config.protocol.runner_events import (
     LogLevel as LogLevel,
-)
-from dora_config.protocol.runner_events import (
     LogLine as LogLine,
-)
-from dora_config.protocol.runner_events import (
     LogLinesDropped as LogLinesDropped,
-)
-from dora_config.protocol.runner_events import (
     NodeConnected as NodeConnected,
-)
-from dora_config.protocol.runner_events import (
     NodeEnded as NodeEnded,
-)
-from dora_config.protocol.runner_events import (
     NodeFailed as NodeFailed,
-)
-from dora_config.protocol.runner_events import (
     NodeRestarting as NodeRestarting,
-)
-from dora_config.protocol.runner_events import (
     NodeResult as NodeResult,
-)
-from dora_config.protocol.runner_events import (
     NodeSpawned as NodeSpawned,
-)
-from dora_config.protocol.runner_events import (
     NodesReady as NodesReady,
-)
-from dora_config.protocol.runner_events import (
     RunnerEvent as RunnerEvent,
-)
-from dora_config.protocol.runner_events import (
     WaitingChanged as WaitingChanged,
-)
-from dora_config.protocol.runner_message import (
-    RunnerMessage as RunnerMessage,
 )
 
 RUNNER_PROTOCOL: Final = (1, 0)
@@ -106,32 +60,32 @@ MAX_LINE: Final = 64 * 1024 * 1024
 # ---------------------------------------------------------------------------------- requests
 
 
-class Handshake(RunnerMessage):
+class Handshake(Frozen):
     """First request on a connection; answered with :class:`HandshakeReply` or :class:`Refusal`."""
 
     kind: Literal["greet"] = "greet"
     protocol: tuple[int, int] = RUNNER_PROTOCOL
 
 
-class GetStatus(RunnerMessage):
+class GetStatus(Frozen):
     """Get the state of all nodes; answered with :class:`RunnerStatus`."""
 
     kind: Literal["get_status"] = "get_status"
 
 
-class GetStatistics(RunnerMessage):
+class GetStatistics(Frozen):
     """Get the counters of all edges that end here; answered with :class:`Statistics`."""
 
     kind: Literal["get_statistics"] = "get_statistics"
 
 
-class Release(RunnerMessage):
+class Release(Frozen):
     """Open the start barrier (see ``RunPlan.hold_at_barrier``); idempotent."""
 
     kind: Literal["release"] = "release"
 
 
-class StopAllNodes(RunnerMessage):
+class StopAllNodes(Frozen):
     """Stop all nodes, by default with the plan's grace; answered when the stop has begun."""
 
     kind: Literal["stop_dataflow"] = "stop_dataflow"
@@ -140,7 +94,7 @@ class StopAllNodes(RunnerMessage):
     reason: str = "stop requested"
 
 
-class StopNode(RunnerMessage):
+class StopNode(Frozen):
     """Stop one node without restart; answered when it has ended."""
 
     kind: Literal["stop_node"] = "stop_node"
@@ -148,7 +102,7 @@ class StopNode(RunnerMessage):
     grace: float = 10.0
 
 
-class RestartNode(RunnerMessage):
+class RestartNode(Frozen):
     """Restart one node regardless of its policy; answered when the new process runs."""
 
     kind: Literal["restart_node"] = "restart_node"
@@ -156,7 +110,7 @@ class RestartNode(RunnerMessage):
     grace: float = 5.0
 
 
-class AddNode(RunnerMessage):
+class AddNode(Frozen):
     """Add a node to the running dataflow; answered when it was spawned."""
 
     kind: Literal["add_node"] = "add_node"
@@ -164,7 +118,7 @@ class AddNode(RunnerMessage):
     place: NodeLocation = NodeLocation()
 
 
-class RemoveNode(RunnerMessage):
+class RemoveNode(Frozen):
     """Stop a node and remove its edges; answered when it has ended."""
 
     kind: Literal["remove_node"] = "remove_node"
@@ -172,7 +126,7 @@ class RemoveNode(RunnerMessage):
     grace: float = 10.0
 
 
-class ReplaceNode(RunnerMessage):
+class ReplaceNode(Frozen):
     """Run another program under a node's id and ports; the new process starts first."""
 
     kind: Literal["replace_node"] = "replace_node"
@@ -181,7 +135,7 @@ class ReplaceNode(RunnerMessage):
     grace: float = 10.0
 
 
-class ConnectInput(RunnerMessage):
+class ConnectInput(Frozen):
     """Add the edge ``source/output -> target/input``."""
 
     kind: Literal["connect_input"] = "connect_input"
@@ -194,7 +148,7 @@ class ConnectInput(RunnerMessage):
     input_timeout: float | None = None
 
 
-class DisconnectInput(RunnerMessage):
+class DisconnectInput(Frozen):
     """Remove the edge ``source/output -> target/input``."""
 
     kind: Literal["disconnect_input"] = "disconnect_input"
@@ -204,7 +158,7 @@ class DisconnectInput(RunnerMessage):
     input: str
 
 
-class SetParam(RunnerMessage):
+class SetParam(Frozen):
     """Store a parameter of a node (any JSON value) and notify the node."""
 
     kind: Literal["set_param"] = "set_param"
@@ -213,20 +167,20 @@ class SetParam(RunnerMessage):
     value: Any = None
 
 
-class DeleteParam(RunnerMessage):
+class DeleteParam(Frozen):
     kind: Literal["delete_param"] = "delete_param"
     node: str
     key: str
 
 
-class GetParams(RunnerMessage):
+class GetParams(Frozen):
     """Get the parameters of a node; answered with :class:`Params`."""
 
     kind: Literal["get_params"] = "get_params"
     node: str
 
 
-class Publish(RunnerMessage):
+class Publish(Frozen):
     """Send one message on ``output`` in place of ``node``."""
 
     kind: Literal["publish"] = "publish"
@@ -237,7 +191,7 @@ class Publish(RunnerMessage):
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
-class Reload(RunnerMessage):
+class Reload(Frozen):
     """Reload an operator of a node; ``None``: all operators."""
 
     kind: Literal["reload"] = "reload"
@@ -245,7 +199,7 @@ class Reload(RunnerMessage):
     operator: str | None = None
 
 
-class FollowEvents(RunnerMessage):
+class FollowEvents(Frozen):
     """Send every further event as a notice; with ``logs`` also each :class:`LogLine`."""
 
     kind: Literal["follow_events"] = "follow_events"
@@ -255,13 +209,13 @@ class FollowEvents(RunnerMessage):
     level: LogLevel = "stdout"
 
 
-class AcknowledgeResult(RunnerMessage):
+class AcknowledgeResult(Frozen):
     """The result is stored elsewhere, so the runner may remove its directory and end."""
 
     kind: Literal["acknowledge_result"] = "acknowledge_result"
 
 
-class ShutDown(RunnerMessage):
+class ShutDown(Frozen):
     """End the nodes as if the machine had lost power: no result is stored and peers are not
     notified. Sent before the part is spawned again.
     """
@@ -300,19 +254,19 @@ RunnerRequest = Annotated[
 # ----------------------------------------------------------------------------------- replies
 
 
-class Done(RunnerMessage):
+class Done(Frozen):
     kind: Literal["done"] = "done"
     warnings: tuple[str, ...] = ()
 
 
-class Refusal(RunnerMessage):
+class Refusal(Frozen):
     """The request failed; ``message`` contains what failed, where, and the remedy."""
 
     kind: Literal["refusal"] = "refusal"
     message: str
 
 
-class HandshakeReply(RunnerMessage):
+class HandshakeReply(Frozen):
     kind: Literal["greeting"] = "greeting"
     protocol: tuple[int, int] = RUNNER_PROTOCOL
     version: str
@@ -327,7 +281,7 @@ NodeState = Literal[
 """``Degraded``: an input timed out. ``Stopped``: by request, or dynamic and not attached."""
 
 
-class NodeStatus(RunnerMessage):
+class NodeStatus(Frozen):
     """State of one node."""
 
     node: str
@@ -357,7 +311,7 @@ class NodeStatus(RunnerMessage):
     error: str | None = None
 
 
-class RunnerStatus(RunnerMessage):
+class RunnerStatus(Frozen):
     kind: Literal["status"] = "status"
     dataflow_id: str
     name: str | None = None
@@ -375,7 +329,7 @@ class RunnerStatus(RunnerMessage):
     """Version of the runner, which survives upgrades; empty: older than 0.1.0."""
 
 
-class EdgeStatus(RunnerMessage):
+class EdgeStatus(Frozen):
     """Counters of one edge since the dataflow began. ``sent = received + dropped + queued``.
 
     For an edge between two machines, the producer's end counts messages into the link, once per
@@ -403,12 +357,12 @@ class EdgeStatus(RunnerMessage):
     """``p50``, ``p99`` and ``max``, in microseconds."""
 
 
-class Statistics(RunnerMessage):
+class Statistics(Frozen):
     kind: Literal["statistics"] = "statistics"
     edges: tuple[EdgeStatus, ...] = ()
 
 
-class Params(RunnerMessage):
+class Params(Frozen):
     kind: Literal["params"] = "params"
     values: dict[str, Any] = Field(default_factory=dict)
 
@@ -425,7 +379,7 @@ class RunnerProtocolError(Exception):
     """A line on the control socket is not a message; ``str()`` is the reason."""
 
 
-class Envelope(RunnerMessage):
+class Envelope(Frozen):
     """One line: exactly one of ``request``, ``reply`` and ``notice`` is set."""
 
     id: int | None = None
@@ -434,7 +388,7 @@ class Envelope(RunnerMessage):
     notice: RunnerEvent | None = None
 
 
-class UnknownMessage(RunnerMessage):
+class UnknownMessage(Frozen):
     """A well-formed line with a request, reply or notice of an unknown kind."""
 
     id: int | None = None
@@ -493,9 +447,6 @@ def decode_line(line: bytes) -> Envelope | UnknownMessage:
             first = problem.errors(include_url=False)[0]
             where = ".".join(str(item) for item in first["loc"])
             return UnknownMessage(
-                id=number,
-                part=part,
-                name=str(body.get("kind")),
-                problem=f"{where}: {first['msg']}",
+                id=number, part=part, name=str(body.get("kind")), problem=f"{where}: {first['msg']}"
             )
     raise RunnerProtocolError(f"expected one of request, reply, notice; found keys {sorted(raw)}")

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
+from dora_config.frozen import Frozen
 from dora_config.protocol.links import LinkReport
-from dora_config.protocol.runner_message import RunnerMessage
 
 LogLevel = Literal["stdout", "trace", "debug", "info", "warn", "error"]
 """Lowest first; ``stdout`` includes everything, also plain printed lines."""
@@ -18,7 +18,7 @@ LOG_LEVELS: Final[tuple[LogLevel, ...]] = ("stdout", "trace", "debug", "info", "
 # ----------------------------------------------------------------------------------- results
 
 
-class NodeResult(RunnerMessage):
+class NodeResult(Frozen):
     """How one node ended; ``message`` is a full sentence for failures, else empty."""
 
     node: str
@@ -36,7 +36,7 @@ class NodeResult(RunnerMessage):
     """Position in the order of ends, from 0; sorts failures by cause."""
 
 
-class DataflowResult(RunnerMessage):
+class DataflowResult(Frozen):
     """How a dataflow ended on this machine."""
 
     dataflow_id: str
@@ -68,7 +68,7 @@ class DataflowResult(RunnerMessage):
 # ------------------------------------------------------------------------------------ events
 
 
-class LogLine(RunnerMessage):
+class LogLine(Frozen):
     """One log line of a node, or of the runner (``node`` is ``None``)."""
 
     kind: Literal["log"] = "log"
@@ -84,7 +84,7 @@ class LogLine(RunnerMessage):
     fields: dict[str, Any] | None = None
 
 
-class NodeSpawned(RunnerMessage):
+class NodeSpawned(Frozen):
     """The process of a node was started."""
 
     kind: Literal["node_spawned"] = "node_spawned"
@@ -94,7 +94,7 @@ class NodeSpawned(RunnerMessage):
     restarts: int = 0
 
 
-class NodeConnected(RunnerMessage):
+class NodeConnected(Frozen):
     """A node has subscribed to its inputs; a dynamic node has attached."""
 
     kind: Literal["node_connected"] = "node_connected"
@@ -104,7 +104,7 @@ class NodeConnected(RunnerMessage):
     dynamic: bool = False
 
 
-class NodeRestarting(RunnerMessage):
+class NodeRestarting(Frozen):
     """The process of a node ended and is started again after ``delay`` seconds."""
 
     kind: Literal["node_restarting"] = "node_restarting"
@@ -114,7 +114,7 @@ class NodeRestarting(RunnerMessage):
     restarts: int
 
 
-class NodeEnded(RunnerMessage):
+class NodeEnded(Frozen):
     """A node has ended successfully, or a dynamic node has detached."""
 
     kind: Literal["node_ended"] = "node_ended"
@@ -122,27 +122,27 @@ class NodeEnded(RunnerMessage):
     dynamic: bool = False
 
 
-class NodeFailed(RunnerMessage):
+class NodeFailed(Frozen):
     """A node has failed and is not restarted."""
 
     kind: Literal["node_failed"] = "node_failed"
     result: NodeResult
 
 
-class NodesReady(RunnerMessage):
+class NodesReady(Frozen):
     """All local nodes have connected; with ``hold_at_barrier`` the runner waits for ``Release``."""
 
     kind: Literal["nodes_ready"] = "nodes_ready"
 
 
-class DataflowStarted(RunnerMessage):
+class DataflowStarted(Frozen):
     """The start barrier opened."""
 
     kind: Literal["dataflow_started"] = "dataflow_started"
     dataflow_id: str
 
 
-class DataflowStopping(RunnerMessage):
+class DataflowStopping(Frozen):
     """STOP was sent to all nodes; SIGTERM follows after ``grace`` seconds (0: SIGKILL at once)."""
 
     kind: Literal["dataflow_stopping"] = "dataflow_stopping"
@@ -150,28 +150,28 @@ class DataflowStopping(RunnerMessage):
     grace: float
 
 
-class DataflowFinished(RunnerMessage):
+class DataflowFinished(Frozen):
     """Every node has ended; the last event."""
 
     kind: Literal["dataflow_finished"] = "dataflow_finished"
     result: DataflowResult
 
 
-class LogLinesDropped(RunnerMessage):
+class LogLinesDropped(Frozen):
     """``count`` log lines were dropped because the reader of these events was slow."""
 
     kind: Literal["lines_shed"] = "lines_shed"
     count: int
 
 
-class LinkChanged(RunnerMessage):
+class LinkChanged(Frozen):
     """The endpoints of the link or the state of a peer changed."""
 
     kind: Literal["link_changed"] = "link_changed"
     report: LinkReport
 
 
-class WaitingChanged(RunnerMessage):
+class WaitingChanged(Frozen):
     """Whether the remaining local nodes read only timers or logs.
 
     Sent for ``exit_when_nodes_finish``, where the dataflow ends once this holds on all machines.

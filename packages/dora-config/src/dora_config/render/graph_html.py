@@ -1,16 +1,16 @@
-"""Graph of a resolved dataflow as a self-contained HTML page; pure."""
+"""Graph of a resolved dataflow as a self-contained HTML page."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from html import escape
+from importlib.resources import files
 from itertools import pairwise
 
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedInput, ResolvedNode
 from dora_config.dataflow.sources import OutputSource
 from dora_config.render.graph_layout import Layout, Position, Route, Size, lay_out
-from dora_config.render.graph_page import PAGE
 
 _HEADER = 44.0
 _ROW = 20.0
@@ -61,7 +61,7 @@ def graph_page(dataflow: ResolvedDataflow, title: str) -> str:
         "@DRAWING@": "\n".join(parts),
         "@DETAILS@": _details_json(dataflow),
     }
-    text = PAGE
+    text = (files(__package__) / "graph_page.html").read_text(encoding="utf-8")
     for mark, value in page.items():
         text = text.replace(mark, value)
     return text

@@ -103,13 +103,6 @@ class Document:
             return span_of(key)
         return span_of(node)
 
-    def lines_of(self, path: KeyPath) -> Span:
-        """Return the whole extent of the value at `path`."""
-        if self.root is None:
-            return Span(1, 1, 1, 1)
-        steps = list(self._steps(path))
-        return span_of(steps[-1][1] if steps else self.root)
-
     def scalar_text(self, path: KeyPath) -> str | None:
         """Return the text of the scalar at `path` as in the file; None for other values."""
         steps = list(self._steps(path))

@@ -233,7 +233,7 @@ def _syntax_problem(document: Document, error: yaml.YAMLError) -> Problem:
     lines = document.text.splitlines()
     hint = None
     if line < len(lines) and "\t" in lines[line][: len(lines[line]) - len(lines[line].lstrip())]:
-        hint = "the line is indented with a tab: YAML wants spaces"
+        hint = "the line is indented with a tab: YAML requires spaces"
     span = Span(line + 1, column + 1, line + 1, column + 2)
     return document.problem_at(span, f"invalid YAML: {reason}{context}", hint)
 

@@ -16,6 +16,11 @@ def closest_name(name: str, known: Iterable[str]) -> str | None:
     return folded[near[0]] if near else None
 
 
+def did_you_mean(name: str | None) -> str | None:
+    """Return `did you mean "x"?`, or None without a name."""
+    return f'did you mean "{name}"?' if name is not None else None
+
+
 def closest(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean "x"?` with the closest known name, or an empty text."""
     near = closest_name(name, known)

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from dora_config.errors import Severity
+from dora_config.errors import Problem, Severity
 from dora_config.yaml.document import Document, KeyPath
 from dora_config.yaml.scalars import written
 from dora_config.yaml.suggest import closest_name
@@ -35,6 +35,12 @@ class Finding:
     hint: str | None = None
     at_key: bool = False
     severity: Severity = "error"
+
+    def problem(self, document: Document) -> Problem:
+        """Return the problem with its position in the document."""
+        return document.problem(
+            self.path, self.message, hint=self.hint, at_key=self.at_key, severity=self.severity
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +163,7 @@ class _Translation:
     """Translates errors of pydantic to findings."""
 
     def __init__(
-        self,
-        model: type[BaseModel],
-        document: Document,
-        path: KeyPath,
-        hints: Hints | None,
+        self, model: type[BaseModel], document: Document, path: KeyPath, hints: Hints | None
     ) -> None:
         self._model = model
         self._document = document

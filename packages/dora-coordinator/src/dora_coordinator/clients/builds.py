@@ -178,9 +178,7 @@ def _share(
     build: _Build, daemon: str, request: BuildDataflow, nodes: tuple[ResolvedNode, ...]
 ) -> Command:
     message = BuildPart(
-        build_id=build.build_id,
-        spec=request.spec.with_nodes(nodes),
-        settings=request.settings,
+        build_id=build.build_id, spec=request.spec.with_nodes(nodes), settings=request.settings
     )
     return SendToDaemon(daemon, message)
 

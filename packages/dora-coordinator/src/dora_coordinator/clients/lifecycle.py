@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from dataclasses import dataclass, field
+from typing import Literal, assert_never
 
 from dora_config.dataflow.placement import UnplacedNodes
 from dora_config.errors import PlacementError
 from dora_config.protocol.control import (
     DataflowRef,
     Ended,
+    EndedDataflow,
     RestartDataflow,
     Restarted,
     StartDataflow,
@@ -17,7 +19,6 @@ from dora_config.protocol.control import (
     StopDataflow,
 )
 from dora_coordinator.clients.builds import require_built
-from dora_coordinator.clients.waits import Wait, Waits
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.events import StopRequested
 from dora_coordinator.dataflow.placement import place
@@ -28,11 +29,61 @@ from dora_coordinator.state.membership import Membership
 from dora_coordinator.state.records import Phase
 
 
+@dataclass(slots=True)
+class _Wait:
+    """A request that is answered once its dataflows have reached ``until``."""
+
+    asked: ClientRequested
+    until: Literal["started", "ended", "restarted"]
+    left: set[str]
+    """Dataflows that have not reached it."""
+    ended: list[EndedDataflow] = field(default_factory=list)
+    old: str = ""
+    """For a restart: the dataflow that was stopped."""
+
+
+class _Waits:
+    """Waiting requests by dataflow."""
+
+    def __init__(self) -> None:
+        self._by_dataflow: dict[str, list[_Wait]] = {}
+
+    def add(self, wait: _Wait) -> None:
+        for dataflow_id in wait.left:
+            self._by_dataflow.setdefault(dataflow_id, []).append(wait)
+
+    def of(self, dataflow_id: str) -> list[_Wait]:
+        return list(self._by_dataflow.get(dataflow_id, ()))
+
+    def remove(self, wait: _Wait, dataflow_id: str) -> None:
+        """The dataflow has reached what the request waits for."""
+        wait.left.discard(dataflow_id)
+        waits = self._by_dataflow[dataflow_id]
+        waits.remove(wait)
+        if not waits:
+            del self._by_dataflow[dataflow_id]
+
+    def drop(self, client: int, number: int | None) -> None:
+        """Forget one request of a client (None: all of them).
+
+        Restarts are completed without their client: the stopped dataflow is started again.
+        """
+        for waits in list(self._by_dataflow.values()):
+            for wait in list(waits):
+                if number is None:
+                    unwanted = wait.until != "restarted"
+                else:
+                    unwanted = wait.asked.number == number
+                if wait.asked.client == client and unwanted:
+                    for dataflow_id in list(wait.left):
+                        self.remove(wait, dataflow_id)
+
+
 class LifecycleRequests:
     def __init__(self, registry: DataflowRegistry, membership: Membership) -> None:
         self._registry = registry
         self._membership = membership
-        self._waits = Waits()
+        self._waits = _Waits()
 
     def start(self, asked: ClientRequested, start: StartDataflow, now: float) -> list[Command]:
         """Raises :class:`RequestRefused` and placement errors."""
@@ -48,7 +99,7 @@ class LifecycleRequests:
         if start.dry_run:
             return [AnswerClient(asked.client, asked.number, plan.explained)]
         require_built(spec, plan.parts)
-        self._waits.add(Wait(asked, "started", {asked.fresh_id}))
+        self._waits.add(_Wait(asked, "started", {asked.fresh_id}))
         triggered = StartTriggered(uuid=asked.fresh_id)
         return [
             SendProgress(asked.client, asked.number, triggered),
@@ -66,7 +117,7 @@ class LifecycleRequests:
         event = StopRequested(stop.grace, stop.force)
         commands = [c for dataflow in chosen for c in self._registry.apply(dataflow, event, now)]
         left = {dataflow.id for dataflow in chosen if not dataflow.has_ended}
-        wait = Wait(asked, "ended", left, [one.ended() for one in chosen if one.has_ended])
+        wait = _Wait(asked, "ended", left, [one.ended() for one in chosen if one.has_ended])
         self._waits.add(wait)
         return commands if left else [*commands, _answer_ended(wait)]
 
@@ -75,7 +126,7 @@ class LifecycleRequests:
     ) -> list[Command]:
         """Raises :class:`RequestRefused`."""
         dataflow = self._registry.find(restart.dataflow, archived=False)
-        wait = Wait(asked, "restarted", {dataflow.id}, old=dataflow.id)
+        wait = _Wait(asked, "restarted", {dataflow.id}, old=dataflow.id)
         stop = StopRequested(restart.grace, restart.force)
         commands = self._registry.apply(dataflow, stop, now)
         if dataflow.has_ended:
@@ -87,8 +138,8 @@ class LifecycleRequests:
         """Raises :class:`RequestRefused`."""
         dataflow = self._registry.find(ref, archived=True)
         if dataflow.has_ended:
-            return [_answer_ended(Wait(asked, "ended", set(), [dataflow.ended()]))]
-        self._waits.add(Wait(asked, "ended", {dataflow.id}))
+            return [_answer_ended(_Wait(asked, "ended", set(), [dataflow.ended()]))]
+        self._waits.add(_Wait(asked, "ended", {dataflow.id}))
         return []
 
     def drop(self, client: int, number: int | None) -> None:
@@ -116,7 +167,7 @@ class LifecycleRequests:
                     assert_never(unreachable)
         return commands
 
-    def _start_changed(self, wait: Wait, change: DataflowChanged) -> list[Command]:
+    def _start_changed(self, wait: _Wait, change: DataflowChanged) -> list[Command]:
         asked, dataflow = wait.asked, change.dataflow
         commands: list[Command] = []
         if dataflow.waits_for is not None:
@@ -130,7 +181,7 @@ class LifecycleRequests:
             commands.append(_answer_start(wait, dataflow, started=started))
         return commands
 
-    def _start_again(self, wait: Wait, dataflow: Dataflow, now: float) -> list[Command]:
+    def _start_again(self, wait: _Wait, dataflow: Dataflow, now: float) -> list[Command]:
         asked = wait.asked
         try:
             plan = place(dataflow.spec.resolved, self._membership.connected())
@@ -138,16 +189,16 @@ class LifecycleRequests:
         except (PlacementError, UnplacedNodes) as problem:
             message = f"{dataflow.label} was stopped but not started again: {problem}"
             return [FailClient(asked.client, asked.number, message, "placement")]
-        self._waits.add(Wait(asked, "started", {asked.fresh_id}, old=wait.old))
+        self._waits.add(_Wait(asked, "started", {asked.fresh_id}, old=wait.old))
         return self._registry.start(asked.fresh_id, dataflow.spec, plan.parts, now)
 
 
-def _answer_ended(wait: Wait) -> Command:
+def _answer_ended(wait: _Wait) -> Command:
     answer = Ended(dataflows=tuple(wait.ended))
     return AnswerClient(wait.asked.client, wait.asked.number, answer)
 
 
-def _answer_start(wait: Wait, dataflow: Dataflow, *, started: bool) -> Command:
+def _answer_start(wait: _Wait, dataflow: Dataflow, *, started: bool) -> Command:
     client, number = wait.asked.client, wait.asked.number
     if not started:
         message = f"dataflow {dataflow.label} was not started: {dataflow.reason}"

@@ -6,28 +6,9 @@ from typing import assert_never
 
 from dora_config.dataflow.placement import UnplacedNodes
 from dora_config.errors import PlacementError
+from dora_config.protocol import control
 from dora_config.protocol.builds import BuildDataflow, BuildEnded, BuildEvents
 from dora_config.protocol.calls import RunnerAnswered
-from dora_config.protocol.control import (
-    CallRunner,
-    ClusterStatus,
-    ControlAnswer,
-    DataflowList,
-    DataflowRef,
-    Described,
-    DescribeDataflow,
-    Destroy,
-    ForgetEnded,
-    ListDataflows,
-    ListNodes,
-    NodeList,
-    ReadLogs,
-    RestartDataflow,
-    StartDataflow,
-    StopDataflow,
-    WaitForEnd,
-    WatchTopics,
-)
 from dora_config.protocol.daemon import LogChunk
 from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.topics import TopicChunk
@@ -41,16 +22,8 @@ from dora_coordinator.clients.views import cluster_report, dataflow_summary, nod
 from dora_coordinator.dataflow.placement import place
 from dora_coordinator.dataflow.registry import DataflowChanged, DataflowRegistry, RequestRefused
 from dora_coordinator.settings import Settings
+from dora_coordinator.state import events
 from dora_coordinator.state.commands import AnswerClient, Command, FailClient
-from dora_coordinator.state.events import (
-    BuildProgressSent,
-    ClientCancelled,
-    ClientDisconnected,
-    ClientEvent,
-    ClientRequested,
-    LogLinesSent,
-    TopicChunkTaken,
-)
 from dora_coordinator.state.membership import Membership
 
 DaemonReply = LogChunk | TopicChunk | BuildEvents | BuildEnded | RunnerAnswered
@@ -75,19 +48,19 @@ class ClientRequests:
         self._builds = Builds(settings)
         self._calls = RunnerCalls(registry, membership)
 
-    def handle(self, event: ClientEvent, now: float) -> list[Command]:
+    def handle(self, event: events.ClientEvent, now: float) -> list[Command]:
         match event:
-            case ClientRequested():
+            case events.ClientRequested():
                 return self._requested(event, now)
-            case ClientCancelled(client=client, number=number):
+            case events.ClientCancelled(client=client, number=number):
                 return self._drop(client, number)
-            case ClientDisconnected(client=client):
+            case events.ClientDisconnected(client=client):
                 return self._drop(client, None)
-            case TopicChunkTaken(client=client, number=number, stream=stream):
+            case events.TopicChunkTaken(client=client, number=number, stream=stream):
                 return self._topics.taken(client, number, stream)
-            case LogLinesSent(stream=stream):
+            case events.LogLinesSent(stream=stream):
                 return self._logs.sent(stream)
-            case BuildProgressSent(build_id=build_id, daemon=daemon):
+            case events.BuildProgressSent(build_id=build_id, daemon=daemon):
                 return self._builds.sent(build_id, daemon)
             case _ as unreachable:
                 assert_never(unreachable)
@@ -102,7 +75,7 @@ class ClientRequests:
             *self._builds.drop(client, number),
         ]
 
-    def _requested(self, asked: ClientRequested, now: float) -> list[Command]:
+    def _requested(self, asked: events.ClientRequested, now: float) -> list[Command]:
         try:
             return self._dispatch(asked, now)
         except RequestRefused as problem:
@@ -110,59 +83,59 @@ class ClientRequests:
         except (PlacementError, UnplacedNodes) as problem:
             return [FailClient(asked.client, asked.number, str(problem), "placement")]
 
-    def _dispatch(self, asked: ClientRequested, now: float) -> list[Command]:
+    def _dispatch(self, asked: events.ClientRequested, now: float) -> list[Command]:
         registry = self._registry
         match asked.request:
-            case StartDataflow() as start:
+            case control.StartDataflow() as start:
                 if self._destruction.is_requested:
                     raise RequestRefused("failed", "the coordinator is ending; start refused")
                 return self._lifecycle.start(asked, start, now)
-            case StopDataflow() as stop:
+            case control.StopDataflow() as stop:
                 return self._lifecycle.stop(asked, stop, now)
-            case RestartDataflow() as restart:
+            case control.RestartDataflow() as restart:
                 return self._lifecycle.restart(asked, restart, now)
-            case WaitForEnd(dataflow=ref):
+            case control.WaitForEnd(dataflow=ref):
                 return self._lifecycle.wait_for_end(asked, ref)
-            case ReadLogs(dataflow=ref) as request:
+            case control.ReadLogs(dataflow=ref) as request:
                 return self._logs.open(asked, request, registry.find(ref, archived=True))
             case BuildDataflow() as request:
                 plan = place(request.spec.resolved, self._membership.connected())
                 return self._builds.start(asked, request, plan.parts, now)
-            case CallRunner(dataflow=ref, node=node, request=request):
+            case control.CallRunner(dataflow=ref, node=node, request=request):
                 dataflow = registry.find(ref, archived=False)
                 return self._calls.open(asked, request, dataflow, node)
-            case WatchTopics(dataflow=ref) as request:
+            case control.WatchTopics(dataflow=ref) as request:
                 return self._topics.open(asked, request, registry.find(ref, archived=False))
-            case Destroy() as destroy:
+            case control.Destroy() as destroy:
                 return self._destruction.request(asked, destroy, now)
-            case ListDataflows():
+            case control.ListDataflows():
                 rows = [dataflow_summary(one, self._membership, now) for one in registry]
-                return _answer(asked, DataflowList(dataflows=tuple(rows)))
-            case ForgetEnded():
+                return _answer(asked, control.DataflowList(dataflows=tuple(rows)))
+            case control.ForgetEnded():
                 gone, commands = registry.forget_ended()
                 rows = [dataflow_summary(one, self._membership, now) for one in gone]
-                return [*commands, *_answer(asked, DataflowList(dataflows=tuple(rows)))]
-            case ListNodes(dataflow=ref):
+                return [*commands, *_answer(asked, control.DataflowList(dataflows=tuple(rows)))]
+            case control.ListNodes(dataflow=ref):
                 return _answer(asked, self._node_list(ref))
-            case ClusterStatus():
+            case control.ClusterStatus():
                 report = cluster_report(registry, self._membership, self._party, now)
                 return _answer(asked, report)
-            case DescribeDataflow(dataflow=ref):
+            case control.DescribeDataflow(dataflow=ref):
                 return _answer(asked, self._describe(ref))
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _node_list(self, ref: DataflowRef | None) -> NodeList:
+    def _node_list(self, ref: control.DataflowRef | None) -> control.NodeList:
         """``ref`` None: of all live dataflows."""
         registry = self._registry
         chosen = registry.live() if ref is None else [registry.find(ref, archived=True)]
         rows = [row for one in chosen for row in node_summaries(one, self._membership)]
-        return NodeList(nodes=tuple(rows))
+        return control.NodeList(nodes=tuple(rows))
 
-    def _describe(self, ref: DataflowRef) -> Described:
+    def _describe(self, ref: control.DataflowRef) -> control.Described:
         dataflow = self._registry.find(ref, archived=True)
         daemons = {node: part.daemon for part in dataflow.parts.values() for node in part.nodes}
-        return Described(uuid=dataflow.id, spec=dataflow.spec, daemons=daemons)
+        return control.Described(uuid=dataflow.id, spec=dataflow.spec, daemons=daemons)
 
     # ------------------------------------------------- consequences of other events
 
@@ -208,5 +181,5 @@ class ClientRequests:
         return self._topics.reopen()
 
 
-def _answer(asked: ClientRequested, answer: ControlAnswer) -> list[Command]:
+def _answer(asked: events.ClientRequested, answer: control.ControlAnswer) -> list[Command]:
     return [AnswerClient(asked.client, asked.number, answer)]

@@ -14,7 +14,6 @@ from dora_config.protocol.control import (
 )
 from dora_config.protocol.dataflow import NodeView
 from dora_config.protocol.envelope import ProgramVersion
-from dora_config.protocol.links import LinkReport, PeerReport
 from dora_config.protocol.runner import NodeStatus
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.part import Part
@@ -94,7 +93,8 @@ def _links(dataflow: Dataflow, machine: str, membership: Membership) -> list[Lin
         return []
     member = membership.get(machine)
     metrics = None if member is None else member.metrics.get(dataflow.id)
-    newest = {} if metrics is None or metrics.link is None else _by_machine(metrics.link)
+    link = None if metrics is None else metrics.link
+    newest = {} if link is None else {peer.machine: peer for peer in link.peers}
     return [
         LinkSummary(
             dataflow=dataflow.id,
@@ -110,10 +110,6 @@ def _links(dataflow: Dataflow, machine: str, membership: Membership) -> list[Lin
     ]
 
 
-def _by_machine(report: LinkReport) -> dict[str, PeerReport]:
-    return {peer.machine: peer for peer in report.peers}
-
-
 def _sampled(part: Part, dataflow: Dataflow, membership: Membership) -> tuple[NodeStatus, ...]:
     member = membership.get(part.daemon)
     metrics = None if member is None or part.ended else member.metrics.get(dataflow.id)
@@ -126,24 +122,24 @@ def node_summaries(dataflow: Dataflow, membership: Membership) -> list[NodeSumma
         sampled = {node.node: node for node in _sampled(part, dataflow, membership)}
         results = {node.node: node for node in part.result.nodes} if part.result else {}
         for node_id in part.nodes:
-            now = sampled.get(node_id)
-            end = results.get(node_id)
+            now, end = sampled.get(node_id), results.get(node_id)
+            seen = now or NodeStatus(node=node_id, state="Starting")
             rows.append(
                 NodeSummary(
                     node=node_id,
                     dataflow=dataflow.id,
                     dataflow_name=dataflow.name,
                     daemon=part.daemon,
-                    status=_node_view(part, now, end.outcome if end else None, membership),
-                    pid=now.pid if now else None,
-                    cpu_percent=now.cpu_percent if now else None,
-                    memory_bytes=now.memory_bytes if now else None,
+                    status=_node_view(part, seen, end.outcome if end else None, membership),
+                    pid=seen.pid,
+                    cpu_percent=seen.cpu_percent,
+                    memory_bytes=seen.memory_bytes,
                     restarts=now.restarts if now else end.restarts if end else 0,
-                    read_bytes=now.read_bytes if now else None,
-                    written_bytes=now.written_bytes if now else None,
-                    queued=now.queued if now else 0,
-                    blocked_on=now.blocked_on if now else None,
-                    broken_inputs=now.broken_inputs if now else (),
+                    read_bytes=seen.read_bytes,
+                    written_bytes=seen.written_bytes,
+                    queued=seen.queued,
+                    blocked_on=seen.blocked_on,
+                    broken_inputs=seen.broken_inputs,
                     error=now.error if now else end.message or None if end else None,
                 )
             )
@@ -151,13 +147,13 @@ def node_summaries(dataflow: Dataflow, membership: Membership) -> list[NodeSumma
 
 
 def _node_view(
-    part: Part, sampled: NodeStatus | None, outcome: str | None, membership: Membership
+    part: Part, seen: NodeStatus, outcome: str | None, membership: Membership
 ) -> NodeView:
     if part.ended:
         return "Failed" if outcome in ("failed", "cascading") else "Finished"
     if not membership.is_connected(part.daemon):
         return "Unknown"
-    return sampled.state if sampled is not None else "Starting"
+    return seen.state
 
 
 def cluster_report(

@@ -8,7 +8,7 @@ from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.dataflow.sources import OutputSource
 from dora_config.protocol.control import EndedDataflow
 from dora_config.protocol.daemon import PartReport
-from dora_config.protocol.runner import DataflowResult, NodeResult
+from dora_config.protocol.runner import DataflowResult
 from dora_coordinator.dataflow.part import Part, names
 from dora_coordinator.links.links import Links
 from dora_coordinator.state.records import PartState
@@ -87,12 +87,8 @@ def ended_dataflow(
         name=name,
         ok=ok,
         reason=reason or "; ".join(errors) or None,
-        nodes=tuple(sorted(nodes, key=_order)),
+        nodes=tuple(sorted(nodes, key=lambda node: node.order)),
     )
-
-
-def _order(node: NodeResult) -> int:
-    return node.order
 
 
 def rolled_back(result: DataflowResult) -> DataflowResult:

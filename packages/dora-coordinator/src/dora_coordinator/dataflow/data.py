@@ -31,30 +31,41 @@ class DataflowContext:
     """Unix time minus the coordinator's clock."""
 
 
-@dataclass(slots=True)
 class DataflowData:
-    context: DataflowContext
-    id: str
-    name: str | None
-    number: int
-    """Position in the order of starts."""
-    spec: DataflowSpec
-    parts: Parts
-    completion: CompletionRule
-    link_wait: LinkWait
-    phase: Phase
-    reason: str | None
-    """Why it failed as a whole."""
-    stop_reason: str | None
-    """Why it was stopped, unless a user requested it."""
-    unreported: bool
-    """Failed only because no daemon reported it in time; it resumes when one does."""
-    ended_at: float | None
-    """Unix time of its end."""
-    grace: float | None
-    force: bool
-    warnings: tuple[str, ...] = ()
-    """What the start left undone."""
+    def __init__(
+        self,
+        record: DataflowRecord,
+        spec: DataflowSpec,
+        context: DataflowContext,
+        earlier: DataflowData | None = None,
+    ) -> None:
+        """``earlier``: the same dataflow before further parts of it were adopted; its link reports
+        are kept.
+        """
+        self.context = context
+        self.id = record.dataflow_id
+        self.name = record.name
+        self.number = record.number
+        """Position in the order of starts."""
+        self.spec = spec
+        self.parts = Parts(record, spec, None if earlier is None else earlier.links)
+        self.completion = CompletionRule(
+            spec.resolved.nodes, when_nodes_finish=spec.exit_when_nodes_finish
+        )
+        self.link_wait = LinkWait(context.settings)
+        self.phase = record.phase
+        self.reason = record.reason
+        """Why it failed as a whole."""
+        self.stop_reason = record.stopped_since
+        """Why it was stopped, unless a user requested it."""
+        self.unreported = record.unreported
+        """Failed only because no daemon reported it in time; it resumes when one does."""
+        self.ended_at = record.ended_at
+        """Unix time of its end."""
+        self.grace = record.grace
+        self.force = record.force
+        self.warnings: tuple[str, ...] = ()
+        """What the start left undone."""
 
     @property
     def label(self) -> str:
@@ -116,31 +127,3 @@ class DataflowData:
             stopped_since=self.stop_reason,
             ended_at=self.ended_at,
         )
-
-
-def load_data(
-    record: DataflowRecord,
-    spec: DataflowSpec,
-    context: DataflowContext,
-    earlier: Links | None = None,
-) -> DataflowData:
-    """Return the data of a stored or new dataflow; link reports that ``earlier`` has are kept."""
-    return DataflowData(
-        context=context,
-        id=record.dataflow_id,
-        name=record.name,
-        number=record.number,
-        spec=spec,
-        parts=Parts(record, spec, earlier),
-        completion=CompletionRule(
-            spec.resolved.nodes, when_nodes_finish=spec.exit_when_nodes_finish
-        ),
-        link_wait=LinkWait(context.settings),
-        phase=record.phase,
-        reason=record.reason,
-        stop_reason=record.stopped_since,
-        unreported=record.unreported,
-        ended_at=record.ended_at,
-        grace=record.grace,
-        force=record.force,
-    )

@@ -149,7 +149,7 @@ def _end_recovery(data: DataflowData) -> list[Command]:
     limit = data.settings.recovery_timeout
     data.reason = (
         f"the coordinator was restarted and {names(left)} did not report within "
-        f"{limit:g} s (it goes on when one of them comes back)"
+        f"{limit:g} s (it resumes when one of them comes back)"
     )
     return [Log("warning", f"dataflow {data.label} failed: {data.reason}")]
 

@@ -5,13 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dora_config.protocol.daemon import (
-    ConnectPart,
-    ForgetPart,
-    PreparePart,
-    ReleasePart,
-    StopPart,
-)
+from dora_config.protocol.daemon import ConnectPart, ForgetPart, PreparePart, ReleasePart, StopPart
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.links import PeerEndpoint, RemoteEdge
 from dora_config.protocol.runner import DataflowResult

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dora_config import ResolvedDataflow
-from dora_config.dataflow.placement import ConnectedDaemon
-from dora_config.dataflow.placement import place as choose
+from dora_config.dataflow.placement import ConnectedDaemon, place as choose
 from dora_config.dataflow.resolved import ResolvedDeploy
 from dora_config.protocol.control import Placed, PlacementPlan
 from dora_coordinator.state.membership import Member
@@ -28,7 +27,7 @@ def place(dataflow: ResolvedDataflow, members: Sequence[Member]) -> Plan:
         ConnectedDaemon(member.key, member.register.machine_id, member.register.labels)
         for member in members
     ]
-    by_node = choose(dataflow, daemons).by_node
+    by_node = choose(dataflow, daemons)
     parts: dict[str, list[str]] = {}
     for node, daemon in by_node.items():
         parts.setdefault(daemon, []).append(node)

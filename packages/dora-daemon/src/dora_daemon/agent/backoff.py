@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt to reach the coordinator; pure but for its dice."""
+"""Pauses between attempts to connect to the coordinator; pure."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterator
 FIRST = 0.5
 LONGEST = 30.0
 JITTER = 0.25
-"""Seconds, and the share by which a wait is longer or shorter, so that a fleet does not march in
-step.
-"""
+"""Share by which a pause is longer or shorter, so that a fleet does not reconnect at once."""
 
 
-def waits(dice: Callable[[], float]) -> Iterator[float]:
-    """Seconds, doubling up to the longest, without end; ``dice`` gives numbers from 0 up to 1."""
-    wait = FIRST
+def waits(random: Callable[[], float]) -> Iterator[float]:
+    """Yield seconds without end, doubling up to LONGEST; ``random`` returns 0 up to 1."""
+    pause = FIRST
     while True:
-        yield wait * (1 + JITTER * (2 * dice() - 1))
-        wait = min(LONGEST, wait * 2)
+        yield pause * (1 + JITTER * (2 * random() - 1))
+        pause = min(LONGEST, pause * 2)

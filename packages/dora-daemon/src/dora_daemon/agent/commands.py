@@ -1,21 +1,19 @@
-"""What the agent's state may ask its service to do; imperative, frozen, free of I/O."""
+"""Commands of the agent's state machine to its service; frozen, free of I/O."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from dora_config.protocol.builds import BuildEventsAck, BuildPart, CancelBuild
-from dora_config.protocol.calls import RunnerCall
 from dora_config.protocol.daemon import DaemonMessage, StreamLogs
 from dora_config.protocol.runner import RunnerRequest
-from dora_config.protocol.topics import EndTopics, MoreTopics, StreamTopics
+from dora_config.protocol.topics import StreamTopics
 from dora_daemon.agent.records import PartRecord
 
 
 @dataclass(frozen=True, slots=True)
 class SavePart:
-    """On disk before any later command is carried out."""
+    """Write the record to disk before any later command is executed."""
 
     record: PartRecord
 
@@ -26,10 +24,15 @@ class DropPart:
 
 
 @dataclass(frozen=True, slots=True)
-class TellCoordinator:
-    """Dropped while there is no connection: registering says it all again."""
+class SendToCoordinator:
+    """Without a connection the message is dropped: a registration contains the same facts."""
 
     message: DaemonMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Connect to the coordinator: the state of all adopted runners is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +41,21 @@ class StartRunner:
 
 
 @dataclass(frozen=True, slots=True)
-class AskRunner:
+class AdoptRunner:
+    """Connect to a runner that an earlier daemon process started."""
+
+    record: PartRecord
+
+
+@dataclass(frozen=True, slots=True)
+class SendToRunner:
     dataflow_id: str
     request: RunnerRequest
 
 
 @dataclass(frozen=True, slots=True)
 class KillRunner:
-    """Followed by RunnerGone once nothing of it is left."""
+    """``RunnerEnded`` follows once all its processes have ended."""
 
     dataflow_id: str
 
@@ -57,63 +67,33 @@ class OpenLogs:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadOn:
-    stream: int
-
-
-@dataclass(frozen=True, slots=True)
-class CloseLogs:
-    stream: int
-
-
-@dataclass(frozen=True, slots=True)
-class OpenWatch:
+class OpenInspector:
     record: PartRecord
     request: StreamTopics
 
 
 @dataclass(frozen=True, slots=True)
-class MindWatch:
-    message: MoreTopics | EndTopics
-
-
-@dataclass(frozen=True, slots=True)
-class MindBuild:
-    message: BuildPart | CancelBuild | BuildEventsAck
-
-
-@dataclass(frozen=True, slots=True)
-class CallRunner:
-    """Ask a runner for the coordinator, which is told the reply."""
-
-    message: RunnerCall
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    level: Literal["info", "warning", "error"]
+class WriteLog:
+    level: Literal["info", "warning"]
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class EndDaemon:
-    """The last command; what was told before is flushed first."""
+class ExitDaemon:
+    """End the process after queued messages were sent; the last command."""
 
 
 Command = (
     SavePart
     | DropPart
-    | TellCoordinator
+    | SendToCoordinator
+    | Connect
     | StartRunner
-    | AskRunner
+    | AdoptRunner
+    | SendToRunner
     | KillRunner
     | OpenLogs
-    | ReadOn
-    | CloseLogs
-    | OpenWatch
-    | MindWatch
-    | MindBuild
-    | CallRunner
-    | Log
-    | EndDaemon
+    | OpenInspector
+    | WriteLog
+    | ExitDaemon
 )

@@ -1,78 +1,88 @@
-"""What can happen to a daemon's agent; past tense, frozen, free of I/O."""
+"""Events of the agent's state machine; frozen, free of I/O.
+
+Messages of the coordinator about parts are events as they are.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dora_config.protocol.daemon import CoordinatorMessage
+from dora_config.protocol.daemon import (
+    ConnectPart,
+    DescribePart,
+    EndDaemon,
+    ForgetPart,
+    PreparePart,
+    ReleasePart,
+    StopPart,
+    StreamLogs,
+)
 from dora_config.protocol.runner import RunnerEvent, RunnerStatus
+from dora_config.protocol.topics import StreamTopics
 
 
 @dataclass(frozen=True, slots=True)
-class CoordinatorSpoke:
-    """Anything but the answer to a registration and to a heartbeat, which the link keeps."""
-
-    message: CoordinatorMessage
+class DaemonStarted:
+    """The first event: runners of an earlier daemon process can be adopted."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunnerPlaced:
-    """A runner has its directory and is about to be started; ``log_dirs`` by node id.
-
-    ``where`` is a sentence about where relative paths start.
-    """
+    """A runner has its directory and is about to be spawned."""
 
     dataflow_id: str
     runtime_dir: str
     runtime_token: str
     log_dirs: dict[str, str]
+    """Folder of each node's log file, by node id."""
     where: str = ""
+    """Sentence about the folder at which relative paths start."""
 
 
 @dataclass(frozen=True, slots=True)
-class RunnerReached:
-    """A runner answers on its control socket: one just started, or one that was adopted."""
+class RunnerConnected:
+    """A spawned or adopted runner answers on its control socket."""
 
     dataflow_id: str
     status: RunnerStatus
 
 
 @dataclass(frozen=True, slots=True)
-class RunnerSpoke:
+class RunnerReported:
+    """A runner sent an event."""
+
     dataflow_id: str
     event: RunnerEvent
 
 
 @dataclass(frozen=True, slots=True)
-class RunnerGone:
-    """The runner ended without a result, and all that it had started is gone too."""
+class RunnerEnded:
+    """A runner and all processes that it started have ended; a result was reported before."""
 
     dataflow_id: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class EndAsked:
-    """SIGINT, SIGTERM or the coordinator: end, dataflows first. A second time: at once."""
+class MachineStopping:
+    """End the nodes; their dataflows continue here when the machine is back."""
 
 
 @dataclass(frozen=True, slots=True)
-class MachineStops:
-    """End the nodes; their dataflows go on here when the machine is back."""
+class HandoverRequested:
+    """End, and leave the runners to the next daemon process."""
 
 
-@dataclass(frozen=True, slots=True)
-class HandOverAsked:
-    """End and leave the runners to the daemon that comes next."""
-
-
-Event = (
-    CoordinatorSpoke
-    | RunnerPlaced
-    | RunnerReached
-    | RunnerSpoke
-    | RunnerGone
-    | EndAsked
-    | MachineStops
-    | HandOverAsked
+PartMessage = (
+    PreparePart
+    | ConnectPart
+    | ReleasePart
+    | StopPart
+    | ForgetPart
+    | DescribePart
+    | StreamLogs
+    | StreamTopics
 )
+RunnerNotice = RunnerPlaced | RunnerConnected | RunnerReported | RunnerEnded
+Event = PartMessage | RunnerNotice | DaemonStarted | EndDaemon | MachineStopping | HandoverRequested
+"""``EndDaemon`` is also posted for SIGINT and SIGTERM; the second one does not wait for nodes."""

@@ -1,7 +1,6 @@
-"""Inspectors of this daemon: one process for each watch, from the first word to the last.
+"""Inspector processes of this daemon, one for each `dora topic echo` or `hz`.
 
-The process is killed when the watch ends, however that happens; with its connection the runner
-takes back all that was done for it.
+The process is killed when its stream ends; the runner then removes the queues it had opened.
 """
 
 from __future__ import annotations
@@ -27,66 +26,65 @@ from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
 
 logger = logging.getLogger("dora.daemon")
 
-MOST_WATCHES: Final = 16
-LONGEST_LINE: Final = 16 * 1024 * 1024
+MAX_INSPECTORS: Final = 16
+MAX_LINE: Final = 16 * 1024 * 1024
 
 
-class Watches:
-    """``tell`` sends a chunk."""
+class Inspectors:
+    """Inspector processes by the number of their stream."""
 
-    def __init__(self, tasks: TaskGroup, tell: Callable[[TopicChunk], None]) -> None:
+    def __init__(self, tasks: TaskGroup, send: Callable[[TopicChunk], None]) -> None:
         self._tasks = tasks
-        self._tell = tell
-        self._open: dict[int, _Watch] = {}
+        self._send = send
+        self._open: dict[int, _Inspector] = {}
 
     def open(self, record: PartRecord, request: StreamTopics) -> None:
-        if len(self._open) >= MOST_WATCHES:
-            problem = f"{MOST_WATCHES} watches at once are the most on a machine; end another"
-            self._tell(TopicChunk(stream=request.stream, done=True, problem=problem))
+        if len(self._open) >= MAX_INSPECTORS:
+            problem = f"at most {MAX_INSPECTORS} `dora topic` streams per machine; end another one"
+            self._send(TopicChunk(stream=request.stream, done=True, problem=problem))
             return
-        watch = self._open[request.stream] = _Watch(record, request)
-        self._tasks.start_soon(self._run, request.stream, watch)
+        inspector = self._open[request.stream] = _Inspector(record, request)
+        self._tasks.start_soon(self._run, request.stream, inspector)
 
     def read_on(self, stream: int) -> None:
         if stream in self._open:
-            self._open[stream].ask()
+            self._open[stream].request_chunk()
 
     def close(self, stream: int) -> None:
         if stream in self._open:
             self._open[stream].scope.cancel()
 
     def close_all(self) -> None:
-        """The coordinator is gone, and whoever watched through it."""
-        for watch in self._open.values():
-            watch.scope.cancel()
+        for inspector in self._open.values():
+            inspector.scope.cancel()
 
-    async def _run(self, stream: int, watch: _Watch) -> None:
+    async def _run(self, stream: int, inspector: _Inspector) -> None:
         problem: str | None = None
         try:
-            with watch.scope:
-                problem = await watch.run(self._tell)
+            with inspector.scope:
+                problem = await inspector.run(self._send)
         except OSError as error:
             problem = f"cannot start an inspector: {error}"
         finally:
-            if self._open.get(stream) is watch:  # another coordinator counts from 1 again
+            if self._open.get(stream) is inspector:  # the next coordinator numbers from 1 again
                 del self._open[stream]
-        if not watch.scope.cancel_called and not watch.said_last:
-            self._tell(TopicChunk(stream=stream, done=True, problem=problem))
+        if not inspector.scope.cancel_called and not inspector.done:
+            self._send(TopicChunk(stream=stream, done=True, problem=problem))
 
 
-class _Watch:
+class _Inspector:
     def __init__(self, record: PartRecord, request: StreamTopics) -> None:
         self.scope = anyio.CancelScope()
-        self.said_last = False
+        self.done = False
         self._socket = Path(record.runtime_dir) / INSPECTION_SOCKET
         self._request = request
-        self._words = -1
+        self._input = -1
 
-    async def run(self, tell: Callable[[TopicChunk], None]) -> str | None:
-        """Pass on what the inspector says; why it ended before its last word."""
-        theirs, self._words = os.pipe()
+    async def run(self, send: Callable[[TopicChunk], None]) -> str | None:
+        """Forward chunks until the process has ended; return the reason for an early end."""
+        theirs, self._input = os.pipe()
         try:
-            os.set_blocking(self._words, False)
+            os.set_blocking(self._input, False)
             try:
                 process = await anyio.open_process(
                     [
@@ -103,33 +101,33 @@ class _Watch:
             finally:
                 os.close(theirs)
             try:
-                await self._pass_on(process, tell)
+                await self._forward(process, send)
             finally:
                 status = await _end(process)
         finally:
-            os.close(self._words)
-            self._words = -1
+            os.close(self._input)
+            self._input = -1
         return f"its inspector ended unexpectedly (exit status {status}); see the daemon's log"
 
-    async def _pass_on(self, process: Process, tell: Callable[[TopicChunk], None]) -> None:
+    async def _forward(self, process: Process, send: Callable[[TopicChunk], None]) -> None:
         assert process.stdout is not None
         lines = BufferedByteReceiveStream(process.stdout)
         try:
-            while not self.said_last:
-                line = await lines.receive_until(b"\n", LONGEST_LINE)
+            while not self.done:
+                line = await lines.receive_until(b"\n", MAX_LINE)
                 chunk = TopicChunk.model_validate_json(line)
-                self.said_last = chunk.done
-                tell(chunk)
+                self.done = chunk.done
+                send(chunk)
         except (anyio.IncompleteRead, anyio.EndOfStream):
-            pass  # it has ended
+            pass  # `run` reports the exit status
         except (anyio.DelimiterNotFound, ValidationError) as error:
-            logger.error("the inspector said what is no message: %s", error)
+            logger.error("malformed message of an inspector: %s", error)
 
-    def ask(self) -> None:
-        """Another chunk is wanted; one that has ended needs not be told."""
-        if self._words >= 0:
+    def request_chunk(self) -> None:
+        """Let the process send another chunk, unless it has ended."""
+        if self._input >= 0:
             with suppress(BrokenPipeError, BlockingIOError):
-                os.write(self._words, b"+")
+                os.write(self._input, b"+")
 
 
 async def _end(process: Process) -> int:

@@ -1,4 +1,4 @@
-"""Where the links of this machine listen, and what a runner must know to start one."""
+"""Addresses at which links of this machine listen, and the link settings of a runner."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from dora_daemon.agent.credentials import Credentials
 from dora_daemon.agent.records import PartRecord
 
 PORTS: Final = LAST_PORT - FIRST_PORT + 1
-"""How many follow the first when no last one is named."""
+"""Size of a range without a last port."""
 
 CERTIFICATE_TIMEOUT: Final = 10.0
-"""Seconds to wait for a certificate before the start of a part that needs one fails."""
+"""Seconds after which the start of a part without the certificate that it needs fails."""
 
 
 class LinkError(DoraError):
-    """No link can be made on this machine; ``str()`` says why and what to do."""
+    """A link cannot be started on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where links listen; ``host`` None: chosen for each dataflow."""
+    """Address of links; without ``host`` it is chosen for each dataflow."""
 
     host: str | None = None
     first_port: int = FIRST_PORT
@@ -42,8 +42,8 @@ class Listen:
 
 
 def parse_listen(text: str) -> Listen:
-    """``IP``, ``IP:PORT`` (and the 99 ports after it) or ``IP:PORT-PORT``, IPv6 in brackets when a
-    port follows; raises ValueError with a sentence.
+    """Parse ``IP``, ``IP:PORT`` (and the 99 ports after it) or ``IP:PORT-PORT``; IPv6 addresses
+    are in brackets when a port follows. Raises ValueError.
     """
     host, ports = text, ""
     if text.startswith("["):
@@ -55,18 +55,18 @@ def parse_listen(text: str) -> Listen:
         address = ip_address(host.partition("%")[0])
     except ValueError:
         raise ValueError(
-            f"{text!r}: expected an IP address of this machine, with a port or a range of ports if "
-            "you like: 192.168.1.7:7450-7549"
+            f"{text!r}: expected an IP address of this machine, optionally with a port or a range "
+            "of ports: 192.168.1.7:7450-7549"
         ) from None
     if "%" in host:
         raise ValueError(
-            f"{text!r} means something on this machine alone (what follows `%` is one of its "
-            "devices): name an address that the other machines can use"
+            f"{text!r} is valid on this machine only (`%` precedes one of its devices); use an "
+            "address that the other machines can reach"
         )
     if address.is_unspecified:
         raise ValueError(
-            f"{text!r} means every address of this machine, the ones that face the internet too; "
-            "name the one that leads to the other machines"
+            f"{text!r} means every address of this machine, including public ones; use the address "
+            "that leads to the other machines"
         )
     if not ports:
         return Listen(host)
@@ -95,11 +95,11 @@ def plain_problem(host: str) -> str | None:
 def choose_host(
     coordinator: str, peers: Iterable[str], leads: Callable[[str], str | None]
 ) -> str | None:
-    """The address of this machine that others reach it at; ``None``: there is no network.
+    """Return the address at which other machines reach this one; None without a network.
 
-    It is the one that leads to the coordinator. A daemon that runs beside the coordinator takes the
-    one that leads to the first peer on another machine, and loopback if all are here. ``leads``:
-    which address of ours is used to reach another. Raises :class:`LinkError`.
+    It is the address that leads to the coordinator. Beside the coordinator it is the one that leads
+    to the first peer on another machine, or loopback if all are here. ``leads`` returns the local
+    address that is used for a remote one. Raises :class:`LinkError`.
     """
     own = leads(coordinator)
     if own is not None and not _is_here(own):
@@ -115,8 +115,8 @@ def _is_here(address: str) -> bool:
         found = ip_address(address.partition("%")[0])
     except ValueError as error:
         raise LinkError(
-            f"the coordinator names {address!r} as the address of a machine, which is no IP"
-            " address; name the address of this machine that leads to the others with"
+            f"{address!r}, which the coordinator sent as the address of a machine, is not an IP"
+            " address; set the address of this machine that leads to the others with"
             " `dora daemon --zenoh-listen`"
         ) from error
     if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
@@ -125,7 +125,7 @@ def _is_here(address: str) -> bool:
 
 
 def own_address(target: str) -> str | None:
-    """Which address of this machine packets to ``target`` leave from; sends none."""
+    """Return the local address that packets to ``target`` have as their source; sends none."""
     try:
         found = socket.getaddrinfo(target, 9, type=socket.SOCK_DGRAM)
         family, kind, protocol, _, address = found[0]
@@ -137,25 +137,25 @@ def own_address(target: str) -> str | None:
 
 
 class LinkSetup:
-    """What the runner of a part with edges to other machines is given."""
+    """Adds link settings to the plans of runners."""
 
     def __init__(
         self, listen: Listen, coordinator: Callable[[], str], credentials: Credentials
     ) -> None:
-        """``coordinator``: its host, as this daemon reaches it."""
+        """``coordinator`` returns the host at which this daemon reaches it."""
         self._listen = listen
         self._coordinator = coordinator
         self._credentials = credentials
 
     async def complete(self, plan: RunPlan, record: PartRecord, run_id: str) -> RunPlan:
-        """Add the link to a runner's plan, if the part needs one; raises :class:`LinkError`."""
+        """Add the link if the part has edges to other machines. Raises :class:`LinkError`."""
         if not record.edges:
             return plan
         plain = self._listen.plain
         if not plain and not await self._credentials.usable(within=CERTIFICATE_TIMEOUT):
             raise LinkError(
-                "the coordinator has sent no certificate for the link to other machines within "
-                f"{CERTIFICATE_TIMEOUT:g} s: see its log"
+                "the coordinator did not send a certificate for the link to other machines within "
+                f"{CERTIFICATE_TIMEOUT:g} s; see its log"
             )
         host = await anyio.to_thread.run_sync(self._host, record)
         if plain and not self._listen.public_ok and (problem := plain_problem(host)) is not None:
@@ -177,9 +177,9 @@ class LinkSetup:
             return self._listen.host
         peers = [record.addresses[machine] for machine in sorted(record.addresses)]
         chosen = choose_host(self._coordinator(), peers, own_address)
-        if chosen is None or "%" in chosen:  # one of a device (fe80::...) is none for others
+        if chosen is None or "%" in chosen:  # other machines cannot use fe80::...%device
             raise LinkError(
-                "this machine has no network address that leads to the others; name one with "
+                "this machine has no network address that leads to the others; set one with "
                 "`dora daemon --zenoh-listen`"
             )
         return chosen

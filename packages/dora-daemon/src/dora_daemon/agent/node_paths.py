@@ -1,8 +1,8 @@
-"""Where the nodes of a part run on this machine; looks at folders, makes none.
+"""Working directories of a part's nodes on this machine, and the runner's plan.
 
-The rule, the same for every daemon: relative paths start at the folder of the dataflow file when
-this machine sees that folder; otherwise at ``_work/<dataflow>`` in the folder where the daemon was
-started. A node's ``deploy.working_dir`` is joined to that (an absolute one replaces it).
+On every daemon, relative paths start at the folder of the dataflow file if this machine has it,
+otherwise at ``_work/<dataflow>`` in the folder where the daemon was started. A node's
+``deploy.working_dir`` is joined to that; an absolute one replaces it.
 """
 
 from __future__ import annotations
@@ -11,35 +11,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.protocol.code import CodeSet
 from dora_config.protocol.dataflow import DataflowSpec, Origin
 from dora_config.protocol.runner import NodeLocation, RunPlan
 from dora_daemon.agent.builds.files import BuildFiles, NotBuilt
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.build.own_environment import is_built
 from dora_daemon.build.python_env import environment_python
-from dora_daemon.code.delivery import Delivered, Delivery, node_directory
+from dora_daemon.code.delivery import Delivery, node_directory
 
 WORK_DIR = "_work"
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What the rule needs to know of this daemon."""
+    """Facts about this daemon that plans depend on."""
 
     base_dir: Path
-    """Where the daemon was started."""
+    """Folder where the daemon was started."""
     boot_id: str
     machine_id: str | None = None
     daemon_id: str | None = None
     allow_shell: bool = False
     builds: BuildFiles | None = None
-    """What was built here."""
     code: Delivery | None = None
-    """Brings the code of nodes here."""
 
 
 def sees(origin: Origin, machine: Machine) -> bool:
-    """Whether this machine has the folder of the dataflow file itself, not a namesake."""
+    """Whether this machine has the folder of the dataflow file, not one with the same name."""
     if not origin.boot_id or origin.boot_id != machine.boot_id:
         return False
     try:
@@ -50,24 +49,24 @@ def sees(origin: Origin, machine: Machine) -> bool:
 
 
 def base_directory(spec: DataflowSpec, machine: Machine, name: str) -> Path:
-    """Where relative paths start; ``name`` is for a dataflow whose client named no workspace."""
+    """Return where relative paths start; ``name`` is used without a workspace in ``spec``."""
     if sees(spec.origin, machine):
         return Path(spec.origin.directory)
     return machine.base_dir / WORK_DIR / (spec.workspace or name)
 
 
-async def deliver(spec: DataflowSpec, machine: Machine, name: str) -> Delivered:
-    """Have the code here that is sent to this machine, unless the machine sees it where it is.
+async def deliver(spec: DataflowSpec, machine: Machine, name: str) -> dict[str, CodeSet]:
+    """Bring sent code here, unless this machine has the folder of the dataflow file.
 
     Raises :class:`CodeNotDelivered`.
     """
     if machine.code is None or sees(spec.origin, machine):
-        return Delivered({})
+        return {}
     return await machine.code.deliver(spec, base_directory(spec, machine, name))
 
 
 def make_plan(record: PartRecord, machine: Machine) -> RunPlan:
-    """The runner's plan for one part; raises :class:`NotBuilt`."""
+    """Return the runner's plan for one part. Raises :class:`NotBuilt`."""
     spec = record.spec
     base = base_directory(spec, machine, record.dataflow_id)
     return RunPlan(
@@ -93,7 +92,7 @@ def make_plan(record: PartRecord, machine: Machine) -> RunPlan:
 
 
 def explain(record: PartRecord, machine: Machine) -> str:
-    """The rule as it turned out for this part, for whoever misses a file."""
+    """Return a sentence about where relative paths of this part start, for error messages."""
     base = base_directory(record.spec, machine, record.dataflow_id)
     if sees(record.spec.origin, machine):
         why = "the folder of the dataflow file, which this machine sees"
@@ -127,32 +126,30 @@ def _places(spec: DataflowSpec, base: Path, machine: Machine) -> dict[str, NodeL
 
 
 def _place_of_code(node: ResolvedNode, base: Path) -> NodeLocation:
-    """A node whose code was sent; ``dora start`` has had it built before."""
+    """Return the location of a node whose code was sent and, by ``dora start``, built."""
     directory = node_directory(base, node)
     if node.needs_build and not is_built(directory, node.id):
         raise NotBuilt(
             f'node "{node.id}" has build lines that were not run in {directory} on this machine; '
-            "start the dataflow again from where its files are"
+            "start the dataflow again where its files are"
         )
     python = environment_python(directory, node.id) if node.needs_build else None
     return NodeLocation(working_dir=str(directory), python=str(python) if python else None)
 
 
 def _built_here(spec: DataflowSpec, machine: Machine) -> dict[str, NodeLocation]:
-    """What the dataflow's build made of its nodes on this machine."""
+    """Return the locations of nodes that the dataflow's build has on this machine."""
     wanted = [node.id for node in spec.resolved.nodes if node.id in spec.built_on]
     if not wanted or spec.build_id is None or machine.builds is None:
         return {}
     places = machine.builds.places(spec.build_id)
     if places is None or not places.keys() >= set(wanted):
-        raise NotBuilt(
-            f"build {spec.build_id} is not on this machine (any more); run `dora build` again"
-        )
+        raise NotBuilt(f"build {spec.build_id} is not on this machine; run `dora build` again")
     return {node: places[node] for node in wanted}
 
 
 def log_dirs(plan: RunPlan) -> dict[str, str]:
-    """Folder of each node's log file, by node id."""
+    """Return the folder of each node's log file, by node id."""
     base = Path(plan.working_dir)
     found = {}
     for node in plan.local_nodes():

@@ -1,4 +1,4 @@
-"""Records of parts on disk, one file each, replaced as a whole; and who this daemon is."""
+"""State directory of a daemon: its lock, its identity, and one record per part."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import os
 import time
 import uuid
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from dora_config.access import private_dir
+from dora_config.access import private_dir, write_private
 from dora_config.errors import DoraError
 from dora_daemon.agent.records import PartRecord
 
@@ -20,69 +19,82 @@ KEPT_ENDED = 200
 """Records of ended parts that are kept, so that their logs can be found."""
 
 LOCK_TIMEOUT = 2.0
-"""Seconds for an earlier daemon of the same name to end."""
+"""Seconds for an earlier daemon with the same name to end."""
 
 
 class DaemonStateError(DoraError):
-    """The daemon's state directory cannot be used; ``str()`` says why and what to do."""
+    """The state directory of the daemon cannot be used."""
 
 
 class DaemonFiles:
-    """A daemon's state directory, locked for as long as the process lives."""
+    """State directory, locked while the process lives:
+
+    lock             locked (flock); contains the process id
+    instance         UUID of this daemon
+    parts/UUID.json  the PartRecord of a dataflow
+    """
 
     def __init__(self, directory: Path) -> None:
-        """Make and lock ``directory``; raises :class:`DaemonStateError` when it is in use."""
+        """Create and lock ``directory``; raise :class:`DaemonStateError` when it is in use."""
         private_dir(directory.parent)
         self.directory = private_dir(directory)
         self._parts = private_dir(directory / "parts")
         self._lock = self._locked(within=LOCK_TIMEOUT)
-        self.instance = self._instance()
+        self.instance = self._read_instance()
 
     def were_removed(self) -> bool:
-        """Whether somebody has removed the directory, or what is in it."""
+        """Whether the directory or its contents have been removed."""
         return not (self.directory / "instance").exists()
 
-    def make_again(self, records: Iterable[PartRecord]) -> None:
-        """All that was there, for the next daemon. Raises OSError and DaemonStateError."""
+    def restore(self, records: Iterable[PartRecord]) -> None:
+        """Create removed files again. Raises OSError and DaemonStateError."""
         for folder in (self.directory, self._parts):
             private_dir(folder)
         old, self._lock = self._lock, self._locked(within=0)
         os.close(old)
         for record in records:
             self.save(record)
-        replace_file(self.directory / "instance", self.instance)
+        write_private(self.directory / "instance", self.instance.encode())
 
     def _locked(self, *, within: float) -> int:
         lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        if not _locked(lock, within=within):
-            owner = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
-            os.close(lock)
-            raise DaemonStateError(
-                f"a daemon of this name runs already on this machine (process {owner}); to run a "
-                "second one give it another --machine-id, or another --local-listen-port"
-            )
+        deadline = time.monotonic() + within
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    owner = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
+                    os.close(lock)
+                    raise DaemonStateError(
+                        "a daemon with this name already runs on this machine (process "
+                        f"{owner}); start a second one with another --machine-id or another "
+                        "--local-listen-port"
+                    ) from None
+                time.sleep(0.05)
         os.ftruncate(lock, 0)
         os.pwrite(lock, str(os.getpid()).encode(), 0)
         return lock
 
-    def _instance(self) -> str:
+    def _read_instance(self) -> str:
         path = self.directory / "instance"
         try:
             return str(uuid.UUID(path.read_text().strip()))
         except (FileNotFoundError, ValueError):
-            made = str(uuid.uuid4())
-            replace_file(path, made)
-            return made
+            created = str(uuid.uuid4())
+            write_private(path, created.encode())
+            return created
 
     def load(self) -> tuple[list[PartRecord], list[str]]:
-        """All records, and sentences about files that cannot be read (they are put aside)."""
+        """Return all records, and a sentence about each unreadable file, which is renamed."""
         records, problems = [], []
         for path in sorted(self._parts.glob("*.json")):
             try:
                 records.append(PartRecord.model_validate_json(path.read_bytes()))
             except ValidationError:
-                path.replace(path.with_suffix(".unreadable"))
-                problems.append(f"{path}: not a record of this version, put aside")
+                moved = path.replace(path.with_suffix(".unreadable"))
+                problems.append(f"{path}: not a record of this version; moved to {moved.name}")
         ended = [record for record in records if record.forgotten]
         ended.sort(key=lambda record: record.ended_at)
         for record in ended[: max(0, len(ended) - KEPT_ENDED)]:
@@ -91,41 +103,15 @@ class DaemonFiles:
         return records, problems
 
     def save(self, record: PartRecord) -> None:
-        """Replace the record of that part; old or new, never half of it."""
-        path = self._parts / f"{uuid.UUID(record.dataflow_id)}.json"
-        replace_file(path, record.model_dump_json())
+        """Replace the record of a part atomically."""
+        write_private(self._path(record.dataflow_id), record.model_dump_json().encode())
 
     def drop(self, dataflow_id: str) -> None:
-        (self._parts / f"{uuid.UUID(dataflow_id)}.json").unlink(missing_ok=True)
+        self._path(dataflow_id).unlink(missing_ok=True)
+
+    def _path(self, dataflow_id: str) -> Path:
+        return self._parts / f"{uuid.UUID(dataflow_id)}.json"
 
     def close(self) -> None:
+        """Release the lock."""
         os.close(self._lock)
-
-
-def _locked(descriptor: int, *, within: float) -> bool:
-    """Lock the file; a predecessor that is just ending is waited for."""
-    deadline = time.monotonic() + within
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Old or new, never half of it; on disk when this returns. Raises OSError with ``path``."""
-    fresh = path.with_name(f".{path.name}.new")
-    try:
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            fresh.unlink()
-        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -1,4 +1,4 @@
-"""Whether the machine is being shut down or rebooted, asked of its init system."""
+"""Whether the machine is being shut down or rebooted, according to its init system."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ from typing import Final
 import anyio
 
 ANSWER_TIMEOUT: Final = 2.0
-"""Seconds for the init system to answer; it is busy at that time."""
+"""Seconds for the init system, which is busy during a shutdown."""
 
 
 async def system_is_stopping() -> bool:
-    """Whether a SIGTERM comes from a machine that goes down, not from somebody who stops a service.
+    """Whether a SIGTERM was sent because of a shutdown, after which dataflows continue.
 
-    What runs when a machine goes down should run again when it comes back. Where nobody can tell
-    (no systemd, no runlevel), it is taken for a stop.
+    False if that is unknown: no systemd, no runlevel.
     """
-    state = await _answer("systemctl", "is-system-running")
+    state = await _output("systemctl", "is-system-running")
     if state is not None:
         return state == "stopping"
-    runlevel = await _answer("runlevel")
+    runlevel = await _output("runlevel")
     return runlevel is not None and runlevel.split()[-1:] in (["0"], ["6"])
 
 
-async def _answer(*command: str) -> str | None:
-    """What a command prints; ``None``: it is not there, does not answer, or has nothing to say."""
+async def _output(*command: str) -> str | None:
+    """Return what a command prints, None if it is missing, too slow or prints nothing."""
     if shutil.which(command[0]) is None:
         return None
     try:

@@ -1,36 +1,27 @@
-"""The agent's decisions: which parts this machine has and what is done about them; pure.
+"""State machine of the daemon's agent: the parts on this machine and what is done about them; pure.
 
-The coordinator says what should be, runners say what is. Every change that a successor must know is
-saved before it is told.
+The coordinator sends what should run, runners report what runs. A change that the next daemon
+process needs is saved before it is reported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Literal, assert_never
 
-from dora_config.protocol.builds import BuildEventsAck, BuildPart, CancelBuild
-from dora_config.protocol.calls import RunnerCall
 from dora_config.protocol.daemon import (
-    Certificate,
     ConnectPart,
-    CoordinatorMessage,
     DescribePart,
     EndDaemon,
-    EndLogs,
     ForgetPart,
-    HeartbeatAck,
     Leaving,
     LogChunk,
-    MoreLogs,
     PartChanged,
     PartDescribed,
     PartLost,
     PartReport,
     PreparePart,
-    Registered,
-    RegistrationRefused,
     ReleasePart,
     StopPart,
     StreamLogs,
@@ -50,314 +41,328 @@ from dora_config.protocol.runner import (
     StopAllNodes,
     WaitingChanged,
 )
-from dora_config.protocol.topics import EndTopics, MoreTopics, StreamTopics, TopicChunk
-from dora_daemon.agent import commands
+from dora_config.protocol.runner_events import (
+    DataflowStopping,
+    LogLine,
+    LogLinesDropped,
+    NodeConnected,
+    NodeEnded,
+    NodeFailed,
+    NodeRestarting,
+    NodeSpawned,
+)
+from dora_config.protocol.topics import StreamTopics, TopicChunk
 from dora_daemon.agent.commands import (
-    AskRunner,
-    CallRunner,
-    CloseLogs,
+    AdoptRunner,
     Command,
+    Connect,
     DropPart,
+    ExitDaemon,
     KillRunner,
-    Log,
-    MindBuild,
-    MindWatch,
+    OpenInspector,
     OpenLogs,
-    OpenWatch,
-    ReadOn,
     SavePart,
+    SendToCoordinator,
+    SendToRunner,
     StartRunner,
-    TellCoordinator,
+    WriteLog,
 )
 from dora_daemon.agent.events import (
-    CoordinatorSpoke,
-    EndAsked,
+    DaemonStarted,
     Event,
-    HandOverAsked,
-    MachineStops,
-    RunnerGone,
+    HandoverRequested,
+    MachineStopping,
+    RunnerConnected,
+    RunnerEnded,
+    RunnerNotice,
     RunnerPlaced,
-    RunnerReached,
-    RunnerSpoke,
+    RunnerReported,
 )
 from dora_daemon.agent.records import PartRecord
 
 SHUTDOWN_GRACE = 10.0
-"""Seconds that nodes have to end when the machine stops; systemd waits for 90."""
+"""Seconds for nodes to end when the machine stops; systemd waits for 90."""
 
 
 @dataclass(slots=True)
-class Part:
-    """A part and what is to happen to it next."""
+class _Part:
+    """A part of a dataflow, as recorded and as last reported by its runner."""
 
     record: PartRecord
-    reached: bool = False
+    connected: bool = False
     """Its runner answers."""
     stop: StopPart | None = None
     next: PreparePart | None = None
-    """Wanted in its place once nothing of it is left."""
+    """Replaces it once nothing of it is left."""
     link: LinkReport | None = None
-    """What its runner said of the link last."""
     only_virtual_left: bool = False
-    """What its runner said of the nodes that are left."""
     connect: ConnectPart | None = None
-    """All that its runner has to be told of its peers once it answers."""
+    """Peers to send to its runner once it answers."""
 
     @property
     def live(self) -> bool:
         return self.record.is_live
 
     def report(self) -> PartReport:
-        """Where it stands."""
-        return self.record.report(self.link, only_virtual_left=self.only_virtual_left)
+        record = self.record
+        return PartReport(
+            dataflow_id=record.dataflow_id,
+            attempt=record.attempt,
+            phase="stopping" if self.live and record.stopping else record.phase,
+            result=record.result,
+            link=self.link if self.live else None,
+            stopped=record.stopping,
+            only_virtual_left=self.only_virtual_left and self.live,
+        )
 
 
 class AgentState:
+    """Changes only in :meth:`handle`; the other public methods read."""
+
     def __init__(self, records: Iterable[PartRecord] = ()) -> None:
-        """``records``: what an earlier daemon process wrote down; its runners may still live."""
-        self.parts = {record.dataflow_id: Part(record) for record in records}
+        """Begin with the ``records`` of an earlier daemon process."""
+        self._parts = {record.dataflow_id: _Part(record) for record in records}
+        self._adopted: set[str] = set()
+        """Parts of an earlier daemon process whose runners have not answered or ended yet."""
         self._ending = False
         self._left_with_machine: set[str] | None = None
-        """The machine stops: parts whose runners have not ended yet."""
+        """Parts whose runners have not ended yet, when the machine stops."""
 
     def reports(self) -> tuple[PartReport, ...]:
-        """The status report that goes with a registration."""
-        known = (part for part in self.parts.values() if not part.record.forgotten)
+        """Return the reports for a registration."""
+        known = (part for part in self._parts.values() if not part.record.forgotten)
         return tuple(part.report() for part in known)
 
+    def records(self) -> tuple[PartRecord, ...]:
+        """Return all records that the next daemon process needs."""
+        return tuple(part.record for part in self._parts.values())
+
+    def is_live(self, dataflow_id: str) -> bool:
+        """Whether a part of this dataflow has not ended."""
+        return self._live(dataflow_id) is not None
+
     def handle(self, event: Event, now: float) -> list[Command]:
-        """What follows from ``event``; ``now`` is Unix time."""
+        """Change the state and return the commands that follow; ``now`` is Unix time."""
         match event:
-            case CoordinatorSpoke(message=message):
-                return self._coordinator_spoke(message)
-            case RunnerPlaced() | RunnerReached() | RunnerSpoke() | RunnerGone():
-                part = self.parts.get(event.dataflow_id)
-                if part is None:
-                    return []
-                if self._left_with_machine is not None:
-                    return self._while_machine_stops(part, event)
-                return self._about_runner(part, event, now)
-            case EndAsked():
-                return self._end()
-            case MachineStops():
-                return self._stop_with_machine()
-            case HandOverAsked():
-                leaving = TellCoordinator(Leaving(hand_over=True))
-                return [leaving, commands.EndDaemon()]
-            case _ as unreachable:
-                assert_never(unreachable)
-
-    # ---------------------------------------------------------------- from the coordinator
-
-    def _coordinator_spoke(self, message: CoordinatorMessage) -> list[Command]:
-        match message:
+            case DaemonStarted():
+                return self._adopt(now)
+            case RunnerPlaced() | RunnerConnected() | RunnerReported() | RunnerEnded():
+                return [*self._handle_runner(event, now), *self._settle(event.dataflow_id)]
             case PreparePart():
-                return self._prepare(message)
-            case ReleasePart(dataflow_id=dataflow_id, attempt=attempt):
-                part = self.parts.get(dataflow_id)
-                if part is None or part.record.attempt != attempt:
-                    return []
-                if part.record.phase == "prepared" and part.stop is None:
-                    return [AskRunner(dataflow_id, Release())]
-                return [self._tell(part)]
+                return self._prepare(event)
+            case ConnectPart():
+                return self._connect(event)
+            case ReleasePart():
+                return self._release(event)
             case StopPart():
-                return self._stop(message)
+                return self._stop(event)
             case ForgetPart(dataflow_id=dataflow_id, attempt=attempt):
-                part = self.parts.get(dataflow_id)
+                part = self._parts.get(dataflow_id)
                 if part is None or part.live or part.record.attempt > attempt:
                     return []
-                return [self._save(part, forgotten=True, result=None)]
+                return [_save(part, forgotten=True, result=None)]
             case DescribePart(dataflow_id=dataflow_id):
-                part = self.parts.get(dataflow_id)
-                if part is None or not part.live:
-                    return []
-                described = PartDescribed(
-                    dataflow_id=dataflow_id, attempt=part.record.attempt, spec=part.record.spec
-                )
-                return [TellCoordinator(described), self._tell(part)]
-            case StreamLogs(dataflow_id=dataflow_id, stream=stream):
-                part = self.parts.get(dataflow_id)
+                part = self._live(dataflow_id)
                 if part is None:
-                    problem = "this machine has no logs of that dataflow any more"
+                    return []
+                attempt, spec = part.record.attempt, part.record.spec
+                described = PartDescribed(dataflow_id=dataflow_id, attempt=attempt, spec=spec)
+                return [SendToCoordinator(described), _report(part)]
+            case StreamLogs(dataflow_id=dataflow_id, stream=stream):
+                part = self._parts.get(dataflow_id)
+                if part is None:
+                    problem = "this machine no longer has logs of that dataflow"
                     chunk = LogChunk(stream=stream, done=True, problem=problem)
-                    return [TellCoordinator(chunk)]
-                return [OpenLogs(part.record, message)]
-            case MoreLogs(stream=stream):
-                return [ReadOn(stream)]
-            case EndLogs(stream=stream):
-                return [CloseLogs(stream)]
+                    return [SendToCoordinator(chunk)]
+                return [OpenLogs(part.record, event)]
             case StreamTopics(dataflow_id=dataflow_id, stream=stream):
-                part = self.parts.get(dataflow_id)
-                if part is None or not part.live or not part.record.runtime_dir:
-                    return [TellCoordinator(TopicChunk(stream=stream, done=True))]
-                return [OpenWatch(part.record, message)]
-            case MoreTopics() | EndTopics():
-                return [MindWatch(message)]
-            case BuildPart() | CancelBuild() | BuildEventsAck():
-                return [MindBuild(message)]
-            case RunnerCall():
-                return [CallRunner(message)]
+                part = self._live(dataflow_id)
+                if part is None or not part.record.runtime_dir:
+                    return [SendToCoordinator(TopicChunk(stream=stream, done=True))]
+                return [OpenInspector(part.record, event)]
             case EndDaemon():
                 return self._end()
-            case ConnectPart():
-                return self._connect(message)
-            case Registered() | RegistrationRefused() | HeartbeatAck() | Certificate():
-                return []
+            case MachineStopping():
+                return self._stop_with_machine()
+            case HandoverRequested():
+                return [SendToCoordinator(Leaving(hand_over=True)), ExitDaemon()]
             case _ as unreachable:
                 assert_never(unreachable)
 
+    def _live(self, dataflow_id: str) -> _Part | None:
+        part = self._parts.get(dataflow_id)
+        return part if part is not None and part.live else None
+
+    # ------------------------------------------------------------------- adoption
+
+    def _adopt(self, now: float) -> list[Command]:
+        commands: list[Command] = []
+        for dataflow_id, part in list(self._parts.items()):
+            if part.live and part.record.runtime_dir:
+                self._adopted.add(dataflow_id)
+                commands.append(AdoptRunner(part.record))
+            elif part.live:
+                commands += self._lose(part, "the daemon ended before its runner started", now)
+        return commands if self._adopted else [*commands, Connect()]
+
+    def _settle(self, dataflow_id: str) -> list[Command]:
+        if dataflow_id not in self._adopted:
+            return []
+        self._adopted.remove(dataflow_id)
+        return [] if self._adopted else [Connect()]
+
+    # ------------------------------------------------------- messages of the coordinator
+
     def _prepare(self, message: PreparePart) -> list[Command]:
-        part = self.parts.get(message.dataflow_id)
-        live = part is not None and part.live
-        if (self._ending and not live) or self._left_with_machine is not None:
+        part = self._live(message.dataflow_id)
+        if (self._ending and part is None) or self._left_with_machine is not None:
             lost = PartLost(
                 dataflow_id=message.dataflow_id,
                 attempt=message.attempt,
-                reason="the daemon is ending and starts nothing more",
+                reason="the daemon is ending and does not start nodes",
             )
-            return [TellCoordinator(lost)]
-        if part is not None and part.live:
-            if part.record.attempt >= message.attempt:
-                return [self._tell(part)]
-            part.next = message  # each node exactly once: first nothing of the old may be left
-            return [KillRunner(message.dataflow_id)]
-        return self._make(message)
+            return [SendToCoordinator(lost)]
+        if part is None:
+            return self._make(message)
+        if part.record.attempt >= message.attempt:
+            return [_report(part)]
+        part.next = message  # a node must not run twice: the old part ends first
+        return [KillRunner(message.dataflow_id)]
 
     def _make(self, message: PreparePart) -> list[Command]:
-        record = PartRecord(
-            dataflow_id=message.dataflow_id,
-            attempt=message.attempt,
-            spec=message.spec,
-            machine=message.machine,
-            recovers=message.recovers,
-            whole=message.whole,
-            edges=message.edges,
-            addresses=message.addresses,
-        )
-        self.parts[message.dataflow_id] = Part(record)
+        record = PartRecord.model_validate(message, from_attributes=True)
+        self._parts[message.dataflow_id] = _Part(record)
         return [SavePart(record), StartRunner(record)]
 
     def _connect(self, message: ConnectPart) -> list[Command]:
-        part = self.parts.get(message.dataflow_id)
-        if part is None or not part.live or part.record.attempt != message.attempt:
+        part = self._live(message.dataflow_id)
+        if part is None or part.record.attempt != message.attempt:
             return []
-        if not part.reached:
+        if not part.connected:
             part.connect = _merged(part.connect, message)
             return []
         request = SetLinkPeers(peers=message.peers, ended=message.ended)
-        return [AskRunner(message.dataflow_id, request)]
+        return [SendToRunner(message.dataflow_id, request)]
+
+    def _release(self, message: ReleasePart) -> list[Command]:
+        part = self._parts.get(message.dataflow_id)
+        if part is None or part.record.attempt != message.attempt:
+            return []
+        if part.record.phase == "prepared" and part.stop is None:
+            return [SendToRunner(message.dataflow_id, Release())]
+        return [_report(part)]
 
     def _stop(self, message: StopPart) -> list[Command]:
-        part = self.parts.get(message.dataflow_id)
+        part = self._parts.get(message.dataflow_id)
         if part is None:
-            lost = PartLost(
-                dataflow_id=message.dataflow_id, attempt=0, reason="not on this machine"
-            )
-            return [TellCoordinator(lost)]
+            reason = "the dataflow does not run on this machine"
+            lost = PartLost(dataflow_id=message.dataflow_id, attempt=0, reason=reason)
+            return [SendToCoordinator(lost)]
         part.next = None
         if not part.live:
-            return [self._tell(part)]
-        part.stop = message
-        save = self._save(part, stopping=True)
-        if part.reached:
-            return [save, self._ask_stop(part, message)]
-        # a runner that does not answer yet hears of the stop once it does
-        return [save, KillRunner(message.dataflow_id)] if message.force else [save]
+            return [_report(part)]
+        return [_save(part, stopping=True), *_stop_runner(part, message)]
 
-    def _ask_stop(self, part: Part, stop: StopPart) -> Command:
-        request = StopAllNodes(grace=stop.grace, force=stop.force, reason=stop.reason)
-        return AskRunner(part.record.dataflow_id, request)
+    # ------------------------------------------------------------- events of runners
 
-    # --------------------------------------------------------------------- from runners
-
-    def _about_runner(
-        self,
-        part: Part,
-        event: RunnerPlaced | RunnerReached | RunnerSpoke | RunnerGone,
-        now: float,
-    ) -> list[Command]:
+    def _handle_runner(self, event: RunnerNotice, now: float) -> list[Command]:
+        part = self._parts.get(event.dataflow_id)
+        if part is None:
+            return []
+        if self._left_with_machine is not None:
+            if not isinstance(event, RunnerEnded):
+                return []
+            self._left_with_machine.discard(event.dataflow_id)
+            return self._exit_with_machine()
         match event:
             case RunnerPlaced():
-                return [
-                    self._save(
-                        part,
-                        runtime_dir=event.runtime_dir,
-                        runtime_token=event.runtime_token,
-                        log_dirs=event.log_dirs,
-                        where=event.where,
-                    )
-                ]
-            case RunnerReached(status=status):
-                return self._runner_reached(part, status, now)
-            case RunnerSpoke(event=spoken):
-                return self._runner_spoke(part, spoken, now)
-            case RunnerGone(reason=reason):
-                return self._gone(part, reason, now)
+                save = _save(
+                    part,
+                    runtime_dir=event.runtime_dir,
+                    runtime_token=event.runtime_token,
+                    log_dirs=event.log_dirs,
+                    where=event.where,
+                )
+                return [save]
+            case RunnerConnected(status=status):
+                return self._connected(part, status, now)
+            case RunnerReported(event=reported):
+                return self._reported(part, reported, now)
+            case RunnerEnded(reason=reason):
+                return self._lose(part, reason, now)
+            case _ as unreachable:
+                assert_never(unreachable)
 
-    def _runner_reached(self, part: Part, status: RunnerStatus, now: float) -> list[Command]:
-        part.reached = True
+    def _connected(self, part: _Part, status: RunnerStatus, now: float) -> list[Command]:
+        part.connected = True
         part.link = status.link
         part.only_virtual_left = status.only_virtual_left
         if status.phase == "finished" and status.result is not None:
-            return self._finished(part, status.result, now)
+            return self._finish(part, status.result, now)
+        if part.record.stopping and status.phase != "stopping" and part.stop is None:
+            # requested of an earlier daemon process, which may not have forwarded it
+            part.stop = StopPart(dataflow_id=part.record.dataflow_id)
         if part.stop is not None:
-            return [self._ask_stop(part, part.stop)]
-        if part.record.stopping and status.phase != "stopping":
-            # asked for before this daemon started, and the runner may not have heard of it
-            stop = part.stop = StopPart(dataflow_id=part.record.dataflow_id)
-            return [self._ask_stop(part, stop)]
+            return _stop_runner(part, part.stop)
         waiting, part.connect = part.connect, None
         commands = [] if waiting is None else self._connect(waiting)
         match status.phase:
             case "ready":
-                return [*commands, *self._reached_phase(part, NodesReady())]
+                return [*commands, *_advance(part, "prepared")]
             case "running":
-                started = DataflowStarted(dataflow_id=part.record.dataflow_id)
-                return [*commands, *self._reached_phase(part, started)]
-            case _:
-                return [*commands, self._tell(part)] if part.link is not None else commands
+                return [*commands, *_advance(part, "running")]
+            case "starting" | "stopping" | "finished":
+                return [*commands, _report(part)] if part.link is not None else commands
+            case _ as unreachable:
+                assert_never(unreachable)
 
-    def _runner_spoke(self, part: Part, event: RunnerEvent, now: float) -> list[Command]:
+    def _reported(self, part: _Part, event: RunnerEvent, now: float) -> list[Command]:
         match event:
-            case NodesReady() | DataflowStarted():
-                return self._reached_phase(part, event)
+            case NodesReady():
+                return _advance(part, "prepared")
+            case DataflowStarted():
+                return _advance(part, "running")
             case DataflowFinished(result=result):
-                return self._finished(part, result, now)
+                return self._finish(part, result, now)
             case LinkChanged(report=report):
-                news = _without_figures(part.link) != _without_figures(report)
+                changed = _without_figures(part.link) != _without_figures(report)
                 part.link = report
-                return [self._tell(part)] if news and part.live else []
+                return [_report(part)] if changed and part.live else []
             case WaitingChanged(only_virtual_left=only_virtual_left):
                 part.only_virtual_left = only_virtual_left
-                return [self._tell(part)] if part.live else []
-            case _:
+                return [_report(part)] if part.live else []
+            case (
+                LogLine()
+                | LogLinesDropped()
+                | NodeSpawned()
+                | NodeConnected()
+                | NodeRestarting()
+                | NodeEnded()
+                | NodeFailed()
+                | DataflowStopping()
+            ):
                 return []
+            case _ as unreachable:
+                assert_never(unreachable)
 
-    def _reached_phase(self, part: Part, event: NodesReady | DataflowStarted) -> list[Command]:
-        if isinstance(event, DataflowStarted):
-            return [self._save(part, phase="running"), self._tell(part)]
-        if part.record.phase == "running":
-            return []
-        return [self._save(part, phase="prepared"), self._tell(part)]
-
-    def _finished(self, part: Part, result: DataflowResult, now: float) -> list[Command]:
-        """The runner ended with a result; it waits until that is stored."""
+    def _finish(self, part: _Part, result: DataflowResult, now: float) -> list[Command]:
+        """The runner ended with a result and waits until that is stored."""
         if not part.live:
             return []
         record = part.record
-        acknowledge = AskRunner(record.dataflow_id, AcknowledgeResult())
-        part.reached = False
+        acknowledge = SendToRunner(record.dataflow_id, AcknowledgeResult())
+        part.connected = False
         if record.phase in ("preparing", "prepared") and part.stop is None and not part.next:
             node, reason = _cause(result, record.where)
-            return [*self._gone(part, reason, now, node, result), acknowledge]
-        save = self._save(part, phase="ended", result=result, ended_at=now)
+            return [*self._lose(part, reason, now, node, result), acknowledge]
+        save = _save(part, phase="ended", result=result, ended_at=now)
         if part.next is not None:
             return [save, acknowledge, *self._make(part.next)]
-        return [save, acknowledge, self._tell(part), *self._end_if_idle()]
+        return [save, acknowledge, _report(part), *self._exit_if_idle()]
 
-    def _gone(
+    def _lose(
         self,
-        part: Part,
+        part: _Part,
         reason: str,
         now: float,
         node: str | None = None,
@@ -368,14 +373,14 @@ class AgentState:
         if part.next is not None:
             return self._make(part.next)
         record = part.record
-        if record.stopping:  # it was to end, and has; nobody is to spawn it again
+        if record.stopping:  # ended as requested: a recovery must not spawn it again
             result = result or DataflowResult(dataflow_id=record.dataflow_id, error=reason)
-            save = self._save(part, phase="ended", result=result, ended_at=now)
-            return [save, self._tell(part), *self._end_if_idle()]
-        if record.log_dirs:  # its logs may still be asked for
-            keep = self._save(part, phase="ended", forgotten=True, ended_at=now)
+            save = _save(part, phase="ended", result=result, ended_at=now)
+            return [save, _report(part), *self._exit_if_idle()]
+        if record.log_dirs:  # its logs can still be requested
+            keep = _save(part, phase="ended", forgotten=True, ended_at=now)
         else:
-            del self.parts[record.dataflow_id]
+            del self._parts[record.dataflow_id]
             keep = DropPart(record.dataflow_id)
         lost = PartLost(
             dataflow_id=record.dataflow_id,
@@ -384,75 +389,75 @@ class AgentState:
             node=node,
             result=result,
         )
-        log = Log("warning", f"dataflow {record.dataflow_id}: {reason}")
-        return [keep, log, TellCoordinator(lost), *self._end_if_idle()]
+        log = WriteLog("warning", f"dataflow {record.dataflow_id}: {reason}")
+        return [keep, log, SendToCoordinator(lost), *self._exit_if_idle()]
 
-    # --------------------------------------------------------------------- ending
+    # --------------------------------------------------------------------- the end
 
     def _stop_with_machine(self) -> list[Command]:
-        """Records stay as they are: the next daemon finds nothing and says so, as after a power
-        failure.
+        """End runners without changing records: the next daemon process reports the parts as lost,
+        as after a power failure.
         """
-        live = [part for part in self.parts.values() if part.live]
-        self._left_with_machine = {part.record.dataflow_id for part in live}
-        return [*(self._shut_down(part) for part in live), *self._leave_with_machine()]
+        live = {key: part for key, part in self._parts.items() if part.live}
+        self._left_with_machine = set(live)
+        commands: list[Command] = [
+            SendToRunner(key, ShutDown(grace=SHUTDOWN_GRACE)) if part.connected else KillRunner(key)
+            for key, part in live.items()
+        ]
+        return [*commands, *self._exit_with_machine()]
 
-    def _shut_down(self, part: Part) -> Command:
-        if part.reached:
-            return AskRunner(part.record.dataflow_id, ShutDown(grace=SHUTDOWN_GRACE))
-        return KillRunner(part.record.dataflow_id)
-
-    def _while_machine_stops(
-        self, part: Part, event: RunnerPlaced | RunnerReached | RunnerSpoke | RunnerGone
-    ) -> list[Command]:
-        assert self._left_with_machine is not None
-        if not isinstance(event, RunnerGone):
-            return []
-        self._left_with_machine.discard(part.record.dataflow_id)
-        return self._leave_with_machine()
-
-    def _leave_with_machine(self) -> list[Command]:
+    def _exit_with_machine(self) -> list[Command]:
         if self._left_with_machine:
             return []
-        return [TellCoordinator(Leaving(hand_over=True)), commands.EndDaemon()]
+        return [SendToCoordinator(Leaving(hand_over=True)), ExitDaemon()]
 
     def _end(self) -> list[Command]:
         if self._left_with_machine is not None:
             return [KillRunner(dataflow_id) for dataflow_id in self._left_with_machine]
         force = self._ending
         self._ending = True
-        out: list[Command] = []
-        for part in self.parts.values():
+        commands: list[Command] = []
+        for dataflow_id, part in self._parts.items():
             if not part.live:
                 continue
             part.next = None
-            part.stop = StopPart(
-                dataflow_id=part.record.dataflow_id, force=force, reason="the daemon was ended"
-            )
-            out.append(self._save(part, stopping=True))
-            out.append(self._tell(part))
+            stop = StopPart(dataflow_id=dataflow_id, force=force, reason="the daemon was ended")
+            commands += [_save(part, stopping=True), _report(part)]
             if not part.record.whole and not force:
-                text = f"dataflow {part.record.dataflow_id} ends on its other machines too"
-                out.append(Log("info", text))
-            if part.reached:
-                out.append(self._ask_stop(part, part.stop))
-            elif force:
-                out.append(KillRunner(part.record.dataflow_id))
-        return [*out, *self._end_if_idle()]
+                text = f"dataflow {dataflow_id} also ends on its other machines"
+                commands.append(WriteLog("info", text))
+            commands += _stop_runner(part, stop)
+        return [*commands, *self._exit_if_idle()]
 
-    def _end_if_idle(self) -> list[Command]:
-        if not self._ending or any(part.live for part in self.parts.values()):
+    def _exit_if_idle(self) -> list[Command]:
+        if not self._ending or any(part.live for part in self._parts.values()):
             return []
-        return [TellCoordinator(Leaving(hand_over=False)), commands.EndDaemon()]
+        return [SendToCoordinator(Leaving(hand_over=False)), ExitDaemon()]
 
-    # --------------------------------------------------------------------- small steps
 
-    def _save(self, part: Part, **changes: object) -> Command:
-        part.record = part.record.model_copy(update=changes)
-        return SavePart(part.record)
+def _save(part: _Part, **changes: object) -> Command:
+    part.record = part.record.model_copy(update=changes)
+    return SavePart(part.record)
 
-    def _tell(self, part: Part) -> Command:
-        return TellCoordinator(PartChanged(report=part.report()))
+
+def _report(part: _Part) -> Command:
+    return SendToCoordinator(PartChanged(report=part.report()))
+
+
+def _advance(part: _Part, phase: Literal["prepared", "running"]) -> list[Command]:
+    if phase == "prepared" and part.record.phase == "running":
+        return []
+    return [_save(part, phase=phase), _report(part)]
+
+
+def _stop_runner(part: _Part, stop: StopPart) -> list[Command]:
+    """Stop now, or when the runner answers; a forced stop kills a runner that does not answer."""
+    part.stop = stop
+    dataflow_id = part.record.dataflow_id
+    if part.connected:
+        request = StopAllNodes(grace=stop.grace, force=stop.force, reason=stop.reason)
+        return [SendToRunner(dataflow_id, request)]
+    return [KillRunner(dataflow_id)] if stop.force else []
 
 
 def _merged(earlier: ConnectPart | None, later: ConnectPart) -> ConnectPart:
@@ -464,7 +469,7 @@ def _merged(earlier: ConnectPart | None, later: ConnectPart) -> ConnectPart:
 
 
 def _without_figures(report: LinkReport | None) -> LinkReport | None:
-    """What is worth telling at once; round trips ride on heartbeats."""
+    """Without round trip times, which heartbeats contain."""
     if report is None:
         return None
     figures = {"rtt_us": None, "clock_offset_us": None}
@@ -473,7 +478,7 @@ def _without_figures(report: LinkReport | None) -> LinkReport | None:
 
 
 def _cause(result: DataflowResult, where: str) -> tuple[str | None, str]:
-    """The node and the sentence that say best why nothing came of a start."""
+    """Return the node and the sentence that best explain a failed start."""
     if result.error is not None:
         return None, f"{result.error}\n({where})" if where else result.error
     for node in result.root_causes:

@@ -1,4 +1,4 @@
-"""A build that a daemon starts: ``python -m dora_daemon.build DIRECTORY LOCK_FD``."""
+"""A build in a process of its own: ``python -m dora_daemon.build DIRECTORY LOCK_FD``."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Runs one command of a build to its end, in a process group of its own; only here.
+"""Runs one command of a build in a process group of its own.
 
-Cancelling the caller ends the whole group: SIGTERM, and SIGKILL after `STOP_GRACE` seconds.
+Cancellation ends the whole group: SIGTERM, and SIGKILL after `STOP_GRACE` seconds.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from anyio.abc import ByteReceiveStream, Process
 STOP_GRACE = 3.0
 """Seconds between SIGTERM and SIGKILL when a build is cancelled."""
 HELD_OPEN_GRACE = 2.0
-"""Seconds that output may stay open, held by a background process, after its command ended."""
+"""Seconds for which a background process may hold the output open after the command ended."""
 TAIL_LINES = 40
 MAX_LINE = 10_000
-"""Characters of one line that are kept; the rest of it is cut off."""
+"""Characters of a line that are kept."""
 
 OnLine = Callable[[str], None]
 OnCommand = Callable[[int], object]
-"""Called with the pid of each command that was started, the leader of a session of its own."""
+"""Called with the pid of each started command, which leads a session of its own."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a command ended: exit code (negative: signal number) and its last lines."""
+class CommandResult:
+    """Exit code of a command (negative: signal number) and its last lines of output."""
 
     exit_code: int
     tail: tuple[str, ...]
@@ -55,10 +55,10 @@ async def run_command(
     env: Mapping[str, str],
     on_line: OnLine | None = None,
     on_command: OnCommand | None = None,
-) -> Outcome:
-    """Run `words` without a shell; every line of output goes to `on_line`.
+) -> CommandResult:
+    """Run `words` without a shell and pass each line of output to `on_line`.
 
-    Raises OSError when the program cannot be started.
+    Raises OSError if the program cannot be started.
     """
     tail: deque[str] = deque(maxlen=TAIL_LINES)
 
@@ -88,11 +88,11 @@ async def run_command(
     finally:
         with anyio.CancelScope(shield=True):
             await _end(process)
-    return Outcome(process.returncode or 0, tuple(tail))
+    return CommandResult(process.returncode or 0, tuple(tail))
 
 
 async def _read_lines(stream: ByteReceiveStream, keep: OnLine) -> None:
-    """Lines until the end; a progress bar's carriage returns end lines too."""
+    """Read lines until the end; the carriage returns of a progress bar end lines, too."""
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode
     pending = ""
     async for chunk in stream:
@@ -106,14 +106,14 @@ async def _read_lines(stream: ByteReceiveStream, keep: OnLine) -> None:
 
 
 async def _stop_waiting_for_output(process: Process, scope: anyio.CancelScope) -> None:
-    """A background process may hold the output open long after the command itself has ended."""
+    """Cancel the reading of output that a background process holds open."""
     await process.wait()
     await anyio.sleep(HELD_OPEN_GRACE)
     scope.cancel()
 
 
 async def _end(process: Process) -> None:
-    """Leave no process of the group: at once after the command's own end, gently before it."""
+    """End all processes of the group, gracefully unless the command has ended."""
     if process.returncode is None:
         _signal_group(process, signal.SIGTERM)
         with anyio.move_on_after(STOP_GRACE):

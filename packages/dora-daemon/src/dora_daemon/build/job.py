@@ -1,8 +1,4 @@
-"""What a build process is given, and what it reports.
-
-Apart from `process`, so that a daemon, which starts builds but makes none, starts without all that
-they need.
-"""
+"""Job and reports of a build process; daemons import this without the code that builds."""
 
 from __future__ import annotations
 
@@ -14,11 +10,11 @@ from dora_config.protocol.envelope import Message
 from dora_config.protocol.runner import NodeLocation
 
 JOB = "job.json"
-"""In the directory of the build."""
+"""File in the directory of the build."""
 
 
 class BuildJob(Message):
-    """What is to be prepared, and where relative paths start."""
+    """A dataflow to prepare, and the folder that relative paths start from."""
 
     resolved: ResolvedDataflow
     base_dir: str
@@ -29,23 +25,23 @@ class BuildJob(Message):
     """See ``BuildOptions.own``."""
 
 
-class PlacedNode(Message):
-    """A prepared node."""
+class BuiltNode(Message):
+    """A prepared node: its absolute working directory, interpreter and commit."""
 
     node: str
     place: NodeLocation
     commit: str | None = None
 
 
-class Outcome(Message):
-    """How it ended; with failures, nothing counts as built."""
+class BuildOutcome(Message):
+    """Result of a build; with failures, no node counts as built."""
 
-    nodes: tuple[PlacedNode, ...] = ()
+    nodes: tuple[BuiltNode, ...] = ()
     failures: tuple[FailedNode, ...] = ()
 
 
 class Report(Message):
-    """One line: news of a node, or (the last one) the outcome."""
+    """One line on standard output: an event, or (the last one) the outcome."""
 
-    news: NodeBuildEvent | None = None
-    outcome: Outcome | None = None
+    event: NodeBuildEvent | None = None
+    outcome: BuildOutcome | None = None

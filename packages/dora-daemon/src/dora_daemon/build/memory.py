@@ -1,9 +1,9 @@
-"""Remembers successful builds, so that one whose inputs are unchanged is skipped.
+"""Records of successful builds, so that a build with unchanged inputs is skipped.
 
 `<working dir>/.dora/builds/` has a record for each command: its environment, the files that it
-could read and the packages that were installed, as they were when all nodes were built. A file that
-existed before the build and changed meanwhile was edited, unless builds of this command always
-change it: then nothing is known, and the next build runs.
+could read and the installed packages, after all nodes were built. A file that existed before the
+build and changed meanwhile was edited by the user, unless builds of this command always change it;
+then the next build runs.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 from dora_config import ResolvedNode
+from dora_config.atomic_write import write_file
 from dora_daemon.build.plan import BuildLine
 from dora_daemon.build.reads import Reads, normalized, reads_of
 from dora_daemon.build.snapshot import (
@@ -42,7 +44,7 @@ _OF_A_SESSION_PREFIXES = ("SSH_", "XDG_SESSION", "DBUS_", "TMUX", "TERM_", "VSCO
 
 @dataclass(slots=True)
 class BuildCheck:
-    """One node's build: what it depends on, and whether its last success still holds."""
+    """Inputs of one node's build, and whether the result of the last one is up to date."""
 
     record: Path
     reads: Reads | None
@@ -55,7 +57,7 @@ class BuildCheck:
     touched: set[str] = field(default_factory=set)
     """Distributions that the build has changed."""
     installed: State | None = None
-    """What was installed when the build had run; None if it was skipped."""
+    """Installed packages after the build; None if it was skipped."""
 
 
 class BuildMemory:
@@ -76,7 +78,7 @@ class BuildMemory:
         environ: Mapping[str, str],
         uv: str | None,
     ) -> BuildCheck:
-        """Compare a build with its last success; `python`: its environment, None for dora's."""
+        """Compare a build with its last success; `python` None: it installs for dora's Python."""
         command = [[line.text for line in lines], str(directory), uv is not None, str(python)]
         name = hashlib.sha256(json.dumps(command).encode()).hexdigest()[:32]
         record = directory / ".dora" / "builds" / f"{name}.json"
@@ -100,7 +102,7 @@ class BuildMemory:
         if last["environ"] != check.environ or last["files"] != check.before:
             return False
         if self._running.get(check.python):
-            return False  # another build changes the environment just now
+            return False  # another build is changing the environment
         installed = environment_state(check.python)
         changed = difference(last["installed"], installed)
         if changed and not _leaves_alone(changed, check):
@@ -108,14 +110,14 @@ class BuildMemory:
         return _is_complete(installed, set(last["own"]))
 
     def begin(self, check: BuildCheck) -> State:
-        """The build runs now; until it succeeds nothing is known of it."""
+        """Record that the build runs; return the installed packages."""
         outputs = set(check.last.get("outputs", ()))
         _store(check.record, {"version": _VERSION, "success": False, "outputs": sorted(outputs)})
         self._running[check.python] = self._running.get(check.python, 0) + 1
         return environment_state(check.python)
 
     def end(self, check: BuildCheck, installed: State, *, success: bool) -> None:
-        """The build ran; `installed` is what `begin` returned."""
+        """Record the end of the build; `installed` is the result of `begin`."""
         self._running[check.python] -= 1
         if success:
             check.installed = environment_state(check.python)
@@ -124,19 +126,17 @@ class BuildMemory:
             self._checks.append(check)
 
     def save(self, *, complete: bool) -> None:
-        """Remember the builds that succeeded; `complete`: all of this call did.
+        """Store the builds that succeeded; `complete`: all of this call did.
 
-        Later builds may install into the same environment, so what counts is what all of them
-        left. After a failure that is unknown, and each build counts as it was when it had run.
+        Later builds may install into the same environment, so the state after all of them is
+        stored, or after a failure the state after each single build.
         """
         installed: dict[Path | None, State] = {}
         for check in self._checks:
-            if check.reads is None or check.before is None:
-                continue
-            if not complete and check.installed is None:
+            if check.reads is None or (not complete and check.installed is None):
                 continue
             after = file_state(check.reads.roots, check.left_out)
-            if after is None:
+            if check.before is None or after is None:
                 continue
             if check.python not in installed:
                 installed[check.python] = environment_state(check.python)
@@ -157,9 +157,10 @@ class BuildMemory:
 
 
 def _leaves_alone(changed: Iterable[str], check: BuildCheck) -> bool:
-    """Whether what was installed or removed since is of no concern for a build.
+    """Return whether packages that were changed since the build do not affect it.
 
-    Only for builds that install packages: none of theirs changed, and none that another one needs.
+    That is only decided for builds that install packages: none of these changed, and none that
+    another distribution requires.
     """
     described = {entry: _distribution(entry) for entry in changed}
     names = {name for name in described.values() if name is not None}
@@ -179,7 +180,7 @@ def _leaves_alone(changed: Iterable[str], check: BuildCheck) -> bool:
 
 
 def _is_complete(installed: Iterable[str], own: set[str]) -> bool:
-    """Whether every file of these distributions is there; compiled modules may come and go."""
+    """Return whether all files of these distributions exist, except compiled modules."""
     for entry in installed:
         if not entry.endswith(".dist-info") or _distribution(entry) not in own:
             continue
@@ -200,7 +201,7 @@ def _required(requirement: str) -> str:
 
 
 def _distribution(entry: str) -> str | None:
-    """The distribution that an entry of site-packages describes; None for any other entry."""
+    """Return the distribution that an entry of site-packages describes; None for other entries."""
     name = entry.rpartition("/")[2]
     if not name.endswith((".dist-info", ".egg-info")):
         return None
@@ -208,7 +209,7 @@ def _distribution(entry: str) -> str | None:
 
 
 def _owner(entry: str) -> str:
-    """The distribution whose name a module, a program or an editable install has."""
+    """Return the distribution with the name of a module, program or editable install."""
     name = entry.rpartition("/")[2]
     if name.endswith(".pth"):
         name = name.removeprefix("__editable__.").partition("-")[0]
@@ -216,7 +217,7 @@ def _owner(entry: str) -> str:
 
 
 def _local_projects(check: BuildCheck) -> set[str]:
-    """Distributions that were installed from the folders and files that the build reads."""
+    """Return distributions that were installed from the folders and files that the build reads."""
     assert check.reads is not None
     urls = {root.as_uri() for root in check.reads.roots}
     found = set()
@@ -228,7 +229,7 @@ def _local_projects(check: BuildCheck) -> set[str]:
 
 
 def _made(path: str) -> bool:
-    """Whether a file is one that builds of Python packages leave in their sources."""
+    """Return whether a file is one that builds of Python packages leave in their sources."""
     parts = Path(path).parts
     return any(part.endswith((".egg-info", ".dist-info")) for part in parts) or any(
         first == "build" and second.startswith(("lib", "bdist", "temp"))
@@ -256,15 +257,10 @@ def _load(record: Path) -> dict[str, Any]:
 
 
 def _store(record: Path, values: Mapping[str, Any]) -> None:
-    """Replace a record as a whole; without one, which an error leaves, the build runs again."""
-    partial = record.with_suffix(f".{os.getpid()}")
+    """Replace a record atomically; after an error there is none, and the build runs again."""
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(values))
-        partial.replace(record)
+        write_file(record, json.dumps(values))
     except OSError:
-        for path in (partial, record):
-            try:
-                path.unlink(missing_ok=True)
-            except OSError:
-                continue
+        with suppress(OSError):
+            record.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""Nodes whose code was sent here: an environment of their own, built once for its requirements.
+"""Environments of nodes whose code was sent to this machine, built once per requirements.
 
-The environment lies beside the node and also sees the packages of the Python that runs dora, so a
-node that needs only pyarrow has it without saying so; what a build line installs comes first.
+An environment also contains the packages of the Python that runs dora, such as pyarrow, after those
+that build lines install.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _INSTALLERS = ("pip", "pip3", "uv")
 
 
 def build_key(node: ResolvedNode, code: CodeSet) -> str:
-    """Changes when a build of the node could have another outcome.
+    """Return a key that changes when a build of the node could have another result.
 
-    For lines that install packages that is: the line, and the files that it names (requirements, a
-    lock, a wheel). For any other line every file of the node counts.
+    A line that installs packages depends on the files that it names (requirements, a lock, a
+    wheel), any other line on all files of the node.
     """
     named: set[str] = set()
     everything = False
@@ -53,11 +53,11 @@ def build_key(node: ResolvedNode, code: CodeSet) -> str:
 
 def _marker(working_dir: Path, node: str) -> Path:
     directory = environment_dir(working_dir, node)
-    return directory.with_name(f".{directory.name}.built")  # no node's id begins with a dot
+    return directory.with_name(f".{directory.name}.built")  # ids do not begin with a dot
 
 
 def is_built(working_dir: Path, node: str, key: str | None = None) -> bool:
-    """Whether a build came to its end there (with that key, if given)."""
+    """Return whether a build has succeeded there (with that key, if given)."""
     try:
         found = _marker(working_dir, node).read_text()
     except OSError:
@@ -72,24 +72,18 @@ def mark_built(working_dir: Path, node: str, key: str) -> None:
 
 
 def begin(working_dir: Path, node: str) -> None:
-    """What is there of an earlier build is not to be used any more."""
+    """Remove the result of an earlier build."""
     _marker(working_dir, node).unlink(missing_ok=True)
     shutil.rmtree(environment_dir(working_dir, node), ignore_errors=True)
 
 
 def share_packages(working_dir: Path, node: str) -> None:
-    """Have the environment see our packages, after its own; again after dora was upgraded."""
+    """Append the packages of dora to the import path of the environment."""
     for site in environment_dir(working_dir, node).glob("lib/python*/site-packages"):
         (site / "zz-dora.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
 
-def venv_command(working_dir: Path, node: str) -> tuple[str, ...]:
-    """Makes the environment where there is no uv; it has no pip, ours works on it."""
-    directory = str(environment_dir(working_dir, node))
-    return (sys.executable, "-I", "-m", "venv", "--without-pip", directory)
-
-
 def pip_command(words: tuple[str, ...], python: Path) -> tuple[str, ...]:
-    """A build line ``pip ...`` as our pip on the environment of ``python``."""
+    """Return a build line ``pip ...`` as a command of dora's pip for the environment."""
     own = (sys.executable, "-P", "-m", "pip", "--disable-pip-version-check")
     return (*own, "--python", str(python), *words[1:])

@@ -1,14 +1,12 @@
-"""A build as a process of its own, which ends with whoever asked for it and leaves no command.
+"""A build in a process of its own.
 
-Its directory (of the runners' kind) holds ``job.json``. It prints a :class:`Report` a line, and is
-cancelled by the end of its standard input, SIGINT or SIGTERM. When it is killed its reaper ends
-the commands that it had started.
+Its runtime directory contains ``job.json``. It prints one :class:`Report` per line. The end of its
+standard input, SIGINT or SIGTERM cancels it; if it is killed, its reaper kills its commands.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import signal
 import sys
@@ -19,25 +17,22 @@ from pathlib import Path
 import anyio
 
 from dora_config.access import private_dir, state_dir
-from dora_config.protocol.builds import FailedNode, NodeBuildEvent
-from dora_config.protocol.runner import NodeLocation
-from dora_daemon.build import events
+from dora_config.protocol.builds import NodeBuildEvent
 from dora_daemon.build.errors import BuildError
-from dora_daemon.build.job import JOB, BuildJob, Outcome, PlacedNode, Report
+from dora_daemon.build.file_lock import file_lock
+from dora_daemon.build.job import JOB, BuildJob, BuildOutcome, Report
 from dora_daemon.build.service import MOST_JOBS, BuildOptions, prepare
 from dora_daemon.process_tree.reaper_process import ReaperProcess
 from dora_daemon.process_tree.runtime_dir import RuntimeDir
 
 LOCK = "build.lock"
-"""In the state directory of the account."""
-LOCK_POLL = 0.1
+"""File in the state directory of the user."""
 
 
 def main(path: Path, lock_descriptor: int) -> int:
-    """Do the job in the directory; the exit code is 0 when there is an outcome."""
+    """Do the job in the directory; return exit code 0 if the build was not cancelled."""
     directory = RuntimeDir.take_over(path, lock_descriptor)
-    reaper = ReaperProcess(path)
-    try:
+    with ReaperProcess(directory) as reaper:
         reaper.start()
         job = BuildJob.model_validate_json((path / JOB).read_bytes())
         Path(job.base_dir).mkdir(parents=True, exist_ok=True)
@@ -46,13 +41,10 @@ def main(path: Path, lock_descriptor: int) -> int:
             return 1
         _print(Report(outcome=outcome))
         return 0
-    finally:
-        directory.release()
-        reaper.dismiss()
 
 
-async def _run(job: BuildJob, directory: RuntimeDir) -> Outcome | None:
-    """The outcome, None when the build was cancelled."""
+async def _run(job: BuildJob, directory: RuntimeDir) -> BuildOutcome | None:
+    """Return the outcome; None if the build was cancelled."""
     async with anyio.create_task_group() as tasks:
 
         async def cancel_on_signal() -> None:
@@ -60,13 +52,13 @@ async def _run(job: BuildJob, directory: RuntimeDir) -> Outcome | None:
                 async for _ in signals:
                     tasks.cancel_scope.cancel()
 
-        def take_input() -> None:
-            if not os.read(0, 4096):  # whoever wants the build is gone
+        def read_input() -> None:
+            if not os.read(0, 4096):  # the daemon has ended or cancels the build
                 asyncio.get_running_loop().remove_reader(0)
                 tasks.cancel_scope.cancel()
 
         tasks.start_soon(cancel_on_signal)
-        asyncio.get_running_loop().add_reader(0, take_input)
+        asyncio.get_running_loop().add_reader(0, read_input)
         async with _one_at_a_time(job):
             outcome = await _build(job, directory)
         tasks.cancel_scope.cancel()
@@ -76,34 +68,24 @@ async def _run(job: BuildJob, directory: RuntimeDir) -> Outcome | None:
 
 @asynccontextmanager
 async def _one_at_a_time(job: BuildJob) -> AsyncIterator[None]:
-    """Without uv all builds of an account install into the interpreter that runs dora: those of two
-    daemons on one machine must not meet there.
-    """
+    """Exclude builds of other daemons: without uv, all install into the Python that runs dora."""
     if job.uv:
         yield
         return
-    descriptor = os.open(private_dir(state_dir()) / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        if not _locked(descriptor):
-            for node in job.resolved.nodes:
-                text = "waits for another build on this machine"
-                _print(Report(news=NodeBuildEvent(node=node.id, what="skipped", text=text)))
-            while not _locked(descriptor):  # noqa: ASYNC110 - the other is another process
-                await anyio.sleep(LOCK_POLL)
+
+    def report_wait() -> None:
+        for node in job.resolved.nodes:
+            _report(
+                NodeBuildEvent(
+                    node=node.id, what="skipped", text="waits for another build on this machine"
+                )
+            )
+
+    async with file_lock(private_dir(state_dir()) / LOCK, report_wait):
         yield
-    finally:
-        os.close(descriptor)
 
 
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-async def _build(job: BuildJob, directory: RuntimeDir) -> Outcome:
+async def _build(job: BuildJob, directory: RuntimeDir) -> BuildOutcome:
     settings = job.settings
     options = BuildOptions(
         uv=job.uv,
@@ -115,59 +97,24 @@ async def _build(job: BuildJob, directory: RuntimeDir) -> Outcome:
         rebuild=settings.rebuild,
     )
     try:
-        result = await prepare(
+        nodes = await prepare(
             job.resolved,
             Path(job.base_dir),
             options=options,
-            on_event=_tell,
+            on_event=_report,
             on_command=directory.record_process,
         )
     except BuildError as error:
-        return Outcome(
-            failures=tuple(
-                FailedNode(node=one.node, message=one.message, output=one.output)
-                for one in error.failures
-            )
-        )
-    return Outcome(
-        nodes=tuple(
-            PlacedNode(
-                node=built.node,
-                place=NodeLocation(
-                    working_dir=str(built.working_dir),
-                    python=str(built.python) if built.python is not None else None,
-                ),
-                commit=built.commit,
-            )
-            for built in result.nodes
-        )
-    )
+        return BuildOutcome(failures=error.failures)
+    return BuildOutcome(nodes=nodes)
 
 
-def _tell(event: events.BuildEvent) -> None:
-    news = as_news(event)
-    if news is not None:
-        _print(Report(news=news))
-
-
-def as_news(event: events.BuildEvent) -> NodeBuildEvent | None:
-    """An event as it goes over the wire; None for one that tells a reader nothing."""
-    match event:
-        case events.StepStarted(node=node, action=action):
-            return NodeBuildEvent(node=node, what="step", text=action)
-        case events.StepSkipped(node=node, reason=reason):
-            return NodeBuildEvent(node=node, what="skipped", text=reason)
-        case events.BuildOutput(node=node, line=line):
-            return NodeBuildEvent(node=node, what="output", text=line)
-        case events.NodeBuilt(node=node, seconds=seconds):
-            return NodeBuildEvent(node=node, what="built", seconds=seconds)
-        case events.NodeBuildFailed(failure=failure):
-            return NodeBuildEvent(node=failure.node, what="failed", text=failure.message)
-        case events.NodeBuildStarted():
-            return None
+def _report(event: NodeBuildEvent) -> None:
+    if event.what != "started":
+        _print(Report(event=event))
 
 
 def _print(report: Report) -> None:
-    with suppress(BrokenPipeError):  # the end of our input says the same
+    with suppress(BrokenPipeError):  # the end of standard input cancels the build
         sys.stdout.write(report.model_dump_json(exclude_defaults=True) + "\n")
         sys.stdout.flush()

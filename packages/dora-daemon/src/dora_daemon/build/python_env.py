@@ -1,4 +1,4 @@
-"""Managed Python environments: `<working dir>/.dora/python-envs/<node id>/`, made by uv."""
+"""Managed Python environments: `<working dir>/.dora/python-envs/<node id>/`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dora_config.ids import file_stem
-from dora_daemon.build.command import OnCommand, OnLine, run_command
-from dora_daemon.build.errors import StepFailed
 
 
 def find_uv(environ: Mapping[str, str]) -> str | None:
-    """The program uv: on PATH, or beside the interpreter that runs dora."""
+    """Return the program uv: on PATH, or beside the interpreter that runs dora."""
     beside = Path(sys.executable).with_name("uv")
     return shutil.which("uv", path=environ.get("PATH")) or (
         str(beside) if beside.is_file() else None
@@ -21,49 +19,32 @@ def find_uv(environ: Mapping[str, str]) -> str | None:
 
 
 def environment_dir(working_dir: Path, node: str) -> Path:
-    """Where the environment of a node lies, whether it exists or not."""
+    """Return the path of a node's environment, which need not exist."""
     return working_dir / ".dora" / "python-envs" / file_stem(node)
 
 
 def environment_python(working_dir: Path, node: str) -> Path | None:
-    """The interpreter of a node's managed environment, None when it has none."""
+    """Return the interpreter of a node's environment; None if it has no environment."""
     directory = environment_dir(working_dir, node)
     python = directory / "bin" / "python"
     return python if (directory / "pyvenv.cfg").is_file() and python.exists() else None
 
 
-async def create_environment(
-    working_dir: Path,
-    node: str,
-    *,
-    uv: str,
-    environ: Mapping[str, str],
-    on_line: OnLine | None = None,
-    on_command: OnCommand | None = None,
-) -> Path:
-    """Make the environment of a node and return its interpreter; raises StepFailed.
+def create_command(working_dir: Path, node: str, uv: str | None) -> tuple[str, ...]:
+    """Return the command that creates the environment of a node.
 
-    It gets the version of the interpreter that runs dora, unless a `.python-version` beside the
-    node asks for another.
+    uv selects the version in a `.python-version` beside the node, otherwise that of the interpreter
+    that runs dora. Without uv the environment has no pip; the pip of dora installs into it.
     """
-    directory = environment_dir(working_dir, node)
-    shutil.rmtree(directory, ignore_errors=True)  # without an interpreter in it: half made
-    directory.parent.mkdir(parents=True, exist_ok=True)
+    directory = str(environment_dir(working_dir, node))
+    if uv is None:
+        return (sys.executable, "-I", "-m", "venv", "--without-pip", directory)
     chosen = () if (working_dir / ".python-version").is_file() else ("--python", sys.executable)
-    words = (uv, "venv", "--no-project", *chosen, str(directory))
-    outcome = await run_command(
-        words, cwd=working_dir, env=environ, on_line=on_line, on_command=on_command
-    )
-    python = environment_python(working_dir, node)
-    if not outcome.ok or python is None:
-        raise StepFailed(
-            f"cannot make the Python environment {directory} ({outcome})", outcome.tail
-        )
-    return python
+    return (uv, "venv", "--no-project", *chosen, directory)
 
 
 def activated(environ: Mapping[str, str], python: Path) -> dict[str, str]:
-    """`environ` as the environment's activate script would leave it."""
+    """Return `environ` as changed by the activate script of the environment."""
     home = python.parent.parent
     path = environ.get("PATH", "")
     return {

@@ -1,9 +1,9 @@
-"""Which files a build could read, decided from its lines; None: it must run each time.
+"""Determines from build lines which files a build could read.
 
-Lines of pip and `uv pip` read the files and folders that they name, the requirement files included
-there, and local paths that a project names. Any other command may read everything in the working
-directory. What comes from a place that can change without a trace here (a branch, a URL, `-U`) or
-goes to one (`--target`) is run each time.
+Lines of pip and `uv pip` read the files and folders that they name, included requirement files, and
+local paths that a project names. Any other command may read everything in the working directory. A
+build runs each time if its sources can change without a trace on this machine (a branch, a URL,
+`-U`), or if its target can (`--target`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Reads:
 
 
 def reads_of(lines: Sequence[BuildLine], directory: Path) -> Reads | None:
-    """What the lines of one node could read; None if they must run each time."""
+    """Return what the lines of one node could read; None if they must run each time."""
     found = _Collector(directory)
     for line in lines:
         words = install_words(line.words)
@@ -57,7 +57,7 @@ def reads_of(lines: Sequence[BuildLine], directory: Path) -> Reads | None:
 
 
 def install_words(words: Sequence[str]) -> Sequence[str] | None:
-    """The arguments of `pip install`, however pip is called; None for another command."""
+    """Return the arguments of `pip install`, however pip is called; None for other commands."""
     if words[0] in PIP:
         rest = words[1:]
     elif words[0] in _PYTHON and words[1:3] == ("-m", "pip"):
@@ -70,7 +70,7 @@ def install_words(words: Sequence[str]) -> Sequence[str] | None:
 
 
 def normalized(name: str) -> str:
-    """The name of a distribution as it is compared."""
+    """Return the normalized name of a distribution, for comparison."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -92,7 +92,7 @@ class _Collector:
                 self._add_path(path)
 
     def add_words(self, words: Iterable[str], base: Path | None = None) -> None:
-        """Words of an install line, or of a line of a requirement file in `base`."""
+        """Add the words of an install line, or of a line of a requirement file in `base`."""
         previous = ""
         for word in words:
             indexed = previous in _INDEX_OPTIONS or word.partition("=")[0] in _INDEX_OPTIONS
@@ -102,15 +102,14 @@ class _Collector:
                 self.changes_unseen = True
             if "://" in word and not (indexed or "file://" in word or _COMMIT.search(word)):
                 self.changes_unseen = True
-            paths = self._paths(word, base or self._directory)
-            for path in paths:
+            for path in self._paths(word, base or self._directory):
                 self._add_path(path)
             name = _NAME.match(word)
             if name is not None and "/" not in word:
                 self.names.add(normalized(name[0].rstrip(".-_")))
 
     def _paths(self, word: str, base: Path) -> list[Path]:
-        """Existing paths that a word names: whole, after `=` or an option, without extras."""
+        """Return existing paths in a word: whole, after `=` or an option, without extras."""
         texts = {word, word.partition("=")[2], word.partition("[")[0]}
         texts |= {word[2:]} if re.match(r"-[a-zA-Z][^-]", word) else set()
         if "file://" in word:
@@ -118,7 +117,7 @@ class _Collector:
         return [base / text for text in texts if text and _exists(base / text)]
 
     def _add_path(self, path: Path) -> None:
-        path = Path(path).resolve()
+        path = path.resolve()
         if path in self.roots:
             return
         self.roots.add(path)

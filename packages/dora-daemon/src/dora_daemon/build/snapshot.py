@@ -1,7 +1,6 @@
-"""What a build can depend on, as it is on disk: files and installed packages, by their metadata.
+"""State of files and installed packages that a build can depend on.
 
-A file is told apart by size, inode, time of change and time of modification, so a changed file is
-found without reading any.
+Files are compared by size, inode, time of change and time of modification, without reading them.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 MOST_FILES = 20_000
-"""Files of one build; one that could read more is never skipped."""
+"""Files of one build; a build that could read more is never skipped."""
 
 State = Mapping[str, str]
-"""By path, or name of an entry: what it is compared by."""
+"""Metadata by path."""
 
 _LEFT_OUT = frozenset({".git", "__pycache__", ".dora", ".mypy_cache", ".pytest_cache"})
 _GIT_FILES = ("HEAD", "logs/HEAD", "packed-refs")
@@ -25,7 +24,7 @@ _COMPARED = (".dist-info", ".egg-info", ".pth", ".egg-link")
 
 
 def file_state(roots: Iterable[Path], left_out: Iterable[Path] = ()) -> State | None:
-    """Every file below the roots, except in `left_out`; None for more than MOST_FILES."""
+    """Return the state of every file below the roots, except in `left_out`; None if too many."""
     state: dict[str, str] = {}
     skipped = {str(path) for path in left_out}
     for root in roots:
@@ -56,24 +55,24 @@ def _files(root: Path, skipped: set[str]) -> Iterator[str]:
 
 
 def git_files(directory: Path) -> list[Path]:
-    """What changes with each commit of the repository that a folder belongs to."""
+    """Return files that change with each commit of the repository of a folder."""
     for folder in (directory, *directory.parents):
         if (folder / ".git").is_dir():
             return [folder / ".git" / name for name in _GIT_FILES]
-        if (folder / ".git").is_file():  # a worktree: its files lie elsewhere
+        if (folder / ".git").is_file():  # a worktree, whose files are elsewhere
             return [folder / ".git", *folder.glob(".git")]
     return []
 
 
 def site_directories(python: Path | None) -> list[Path]:
-    """Where the packages of an interpreter lie (None: of the one that runs dora)."""
+    """Return the folders of an interpreter's packages (None: of the one that runs dora)."""
     if python is not None:
         return sorted(python.parent.parent.glob("lib/python*/site-packages"))
     return sorted({Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")})
 
 
 def environment_state(python: Path | None) -> State:
-    """What is installed for an interpreter: its packages, and the programs beside it."""
+    """Return the state of an interpreter's packages and of the programs beside it."""
     state: dict[str, str] = {}
     for site in site_directories(python):
         for name in _names(site):
@@ -108,5 +107,5 @@ def _mark(path: str) -> str:
 
 
 def difference(before: State, after: State) -> set[str]:
-    """The names whose entries differ, or are in one of the two only."""
+    """Return the paths that differ, or are in one of the two only."""
     return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}

@@ -1,1 +1,1 @@
-"""Code that is sent to this machine: fetched, kept by its content, laid out where nodes run."""
+"""Code of nodes that is sent to this machine: fetched, stored by content, written to folders."""

@@ -1,8 +1,10 @@
-"""Lays out the files of nodes in a working directory; blocking.
+"""Writes sent files of nodes into a working directory; blocking.
 
-Each file is replaced as a whole and only if it differs; files that an earlier layout of the same
-dataflow put there and this one lacks are removed. What nodes or users made is left alone. The list
-of what was laid out is written last, so that whatever was cut short is done again.
+Each file is replaced atomically, and only if it differs. Files of an earlier checkout of the same
+dataflow that are not in this one are removed; files of nodes and users are kept. The index of the
+checkout is written last, so that an interrupted one is repeated:
+
+    .dora/code/OWNER.json   {PATH: [SHA-256, mtime_ns, inode, size]}; of a link: {PATH: []}
 """
 
 from __future__ import annotations
@@ -20,43 +22,43 @@ from dora_config.errors import DoraError
 from dora_config.file_store import FileStore
 from dora_config.protocol.code import CodeFile, CodeLink, CodeSet
 
-_LISTS: Final = Path(".dora") / "code"
+_INDEXES: Final = Path(".dora") / "code"
 
 
 class CodeConflict(DoraError):
-    """Two nodes want different files at one place, or a file is in the way."""
+    """Two nodes have different files at one path, or a folder is in the way."""
 
 
 def merged(sets: Iterable[CodeSet]) -> CodeSet:
-    """All files of several nodes that run in one directory; raises CodeConflict."""
+    """Return all files of several nodes that run in one directory. Raises CodeConflict."""
     files: dict[str, CodeFile] = {}
     links: dict[str, CodeLink] = {}
     for one in sets:
         for file in one.files:
             if files.setdefault(file.path, file) != file or file.path in links:
-                raise CodeConflict(f"{file.path} is sent with two contents: start again")
+                raise CodeConflict(f"{file.path}: sent with two contents; start the dataflow again")
         for link in one.links:
             if links.setdefault(link.path, link) != link or link.path in files:
-                raise CodeConflict(f"{link.path} is sent with two contents: start again")
+                raise CodeConflict(f"{link.path}: sent with two contents; start the dataflow again")
     return CodeSet(files=tuple(files.values()), links=tuple(links.values()))
 
 
-def lay_out(code: CodeSet, directory: Path, store: FileStore, owner: str) -> int:
-    """Make ``directory`` hold ``code``; how many files were written. ``owner`` names the dataflow
-    file whose earlier layout is replaced. Raises OSError, CodeConflict.
+def check_out(code: CodeSet, directory: Path, store: FileStore, owner: str) -> None:
+    """Write ``code`` to ``directory``, replacing the earlier checkout of the dataflow ``owner``.
+
+    Raises OSError and CodeConflict.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    listed = directory / _LISTS / f"{owner}.json"
-    before = _read(listed)
+    index = directory / _INDEXES / f"{owner}.json"
+    before = _read(index)
     known: dict[str, list[Any]] = {}
-    written = 0
-    wanted = set(code.paths)
-    _remove(directory, [path for path in before if path not in wanted])
+    changed = False
+    _remove(directory, before.keys() - set(code.paths))
     for file in code.files:
         target = _inside(directory, file.path)
         if not _is_that_file(target, file, before.get(file.path)):
             _write(target, file, store)
-            written += 1
+            changed = True
         known[file.path] = _stamp(target, file)
     for link in code.links:
         target = _inside(directory, link.path)
@@ -66,21 +68,20 @@ def lay_out(code: CodeSet, directory: Path, store: FileStore, owner: str) -> int
             fresh.unlink(missing_ok=True)
             fresh.symlink_to(link.target)
             fresh.replace(target)
-            written += 1
+            changed = True
         known[link.path] = []
-    if written or before.keys() != known.keys():
-        listed.parent.mkdir(parents=True, exist_ok=True)
-        fresh = listed.with_suffix(".new")
+    if changed or before.keys() != known.keys():
+        index.parent.mkdir(parents=True, exist_ok=True)
+        fresh = index.with_suffix(".new")
         try:
             fresh.write_text(json.dumps(known))
-            fresh.replace(listed)
+            fresh.replace(index)
         finally:
             fresh.unlink(missing_ok=True)
-    return written
 
 
 def growth(code: CodeSet, directory: Path) -> int:
-    """Bytes that laying out ``code`` writes at most; a file of the right size counts as right."""
+    """Return about how many bytes a checkout writes: files with the right size count as equal."""
     total = 0
     for file in code.files:
         with suppress(OSError):
@@ -90,16 +91,16 @@ def growth(code: CodeSet, directory: Path) -> int:
     return total
 
 
-def _read(listed: Path) -> Mapping[str, list[Any]]:
+def _read(index: Path) -> Mapping[str, list[Any]]:
     try:
-        found = json.loads(listed.read_text())
+        found = json.loads(index.read_text())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def _inside(directory: Path, path: str) -> Path:
-    """The place of a path, whose folders exist and are folders, not links to elsewhere."""
+    """Return an absolute path whose parents are folders, not links to other places."""
     target = directory / path
     folder = directory
     for part in Path(path).parts[:-1]:
@@ -111,7 +112,7 @@ def _inside(directory: Path, path: str) -> Path:
 
 
 def _stamp(path: Path, file: CodeFile) -> list[Any]:
-    """Changes when anybody writes to the file."""
+    """Return what changes when the file is written."""
     status = path.lstat()
     return [file.sha256, status.st_mtime_ns, status.st_ino, status.st_size]
 
@@ -141,13 +142,14 @@ def _write(target: Path, file: CodeFile, store: FileStore) -> None:
 
 
 def _clear(target: Path) -> None:
-    """A folder gives way to a file only if it is empty."""
+    """Remove an empty folder at the path of a file."""
     if target.is_dir() and not target.is_symlink():
         try:
             target.rmdir()
         except OSError:
             raise CodeConflict(
-                f"{target} is a folder with files in it, and a file of that name is sent: move it"
+                f"{target} is a folder that is not empty, but a file with that path is sent; move "
+                "the folder"
             ) from None
 
 
@@ -161,5 +163,5 @@ def _remove(directory: Path, paths: Iterable[str]) -> None:
         for parent in Path(path).parents:
             if parent == Path():
                 break
-            with suppress(OSError):  # not empty: something of a node's is in it
+            with suppress(OSError):  # not empty: contains files of a node
                 (directory / parent).rmdir()

@@ -1,4 +1,4 @@
-"""Files from the coordinator's store to ours; blocking, resumed after a cut."""
+"""Downloads of files from the coordinator's store; blocking, resumed after a disconnect."""
 
 from __future__ import annotations
 
@@ -14,65 +14,62 @@ from dora_config.file_store import FileRefused, FileStore
 from dora_config.protocol.code_http import file_path
 
 TIMEOUT: Final = 20.0
-"""Seconds without a byte until a connection counts as cut."""
+"""Seconds without a byte after which a connection is replaced."""
 ATTEMPTS: Final = 5
-"""Connections without a single new byte, until it is given up."""
+"""Consecutive connections without a new byte after which a download fails."""
 _CHUNK: Final = 1 << 20
 _DISK_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class CodeMissing(DoraError):
-    """Code of a node is not on this machine and cannot be had; ``str()`` says why."""
+    """Code of a node is not on this machine and cannot be fetched."""
 
 
 class Fetcher:
-    """One connection, made anew when it is cut."""
+    """One connection, replaced when it breaks."""
 
     def __init__(self, endpoint: Endpoint, store: FileStore) -> None:
         self._endpoint = endpoint
         self._store = store
         self._connection: http.client.HTTPConnection | None = None
 
-    def fetch(self, digests: Iterable[str]) -> int:
-        """Have all of these in the store; bytes that were fetched. Raises CodeMissing."""
-        fetched = 0
+    def fetch(self, digests: Iterable[str]) -> None:
+        """Add missing files to the store. Raises CodeMissing."""
         try:
             for digest in digests:
                 if self._store.use(digest) is None:
-                    fetched += self._fetch(digest)
+                    self._fetch(digest)
         finally:
-            self._hang_up()
-        return fetched
+            self._disconnect()
 
-    def _fetch(self, digest: str) -> int:
-        begun = self._store.arrived(digest)
+    def _fetch(self, digest: str) -> None:
         failures = 0
         while True:
             before = self._store.arrived(digest)
             try:
-                self._go_on(digest, before)
-                return self._store.path(digest).stat().st_size - begun
+                self._resume(digest, before)
+                return
             except FileRefused as problem:
                 if problem.status != 409:
-                    raise CodeMissing(f"{problem}: try again") from problem
+                    raise CodeMissing(f"{problem}; start the dataflow again") from problem
                 reason: Exception = problem
                 if self._store.use(digest) is not None:
-                    return 0  # the other one has it
+                    return  # fetched by another process
             except (OSError, http.client.HTTPException) as problem:
                 if isinstance(problem, OSError) and problem.errno in _DISK_ERRORS:
                     self._store.discard(digest)
                     place = problem.filename or self._store.root
                     raise CodeMissing(f"{place}: {problem.strerror}") from problem
                 reason = problem
-            self._hang_up()
+            self._disconnect()
             failures = 0 if self._store.arrived(digest) > before else failures + 1
             if failures >= ATTEMPTS:
                 raise CodeMissing(
-                    f"code cannot be fetched from the coordinator at {self._endpoint}: {reason}"
+                    f"cannot fetch code from the coordinator at {self._endpoint}: {reason}"
                 )
             time.sleep(0.2 * (failures + 1))
 
-    def _go_on(self, digest: str, offset: int) -> None:
+    def _resume(self, digest: str, offset: int) -> None:
         if self._connection is None:
             self._connection = http.client.HTTPConnection(
                 self._endpoint.host, self._endpoint.port, timeout=TIMEOUT
@@ -84,13 +81,13 @@ class Fetcher:
         with self._connection.getresponse() as answer:
             if answer.status == 404:
                 raise CodeMissing(
-                    f"the coordinator at {self._endpoint} does not have the code (any more): start "
-                    "the dataflow again from where its files are"
+                    f"the coordinator at {self._endpoint} does not have the code; start the "
+                    "dataflow again where its files are"
                 )
             if answer.status not in (200, 206, 416):
                 text = answer.read(200).decode(errors="replace").strip()
                 raise CodeMissing(
-                    f"the coordinator at {self._endpoint} gives no code: HTTP status "
+                    f"the coordinator at {self._endpoint} refused to send code: HTTP status "
                     f"{answer.status} {text}"
                 )
             start = offset if answer.status != 200 else 0
@@ -99,7 +96,7 @@ class Fetcher:
                     file.write(piece)
                 self._store.publish(digest, file)
 
-    def _hang_up(self) -> None:
+    def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None

@@ -1,5 +1,5 @@
-"""The inspector: a process that reads outputs of a running dataflow for `dora topic echo` and `hz`.
+"""Inspector process, which reads outputs of a running dataflow for `dora topic echo` and `hz`.
 
-A daemon starts one for each watch and ends it with the watch. It reads queues of its own, so that
-neither runner nor daemon ever decodes a user's array, and whatever it meets there ends it alone.
+A daemon starts one per stream. It has its own queues, so that neither runner nor daemon decodes
+arrays of users, and a crash affects only one stream.
 """

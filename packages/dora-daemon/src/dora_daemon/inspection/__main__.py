@@ -1,7 +1,7 @@
-"""``python -m dora_daemon.inspection SOCKET REQUEST``: be the inspector of one watch.
+"""``python -m dora_daemon.inspection SOCKET REQUEST``: inspector process of one stream.
 
-A byte on standard input asks for another chunk, its end ends the process. Chunks go to standard
-output, a line of JSON each.
+A byte on standard input requests another chunk, its end ends the process. Chunks are written to
+standard output, a line of JSON each.
 """
 
 from __future__ import annotations
@@ -12,36 +12,40 @@ import sys
 
 from dora_config.protocol.topics import StreamTopics, TopicChunk
 from dora_daemon.inspection.inspector import Inspector
-from dora_daemon.inspection.runner_side import InspectionError, RunnerGone, RunnerSide
+from dora_daemon.inspection.runner_connection import (
+    InspectionError,
+    InspectorConnection,
+    RunnerDisconnected,
+)
 
-POLITENESS = 5
-"""Nodes that need the processor get it first."""
+NICENESS = 5
+"""Nodes have a higher priority."""
 
 
 def main() -> int:
-    """The exit code."""
+    """Return the exit code."""
     path, request = sys.argv[1], StreamTopics.model_validate_json(sys.argv[2])
-    # An interrupt at the daemon's terminal is for the daemon, which ends us by its end.
+    # Ctrl-C in the daemon's terminal ends the daemon, and thereby the standard input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(POLITENESS)
+    os.nice(NICENESS)
     try:
-        problem = _watch(path, request)
+        problem = _inspect(path, request)
         _write(TopicChunk(stream=request.stream, done=True, problem=problem))
     except BrokenPipeError:
-        pass  # nobody listens any more
+        pass  # the daemon has ended
     return 0
 
 
-def _watch(path: str, request: StreamTopics) -> str | None:
-    """Why there is nothing to watch, None when the runner has ended or nobody watches."""
+def _inspect(path: str, request: StreamTopics) -> str | None:
+    """Return the error, None when the runner or the stream has ended."""
     inspector = None
     try:
-        runner = RunnerSide(path, request.dataflow_id, request.topics)
+        runner = InspectorConnection(path, request.dataflow_id, request.topics)
         inspector = Inspector(runner, request, _write)
         inspector.run(0)
     except InspectionError as error:
         return str(error)
-    except RunnerGone:
+    except RunnerDisconnected:
         if inspector is not None:
             inspector.finish()
     return None

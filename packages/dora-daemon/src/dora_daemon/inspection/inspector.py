@@ -1,4 +1,4 @@
-"""Reads the queues of a watch and writes chunks, one for each word that asks for more."""
+"""Inspector: reads the queues of a stream and writes a chunk for each request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from dora_config.protocol.topics import StreamTopics, TopicChunk, TopicUpdate
 from dora_daemon.inspection.intervals import Intervals
-from dora_daemon.inspection.runner_side import RunnerGone, RunnerSide
+from dora_daemon.inspection.runner_connection import InspectorConnection, RunnerDisconnected
 from dora_daemon.inspection.samples import Samples
 from dora_node_api.transport import Receiver
 from dora_node_api.transport.consumer.delivery import Delivery
@@ -18,26 +18,15 @@ from dora_node_api.transport.shared.errors import BrokenRecord
 from dora_node_api.transport.shared.layout import RecordKind
 
 PAUSE = 0.001
-"""Seconds between two looks at queues that are busy: a flood costs no more than its part."""
+"""Seconds between reads of busy queues, which limits the load."""
 SAMPLES_EVERY = 0.05
 RATES_EVERY = 0.5
-AT_ONCE = 128
-"""Messages of one output before the others have their turn."""
+MAX_BATCH = 128
+"""Messages of one output before the next output is read."""
 
 
-class Sequences:
-    """Counts what was dropped before it was read: the numbers of a queue have no gaps."""
-
-    def __init__(self) -> None:
-        self._last: int | None = None
-
-    def missed(self, number: int) -> int:
-        last, self._last = self._last, number
-        return 0 if last is None else number - last - 1
-
-
-class SampleWatch:
-    """Messages with their contents."""
+class SampleCollector:
+    """Collects messages with their contents."""
 
     every = SAMPLES_EVERY
 
@@ -50,8 +39,8 @@ class SampleWatch:
         self._samples = Samples(request.chunk_bytes)
         self._begun = False
 
-    def saw(self, name: str, delivery: Delivery) -> None:
-        if not self._samples.wants(time.monotonic()):
+    def add(self, name: str, delivery: Delivery) -> None:
+        if not self._samples.admits(time.monotonic()):
             self._samples.drop(name, 1)
             return
         try:
@@ -59,20 +48,20 @@ class SampleWatch:
             self._samples.add(name, text, delivery.sent_ns)
         except (BrokenRecord, ValueError, TypeError, NotImplementedError) as error:
             self._samples.drop(name, 1)
-            self._samples.note(f"{name}: a message cannot be shown: {error}")
+            self._samples.note(f"{name}: cannot show a message: {error}")
 
-    def missed(self, name: str, count: int) -> None:
+    def drop(self, name: str, count: int) -> None:
         self._samples.drop(name, count)
 
-    def news_of(self, name: str, kind: RecordKind) -> None:
-        """Nothing was sent: a node was started again, or has ended."""
+    def interrupt(self, name: str) -> None:
+        pass
 
     def note(self, sentence: str) -> None:
         self._samples.note(sentence)
 
     @property
     def pending(self) -> bool:
-        """The first news, with or without a message, say that the watch has begun."""
+        """True before the first update, which reports that the stream has begun."""
         return not self._begun or bool(self._samples)
 
     def take(self) -> TopicUpdate:
@@ -80,8 +69,8 @@ class SampleWatch:
         return self._samples.take()
 
 
-class RateWatch:
-    """Only when messages came."""
+class RateCollector:
+    """Collects only the times of messages."""
 
     every = RATES_EVERY
 
@@ -89,14 +78,15 @@ class RateWatch:
         self._intervals = {name: Intervals(name, request.window) for name in request.topics}
         self._notes: list[str] = []
 
-    def saw(self, name: str, delivery: Delivery) -> None:
-        self._intervals[name].saw(delivery.sequence, delivery.sent_ns)
+    def add(self, name: str, delivery: Delivery) -> None:
+        self._intervals[name].add(delivery.sequence, delivery.sent_ns)
 
-    def missed(self, name: str, count: int) -> None:
-        """The numbers tell it."""
+    def drop(self, name: str, count: int) -> None:
+        pass  # visible in the sequence numbers
 
-    def news_of(self, name: str, kind: RecordKind) -> None:
-        self._intervals[name].paused()
+    def interrupt(self, name: str) -> None:
+        """The node restarted or ended."""
+        self._intervals[name].interrupt()
 
     def note(self, sentence: str) -> None:
         self._notes.append(sentence)
@@ -112,27 +102,31 @@ class RateWatch:
 
 
 class Inspector:
-    """From the runner to whoever listens; ends when either of them goes."""
+    """Reads until the runner or the standard input ends."""
 
     def __init__(
-        self, runner: RunnerSide, request: StreamTopics, write: Callable[[TopicChunk], None]
+        self,
+        runner: InspectorConnection,
+        request: StreamTopics,
+        write: Callable[[TopicChunk], None],
     ) -> None:
         self._runner = runner
         self._request = request
         self._write = write
-        self._watch: SampleWatch | RateWatch = (
-            RateWatch(request) if request.rates else SampleWatch(request)
+        self._collector: SampleCollector | RateCollector = (
+            RateCollector(request) if request.rates else SampleCollector(request)
         )
         for problem in runner.problems:
-            self._watch.note(problem)
-        self._sequences = {name: Sequences() for name in runner.receivers}
-        self._wanted = 1
-        """Chunks that may be sent: the first one, and one for each word that asks for more."""
+            self._collector.note(problem)
+        self._sequences: dict[str, int] = {}
+        """Number of the last message of each output; the numbers of a queue have no gaps."""
+        self._requested = 1
+        """Chunks that may be sent: the first one, and one for each request."""
 
-    def run(self, words: int) -> None:
-        """Until ``words`` (a descriptor, a byte asks for more) ends; raises RunnerGone."""
+    def run(self, requests: int) -> None:
+        """Run until the descriptor ``requests`` ends. Raises RunnerDisconnected."""
         poll = select.poll()
-        poll.register(words, select.POLLIN)
+        poll.register(requests, select.POLLIN)
         poll.register(self._runner.fileno(), select.POLLIN)
         names: dict[int, str] = {}
         for name, receiver in self._runner.receivers.items():
@@ -142,53 +136,54 @@ class Inspector:
         due = 0.0
         while True:
             wait = None
-            if self._wanted and self._watch.pending:
+            if self._requested and self._collector.pending:
                 wait = max(0.0, due - time.monotonic()) * 1000 + 1
             ready = [descriptor for descriptor, _ in poll.poll(wait)]
             for name in {names[descriptor] for descriptor in ready if descriptor in names}:
                 self._read(name, self._runner.receivers[name])
-            if words in ready and not self._listen(words):
+            if requests in ready and not self._read_requests(requests):
                 return
             if self._runner.fileno() in ready:
-                self._runner.look()
+                self._runner.check()
             now = time.monotonic()
-            if self._wanted and self._watch.pending and now >= due:
-                due = now + self._watch.every
+            if self._requested and self._collector.pending and now >= due:
+                due = now + self._collector.every
                 self._send()
             if any(descriptor in names for descriptor in ready):
                 time.sleep(PAUSE)
 
     def finish(self) -> None:
-        """What was seen before the runner ended, if it is wanted."""
-        with suppress(RunnerGone):
+        """Write what was sent before the runner ended, if a chunk was requested."""
+        with suppress(RunnerDisconnected):
             for name, receiver in self._runner.receivers.items():
                 self._read(name, receiver)
-        if self._wanted and self._watch.pending:
+        if self._requested and self._collector.pending:
             self._send()
 
-    def _listen(self, words: int) -> bool:
-        asked = os.read(words, 64)
-        self._wanted += len(asked)
-        return bool(asked)
+    def _read_requests(self, requests: int) -> bool:
+        received = os.read(requests, 64)
+        self._requested += len(received)
+        return bool(received)
 
     def _send(self) -> None:
-        self._wanted -= 1
-        self._write(TopicChunk(stream=self._request.stream, news=self._watch.take()))
+        self._requested -= 1
+        self._write(TopicChunk(stream=self._request.stream, news=self._collector.take()))
 
     def _read(self, name: str, receiver: Receiver) -> None:
         receiver.woken()
-        for _ in range(AT_ONCE):
+        for _ in range(MAX_BATCH):
             try:
                 delivery = receiver.receive()
             except BrokenRecord as error:
-                self._watch.note(f"{name}: {error}")
+                self._collector.note(f"{name}: {error}")
                 continue
             if delivery is None:
                 return
-            missed = self._sequences[name].missed(delivery.sequence)
+            missed = delivery.sequence - self._sequences.get(name, delivery.sequence - 1) - 1
+            self._sequences[name] = delivery.sequence
             if missed:
-                self._watch.missed(name, missed)
+                self._collector.drop(name, missed)
             if delivery.kind is RecordKind.DATA:
-                self._watch.saw(name, delivery)
+                self._collector.add(name, delivery)
             else:
-                self._watch.news_of(name, delivery.kind)
+                self._collector.interrupt(name)

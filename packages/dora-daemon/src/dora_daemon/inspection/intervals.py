@@ -1,4 +1,4 @@
-"""How regularly the messages of one output come, over a sliding window; bounded; pure."""
+"""Statistics of the intervals between messages of one output, over a sliding window; pure."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ from dataclasses import dataclass
 from dora_config.protocol.topics import TopicRate
 
 PARTS = 100
-"""The window slides by a hundredth of its length."""
+"""The window slides by this fraction of its length, which bounds its memory."""
 NS = 1_000_000_000
 
 
 @dataclass(slots=True)
 class _Part:
-    """The intervals that ended in one part of the window; times in nanoseconds."""
+    """Intervals that ended in one part of the window; times in nanoseconds."""
 
     number: int
     messages: int = 0
     intervals: int = 0
     spanned: int = 0
-    """Time over which they go."""
+    """Sum of all intervals."""
     exact: int = 0
-    """Intervals between two messages that were both seen, and their sum."""
+    """Intervals between consecutive messages that were both read."""
     total: int = 0
+    """Their sum."""
     squares: int = 0
     shortest: int = 0
     longest: int = 0
 
 
 class Intervals:
-    """Told of messages by sequence number and time of sending, so that a late reader does no harm.
+    """Uses sequence numbers and times of sending, so that a late reader changes nothing.
 
-    Messages that were not seen still count for the average; only intervals between two that follow
-    each other count for the rest.
+    Messages that were not read count for the average. Only intervals between consecutive messages
+    count for extremes and deviation.
     """
 
     def __init__(self, name: str, window: float) -> None:
@@ -43,7 +44,7 @@ class Intervals:
         self._parts: deque[_Part] = deque()
         self._last: tuple[int, int] | None = None
 
-    def saw(self, sequence: int, sent_ns: int) -> None:
+    def add(self, sequence: int, sent_ns: int) -> None:
         part = self._part(sent_ns)
         last, self._last = self._last, (sequence, sent_ns)
         if last is None:
@@ -60,8 +61,8 @@ class Intervals:
             part.total += interval
             part.squares += interval * interval
 
-    def paused(self) -> None:
-        """The node was started again: the time without it is no interval."""
+    def interrupt(self) -> None:
+        """Ignore the time until the next message, because the node restarts."""
         self._last = None
 
     def rate(self, now_ns: int) -> TopicRate:

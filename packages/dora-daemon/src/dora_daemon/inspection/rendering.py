@@ -1,4 +1,4 @@
-"""A message as one line of JSON, shortened where it is long; the only part that knows Arrow."""
+"""Messages as lines of JSON, shortened if they are long; the only module here that uses Arrow."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from dora_node_api.transport.consumer.delivery import Delivery
 
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
-"""What JSON leaves as it is, and terminals act on."""
-FIRST_STEP = 4
-"""Bytes of JSON that an element takes at least, roughly."""
-LONGEST_TYPE = 200
+"""Not escaped by JSON, but interpreted by terminals."""
+MIN_ELEMENT = 4
+"""Approximate minimum of JSON bytes per element."""
+MAX_TYPE = 200
 
 
 def render(name: str, delivery: Delivery, limit: int) -> str:
-    """``{"timestamp", "name", "data", "metadata"}``, of ``limit`` bytes or little more.
+    """Return ``{"timestamp", "name", "data", "metadata"}``, of about ``limit`` bytes at most.
 
-    Where ``data`` or ``metadata`` had to be shortened, ``shortened`` says how long it really is.
-    Raises BrokenRecord.
+    If ``data`` or ``metadata`` is shortened, ``shortened`` contains its real size. Raises
+    BrokenRecord.
     """
     metadata = delivery.metadata
     if metadata.get("timestamp") == utc_datetime(delivery.timestamp_ns):
-        del metadata["timestamp"]  # it stands beside, and is not the sender's own
+        del metadata["timestamp"]  # a field of its own, not set by the sender
     array = delivery.value
     message: dict[str, Any] = {
         "timestamp": delivery.timestamp_ns // 1_000_000,
@@ -41,12 +41,12 @@ def render(name: str, delivery: Delivery, limit: int) -> str:
     if len(_dumps(metadata)) > limit:
         message["metadata"] = {}
         message["shortened"] = {"metadata": "left out"}
-    room = limit // FIRST_STEP
+    room = limit // MIN_ELEMENT
     while True:
         cut = Cut(room)
         message["data"] = cut.values(array) if room else []
         if cut.shortened or not room:
-            kind = str(array.type)[:LONGEST_TYPE]
+            kind = str(array.type)[:MAX_TYPE]
             facts = {"elements": len(array), "type": kind, "bytes": delivery.nbytes}
             message["shortened"] = {**message.get("shortened", {}), **facts}
         text = _dumps(message)
@@ -56,14 +56,14 @@ def render(name: str, delivery: Delivery, limit: int) -> str:
 
 
 class Cut:
-    """Values of an array as Python objects, until so many have been taken."""
+    """Converts values of arrays to Python objects, at most ``room`` of them."""
 
     def __init__(self, room: int) -> None:
         self._left = room
         self.shortened = False
 
     def values(self, array: Any) -> list[Any]:
-        """As ``to_pylist``, of as many elements as there is room for."""
+        """Like ``to_pylist``, of as many elements as there is room for."""
         kind = array.type
         if isinstance(array, pa.ExtensionArray):
             return self.values(array.storage)
@@ -86,7 +86,7 @@ class Cut:
             taken: list[Any] = self._head(array).to_pylist()
             self._left -= len(taken)
             return taken
-        # Unions and the like, which nothing can cut inside.
+        # Unions and other types whose elements cannot be shortened.
         self.shortened = self.shortened or array.nbytes > 65_536
         return [] if array.nbytes > 65_536 else list(self._head(array).to_pylist())
 
@@ -117,7 +117,7 @@ class Cut:
         return self.values(scalar.values)
 
     def _scalar(self, scalar: Any) -> Any:
-        """The value of a struct's field."""
+        """Return the value of a field of a struct."""
         if not scalar.is_valid:
             return None
         kind = scalar.type
@@ -161,7 +161,7 @@ def _encode(value: Any, *, allow_nan: bool) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """JSON knows no NaN and no infinity: null."""
+    """Replace NaN and infinity, which JSON cannot represent, with null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

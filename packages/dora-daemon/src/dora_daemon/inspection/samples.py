@@ -1,7 +1,7 @@
-"""Which messages are shown and which are dropped: bounded in memory, rate and size; pure.
+"""Messages of a stream until they are sent, bounded in memory, rate and size; pure.
 
-The reader may be slow: what waits for it is bounded, the oldest goes first, and what went is
-counted. Messages that come faster than anybody reads are not even looked at.
+The oldest messages are dropped for a slow reader and counted. Messages above the rate are not
+decoded.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from dataclasses import dataclass, field
 
 from dora_config.protocol.topics import TopicUpdate
 
-MOST_PER_SECOND = 1000
-"""Messages that are decoded, over all outputs of a watch."""
+MAX_PER_SECOND = 1000
+"""Decoded messages, over all outputs of a stream."""
 BYTES_PER_SECOND = 4 * 1024 * 1024
-"""Of JSON."""
+"""JSON of decoded messages."""
 BURST = 0.25
-"""Seconds of the above that may come at once."""
-MOST_WAITING = 1000
-MOST_NOTES = 20
+"""Seconds of both rates that may be used at once."""
+MAX_WAITING = 1000
+MAX_NOTES = 20
 
 
 @dataclass(slots=True)
-class Allowance:
-    """So much a second, saved up for a moment."""
+class _TokenBucket:
+    """Tokens per second, up to BURST seconds of them."""
 
     per_second: float
     left: float = field(init=False)
@@ -41,21 +41,21 @@ class Allowance:
 
 
 class Samples:
-    """What a watch has seen and nobody has taken yet."""
+    """Messages and notes for the next update."""
 
-    def __init__(self, most_bytes: int) -> None:
-        """``most_bytes``: of JSON that may wait."""
-        self._most_bytes = most_bytes
-        self._count = Allowance(MOST_PER_SECOND)
-        self._bytes = Allowance(BYTES_PER_SECOND)
+    def __init__(self, max_bytes: int) -> None:
+        """``max_bytes``: of JSON in memory."""
+        self._max_bytes = max_bytes
+        self._count = _TokenBucket(MAX_PER_SECOND)
+        self._bytes = _TokenBucket(BYTES_PER_SECOND)
         self._waiting: deque[tuple[str, str, int]] = deque()
         self._waiting_bytes = 0
         self._dropped: dict[str, int] = {}
         self._notes: dict[str, None] = {}
         self._noted: set[str] = set()
 
-    def wants(self, now: float) -> bool:
-        """Whether another message may be decoded; one that may not is to be dropped."""
+    def admits(self, now: float) -> bool:
+        """Whether another message may be decoded; the caller drops it otherwise."""
         self._count.refill(now)
         self._bytes.refill(now)
         if self._count.left < 1 or self._bytes.left <= 0:
@@ -64,12 +64,12 @@ class Samples:
         return True
 
     def add(self, name: str, text: str, sent_ns: int) -> None:
-        """A message as JSON."""
+        """Add a message as JSON."""
         self._bytes.left -= len(text)
         self._waiting.append((name, text, sent_ns))
         self._waiting_bytes += len(text)
-        while len(self._waiting) > MOST_WAITING or (
-            self._waiting_bytes > self._most_bytes and len(self._waiting) > 1
+        while len(self._waiting) > MAX_WAITING or (
+            self._waiting_bytes > self._max_bytes and len(self._waiting) > 1
         ):
             oldest, gone, _ = self._waiting.popleft()
             self._waiting_bytes -= len(gone)
@@ -79,8 +79,8 @@ class Samples:
         self._dropped[name] = self._dropped.get(name, 0) + count
 
     def note(self, sentence: str) -> None:
-        """A remark for the user, told once."""
-        if sentence not in self._noted and len(self._noted) < MOST_NOTES:
+        """Add a remark for the user, unless it was added before."""
+        if sentence not in self._noted and len(self._noted) < MAX_NOTES:
             self._noted.add(sentence)
             self._notes[sentence] = None
 
@@ -88,9 +88,9 @@ class Samples:
         return bool(self._waiting or self._dropped or self._notes)
 
     def take(self) -> TopicUpdate:
-        """All that waits, in the order in which it was sent."""
+        """Return and clear all messages, in order of sending, and notes."""
         in_order = sorted(self._waiting, key=lambda one: one[2])
-        news = TopicUpdate(
+        update = TopicUpdate(
             samples=tuple(text for _, text, _ in in_order),
             dropped=self._dropped,
             notes=tuple(self._notes),
@@ -99,4 +99,4 @@ class Samples:
         self._waiting_bytes = 0
         self._dropped = {}
         self._notes = {}
-        return news
+        return update

@@ -7,29 +7,40 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from dora_daemon.process_tree import reaper
+from dora_daemon.process_tree.runtime_dir import RuntimeDir
 
 MIN_UPTIME = 1.0
 """Seconds. A reaper that ends sooner is not replaced: the next one would end as well."""
 
 
 class ReaperProcess:
-    """The reaper of one runtime directory, from the side of the owner."""
+    """The reaper of a runtime directory, as seen by the owner.
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    As a context manager it releases the directory (``keep`` keeps a result), then ends the reaper.
+    """
+
+    def __init__(self, directory: RuntimeDir, *, keep: bool = False) -> None:
+        self._directory = directory
+        self._keep = keep
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._warn: Callable[[str], None] = lambda text: None
 
+    def __enter__(self) -> ReaperProcess:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._directory.release(keep=self._keep)
+        self._dismiss()
+
     def start(self) -> None:
         """Start it; call this before any process that it has to kill is started."""
         self._started = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", reaper.__file__, str(self.directory)],
+            [sys.executable, "-I", "-S", reaper.__file__, str(self._directory.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -50,8 +61,7 @@ class ReaperProcess:
             self._loop.remove_reader(self._pipe())
         self._loop = None
 
-    def dismiss(self) -> None:
-        """End the process; call this after the directory was released."""
+    def _dismiss(self) -> None:
         if self._process is not None:
             assert self._process.stdin is not None
             self._process.stdin.close()
@@ -67,7 +77,7 @@ class ReaperProcess:
         loop, warn = self._loop, self._warn
         assert loop is not None
         self.unwatch()
-        self.dismiss()
+        self._dismiss()
         if time.monotonic() - self._started < MIN_UPTIME:
             warn(
                 "the reaper process, which cleans up if this process is killed, ended at once and"

@@ -189,15 +189,11 @@ def main(
     """
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     directory = RuntimeDir.take_over(path, lock_descriptor)
-    reaper = ReaperProcess(path)
-    try:
+    with ReaperProcess(directory, keep=True) as reaper:
         plan = protocol.RunPlan.model_validate_json((path / PLAN).read_bytes())
         before_processes()
         result = anyio.run(_run, plan, directory, reaper)
         return os.EX_OK if result is not None and result.ok else 1
-    finally:
-        directory.release(keep=True)
-        reaper.dismiss()
 
 
 async def _run(

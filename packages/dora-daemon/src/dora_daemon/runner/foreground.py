@@ -35,20 +35,18 @@ def run(
     gate = Gate() if lossless else None
     events = EventQueue(on_event, gate=gate)
     directory = RuntimeDir.create(runtime_root(environ))
-    reaper = ReaperProcess(directory.path)
     try:
-        preparation = prepare(plan, directory, environ)
-        reaper.start()
+        with ReaperProcess(directory) as reaper:
+            preparation = prepare(plan, directory, environ)
+            reaper.start()
 
-        def create() -> Runner:
-            return Runner(
-                preparation, directory, reaper, on_event=events.put, foreground=True, gate=gate
-            )
+            def create() -> Runner:
+                return Runner(
+                    preparation, directory, reaper, on_event=events.put, foreground=True, gate=gate
+                )
 
-        return anyio.run(_run, create, on_signal)
+            return anyio.run(_run, create, on_signal)
     finally:
-        directory.release()
-        reaper.dismiss()
         _drain(events, on_signal, lossless=lossless)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import psutil
 
 from dora_cli.cluster.coordinator.local import MODULE
 from dora_cli.cluster.decisions.preflight import NotReady
+from dora_cli.polling import wait_until
 from dora_config.access import state_dir
 from dora_config.cluster.models import Cluster
 
@@ -112,18 +112,15 @@ def end_process(process: CoordinatorProcess) -> None:
 
 def wait_for_end(process: CoordinatorProcess) -> None:
     """Wait until the process has ended; raises DoesNotEnd."""
-    deadline = time.monotonic() + END_TIMEOUT
-    while psutil.pid_exists(process.pid) and not _is_zombie(process.pid):
-        if time.monotonic() > deadline:
-            raise DoesNotEnd(
-                f"the coordinator (process {process.pid}) did not end within {END_TIMEOUT:g} s of "
-                "SIGTERM; no other was started: when it has ended, run `dora cluster up`"
-            )
-        time.sleep(0.05)
+    if not wait_until(lambda: _has_ended(process.pid), END_TIMEOUT):
+        raise DoesNotEnd(
+            f"the coordinator (process {process.pid}) did not end within {END_TIMEOUT:g} s of "
+            "SIGTERM; no other was started: when it has ended, run `dora cluster up`"
+        )
 
 
-def _is_zombie(pid: int) -> bool:
+def _has_ended(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.Error:
+    except psutil.NoSuchProcess:
         return True

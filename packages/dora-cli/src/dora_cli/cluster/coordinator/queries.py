@@ -10,15 +10,7 @@ from dora_cli.cluster.decisions.preflight import NotReady
 from dora_cli.coordinator.client import Client, CoordinatorLost, CoordinatorUnreachable
 from dora_config.access import Endpoint, endpoint
 from dora_config.cluster.models import Cluster
-from dora_config.protocol.control import (
-    ClusterReport,
-    ClusterStatus,
-    DaemonSummary,
-    Destroy,
-    Destroyed,
-    ListNodes,
-    NodeList,
-)
+from dora_config.protocol import control
 
 CONNECT_TIMEOUT = 30.0
 """Seconds for started daemons to connect."""
@@ -30,11 +22,11 @@ def endpoint_of(cluster: Cluster) -> Endpoint:
     return endpoint(cluster.coordinator.addr, cluster.coordinator.port)
 
 
-def fetch_report(cluster: Cluster) -> ClusterReport | None:
+def fetch_report(cluster: Cluster) -> control.ClusterReport | None:
     """Return the coordinator's report; None if it does not answer."""
     try:
         with Client(endpoint_of(cluster)) as client:
-            return client.ask(ClusterStatus(), ClusterReport)
+            return client.ask(control.ClusterStatus(), control.ClusterReport)
     except CoordinatorUnreachable:
         return None
 
@@ -45,7 +37,7 @@ def release_of(cluster: Cluster) -> str:
     return report.coordinator.release if report is not None else ""
 
 
-def connected_daemons(report: ClusterReport | None) -> dict[str, DaemonSummary]:
+def connected_daemons(report: control.ClusterReport | None) -> dict[str, control.DaemonSummary]:
     """Return the connected daemons of a report by machine id."""
     daemons = report.daemons if report is not None else ()
     return {one.machine_id: one for one in daemons if one.connected and one.machine_id is not None}
@@ -57,7 +49,7 @@ def wait_for_daemons(
     *,
     within: float = CONNECT_TIMEOUT,
     clock: Callable[[], float] = time.monotonic,
-) -> dict[str, DaemonSummary]:
+) -> dict[str, control.DaemonSummary]:
     """Wait until these machines are connected or the time is over; return the connected ones."""
     wanted = set(machine_ids)
     deadline = clock() + within
@@ -72,7 +64,7 @@ def fetch_nodes(cluster: Cluster) -> Nodes:
     """Return the nodes that have a process; empty if the coordinator does not answer."""
     try:
         with Client(endpoint_of(cluster)) as client:
-            found = client.ask(ListNodes(), NodeList).nodes
+            found = client.ask(control.ListNodes(), control.NodeList).nodes
     except (CoordinatorUnreachable, CoordinatorLost):
         return {}
     return {(one.dataflow, one.node): one for one in found if one.pid is not None}
@@ -91,7 +83,7 @@ def destroy(cluster: Cluster) -> None:
     """End the coordinator, the connected daemons and their dataflows."""
     try:
         with Client(endpoint_of(cluster)) as client:
-            client.ask(Destroy(force=True), Destroyed)
+            client.ask(control.Destroy(force=True), control.Destroyed)
             client.wait_until_gone()
     except CoordinatorUnreachable:
         return

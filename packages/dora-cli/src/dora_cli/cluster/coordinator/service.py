@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ from dora_cli.cluster.decisions.coordinator_unit import (
 from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
 from dora_cli.cluster.machines.systemd import SystemdService
+from dora_cli.polling import wait_until
 from dora_cli.ssh.local import LocalConnection
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.spawn_argv import run_module
@@ -110,15 +110,12 @@ class CoordinatorService(SystemdService):
 
     def wait_until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait for a condition; raises NotReady with ``what`` and the last lines of output."""
-        deadline = time.monotonic() + START_TIMEOUT
-        while not condition():
-            if time.monotonic() > deadline:
-                lines = "".join(f"\n  {line}" for line in self.journal(LAST_LINES))
-                raise NotReady(
-                    f"{self.host.service} {what} at {address(self.host.cluster)} within "
-                    f"{START_TIMEOUT:g} s; its last lines:{lines}"
-                )
-            time.sleep(POLL_INTERVAL)
+        if not wait_until(condition, START_TIMEOUT, every=POLL_INTERVAL):
+            lines = "".join(f"\n  {line}" for line in self.journal(LAST_LINES))
+            raise NotReady(
+                f"{self.host.service} {what} at {address(self.host.cluster)} within "
+                f"{START_TIMEOUT:g} s; its last lines:{lines}"
+            )
 
     def wait_until_it_answers(self) -> None:
         cluster = self.host.cluster

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from dora_cli import output
 from dora_cli.cluster.coordinator.service import (
     POLL_INTERVAL,
@@ -12,6 +10,7 @@ from dora_cli.cluster.coordinator.service import (
 )
 from dora_cli.cluster.decisions.coordinator_unit import address, coordinator_service_name
 from dora_cli.cluster.decisions.preflight import NotReady
+from dora_cli.polling import wait_until
 from dora_cli.ssh import SudoUnavailable
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster
@@ -81,9 +80,5 @@ def stop_service(cluster: Cluster) -> None:
 
 def _ended(service: CoordinatorService) -> bool:
     """Return whether it ends without `systemctl stop`, which only root can run."""
-    deadline = time.monotonic() + END_TIMEOUT
-    while service.state() not in ("inactive", "failed"):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(POLL_INTERVAL)
-    return True
+    ends = ("inactive", "failed")
+    return wait_until(lambda: service.state() in ends, END_TIMEOUT, every=POLL_INTERVAL)

@@ -16,15 +16,15 @@ def daemon_arguments(cluster: Cluster, machine: Machine) -> list[str]:
     if machine.daemon_port != DEFAULT_DAEMON_PORT:
         words += ["--local-listen-port", str(machine.daemon_port)]
     if machine.zenoh_addr is not None:
-        words += ["--zenoh-listen", _listen_address(machine.zenoh_addr, machine.zenoh_port)]
-    if cluster.plain_links:
+        address, port = machine.zenoh_addr, machine.zenoh_port
+        words += ["--zenoh-listen", address if port is None else host_and_port(address, port)]
+    if cluster.links == "plain":
         words += ["--links", "plain"]
     return [*words, "--quiet"]
 
 
-def _listen_address(address: str, port: int | None) -> str:
-    if port is None:
-        return address
+def host_and_port(address: str, port: int) -> str:
+    """``10.0.0.1:6013``, with an IPv6 address in brackets."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 

@@ -52,7 +52,7 @@ def render_unit(cluster: Cluster, machine: Machine, paths: ServicePaths) -> str:
         "# Written by `dora cluster install`, removed by `dora cluster uninstall`.",
         "[Unit]",
         f"Description=Dora Daemon ({machine.id})",
-        # dbus: when it ends, the daemon asks systemd whether the machine is shutting down
+        # dbus: an ending daemon queries systemd for a shutdown of the machine
         *(["After=network-online.target dbus.service"] if system else []),
         *(["Wants=network-online.target"] if system else []),
         # at shutdown the daemon ends first, and ends its dataflows
@@ -108,7 +108,7 @@ def _start_nodes_unit(machine: Machine, paths: ServicePaths) -> str:
         *(f"--property={name}={value}" for name, value in properties.items()),
         "true",
     ]
-    # after its first start systemd knows the unit, also when it was stopped
+    # the unit exists after its first start, also when it was stopped
     restart = f"systemctl {manager} --quiet start {unit} 2>/dev/null"
     # `-`: the daemon starts even if this fails; `+`: as root, not as User
     prefix = "-" if user else "-+"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
 from dora_cli.cluster.decisions.daemon_unit import service_name
 from dora_cli.cluster.decisions.preflight import MachineFacts
 from dora_config.cluster.models import Cluster, Machine
+from dora_config.frozen import Frozen
 from dora_config.protocol.control import ClusterReport, DaemonSummary
 
 LONGEST_SILENCE = 9.0
@@ -17,8 +16,7 @@ LONGEST_SILENCE = 9.0
 _STOPPED = ("T", "t")
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(Frozen):
     """The file system of a folder that dora uses."""
 
     path: str
@@ -28,8 +26,7 @@ class Mount:
     writable: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(Frozen):
     """Answer of the command `health` on the machine; empty texts mean no problem."""
 
     process_state: str
@@ -41,13 +38,6 @@ class Health:
     """Of the log of a background daemon."""
     state_mount: Mount
     program_mount: Mount
-
-    @classmethod
-    def from_answer(cls, found: Mapping[str, Any]) -> Health:
-        known = dict(found)
-        state_mount = Mount(**known.pop("state_mount"))
-        program_mount = Mount(**known.pop("program_mount"))
-        return cls(**known, state_mount=state_mount, program_mount=program_mount)
 
 
 def token_digest(token: str) -> str:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from dora_cli.cluster.decisions.daemon_argv import daemon_arguments
+from dora_cli.cluster.decisions.daemon_argv import daemon_arguments, host_and_port
 from dora_config.cluster.models import Cluster, Machine
+from dora_config.frozen import Frozen
+from dora_config.yaml.quantities import show_age
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +39,8 @@ class Operator:
         return (owner.get("operator"), owner.get("home")) == (self.name, self.home)
 
 
-@dataclass(frozen=True, slots=True)
-class Occupant:
-    """A daemon that runs on a machine or is installed there as a service."""
+class Occupant(Frozen):
+    """A daemon that runs on a machine or is installed there: one of the answer of ``survey``."""
 
     id: str | None
     name: str
@@ -57,14 +58,6 @@ class Occupant:
     owner: Mapping[str, Any] | None
     """The owner record (see ``Operator.record``) with ``since``; None: not known."""
     dataflows: tuple[str, ...]
-
-    @classmethod
-    def from_answer(cls, found: Mapping[str, Any]) -> Occupant:
-        """Read one daemon of the answer of ``survey``."""
-        known = {name: found[name] for name in cls.__dataclass_fields__}
-        address, port = found["coordinator"]
-        given = {"coordinator": (address, port), "dataflows": tuple(found["dataflows"])}
-        return cls(**(known | given))
 
     def belongs_to(self, cluster: Cluster, tokens: Collection[str]) -> bool:
         """Return whether coordinator and token match; an unknown token matches."""
@@ -142,22 +135,19 @@ def describe_conflicts(
     name: str, conflicts: Sequence[Conflict], cluster: Cluster, operator: Operator, *, now: float
 ) -> str:
     """Return the lines about one machine in a refusal."""
-    lines = [f"{name} is in use by {_user_of(conflicts)}:"]
+    other_cluster = any(conflict.kind == "other cluster" for conflict in conflicts)
+    user = "another cluster" if other_cluster else "another operator of this cluster"
+    lines = [f"{name} is in use by {user}:"]
     for conflict in conflicts:
         lines.append(f"  {conflict.occupant.describe(now=now)}")
         lines += [f"    {line}" for line in _facts(conflict, cluster, operator, now)]
     return "\n".join(lines)
 
 
-def _user_of(conflicts: Sequence[Conflict]) -> str:
-    kinds = {conflict.kind for conflict in conflicts}
-    return "another cluster" if "other cluster" in kinds else "another operator of this cluster"
-
-
 def _facts(conflict: Conflict, cluster: Cluster, operator: Operator, now: float) -> Iterator[str]:
     one = conflict.occupant
-    here = _host_and_port(cluster.coordinator.addr, cluster.coordinator.port)
-    there = _host_and_port(*one.coordinator)
+    here = host_and_port(cluster.coordinator.addr, cluster.coordinator.port)
+    there = host_and_port(*one.coordinator)
     if conflict.kind != "other cluster":
         yield f"coordinator: {there}, as in {operator.file}"
     elif there != here:
@@ -179,18 +169,8 @@ def _facts(conflict: Conflict, cluster: Cluster, operator: Operator, now: float)
 
 def format_time(since: float, *, now: float) -> str:
     """``2026-01-31 09:30:00 (2 h ago)``"""
-    return f"{datetime.fromtimestamp(since):%Y-%m-%d %H:%M:%S} ({_age(max(0.0, now - since))} ago)"
-
-
-def _age(seconds: float) -> str:
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def _host_and_port(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    age = show_age(max(0.0, now - since))
+    return f"{datetime.fromtimestamp(since):%Y-%m-%d %H:%M:%S} ({age} ago)"
 
 
 def _normalized(address: str) -> str:

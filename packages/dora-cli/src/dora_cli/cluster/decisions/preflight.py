@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from dora_cli.clock_offset import MOST_CLOCK_DIFFERENCE, clock_warning
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
+from dora_config.frozen import Frozen
 
 LEAST_DISK = 64 << 20
 ENOUGH_DISK = 512 << 20
@@ -19,8 +19,7 @@ class NotReady(DoraError):
     """A machine or the coordinator cannot be used as it is; the message includes the remedy."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunningDaemon:
+class RunningDaemon(Frozen):
     """Process of a daemon on a machine."""
 
     pid: int
@@ -51,8 +50,7 @@ class RunningDaemon:
         return next(after, None)
 
 
-@dataclass(frozen=True, slots=True)
-class MachineFacts:
+class MachineFacts(Frozen):
     """Facts about a machine, from the program that runs there. Sizes in bytes, times in seconds."""
 
     python: str
@@ -79,23 +77,10 @@ class MachineFacts:
     trip: float
 
     @classmethod
-    def from_answer(
-        cls, found: Mapping[str, Any], *, asked: float, answered: float
-    ) -> MachineFacts:
-        """Read the program's answer; ``asked`` and ``answered`` are times of this machine."""
-        daemon = found["daemon"]
-        trip = answered - asked
-        known = {
-            name: found[name]
-            for name in cls.__dataclass_fields__
-            if name not in ("daemon", "clock", "trip")
-        }
-        return cls(
-            **known,
-            daemon=RunningDaemon(daemon["pid"], tuple(daemon["words"])) if daemon else None,
-            clock=found["time"] - (asked + answered) / 2,
-            trip=trip,
-        )
+    def from_answer(cls, found: Mapping[str, Any], *, sent: float, received: float) -> MachineFacts:
+        """Read the program's answer; ``sent`` and ``received`` are times of this machine."""
+        clock, trip = found["time"] - (sent + received) / 2, received - sent
+        return cls.model_validate({**found, "clock": clock, "trip": trip})
 
 
 def require_ready(facts: MachineFacts, machine: Machine, *, service: bool = False) -> None:

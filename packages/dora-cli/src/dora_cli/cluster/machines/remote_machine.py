@@ -53,12 +53,7 @@ class _Streaming:
         return self.connection.name
 
     def run(
-        self,
-        argv: Sequence[str],
-        *,
-        stdin: bytes = b"",
-        sudo: bool = False,
-        timeout: float = 60.0,
+        self, argv: Sequence[str], *, stdin: bytes = b"", sudo: bool = False, timeout: float = 60.0
     ) -> Finished:
         return self.connection.run(
             argv, stdin=stdin, sudo=sudo, timeout=timeout, on_output=self.on_output
@@ -113,7 +108,7 @@ class RemoteMachine:
             unit=self.service,
             pid=None if facts.daemon is None else facts.daemon.pid,
         )
-        return Health.from_answer(found)
+        return Health.model_validate(found)
 
     def facts(self) -> MachineFacts:
         """Fetch the current facts about the machine."""
@@ -125,4 +120,4 @@ class RemoteMachine:
             dora=self.machine.dora,
             coordinator=self.cluster.coordinator.addr,
         )
-        return MachineFacts.from_answer(found, asked=begin, answered=time.time())
+        return MachineFacts.from_answer(found, sent=begin, received=time.time())

@@ -88,7 +88,8 @@ def _examine(
             if facts.service:
                 service = DaemonService(remote, facts, user=False)
                 given = service.read(service.token) or b""
-                health = replace(health, token=token_digest(given.decode(errors="replace")))
+                token_there = token_digest(given.decode(errors="replace"))
+                health = health.model_copy(update={"token": token_there})
         except SudoUnavailable as problem:
             (problems if facts.service else notes).append(
                 without_name(str(problem), ssh_name(remote.machine))

@@ -113,11 +113,7 @@ def _run(
     timeout: float = FOREVER,
 ) -> Finished:
     return remote.connection.run(
-        argv,
-        sudo=sudo,
-        timeout=timeout,
-        on_output=lines.take_output,
-        on_errors=lines.take_errors,
+        argv, sudo=sudo, timeout=timeout, on_output=lines.take_output, on_errors=lines.take_errors
     )
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from dora_cli import output
 from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import Layout
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.coordinator.installation import install_coordinator
-from dora_cli.cluster.decisions.daemon_argv import daemon_arguments, ssh_name
+from dora_cli.cluster.decisions.daemon_argv import daemon_arguments
 from dora_cli.cluster.decisions.preflight import (
     MachineFacts,
     require_one_kind,
@@ -21,19 +19,12 @@ from dora_cli.cluster.machines.daemon_service import DaemonService
 from dora_cli.cluster.machines.parallel import Report, on_machines, success_count
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, layout_of
 from dora_cli.cluster.operations import leftovers
+from dora_cli.cluster.operations.steps import DaemonResult, print_remarks
 from dora_cli.cluster.ownership.eviction import take_over
 from dora_cli.cluster.ownership.operator import keep_token
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
 from dora_config.access import ensure_token
 from dora_config.cluster.models import Cluster
-
-
-@dataclass(frozen=True, slots=True)
-class InstallResult:
-    """How the installation on one machine went."""
-
-    text: str
-    remarks: tuple[str, ...] = ()
 
 
 def install_services(
@@ -64,16 +55,14 @@ def _install_all(
     keep_token()
     queries.fetch_report(cluster)  # raises for a coordinator with another token
 
-    def work(remote: RemoteMachine, report: Report) -> InstallResult:
+    def work(remote: RemoteMachine, report: Report) -> DaemonResult:
         layout = layout_of(remote.machine, user=user)
         return _install(remote, installer, layout, token, reservation, report)
 
     ready = not coordinator or install_coordinator(cluster, installer, token, user=user)
     label = "Installing dora-daemon-{id} on {target}"
     done = on_machines(cluster, label, work, describe=lambda one: one.text, source=reservation)
-    for one in done:
-        for remark in one.result.remarks if one.result is not None else ():
-            output.warn(f"{ssh_name(one.machine)}: {remark}")
+    print_remarks(done)
     output.write(success_count(done))
     now = queries.connected_daemons(queries.fetch_report(cluster))
     leftovers.report_on_machines(reservation, now.values())
@@ -88,7 +77,7 @@ def _install(
     token: str,
     reservation: Reservation,
     report: Report,
-) -> InstallResult:
+) -> DaemonResult:
     facts = remote.facts()
     require_ready(facts, remote.machine, service=True)
     require_one_kind(facts, remote.service, user=not layout.sudo)
@@ -109,7 +98,7 @@ def _install(
     report("starting the service")
     reservation.record_owner(remote)
     stale = not _is_current(remote, facts, tree)
-    return InstallResult(service.install(dora, token, stale=stale), tuple(warnings(facts)))
+    return DaemonResult(service.install(dora, token, stale=stale), tuple(warnings(facts)))
 
 
 def _is_current(remote: RemoteMachine, facts: MachineFacts, tree: str | None) -> bool:

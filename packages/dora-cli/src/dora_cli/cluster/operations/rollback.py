@@ -129,7 +129,7 @@ def _switch(
     link = layout.link_for(str(found["home"]))
     named = [one["name"] for one in found["trees"] if one["version"] == version]
     if not named:
-        raise NotReady(f"there is no version {version} in {found['prefix']} to return to")
+        raise NotReady(f"no version {version} in {found['prefix']} to return to")
     links = VersionLinks.from_probe(found)
     name = next((one for one in (links.previous, links.current) if one in named), named[-1])
     files: dict[str, bytes | None] = {}
@@ -137,14 +137,7 @@ def _switch(
         copy = unit_copy(remote, layout, name)
         if (unit := remote.connection.read(copy, sudo=layout.sudo)) is not None:
             files[service.unit] = unit
-    ask(
-        remote.connection,
-        "rollback",
-        prefix=layout.prefix,
-        link=link,
-        name=name,
-        sudo=layout.sudo,
-    )
+    ask(remote.connection, "rollback", prefix=layout.prefix, link=link, name=name, sudo=layout.sudo)
     return Switched(link, version, files)
 
 

@@ -1,14 +1,19 @@
-"""Lines of output for the steps of an upgrade, and waiting for conditions."""
+"""Results and lines of output of single steps, and waiting for conditions."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from dora_cli import output
 from dora_cli.cluster.coordinator import queries
+from dora_cli.cluster.decisions.daemon_argv import ssh_name
 from dora_cli.cluster.decisions.node_changes import Nodes
 from dora_cli.cluster.decisions.preflight import NotReady
+from dora_cli.cluster.machines.parallel import Outcome
+from dora_cli.polling import wait_until
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster
 
@@ -16,45 +21,47 @@ RECONNECT_TIMEOUT = 30.0
 POLL_INTERVAL = 0.5
 
 
-class Step:
-    """Prints ``  Restart service... OK`` at its end."""
+@dataclass(frozen=True, slots=True)
+class DaemonResult:
+    """How the daemon of one machine was installed or started."""
 
-    def __init__(self, label: str) -> None:
-        self._label = label
-        self._begun = time.monotonic()
+    text: str
+    remarks: tuple[str, ...] = ()
 
-    def ok(self, detail: str = "") -> None:
-        output.write(f"  {self._label}... OK" + (f" ({detail})" if detail else ""))
 
-    def ok_with_time(self) -> None:
-        self.ok(f"{time.monotonic() - self._begun:.1f}s")
+def print_remarks(outcomes: Iterable[Outcome[DaemonResult]]) -> None:
+    for one in outcomes:
+        for remark in one.result.remarks if one.result is not None else ():
+            output.warn(f"{ssh_name(one.machine)}: {remark}")
 
-    def failed(self) -> None:
-        output.write(f"  {self._label}... FAILED")
+
+@contextmanager
+def step(label: str, *, timed: bool = False, detail: str = "") -> Iterator[None]:
+    """Print ``  Restart service... OK`` after the block, or FAILED."""
+    begun = time.monotonic()
+    try:
+        yield
+    except (DoraError, OSError):
+        output.write(f"  {label}... FAILED")
+        raise
+    more = f"{time.monotonic() - begun:.1f}s" if timed else detail
+    output.write(f"  {label}... OK" + (f" ({more})" if more else ""))
 
 
 def poll(condition: Callable[[], bool], problem: str) -> None:
     """Wait for a condition; raises NotReady with ``problem``."""
-    deadline = time.monotonic() + RECONNECT_TIMEOUT
-    while not condition():
-        if time.monotonic() > deadline:
-            raise NotReady(f"{problem} within {RECONNECT_TIMEOUT:g} s")
-        time.sleep(POLL_INTERVAL)
+    if not wait_until(condition, RECONNECT_TIMEOUT, every=POLL_INTERVAL):
+        raise NotReady(f"{problem} within {RECONNECT_TIMEOUT:g} s")
 
 
 def wait_for_nodes(cluster: Cluster, before: Nodes) -> None:
     """Wait until a new coordinator has every node of the old one; raises NotReady."""
-    step = Step("Waiting for its daemons")
     try:
-        poll(
-            lambda: before.keys() <= queries.fetch_nodes(cluster).keys(),
-            "not all nodes are back",
-        )
+        with step("Waiting for its daemons", timed=True):
+            poll(lambda: before.keys() <= queries.fetch_nodes(cluster).keys(), "nodes are missing")
     except DoraError:
-        step.failed()
         missing = sorted(node for _, node in before.keys() - queries.fetch_nodes(cluster).keys())
         raise NotReady(
             f"the coordinator was replaced, but it misses nodes: {', '.join(missing)}; see "
             "`dora cluster status`"
         ) from None
-    step.ok_with_time()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from dora_cli import output
 from dora_cli._version import __version__
@@ -11,7 +10,6 @@ from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import USER
 from dora_cli.cluster.coordinator import local, queries
 from dora_cli.cluster.coordinator.service_control import start_service
-from dora_cli.cluster.decisions.daemon_argv import ssh_name
 from dora_cli.cluster.decisions.health import Health, disk_problems, unresponsive_daemon
 from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady, require_ready, warnings
 from dora_cli.cluster.machines.background_daemon import changed_settings, hand_over, start_daemon
@@ -19,6 +17,7 @@ from dora_cli.cluster.machines.daemon_service import DaemonService
 from dora_cli.cluster.machines.parallel import Outcome, Report, on_machines
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.operations import leftovers
+from dora_cli.cluster.operations.steps import DaemonResult, print_remarks
 from dora_cli.cluster.ownership import known_clusters
 from dora_cli.cluster.ownership.eviction import take_over
 from dora_cli.cluster.ownership.operator import keep_token
@@ -29,20 +28,8 @@ from dora_config.protocol.control import DaemonSummary
 LAST_LINES = 20
 
 
-@dataclass(frozen=True, slots=True)
-class StartResult:
-    """How the daemon of one machine was started."""
-
-    text: str
-    remarks: tuple[str, ...] = ()
-
-
 def bring_up(
-    cluster: Cluster,
-    installer: Installer,
-    command: ClusterCommand,
-    *,
-    recreate_store: bool = False,
+    cluster: Cluster, installer: Installer, command: ClusterCommand, *, recreate_store: bool = False
 ) -> bool:
     """Start coordinator and daemons; return whether every daemon is connected."""
     with reserve(cluster, command) as reservation:
@@ -66,14 +53,12 @@ def _bring_up(
     keep_token()
     connected = queries.connected_daemons(known)
 
-    def work(remote: RemoteMachine, report: Report) -> StartResult:
+    def work(remote: RemoteMachine, report: Report) -> DaemonResult:
         return _start_daemon(remote, installer, connected, reservation, report)
 
     label = "Starting daemon on {name}"
     done = on_machines(cluster, label, work, describe=lambda one: one.text, source=reservation)
-    for one in done:
-        for remark in one.result.remarks if one.result is not None else ():
-            output.warn(f"{ssh_name(one.machine)}: {remark}")
+    print_remarks(done)
     started = [one.machine.id for one in done if one.ok]
     if not started:
         if own is not None and local.end_if_unused(cluster, own):
@@ -90,7 +75,7 @@ def _bring_up(
 
 
 def _summarize(
-    cluster: Cluster, failed: Sequence[Outcome[StartResult]], late: Sequence[Outcome[StartResult]]
+    cluster: Cluster, failed: Sequence[Outcome[DaemonResult]], late: Sequence[Outcome[DaemonResult]]
 ) -> bool:
     count = len(cluster.machines)
     if not failed and not late:
@@ -108,7 +93,7 @@ def _start_daemon(
     connected: Mapping[str, DaemonSummary],
     reservation: Reservation,
     report: Report,
-) -> StartResult:
+) -> DaemonResult:
     facts = remote.facts()
     require_ready(facts, remote.machine)
     if take_over(remote, reservation, report):
@@ -129,12 +114,12 @@ def _start_daemon(
                 f"{changed} in the cluster file changed since its daemon was started; run "
                 f"`dora cluster {command}`",
             )
-        return StartResult(f"runs already (dora {seen.release})", remarks)
+        return DaemonResult(f"runs already (dora {seen.release})", remarks)
     _require_coordinator(remote, report)
     if service is not None:
         report(f"starting {remote.service}")
         service.start()
-        return StartResult(f"OK (service {remote.service})", remarks)
+        return DaemonResult(f"OK (service {remote.service})", remarks)
     dora = remote.machine.dora or installer.ensure_installed(remote.connection, USER, report).dora
     if facts.daemon is not None:  # its settings changed, or it cannot connect (an old token?)
         report("handing over")
@@ -142,7 +127,7 @@ def _start_daemon(
     report("starting")
     reservation.record_owner(remote)
     start_daemon(remote, dora, token=queries.endpoint_of(remote.cluster).token)
-    return StartResult(f"OK (restarted with new {changed})" if changed else "OK", remarks)
+    return DaemonResult(f"OK (restarted with new {changed})" if changed else "OK", remarks)
 
 
 def _require_healthy(
@@ -163,10 +148,7 @@ def _same_version(remote: RemoteMachine, seen: DaemonSummary) -> bool:
 
 
 def _require_same_machine(
-    remote: RemoteMachine,
-    facts: MachineFacts,
-    service: DaemonService | None,
-    seen: DaemonSummary,
+    remote: RemoteMachine, facts: MachineFacts, service: DaemonService | None, seen: DaemonSummary
 ) -> None:
     if facts.daemon is None and (service is None or not service.is_active()):
         raise NotReady(
@@ -187,7 +169,7 @@ def _require_coordinator(remote: RemoteMachine, report: Report) -> None:
         )
 
 
-def _explain_late(cluster: Cluster, late: Sequence[Outcome[StartResult]]) -> None:
+def _explain_late(cluster: Cluster, late: Sequence[Outcome[DaemonResult]]) -> None:
     """Print the last lines of daemons that were started and did not connect."""
 
     def last_lines(remote: RemoteMachine, report: Report) -> list[str]:

@@ -14,10 +14,9 @@ from dora_cli.cluster.decisions.preflight import NotReady
 from dora_cli.cluster.machines.daemon_service import DaemonService
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.operations.rolling import switch_one_by_one
-from dora_cli.cluster.operations.steps import Step, wait_for_nodes
+from dora_cli.cluster.operations.steps import step, wait_for_nodes
 from dora_cli.cluster.operations.version_report import with_version_report
 from dora_cli.cluster.operations.version_switch import Switch, Switched, connected_release
-from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
 
 
@@ -71,13 +70,8 @@ def _switch_to(installer: Installer, version: str) -> Switch:
                 f"the cluster file names its program, {remote.machine.dora}; upgrade that program "
                 "by the way it was installed, or remove `dora` from the file"
             )
-        step = Step(f"Put dora {version} there and test it")
-        try:
+        with step(f"Put dora {version} there and test it", timed=True):
             tree, facts = installer.put(remote.connection, layout, lambda text: None)
-        except DoraError:
-            step.failed()
-            raise
-        step.ok_with_time()
         link = layout.link_for(str(facts["home"]))
         files = service.wanted_files(link) if service is not None else {}
         current = facts["current"]

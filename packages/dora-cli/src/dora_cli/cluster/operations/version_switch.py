@@ -24,7 +24,7 @@ from dora_cli.cluster.machines.background_daemon import hand_over, start_daemon
 from dora_cli.cluster.machines.daemon_service import DaemonService
 from dora_cli.cluster.machines.parallel import without_name
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to, layout_of
-from dora_cli.cluster.operations.steps import Step, poll
+from dora_cli.cluster.operations.steps import poll, step
 from dora_cli.ssh import ConnectionLost
 from dora_config import DoraError
 
@@ -148,13 +148,9 @@ class VersionSwitch:
     # ------------------------------------------------------------------------ steps
 
     def _restart(self, dora: str) -> None:
-        step = Step("Restart daemon" if self._service(self.remote) is None else "Restart service")
-        try:
+        what = "daemon" if self._service(self.remote) is None else "service"
+        with step(f"Restart {what}"):
             self._restart_over(self.remote, dora)
-        except DoraError:
-            step.failed()
-            raise
-        step.ok()
 
     def _restart_over(self, remote: RemoteMachine, dora: str) -> None:
         """Start a new daemon process; the dataflows of the old one keep running."""
@@ -166,17 +162,15 @@ class VersionSwitch:
             start_daemon(remote, dora)
 
     def _wait_for_reconnect(self, version: str) -> None:
-        step = Step("Waiting for reconnect")
         try:
-            poll(
-                lambda: connected_release(self.remote) == version,
-                f"dora {version} did not connect",
-            )
+            with step("Waiting for reconnect", timed=True):
+                poll(
+                    lambda: connected_release(self.remote) == version,
+                    f"dora {version} did not connect",
+                )
         except DoraError as problem:
-            step.failed()
             lines = "\n".join(f"    {line}" for line in self._last_lines())
             raise NotReady(f"{problem}; its last lines:\n{lines}") from problem
-        step.ok_with_time()
 
     def _last_lines(self) -> list[str]:
         service = self._service(self.remote)
@@ -194,26 +188,23 @@ class VersionSwitch:
         """Raise NotReady unless every node still runs as the same process."""
         if not before:
             return
-        step = Step("Its dataflows")
         problems: list[str] = []
 
         def unchanged() -> bool:
-            nonlocal problems
-            problems = list(node_problems(before, self._nodes()))
+            problems[:] = node_problems(before, self._nodes())
             return not problems
 
+        running = f"{len({dataflow for dataflow, _ in before})} go on, {len(before)} nodes"
         try:
-            poll(unchanged, "")
+            with step("Its dataflows", detail=running):
+                poll(unchanged, "")
         except DoraError:
-            step.failed()
             raise NotReady(f"its dataflows did not keep running: {'; '.join(problems)}") from None
-        step.ok(f"{len({dataflow for dataflow, _ in before})} go on, {len(before)} nodes")
 
     # ------------------------------------------------------------------------ restoring
 
     def _restore(self, switched: Switched, before: Before, problem: str) -> None:
         """Restore the machine; raises NotReady with ``problem`` if that fails too."""
-        step = Step(f"Return to {before.name}")
 
         def work(there: RemoteMachine) -> None:
             service = self._service(there)
@@ -228,15 +219,14 @@ class VersionSwitch:
                 )
 
         try:
-            self._over_any_connection(work)
+            with step(f"Return to {before.name}"):
+                self._over_any_connection(work)
         except (DoraError, OSError) as second:
-            step.failed()
             reason = without_name(str(second), ssh_name(self.remote.machine))
             raise NotReady(
                 f"{problem}\n  and it could not be returned: {reason}\n"
                 "  Run this command again when the machine can be reached: that does the rest"
             ) from second
-        step.ok()
 
     def _restore_links(self, there: RemoteMachine, before: Before) -> None:
         if self._links(there) == before.links:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from dora_cli.cluster.coordinator.local import is_local
 from dora_config.access import Endpoint, private_dir, state_dir
 from dora_config.cluster.models import Cluster, Machine
-from dora_config.dataflow.resolved import Frozen
+from dora_config.frozen import Frozen
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

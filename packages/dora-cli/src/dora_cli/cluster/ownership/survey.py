@@ -25,7 +25,7 @@ def _call(
 
 def survey(connection: Connection) -> list[Occupant]:
     """Return the daemons of a machine; raises DoraError."""
-    return [Occupant.from_answer(found) for found in _call(connection, "survey")["daemons"]]
+    return [Occupant.model_validate(found) for found in _call(connection, "survey")["daemons"]]
 
 
 def record_owner(remote: RemoteMachine, operator: Operator) -> None:

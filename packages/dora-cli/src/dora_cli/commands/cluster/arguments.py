@@ -14,29 +14,18 @@ if TYPE_CHECKING:
     from dora_config.cluster.models import Cluster
 
 
-ClusterFile = Annotated[
-    Path, typer.Argument(metavar="PATH", help="The cluster file.", show_default=False)
-]
+ClusterFile = Annotated[Path, typer.Argument(metavar="PATH", help="The cluster file.")]
 
 WheelHouse = Annotated[
     Path | None,
     typer.Option(
-        "--offline",
-        metavar="DIR",
-        help="Folder of wheels to install; nothing is downloaded.",
-        show_default=False,
+        "--offline", metavar="DIR", help="Folder of wheels to install; nothing is downloaded."
     ),
 ]
 
 SomeMachines = Annotated[
     list[str] | None,
-    typer.Option(
-        "--machine",
-        "-m",
-        metavar="ID",
-        help="Only this machine (repeatable).",
-        show_default=False,
-    ),
+    typer.Option("--machine", "-m", metavar="ID", help="Only this machine (repeatable)."),
 ]
 
 KeepGoing = Annotated[

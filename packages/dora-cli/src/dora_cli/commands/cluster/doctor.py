@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from dora_cli import options
 from dora_cli.commands.cluster.arguments import ClusterFile, fail_unless, load_cluster_file
 
-app = options.application()
 
-
-@app.command()
-def doctor(path: ClusterFile) -> None:
+def main(path: ClusterFile) -> None:
     """Check the coordinator, the machines and their links; print problems and remedies."""
     from dora_cli.cluster.operations.doctor import diagnose
 

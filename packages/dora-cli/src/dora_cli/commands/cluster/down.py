@@ -7,21 +7,16 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import options
 from dora_cli.commands.cluster.arguments import fail_unless, load_cluster_file
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort
 
-app = options.application()
 
-
-@app.command()
-def down(
+def main(
     path: Annotated[
         Path | None,
         typer.Argument(
             metavar="[PATH]",
             help="The cluster file; by default the last one used with this coordinator.",
-            show_default=False,
         ),
     ] = None,
     purge: Annotated[

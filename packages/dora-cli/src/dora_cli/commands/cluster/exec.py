@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import options
 from dora_cli.commands.cluster.arguments import (
     ClusterFile,
     SomeMachines,
@@ -14,19 +13,17 @@ from dora_cli.commands.cluster.arguments import (
     load_cluster_file,
 )
 
-app = options.application()
+SETTINGS = {"context_settings": {"ignore_unknown_options": True}}
 
 
-@app.command(context_settings={"ignore_unknown_options": True})
-def execute(
+def main(
     path: ClusterFile,
     command: Annotated[
         list[str], typer.Argument(metavar="-- COMMAND...", help="The command and its arguments.")
     ],
     machine: SomeMachines = None,
     timeout: Annotated[
-        float | None,
-        typer.Option("--timeout", metavar="SECONDS", help="Time limit.", show_default=False),
+        float | None, typer.Option("--timeout", metavar="SECONDS", help="Time limit.")
     ] = None,
 ) -> None:
     """Run a command on every machine, without a terminal; each line of output names its machine."""

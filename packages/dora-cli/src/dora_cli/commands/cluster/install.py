@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import options
 from dora_cli.commands.cluster.arguments import (
     ClusterFile,
     TakeOver,
@@ -19,11 +18,8 @@ OfUser = Annotated[
     bool, typer.Option("--user", help="Services of the SSH user's own systemd; needs no sudo.")
 ]
 
-app = options.application()
 
-
-@app.command()
-def install(
+def main(
     path: ClusterFile,
     user: OfUser = False,
     no_coordinator: Annotated[

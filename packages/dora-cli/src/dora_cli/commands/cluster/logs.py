@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import options
 from dora_cli.commands.cluster.arguments import (
     ClusterFile,
     SomeMachines,
@@ -14,11 +13,8 @@ from dora_cli.commands.cluster.arguments import (
     load_cluster_file,
 )
 
-app = options.application()
 
-
-@app.command()
-def logs(
+def main(
     path: ClusterFile,
     machine: SomeMachines = None,
     tail: Annotated[int, typer.Option("--tail", "-n", min=0, help="Lines of each machine.")] = 50,

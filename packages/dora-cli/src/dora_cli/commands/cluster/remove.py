@@ -6,18 +6,12 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import options
 from dora_cli.commands.cluster.arguments import ClusterFile, fail_unless, load_cluster_file
 
-app = options.application()
 
-
-@app.command()
-def remove(
+def main(
     path: ClusterFile,
-    machine: Annotated[
-        list[str], typer.Argument(metavar="ID...", help="Machine ids.", show_default=False)
-    ],
+    machine: Annotated[list[str], typer.Argument(metavar="ID...", help="Machine ids.")],
 ) -> None:
     """End daemons that are not in the cluster file any more, with their dataflows."""
     from dora_cli.cluster.operations import leftovers

@@ -6,17 +6,12 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import options, output
+from dora_cli import output
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect, dataflow_ref
 
-app = options.application()
 
-
-@app.command()
-def restart(
-    dataflow: Annotated[
-        str, typer.Argument(metavar="DATAFLOW", help="UUID or name.", show_default=False)
-    ],
+def main(
+    dataflow: Annotated[str, typer.Argument(metavar="DATAFLOW", help="UUID or name.")],
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import options
 from dora_cli.commands.cluster.arguments import (
     ClusterFile,
     KeepGoing,
@@ -16,11 +15,8 @@ from dora_cli.commands.cluster.arguments import (
     load_cluster_file,
 )
 
-app = options.application()
 
-
-@app.command()
-def rollback(
+def main(
     path: ClusterFile,
     machine: SomeMachines = None,
     to: Annotated[
@@ -29,7 +25,6 @@ def rollback(
             "--to",
             metavar="VERSION",
             help="Switch to this version, which must be on the machines already.",
-            show_default=False,
         ),
     ] = None,
     keep_going: KeepGoing = False,

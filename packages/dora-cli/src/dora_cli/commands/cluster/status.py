@@ -5,11 +5,8 @@ from __future__ import annotations
 from dora_cli import options
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
 
-app = options.application()
 
-
-@app.command()
-def status(
+def main(
     output_format: options.Output = options.TableFormat.TABLE,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,

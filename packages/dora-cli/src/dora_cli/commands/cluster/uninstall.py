@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dora_cli import options
 from dora_cli.commands.cluster.arguments import (
     ClusterFile,
     TakeOver,
@@ -10,11 +9,8 @@ from dora_cli.commands.cluster.arguments import (
     load_cluster_file,
 )
 
-app = options.application()
 
-
-@app.command()
-def uninstall(path: ClusterFile, take_over: TakeOver = False) -> None:
+def main(path: ClusterFile, take_over: TakeOver = False) -> None:
     """Stop and remove the services and everything that `install` put on the machines."""
     from dora_cli.bundle.install import Installer
     from dora_cli.cluster.operations.uninstall import uninstall_services

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import options
 from dora_cli.commands.cluster.arguments import (
     ClusterFile,
     TakeOver,
@@ -15,11 +14,8 @@ from dora_cli.commands.cluster.arguments import (
     load_cluster_file,
 )
 
-app = options.application()
 
-
-@app.command()
-def up(
+def main(
     path: ClusterFile,
     recreate_store: Annotated[
         bool,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dora_cli import options
 from dora_cli.commands.cluster.arguments import (
     ClusterFile,
     KeepGoing,
@@ -13,11 +12,8 @@ from dora_cli.commands.cluster.arguments import (
     load_cluster_file,
 )
 
-app = options.application()
 
-
-@app.command()
-def upgrade(
+def main(
     path: ClusterFile,
     machine: SomeMachines = None,
     keep_going: KeepGoing = False,

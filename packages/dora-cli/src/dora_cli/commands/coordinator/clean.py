@@ -10,11 +10,8 @@ from dora_cli import options, output
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
 from dora_cli.errors import CommandFailed
 
-app = options.application()
 
-
-@app.command()
-def clean(
+def main(
     output_format: options.Output = options.TableFormat.TABLE,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print UUIDs only.")] = False,
     coordinator_addr: CoordinatorAddr = None,

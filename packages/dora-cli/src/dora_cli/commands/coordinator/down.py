@@ -6,14 +6,11 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import options, output
+from dora_cli import output
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
 
-app = options.application()
 
-
-@app.command()
-def down(
+def main(
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Also stop running dataflows.")
     ] = False,

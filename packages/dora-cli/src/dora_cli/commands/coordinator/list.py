@@ -19,8 +19,6 @@ GB = 1024**3
 ENDED_SHOWN = 3600.0
 """Seconds for which an ended dataflow is listed by default."""
 
-app = options.application()
-
 
 class StatusChoice(StrEnum):
     """Values of `--status`; `running` means not ended."""
@@ -37,25 +35,21 @@ class SortChoice(StrEnum):
     MEMORY = "memory"
 
 
-@app.command()
-def list_dataflows(
+def main(
     output_format: options.Output = options.TableFormat.TABLE,
     status: Annotated[
-        StatusChoice | None,
-        typer.Option("--status", help="Only with this status.", show_default=False),
+        StatusChoice | None, typer.Option("--status", help="Only with this status.")
     ] = None,
     name: Annotated[
         str | None,
         typer.Option("--name", metavar="TEXT", help="Only names that contain this text."),
     ] = None,
     sort_by: Annotated[
-        SortChoice | None,
-        typer.Option("--sort-by", help="Sort, largest first.", show_default=False),
+        SortChoice | None, typer.Option("--sort-by", help="Sort, largest first.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print UUIDs only.")] = False,
     everything: Annotated[
-        bool,
-        typer.Option("--all", "-a", help="Include those that ended over an hour ago."),
+        bool, typer.Option("--all", "-a", help="Include those that ended over an hour ago.")
     ] = False,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
@@ -109,11 +103,7 @@ def selected(
     chosen = [row for row in found if _matches(row, status, name)]
     if everything or status is not None:
         return chosen
-    return [row for row in chosen if _is_recent(row)]
-
-
-def _is_recent(row: DataflowSummary) -> bool:
-    return row.ended_ago is None or row.ended_ago <= ENDED_SHOWN
+    return [row for row in chosen if row.ended_ago is None or row.ended_ago <= ENDED_SHOWN]
 
 
 def _matches(row: DataflowSummary, status: StatusChoice | None, name: str | None) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dora_cli import options, output
+from dora_cli import output
 from dora_cli.coordinator.options import (
     CoordinatorAddr,
     CoordinatorPort,
@@ -15,11 +15,8 @@ from dora_cli.coordinator.options import (
     grace_seconds,
 )
 
-app = options.application()
 
-
-@app.command()
-def restart(
+def main(
     dataflow: DataflowArgument = None,
     name: DataflowName = None,
     grace_duration: GraceDuration = None,

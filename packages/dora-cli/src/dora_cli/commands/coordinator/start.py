@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 MAX_NAME = 256
 
-app = options.application()
-
 
 def parse_name(text: str) -> str:
     """Return a valid name of a dataflow; raises ValueError."""
@@ -35,7 +33,6 @@ Name = Annotated[
         metavar="TEXT",
         parser=options.checked(parse_name),
         help="Name of the dataflow.",
-        show_default=False,
     ),
 ]
 Attach = Annotated[
@@ -43,7 +40,6 @@ Attach = Annotated[
     typer.Option(
         "--attach/--detach",
         help="Show logs until the end (the default on a terminal), or return at once.",
-        show_default=False,
     ),
 ]
 DryRun = Annotated[
@@ -57,9 +53,10 @@ AllowUnlinked = Annotated[
     ),
 ]
 
+SETTINGS = {"cls": options.OptionalValues}
 
-@app.command(cls=options.OptionalValues)
-def start(
+
+def main(
     path: options.DataflowFile,
     name: Name = None,
     attach: Attach = None,
@@ -119,7 +116,7 @@ def _delivered(client: Client, request: StartDataflow) -> StartDataflow:
 
 def _start(client: Client, request: StartDataflow) -> str:
     from dora_cli.coordinator.client import RequestFailed
-    from dora_cli.logs.ended_report import report_ended
+    from dora_cli.logs.run_report import report_ended
     from dora_config.protocol.control import Started, StartTriggered
 
     def show(progress: ControlProgress) -> None:

@@ -15,11 +15,8 @@ if TYPE_CHECKING:
     from dora_config.access import Endpoint
     from dora_config.protocol.control import ClusterReport
 
-app = options.application()
 
-
-@app.command()
-def status(
+def main(
     output_format: options.Output = options.TableFormat.TABLE,
     dataflow: Annotated[
         Path | None,

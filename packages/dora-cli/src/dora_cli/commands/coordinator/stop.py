@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import options, output
+from dora_cli import output
 from dora_cli.coordinator.options import (
     CoordinatorAddr,
     CoordinatorPort,
@@ -20,11 +20,8 @@ from dora_cli.coordinator.options import (
 )
 from dora_cli.errors import CommandFailed
 
-app = options.application()
 
-
-@app.command()
-def stop(
+def main(
     dataflow: DataflowArgument = None,
     name: DataflowName = None,
     every: Annotated[bool, typer.Option("--all", help="All running dataflows.")] = False,
@@ -35,7 +32,7 @@ def stop(
 ) -> None:
     """Stop a dataflow and wait until it has ended; the exit code is 1 if it failed."""
     from dora_cli.coordinator.client import RequestFailed
-    from dora_cli.logs.ended_report import label, report_ended
+    from dora_cli.logs.run_report import label, report_ended
     from dora_config.protocol.control import Ended, StopDataflow
 
     if every and (dataflow is not None or name is not None):

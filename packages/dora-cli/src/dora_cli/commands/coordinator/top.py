@@ -23,15 +23,12 @@ COLUMNS = (
     "I/O READ", "I/O WRITE",
 )  # fmt: skip
 
-app = options.application()
-
 
 class NoTerminal(DoraError):
     """The live page needs a terminal."""
 
 
-@app.command()
-def top(
+def main(
     refresh_interval: Annotated[
         float,
         typer.Option(
@@ -48,10 +45,7 @@ def top(
         ),
     ] = options.TableFormat.JSON,
     dataflow: Annotated[
-        str | None,
-        typer.Option(
-            "--dataflow", "-d", help="UUID or name; by default all dataflows.", show_default=False
-        ),
+        str | None, typer.Option("--dataflow", "-d", help="UUID or name; by default all dataflows.")
     ] = None,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dora_cli import options, output
+from dora_cli import output
 from dora_cli.coordinator.options import CoordinatorPort
 
 if TYPE_CHECKING:
@@ -16,11 +16,8 @@ if TYPE_CHECKING:
 COORDINATOR_TIMEOUT = 30.0
 DAEMON_TIMEOUT = 30.0
 
-app = options.application()
 
-
-@app.command()
-def up(
+def main(
     auth: Annotated[bool, typer.Option("--auth", help="Require the token (the default).")] = False,
     recreate_store: Annotated[
         bool,

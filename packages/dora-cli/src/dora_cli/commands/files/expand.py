@@ -11,11 +11,8 @@ from dora_cli import dataflow_file, options, output
 if TYPE_CHECKING:
     from dora_config import LoadedModule
 
-app = options.application()
 
-
-@app.command()
-def expand(
+def main(
     path: options.DataflowFile,
     module: Annotated[bool, typer.Option("--module", help="Check PATH as a module file.")] = False,
 ) -> None:

@@ -8,13 +8,10 @@ from typing import Annotated
 import typer
 
 from dora_cli import dataflow_file, options, output
-from dora_cli.values.atomic_write import write_file
-
-app = options.application()
+from dora_config.atomic_write import write_file
 
 
-@app.command()
-def graph(
+def main(
     path: options.DataflowFile,
     mermaid: Annotated[
         bool, typer.Option("--mermaid", help="Print Mermaid text instead of writing an HTML page.")

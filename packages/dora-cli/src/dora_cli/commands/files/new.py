@@ -10,11 +10,9 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import options, output, templates
-from dora_cli.values.atomic_write import write_file
+from dora_cli import output, templates
 from dora_config import DoraError
-
-app = options.application()
+from dora_config.atomic_write import write_file
 
 
 class Kind(StrEnum):
@@ -28,9 +26,8 @@ class TargetExists(DoraError):
     """The folder already exists; nothing was written."""
 
 
-@app.command()
-def new(
-    name: Annotated[str, typer.Argument(help="The folder to create.", show_default=False)],
+def main(
+    name: Annotated[str, typer.Argument(help="The folder to create.")],
     kind: Annotated[
         Kind, typer.Option("--kind", help="A runnable dataflow, or a Python project with one node.")
     ] = Kind.DATAFLOW,

@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import options, output
-
-app = options.application()
+from dora_cli import output
 
 
 class FileKind(StrEnum):
@@ -20,10 +18,7 @@ class FileKind(StrEnum):
     CLUSTER = "cluster"
 
 
-@app.command()
-def schema(
-    kind: Annotated[FileKind, typer.Argument(help="Kind of file.", show_default=False)],
-) -> None:
+def main(kind: Annotated[FileKind, typer.Argument(help="Kind of file.")]) -> None:
     """Print the JSON Schema of dataflow, module or cluster files, for editors."""
     import json
 

@@ -14,9 +14,6 @@ from dora_cli.errors import CommandFailed
 
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
-    from dora_config.errors import Problem
-
-app = options.application()
 
 
 class ProblemFormat(StrEnum):
@@ -26,17 +23,14 @@ class ProblemFormat(StrEnum):
     JSON = "json"
 
 
-@app.command()
-def validate(
-    path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="The dataflow file.", show_default=False)
-    ] = Path("dataflow.yml"),
+def main(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The dataflow file.")] = Path(
+        "dataflow.yml"
+    ),
     strict: Annotated[
         bool,
         typer.Option(
-            "--strict",
-            help="Treat all warnings as errors, also for missing programs and types.",
-            show_default=False,
+            "--strict", help="Treat all warnings as errors, also for missing programs and types."
         ),
     ] = False,
     strict_types: options.StrictTypes = False,
@@ -45,8 +39,7 @@ def validate(
         typer.Option("--offline", help="Accepted for compatibility; no check uses the network."),
     ] = False,
     output_format: Annotated[
-        ProblemFormat,
-        typer.Option("--format", help="Text, or one JSON object per problem."),
+        ProblemFormat, typer.Option("--format", help="Text, or one JSON object per problem.")
     ] = ProblemFormat.TEXT,
 ) -> None:
     """Check fields, ids, connections and types of a dataflow file; report all problems.
@@ -62,7 +55,9 @@ def validate(
     except ConfigError as error:
         problems, failed = error.problems, True
     if strict:
-        problems = tuple(_as_error(problem) for problem in problems)
+        problems = tuple(
+            replace(one, severity="error") if one.severity == "warning" else one for one in problems
+        )
         failed = failed or any(problem.severity == "error" for problem in problems)
     for problem in problems:
         if output_format is ProblemFormat.JSON:
@@ -73,10 +68,6 @@ def validate(
         raise CommandFailed
     if output_format is ProblemFormat.TEXT:
         output.write(f"{path}: {_summary(loaded)}")
-
-
-def _as_error(problem: Problem) -> Problem:
-    return replace(problem, severity="error") if problem.severity == "warning" else problem
 
 
 def _summary(loaded: LoadedDataflow) -> str:

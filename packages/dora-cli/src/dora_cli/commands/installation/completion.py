@@ -9,9 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import options, output
-
-app = options.application()
+from dora_cli import output
 
 
 class Shell(StrEnum):
@@ -23,12 +21,8 @@ class Shell(StrEnum):
     POWERSHELL = "powershell"
 
 
-@app.command()
-def completion(
-    shell: Annotated[
-        Shell | None,
-        typer.Argument(help="The shell; default $SHELL.", show_default=False),
-    ] = None,
+def main(
+    shell: Annotated[Shell | None, typer.Argument(help="The shell; default $SHELL.")] = None,
 ) -> None:
     """Print the completion script of a shell.
 

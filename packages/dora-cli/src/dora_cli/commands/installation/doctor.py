@@ -8,15 +8,12 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import options, output
+from dora_cli import output
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort
 from dora_cli.errors import CommandFailed
 
-app = options.application()
 
-
-@app.command()
-def doctor(
+def main(
     dataflow: Annotated[
         Path | None,
         typer.Option("--dataflow", metavar="PATH", help="Also check this dataflow file."),

@@ -6,21 +6,17 @@ from typing import Annotated, Any
 
 import typer
 
-from dora_cli import options, output
+from dora_cli import output
 from dora_config.launcher import OWN_WORDS, find_command
 
-app = options.application()
 
-
-@app.command("help")
-def show_help(
+def main(
     context: typer.Context,
     words: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="COMMAND",
             help="A command such as `run` or `cluster up`; default: list all commands.",
-            show_default=False,
         ),
     ] = None,
 ) -> None:

@@ -16,11 +16,8 @@ if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
     from dora_config import LoadedDataflow
 
-app = options.application()
 
-
-@app.command()
-def build(
+def main(
     path: options.DataflowFile,
     uv: options.Uv = False,
     local: Annotated[
@@ -52,6 +49,7 @@ def build(
         output.write("nothing to build: no node has `build` or `git`")
         return
     client = None if local else _client(loaded, coordinator_addr, coordinator_port)
+    build_id: str | None
     if client is not None:
         from dora_cli.build.remote import build_on_daemons
 
@@ -63,6 +61,7 @@ def build(
                 offline=offline,
                 parallel=parallel,
                 rebuild=rebuild,
+                verbose=verbose,
                 lock=lock,
             )
     else:

@@ -19,12 +19,10 @@ Dataflow = Annotated[
     typer.Argument(
         metavar="[DATAFLOW]",
         help="UUID or name, with --local the start of a UUID; by default the last dataflow.",
-        show_default=False,
     ),
 ]
 NodeArgument = Annotated[
-    str | None,
-    typer.Argument(metavar="[NODE]", help="Show only the log of this node.", show_default=False),
+    str | None, typer.Argument(metavar="[NODE]", help="Show only the log of this node.")
 ]
 NodeOption = Annotated[str | None, typer.Option("--node", "-n", help="Same as the argument NODE.")]
 AllNodes = Annotated[bool, typer.Option("--all-nodes", help="All nodes, by time (the default).")]
@@ -38,12 +36,10 @@ Local = Annotated[
     bool, typer.Option("--local", help="Read the files below ./out, without a coordinator.")
 ]
 Since = Annotated[
-    str | None,
-    typer.Option("--since", metavar="TIME", help="Start time: 5m (ago) or RFC 3339."),
+    str | None, typer.Option("--since", metavar="TIME", help="Start time: 5m (ago) or RFC 3339.")
 ]
 Until = Annotated[
-    str | None,
-    typer.Option("--until", metavar="TIME", help="End time: 5m (ago) or RFC 3339."),
+    str | None, typer.Option("--until", metavar="TIME", help="End time: 5m (ago) or RFC 3339.")
 ]
 Level = Annotated[
     str,
@@ -60,11 +56,8 @@ Grep = Annotated[
     typer.Option("--grep", metavar="TEXT", help="Only messages that contain this text (any case)."),
 ]
 
-app = options.application()
 
-
-@app.command()
-def logs(
+def main(
     dataflow: Dataflow = None,
     node_argument: NodeArgument = None,
     node: NodeOption = None,

@@ -25,10 +25,7 @@ if TYPE_CHECKING:
 
 ALLOW_SHELL = "DORA_ALLOW_SHELL_NODES"
 
-Source = Annotated[
-    str,
-    typer.Argument(metavar="PATH_OR_URL", help="The dataflow file or its URL.", show_default=False),
-]
+Source = Annotated[str, typer.Argument(metavar="PATH_OR_URL", help="The dataflow file or its URL.")]
 StopAfter = Annotated[
     float | None,
     options.duration(
@@ -44,11 +41,10 @@ AllowShellNodes = Annotated[
     ),
 ]
 
-app = options.application()
+SETTINGS = {"cls": options.OptionalValues}
 
 
-@app.command(cls=options.OptionalValues)
-def run(
+def main(
     source: Source,
     uv: options.Uv = False,
     stop_after: StopAfter = None,
@@ -125,26 +121,16 @@ def _prepare(
     """Build the nodes that need it; return working directory and interpreter of each."""
     if not needs_build(loaded):
         return {}
-    from dora_config.protocol.run_plan import NodeLocation
-
-    base_dir = loaded.directory
-    result = prepare_nodes(
+    session = prepare_nodes(
         loaded,
-        base_dir,
+        loaded.directory,
         uv=uv,
         offline=offline,
         lock=lock,
         rebuild=rebuild,
         verbose=verbose,
     )
-    return {
-        built.node: NodeLocation(
-            working_dir=str(built.working_dir) if built.working_dir != base_dir else None,
-            python=str(built.python) if built.python is not None else None,
-            build_id=result.build_id,
-        )
-        for built in result.nodes
-    }
+    return session.places(loaded.directory)
 
 
 def _run(plan: RunPlan, printer: RunPrinter) -> None:
@@ -155,10 +141,7 @@ def _run(plan: RunPlan, printer: RunPrinter) -> None:
     with suppress(OSError):
         prepare_out_dir(Path(plan.working_dir) / OUT_DIR)
     result = run_foreground(
-        plan,
-        on_event=printer.show,
-        on_signal=output.hurry,
-        lossless=not sys.stdout.isatty(),
+        plan, on_event=printer.show, on_signal=output.hurry, lossless=not sys.stdout.isatty()
     )
     if not report_result(result):
         raise CommandFailed

@@ -14,15 +14,12 @@ from dora_config import DoraError
 if TYPE_CHECKING:
     from dora_config.protocol.control import Described
 
-app = options.application()
-
 
 class NoSuchNode(DoraError):
     """The dataflow has no node of that id."""
 
 
-@app.command()
-def info(
+def main(
     node: NodeArgument,
     dataflow: DataflowOption = None,
     output_format: options.Output = options.TableFormat.TABLE,

@@ -10,19 +10,11 @@ from dora_cli import options, output
 from dora_cli.commands.node.arguments import as_cells, as_json
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect, dataflow_ref
 
-app = options.application()
 
-
-@app.command()
-def list_nodes(
+def main(
     dataflow: Annotated[
         str | None,
-        typer.Option(
-            "--dataflow",
-            "-d",
-            help="UUID or name; by default all running dataflows.",
-            show_default=False,
-        ),
+        typer.Option("--dataflow", "-d", help="UUID or name; by default all running dataflows."),
     ] = None,
     output_format: options.Output = options.TableFormat.TABLE,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print ids only.")] = False,

@@ -11,9 +11,7 @@ from dora_cli.coordinator import calls
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
 
-Key = Annotated[
-    str, typer.Argument(metavar="KEY", help="Name of the parameter.", show_default=False)
-]
+Key = Annotated[str, typer.Argument(metavar="KEY", help="Name of the parameter.")]
 
 
 def parameters(client: Client, dataflow: str | None, node: str) -> dict[str, object]:

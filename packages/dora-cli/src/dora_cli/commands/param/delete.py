@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dora_cli import options, output
+from dora_cli import output
 from dora_cli.commands.param.arguments import Key
 from dora_cli.coordinator import calls
 from dora_cli.coordinator.calls import DataflowOption, NodeArgument
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
 
-app = options.application()
 
-
-@app.command()
-def delete(
+def main(
     node: NodeArgument,
     key: Key,
     dataflow: DataflowOption = None,

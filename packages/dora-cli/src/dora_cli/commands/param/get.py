@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dora_cli import options, output
+from dora_cli import output
 from dora_cli.commands.param.arguments import Key, parameters
 from dora_cli.coordinator.calls import DataflowOption, NodeArgument
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
 from dora_config import DoraError
-
-app = options.application()
 
 
 class ParamNotFound(DoraError):
     """The node has no parameter of that name."""
 
 
-@app.command()
-def get(
+def main(
     node: NodeArgument,
     key: Key,
     dataflow: DataflowOption = None,

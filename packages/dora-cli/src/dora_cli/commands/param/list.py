@@ -9,11 +9,8 @@ from dora_cli.commands.param.arguments import parameters
 from dora_cli.coordinator.calls import DataflowOption, NodeArgument
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
 
-app = options.application()
 
-
-@app.command()
-def list_params(
+def main(
     node: NodeArgument,
     dataflow: DataflowOption = None,
     output_format: options.Output = options.TableFormat.TABLE,

@@ -13,16 +13,11 @@ from dora_cli.coordinator import calls
 from dora_cli.coordinator.calls import DataflowOption, NodeArgument
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
 
-app = options.application()
 
-
-@app.command()
-def set_param(
+def main(
     node: NodeArgument,
     key: Key,
-    value: Annotated[
-        str, typer.Argument(metavar="JSON", help="The value as JSON.", show_default=False)
-    ],
+    value: Annotated[str, typer.Argument(metavar="JSON", help="The value as JSON.")],
     dataflow: DataflowOption = None,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from dora_cli import options, output
+from dora_cli import output
 from dora_cli._version import __version__
 
-app = options.application()
 
-
-@app.command()
-def test() -> None:
+def main() -> None:
     """Run a test dataflow on two temporary daemons; exit code 1 if it fails."""
     from dora_cli import self_test
 

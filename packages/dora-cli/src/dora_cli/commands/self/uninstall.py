@@ -7,17 +7,13 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import options, output
+from dora_cli import output
 from dora_cli._version import __version__
 from dora_cli.commands.self.installers import installer_commands
-
-WHEELS = ("dora-cli", "dora-coordinator", "dora-daemon", "dora-node-api", "dora-config")
-
-app = options.application()
+from dora_cli.diagnosis import WHEELS
 
 
-@app.command()
-def uninstall(
+def main(
     force: Annotated[
         bool, typer.Option("--force", help="Accepted for compatibility; has no effect.")
     ] = False,
@@ -25,6 +21,7 @@ def uninstall(
     """Print how to remove dora."""
     output.write(f"dora {__version__}, installed for {sys.executable}")
     output.write("dora is a Python package: remove it with the tool that installed it")
-    for line in installer_commands(f"pip uninstall {' '.join(WHEELS)}", "uninstall dora-cli"):
+    wheels = " ".join(reversed(WHEELS))
+    for line in installer_commands(f"pip uninstall {wheels}", "uninstall dora-cli"):
         output.write(line)
     output.write("remaining settings and state: ~/.config/dora and ~/.local/state/dora")

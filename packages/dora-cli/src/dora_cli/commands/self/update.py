@@ -7,15 +7,12 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import options, output
+from dora_cli import output
 from dora_cli._version import __version__
 from dora_cli.commands.self.installers import installer_commands
 
-app = options.application()
 
-
-@app.command()
-def update(
+def main(
     check_only: Annotated[
         bool, typer.Option("--check-only", help="Only print the installed version.")
     ] = False,

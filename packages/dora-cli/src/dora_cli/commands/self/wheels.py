@@ -7,23 +7,17 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import options, output
-
-app = options.application()
+from dora_cli import output
 
 
-@app.command()
-def wheels(
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder for the wheels.", show_default=False)
-    ],
+def main(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the wheels.")],
     platform: Annotated[
         list[str],
         typer.Option(
             "--for",
             metavar="PLATFORM",
             help="Platform, such as aarch64-glibc2.36-py3.11 (repeatable).",
-            show_default=False,
         ),
     ],
 ) -> None:

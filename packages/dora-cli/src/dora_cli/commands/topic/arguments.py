@@ -27,14 +27,10 @@ def positive_duration(text: str) -> float:
 
 
 Topic = Annotated[
-    str,
-    typer.Argument(
-        metavar="NODE/OUTPUT", help="The output, such as camera/image.", show_default=False
-    ),
+    str, typer.Argument(metavar="NODE/OUTPUT", help="The output, such as camera/image.")
 ]
 Topics = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="NODE/OUTPUT", help="The outputs; all by default.", show_default=False),
+    list[str] | None, typer.Argument(metavar="NODE/OUTPUT", help="The outputs; all by default.")
 ]
 EndAfter = Annotated[
     float | None,

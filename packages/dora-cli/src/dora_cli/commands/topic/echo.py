@@ -16,11 +16,8 @@ LONGEST_JSON = 65_536
 LONGEST_ROW = 2048
 """Most characters of one message."""
 
-app = options.application()
 
-
-@app.command()
-def echo(
+def main(
     data: Topics = None,
     dataflow: DataflowOption = None,
     output_format: options.Output = options.TableFormat.TABLE,

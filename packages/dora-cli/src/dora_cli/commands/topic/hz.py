@@ -12,8 +12,6 @@ from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, conne
 LONGEST_WINDOW = 3600.0
 """Seconds; the limit of the wire format."""
 
-app = options.application()
-
 
 def _window(text: str) -> float:
     seconds = positive_duration(text)
@@ -22,8 +20,7 @@ def _window(text: str) -> float:
     return seconds
 
 
-@app.command()
-def hz(
+def main(
     data: Topics = None,
     dataflow: DataflowOption = None,
     output_format: options.Output = options.TableFormat.TABLE,
@@ -43,10 +40,7 @@ def hz(
     from dora_config.protocol.control import WatchTopics
 
     request = WatchTopics(
-        dataflow=dataflow_ref(dataflow),
-        topics=tuple(data or ()),
-        rates=True,
-        window=window,
+        dataflow=dataflow_ref(dataflow), topics=tuple(data or ()), rates=True, window=window
     )
     with connect(coordinator_addr, coordinator_port) as client:
         rates.show(client, request, duration, output_format)

@@ -15,11 +15,8 @@ if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
     from dora_config.protocol.runner import EdgeStatus
 
-app = options.application()
 
-
-@app.command()
-def info(
+def main(
     data: Topic,
     dataflow: DataflowOption = None,
     duration: Annotated[float, options.duration("--duration", help="Time to measure.")] = 5.0,

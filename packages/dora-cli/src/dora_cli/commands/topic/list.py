@@ -8,11 +8,8 @@ from dora_cli.coordinator import calls
 from dora_cli.coordinator.calls import DataflowOption
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
 
-app = options.application()
 
-
-@app.command()
-def list_topics(
+def main(
     dataflow: DataflowOption = None,
     output_format: options.Output = options.TableFormat.TABLE,
     coordinator_addr: CoordinatorAddr = None,

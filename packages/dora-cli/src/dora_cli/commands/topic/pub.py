@@ -13,18 +13,14 @@ from dora_cli.coordinator import calls
 from dora_cli.coordinator.calls import DataflowOption
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
 
-app = options.application()
 
-
-@app.command()
-def pub(
+def main(
     data: Topic,
     value: Annotated[
         str | None,
         typer.Argument(
             metavar="[JSON]",
             help="A list becomes an Arrow array, another value an array of length one.",
-            show_default=False,
         ),
     ] = None,
     dataflow: DataflowOption = None,

@@ -1,7 +1,7 @@
-"""Builds that the coordinator asks for: a process each, news passed on, results remembered.
+"""Builds for the coordinator: one process each, which reports events and a result.
 
-A build lives as long as the connection over which it was asked for. Builds in the same folder wait
-for each other.
+A build ends with the connection over which it was requested. Builds in the same folder run one
+after another.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ from dora_config.protocol.builds import (
 )
 from dora_config.protocol.daemon import DaemonMessage
 from dora_config.spawn_argv import run_module
+from dora_daemon.agent.builds.event_queue import BuildEventQueue
 from dora_daemon.agent.builds.files import BuildFiles, BuildRecord
-from dora_daemon.agent.builds.reports import NewsBuffer
 from dora_daemon.agent.node_paths import Machine, base_directory, deliver
-from dora_daemon.build.job import JOB, BuildJob, Outcome, Report
+from dora_daemon.build.job import JOB, BuildJob, BuildOutcome, Report
 from dora_daemon.build.own_environment import build_key
 from dora_daemon.code.delivery import CodeNotDelivered
 from dora_daemon.process_tree.errors import RuntimeDirError
 from dora_daemon.process_tree.runtime_dir import RuntimeDir
 
 BATCH_PAUSE = 0.05
-"""Seconds in which news that come together are told together."""
+"""Seconds in which events are collected into a batch."""
 
 END_TIMEOUT = 10.0
-"""Seconds for a cancelled build to end its commands, before it is killed."""
+"""Seconds for a cancelled build to end its commands before it is killed."""
 
-LAST_WORDS = 2000
-"""Bytes of what a build that died has printed."""
+LAST_OUTPUT = 2000
+"""Bytes of the output of a build that failed unexpectedly."""
 
 
 @dataclass(slots=True)
 class _Running:
     scope: anyio.CancelScope
-    buffer: NewsBuffer = field(default_factory=NewsBuffer)
+    events: BuildEventQueue = field(default_factory=BuildEventQueue)
     changed: anyio.Event = field(default_factory=anyio.Event)
 
     def wake(self) -> None:
@@ -69,15 +69,15 @@ class Builds:
         root: Path,
         machine: Callable[[], Machine],
         files: BuildFiles,
-        tell: Callable[[DaemonMessage], None],
+        send: Callable[[DaemonMessage], None],
         in_use: Callable[[], Collection[str]],
     ) -> None:
-        """``root`` holds runtime directories; ``in_use`` gives the builds that parts need."""
+        """``root`` contains runtime directories; ``in_use`` returns the builds that parts need."""
         self._tasks = tasks
         self._root = root
         self._machine = machine
         self._files = files
-        self._tell = tell
+        self._send = send
         self._in_use = in_use
         self._running: dict[str, _Running] = {}
         self._folders: dict[Path, anyio.Lock] = {}
@@ -91,13 +91,12 @@ class Builds:
             case CancelBuild() if running is not None:
                 running.scope.cancel()
             case BuildEventsAck() if running is not None:
-                running.buffer.taken()
+                running.events.acknowledge()
                 running.wake()
             case _:
-                pass  # repeated, or over
+                pass  # repeated, or ended
 
     def cancel_all(self) -> None:
-        """The connection is gone, and with it whoever wanted the builds."""
         for running in self._running.values():
             running.scope.cancel()
 
@@ -107,7 +106,7 @@ class Builds:
                 base = base_directory(message.spec, self._machine(), message.build_id)
                 async with self._alone_in(base):
                     ended = await self._build(message, base, running)
-                self._tell(ended)
+                self._send(ended)
         finally:
             del self._running[message.build_id]
 
@@ -125,22 +124,20 @@ class Builds:
     async def _build(self, message: BuildPart, base: Path, running: _Running) -> BuildEnded:
         build_id = message.build_id
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._tell_news, build_id, running)
+            tasks.start_soon(self._send_events, build_id, running)
             try:
                 keys = await self._deliver(message, running)
-                outcome, last_words = await self._in_a_process(message, base, running, keys)
+                outcome, output = await self._run_process(message, base, running, keys)
             except CodeNotDelivered as error:
                 tasks.cancel_scope.cancel()
                 return BuildEnded(build_id=build_id, problem=str(error))
             except (RuntimeDirError, OSError) as error:
-                outcome, last_words = None, f": {error}"
-            while not running.buffer.is_empty:
+                outcome, output = None, f": {error}"
+            while not running.events.is_empty:
                 await running.changed.wait()
             tasks.cancel_scope.cancel()
         if outcome is None:
-            return BuildEnded(
-                build_id=build_id, problem=f"its build ended unexpectedly{last_words}"
-            )
+            return BuildEnded(build_id=build_id, problem=f"its build ended unexpectedly{output}")
         if outcome.failures:
             return BuildEnded(build_id=build_id, failures=outcome.failures)
         record = BuildRecord(
@@ -149,40 +146,40 @@ class Builds:
         try:
             self._files.save(record, in_use=self._in_use())
         except OSError as error:
-            problem = f"{error.filename}: the build cannot be remembered: {error.strerror}"
+            problem = f"{error.filename}: cannot record the build: {error.strerror}"
             return BuildEnded(build_id=build_id, problem=problem)
         nodes = tuple(PreparedNode(node=one.node, commit=one.commit) for one in outcome.nodes)
         return BuildEnded(build_id=build_id, nodes=nodes)
 
     async def _deliver(self, message: BuildPart, running: _Running) -> dict[str, str]:
-        """Bring the code of the nodes here; the keys of the builds of those that have some."""
+        """Bring the code of nodes here; return the build keys of those that need a build."""
         spec = message.spec
         delivered = await deliver(spec, self._machine(), message.build_id)
-        for node, code in delivered.sets.items():
-            text = f"its code is here: {len(code.files)} files, {code.size >> 10} KiB"
-            running.buffer.add(NodeBuildEvent(node=node, what="step", text=text))
+        for node_id, code in delivered.items():
+            text = f"received its code: {len(code.files)} files, {code.size >> 10} KiB"
+            running.events.add(NodeBuildEvent(node=node_id, what="step", text=text))
             running.wake()
         return {
-            node.id: build_key(node, delivered.sets[node.id])
+            node.id: build_key(node, delivered[node.id])
             for node in spec.resolved.nodes
-            if node.id in delivered.sets and node.needs_build
+            if node.id in delivered and node.needs_build
         }
 
-    async def _tell_news(self, build_id: str, running: _Running) -> None:
+    async def _send_events(self, build_id: str, running: _Running) -> None:
         while True:
-            portion = running.buffer.next()
-            if portion is None:
+            batch = running.events.next_batch()
+            if batch is None:
                 await running.changed.wait()
                 await anyio.sleep(BATCH_PAUSE)
                 continue
-            news, left_out = portion
-            self._tell(BuildEvents(build_id=build_id, news=news, left_out=left_out))
+            events, dropped = batch
+            self._send(BuildEvents(build_id=build_id, news=events, left_out=dropped))
             running.wake()
 
-    async def _in_a_process(
+    async def _run_process(
         self, message: BuildPart, base: Path, running: _Running, keys: dict[str, str]
-    ) -> tuple[Outcome | None, str]:
-        """The outcome, or None and what the process has said before it died."""
+    ) -> tuple[BuildOutcome | None, str]:
+        """Return the outcome, or None and the last output of a process that died."""
         job = BuildJob(
             resolved=message.spec.resolved,
             base_dir=str(base),
@@ -191,7 +188,7 @@ class Builds:
             own=keys,
         )
         if not any(node.needs_build for node in job.resolved.nodes):
-            return Outcome(), ""
+            return BuildOutcome(), ""
         directory = await anyio.to_thread.run_sync(RuntimeDir.create, self._root)
         with tempfile.TemporaryFile() as errors:
             try:
@@ -205,15 +202,15 @@ class Builds:
                 with anyio.CancelScope(shield=True):
                     await _end(process)
             if outcome is None:
-                return None, _last_words(errors, process.returncode)
+                return None, _last_output(errors, process.returncode)
             return outcome, ""
 
 
 async def _spawn(directory: RuntimeDir, errors: IO[bytes]) -> Process:
-    """The build process; it keeps the lock of its directory from the first moment."""
-    words = [*run_module("dora_daemon.build"), str(directory.path)]
+    """Spawn the build process, which inherits the lock of its directory."""
+    argv = [*run_module("dora_daemon.build"), str(directory.path), str(directory.lock_descriptor)]
     return await anyio.open_process(
-        [*words, str(directory.lock_descriptor)],
+        argv,
         stdin=PIPE,
         stdout=PIPE,
         stderr=errors,
@@ -223,16 +220,16 @@ async def _spawn(directory: RuntimeDir, errors: IO[bytes]) -> Process:
     )
 
 
-async def _listen(process: Process, running: _Running) -> Outcome | None:
-    """Take in what it reports until its output ends."""
+async def _listen(process: Process, running: _Running) -> BuildOutcome | None:
+    """Read reports until the output ends; return the outcome."""
     assert process.stdout is not None
-    outcome: Outcome | None = None
+    outcome: BuildOutcome | None = None
     async for line in _lines(process.stdout):
-        with suppress(ValidationError):  # what is no report was printed by a library
+        with suppress(ValidationError):  # other lines are printed by libraries
             report = Report.model_validate_json(line)
             outcome = report.outcome or outcome
-            if report.news is not None:
-                running.buffer.add(report.news)
+            if report.event is not None:
+                running.events.add(report.event)
                 running.wake()
     await process.wait()
     return outcome
@@ -247,7 +244,7 @@ async def _lines(stream: ByteReceiveStream) -> AsyncIterator[bytes]:
 
 
 async def _end(process: Process) -> None:
-    """Let it end its commands; after a while its reaper has to."""
+    """Let the process end its commands, or kill it, whose reaper then ends them."""
     assert process.stdin is not None
     await process.stdin.aclose()
     with anyio.move_on_after(END_TIMEOUT):
@@ -258,8 +255,8 @@ async def _end(process: Process) -> None:
     await process.aclose()
 
 
-def _last_words(errors: IO[bytes], code: int | None) -> str:
+def _last_output(errors: IO[bytes], code: int | None) -> str:
     size = os.fstat(errors.fileno()).st_size
-    text = os.pread(errors.fileno(), LAST_WORDS, max(0, size - LAST_WORDS))
+    text = os.pread(errors.fileno(), LAST_OUTPUT, max(0, size - LAST_OUTPUT))
     lines = text.decode(errors="replace").splitlines()[-5:]
     return f" (exit code {code})" + "".join(f"\n  {line}" for line in lines)

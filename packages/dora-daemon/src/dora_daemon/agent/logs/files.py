@@ -1,4 +1,4 @@
-"""Reads the log files of a part: in the order of time, filtered, in bounded pieces."""
+"""Reader of the log files of a part: in order of time, filtered, in bounded chunks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from dora_config.protocol.runner import LOG_LEVELS
 from dora_daemon.agent.logs.rotation import numbers, open_parts_after
 
 CHUNK_BYTES = 256 * 1024
-"""Size at which a piece is handed out."""
+"""Size at which a chunk is returned."""
 
 _RANK: dict[str, int] = {level: rank for rank, level in enumerate(LOG_LEVELS)}
 
 
-def lets_pass(line: str, wanted: LogFilter) -> bool:
-    """Whether an entry is wanted: time, then level, then text. A line that is no entry is not."""
+def matches(line: str, wanted: LogFilter) -> bool:
+    """Whether a line is an entry that the filter accepts."""
     try:
         entry = json.loads(line)
         message = str(entry["msg"])
@@ -48,26 +48,26 @@ def _unix_time(text: str) -> float:
 
 
 @dataclass(slots=True)
-class NodeLog:
-    """The log of one node: its file, the rotated ones before it, and how far it has been read."""
+class NodeLogReader:
+    """Log of one node: its file, the rotated ones before it, and the read position."""
 
     path: Path
     _file: BinaryIO | None = None
     _rest: bytes = b""
 
     def history(self) -> Iterator[str]:
-        """Whole lines from the oldest rotated file to the end of the current one."""
+        """Yield whole lines from the oldest rotated file to the end of the current one."""
         for old in sorted(numbers(self.path), reverse=True):
             try:
                 with open(self.path.with_name(f"{self.path.name}.{old}"), "rb") as file:
                     for line in file:
                         yield line.decode("utf-8", "replace").rstrip("\n")
             except FileNotFoundError:
-                continue  # rotated away while we read
-        yield from self.news()
+                continue  # rotated meanwhile
+        yield from self.new_lines()
 
-    def news(self) -> Iterator[str]:
-        """Whole lines written since the last call, over any number of rotations."""
+    def new_lines(self) -> Iterator[str]:
+        """Yield whole lines written since the last call, across rotations."""
         while True:
             if self._file is None:
                 try:
@@ -75,10 +75,10 @@ class NodeLog:
                 except FileNotFoundError:
                     return
             yield from self._rest_of_file()
-            if self._was_cut_off():
+            if self._was_truncated():
                 self.close()
             elif self._was_rotated():
-                yield from self._rest_of_file()  # what was written after the look above
+                yield from self._rest_of_file()  # written after the read above
                 yield from self._next_parts()
             else:
                 return
@@ -90,7 +90,7 @@ class NodeLog:
             yield from (line.decode("utf-8", "replace") for line in lines)
 
     def _next_parts(self) -> Iterator[str]:
-        """Lines of the parts begun since; the last of them is the file to go on with."""
+        """Yield lines of the files that were begun since; the last one stays open."""
         assert self._file is not None
         parts = open_parts_after(self.path, self._file)
         try:
@@ -102,7 +102,7 @@ class NodeLog:
             for part in parts:
                 part.close()
 
-    def _was_cut_off(self) -> bool:
+    def _was_truncated(self) -> bool:
         assert self._file is not None
         return os.fstat(self._file.fileno()).st_size < self._file.tell()
 
@@ -121,33 +121,33 @@ class NodeLog:
 
 
 @dataclass(slots=True)
-class PartLog:
-    """The logs of several nodes as one."""
+class PartLogReader:
+    """Merged logs of several nodes."""
 
-    nodes: list[NodeLog]
+    nodes: list[NodeLogReader]
     wanted: LogFilter
     _lines: Iterator[str] | None = field(default=None, init=False)
     _read_past: bool = field(default=False, init=False)
 
-    def next_piece(self) -> list[str]:
-        """Lines not handed out yet; empty when there are none for now.
+    def next_chunk(self) -> list[str]:
+        """Return more lines, or an empty list if there are none at the moment.
 
-        First all that the files hold, in the order of time, then what is written later.
+        Lines that exist at the first call are in order of time.
         """
         if self._lines is None:
             self._lines = self._new() if self._read_past else self._past()
-        piece = _piece(self._lines)
-        if not piece:
+        chunk = _chunk(self._lines)
+        if not chunk:
             self._lines, self._read_past = None, True
-        return piece
+        return chunk
 
     def _new(self) -> Iterator[str]:
         for node in self.nodes:
-            yield from (line for line in node.news() if lets_pass(line, self.wanted))
+            yield from (line for line in node.new_lines() if matches(line, self.wanted))
 
     def _past(self) -> Iterator[str]:
         merged = heapq.merge(*(node.history() for node in self.nodes), key=_time_of)
-        chosen: Iterable[str] = (line for line in merged if lets_pass(line, self.wanted))
+        chosen: Iterable[str] = (line for line in merged if matches(line, self.wanted))
         if self.wanted.tail is not None:
             chosen = deque(chosen, maxlen=self.wanted.tail)
         yield from chosen
@@ -158,11 +158,11 @@ class PartLog:
 
 
 def _time_of(line: str) -> str:
-    """Entries begin with their time in UTC, of one form: the text sorts as the time does."""
+    """Return the start of an entry, its time in UTC, which sorts as text."""
     return line[:40]
 
 
-def _piece(lines: Iterable[str]) -> list[str]:
+def _chunk(lines: Iterable[str]) -> list[str]:
     taken, size = [], 0
     for line in lines:
         taken.append(line)

@@ -1,6 +1,6 @@
-"""The parts of a log file that were begun since a reader last looked, over any number of rotations.
+"""Parts of a rotated log file that were begun since the last read.
 
-Parts are told apart by their inodes, because a rotation that happens meanwhile changes their names.
+They are identified by inode, because a rotation renames them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def open_parts_after(path: Path, read: BinaryIO) -> list[BinaryIO]:
     opened: dict[int, BinaryIO] = {}
     for name in _names(path):
         try:
-            part = open(name, "rb")  # noqa: SIM115 - the caller's
+            part = open(name, "rb")  # noqa: SIM115 - closed by the caller
         except FileNotFoundError:
             continue  # in the middle of a rotation
         inode = os.fstat(part.fileno()).st_ino
@@ -33,7 +33,7 @@ def open_parts_after(path: Path, read: BinaryIO) -> list[BinaryIO]:
 
 
 def numbers(path: Path) -> list[int]:
-    """The numbers of the rotated parts, youngest (1) first."""
+    """Return the numbers of the rotated parts, youngest (1) first."""
     prefix = f"{path.name}."
     try:
         names = os.listdir(path.parent)
@@ -44,7 +44,7 @@ def numbers(path: Path) -> list[int]:
 
 
 def _names(path: Path) -> list[Path]:
-    """The current part and the rotated ones, youngest first; one more, for a rotation meanwhile."""
+    """Return the current part, the rotated ones, and one more for a rotation meanwhile."""
     known = numbers(path)
     last = known[-1] if known else 0
     return [path, *(path.with_name(f"{path.name}.{number}") for number in range(1, last + 2))]

@@ -1,8 +1,9 @@
-"""Log streams to the coordinator: one piece at a time, the next one when it was taken."""
+"""Log streams to the coordinator, one unacknowledged chunk at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
@@ -11,72 +12,79 @@ from anyio.abc import TaskGroup
 
 from dora_config.ids import log_file_name
 from dora_config.protocol.daemon import LogChunk, StreamLogs
-from dora_daemon.agent.logs.files import NodeLog, PartLog
+from dora_daemon.agent.logs.files import NodeLogReader, PartLogReader
 from dora_daemon.agent.records import PartRecord
 
 POLL = 0.2
-"""Seconds between looks at a followed file."""
+"""Seconds between reads of a followed file."""
+
+
+@dataclass(slots=True, eq=False)
+class _Stream:
+    log: PartLogReader
+    request: StreamLogs
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    acknowledged: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(0))
 
 
 class LogStreams:
-    """``tell`` sends a chunk; ``is_live`` says whether more can come of a dataflow."""
+    """Open streams by number; ``is_live`` returns whether a dataflow can still write lines."""
 
     def __init__(
-        self, tasks: TaskGroup, tell: Callable[[LogChunk], None], is_live: Callable[[str], bool]
+        self, tasks: TaskGroup, send: Callable[[LogChunk], None], is_live: Callable[[str], bool]
     ) -> None:
         self._tasks = tasks
-        self._tell = tell
+        self._send = send
         self._is_live = is_live
-        self._open: dict[int, tuple[anyio.CancelScope, anyio.Semaphore]] = {}
+        self._open: dict[int, _Stream] = {}
 
     def open(self, record: PartRecord, request: StreamLogs) -> None:
-        self._tasks.start_soon(self._run, record, request)
+        nodes = [
+            NodeLogReader(Path(record.log_dirs[node]) / log_file_name(node))
+            for node in request.nodes
+            if node in record.log_dirs
+        ]
+        stream = _Stream(PartLogReader(nodes, request.filter), request)
+        self._open[request.stream] = stream
+        self._tasks.start_soon(self._run, stream)
 
-    def read_on(self, stream: int) -> None:
-        if stream in self._open:
-            self._open[stream][1].release()
+    def read_on(self, number: int) -> None:
+        if number in self._open:
+            self._open[number].acknowledged.release()
 
-    def close(self, stream: int) -> None:
-        if stream in self._open:
-            self._open[stream][0].cancel()
+    def close(self, number: int) -> None:
+        if number in self._open:
+            self._open[number].scope.cancel()
 
     def close_all(self) -> None:
-        """The coordinator is gone, and its streams with it."""
-        for scope, _ in self._open.values():
-            scope.cancel()
+        for stream in self._open.values():
+            stream.scope.cancel()
 
-    async def _run(self, record: PartRecord, request: StreamLogs) -> None:
-        taken = anyio.Semaphore(0)
-        log = PartLog(
-            [
-                NodeLog(Path(record.log_dirs[node]) / log_file_name(node))
-                for node in request.nodes
-                if node in record.log_dirs
-            ],
-            request.filter,
-        )
-        with anyio.CancelScope() as scope:
-            self._open[request.stream] = (scope, taken)
-            try:
-                problem = await self._send(log, request, taken)
-                self._tell(LogChunk(stream=request.stream, done=True, problem=problem))
-            finally:
-                log.close()
-                del self._open[request.stream]
+    async def _run(self, stream: _Stream) -> None:
+        number = stream.request.stream
+        try:
+            with stream.scope:
+                problem = await self._send_log(stream)
+                self._send(LogChunk(stream=number, done=True, problem=problem))
+        finally:
+            stream.log.close()
+            if self._open.get(number) is stream:  # the next coordinator numbers from 1 again
+                del self._open[number]
 
-    async def _send(self, log: PartLog, request: StreamLogs, taken: anyio.Semaphore) -> str | None:
-        """Everything up to now, and with ``follow`` until no more can come."""
+    async def _send_log(self, stream: _Stream) -> str | None:
+        """Send all lines, with ``follow`` until the dataflow has ended; return the problem."""
+        request = stream.request
         while True:
-            last_look = not request.follow or not self._is_live(request.dataflow_id)
+            last_read = not request.follow or not self._is_live(request.dataflow_id)
             while True:
                 try:
-                    lines = await anyio.to_thread.run_sync(log.next_piece)
+                    lines = await anyio.to_thread.run_sync(stream.log.next_chunk)
                 except OSError as error:
                     return f"{error.filename}: {error.strerror}"
                 if not lines:
                     break
-                self._tell(LogChunk(stream=request.stream, lines=tuple(lines)))
-                await taken.acquire()
-            if last_look:
+                self._send(LogChunk(stream=request.stream, lines=tuple(lines)))
+                await stream.acknowledged.acquire()
+            if last_read:
                 return None
             await anyio.sleep(POLL)

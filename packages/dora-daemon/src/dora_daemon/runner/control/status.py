@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dora_config.protocol.runner import NodeState as ShownState
-from dora_config.protocol.runner import NodeStatus, RunnerStatus, Statistics
+from dora_config.protocol.runner import (
+    NodeState as ShownState,
+    NodeStatus,
+    RunnerStatus,
+    Statistics,
+)
 from dora_daemon._version import __version__
 from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.machine.health import InputWatch

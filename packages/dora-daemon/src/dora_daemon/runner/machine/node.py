@@ -13,9 +13,14 @@ from typing import Literal, assert_never
 
 from dora_config import InvalidTransition
 from dora_config.dataflow.resolved import ResolvedNode
-from dora_config.protocol.runner_events import NodeConnected as ConnectedReport
-from dora_config.protocol.runner_events import NodeEnded, NodeFailed, NodeRestarting, NodeResult
-from dora_config.protocol.runner_events import NodeSpawned as SpawnedReport
+from dora_config.protocol.runner_events import (
+    NodeConnected as ConnectedReport,
+    NodeEnded,
+    NodeFailed,
+    NodeRestarting,
+    NodeResult,
+    NodeSpawned as SpawnedReport,
+)
 from dora_daemon.runner.machine.commands import (
     Admit,
     AnnounceClosed,

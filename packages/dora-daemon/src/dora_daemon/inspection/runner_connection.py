@@ -1,4 +1,4 @@
-"""The connection to a runner's socket for inspectors: one queue for each output that is watched."""
+"""Connection to a runner's socket for inspectors, with one queue per inspected output."""
 
 from __future__ import annotations
 
@@ -25,84 +25,83 @@ from dora_node_api.protocol.messages import (
 )
 from dora_node_api.transport import Board, QueueEnds, Receiver
 
-ANSWER_SECONDS = 10.0
+ANSWER_TIMEOUT = 10.0
 
 
 class InspectionError(DoraError):
-    """Nothing can be watched; `str()` says why."""
+    """The outputs cannot be inspected."""
 
 
-class RunnerGone(Exception):
+class RunnerDisconnected(Exception):
     """The dataflow has ended, or its runner was killed."""
 
 
-class RunnerSide:
-    """One thread does everything: it asks and waits for the answer."""
+class InspectorConnection:
+    """Blocking requests of one thread."""
 
     def __init__(self, path: str, dataflow_id: str, topics: Iterable[str]) -> None:
-        """Have a queue for each of ``topics``. Raises InspectionError and RunnerGone.
+        """Open a queue for each of ``topics``. Raises InspectionError and RunnerDisconnected.
 
-        Another dataflow's runner may have got the place of one that has ended.
+        ``dataflow_id`` is checked, because the path of an ended runner may be reused.
         """
         try:
             self._control = ControlSocket.connect(path)
         except (FileNotFoundError, ConnectionRefusedError) as error:
             if isinstance(error, FileNotFoundError) and Path(path).with_name(NODE_SOCKET).exists():
                 raise InspectionError(
-                    "the runner of this dataflow was started by a version that lets nobody watch;"
-                    " restart the dataflow"
+                    "the dataflow was started without inspection, or by an older version;"
+                    " restart the dataflow with `--debug`"
                 ) from None
-            raise RunnerGone from error
+            raise RunnerDisconnected from error
         except (OSError, ControlError) as error:
             raise InspectionError(f"the runner's socket {path}: {error}") from error
         self._requests = 0
         self.receivers: dict[str, Receiver] = {}
-        """By output."""
         self.problems: list[str] = []
         try:
-            self.board = self._greet(dataflow_id)
+            self.board = self._connect(dataflow_id)
         except BaseException:
             self._control.close()
             raise
         for topic in topics:
-            self._watch(topic)
+            self._open_queue(topic)
 
-    def _greet(self, dataflow_id: str) -> Board:
+    def _connect(self, dataflow_id: str) -> Board:
         package = str(Path(dora_node_api.__file__).parent)
         hello = Hello(
             INSPECTOR, None, os.getpid(), version=dora_node_api.__version__, package=package
         )
-        welcome = self._ask(hello)
+        welcome = self._request(hello)
         if not isinstance(welcome.message, Welcome) or len(welcome.descriptors) != 1:
             raise InspectionError(_refusal(welcome))
         if welcome.message.config.dataflow_id != dataflow_id:
             close_all(welcome.descriptors)
-            raise RunnerGone
+            raise RunnerDisconnected
         return Board.attach(welcome.descriptors[0], welcome.message.board_size)
 
     def close(self) -> None:
-        """The runner takes the queues back."""
+        """Let the runner remove the queues."""
         for receiver in self.receivers.values():
             receiver.close()
         self._control.close()
         self.board.close()
 
     def fileno(self) -> int:
-        """Readable when the runner has gone (it says nothing unasked)."""
+        """Return a descriptor that becomes readable when the runner disconnects."""
         return self._control.fileno()
 
-    def look(self) -> None:
-        """Raises RunnerGone."""
+    def check(self) -> None:
+        """Raise RunnerDisconnected if the runner has disconnected."""
         try:
             received = self._control.receive(timeout=0)
         except (ControlClosed, ControlError) as error:
-            raise RunnerGone from error
+            raise RunnerDisconnected from error
         if received is not None:
             close_all(received.descriptors)
 
-    def _watch(self, topic: str) -> None:
+    def _open_queue(self, topic: str) -> None:
         node, _, output = topic.partition("/")
-        answer = self._ask(WatchOutput(node, output))
+        answer = self._request(WatchOutput(node, output))
         queue = answer.message.queue if isinstance(answer.message, AddInput) else None
         if queue is None:
             self.problems.append(_refusal(answer))
@@ -111,23 +110,23 @@ class RunnerSide:
         self.receivers[topic] = Receiver(queue, ends, self.board, self._open_segment)
 
     def _open_segment(self, incarnation: int, number: int) -> tuple[int, int]:
-        """Raises LookupError if nobody has it any more, and RunnerGone."""
+        """Raises LookupError if the segment no longer exists, and RunnerDisconnected."""
         self._requests += 1
-        answer = self._ask(OpenSegment(self._requests, incarnation, number))
+        answer = self._request(OpenSegment(self._requests, incarnation, number))
         if not isinstance(answer.message, SegmentFd) or len(answer.descriptors) != 1:
             close_all(answer.descriptors)
             raise LookupError(f"segment {number} of incarnation {incarnation} is gone")
         return answer.descriptors[0], answer.message.size
 
-    def _ask(self, message: Hello | WatchOutput | OpenSegment) -> Received:
-        deadline = time.monotonic() + ANSWER_SECONDS
+    def _request(self, message: Hello | WatchOutput | OpenSegment) -> Received:
+        deadline = time.monotonic() + ANSWER_TIMEOUT
         try:
             self._control.send(message)
             answer = self._control.receive(timeout=max(0.0, deadline - time.monotonic()))
         except (ControlClosed, ControlError) as error:
-            raise RunnerGone from error
+            raise RunnerDisconnected from error
         if answer is None:
-            raise InspectionError(f"the runner does not answer within {ANSWER_SECONDS:g} s")
+            raise InspectionError(f"the runner did not answer within {ANSWER_TIMEOUT:g} s")
         return answer
 
 

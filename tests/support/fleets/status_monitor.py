@@ -1,4 +1,4 @@
-"""Samples what a coordinator's list says of the newest dataflow, all the time, and judges it."""
+"""Polls the status of the newest dataflow in the coordinator's list and records violations."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from dora_config.protocol.control import DataflowList, ListDataflows
 
 _EVERY = 0.05
 _OVERLAP = 10.0
-"""Seconds within which the nodes of a runner that was killed have ended, on a busy machine."""
+"""Seconds that nodes of a killed runner may take to end on a busy machine."""
 
 
-class Truth:
-    """What may be said at present (``may_say``), and what was said or seen that may not be."""
+class StatusMonitor:
+    """Checks that the status is one of those allowed and that no node has two processes."""
 
     def __init__(
         self, endpoint: Callable[[], Endpoint], living: Callable[[], dict[str, list[int]]]
     ) -> None:
-        """``living``: processes of each node."""
+        """``living``: returns the process ids of each node."""
         self._endpoint = endpoint
         self._living = living
         self._lock = threading.Lock()
@@ -33,19 +33,19 @@ class Truth:
         self._twice: dict[str, float] = {}
         self._ending = False
         self._client: Client | None = None
-        self.said: list[str] = []
-        """Statuses in the order in which they were said since the last ``may_say``."""
-        self.lies: list[str] = []
-        self._thread = threading.Thread(target=self._run, name="truth")
+        self.seen: list[str] = []
+        """Changes of the status since the last ``allow``."""
+        self.violations: list[str] = []
+        self._thread = threading.Thread(target=self._run, name="status monitor")
         self._thread.start()
 
-    def may_say(self, statuses: str, why: str) -> None:
-        """From now on only these words are true, separated by blanks; "" allows anything."""
+    def allow(self, statuses: str, why: str) -> None:
+        """Allow only these statuses from now on, separated by blanks; "" allows any."""
         with self._lock:
             self._epoch += 1
             self._allowed = frozenset(statuses.split()) or None
             self._why = why
-            self.said.clear()
+            self.seen.clear()
 
     def close(self) -> None:
         self._ending = True
@@ -53,59 +53,59 @@ class Truth:
 
     def _run(self) -> None:
         while not self._ending:
-            self._look()
+            self._sample()
             time.sleep(_EVERY)
-        self._hang_up()
+        self._disconnect()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         epoch = self._epoch
-        said = self._ask()
+        row = self._newest()
         self._count(time.monotonic())
         with self._lock:
-            if said is None or epoch != self._epoch:
+            if row is None or epoch != self._epoch:
                 return
-            word, reason = said
-            if not self.said or self.said[-1] != word:
-                self.said.append(word)
-            if self._allowed is not None and word not in self._allowed:
-                self._lie(f"{self._why}: list says {word} ({reason})")
-            if word in ("Degraded", "Failed") and not reason:
-                self._lie(f"{self._why}: list says {word} without a reason")
+            status, reason = row
+            if not self.seen or self.seen[-1] != status:
+                self.seen.append(status)
+            if self._allowed is not None and status not in self._allowed:
+                self._report(f"{self._why}: listed as {status} ({reason})")
+            if status in ("Degraded", "Failed") and not reason:
+                self._report(f"{self._why}: listed as {status} without a reason")
 
     def _count(self, now: float) -> None:
-        """No node may run twice, but for the moment in which an old one ends."""
+        """Report nodes with two processes for longer than the old one may take to end."""
         for name, pids in self._living().items():
             if len(pids) < 2:
                 self._twice.pop(name, None)
             elif now - self._twice.setdefault(name, now) > _OVERLAP:
-                self._lie(f"{self._why}: {name} runs as {pids}")
+                self._report(f"{self._why}: {name} runs as {pids}")
 
-    def _lie(self, text: str) -> None:
-        if text not in self.lies:
-            self.lies.append(text)
+    def _report(self, text: str) -> None:
+        if text not in self.violations:
+            self.violations.append(text)
 
-    def _ask(self) -> tuple[str, str | None] | None:
+    def _newest(self) -> tuple[str, str | None] | None:
         try:
             if self._client is None:
                 self._client = Client(self._endpoint())
             dataflows = self._client.ask(ListDataflows(), DataflowList).dataflows
         except DoraError:
-            self._hang_up()
+            self._disconnect()
             return None
         return (dataflows[-1].status, dataflows[-1].reason) if dataflows else None
 
-    def _hang_up(self) -> None:
+    def _disconnect(self) -> None:
         client, self._client = self._client, None
         if client is not None:
             client.__exit__(None, None, None)
 
 
 @contextmanager
-def truth(
+def status_monitor(
     endpoint: Callable[[], Endpoint], living: Callable[[], dict[str, list[int]]]
-) -> Iterator[Truth]:
-    watching = Truth(endpoint, living)
+) -> Iterator[StatusMonitor]:
+    monitor = StatusMonitor(endpoint, living)
     try:
-        yield watching
+        yield monitor
     finally:
-        watching.close()
+        monitor.close()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
 
-def write_file(path: Path, content: str | bytes) -> None:
-    """Create or replace a file atomically; an OSError names ``path``."""
+def write_file(path: Path, content: str | bytes, *, mode: int = 0o666) -> None:
+    """Create or replace a file atomically, with a mode for new files; an OSError names ``path``."""
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.new")
     try:
-        temporary.write_bytes(data)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
         temporary.replace(path)
     except OSError as error:
         with suppress(OSError):

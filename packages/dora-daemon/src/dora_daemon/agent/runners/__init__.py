@@ -1,0 +1,1 @@
+"""Runner processes of this daemon, and the connection to each."""

@@ -1,0 +1,289 @@
+"""Connection to one runner, from its start or adoption until its processes have ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import subprocess
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from dora_config.access import TOKEN_VARIABLE
+from dora_config.protocol.envelope import clean_lines, clean_text
+from dora_config.protocol.runner import (
+    DataflowFinished,
+    Envelope,
+    GetStatus,
+    LineDecoder,
+    LinkChanged,
+    Refusal,
+    RunnerEvent,
+    RunnerProtocolError,
+    RunnerRequest,
+    RunnerStatus,
+    request_line,
+)
+from dora_config.spawn_argv import run_module
+from dora_daemon.agent.builds.files import NotBuilt
+from dora_daemon.agent.events import (
+    RunnerConnected,
+    RunnerEnded,
+    RunnerNotice,
+    RunnerPlaced,
+    RunnerReported,
+)
+from dora_daemon.agent.linking import LinkError, LinkSetup
+from dora_daemon.agent.node_paths import Machine, deliver, explain, log_dirs, make_plan
+from dora_daemon.agent.records import PartRecord
+from dora_daemon.agent.runners.directory import RunnerDirectory
+from dora_daemon.agent.runners.requests import SILENCE_LIMIT, OnReply, PendingRequests
+from dora_daemon.code.delivery import CodeNotDelivered
+from dora_daemon.lifecycle_lines import LifecycleLines
+from dora_daemon.process_tree.errors import RuntimeDirError
+from dora_daemon.process_tree.reaper import LOG, OWNER, kill_marked
+from dora_daemon.process_tree.runner_index import CONTROL_SOCKET
+from dora_daemon.process_tree.runtime_dir import PLAN, RuntimeDir
+from dora_node_api.protocol.control_socket import connect_unix
+
+RETRY = 0.02
+"""Seconds between attempts to connect to a runner that starts."""
+PART_VARIABLE = "DORA_RUNNER_PART"
+"""Marks a runner and all processes that it starts with their part."""
+
+logger = logging.getLogger("dora.daemon")
+_LEVELS = {"info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
+
+
+class RunnerClient:
+    """Starts a runner or adopts one; exactly one of :meth:`start` and :meth:`attend` is called."""
+
+    def __init__(
+        self,
+        dataflow_id: str,
+        mark: str,
+        deliver: Callable[[RunnerClient, RunnerNotice], None],
+        changed: Callable[[], None],
+    ) -> None:
+        """``mark`` is set in the environment of the runner and of all processes that it starts.
+
+        ``changed`` is called when the status has other states or processes than before.
+        """
+        self.dataflow_id = dataflow_id
+        self.status: RunnerStatus | None = None
+        self._mark = mark
+        self._changed = changed
+        self._deliver = deliver
+        self._writer: asyncio.StreamWriter | None = None
+        self._requests = PendingRequests()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._directory: RunnerDirectory | None = None
+        self._kill_wanted = False
+        self._has_ended = False
+        self._is_mute = False
+        self._lifecycle_lines = LifecycleLines()
+
+    def send(self, request: RunnerRequest, on_reply: OnReply | None = None) -> None:
+        """Send a request.
+
+        With ``on_reply``, which is called once, the runner must be connected. Otherwise the request
+        is repeated on new connections until the runner has answered.
+        """
+        writer = None if self._writer is None or self._writer.is_closing() else self._writer
+        if on_reply is not None and writer is None:
+            on_reply(None, "the runner of that dataflow does not answer at the moment")
+            return
+        number = self._requests.add(request, on_reply)
+        if writer is not None:
+            writer.write(request_line(number, request))
+
+    def kill(self) -> None:
+        """SIGKILL the runner; its reaper and :meth:`attend` clean up."""
+        self._kill_wanted = True
+        if self._process is not None:
+            self._process.kill()
+        elif self._directory is not None:
+            self._directory.kill()
+
+    def kill_if_directory_removed(self) -> None:
+        """SIGKILL a runner without directory and its nodes: it cannot restart a node, and the next
+        daemon process would not find it. The part is then started again in a new directory.
+        """
+        directory, status = self._directory, self.status
+        running = status is not None and status.phase == "running" and not self._has_ended
+        if directory is not None and running and directory.was_removed():
+            text = "%s was removed while the nodes of dataflow %s ran: they are started again"
+            logger.warning(text, directory.path, self.dataflow_id)
+            kill_marked(self._mark)
+
+    async def start(
+        self, record: PartRecord, root: Path, machine: Machine, links: LinkSetup
+    ) -> None:
+        """Spawn the runner in a new directory below ``root``, then attend it."""
+        token = str(uuid.uuid4())
+        if record.attempt > 1:
+            # Processes without record and directory: a node must not run twice.
+            await anyio.to_thread.run_sync(kill_marked, self._mark)
+        try:
+            await deliver(record.spec, machine, record.dataflow_id)
+            plan = await links.complete(make_plan(record, machine), record, token)
+            created = await anyio.to_thread.run_sync(RuntimeDir.create, root)
+            try:
+                directory = RunnerDirectory(created.path, token)
+                created.write(OWNER, token)
+                created.write(PLAN, plan.model_dump_json())
+                placed = RunnerPlaced(
+                    self.dataflow_id,
+                    str(created.path),
+                    token,
+                    log_dirs(plan),
+                    explain(record, machine),
+                )
+                self._deliver(self, placed)  # saved before there is a process
+                self._process = _spawn(created, self._mark)
+            finally:
+                os.close(created.lock_descriptor)
+        except (NotBuilt, CodeNotDelivered, LinkError) as error:
+            self._deliver(self, RunnerEnded(self.dataflow_id, str(error)))
+            return
+        except (RuntimeDirError, OSError) as error:
+            reason = f"its runner could not be started: {error}"
+            self._deliver(self, RunnerEnded(self.dataflow_id, reason))
+            return
+        if self._kill_wanted:
+            self._process.kill()
+        await self.attend(directory)
+
+    async def attend(self, directory: RunnerDirectory) -> None:
+        """Keep a connection to the runner until it has ended, clean up, and deliver the end."""
+        self._directory = directory
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._watch_silence)
+            while not await anyio.to_thread.run_sync(directory.is_unlocked):
+                with suppress(OSError):
+                    # No timeout: the socket of a stopped runner may be full.
+                    connection = connect_unix(directory.path / CONTROL_SOCKET, timeout=0)
+                    if directory.is_ours():
+                        await self._converse(connection)
+                    else:
+                        connection.close()
+                await anyio.sleep(RETRY)
+            tasks.cancel_scope.cancel()
+        if self._process is not None:
+            await anyio.to_thread.run_sync(self._process.wait)
+        await self._deliver_end(directory)
+
+    async def _watch_silence(self) -> None:
+        """Let requests time out, and kill a runner that does not answer a stop."""
+        while True:
+            await anyio.sleep(1.0)
+            if not self._requests.is_timed:
+                continue
+            calls, stop_timed_out = self._requests.tick()
+            for on_reply in calls:
+                text = f"the runner of that dataflow has not answered for {SILENCE_LIMIT} s"
+                on_reply(None, text)
+            if stop_timed_out:
+                self._is_mute = True
+                self.kill()
+            self.send(GetStatus())  # a runner answers this even if a request takes long
+
+    async def _deliver_end(self, directory: RunnerDirectory) -> None:
+        if not await anyio.to_thread.run_sync(directory.is_ours):
+            # If the directory was removed, the runner may still be alive.
+            await anyio.to_thread.run_sync(kill_marked, self._mark)
+        result = await anyio.to_thread.run_sync(directory.result)
+        if result is not None:
+            finished = DataflowFinished(result=result)
+            self._deliver(self, RunnerReported(self.dataflow_id, finished))
+        # The result is saved now: the directory can be removed.
+        how = "did not answer and was killed" if self._is_mute else "ended unexpectedly"
+        reason = f"its runner {how}" + await anyio.to_thread.run_sync(directory.last_output)
+        await anyio.to_thread.run_sync(directory.clean_up)
+        self._deliver(self, RunnerEnded(self.dataflow_id, reason))
+
+    async def _converse(self, connection: socket.socket) -> None:
+        """Use one connection until it ends."""
+        reader, self._writer = await asyncio.open_unix_connection(sock=connection, limit=65536)
+        decoder = LineDecoder()
+        try:
+            for request in self._requests.connect():
+                self.send(request)
+            while data := await reader.read(65536):
+                for envelope in decoder.feed(data):
+                    if isinstance(envelope, Envelope):
+                        self._receive(envelope)
+        except RunnerProtocolError as error:
+            logger.warning("runner of dataflow %s: %s", self.dataflow_id, error)
+        except OSError:
+            pass  # it ended during a write; `attend` finds out
+        finally:
+            writer, self._writer = self._writer, None
+            writer.close()
+            for on_reply in self._requests.disconnect():
+                on_reply(None, "the runner of that dataflow ended before it had answered")
+
+    def _receive(self, envelope: Envelope) -> None:
+        on_reply = self._requests.receive(envelope.id)
+        if on_reply is not None:
+            on_reply(envelope.reply, None)
+            return
+        match envelope:
+            case Envelope(notice=notice) if notice is not None:
+                self._log(notice)
+                self._has_ended |= isinstance(notice, DataflowFinished)
+                self._deliver(self, RunnerReported(self.dataflow_id, notice))
+                self.send(GetStatus())
+            case Envelope(reply=RunnerStatus() as status):
+                before, self.status = self.status, status
+                if _processes(before) != _processes(status):
+                    self._changed()
+                if before is None:
+                    self._deliver(self, RunnerConnected(self.dataflow_id, status))
+                elif status.link is not None:
+                    changed = LinkChanged(report=status.link)
+                    self._deliver(self, RunnerReported(self.dataflow_id, changed))
+            case Envelope(reply=Refusal(message=message)):
+                logger.warning("runner of dataflow %s refuses: %s", self.dataflow_id, message)
+            case _:
+                pass
+
+    def _log(self, notice: RunnerEvent) -> None:
+        """Log restarts and failures of nodes."""
+        line = self._lifecycle_lines.line(notice)
+        if line is not None:
+            named = None if self.status is None else self.status.name
+            label, message = clean_text(named or self.dataflow_id), clean_lines(line.message)
+            logger.log(_LEVELS[line.level], 'dataflow %s: node "%s" %s', label, line.node, message)
+
+
+def _processes(status: RunnerStatus | None) -> list[tuple[str, str, int | None]]:
+    """Return what is reported at once; CPU and memory can wait for the next heartbeat."""
+    return [] if status is None else [(node.node, node.state, node.pid) for node in status.nodes]
+
+
+def _spawn(directory: RuntimeDir, mark: str) -> subprocess.Popen[bytes]:
+    """Spawn a runner in its own session; it inherits the lock of its directory."""
+    environ = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
+    environ[PART_VARIABLE] = json.dumps(mark)
+    lock = directory.lock_descriptor
+    log = os.open(directory.path / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        return subprocess.Popen(
+            [*run_module("dora_daemon.runner"), str(directory.path), str(lock)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environ,
+            start_new_session=True,
+            pass_fds=(lock,),
+        )
+    finally:
+        os.close(log)

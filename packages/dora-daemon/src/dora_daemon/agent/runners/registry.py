@@ -1,0 +1,101 @@
+"""Runners of this daemon: started, adopted, and reached by dataflow id."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from anyio.abc import TaskGroup
+
+from dora_config.protocol.envelope import clean_lines, clean_text
+from dora_config.protocol.runner import GetStatus, RunnerRequest, RunnerStatus
+from dora_daemon.agent.events import RunnerEnded, RunnerNotice
+from dora_daemon.agent.linking import LinkSetup
+from dora_daemon.agent.node_paths import Machine
+from dora_daemon.agent.records import PartRecord
+from dora_daemon.agent.runners.client import RunnerClient
+from dora_daemon.agent.runners.directory import RunnerDirectory
+from dora_daemon.agent.runners.requests import OnReply
+
+logger = logging.getLogger("dora.daemon")
+
+
+class RunnerRegistry:
+    """One client and one task per runner."""
+
+    def __init__(
+        self,
+        tasks: TaskGroup,
+        root: Path,
+        machine: Callable[[], Machine],
+        post: Callable[[RunnerNotice], None],
+        changed: Callable[[], None],
+        links: LinkSetup,
+    ) -> None:
+        """``changed`` is called when :meth:`statuses` has other states or processes than before."""
+        self._changed = changed
+        self._links = links
+        self._tasks = tasks
+        self._root = root
+        self._machine = machine
+        self._post = post
+        self._clients: dict[str, RunnerClient] = {}
+
+    def start(self, record: PartRecord) -> None:
+        """Spawn the runner of a part."""
+        if record.recovers is not None:
+            nodes = ", ".join(node.id for node in record.spec.resolved.nodes)
+            text = "dataflow %s: starting %s again (recovery): %s"
+            label = record.spec.name or record.dataflow_id
+            logger.warning(text, clean_text(label), nodes, clean_lines(record.recovers))
+        start = self._new(record.dataflow_id).start
+        self._tasks.start_soon(start, record, self._root, self._machine(), self._links)
+
+    def adopt(self, record: PartRecord) -> None:
+        """Connect to a runner that an earlier daemon process started."""
+        logger.info("adopting the runner of dataflow %s", record.dataflow_id)
+        directory = RunnerDirectory(Path(record.runtime_dir), record.runtime_token)
+        self._tasks.start_soon(self._new(record.dataflow_id).attend, directory)
+
+    def send(self, dataflow_id: str, request: RunnerRequest) -> None:
+        """Send a request, whose effects the runner reports."""
+        if dataflow_id in self._clients:
+            self._clients[dataflow_id].send(request)
+
+    def call(self, dataflow_id: str, request: RunnerRequest, on_reply: OnReply) -> None:
+        """Send a request and call ``on_reply`` once with its reply."""
+        client = self._clients.get(dataflow_id)
+        if client is None:
+            on_reply(None, "no runner of that dataflow is on this machine")
+        else:
+            client.send(request, on_reply)
+
+    def kill(self, dataflow_id: str) -> None:
+        if dataflow_id in self._clients:
+            self._clients[dataflow_id].kill()
+
+    def refresh(self) -> None:
+        """Request the status of all runners for the next :meth:`statuses`."""
+        for client in self._clients.values():
+            client.kill_if_directory_removed()
+            client.send(GetStatus())
+
+    def statuses(self) -> list[RunnerStatus]:
+        """Return the last status of each runner that has sent one."""
+        found = (client.status for client in self._clients.values())
+        return [status for status in found if status is not None]
+
+    def _new(self, dataflow_id: str) -> RunnerClient:
+        mark = f"{dataflow_id}@{self._machine().machine_id or ''}"
+        client = RunnerClient(dataflow_id, mark, self._deliver, self._changed)
+        self._clients[dataflow_id] = client
+        return client
+
+    def _deliver(self, client: RunnerClient, event: RunnerNotice) -> None:
+        """Post an event, unless the client has been replaced."""
+        if self._clients.get(client.dataflow_id) is not client:
+            return
+        if isinstance(event, RunnerEnded):
+            del self._clients[client.dataflow_id]
+        self._post(event)

@@ -1,0 +1,126 @@
+"""Connection to a runner that disconnects or does not accept."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from support.waiting import wait_until_async
+
+from dora_config.protocol.links import PeerEndpoint, SetLinkPeers
+from dora_daemon.agent.events import RunnerConnected, RunnerEnded, RunnerNotice
+from dora_daemon.agent.runners.client import RunnerClient
+from dora_daemon.agent.runners.directory import RunnerDirectory
+from dora_daemon.process_tree.reaper import OWNER
+from dora_daemon.process_tree.runner_index import CONTROL_SOCKET
+from dora_daemon.process_tree.runtime_dir import RuntimeDir
+from dora_node_api.protocol.control_socket import bind_unix
+
+STATUS = {"kind": "status", "dataflow_id": "d", "phase": "running"}
+
+
+class Runner:
+    """Control socket of a runner that a client attends."""
+
+    def __init__(self, root: Path, *, backlog: int = 16) -> None:
+        self._created = RuntimeDir.create(root)
+        self._created.write(OWNER, "token")
+        self.socket = self._created.path / CONTROL_SOCKET
+        self._listener = bind_unix(self.socket, backlog=backlog)
+        self.events: list[RunnerNotice] = []
+        self.client = RunnerClient(
+            "d", "d@", lambda _, event: self.events.append(event), lambda: None
+        )
+
+    @asynccontextmanager
+    async def attended(self) -> AsyncIterator[RunnerClient]:
+        directory = RunnerDirectory(self._created.path, "token")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.client.attend, directory)
+            try:
+                yield self.client
+            finally:
+                self._listener.close()
+                os.close(self._created.lock_descriptor)  # the runner has ended
+        assert isinstance(self.events[-1], RunnerEnded)
+
+    async def accept(self) -> socket.socket:
+        return await anyio.to_thread.run_sync(self._accept)
+
+    def _accept(self) -> socket.socket:
+        self._listener.settimeout(10)
+        connection = self._listener.accept()[0]
+        connection.settimeout(10)
+        return connection
+
+
+async def receive(connection: socket.socket, kind: str) -> dict[str, Any]:
+    """Read until a request of this kind."""
+    return await anyio.to_thread.run_sync(_receive, connection, kind)
+
+
+def _receive(connection: socket.socket, kind: str) -> dict[str, Any]:
+    data = b""
+    while more := connection.recv(65536):
+        data += more
+        for line in data.split(b"\n")[:-1]:
+            message: dict[str, Any] = json.loads(line)
+            if message["request"]["kind"] == kind:
+                return message
+    raise AssertionError(f"the client disconnected before {kind}")
+
+
+def reply(connection: socket.socket, number: int, message: dict[str, str]) -> None:
+    connection.sendall(json.dumps({"id": number, "reply": message}).encode() + b"\n")
+
+
+def test_unanswered_request_is_repeated_on_the_next_connection(tmp_path: Path) -> None:
+    peers = SetLinkPeers(peers=(PeerEndpoint(machine="m", run_id="r", endpoints=("h:1",)),))
+    runner = Runner(tmp_path)
+
+    async def scenario() -> None:
+        async with runner.attended() as client:
+            client.send(peers)  # before there is a connection
+            with await runner.accept() as first:
+                await receive(first, "set_link_peers")  # disconnects without a reply
+            with await runner.accept() as second:
+                repeated = await receive(second, "set_link_peers")
+                reply(second, repeated["id"], {"kind": "done"})
+                reply(second, 0, STATUS)
+                await wait_until_async(lambda: client.status, what="the status")
+            with await runner.accept() as third:
+                client.send(SetLinkPeers(ended=("m",)))
+                message = await receive(third, "set_link_peers")
+                assert message["request"]["ended"] == ["m"], "answered requests are not repeated"
+
+    anyio.run(scenario)
+    assert isinstance(runner.events[0], RunnerConnected)
+
+
+def test_call_of_a_runner_without_connection_fails_at_once(tmp_path: Path) -> None:
+    problems: list[str | None] = []
+    client = RunnerClient("d", "d@", lambda *_: None, lambda: None)
+    client.send(SetLinkPeers(), lambda _, problem: problems.append(problem))
+    assert problems == ["the runner of that dataflow does not answer at the moment"]
+
+
+def test_full_socket_of_a_runner_does_not_block(tmp_path: Path) -> None:
+    runner = Runner(tmp_path, backlog=0)
+
+    async def scenario() -> None:
+        async with runner.attended():
+            begun = anyio.current_time()
+            for _ in range(10):
+                await anyio.sleep(0.02)
+            assert anyio.current_time() - begun < 1.0
+
+    with socket.socket(socket.AF_UNIX) as waiting:
+        waiting.connect(str(runner.socket))  # fills the backlog
+        anyio.run(scenario)

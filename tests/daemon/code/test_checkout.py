@@ -1,0 +1,71 @@
+"""Checkout of sent code into a working directory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from dora_config.file_store import FileStore
+from dora_config.protocol.code import CodeFile, CodeLink, CodeSet
+from dora_daemon.code.checkout import CodeConflict, check_out, growth, merged
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FileStore:
+    return FileStore(tmp_path / "store")
+
+
+def file(store: FileStore, path: str, content: bytes) -> CodeFile:
+    digest = hashlib.sha256(content).hexdigest()
+    with store.open_partial(digest, 0) as opened:
+        opened.write(content)
+        store.publish(digest, opened)
+    return CodeFile(path=path, sha256=digest, size=len(content), executable=False)
+
+
+def test_golden_index(tmp_path: Path, store: FileStore) -> None:
+    node, link = file(store, "a/node.py", b"pass"), CodeLink(path="b", target="a/node.py")
+    check_out(CodeSet(files=(node,), links=(link,)), tmp_path / "work", store, "flow")
+    status = (tmp_path / "work/a/node.py").stat()
+    stamp = f'["{node.sha256}", {status.st_mtime_ns}, {status.st_ino}, 4]'
+    index = (tmp_path / "work/.dora/code/flow.json").read_text()
+    assert index == f'{{"a/node.py": {stamp}, "b": []}}'
+
+
+def test_next_checkout_replaces_changed_files_and_removes_old_ones(
+    tmp_path: Path, store: FileStore
+) -> None:
+    work = tmp_path / "work"
+    same, old = file(store, "same.py", b"1"), file(store, "old/old.py", b"2")
+    check_out(CodeSet(files=(same, old)), work, store, "flow")
+    (work / "result.txt").write_text("of a node")
+    before = (work / "same.py").stat().st_mtime_ns
+    (work / ".dora/code/flow.json").write_text("unreadable")
+    check_out(CodeSet(files=(same, old)), work, store, "flow")
+    assert (work / "same.py").stat().st_mtime_ns == before
+    changed = file(store, "same.py", b"3")
+    assert growth(CodeSet(files=(changed, file(store, "new.py", b"four"))), work) == 4
+    check_out(CodeSet(files=(changed,)), work, store, "flow")
+    assert (work / "same.py").read_bytes() == b"3"
+    assert {path.name for path in work.iterdir()} == {".dora", "same.py", "result.txt"}
+    assert list(json.loads((work / ".dora/code/flow.json").read_text())) == ["same.py"]
+
+
+def test_folder_with_files_is_not_replaced(tmp_path: Path, store: FileStore) -> None:
+    (tmp_path / "work" / "node.py").mkdir(parents=True)
+    code = CodeSet(files=(file(store, "node.py", b""),))
+    check_out(code, tmp_path / "work", store, "flow")
+    (tmp_path / "work" / "node.py").unlink()
+    (tmp_path / "work" / "node.py" / "mine").mkdir(parents=True)
+    with pytest.raises(CodeConflict, match=r"node\.py is a folder that is not empty"):
+        check_out(code, tmp_path / "work", store, "flow")
+
+
+def test_nodes_with_different_files_at_one_path_conflict(store: FileStore) -> None:
+    one, other = file(store, "a.py", b"1"), file(store, "a.py", b"2")
+    assert merged([CodeSet(files=(one,)), CodeSet(files=(one,))]).files == (one,)
+    with pytest.raises(CodeConflict, match=r"a\.py: sent with two contents"):
+        merged([CodeSet(files=(one,)), CodeSet(files=(other,))])
