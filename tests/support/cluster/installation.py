@@ -7,11 +7,15 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from support.sources import PACKAGES, ROOT
+
+from dora_cli.ssh.connection import Connection, Finished, Listener
+from dora_cli.ssh.transport import Transport
 
 CURRENT = "0.1.0"
 """The version in the sources."""
@@ -92,42 +96,34 @@ def _run(*words: str) -> None:
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}{done.stderr}"
 
 
-@dataclass(frozen=True)
-class Finished:
-    code: int
-    stdout: str
-    stderr: str
-
-
-class LocalMachine:
+class LocalMachine(Connection):
     """This machine behind the interface of a connection; its home is a folder.
 
     ``path``: its PATH, by default with the interpreter of the tests.
     """
 
     def __init__(self, home: Path, *, path: str | None = None) -> None:
-        self.name = "robot (local)"
+        super().__init__("robot (local)", cast(Transport, None))
         self.home = home
-        self.commands: list[Sequence[str]] = []
         self.sent: list[int] = []
         """Bytes of each transfer."""
         self.cut_after: int | None = None
         """Break the next transfer after so many bytes."""
         self._path = path or f"{Path(sys.executable).parent}:/usr/bin:/bin"
 
-    def run(
+    def _run(
         self,
         argv: Sequence[str],
+        pieces: Iterator[bytes],
         *,
-        stdin: bytes = b"",
-        sudo: bool = False,
-        timeout: float = 60.0,
+        sudo: bool,
+        timeout: float,
+        listeners: tuple[Listener | None, Listener | None] = (None, None),
     ) -> Finished:
-        self.commands.append(argv)
         kept = {name: text for name, text in os.environ.items() if name.startswith("DORA_TESTS_")}
         done = subprocess.run(
             list(argv),
-            input=stdin,
+            input=b"".join(pieces),
             capture_output=True,
             timeout=timeout,
             cwd=self.home,
@@ -144,6 +140,7 @@ class LocalMachine:
         offset: int = 0,
         sudo: bool = False,
         progress: Callable[[int], None] | None = None,
+        timeout: float = 3600.0,
     ) -> None:
         content = source.read_bytes()[offset:]
         assert Path(target).stat().st_size == offset

@@ -14,8 +14,8 @@ import pytest
 from support.cluster.installation import Edits, Installation, LocalMachine, install
 
 from dora_cli.bundle.dependencies import download
-from dora_cli.bundle.machine import ask
 from dora_cli.bundle.platform import Platform
+from dora_cli.ssh.remote_call import call
 
 
 def shared_folder(
@@ -79,7 +79,7 @@ def disconnected_version(tmp_path_factory: pytest.TempPathFactory) -> Installati
 def _download(folder: Path, *, path: str | None = None) -> None:
     """Download every dependency for the Python in ``path``."""
     machine = LocalMachine(folder, path=path)
-    facts = ask(machine, "probe", prefix=str(folder), link=str(folder / "dora"))
+    facts = call(machine, "versions.probe", prefix=str(folder), link=str(folder / "dora"))
     download(Platform.from_probe(facts), folder)
 
 

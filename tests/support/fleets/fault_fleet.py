@@ -17,11 +17,12 @@ from support.fleets.daemons import RealFleet, is_running, real_fleet
 from support.fleets.fault_flow import Flow, Number
 from support.fleets.linked_fleet import link_of
 from support.fleets.status_monitor import StatusMonitor, status_monitor
+from support.runner.found_runners import list_runners
 from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_config.protocol.control import DataflowSummary
-from dora_daemon.process_tree.runtime_dir import list_runners, runtime_root
+from dora_daemon.process_tree.runtime_dir import runtime_root
 
 MACHINES = ("robot", "station")
 SETTINGS = (

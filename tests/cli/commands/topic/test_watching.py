@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from support.dora import DORA, RunningDora, running_dora
 from support.fleets.daemons import RealFleet, real_fleet
+from support.runner.found_runners import list_runners
 from support.waiting import PATIENCE, wait_until
 from support.workspace import Workspace
 
-from dora_daemon.process_tree.runtime_dir import list_runners, runtime_root
+from dora_daemon.process_tree.runtime_dir import runtime_root
 
 pytestmark = pytest.mark.integration
 

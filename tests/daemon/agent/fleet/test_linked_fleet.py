@@ -30,11 +30,12 @@ from support.fleets.linked_fleet import (
     runner_of,
     wait_until_proven,
 )
+from support.runner.found_runners import list_runners
 from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_config.access import state_dir
-from dora_daemon.process_tree.runtime_dir import list_runners, runtime_root
+from dora_daemon.process_tree.runtime_dir import runtime_root
 
 pytestmark = pytest.mark.integration
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from support.fleets.daemons import RealFleet, is_running, real_fleet
 from support.fleets.linked_fleet import link_of
+from support.runner.found_runners import list_runners
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_daemon.process_tree.runtime_dir import list_runners, runtime_root
+from dora_daemon.process_tree.runtime_dir import runtime_root
 
 pytestmark = pytest.mark.integration
 

@@ -12,10 +12,11 @@ from support import log_files
 from support.dora import run_dora, running_dora
 from support.fleets.coordinator import free_port
 from support.fleets.daemons import counting, end_runners, is_running, pids, real_fleet
+from support.runner.found_runners import list_runners
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_daemon.process_tree.runtime_dir import list_runners, runtime_root
+from dora_daemon.process_tree.runtime_dir import runtime_root
 
 pytestmark = pytest.mark.integration
 

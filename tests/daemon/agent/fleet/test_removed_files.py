@@ -9,10 +9,11 @@ from shutil import rmtree
 import pytest
 from support.fleets.daemons import RealFleet, counting, is_running, pids, real_fleet
 from support.fleets.linked_fleet import crossing
+from support.runner.found_runners import list_runners
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_daemon.process_tree.runtime_dir import list_runners, runtime_root
+from dora_daemon.process_tree.runtime_dir import runtime_root
 
 pytestmark = pytest.mark.integration
 

@@ -80,7 +80,7 @@ def test_many_lines_are_summarized() -> None:
     assert len(gaps) <= events.total_shed // 50
 
 
-def test_a_reader_that_never_comes_back_is_left() -> None:
+def test_a_reader_that_never_returns_is_abandoned() -> None:
     gate = threading.Event()
 
     def stuck(event: RunnerEvent) -> None:
@@ -167,7 +167,7 @@ def test_a_gate_is_shut_while_many_lines_wait_and_no_line_is_shed() -> None:
     anyio.run(scenario)
 
 
-def test_a_stuck_reader_holds_back_no_node_that_is_to_stop() -> None:
+def test_a_stuck_reader_does_not_hold_back_nodes_that_stop() -> None:
     async def scenario() -> None:
         gate, go_on = Gate(), threading.Event()
 
@@ -189,7 +189,7 @@ def test_a_stuck_reader_holds_back_no_node_that_is_to_stop() -> None:
     anyio.run(scenario)
 
 
-def test_a_reader_that_failed_holds_nothing_back() -> None:
+def test_a_failed_reader_does_not_hold_back_output() -> None:
     async def scenario() -> None:
         gate = Gate()
 

@@ -77,7 +77,7 @@ def test_a_file_that_is_too_large_already_is_rotated_first(tmp_path: Path) -> No
     assert (tmp_path / "log.1").read_text() == "0123456789\n"
 
 
-def test_a_file_that_was_moved_or_removed_is_made_again(tmp_path: Path) -> None:
+def test_a_moved_or_removed_file_is_created_again(tmp_path: Path) -> None:
     """As logrotate does."""
     path = tmp_path / "out" / "id" / "log"
     log = LogFile(path)
@@ -103,7 +103,7 @@ def test_a_file_that_was_cut_off_is_written_from_its_beginning(tmp_path: Path) -
     assert (tmp_path / "log").read_text() == "6\n"
 
 
-def test_a_folder_of_a_dataflow_that_was_removed_stays_away(tmp_path: Path) -> None:
+def test_the_removed_folder_of_a_dataflow_is_not_created_again(tmp_path: Path) -> None:
     log = LogFile(tmp_path / "project" / "out" / "id" / "log")
     log.write(["1"])
     rmtree(tmp_path / "project")
@@ -142,7 +142,7 @@ def test_error_is_reported_once_and_writing_continues(
     assert (tmp_path / "log").read_text() == "before\nlos\nafter\n"
 
 
-def test_a_folder_that_cannot_be_made_is_trouble_too(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     log = LogFile(tmp_path / "out" / "log")
     problem = log.write(["x"])

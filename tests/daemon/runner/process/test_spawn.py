@@ -79,7 +79,7 @@ def test_a_program_that_cannot_be_started(start: Start, tmp_path: Path) -> None:
         start(str(tmp_path / "absent"))
 
 
-def test_it_leads_a_session_reads_nothing_and_dies_with_us(start: Start) -> None:
+def test_it_leads_a_session_reads_nothing_and_dies_with_its_parent(start: Start) -> None:
     script = (
         "import os, ctypes, sys; number = ctypes.c_int();"
         "ctypes.CDLL(None).prctl(2, ctypes.byref(number));"
@@ -90,7 +90,7 @@ def test_it_leads_a_session_reads_nothing_and_dies_with_us(start: Start) -> None
     assert text.split() == ["True", str(expected), "''"]
 
 
-def test_nothing_of_ours_is_inherited(start: Start) -> None:
+def test_descriptors_of_the_runner_are_not_inherited(start: Start) -> None:
     reading, writing = os.pipe()
     try:
         text = output(start(sys.executable, "-c", "import os; print(*os.listdir('/proc/self/fd'))"))
@@ -154,7 +154,7 @@ def test_the_limit_of_open_files_is_raised() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_watching_a_process_that_is_not_there() -> None:
+def test_watching_a_process_that_does_not_exist() -> None:
     assert watch_process(2**22 + 1) is None
 
 

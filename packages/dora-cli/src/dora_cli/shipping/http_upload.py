@@ -32,8 +32,8 @@ class UploadFailed(DoraError):
     """The coordinator did not store all files."""
 
 
-def upload(endpoint: Endpoint, parts: Iterable[Collected]) -> int:
-    """Upload the missing files of nodes; return the number of bytes. Raises UploadFailed."""
+def upload(endpoint: Endpoint, parts: Iterable[Collected]) -> None:
+    """Upload the missing files of nodes; raises UploadFailed."""
     sources = all_sources(parts)
     connection = _StoreConnection(endpoint)
     try:
@@ -51,7 +51,6 @@ def upload(endpoint: Endpoint, parts: Iterable[Collected]) -> int:
             connection.send(digest, sources[digest], sizes[digest])
     finally:
         connection.close()
-    return total
 
 
 @dataclass(frozen=True, slots=True)

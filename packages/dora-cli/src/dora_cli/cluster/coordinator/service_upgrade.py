@@ -82,7 +82,7 @@ class _Switch:
     def run(self, text: str, *, keep: str) -> None:
         """Switch to the unit ``text``, and store ``keep`` for a rollback."""
         service = self.service
-        copy: str | None = service.host.call("copy_store", version=self.old)["copy"]
+        copy: str | None = service.host.call("coordinator.copy_store", version=self.old)["copy"]
         before = (service.text() or "").encode()
         try:
             service.replace_files_and_restart({service.unit: text.encode()})
@@ -111,7 +111,7 @@ class _Switch:
                 return "still runs"
             service.stop()
             if copy is not None:
-                service.host.call("restore_store", copy=copy)
+                service.host.call("coordinator.restore_store", copy=copy)
             service.replace_files_and_restart({service.unit: unit})
             service.wait_until(lambda: self._runs(self.old), f"does not run dora {self.old}")
         except (DoraError, OSError) as problem:

@@ -100,7 +100,7 @@ def _examine(
         return found
     progress("connecting to the coordinator")
     address = remote.cluster.coordinator
-    reached = remote.call("reach", host=address.addr, port=address.port)
+    reached = remote.call("network.reach", host=address.addr, port=address.port)
     return replace(found, coordinator=reached)
 
 

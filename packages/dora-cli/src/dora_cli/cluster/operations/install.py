@@ -93,8 +93,8 @@ def _install(
         dora, tree = put.dora, put.tree
     if facts.daemon is not None and not service.is_active():
         report("handing over")  # from the daemon of `up`; its dataflows keep running
-        remote.call("stop", name=remote.daemon, hand_over=True, within=STOP_TIMEOUT)
-        remote.call("clean", name=remote.daemon, keep_state=True)
+        remote.call("daemon.stop", name=remote.daemon, hand_over=True, within=STOP_TIMEOUT)
+        remote.call("daemon.clean", name=remote.daemon, keep_state=True)
     report("starting the service")
     reservation.record_owner(remote)
     stale = not _is_current(remote, facts, tree)

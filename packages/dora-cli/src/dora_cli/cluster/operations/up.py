@@ -161,7 +161,7 @@ def _require_same_machine(
 def _require_coordinator(remote: RemoteMachine, report: Report) -> None:
     report("connecting to the coordinator")
     address, port = remote.cluster.coordinator.addr, remote.cluster.coordinator.port
-    found = remote.call("reach", host=address, port=port)
+    found = remote.call("network.reach", host=address, port=port)
     if not found["reached"]:
         raise NotReady(
             f"the machine cannot reach the coordinator at {address} port {port}: "
@@ -176,7 +176,7 @@ def _explain_late(cluster: Cluster, late: Sequence[Outcome[DaemonResult]]) -> No
         service = DaemonService.find(remote, remote.facts())
         if service is not None:
             return service.journal(LAST_LINES)
-        found = remote.call("tail", name=remote.daemon, lines=LAST_LINES)
+        found = remote.call("daemon.tail", name=remote.daemon, lines=LAST_LINES)
         return [*(found["lines"] or ["(it printed nothing)"]), f"(log: {found['path']})"]
 
     on_machines(

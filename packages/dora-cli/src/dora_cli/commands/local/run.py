@@ -135,12 +135,12 @@ def _prepare(
 
 def _run(plan: RunPlan, printer: RunPrinter) -> None:
     from dora_daemon.out_dir import OUT_DIR, prepare_out_dir
-    from dora_daemon.runner import run_foreground
+    from dora_daemon.runner import foreground
 
     # The dataflow also runs without log files; each reports why it cannot be written.
     with suppress(OSError):
         prepare_out_dir(Path(plan.working_dir) / OUT_DIR)
-    result = run_foreground(
+    result = foreground.run(
         plan, on_event=printer.show, on_signal=output.hurry, lossless=not sys.stdout.isatty()
     )
     if not report_result(result):

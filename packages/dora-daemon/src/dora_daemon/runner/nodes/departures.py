@@ -73,8 +73,6 @@ class NodeDepartures:
             connection.send(Stop())
             connection.close()
 
-    # ------------------------------------------------------------------------ dynamic nodes
-
     def watch(self, connection: NodeConnection) -> None:
         """Detect the exit of a dynamic node."""
         descriptor = watch_process(connection.pid) if connection.pid else None

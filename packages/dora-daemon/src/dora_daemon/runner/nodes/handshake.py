@@ -61,8 +61,6 @@ class NodeHandshake:
         self._areas: dict[str, int] = {}
         """A node's area on the status board."""
 
-    # ----------------------------------------------------------------------------- Hello
-
     def hello(self, connection: NodeConnection, hello: Hello) -> None:
         """Refuse a process, or submit it to the state machine."""
         problem = self._problem(connection, hello)
@@ -122,8 +120,6 @@ class NodeHandshake:
         if node is not None and self._pending.get(node) is connection:
             del self._pending[node]
 
-    # ------------------------------------------------------------------------ replacements
-
     def stage(self, incarnation: int) -> None:
         """Expect the Hello of a process that will replace another."""
         self._staged[incarnation] = None
@@ -142,8 +138,6 @@ class NodeHandshake:
         if connection is not None and connection.node is not None:
             self._pending[connection.node] = connection
             self._emit(NodeConnected(connection.node, incarnation, connection.pid))
-
-    # --------------------------------------------------------------------------- decisions
 
     def admit(self, node: str, incarnation: int, restarts: int) -> NodeConnection | None:
         """Welcome a node: configuration, inputs, routes, parameters. Return None on failure."""

@@ -7,17 +7,14 @@ on with the next incarnation.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from dora_config.dataflow.sources import OutputSource
 from dora_config.protocol.topics import MAX_TOPICS
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.machine.edges import Edge
-from dora_daemon.runner.nodes.local_nodes import LocalNodes
-from dora_daemon.runner.nodes.queues import QueueEntry, QueueRegistry, hold_limit
-from dora_daemon.runner.nodes.routing import QueueRouter
-from dora_daemon.runner.nodes.segments import SegmentTable
+from dora_daemon.runner.nodes.queues import QueueEntry, hold_limit
+from dora_daemon.runner.nodes.services import NodeServices
 from dora_daemon.runner.nodes.socket import NodeConnection, NodeServer
 from dora_node_api.frozen import Frozen
 from dora_node_api.protocol.frames import close_all
@@ -48,18 +45,14 @@ class InspectionServer:
         self,
         path: Path,
         dataflow_id: str,
-        nodes: LocalNodes,
-        registry: QueueRegistry,
-        router: QueueRouter,
-        segments: SegmentTable,
-        warn: Callable[[str], None],
+        services: NodeServices,
     ) -> None:
         self._dataflow_id = dataflow_id
-        self._nodes = nodes
-        self._registry = registry
-        self._router = router
-        self._segments = segments
-        self._warn = warn
+        self._nodes = services.nodes
+        self._registry = services.registry
+        self._router = services.router
+        self._segments = services.segments
+        self._warn = services.logs.warn
         self._queues: dict[NodeConnection, list[QueueEntry]] = {}
         self._number = 0
         self._server = NodeServer(path, self)

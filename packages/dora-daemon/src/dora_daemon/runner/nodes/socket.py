@@ -57,7 +57,7 @@ class NodeConnection:
         self._decoder = FrameDecoder()
         self._waiting: deque[Piece] = deque()
         self._waiting_bytes = 0
-        self._closed = False
+        self.closed = False
         self.pid, self.uid = peer_credentials(sock)
         self.node: str | None = None
         """Set by the handler after Hello."""
@@ -65,13 +65,9 @@ class NodeConnection:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock, self._readable)
 
-    @property
-    def closed(self) -> bool:
-        return self._closed
-
     def send(self, message: Frozen, descriptors: Sequence[int] = ()) -> None:
         """Send now, or as soon as the node reads; do nothing if the connection is closed."""
-        if self._closed:
+        if self.closed:
             return
         try:
             self._send(encode(message, descriptors))
@@ -83,7 +79,7 @@ class NodeConnection:
         while pieces and not self._waiting:
             piece = pieces.pop(0)
             taken = self._send_piece(piece)
-            if self._closed:
+            if self.closed:
                 return
             if taken < len(piece.data):
                 rest = piece.descriptors if taken == 0 else ()
@@ -108,7 +104,7 @@ class NodeConnection:
         while self._waiting:
             piece = self._waiting[0]
             taken = self._send_piece(piece)
-            if self._closed:
+            if self.closed:
                 return
             self._waiting_bytes -= taken
             if taken:
@@ -145,7 +141,7 @@ class NodeConnection:
         if not data:
             return self._disconnect()
         self._decoder.feed(data, descriptors)
-        while not self._closed:
+        while not self.closed:
             try:
                 received = self._decoder.next_message()
             except ControlError as error:
@@ -175,7 +171,7 @@ class NodeConnection:
                 return
 
     def _disconnect(self) -> None:
-        if not self._closed:
+        if not self.closed:
             self.close()
             self._handler.disconnected(self)
 
@@ -188,9 +184,9 @@ class NodeConnection:
 
     def close(self) -> None:
         """Close the socket without calling the handler. May be called twice."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         for piece in self._waiting:

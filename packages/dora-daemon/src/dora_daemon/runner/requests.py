@@ -1,8 +1,9 @@
-"""Dispatches the requests of the control socket."""
+"""Dispatches the requests of the control socket to the parts of the runner."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from dora_config.protocol import runner as protocol
 from dora_config.protocol.run_plan import RunPlan
@@ -10,34 +11,36 @@ from dora_daemon._version import __version__
 from dora_daemon.runner.control.messaging import NodeMessaging
 from dora_daemon.runner.control.node_changes import NodeChanges
 from dora_daemon.runner.control.node_lookup import require_running
-from dora_daemon.runner.control.replacing import Replacing
 from dora_daemon.runner.control.status import StatusReporter
-from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.errors import PreparationError, QueueUnavailable, RequestRefused
-from dora_daemon.runner.link.lazy import LazyLink
 from dora_daemon.runner.machine.events import BarrierReleased, StopRequested
+from dora_daemon.runner.service import Runner
 
 
 class Requests:
     """Answers what concerns the dataflow; requests about the process are answered before."""
 
-    def __init__(
-        self,
-        plan: RunPlan,
-        dispatcher: Dispatcher,
-        link: LazyLink,
-        status: StatusReporter,
-        changes: NodeChanges,
-        messaging: NodeMessaging,
-        replacing: Replacing,
-    ) -> None:
-        self._plan = plan
+    def __init__(self, runner: Runner, lines_shed: Callable[[], int]) -> None:
+        """``lines_shed``: log lines that were dropped because a follower was too slow."""
+        services, dispatcher, link = runner.services, runner.dispatcher, runner.link
+        self._plan = runner.plan
         self._dispatcher = dispatcher
         self._link = link
-        self._status = status
-        self._changes = changes
-        self._messaging = messaging
-        self._replacing = replacing
+        self._status = StatusReporter(
+            runner.plan,
+            dispatcher,
+            services.registry,
+            runner.processes,
+            runner.monitor.inputs,
+            link,
+            started_at=lambda: runner.started_at,
+            lines_shed=lines_shed,
+        )
+        self._changes = NodeChanges(
+            dispatcher, services, runner.preparer, runner.files, runner.monitor, link
+        )
+        self._messaging = NodeMessaging(dispatcher.state, services)
+        self._replacer = runner.replacer
 
     async def answer(self, request: protocol.RunnerRequest) -> protocol.RunnerReply:
         """Return the reply, which is a Refusal if the request fails."""
@@ -74,7 +77,7 @@ class Requests:
             case protocol.RemoveNode():
                 await self._changes.remove(request.node, request.grace)
             case protocol.ReplaceNode():
-                await self._replacing.replace(request)
+                await self._replacer.replace(request)
             case protocol.ConnectInput():
                 self._changes.connect(request)
             case protocol.DisconnectInput():

@@ -1,29 +1,24 @@
-"""Health of a machine and its daemon; runs there as ``python3 -I - health JSON``.
-
-Uses only the standard library. Prints one line of JSON; on failure ``{"problem": ...}`` with exit
-code 1.
-"""
+"""The health of a machine and its daemon."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shlex
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-
-def main() -> int:
-    try:
-        answer = health(**json.loads(sys.argv[2]))
-    except OSError as error:
-        named = f"{error.filename}: " if error.filename else ""
-        answer = {"problem": f"{named}{error.strerror or error}"}
-    sys.stdout.write(json.dumps(answer) + "\n")
-    return 1 if "problem" in answer else 0
+from dora_cli.remote_program.paths import (
+    command_line,
+    daemon_log,
+    daemon_secrets,
+    existing,
+    last_lines,
+    state_dir,
+    user_units,
+)
+from dora_cli.remote_program.protocol import Commands
 
 
 def health(name: str, unit: str, pid: int | None) -> dict[str, Any]:
@@ -32,16 +27,11 @@ def health(name: str, unit: str, pid: int | None) -> dict[str, Any]:
         "process_state": _process_state(pid),
         "missing_program": _missing_program(pid),
         "missing_unit_program": _missing_unit_program(unit),
-        "token": _digest(_state() / "daemon" / name / "given" / "dora-token"),
-        "last_line": _last_line(_state() / "log" / f"daemon-{name}.log"),
-        "state_mount": _mount(_state()),
+        "token": _digest(daemon_secrets(name) / "dora-token"),
+        "last_line": _last_line(daemon_log(name)),
+        "state_mount": _mount(state_dir()),
         "program_mount": _mount(Path.home() / ".local" / "share" / "dora"),
     }
-
-
-def _state() -> Path:
-    base = os.environ.get("XDG_STATE_HOME") or ""
-    return (Path(base) if base.startswith("/") else Path.home() / ".local" / "state") / "dora"
 
 
 def _process_state(pid: int | None) -> str:
@@ -53,17 +43,13 @@ def _process_state(pid: int | None) -> str:
 
 def _missing_program(pid: int | None) -> str:
     """Return the deleted file that the process was started from; empty if it exists."""
-    words: list[str] = []
-    with suppress(OSError):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    files = [word for word in words[:2] if word.startswith("/")]
+    files = (word for word in command_line(pid)[:2] if word.startswith("/"))
     return next((word for word in files if not Path(word).exists()), "")
 
 
 def _missing_unit_program(unit: str) -> str:
     """Return the service's program if it cannot be executed; empty otherwise."""
-    user_units = Path.home() / ".config" / "systemd" / "user"
-    for folder in (Path("/etc/systemd/system"), user_units):
+    for folder in (Path("/etc/systemd/system"), user_units()):
         with suppress(OSError, ValueError, IndexError):
             for line in (folder / f"{unit}.service").read_text().splitlines():
                 if line.startswith("ExecStart="):
@@ -80,13 +66,13 @@ def _digest(path: Path) -> str | None:
 
 def _last_line(path: Path) -> str:
     with suppress(OSError, IndexError):
-        return path.read_text(errors="replace").strip().splitlines()[-1]
+        return last_lines(path, 1)[0]
     return ""
 
 
 def _mount(place: Path) -> dict[str, Any]:
     """Return the file system and the permissions of a folder, which may not exist yet."""
-    path = next(one for one in (place, *place.parents) if one.exists())
+    path = existing(place)
     flags = os.statvfs(path).f_flag
     return {
         "path": str(path),
@@ -108,5 +94,4 @@ def _mount_point(path: Path) -> str:
     return next((str(one) for one in (resolved, *resolved.parents) if str(one) in mounted), "/")
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+COMMANDS: Commands = {"health": health}

@@ -23,8 +23,8 @@ from typing import Any
 
 from dora_config import ResolvedNode
 from dora_config.atomic_write import write_file
+from dora_daemon.build.inputs import BuildInputs, inputs_of, normalized
 from dora_daemon.build.plan import BuildLine
-from dora_daemon.build.reads import Reads, normalized, reads_of
 from dora_daemon.build.snapshot import (
     State,
     difference,
@@ -43,11 +43,11 @@ _OF_A_SESSION_PREFIXES = ("SSH_", "XDG_SESSION", "DBUS_", "TMUX", "TERM_", "VSCO
 
 
 @dataclass(slots=True)
-class BuildCheck:
+class CachedBuild:
     """Inputs of one node's build, and whether the result of the last one is up to date."""
 
     record: Path
-    reads: Reads | None
+    inputs: BuildInputs | None
     python: Path | None
     environ: str
     left_out: tuple[Path, ...]
@@ -60,12 +60,12 @@ class BuildCheck:
     """Installed packages after the build; None if it was skipped."""
 
 
-class BuildMemory:
+class BuildCache:
     """The records of one call of `prepare`."""
 
     def __init__(self, base_dir: Path) -> None:
         self._base_dir = base_dir
-        self._checks: list[BuildCheck] = []
+        self._checks: list[CachedBuild] = []
         self._running: dict[Path | None, int] = {}
 
     def check(
@@ -77,17 +77,17 @@ class BuildMemory:
         python: Path | None,
         environ: Mapping[str, str],
         uv: str | None,
-    ) -> BuildCheck:
+    ) -> CachedBuild:
         """Compare a build with its last success; `python` None: it installs for dora's Python."""
         command = [[line.text for line in lines], str(directory), uv is not None, str(python)]
         name = hashlib.sha256(json.dumps(command).encode()).hexdigest()[:32]
         record = directory / ".dora" / "builds" / f"{name}.json"
-        reads = reads_of(lines, directory)
+        inputs = inputs_of(lines, directory)
         base = self._base_dir
         left_out = (base / "out", base / "git", directory / "out")
-        before = None if reads is None else file_state(reads.roots, left_out)
-        check = BuildCheck(
-            record, reads, python, _environ_mark(environ, python), left_out, _load(record), before
+        before = None if inputs is None else file_state(inputs.roots, left_out)
+        check = CachedBuild(
+            record, inputs, python, _environ_mark(environ, python), left_out, _load(record), before
         )
         check.up_to_date = self._holds(check)
         if check.up_to_date:
@@ -95,9 +95,9 @@ class BuildMemory:
             self._checks.append(check)
         return check
 
-    def _holds(self, check: BuildCheck) -> bool:
+    def _holds(self, check: CachedBuild) -> bool:
         last = check.last
-        if check.reads is None or check.before is None or not last.get("success"):
+        if check.inputs is None or check.before is None or not last.get("success"):
             return False
         if last["environ"] != check.environ or last["files"] != check.before:
             return False
@@ -109,14 +109,14 @@ class BuildMemory:
             return False
         return _is_complete(installed, set(last["own"]))
 
-    def begin(self, check: BuildCheck) -> State:
+    def begin(self, check: CachedBuild) -> State:
         """Record that the build runs; return the installed packages."""
         outputs = set(check.last.get("outputs", ()))
         _store(check.record, {"version": _VERSION, "success": False, "outputs": sorted(outputs)})
         self._running[check.python] = self._running.get(check.python, 0) + 1
         return environment_state(check.python)
 
-    def end(self, check: BuildCheck, installed: State, *, success: bool) -> None:
+    def end(self, check: CachedBuild, installed: State, *, success: bool) -> None:
         """Record the end of the build; `installed` is the result of `begin`."""
         self._running[check.python] -= 1
         if success:
@@ -133,9 +133,9 @@ class BuildMemory:
         """
         installed: dict[Path | None, State] = {}
         for check in self._checks:
-            if check.reads is None or (not complete and check.installed is None):
+            if check.inputs is None or (not complete and check.installed is None):
                 continue
-            after = file_state(check.reads.roots, check.left_out)
+            after = file_state(check.inputs.roots, check.left_out)
             if check.before is None or after is None:
                 continue
             if check.python not in installed:
@@ -143,7 +143,7 @@ class BuildMemory:
             changed = difference(check.before, after)
             known = set(check.last.get("outputs", ()))
             edited = {path for path in changed & check.before.keys() if not _made(path)} - known
-            own = check.touched | check.reads.names | _local_projects(check)
+            own = check.touched | check.inputs.names | _local_projects(check)
             record = {
                 "version": _VERSION,
                 "success": not edited,
@@ -156,7 +156,7 @@ class BuildMemory:
             _store(check.record, record)
 
 
-def _leaves_alone(changed: Iterable[str], check: BuildCheck) -> bool:
+def _leaves_alone(changed: Iterable[str], check: CachedBuild) -> bool:
     """Return whether packages that were changed since the build do not affect it.
 
     That is only decided for builds that install packages: none of these changed, and none that
@@ -165,7 +165,7 @@ def _leaves_alone(changed: Iterable[str], check: BuildCheck) -> bool:
     described = {entry: _distribution(entry) for entry in changed}
     names = {name for name in described.values() if name is not None}
     own = set(check.last["own"])
-    if check.reads is None or not check.reads.installs_only or not own:
+    if check.inputs is None or not check.inputs.installs_only or not own:
         return False
     if any(name is None and _owner(entry) not in names for entry, name in described.items()):
         return False
@@ -216,10 +216,10 @@ def _owner(entry: str) -> str:
     return normalized(name.removesuffix(".pth").removesuffix(".py"))
 
 
-def _local_projects(check: BuildCheck) -> set[str]:
+def _local_projects(check: CachedBuild) -> set[str]:
     """Return distributions that were installed from the folders and files that the build reads."""
-    assert check.reads is not None
-    urls = {root.as_uri() for root in check.reads.roots}
+    assert check.inputs is not None
+    urls = {root.as_uri() for root in check.inputs.roots}
     found = set()
     for one in distributions(path=[str(site) for site in site_directories(check.python)]):
         text = one.read_text("direct_url.json")
@@ -257,7 +257,7 @@ def _load(record: Path) -> dict[str, Any]:
 
 
 def _store(record: Path, values: Mapping[str, Any]) -> None:
-    """Replace a record atomically; after an error there is none, and the build runs again."""
+    """Replace a record atomically; an error removes it, so that the build runs again."""
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
         write_file(record, json.dumps(values))

@@ -1,8 +1,4 @@
-"""Surveys the daemons of a machine; runs there as ``python3 -I - COMMAND JSON``.
-
-Uses only the standard library. Prints one line of JSON; on failure ``{"problem": ...}`` with exit
-code 1. A token appears as its fingerprint only.
-"""
+"""Surveys the daemons of a machine; a token appears as its fingerprint only."""
 
 from __future__ import annotations
 
@@ -13,12 +9,14 @@ import pwd
 import re
 import shlex
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from dora_cli.remote_program.paths import command_line, user_units
+from dora_cli.remote_program.protocol import Commands, Problem
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 DEFAULT_PORT = "6013"
@@ -26,30 +24,9 @@ DEFAULT_LISTEN_PORT = "53291"
 OWNER = "owner.json"
 
 
-class Problem(Exception):
-    """A message for the user."""
-
-
-def main() -> int:
-    command, text = sys.argv[1:3]
-    os.umask(0o077)
-    try:
-        answer = COMMANDS[command](**json.loads(text))
-    except Problem as problem:
-        answer = {"problem": str(problem)}
-    except OSError as error:
-        named = f"{error.filename}: " if error.filename else ""
-        answer = {"problem": f"{named}{error.strerror or error}"}
-    sys.stdout.write(json.dumps(answer) + "\n")
-    return 1 if "problem" in answer else 0
-
-
 def fingerprint(token: str) -> str:
     """Return a digest by which tokens are compared, and which does not reveal the token."""
     return hashlib.sha256(b"dora cluster\0" + token.strip().encode()).hexdigest()[:16]
-
-
-# ---------------------------------------------------------------------------------- survey
 
 
 def survey() -> dict[str, Any]:
@@ -82,8 +59,7 @@ def _processes() -> list[dict[str, Any]]:
 
 def _process(pid: int) -> dict[str, Any] | None:
     folder = Path(f"/proc/{pid}")
-    words = [os.fsdecode(word) for word in (folder / "cmdline").read_bytes().split(b"\0")[:-1]]
-    arguments = _daemon_arguments(words)
+    arguments = _daemon_arguments(command_line(pid))
     if arguments is None:
         return None
     uid = folder.stat().st_uid
@@ -146,7 +122,7 @@ def _started(folder: Path) -> float:
 
 
 def _units() -> list[Path]:
-    places = (Path("/etc/systemd/system"), Path.home() / ".config" / "systemd" / "user")
+    places = (Path("/etc/systemd/system"), user_units())
     return [path for place in places for path in sorted(place.glob("dora-daemon-*.service"))]
 
 
@@ -223,9 +199,6 @@ def _folder(user: str, name: str) -> Path:
     return state / "dora" / "daemon" / name
 
 
-# ---------------------------------------------------------------------------------- changes
-
-
 def record(name: str, owner: dict[str, Any]) -> dict[str, Any]:
     """Store the owner record of a daemon."""
     folder = _folder(pwd.getpwuid(os.getuid()).pw_name, name)
@@ -238,12 +211,12 @@ def record(name: str, owner: dict[str, Any]) -> dict[str, Any]:
 
 def end(pid: int, within: float) -> dict[str, Any]:
     """End a daemon process of any user, with its dataflows."""
-    if _daemon_arguments_of(pid) is None:
+    if _daemon_arguments(command_line(pid)) is None:
         return {}
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + within
-    while _daemon_arguments_of(pid) is not None:
+    while _daemon_arguments(command_line(pid)) is not None:
         if time.monotonic() > deadline:
             raise Problem(
                 f"the daemon (process {pid}) did not end within {within:g} s; there, as root: "
@@ -253,18 +226,4 @@ def end(pid: int, within: float) -> dict[str, Any]:
     return {}
 
 
-def _daemon_arguments_of(pid: int) -> list[str] | None:
-    with suppress(OSError):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
-        return _daemon_arguments([os.fsdecode(word) for word in words])
-    return None
-
-
-COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
-    "survey": survey,
-    "record": record,
-    "end": end,
-}
-
-if __name__ == "__main__":
-    sys.exit(main())
+COMMANDS: Commands = {"survey": survey, "record": record, "end": end}

@@ -32,7 +32,7 @@ _LARGEST_REQUIREMENTS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Reads:
+class BuildInputs:
     """Files and folders that a build could read."""
 
     roots: tuple[Path, ...]
@@ -42,7 +42,7 @@ class Reads:
     """Whether every line only installs Python packages."""
 
 
-def reads_of(lines: Sequence[BuildLine], directory: Path) -> Reads | None:
+def inputs_of(lines: Sequence[BuildLine], directory: Path) -> BuildInputs | None:
     """Return what the lines of one node could read; None if they must run each time."""
     found = _Collector(directory)
     for line in lines:
@@ -53,7 +53,7 @@ def reads_of(lines: Sequence[BuildLine], directory: Path) -> Reads | None:
             found.add_command(line)
     if found.changes_unseen:
         return None
-    return Reads(tuple(sorted(found.roots)), frozenset(found.names), found.installs_only)
+    return BuildInputs(tuple(sorted(found.roots)), frozenset(found.names), found.installs_only)
 
 
 def install_words(words: Sequence[str]) -> Sequence[str] | None:

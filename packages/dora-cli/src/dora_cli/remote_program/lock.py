@@ -1,25 +1,22 @@
-"""Holds the lock of a machine; runs there with a size and JSON as arguments, its code on stdin.
+"""Holds the lock of a machine until its input ends.
 
 The lock is the name of an abstract socket, which the kernel frees when its holder ends for any
 reason. The holder ends when its input ends (the connection was closed) or is silent for ``lease``
 seconds (the connection was lost, or the command was suspended). Other commands connect to the
 socket: they receive the holder, and the end of the connection when the lock is free.
-
-Prints JSON lines: ``{"held": true}``, ``{"held": false, "holder": ...}`` or, for each holder that
-it waits for, ``{"waiting": holder}``. Each contains the ``machine``.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import socket
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from dora_cli.remote_program.protocol import Commands, decode_reply, encode_result, send_result
 
 ANSWER_TIMEOUT = 5.0
 
@@ -54,32 +51,34 @@ class Input:
                 return True
 
 
-def main() -> int:
-    given = json.loads(sys.argv[2])
-    signs = Input(given["lease"])
-    name = "\0" + given["name"]
+def acquire(name: str, info: dict[str, Any], wait: bool, lease: float) -> None:
+    """Acquire and hold the lock ``name``; ``info``: shown to others.
+
+    Sends ``{"held": true}``, ``{"held": false, "holder": ...}`` or, for each holder that it waits
+    for, ``{"waiting": holder}``. Each contains the ``machine``.
+    """
+    signs = Input(lease)
+    address = f"\0{name}"
     with suppress(InputEnded, BrokenPipeError):
-        while (listener := _bind(name)) is None:
+        while (listener := _bind(address)) is None:
             with socket.socket(socket.AF_UNIX) as link:
                 try:
-                    holder = _holder(link, name, signs)
+                    holder = _holder(link, address, signs)
                 except ConnectionError:  # it has just ended
                     continue
-                if holder is not None and holder["key"] == given["info"]["key"]:
-                    _print({"held": True, "shared": True})
-                    return 0
-                if not given["wait"]:
-                    _print({"held": False, "holder": holder})
-                    return 0
-                _print({"waiting": holder})
+                if holder is not None and holder["key"] == info["key"]:
+                    _send({"held": True, "shared": True})
+                    return
+                if not wait:
+                    _send({"held": False, "holder": holder})
+                    return
+                _send({"waiting": holder})
                 _wait_for_end(link, signs)
-        _serve(listener, given["info"] | {"since": time.time()}, signs)
-    return 0
+        _serve(listener, info | {"since": time.time()}, signs)
 
 
-def _print(answer: dict[str, Any]) -> None:
-    text = json.dumps(answer | {"machine": _machine()}) + "\n"
-    os.write(sys.stdout.fileno(), text.encode())
+def _send(answer: dict[str, Any]) -> None:
+    send_result(answer | {"machine": _machine()})
 
 
 def _machine() -> str:
@@ -112,7 +111,7 @@ def _holder(link: socket.socket, name: str, signs: Input) -> dict[str, Any] | No
         if not (piece := link.recv(4096)):
             raise ConnectionResetError
         text += piece
-    return dict(json.loads(text))
+    return decode_reply(text)
 
 
 def _wait_for_end(link: socket.socket, signs: Input) -> None:
@@ -123,8 +122,8 @@ def _wait_for_end(link: socket.socket, signs: Input) -> None:
 
 
 def _serve(listener: socket.socket, info: dict[str, Any], signs: Input) -> None:
-    _print({"held": True})
-    text = json.dumps(info).encode() + b"\n"
+    _send({"held": True})
+    text = encode_result(info)
     waiting = []
     while True:
         if signs.wait(listener):
@@ -135,5 +134,4 @@ def _serve(listener: socket.socket, info: dict[str, Any], signs: Input) -> None:
                 waiting.append(link)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+COMMANDS: Commands = {"acquire": acquire}

@@ -1,4 +1,4 @@
-"""Builds that are skipped because nothing has changed, and all that makes them run."""
+"""Caching of builds: an unchanged build is skipped, and any change of its inputs is noticed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 from dora_config import ResolvedDataflow
 from dora_config.protocol.builds import NodeBuildEvent
 from dora_daemon.build.errors import BuildError
+from dora_daemon.build.inputs import inputs_of
 from dora_daemon.build.plan import BuildLine
-from dora_daemon.build.reads import reads_of
 from dora_daemon.build.service import BuildOptions, prepare
 
 PLAIN = BuildOptions()
@@ -24,10 +24,10 @@ COUNT = "sh -c 'cat source.txt >> made.txt'"
 
 @pytest.fixture
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a source, whose packages are those of an environment of its own."""
+    """A folder with a source file and its own site-packages."""
     site = tmp_path / "site"
     site.mkdir()
-    for module in ("memory", "snapshot"):
+    for module in ("cache", "snapshot"):
         monkeypatch.setattr(f"dora_daemon.build.{module}.site_directories", lambda python: [site])
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "source.txt").write_text("x\n")
@@ -35,7 +35,7 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def install(base: Path, name: str, *, requires: str = "", version: str = "1.0") -> None:
-    """What pip leaves when it has installed a distribution."""
+    """Create the files of an installed distribution."""
     remove(base, name)
     info = base.parent / "site" / f"{name}-{version}.dist-info"
     info.mkdir()
@@ -59,7 +59,7 @@ def ran(
     nodes: Mapping[str, str] | None = None,
     during: Callable[[NodeBuildEvent], None] = lambda event: None,
 ) -> list[str]:
-    """Build one node (or `nodes`: by id, their build line); the nodes whose lines were run."""
+    """Build one node, or `nodes` (build line by id); return the nodes whose lines were run."""
     described = {n: [line] for n, line in nodes.items()} if nodes else {"n": list(lines)}
     dataflow = ResolvedDataflow.model_validate(
         {"nodes": [{"id": n, "path": f"{n}.py", "build": b} for n, b in described.items()]}
@@ -214,7 +214,7 @@ def installing(base: Path, *names: str) -> Callable[[NodeBuildEvent], None]:
 
 @pytest.fixture
 def two(pip: Path) -> Mapping[str, str]:
-    """Two nodes with packages in folders of their own."""
+    """Two nodes, each with its own folder of packages."""
     for name in ("first", "second"):
         (pip / f"pkg-{name}").mkdir()
         (pip / f"pkg-{name}" / "pyproject.toml").write_text(f"[project]\nname = '{name}'\n")
@@ -253,7 +253,7 @@ def test_packages_that_no_build_needs_may_come_and_go(pip: Path, two: Mapping[st
     install(pip, "another")
     assert ran(pip, nodes=two) == []
     remove(pip, "another")
-    assert ran(pip, nodes=two) == ["first", "second"]  # somebody needs it
+    assert ran(pip, nodes=two) == ["first", "second"]  # another node needs it
 
 
 def test_a_dependency_that_was_changed_runs_the_builds(pip: Path, two: Mapping[str, str]) -> None:
@@ -265,7 +265,7 @@ def test_a_dependency_that_was_changed_runs_the_builds(pip: Path, two: Mapping[s
 
 
 def reads(base: Path, *words: str) -> tuple[set[str], bool] | None:
-    found = reads_of((BuildLine(" ".join(words), words),), base)
+    found = inputs_of((BuildLine(" ".join(words), words),), base)
     if found is None:
         return None
     return {str(root.relative_to(base.resolve())) for root in found.roots}, found.installs_only
@@ -302,7 +302,7 @@ def test_what_install_lines_read(base: Path) -> None:
         "uv sync",
     ],
 )
-def test_what_can_change_unseen_is_run_each_time(base: Path, line: str) -> None:
+def test_builds_with_untraceable_sources_run_each_time(base: Path, line: str) -> None:
     assert reads(base, *line.split()) is None
 
 

@@ -9,26 +9,17 @@ from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.machine.events import NodeStalled
 from dora_daemon.runner.machine.health import HealthWatch, InputWatch, ProcessSample
 from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
-from dora_daemon.runner.nodes.connections import Connections
-from dora_daemon.runner.nodes.local_nodes import LocalNodes
-from dora_daemon.runner.nodes.queues import QueueRegistry
+from dora_daemon.runner.nodes.services import NodeServices
 
 
-class Watcher:
+class HealthMonitor:
     """Takes samples every ``health_check_interval`` seconds."""
 
-    def __init__(
-        self,
-        dispatcher: Dispatcher,
-        nodes: LocalNodes,
-        connections: Connections,
-        registry: QueueRegistry,
-        interval: float,
-    ) -> None:
+    def __init__(self, dispatcher: Dispatcher, services: NodeServices, interval: float) -> None:
         self._dispatcher = dispatcher
-        self._nodes = nodes
-        self._connections = connections
-        self._registry = registry
+        self._nodes = services.nodes
+        self._connections = services.connections
+        self._registry = services.registry
         self._interval = interval
         self._health = HealthWatch()
         self.inputs = InputWatch()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 60.0
 
 
-class Replacing:
+class NodeReplacer:
     """Holds the new process until the old one has ended."""
 
     def __init__(
@@ -41,7 +41,7 @@ class Replacing:
         self._prepared: dict[str, tuple[PreparedNode, NodeLog]] = {}
         """By node: the program to be staged."""
         self._staged: dict[int, tuple[PreparedNode, NodeLog]] = {}
-        self._errors: dict[str, Exception] = {}
+        self._errors: dict[str, OSError] = {}
 
     async def replace(self, request: ReplaceNode) -> None:
         """Replace a node. Raises RequestRefused and PreparationError; then the old one runs on."""
@@ -110,14 +110,12 @@ class Replacing:
             f'the new process of node "{node}" did not connect within {CONNECT_SECONDS:g} s'
         )
 
-    # ---------------------------------------------------------------------------- commands
-
     def stage(self, node: str, number: int) -> None:
         """Start the new process beside the old one."""
         prepared, log = self._prepared.pop(node)
         try:
             self._processes.stage(node, number, prepared, log)
-        except (OSError, ValueError) as error:
+        except OSError as error:
             self._errors[node] = error
             return
         self._services.handshake.stage(number)
