@@ -16,7 +16,17 @@ UNCOUNTED = {"__init__", "__main__", "_version", "conftest"}
 
 LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "dora_config": (
-        ("errors", "ids", "access", "_version", "spawn_argv", "process_identity", "frozen"),
+        (
+            "errors",
+            "ids",
+            "access",
+            "access_token",
+            "control_plane",
+            "_version",
+            "spawn_argv",
+            "process_identity",
+            "frozen",
+        ),
         ("yaml",),
         ("dataflow",),
         ("cluster",),

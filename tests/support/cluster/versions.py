@@ -70,7 +70,7 @@ def disconnected_version(tmp_path_factory: pytest.TempPathFactory) -> Installati
 
     def disconnect(text: str) -> str:
         chosen = '"/api/daemon" if endpoint.host == "127.0.0.1" else "/api/nowhere"'
-        return text.replace('endpoint.url("/api/daemon")', f"endpoint.url({chosen})", 1)
+        return text.replace('endpoint, "/api/daemon"', f"endpoint, {chosen}", 1)
 
     edits = {"dora-daemon/src/dora_daemon/agent/coordinator_link.py": disconnect}
     return _version(tmp_path_factory, "0.4.0", edits)

@@ -59,8 +59,11 @@ def _missing_unit_program(unit: str) -> str:
 
 
 def _digest(path: Path) -> str | None:
+    """Return the SHA-256 of the secret in `dora1.HASH.SECRET`, or of an old token as it is."""
     with suppress(OSError):
-        return hashlib.sha256(path.read_bytes().strip()).hexdigest()
+        token = path.read_bytes().strip()
+        secret = token.split(b".", 2)[-1] if token.startswith(b"dora1.") else token
+        return hashlib.sha256(secret).hexdigest()
     return None
 
 

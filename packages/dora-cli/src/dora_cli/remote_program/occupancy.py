@@ -25,8 +25,13 @@ OWNER = "owner.json"
 
 
 def fingerprint(token: str) -> str:
-    """Return a digest by which tokens are compared, and which does not reveal the token."""
-    return hashlib.sha256(b"dora cluster\0" + token.strip().encode()).hexdigest()[:16]
+    """Return a digest by which tokens are compared, and which does not reveal the secret."""
+    return hashlib.sha256(b"dora cluster\0" + _secret(token.strip()).encode()).hexdigest()[:16]
+
+
+def _secret(token: str) -> str:
+    """Return the last part of `dora1.HASH.SECRET`, or an old token as it is."""
+    return token.split(".", 2)[-1] if token.startswith("dora1.") else token
 
 
 def survey() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dora_cli.bundle.install import Installer
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.coordinator.local import PRINT_VERSION
 from dora_cli.cluster.coordinator.service import CoordinatorService, program_words
+from dora_cli.cluster.coordinator.trust import trust_authority
 from dora_cli.cluster.decisions.coordinator_unit import unit_program, unit_version
 from dora_cli.cluster.decisions.preflight import NotReady
 from dora_cli.cluster.decisions.rollback_plan import Versions
@@ -86,6 +87,8 @@ class _Switch:
         before = (service.text() or "").encode()
         try:
             service.replace_files_and_restart({service.unit: text.encode()})
+            if service.host.is_remote:
+                trust_authority(service)
             service.wait_until(lambda: self._runs(self.new), f"does not run dora {self.new}")
             service.keep_before(keep)
         except BaseException as problem:

@@ -15,6 +15,7 @@ from dora_cli import output
 from dora_cli.bundle.install import probe
 from dora_cli.bundle.layout import Layout
 from dora_cli.cluster.coordinator import queries
+from dora_cli.cluster.coordinator.trust import deliver_token
 from dora_cli.cluster.decisions.daemon_argv import ssh_name
 from dora_cli.cluster.decisions.node_changes import Nodes, node_problems
 from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady
@@ -110,6 +111,7 @@ class VersionSwitch:
         try:
             if service is not None and switched.files:
                 service.replace_files(switched.files)
+            deliver_token(remote)
             self._restart(switched.dora)
             self._wait_for_reconnect(switched.version)
             self._require_nodes(nodes)

@@ -201,8 +201,8 @@ class StreamSender:
         """Add the messages that a killed link process had read to the window."""
         taken = receiver.take_over()
         with self._lock:
-            for delivery, flags in taken:
-                item = Unacknowledged(b"", delivery.sent_ns, flags, delivery)
+            for delivery in taken:
+                item = Unacknowledged(b"", delivery.sent_ns, delivery.flags, delivery)
                 self.window.add(delivery.sequence, delivery.nbytes, item)
             self._taking_over = False
             if self._discard:
@@ -240,13 +240,12 @@ class StreamSender:
     def _take_small(self, delivery: Delivery | ImageDelivery, outbox: Outbox) -> None:
         """Add a small message to the window and the outbox."""
         if isinstance(delivery, ImageDelivery):
-            image, flags = delivery.image, delivery.flags
-            item = Unacknowledged(image, delivery.sent_ns, flags, None)
+            image, kept = delivery.image, None
         else:
-            image, flags = image_of_delivery(delivery), self.receiver.flags_of(delivery)
+            image = image_of_delivery(delivery)
             kept = None if self._holding is None else delivery
-            item = Unacknowledged(image, delivery.sent_ns, flags, kept)
         sequence = delivery.sequence
+        item = Unacknowledged(image, delivery.sent_ns, delivery.flags, kept)
         with self._lock:
             previous = self.window.last
             self.window.add(sequence, len(image), item)
@@ -261,7 +260,7 @@ class StreamSender:
         outbox.add(self, head, item.image)
 
     def _take_alone(self, delivery: Delivery) -> None:
-        flags = self.receiver.flags_of(delivery)
+        flags = delivery.flags
         item = Unacknowledged(b"", delivery.sent_ns, flags, delivery)
         with self._lock:
             previous = self.window.last
