@@ -253,6 +253,7 @@ class Agent:
             labels=self._options.labels,
             host=socket.gethostname(),
             boot_id=boot_id(),
+            plain_links=self._options.listen.plain,
             parts=self._state.reports(),
             takes_tokens=True,
             public_key=self._credentials.public_key,

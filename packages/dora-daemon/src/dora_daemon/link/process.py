@@ -149,7 +149,9 @@ class Link:
         if first is not None:
             ports = [first, *(port for port in ports if port != first)]
         channels = [self._channel(machine) for machine in self._names]
-        session = LinkSession.listen(config.listen_host, ports, self._credentials, channels)
+        session = LinkSession.listen(
+            config.listen_host, ports, self._credentials, channels, insecure_ok=config.plain
+        )
         session.watch(self._on_transport)
         for machine in self._names:
             self._prepare(session, machine)
@@ -228,14 +230,17 @@ class Link:
         for machine, peer in wanted.items():
             known = self._peers.get(machine)
             if known is not None:
+                known.plain = peer.plain
                 known.set_run(peer.run_id, peer.endpoints)
                 continue
             link = PeerLink(self, machine, peer.run_id, peer.endpoints)
+            link.plain = peer.plain
             self._peers[machine] = link
             self._dialers[machine] = Dialer(
                 link,
                 first=self.machine < machine,
                 credentials=self._credentials,
+                plain=self._config.plain,
                 channel=partial(self._channel, machine),
                 prepare=partial(self._prepare_dialed, machine),
                 changed=self.changed,

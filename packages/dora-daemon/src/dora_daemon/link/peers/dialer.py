@@ -17,6 +17,7 @@ from dora_daemon.link.io.session import CONNECT_SECONDS, LinkSession
 from dora_daemon.link.io.thread_guard import guarded
 from dora_daemon.link.peers.peer import PeerLink
 from dora_daemon.link.protocol.access import Channel
+from dora_daemon.link.protocol.status import other_security
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
@@ -38,6 +39,7 @@ class Dialer:
         *,
         first: bool,
         credentials: Path | None,
+        plain: bool,
         channel: Callable[[], Channel],
         prepare: Callable[[LinkSession], None],
         changed: Callable[[PeerLink], None],
@@ -46,6 +48,7 @@ class Dialer:
         self._peer = peer
         self._first = first
         self._credentials = credentials
+        self._plain = plain
         self._channel = channel
         self._prepare = prepare
         self._changed = changed
@@ -91,6 +94,9 @@ class Dialer:
     def _dial(self, timeout: float) -> bool:
         """Try every endpoint once, with ``timeout`` seconds for each step; False if all failed."""
         peer = self._peer
+        if peer.plain != self._plain:
+            peer.status.trouble = other_security(peer.machine, plain=peer.plain)
+            return False
         problems = []
         for endpoint in peer.endpoints:
             if self._ended.is_set() or not peer.wanted.is_set():
