@@ -19,6 +19,7 @@ from dora_daemon.inspection.runner_connection import (
 )
 from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
 from dora_daemon.runner.nodes.inspection import LONGEST_QUEUE, MAX_INSPECTORS, SHORTEST_QUEUE
+from dora_node_api.protocol.messages import RECORDER
 
 TICKER = """
     from dora import Node
@@ -80,9 +81,12 @@ def test_an_inspector_has_queues_of_its_own_that_end_with_it(workspace: Workspac
         first.close()
 
 
-def test_without_debug_inspection_inspectors_are_refused(workspace: Workspace) -> None:
-    with (
-        ticking(workspace, debug=False) as run,
-        pytest.raises(InspectionError, match="started without inspection"),
-    ):
-        InspectorConnection(str(run.path / INSPECTION_SOCKET), "", ())
+def test_without_debug_inspection_only_recorders_may_read(workspace: Workspace) -> None:
+    with ticking(workspace, debug=False) as run:
+        path, dataflow_id = str(run.path / INSPECTION_SOCKET), run.plan.dataflow_id
+        with pytest.raises(InspectionError, match="started without inspection"):
+            InspectorConnection(path, dataflow_id, ())
+        topics = ("ticker/count",)
+        with closing(InspectorConnection(path, dataflow_id, topics, name=RECORDER)) as recorder:
+            (receiver,) = recorder.receivers.values()
+            assert wait_until(receiver.receive, what="a message") is not None

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def run_foreground(
     on_event: Callable[[RunnerEvent], None] | None = None,
     on_signal: Callable[[], None] = lambda: None,
     lossless: bool = False,
+    before_start: Callable[[Path], None] | None = None,
 ) -> DataflowResult:
     """Run a dataflow to its end and return its result; call this on the main thread.
 
@@ -29,10 +31,13 @@ def run_foreground(
     slow, log lines (only those) are dropped and counted; with ``lossless`` the nodes that print are
     held back instead, and the end waits for it. SIGINT, SIGTERM and SIGHUP stop the dataflow
     gracefully, a second one kills; ``on_signal`` is called for each, on the main thread, and must
-    unblock an ``on_event`` that may wait forever. Raises
+    unblock an ``on_event`` that may wait forever. ``before_start`` is called on a thread, with the
+    runtime directory, when the runner's sockets exist and no node has started. Raises
     :class:`dora_daemon.runner.errors.PreparationError` if a node cannot be prepared; then no node
     was spawned.
     """
     from dora_daemon.runner.foreground import run
 
-    return run(plan, on_event=on_event, on_signal=on_signal, lossless=lossless)
+    return run(
+        plan, on_event=on_event, on_signal=on_signal, lossless=lossless, before_start=before_start
+    )

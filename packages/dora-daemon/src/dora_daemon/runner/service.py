@@ -49,6 +49,7 @@ from dora_daemon.runner.machine.commands import (
 )
 from dora_daemon.runner.machine.events import NodeSpawned, Prepared, SpawnFailed
 from dora_daemon.runner.machine.state import RunnerState
+from dora_daemon.runner.nodes.inspection import InspectionServer
 from dora_daemon.runner.nodes.local_nodes import LocalNodes
 from dora_daemon.runner.nodes.services import open_node_services
 from dora_daemon.runner.preparation import Preparation
@@ -190,19 +191,16 @@ class Runner:
             services.nodes.set(prepared, services.logs.open_log(prepared))
         for spec in services.nodes.static():
             services.router.create_inputs(spec)
-        if plan.resolved.debug_inspection:
-            from dora_daemon.runner.nodes.inspection import InspectionServer
-
-            inspection = InspectionServer(
-                directory.path / INSPECTION_SOCKET,
-                plan.dataflow_id,
-                services.nodes,
-                services.registry,
-                services.router,
-                services.segments,
-                services.logs.warn,
-            )
-            resources.callback(inspection.close)
+        self._inspection = InspectionServer(
+            directory.path / INSPECTION_SOCKET,
+            plan,
+            services.nodes,
+            services.registry,
+            services.router,
+            services.segments,
+            services.logs.warn,
+        )
+        resources.callback(self._inspection.close)
         self.files.record_mark(self._mark)
         self.files.write_index()
         self._reaper.watch(self._loop, services.logs.warn)
@@ -224,6 +222,7 @@ class Runner:
                     after_start(tasks)
                 self.dispatcher.emit(Prepared())
                 await self._finished.wait()
+                await self._inspection.finish()
                 tasks.cancel_scope.cancel()
             if self._failure is not None:
                 raise self._failure

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 PROTOCOL_VERSION = 1
 INSPECTOR = "dora/inspector"
 """Node id of the reader of outputs for `dora topic`; not a valid id for a user's node."""
+RECORDER = "dora/recorder"
+"""Node id in the Hello of a recorder, which may read outputs of any dataflow of its user."""
 
 
 class InputConfig(Frozen):
@@ -152,7 +154,7 @@ class StopDataflow(Frozen):
 
 
 class WatchOutput(Frozen):
-    """Request of an inspector: send this output to a queue of its own, too.
+    """Request of an inspector or recorder: send this output to a queue of its own, too.
 
     Answered by AddInput, whose input is named `node/output`, or by Refused.
     """
@@ -190,6 +192,19 @@ class Welcome(Frozen):
     """Offset of the node's words in the status board."""
 
 
+class RecordingSource(Frozen):
+    """Follows the Welcome of a recorder: what it can record, and from which dataflow."""
+
+    kind = "recording_source"
+    name: str | None
+    working_dir: str
+    machine_id: str | None
+    outputs: tuple[str, ...]
+    """Outputs of the nodes on this machine, as `node/output`."""
+    descriptor: str
+    """YAML of the dataflow with modules and variables expanded."""
+
+
 class Refused(Frozen):
     """Hello or FindRunner is refused; `message` gives the reason and the remedy."""
 
@@ -206,7 +221,10 @@ class Go(Frozen):
 
 
 class Stop(Frozen):
-    """Request to end the node. `reason` is the id of the STOP event."""
+    """Request to end the node. `reason` is the id of the STOP event.
+
+    To a recorder: the dataflow has ended. It reads what is queued and disconnects.
+    """
 
     kind = "stop"
     reason: str = "MANUAL"
@@ -311,6 +329,7 @@ NODE_MESSAGES: tuple[type[Frozen], ...] = (
 RUNNER_MESSAGES: tuple[type[Frozen], ...] = (
     *(Welcome, Refused, Go, Stop, AddRoute, RemoveRoute, AddInput, RemoveInput),
     *(SendOutput, ParamUpdate, ParamDeleted, Reload, SegmentFd, SegmentUnknown, FoundRunner),
+    RecordingSource,
 )
 _KINDS: dict[str, type[Frozen]] = {
     vars(message)["kind"]: message for message in (*NODE_MESSAGES, *RUNNER_MESSAGES)
