@@ -31,6 +31,7 @@ import psutil
 from websockets.asyncio.client import ClientConnection, connect
 
 from dora_config.access import Endpoint, endpoint
+from dora_config.control_plane import websocket_options
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedDeploy, ResolvedNode
 from dora_config.protocol import control
 from dora_config.protocol.control import CLIENT_CODEC, SERVER_CODEC, ControlRequest
@@ -113,15 +114,8 @@ def coordinator() -> Iterator[Coordinator]:
 
 
 def open_socket(where: Endpoint, path: str) -> connect:
-    return connect(
-        where.url(path),
-        additional_headers=where.headers(),
-        compression=None,
-        max_size=None,
-        ping_interval=None,
-        open_timeout=60,
-        proxy=None,
-    )
+    options = websocket_options(where, path)
+    return connect(**options, max_size=None, ping_interval=None, open_timeout=60)
 
 
 class SimulatedDaemon:

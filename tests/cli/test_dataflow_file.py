@@ -16,7 +16,7 @@ from dora_cli.dataflow_file import DataflowFileError
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    """Serves HELLO at /flows/hello.yml, and nothing else."""
+    """Serves only HELLO at /flows/hello.yml."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

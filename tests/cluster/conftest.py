@@ -5,7 +5,6 @@ Modules whose tests also share a cluster use `shared_home` as their `home`, and 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from support.cluster.versions import (
     disconnected_version,
     new_version,
     old_version,
+    shared_folder,
     system_wheel_house,
 )
 from support.dora import run_dora
@@ -33,10 +33,7 @@ def hosts() -> Iterator[Hosts]:
 @pytest.fixture(scope="session")
 def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Archives for machines by the digest of their contents, shared by all tests and workers."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "archives"
-    folder.mkdir(exist_ok=True)
-    return folder
+    return shared_folder(tmp_path_factory, "archives", lambda _: None)
 
 
 @pytest.fixture(autouse=True)

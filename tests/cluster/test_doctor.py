@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.cluster.clusters import cluster_file, coordinator_process, daemons, ended_cluster
+from support.cluster.clusters import coordinator_process, daemons
 from support.cluster.hosts import WORKSTATION, Host, Hosts
 from support.dora import run_dora, running_dora
 from support.waiting import wait_until
@@ -29,15 +29,10 @@ def home(shared_home: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster(
-    hosts: Hosts, shared_workstation: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Path]:
+def cluster(cluster_yml: Path) -> Path:
     """The file of a running cluster; each test leaves it as it was."""
-    assert shared_workstation.is_dir()
-    path = cluster_file(hosts, tmp_path_factory.mktemp("cluster"))
-    with ended_cluster(path):
-        run_dora("cluster", "up", path, timeout=90).succeeded()
-        yield path
+    run_dora("cluster", "up", cluster_yml, timeout=90).succeeded()
+    return cluster_yml
 
 
 def report(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 from support.cluster.clusters import daemons, dataflows, forget_ticks, put_script
 from support.cluster.hosts import Host, Hosts
 from support.dora import run_dora
-from support.waiting import PATIENCE, wait_until
+from support.waiting import PATIENCE, let_last, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -131,8 +130,7 @@ def test_cable_is_out_for_five_seconds(hosts: Hosts, flow: Path) -> None:
     run_dora("start", flow, "--detach").succeeded()
     wait_for_more(hosts)
     hosts["robot"].cut()
-    mended = time.monotonic() + 5
-    wait_until(lambda: time.monotonic() > mended, what="five seconds to pass")
+    let_last(5)
     hosts["robot"].mend()
     wait_for_more(hosts, 300)
     wait_for_status("Running")

@@ -165,7 +165,7 @@ def test_changed_host_key_is_refused_with_its_line(
     hosts["robot"].new_host_key()
     with pytest.raises(HostKeyRefused) as refused:
         connect(Target("robot"))
-    assert f"{known}:2 says ssh-ed25519 SHA256:" in str(refused.value)
+    assert f"{known}:2 has ssh-ed25519 SHA256:" in str(refused.value)
     assert f"ssh-keygen -f {known} -R '10.77.0.2'" in str(refused.value)
     assert known.read_text() == before
     subprocess.run(
@@ -188,7 +188,7 @@ def test_certified_host_key_needs_no_line_of_its_own(workstation: Path, hosts: H
     line = f"@cert-authority 10.77.0.* {authority.with_suffix('.pub').read_text()}"
     known = workstation / ".ssh/known_hosts"
     known.write_text(line)
-    with pytest.raises(HostKeyRefused, match=r"says that its key is certified, but it showed no"):
+    with pytest.raises(HostKeyRefused, match=r"requires a certified key, but it sent no"):
         connect(Target("robot"))
     robot.path(f"{place}-cert.pub").write_bytes((workstation / "host-cert.pub").read_bytes())
     drop_in = robot.path("/etc/ssh/sshd_config.d/certified.conf")
@@ -212,7 +212,7 @@ def test_certified_host_key_needs_no_line_of_its_own(workstation: Path, hosts: H
 def test_strict_checking_refuses_new_keys(workstation: Path) -> None:
     config = workstation / ".ssh" / "config"
     config.write_text("StrictHostKeyChecking yes\n" + config.read_text())
-    with pytest.raises(HostKeyRefused, match="StrictHostKeyChecking allows no new ones"):
+    with pytest.raises(HostKeyRefused, match="StrictHostKeyChecking refuses new ones"):
         connect(Target("robot"))
     assert not (workstation / ".ssh/known_hosts").exists()
 
@@ -236,7 +236,7 @@ def test_refused_login_lists_the_tried_keys(workstation: Path) -> None:
     assert text.startswith("robot (robot): ubuntu may not log in with the keys that were tried:")
     assert f"{ssh}/other: refused" in text
     assert f"{ssh}/locked: needs its passphrase" in text
-    assert f"{ssh}/broken: not a key that can be used" in text
+    assert f"{ssh}/broken: not a usable key" in text
     assert f"{ssh}/no: no such file" in text
     with connect(Target("robot", identity_file="~/.ssh/id_ed25519")) as machine:
         assert machine.check(["id", "-un"]) == "ubuntu\n"
@@ -246,7 +246,7 @@ def test_no_key_and_no_such_user(workstation: Path) -> None:
     with pytest.raises(LoginRefused, match=r"unknown-user .*\n.*id_ed25519: refused"):
         connect(Target("robot", user="unknown-user"))
     (workstation / ".ssh/id_ed25519").unlink()
-    with pytest.raises(LoginRefused, match="none: there is no key here"):
+    with pytest.raises(LoginRefused, match="none: this account has no key"):
         connect(Target("robot"))
 
 
@@ -293,7 +293,7 @@ def test_through_a_jump_host_and_through_a_command(workstation: Path, hosts: Hos
 
 
 def test_unreachable_host(workstation: Path, hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(Unreachable, match="port 2222: Connection refused; is sshd running"):
+    with pytest.raises(Unreachable, match="port 2222: Connection refused; check that sshd runs"):
         connect(Target("10.77.0.2", port=2222))
     with pytest.raises(Unreachable, match=r"host name .no-such-host\.invalid. is not known"):
         connect(Target("no-such-host.invalid"))
@@ -307,15 +307,21 @@ def test_unreachable_host(workstation: Path, hosts: Hosts, monkeypatch: pytest.M
 
 
 def test_cut_is_detected_while_a_command_runs(workstation: Path, hosts: Hosts) -> None:
+    gpu = hosts["gpu"]
+
+    def cut() -> None:
+        wait_until(lambda: "sleep 60" in gpu.processes(), what="the remote command")
+        gpu.cut()
+
     with connect(Target("gpu"), silence=2.0) as machine:
-        cutting = threading.Timer(0.3, hosts["gpu"].cut)
+        cutting = threading.Thread(target=cut)
         cutting.start()
         try:
             with pytest.raises(ConnectionLost, match="gpu: the connection broke"):
                 machine.run(["sleep", "60"])
         finally:
             cutting.join()
-            hosts["gpu"].mend()
+            gpu.mend()
         with pytest.raises(ConnectionLost):
             machine.run(["true"])
 

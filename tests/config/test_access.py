@@ -14,10 +14,15 @@ from dora_config.access import (
     endpoint,
     ensure_token,
     find_token,
+    read_successor,
     state_dir,
-    token_matches,
+    successor_path,
     write_private,
+    write_successor,
 )
+from dora_config.access_token import Successor, Token
+
+AUTHORITY = bytes(range(32))
 
 
 @pytest.fixture
@@ -52,18 +57,20 @@ def test_urls_of_both_families() -> None:
 
 def test_token_is_created_once_and_private(environ: dict[str, str]) -> None:
     assert find_token(environ) is None
-    token, made = ensure_token(environ)
+    token, made = ensure_token(AUTHORITY, environ)
     assert made == config_dir(environ) / "token"
     assert made.stat().st_mode & 0o777 == 0o600
     assert made.parent.stat().st_mode & 0o777 == 0o700
-    assert ensure_token(environ) == (token, None)
+    assert ensure_token(AUTHORITY, environ) == (token, None)
     assert [path.name for path in made.parent.iterdir()] == ["token"]
-    assert Endpoint("h", 1, token).headers() == {"Authorization": f"Bearer {token}"}
+    secret = Token.parse(token).secret
+    assert Endpoint("h", 1, token).headers() == {"Authorization": f"Bearer {secret}"}
+    assert Endpoint("h", 1, token).authority == AUTHORITY
     assert Endpoint("h", 1).headers() == {}
 
 
 def test_order_of_token_sources(tmp_path: Path, environ: dict[str, str]) -> None:
-    own, _ = ensure_token(environ)
+    own, _ = ensure_token(AUTHORITY, environ)
     (tmp_path / "credentials").mkdir()
     environ["CREDENTIALS_DIRECTORY"] = str(tmp_path / "credentials")
     assert find_token(environ) == own
@@ -74,7 +81,7 @@ def test_order_of_token_sources(tmp_path: Path, environ: dict[str, str]) -> None
 
 
 def test_token_file_readable_by_others_is_refused(environ: dict[str, str]) -> None:
-    _, made = ensure_token(environ)
+    _, made = ensure_token(AUTHORITY, environ)
     assert made is not None
     made.chmod(0o640)
     with pytest.raises(AccessError, match="chmod 600"):
@@ -82,7 +89,7 @@ def test_token_file_readable_by_others_is_refused(environ: dict[str, str]) -> No
 
 
 def test_an_empty_token_file_is_refused(environ: dict[str, str]) -> None:
-    _, made = ensure_token(environ)
+    _, made = ensure_token(AUTHORITY, environ)
     assert made is not None
     made.write_text("\n")
     with pytest.raises(AccessError, match="empty"):
@@ -90,17 +97,32 @@ def test_an_empty_token_file_is_refused(environ: dict[str, str]) -> None:
 
 
 def test_token_file_without_text_is_refused(environ: dict[str, str]) -> None:
-    _, made = ensure_token(environ)
+    _, made = ensure_token(AUTHORITY, environ)
     assert made is not None
     made.write_bytes(b"\xff\xfe")
     with pytest.raises(AccessError, match="does not contain a token; delete it"):
         find_token(environ)
 
 
-def test_tokens_match_or_not() -> None:
-    assert token_matches("abc", "abc")
-    assert not token_matches("abc", "abcd")
-    assert not token_matches("abc", "ä\udc80")
+def test_the_successor_of_a_token_is_used_at_its_address_only(environ: dict[str, str]) -> None:
+    environ["DORA_AUTH_TOKEN"] = "old"
+    write_successor(successor_path("::1", 6013, environ), Successor(Token("old", AUTHORITY)))
+    assert endpoint("::1", environ=environ).authority == AUTHORITY
+    assert endpoint("127.0.0.1", environ=environ).token == "old"
+    environ["DORA_AUTH_TOKEN"] = "another"
+    assert endpoint("::1", environ=environ).token == "another"
+
+
+def test_a_successor_replaces_what_its_predecessors_replaced(environ: dict[str, str]) -> None:
+    path = successor_path("127.0.0.1", 6013, environ)
+    for secret in ("second", "third", "third"):
+        write_successor(path, Successor(Token(secret, AUTHORITY), (Token("first").digest,)))
+    assert path.stat().st_mode & 0o777 == 0o600
+    found = read_successor(path)
+    assert found is not None
+    for secret in ("first", "second", "third"):
+        assert Token.parse(found.replace(secret)).secret == "third"
+    assert found.replace("fourth") == "fourth"
 
 
 def test_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ def test_a_restart_its_delay_and_the_return_are_a_line_each() -> None:
     connected = NodeConnected(node="a", pid=7, incarnation=2)
     again = LifecycleLine("a", "info", "runs again after restart 3 (process 7)")
     assert lines.line(connected) == again
-    assert lines.line(connected) is None, "a start that is no restart"
+    assert lines.line(connected) is None, "not a restart"
 
 
 def test_a_failure_is_a_line_unless_another_node_caused_it() -> None:

@@ -15,6 +15,7 @@ from support.fleets.cables import missing
 from support.fleets.fault_fleet import FLOWING, FaultFleet, fault_fleet
 from support.fleets.fault_flow import QUEUE
 from support.fleets.fault_rows import UNACKNOWLEDGED, Row, fault, play, start, stop
+from support.waiting import let_last
 from support.workspace import Workspace
 
 
@@ -172,8 +173,8 @@ def step(fleet: FaultFleet, dice: random.Random) -> str:
     with fault(fleet, first, wait=False):
         if both:
             with fault(fleet, second, wait=False):
-                fleet.pause(dice.random())
-    fleet.pause(dice.random())
+                let_last(dice.random())
+    let_last(dice.random())
     return f"{first.kind} {first.process}" + (f" and {second.kind} {second.process}" * both)
 
 

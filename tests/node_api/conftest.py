@@ -1,4 +1,4 @@
-"""A fake runner for each test that wants one, and nodes connected to it."""
+"""Fixtures: a fake runner, and nodes connected to it."""
 
 from __future__ import annotations
 

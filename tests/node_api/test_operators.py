@@ -1,4 +1,4 @@
-"""Operators: events reach the one they concern, statuses and exceptions do what they should."""
+"""Operators: dispatch of events, statuses and exceptions."""
 
 from __future__ import annotations
 

@@ -22,9 +22,10 @@ from types import TracebackType
 
 from support.dora import Completed, RunningDora, run_dora, running_dora
 from support.fleets.daemons import end_runners, is_running
+from support.runner.found_runners import list_runners
 from support.waiting import wait_until
 
-from dora_daemon.process_tree.runtime_dir import list_runners, runtime_root
+from dora_daemon.process_tree.runtime_dir import runtime_root
 
 LOOKS = (
     ("list",), ("status",), ("logs",), ("top",), ("node", "list"), ("cluster", "status"),

@@ -51,6 +51,11 @@ def wait_until(
         pause = min(pause * 2, _LONGEST_PAUSE)
 
 
+def let_last(seconds: float) -> None:
+    """Let a fault last for some time; a result is awaited with ``wait_until``."""
+    time.sleep(seconds)
+
+
 async def wait_until_async(
     condition: Callable[[], T],
     *,

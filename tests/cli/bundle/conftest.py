@@ -27,7 +27,7 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installer(
     wheel_house: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[MakeInstaller]:
-    """Makes the installer of a version; archives are made once for all tests."""
+    """Creates the installer of a version; archives are shared by all tests."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(shared_cache))
     yield lambda version: Installer(wheel_house, lambda: own_packages([str(version.site)]))
     assert not [name for name in os.listdir(shared_cache / "dora" / "archives") if name[0] == "."]

@@ -1,4 +1,4 @@
-"""Wheels for another platform: from an index, from a folder, and what an error says."""
+"""Wheels for another platform from an index or a folder, and errors."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from dora_cli.bundle.platform import Platform
 HERE = Platform("x86_64", "glibc", (2, 36), (3, 11, 2))
 
 
-def test_a_folder_of_wheels_that_does_not_exist(tmp_path: Path) -> None:
+def test_missing_folder_of_wheels_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(WheelsMissing, match=r"--offline .*/absent: the folder does not exist"):
         install(HERE, tmp_path / "site", offline=tmp_path / "absent")
 
 
 @pytest.mark.integration
-def test_a_folder_without_a_wheel_names_it_and_the_command_that_fetches_it(tmp_path: Path) -> None:
+def test_error_names_the_missing_wheel_and_the_command_that_fetches_it(tmp_path: Path) -> None:
     (tmp_path / "wheels").mkdir()
     with pytest.raises(WheelsMissing) as problem:
         install(HERE, tmp_path / "site", offline=tmp_path / "wheels")
@@ -31,7 +31,7 @@ def test_a_folder_without_a_wheel_names_it_and_the_command_that_fetches_it(tmp_p
     assert "dora self wheels DIR --for x86_64-glibc2.36-py3.11" in second
 
 
-def test_uv_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_uv_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dependencies, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(WheelsMissing, match=r"uv is not installed .* pip install uv"):
@@ -39,7 +39,7 @@ def test_uv_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.integration
-def test_the_index_of_pip_is_used_unless_uv_has_its_own(
+def test_index_of_pip_is_used_unless_uv_has_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirror = "https://mirror.example/simple"
@@ -59,7 +59,7 @@ def test_the_index_of_pip_is_used_unless_uv_has_its_own(
     assert dependencies.pip_index() == {}
 
 
-def test_scripts_of_wheels_are_left_out(tmp_path: Path) -> None:
+def test_scripts_of_wheels_are_removed(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "tool").write_text(f"#!{sys.executable}\n")
     (tmp_path / ".lock").touch()

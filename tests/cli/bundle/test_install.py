@@ -1,4 +1,4 @@
-"""A version put on a machine: real wheels, a real tree, real processes; the machine is this one."""
+"""Installation on a machine, with real wheels and processes; the machine is this one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from support.cluster.installation import Installation, LocalMachine
 from support.waiting import wait_until
 
 from dora_cli.bundle import install
-from dora_cli.bundle.install import Installer
-from dora_cli.bundle.layout import USER
-from dora_cli.bundle.machine import MachineProblem, ask
+from dora_cli.bundle.install import Installer, probe
+from dora_cli.bundle.layout import SYSTEM, USER, Layout, system
 from dora_cli.bundle.own_packages import NotBundled, own_packages
-from dora_cli.ssh import RemoteCommandFailed
+from dora_cli.remote_program.protocol import decode_reply, encode_result
+from dora_cli.ssh import Finished, RemoteCommandFailed
+from dora_cli.ssh.remote_call import MachineProblem, call
 
 from .conftest import MakeInstaller
 
@@ -28,16 +30,16 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def untested(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No self-test: what is tried here comes before or after it."""
+    """Skip the self-test."""
     for name in ("self_test", "load_test"):
         monkeypatch.setattr(install, name, lambda machine, tree: None)
 
 
 def put(installer: Installer, machine: LocalMachine) -> list[str]:
-    """Install; what was reported."""
-    said: list[str] = []
-    installer.ensure_installed(machine, USER, said.append)
-    return said
+    """Install; return the reports."""
+    reports: list[str] = []
+    installer.ensure_installed(machine, USER, reports.append)
+    return reports
 
 
 def version_of(machine: LocalMachine) -> str:
@@ -54,7 +56,7 @@ def versions(machine: LocalMachine) -> set[str]:
     }
 
 
-def test_a_machine_without_dora_gets_it_and_nothing_is_done_twice(
+def test_second_installation_sends_nothing(
     installer: MakeInstaller, old_version: Installation, machine: LocalMachine
 ) -> None:
     first = installer(old_version).ensure_installed(machine, USER, lambda text: None)
@@ -70,7 +72,7 @@ def test_a_machine_without_dora_gets_it_and_nothing_is_done_twice(
     assert not list(machine.home.glob(".cache/dora/archives/*")), "the archive is not kept there"
 
 
-def test_it_sees_its_own_packages_only(
+def test_installed_version_uses_only_its_own_packages(
     installer: MakeInstaller,
     old_version: Installation,
     machine: LocalMachine,
@@ -90,7 +92,7 @@ def test_it_sees_its_own_packages_only(
 
 
 @pytest.mark.usefixtures("untested")
-def test_a_transfer_that_was_cut_goes_on_where_it_ended(
+def test_interrupted_transfer_is_resumed(
     installer: MakeInstaller, old_version: Installation, machine: LocalMachine
 ) -> None:
     machine.cut_after = 10_000_000
@@ -103,7 +105,7 @@ def test_a_transfer_that_was_cut_goes_on_where_it_ended(
 
 
 @pytest.mark.usefixtures("untested")
-def test_what_arrives_broken_is_not_unpacked(
+def test_corrupt_archive_is_not_unpacked(
     installer: MakeInstaller, old_version: Installation, machine: LocalMachine
 ) -> None:
     machine.cut_after = 1_000_000
@@ -119,7 +121,7 @@ def test_what_arrives_broken_is_not_unpacked(
     assert version_of(machine) == "dora 0.1.0"
 
 
-def test_a_version_that_fails_its_self_test_changes_nothing(
+def test_version_that_fails_its_self_test_is_not_used(
     installer: MakeInstaller,
     old_version: Installation,
     broken_version: Installation,
@@ -135,7 +137,7 @@ def test_a_version_that_fails_its_self_test_changes_nothing(
     assert [name[:5] for name in versions(machine)] == ["0.1.0"]
 
 
-def test_a_first_version_that_does_not_load_is_removed_again(
+def test_first_version_that_does_not_load_is_removed(
     installer: MakeInstaller,
     old_version: Installation,
     machine: LocalMachine,
@@ -149,7 +151,7 @@ def test_a_first_version_that_does_not_load_is_removed_again(
 
 
 @pytest.mark.usefixtures("untested")
-def test_switching_rolling_back_and_collecting(
+def test_switch_rollback_and_collect(
     installer: MakeInstaller,
     old_version: Installation,
     new_version: Installation,
@@ -161,18 +163,18 @@ def test_switching_rolling_back_and_collecting(
     prefix, link = USER.prefix, str(machine.home / ".local" / "bin" / "dora")
     old, new = sorted(versions(machine))
     for _ in range(2):
-        ask(machine, "rollback", prefix=prefix, link=link, name=old)
+        call(machine, "versions.rollback", prefix=prefix, link=link, name=old)
         assert version_of(machine) == "dora 0.1.0"
-    after = ask(machine, "probe", prefix=prefix, link=USER.link)
+    after = call(machine, "versions.probe", prefix=prefix, link=USER.link)
     assert after["previous"]["name"] == after["current"]["name"] == old
     assert {one["version"] for one in after["trees"]} == {"0.1.0", "0.2.0"}
-    with pytest.raises(MachineProblem, match=r"there is no version 0\.3\.0 in"):
-        ask(machine, "rollback", prefix=prefix, link=link, name="0.3.0")
-    assert ask(machine, "collect", prefix=prefix)["removed"] == [new]
+    with pytest.raises(MachineProblem, match=r"version 0\.3\.0 does not exist in"):
+        call(machine, "versions.rollback", prefix=prefix, link=link, name="0.3.0")
+    assert call(machine, "versions.collect", prefix=prefix)["removed"] == [new]
 
 
 @pytest.mark.usefixtures("untested")
-def test_a_version_stays_while_something_runs_from_it(
+def test_version_in_use_is_not_removed(
     installer: MakeInstaller, old_version: Installation, machine: LocalMachine
 ) -> None:
     installed = installer(old_version).ensure_installed(machine, USER, lambda text: None)
@@ -180,23 +182,25 @@ def test_a_version_stays_while_something_runs_from_it(
     prefix = USER.prefix
     process = subprocess.Popen([python, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        ask(machine, "restore", prefix=prefix, current="", previous="")
+        call(machine, "versions.restore", prefix=prefix, current="", previous="")
         name = Path(installed.tree).name
         wait_until(
-            lambda: ask(machine, "probe", prefix=prefix, link=USER.link)["in_use"] == [name],
+            lambda: (
+                call(machine, "versions.probe", prefix=prefix, link=USER.link)["in_use"] == [name]
+            ),
             what="use",
         )
-        assert ask(machine, "collect", prefix=prefix)["removed"] == []
+        assert call(machine, "versions.collect", prefix=prefix)["removed"] == []
         with pytest.raises(MachineProblem, match="processes still run from"):
-            ask(machine, "remove", prefix=prefix, link=installed.dora)
+            call(machine, "versions.remove", prefix=prefix, link=installed.dora)
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    assert ask(machine, "collect", prefix=prefix)["removed"] == [name]
+    assert call(machine, "versions.collect", prefix=prefix)["removed"] == [name]
 
 
 @pytest.mark.usefixtures("untested")
-def test_removing_leaves_nothing(
+def test_remove_leaves_no_files(
     installer: MakeInstaller, old_version: Installation, machine: LocalMachine
 ) -> None:
     put(installer(old_version), machine)
@@ -213,24 +217,25 @@ def test_removing_leaves_nothing(
         ("archives_free", -1, ".cache/dora/archives"),
     ],
 )
-def test_a_disk_that_is_too_small_is_found_before_anything_is_sent(
+def test_too_small_disk_is_an_error_before_the_transfer(
     installer: MakeInstaller,
     old_version: Installation,
     machine: LocalMachine,
     short: str,
     device: int,
     place: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked = machine.run
+    run = machine.run
 
-    def small(argv: list[str], **options: object) -> object:
-        done = asked(argv, **options)  # type: ignore[arg-type]
-        if argv[4:5] == ["probe"]:
-            answer = json.loads(done.stdout) | {short: 10 << 20, "archives_device": device}
-            return type(done)(0, json.dumps(answer), "")
-        return done
+    def run_on_small_disk(argv: Sequence[str], **options: Any) -> Finished:
+        done = run(argv, **options)
+        if argv[-1] != "versions.probe":
+            return done
+        found = decode_reply(done.stdout) | {short: 10 << 20, "archives_device": device}
+        return Finished(0, encode_result(found).decode(), "")
 
-    machine.run = small  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(machine, "run", run_on_small_disk)
     expected = rf"robot .*{place} has 10 MiB free, dora needs \d+ MiB"
     with pytest.raises(MachineProblem, match=expected):
         put(installer(old_version), machine)
@@ -238,7 +243,7 @@ def test_a_disk_that_is_too_small_is_found_before_anything_is_sent(
 
 
 @pytest.mark.usefixtures("untested")
-def test_a_disk_that_fills_up_meanwhile_keeps_no_part_of_the_archive(
+def test_disk_that_is_full_during_the_transfer_keeps_no_file(
     installer: MakeInstaller,
     old_version: Installation,
     machine: LocalMachine,
@@ -260,49 +265,64 @@ def test_a_disk_that_fills_up_meanwhile_keeps_no_part_of_the_archive(
 
 
 @pytest.mark.usefixtures("untested")
-def test_a_disk_that_is_full_when_it_is_unpacked_keeps_nothing(
-    installer: MakeInstaller, old_version: Installation, machine: LocalMachine
+def test_disk_that_is_full_during_unpacking_keeps_no_file(
+    installer: MakeInstaller,
+    old_version: Installation,
+    machine: LocalMachine,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A limit on the size of files, above the archive's, stands for a full disk."""
-    asked = machine.run
+    run = machine.run
 
-    def limited(argv: list[str], **options: Any) -> object:
-        if argv[4:5] == ["unpack"]:
+    def run_with_limit(argv: Sequence[str], **options: Any) -> Finished:
+        if argv[-1] == "archive.unpack":
             argv = ["prlimit", "--fsize=100000", *argv]
-        return asked(argv, **options)
+        return run(argv, **options)
 
-    machine.run = limited  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(machine, "run", run_with_limit)
     with pytest.raises(MachineProblem, match=r"robot .*File too large"):
         put(installer(old_version), machine)
     assert {path for path in machine.home.rglob("*") if not path.is_dir()} == set()
 
 
-def test_a_machine_without_a_python_that_is_new_enough(tmp_path: Path) -> None:
-    old = tmp_path / "bin"
-    old.mkdir()
-    for name in ("python3", "python3.11", "python3.12", "python3.13", "python3.14"):
-        (old / name).write_text("#!/bin/sh\n[ $1 = --version ] && echo Python 3.9.2\nexit 1\n")
-        (old / name).chmod(0o755)
-    machine = LocalMachine(tmp_path, path=f"{old}:/bin")
-    with pytest.raises(
-        MachineProblem, match=r"needs Python 3\.11 or newer there, found: .*3\.9\.2"
-    ):
-        ask(machine, "probe", prefix="/opt/dora", link=USER.link)
-
-
-def test_an_editable_installation_is_refused() -> None:
+def test_editable_installation_is_refused() -> None:
     with pytest.raises(NotBundled, match="editable installation"):
         own_packages()
 
 
-def test_files_changed_by_hand_are_refused(old_version: Installation) -> None:
+def test_changed_files_are_refused(old_version: Installation) -> None:
     path = old_version.site / "dora_cli" / "errors.py"
     text = path.read_text()
     path.write_text(text + "# by hand\n")
     try:
         with pytest.raises(
-            NotBundled, match=r"errors\.py is not as dora-cli 0\.1\.0 was installed"
+            NotBundled, match=r"errors\.py was changed after dora-cli 0\.1\.0 was installed"
         ):
             own_packages([str(old_version.site)])
     finally:
         path.write_text(text)
+
+
+def test_other_prefix_than_before_is_refused(tmp_path: Path, machine: LocalMachine) -> None:
+    link = tmp_path / "bin" / "dora"
+    (tmp_path / "old" / "1").mkdir(parents=True)
+    (tmp_path / "old" / "1" / "bundle.json").write_text("{}")
+    call(machine, "versions.switch", prefix=f"{tmp_path}/old", link=str(link), tree="1")
+    assert (
+        probe(machine, Layout(f"{tmp_path}/old", str(link), sudo=False))["current"]["name"] == "1"
+    )
+    moved = Layout(f"{tmp_path}/new", str(link), sudo=False)
+    with pytest.raises(MachineProblem, match=f"dora is installed in {tmp_path}/old there"):
+        probe(machine, moved)
+    link.unlink()
+    assert probe(machine, moved)["current"] is None
+    link.symlink_to("/usr/bin/true")  # not made by dora: `switch` refuses to replace a file only
+    assert probe(machine, moved)["current"] is None
+
+
+def test_prefix_needs_the_folder_above_it(tmp_path: Path, machine: LocalMachine) -> None:
+    layout = system(f"{tmp_path}/disk/dora")
+    assert (layout.link, layout.sudo) == (SYSTEM.link, True)
+    with pytest.raises(MachineProblem, match=r"the folder above .*/disk/dora \(.* does not exist"):
+        probe(machine, layout)
+    assert system(None) == SYSTEM

@@ -22,13 +22,13 @@ def packed(content: bytes, piece: int) -> bytes:
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000, 64_000, 1_000_001])
-def test_what_was_written_is_read_back_in_order(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_are_read_back_in_order(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel_gzip, "BLOCK", 4096)
     content = random.Random(size).randbytes(size)
     assert gzip.decompress(packed(content, 512)) == content
 
 
-def test_the_same_input_gives_the_same_bytes_on_any_number_of_cores(
+def test_output_does_not_depend_on_the_number_of_cores(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(parallel_gzip, "BLOCK", 4096)
@@ -38,7 +38,7 @@ def test_the_same_input_gives_the_same_bytes_on_any_number_of_cores(
     assert packed(content, 512) == first
 
 
-def test_an_error_writes_nothing_more() -> None:
+def test_no_output_after_an_error() -> None:
     target = io.BytesIO()
     stream = ParallelGzip(target, 3)
     stream.write(b"half")

@@ -1,4 +1,4 @@
-"""From what a machine says to the wheels that run on it."""
+"""Platforms from facts about machines, and the wheels for them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PI: dict[str, Any] = {
 }
 
 
-def test_a_pi() -> None:
+def test_raspberry_pi() -> None:
     platform = Platform.from_probe(PI)
     assert platform.key == "aarch64-glibc2.36-py3.11"
     assert str(platform) == "aarch64, glibc 2.36, Python 3.11.2"
@@ -36,12 +36,12 @@ def test_a_pi() -> None:
 @pytest.mark.parametrize(
     "key", ["aarch64-glibc2.36-py3.11", "x86_64-musl1.2-py3.13", "x86_64-glibc2.41-py3.14t"]
 )
-def test_a_key_names_a_platform(key: str) -> None:
+def test_key_is_read_back(key: str) -> None:
     assert Platform.from_key(key).key == key
 
 
 @pytest.mark.parametrize("key", ["", "aarch64", "aarch64-glibc2.36-py3.10", "a-b-c"])
-def test_what_is_no_key(key: str) -> None:
+def test_invalid_keys_are_refused(key: str) -> None:
     with pytest.raises(UnknownPlatform):
         Platform.from_key(key)
 
@@ -52,7 +52,7 @@ def test_alpine() -> None:
     assert not any("manylinux" in tag for tag in platform.tags())
 
 
-def test_a_32_bit_python_on_a_64_bit_kernel() -> None:
+def test_32_bit_python_on_a_64_bit_kernel() -> None:
     assert Platform.from_probe(PI | {"bits": 32}).machine == "armv7l"
     assert Platform.from_probe(PI | {"bits": 32, "machine": "x86_64"}).machine == "i686"
 
@@ -67,17 +67,17 @@ def test_a_32_bit_python_on_a_64_bit_kernel() -> None:
         {"python": None},
     ],
 )
-def test_what_nothing_can_be_made_for(change: dict[str, Any]) -> None:
+def test_unsupported_platforms_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(UnknownPlatform):
         Platform.from_probe(PI | change)
 
 
-def test_the_tags_are_those_that_this_python_accepts() -> None:
+def test_tags_match_those_of_this_python() -> None:
     accepted = list(cpython_tags((3, 11), platforms=Platform.from_probe(PI).tags()))
     assert str(accepted[0]) == "cp311-cp311-manylinux_2_36_aarch64"
 
 
-def test_the_lock_follows_the_markers_of_the_platform() -> None:
+def test_lines_of_the_lock_follow_the_markers_of_the_platform() -> None:
     names = {line.partition("==")[0] for line in pins_for(Platform.from_probe(PI))}
     assert {"pyarrow", "eclipse-zenoh", "paramiko", "pip"} <= names
     assert "colorama" not in names  # of Windows
@@ -108,11 +108,11 @@ always==2 \\
         ("2.99", "aarch64-manylinux_2_40"),
     ],
 )
-def test_the_name_for_uv_is_no_newer_than_the_machine(libc_version: str, expected: str) -> None:
+def test_name_for_uv_is_not_newer_than_the_machine(libc_version: str, expected: str) -> None:
     assert Platform.from_probe(PI | {"libc_version": libc_version}).uv_name() == expected
 
 
-def test_alpine_has_a_name_for_uv() -> None:
+def test_name_for_uv_on_alpine() -> None:
     platform = Platform.from_probe(PI | {"libc": "musl", "libc_version": "1.2.4"})
     assert platform.uv_name() == "aarch64-unknown-linux-musl"
 

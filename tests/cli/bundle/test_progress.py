@@ -1,4 +1,4 @@
-"""What the line of a machine shows of a transfer."""
+"""Progress of a transfer."""
 
 from __future__ import annotations
 

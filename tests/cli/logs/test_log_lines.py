@@ -65,7 +65,7 @@ def test_malformed_lines(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "passes"),
+    ("log_filter", "passes"),
     [
         (LogFilter(), True),
         (LogFilter(level="info"), True),
@@ -79,8 +79,8 @@ def test_malformed_lines(line: str) -> None:
         (LogFilter(until=ENTRY.time - 1), False),
     ],
 )
-def test_filters(wanted: LogFilter, passes: bool) -> None:
-    assert wanted.matches(ENTRY) is passes
+def test_filters(log_filter: LogFilter, passes: bool) -> None:
+    assert log_filter.matches(ENTRY) is passes
 
 
 def test_printed_lines_are_the_lowest_level() -> None:

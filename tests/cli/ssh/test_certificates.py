@@ -1,4 +1,4 @@
-"""What makes a host's certificate count, by certificates that ssh-keygen signs."""
+"""Validity of host certificates, which ssh-keygen signs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def authority(tmp_path: Path) -> Authority:
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
-def test_a_certificate_for_the_host(tmp_path: Path, kind: str) -> None:
+def test_certificate_for_the_host(tmp_path: Path, kind: str) -> None:
     authority = Authority(tmp_path, kind)
     blob = authority.signs("-h", "-n", "other,robot.lan", "-V", ALWAYS)
     assert objection(blob, [authority.key], "Robot.lan", NOW) is None
@@ -56,7 +56,7 @@ def test_patterns_of_hosts(authority: Authority) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "reason"),
     [
         (("-n", "robot", "-V", ALWAYS), "it is for a user, not for a host"),
         (("-h", "-n", "gpu", "-V", ALWAYS), "it is for gpu"),
@@ -65,16 +65,16 @@ def test_patterns_of_hosts(authority: Authority) -> None:
         (("-h", "-n", "robot", "-V", "20400101Z:forever"), "it begins at 2040-01-01 00:00 UTC"),
     ],
 )
-def test_one_that_does_not_count(authority: Authority, options: list[str], says: str) -> None:
-    assert objection(authority.signs(*options), [authority.key], "robot", NOW) == says
+def test_invalid_certificates(authority: Authority, options: list[str], reason: str) -> None:
+    assert objection(authority.signs(*options), [authority.key], "robot", NOW) == reason
 
 
-def test_strangers_and_what_was_changed(authority: Authority, tmp_path: Path) -> None:
+def test_other_authorities_and_changed_certificates(authority: Authority, tmp_path: Path) -> None:
     blob = authority.signs("-h", "-n", "robot", "-V", ALWAYS)
     (tmp_path / "other").mkdir()
     other = Authority(tmp_path / "other").key
     found = objection(blob, [other], "robot", NOW)
-    assert found == f"it is signed by {authority.key}, which is no authority for this host"
+    assert found == f"it is signed by {authority.key}, which is not an authority for this host"
     changed = blob.replace(b"robot", b"robit")
     assert "it cannot be verified" in (objection(changed, [authority.key], "robit", NOW) or "")
     assert "it cannot be verified" in (objection(b"junk", [authority.key], "robot", NOW) or "")

@@ -1,4 +1,4 @@
-"""`~/.ssh/config` means to us what it means to OpenSSH (`ssh -G` is asked where it is there)."""
+"""Reading of `~/.ssh/config`, compared with `ssh -G` if that is installed."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from dora_cli.ssh.client_config import Asked, ConfigProblem, HostSettings, matches, read_config
+from dora_cli.ssh.client_config import ConfigProblem, HostQuery, HostSettings, matches, read_config
 
 HOME = "/home/me"
 
 
-def read(text: str, host: str = "robot", **asked: object) -> HostSettings:
-    values = {"local_user": "me", "home": HOME} | asked
-    return read_config(Asked(host, **values), [("config", text)])  # type: ignore[arg-type]
+def read(text: str, host: str = "robot", **query: object) -> HostSettings:
+    values = {"local_user": "me", "home": HOME} | query
+    return read_config(HostQuery(host, **values), [("config", text)])  # type: ignore[arg-type]
 
 
-def test_without_a_file_the_usual() -> None:
+def test_defaults_without_a_file() -> None:
     found = read("")
     assert (found.host, found.user, found.port) == ("robot", "me", 22)
     assert f"{HOME}/.ssh/id_ed25519" in found.identity_files
@@ -29,7 +29,7 @@ def test_without_a_file_the_usual() -> None:
     assert not found.hash_known_hosts
 
 
-def test_the_first_value_wins_and_identities_collect() -> None:
+def test_first_value_wins_and_identities_accumulate() -> None:
     found = read(
         "Host rob*\n  HostName 10.0.0.2\n  User ubuntu\n  IdentityFile ~/.ssh/a\n"
         "Host *\n  User other\n  Port=2222\n  IdentityFile %d/.ssh/%r@%h\n"
@@ -49,7 +49,7 @@ def test_the_first_of_the_two_proxies_wins() -> None:
     assert read("ProxyJump none\n").proxy_jump is None
 
 
-def test_match_and_its_criteria() -> None:
+def test_criteria_of_match() -> None:
     text = (
         'Match host "10.*" user ubuntu\n  Port 1\n'
         "Match originalhost robot !user ubuntu\n  Port 2\n"
@@ -62,8 +62,8 @@ def test_match_and_its_criteria() -> None:
     assert read(text, host="other").port == 4
 
 
-def test_a_command_decides_only_when_all_before_it_holds() -> None:
-    asked = Asked("robot", "me", HOME)
+def test_command_runs_only_if_all_criteria_before_it_match() -> None:
+    query = HostQuery("robot", "me", HOME)
     ran = []
 
     def runs(command: str) -> bool:
@@ -71,25 +71,25 @@ def test_a_command_decides_only_when_all_before_it_holds() -> None:
         return True
 
     text = 'Match host no exec "test 1"\n  Port 1\nMatch exec "test %h"\n  Port 2\n'
-    assert read_config(asked, [("c", text)], runs=runs).port == 2
+    assert read_config(query, [("c", text)], runs=runs).port == 2
     assert ran == ["test robot"]
 
 
 def test_an_included_file_ends_with_its_own_block() -> None:
-    asked = Asked("robot", "me", HOME)
+    query = HostQuery("robot", "me", HOME)
     files = {"more": "Host other\n  Port 9\n", "always": "User of-always\n"}
 
     def include(name: str, pattern: str) -> list[tuple[str, str]]:
         return [(pattern, files[pattern])]
 
     text = "Include more\nPort 5\nHost nobody\n  Include always\nHost robot\n  Include always\n"
-    found = read_config(asked, [("config", text)], include)
+    found = read_config(query, [("config", text)], include)
     assert (found.port, found.user) == (5, "of-always")
     with pytest.raises(ConfigProblem, match="deep"):
-        read_config(asked, [("c", "Include c\n")], lambda _n, _p: [("c", "Include c\n")])
+        read_config(query, [("c", "Include c\n")], lambda _n, _p: [("c", "Include c\n")])
 
 
-def test_a_line_that_cannot_be_understood_is_named() -> None:
+def test_malformed_line_is_named() -> None:
     with pytest.raises(ConfigProblem, match=r'config:2: .*"x'):
         read('Port 22\nUser "x\n')
     with pytest.raises(ConfigProblem, match="not a port"):
@@ -125,7 +125,7 @@ _LINE = st.one_of(
 
 @pytest.mark.integration
 @given(st.lists(_LINE, max_size=12), st.sampled_from(["robot", "gpu", "10.0.0.1"]))
-def test_openssh_says_the_same(lines: list[str], host: str) -> None:
+def test_result_is_that_of_openssh(lines: list[str], host: str) -> None:
     ssh = shutil.which("ssh")
     assert ssh is not None, "the package openssh-client is needed"
     text = "\n".join(lines) + "\n"
@@ -138,11 +138,11 @@ def test_openssh_says_the_same(lines: list[str], host: str) -> None:
     for line in done.stdout.splitlines():
         keyword, _, value = line.partition(" ")
         theirs.setdefault(keyword, []).append(value)
-    ours = read_config(Asked(host, theirs["user"][0], "/root"), [("config", text)])
+    ours = read_config(HostQuery(host, theirs["user"][0], "/root"), [("config", text)])
     if not any(line.startswith("User") for line in lines):
         assert ours.user == theirs["user"][0]
     else:
-        ours = read_config(Asked(host, _local_user(ssh, host), "/root"), [("config", text)])
+        ours = read_config(HostQuery(host, _local_user(ssh, host), "/root"), [("config", text)])
         assert ours.user == theirs["user"][0]
     assert ours.host == theirs["hostname"][0]
     assert ours.port == int(theirs["port"][0])

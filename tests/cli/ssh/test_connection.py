@@ -1,4 +1,4 @@
-"""What is kept of a command's output, and how long one may take to read its input."""
+"""Limits on a command's output, and on the time for its input."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dora_cli.ssh.transport import Channel, Transport
 MEGABYTE = 1 << 20
 
 
-class Talker:
+class PrintingCommand:
     """A command that prints a megabyte on stdout and half a line on stderr; and its transport."""
 
     broken = False
 
-    def execute(self, _command: str) -> Talker:
+    def execute(self, _command: str) -> PrintingCommand:
         return self
 
     def write(self, data: bytes, timeout: float) -> None:
@@ -42,22 +42,22 @@ class Talker:
     def close(self) -> None: ...
 
 
-def test_of_what_a_listener_takes_only_the_end_is_kept() -> None:
-    link = Connection("robot", cast(Transport, Talker()))
-    assert len(link.run(["talk"]).stdout) == MEGABYTE
+def test_only_the_end_of_output_with_a_listener_is_kept() -> None:
+    link = Connection("robot", cast(Transport, PrintingCommand()))
+    assert len(link.run(["print"]).stdout) == MEGABYTE
     taken: list[bytes] = []
-    done = link.run(["talk"], on_output=taken.append)
+    done = link.run(["print"], on_output=taken.append)
     assert sum(map(len, taken)) == MEGABYTE
     assert 1 << 16 <= len(done.stdout) < 1 << 17
     assert done.stdout.encode() == b"".join(taken)[-len(done.stdout) :]
     assert (done.code, done.stderr) == (3, "half a line")
     errors: list[bytes] = []
-    link.run(["talk"], on_errors=errors.append)
+    link.run(["print"], on_errors=errors.append)
     assert errors == [b"half a line"]
 
 
 class SlowReader:
-    """A channel at whose other end a thousand bytes a second are read, by a clock of its own."""
+    """A channel whose other end reads a thousand bytes a second, with a fake clock."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -80,7 +80,7 @@ class SlowReader:
         return b""
 
 
-def test_the_limit_is_for_all_that_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_limit_is_for_the_whole_input(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = SlowReader()
     monkeypatch.setattr(transport, "time", reader)
     channel = Channel(cast(Any, reader))
@@ -91,16 +91,16 @@ def test_the_limit_is_for_all_that_is_written(monkeypatch: pytest.MonkeyPatch) -
     assert reader.now == pytest.approx(110.0, abs=1.0)
     before = list(reader.limits)
     assert list(channel.read()) == []
-    assert reader.limits == before, "the limit is the writer's"
+    assert reader.limits == before, "the limit is for the writer"
 
 
-def test_why_a_proxy_command_failed_is_told(home: Path) -> None:
+def test_error_contains_the_output_of_a_failed_proxy_command(home: Path) -> None:
     folder = home / ".ssh"
     folder.mkdir()
     command = "sh -c 'echo no route to the moon >&2; exit 3'"
     (folder / "config").write_text(f"Host far\n  ProxyCommand {command}\n")
     with pytest.raises(Unreachable) as refused:
         connect(Target("far", label="rover"))
-    said = str(refused.value)
-    assert said.startswith(f"rover (far): its ProxyCommand `{command}` leads to nobody")
-    assert said.endswith("\n  no route to the moon")
+    message = str(refused.value)
+    assert message.startswith(f"rover (far): its ProxyCommand `{command}` did not reach")
+    assert message.endswith("\n  no route to the moon")

@@ -1,4 +1,4 @@
-"""Lines of known_hosts: whose key is known, and by which line."""
+"""Lines of known_hosts, command lines and errors of sudo."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def line(patterns: str, key: Key, marker: str = "") -> str:
 
 
 @given(st.from_regex(r"[a-z0-9.:-]{1,20}", fullmatch=True), st.integers(1, 65535), st.booleans())
-def test_what_is_written_is_found_again(host: str, port: int, hashed: bool) -> None:
+def test_new_line_is_found_again(host: str, port: int, hashed: bool) -> None:
     written = new_line(host, port, ONE, b"salt" * 5 if hashed else None)
     assert hashed == written.startswith("|1|")
     known = find_known([("known", f"# remark\n{written}\n")], host, port)
@@ -32,7 +32,7 @@ def test_what_is_written_is_found_again(host: str, port: int, hashed: bool) -> N
     assert not find_known([("known", written)], f"not-{host}", port).lines
 
 
-def test_patterns_markers_and_what_is_no_key() -> None:
+def test_patterns_markers_and_malformed_keys() -> None:
     text = "\n".join(
         [
             line("*.lab,!x.lab", ONE),
@@ -55,7 +55,7 @@ def test_patterns_markers_and_what_is_no_key() -> None:
     assert not find_known([("k", text)], "x.lab", 22).keys
 
 
-def test_a_port_is_part_of_the_name_but_the_same_key_will_do() -> None:
+def test_same_key_at_port_22_counts() -> None:
     known = find_known([("k", line("robot", ONE))], "robot", 2222)
     assert known.has(ONE)
     assert not known.keys  # another key would be new, not changed
@@ -63,14 +63,14 @@ def test_a_port_is_part_of_the_name_but_the_same_key_will_do() -> None:
     assert not find_known([("k", line("[robot]:2222", ONE))], "robot", 22).has(ONE)
 
 
-def test_known_kinds_are_asked_for_first() -> None:
+def test_known_kinds_are_preferred() -> None:
     offered = ("ssh-ed25519", "rsa-sha2-512", "rsa-sha2-256")
     assert preferred(["ssh-rsa"], offered) == ("rsa-sha2-512", "rsa-sha2-256", "ssh-ed25519")
     assert preferred([], offered) == offered
 
 
 @pytest.mark.integration
-def test_ssh_keygen_finds_our_lines(home: Path) -> None:
+def test_ssh_keygen_finds_new_lines(home: Path) -> None:
     assert shutil.which("ssh-keygen") is not None, "the package openssh-client is needed"
     public = home / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(public)], check=True)
@@ -87,14 +87,14 @@ def test_ssh_keygen_finds_our_lines(home: Path) -> None:
     assert names("robot,10.0.0.2", "10.0.0.2")
 
 
-def test_every_word_is_quoted_in_one_place() -> None:
+def test_words_are_quoted() -> None:
     assert command_line(["a b", "$x", "it's"]) == """'a b' '$x' 'it'"'"'s'"""
     assert command_line(["id"], sudo=True) == "sudo -n -- id"
     with pytest.raises(ValueError, match="NUL"):
         command_line(["a\0b"])
 
 
-def test_what_sudo_says_is_told_from_what_the_command_says() -> None:
+def test_errors_of_sudo_are_distinguished_from_those_of_the_command() -> None:
     assert sudo_problem("sudo: a password is required", "u") is not None
     assert sudo_problem("sh: 1: sudo: not found", "u") is not None
     assert sudo_problem("systemctl: a password is required for x", "u") is None

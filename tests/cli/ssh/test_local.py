@@ -1,4 +1,4 @@
-"""This machine as a connection: its commands, its files, and errors without root's rights."""
+"""This machine as a connection: its commands, its files, and errors without root rights."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_commands_and_files(home: Path) -> None:
         (None, "sudo is not installed"),
     ],
 )
-def test_without_roots_rights(
+def test_error_without_root_rights(
     home: Path, monkeypatch: pytest.MonkeyPatch, program: str | None, reason: str
 ) -> None:
     """``program``: what `sudo` does."""

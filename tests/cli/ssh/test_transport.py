@@ -1,4 +1,4 @@
-"""A connection that broke is named in a sentence, whatever the library raised."""
+"""The error of a broken connection, for each exception of the library."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dora_cli.ssh.transport import Transport
 
 
 class Broken:
-    """A transport whose thread has met the end, and does not count as inactive yet."""
+    """A transport whose thread has ended, but which is still active."""
 
     def __init__(self, problem: Exception | None) -> None:
         self.saved_exception = problem
@@ -30,10 +30,10 @@ class Broken:
     [
         (EOFError(), "the connection broke: the other side closed it"),
         (ConnectionResetError(104, "Connection reset by peer"), "broke: Connection reset by peer"),
-        (None, "the connection broke: it was closed from the other side"),
+        (None, "the connection broke: the other side closed it"),
     ],
 )
-def test_why_a_connection_broke(problem: Exception | None, sentence: str) -> None:
+def test_error_of_a_broken_connection(problem: Exception | None, sentence: str) -> None:
     link = Transport("robot", cast(paramiko.Transport, Broken(problem)), ExitStack())
     assert link.broken == (problem is not None)
     assert str(link.lost()).endswith(sentence)

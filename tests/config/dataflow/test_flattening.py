@@ -172,7 +172,7 @@ MISTAKES = [
     ("eye", "outputs: [boxes]\nnodes", "outputs: [boxs]\nnodes", "found none of its nodes"),
     ("eye", "outputs: [all]", "outputs: [boxes]", "exactly one inner node, found find, keep"),
     ("eye", "hint: _mod/hint", "hint: _mod/hnt", 'the module has no input "hnt"'),
-    ("eye", "hint: _mod/hint", "hint: nobody/x", 'node "eye.nobody" does not exist'),
+    ("eye", "hint: _mod/hint", "hint: unknown/x", 'node "eye.unknown" does not exist'),
     ("eye", "name: eye", "nam: eye", "unknown field `nam`"),
     ("eye", "name: eye", "nam: eye", "field `name` is required"),
     ("eye", "nodes:", "env: {}\nnodes:", "unknown field `env`"),

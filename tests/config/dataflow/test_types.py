@@ -21,11 +21,11 @@ STD = {
 
 def flow(sent: str | None, expected: str | None, rules: str = "[]", strict: str = "false") -> str:
     output = f"output_types: {{o: '{sent}'}}" if sent else ""
-    wanted = f"input_types: {{i: '{expected}'}}" if expected else ""
+    line = f"input_types: {{i: '{expected}'}}" if expected else ""
     return (
         f"strict_types: {strict}\ntype_rules: {rules}\nnodes:\n"
         f"  - id: a\n    path: p\n    outputs: [o]\n    {output}\n"
-        f"  - id: b\n    path: p\n    inputs: {{i: a/o}}\n    {wanted}\n"
+        f"  - id: b\n    path: p\n    inputs: {{i: a/o}}\n    {line}\n"
     )
 
 

@@ -91,7 +91,7 @@ DECODERS: Mapping[str, Callable[[bytes], Any]] = {
 
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.jsonl")), ids=lambda path: path.stem)
 def test_messages_of_every_stored_version_are_understood(path: Path) -> None:
-    """Neighbouring minor versions talk to each other; remove a file when its support ends."""
+    """Neighbouring minor versions are compatible; remove a file when its support ends."""
     decode = DECODERS[path.stem.rpartition("-")[0]]
     for line in path.read_bytes().splitlines():
         assert not isinstance(decode(line), runner.UnknownMessage), line[:120]

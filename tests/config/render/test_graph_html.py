@@ -71,7 +71,7 @@ def test_every_node_edge_and_virtual_source_is_drawn() -> None:
     assert {"camera", "every 33 ms", "logs warn", "spare", "other/state"} <= set(texts)
 
 
-def test_an_edge_tells_its_type_and_queue() -> None:
+def test_type_and_queue_of_an_edge() -> None:
     titles = [element.text for element in drawing(page()).iter() if element.tag.endswith("title")]
     assert "camera/image → plan/image\nstd/media/v1/Image\nqueue: 10, drop_oldest" in titles
     assert "arm/other/state → plan/state\nqueue: 10, backpressure\ntimeout: 2 s" in titles

@@ -91,12 +91,12 @@ CANCEL = CancelBuild(build_id=BUILD)
 def test_each_daemon_builds_its_nodes_that_have_a_build_command() -> None:
     cluster = Cluster()
     cluster.build()
-    asked = {
+    requested = {
         daemon: [node.id for node in message.spec.resolved.nodes]
         for daemon, message in cluster.sent()
         if isinstance(message, BuildPart)
     }
-    assert asked == {"robot": ["left"], "station": ["right"]}
+    assert requested == {"robot": ["left"], "station": ["right"]}
     assert SendProgress(9, 1, BuildTriggered(build_id=BUILD)) in cluster.commands
 
 

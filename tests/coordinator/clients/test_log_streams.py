@@ -42,20 +42,20 @@ def _chunk(fleet: SimulatedFleet, daemon: FakeDaemon, chunk: LogChunk) -> None:
 def test_logs_are_requested_chunk_by_chunk() -> None:
     fleet, daemon = running_dataflows("a")
     number = fleet.ask(ReadLogs(nodes=("sink",), filter=LogFilter(tail=2)))
-    asked = _stream(daemon)
-    assert (asked.nodes, asked.filter.tail) == (("sink",), 2)
+    request = _stream(daemon)
+    assert (request.nodes, request.filter.tail) == (("sink",), 2)
     fleet.progress.clear()
-    _chunk(fleet, daemon, LogChunk(stream=asked.stream, lines=("x", "y")))
+    _chunk(fleet, daemon, LogChunk(stream=request.stream, lines=("x", "y")))
     (lines,) = fleet.progress
-    assert lines == LogLines(daemon=daemon.key, stream=asked.stream, lines=("x", "y"))
+    assert lines == LogLines(daemon=daemon.key, stream=request.stream, lines=("x", "y"))
     assert not daemon.from_coordinator  # the next chunk is requested once the client has this one
-    fleet.handle(LogLinesSent(asked.stream))
-    assert TO_DAEMON.decode(daemon.from_coordinator[0]) == MoreLogs(stream=asked.stream)
-    _chunk(fleet, daemon, LogChunk(stream=asked.stream, done=True))
+    fleet.handle(LogLinesSent(request.stream))
+    assert TO_DAEMON.decode(daemon.from_coordinator[0]) == MoreLogs(stream=request.stream)
+    _chunk(fleet, daemon, LogChunk(stream=request.stream, done=True))
     assert fleet.answers[number] == LogsEnd()
 
 
-def test_a_refusal_of_an_unknown_node_lists_the_known_ones() -> None:
+def test_refusal_of_an_unknown_node_lists_the_nodes() -> None:
     fleet, _ = running_dataflows("a")
     failure = fleet.failures[fleet.ask(ReadLogs(nodes=("unknown",)))]
     assert 'has no node "unknown"; its nodes are: sink, source' in failure.message

@@ -1,4 +1,4 @@
-"""Streams of watched outputs to clients, and what they survive."""
+"""Streams of watched outputs to clients, also after faults."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Watched:
         self.fleet.progress.clear()
 
     def received(self, daemon: FakeDaemon) -> CoordinatorMessage | None:
-        """Return and remove the message about the watch that the daemon was sent."""
+        """Return and remove the message about the watch to the daemon."""
         messages = [TO_DAEMON.decode(text) for text in daemon.from_coordinator]
         daemon.from_coordinator.clear()
         about = [m for m in messages if isinstance(m, StreamTopics | MoreTopics | EndTopics)]
@@ -146,8 +146,8 @@ def test_watches_per_connection_are_limited() -> None:
 def test_samples_fit_the_message_limit() -> None:
     world = Watched(two_senders(), Settings(max_message_bytes=8000))
     world.fleet.ask(WatchTopics())
-    asked = world.stream(world.robot)
-    assert (asked.chunk_bytes, asked.sample_bytes) == (1000, 500)
+    request = world.stream(world.robot)
+    assert (request.chunk_bytes, request.sample_bytes) == (1000, 500)
 
 
 @pytest.mark.parametrize("how", ["cancelled", "gone"])

@@ -41,14 +41,14 @@ def test_all_routes_need_the_token(coordinator: RunningCoordinator) -> None:
 def test_missing_files_are_uploaded_and_downloaded_in_ranges(
     coordinator: RunningCoordinator,
 ) -> None:
-    wanted = json.dumps([DIGEST]).encode()
-    listed = coordinator.request("/api/files", method="POST", body=wanted)
+    digests = json.dumps([DIGEST]).encode()
+    listed = coordinator.request("/api/files", method="POST", body=digests)
     assert json.loads(listed.body) == [DIGEST]
     cut = coordinator.request(PATH, method="PUT", body=CONTENT[:5000])
     assert cut.status == 422, "half of the content has another digest"
     whole = coordinator.request(PATH, method="PUT", body=CONTENT)
     assert whole.status == 201
-    listed = coordinator.request("/api/files", method="POST", body=wanted)
+    listed = coordinator.request("/api/files", method="POST", body=digests)
     assert json.loads(listed.body) == []
     assert coordinator.request(PATH).body == CONTENT
     headers = {**coordinator.endpoint.headers(), "Range": "bytes=10000-"}

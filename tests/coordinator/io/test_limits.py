@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from dora_coordinator.io.limits import ConnectionLimits, as_ipv4, is_loopback
+from dora_coordinator.io.limits import ConnectionLimits, Failure, as_ipv4, is_loopback
 
 
-def test_connections_per_minute_and_address_are_limited() -> None:
+def test_failed_authentications_are_limited_by_address() -> None:
     limits = ConnectionLimits(open_at_once=10, untrusted_per_window=2)
-    assert [limits.too_fast("192.0.2.1", now) for now in (0.0, 1.0, 2.0)] == [False, False, True]
-    assert not limits.too_fast("192.0.2.2", 2.0)
-    assert not limits.too_fast("192.0.2.1", 60.5)
+    failures = [limits.failed("192.0.2.1", now) for now in (0.0, 1.0, 2.0)]
+    assert failures == [Failure.REPORTED, Failure.LAST, Failure.BLOCKED]
+    assert limits.failed("192.0.2.2", 2.0) is Failure.REPORTED
+    assert limits.failed("192.0.2.1", 60.5) is Failure.LAST  # the first was a minute ago
 
 
-def test_loopback_is_exempt() -> None:
+def test_loopback_is_never_blocked() -> None:
     limits = ConnectionLimits(open_at_once=10, untrusted_per_window=1)
-    assert not any(limits.too_fast("127.0.0.1", 0.0) for _ in range(5))
+    assert {limits.failed("127.0.0.1", 0.0) for _ in range(5)} == {Failure.REPORTED}
 
 
 def test_open_connections_are_counted() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from dora_cli.coordinator.client import Client
 from dora_config.access import endpoint
+from dora_config.control_plane import websocket_options
 from dora_config.protocol.control import (
     CLIENT_CODEC,
     SERVER_CODEC,
@@ -36,7 +38,7 @@ from dora_config.protocol.daemon import (
     Register,
     RegistrationRefused,
 )
-from dora_config.protocol.envelope import ProgramVersion, ProtocolVersion
+from dora_config.protocol.envelope import PROTOCOL_VERSION, ProgramVersion, ProtocolVersion
 from dora_coordinator.io.server import _next_frame
 
 pytestmark = pytest.mark.integration
@@ -66,9 +68,10 @@ def wrong_headers() -> Iterator[dict[str, str]]:
 def opened(
     coordinator: RunningCoordinator, path: str, headers: dict[str, str] | None = None
 ) -> Iterator[ClientConnection]:
-    shown = coordinator.endpoint.headers() if headers is None else headers
-    url = coordinator.endpoint.url(path)
-    with connect(url, additional_headers=shown, compression=None, proxy=None) as socket:
+    options = websocket_options(coordinator.endpoint, path)
+    if headers is not None:
+        options["additional_headers"] = headers
+    with connect(**options) as socket:
         yield socket
 
 
@@ -115,7 +118,7 @@ def test_the_token_is_created_once_and_private() -> None:
     with running_coordinator("--store", "memory"):
         token = token_file().read_text()
         assert token_file().stat().st_mode & 0o777 == 0o600
-        assert len(token.strip()) == 64
+        assert re.fullmatch(r"dora1\.[A-Za-z0-9_-]{43}\.[0-9a-f]{64}\n", token)
     with running_coordinator("--store", "memory") as coordinator:
         assert token_file().read_text() == token
         with Client(coordinator.endpoint) as client:
@@ -214,7 +217,8 @@ def test_another_protocol_version_is_refused_with_both_versions() -> None:
             socket.send(CLIENT_CODEC.encode(Hello(party=future)))
             refused = SERVER_CODEC.decode(socket.recv(5))
             assert isinstance(refused, Refused)
-            for part in ("future 9.9 (protocol 99.0)", "(protocol 1.0)", "upgrade the coordinator"):
+            ours = f"(protocol {PROTOCOL_VERSION})"
+            for part in ("future 9.9 (protocol 99.0)", ours, "upgrade the coordinator"):
                 assert part in refused.message
         with opened(coordinator, "/api/daemon") as socket:
             register = Register(party=future, instance="i", incarnation="1")

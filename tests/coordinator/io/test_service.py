@@ -25,7 +25,7 @@ from dora_config.protocol.control import (
 from dora_config.protocol.daemon import PartChanged, PartReport, Register
 from dora_coordinator.io import service as service_module
 from dora_coordinator.io.authority import Authority
-from dora_coordinator.io.connections import Connection
+from dora_coordinator.io.connections import Connection, Renewal
 from dora_coordinator.io.service import Service
 from dora_coordinator.io.store import NotWritten, SqliteStore, StoreError
 from dora_coordinator.settings import Settings
@@ -46,7 +46,7 @@ class Remote:
 
     def __init__(self, service: Service, tasks: anyio.abc.TaskGroup) -> None:
         self.service = service
-        self.connection: Connection = service.connect("10.0.0.2:1")
+        self.connection: Connection = service.connect("10.0.0.2:1", Renewal.LATER)
         self.received: list[str] = []
         self.gone = False
         tasks.start_soon(self._read)

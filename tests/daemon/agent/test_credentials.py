@@ -1,4 +1,4 @@
-"""Certificates: asked for in time, signed by the cluster, trusted by its links alone."""
+"""Certificates: requested in time, signed by the cluster, trusted only by its links."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def shake_hands(server: Path, client: Path) -> bool:
     return accepted and outcome == [True]
 
 
-def test_machines_of_one_cluster_accept_each_other_and_nobody_else(tmp_path: Path) -> None:
+def test_only_machines_of_one_cluster_accept_each_other(tmp_path: Path) -> None:
     ours, theirs = Authority(tmp_path / "ours"), Authority(tmp_path / "theirs")
     robot, base = member(tmp_path, ours, "robot"), member(tmp_path, ours, "base")
     stranger = member(tmp_path, theirs, "stranger")

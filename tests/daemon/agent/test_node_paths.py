@@ -1,4 +1,4 @@
-"""Where nodes run: the folder of the file when it is seen, else a folder of the daemon."""
+"""Directories of nodes: that of the file if the machine has it, else one of the daemon."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_elsewhere_it_is_a_folder_of_the_daemon(tmp_path: Path) -> None:
         assert make_plan(record(stranger, NODE), same_boot).working_dir == expected
 
 
-def test_the_rule_is_told_as_it_turned_out(tmp_path: Path) -> None:
+def test_directory_is_reported_with_its_rule(tmp_path: Path) -> None:
     made = record(origin_of(tmp_path), NODE)
     here = explain(made, Machine(tmp_path / "daemon", "boot"))
     assert here.startswith(f"relative paths start at {tmp_path}: the folder of the dataflow file")
@@ -86,7 +86,7 @@ def test_what_a_build_made_counts_only_where_it_was_made(tmp_path: Path) -> None
     assert make_plan(built, Machine(tmp_path, "other")).places == {}
 
 
-def test_a_runner_knows_whether_it_has_all_nodes(tmp_path: Path) -> None:
+def test_whether_a_runner_has_all_nodes(tmp_path: Path) -> None:
     made = record(origin_of(tmp_path), NODE)
     machine = Machine(tmp_path, "boot")
     assert make_plan(made, machine).whole

@@ -1,4 +1,4 @@
-"""Whether a machine is going down, as different init systems say it."""
+"""Shutdown of a machine, as reported by different init systems."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dora_daemon.agent.shutdown import system_is_stopping
         ({}, False),
     ],
 )
-def test_the_init_system_is_asked(
+def test_state_of_the_init_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commands: dict[str, str], expected: bool
 ) -> None:
     for name, script in commands.items():

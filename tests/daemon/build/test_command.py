@@ -1,4 +1,4 @@
-"""Commands of a build end, with all they started, however the build ends."""
+"""Commands of a build: output, exit codes, and the end of their process groups."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def test_output_of_both_streams_comes_line_by_line(tmp_path: Path) -> None:
     assert lines == ["a", "b", "10%", "20%", "c"]
 
 
-def test_exit_codes_and_signals_are_told(tmp_path: Path) -> None:
+def test_exit_codes_and_signals_are_reported(tmp_path: Path) -> None:
     outcome, _ = _run("raise SystemExit(3)", tmp_path)
     assert (outcome.exit_code, str(outcome), outcome.ok) == (3, "exit code 3", False)
     outcome, _ = _run("import os; os.kill(os.getpid(), 9)", tmp_path)
     assert (outcome.exit_code, str(outcome)) == (-9, "ended by SIGKILL")
 
 
-def test_bytes_that_are_no_text_and_endless_lines_do_no_harm(tmp_path: Path) -> None:
+def test_invalid_utf8_and_endless_lines_are_handled(tmp_path: Path) -> None:
     outcome, lines = _run(
         "import os; os.write(1, b'\\xff\\xfe\\n'); os.write(1, b'x' * 1_000_000)", tmp_path
     )

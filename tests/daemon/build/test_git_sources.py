@@ -1,4 +1,4 @@
-"""Clones: where they lie, when they are refreshed, and that a half-done one never counts."""
+"""Clones: location, refresh, and removal of incomplete ones."""
 
 from __future__ import annotations
 
@@ -58,19 +58,19 @@ def _checkout(
         ("/srv/nodes", "git/localhost/srv/nodes"),
     ],
 )
-def test_where_clones_lie(tmp_path: Path, url: str, folder: str) -> None:
+def test_location_of_clones(tmp_path: Path, url: str, folder: str) -> None:
     assert repository_dir(tmp_path, url) == tmp_path / folder
 
 
 @pytest.mark.parametrize(
     "url", ["", "https://git.example/", "https://git.example/a/../../b", "--upload-pack=x/y"]
 )
-def test_what_is_no_repository(tmp_path: Path, url: str) -> None:
+def test_urls_that_are_not_repositories(tmp_path: Path, url: str) -> None:
     with pytest.raises(StepFailed, match="is not the URL of a repository"):
         repository_dir(tmp_path, url)
 
 
-def test_a_branch_is_asked_again_at_each_build(base: Path, repository: Repository) -> None:
+def test_a_branch_is_looked_up_at_each_build(base: Path, repository: Repository) -> None:
     first = repository.commit("one")
     made = _checkout(base, repository.url, branch="main")
     assert made == Checkout(repository_dir(base, repository.url) / first, first, cloned=True)
@@ -132,7 +132,7 @@ def test_offline_uses_clones_and_names_what_is_not_cloned(
         (("rev", "nope"), 'cannot check out revision "nope"'),
     ],
 )
-def test_a_reference_that_is_not_there(
+def test_a_missing_reference(
     base: Path, repository: Repository, reference: tuple[str, str], message: str
 ) -> None:
     repository.commit("one")
@@ -143,7 +143,7 @@ def test_a_reference_that_is_not_there(
     assert left == [".lock"]
 
 
-def test_what_a_killed_build_left_is_removed_and_never_used(
+def test_incomplete_clones_of_killed_builds_are_removed_and_never_used(
     base: Path, repository: Repository
 ) -> None:
     commit = repository.commit("one")

@@ -1,4 +1,4 @@
-"""The lock file: written, read, and refused when it does not fit the dataflow file."""
+"""Lock files: writing, reading, and refusal if they do not match the dataflow file."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-def test_a_file_of_the_peer_is_read(tmp_path: Path) -> None:
+def test_a_lock_file_of_dora_rs_is_read(tmp_path: Path) -> None:
     path = tmp_path / "lock.yaml"
     path.write_text(
         "version: 2\ndescriptor_fingerprint: 6f328d25bcf8266a\n"

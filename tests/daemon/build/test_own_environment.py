@@ -1,4 +1,4 @@
-"""An environment for a node whose code was sent: made once; with our pip where uv is missing."""
+"""Environments of nodes whose code was sent: created once, without uv by venv and pip."""
 
 from __future__ import annotations
 

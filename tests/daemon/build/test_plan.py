@@ -1,4 +1,4 @@
-"""What preparing a node takes, from its descriptor alone."""
+"""Build lines and environments of nodes."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def test_open_quotes_name_the_line() -> None:
         ({"git": GitSource(url="u")}, True),
     ],
 )
-def test_what_needs_work(fields: dict[str, object], work: bool) -> None:
+def test_which_nodes_need_a_build(fields: dict[str, object], work: bool) -> None:
     assert _node(**fields).needs_build is work
 
 
 @pytest.mark.parametrize(
-    ("fields", "wants"),
+    ("fields", "expected"),
     [
         ({"build": ("make",)}, True),
         ({"build": ()}, False),
@@ -58,8 +58,8 @@ def test_what_needs_work(fields: dict[str, object], work: bool) -> None:
         ({"build": ("pip install x",), "kind": "shell"}, False),
     ],
 )
-def test_who_gets_a_python_environment(fields: dict[str, object], wants: bool) -> None:
-    assert wants_environment(_node(**fields)) is wants
+def test_which_nodes_get_a_python_environment(fields: dict[str, object], expected: bool) -> None:
+    assert wants_environment(_node(**fields)) is expected
 
 
 @pytest.mark.parametrize(

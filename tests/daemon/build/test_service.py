@@ -1,4 +1,4 @@
-"""Preparing nodes: where lines run and with what, failures of one node, parallel builds."""
+"""Preparing nodes: directory and environment of lines, failures, parallel builds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLAIN = BuildOptions()
 
 
 def python_line(program: str) -> str:
-    """A build line that runs a Python program."""
+    """Return a build line that runs a Python program."""
     return f"python -c {shlex.quote(program)}"
 
 
@@ -118,7 +118,7 @@ def test_lines_that_cannot_run(tmp_path: Path, line: str, message: str) -> None:
     assert message in str(caught.value)
 
 
-def test_a_variable_that_this_machine_lacks(tmp_path: Path) -> None:
+def test_a_variable_that_is_not_set_on_this_machine(tmp_path: Path) -> None:
     node = {"id": "a", "build": ["true"], "env": {"PORT": {"name": "NO_SUCH"}}}
     with pytest.raises(BuildError, match="NO_SUCH"):
         build(tmp_path, node)
@@ -135,7 +135,7 @@ def test_all_failures_are_reported_in_the_order_of_the_file(tmp_path: Path) -> N
 
 
 def test_jobs_bound_how_many_nodes_are_built_at_once(tmp_path: Path) -> None:
-    """Three nodes that each wait until `most` of them run; a fourth at once would be noticed."""
+    """Three nodes that each wait until `most` of them run; one more at once fails the assertion."""
     program = (
         "import pathlib, time\n"
         "here = pathlib.Path('running'); here.mkdir(exist_ok=True)\n"
@@ -158,7 +158,7 @@ def test_without_uv_nodes_are_built_one_after_another(tmp_path: Path) -> None:
     assert order == [(what, n) for n in "abc" for what in ("started", "built")]
 
 
-def test_deploy_working_dir_counts_only_where_asked(tmp_path: Path) -> None:
+def test_deploy_working_dir_is_used_only_with_the_option(tmp_path: Path) -> None:
     node = {"id": "a", "deploy": {"working_dir": "sub"}}
     result, _ = build(tmp_path, node)
     assert result["a"].working_dir == str(tmp_path)
@@ -181,7 +181,7 @@ def test_uv_gives_a_python_node_its_own_environment(tmp_path: Path) -> None:
     assert again["a"].python == result["a"].python
 
 
-def test_an_environment_without_interpreter_is_made_anew(tmp_path: Path) -> None:
+def test_an_environment_without_interpreter_is_created_again(tmp_path: Path) -> None:
     directory = environment_dir(tmp_path, "a")
     directory.mkdir(parents=True)
     (directory / "pyvenv.cfg").touch()
@@ -190,7 +190,7 @@ def test_an_environment_without_interpreter_is_made_anew(tmp_path: Path) -> None
     assert result["a"].python is not None
 
 
-def test_uv_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_option_uv_without_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dora_daemon.build.service.find_uv", lambda environ: None)
     with pytest.raises(BuildError, match="--uv needs the program uv"):
         build(tmp_path, {"id": "a", "build": ["true"]}, options=BuildOptions(uv=True))
@@ -220,7 +220,7 @@ def test_uv_beside_the_interpreter_is_found_without_path() -> None:
     assert find_uv({"PATH": ""}) == str(Path(sys.executable).with_name("uv"))
 
 
-def test_cancelling_leaves_nothing_half_made(tmp_path: Path) -> None:
+def test_cancellation_leaves_nothing_incomplete(tmp_path: Path) -> None:
     seen: list[NodeBuildEvent] = []
     dataflow = ResolvedDataflow.model_validate(
         {

@@ -1,4 +1,4 @@
-"""The session file keeps its id, and forgets the last build when what is built has changed."""
+"""Session files: the id stays, and a change of build inputs invalidates the last build."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def test_golden_lines_of_groups() -> None:
 @pytest.mark.integration
 @pytest.mark.parametrize("killed", [False, True], ids=["released", "killed"])
 def test_a_directory_with_a_new_owner_is_left_alone(tmp_path: Path, killed: bool) -> None:
-    """The number may be reused before the reaper of its former owner runs."""
+    """A directory's number may be reused before the reaper of the former owner runs."""
     first = RuntimeDir.create(tmp_path)
     argv = [sys.executable, "-I", "-S", reaper.__file__, str(first.path)]
     process = subprocess.Popen(argv, stdin=subprocess.PIPE)
@@ -55,7 +55,7 @@ def _holds(pid: int, path: Path) -> bool:
 def test_the_lock_of_a_directory_is_removed_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reaper of an owner that is killed meanwhile needs it."""
+    """If the owner is killed meanwhile, its reaper needs the lock."""
     directory = RuntimeDir.create(tmp_path)
     for name in ("a", "groups", "z"):
         (directory.path / name).touch()

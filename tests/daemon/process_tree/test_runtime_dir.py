@@ -16,7 +16,6 @@ from dora_daemon.process_tree.runner_index import IndexEntry
 from dora_daemon.process_tree.runtime_dir import (
     RuntimeDir,
     acknowledge,
-    list_runners,
     own_identity,
     read_entry,
     runtime_root,
@@ -96,22 +95,6 @@ def test_an_index_that_cannot_be_read_counts_as_missing(tmp_path: Path) -> None:
     directory.release()
 
 
-def test_a_runner_is_alive_if_pid_start_time_and_boot_match(tmp_path: Path) -> None:
-    directory = RuntimeDir.create(tmp_path)
-    _, started, boot = own_identity()
-    for fields, alive in (
-        ({}, True),
-        ({"start_time": started + 1}, False),
-        ({"boot_id": f"not {boot}"}, False),
-        ({"pid": 2**22 + 1}, False),
-    ):
-        directory.write_index(entry(**fields))
-        assert [found.alive for found in list_runners(tmp_path)] == [alive]
-    directory.release()
-    assert list_runners(tmp_path) == []
-    assert list_runners(tmp_path / "absent") == []
-
-
 def test_a_sweep_removes_directories_without_an_owner(tmp_path: Path) -> None:
     owned = RuntimeDir.create(tmp_path)
     lost = RuntimeDir.create(tmp_path)
@@ -134,7 +117,6 @@ def test_a_result_survives_sweeps_until_acknowledged_or_old(tmp_path: Path) -> N
     path = abandon(directory)
     assert sweep(tmp_path) == []
     assert sorted(p.name for p in path.iterdir()) == ["index.json", "lock", "result.json"]
-    assert [found.has_result for found in list_runners(tmp_path)] == [True]
     acknowledge(path)
     assert not path.exists()
     old = RuntimeDir.create(tmp_path)

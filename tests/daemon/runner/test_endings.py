@@ -13,6 +13,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from support.runner.found_runners import list_runners
 from support.runner.runs import (
     LISTENER,
     SLEEPER,
@@ -31,7 +32,7 @@ from support.workspace import Workspace
 from dora_config.protocol import runner as protocol
 from dora_daemon.process_tree import reaper, runtime_dir
 from dora_daemon.process_tree.reaper_process import MIN_UPTIME, ReaperProcess
-from dora_daemon.process_tree.runtime_dir import RuntimeDir, list_runners, runtime_root, sweep
+from dora_daemon.process_tree.runtime_dir import RuntimeDir, runtime_root, sweep
 from dora_daemon.runner import background as background_module
 from dora_daemon.runner.background import Background
 from dora_daemon.runner.control.server import ControlServer
@@ -138,7 +139,7 @@ def test_processes_started_by_a_node_end_with_the_dataflow(workspace: Workspace)
     nothing_left()
 
 
-def test_a_process_of_another_runner_is_left_alone(workspace: Workspace) -> None:
+def test_a_process_of_another_runner_is_not_killed(workspace: Workspace) -> None:
     workspace.node("parent", PARENT)
     with foreground(workspace, PARENTS) as run:
         children = children_of(run)

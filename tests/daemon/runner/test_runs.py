@@ -313,7 +313,7 @@ def test_if_a_node_cannot_be_prepared_none_is_spawned(workspace: Workspace) -> N
     assert str(workspace.path / "sub/missing.py") in missing
     assert 'node "absent": Could not find source path' in absent
     assert "not executable" in plain
-    assert "security risk" in shell
+    assert "shell nodes are disabled" in shell
     assert "--allow-shell-nodes" in shell
     assert not marker.exists()
 

@@ -1,4 +1,4 @@
-"""Random SIGKILL and SIGSTOP of nodes: the dataflow runs on and leaks nothing."""
+"""Random SIGKILL and SIGSTOP of nodes: the dataflow continues and leaks nothing."""
 
 from __future__ import annotations
 

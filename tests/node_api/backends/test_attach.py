@@ -1,4 +1,4 @@
-"""What a new `Node` belongs to: the runner that started it, a running dataflow, or nothing."""
+"""A new `Node` attaches to the runner that started it, or to a running dataflow."""
 
 from __future__ import annotations
 
@@ -85,10 +85,10 @@ def test_an_id_that_is_not_dynamic(roots: Path, runner: FakeRunner) -> None:
 
 def test_no_such_node(roots: Path, runner: FakeRunner) -> None:
     with pytest.raises(RuntimeError, match="no dataflow is running"):
-        Node("nobody")
+        Node("unknown")
     index(roots, 0, runner)
     with pytest.raises(RuntimeError, match=r"dynamic node running\? \(flow .* has `view`\)"):
-        Node("nobody")
+        Node("unknown")
 
 
 @pytest.mark.parametrize("refuses", [False, True])
@@ -159,7 +159,7 @@ def test_a_node_unknown_to_the_runner(runner: FakeRunner, monkeypatch: pytest.Mo
     runner.add_node("a")
     config = runner.environment("a")["DORA_NODE_CONFIG"].replace('"a"', '"b"')
     monkeypatch.setenv("DORA_NODE_CONFIG", config)
-    with pytest.raises(SetUpError, match="there is no node `b`"):
+    with pytest.raises(SetUpError, match="node `b` does not exist"):
         Node()
 
 

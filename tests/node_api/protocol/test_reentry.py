@@ -1,4 +1,4 @@
-"""What a signal handler sends follows the call that it interrupted, at whatever point it runs."""
+"""Messages sent in a signal handler follow those of the interrupted call, at every point."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Open = Callable[[str], Node]
 
 
 def numbers(node: Node) -> dict[str, list[int]]:
-    """The numbers that wait at each input of a node."""
+    """Return the waiting numbers of each input of a node."""
     found: dict[str, list[int]] = {}
     while (event := node.try_recv()) is not None:
         assert event["type"] == "INPUT", event
@@ -116,7 +116,7 @@ def test_messages_of_a_handler_follow_the_send_that_waits_for_room(
 def test_a_handler_may_close_outputs_at_every_point_of_a_send(
     runner: FakeRunner, open_node: Open
 ) -> None:
-    """The runner closes an output at once, so a message after that word would be lost."""
+    """The runner closes an output at once, so a later message would be lost."""
     runner.add_node("a", outputs=("out",))
     runner.add_node("b")
     edge = runner.connect("a/out", "b/in", queue_size=50)
@@ -124,15 +124,15 @@ def test_a_handler_may_close_outputs_at_every_point_of_a_send(
     backend: Any = a._backend
     sent: list[int] = []
 
-    tell = backend._connection.tell
+    send = backend._connection.send
 
     def note(message: object, descriptors: tuple[int, ...] = ()) -> None:
         if isinstance(message, CloseOutputs):
             sent.append(edge.keeper.ends.depth())
         else:
-            tell(message, descriptors)
+            send(message, descriptors)
 
-    backend._connection.tell = note
+    backend._connection.send = note
     for stop in count(1):
         backend._outputs._open = frozenset({"out"})
         sent.clear()

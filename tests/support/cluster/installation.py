@@ -7,14 +7,21 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from support.sources import PACKAGES, ROOT
 
+from dora_cli.ssh.connection import Connection, Finished, Listener
+from dora_cli.ssh.transport import Transport
+
 CURRENT = "0.1.0"
 """The version in the sources."""
+
+Edits = Mapping[str, Callable[[str], str]]
+"""Path below ``packages/`` to a function that changes the file's text."""
 
 
 @dataclass(frozen=True)
@@ -22,19 +29,20 @@ class Installation:
     """A virtual environment with the five wheels; dependencies come from that of the tests."""
 
     folder: Path
+    """The folder of ``install``."""
     version: str
 
     @property
     def python(self) -> Path:
-        return self.folder / "bin" / "python"
+        return self.folder / "venv" / "bin" / "python"
 
     @property
     def dora(self) -> Path:
-        return self.folder / "bin" / "dora"
+        return self.python.with_name("dora")
 
     @property
     def site(self) -> Path:
-        (found,) = self.folder.glob("lib/python*/site-packages")
+        (found,) = self.folder.glob("venv/lib/python*/site-packages")
         return found
 
     def run(self, *words: str | Path, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
@@ -49,13 +57,8 @@ class Installation:
         )
 
 
-def install(
-    folder: Path, version: str = CURRENT, edits: Mapping[str, Callable[[str], str]] | None = None
-) -> Installation:
-    """Build wheels of ``version`` from the sources, changed by ``edits``, and install them.
-
-    ``edits``: path below ``packages/`` to a function that changes the file's text.
-    """
+def install(folder: Path, version: str = CURRENT, edits: Edits | None = None) -> Installation:
+    """Build wheels of ``version`` from the sources, changed by ``edits``, and install them."""
     sources = folder / "sources"
     for name in PACKAGES:
         copied = sources / name
@@ -73,7 +76,7 @@ def install(
     _run("uv", "venv", "--quiet", "--python", sys.executable, str(home))
     _run("uv", "pip", "install", "--quiet", "--no-deps", "--python", str(home / "bin" / "python"),
          *map(str, wheels))  # fmt: skip
-    made = Installation(home, version)
+    made = Installation(folder, version)
     (made.site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return made
 
@@ -93,42 +96,34 @@ def _run(*words: str) -> None:
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}{done.stderr}"
 
 
-@dataclass(frozen=True)
-class Finished:
-    code: int
-    stdout: str
-    stderr: str
-
-
-class LocalMachine:
+class LocalMachine(Connection):
     """This machine behind the interface of a connection; its home is a folder.
 
     ``path``: its PATH, by default with the interpreter of the tests.
     """
 
     def __init__(self, home: Path, *, path: str | None = None) -> None:
-        self.name = "robot (local)"
+        super().__init__("robot (local)", cast(Transport, None))
         self.home = home
-        self.commands: list[Sequence[str]] = []
         self.sent: list[int] = []
         """Bytes of each transfer."""
         self.cut_after: int | None = None
         """Break the next transfer after so many bytes."""
         self._path = path or f"{Path(sys.executable).parent}:/usr/bin:/bin"
 
-    def run(
+    def _run(
         self,
         argv: Sequence[str],
+        pieces: Iterator[bytes],
         *,
-        stdin: bytes = b"",
-        sudo: bool = False,
-        timeout: float = 60.0,
+        sudo: bool,
+        timeout: float,
+        listeners: tuple[Listener | None, Listener | None] = (None, None),
     ) -> Finished:
-        self.commands.append(argv)
         kept = {name: text for name, text in os.environ.items() if name.startswith("DORA_TESTS_")}
         done = subprocess.run(
             list(argv),
-            input=stdin,
+            input=b"".join(pieces),
             capture_output=True,
             timeout=timeout,
             cwd=self.home,
@@ -145,6 +140,7 @@ class LocalMachine:
         offset: int = 0,
         sudo: bool = False,
         progress: Callable[[int], None] | None = None,
+        timeout: float = 3600.0,
     ) -> None:
         content = source.read_bytes()[offset:]
         assert Path(target).stat().st_size == offset

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import cast
 
+from dora_cli.remote_program.protocol import decode_reply, decode_request, encode_result
 from dora_cli.ssh import Connection, ConnectionLost, Finished
 from dora_cli.ssh.connection import Listener
+from dora_cli.ssh.remote_call import program, program_input
 from dora_cli.ssh.transport import Transport
 
 
@@ -32,10 +34,10 @@ class LocalConnection(Connection):
         timeout: float,
         on_output: Listener,
     ) -> Finished:
-        given = json.loads(argv[-1])
+        command, given = decode_request(next(pieces).removeprefix(program()))
         given |= {"name": f"dora-test-{os.getpid()}-{self.name}", "lease": self.lease}
         process = subprocess.Popen(
-            [*argv[:-1], json.dumps(given)],
+            list(argv),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -47,7 +49,7 @@ class LocalConnection(Connection):
         assert process.stdin is not None
         try:
             with process.stdin:
-                for piece in pieces:
+                for piece in chain([program_input(command, given)], pieces):
                     process.stdin.write(piece)
                     process.stdin.flush()
         except BrokenPipeError:
@@ -64,8 +66,8 @@ class LocalConnection(Connection):
         assert process.stdout is not None
         with process.stdout:
             for line in process.stdout:
-                if line.startswith(b"{"):
-                    line = json.dumps(json.loads(line) | {"machine": self.name}).encode() + b"\n"
+                if b'"result"' in line:
+                    line = encode_result(decode_reply(line) | {"machine": self.name})
                 lines.append(line)
                 on_output(line)
 

@@ -16,9 +16,16 @@ from typing import Any, cast
 
 from support.cluster.machine_facts import HEALTHY_MACHINE
 
-from dora_cli.bundle import machine as bundle_machine, machine_program
+from dora_cli.remote_program.__main__ import run
+from dora_cli.remote_program.protocol import (
+    Problem,
+    decode_request,
+    encode_problem,
+    encode_result,
+)
 from dora_cli.ssh import Connection, ConnectionLost, Finished, Unreachable
 from dora_cli.ssh.connection import Listener
+from dora_cli.ssh.remote_call import program
 from dora_cli.ssh.transport import Transport
 
 NAME = "robot (10.0.0.2)"
@@ -52,10 +59,10 @@ class ScriptedMachine:
     _cut: bool = False
 
     def __post_init__(self) -> None:
-        program = self.folder / "bin" / "systemctl"
-        program.parent.mkdir()
-        program.write_text(_SYSTEMCTL.format(folder=self.folder))
-        program.chmod(0o755)
+        systemctl = self.folder / "bin" / "systemctl"
+        systemctl.parent.mkdir()
+        systemctl.write_text(_SYSTEMCTL.format(folder=self.folder))
+        systemctl.chmod(0o755)
 
     # ------------------------------------------------------------------------ state
 
@@ -118,9 +125,9 @@ class ScriptedMachine:
         raise ConnectionLost(NAME, "the connection broke")
 
     def _do(self, argv: Sequence[str], stdin: bytes) -> Finished:
-        if argv[2] == bundle_machine._FIND:
-            answer = self._answer(argv[4], json.loads(argv[5]))
-            return Finished(1 if "problem" in answer else 0, json.dumps(answer), "")
+        if stdin.startswith(program()):
+            request = decode_request(stdin.removeprefix(program()))
+            return Finished(0, self._reply(*request).decode(), "")
         done = subprocess.run(
             list(argv),
             input=stdin,
@@ -135,13 +142,13 @@ class ScriptedMachine:
         )
         return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
 
-    def _answer(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        if command == "facts":
-            return self._facts()
+    def _reply(self, command: str, arguments: dict[str, Any]) -> bytes:
+        if command == "daemon.facts":
+            return encode_result(self._facts())
         try:
-            return machine_program.COMMANDS[command](**arguments)
-        except (machine_program.Problem, OSError) as problem:
-            return {"problem": str(problem)}
+            return encode_result(run(command, arguments) or {})
+        except (Problem, OSError) as problem:
+            return encode_problem(str(problem))
 
     def _facts(self) -> dict[str, Any]:
         python = f"{self.versions / self.running}/bin/python"

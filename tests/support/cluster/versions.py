@@ -1,25 +1,56 @@
-"""Session fixtures: installations of several versions, and wheels of their dependencies."""
+"""Session fixtures: installations of several versions, and wheels of their dependencies.
+
+They are created once for all workers of pytest-xdist.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.cluster.installation import Installation, LocalMachine, install
+from support.cluster.installation import Edits, Installation, LocalMachine, install
 
 from dora_cli.bundle.dependencies import download
-from dora_cli.bundle.machine import ask
 from dora_cli.bundle.platform import Platform
+from dora_cli.ssh.remote_call import call
+
+
+def shared_folder(
+    factory: pytest.TempPathFactory, name: str, fill: Callable[[Path], object]
+) -> Path:
+    """Return a folder that all workers share; the first one fills it."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    filled = folder.with_suffix(".filled")
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not filled.exists():
+            folder.mkdir(exist_ok=True)
+            fill(folder)
+            filled.touch()
+    return folder
+
+
+def _version(
+    factory: pytest.TempPathFactory, version: str, edits: Edits | None = None
+) -> Installation:
+    folder = shared_folder(
+        factory, f"dora-{version}".replace(".", "-"), lambda path: install(path, version, edits)
+    )
+    return Installation(folder, version)
 
 
 @pytest.fixture(scope="session")
 def old_version(tmp_path_factory: pytest.TempPathFactory) -> Installation:
-    return install(tmp_path_factory.mktemp("old"), "0.1.0")
+    return _version(tmp_path_factory, "0.1.0")
 
 
 @pytest.fixture(scope="session")
 def new_version(tmp_path_factory: pytest.TempPathFactory) -> Installation:
-    return install(tmp_path_factory.mktemp("new"), "0.2.0")
+    return _version(tmp_path_factory, "0.2.0")
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +61,7 @@ def broken_version(tmp_path_factory: pytest.TempPathFactory) -> Installation:
         return text.replace("def send_output(", "def send_nothing(", 1)
 
     edits = {"dora-node-api/src/dora_node_api/node.py": broken}
-    return install(tmp_path_factory.mktemp("broken"), "0.3.0", edits)
+    return _version(tmp_path_factory, "0.3.0", edits)
 
 
 @pytest.fixture(scope="session")
@@ -39,28 +70,28 @@ def disconnected_version(tmp_path_factory: pytest.TempPathFactory) -> Installati
 
     def disconnect(text: str) -> str:
         chosen = '"/api/daemon" if endpoint.host == "127.0.0.1" else "/api/nowhere"'
-        return text.replace('endpoint.url("/api/daemon")', f"endpoint.url({chosen})", 1)
+        return text.replace('endpoint, "/api/daemon"', f"endpoint, {chosen}", 1)
 
     edits = {"dora-daemon/src/dora_daemon/agent/coordinator_link.py": disconnect}
-    return install(tmp_path_factory.mktemp("disconnected"), "0.4.0", edits)
+    return _version(tmp_path_factory, "0.4.0", edits)
 
 
-def wheels_for(facts_of: LocalMachine, folder: Path) -> Path:
-    """Download every dependency for a machine into ``folder``."""
-    facts = ask(facts_of, "probe", prefix=str(folder), link=str(folder / "dora"))
+def _download(folder: Path, *, path: str | None = None) -> None:
+    """Download every dependency for the Python in ``path``."""
+    machine = LocalMachine(folder, path=path)
+    facts = call(machine, "versions.probe", prefix=str(folder), link=str(folder / "dora"))
     download(Platform.from_probe(facts), folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
 def wheel_house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every dependency as a wheel for the Python that runs the tests."""
-    folder = tmp_path_factory.mktemp("wheels")
-    return wheels_for(LocalMachine(folder), folder)
+    return shared_folder(tmp_path_factory, "wheels", _download)
 
 
 @pytest.fixture(scope="session")
 def system_wheel_house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every dependency as a wheel for the system's Python, which hosts have."""
-    folder = tmp_path_factory.mktemp("system-wheels")
-    return wheels_for(LocalMachine(folder, path="/usr/bin:/bin"), folder)
+    return shared_folder(
+        tmp_path_factory, "system-wheels", lambda path: _download(path, path="/usr/bin:/bin")
+    )

@@ -1,8 +1,7 @@
-"""A coordinator process on a free port, with plain HTTP requests."""
+"""A coordinator process on a free port, with HTTP requests."""
 
 from __future__ import annotations
 
-import http.client
 import os
 import re
 import socket
@@ -14,6 +13,7 @@ from pathlib import Path
 from support.dora import RunningDora, running_dora
 
 from dora_config.access import Endpoint, endpoint
+from dora_config.control_plane import ControlConnection
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class RunningCoordinator:
         body: bytes | None = None,
     ) -> Reply:
         """Send an HTTP request; by default ``headers`` has the right token."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = ControlConnection(self.endpoint, timeout=60)
         shown = self.endpoint.headers() if headers is None else headers
         try:
             connection.request(method, path, body, dict(shown))

@@ -12,6 +12,7 @@ from pathlib import Path
 from support import log_files
 from support.dora import Completed, RunningDora, run_dora, running_dora
 from support.fleets.coordinator import RunningCoordinator, running_coordinator
+from support.runner.found_runners import list_runners
 from support.waiting import PATIENCE, wait_until
 from support.workspace import Workspace
 
@@ -23,7 +24,7 @@ from dora_config.protocol.control import (
     DataflowSummary,
     ListDataflows,
 )
-from dora_daemon.process_tree.runtime_dir import list_runners, runtime_root
+from dora_daemon.process_tree.runtime_dir import runtime_root
 
 COUNTER = """
     import os

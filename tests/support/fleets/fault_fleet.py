@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,11 +17,12 @@ from support.fleets.daemons import RealFleet, is_running, real_fleet
 from support.fleets.fault_flow import Flow, Number
 from support.fleets.linked_fleet import link_of
 from support.fleets.status_monitor import StatusMonitor, status_monitor
+from support.runner.found_runners import list_runners
 from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_config.protocol.control import DataflowSummary
-from dora_daemon.process_tree.runtime_dir import list_runners, runtime_root
+from dora_daemon.process_tree.runtime_dir import runtime_root
 
 MACHINES = ("robot", "station")
 SETTINGS = (
@@ -180,11 +180,6 @@ class FaultFleet:
 
     def wait_until_links_listen(self) -> None:
         self._wait(lambda: all(map(_listens, MACHINES)), "the links to listen")
-
-    def pause(self, seconds: float) -> None:
-        """Let a fault last for some seconds."""
-        end = time.monotonic() + seconds
-        wait_until(lambda: time.monotonic() > end, timeout=seconds + 5, what="a pause")
 
     def _wait(self, condition: object, what: str) -> None:
         assert callable(condition)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from support.dora import RunningDora
 from support.fleets.fault_fleet import FLOWING, FaultFleet
-from support.waiting import wait_until
+from support.waiting import let_last, wait_until
 
 Phase = Literal["preparing", "linking", "running", "stopping", "recovering"]
 UNACKNOWLEDGED = 32
@@ -96,7 +96,7 @@ def fault(fleet: FaultFleet, row: Row, *, wait: bool = True) -> Iterator[None]:
             with fleet.stopped(row.process) if kind == "stop" else fleet.cut(row.process):
                 until = time.monotonic() + float(seconds)
                 yield
-                fleet.pause(max(0.0, until - time.monotonic()))
+                let_last(max(0.0, until - time.monotonic()))
         case _:
             raise ValueError(row.kind)
 
@@ -108,7 +108,7 @@ def _while_running(fleet: FaultFleet, row: Row) -> None:
         if row.shows:
             fleet.wait_for_status(row.shows)
             fleet.monitor.allow("Degraded Recovering", f"{row}, while it lasts")
-            fleet.pause(0.5)
+            let_last(0.5)
         fleet.monitor.allow(FLOWING, f"{row}, afterwards")
     if row.process.startswith("machine") and row.kind == "kill":
         _comes_back_soon(fleet, row, before)
@@ -197,7 +197,7 @@ def _not_linked(fleet: FaultFleet, row: Row) -> Iterator[None]:
         return
     with fleet.stopped("link robot" if row.process == "link station" else "link station"):
         fleet.flow.release()
-        fleet.pause(0.5)  # an event that must not happen: no condition to wait for
+        let_last(0.5)  # an event that must not happen: no condition to wait for
         yield
 
 

@@ -9,11 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from support.fleets.daemons import RealFleet, counting
+from support.runner.found_runners import list_runners
 from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_config.protocol.control import LinkSummary
-from dora_daemon.process_tree.runtime_dir import list_runners, runtime_root
+from dora_daemon.process_tree.runtime_dir import runtime_root
 
 ROBOT: dict[str, object] = {"machine": "robot"}
 STATION: dict[str, object] = {"machine": "station"}

@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from support import log_files
+from support.runner.found_runners import list_runners
 from support.waiting import PATIENCE, wait_until
 from support.workspace import Workspace
 
 from dora_config import load_dataflow
 from dora_config.protocol import runner as protocol
 from dora_config.protocol.runner import DataflowResult, LogLine, RunnerEvent, RunPlan
-from dora_daemon.process_tree.runtime_dir import list_runners, read_entry, runtime_root, sweep
-from dora_daemon.runner import run_foreground
+from dora_daemon.process_tree.runtime_dir import read_entry, runtime_root, sweep
+from dora_daemon.runner.foreground import run as run_foreground
 from dora_node_api.protocol.control_socket import connect_unix
 
 T = TypeVar("T")
@@ -109,8 +110,8 @@ def run_flow(workspace: Workspace, content: str | Mapping[str, Any], **fields: A
 _FOREGROUND = """
 import sys
 from dora_config.protocol.runner import RunPlan
-from dora_daemon.runner import run_foreground
-from dora_daemon.process_tree.runtime_dir import list_runners, read_entry, runtime_root
+from dora_daemon.runner.foreground import run as run_foreground
+from dora_daemon.process_tree.runtime_dir import read_entry, runtime_root
 from dora_node_api.protocol.control_socket import connect_unix
 plan = RunPlan.model_validate_json(sys.stdin.buffer.read())
 write = lambda event: print(event.model_dump_json(), flush=True)

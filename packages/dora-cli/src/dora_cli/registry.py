@@ -28,7 +28,7 @@ class Section:
 
 
 def _modules(folder: str, *words: str) -> dict[str, str]:
-    return {word: f"dora_cli.commands.{folder}.{word}" for word in words}
+    return {word: f"dora_cli.commands.{folder}.{word.replace('-', '_')}" for word in words}
 
 
 CLUSTER = Group(
@@ -47,6 +47,8 @@ CLUSTER = Group(
         "logs",
         "upgrade",
         "rollback",
+        "rotate-token",
+        "ca",
     ),
 )
 NODE = Group(

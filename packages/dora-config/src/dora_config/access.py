@@ -1,11 +1,10 @@
 """Address and bearer token of the coordinator, and the user's folders for them.
 
-All clients use :func:`endpoint` and :meth:`Endpoint.headers`.
+All clients use :func:`endpoint` and connect with :mod:`dora_config.control_plane`.
 """
 
 from __future__ import annotations
 
-import hmac
 import os
 import secrets
 import stat
@@ -15,12 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from dora_config.access_token import Successor, Token
 from dora_config.errors import DoraError
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 6013
 TOKEN_VARIABLE: Final = "DORA_AUTH_TOKEN"
 TOKEN_FILE: Final = "token"
+SUCCESSORS: Final = "tokens"
+"""Folder of the tokens that replace the account's one at a single address."""
 
 
 class AccessError(DoraError):
@@ -77,16 +79,27 @@ class Endpoint:
     port: int
     token: str | None = None
 
+    @property
+    def authority(self) -> bytes | None:
+        """SHA-256 of the certificate that the coordinator's chain must end in."""
+        return None if self.token is None else Token.parse(self.token).authority
+
     def url(self, path: str, *, scheme: str = "ws") -> str:
         return f"{scheme}://{self}{path}"
 
     def headers(self) -> dict[str, str]:
         """Return the headers of every request to the coordinator."""
-        return {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
+        if self.token is None:
+            return {}
+        return {"Authorization": f"Bearer {Token.parse(self.token).secret}"}
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return address_text(self.host, self.port)
+
+
+def address_text(host: str, port: int) -> str:
+    """Return ``host:port``, with an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def endpoint(
@@ -100,9 +113,10 @@ def endpoint(
     if port is None:
         text = environ.get("DORA_COORDINATOR_PORT")
         port = DEFAULT_PORT if text is None else _port(text)
-    return Endpoint(
-        host or environ.get("DORA_COORDINATOR_ADDR") or DEFAULT_HOST, port, find_token(environ)
-    )
+    host = host or environ.get("DORA_COORDINATOR_ADDR") or DEFAULT_HOST
+    token = find_token(environ)
+    successor = read_successor(successor_path(host, port, environ))
+    return Endpoint(host, port, token if successor is None else successor.replace(token))
 
 
 def _port(text: str) -> int:
@@ -119,16 +133,21 @@ def find_token(environ: Mapping[str, str] = os.environ) -> str | None:
         given = Path(environ["CREDENTIALS_DIRECTORY"]) / "dora-token"
         if given.exists():
             return given.read_text().strip()
-    return _read_token(config_dir(environ) / TOKEN_FILE)
+    return _read_private(config_dir(environ) / TOKEN_FILE)
 
 
-def ensure_token(environ: Mapping[str, str] = os.environ) -> tuple[str, Path | None]:
-    """Return the token of this account, and its file if it was created by this call (0600)."""
+def ensure_token(
+    authority: bytes, environ: Mapping[str, str] = os.environ
+) -> tuple[str, Path | None]:
+    """Return the token of this account, and its file if it was created by this call (0600).
+
+    ``authority``: SHA-256 of the certificate authority that a new token names.
+    """
     found = find_token(environ)
     if found is not None:
         return found, None
     path = private_dir(config_dir(environ)) / TOKEN_FILE
-    token = secrets.token_hex(32)
+    token = str(Token(secrets.token_hex(32), authority))
     fresh = path.with_name(f"{TOKEN_FILE}.{secrets.token_hex(8)}")
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -136,13 +155,52 @@ def ensure_token(environ: Mapping[str, str] = os.environ) -> tuple[str, Path | N
             file.write(token + "\n")
         os.link(fresh, path)  # never replaces a token that another process has just created
     except FileExistsError:
-        return _read_token(path) or token, None
+        return _read_private(path) or token, None
     finally:
         fresh.unlink()
     return token, path
 
 
-def _read_token(path: Path) -> str | None:
+def successor_path(host: str, port: int, environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the file of this account with the successor of its token at one address."""
+    return config_dir(environ) / SUCCESSORS / address_text(host, port)
+
+
+def read_successor(path: Path) -> Successor | None:
+    """Return the successor in a file; None if the file does not exist."""
+    text = _read_private(path)
+    return None if text is None else Successor.parse(text)
+
+
+def write_successor(path: Path, successor: Successor) -> None:
+    """Store a successor (0600), with what an earlier one in the file replaced."""
+    private_dir(path.parent)
+    before = read_successor(path)
+    write_private(path, f"{successor.following(before)}\n".encode())
+
+
+def remember_token(address: Endpoint, text: str, environ: Mapping[str, str] = os.environ) -> None:
+    """Use a new token for a coordinator from now on."""
+    new = Token.parse(text)
+    replaced: tuple[str, ...] = ()
+    if address.token is not None:
+        old = Token.parse(address.token)
+        replaced = (old.digest,)
+        replace_token(old, new, environ)
+    path = successor_path(address.host, address.port, environ)
+    write_successor(path, Successor(new, replaced))
+
+
+def replace_token(old: Token, new: Token, environ: Mapping[str, str] = os.environ) -> bool:
+    """Replace the token of this account, if its file contains ``old``; return whether it did."""
+    path = config_dir(environ) / TOKEN_FILE
+    if _read_private(path) != str(old):
+        return False
+    write_private(path, f"{new}\n".encode())
+    return True
+
+
+def _read_private(path: Path) -> str | None:
     try:
         info = path.stat()
         text = path.read_text()
@@ -162,8 +220,3 @@ def _read_token(path: Path) -> str | None:
     if not token:
         raise AccessError(f"{path}: the token file is empty; delete it to get a new one")
     return token
-
-
-def token_matches(expected: str, given: str) -> bool:
-    """Compare two tokens in constant time."""
-    return hmac.compare_digest(expected.encode(), given.encode("utf-8", "surrogateescape"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import logging
 import os
@@ -17,7 +18,7 @@ from typing import Any, Final
 import anyio
 import uvicorn
 
-from dora_config.access import DEFAULT_PORT, ensure_token, state_dir
+from dora_config.access import DEFAULT_PORT, state_dir
 from dora_config.errors import DoraError, exit_code
 from dora_config.file_store import FileStore
 from dora_config.protocol.envelope import ProgramVersion
@@ -26,9 +27,11 @@ from dora_coordinator.io.artifacts import ArtifactStore
 from dora_coordinator.io.authority import Authority
 from dora_coordinator.io.files import CodeFiles
 from dora_coordinator.io.limits import is_loopback
+from dora_coordinator.io.listening import ServerCertificate, serve as serve_connections
 from dora_coordinator.io.server import create_application
 from dora_coordinator.io.service import Service
 from dora_coordinator.io.store import StoreError, open_store
+from dora_coordinator.io.token_file import TokenFile, given_token
 from dora_coordinator.settings import Settings, parse_setting
 
 SPARE_FILES: Final = 64
@@ -107,8 +110,10 @@ def _port(text: str) -> int:
 def _run(options: argparse.Namespace) -> int:
     settings = _settings(options.set)
     interfaces = _interfaces(options.interface)
-    token = _token(options, interfaces)
     state = state_dir() / "coordinator"
+    _require_safe(options, interfaces)
+    authority = Authority(state / "authority")
+    given = None if options.no_auth else given_token(authority)  # before clients can connect
     store = open_store(options.store, state / "store.sqlite3", recreate=options.recreate_store)
     try:
         with contextlib.ExitStack() as stack:
@@ -119,14 +124,19 @@ def _run(options: argparse.Namespace) -> int:
                 port = listeners[0].getsockname()[1]
             settings = _fit_open_files(settings)
             party = ProgramVersion(program="coordinator", release=__version__)
-            service = Service(settings, party, store, Authority(state / "authority"))
+            tokens = None
+            if given is not None:
+                path = state / f"tokens-{port}.json"
+                tokens = TokenFile(given, authority, path, interfaces, port)
+            service = Service(settings, party, store, authority, tokens)
             artifacts = ArtifactStore(state / "artifacts", max_bytes=settings.max_artifact_bytes)
             code = CodeFiles(FileStore(state / "files"), max_bytes=settings.max_code_bytes)
-            application = create_application(service, artifacts, code, token=token)
+            application = create_application(service, artifacts, code, tokens=tokens)
             logger.info("store: %s", store.name)
             if not options.quiet:
                 _announce(port)
-            anyio.run(_serve, service, application, listeners, settings)
+            certificate = ServerCertificate(authority)
+            anyio.run(_serve, service, application, listeners, certificate, settings)
     finally:
         store.close()
     return 0
@@ -159,12 +169,9 @@ def _settings(pairs: Sequence[str]) -> Settings:
     return Settings(**given)
 
 
-def _token(options: argparse.Namespace, interfaces: Sequence[str]) -> str | None:
+def _require_safe(options: argparse.Namespace, interfaces: Sequence[str]) -> None:
     if not options.no_auth:
-        token, made = ensure_token()
-        if made is not None:
-            logger.info("created a token for this account: %s", made)
-        return token
+        return
     named = " and ".join(interfaces)
     if not all(is_loopback(one) for one in interfaces) and not options.open_to_network:
         raise CoordinatorError(
@@ -175,7 +182,6 @@ def _token(options: argparse.Namespace, interfaces: Sequence[str]) -> str | None
         "NO AUTHENTICATION: anyone who reaches %s can run programs on every connected machine",
         named,
     )
-    return None
 
 
 def _listen(interface: str, port: int) -> socket.socket:
@@ -230,36 +236,57 @@ def _is_relevant(record: logging.LogRecord) -> bool:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers."""
+    """uvicorn without its signal handlers and listening sockets."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self.lifespan.startup()
+        self.servers = []
+        self.started = True
+
+    def create_protocol(self) -> asyncio.Protocol:
+        """Return uvicorn's protocol for a new connection."""
+        return self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+
+
+def _server(application: Any, settings: Settings) -> _Server:
+    config = uvicorn.Config(
+        application,
+        ws="websockets-sansio",
+        ws_per_message_deflate=False,
+        ws_max_size=settings.max_message_bytes,
+        http="h11",
+        lifespan="off",
+        log_config=None,
+        log_level=logging.WARNING,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+    )
+    config.load()
+    server = _Server(config)
+    server.lifespan = config.lifespan_class(config)
+    return server
+
 
 async def _serve(
-    service: Service, application: Any, listeners: list[socket.socket], settings: Settings
+    service: Service,
+    application: Any,
+    listeners: list[socket.socket],
+    certificate: ServerCertificate,
+    settings: Settings,
 ) -> None:
-    server = _Server(
-        uvicorn.Config(
-            application,
-            ws="websockets-sansio",
-            ws_per_message_deflate=False,
-            ws_max_size=settings.max_message_bytes,
-            http="h11",
-            lifespan="off",
-            log_config=None,
-            log_level=logging.WARNING,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=1,
-        )
-    )
+    server = _server(application, settings)
     logging.getLogger("uvicorn.error").addFilter(_is_relevant)
     async with anyio.create_task_group() as tasks:
 
         async def serve() -> None:
-            await server.serve(listeners)
+            await server.serve()
             tasks.cancel_scope.cancel()
 
         async def watch_signals() -> None:
@@ -269,8 +296,16 @@ async def _serve(
                     work.cancel()
                     return
 
+        async def accept() -> None:
+            with accepting:
+                await serve_connections(listeners, server.create_protocol, certificate)
+            for listener in listeners:
+                listener.close()
+
+        accepting = anyio.CancelScope()
         tasks.start_soon(serve)
         tasks.start_soon(watch_signals)
+        tasks.start_soon(accept)
         failure: StoreError | None = None
         with anyio.CancelScope() as work:
             try:
@@ -278,6 +313,7 @@ async def _serve(
             except StoreError as error:
                 failure = error
         await service.flush(within=FLUSH_TIMEOUT)
+        accepting.cancel()
         server.should_exit = True
     if failure is not None:
         raise failure

@@ -37,6 +37,7 @@ from dora_coordinator.state.commands import (
     CloseConnection,
     Command,
     Log,
+    RenewToken,
     SendToDaemon,
     SignCertificate,
 )
@@ -151,6 +152,7 @@ class CoordinatorState:
             CancelTimer(events.TimerKey("forget", member.key)),
             AdmitDaemon(member.connection, member.key),
             SendToDaemon(member.key, welcome),
+            *([RenewToken(member.key)] if member.register.takes_tokens else []),
             Log("info", f'daemon "{member.key}" connected from {member.address} ({host})'),
             *self.registry.daemon_registered(member, now),
             *self._arm_silence(),

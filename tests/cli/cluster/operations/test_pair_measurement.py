@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +11,9 @@ from support.cluster.machine_facts import machine_facts
 from dora_cli.cluster.machines import remote_machine
 from dora_cli.cluster.operations.findings import Findings
 from dora_cli.cluster.operations.pair_measurement import measure_pairs
+from dora_cli.remote_program.protocol import decode_request, encode_result
 from dora_cli.ssh import Finished, Target, Unreachable
+from dora_cli.ssh.remote_call import program
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 
 
@@ -30,18 +31,19 @@ class PingedMachine:
 
     def run(
         self,
-        argv: Sequence[str],
+        _argv: Sequence[str],
         *,
+        stdin: bytes,
         on_output: Callable[[bytes], None] | None = None,
         **_others: Any,
     ) -> Finished:
-        command, arguments = argv[-2], json.loads(argv[-1])
-        if command == "answer":
+        command, arguments = decode_request(stdin.removeprefix(program()))
+        if command == "network.answer":
             assert on_output is not None
-            on_output(b'{"port": 7000}\n')
-            return Finished(0, '{"port": 7000}\n{}\n', "")
+            on_output(encode_result({"port": 7000}))
+            return Finished(0, encode_result({}).decode(), "")
         pings = {target[0]: {"seconds": 0.002, "clock": 0.0} for target in arguments["targets"]}
-        return Finished(0, json.dumps({"pings": pings}), "")
+        return Finished(0, encode_result({"pings": pings}).decode(), "")
 
 
 def connect(target: Target) -> PingedMachine:

@@ -11,12 +11,12 @@ from support.cluster.scripted_machine import ScriptedMachine
 
 from dora_cli.bundle.install import Installer, probe
 from dora_cli.bundle.layout import Layout
-from dora_cli.bundle.machine import Machine as BundleMachine
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.machines import remote_machine
 from dora_cli.cluster.operations import steps, version_report
 from dora_cli.cluster.operations.rollback import roll_back
 from dora_cli.cluster.operations.upgrade import upgrade_cluster
+from dora_cli.ssh import Connection
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 from dora_config.protocol.control import ClusterReport, DaemonSummary
 from dora_config.protocol.envelope import ProgramVersion
@@ -35,7 +35,7 @@ class InstalledAlready(Installer):
     version = NEW
 
     def put(
-        self, machine: BundleMachine, layout: Layout, report: Callable[[str], None]
+        self, machine: Connection, layout: Layout, report: Callable[[str], None]
     ) -> tuple[str, dict[str, Any]]:
         facts = probe(machine, layout)
         return f"{facts['prefix']}/{NEW}-py3.11", facts

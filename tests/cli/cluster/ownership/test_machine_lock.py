@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +14,7 @@ from support.waiting import wait_until
 
 from dora_cli.cluster.ownership import machine_lock
 from dora_cli.cluster.ownership.machine_lock import Answer, LockFailed, MachineLock
+from dora_cli.ssh import remote_call
 
 
 @pytest.fixture(autouse=True)
@@ -115,9 +118,26 @@ def test_silent_holder_loses_the_lock(
     second.begin_release()
 
 
+def test_holder_of_another_version_is_reported(connect: Callable[[], LocalConnection]) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"\0dora-test-{os.getpid()}-robot")
+        listener.listen()
+
+        def answer() -> None:
+            link, _ = listener.accept()
+            with link:
+                link.sendall(b'{"protocol": 2, "result": {"key": "alice"}}\n')
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(LockFailed, match=r"^robot: another version of dora .* protocol is 2"):
+            MachineLock(connect(), info("bob")).acquire(wait=False, on_wait=unexpected_wait)
+        thread.join()
+
+
 def test_machine_without_python(
     connect: Callable[[], LocalConnection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine_lock, "_START", "echo Python 3.9.2; exit 97")
+    monkeypatch.setattr(remote_call, "_FIND_PYTHON", "echo Python 3.9.2; exit 97")
     with pytest.raises(LockFailed, match=r"robot: dora needs Python 3\.11 .*found: Python 3\.9\.2"):
         MachineLock(connect(), info("alice")).acquire(wait=False, on_wait=unexpected_wait)

@@ -33,11 +33,10 @@ def test_a_full_disk_keeps_the_old_page(
     page = hello.with_name("hello-graph.html")
     page.write_text("the old one")
 
-    def full(path: Path, data: bytes) -> int:
-        path.touch()
+    def full(path: Path, target: Path) -> Path:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "replace", full)
     shown = dora("graph", hello.name)
     assert shown.code == 1
     assert "hello-graph.html: No space left on device" in shown.err

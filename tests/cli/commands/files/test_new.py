@@ -59,14 +59,14 @@ def test_a_name_with_a_space_is_quoted(dora: Dora) -> None:
 def test_a_full_disk_leaves_no_partial_folder(
     dora: Dora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = Path.write_bytes
+    replace = Path.replace
 
-    def full(path: Path, data: bytes) -> int:
-        if path.name == ".listener.py.new":
+    def full(path: Path, target: Path) -> Path:
+        if target.name == "listener.py":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return write(path, data)
+        return replace(path, target)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "replace", full)
     shown = dora("new", "hello")
     assert shown.code == 1
     assert shown.err.startswith("[ERROR]\nhello/listener.py: No space left on device\n")

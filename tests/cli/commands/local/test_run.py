@@ -377,7 +377,7 @@ def test_shell_nodes_need_permission(workspace: Workspace) -> None:
     workspace.dataflow({"nodes": [{"id": "n", "path": "shell", "args": "echo $COLOUR"}]}, "f.yml")
     env = {"COLOUR": "red"}
     refused = run_dora("run", "f.yml", cwd=workspace.path, env=env).exited(1)
-    assert "security risk" in refused.stderr
+    assert "shell nodes are disabled" in refused.stderr
     assert "--allow-shell-nodes" in refused.stderr
     allowed = run_dora("run", "f.yml", "--allow-shell-nodes", cwd=workspace.path, env=env)
     assert "n: red\n" in allowed.succeeded().stdout

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from support.dora import DORA, RunningDora, running_dora
 from support.fleets.daemons import RealFleet, real_fleet
+from support.runner.found_runners import list_runners
 from support.waiting import PATIENCE, wait_until
 from support.workspace import Workspace
 
-from dora_daemon.process_tree.runtime_dir import list_runners, runtime_root
+from dora_daemon.process_tree.runtime_dir import runtime_root
 
 pytestmark = pytest.mark.integration
 
@@ -35,7 +36,7 @@ SENDER = """
 """
 
 
-def senders(workspace: Workspace, *wanted: str) -> Path:
+def senders(workspace: Workspace, *enabled: str) -> Path:
     """`left` sends 50 messages a second on the robot, `right` 2,500 on the gpu."""
     workspace.node("sender", SENDER)
     nodes = [
@@ -48,7 +49,7 @@ def senders(workspace: Workspace, *wanted: str) -> Path:
             "deploy": {"machine": machine},
         }
         for name, machine, at_once in (("left", "robot", 1), ("right", "gpu", 50))
-        if name in wanted
+        if name in enabled
     ]
     return workspace.dataflow({"nodes": nodes})
 
@@ -86,10 +87,10 @@ def messages(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def sees(watch: RunningDora, wanted: Callable[[dict[str, Any]], bool]) -> None:
+def sees(watch: RunningDora, matches: Callable[[dict[str, Any]], bool]) -> None:
     """Wait until a message matches."""
     wait_until(
-        lambda: any(wanted(m) for m in messages(watch.stdout[: watch.stdout.rfind("\n") + 1])),
+        lambda: any(matches(m) for m in messages(watch.stdout[: watch.stdout.rfind("\n") + 1])),
         what=lambda: f"a message; standard error: {watch.stderr}",
     )
 
@@ -134,7 +135,7 @@ def test_outputs_of_all_machines_are_shown_and_measured(workspace: Workspace) ->
 
         wait_until(lambda: not inspectors(), what="the inspectors to end")
         before = open_files()
-        slow = fleet.stack.enter_context(_nobody_reads(fleet))
+        slow = fleet.stack.enter_context(_stopped_reader(fleet))
         watch = watching(fleet, "left/count")
         first = messages(watch.stdout)[0]["data"][1]
         fleet.dora("node", "restart", "left")
@@ -151,7 +152,7 @@ def test_outputs_of_all_machines_are_shown_and_measured(workspace: Workspace) ->
         assert "the dataflow has ended" in watch.wait().exited(0).stderr
 
 
-def _nobody_reads(fleet: RealFleet) -> subprocess.Popen[bytes]:
+def _stopped_reader(fleet: RealFleet) -> subprocess.Popen[bytes]:
     """A watch whose terminal has stopped."""
     words = ("topic", "echo", "right/count", "--format", "json", "--duration", "2s")
     return subprocess.Popen(

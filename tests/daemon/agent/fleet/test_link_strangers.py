@@ -1,4 +1,4 @@
-"""A stranger on every port that a fleet opens: nothing comes in, nothing comes out, all goes on."""
+"""Foreign programs on every port of a fleet: they receive nothing and disturb nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def fleet(workspace: Workspace) -> Iterator[RealFleet]:
 
 
 def sockets(pids: list[int], kind: str) -> set[int]:
-    """Ports that these processes listen on (``tcp``) or have open (``udp``)."""
+    """Return the ports on which these processes listen (``tcp``) or that are open (``udp``)."""
     found = set()
     for pid in pids:
         for one in psutil.Process(pid).net_connections(kind):
@@ -51,11 +51,11 @@ def test_only_the_coordinator_and_links_listen(fleet: RealFleet) -> None:
     assert sockets([fleet.coordinator.process.pid], "tcp") == {fleet.port}
     assert all(7450 <= port <= 7549 for port in sockets(links, "tcp"))
     assert len(sockets(links, "tcp")) == len(MACHINES)
-    assert sockets([*links, *others], "udp") == set(), "nobody scouts by multicast"
+    assert sockets([*links, *others], "udp") == set(), "no multicast"
 
 
 def answer(port: int, context: ssl.SSLContext | None) -> bytes:
-    """What a link says to a stranger: nothing, before it hangs up."""
+    """Return the bytes that a link sends to a foreign program before it disconnects."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=60) as plain:
             if context is None:
@@ -69,7 +69,7 @@ def answer(port: int, context: ssl.SSLContext | None) -> bytes:
 
 
 def _application_data(data: bytes) -> bytes:
-    """What is more than an alert of TLS (content type 21)."""
+    """Return the bytes without alerts of TLS (content type 21)."""
     return b"" if data[:1] == b"\x15" else data
 
 
@@ -82,9 +82,7 @@ def stranger(credentials: Path | None) -> ssl.SSLContext:
     return context
 
 
-def test_strangers_on_a_link_hear_nothing_and_change_nothing(
-    fleet: RealFleet, tmp_path: Path
-) -> None:
+def test_strangers_receive_and_change_nothing(fleet: RealFleet, tmp_path: Path) -> None:
     foreign = Authority(tmp_path / "authority")
     credentials = Credentials(tmp_path / "foreign")
     credentials.store(foreign.sign(credentials.request(), "robot"), foreign.pem)
@@ -95,14 +93,14 @@ def test_strangers_on_a_link_hear_nothing_and_change_nothing(
         assert answer(port, stranger(None)) == b"", "without a certificate"
         assert answer(port, stranger(credentials.directory)) == b"", "with a foreign certificate"
         with socket.create_connection(("127.0.0.1", port)):
-            pass  # and one that says nothing at all
+            pass  # and one that sends nothing
     fleet.wait_for_messages(uuid, 50)
     wait_until_proven(fleet)
     complete(fleet, uuid)
 
 
-def test_a_member_of_the_cluster_does_get_through(fleet: RealFleet) -> None:
-    """So that the tests above refuse strangers for what they are."""
+def test_member_of_the_cluster_is_accepted(fleet: RealFleet) -> None:
+    """Otherwise the tests above would prove nothing."""
     own = state_dir() / "daemon" / "robot" / "credentials"
     for port in link_ports():
         with (
@@ -111,7 +109,7 @@ def test_a_member_of_the_cluster_does_get_through(fleet: RealFleet) -> None:
         ):
             tls.settimeout(0.5)
             with pytest.raises(TimeoutError):
-                tls.recv(1)  # it waits for us to speak
+                tls.recv(1)  # it waits for a message
 
 
 def test_keys_are_for_their_owner_alone(fleet: RealFleet) -> None:

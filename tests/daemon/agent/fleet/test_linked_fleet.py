@@ -1,4 +1,4 @@
-"""Data between real daemons: what it survives, and what is said of it meanwhile."""
+"""Data between real daemons during faults, and the status in the list."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ from support.fleets.linked_fleet import (
     runner_of,
     wait_until_proven,
 )
+from support.runner.found_runners import list_runners
 from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_config.access import state_dir
-from dora_daemon.process_tree.runtime_dir import list_runners, runtime_root
+from dora_daemon.process_tree.runtime_dir import runtime_root
 
 pytestmark = pytest.mark.integration
 
@@ -52,8 +53,8 @@ INFERENCE = """
 """
 
 
-def test_the_guides_example_over_three_machines(workspace: Workspace) -> None:
-    """camera -> inference -> actuator, each on a machine of its own."""
+def test_three_machines_in_a_row(workspace: Workspace) -> None:
+    """camera -> inference -> actuator, each on its own machine."""
     workspace.node("counter", COUNTER)
     workspace.node("inference", INFERENCE)
     workspace.node("collector", COLLECTOR)
@@ -181,10 +182,8 @@ def test_a_link_that_hangs_for_five_seconds_loses_nothing(workspace: Workspace) 
 
 
 @pytest.mark.parametrize("machine", ["robot", "station"])
-def test_a_machine_that_comes_back_is_linked_again_at_once(
-    workspace: Workspace, machine: str
-) -> None:
-    """From the daemon's connection to the first message of what was spawned again."""
+def test_restarted_machine_is_linked_at_once(workspace: Workspace, machine: str) -> None:
+    """Time from the daemon's connection to the first message of its new nodes."""
     with real_fleet(workspace, "robot", "station") as fleet:
         uuid = fleet.start(crossing(workspace))
         fleet.wait_for_messages(uuid)
@@ -203,7 +202,7 @@ def test_a_machine_that_comes_back_is_linked_again_at_once(
             wait_until_proven(fleet)
             if waits[-1] < LONGEST_RETURN:
                 break
-        crowd = os.getloadavg()[0] / (os.cpu_count() or 1)  # processes that want a core
+        crowd = os.getloadavg()[0] / (os.cpu_count() or 1)  # runnable processes per core
         assert min(waits) < LONGEST_RETURN * max(1.0, crowd), waits
 
 
@@ -216,7 +215,7 @@ def test_machines_that_have_ipv6_addresses_alone(workspace: Workspace) -> None:
         real_fleet(workspace, settings=("--interface", "::")) as fleet,
     ):
         to_coordinator = ("--coordinator-addr", wire.addresses["robot"])
-        fleet.start_daemon("robot")  # its peers tell which address leads to them
+        fleet.start_daemon("robot")  # the machine's address is found from its peers
         with wire.at("station"):
             fleet.start_daemon("station", *to_coordinator)
         uuid = fleet.start(crossing(workspace))
@@ -230,7 +229,7 @@ def test_machines_that_have_ipv6_addresses_alone(workspace: Workspace) -> None:
 
 
 def _settled(count: Callable[[], int]) -> int:
-    """A count once it has not changed for half a second."""
+    """Return a count once it has not changed for half a second."""
     seen, since = count(), time.monotonic()
 
     def still() -> bool:
@@ -328,7 +327,7 @@ def test_an_address_that_this_machine_does_not_have_fails_the_start(workspace: W
 
 
 def test_a_new_authority_reaches_links_that_run(workspace: Workspace) -> None:
-    """The coordinator's state was deleted: links go on, and later connect with new certificates."""
+    """The coordinator's state was deleted: links continue, and later use new certificates."""
     with real_fleet(workspace, "robot", "station") as fleet:
         uuid = fleet.start(crossing(workspace))
         fleet.wait_for_messages(uuid)

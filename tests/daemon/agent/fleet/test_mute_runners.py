@@ -1,4 +1,4 @@
-"""A runner that is stopped (SIGSTOP) or hangs: nobody waits for it for ever."""
+"""Runners that are stopped (SIGSTOP) or hang: requests to them time out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network between daemon and coordinator goes away and comes back; nodes do not notice."""
+"""The network between daemon and coordinator is cut and healed; nodes continue."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Random kills of real processes, by seed; afterwards each node runs once, hears the others over
-the link, and `list` says so.
+"""Random kills of real processes, by seed; afterwards each node runs once, receives messages over
+the link, and `list` shows it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from support.fleets.daemons import RealFleet, is_running, real_fleet
 from support.fleets.linked_fleet import link_of
+from support.runner.found_runners import list_runners
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_daemon.process_tree.runtime_dir import list_runners, runtime_root
+from dora_daemon.process_tree.runtime_dir import runtime_root
 
 pytestmark = pytest.mark.integration
 
@@ -33,18 +34,18 @@ NODE = """
     node = Node()
     name = sys.argv[1]
     Path("alive", f"{name}-{os.getpid()}").touch()
-    with Path("heard", name).open("a") as heard:
+    with Path("received", name).open("a") as received:
         for event in node:
             if event["type"] == "INPUT" and event["id"] == "tick":
                 node.send_output("beat", b"x")
             elif event["type"] == "INPUT":
-                print("beat", file=heard, flush=True)
+                print("beat", file=received, flush=True)
 """
 
 
 def beats(workspace: Workspace) -> dict[str, int]:
-    """How often each node has heard one of the other machine."""
-    return {path.name: path.stat().st_size for path in (workspace.path / "heard").iterdir()}
+    """Return the size of the messages that each node has received from the other machine."""
+    return {path.name: path.stat().st_size for path in (workspace.path / "received").iterdir()}
 
 
 def living(workspace: Workspace) -> list[str]:
@@ -55,7 +56,7 @@ def living(workspace: Workspace) -> list[str]:
 
 def dataflow(workspace: Workspace) -> Path:
     workspace.node("sitter", NODE)
-    for folder in ("alive", "heard"):
+    for folder in ("alive", "received"):
         (workspace.path / folder).mkdir()
     nodes = [
         {
@@ -73,7 +74,7 @@ def dataflow(workspace: Workspace) -> Path:
 
 
 def fault(fleet: RealFleet, dice: random.Random) -> str:
-    """Do one thing to the fleet; what it was."""
+    """Cause one fault; return its description."""
     runners = [found for found in list_runners(runtime_root()) if found.alive]
     machine = dice.choice(MACHINES)
     daemon = fleet.daemons[machine]
@@ -143,7 +144,7 @@ def test_after_random_faults_every_node_runs_exactly_once(workspace: Workspace, 
             before = beats(workspace)
             wait_until(
                 lambda: all(beats(workspace)[node] > before[node] for node in expected),
-                what=lambda: f"every node to hear the other machine: {before}, {beats(workspace)}",
+                what=lambda: f"a message at every node: {before}, {beats(workspace)}",
             )
             fleet.dora("stop")
             wait_until(lambda: living(workspace) == [], what="all nodes to end")

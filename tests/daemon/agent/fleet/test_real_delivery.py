@@ -1,4 +1,4 @@
-"""Code that is sent to a daemon which does not see it: real processes, a real coordinator."""
+"""Code that is sent to a daemon without the folder: real processes, a real coordinator."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ROBOT = {"machine": "robot", "distribute": "http"}
 
 
 def project(workspace: Workspace, nodes: list[dict[str, object]] | None = None) -> Path:
-    """A folder of its own with a node that needs its neighbours; its dataflow file."""
+    """Write a node that needs other files of its folder; return its dataflow file."""
     workspace.file("project/reader.py", READER)
     workspace.file("project/words.py", 'GREETING = "hello"\n')
     workspace.file("project/data/name.txt", "robot")
@@ -49,7 +49,7 @@ def project(workspace: Workspace, nodes: list[dict[str, object]] | None = None) 
 
 
 def unseen(path: Path) -> DataflowSpec:
-    """What a machine elsewhere is asked to start: it does not see the folder."""
+    """The dataflow as sent to another machine, which does not have the folder."""
     spec = make_spec(load(path))
     return spec.model_copy(
         update={"origin": spec.origin.model_copy(update={"boot_id": "elsewhere"})}
@@ -57,7 +57,7 @@ def unseen(path: Path) -> DataflowSpec:
 
 
 def start(fleet: RealFleet, path: Path) -> str:
-    """Deliver and start; the dataflow's id."""
+    """Send the code and start; return the dataflow's id."""
     with Client(fleet.coordinator.endpoint) as client:
         spec = deliver(client, unseen(path))
         return client.ask(StartDataflow(spec=spec), Started).uuid
@@ -135,7 +135,7 @@ def test_what_changed_travels_what_is_gone_goes_and_what_nodes_made_stays(
 
 
 def wheel(folder: Path, version: str) -> str:
-    """A wheel made by hand: no build tool, no index."""
+    """Write a wheel without a build tool and an index."""
     name = f"helper-{version}-py3-none-any.whl"
     info = f"helper-{version}.dist-info"
     with zipfile.ZipFile(folder / name, "w") as archive:
@@ -173,16 +173,16 @@ def test_build_lines_run_there_once_for_the_same_requirements(
     with real_fleet(workspace, "robot") as fleet:
         uuid = start(fleet, path)
         fleet.wait_for_status("Finished")
-        said = capsys.readouterr().out
-        assert "pip install --no-index" in said
+        output = capsys.readouterr().out
+        assert "pip install --no-index" in output
         environment = laid_out(fleet) / ".dora" / "python-envs" / "reader"
         assert printed(fleet, uuid) == [f"1.0 {environment}"]
         workspace.file("project/reader.py", USES_HELPER + "\n    # changed\n")
         start(fleet, path)
         fleet.wait_for_status("Finished")
-        said = capsys.readouterr().out
-        assert "built already with the same requirements" in said
-        assert "no-index" not in said
+        output = capsys.readouterr().out
+        assert "built already with the same requirements" in output
+        assert "no-index" not in output
         newer = wheel(workspace.path / "project", "2.0")
         workspace.file("project/requirements.txt", f"./{newer}\n")
         uuid = start(fleet, path)
@@ -219,7 +219,7 @@ def test_a_program_of_another_machine_is_refused_before_the_start(workspace: Wor
     ):
         start(fleet, path)
     assert f"this machine is {os.uname().machine}" in str(problem.value)
-    assert str(workspace.path / "_work") in str(problem.value), "the resolved path is told"
+    assert str(workspace.path / "_work") in str(problem.value), "the resolved path is shown"
 
 
 def test_what_leads_out_of_the_folder_is_refused_and_nothing_is_sent(
@@ -236,8 +236,8 @@ def test_what_leads_out_of_the_folder_is_refused_and_nothing_is_sent(
     assert not (workspace.path / "_work").exists()
 
 
-def test_recovery_lays_the_code_out_again_without_the_client(workspace: Workspace) -> None:
-    """The daemon is killed with its runner, and what was laid out is lost with them."""
+def test_recovery_restores_the_code_without_the_client(workspace: Workspace) -> None:
+    """The daemon is killed with its runner, and the code's folder is lost."""
     waits = """
         import words
         from dora import Node

@@ -1,4 +1,4 @@
-"""Real processes: what ends what, what is adopted, what comes back."""
+"""Ends, adoption and recovery of real processes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from support import log_files
 from support.dora import run_dora, running_dora
 from support.fleets.coordinator import free_port
 from support.fleets.daemons import counting, end_runners, is_running, pids, real_fleet
+from support.runner.found_runners import list_runners
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_daemon.process_tree.runtime_dir import list_runners, runtime_root
+from dora_daemon.process_tree.runtime_dir import runtime_root
 
 pytestmark = pytest.mark.integration
 
 
 def apart(workspace: Workspace, counter: dict[str, object], collector: dict[str, object]) -> Path:
-    """The counting dataflow without its edge, each node where it is told to be."""
+    """The counting dataflow without its edge, with each node on a machine."""
     flow = counting(workspace, counter=counter, collector=collector)
     content = json.loads(flow.read_text())
     del content["nodes"][1]["inputs"]
@@ -116,10 +117,10 @@ ROBOT: dict[str, object] = {"machine": "robot"}
 STATION: dict[str, object] = {"machine": "station"}
 
 
-def test_what_runs_when_the_machine_stops_runs_again_when_it_is_back(
+def test_dataflows_continue_after_a_reboot(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The init system says whether a SIGTERM is a stop of the service or of the machine."""
+    """The init system reports whether a SIGTERM stops the service or the machine."""
     init = workspace.path / "init"
     init.mkdir()
     (init / "systemctl").write_text("#!/bin/sh\necho stopping\n")
@@ -140,7 +141,7 @@ def test_what_runs_when_the_machine_stops_runs_again_when_it_is_back(
 
 
 def logged(workspace: Workspace, dataflow: str, node: str) -> list[str]:
-    """What a node has printed."""
+    """Return the output of a node."""
     return log_files.texts(workspace.path / "out" / dataflow / f"log_{node}.jsonl")
 
 
@@ -190,7 +191,7 @@ def test_a_killed_runner_takes_its_nodes_with_it_and_is_started_again(
 
 
 def test_everything_killed_comes_back(workspace: Workspace) -> None:
-    """A machine that loses power, as far as processes go."""
+    """All processes of a machine are killed, as by a power cut."""
     flow = counting(workspace)
     with real_fleet(workspace, None) as fleet:
         uuid = fleet.start(flow)
@@ -229,7 +230,7 @@ def test_a_missing_file_is_named_with_the_rule_of_directories(workspace: Workspa
         assert f"(relative paths start at {workspace.path}: the folder of the dataflow" in refused
 
 
-def test_nodes_go_where_the_file_says(workspace: Workspace) -> None:
+def test_nodes_run_on_the_machines_of_the_file(workspace: Workspace) -> None:
     flow = apart(workspace, ROBOT, {"labels": {"gpu": "yes"}})
     with real_fleet(workspace, "robot") as fleet:
         fleet.start_daemon("station", "--labels", "gpu=yes,arch=arm64")
@@ -241,9 +242,9 @@ def test_nodes_go_where_the_file_says(workspace: Workspace) -> None:
         fleet.start(flow)
         wait_for_pids(workspace, 2)
         assert set(fleet.listed()[-1].daemons) == {"robot", "station"}
-        missing = counting(workspace, counter={"machine": "nobody"})
+        missing = counting(workspace, counter={"machine": "unknown"})
         refused = fleet.dora("start", missing, "--detach", code=1).stderr
-        assert 'no matching daemon for machine id "nobody"' in refused
+        assert 'no matching daemon for machine id "unknown"' in refused
         fleet.dora("stop")
 
 
@@ -287,7 +288,7 @@ def test_second_daemon_with_the_same_name_is_refused(workspace: Workspace) -> No
         assert "with another --machine-id" in refused.stderr
 
 
-def test_a_daemon_without_the_right_token_says_so_and_keeps_trying(workspace: Workspace) -> None:
+def test_daemon_with_a_wrong_token_reports_it_and_retries(workspace: Workspace) -> None:
     with real_fleet(workspace) as fleet:
         words = ("daemon", "--coordinator-port", str(fleet.port))
         wrong = {"DORA_AUTH_TOKEN": "wrong"}
@@ -299,7 +300,7 @@ def test_a_daemon_without_the_right_token_says_so_and_keeps_trying(workspace: Wo
             stranger.wait().succeeded()
 
 
-def test_following_logs_goes_on_over_a_killed_runner(workspace: Workspace) -> None:
+def test_following_logs_continues_after_a_killed_runner(workspace: Workspace) -> None:
     flow = counting(workspace)
     with real_fleet(workspace, None) as fleet:
         fleet.start(flow, "--name", "a")

@@ -1,4 +1,4 @@
-"""Somebody removes what a daemon or a runner keeps on disk: each node still runs exactly once."""
+"""Files of daemons and runners are removed from disk: each node still runs exactly once."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from shutil import rmtree
 import pytest
 from support.fleets.daemons import RealFleet, counting, is_running, pids, real_fleet
 from support.fleets.linked_fleet import crossing
+from support.runner.found_runners import list_runners
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_daemon.process_tree.runtime_dir import list_runners, runtime_root
+from dora_daemon.process_tree.runtime_dir import runtime_root
 
 pytestmark = pytest.mark.integration
 
@@ -30,7 +31,7 @@ REMOVED = {"runtime directory": runtime_directory, "state directory": state_dire
 
 
 def wait_for_new_nodes(fleet: RealFleet, old: list[int]) -> None:
-    """Until both nodes run again, and of the old ones nothing."""
+    """Wait until both nodes have new processes and the old ones have ended."""
 
     def once_each() -> bool:
         living = [pid for pid in pids(fleet.workspace) if is_running(pid)]
@@ -40,7 +41,7 @@ def wait_for_new_nodes(fleet: RealFleet, old: list[int]) -> None:
 
 
 @pytest.mark.parametrize("what", REMOVED)
-def test_a_successor_that_knows_nothing_of_a_runner_does_not_start_its_nodes_twice(
+def test_successor_without_records_does_not_start_nodes_twice(
     workspace: Workspace, what: str
 ) -> None:
     with real_fleet(workspace, "robot") as fleet:
@@ -59,7 +60,7 @@ def test_a_successor_that_knows_nothing_of_a_runner_does_not_start_its_nodes_twi
 
 
 def test_nodes_whose_runtime_directory_is_removed_are_started_again(workspace: Workspace) -> None:
-    """None of them could be started again, or be adopted."""
+    """Without the directory they could not be adopted."""
     with real_fleet(workspace, "robot", settings=("--set", "heartbeat_interval=0.3")) as fleet:
         deploy: dict[str, object] = {"machine": "robot"}
         uuid = fleet.start(counting(workspace, counter=deploy, collector=deploy))
@@ -75,8 +76,8 @@ def test_nodes_whose_runtime_directory_is_removed_are_started_again(workspace: W
         fleet.dora("stop", uuid)
 
 
-def test_a_state_directory_that_is_removed_is_made_again(workspace: Workspace) -> None:
-    """The next daemon adopts what runs, and dataflows over several machines can be started."""
+def test_removed_state_directory_is_created_again(workspace: Workspace) -> None:
+    """The next daemon adopts the runners, and can start dataflows over several machines."""
     settings = ("--set", "heartbeat_interval=0.3")
     with real_fleet(workspace, "robot", "station", settings=settings) as fleet:
         flow = crossing(workspace)

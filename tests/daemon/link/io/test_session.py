@@ -1,4 +1,4 @@
-"""What Zenoh is told when a session is opened."""
+"""Settings of Zenoh sessions."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Later:
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "told"),
+    ("endpoint", "expected"),
     [("[fd00::1]:7450", "tls/fd00::1:7450"), ("10.0.0.7:7450", "tls/10.0.0.7:7450")],
 )
 def test_an_address_is_dialled_without_brackets(
-    monkeypatch: pytest.MonkeyPatch, endpoint: str, told: str
+    monkeypatch: pytest.MonkeyPatch, endpoint: str, expected: str
 ) -> None:
-    """With them, Zenoh (1.10) says "invalid dns name", but only over TLS."""
+    """With them, Zenoh (1.10) fails with "invalid dns name", but only over TLS."""
     dialled: list[str] = []
 
     def refuse(config: Any) -> None:
@@ -45,7 +45,7 @@ def test_an_address_is_dialled_without_brackets(
     monkeypatch.setattr(zenoh, "open", refuse)
     with pytest.raises(zenoh.ZError):
         _open(listen=None, dial=endpoint, credentials=Path("credentials"))
-    assert dialled == [told]
+    assert dialled == [expected]
 
 
 @pytest.mark.parametrize("expired", ["theirs", "ours"])

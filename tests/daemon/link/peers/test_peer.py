@@ -81,10 +81,10 @@ def peer() -> tuple[PeerLink, FakeHost]:
 
 def hello_of(to: PeerLink, over: FakeSession, *, seen: int = 0) -> None:
     """Receive the peer's hello; ``seen``: our round in it."""
-    said = LinkHello(machine="b", run_id="b-1", round=1, seen_round=seen, count=1)
+    sent_hello = LinkHello(machine="b", run_id="b-1", round=1, seen_round=seen, count=1)
     receiver = FakeHost.link_id if seen else 0
-    frame = frames.head(FrameKind.HELLO, THEIR_LINK, receiver) + hello.encode(said)
-    to.receive_hello(over.session, frames.read_head(frame), said)
+    frame = frames.head(FrameKind.HELLO, THEIR_LINK, receiver) + hello.encode(sent_hello)
+    to.receive_hello(over.session, frames.read_head(frame), sent_hello)
 
 
 def test_a_late_failure_of_a_put_leaves_the_next_session_alone() -> None:

@@ -42,7 +42,7 @@ class SlowPeer:
         self.takes = threading.Event()
         self.streams: dict[tuple[str, str], Any] = {}
 
-    def send_images(self, number: int, images: list[bytes]) -> bool:
+    def send_images(self, images: list[bytes]) -> bool:
         return self.send(Priority.SMALL, b"".join(images))
 
     def send(self, priority: Priority, frame: bytes) -> bool:
@@ -131,7 +131,7 @@ def test_a_put_that_hangs_never_gives_a_queue_two_readers(side: Side) -> None:
     side.resume()
     sender = _send(side, side.kept)
     assert slow.sending.wait(10)
-    side.settle()  # the peer was removed while a put hangs: nobody waits for it
+    side.settle()  # the peer was removed while a put hangs, which is abandoned
     side.settle(b=again)
     assert KEY not in side.streams.outgoing
     assert side.streams.ending

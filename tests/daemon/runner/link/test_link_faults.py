@@ -1,4 +1,4 @@
-"""Killed while messages cross: nothing is lost, nothing comes twice, all is in order.
+"""Kills while messages are in transit: none is lost, repeated or out of order.
 
 Under backpressure, that is; of drop_oldest streams, all that is missing is counted.
 """

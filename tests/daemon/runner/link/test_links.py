@@ -1,4 +1,4 @@
-"""A dataflow on several machines behaves as on one."""
+"""Dataflows on several machines behave like those on one."""
 
 from __future__ import annotations
 

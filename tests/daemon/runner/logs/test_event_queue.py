@@ -1,4 +1,4 @@
-"""Events to a slow reader: in order, bounded, what is shed is counted."""
+"""Events to a slow reader: in order, bounded, with a count of dropped lines."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def line(number: int) -> LogLine:
 
 
 def test_everything_arrives_in_order() -> None:
-    heard: list[RunnerEvent] = []
-    events = EventQueue(heard.append)
+    received: list[RunnerEvent] = []
+    events = EventQueue(received.append)
     sent = [line(n) for n in range(1000)]
     for event in sent:
         events.put(event)
     events.close()
-    assert heard == sent
+    assert received == sent
 
 
-def test_a_reader_that_is_stuck_holds_nobody_up_and_loses_only_lines() -> None:
+def test_stuck_reader_loses_only_lines() -> None:
     gate = threading.Event()
-    heard: list[RunnerEvent] = []
+    received: list[RunnerEvent] = []
 
     def slow(event: RunnerEvent) -> None:
         gate.wait(10)
-        heard.append(event)
+        received.append(event)
 
     events = EventQueue(slow, most_lines=10)
     for number in range(100):
@@ -49,38 +49,38 @@ def test_a_reader_that_is_stuck_holds_nobody_up_and_loses_only_lines() -> None:
     events.put(DataflowStarted(dataflow_id="x"))
     gate.set()
     events.close()
-    lines = [e for e in heard if isinstance(e, LogLine)]
-    shed = [e.count for e in heard if isinstance(e, LogLinesDropped)]
+    lines = [e for e in received if isinstance(e, LogLine)]
+    shed = [e.count for e in received if isinstance(e, LogLinesDropped)]
     assert len(lines) + sum(shed) == 100
     assert events.total_shed == sum(shed)
     assert 5 <= len(lines) <= 11
     assert lines[-1].message == "99"  # the end is what is worth most
-    assert [e.kind for e in heard[-3:]] == ["log", "nodes_ready", "dataflow_started"]
+    assert [e.kind for e in received[-3:]] == ["log", "nodes_ready", "dataflow_started"]
 
 
-def test_lines_that_come_too_fast_for_long_are_told_in_few_words() -> None:
-    read, heard = threading.Semaphore(0), threading.Semaphore(0)
+def test_many_lines_are_summarized() -> None:
+    read, received = threading.Semaphore(0), threading.Semaphore(0)
     gaps: list[RunnerEvent] = []
 
     def slow(event: RunnerEvent) -> None:
         read.acquire(timeout=10)
         if isinstance(event, LogLinesDropped):
             gaps.append(event)
-        heard.release()
+        received.release()
 
     events = EventQueue(slow, most_lines=100)
     for number in range(1000):
         for part in range(3):  # three lines come for each that is read
             events.put(line(3 * number + part))
         read.release()
-        assert heard.acquire(timeout=10)
+        assert received.acquire(timeout=10)
     read.release(200)
     events.close()
     assert events.total_shed > 1000
     assert len(gaps) <= events.total_shed // 50
 
 
-def test_a_reader_that_never_comes_back_is_left() -> None:
+def test_a_reader_that_never_returns_is_abandoned() -> None:
     gate = threading.Event()
 
     def stuck(event: RunnerEvent) -> None:
@@ -103,7 +103,7 @@ def test_what_the_reader_raises_comes_out_at_the_end() -> None:
         events.close()
 
 
-def test_a_closed_pipe_is_no_error() -> None:
+def test_closed_pipe() -> None:
     def gone(event: RunnerEvent) -> None:
         raise BrokenPipeError
 
@@ -112,13 +112,13 @@ def test_a_closed_pipe_is_no_error() -> None:
     events.close()
 
 
-def test_nobody_listens() -> None:
+def test_without_a_listener() -> None:
     events = EventQueue(None)
     events.put(line(1))
     events.close()
 
 
-def test_a_thread_that_cannot_be_started_is_what_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_of_a_thread_that_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -141,11 +141,11 @@ async def _puts(events: EventQueue, gate: Gate, count: int) -> int:
 def test_a_gate_is_shut_while_many_lines_wait_and_no_line_is_shed() -> None:
     async def scenario() -> None:
         gate, reads = Gate(), threading.Semaphore(0)
-        heard: list[RunnerEvent] = []
+        received: list[RunnerEvent] = []
 
         def slow(event: RunnerEvent) -> None:
             reads.acquire(timeout=10)
-            heard.append(event)
+            received.append(event)
 
         events = EventQueue(slow, gate=gate, held_lines=10)
         entered = await _puts(events, gate, 100)
@@ -153,13 +153,13 @@ def test_a_gate_is_shut_while_many_lines_wait_and_no_line_is_shed() -> None:
         opened = anyio.Event()
         gate.when_open(opened.set)
         reads.release(3)
-        await wait_until_async(lambda: len(heard) == 3, what="three lines")
+        await wait_until_async(lambda: len(received) == 3, what="three lines")
         assert not gate.is_open  # more than half of the lines still wait
         reads.release(100)
         with anyio.fail_after(10):
             await opened.wait()
         events.close()
-        assert [event.message for event in heard if isinstance(event, LogLine)] == [
+        assert [event.message for event in received if isinstance(event, LogLine)] == [
             str(number) for number in range(entered)
         ]
         assert events.total_shed == 0
@@ -167,7 +167,7 @@ def test_a_gate_is_shut_while_many_lines_wait_and_no_line_is_shed() -> None:
     anyio.run(scenario)
 
 
-def test_a_stuck_reader_holds_back_no_node_that_is_to_stop() -> None:
+def test_a_stuck_reader_does_not_hold_back_nodes_that_stop() -> None:
     async def scenario() -> None:
         gate, go_on = Gate(), threading.Event()
 
@@ -189,7 +189,7 @@ def test_a_stuck_reader_holds_back_no_node_that_is_to_stop() -> None:
     anyio.run(scenario)
 
 
-def test_a_reader_that_failed_holds_nothing_back() -> None:
+def test_a_failed_reader_does_not_hold_back_output() -> None:
     async def scenario() -> None:
         gate = Gate()
 

@@ -1,4 +1,4 @@
-"""What counts as a structured entry, and lines out of a stream of bytes."""
+"""Structured entries, and lines in a stream of bytes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_plain_line_has_the_level_stdout() -> None:
         '{"a": ' * 100_000 + "}",
     ],
 )
-def test_json_that_is_no_entry_is_a_plain_line(text: str) -> None:
+def test_json_without_level_and_message_is_a_plain_line(text: str) -> None:
     assert entry(text).level == "stdout"
     assert entry(text).message == text
 
@@ -157,5 +157,5 @@ def test_a_line_past_a_megabyte_is_cut_with_a_mark(piece: int) -> None:
     assert lines[0].endswith(CUT_MARK)
 
 
-def test_bytes_that_are_no_text_are_shown_somehow() -> None:
+def test_invalid_utf8_is_replaced() -> None:
     assert LineSplitter().feed(b"\xff\xfe\n") == ["��"]

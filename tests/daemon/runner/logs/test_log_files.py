@@ -1,4 +1,4 @@
-"""Log files: appended, rotated, and in trouble only once."""
+"""Log files: appended, rotated, with one report of each error."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_file_that_is_too_large_already_is_rotated_first(tmp_path: Path) -> No
     assert (tmp_path / "log.1").read_text() == "0123456789\n"
 
 
-def test_a_file_that_was_moved_or_removed_is_made_again(tmp_path: Path) -> None:
+def test_a_moved_or_removed_file_is_created_again(tmp_path: Path) -> None:
     """As logrotate does."""
     path = tmp_path / "out" / "id" / "log"
     log = LogFile(path)
@@ -103,18 +103,18 @@ def test_a_file_that_was_cut_off_is_written_from_its_beginning(tmp_path: Path) -
     assert (tmp_path / "log").read_text() == "6\n"
 
 
-def test_a_folder_of_a_dataflow_that_was_removed_stays_away(tmp_path: Path) -> None:
+def test_the_removed_folder_of_a_dataflow_is_not_created_again(tmp_path: Path) -> None:
     log = LogFile(tmp_path / "project" / "out" / "id" / "log")
     log.write(["1"])
     rmtree(tmp_path / "project")
-    told = log.write(["2"])
-    assert told is not None
-    assert "No such file or directory" in told
+    problem = log.write(["2"])
+    assert problem is not None
+    assert "No such file or directory" in problem
     assert log.write(["3"]) is None
     assert names(tmp_path) == []
 
 
-def test_trouble_is_told_once_and_writing_goes_on_after_it(
+def test_error_is_reported_once_and_writing_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = LogFile(tmp_path / "log")
@@ -130,10 +130,10 @@ def test_trouble_is_told_once_and_writing_goes_on_after_it(
         return taken
 
     monkeypatch.setattr(os, "write", full)
-    told = log.write(["lost entry"])
-    assert told is not None
-    assert "No space left on device" in told
-    assert str(tmp_path / "log") in told
+    problem = log.write(["lost entry"])
+    assert problem is not None
+    assert "No space left on device" in problem
+    assert str(tmp_path / "log") in problem
     assert log.write(["lost too"]) is None
     monkeypatch.setattr(os, "write", real)
     assert log.write(["after"]) is None
@@ -142,10 +142,10 @@ def test_trouble_is_told_once_and_writing_goes_on_after_it(
     assert (tmp_path / "log").read_text() == "before\nlos\nafter\n"
 
 
-def test_a_folder_that_cannot_be_made_is_trouble_too(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     log = LogFile(tmp_path / "out" / "log")
-    told = log.write(["x"])
-    assert told is not None
-    assert "cannot write the log file" in told
+    problem = log.write(["x"])
+    assert problem is not None
+    assert "cannot write the log file" in problem
     assert log.write(["y"]) is None

@@ -85,9 +85,9 @@ def test_verdict(ending: Ending, outcome: str, message: str) -> None:
             "exited with code 137: the kernel killed a child of it: out of memory",
         ),
         (
-            Ending(Exit(signal="SIGKILL"), kill_reason="nothing was heard from it for 5.0 s"),
-            "killed: nothing was heard from it for 5.0 s",
-            "was killed: nothing was heard from it for 5.0 s",
+            Ending(Exit(signal="SIGKILL"), kill_reason="its process could not run for 5.0 s"),
+            "killed: its process could not run for 5.0 s",
+            "was killed: its process could not run for 5.0 s",
         ),
     ],
 )

@@ -14,6 +14,7 @@ from support.runner.runs import open_descriptors, run_flow
 from support.workspace import Workspace
 
 from dora_daemon.runner.errors import QueueUnavailable
+from dora_daemon.runner.machine.commands import AnnounceClosed
 from dora_daemon.runner.machine.edges import Edge
 from dora_daemon.runner.nodes import queues
 from dora_daemon.runner.nodes.connections import Connections
@@ -103,7 +104,7 @@ def test_segments_of_an_ended_producer_stay_until_its_messages_are_read(
         sender.send("x", arrow.encode(bytes([number]) * 100))
     sender.close()
     registry.producer_died("a", 7)
-    registry.announce_closed("a")
+    registry.announce(AnnounceClosed("a"))
     registry.cleanup()
     assert segments.has_any(7)
     assert registry.queued("b") == 4
@@ -157,8 +158,9 @@ def test_lines_of_the_runner_are_received_as_arrays_of_one_text(
     outputs.close()
 
 
-def test_no_descriptor_stays_open(registry: QueueRegistry, segments: SegmentTable) -> None:
+def test_no_descriptor_stays_open(segments: SegmentTable) -> None:
     before = open_descriptors()
+    registry = QueueRegistry(Board.create(), segments)
     for number in range(20):
         registry.ensure(Edge("a", "x", f"c{number}", "in"), bound=5, backpressure=True)
     segments.add(3, 1, os.dup(0), 100)
@@ -224,7 +226,7 @@ def test_a_queue_smaller_than_configured_is_warned_about_once(
     try:
         registry.ensure(EDGE, bound=1000)
         assert warnings == []
-        monkeypatch.setattr(queue, "fcntl", SimpleNamespace(fcntl=refused))
+        monkeypatch.setattr(queue, "fcntl", SimpleNamespace(**vars(fcntl) | {"fcntl": refused}))
         registry.ensure(Edge("a", "x", "c", "in"), bound=100)
         assert warnings == []
         registry.ensure(Edge("a", "x", "d", "in"), bound=1000)

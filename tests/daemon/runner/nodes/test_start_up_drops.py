@@ -44,7 +44,7 @@ class Scene:
         )
 
     def count(self, edge: str, dropped: int, received: int = 1) -> LogLine:
-        """Set the counters of an edge; its warning."""
+        """Set the counters of an edge; return its warning."""
         self.counters[edge] = SimpleNamespace(dropped=dropped, received=received)
         return LogLine(ts="", level="warn", message=f"{edge} is full", fields={"edge": edge})
 

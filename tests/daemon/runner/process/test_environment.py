@@ -40,7 +40,7 @@ def test_reserved_names_are_neither_inherited_nor_set(name: str) -> None:
     assert merge_environment({name: "x"}, {}, {}, {}).warnings == ()
 
 
-def test_a_value_of_the_machine_is_taken_there_or_missed_by_name() -> None:
+def test_a_value_of_the_machine_is_used_or_named_as_missing() -> None:
     own = {"PORT": FromMachine(name="LIDAR"), "X": FromMachine(name="NOWHERE")}
     merged = merge_environment({"LIDAR": "/dev/tty7"}, {}, {}, own)
     assert merged.variables["PORT"] == "/dev/tty7"
@@ -48,7 +48,7 @@ def test_a_value_of_the_machine_is_taken_there_or_missed_by_name() -> None:
     assert "NOWHERE" in merged.problems[0]
 
 
-def test_our_packages_come_first_on_the_final_pythonpath() -> None:
+def test_the_packages_come_first_on_the_final_pythonpath() -> None:
     assert with_packages({"PYTHONPATH": "/a:/b"}, "/run/p")["PYTHONPATH"] == "/run/p:/a:/b"
     assert with_packages({}, "/run/p")["PYTHONPATH"] == "/run/p"
 

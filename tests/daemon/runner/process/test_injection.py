@@ -1,4 +1,4 @@
-"""Our ``dora`` reaches every node, and a sentence says why where it cannot."""
+"""Injection of our ``dora`` into nodes, and the reasons where it is not possible."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import dora_node_api
 from dora_daemon.runner.process.injection import LaunchFacts, explain, make_package_folder
 
 
-def test_the_folder_holds_our_two_packages_and_nothing_else(tmp_path: Path) -> None:
+def test_the_folder_contains_the_two_packages_only(tmp_path: Path) -> None:
     folder = make_package_folder(tmp_path / "packages")
     assert make_package_folder(folder) == folder
     assert sorted(p.name for p in folder.iterdir()) == ["dora", "dora_node_api"]
@@ -22,7 +22,7 @@ def test_the_folder_holds_our_two_packages_and_nothing_else(tmp_path: Path) -> N
     assert (folder / "dora" / "__init__.py").is_file()
 
 
-def test_the_folder_holds_ours_when_another_dora_is_installed_for_the_runner(
+def test_the_folder_contains_this_dora_if_the_runner_has_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = tmp_path / "site" / "dora"
@@ -34,7 +34,7 @@ def test_the_folder_holds_ours_when_another_dora_is_installed_for_the_runner(
     assert "dora_node_api" in (folder / "dora" / "__init__.py").read_text()
 
 
-def test_ours_comes_before_another_dora_that_is_installed(workspace: Workspace) -> None:
+def test_this_dora_comes_before_another_that_is_installed(workspace: Workspace) -> None:
     workspace.file("site/dora/__init__.py", "raise ImportError('the other dora')")
     workspace.node("a", "import dora\nnode = dora.Node()\nprint('connected')\n")
     content = {
@@ -46,11 +46,11 @@ def test_ours_comes_before_another_dora_that_is_installed(workspace: Workspace) 
     assert ran.result.ok
 
 
-def test_ours_comes_before_another_dora_that_the_runner_would_find(
+def test_this_dora_comes_before_another_that_the_runner_would_find(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace.file("site/dora/__init__.py", "raise ImportError('the other dora')")
-    # As PYTHONPATH of whoever starts `dora run`.
+    # As PYTHONPATH of `dora run`.
     monkeypatch.syspath_prepend(workspace.path / "site")
     monkeypatch.delitem(sys.modules, "dora", raising=False)
     ours = Path(dora_node_api.__file__).resolve().parent.parent
@@ -99,10 +99,10 @@ def test_a_frozen_program_is_explained(workspace: Workspace) -> None:
     outcome = run_flow(
         workspace, {"nodes": [{"id": "a", "path": str(false), "outputs": ["x"]}]}
     ).outcome("a")
-    assert "a program of its own (a frozen application, say)" in outcome
+    assert "a binary (such as a frozen application)" in outcome
 
 
-def test_a_node_that_ends_without_a_node_is_told_so(workspace: Workspace) -> None:
+def test_process_that_ends_without_a_node(workspace: Workspace) -> None:
     workspace.node("a", "print('hello')")
     ran = run_flow(workspace, {"nodes": [{"id": "a", "path": "a.py", "outputs": ["x"]}]})
     assert "never created a dora `Node()`" in ran.outcome("a")

@@ -1,4 +1,4 @@
-"""Which Python runs a node: a test for each step of the order, and for what is missing."""
+"""Choice of the Python of a node: each step of the order, and missing ones."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dora_daemon.runner.process.python_choice import PythonChooser, PythonUnusab
 
 
 def fake_python(path: Path, *, version: str = "3 12", pyarrow: bool = True) -> Path:
-    """A program that answers as an interpreter would, and counts how often it is asked."""
+    """Write a fake interpreter that counts its runs."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f'#!/bin/sh\necho x >> "$0.asked"\necho {version} {pyarrow}\n')
+    path.write_text(f'#!/bin/sh\necho x >> "$0.runs"\necho {version} {pyarrow}\n')
     path.chmod(0o755)
     return path
 
 
-def asked(path: Path) -> int:
-    return len(Path(f"{path}.asked").read_text().splitlines())
+def runs(path: Path) -> int:
+    return len(Path(f"{path}.runs").read_text().splitlines())
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_first_the_managed_environment(tmp_path: Path, variables: dict[str, str]
     assert chosen.words == (str(managed),)
 
 
-def test_then_uv_when_it_is_asked_for(tmp_path: Path, variables: dict[str, str]) -> None:
+def test_uv_on_request(tmp_path: Path, variables: dict[str, str]) -> None:
     uv = fake_python(tmp_path / "bin" / "uv")
     assert PythonChooser(uv=True).choose(None, variables, tmp_path).words == (
         str(uv),
@@ -106,9 +106,7 @@ def test_one_that_is_too_old_is_named_with_the_remedy(
         PythonChooser(uv=True).choose(None, variables, tmp_path)
 
 
-def test_one_that_does_not_work_says_what_it_said(
-    tmp_path: Path, variables: dict[str, str]
-) -> None:
+def test_output_of_a_broken_interpreter(tmp_path: Path, variables: dict[str, str]) -> None:
     broken = tmp_path / "env" / "python"
     broken.parent.mkdir()
     broken.write_text("#!/bin/sh\necho 'no license' >&2\nexit 3\n")
@@ -119,14 +117,14 @@ def test_one_that_does_not_work_says_what_it_said(
         PythonChooser().choose(str(tmp_path / "absent"), variables, tmp_path)
 
 
-def test_each_is_asked_once(tmp_path: Path, variables: dict[str, str]) -> None:
+def test_each_interpreter_runs_once(tmp_path: Path, variables: dict[str, str]) -> None:
     managed = fake_python(tmp_path / "env" / "python")
     chooser = PythonChooser()
     for _ in range(3):
         chooser.choose(str(managed), variables, tmp_path)
-    assert asked(managed) == 1
+    assert runs(managed) == 1
     chooser.choose(str(managed), {**variables, "PYTHONPATH": "/elsewhere"}, tmp_path)
-    assert asked(managed) == 2
+    assert runs(managed) == 2
 
 
 def test_the_runners_own_interpreter_is_not_started_for_that(

@@ -1,4 +1,4 @@
-"""A runner moves to the unit that its daemon's unit file names, and runs on if it cannot."""
+"""A runner moves to the unit of its daemon's unit file, or stays if this fails."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UNIT = "dora-nodes-robot.service"
 
 @pytest.fixture
 def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the words of `busctl` are written to; its end is what the test writes as `end.sh`."""
+    """File with the arguments of a fake `busctl`, which ends with the test's `end.sh`."""
     words = tmp_path / "words"
     program = tmp_path / "busctl"
     program.write_text(f'#!/bin/sh\necho "$@" > {words}\n. {tmp_path}/end.sh\n')
@@ -25,7 +25,7 @@ def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("manager", ["system", "user"])
-def test_it_asks_the_manager_of_the_unit(
+def test_request_to_the_manager_of_the_unit(
     called: Path, manager: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     environ = {"DORA_RUNNERS_UNIT": f"{manager}:{UNIT}", "PATH": "/bin"}
@@ -38,7 +38,7 @@ def test_it_asks_the_manager_of_the_unit(
 
 
 @pytest.mark.parametrize("environ", [{}, {"DORA_RUNNERS_UNIT": ""}])
-def test_without_a_unit_it_asks_for_nothing(called: Path, environ: dict[str, str]) -> None:
+def test_without_a_unit_there_is_no_request(called: Path, environ: dict[str, str]) -> None:
     runners_unit.enter(environ).finish()
     assert not called.exists()
 

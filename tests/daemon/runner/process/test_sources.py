@@ -1,4 +1,4 @@
-"""What a node's ``path`` names."""
+"""Programs that the ``path`` of a node names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from dora_daemon.runner.process.sources import (
     SourceNotFound,
     expand,
     find_program,
-    is_python,
     require_executable,
 )
 
@@ -36,7 +35,6 @@ def test_a_file_is_relative_to_the_working_directory(tmp_path: Path) -> None:
     deeper.mkdir()
     assert find_program("../a.py", working_dir=deeper, variables={}) == script
     assert find_program(str(script), working_dir=Path("/"), variables={}) == script
-    assert is_python(script)
 
 
 def test_a_bare_name_is_looked_for_here_then_in_the_environment_then_on_path(
@@ -66,7 +64,7 @@ def test_an_error_names_the_path_as_written_and_in_full(tmp_path: Path, path: st
     assert str(tmp_path / path) in str(caught.value)
 
 
-def test_a_directory_is_no_program(tmp_path: Path) -> None:
+def test_directory_is_not_a_program(tmp_path: Path) -> None:
     (tmp_path / "node").mkdir()
     with pytest.raises(SourceNotFound, match="a directory"):
         find_program("./node", working_dir=tmp_path, variables={})
@@ -113,12 +111,12 @@ def url() -> Iterator[str]:
 
 
 def test_a_download_is_checked_made_executable_and_used_again(tmp_path: Path, url: str) -> None:
-    wanted = hashlib.sha256(PROGRAM).hexdigest()
-    program = download(f"{url}/bin/node", wanted.upper(), tmp_path)
+    digest = hashlib.sha256(PROGRAM).hexdigest()
+    program = download(f"{url}/bin/node", digest.upper(), tmp_path)
     assert program == tmp_path / "build" / "node"
     assert program.read_bytes() == PROGRAM
     assert program.stat().st_mode & 0o111
-    assert download(f"{url}/bin/node", wanted, tmp_path) == program
+    assert download(f"{url}/bin/node", digest, tmp_path) == program
     assert Handler.requests == 1
 
 
@@ -137,11 +135,11 @@ def test_a_download_that_fails_names_address_and_target(tmp_path: Path, url: str
 
 
 @pytest.mark.parametrize("host", ["[", "127.0.0.1:port", "a b", "a..b"])
-def test_a_download_from_what_is_no_address(tmp_path: Path, host: str) -> None:
+def test_download_from_an_invalid_address(tmp_path: Path, host: str) -> None:
     with pytest.raises(SourceNotFound, match="cannot download http"):
         download(f"http://{host}/node", None, tmp_path)
 
 
-def test_a_download_to_a_name_that_no_file_can_have(tmp_path: Path, url: str) -> None:
+def test_a_download_to_an_invalid_file_name(tmp_path: Path, url: str) -> None:
     with pytest.raises(SourceNotFound, match="cannot download"):
         download(f"{url}/bin/{'x' * 300}", "0" * 64, tmp_path)

@@ -1,4 +1,4 @@
-"""One process: its session, its limits, its signals, its end."""
+"""Session, limits, signals and end of a process."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def ended(process: NodeProcess) -> Exit:
 
 
 def output(process: NodeProcess) -> str:
-    """What was printed, once the process has ended."""
+    """Return the output of the ended process."""
     ended(process)
     return os.read(process.stdout, 65536).decode()
 
@@ -79,7 +79,7 @@ def test_a_program_that_cannot_be_started(start: Start, tmp_path: Path) -> None:
         start(str(tmp_path / "absent"))
 
 
-def test_it_leads_a_session_reads_nothing_and_dies_with_us(start: Start) -> None:
+def test_it_leads_a_session_reads_nothing_and_dies_with_its_parent(start: Start) -> None:
     script = (
         "import os, ctypes, sys; number = ctypes.c_int();"
         "ctypes.CDLL(None).prctl(2, ctypes.byref(number));"
@@ -90,7 +90,7 @@ def test_it_leads_a_session_reads_nothing_and_dies_with_us(start: Start) -> None
     assert text.split() == ["True", str(expected), "''"]
 
 
-def test_nothing_of_ours_is_inherited(start: Start) -> None:
+def test_descriptors_of_the_runner_are_not_inherited(start: Start) -> None:
     reading, writing = os.pipe()
     try:
         text = output(start(sys.executable, "-c", "import os; print(*os.listdir('/proc/self/fd'))"))
@@ -108,7 +108,7 @@ def test_cores_and_limits(start: Start) -> None:
     assert output(process).strip() == f"{{{core}}} (123, 456)"
 
 
-def test_cores_that_do_not_exist_are_told_apart() -> None:
+def test_nonexistent_cores() -> None:
     core = min(os.sched_getaffinity(0))
     assert usable_cpus((core, 4000)) == ((core,), (4000,))
 
@@ -124,14 +124,14 @@ def test_a_signal_reaches_the_children_and_so_does_the_end(start: Start) -> None
     assert is_running(child) or left.exit is not None
     assert ended(left) == Exit(code=0)
     gone(child)
-    left.signal_group("SIGKILL")  # nobody is there any more: no error
+    left.signal_group("SIGKILL")  # the group is empty: no error
 
 
 def _readable(descriptor: int) -> bool:
     return bool(select.select([descriptor], [], [], 10.0)[0])
 
 
-def test_the_exit_descriptor_tells_of_the_end(start: Start) -> None:
+def test_exit_descriptor(start: Start) -> None:
     process = start("sh", "-c", "exec sleep 1000")
     assert process.exit_fd is not None
     assert select.select([process.exit_fd], [], [], 0)[0] == []
@@ -154,7 +154,7 @@ def test_the_limit_of_open_files_is_raised() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_watching_a_process_that_is_not_there() -> None:
+def test_watching_a_process_that_does_not_exist() -> None:
     assert watch_process(2**22 + 1) is None
 
 
@@ -162,6 +162,6 @@ def test_watching_a_process_that_is_not_there() -> None:
     ("number", "remedy"), [(errno.EMFILE, "(`ulimit -n`)"), (errno.EAGAIN, "(`ulimit -u`)")]
 )
 def test_the_limit_that_keeps_a_program_from_starting_is_named(number: int, remedy: str) -> None:
-    said = why_not("/usr/bin/python3", OSError(number, os.strerror(number)))
-    assert os.strerror(number) in said
-    assert remedy in said
+    message = why_not("/usr/bin/python3", OSError(number, os.strerror(number)))
+    assert os.strerror(number) in message
+    assert remedy in message

@@ -1,6 +1,6 @@
-"""Dependencies of a release for another platform: pinned by our lock, resolved and fetched by uv.
+"""Dependencies of a release for another platform: pinned by the lock file, fetched by uv.
 
-uv unpacks wheels, it does not keep them; a folder of wheels for ``--offline`` is filled by pip.
+uv unpacks wheels and does not keep them; pip fills a folder of wheels for ``--offline``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _MISSING: Final = re.compile(
 
 
 class WheelsMissing(DoraError):
-    """Not every dependency can be had for that platform; ``str()`` names what is missing."""
+    """Dependencies have no wheel for a platform; ``str()`` names what is missing."""
 
 
 def lock_text() -> str:
@@ -50,7 +50,7 @@ def lock_text() -> str:
 def install(platform: Platform, site: Path, *, offline: Path | None = None) -> None:
     """Unpack every dependency for a platform into ``site``; raises WheelsMissing.
 
-    They come from the folder ``offline`` if given, else from the package index.
+    They come from the folder ``offline`` if given, otherwise from the package index.
     """
     words = [_uv(), "pip", "install", "--quiet", "--no-progress", *_WHEELS_OF_THE_LOCK]
     words += ["--target", str(site), "--python", sys.executable]
@@ -69,8 +69,8 @@ def install(platform: Platform, site: Path, *, offline: Path | None = None) -> N
 
 
 def download(platform: Platform, target: Path) -> int:
-    """Add every dependency for a platform to a folder of wheels; how many; raises WheelsMissing."""
-    platform.uv_name()  # refuses a platform that has no wheels
+    """Add every dependency for a platform to a folder; return their number."""
+    platform.uv_name()  # raises for a platform without wheels
     pins = list(pins_for(platform))
     target.mkdir(parents=True, exist_ok=True)
     listed = target / f".{platform.key}.{os.getpid()}.txt"
@@ -93,8 +93,9 @@ def download(platform: Platform, target: Path) -> int:
 
 
 def pins_for(platform: Platform, lock: str | None = None) -> Iterator[str]:
-    """Lines of the lock that apply on a platform, without markers: pip would judge them by the
-    Python that runs it.
+    """Yield the lines of the lock for a platform, without markers.
+
+    pip would evaluate those for the Python that runs it.
     """
     environment = platform.markers()
     text = lock_text() if lock is None else lock
@@ -107,7 +108,7 @@ def pins_for(platform: Platform, lock: str | None = None) -> Iterator[str]:
 
 
 def _uv() -> str:
-    """The program; it is not among what is sent to machines."""
+    """Return the path of uv, which is not sent to machines."""
     if find_spec("uv") is not None:
         from uv import find_uv_bin
 
@@ -115,7 +116,7 @@ def _uv() -> str:
     found = shutil.which("uv")
     if found is None:
         raise WheelsMissing(
-            "uv is not installed beside this dora; it is needed to put dora on another machine: "
+            "uv is not installed beside this dora, but is needed to install dora on a machine: "
             "pip install uv"
         )
     return found
@@ -128,7 +129,7 @@ def _find_links(folder: Path) -> list[str]:
 
 
 def pip_index() -> dict[str, str]:
-    """The package index that pip is set up for, as variables of uv, unless uv has its own."""
+    """Return pip's package index as variables of uv, unless uv has its own settings."""
     if os.environ.keys() & {"UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_CONFIG_FILE"}:
         return {}
     words = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "config", "list"]
@@ -141,7 +142,7 @@ def pip_index() -> dict[str, str]:
         if setting is not None and setting[1] in _UV_VARIABLES:
             found[_UV_VARIABLES[setting[1]]] = " ".join(str(ast.literal_eval(setting[2])).split())
     if "UV_INDEX" in found:
-        found["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip does; hashes decide what is used
+        found["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # like pip; hashes ensure the content
     return found
 
 
@@ -171,16 +172,16 @@ def _explain(platform: Platform, offline: Path | None, printed: str) -> str:
     what = f"no wheel of {missing[1] or missing[2]}" if missing else "not all wheels"
     if offline is None:
         problem = f"the package index has {what} for {platform}"
-        remedy = "is the network there? Or give a folder of wheels with --offline DIR"
+        remedy = "check the network, or pass a folder of wheels with --offline DIR"
     else:
         problem = f"the folder {offline} has {what} for {platform}"
-        remedy = f"fill it where there is a network: dora self wheels DIR --for {platform.key}"
+        remedy = f"fill it on a machine with a network: dora self wheels DIR --for {platform.key}"
     lines = [line.strip() for line in printed.splitlines() if line.strip()][-3:]
     return "\n".join([problem, f"  {remedy}", *[f"  {line}" for line in lines]])
 
 
 def remove_scripts(site: Path) -> None:
-    """Remove what names the Python here: the same wheels give the same files everywhere."""
+    """Remove files with the path of this Python, so that the same wheels give the same files."""
     shutil.rmtree(site / "bin", ignore_errors=True)
     (site / ".lock").unlink(missing_ok=True)
     for record in site.glob("*.dist-info/RECORD"):

@@ -1,4 +1,4 @@
-"""Puts the running version of dora on a machine: look, make, send, unpack, try, switch."""
+"""Installs the running version of dora on a machine: probe, build, send, unpack, test, switch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 
 from dora_cli.bundle.dependencies import install, lock_text
 from dora_cli.bundle.layout import COORDINATOR, SYSTEM, USER, USERS_COORDINATOR, Layout
-from dora_cli.bundle.machine import Machine, MachineProblem, ask
 from dora_cli.bundle.own_packages import OwnPackages, own_packages
 from dora_cli.bundle.platform import Platform, UnknownPlatform
 from dora_cli.bundle.progress import sending
 from dora_cli.bundle.tree import Archive, make_archive, read_archive, remove_old
-from dora_cli.ssh import RemoteCommandFailed
+from dora_cli.ssh import Connection, RemoteCommandFailed
+from dora_cli.ssh.remote_call import MachineProblem, call
 
 UNPACK_TIMEOUT = 300.0
 SELF_TEST_TIMEOUT = 420.0
@@ -35,23 +35,23 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A version on a machine. ``changed``: it was put there (or switched to) now."""
+    """A version on a machine; ``changed``: it was installed or switched to now."""
 
     dora: str
-    """Absolute path of the command to call: the link, not the tree."""
+    """Absolute path of the command: the link, not the tree."""
     version: str
     tree: str
     changed: bool
 
 
 def cache_dir() -> Path:
-    """Of this account on this machine: archives that were made."""
+    """Return the account's folder for archives."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "dora"
 
 
 class Archives:
-    """Makes the archive of a platform once; asked from several threads."""
+    """The archive of each platform, built once; for several threads."""
 
     def __init__(
         self, offline: Path | None, packages: Callable[[], OwnPackages] = own_packages
@@ -102,7 +102,7 @@ class Archives:
 
 
 class Installer:
-    """For the whole of one command; its methods may run in several threads at once."""
+    """Used during one command; its methods may run in several threads at once."""
 
     def __init__(
         self, offline: Path | None = None, packages: Callable[[], OwnPackages] = own_packages
@@ -112,30 +112,32 @@ class Installer:
 
     @property
     def version(self) -> str:
-        """What is put on machines; raises NotBundled."""
+        """The version to install; raises NotBundled."""
         return self._archives.own().version
 
-    def ensure_installed(self, machine: Machine, layout: Layout, report: Report) -> Installed:
-        """Have the running version there, tested, and switched to; nothing is done twice.
+    def ensure_installed(self, machine: Connection, layout: Layout, report: Report) -> Installed:
+        """Install the running version, test it and switch to it, unless this was done already.
 
-        Raises DoraError, with the machine as it was before.
+        Raises DoraError, and leaves the machine as it was before.
         """
         tree, facts = self.put(machine, layout, report)
         installed = self.switch(machine, layout, tree, facts)
         self.collect(machine, layout)
         return installed
 
-    def put(self, machine: Machine, layout: Layout, report: Report) -> tuple[str, dict[str, Any]]:
-        """Have the running version there and tested, beside what runs; its tree."""
+    def put(
+        self, machine: Connection, layout: Layout, report: Report
+    ) -> tuple[str, dict[str, Any]]:
+        """Install and test the running version without switching; return its tree and the facts."""
         facts = probe(machine, layout)
         try:
             platform = Platform.from_probe(facts)
         except UnknownPlatform as problem:
             raise MachineProblem(machine.name, str(problem)) from None
         archive = self._archives.archive(platform, report)
-        found = ask(
+        found = call(
             machine,
-            "find",
+            "versions.find",
             prefix=layout.prefix,
             name=archive.name,
             content=archive.manifest.content,
@@ -151,64 +153,66 @@ class Installer:
             else:
                 self_test(machine, tree)
         except MachineProblem:
-            ask(machine, "drop", prefix=layout.prefix, tree=tree, sudo=layout.sudo)
+            call(machine, "versions.drop", prefix=layout.prefix, tree=tree, sudo=layout.sudo)
             raise
         return tree, facts
 
     def switch(
-        self, machine: Machine, layout: Layout, tree: str, facts: dict[str, Any]
+        self, machine: Connection, layout: Layout, tree: str, facts: dict[str, Any]
     ) -> Installed:
         """Make a tree the current one."""
         link = layout.link_for(str(facts["home"]))
         current = facts["current"]
-        ask(machine, "switch", prefix=layout.prefix, link=link, tree=tree, sudo=layout.sudo)
+        call(
+            machine, "versions.switch", prefix=layout.prefix, link=link, tree=tree, sudo=layout.sudo
+        )
         changed = current is None or current["name"] != Path(tree).name
         return Installed(link, self.version, tree, changed)
 
-    def collect(self, machine: Machine, layout: Layout) -> list[str]:
+    def collect(self, machine: Connection, layout: Layout) -> list[str]:
         """Remove versions that are neither current nor previous and that nothing runs from."""
-        answer = ask(machine, "collect", prefix=layout.prefix, sudo=layout.sudo)
+        answer = call(machine, "versions.collect", prefix=layout.prefix, sudo=layout.sudo)
         return list(answer["removed"])
 
-    def remove(self, machine: Machine, layout: Layout) -> None:
-        """Remove every version and the link; MachineProblem while processes run from one."""
+    def remove(self, machine: Connection, layout: Layout) -> None:
+        """Remove all versions and the link; raises MachineProblem while processes run from one."""
         link = layout.link_for(str(probe(machine, layout)["home"]))
-        ask(machine, "remove", prefix=layout.prefix, link=link, sudo=layout.sudo)
+        call(machine, "versions.remove", prefix=layout.prefix, link=link, sudo=layout.sudo)
 
 
-def probe(machine: Machine, layout: Layout) -> dict[str, Any]:
-    """What is there; MachineProblem when dora lies in another folder than the layout says."""
-    facts = ask(machine, "probe", prefix=layout.prefix, link=layout.link)
+def probe(machine: Connection, layout: Layout) -> dict[str, Any]:
+    """Return what is installed; raises MachineProblem if that is in another folder."""
+    facts = call(machine, "versions.probe", prefix=layout.prefix, link=layout.link)
     if facts["elsewhere"] is not None:
         raise MachineProblem(
             machine.name,
-            f"dora lies in {facts['elsewhere']} there (that is where {layout.link} leads), and the "
-            f"cluster file says {layout.prefix}; to move it, run `dora cluster uninstall` with "
+            f"dora is installed in {facts['elsewhere']} there (to which {layout.link} leads), and "
+            f"the cluster file has {layout.prefix}; to move it, run `dora cluster uninstall` with "
             f"`prefix: {facts['elsewhere']}` first",
         )
     if not facts["parent"] and layout not in (USER, SYSTEM, COORDINATOR, USERS_COORDINATOR):
         raise MachineProblem(
             machine.name,
-            f"there is no folder for {layout.prefix} (`prefix` in the cluster file): make the one "
-            "above it there, or mount its disk",
+            f"the folder above {layout.prefix} (`prefix` in the cluster file) does not exist; "
+            "create it there, or mount its disk",
         )
     return facts
 
 
-def self_test(machine: Machine, tree: str) -> None:
-    """Have a tree run a dataflow of its own; raises MachineProblem with what it printed."""
+def self_test(machine: Connection, tree: str) -> None:
+    """Run the self-test of a tree; raises MachineProblem with its output."""
     _try(machine, tree, ["bin/dora", "self", "test"])
 
 
-def load_test(machine: Machine, tree: str) -> None:
-    """Have a tree load what a machine needs; raises MachineProblem with what it printed.
+def load_test(machine: Connection, tree: str) -> None:
+    """Import what a machine needs from a tree; raises MachineProblem with the output.
 
     Enough where no other version runs: the daemon is started from it next.
     """
     _try(machine, tree, ["bin/python", "-I", "-c", f"import {', '.join(LOADED)}"])
 
 
-def _try(machine: Machine, tree: str, words: Sequence[str]) -> None:
+def _try(machine: Connection, tree: str, words: Sequence[str]) -> None:
     done = machine.run([f"{tree}/{words[0]}", *words[1:]], timeout=SELF_TEST_TIMEOUT)
     if done.code != 0:
         lines = (done.stdout + done.stderr).strip().splitlines()[-12:]
@@ -221,17 +225,17 @@ def _try(machine: Machine, tree: str, words: Sequence[str]) -> None:
 
 
 def _require_room(
-    machine: Machine, archive: Archive, facts: dict[str, Any], layout: Layout
+    machine: Connection, archive: Archive, facts: dict[str, Any], layout: Layout
 ) -> None:
     unpacked = archive.manifest.unpacked * 3 // 2  # with byte code
     if facts["device"] == facts["archives_device"]:
-        wanted = [(facts["prefix"], facts["free"], unpacked + archive.size)]
+        needed = [(facts["prefix"], facts["free"], unpacked + archive.size)]
     else:
-        wanted = [
+        needed = [
             (facts["prefix"], facts["free"], unpacked),
             (facts["archives"], facts["archives_free"], archive.size),
         ]
-    for place, free, size in wanted:
+    for place, free, size in needed:
         if free < size + SPARE:
             raise MachineProblem(
                 machine.name,
@@ -240,26 +244,22 @@ def _require_room(
             )
 
 
-def _send(machine: Machine, archive: Archive, layout: Layout, report: Report) -> str:
-    """Send what is missing of an archive and unpack it; its tree."""
-    there = ask(machine, "partial", sha256=archive.sha256)
+def _send(machine: Connection, archive: Archive, layout: Layout, report: Report) -> str:
+    """Send what is missing of an archive and unpack it; return its tree."""
+    there = call(machine, "archive.partial", sha256=archive.sha256)
     path, size = str(there["path"]), int(there["size"])
-    if size > archive.size:
-        ask(machine, "discard", path=path)
-        there = ask(machine, "partial", sha256=archive.sha256)
-        size = int(there["size"])
     if size < archive.size:
         progress = sending(report, archive.size, offset=size)
         try:
             machine.send(archive.path, path, offset=size, progress=progress)
-        except RemoteCommandFailed:  # a full disk, not a cut: no later transfer goes on from there
-            ask(machine, "discard", path=path)
+        except RemoteCommandFailed:  # a full disk, not a lost connection: cannot be resumed
+            call(machine, "archive.discard", path=path)
             raise
     report("unpacking")
     try:
-        answer = ask(
+        answer = call(
             machine,
-            "unpack",
+            "archive.unpack",
             sudo=layout.sudo,
             timeout=UNPACK_TIMEOUT,
             path=path,
@@ -268,7 +268,7 @@ def _send(machine: Machine, archive: Archive, layout: Layout, report: Report) ->
             name=archive.name,
         )
     except MachineProblem:
-        ask(machine, "discard", path=path)
+        call(machine, "archive.discard", path=path)
         raise
-    ask(machine, "discard", path=path)
+    call(machine, "archive.discard", path=path)
     return str(answer["tree"])

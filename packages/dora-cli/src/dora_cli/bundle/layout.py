@@ -1,4 +1,4 @@
-"""Where dora lies on a machine: in the user's home, or for the whole system; pure."""
+"""Where dora is installed on a machine: in the user's home, or for the whole system; pure."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ class Layout:
     prefix: str
     """The folder of the versions."""
     link: str
-    """What users and services call."""
+    """The command for users and services."""
     sudo: bool
 
     def link_for(self, home: str) -> str:
-        """The link's absolute path."""
+        """Return the absolute path of the link."""
         return self.link.replace("~", home, 1)
 
 
 USER: Final = Layout("~/.local/share/dora/versions", "~/.local/bin/dora", sudo=False)
-"""What ``cluster up`` uses: no rights are needed."""
+"""For ``cluster up``: needs no root rights."""
 
 SYSTEM: Final = Layout("/opt/dora", "/usr/local/bin/dora", sudo=True)
-"""What ``cluster install`` and ``cluster upgrade`` use."""
+"""For ``cluster install`` and ``cluster upgrade``."""
 
 
 def system(prefix: str | None) -> Layout:
@@ -34,7 +34,7 @@ def system(prefix: str | None) -> Layout:
 
 
 COORDINATOR: Final = Layout("/opt/dora-coordinator", "/opt/dora-coordinator/dora", sudo=True)
-"""Of a coordinator's service on another machine: switched apart from the daemon beside it."""
+"""For a coordinator's service on another machine; switched independently of the daemon there."""
 
 USERS_COORDINATOR: Final = Layout(
     "~/.local/share/dora/coordinator", "~/.local/share/dora/coordinator/dora", sudo=False

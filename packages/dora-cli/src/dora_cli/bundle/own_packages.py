@@ -1,4 +1,4 @@
-"""Our own wheels as the running installation has them, file by file from their RECORD."""
+"""The wheels of dora in the running installation, read file by file from their RECORD."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from dora_config.errors import DoraError
 OWN: Final = ("dora-cli", "dora-config", "dora-coordinator", "dora-daemon", "dora-node-api")
 
 _ABOUT_THIS_INSTALLATION: Final = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
-"""Files in a dist-info that say how a wheel came here."""
+"""Files in a dist-info about how a wheel was installed."""
 
 
 class NotBundled(DoraError):
-    """The running installation cannot be put on another machine; ``str()`` says why."""
+    """The running installation cannot be sent to machines; ``str()`` gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +34,14 @@ class OwnFile:
 
 @dataclass(frozen=True, slots=True)
 class OwnPackages:
-    """All of them; one version."""
+    """All packages of one version."""
 
     version: str
     files: tuple[OwnFile, ...]
-    """In the order of their names."""
+    """Sorted by path."""
 
     def digest(self) -> str:
-        """Changes when any file does."""
+        """Return a hash of all files."""
         found = hashlib.sha256()
         for file in self.files:
             found.update(f"{file.path}\0{len(file.content)}\0".encode() + file.content)
@@ -49,7 +49,7 @@ class OwnPackages:
 
 
 def own_packages(folders: Sequence[str] | None = None) -> OwnPackages:
-    """What is installed (in ``folders``, by default where Python looks), checked against RECORD.
+    """Return the installed packages (in ``folders``, default: sys.path), checked against RECORD.
 
     Raises NotBundled for an editable installation, and for files that were changed by hand.
     """
@@ -60,15 +60,17 @@ def own_packages(folders: Sequence[str] | None = None) -> OwnPackages:
         found = next(iter(Distribution.discover(name=name, path=where)), None)
         if found is None:
             raise NotBundled(
-                f"the package {name} is not installed beside this dora; it is needed to put dora "
-                "on a machine: pip install dora-cli"
+                f"the package {name} is not installed beside this dora, but machines need it: "
+                "pip install dora-cli"
             )
         _refuse_editable(name, found)
         versions[name] = found.version
         files |= _files_of(name, found)
     if len(set(versions.values())) > 1:
         listed = ", ".join(f"{name} {version}" for name, version in versions.items())
-        raise NotBundled(f"the packages of dora are of several versions ({listed}): install one")
+        raise NotBundled(
+            f"the packages of dora have several versions ({listed}); install one version"
+        )
     ordered = tuple(OwnFile(path, files[path]) for path in sorted(files))
     return OwnPackages(next(iter(versions.values())), ordered)
 
@@ -78,9 +80,9 @@ def _refuse_editable(name: str, found: Distribution) -> None:
     origin: Any = json.loads(text) if text else {}
     if origin.get("dir_info", {}).get("editable"):
         raise NotBundled(
-            f"{name} is an editable installation of {origin.get('url', 'a folder')}, which has no "
-            "version that could be put on another machine: build wheels and install those, for "
-            "example in an environment of their own"
+            f"{name} is an editable installation of {origin.get('url', 'a folder')}, which cannot "
+            "be installed on another machine: build wheels and install those, for example in a "
+            "separate environment"
         )
 
 
@@ -103,8 +105,8 @@ def _files_of(name: str, found: Distribution) -> dict[PurePosixPath, bytes]:
         digest = _record_hash(content)
         if entry.hash is not None and (entry.hash.mode, entry.hash.value) != ("sha256", digest):
             raise NotBundled(
-                f"{entry.locate()} is not as {name} {found.version} was installed; it is not put "
-                f"on other machines: pip install --force-reinstall {name}=={found.version}"
+                f"{entry.locate()} was changed after {name} {found.version} was installed; "
+                f"restore it with: pip install --force-reinstall {name}=={found.version}"
             )
         files[path] = content
         record.append(f"{path},sha256={digest},{len(content)}")

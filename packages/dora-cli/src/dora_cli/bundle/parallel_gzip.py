@@ -14,7 +14,7 @@ _GZIP: Final = 16 + zlib.MAX_WBITS
 
 
 class ParallelGzip:
-    """Write-only; a context manager. Python's and every other gzip reads the members as one."""
+    """A write-only context manager; every gzip reads the members as one stream."""
 
     def __init__(self, target: BinaryIO, level: int) -> None:
         self._target = target

@@ -18,19 +18,19 @@ _FIRST_GLIBC = {"x86_64": 5, "i686": 5}
 _UV_GLIBC = (17, 28, *range(31, 41))
 """Minor versions of glibc 2 that uv has a name for."""
 _NARROW = {"x86_64": "i686", "aarch64": "armv7l", "armv8l": "armv7l"}
-"""What a 32-bit Python on such a kernel runs."""
+"""Machine name for a 32-bit Python on such a kernel."""
 
 
 class UnknownPlatform(DoraError):
-    """Nothing can be made for that machine; ``str()`` says why."""
+    """Dora cannot be installed on that machine; ``str()`` gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """What decides which files run on a machine."""
+    """The properties of a machine that decide which wheels run there."""
 
     machine: str
-    """As wheels are named: x86_64, aarch64, ..."""
+    """As in names of wheels: x86_64, aarch64, ..."""
     libc: Literal["glibc", "musl"]
     libc_version: tuple[int, int]
     python: tuple[int, int, int]
@@ -38,7 +38,7 @@ class Platform:
 
     @classmethod
     def from_probe(cls, facts: Mapping[str, Any]) -> Platform:
-        """From what the program of ``machine_program`` found out; raises UnknownPlatform."""
+        """Read the facts of ``remote_program.platform_facts``; raises UnknownPlatform."""
         try:
             machine = str(facts["machine"])
             if int(facts["bits"]) == 32:
@@ -50,13 +50,13 @@ class Platform:
                 raise ValueError
         except (KeyError, TypeError, ValueError) as error:
             raise UnknownPlatform(
-                "its C library is neither glibc nor musl (or tells no version), and there are no"
-                f" wheels for others; the machine says: {dict(facts)}"
+                "its C library is not glibc or musl of a known version, and others have no wheels; "
+                f"facts about the machine: {dict(facts)}"
             ) from error
         if facts.get("system") != "Linux" or facts.get("implementation") != "cpython":
             raise UnknownPlatform(
-                f"it has {facts.get('implementation')} on {facts.get('system')}; dora is put on "
-                "machines with CPython on Linux"
+                f"it has {facts.get('implementation')} on {facts.get('system')}; dora needs "
+                "CPython on Linux"
             )
         return cls(
             machine,
@@ -68,7 +68,7 @@ class Platform:
 
     @classmethod
     def from_key(cls, key: str) -> Platform:
-        """From what :attr:`key` gives; raises UnknownPlatform."""
+        """Read a :attr:`key`; raises UnknownPlatform."""
         found = _KEY.fullmatch(key)
         if found is None:
             raise UnknownPlatform(
@@ -88,7 +88,7 @@ class Platform:
 
     @property
     def python_name(self) -> str:
-        """The part of a tree's name: ``py3.11``."""
+        """Part of a tree's name: ``py3.11``."""
         return f"py{self.python[0]}.{self.python[1]}{'t' if self.free_threaded else ''}"
 
     @property
@@ -101,12 +101,12 @@ class Platform:
 
     @property
     def key(self) -> str:
-        """Names what is made for it; the last number of Python's version changes nothing."""
+        """Name of archives for it; the last number of Python's version does not matter."""
         libc = f"{self.libc}{self.libc_version[0]}.{self.libc_version[1]}"
         return f"{self.machine}-{libc}-{self.python_name}"
 
     def tags(self) -> tuple[str, ...]:
-        """Platform tags of wheels that run there, the newest first."""
+        """Return platform tags of wheels that run there, newest first."""
         major, minor = self.libc_version
         if self.libc == "musl":
             return tuple(f"musllinux_{major}_{n}_{self.machine}" for n in range(minor, -1, -1))
@@ -118,22 +118,22 @@ class Platform:
         return (*tags, f"linux_{self.machine}")
 
     def uv_name(self) -> str:
-        """What uv calls the newest kind of wheel that runs there; raises UnknownPlatform."""
+        """Return uv's name of the newest kind of wheel that runs there; raises UnknownPlatform."""
         if self.free_threaded or self.machine not in ("x86_64", "aarch64"):
             kind = "free-threaded Python" if self.free_threaded else self.machine
             raise UnknownPlatform(
-                f"{self}: dora cannot be put there, since Apache Arrow and Zenoh have no wheels "
+                f"{self}: dora cannot be installed, because Apache Arrow and Zenoh have no wheels "
                 f"for {kind}"
             )
         if self.libc == "musl":
             return f"{self.machine}-unknown-linux-musl"
         fitting = [minor for minor in _UV_GLIBC if (2, minor) <= self.libc_version]
         if not fitting:
-            raise UnknownPlatform(f"{self}: dora cannot be put there; it needs glibc 2.17 or newer")
+            raise UnknownPlatform(f"{self}: dora needs glibc 2.17 or newer")
         return f"{self.machine}-manylinux_2_{fitting[-1]}"
 
     def markers(self) -> dict[str, str]:
-        """The variables of environment markers (``; python_version < "3.12"``) there."""
+        """Return the variables of environment markers (``; python_version < "3.12"``) there."""
         major, minor, micro = self.python
         return {
             "implementation_name": "cpython",

@@ -1,4 +1,4 @@
-"""Progress of a transfer in bytes, for the line of a machine; does no I/O."""
+"""Progress of a transfer; pure."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ _LARGE: Final = 10 << 20
 
 
 def sending(report: Callable[[str], None], total: int, *, offset: int = 0) -> Callable[[int], None]:
-    """Report ``sending 12 of 83 MiB`` now and with each unit more; give it the bytes since
-    ``offset``.
-    """
+    """Return a function that reports ``sending 12 of 83 MiB`` for the bytes since ``offset``."""
     shift, unit = (20, "MiB") if total >= _LARGE else (10, "KiB")
     shown = -1
 

@@ -1,12 +1,12 @@
-"""One tree for a platform and its archive: the same files give the same bytes and the same hash.
+"""The tree of a version for a platform, and its archive; the same files give the same bytes.
 
     bin/dora                     runs the tree's Python with nothing but the tree on its path
-    bin/python, pyvenv.cfg       made on the machine: they name its Python
-    lib/pythonX.Y/site-packages  our packages and their dependencies
-    bundle.json                  what it is: see Manifest
+    bin/python, pyvenv.cfg       created on the machine: they contain the path of its Python
+    lib/pythonX.Y/site-packages  packages of dora and their dependencies
+    bundle.json                  see Manifest
 
-It has the shape of a virtual environment, so that whatever the daemon starts with its own
-interpreter (runners, nodes) finds the same packages without a variable being set.
+It is laid out as a virtual environment, so that processes that the daemon starts with its own
+interpreter (runners, nodes) find the same packages without any variable.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from dora_cli.bundle.platform import Platform
 MANIFEST: Final = "bundle.json"
 
 ABANDONED: Final = 24 * 3600.0
-"""Seconds after which a half-made archive belongs to nobody."""
+"""Seconds after which an unfinished archive is removed."""
 
 COMPRESSION: Final = 3
-"""Of gzip: 4 s of one core for a tree; the best takes 20 s to save a seventh of its size."""
+"""Level of gzip: 4 s of one core for a tree; the best takes 20 s to save a seventh of its size."""
 
 LAUNCHER: Final = """\
 #!/bin/sh
@@ -41,8 +41,8 @@ LAUNCHER: Final = """\
 program=$(readlink -f -- "$0") || exit 127
 tree=${{program%/bin/dora}}
 if [ ! -x "$tree/bin/python" ]; then
-    echo "dora: $tree was made for a Python {python} that is not there any more;" >&2
-    echo "  run \\`dora cluster upgrade\\` again from the machine that put it here" >&2
+    echo "dora: $tree was installed for a Python {python} that was removed;" >&2
+    echo "  run \\`dora cluster upgrade\\` again from the machine that installed it" >&2
     exit 127
 fi
 exec "$tree/bin/python" -I -m dora_config.launcher "$@"
@@ -56,7 +56,7 @@ class Manifest:
     version: str
     platform: str
     python: str
-    """``3.11``: the folder of site-packages, and what bin/python must be."""
+    """``3.11``: version of bin/python, and name of the folder of site-packages."""
     content: str
     """SHA-256 over all files, their names and whether they can be executed."""
     unpacked: int
@@ -74,16 +74,16 @@ class Archive:
 
     @property
     def name(self) -> str:
-        """What the tree is called on a machine: ``0.2.0-py3.11``."""
+        """Name of the tree on a machine: ``0.2.0-py3.11``."""
         return f"{self.manifest.version}-py{self.manifest.python}"
 
 
 def make_archive(
     platform: Platform, own: OwnPackages, install: Callable[[Path], None], target: Path
 ) -> Archive:
-    """Write the archive of a tree to ``target``, which is there whole or not at all.
+    """Write the archive of a tree to ``target``, completely or not at all.
 
-    ``install`` puts the dependencies into a folder.
+    ``install`` installs the dependencies into a folder.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     python = platform.python_name.removeprefix("py")
@@ -115,11 +115,11 @@ def make_archive(
 
 
 def read_archive(path: Path) -> Archive:
-    """An archive that :func:`make_archive` wrote; raises OSError, ValueError, KeyError."""
+    """Read an archive of :func:`make_archive`; raises OSError, ValueError, KeyError."""
     with tarfile.open(path) as archive:
         first = archive.next()
         if first is None or first.name != MANIFEST:
-            raise ValueError(f"{path} is no archive of ours")
+            raise ValueError(f"{path} is not an archive of dora")
         file = archive.extractfile(first)
         assert file is not None
         manifest = Manifest(**json.load(file))
@@ -142,7 +142,7 @@ def _content_hash(tree: Path, files: Sequence[Path]) -> str:
 
 
 def _pack(tree: Path, files: Sequence[Path], manifest: Manifest, target: Path) -> None:
-    """Names in order, no owner, no times."""
+    """Write the files in order, without owners and times."""
     with (
         target.open("wb") as raw,
         ParallelGzip(raw, COMPRESSION) as packed,
@@ -168,7 +168,7 @@ def _entry(name: str, size: int, *, executable: bool) -> tarfile.TarInfo:
 
 
 def remove_old(folder: Path, *, keep: int) -> None:
-    """Keep the archives that were used last."""
+    """Remove all archives except the last used ones."""
     archives = sorted(folder.glob("*.tar.gz"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in archives[keep:]:
         path.unlink(missing_ok=True)

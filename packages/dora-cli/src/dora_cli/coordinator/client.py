@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ from websockets.sync.client import ClientConnection, connect
 from dora_cli._version import __version__
 from dora_config import DoraError
 from dora_config.access import Endpoint
+from dora_config.control_plane import explain, websocket_options
 from dora_config.protocol.control import (
     CLIENT_CODEC,
     SERVER_CODEC,
@@ -65,7 +67,7 @@ class Client:
     """One connection with any number of concurrent requests; a context manager."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        """Connect; raises CoordinatorUnreachable, AccessDenied or CoordinatorLost."""
+        """Connect; raises CoordinatorUnreachable, Untrusted, AccessDenied or CoordinatorLost."""
         self.endpoint = endpoint
         self._last_id = 0
         with ExitStack() as stack:
@@ -188,24 +190,20 @@ class Client:
 
 def _connect(endpoint: Endpoint, stack: ExitStack) -> ClientConnection:
     try:
-        return stack.enter_context(
-            connect(
-                endpoint.url("/api/control"),
-                additional_headers=endpoint.headers(),
-                compression=None,
-                max_size=None,
-                open_timeout=CONNECT_TIMEOUT,
-                close_timeout=1,
-                ping_interval=None,
-                proxy=None,
-            )
+        opened: ClientConnection = connect(
+            **websocket_options(endpoint, "/api/control"),
+            max_size=None,
+            open_timeout=CONNECT_TIMEOUT,
+            close_timeout=1,
+            ping_interval=None,
         )
+        return stack.enter_context(opened)
     except InvalidStatus as error:
         status = error.response.status_code
-        if status == 401:
+        if status in (401, 426):
             problem = (
                 "has a different token than this account"
-                if endpoint.token
+                if endpoint.token and status == 401
                 else "requires a token, and this account has none"
             )
             raise AccessDenied(
@@ -217,7 +215,8 @@ def _connect(endpoint: Endpoint, stack: ExitStack) -> ClientConnection:
             f"no coordinator listens at {endpoint}: HTTP status {status} {body}".rstrip()
         ) from error
     except (OSError, EOFError, WebSocketException, UnicodeError) as error:
-        raise CoordinatorUnreachable(
+        untrusted = explain(endpoint, error) if isinstance(error, ssl.SSLError) else None
+        raise untrusted or CoordinatorUnreachable(
             f"cannot connect to the coordinator at {endpoint} ({error}); start one on this machine "
             "with `dora up`, or name another with --coordinator-addr"
         ) from error

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from dora_cli import output
 from dora_cli.shipping.collection import Collected, Source, all_sources, open_source, source_size
 from dora_config.access import Endpoint
+from dora_config.control_plane import ControlConnection
 from dora_config.disk_space import SPARE, DiskFull
 from dora_config.errors import DoraError
 from dora_config.protocol.code_http import (
@@ -32,8 +33,8 @@ class UploadFailed(DoraError):
     """The coordinator did not store all files."""
 
 
-def upload(endpoint: Endpoint, parts: Iterable[Collected]) -> int:
-    """Upload the missing files of nodes; return the number of bytes. Raises UploadFailed."""
+def upload(endpoint: Endpoint, parts: Iterable[Collected]) -> None:
+    """Upload the missing files of nodes; raises UploadFailed."""
     sources = all_sources(parts)
     connection = _StoreConnection(endpoint)
     try:
@@ -51,7 +52,6 @@ def upload(endpoint: Endpoint, parts: Iterable[Collected]) -> int:
             connection.send(digest, sources[digest], sizes[digest])
     finally:
         connection.close()
-    return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class _StoreConnection:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._connection: http.client.HTTPConnection | None = None
+        self._connection: ControlConnection | None = None
 
     def missing(self, digests: list[str]) -> tuple[list[str], _Room | None]:
         """Return the digests that the store lacks, and its free space if reported."""
@@ -123,9 +123,7 @@ class _StoreConnection:
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
         """Send one request; return status, headers and body of the response."""
         if self._connection is None:
-            self._connection = http.client.HTTPConnection(
-                self._endpoint.host, self._endpoint.port, timeout=TIMEOUT
-            )
+            self._connection = ControlConnection(self._endpoint, timeout=TIMEOUT)
         self._connection.request(method, path, body, {**self._endpoint.headers(), **headers})
         with self._connection.getresponse() as answer:
             return answer.status, answer.headers, answer.read()

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import tarfile
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 
-from dora_cli.bundle.machine import ask
 from dora_cli.bundle.progress import sending
 from dora_cli.cluster.machines.parallel import Report, on_machines
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
@@ -26,6 +22,7 @@ from dora_cli.shipping.collection import (
     source_size,
 )
 from dora_cli.ssh import RemoteCommandFailed
+from dora_cli.ssh.remote_call import call
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.disk_space import SPARE, DiskFull
 from dora_config.protocol.control import PlacementPlan, StartDataflow
@@ -83,39 +80,30 @@ def _machine(cluster: Cluster, node: str, daemon: str) -> Machine:
 
 def _push(remote: RemoteMachine, parts: Sequence[Collected], report: Report) -> str:
     sources = all_sources(parts)
-    program = (files("dora_cli.shipping") / "store_program.py").read_bytes()
-    # beside the parcel, which may be partly there from an interrupted transfer
-    listed = ask(remote.connection, "place", program=program, name=f"list-{_name(sources)}")["path"]
-    remote.connection.write(listed, json.dumps(sorted(sources)).encode(), mode=0o600)
-    found = ask(remote.connection, "missing", program=program, path=listed)
+    found = call(remote.connection, "code_store.missing", digests=sorted(sources))
     missing = found["missing"]
     if not missing:
         return "OK (already there)"
     total = sum(source_size(sources[digest]) for digest in missing)
     if 2 * total + SPARE > found["free"]:  # the parcel and its extracted content
         raise DiskFull(found["store"], found["free"], 2 * total)
-    there = ask(remote.connection, "place", program=program, name=_name(missing))
     with tempfile.NamedTemporaryFile(prefix="dora-parcel-") as file:
         size = _pack(Path(file.name), missing, sources)
-        offset = min(int(there["size"]), size)
+        offset = min(int(found["size"]), size)
         progress = sending(report, size, offset=offset)
         try:
-            remote.connection.send(Path(file.name), there["path"], offset=offset, progress=progress)
+            remote.connection.send(Path(file.name), found["path"], offset=offset, progress=progress)
         except RemoteCommandFailed:  # not a lost connection: cannot be resumed, as with a full disk
-            ask(remote.connection, "discard", program=program, path=there["path"])
+            call(remote.connection, "code_store.discard", path=found["path"])
             raise
-    ask(remote.connection, "take", program=program, timeout=TAKE_TIMEOUT, path=there["path"])
+    call(remote.connection, "code_store.take", timeout=TAKE_TIMEOUT, path=found["path"])
     return f"OK ({len(missing)} files, {size >> 10} KiB)"
 
 
-def _name(digests: Iterable[str]) -> str:
-    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
-
-
-def _pack(parcel: Path, wanted: Iterable[str], sources: Mapping[str, Source]) -> int:
+def _pack(parcel: Path, digests: Iterable[str], sources: Mapping[str, Source]) -> int:
     """Write a reproducible archive, so that a transfer can be resumed; return its size."""
     with tarfile.open(parcel, "w", format=tarfile.PAX_FORMAT) as archive:
-        for digest in sorted(wanted):
+        for digest in digests:
             with open_source(sources[digest]) as content:
                 entry = tarfile.TarInfo(digest)
                 entry.size = content.seek(0, io.SEEK_END)

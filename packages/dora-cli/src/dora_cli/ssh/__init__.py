@@ -1,4 +1,4 @@
-"""Other machines over SSH, as the OpenSSH client would reach them; paramiko is in `transport`."""
+"""Other machines over SSH, with the settings of the OpenSSH client."""
 
 from dora_cli.ssh.connection import Connection, Finished, Target, connect
 from dora_cli.ssh.errors import (

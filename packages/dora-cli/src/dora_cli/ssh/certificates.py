@@ -1,4 +1,4 @@
-"""Certificates by which hosts show whose key theirs is (`@cert-authority` in known_hosts); pure."""
+"""Host certificates, signed by an authority (`@cert-authority` in known_hosts); pure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KINDS = (
 
 
 def objection(blob: bytes, authorities: Sequence[Key], host: str, now: float) -> str | None:
-    """Why a certificate does not vouch for ``host`` at the time ``now``; None: it does."""
+    """Return why a certificate is not valid for ``host`` at the time ``now``; None if it is."""
     try:
         certificate = _read(blob)
         authority = _key(certificate)
@@ -38,11 +38,11 @@ def objection(blob: bytes, authorities: Sequence[Key], host: str, now: float) ->
     except (ValueError, UnsupportedAlgorithm, InvalidSignature) as error:
         return f"it cannot be verified ({str(error) or type(error).__name__})"
     if authority not in authorities:
-        return f"it is signed by {authority}, which is no authority for this host"
+        return f"it is signed by {authority}, which is not an authority for this host"
     if certificate.type != SSHCertificateType.HOST:
         return "it is for a user, not for a host"
     if certificate.critical_options:
-        return "it demands options that dora does not know"
+        return "it has critical options that dora does not support"
     principals = [name.decode(errors="replace").lower() for name in certificate.valid_principals]
     if not any(fnmatchcase(host.lower(), name.replace("[", "[[]")) for name in principals):
         return f"it is for {', '.join(principals) or 'no host'}"
@@ -62,7 +62,7 @@ def _read(blob: bytes) -> SSHCertificate:
 
 
 def _key(certificate: SSHCertificate) -> Key:
-    """Of whoever signed it."""
+    """Return the key that signed it."""
     text = certificate.signature_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
     kind, encoded = text.split()[:2]
     return Key(kind.decode(), base64.b64decode(encoded))

@@ -1,8 +1,8 @@
-"""What `~/.ssh/config` says about a host, as the OpenSSH client reads it; pure.
+"""Settings of a host from `~/.ssh/config`, as the OpenSSH client reads it; pure.
 
 The first value of a keyword wins, except for those that collect (`IdentityFile`). `Host`, `Match`
-and `Include` are understood; of Match's criteria `all`, `host`, `originalhost`, `user`,
-`localuser` and `exec`. Keywords that say nothing to us are skipped.
+and `Include` are supported; of Match's criteria `all`, `host`, `originalhost`, `user`,
+`localuser` and `exec`. Other keywords are ignored.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from dora_config import DoraError
 
 Include = Callable[[str, str], Iterable[tuple[str, str]]]
-"""Name of the file that includes and the pattern it gives, to (name, text) of the files."""
+"""Maps the including file and its pattern to (name, text) of the included files."""
 
 _COLLECTED = ("identityfile",)
 _DEFAULT_IDENTITIES = ("id_rsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk")
@@ -26,12 +26,12 @@ _MOST_INCLUDES = 16
 
 
 class ConfigProblem(DoraError):
-    """A line of an SSH configuration that cannot be understood; ``str()`` names it."""
+    """A line of an SSH configuration is malformed; ``str()`` names it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What is known before any file is read."""
+class HostQuery:
+    """The host and the account, before any file is read."""
 
     host: str
     """As the user wrote it."""
@@ -44,54 +44,54 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class HostSettings:
-    """How one host is reached; every name and path is complete."""
+    """How to connect to a host; all names and paths are complete."""
 
     host: str
     user: str
     port: int
     identity_files: tuple[str, ...]
     identities_given: bool
-    """Whether a file said which; otherwise they are the usual ones, of which most are missing."""
+    """Whether a file sets them; otherwise they are the defaults, of which most do not exist."""
     identities_only: bool
     identity_agent: str | None
     """A socket, "none", or None for SSH_AUTH_SOCK."""
     proxy_jump: str | None
     proxy_command: str | None
     host_key_name: str
-    """What known_hosts calls it."""
+    """Its name in known_hosts."""
     known_hosts: tuple[str, ...]
-    """The first one is written to."""
+    """New keys go to the first."""
     global_known_hosts: tuple[str, ...]
     accept_new: bool
     hash_known_hosts: bool
 
 
 def read_config(
-    asked: Asked,
+    query: HostQuery,
     files: Sequence[tuple[str, str]],
     include: Include = lambda _name, _pattern: (),
     runs: Callable[[str], bool] = lambda _command: False,
 ) -> HostSettings:
-    """The settings for a host, from (name, text) of files in order; raises ConfigProblem.
+    """Return the settings for a host from (name, text) of files in order; raises ConfigProblem.
 
-    ``runs`` says whether a command of `Match exec` succeeds.
+    ``runs`` returns whether a command of `Match exec` succeeds.
     """
-    reading = _Reading(asked, include, runs)
+    reader = _Reader(query, include, runs)
     for name, text in files:
-        reading.read(name, text)
-    return reading.settings()
+        reader.read(name, text)
+    return reader.settings()
 
 
-class _Reading:
-    def __init__(self, asked: Asked, include: Include, runs: Callable[[str], bool]) -> None:
-        self._asked = asked
+class _Reader:
+    def __init__(self, query: HostQuery, include: Include, runs: Callable[[str], bool]) -> None:
+        self._query = query
         self._include = include
         self._runs = runs
         self._found: dict[str, list[str]] = {}
-        if asked.user is not None:
-            self._found["user"] = [asked.user]
-        if asked.port is not None:
-            self._found["port"] = [str(asked.port)]
+        if query.user is not None:
+            self._found["user"] = [query.user]
+        if query.port is not None:
+            self._found["port"] = [str(query.port)]
 
     def read(self, name: str, text: str, *, active: bool = True, depth: int = 0) -> None:
         if depth > _MOST_INCLUDES:
@@ -101,7 +101,7 @@ class _Reading:
             place = f"{name}:{number}"
             keyword, words = _split(line, place)
             if keyword == "host":
-                active = outer and matches(self._asked.host, words)
+                active = outer and matches(self._query.host, words)
             elif keyword == "match":
                 active = outer and self._matching(words, place)
             elif keyword == "include":
@@ -116,7 +116,7 @@ class _Reading:
             known = self._found.setdefault(keyword, [])
             if words[0] not in known:
                 known.append(words[0])
-        elif keyword in ("proxycommand", "proxyjump"):  # of these two the first one wins
+        elif keyword in ("proxycommand", "proxyjump"):  # the first of the two wins
             if not {"proxycommand", "proxyjump"} & self._found.keys():
                 self._found[keyword] = words
         else:
@@ -129,18 +129,18 @@ class _Reading:
         rest = list(words)
         while rest:
             word = rest.pop(0)
-            wanted = not word.startswith("!")
+            expected = not word.startswith("!")
             criterion, _, value = word.lstrip("!").partition("=")
             criterion = criterion.lower()
             if criterion in ("all", "canonical", "final"):
-                result = result and (criterion == "all") == wanted
+                result = result and (criterion == "all") == expected
                 continue
             if not value:
                 if not rest:
                     raise ConfigProblem(f"{place}: `Match {criterion}` needs a value")
                 value = rest.pop(0)
-            # A command is only run when all before it holds, as in OpenSSH.
-            result = result and self._holds(criterion, value) == wanted
+            # as in OpenSSH, a command only runs if all criteria before it match
+            result = result and self._holds(criterion, value) == expected
         return result
 
     def _holds(self, criterion: str, value: str) -> bool:
@@ -148,11 +148,11 @@ class _Reading:
             case "host":
                 return matches(self._host(), value.split(","))
             case "originalhost":
-                return matches(self._asked.host, value.split(","))
+                return matches(self._query.host, value.split(","))
             case "user":
-                return matches(self._one("user", self._asked.local_user), value.split(","))
+                return matches(self._one("user", self._query.local_user), value.split(","))
             case "localuser":
-                return matches(self._asked.local_user, value.split(","))
+                return matches(self._query.local_user, value.split(","))
             case "exec":
                 return self._runs(self._expand(value))
         return False
@@ -164,23 +164,23 @@ class _Reading:
         return self._one(keyword).lower() in ("yes", "true")
 
     def _host(self) -> str:
-        name = self._one("hostname", self._asked.host)
-        return name.replace("%h", self._asked.host).replace("%%", "%")
+        name = self._one("hostname", self._query.host)
+        return name.replace("%h", self._query.host).replace("%%", "%")
 
     def _expand(self, text: str) -> str:
-        """The `%` tokens of a value."""
-        asked = self._asked
+        """Return a value with its `%` tokens replaced."""
+        query = self._query
         values = {
             "%": "%",
             "h": self._host(),
-            "n": asked.host,
+            "n": query.host,
             "p": self._one("port", "22"),
-            "r": self._one("user", asked.local_user),
-            "u": asked.local_user,
-            "d": asked.home,
-            "l": asked.local_host,
-            "L": asked.local_host.partition(".")[0],
-            "k": self._one("hostkeyalias", asked.host),
+            "r": self._one("user", query.local_user),
+            "u": query.local_user,
+            "d": query.home,
+            "l": query.local_host,
+            "L": query.local_host.partition(".")[0],
+            "k": self._one("hostkeyalias", query.host),
             "j": self._one("proxyjump"),
         }
         return re.sub(r"%(.)", lambda found: values.get(found[1], found[0]), text)
@@ -188,7 +188,7 @@ class _Reading:
     def _path(self, text: str) -> str:
         expanded = self._expand(text)
         if expanded == "~" or expanded.startswith("~/"):
-            return self._asked.home + expanded[1:]
+            return self._query.home + expanded[1:]
         return expanded
 
     def _paths(self, keyword: str, default: Sequence[str]) -> tuple[str, ...]:
@@ -203,10 +203,10 @@ class _Reading:
         files = self._paths("identityfile", identities)
         port = self._one("port", "22")
         if not port.isdigit() or not 0 < int(port) < 65536:
-            raise ConfigProblem(f"Port {port!r} of host {self._asked.host}: not a port")
+            raise ConfigProblem(f"Port {port!r} of host {self._query.host}: not a port")
         return HostSettings(
             host=self._host(),
-            user=self._one("user", self._asked.local_user),
+            user=self._one("user", self._query.local_user),
             port=int(port),
             identity_files=tuple(path for path in files if path != "none"),
             identities_given=given,
@@ -223,7 +223,7 @@ class _Reading:
 
 
 def _split(line: str, place: str) -> tuple[str, list[str]]:
-    """Keyword in lower case and its arguments; an empty keyword for a line that says nothing."""
+    """Return the keyword in lower case and its arguments; empty for a comment or an empty line."""
     text = line.strip()
     if not text or text.startswith("#"):
         return "", []
@@ -231,7 +231,7 @@ def _split(line: str, place: str) -> tuple[str, list[str]]:
     if not found:
         raise ConfigProblem(f"{place}: expected a keyword and a value, found {text!r}")
     keyword, rest = found[1].lower(), text[found.end() :]
-    if keyword == "proxycommand":  # the rest of the line, as it is
+    if keyword == "proxycommand":  # the rest of the line, unparsed
         return keyword, [rest]
     lexer = shlex.shlex(rest, posix=True, punctuation_chars=False)
     lexer.whitespace_split = True
@@ -244,7 +244,7 @@ def _split(line: str, place: str) -> tuple[str, list[str]]:
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Whether a name fits a list of patterns: `*`, `?`, and `!` for those that must not fit."""
+    """Return whether a name matches patterns with `*` and `?`; one after `!` must not match."""
     fits = False
     for pattern in patterns:
         negated = pattern.startswith("!")

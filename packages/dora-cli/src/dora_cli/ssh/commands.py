@@ -1,4 +1,4 @@
-"""The one place where an argument list becomes a remote command line; pure."""
+"""Command lines for other machines from argument lists; pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOT_THERE = ("sudo: not found", "sudo: command not found", "Unknown command: sud
 
 
 def command_line(argv: Sequence[str], *, sudo: bool = False) -> str:
-    """What the login shell of the remote user gets: every word quoted for a POSIX shell."""
+    """Return the text for the login shell: every word quoted for a POSIX shell."""
     if not argv:
         raise ValueError("a command needs at least one word")
     for word in argv:
@@ -31,26 +31,26 @@ def command_line(argv: Sequence[str], *, sudo: bool = False) -> str:
 
 
 def shown(argv: Sequence[str]) -> str:
-    """A command as a sentence shows it: at most 80 characters, scripts by their first line."""
+    """Return a command for a message: at most 80 characters, scripts as `...`."""
     words = ["..." if "\n" in word else word for word in argv]
     text = shlex.join(words)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def sudo_problem(stderr: str, user: str) -> str | None:
-    """Why `sudo -n` refused, as a sentence; None when what failed was not sudo."""
+    """Return why `sudo -n` refused; None if something else failed."""
     if any(text in stderr for text in NOT_THERE):
         return f"sudo is not installed there, and {user} is not root"
     if any(text in stderr for text in NEEDS_TERMINAL):
         return (
-            f"sudo requires a terminal there (requiretty in its sudoers); lift that for {user}: "
+            f"sudo requires a terminal there (requiretty in sudoers); lift that for {user}: "
             f"put `Defaults:{user} !requiretty` into /etc/sudoers.d/dora there (visudo -f "
             "/etc/sudoers.d/dora)"
         )
-    said = [line for line in stderr.splitlines() if line.startswith(("sudo", "Sorry, user", user))]
-    if any(text in line for line in said for text in NEEDS_PASSWORD):
+    lines = [line for line in stderr.splitlines() if line.startswith(("sudo", "Sorry, user", user))]
+    if any(text in line for line in lines for text in NEEDS_PASSWORD):
         return (
-            f"sudo asks {user} for a password (or does not know the user); allow it without one: "
+            f"sudo asks {user} for a password (or has no rule for it); allow it without one: "
             f"put `{user} ALL=(ALL) NOPASSWD: ALL` into /etc/sudoers.d/dora there"
         )
     return None

@@ -1,4 +1,4 @@
-"""A machine that commands are run on and files are sent to; blocking, for threads."""
+"""A connection to a machine for commands and files; blocking, for threads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dora_cli.ssh.errors import RemoteCommandFailed, RemoteTimeout, SudoUnavaila
 from dora_cli.ssh.transport import Channel, Transport, open_transport
 
 SILENCE = 30.0
-"""Seconds after which a network that carries nothing counts as broken."""
+"""Seconds without any traffic after which a connection counts as broken."""
 _CHUNK = 1 << 18
 _WRITE = """\
 umask 077
@@ -32,14 +32,14 @@ Listener = Callable[[bytes], None]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Whom to connect to. ``None``: what `~/.ssh/config` says, or the usual."""
+    """A machine to connect to; None: as in `~/.ssh/config`, or the default."""
 
     host: str
     user: str | None = None
     port: int | None = None
     identity_file: str | None = None
     label: str | None = None
-    """What sentences call it, beside the address."""
+    """Its name in messages, beside the address."""
 
     @property
     def name(self) -> str:
@@ -49,7 +49,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How a remote command ended; of a stream that a listener took, the last 64 KiB or more."""
+    """The end of a remote command; of output that a listener got, only the last 64 KiB."""
 
     code: int
     stdout: str
@@ -57,9 +57,9 @@ class Finished:
 
 
 def connect(target: Target, *, silence: float | None = None) -> Connection:
-    """Log in; raises SshError with a sentence that begins with the machine's name.
+    """Log in; raises SshError.
 
-    ``silence``: seconds after which a network that carries nothing is broken (SILENCE).
+    ``silence``: seconds without any traffic after which it counts as broken (SILENCE).
     """
     limit = SILENCE if silence is None else silence
     transport = open_transport(
@@ -104,8 +104,8 @@ class Connection:
     ) -> Finished:
         """Run a command without a terminal, whatever its exit code.
 
-        ``on_output`` and ``on_errors`` get stdout and stderr as they come, each from a thread of
-        its own. Raises RemoteTimeout, ConnectionLost and SudoUnavailable.
+        ``on_output`` and ``on_errors`` get stdout and stderr while it runs, each from its own
+        thread. Raises RemoteTimeout, ConnectionLost and SudoUnavailable.
         """
         listeners = (on_output, on_errors)
         return self._run(argv, iter([stdin]), sudo=sudo, timeout=timeout, listeners=listeners)
@@ -118,13 +118,13 @@ class Connection:
         timeout: float,
         on_output: Listener,
     ) -> Finished:
-        """``run`` for a command whose input comes piece by piece while it runs."""
+        """Like ``run``, for a command that gets its input piece by piece while it runs."""
         return self._run(argv, pieces, sudo=False, timeout=timeout, listeners=(on_output, None))
 
     def check(
         self, argv: Sequence[str], *, stdin: bytes = b"", sudo: bool = False, timeout: float = 60.0
     ) -> str:
-        """What the command printed; raises RemoteCommandFailed unless its exit code is 0."""
+        """Return the output; raises RemoteCommandFailed unless the exit code is 0."""
         done = self.run(argv, stdin=stdin, sudo=sudo, timeout=timeout)
         if done.code != 0:
             raise self._failed(argv, done)
@@ -138,7 +138,7 @@ class Connection:
         sudo: bool = False,
         timeout: float = 60.0,
     ) -> str:
-        """``check`` for a script of the POSIX shell, whatever the login shell is."""
+        """Like ``check``, for a script of the POSIX shell, independent of the login shell."""
         words = ["sh", "-c", text, "sh", *arguments]
         return self.check(words, stdin=stdin, sudo=sudo, timeout=timeout)
 
@@ -154,7 +154,7 @@ class Connection:
         progress: Progress | None = None,
         timeout: float = 3600.0,
     ) -> None:
-        """Append ``source`` from ``offset`` on to ``target``; progress: bytes since ``offset``."""
+        """Append ``source`` from ``offset`` on to ``target``; ``progress`` gets bytes sent."""
         words = ["sh", "-c", _APPEND, "sh", target]
         pieces = _pieces(source, offset, progress)
         done = self._run(words, pieces, sudo=sudo, timeout=timeout)
@@ -162,14 +162,14 @@ class Connection:
             raise self._not_written(target, done)
 
     def write(self, target: str, content: bytes, *, mode: int = 0o644, sudo: bool = False) -> None:
-        """Replace a small file as a whole; its folder must be there."""
+        """Replace a small file atomically; its folder must exist."""
         words = ["sh", "-c", _WRITE, "sh", target, f"{mode:o}"]
         done = self.run(words, stdin=content, sudo=sudo)
         if done.code != 0:
             raise self._not_written(target, done)
 
     def read(self, path: str, *, sudo: bool = False) -> bytes | None:
-        """A small file, None when there is none."""
+        """Return the content of a small file; None if it does not exist."""
         words = ["sh", "-c", _READ, "sh", path]
         done = self.run(words, sudo=sudo)
         if done.code == _NO_SUCH_FILE:
@@ -197,7 +197,7 @@ class Connection:
         with_sudo = sudo and self._needs_sudo()
         channel = self._transport.execute(command_line(argv, sudo=with_sudo))
         try:
-            done = self._talk(channel, argv, pieces, time.monotonic() + timeout, listeners)
+            done = self._exchange(channel, argv, pieces, time.monotonic() + timeout, listeners)
         finally:
             channel.close()
         if done.code == -1:
@@ -210,7 +210,7 @@ class Connection:
                 raise SudoUnavailable(self.name, problem)
         return done
 
-    def _talk(
+    def _exchange(
         self,
         channel: Channel,
         argv: Sequence[str],
@@ -218,10 +218,10 @@ class Connection:
         deadline: float,
         listeners: tuple[Listener | None, Listener | None],
     ) -> Finished:
-        heard = [_Heard(listener) for listener in listeners]
+        outputs = [_Output(listener) for listener in listeners]
         readers = [
             threading.Thread(target=one.take_all, args=(channel.read(errors=errors),), daemon=True)
-            for errors, one in zip((False, True), heard, strict=True)
+            for errors, one in zip((False, True), outputs, strict=True)
         ]
         for reader in readers:
             reader.start()
@@ -229,7 +229,7 @@ class Connection:
             for piece in pieces:
                 channel.write(piece, deadline - time.monotonic())
         except BrokenPipeError:
-            pass  # it ended before it had read all: its exit code tells
+            pass  # it ended before it had read all; its exit code shows why
         except TimeoutError:
             deadline = 0.0
         channel.end_input()
@@ -242,23 +242,23 @@ class Connection:
             if self._transport.broken:
                 raise self._transport.lost()
             raise RemoteTimeout(self.name, f"`{shown(argv)}` did not end in time")
-        out, err = (one.text() for one in heard)
+        out, err = (one.text() for one in outputs)
         return Finished(code, out, err)
 
     def _not_written(self, target: str, done: Finished) -> RemoteCommandFailed:
-        said = (done.stderr.strip() or f"exit code {done.code}").splitlines()[-1]
-        reason = said.rpartition(": ")[2]
+        line = (done.stderr.strip() or f"exit code {done.code}").splitlines()[-1]
+        reason = line.rpartition(": ")[2]
         return RemoteCommandFailed(self.name, f"{target} cannot be written: {reason}", done.code)
 
     def _failed(self, argv: Sequence[str], done: Finished) -> RemoteCommandFailed:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-8:]
-        lines = "".join(f"\n  {line}" for line in said)
+        printed = (done.stderr.strip() or done.stdout.strip()).splitlines()[-8:]
+        lines = "".join(f"\n  {line}" for line in printed)
         sentence = f"`{shown(argv)}` failed with exit code {done.code}{':' if lines else ''}{lines}"
         return RemoteCommandFailed(self.name, sentence, done.code)
 
 
-class _Heard:
-    """One stream: all of it, or only its end when a listener takes it."""
+class _Output:
+    """One stream: all of it, or only its end if a listener gets it."""
 
     def __init__(self, listener: Listener | None) -> None:
         self._listener = listener

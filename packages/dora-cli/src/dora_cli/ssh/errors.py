@@ -1,14 +1,4 @@
-"""What can go wrong between this machine and another, each with its sentence.
-
-- `SshError`: the root; `machine` is the name that the sentence begins with
-  - `Unreachable`: nobody answers, or what answers is no SSH server
-  - `HostKeyRefused`: the machine's key is not the known one
-  - `LoginRefused`: no key was accepted; says which were tried
-  - `ConnectionLost`: the connection broke while it was used
-  - `RemoteTimeout`: a command did not end in time
-  - `SudoUnavailable`: root's rights are needed and cannot be had without a password
-  - `RemoteCommandFailed`: a command ended with another exit code than 0
-"""
+"""Errors of connections to other machines."""
 
 from __future__ import annotations
 
@@ -28,19 +18,19 @@ class SshError(DoraError):
 
 
 class Unreachable(SshError):
-    """Nobody answers there."""
+    """No SSH server answers at the address."""
 
 
 class HostKeyRefused(SshError):
-    """The machine shows another host key than the known one."""
+    """The machine's host key is not the known one."""
 
 
 class LoginRefused(SshError):
-    """No key was accepted."""
+    """No key was accepted; the sentence lists those that were tried."""
 
 
 class ConnectionLost(SshError):
-    """The connection broke."""
+    """The connection broke while it was used."""
 
 
 class RemoteTimeout(SshError):
@@ -48,7 +38,7 @@ class RemoteTimeout(SshError):
 
 
 class SudoUnavailable(SshError):
-    """`sudo` is missing, or asks for a password."""
+    """`sudo` is missing, or needs a password."""
 
 
 class RemoteCommandFailed(SshError):

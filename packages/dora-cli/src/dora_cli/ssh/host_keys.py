@@ -1,4 +1,4 @@
-"""Configuration and known hosts on disk, and whether a host key is accepted."""
+"""Configuration and known hosts on disk; decides whether a host key is accepted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from getpass import getuser
 from pathlib import Path
 
 from dora_cli.ssh.certificates import objection
-from dora_cli.ssh.client_config import Asked, HostSettings, read_config
+from dora_cli.ssh.client_config import HostQuery, HostSettings, read_config
 from dora_cli.ssh.errors import HostKeyRefused
 from dora_cli.ssh.known_hosts import Key, Known, find_known, host_name, new_line
 
@@ -23,12 +23,12 @@ _writing = threading.Lock()
 
 
 def settings_for(host: str, user: str | None, port: int | None) -> HostSettings:
-    """What the configuration files of this account and machine say about a host."""
+    """Return the settings for a host from the files of this account and machine."""
     home = Path.home()
-    asked = Asked(host, getuser(), str(home), user, port, socket.gethostname())
+    query = HostQuery(host, getuser(), str(home), user, port, socket.gethostname())
     own = (home / ".ssh" / "config", _SYSTEM_CONFIG)
     files = [(str(path), text) for path in own if (text := _text(path)) is not None]
-    return read_config(asked, files, _included, _succeeds)
+    return read_config(query, files, _included, _succeeds)
 
 
 def _text(path: Path) -> str | None:
@@ -62,7 +62,7 @@ def _succeeds(command: str) -> bool:
 
 
 def known_keys(settings: HostSettings) -> Known:
-    """What this account knows of the host."""
+    """Return the keys of the host in the known_hosts files."""
     places = (*settings.known_hosts, *settings.global_known_hosts)
     files = [(place, text) for place in places if (text := _text(Path(place))) is not None]
     return find_known(files, settings.host_key_name, settings.port)
@@ -75,9 +75,9 @@ def check_host_key(
     key: Key,
     certificate: bytes | None = None,
 ) -> None:
-    """Accept a known or certified key, write down a new one; raises HostKeyRefused for any other.
+    """Accept a known or certified key, record a new one; raises HostKeyRefused for others.
 
-    ``certificate``: that the host showed with its key.
+    ``certificate``: sent by the host with its key.
     """
     if (revoked := known.revoked(key)) is not None:
         raise HostKeyRefused(machine, f"its host key {key} is revoked in {revoked.place}")
@@ -89,40 +89,40 @@ def check_host_key(
     if known.authorities:
         raise HostKeyRefused(
             machine,
-            f"{known.authorities[0].place} says that its key is certified, but {problem}; have the "
-            f"authority sign it anew, or add its key {key} to {settings.known_hosts[0]}",
+            f"{known.authorities[0].place} requires a certified key, but {problem}; have the "
+            f"authority sign it again, or add its key {key} to {settings.known_hosts[0]}",
         )
     if not settings.accept_new:
         raise HostKeyRefused(
             machine,
-            f"its host key {key} is not known, and StrictHostKeyChecking allows no new ones; "
+            f"its host key {key} is not known, and StrictHostKeyChecking refuses new ones; "
             f"connect once with ssh, or add the key to {settings.known_hosts[0]}",
         )
     remember(settings, key)
 
 
 def _not_certified(settings: HostSettings, known: Known, certificate: bytes | None) -> str | None:
-    """Why its key is not believed for a certificate; None: it is."""
+    """Return why no certificate proves the key; None if one does."""
     if certificate is None:
-        return "it showed no certificate"
+        return "it sent no certificate"
     authorities = [line.key for line in known.authorities]
     found = objection(certificate, authorities, settings.host_key_name, time.time())
-    return None if found is None else f"of its certificate: {found}"
+    return None if found is None else f"its certificate is not valid: {found}"
 
 
 def _changed(settings: HostSettings, known: Known, key: Key) -> str:
-    lines = "".join(f"\n  {line.place} says {line.key}" for line in known.keys)
+    lines = "".join(f"\n  {line.place} has {line.key}" for line in known.keys)
     name = host_name(settings.host_key_name, settings.port)
     file = known.keys[0].place.rpartition(":")[0]
     return (
         f"its host key has CHANGED: it shows {key}, but{lines}\n"
-        "  Somebody may be reading along. If the machine was really installed anew, forget the old "
-        f"key: ssh-keygen -f {file} -R '{name}'"
+        "  The connection may be intercepted. If the machine was reinstalled, remove the old key: "
+        f"ssh-keygen -f {file} -R '{name}'"
     )
 
 
 def remember(settings: HostSettings, key: Key) -> None:
-    """Append the key to the first known_hosts file, which is made if it is not there."""
+    """Append the key to the first known_hosts file; create that if needed."""
     salt = secrets.token_bytes(20) if settings.hash_known_hosts else None
     line = new_line(settings.host_key_name, settings.port, key, salt)
     path = Path(settings.known_hosts[0])

@@ -1,4 +1,4 @@
-"""Lines of `known_hosts`: which keys a host is known by, and the line for a new one; pure."""
+"""Lines of `known_hosts`: the keys of a host, and the line for a new one; pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Key:
     """A public host key."""
 
     kind: str
-    """``ssh-ed25519``, ...: how the blob itself begins."""
+    """``ssh-ed25519``, ...; the blob begins with it."""
     blob: bytes
 
     @property
@@ -33,7 +33,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line that is about a host."""
+    """A line that matches a host."""
 
     place: str
     """``FILE:NUMBER``"""
@@ -44,11 +44,11 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """All that is known of one host."""
+    """The lines for one host."""
 
     lines: tuple[Line, ...]
     without_port: tuple[Line, ...] = ()
-    """Of the same host at the usual port: good enough if the key is the same."""
+    """Lines of the same host at port 22, which count if the key is the same."""
 
     @property
     def keys(self) -> tuple[Line, ...]:
@@ -56,7 +56,7 @@ class Known:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Kinds of key to ask the host for first."""
+        """Kinds of key to prefer."""
         return tuple(dict.fromkeys(line.key.kind for line in (*self.keys, *self.without_port)))
 
     def has(self, key: Key) -> bool:
@@ -69,18 +69,18 @@ class Known:
 
     @property
     def authorities(self) -> tuple[Line, ...]:
-        """Whose certificates are believed; one that is revoked is none."""
+        """Authorities for certificates, except revoked ones."""
         marked = (line for line in self.lines if line.marker == "@cert-authority")
         return tuple(line for line in marked if self.revoked(line.key) is None)
 
 
 def host_name(host: str, port: int) -> str:
-    """What known_hosts calls a host: its name, with the port unless that is 22."""
+    """Return the host's name in known_hosts, with the port unless that is 22."""
     return host if port == 22 else f"[{host}]:{port}"
 
 
 def find_known(files: Iterable[tuple[str, str]], host: str, port: int) -> Known:
-    """What (name, text) of files say of a host."""
+    """Return the lines for a host from (name, text) of files."""
     listed = list(files)
     name = host_name(host, port)
     found = tuple(line for file in listed for line in _about(*file, name))
@@ -107,7 +107,7 @@ def _about(name: str, text: str, host: str) -> Iterator[Line]:
 
 
 def names(patterns: str, host: str) -> bool:
-    """Whether the first field of a line, hashed or not, means ``host``."""
+    """Return whether the first field of a line, hashed or not, matches ``host``."""
     if not patterns.startswith(_HASHED):
         return matches(host, patterns.split(","))
     try:
@@ -122,7 +122,7 @@ def _digest(salt: bytes, host: str) -> bytes:
 
 
 def new_line(host: str, port: int, key: Key, salt: bytes | None) -> str:
-    """The line for a host that was met for the first time; with a salt its name is hashed."""
+    """Return the line for a new host; with a salt its name is hashed."""
     name = host_name(host, port)
     if salt is not None:
         words = (base64.b64encode(part).decode() for part in (salt, _digest(salt, name)))
@@ -131,7 +131,7 @@ def new_line(host: str, port: int, key: Key, salt: bytes | None) -> str:
 
 
 def preferred(kinds: Sequence[str], offered: Sequence[str]) -> tuple[str, ...]:
-    """Host key algorithms with those first for which a key is known."""
+    """Return host key algorithms; those with a known key come first."""
     algorithms = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")}
-    wanted = [name for kind in kinds for name in algorithms.get(kind, (kind,)) if name in offered]
-    return (*wanted, *(name for name in offered if name not in wanted))
+    known = [name for kind in kinds for name in algorithms.get(kind, (kind,)) if name in offered]
+    return (*known, *(name for name in offered if name not in known))

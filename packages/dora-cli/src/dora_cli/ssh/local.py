@@ -1,4 +1,4 @@
-"""This machine behind the interface of a connection: for what is also done over SSH."""
+"""This machine behind the interface of a connection, for what is also done over SSH."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class LocalConnection(Connection):
     ) -> Finished:
         with_sudo = sudo and os.geteuid() != 0
         words = [*(["sudo", "-n", "--"] if with_sudo else []), *argv]
-        # our programs run with our Python: that of the system may be too old
+        # the Python that runs dora, because that of the system may be too old
         path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
         try:
             done = subprocess.run(

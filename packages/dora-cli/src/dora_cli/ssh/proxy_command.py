@@ -1,4 +1,4 @@
-"""A ProxyCommand: a process whose input and output are the wire, and what it says beside that."""
+"""A ProxyCommand: a process whose input and output carry the connection."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import threading
 from collections import deque
 from contextlib import ExitStack
 
-LAST_LINES = 8
+_KEPT_LINES = 8
 _END_TIMEOUT = 2.0
 _LONGEST_LINE = 4096
 
 
 class ProxyCommand:
-    """Runs until ``stack`` is left; ``link`` is our end of its input and output."""
+    """Runs until ``stack`` is closed; ``link`` is the near end of its input and output."""
 
     def __init__(self, command: str, stack: ExitStack) -> None:
         self.command = command
-        self._lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self.link, theirs = socket.socketpair()
         stack.callback(self.link.close)
         with theirs:
@@ -33,9 +33,9 @@ class ProxyCommand:
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
-    def last_words(self) -> str:
-        """Its last lines on stderr, each on a line of its own and indented; empty for none."""
-        self._listener.join(_END_TIMEOUT)  # what has failed is about to end
+    def last_lines(self) -> str:
+        """Return its last lines on stderr, indented."""
+        self._listener.join(_END_TIMEOUT)  # a process that has failed is about to end
         return "".join(f"\n  {line}" for line in list(self._lines))
 
     def _listen(self) -> None:

@@ -1,4 +1,4 @@
-"""The only module that knows paramiko: a connection to a machine, its host key and our keys."""
+"""Connections through paramiko, which no other module imports: transport, host key, login."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ CONNECT_TIMEOUT = 10.0
 _MOST_JUMPS = 8
 _WINDOW = 1 << 22
 _PACKET = 1 << 15
+_LOCKED = "needs its passphrase, and dora does not prompt for it; unlock it with ssh-add"
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
 
 
 class Transport:
-    """One authenticated connection, through any number of others; ``close`` ends them all."""
+    """An authenticated connection with its jump hosts; ``close`` closes them all."""
 
     def __init__(self, machine: str, transport: paramiko.Transport, closing: ExitStack) -> None:
         self.machine = machine
@@ -52,14 +53,14 @@ class Transport:
         return Channel(channel)
 
     def lost(self, error: BaseException | None = None) -> ConnectionLost:
-        """Why the connection broke, as an error to raise."""
+        """Return the error for a broken connection."""
         reason = self._transport.get_exception() or error
-        said = _reason(reason) if reason is not None else "it was closed from the other side"
-        return ConnectionLost(self.machine, f"the connection broke: {said}")
+        cause = _reason(reason) if reason is not None else "the other side closed it"
+        return ConnectionLost(self.machine, f"the connection broke: {cause}")
 
     @property
     def broken(self) -> bool:
-        # what broke it is known before it counts as inactive
+        # the exception is set before the transport becomes inactive
         return not self._transport.is_active() or self._transport.saved_exception is not None
 
     def close(self) -> None:
@@ -73,7 +74,7 @@ class Channel:
         self._channel = channel
 
     def write(self, data: bytes, timeout: float) -> None:
-        """All of ``data``; raises TimeoutError, or BrokenPipeError when nobody reads any more."""
+        """Write all data; raises TimeoutError, and BrokenPipeError if the command does not read."""
         deadline = time.monotonic() + timeout
         for begin in range(0, len(data), _PACKET):
             rest = data[begin : begin + _PACKET]
@@ -100,12 +101,12 @@ class Channel:
             self._channel.shutdown_write()
 
     def read(self, *, errors: bool = False) -> Iterator[bytes]:
-        """What comes on one of the two streams, until its end; for a thread of its own."""
+        """Yield the output on one of the two streams until its end; for a separate thread."""
         receive = self._channel.recv_stderr if errors else self._channel.recv
         while True:
             try:
                 data = receive(1 << 16)
-            except TimeoutError:  # the channel has one time limit, and that is the writer's
+            except TimeoutError:  # the channel has one time limit, that of the writer
                 continue
             except OSError:
                 return
@@ -114,7 +115,7 @@ class Channel:
             yield data
 
     def wait(self, timeout: float) -> int | None:
-        """The exit code, -1 when there is none (the connection broke); None: not yet."""
+        """Return the exit code, -1 if the connection broke; None after the timeout."""
         if not self._channel.status_event.wait(max(timeout, 0.0)):
             return None
         return self._channel.exit_status
@@ -164,11 +165,11 @@ def _open(
         if command is not None:
             raise Unreachable(
                 machine,
-                f"its ProxyCommand `{command.command}` leads to nobody who talks SSH: "
-                f"{_reason(error)}{command.last_words()}",
+                f"its ProxyCommand `{command.command}` did not reach an SSH server: "
+                f"{_reason(error)}{command.last_lines()}",
             ) from error
         raise Unreachable(
-            machine, f"what answers at {where} does not talk SSH as it should: {_reason(error)}"
+            machine, f"the server at {where} is not a working SSH server: {_reason(error)}"
         ) from error
     key = Key(server_key.get_name(), server_key.asbytes())
     certificate = server_key.public_blob.key_blob if server_key.public_blob else None
@@ -184,7 +185,7 @@ def _close(transport: paramiko.Transport) -> None:
         transport.join(5)
 
 
-# --------------------------------------------------------------------------- the wire below
+# ----------------------------------------------------------------------- the wire below
 
 
 def _dial(
@@ -198,20 +199,20 @@ def _dial(
     except TimeoutError as error:
         raise Unreachable(
             machine,
-            f"no answer from {where} within {CONNECT_TIMEOUT:g} s; is it switched on, and is the "
-            "address right?",
+            f"no answer from {where} within {CONNECT_TIMEOUT:g} s; check that the machine is on "
+            "and that the address is right",
         ) from error
     except socket.gaierror as error:
-        raise Unreachable(machine, f"the host name {settings.host!r} is not known here") from error
+        raise Unreachable(machine, f"host name {settings.host!r} is not known here") from error
     except OSError as error:
         refused = isinstance(error, ConnectionRefusedError)
-        remedy = "; is sshd running there?" if refused else ""
+        remedy = "; check that sshd runs there" if refused else ""
         raise Unreachable(
             machine, f"cannot connect to {where}: {error.strerror or error}{remedy}"
         ) from error
     stack.callback(link.close)
     link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # with the keepalives: a silent network is noticed
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # beside the keepalives, for sent data
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(silence * 1000))
     return link
 
@@ -226,7 +227,7 @@ def _through_jump(
     user, host, port = _parse_jump(machine, last.strip())
     through = settings_for(host, user, port)
     if before:
-        through = _with_jump(through, ",".join(before))
+        through = replace(through, proxy_jump=",".join(before), proxy_command=None)
     name = f"{machine}, on the way through {last.strip()}"
     transport = _open(name, through, None, silence, stack, jumps_left - 1)
     try:
@@ -247,10 +248,6 @@ def _through_jump(
     return channel
 
 
-def _with_jump(settings: HostSettings, jump: str) -> HostSettings:
-    return replace(settings, proxy_jump=jump, proxy_command=None)
-
-
 def _parse_jump(machine: str, text: str) -> tuple[str | None, str, int | None]:
     """``[ssh://][user@]host[:port]``"""
     rest = text.removeprefix("ssh://")
@@ -266,11 +263,11 @@ def _parse_jump(machine: str, text: str) -> tuple[str | None, str, int | None]:
     return (user if at else None), host, (int(port) if port else None)
 
 
-# --------------------------------------------------------------------------- our keys
+# ----------------------------------------------------------------------- our keys
 
 
 class _Agent(AgentSSH):
-    """The agent at a socket; without one, an agent that has no keys."""
+    """The agent at a socket; without keys if nothing listens there."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
@@ -297,7 +294,7 @@ def _log_in(
             except paramiko.BadAuthenticationType as error:
                 allowed = ", ".join(error.allowed_types)
                 raise LoginRefused(
-                    machine, f"it takes no keys from {settings.user}, only: {allowed}"
+                    machine, f"the server accepts no keys from {settings.user}, only: {allowed}"
                 ) from error
             except paramiko.AuthenticationException:
                 tried.append(f"{label}: refused")
@@ -305,7 +302,7 @@ def _log_in(
                 tried.append(f"{label}: {_reason(error)}")
                 if not transport.is_active():
                     tried.append(
-                        "then it hung up (too many keys? name one: IdentityFile and "
+                        "then the server disconnected (after too many keys? Set IdentityFile and "
                         "IdentitiesOnly in ~/.ssh/config)"
                     )
                     break
@@ -313,11 +310,11 @@ def _log_in(
                 if missing:
                     raise LoginRefused(
                         machine,
-                        f"it accepted {label} but wants more: {', '.join(missing)}; dora asks "
-                        "nobody for a password",
+                        f"it accepted {label} but also requires {', '.join(missing)}; dora does "
+                        "not prompt for passwords",
                     )
                 return
-    listed = "".join(f"\n  {line}" for line in tried) or "\n  none: there is no key here"
+    listed = "".join(f"\n  {line}" for line in tried) or "\n  none: this account has no key"
     raise LoginRefused(
         machine,
         f"{settings.user} may not log in with the keys that were tried:{listed}\n"
@@ -329,9 +326,9 @@ def _log_in(
 def _keys(
     settings: HostSettings, identity_file: str | None, tried: list[str], stack: ExitStack
 ) -> Iterator[tuple[str, paramiko.PKey]]:
-    """Keys in the order in which OpenSSH tries them, with what to call each."""
+    """Yield a label and a key, in the order in which OpenSSH tries them."""
     files = list(settings.identity_files)
-    asked = settings.identities_given or identity_file is not None
+    given = settings.identities_given or identity_file is not None
     if identity_file is not None:
         path = str(Path(identity_file).expanduser())
         files = [path, *(files if settings.identities_given else [])]
@@ -348,7 +345,7 @@ def _keys(
         loaded = _load(path)
         if isinstance(loaded, paramiko.PKey):
             yield path, loaded
-        elif Path(path).exists() or asked:
+        elif Path(path).exists() or given:
             tried.append(f"{path}: {loaded}")
 
 
@@ -362,7 +359,7 @@ def _agent_keys(settings: HostSettings, stack: ExitStack) -> list[Any]:
 
 
 def _public_blob(path: str) -> bytes | None:
-    """Of the public half that lies beside a private key."""
+    """Return the public key from the file beside a private key."""
     with suppress(OSError, ValueError, IndexError):
         return base64.b64decode(Path(f"{path}.pub").read_text().split()[1])
     return None
@@ -372,20 +369,20 @@ _loading = threading.Lock()
 
 
 def _load(path: str) -> paramiko.PKey | str:
-    """The private key, or why it cannot be used."""
+    """Return the private key, or why it cannot be used."""
     try:
-        with _loading:  # machines are connected to in parallel, and share their keys
+        with _loading:  # threads of several machines share the keys
             return paramiko.PKey.from_path(path)
     except FileNotFoundError:
         return "no such file"
     except OSError as error:
         return error.strerror or str(error)
     except (paramiko.PasswordRequiredException, TypeError):
-        return "needs its passphrase, for which dora asks nobody; unlock it with ssh-add"
-    except Exception as error:  # noqa: BLE001 - paramiko and cryptography have many ways to refuse
+        return _LOCKED
+    except Exception as error:  # noqa: BLE001 - paramiko and cryptography raise many kinds
         if "password" in str(error).lower() or "encrypted" in str(error).lower():
-            return "needs its passphrase, for which dora asks nobody; unlock it with ssh-add"
-        return f"not a key that can be used: {_reason(error)}"
+            return _LOCKED
+        return f"not a usable key: {_reason(error)}"
 
 
 def _reason(error: BaseException) -> str:

@@ -116,6 +116,14 @@ class Destroy(Message):
     """Stop the dataflows that still run instead of refusing."""
 
 
+class RotateToken(Message):
+    """Replace the cluster's token; answered with :class:`TokenRotated`."""
+
+    kind: Literal["rotate_token"] = "rotate_token"
+    grace: float = Field(ge=0, allow_inf_nan=False)
+    """Seconds for which the present token stays valid."""
+
+
 class CallRunner(Message):
     """Forward a request to the runners of a dataflow; answered with :class:`RunnerReplies`."""
 
@@ -158,6 +166,7 @@ ControlRequest = Annotated[
     | ClusterStatus
     | ReadLogs
     | Destroy
+    | RotateToken
     | BuildDataflow
     | CallRunner
     | DescribeDataflow
@@ -323,6 +332,8 @@ class DaemonSummary(Message):
     health_kills: int = 0
     input_timeouts: int = 0
     input_recoveries: int = 0
+    plain_links: bool = False
+    """Its links are not encrypted (`links: plain`)."""
     links: tuple[LinkSummary, ...] = ()
     """Links of the dataflows on that machine, as reported by it."""
 
@@ -356,6 +367,13 @@ class Destroyed(Message):
     """Daemons that did not answer; they and their nodes may still be running."""
 
 
+class TokenRotated(Message):
+    kind: Literal["token_rotated"] = "token_rotated"
+    token: str
+    daemons: tuple[str, ...] = ()
+    """Daemons to which the new token was sent; others receive it when they connect."""
+
+
 class Described(Message):
     """A dataflow as it was started, and the daemon of each node."""
 
@@ -375,6 +393,7 @@ ControlAnswer = Annotated[
     | ClusterReport
     | LogsEnd
     | Destroyed
+    | TokenRotated
     | Built
     | RunnerReplies
     | Described

@@ -68,7 +68,11 @@ class Register(Message):
     labels: dict[str, str] = Field(default_factory=dict)
     host: str = ""
     boot_id: str = ""
+    plain_links: bool = False
+    """Its links are not encrypted (`links: plain`)."""
     parts: tuple[PartReport, ...] = ()
+    takes_tokens: bool = False
+    """It understands :class:`NewToken`."""
 
     @field_validator("machine_id")
     @classmethod
@@ -240,6 +244,13 @@ class Certificate(Message):
     authority: str
 
 
+class NewToken(Message):
+    """Token of the cluster, to be used from now on; sent on verified connections only."""
+
+    kind: Literal["new_token"] = "new_token"
+    token: str
+
+
 class ReleasePart(Message):
     """Open the start barrier; idempotent."""
 
@@ -309,6 +320,7 @@ CoordinatorMessage = Annotated[
     | PreparePart
     | ConnectPart
     | Certificate
+    | NewToken
     | ReleasePart
     | StopPart
     | ForgetPart

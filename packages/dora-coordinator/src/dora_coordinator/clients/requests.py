@@ -22,7 +22,7 @@ from dora_coordinator.clients.views import cluster_report, dataflow_summary, nod
 from dora_coordinator.dataflow.placement import place
 from dora_coordinator.dataflow.registry import DataflowChanged, DataflowRegistry, RequestRefused
 from dora_coordinator.settings import Settings
-from dora_coordinator.state import events
+from dora_coordinator.state import commands, events
 from dora_coordinator.state.commands import AnswerClient, Command, FailClient
 from dora_coordinator.state.membership import Membership
 
@@ -112,9 +112,9 @@ class ClientRequests:
                 rows = [dataflow_summary(one, self._membership, now) for one in registry]
                 return _answer(asked, control.DataflowList(dataflows=tuple(rows)))
             case control.ForgetEnded():
-                gone, commands = registry.forget_ended()
+                gone, changes = registry.forget_ended()
                 rows = [dataflow_summary(one, self._membership, now) for one in gone]
-                return [*commands, *_answer(asked, control.DataflowList(dataflows=tuple(rows)))]
+                return [*changes, *_answer(asked, control.DataflowList(dataflows=tuple(rows)))]
             case control.ListNodes(dataflow=ref):
                 return _answer(asked, self._node_list(ref))
             case control.ClusterStatus():
@@ -122,6 +122,9 @@ class ClientRequests:
                 return _answer(asked, report)
             case control.DescribeDataflow(dataflow=ref):
                 return _answer(asked, self._describe(ref))
+            case control.RotateToken(grace=grace):
+                ready = [m.key for m in self._membership.connected() if m.register.takes_tokens]
+                return [commands.RotateToken(asked.client, asked.number, grace, tuple(ready))]
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -164,10 +167,10 @@ class ClientRequests:
         ]
 
     def dataflow_changed(self, change: DataflowChanged, now: float) -> list[Command]:
-        commands = self._lifecycle.dataflow_changed(change, now)
+        found = self._lifecycle.dataflow_changed(change, now)
         if change.dataflow.has_ended:
-            commands += self._destruction.dataflow_ended(change.dataflow)
-        return commands
+            found += self._destruction.dataflow_ended(change.dataflow)
+        return found
 
     def build_timed_out(self, build_id: str) -> list[Command]:
         return self._builds.timed_out(build_id)

@@ -1,7 +1,8 @@
 """The cluster's certificate authority: created once, stored beside the store, signs for daemons.
 
-Its certificates are valid for links between machines of this cluster only. Only the public key of a
-request is used; the name is the key of the daemon whose connection it came on.
+Its certificates are valid within this cluster only. A daemon's certificate is for links: only the
+public key of its request is used; the name is the key of the daemon whose connection it came on.
+The coordinator's certificate is issued when it starts.
 
 Certificates do not expire: TLS checks them against the machine's clock, which may be wrong by
 decades until a time server corrects it (a robot without a battery starts in 1970). To exclude a
@@ -11,6 +12,11 @@ machine, create a new authority.
 from __future__ import annotations
 
 import datetime
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from dora_config.access import private_dir, write_private
+from dora_config.control_plane import SERVER_NAME
 from dora_config.errors import DoraError
 
 VALID_FROM: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -42,11 +49,15 @@ class Authority:
         Raises :class:`AuthorityError`.
         """
         private_dir(directory)
-        if not (directory / _CERTIFICATE_FILE).exists():
-            _make(directory)
+        self.directory = directory
+        with _locked(directory):
+            self.existed = (directory / _CERTIFICATE_FILE).exists()
+            if not self.existed:
+                _make(directory)
         self._key, self._certificate = _load(directory)
         self.pem = self._certificate.public_bytes(serialization.Encoding.PEM).decode()
-        self.fingerprint = self._certificate.fingerprint(hashes.SHA256()).hex()
+        self.sha256 = self._certificate.fingerprint(hashes.SHA256())
+        self.fingerprint = self.sha256.hex()
 
     def sign(self, request: str, machine: str) -> str:
         """Return a certificate (PEM) for the key in ``request``; raises :class:`AuthorityError`."""
@@ -60,18 +71,47 @@ class Authority:
             raise AuthorityError("not a key on an elliptic curve")
         name = x509.UniformResourceIdentifier(f"dora:machine:{machine}")
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        return self._issue(_builder("dora daemon", key), key, [name], usages).decode()
+
+    def issue_server(self, addresses: Iterable[str]) -> bytes:
+        """Return a new key and the chain of a coordinator with these IP addresses (PEM)."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        public = key.public_key()
+        names: list[x509.GeneralName] = [x509.DNSName(SERVER_NAME), x509.DNSName("localhost")]
+        names += [x509.IPAddress(ip_address(one)) for one in addresses]
+        usages = [ExtendedKeyUsageOID.SERVER_AUTH]
+        chain = self._issue(_builder("dora coordinator", public), public, names, usages)
+        return _private_pem(key) + chain + self.pem.encode()
+
+    def _issue(
+        self,
+        builder: x509.CertificateBuilder,
+        key: ec.EllipticCurvePublicKey,
+        names: Iterable[x509.GeneralName],
+        usages: Iterable[x509.ObjectIdentifier],
+    ) -> bytes:
         signed = (
-            _builder("dora daemon", key)
-            .issuer_name(self._certificate.subject)
+            builder.issuer_name(self._certificate.subject)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-            .add_extension(x509.SubjectAlternativeName([name]), critical=False)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(_issuer_of(self._key), critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        return signed.public_bytes(serialization.Encoding.PEM).decode()
+        return signed.public_bytes(serialization.Encoding.PEM)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Hold the folder's lock: the command and the coordinator may both create the authority."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _make(directory: Path) -> None:
@@ -85,17 +125,18 @@ def _make(directory: Path) -> None:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         .sign(key, hashes.SHA256())
     )
-    write_private(
-        directory / _KEY_FILE,
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        ),
-    )
+    write_private(directory / _KEY_FILE, _private_pem(key))
     # last, because its presence marks a complete authority
     write_private(
         directory / _CERTIFICATE_FILE, certificate.public_bytes(serialization.Encoding.PEM)
+    )
+
+
+def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
     )
 
 

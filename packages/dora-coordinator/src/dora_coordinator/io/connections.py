@@ -7,6 +7,7 @@ once its queue is full, so that it does not delay others.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from enum import Enum, auto
 from typing import Final
 
 import anyio
@@ -19,12 +20,24 @@ Frame = tuple[str, Callable[[], None] | None]
 """Text, and what to call once it was written to the socket."""
 
 
+class Renewal(Enum):
+    """When the current token is sent to a daemon on a connection."""
+
+    NOW = auto()
+    """It used an earlier one, or one without the hash of the authority."""
+    LATER = auto()
+    """When the token is replaced."""
+    NEVER = auto()
+    """Others can read the connection."""
+
+
 class Connection:
     """Sending side of one WebSocket."""
 
-    def __init__(self, number: int, address: str) -> None:
+    def __init__(self, number: int, address: str, renewal: Renewal) -> None:
         self.number = number
         self.address = address
+        self.renewal = renewal
         self.daemon: str | None = None
         """Key of the daemon at the other end, once it is admitted."""
         send, self._frames = anyio.create_memory_object_stream[Frame](QUEUE)

@@ -1,8 +1,9 @@
-"""Limits of open connections and of the connection rate per address; pure."""
+"""Limits of open connections and of failed authentications per address; pure."""
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from enum import Enum, auto
 from ipaddress import IPv6Address, ip_address
 
 WINDOW = 60.0
@@ -12,8 +13,17 @@ MAX_ADDRESSES = 10_000
 """Addresses remembered at once; the least recent one is forgotten."""
 
 
+class Failure(Enum):
+    """What to do about a failed authentication."""
+
+    REPORTED = auto()
+    LAST = auto()
+    """Report it, and that further ones are blocked."""
+    BLOCKED = auto()
+
+
 class ConnectionLimits:
-    """Counts all open connections, and recent connections without a token by address."""
+    """Counts all open connections, and recent failed authentications by address."""
 
     def __init__(self, *, open_at_once: int, untrusted_per_window: int) -> None:
         self._open_at_once = open_at_once
@@ -21,10 +31,13 @@ class ConnectionLimits:
         self._open = 0
         self._recent: OrderedDict[str, deque[float]] = OrderedDict()
 
-    def too_fast(self, address: str, now: float) -> bool:
-        """Record an untrusted connection of ``address``; return whether it exceeds the limit."""
+    def failed(self, address: str, now: float) -> Failure:
+        """Count a connection without a valid token; loopback is never blocked.
+
+        A valid token is accepted from a blocked address too: others may share it.
+        """
         if is_loopback(address):
-            return False
+            return Failure.REPORTED
         times = self._recent.setdefault(address, deque())
         self._recent.move_to_end(address)
         if len(self._recent) > MAX_ADDRESSES:
@@ -32,9 +45,9 @@ class ConnectionLimits:
         while times and times[0] <= now - WINDOW:
             times.popleft()
         if len(times) >= self._untrusted_per_window:
-            return True
+            return Failure.BLOCKED
         times.append(now)
-        return False
+        return Failure.LAST if len(times) == self._untrusted_per_window else Failure.REPORTED
 
     def opened(self) -> bool:
         """Count one more open connection; False, and not counted, at the limit."""

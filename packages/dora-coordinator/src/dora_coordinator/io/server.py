@@ -1,8 +1,8 @@
-"""The Starlette application: routes, and the guard in front of them.
+"""The Starlette application: its routes.
 
-`/health` and `/api/health` are open. All other routes need the token: the WebSockets `/api/control`
-(clients) and `/api/daemon` (daemons), and `/api/artifacts/{build_id}/{node_id}` and `/api/files`
-for uploads and downloads.
+`/health`, `/api/health` and `/api/ca` are open. All other routes need the token: the WebSockets
+`/api/control` (clients) and `/api/daemon` (daemons), and `/api/artifacts/{build_id}/{node_id}` and
+`/api/files` for uploads and downloads.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from starlette.responses import (
     StreamingResponse,
 )
 from starlette.routing import Route, WebSocketRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from dora_config.access import Endpoint, token_matches
+from dora_config.access import Endpoint
+from dora_config.control_plane import AUTHORITY_PATH
 from dora_config.errors import RemoteProtocolError
 from dora_config.file_store import FileStore
 from dora_config.protocol.control import (
@@ -44,17 +45,17 @@ from dora_config.protocol.daemon import TO_COORDINATOR, TO_DAEMON, Register, Reg
 from dora_config.protocol.envelope import UnknownKind, clean_text, version_problem
 from dora_coordinator.dataflow.registry import RequestRefused
 from dora_coordinator.io.artifacts import ArtifactRefused, ArtifactStore
-from dora_coordinator.io.connections import Connection
+from dora_coordinator.io.connections import Connection, Renewal
 from dora_coordinator.io.files import CodeFiles
+from dora_coordinator.io.guard import DAEMON_ROUTE, HEALTH_ROUTES, RENEWAL, Guard
 from dora_coordinator.io.limits import ConnectionLimits, as_ipv4
 from dora_coordinator.io.node_archive import ARCHIVE_TYPE, NodeArchive
 from dora_coordinator.io.service import Service
+from dora_coordinator.io.token_file import TokenFile
 
 CHECKSUM_HEADER: Final = "X-Dora-Sha256"
 HANDSHAKE_TIMEOUT: Final = 10.0
 """Seconds within which a new connection must send its first frame."""
-
-_OPEN_ROUTES: Final = ("/health", "/api/health")
 
 Handshake = Callable[[Connection], Awaitable[None]]
 
@@ -62,15 +63,16 @@ logger = logging.getLogger("dora.coordinator")
 
 
 def create_application(
-    service: Service, artifacts: ArtifactStore, code: CodeFiles, *, token: str | None
+    service: Service, artifacts: ArtifactStore, code: CodeFiles, *, tokens: TokenFile | None
 ) -> ASGIApp:
-    """Return the application; ``token`` None: no authentication."""
+    """Return the application; ``tokens`` None: no authentication."""
     endpoints = _Endpoints(service, artifacts, code.store)
     application = Starlette(
         routes=[
-            *(Route(path, _health, methods=["GET"]) for path in _OPEN_ROUTES),
+            *(Route(path, _health, methods=["GET"]) for path in HEALTH_ROUTES),
+            Route(AUTHORITY_PATH, endpoints.certificate, methods=["GET"]),
             WebSocketRoute("/api/control", endpoints.control),
-            WebSocketRoute("/api/daemon", endpoints.daemon),
+            WebSocketRoute(DAEMON_ROUTE, endpoints.daemon),
             Route(
                 "/api/artifacts/{build_id}/{node_id}",
                 endpoints.artifact,
@@ -84,57 +86,7 @@ def create_application(
         open_at_once=settings.max_connections,
         untrusted_per_window=settings.new_connections_per_minute,
     )
-    return _Guard(application, limits, token)
-
-
-class _Guard:
-    """Refuses requests without the token, above the connection limit, or in too fast succession."""
-
-    def __init__(self, inner: ASGIApp, limits: ConnectionLimits, token: str | None) -> None:
-        self._inner = inner
-        self._limits = limits
-        self._token = token
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or scope["path"] in _OPEN_ROUTES:
-            await self._inner(scope, receive, send)
-            return
-        trusted = self._token is not None and self._shows_token(scope)
-        if not trusted:
-            address = as_ipv4(scope["client"][0]) if scope.get("client") else ""
-            if self._limits.too_fast(address, anyio.current_time()):
-                await _deny(scope, receive, send, 429, "too many connections from your address\n")
-                return
-            if self._token is not None:
-                logger.warning("refused a connection from %s: missing or wrong token", address)
-                message = "missing or wrong token; send the header Authorization: Bearer TOKEN\n"
-                await _deny(scope, receive, send, 401, message)
-                return
-        if not self._limits.opened():
-            await _deny(scope, receive, send, 503, "too many connections are open\n")
-            return
-        try:
-            await self._inner(scope, receive, send)
-        finally:
-            self._limits.closed()
-
-    def _shows_token(self, scope: Scope) -> bool:
-        assert self._token is not None
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        if len(given) != 1:
-            return False
-        scheme, _, token = given[0].decode("latin-1").partition(" ")
-        return scheme.lower() == "bearer" and token_matches(self._token, token.strip())
-
-
-async def _deny(scope: Scope, receive: Receive, send: Send, status: int, message: str) -> None:
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
-    response = PlainTextResponse(message, status, headers)
-    if scope["type"] == "websocket":
-        socket = WebSocket(scope, receive, send)
-        await socket.send_denial_response(response)
-    else:
-        await response(scope, receive, send)
+    return Guard(application, limits, tokens)
 
 
 async def _health(request: Request) -> Response:
@@ -146,6 +98,9 @@ class _Endpoints:
         self._service = service
         self._artifacts = artifacts
         self._files = files
+
+    async def certificate(self, request: Request) -> Response:
+        return PlainTextResponse(self._service.authority.pem)
 
     # ------------------------------------------------------------------ WebSockets
 
@@ -203,7 +158,8 @@ class _Endpoints:
         await socket.accept()
         client = socket.client
         address = str(Endpoint(as_ipv4(client.host), client.port)) if client else "?"
-        connection = self._service.connect(address)
+        renewal = socket.scope.get(RENEWAL, Renewal.LATER)
+        connection = self._service.connect(address, renewal)
         try:
             async with anyio.create_task_group() as tasks:
 

@@ -29,12 +29,14 @@ from dora_config.protocol.control import (
     ListNodes,
     LogLines,
     Progress,
+    TokenRotated,
 )
 from dora_config.protocol.daemon import (
     TO_DAEMON,
     Certificate,
     DaemonMessage,
     Heartbeat,
+    NewToken,
     Register,
     RegistrationRefused,
 )
@@ -42,8 +44,9 @@ from dora_config.protocol.envelope import ProgramVersion, clean_lines, clean_tex
 from dora_coordinator.clients.code import find_code
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.io.authority import Authority, AuthorityError
-from dora_coordinator.io.connections import Connection
+from dora_coordinator.io.connections import Connection, Renewal
 from dora_coordinator.io.store import NotWritten, Store
+from dora_coordinator.io.token_file import TokenFile
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import (
     AdmitDaemon,
@@ -56,6 +59,8 @@ from dora_coordinator.state.commands import (
     EndCoordinator,
     FailClient,
     Log,
+    RenewToken,
+    RotateToken,
     SaveRecord,
     SendProgress,
     SendToDaemon,
@@ -90,11 +95,17 @@ class Service:
     """Runs on one event loop; the methods that the server calls never wait."""
 
     def __init__(
-        self, settings: Settings, party: ProgramVersion, store: Store, authority: Authority
+        self,
+        settings: Settings,
+        party: ProgramVersion,
+        store: Store,
+        authority: Authority,
+        tokens: TokenFile | None = None,
     ) -> None:
         self.settings = settings
         self.party = party
-        self._authority = authority
+        self.authority = authority
+        self._tokens = tokens
         self._store = store
         self._inbox: deque[Event] = deque()
         self._wake = anyio.Event()
@@ -111,7 +122,7 @@ class Service:
         return CoordinatorState(
             self.settings,
             self.party,
-            self._authority.fingerprint,
+            self.authority.fingerprint,
             wall_offset=time.time() - time.monotonic(),
         )
 
@@ -220,9 +231,9 @@ class Service:
         """Return the digest of a node's code; raises :class:`RequestRefused`."""
         return find_code(self._state.registry, build, node_id)
 
-    def connect(self, address: str) -> Connection:
+    def connect(self, address: str, renewal: Renewal) -> Connection:
         self._last_number += 1
-        connection = Connection(self._last_number, address)
+        connection = Connection(self._last_number, address, renewal)
         self._connections[connection.number] = connection
         return connection
 
@@ -275,6 +286,10 @@ class Service:
                 connection = self._by_daemon.get(daemon)
                 if connection is not None:
                     connection.send(TO_DAEMON.encode(message))
+            case RenewToken(daemon=daemon):
+                self._renew_token(daemon, Renewal.NOW)
+            case RotateToken(client=client, number=number, grace=grace, daemons=daemons):
+                self._rotate_token(client, number, grace, daemons)
             case SignCertificate(daemon=daemon, request=request):
                 self._sign(daemon, request)
             case AnswerClient(number=number, answer=answer):
@@ -310,12 +325,36 @@ class Service:
 
     def _sign(self, daemon: str, request: str) -> None:
         try:
-            certificate = self._authority.sign(request, daemon)
+            certificate = self.authority.sign(request, daemon)
         except AuthorityError as error:
             logger.warning('daemon "%s": %s', daemon, clean_text(str(error)))
             return
-        message = Certificate(certificate=certificate, authority=self._authority.pem)
+        message = Certificate(certificate=certificate, authority=self.authority.pem)
         self._execute(SendToDaemon(daemon, message))
+
+    def _renew_token(self, daemon: str, *when: Renewal) -> bool:
+        """Send the current token to a daemon, if its connection permits it now."""
+        connection = self._by_daemon.get(daemon)
+        if connection is None or self._tokens is None or connection.renewal not in when:
+            return False
+        connection.send(TO_DAEMON.encode(NewToken(token=str(self._tokens.current))))
+        return True
+
+    def _rotate_token(self, client: int, number: int, grace: float, daemons: Sequence[str]) -> None:
+        if self._tokens is None:
+            reason = "the coordinator was started with --no-auth and has no token"
+            self._execute(FailClient(client, number, reason))
+            return
+        try:
+            token = self._tokens.rotate(grace)
+        except OSError as error:
+            reason = f"{error.filename}: {error.strerror}; the token was not changed"
+            self._execute(FailClient(client, number, reason))
+            return
+        sent = [one for one in daemons if self._renew_token(one, Renewal.NOW, Renewal.LATER)]
+        logger.info("replaced the token; sent it to %d daemons", len(sent))
+        answer = TokenRotated(token=str(token), daemons=tuple(sent))
+        self._execute(AnswerClient(client, number, answer))
 
     def _to_client(self, client: int, frame: Answer | Progress | Failure) -> None:
         connection = self._connections.get(client)

@@ -58,6 +58,23 @@ class SignCertificate:
 
 
 @dataclass(frozen=True, slots=True)
+class RenewToken:
+    """Send the current token to a daemon that connected with an earlier one."""
+
+    daemon: str
+
+
+@dataclass(frozen=True, slots=True)
+class RotateToken:
+    """Replace the token, send the new one to ``daemons``, and answer with `TokenRotated`."""
+
+    client: int
+    number: int
+    grace: float
+    daemons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CloseConnection:
     """Close a daemon's connection after sending ``last``, if given."""
 
@@ -120,6 +137,8 @@ Command = (
     | AdmitDaemon
     | SendToDaemon
     | SignCertificate
+    | RenewToken
+    | RotateToken
     | CloseConnection
     | AnswerClient
     | SendProgress

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import random
+import ssl
 from collections.abc import Callable
 
 import anyio
+import anyio.to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from dora_config.access import Endpoint
+from dora_config.control_plane import Untrusted, explain, websocket_options
 from dora_config.errors import DoraError, RemoteProtocolError
 from dora_config.protocol.daemon import (
     TO_COORDINATOR,
@@ -113,17 +116,17 @@ class CoordinatorLink:
         except DoraError as error:  # the token file was spoilt while we ran
             raise _Lost(str(error)) from error
         try:
+            options = await anyio.to_thread.run_sync(
+                websocket_options, endpoint, "/api/daemon", abandon_on_cancel=True
+            )
             async with connect(
-                endpoint.url("/api/daemon"),
-                additional_headers=endpoint.headers(),
-                compression=None,
+                **options,
                 max_size=MAX_MESSAGE,
                 ping_interval=None,  # our own heartbeat says more
                 close_timeout=1,
-                proxy=None,
             ) as socket:
                 await self._talk(socket, endpoint)
-        except (OSError, WebSocketException, RemoteProtocolError) as error:
+        except (OSError, WebSocketException, RemoteProtocolError, Untrusted) as error:
             raise _Lost(_explain(endpoint, error)) from error
         finally:
             self._queue = None
@@ -200,12 +203,15 @@ class CoordinatorLink:
 
 
 def _explain(endpoint: Endpoint, error: Exception) -> str:
+    untrusted = explain(endpoint, error) if isinstance(error, ssl.SSLError) else error
+    if isinstance(untrusted, Untrusted):
+        return str(untrusted)
     if isinstance(error, InvalidStatus):
         status = error.response.status_code
-        if status == 401:
+        if status in (401, 426):
             shown = (
                 "has another token than this daemon"
-                if endpoint.token
+                if endpoint.token and status == 401
                 else "requires a token, and this daemon has none"
             )
             return (

@@ -14,6 +14,7 @@ from typing import assert_never
 import anyio
 
 from dora_config.access import Endpoint
+from dora_config.errors import DoraError
 from dora_config.file_store import FileStore
 from dora_config.process_identity import boot_id
 from dora_config.protocol.builds import BuildEventsAck, BuildPart, CancelBuild
@@ -26,6 +27,7 @@ from dora_config.protocol.daemon import (
     HeartbeatAck,
     Metrics,
     MoreLogs,
+    NewToken,
     Register,
     Registered,
     RegistrationRefused,
@@ -37,6 +39,7 @@ from dora_config.protocol.topics import EndTopics, MoreTopics
 from dora_daemon._version import __version__
 from dora_daemon.agent.builds.files import BuildFiles
 from dora_daemon.agent.builds.service import Builds
+from dora_daemon.agent.cluster_token import ClusterToken
 from dora_daemon.agent.commands import (
     AdoptRunner,
     Command,
@@ -98,7 +101,9 @@ class Agent:
         self._options = options
         self._files = files
         self._build_files = BuildFiles(files.directory / "builds")
-        self._code = Delivery(FileStore(files.directory.parent.parent / "code"), endpoint)
+        self._token = ClusterToken(files.directory / "token", endpoint)
+        store = FileStore(files.directory.parent.parent / "code")
+        self._code = Delivery(store, self._token.endpoint)
         self._credentials = Credentials(files.directory / "credentials")
         self._authority = ""
         self._incarnation = str(uuid.uuid4())
@@ -109,7 +114,7 @@ class Agent:
         self._adopted = anyio.Event()
         self._ended = anyio.Event()
         self._link = CoordinatorLink(
-            endpoint=endpoint,
+            endpoint=self._token.endpoint,
             register=self._register,
             heartbeat=self._heartbeat,
             received=self._receive,
@@ -187,6 +192,8 @@ class Agent:
                 self._request_certificate()
             case Certificate():
                 self._store(message)
+            case NewToken(token=token):
+                self._store_token(token)
             case MoreLogs(stream=stream):
                 self._logs.read_on(stream)
             case EndLogs(stream=stream):
@@ -203,6 +210,13 @@ class Agent:
                 pass  # handled by the link
             case _:
                 self.post(message)
+
+    def _store_token(self, token: str) -> None:
+        try:
+            self._token.keep(token)
+            logger.info("received the new token of the cluster")
+        except (OSError, DoraError) as error:
+            logger.error("the new token cannot be stored, and is lost at a restart: %s", error)
 
     def _store(self, message: Certificate) -> None:
         try:
@@ -236,7 +250,9 @@ class Agent:
             labels=self._options.labels,
             host=socket.gethostname(),
             boot_id=boot_id(),
+            plain_links=self._options.listen.plain,
             parts=self._state.reports(),
+            takes_tokens=True,
         )
 
     def _restore_files(self) -> None:

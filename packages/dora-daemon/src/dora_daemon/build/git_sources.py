@@ -131,7 +131,7 @@ class GitSources:
         return await self._remote_commit(source)
 
     async def _known_commit(self, source: GitSource, repository: Path) -> str | None:
-        """Return the commit of the newest clone that has this reference; None if there is none."""
+        """Return the commit of the newest clone that has this reference, if any."""
         if source.branch is not None:
             name = f"refs/remotes/origin/{source.branch}"
         elif source.tag is not None:

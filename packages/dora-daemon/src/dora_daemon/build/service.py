@@ -25,11 +25,11 @@ from dora_config.dataflow.resolved import GitSource
 from dora_config.protocol.builds import FailedNode, NodeBuildEvent
 from dora_config.protocol.runner import NodeLocation
 from dora_daemon.build import own_environment, plan
+from dora_daemon.build.cache import BuildCache
 from dora_daemon.build.command import CommandResult, OnCommand, run_command
 from dora_daemon.build.errors import BuildError, StepFailed
 from dora_daemon.build.git_sources import GitSources, reference
 from dora_daemon.build.job import BuiltNode
-from dora_daemon.build.memory import BuildMemory
 from dora_daemon.build.python_env import (
     activated,
     create_command,
@@ -83,8 +83,8 @@ async def prepare(
     ``on_command`` is called for each command, so that a reaper can kill it with this process.
     Raises BuildError with every node that could not be prepared.
     """
-    memory = BuildMemory(base_dir)
-    builder = _Builder(base_dir, options, dict(environ), on_event, memory, on_command)
+    cache = BuildCache(base_dir)
+    builder = _Builder(base_dir, options, dict(environ), on_event, cache, on_command)
     limiter = anyio.CapacityLimiter(options.parallel())
     outcomes: dict[str, BuiltNode | FailedNode] = {}
 
@@ -97,7 +97,7 @@ async def prepare(
             tasks.start_soon(prepare_one, node)
     ordered = [outcomes[node.id] for node in dataflow.nodes]
     failures = tuple(one for one in ordered if isinstance(one, FailedNode))
-    await anyio.to_thread.run_sync(partial(memory.save, complete=not failures))
+    await anyio.to_thread.run_sync(partial(cache.save, complete=not failures))
     if failures:
         raise BuildError(failures)
     return tuple(one for one in ordered if isinstance(one, BuiltNode))
@@ -109,7 +109,7 @@ class _Builder:
     options: BuildOptions
     environ: dict[str, str]
     on_event: OnBuildEvent
-    memory: BuildMemory
+    cache: BuildCache
     on_command: OnCommand | None
 
     async def prepare(self, node: ResolvedNode) -> BuiltNode | FailedNode:
@@ -159,19 +159,19 @@ class _Builder:
     ) -> None:
         """Run the lines, unless they have succeeded before with the same inputs."""
         environ = self._node_environ(node, python, offline=False)
-        memory = self.memory
-        check = memory.check(node, lines, directory, python=python, environ=environ, uv=uv)
+        cache = self.cache
+        check = cache.check(node, lines, directory, python=python, environ=environ, uv=uv)
         if check.up_to_date and not self.options.rebuild:
             self._skip(node, "up to date")
             return
-        installed = memory.begin(check)
+        installed = cache.begin(check)
         success = False
         try:
             for line in lines:
                 await self._run_line(node, line, directory, uv, python)
             success = True
         finally:
-            memory.end(check, installed, success=success)
+            cache.end(check, installed, success=success)
 
     async def _prepare_own(
         self, node: ResolvedNode, directory: Path, lines: tuple[plan.BuildLine, ...]

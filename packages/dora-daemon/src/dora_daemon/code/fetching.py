@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from dora_config.access import Endpoint
+from dora_config.control_plane import ControlConnection, Untrusted
 from dora_config.errors import DoraError
 from dora_config.file_store import FileRefused, FileStore
 from dora_config.protocol.code_http import file_path
@@ -31,7 +32,7 @@ class Fetcher:
     def __init__(self, endpoint: Endpoint, store: FileStore) -> None:
         self._endpoint = endpoint
         self._store = store
-        self._connection: http.client.HTTPConnection | None = None
+        self._connection: ControlConnection | None = None
 
     def fetch(self, digests: Iterable[str]) -> None:
         """Add missing files to the store. Raises CodeMissing."""
@@ -55,6 +56,8 @@ class Fetcher:
                 reason: Exception = problem
                 if self._store.use(digest) is not None:
                     return  # fetched by another process
+            except Untrusted as problem:
+                raise CodeMissing(str(problem)) from problem
             except (OSError, http.client.HTTPException) as problem:
                 if isinstance(problem, OSError) and problem.errno in _DISK_ERRORS:
                     self._store.discard(digest)
@@ -71,9 +74,7 @@ class Fetcher:
 
     def _resume(self, digest: str, offset: int) -> None:
         if self._connection is None:
-            self._connection = http.client.HTTPConnection(
-                self._endpoint.host, self._endpoint.port, timeout=TIMEOUT
-            )
+            self._connection = ControlConnection(self._endpoint, timeout=TIMEOUT)
         headers = self._endpoint.headers()
         if offset:
             headers["Range"] = f"bytes={offset}-"

@@ -20,7 +20,7 @@ from dora_node_api.protocol.messages import (
     OpenSegment,
     Refused,
     SegmentFd,
-    Stop,
+    StopNode,
     WatchOutput,
     Welcome,
 )
@@ -101,7 +101,7 @@ class InspectorConnection:
             raise RunnerDisconnected from error
         if received is not None:
             close_all(received.descriptors)
-            self.stopping = self.stopping or isinstance(received.message, Stop)
+            self.stopping = self.stopping or isinstance(received.message, StopNode)
         if self.stopping:
             raise RunnerDisconnected
 
@@ -133,7 +133,7 @@ class InspectorConnection:
         return self._receive()
 
     def _receive(self) -> Received:
-        """Return the next message that is not Stop."""
+        """Return the next message that is not StopNode."""
         deadline = time.monotonic() + ANSWER_TIMEOUT
         while True:
             try:
@@ -142,7 +142,7 @@ class InspectorConnection:
                 raise RunnerDisconnected from error
             if answer is None:
                 raise InspectionError(f"the runner did not answer within {ANSWER_TIMEOUT:g} s")
-            if not isinstance(answer.message, Stop):
+            if not isinstance(answer.message, StopNode):
                 return answer
             self.stopping = True
 

@@ -83,20 +83,16 @@ def kill_marked(mark: str) -> None:
     """
     if not mark or not os.path.isdir("/proc/self"):
         return
+    own = os.getpid()
     text = mark.encode() + b'"'  # the end of the JSON string, so that a longer mark does not match
     for _ in range(MAX_ROUNDS):
-        found = [pid for pid in _others() if text in _bytes(f"/proc/{pid}/environ")]
+        found = [pid for pid in _pids() if pid != own and text in _bytes(f"/proc/{pid}/environ")]
         living = [pid for pid in found if _stat(pid)[:1] not in ([], ["Z"], ["X"])]
         for pid in living:
             _kill(pid, group=False)
         if not living:
             return
         time.sleep(0.01)
-
-
-def _others() -> list[int]:
-    own = os.getpid()
-    return [pid for pid in _pids() if pid != own]
 
 
 def _pids() -> list[int]:

@@ -24,11 +24,11 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
+from dora_config.atomic_write import write_file
 from dora_config.file_ages import last_change
-from dora_config.process_identity import boot_id, is_alive, start_time
+from dora_config.process_identity import boot_id, start_time
 from dora_daemon.process_tree import runner_index
 from dora_daemon.process_tree.errors import RuntimeDirError
 from dora_daemon.process_tree.reaper import (
@@ -48,16 +48,6 @@ PLAN = "plan.json"
 INSPECTION_SOCKET = "i"
 KEEP_RESULT = 30 * 24 * 3600.0
 """Seconds after which a result that was not acknowledged is removed."""
-
-
-@dataclass(frozen=True, slots=True)
-class FoundRunner:
-    """A runtime directory with an index. ``alive``: its runner runs."""
-
-    path: Path
-    entry: IndexEntry
-    alive: bool
-    has_result: bool
 
 
 def runtime_root(environ: Mapping[str, str] = os.environ) -> Path:
@@ -153,10 +143,7 @@ class RuntimeDir:
 
     def write(self, name: str, text: str) -> None:
         """Replace a file atomically: readers see the old or the new content."""
-        temporary = self.path / f".{name}.new"
-        temporary.touch(mode=0o600)
-        temporary.write_text(text)
-        temporary.replace(self.path / name)
+        write_file(self.path / name, text, mode=0o600)
 
     def record_process(self, pid: int) -> int:
         """Record a session leader to be killed if this process is killed; return its start time."""
@@ -209,18 +196,6 @@ def _numbered(root: Path) -> list[Path]:
             key=lambda p: int(p.name),
         )
     return []
-
-
-def list_runners(root: Path) -> list[FoundRunner]:
-    """Return the runners with an index below ``root``, including those that have ended."""
-    boot = boot_id()
-    found = []
-    for path in _numbered(root):
-        if (entry := read_entry(path)) is not None:
-            same_boot = not boot or entry.boot_id == boot
-            alive = same_boot and is_alive(entry.pid, entry.start_time)
-            found.append(FoundRunner(path, entry, alive, (path / RESULT).exists()))
-    return found
 
 
 def sweep(root: Path) -> list[Path]:

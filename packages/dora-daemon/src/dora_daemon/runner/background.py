@@ -21,14 +21,11 @@ from dora_daemon.process_tree.reaper import RESULT
 from dora_daemon.process_tree.reaper_process import ReaperProcess
 from dora_daemon.process_tree.runner_index import CONTROL_SOCKET
 from dora_daemon.process_tree.runtime_dir import PLAN, RuntimeDir
-from dora_daemon.runner.control.messaging import NodeMessaging
-from dora_daemon.runner.control.node_changes import NodeChanges
-from dora_daemon.runner.control.requests import Requests, check_handshake
 from dora_daemon.runner.control.server import ControlServer
-from dora_daemon.runner.control.status import StatusReporter
 from dora_daemon.runner.foreground import signals_stop
 from dora_daemon.runner.machine.events import StateEvent, StopRequested
 from dora_daemon.runner.preparation import prepare
+from dora_daemon.runner.requests import Requests, check_handshake
 from dora_daemon.runner.service import Runner
 
 LINGER_SECONDS = 30.0
@@ -85,7 +82,7 @@ class Background:
                     keep_result=self._keep_result,
                     foreground=False,
                 )
-                self._requests = _requests(runner, self._server)
+                self._requests = Requests(runner, lambda: self._server.shed)
                 await runner.run(after_start=self._import_the_rest)
             except DoraError as error:
                 self._requests = None  # no node was spawned
@@ -103,8 +100,6 @@ class Background:
         self._server.put_event(event)
         if isinstance(event, protocol.LogLine) and event.node is None:
             print(f"{event.ts} {event.level} {event.message}", file=sys.stderr, flush=True)
-
-    # --------------------------------------------------------------------------- requests
 
     async def answer(self, request: protocol.RunnerRequest) -> protocol.RunnerReply:
         """Answer requests about the process, and any request after a failed preparation."""
@@ -147,37 +142,9 @@ class Background:
         # at once, so that nothing is kept if the process is killed before its end
         self._directory.forget_result()
 
-    # ----------------------------------------------------------------------------- imports
-
     def _import_the_rest(self, tasks: TaskGroup) -> None:
         """Import in a thread, while nodes and link import their modules."""
         tasks.start_soon(anyio.to_thread.run_sync, _import_late_modules, self._plan)
-
-
-def _requests(runner: Runner, server: ControlServer) -> Requests:
-    services, dispatcher = runner.services, runner.dispatcher
-    status = StatusReporter(
-        runner.plan,
-        dispatcher,
-        services.registry,
-        runner.processes,
-        runner.watcher.inputs,
-        runner.link,
-        started_at=lambda: runner.started_at,
-        lines_shed=lambda: server.shed,
-    )
-    changes = NodeChanges(
-        dispatcher, services, runner.preparer, runner.files, runner.watcher, runner.link
-    )
-    return Requests(
-        runner.plan,
-        dispatcher,
-        runner.link,
-        status,
-        changes,
-        NodeMessaging(dispatcher.state, services),
-        runner.replacing,
-    )
 
 
 def main(

@@ -1,4 +1,4 @@
-"""A runner in the foreground: what ``dora run`` is, from the plan to the result."""
+"""A runner in the foreground, for ``dora run``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,16 @@ def run(
     before_start: Callable[[Path], None] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> DataflowResult:
-    """Run a dataflow to its end; see ``dora_daemon.runner.run_foreground``."""
+    """Run a dataflow to its end and return its result; call this on the main thread.
+
+    ``on_event`` is called on a thread of its own, one event at a time and in order. When it is too
+    slow, log lines (only those) are dropped and counted; with ``lossless`` the nodes that print are
+    held back instead, and the end waits for it. SIGINT, SIGTERM and SIGHUP stop the dataflow
+    gracefully, a second one kills; ``on_signal`` is called for each, on the main thread, and must
+    unblock an ``on_event`` that may wait forever. ``before_start`` is called on a thread, with the
+    runtime directory, when the runner's sockets exist and no node has started. Raises
+    PreparationError if a node cannot be prepared; then no node was spawned.
+    """
     gate = Gate() if lossless else None
     events = EventQueue(on_event, gate=gate)
     directory = RuntimeDir.create(runtime_root(environ))

@@ -16,42 +16,18 @@ from dora_daemon.process_tree.reaper import kill_marked
 from dora_daemon.process_tree.reaper_process import ReaperProcess
 from dora_daemon.process_tree.runner_index import NODE_SOCKET
 from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET, RuntimeDir, own_identity
-from dora_daemon.runner.control.replacing import Replacing
-from dora_daemon.runner.control.watching import Watcher
+from dora_daemon.runner.control.monitor import HealthMonitor
+from dora_daemon.runner.control.replacer import NodeReplacer
 from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.files import RunnerFiles
 from dora_daemon.runner.link.lazy import LazyLink
 from dora_daemon.runner.logs.gate import Gate
-from dora_daemon.runner.machine.commands import (
-    Admit,
-    AdmitLink,
-    AnnounceClosed,
-    AnnounceFailed,
-    AnnounceRestarted,
-    ArmTimer,
-    CancelTimer,
-    Command,
-    DropInputs,
-    EmitLog,
-    FinishDataflow,
-    FinishLink,
-    PromoteReplacement,
-    Refuse,
-    RepeatClosed,
-    ReportEvent,
-    SendGo,
-    SendStop,
-    SignalLink,
-    SignalNode,
-    SpawnLink,
-    SpawnNode,
-    StageReplacement,
-)
-from dora_daemon.runner.machine.events import NodeSpawned, Prepared, SpawnFailed
+from dora_daemon.runner.machine import commands
+from dora_daemon.runner.machine.events import Prepared
 from dora_daemon.runner.machine.state import RunnerState
 from dora_daemon.runner.nodes.inspection import InspectionServer
 from dora_daemon.runner.nodes.local_nodes import LocalNodes
-from dora_daemon.runner.nodes.services import open_node_services
+from dora_daemon.runner.nodes.services import NodeServices
 from dora_daemon.runner.preparation import Preparation
 from dora_daemon.runner.process.spawn import raise_open_files
 from dora_daemon.runner.process.supervisor import Processes
@@ -89,7 +65,6 @@ class Runner:
         self.started_at: float | None = None
         self._on_event = on_event
         self._keep_result = keep_result
-        self._reaper = reaper
         self._node_socket = directory.path / NODE_SOCKET
         self._loop = asyncio.get_running_loop()
         self._finished = anyio.Event()
@@ -105,7 +80,7 @@ class Runner:
             resources.callback(nodes.close)
             # when the descriptors of the other parts are closed
             resources.callback(kill_marked, self._mark)
-            self.services = services = open_node_services(
+            self.services = services = NodeServices(
                 resources,
                 plan,
                 nodes,
@@ -116,38 +91,34 @@ class Runner:
                 gate=gate,
                 summary_in_node_log=not foreground,
             )
-            self.files = RunnerFiles(
-                directory, plan, nodes, foreground=foreground, warn=services.logs.warn
-            )
+            warn = services.logs.warn
+            self.files = RunnerFiles(directory, plan, nodes, foreground=foreground, warn=warn)
             self.link = LazyLink(self._create_link)
             resources.callback(self.link.close)
-            self.processes = self._create_processes(nodes, open_files)
+            self.processes = self._create_processes(open_files)
             resources.callback(self.processes.close)
-            self.replacing = Replacing(self.dispatcher, services, self.preparer, self.processes)
-            self.watcher = Watcher(
-                self.dispatcher,
-                nodes,
-                services.connections,
-                services.registry,
-                plan.resolved.health_check_interval,
+            self.replacer = NodeReplacer(self.dispatcher, services, self.preparer, self.processes)
+            self.monitor = HealthMonitor(
+                self.dispatcher, services, plan.resolved.health_check_interval
             )
-            resources.callback(self.watcher.close)
+            resources.callback(self.monitor.close)
             self._timers = Timers(services.registry, self.dispatcher.emit)
             resources.callback(self._timers.close)
             self._open(resources, directory)
+            reaper.watch(self._loop, warn)
+            resources.callback(reaper.unwatch)
             self._resources = resources.pop_all()
 
-    def _create_processes(self, nodes: LocalNodes, open_files: tuple[int, int]) -> Processes:
-        emit = self.dispatcher.emit
+    def _create_processes(self, open_files: tuple[int, int]) -> Processes:
+        nodes = self.services.nodes
         return Processes(
             prepared=nodes.prepared,
             logs=nodes.logs,
             config_for=self._launch_config,
             record=self.files.record_process,
-            on_spawned=lambda node, number, pid: emit(NodeSpawned(node, number, pid)),
-            on_failed=lambda node, number, text: emit(SpawnFailed(node, number, text)),
+            emit=self.dispatcher.emit,
             on_exited=self.services.departures.exited,
-            on_staged_exit=lambda node, status: self.dispatcher.notify(),
+            on_staged_exit=self.dispatcher.notify,
             open_files=open_files,
         )
 
@@ -162,22 +133,15 @@ class Runner:
         ).to_text()
 
     def _create_link(self, plan: LinkPlan, credentials: str | None) -> LinkSupervisor:
-        from dora_daemon.runner.link.stream_queues import StreamQueues
         from dora_daemon.runner.link.supervisor import LinkSupervisor
 
-        services = self.services
-        queues = StreamQueues(services.registry, services.router, services.segments, services.logs)
         return LinkSupervisor(
             plan,
             credentials,
+            self.services,
             dataflow_id=self.plan.dataflow_id,
             node_socket=self._node_socket,
-            queues=queues,
-            registry=services.registry,
-            departures=services.departures,
-            cleanup=services.cleanup,
             emit=self.dispatcher.emit,
-            log=services.logs.log,
             record_process=self.files.record_process,
             on_event=self._on_event,
         )
@@ -191,23 +155,11 @@ class Runner:
             services.nodes.set(prepared, services.logs.open_log(prepared))
         for spec in services.nodes.static():
             services.router.create_inputs(spec)
-        self._inspection = InspectionServer(
-            directory.path / INSPECTION_SOCKET,
-            plan,
-            services.nodes,
-            services.registry,
-            services.router,
-            services.segments,
-            services.logs.warn,
-        )
+        self._inspection = InspectionServer(directory.path / INSPECTION_SOCKET, plan, services)
         resources.callback(self._inspection.close)
         self.files.record_mark(self._mark)
         self.files.write_index()
-        self._reaper.watch(self._loop, services.logs.warn)
-        resources.callback(self._reaper.unwatch)
-        self.watcher.schedule()
-
-    # ------------------------------------------------------------------------------- run
+        self.monitor.schedule()
 
     async def run(
         self, *, after_start: Callable[[TaskGroup], None] | None = None
@@ -243,85 +195,77 @@ class Runner:
             self._failure = error
         self._finished.set()
 
-    # -------------------------------------------------------------------------- commands
-
-    def _execute(self, command: Command) -> None:
+    def _execute(self, command: commands.Command) -> None:
         services = self.services
         match command:
-            case SpawnNode():
+            case commands.SpawnNode():
                 self.processes.spawn(command)
-            case SignalNode(node=node, signal=name):
+            case commands.SignalNode(node=node, signal=name):
                 self.processes.signal(node, name)
-            case StageReplacement(node=node, incarnation=number):
-                self.replacing.stage(node, number)
-            case PromoteReplacement(node=node, incarnation=number):
-                self.replacing.promote(node, number)
-            case Admit():
+            case commands.StageReplacement(node=node, incarnation=number):
+                self.replacer.stage(node, number)
+            case commands.PromoteReplacement(node=node, incarnation=number):
+                self.replacer.promote(node, number)
+            case commands.Admit():
                 self._admit(command)
-            case Refuse(node=node, message=message):
+            case commands.Refuse(node=node, message=message):
                 services.handshake.refuse(node, message)
-            case SendGo(nodes=nodes):
+            case commands.SendGo(nodes=nodes):
                 self.started_at = self.started_at or time.time()
                 services.drops.started()
                 services.handshake.release(nodes)
-            case SendStop(node=node):
+            case commands.SendStop(node=node):
                 services.handshake.send_stop(node)
-            case ArmTimer():
+            case commands.ArmTimer():
                 self._timers.arm(command)
-            case CancelTimer(node=node, timer=timer):
+            case commands.CancelTimer(node=node, timer=timer):
                 self._timers.cancel(node, timer)
-            case ReportEvent(event=event):
+            case commands.ReportEvent(event=event):
                 services.logs.note(event)
                 self._on_event(event)
-            case EmitLog(level=level, message=message, node=about):
+            case commands.EmitLog(level=level, message=message, node=about):
                 text = message if about is None else f'node "{about}": {message}'
                 services.logs.emit(level, text)
-            case DropInputs(node=node):
+            case commands.DropInputs(node=node):
                 services.router.drop_inputs(node)
-            case AnnounceClosed() | AnnounceRestarted() | AnnounceFailed() | RepeatClosed():
-                self._announce(command)
-            case SpawnLink() | AdmitLink() | FinishLink() | SignalLink():
+            case (
+                commands.AnnounceClosed()
+                | commands.AnnounceRestarted()
+                | commands.AnnounceFailed()
+                | commands.RepeatClosed()
+            ):
+                services.registry.announce(command)
+                services.cleanup.schedule()
+            case (
+                commands.SpawnLink()
+                | commands.AdmitLink()
+                | commands.FinishLink()
+                | commands.SignalLink()
+            ):
                 self._command_link(command)
-            case FinishDataflow(result=result):
+            case commands.FinishDataflow(result=result):
                 self._keep_result(result)
                 self._finished.set()
             case _ as never:
                 assert_never(never)
 
-    def _admit(self, command: Admit) -> None:
+    def _admit(self, command: commands.Admit) -> None:
         services = self.services
         connection = services.handshake.admit(command.node, command.incarnation, command.restarts)
         if connection is not None and services.nodes.specs[command.node].is_dynamic:
             services.departures.watch(connection)
 
-    def _announce(
-        self, command: AnnounceClosed | AnnounceRestarted | AnnounceFailed | RepeatClosed
-    ) -> None:
-        registry = self.services.registry
-        match command:
-            case AnnounceClosed(node=node, outputs=outputs):
-                registry.announce_closed(node, outputs)
-            case AnnounceRestarted(node=node):
-                registry.announce_restarted(node)
-            case AnnounceFailed(node=node, error=error):
-                registry.announce_failed(node, error)
-            case RepeatClosed(node=node, inputs=inputs):
-                registry.repeat_closed(node, inputs)
-            case _ as never:
-                assert_never(never)
-        self.services.cleanup.schedule()
-
-    def _command_link(self, command: SpawnLink | AdmitLink | FinishLink | SignalLink) -> None:
+    def _command_link(self, command: commands.LinkCommand) -> None:
         link = self.link.get()
         match command:
-            case SpawnLink(incarnation=number):
+            case commands.SpawnLink(incarnation=number):
                 link.spawn(number)
-            case AdmitLink(incarnation=number):
+            case commands.AdmitLink(incarnation=number):
                 link.close_lost_sources()
                 self.services.handshake.admit_link(number)
-            case FinishLink(seconds=seconds):
+            case commands.FinishLink(seconds=seconds):
                 link.finish(seconds)
-            case SignalLink(signal=name):
+            case commands.SignalLink(signal=name):
                 link.signal(name)
             case _ as never:
                 assert_never(never)

@@ -18,6 +18,7 @@ from dora_cli.cluster.coordinator.service import (
     open_coordinator_machine,
     program_words,
 )
+from dora_cli.cluster.coordinator.trust import trust_authority
 from dora_cli.cluster.decisions.coordinator_unit import (
     address,
     coordinator_service_name,
@@ -103,12 +104,14 @@ def _install(host: CoordinatorMachine, installer: Installer, token: str, *, user
         program_words(host, installer, user=user), _program_version(host, installer, facts)
     )
     if old is None and host.is_remote:
-        host.call("claim_coordinator")
+        host.call("coordinator.claim")
     elif old is None:
         _replace_process(host)
     elif old != text:
-        host.call("copy_store", version=unit_version(old))
+        host.call("coordinator.copy_store", version=unit_version(old))
     result = service.install(text, token)
+    if host.is_remote:
+        trust_authority(service)
     service.wait_until_it_answers()
     return result
 
@@ -154,7 +157,8 @@ def _uninstall(service: CoordinatorService, installer: Installer) -> None:
     service.disable()
     host = service.host
     if host.is_remote:
-        host.call("forget_coordinator")
+        coordinator = host.cluster.coordinator
+        host.call("coordinator.forget", addr=coordinator.addr, port=coordinator.port)
         if host.machine.dora is None:
             installer.remove(host.connection, USERS_COORDINATOR if service.user else COORDINATOR)
     service.remove_unit()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from dora_cli.cluster.decisions.node_changes import Nodes
 from dora_cli.cluster.decisions.preflight import NotReady
 from dora_cli.coordinator.client import Client, CoordinatorLost, CoordinatorUnreachable
-from dora_config.access import Endpoint, endpoint
+from dora_config.access import Endpoint, endpoint, find_token
 from dora_config.cluster.models import Cluster
+from dora_config.control_plane import WithoutTls, is_this_machine
 from dora_config.protocol import control
 
 CONNECT_TIMEOUT = 30.0
@@ -22,10 +24,26 @@ def endpoint_of(cluster: Cluster) -> Endpoint:
     return endpoint(cluster.coordinator.addr, cluster.coordinator.port)
 
 
+def open_client(cluster: Cluster) -> Client:
+    """Connect to the coordinator; raises what `Client` raises.
+
+    A coordinator of a version without TLS, as after a rollback, is accepted on this machine if the
+    token of this account is of such a version too.
+    """
+    address = endpoint_of(cluster)
+    try:
+        return Client(address)
+    except WithoutTls:
+        earlier = replace(address, token=find_token())
+        if earlier.authority is not None or not is_this_machine(address.host):
+            raise
+        return Client(earlier)
+
+
 def fetch_report(cluster: Cluster) -> control.ClusterReport | None:
     """Return the coordinator's report; None if it does not answer."""
     try:
-        with Client(endpoint_of(cluster)) as client:
+        with open_client(cluster) as client:
             return client.ask(control.ClusterStatus(), control.ClusterReport)
     except CoordinatorUnreachable:
         return None
@@ -63,7 +81,7 @@ def wait_for_daemons(
 def fetch_nodes(cluster: Cluster) -> Nodes:
     """Return the nodes that have a process; empty if the coordinator does not answer."""
     try:
-        with Client(endpoint_of(cluster)) as client:
+        with open_client(cluster) as client:
             found = client.ask(control.ListNodes(), control.NodeList).nodes
     except (CoordinatorUnreachable, CoordinatorLost):
         return {}
@@ -82,7 +100,7 @@ def require_coordinator(cluster: Cluster) -> None:
 def destroy(cluster: Cluster) -> None:
     """End the coordinator, the connected daemons and their dataflows."""
     try:
-        with Client(endpoint_of(cluster)) as client:
+        with open_client(cluster) as client:
             client.ask(control.Destroy(force=True), control.Destroyed)
             client.wait_until_gone()
     except CoordinatorUnreachable:

@@ -33,7 +33,7 @@ def start_service(cluster: Cluster, *, recreate_store: bool) -> bool:
         try:
             if recreate_store:
                 service.stop()
-                service.host.call("put_store_aside")
+                service.host.call("coordinator.put_store_aside")
             service.start()
         except SudoUnavailable as problem:
             raise NotReady(

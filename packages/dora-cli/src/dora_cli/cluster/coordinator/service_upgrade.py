@@ -9,6 +9,7 @@ from dora_cli.bundle.install import Installer
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.coordinator.local import PRINT_VERSION
 from dora_cli.cluster.coordinator.service import CoordinatorService, program_words
+from dora_cli.cluster.coordinator.trust import trust_authority
 from dora_cli.cluster.decisions.coordinator_unit import unit_program, unit_version
 from dora_cli.cluster.decisions.preflight import NotReady
 from dora_cli.cluster.decisions.rollback_plan import Versions
@@ -82,10 +83,12 @@ class _Switch:
     def run(self, text: str, *, keep: str) -> None:
         """Switch to the unit ``text``, and store ``keep`` for a rollback."""
         service = self.service
-        copy: str | None = service.host.call("copy_store", version=self.old)["copy"]
+        copy: str | None = service.host.call("coordinator.copy_store", version=self.old)["copy"]
         before = (service.text() or "").encode()
         try:
             service.replace_files_and_restart({service.unit: text.encode()})
+            if service.host.is_remote:
+                trust_authority(service)
             service.wait_until(lambda: self._runs(self.new), f"does not run dora {self.new}")
             service.keep_before(keep)
         except BaseException as problem:
@@ -111,7 +114,7 @@ class _Switch:
                 return "still runs"
             service.stop()
             if copy is not None:
-                service.host.call("restore_store", copy=copy)
+                service.host.call("coordinator.restore_store", copy=copy)
             service.replace_files_and_restart({service.unit: unit})
             service.wait_until(lambda: self._runs(self.old), f"does not run dora {self.old}")
         except (DoraError, OSError) as problem:

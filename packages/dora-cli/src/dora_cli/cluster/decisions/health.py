@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from dora_cli.cluster.decisions.daemon_unit import service_name
 from dora_cli.cluster.decisions.preflight import MachineFacts
+from dora_config.access_token import Token
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.frozen import Frozen
 from dora_config.protocol.control import ClusterReport, DaemonSummary
@@ -33,7 +34,7 @@ class Health(Frozen):
     missing_program: str
     missing_unit_program: str
     token: str | None
-    """SHA-256 of the daemon's token."""
+    """SHA-256 of the secret in the daemon's token."""
     last_line: str
     """Of the log of a background daemon."""
     state_mount: Mount
@@ -41,8 +42,8 @@ class Health(Frozen):
 
 
 def token_digest(token: str) -> str:
-    """Return the SHA-256 of a token, as in `Health.token`."""
-    return hashlib.sha256(token.strip().encode()).hexdigest()
+    """Return the SHA-256 of a token's secret, as in `Health.token`."""
+    return hashlib.sha256(Token.parse(token.strip()).secret.encode()).hexdigest()
 
 
 def unresponsive_daemon(

@@ -15,23 +15,25 @@ STOP_TIMEOUT = 60.0
 
 def hand_over(remote: RemoteMachine) -> None:
     """End the daemon; its dataflows keep running and wait for the next daemon."""
-    remote.call("stop", name=remote.daemon, hand_over=True, within=HAND_OVER_TIMEOUT)
+    remote.call("daemon.stop", name=remote.daemon, hand_over=True, within=HAND_OVER_TIMEOUT)
 
 
 def stop_and_clean(remote: RemoteMachine) -> None:
     """End the daemon with its dataflows, and remove its state."""
-    remote.call("stop", name=remote.daemon, hand_over=False, within=STOP_TIMEOUT, timeout=90.0)
-    remote.call("clean", name=remote.daemon, keep_state=False)
+    remote.call(
+        "daemon.stop", name=remote.daemon, hand_over=False, within=STOP_TIMEOUT, timeout=90.0
+    )
+    remote.call("daemon.clean", name=remote.daemon, keep_state=False)
 
 
 def start_daemon(remote: RemoteMachine, dora: str, *, token: str | None = None) -> None:
     """Start the daemon; ``token`` None: with the token that is on the machine."""
-    folder = remote.call("prepare", name=remote.daemon)["folder"]
+    folder = remote.call("daemon.prepare", name=remote.daemon)["folder"]
     if token is not None:
         remote.connection.write(f"{folder}/dora-token", f"{token}\n".encode(), mode=0o600)
     remote.connection.write(f"{folder}/environment", _environment(remote), mode=0o600)
     words = [dora, *daemon_arguments(remote.cluster, remote.machine)]
-    remote.call("start", name=remote.daemon, words=words)
+    remote.call("daemon.start", name=remote.daemon, words=words)
 
 
 def changed_settings(remote: RemoteMachine, facts: MachineFacts) -> str:

@@ -1,22 +1,17 @@
-"""A machine of a cluster over SSH, and the program that runs commands there."""
+"""A machine of a cluster over SSH."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from dora_cli.bundle.layout import USER, Layout, system
-from dora_cli.bundle.machine import ask
 from dora_cli.cluster.decisions.daemon_argv import daemon_name
 from dora_cli.cluster.decisions.daemon_unit import service_name
 from dora_cli.cluster.decisions.health import Health
 from dora_cli.cluster.decisions.preflight import MachineFacts
-from dora_cli.ssh import Connection, Finished, Target, connect
+from dora_cli.ssh import Connection, Target, connect
+from dora_cli.ssh.remote_call import call
 from dora_config.cluster.models import Cluster, Machine
 
 
@@ -29,45 +24,6 @@ def connect_to(machine: Machine) -> Connection:
 def layout_of(machine: Machine, *, user: bool) -> Layout:
     """Return where dora is installed there: in the user's home, or below ``prefix``."""
     return USER if user else system(machine.prefix)
-
-
-@cache
-def _program() -> bytes:
-    return (files("dora_cli.cluster") / "on_machine.py").read_bytes()
-
-
-@cache
-def _health_program() -> bytes:
-    return (files("dora_cli.cluster") / "health_program.py").read_bytes()
-
-
-@dataclass(frozen=True, slots=True)
-class _Streaming:
-    """A connection that passes on the output of commands while they run."""
-
-    connection: Connection
-    on_output: Callable[[bytes], None]
-
-    @property
-    def name(self) -> str:
-        return self.connection.name
-
-    def run(
-        self, argv: Sequence[str], *, stdin: bytes = b"", sudo: bool = False, timeout: float = 60.0
-    ) -> Finished:
-        return self.connection.run(
-            argv, stdin=stdin, sudo=sudo, timeout=timeout, on_output=self.on_output
-        )
-
-    def send(
-        self,
-        source: Path,
-        target: str,
-        *,
-        offset: int = 0,
-        progress: Callable[[int], None] | None = None,
-    ) -> None:
-        self.connection.send(source, target, offset=offset, progress=progress)
 
 
 class RemoteMachine:
@@ -88,22 +44,14 @@ class RemoteMachine:
         """Name of the unit without ``.service``."""
         return service_name(self.machine)
 
-    def call(self, command: str, *, timeout: float = 60.0, **arguments: Any) -> dict[str, Any]:
-        """Run a command of ``on_machine`` and return its answer; raises DoraError."""
-        return ask(self.connection, command, program=_program(), timeout=timeout, **arguments)
-
-    def call_streaming(
-        self, command: str, on_output: Callable[[bytes], None], **arguments: Any
-    ) -> dict[str, Any]:
-        """Like ``call``, and pass on the output while the command runs."""
-        return ask(_Streaming(self.connection, on_output), command, program=_program(), **arguments)
+    def call(self, command: str, **options: Any) -> dict[str, Any]:
+        """Run a command of ``remote_program`` and return its result; raises DoraError."""
+        return call(self.connection, command, **options)
 
     def health(self, facts: MachineFacts) -> Health:
         """Fetch the health of the machine and its daemon."""
-        found = ask(
-            self.connection,
-            "health",
-            program=_health_program(),
+        found = self.call(
+            "health.health",
             name=self.daemon,
             unit=self.service,
             pid=None if facts.daemon is None else facts.daemon.pid,
@@ -114,7 +62,7 @@ class RemoteMachine:
         """Fetch the current facts about the machine."""
         begin = time.time()
         found = self.call(
-            "facts",
+            "daemon.facts",
             name=self.daemon,
             unit=self.service,
             dora=self.machine.dora,

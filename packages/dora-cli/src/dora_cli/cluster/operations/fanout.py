@@ -88,7 +88,7 @@ def show_logs(cluster: Cluster, machines: Sequence[Machine], count: int, *, foll
             argv = service.journal_words(count, follow=follow)
             done = _run(remote, argv, lines, sudo=not service.user)
         else:
-            log = remote.call("tail", name=remote.daemon, lines=0)
+            log = remote.call("daemon.tail", name=remote.daemon, lines=0)
             if log["lines"] is None:
                 lines.remark(
                     f"no log: no daemon was started there ({log['path']} does not exist); start "

@@ -23,8 +23,9 @@ from dora_cli.cluster.operations.steps import DaemonResult, print_remarks
 from dora_cli.cluster.ownership.eviction import take_over
 from dora_cli.cluster.ownership.operator import keep_token
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
-from dora_config.access import ensure_token
+from dora_config.access import ensure_token, state_dir
 from dora_config.cluster.models import Cluster
+from dora_coordinator.io.authority import Authority
 
 
 def install_services(
@@ -51,7 +52,7 @@ def _install_all(
     user: bool,
     coordinator: bool,
 ) -> bool:
-    token, _ = ensure_token()
+    token, _ = ensure_token(Authority(state_dir() / "coordinator" / "authority").sha256)
     keep_token()
     queries.fetch_report(cluster)  # raises for a coordinator with another token
 
@@ -60,6 +61,7 @@ def _install_all(
         return _install(remote, installer, layout, token, reservation, report)
 
     ready = not coordinator or install_coordinator(cluster, installer, token, user=user)
+    token = queries.endpoint_of(cluster).token or token
     label = "Installing dora-daemon-{id} on {target}"
     done = on_machines(cluster, label, work, describe=lambda one: one.text, source=reservation)
     print_remarks(done)
@@ -93,8 +95,8 @@ def _install(
         dora, tree = put.dora, put.tree
     if facts.daemon is not None and not service.is_active():
         report("handing over")  # from the daemon of `up`; its dataflows keep running
-        remote.call("stop", name=remote.daemon, hand_over=True, within=STOP_TIMEOUT)
-        remote.call("clean", name=remote.daemon, keep_state=True)
+        remote.call("daemon.stop", name=remote.daemon, hand_over=True, within=STOP_TIMEOUT)
+        remote.call("daemon.clean", name=remote.daemon, keep_state=True)
     report("starting the service")
     reservation.record_owner(remote)
     stale = not _is_current(remote, facts, tree)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from dora_cli.cluster.decisions.preflight import MachineFacts
 from dora_cli.cluster.machines.parallel import MOST_AT_ONCE, without_name
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
 from dora_cli.cluster.operations.findings import Findings
+from dora_cli.remote_program.protocol import Problem, decode_reply
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
 
@@ -87,7 +87,9 @@ class _Listener:
     def _run(self) -> None:
         ports = list(data_ports(self._remote.machine))
         try:
-            self._remote.call_streaming("answer", self._take, ports=ports, seconds=LISTEN_TIME)
+            self._remote.call(
+                "network.answer", on_output=self._take, ports=ports, seconds=LISTEN_TIME
+            )
         except DoraError as error:
             self.problem = str(error)
         self._changed.set()
@@ -101,8 +103,8 @@ class _Listener:
         """Return the port at which it answers; None if it does not."""
         self._changed.wait(LISTEN_TIME)
         try:
-            return int(json.loads(self._output.partition(b"\n")[0])["port"])
-        except (ValueError, KeyError, TypeError):
+            return int(decode_reply(self._output.partition(b"\n")[0])["port"])
+        except (Problem, ValueError, KeyError):
             return None
 
     def end(self) -> None:
@@ -129,7 +131,7 @@ def _ping_all(
     def ping_from(source: Machine) -> dict[str, Any]:
         others = [target for target in targets if target[0] != source.id]
         try:
-            pings: dict[str, Any] = remotes[source.id].call("ping", targets=others)["pings"]
+            pings: dict[str, Any] = remotes[source.id].call("network.ping", targets=others)["pings"]
         except DoraError as error:
             return {target[0]: {"reason": str(error)} for target in others}
         return pings

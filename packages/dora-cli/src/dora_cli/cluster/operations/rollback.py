@@ -8,7 +8,6 @@ from typing import Any
 from dora_cli import output
 from dora_cli.bundle.install import probe
 from dora_cli.bundle.layout import Layout
-from dora_cli.bundle.machine import ask
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.coordinator.upgrade import coordinator_versions, roll_back_coordinator
 from dora_cli.cluster.decisions.daemon_argv import ssh_name
@@ -129,7 +128,7 @@ def _switch(
     link = layout.link_for(str(found["home"]))
     named = [one["name"] for one in found["trees"] if one["version"] == version]
     if not named:
-        raise NotReady(f"no version {version} in {found['prefix']} to return to")
+        raise NotReady(f"version {version} does not exist in {found['prefix']}")
     links = VersionLinks.from_probe(found)
     name = next((one for one in (links.previous, links.current) if one in named), named[-1])
     files: dict[str, bytes | None] = {}
@@ -137,7 +136,7 @@ def _switch(
         copy = unit_copy(remote, layout, name)
         if (unit := remote.connection.read(copy, sudo=layout.sudo)) is not None:
             files[service.unit] = unit
-    ask(remote.connection, "rollback", prefix=layout.prefix, link=link, name=name, sudo=layout.sudo)
+    remote.call("versions.rollback", prefix=layout.prefix, link=link, name=name, sudo=layout.sudo)
     return Switched(link, version, files)
 
 

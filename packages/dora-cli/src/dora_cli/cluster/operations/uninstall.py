@@ -45,7 +45,7 @@ def _uninstall(remote: RemoteMachine, installer: Installer, report: Report) -> s
     report("stopping the service")
     for service in services:
         service.disable()
-    remote.call("clean", name=remote.daemon, keep_state=False)
+    remote.call("daemon.clean", name=remote.daemon, keep_state=False)
     for layout in layouts:
         report("removing dora")
         installer.remove(remote.connection, layout)

@@ -10,6 +10,7 @@ from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import USER
 from dora_cli.cluster.coordinator import local, queries
 from dora_cli.cluster.coordinator.service_control import start_service
+from dora_cli.cluster.coordinator.trust import deliver_token
 from dora_cli.cluster.decisions.health import Health, disk_problems, unresponsive_daemon
 from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady, require_ready, warnings
 from dora_cli.cluster.machines.background_daemon import changed_settings, hand_over, start_daemon
@@ -118,6 +119,7 @@ def _start_daemon(
     _require_coordinator(remote, report)
     if service is not None:
         report(f"starting {remote.service}")
+        deliver_token(remote)
         service.start()
         return DaemonResult(f"OK (service {remote.service})", remarks)
     dora = remote.machine.dora or installer.ensure_installed(remote.connection, USER, report).dora
@@ -161,7 +163,7 @@ def _require_same_machine(
 def _require_coordinator(remote: RemoteMachine, report: Report) -> None:
     report("connecting to the coordinator")
     address, port = remote.cluster.coordinator.addr, remote.cluster.coordinator.port
-    found = remote.call("reach", host=address, port=port)
+    found = remote.call("network.reach", host=address, port=port)
     if not found["reached"]:
         raise NotReady(
             f"the machine cannot reach the coordinator at {address} port {port}: "
@@ -176,7 +178,7 @@ def _explain_late(cluster: Cluster, late: Sequence[Outcome[DaemonResult]]) -> No
         service = DaemonService.find(remote, remote.facts())
         if service is not None:
             return service.journal(LAST_LINES)
-        found = remote.call("tail", name=remote.daemon, lines=LAST_LINES)
+        found = remote.call("daemon.tail", name=remote.daemon, lines=LAST_LINES)
         return [*(found["lines"] or ["(it printed nothing)"]), f"(log: {found['path']})"]
 
     on_machines(

@@ -14,8 +14,8 @@ from pathlib import PurePosixPath
 from dora_cli import output
 from dora_cli.bundle.install import probe
 from dora_cli.bundle.layout import Layout
-from dora_cli.bundle.machine import ask
 from dora_cli.cluster.coordinator import queries
+from dora_cli.cluster.coordinator.trust import deliver_token
 from dora_cli.cluster.decisions.daemon_argv import ssh_name
 from dora_cli.cluster.decisions.node_changes import Nodes, node_problems
 from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady
@@ -111,6 +111,7 @@ class VersionSwitch:
         try:
             if service is not None and switched.files:
                 service.replace_files(switched.files)
+            deliver_token(remote)
             self._restart(switched.dora)
             self._wait_for_reconnect(switched.version)
             self._require_nodes(nodes)
@@ -176,7 +177,7 @@ class VersionSwitch:
         service = self._service(self.remote)
         if service is not None:
             return service.journal(LAST_LINES)
-        found = self.remote.call("tail", name=self.remote.daemon, lines=LAST_LINES)
+        found = self.remote.call("daemon.tail", name=self.remote.daemon, lines=LAST_LINES)
         return list(found["lines"] or [])
 
     def _nodes(self) -> Nodes:
@@ -231,9 +232,8 @@ class VersionSwitch:
     def _restore_links(self, there: RemoteMachine, before: Before) -> None:
         if self._links(there) == before.links:
             return
-        ask(
-            there.connection,
-            "restore",
+        there.call(
+            "versions.restore",
             prefix=self.layout.prefix,
             current=before.links.current,
             previous=before.links.previous,

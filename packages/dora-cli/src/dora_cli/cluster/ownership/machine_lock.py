@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
-from importlib.resources import files
+from queue import Empty, SimpleQueue
 from typing import Any
 
-from dora_cli.bundle.machine import NO_PYTHON, too_old
+from dora_cli.remote_program.protocol import Problem, decode_reply
 from dora_cli.ssh import Connection, Finished
+from dora_cli.ssh.remote_call import NO_PYTHON, command_words, program_input, too_old
 from dora_config import DoraError
 
 NAME = "dora-cluster-lock"
@@ -22,29 +20,11 @@ SIGN_INTERVAL = 5.0
 ANSWER_TIMEOUT = 60.0
 FOREVER = 10 * 365 * 24 * 3600.0
 
-_START = """\
-for python in python3 python3.14 python3.13 python3.12 python3.11 /usr/local/bin/python3; do
-    command -v "$python" >/dev/null || continue
-    "$python" -I -c 'import sys
-if sys.version_info < (3, 11): sys.exit(97)
-exec(compile(sys.stdin.buffer.read(int(sys.argv[1])), "dora-lock", "exec"))' "$@"
-    code=$?
-    [ $code = 97 ] || exit $code
-done
-echo "$(python3 --version 2>&1)"
-exit 97
-"""
-
 Answer = Mapping[str, Any]
 
 
 class LockFailed(DoraError):
     """The machine cannot be locked."""
-
-
-@cache
-def _program() -> bytes:
-    return (files("dora_cli.cluster") / "lock_program.py").read_bytes()
 
 
 class MachineLock:
@@ -60,10 +40,8 @@ class MachineLock:
         self._connection = connection
         self._info = dict(info)
         self._lost = lost
-        self._answers: list[Answer] = []
-        self._failure: str | None = None
-        """Set when the program has ended."""
-        self._changed = threading.Condition()
+        self._answers: SimpleQueue[Answer | LockFailed] = SimpleQueue()
+        """Answers of the program, and at its end why it ended."""
         self._released = threading.Event()
         self._thread: threading.Thread | None = None
         self._rest = b""
@@ -74,36 +52,27 @@ class MachineLock:
 
         Raises LockFailed and the errors of the connection.
         """
-        given = json.dumps({"name": NAME, "info": self._info, "wait": wait, "lease": LEASE})
+        given = {"name": NAME, "info": self._info, "wait": wait, "lease": LEASE}
         self._thread = threading.Thread(target=self._run, args=(given,), daemon=True)
         self._thread.start()
-        seen = 0
-        deadline = time.monotonic() + ANSWER_TIMEOUT
+        timeout: float | None = ANSWER_TIMEOUT
         while True:
-            answers, failure = self._next_answers(seen)
-            seen += len(answers)
-            for answer in answers:
-                if "held" in answer:
-                    if not answer["held"] or answer.get("shared"):
-                        self.release()
-                    return answer
-                on_wait(answer["waiting"])
-                deadline = float("inf")
-            if not answers and failure is not None:
-                raise LockFailed(failure)
-            if time.monotonic() > deadline:
+            try:
+                answer = self._answers.get(timeout=timeout)
+            except Empty:
                 self.release()
                 raise LockFailed(
                     f"{self._connection.name}: no answer to the request for the machine's lock "
                     f"within {ANSWER_TIMEOUT:g} s; run this command again"
-                )
-
-    def _next_answers(self, seen: int) -> tuple[list[Answer], str | None]:
-        """Return the answers after the first ``seen``, and why the program ended, if it has."""
-        with self._changed:
-            if len(self._answers) == seen and self._failure is None:
-                self._changed.wait(0.5)
-            return self._answers[seen:], self._failure
+                ) from None
+            if isinstance(answer, LockFailed):
+                raise answer
+            if "held" in answer:
+                if not answer["held"] or answer.get("shared"):
+                    self.release()
+                return answer
+            on_wait(answer["waiting"])
+            timeout = None
 
     def begin_release(self) -> None:
         """Let the program end, without waiting."""
@@ -115,46 +84,44 @@ class MachineLock:
         if self._thread is not None:
             self._thread.join(SIGN_INTERVAL)
 
-    def _run(self, given: str) -> None:
-        size = str(len(_program()))
+    def _run(self, given: dict[str, Any]) -> None:
         try:
             done = self._connection.converse(
-                ["sh", "-c", _START, "dora", size, given],
-                self._input(),
+                command_words("lock.acquire"),
+                self._input(given),
                 timeout=FOREVER,
                 on_output=self._take_output,
             )
             failure = self._failure_of(done)
         except (DoraError, OSError) as error:
             failure = str(error)
-        with self._changed:
-            self._failure = failure
-            self._changed.notify_all()
+        self._answers.put(LockFailed(failure))
         if self._held and not self._released.is_set():
             self._lost()
 
     def _failure_of(self, done: Finished) -> str:
         name = self._connection.name
         if done.code == NO_PYTHON:
-            return f"{name}: {too_old(done.stdout)}"
+            return f"{name}: {too_old(done)}"
         errors = done.stderr.strip().splitlines()
         if errors:
             return f"{name}: the machine cannot be locked: {errors[-1]}"
         return f"{name}: the machine's lock was lost; run this command again"
 
-    def _input(self) -> Iterator[bytes]:
-        yield _program()
+    def _input(self, given: dict[str, Any]) -> Iterator[bytes]:
+        yield program_input("lock.acquire", given)
         while not self._released.wait(SIGN_INTERVAL):
             yield b"."
 
     def _take_output(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
-        with self._changed:
-            for line in lines:
-                try:
-                    answer = json.loads(line)
-                except ValueError:
-                    continue  # output of a login shell
+        for line in lines:
+            try:
+                answer = decode_reply(line)
+            except Problem as problem:
+                self._answers.put(LockFailed(f"{self._connection.name}: {problem}"))
+            except ValueError:
+                continue  # output of a login shell
+            else:
                 self._held |= bool(answer.get("held")) and not answer.get("shared")
-                self._answers.append(answer)
-            self._changed.notify_all()
+                self._answers.put(answer)

@@ -182,7 +182,7 @@ def _run(
     plan: RunPlan, printer: RunPrinter, before_start: Callable[[Path, str], None] | None
 ) -> None:
     from dora_daemon.out_dir import OUT_DIR, prepare_out_dir
-    from dora_daemon.runner import run_foreground
+    from dora_daemon.runner import foreground
 
     # The dataflow also runs without log files; each reports why it cannot be written.
     with suppress(OSError):
@@ -192,7 +192,7 @@ def _run(
         assert before_start is not None
         before_start(directory, plan.dataflow_id)
 
-    result = run_foreground(
+    result = foreground.run(
         plan,
         on_event=printer.show,
         on_signal=output.hurry,

@@ -11,8 +11,8 @@ import anyio.to_thread
 from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode
 from dora_config.dataflow.sources import OutputSource
 from dora_config.protocol import runner as protocol
+from dora_daemon.runner.control.monitor import HealthMonitor
 from dora_daemon.runner.control.node_lookup import find_node, require_running
-from dora_daemon.runner.control.watching import Watcher
 from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.errors import RequestRefused
 from dora_daemon.runner.files import RunnerFiles
@@ -43,14 +43,14 @@ class NodeChanges:
         services: NodeServices,
         preparer: Preparer,
         files: RunnerFiles,
-        watcher: Watcher,
+        monitor: HealthMonitor,
         link: LazyLink,
     ) -> None:
         self._dispatcher = dispatcher
         self._services = services
         self._preparer = preparer
         self._files = files
-        self._watcher = watcher
+        self._monitor = monitor
         self._link = link
 
     def _find(self, node: str) -> NodeSnapshot:
@@ -58,8 +58,6 @@ class NodeChanges:
 
     async def _until(self, node: str, condition: Callable[[NodeSnapshot], bool]) -> None:
         await self._dispatcher.until(lambda: condition(self._find(node)))
-
-    # ------------------------------------------------------------------- stop and restart
 
     async def stop(self, node: str, grace: float) -> None:
         """Stop a node and wait for its end."""
@@ -86,8 +84,6 @@ class NodeChanges:
             return
         raise RequestRefused(f'node "{before.node}" did not start again; see its log')
 
-    # -------------------------------------------------------------------- add and remove
-
     async def add(self, request: protocol.AddNode) -> None:
         """Add a node and wait for its process."""
         require_running(self._dispatcher.state)
@@ -102,7 +98,7 @@ class NodeChanges:
         if not spec.is_dynamic:
             services.router.create_inputs(spec)
         self._files.write_index()
-        self._watcher.schedule()
+        self._monitor.schedule()
         self._dispatcher.emit(NodeAdded(spec))
         if not spec.is_dynamic:
             await self._until(spec.id, lambda n: n.pid is not None or n.ended)
@@ -120,8 +116,6 @@ class NodeChanges:
         self._dispatcher.emit(NodeRemoved(node))
         services.nodes.remove(node)
         self._files.write_index()
-
-    # ------------------------------------------------------------------------------ edges
 
     def connect(self, request: protocol.ConnectInput) -> None:
         """Add an input to a node."""
@@ -148,7 +142,7 @@ class NodeChanges:
         if present is not None and present.source != wanted.source:
             raise RequestRefused(f"input `{place}` reads `{present.source}`; disconnect that first")
         services.nodes.set_inputs(target.id, {**target.inputs, request.input: wanted})
-        self._watcher.schedule()
+        self._monitor.schedule()
         self._dispatcher.emit(EdgeAdded(edge))
         if not target.is_dynamic or target.id in services.connections:
             services.router.connect_input(target.id, request.input, wanted)
@@ -166,7 +160,7 @@ class NodeChanges:
             )
         left = {name: wanted for name, wanted in target.inputs.items() if name != request.input}
         services.nodes.set_inputs(target.id, left)
-        self._watcher.schedule()
+        self._monitor.schedule()
         edge = Edge(request.source, request.output, target.id, request.input)
         services.router.disconnect_input(edge)
         self._dispatcher.emit(EdgeRemoved(edge))

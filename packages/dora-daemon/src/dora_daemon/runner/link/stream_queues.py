@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from dora_config.protocol.links import LinkPlan
 from dora_config.protocol.runner import EdgeStatus
@@ -13,26 +14,18 @@ from dora_daemon.runner.link.view import LinkView
 from dora_daemon.runner.machine.edges import Edge
 from dora_daemon.runner.machine.streams import MachineStreams, streams_of
 from dora_daemon.runner.nodes.edge_status import edge_status
-from dora_daemon.runner.nodes.log_router import LogRouter
-from dora_daemon.runner.nodes.queues import QueueEntry, QueueRegistry
-from dora_daemon.runner.nodes.routing import QueueRouter
-from dora_daemon.runner.nodes.segments import SegmentTable
+from dora_daemon.runner.nodes.queues import QueueEntry
+from dora_daemon.runner.nodes.services import NodeServices
 
 
 class StreamQueues:
     """Keeps the queues of the link in step with its plan."""
 
-    def __init__(
-        self,
-        registry: QueueRegistry,
-        router: QueueRouter,
-        segments: SegmentTable,
-        logs: LogRouter,
-    ) -> None:
-        self._registry = registry
-        self._router = router
-        self._segments = segments
-        self._logs = logs
+    def __init__(self, services: NodeServices) -> None:
+        self._registry = services.registry
+        self._router = services.router
+        self._segments = services.segments
+        self._logs = services.logs
         self._log_readers: dict[Edge, LogReader] = {}
         self.streams = MachineStreams()
 
@@ -72,14 +65,9 @@ class StreamQueues:
                 continue
             entry, _ = self._registry.ensure(edge, bound=1000, from_link=True)
             self._router.route(entry, "")
-            readers = stream.readers
-
-            def forward(text: str, readers: tuple[tuple[str, str], ...] = readers) -> None:
-                self._logs.forward(readers, text)
-
-            self._log_readers[edge] = LogReader(
-                self._registry.board, entry, self._segments, forward
-            )
+            forward = partial(self._logs.forward, stream.readers)
+            board = self._registry.board
+            self._log_readers[edge] = LogReader(board, entry, self._segments, forward)
 
     def outgoing(self) -> SetOutgoing:
         """Return the message with all streams that leave this machine."""

@@ -15,37 +15,14 @@ from dora_config.protocol.runner import EdgeStatus
 from dora_config.protocol.runner_events import LinkChanged, LogLevel, LogLine, RunnerEvent
 from dora_config.spawn_argv import run_module
 from dora_daemon.link import LINK_NODE
-from dora_daemon.link.protocol.messages import (
-    Configure,
-    Failed,
-    Finish,
-    Finished,
-    Listening,
-    Note,
-    Peer,
-    PeerChanged,
-    SetPeers,
-    SourceEvent,
-    StreamCounts,
-    ToLink,
-    ToRunner,
-)
+from dora_daemon.link.protocol import messages
 from dora_daemon.runner.link.channel import RunnerChannel
 from dora_daemon.runner.link.stream_queues import StreamQueues
 from dora_daemon.runner.link.view import LinkView, essence
 from dora_daemon.runner.logs.logs import OutputReader, Stream, now_text
-from dora_daemon.runner.machine.events import (
-    Exit,
-    LinkExited,
-    LinkSpawned,
-    OutgoingStreamsSet,
-    SourceClosed,
-    SourceLost,
-    SourceReopened,
-    StateEvent,
-)
-from dora_daemon.runner.nodes.departures import NodeDepartures
-from dora_daemon.runner.nodes.queues import QueueCleanup, QueueEntry, QueueRegistry
+from dora_daemon.runner.machine import events
+from dora_daemon.runner.nodes.queues import QueueEntry
+from dora_daemon.runner.nodes.services import NodeServices
 from dora_daemon.runner.process.environment import is_reserved
 from dora_daemon.runner.process.spawn import NodeProcess, SpawnRequest, spawn
 
@@ -53,7 +30,7 @@ PROGRAM = run_module("dora_daemon.link")
 TARGET = "dora.link"
 """``target`` of the link's log lines."""
 POLL_SECONDS = 0.05
-"""Interval at which the exit of a link is checked where there are no process descriptors."""
+"""Interval at which the exit of a link is checked on systems without process descriptors."""
 
 
 @dataclass(slots=True)
@@ -75,27 +52,23 @@ class LinkSupervisor:
         self,
         plan: LinkPlan,
         credentials: str | None,
+        services: NodeServices,
         *,
         dataflow_id: str,
         node_socket: Path,
-        queues: StreamQueues,
-        registry: QueueRegistry,
-        departures: NodeDepartures,
-        cleanup: QueueCleanup,
-        emit: Callable[[StateEvent], None],
-        log: Callable[[LogLine], None],
+        emit: Callable[[events.StateEvent], None],
         record_process: Callable[[int], None],
         on_event: Callable[[RunnerEvent], None],
     ) -> None:
         """``record_process`` records a pid to be killed if the runner is killed."""
         self._dataflow_id = dataflow_id
         self._node_socket = node_socket
-        self._queues = queues
-        self._registry = registry
-        self._departures = departures
-        self._cleanup = cleanup
+        self._queues = StreamQueues(services)
+        self._registry = services.registry
+        self._departures = services.departures
+        self._cleanup = services.cleanup
         self._emit = emit
-        self._log = log
+        self._log = services.logs.log
         self._record_process = record_process
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
@@ -106,12 +79,10 @@ class LinkSupervisor:
         self._running: LinkProcess | None = None
         self._tail: deque[str] = deque(maxlen=5)
         """Last lines on stderr."""
-        self._sent: dict[type[ToLink], ToLink] = {}
+        self._sent: dict[type[messages.ToLink], messages.ToLink] = {}
         self._reported: tuple[object, ...] = ()
         self._syncing = False
         self.set_plan(plan, credentials)
-
-    # ------------------------------------------------------------------ streams and peers
 
     def set_plan(self, plan: LinkPlan, credentials: str | None) -> None:
         """Set the streams; call this before queues of nodes are created, and ``apply`` after."""
@@ -123,7 +94,7 @@ class LinkSupervisor:
 
     def apply(self) -> None:
         """Create and drop queues as planned. Raises QueueUnavailable."""
-        self._emit(OutgoingStreamsSet(self._queues.apply(self._ended)))
+        self._emit(events.OutgoingStreamsSet(self._queues.apply(self._ended)))
         self._sync_soon()
 
     def set_peers(self, peers: Iterable[PeerEndpoint], ended: Iterable[str]) -> None:
@@ -146,7 +117,7 @@ class LinkSupervisor:
         """
         for stream in self._queues.streams.incoming:
             if stream.machine in self._ended:
-                self._emit(SourceLost(stream.node, stream.output))
+                self._emit(events.SourceLost(stream.node, stream.output))
 
     def has_source(self, node: str, output: str) -> bool:
         """Return whether an output of another machine is received here."""
@@ -167,14 +138,12 @@ class LinkSupervisor:
                 self._sent[type(message)] = message
                 self._running.channel.send(message)
 
-    def _known_peers(self) -> SetPeers:
+    def _known_peers(self) -> messages.SetPeers:
         peers = [
-            Peer(machine=p.machine, run_id=p.run_id, endpoints=p.endpoints)
+            messages.Peer(machine=p.machine, run_id=p.run_id, endpoints=p.endpoints, plain=p.plain)
             for p in self._peers.values()
         ]
-        return SetPeers(peers=tuple(peers))
-
-    # ------------------------------------------------------------------------ the process
+        return messages.SetPeers(peers=tuple(peers))
 
     def spawn(self, incarnation: int) -> None:
         """Start a link process and emit LinkSpawned, or LinkExited with the error."""
@@ -188,7 +157,7 @@ class LinkSupervisor:
                 process = spawn(request)
             except (OSError, ValueError) as error:
                 runner_end.close()
-                self._emit(LinkExited(incarnation, Exit(), error=str(error)))
+                self._emit(events.LinkExited(incarnation, events.Exit(), error=str(error)))
                 return
         self._record_process(process.pid)
         self._tail.clear()
@@ -210,11 +179,12 @@ class LinkSupervisor:
             self._loop.add_reader(process.exit_fd, self._exited)
         else:
             self._loop.call_later(POLL_SECONDS, self._poll)
-        self._emit(LinkSpawned(incarnation, process.pid))
+        self._emit(events.LinkSpawned(incarnation, process.pid))
 
-    def _configure(self) -> Configure:
+    def _configure(self) -> messages.Configure:
         plan = self._plan
-        return Configure(
+        self._view.plain = plan.plain
+        return messages.Configure(
             dataflow_id=self._dataflow_id,
             network=plan.network,
             machine=plan.machine,
@@ -224,6 +194,7 @@ class LinkSupervisor:
             last_port=plan.last_port,
             port=self._view.port,
             credentials=self._credentials,
+            plain=plan.plain,
         )
 
     def _poll(self) -> None:
@@ -243,7 +214,7 @@ class LinkSupervisor:
             self._report_changes()
         self._cleanup.schedule()
         self._emit(
-            LinkExited(
+            events.LinkExited(
                 running.incarnation,
                 status,
                 drained=self._registry.queued(LINK_NODE) == 0,
@@ -262,16 +233,14 @@ class LinkSupervisor:
 
     def finish(self, seconds: float) -> None:
         """Make the link deliver queued messages and end."""
-        self._sync()  # it must know the last streams first
+        self._sync()  # the last streams come first
         if self._running is not None:
             self._running.finishing = True
-            self._running.channel.send(Finish(seconds=seconds))
+            self._running.channel.send(messages.Finish(seconds=seconds))
 
     def signal(self, name: str) -> None:
         if self._running is not None:
             self._running.process.signal_group(name)
-
-    # ------------------------------------------------------------------------ its messages
 
     def take(self, stream: Stream, lines: list[str]) -> None:
         """Log lines that the process printed."""
@@ -284,26 +253,31 @@ class LinkSupervisor:
     def _emit_log(self, level: LogLevel, text: str) -> None:
         self._log(LogLine(ts=now_text(), level=level, message=text, target=TARGET))
 
-    def _received(self, message: ToRunner) -> None:
+    def _received(self, message: messages.ToRunner) -> None:
         match message:
-            case Listening() | Failed() | StreamCounts() | PeerChanged():
-                if isinstance(message, PeerChanged):
+            case (
+                messages.Listening()
+                | messages.Failed()
+                | messages.StreamCounts()
+                | messages.PeerChanged()
+            ):
+                if isinstance(message, messages.PeerChanged):
                     self._log_peer(message)
                 self._view.update(message)
                 self._report_changes()
-            case SourceEvent(node=node, output=output, event="closed"):
-                self._emit(SourceClosed(node, output))
-            case SourceEvent(node=node, output=output, event="restarted"):
-                self._emit(SourceReopened(node, output))
-            case SourceEvent():
-                pass  # a failed source: the readers know it, and "closed" follows
-            case Note(level=level, message=text):
+            case messages.SourceEvent(node=node, output=output, event="closed"):
+                self._emit(events.SourceClosed(node, output))
+            case messages.SourceEvent(node=node, output=output, event="restarted"):
+                self._emit(events.SourceReopened(node, output))
+            case messages.SourceEvent():
+                pass  # a failed source was announced to the readers, and "closed" follows
+            case messages.Note(level=level, message=text):
                 self._emit_log(level, text)
-            case Finished(undelivered=count):
+            case messages.Finished(undelivered=count):
                 if count:
                     self._emit_log("warn", f"{count} messages for other machines were discarded")
 
-    def _log_peer(self, message: PeerChanged) -> None:
+    def _log_peer(self, message: messages.PeerChanged) -> None:
         before = self._view.peer_state(message.machine)
         if message.state == "lost" and before != "lost":
             cause = f": {message.reason}" if message.reason else ""

@@ -45,25 +45,26 @@ class NodeLog:
         *,
         settings: LogSettings,
         upward: Callable[[LogLine], None],
-        as_message: Callable[[str, str], None] | None = None,
-        to_subscribers: Callable[[LogLine], None] | None = None,
-        to_message: Callable[[LogLine], str] | None = None,
-        complain: Callable[[str], None],
-        gate: Gate | None = None,
+        send: Callable[[str, str], None],
+        to_subscribers: Callable[[LogLine], None],
+        as_text: Callable[[LogLine], str],
+        warn: Callable[[str], None],
+        gate: Gate | None,
     ) -> None:
-        """``as_message(output, text)`` sends on behalf of the node; ``upward`` gets shown entries.
+        """``upward`` gets shown entries; ``send(output, text)`` sends on behalf of the node.
 
-        ``gate`` holds back only a node with shown entries.
+        ``as_text`` converts an entry for ``send_logs_as``. ``gate`` holds back only a node with
+        shown entries.
         """
         self.node = spec.id
         self._spec = spec
         self._file = file
         self._shown = settings.per_node.get(spec.id, settings.level)
         self._upward = upward
-        self._as_message = as_message
+        self._send = send
         self._to_subscribers = to_subscribers
-        self._to_message = to_message
-        self._complain = complain
+        self._as_text = as_text
+        self._warn = warn
         self._gate = gate
         self._went_up = False
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
@@ -77,9 +78,9 @@ class NodeLog:
         for text in lines:
             if stream == "stderr":
                 self.tail.append(text)
-            if self._spec.send_stdout_as is not None and self._as_message is not None:
+            if self._spec.send_stdout_as is not None:
                 # dora-rs sends both streams, too
-                self._as_message(self._spec.send_stdout_as, text + "\n")
+                self._send(self._spec.send_stdout_as, text + "\n")
             entry = entry_from_line(text, node=self.node, stream=stream, ts=ts)
             if self._pass_on(entry):
                 kept.append(file_line(entry))
@@ -87,7 +88,7 @@ class NodeLog:
         held = self._went_up and self._gate is not None and not self._gate.is_open
         return self._gate if held else None
 
-    def say(self, entry: LogLine) -> None:
+    def log(self, entry: LogLine) -> None:
         """Log an entry that the node did not print itself."""
         if self._pass_on(entry):
             self._write([file_line(entry)])
@@ -102,15 +103,9 @@ class NodeLog:
     def _pass_on(self, entry: LogLine) -> bool:
         if not passes(entry.level, self._spec.min_log_level):
             return False
-        if self._to_subscribers is not None:
-            self._to_subscribers(entry)
-        if (
-            self._spec.send_logs_as is not None
-            and entry.level != "stdout"
-            and self._as_message is not None
-            and self._to_message is not None
-        ):
-            self._as_message(self._spec.send_logs_as, self._to_message(entry))
+        self._to_subscribers(entry)
+        if self._spec.send_logs_as is not None and entry.level != "stdout":
+            self._send(self._spec.send_logs_as, self._as_text(entry))
         if passes(entry.level, self._shown):
             self._upward(entry)
             self._went_up = True
@@ -126,7 +121,7 @@ class NodeLog:
 
     def _report(self, problem: str | None) -> None:
         if problem is not None:
-            self._complain(problem)
+            self._warn(problem)
 
     def close(self) -> None:
         self._file.close()

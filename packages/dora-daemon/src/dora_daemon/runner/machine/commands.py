@@ -157,6 +157,9 @@ class FinishDataflow(Frozen):
     result: DataflowResult
 
 
+Announcement = AnnounceClosed | AnnounceRestarted | AnnounceFailed | RepeatClosed
+LinkCommand = SpawnLink | AdmitLink | FinishLink | SignalLink
+
 Command = (
     SpawnNode
     | SignalNode
@@ -168,16 +171,10 @@ Command = (
     | SendStop
     | ArmTimer
     | CancelTimer
-    | AnnounceClosed
-    | AnnounceRestarted
-    | AnnounceFailed
-    | RepeatClosed
+    | Announcement
     | DropInputs
     | ReportEvent
     | EmitLog
-    | SpawnLink
-    | AdmitLink
-    | FinishLink
-    | SignalLink
+    | LinkCommand
     | FinishDataflow
 )

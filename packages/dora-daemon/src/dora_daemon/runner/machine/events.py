@@ -224,6 +224,8 @@ class LinkExited(Frozen):
     """Last line on stderr."""
 
 
+LinkProcessEvent = LinkSpawned | LinkConnected | LinkExited
+
 StateEvent = (
     Prepared
     | NodeSpawned
@@ -243,7 +245,5 @@ StateEvent = (
     | NodeRemoved
     | EdgeEvent
     | OutgoingStreamsSet
-    | LinkSpawned
-    | LinkConnected
-    | LinkExited
+    | LinkProcessEvent
 )

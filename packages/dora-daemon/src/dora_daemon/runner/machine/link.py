@@ -27,6 +27,7 @@ from dora_daemon.runner.machine.commands import (
 from dora_daemon.runner.machine.events import (
     LinkConnected,
     LinkExited,
+    LinkProcessEvent,
     LinkSpawned,
     TimerFired,
 )
@@ -42,7 +43,7 @@ STOP_DRAIN_SECONDS = 5.0
 END_DRAIN_SECONDS = 24 * 3600.0
 """The same when all nodes have ended by themselves: the consumers' pace decides."""
 NOTICE_SECONDS = 10.0
-"""Time until a log line says that only the link still runs."""
+"""Time until a log line reports that only the link still runs."""
 LEAVE_SECONDS = 2.0
 """Time to exit after the time to deliver is over."""
 LAST_ATTEMPTS = 3
@@ -72,9 +73,7 @@ class LinkCut(Frozen):
     """End the link at once, without a notice to its peers."""
 
 
-LinkEvent = (
-    LinkNeeded | LinkSpawned | LinkConnected | LinkExited | NodesEnded | LinkCut | TimerFired
-)
+LinkEvent = LinkNeeded | LinkProcessEvent | NodesEnded | LinkCut | TimerFired
 
 
 @dataclass(slots=True)

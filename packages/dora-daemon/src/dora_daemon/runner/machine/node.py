@@ -13,14 +13,8 @@ from typing import Literal, assert_never
 
 from dora_config import InvalidTransition
 from dora_config.dataflow.resolved import ResolvedNode
-from dora_config.protocol.runner_events import (
-    NodeConnected as ConnectedReport,
-    NodeEnded,
-    NodeFailed,
-    NodeRestarting,
-    NodeResult,
-    NodeSpawned as SpawnedReport,
-)
+from dora_config.protocol import runner_events as reports
+from dora_daemon.runner.machine import events
 from dora_daemon.runner.machine.commands import (
     Admit,
     AnnounceClosed,
@@ -37,16 +31,6 @@ from dora_daemon.runner.machine.commands import (
     SendStop,
     SignalNode,
     SpawnNode,
-)
-from dora_daemon.runner.machine.events import (
-    Exit,
-    NodeConnected,
-    NodeDetached,
-    NodeExited,
-    NodeSpawned,
-    NodeStalled,
-    SpawnFailed,
-    TimerFired,
 )
 from dora_daemon.runner.machine.restart import GiveUp, RestartAfter, RestartHistory, decide
 from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
@@ -92,17 +76,17 @@ class InputsEnded(Frozen):
 
 NodeEvent = (
     SpawnDue
-    | NodeSpawned
-    | SpawnFailed
-    | NodeConnected
+    | events.NodeSpawned
+    | events.SpawnFailed
+    | events.NodeConnected
     | BarrierOpened
     | BarrierBroken
-    | NodeExited
-    | NodeDetached
-    | NodeStalled
+    | events.NodeExited
+    | events.NodeDetached
+    | events.NodeStalled
     | StopOrdered
     | InputsEnded
-    | TimerFired
+    | events.TimerFired
 )
 
 REQUESTED = "restart requested"
@@ -143,7 +127,7 @@ class NodeLifecycle:
     """Node that ended before it connected and so keeps the dataflow from starting."""
     refused: bool = False
     """The process was refused because of ``broken_by``."""
-    result: NodeResult | None = None
+    result: reports.NodeResult | None = None
 
     def __post_init__(self) -> None:
         if self.spec.is_dynamic:
@@ -188,13 +172,13 @@ class NodeLifecycle:
             case SpawnDue():
                 if self.state in _WITHOUT_PROCESS:
                     return self._spawn()
-            case NodeSpawned(pid=pid):
+            case events.NodeSpawned(pid=pid):
                 if self.state in (NodeState.CONNECTING, NodeState.STOPPING):
                     return self._spawned(pid, now)
-            case SpawnFailed(error=error):
+            case events.SpawnFailed(error=error):
                 if self.state in (NodeState.CONNECTING, NodeState.STOPPING):
                     return self._end(Verdict("failed", f"failed to spawn node: {error}"))
-            case NodeConnected():
+            case events.NodeConnected():
                 return self._hello(event)
             case BarrierOpened():
                 self.barrier_open = True
@@ -203,17 +187,17 @@ class NodeLifecycle:
                 return []
             case BarrierBroken():
                 return self._barrier_broken(event, now)
-            case NodeExited():
+            case events.NodeExited():
                 if self.state in (*_STARTED, NodeState.STOPPING):
                     return self._exited(event, now)
-            case NodeDetached():
+            case events.NodeDetached():
                 if self.state in (*_CONNECTED, NodeState.STOPPING):
                     return self._detached()
-            case NodeStalled(seconds=seconds):
+            case events.NodeStalled(seconds=seconds):
                 return self._stalled(seconds) if self.state in _CONNECTED else []
             case InputsEnded():
                 return self._inputs_ended(now) if self.state in _CONNECTED else []
-            case TimerFired():
+            case events.TimerFired():
                 return self._timer(event, now)
             case StopOrdered():
                 return self._stop_ordered(event, now)
@@ -221,7 +205,7 @@ class NodeLifecycle:
                 assert_never(never)
         raise InvalidTransition(f'node "{self.id}"', self.state.value, event)
 
-    def _timer(self, event: TimerFired, now: float) -> list[Command]:
+    def _timer(self, event: events.TimerFired, now: float) -> list[Command]:
         """Ignore a timer that fires in another state than the one it was armed for."""
         match self.state, event.timer:
             case NodeState.BACKING_OFF, "backoff":
@@ -261,7 +245,7 @@ class NodeLifecycle:
     def _spawned(self, pid: int, now: float) -> list[Command]:
         self.pid = pid
         number, restarts = self.incarnation, self.restarts
-        report = SpawnedReport(node=self.id, pid=pid, incarnation=number, restarts=restarts)
+        report = reports.NodeSpawned(node=self.id, pid=pid, incarnation=number, restarts=restarts)
         commands: list[Command] = [ReportEvent(report)]
         if self.state is NodeState.STOPPING:
             return [*commands, SignalNode(self.id, "SIGTERM")]
@@ -269,7 +253,7 @@ class NodeLifecycle:
             commands.append(ArmTimer(self.id, "startup", now + self.spec.startup_timeout))
         return commands
 
-    def _hello(self, event: NodeConnected) -> list[Command]:
+    def _hello(self, event: events.NodeConnected) -> list[Command]:
         if self.state is NodeState.CONNECTING:
             return self._connected(event.pid)
         if self.state is NodeState.ABSENT:
@@ -287,7 +271,7 @@ class NodeLifecycle:
         self.connected = True
         self.stopping = None
         self.state = NodeState.RUNNING if self.barrier_open else NodeState.WAITING
-        report = ConnectedReport(
+        report = reports.NodeConnected(
             node=self.id, pid=pid, incarnation=self.incarnation, dynamic=self.dynamic
         )
         return [
@@ -326,7 +310,7 @@ class NodeLifecycle:
             *_cancel_timers(self.id),
             DropInputs(self.id),
             AnnounceClosed(self.id),
-            ReportEvent(NodeEnded(node=self.id, dynamic=True)),
+            ReportEvent(reports.NodeEnded(node=self.id, dynamic=True)),
         ]
 
     # ----------------------------------------------------------------------------- stopping
@@ -427,7 +411,7 @@ class NodeLifecycle:
 
     # ------------------------------------------------------------------------------ the end
 
-    def _exited(self, event: NodeExited, now: float) -> list[Command]:
+    def _exited(self, event: events.NodeExited, now: float) -> list[Command]:
         ending = Ending(
             event.exit,
             stop_requested=self.stopping is not None,
@@ -491,34 +475,40 @@ class NodeLifecycle:
         ]
 
     def _announce_restart(self, reason: str, delay: float) -> list[Command]:
-        report = NodeRestarting(node=self.id, reason=reason, delay=delay, restarts=self.restarts)
+        report = reports.NodeRestarting(
+            node=self.id, reason=reason, delay=delay, restarts=self.restarts
+        )
         return [*_cancel_timers(self.id), AnnounceRestarted(self.id), ReportEvent(report)]
 
     def _end(
-        self, verdict: Verdict, tail: tuple[str, ...] = (), status: Exit | None = None
+        self, verdict: Verdict, tail: tuple[str, ...] = (), status: events.Exit | None = None
     ) -> list[Command]:
-        self.result = _result(self, verdict, tail, status or Exit(), self._next_order())
+        self.result = _result(self, verdict, tail, status or events.Exit(), self._next_order())
         self.state = NodeState.ENDED
         self.ended_unconnected = not self.connected
         self.connected = False
         self.pid = None
         commands: list[Command] = [*_cancel_timers(self.id), DropInputs(self.id)]
         if self.result.outcome == "success":
-            return [*commands, AnnounceClosed(self.id), ReportEvent(NodeEnded(node=self.id))]
+            return [
+                *commands,
+                AnnounceClosed(self.id),
+                ReportEvent(reports.NodeEnded(node=self.id)),
+            ]
         return [
             *commands,
             AnnounceFailed(self.id, self.result.message),
             AnnounceClosed(self.id),
-            ReportEvent(NodeFailed(result=self.result)),
+            ReportEvent(reports.NodeFailed(result=self.result)),
         ]
 
 
 def _result(
-    node: NodeLifecycle, verdict: Verdict, tail: tuple[str, ...], exited: Exit, order: int
-) -> NodeResult:
+    node: NodeLifecycle, verdict: Verdict, tail: tuple[str, ...], exited: events.Exit, order: int
+) -> reports.NodeResult:
     own_error = exited.code and exited.code not in STOP_EXIT_CODES.values()
     cascading = node.broken_by is not None and (node.refused or not own_error)
-    return NodeResult(
+    return reports.NodeResult(
         node=node.id,
         outcome="cascading" if cascading else verdict.outcome,
         message=_broken_by(node.broken_by or "") if cascading else verdict.message,

@@ -12,17 +12,9 @@ from itertools import count
 from typing import Literal, assert_never
 
 from dora_config.dataflow.resolved import DEFAULT_FINISH_GRACE, ResolvedNode
-from dora_config.protocol.runner_events import (
-    DataflowFinished,
-    DataflowResult,
-    DataflowStarted,
-    DataflowStopping,
-    NodeResult,
-    NodesReady,
-    WaitingChanged,
-)
+from dora_config.protocol import runner_events as reports
 from dora_daemon.link import LINK_NODE
-from dora_daemon.runner.machine import barrier
+from dora_daemon.runner.machine import barrier, events
 from dora_daemon.runner.machine.commands import (
     ArmTimer,
     CancelTimer,
@@ -35,36 +27,6 @@ from dora_daemon.runner.machine.commands import (
     SendGo,
     SendStop,
     StageReplacement,
-)
-from dora_daemon.runner.machine.events import (
-    BarrierReleased,
-    EdgeAdded,
-    EdgeEvent,
-    EdgeRemoved,
-    LinkConnected,
-    LinkExited,
-    LinkSpawned,
-    NodeAdded,
-    NodeConnected,
-    NodeDetached,
-    NodeExited,
-    NodeRemoved,
-    NodeRestartRequested,
-    NodeSpawned,
-    NodeStalled,
-    NodeStopRequested,
-    OutgoingStreamsSet,
-    OutputsClosed,
-    Prepared,
-    ReplacementConnected,
-    ReplacementPrepared,
-    SourceClosed,
-    SourceLost,
-    SourceReopened,
-    SpawnFailed,
-    StateEvent,
-    StopRequested,
-    TimerFired,
 )
 from dora_daemon.runner.machine.link import LinkCut, LinkLifecycle, LinkNeeded, NodesEnded
 from dora_daemon.runner.machine.node import (
@@ -113,7 +75,7 @@ class RunnerState:
         self._hold_at_barrier = settings.hold_at_barrier
         self._barrier_open = False
         self._only_virtual_left = False
-        self._result: DataflowResult | None = None
+        self._result: reports.DataflowResult | None = None
         self._stop_reason: str | None = None
         self._wiring = Wiring(nodes, only_data_counts=settings.exit_when_nodes_finish)
         self._incarnations = count(1)
@@ -122,7 +84,7 @@ class RunnerState:
         self._nodes: dict[str, NodeLifecycle] = {}
         for node in nodes:
             self._add(node, must_connect=barrier.must_connect(node, len(self._barrier)))
-        self._results: list[NodeResult] = []
+        self._results: list[reports.NodeResult] = []
         """In the order in which nodes ended."""
         self._had_only_virtual = all(
             self._wiring.reads_only_virtual(n.id) for n in nodes if not n.is_dynamic
@@ -158,7 +120,7 @@ class RunnerState:
         return self._only_virtual_left
 
     @property
-    def result(self) -> DataflowResult | None:
+    def result(self) -> reports.DataflowResult | None:
         """How the dataflow ended; None before."""
         return self._result
 
@@ -177,48 +139,59 @@ class RunnerState:
 
     # -------------------------------------------------------------------------------- events
 
-    def handle(self, event: StateEvent, now: float) -> list[Command]:
+    def handle(self, event: events.StateEvent, now: float) -> list[Command]:
         """Process one event. ``now``: seconds of a monotonic clock."""
         return [*self._handle(event, now), *self._advance(now)]
 
-    def _handle(self, event: StateEvent, now: float) -> list[Command]:
+    def _handle(self, event: events.StateEvent, now: float) -> list[Command]:
         match event:
-            case Prepared():
+            case events.Prepared():
                 return self._begin(now)
-            case BarrierReleased():
+            case events.BarrierReleased():
                 self._hold_at_barrier = False
                 return self._open_barrier(now) if self._phase == "ready" else []
-            case StopRequested():
+            case events.StopRequested():
                 return self._stop(event, now)
-            case TimerFired():
+            case events.TimerFired():
                 return self._timer(event, now)
             case (
-                OutputsClosed()
-                | EdgeAdded()
-                | EdgeRemoved()
-                | SourceClosed()
-                | SourceReopened()
-                | SourceLost()
+                events.OutputsClosed()
+                | events.EdgeAdded()
+                | events.EdgeRemoved()
+                | events.SourceClosed()
+                | events.SourceReopened()
+                | events.SourceLost()
             ):
                 return self._change_edges(event, now)
-            case OutgoingStreamsSet() | LinkSpawned() | LinkConnected() | LinkExited():
+            case (
+                events.OutgoingStreamsSet()
+                | events.LinkSpawned()
+                | events.LinkConnected()
+                | events.LinkExited()
+            ):
                 return self._about_link(event, now)
-            case NodeConnected():
+            case events.NodeConnected():
                 return self._connected(event, now)
-            case NodeSpawned() | SpawnFailed() | NodeExited() | NodeDetached() | NodeStalled():
+            case (
+                events.NodeSpawned()
+                | events.SpawnFailed()
+                | events.NodeExited()
+                | events.NodeDetached()
+                | events.NodeStalled()
+            ):
                 life = self._nodes.get(event.node)
                 if life is None or life.incarnation != event.incarnation:
                     return []  # a former process of the node
                 return self._to_node(life, event, now)
-            case NodeAdded(node=node):
+            case events.NodeAdded(node=node):
                 return self._add_node(node, now)
-            case NodeRemoved(node=node):
+            case events.NodeRemoved(node=node):
                 return self._remove_node(node, now)
-            case NodeStopRequested() | NodeRestartRequested():
+            case events.NodeStopRequested() | events.NodeRestartRequested():
                 return self._request(event, now)
-            case ReplacementPrepared(node=node):
+            case events.ReplacementPrepared(node=node):
                 return [StageReplacement(node, self._next_incarnation())]
-            case ReplacementConnected(spec=spec, incarnation=number, grace=grace):
+            case events.ReplacementConnected(spec=spec, incarnation=number, grace=grace):
                 order = StopOrdered(grace, "replace", successor=(spec, number))
                 return self._to_node(self._nodes[spec.id], order, now)
             case _ as never:
@@ -241,7 +214,7 @@ class RunnerState:
         commands: list[Command] = []
         if self._phase == "starting" and self._all_connected():
             self._phase = "ready"
-            commands.append(ReportEvent(NodesReady()))
+            commands.append(ReportEvent(reports.NodesReady()))
             if not self._hold_at_barrier:
                 commands += self._open_barrier(now)
         if self._phase in ("running", "ready") and self._settings.exit_when_nodes_finish:
@@ -255,7 +228,7 @@ class RunnerState:
                 commands += self._link.handle(NodesEnded(stopping), now)
         return commands
 
-    def _timer(self, event: TimerFired, now: float) -> list[Command]:
+    def _timer(self, event: events.TimerFired, now: float) -> list[Command]:
         if event.node == LINK_NODE:
             return self._link.handle(event, now)
         if event.node is not None:
@@ -264,7 +237,9 @@ class RunnerState:
         if event.timer == BARRIER_NOTICE and self._phase == "starting":
             return self._notice_missing(now)
         if event.timer == STOP_AFTER and self._phase not in _OVER:
-            return self._stop(StopRequested(f"stop after {self._settings.stop_after:g} s"), now)
+            return self._stop(
+                events.StopRequested(f"stop after {self._settings.stop_after:g} s"), now
+            )
         return []
 
     # ------------------------------------------------------------------------- start barrier
@@ -281,7 +256,7 @@ class RunnerState:
             commands.append(ArmTimer(None, STOP_AFTER, latest))
         return commands
 
-    def _connected(self, event: NodeConnected, now: float) -> list[Command]:
+    def _connected(self, event: events.NodeConnected, now: float) -> list[Command]:
         life = self._nodes.get(event.node)
         if life is None:
             known = ", ".join(sorted(self._nodes)) or "none"
@@ -320,7 +295,9 @@ class RunnerState:
         commands: list[Command] = [CancelTimer(None, BARRIER_NOTICE), SendGo(ready)]
         for life in self._nodes.values():
             commands += life.handle(BarrierOpened(), now)
-        commands.append(ReportEvent(DataflowStarted(dataflow_id=self._settings.dataflow_id)))
+        commands.append(
+            ReportEvent(reports.DataflowStarted(dataflow_id=self._settings.dataflow_id))
+        )
         if self._settings.stop_after is not None:
             commands.append(ArmTimer(None, STOP_AFTER, now + self._settings.stop_after))
         return commands + self._end_inputs(self._nodes, now)
@@ -351,7 +328,7 @@ class RunnerState:
 
     # --------------------------------------------------------------------- edges and the link
 
-    def _change_edges(self, event: EdgeEvent, now: float) -> list[Command]:
+    def _change_edges(self, event: events.EdgeEvent, now: float) -> list[Command]:
         commands, readers = self._wiring.handle(event)
         return commands + self._end_inputs(readers, now)
 
@@ -365,13 +342,13 @@ class RunnerState:
         return commands
 
     def _about_link(
-        self, event: OutgoingStreamsSet | LinkSpawned | LinkConnected | LinkExited, now: float
+        self, event: events.OutgoingStreamsSet | events.LinkProcessEvent, now: float
     ) -> list[Command]:
-        if isinstance(event, OutgoingStreamsSet):
+        if isinstance(event, events.OutgoingStreamsSet):
             self._wiring.set_reader(LINK_NODE, event.edges)
             return self._link.handle(LinkNeeded(), now) if self._phase != "finished" else []
         commands = self._link.handle(event, now)
-        if isinstance(event, LinkConnected) and event.incarnation == self._link.incarnation:
+        if isinstance(event, events.LinkConnected) and event.incarnation == self._link.incarnation:
             # the former link may have died before it reported them
             closed = self._wiring.closed_inputs(LINK_NODE)
             commands += [RepeatClosed(LINK_NODE, closed)] if closed else []
@@ -379,7 +356,7 @@ class RunnerState:
 
     # ----------------------------------------------------------------------- stop and restart
 
-    def _stop(self, event: StopRequested, now: float) -> list[Command]:
+    def _stop(self, event: events.StopRequested, now: float) -> list[Command]:
         if self._phase == "finished":
             return []
         usual = self._settings.stop_grace if event.grace is None else event.grace
@@ -390,7 +367,7 @@ class RunnerState:
         commands: list[Command] = [
             CancelTimer(None, STOP_AFTER),
             CancelTimer(None, BARRIER_NOTICE),
-            ReportEvent(DataflowStopping(reason=event.reason, grace=grace)),
+            ReportEvent(reports.DataflowStopping(reason=event.reason, grace=grace)),
         ]
         if event.recovering:
             commands += self._link.handle(LinkCut(), now)
@@ -401,12 +378,12 @@ class RunnerState:
         return commands
 
     def _request(
-        self, event: NodeStopRequested | NodeRestartRequested, now: float
+        self, event: events.NodeStopRequested | events.NodeRestartRequested, now: float
     ) -> list[Command]:
         life = self._nodes.get(event.node)
         if life is None:
             return []
-        if isinstance(event, NodeStopRequested):
+        if isinstance(event, events.NodeStopRequested):
             return self._to_node(life, StopOrdered(event.grace), now)
         if self._phase in _OVER:
             return []
@@ -448,10 +425,10 @@ class RunnerState:
             if only_virtual == self._only_virtual_left:
                 return []
             self._only_virtual_left = only_virtual
-            return [ReportEvent(WaitingChanged(only_virtual_left=only_virtual))]
+            return [ReportEvent(reports.WaitingChanged(only_virtual_left=only_virtual))]
         if not left or not only_virtual or self._had_only_virtual:
             return []
-        return self._stop(StopRequested("all nodes but those with timers finished"), now)
+        return self._stop(events.StopRequested("all nodes but those with timers finished"), now)
 
     def _all_ended(self) -> bool:
         static = self._static()
@@ -461,7 +438,7 @@ class RunnerState:
 
     def _finish(self) -> list[Command]:
         self._phase = "finished"
-        self._result = DataflowResult(
+        self._result = reports.DataflowResult(
             dataflow_id=self._settings.dataflow_id,
             name=self._settings.name,
             nodes=tuple(self._results),
@@ -474,5 +451,5 @@ class RunnerState:
             CancelTimer(None, STOP_AFTER),
             CancelTimer(None, BARRIER_NOTICE),
             FinishDataflow(self._result),
-            ReportEvent(DataflowFinished(result=self._result)),
+            ReportEvent(reports.DataflowFinished(result=self._result)),
         ]

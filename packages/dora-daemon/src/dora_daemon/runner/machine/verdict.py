@@ -8,7 +8,7 @@ from dora_daemon.runner.machine.events import Exit
 from dora_node_api.frozen import Frozen
 
 STOP_EXIT_CODES = {"SIGTERM": 143, "SIGINT": 130}
-"""Signals, and the exit codes that stand for them, that are no failure after a stop."""
+"""Signals, and the exit codes that stand for them, that count as success after a stop."""
 
 
 class Ending(Frozen):

@@ -8,17 +8,9 @@ from typing import assert_never
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.dataflow.sources import OutputSource
+from dora_daemon.runner.machine import events
 from dora_daemon.runner.machine.commands import AnnounceClosed, Command
 from dora_daemon.runner.machine.edges import Edge
-from dora_daemon.runner.machine.events import (
-    EdgeAdded,
-    EdgeEvent,
-    EdgeRemoved,
-    OutputsClosed,
-    SourceClosed,
-    SourceLost,
-    SourceReopened,
-)
 
 
 @dataclass(slots=True)
@@ -43,25 +35,25 @@ class Wiring:
         for node in nodes:
             self.add_node(node)
 
-    def handle(self, event: EdgeEvent) -> tuple[list[Command], list[str]]:
+    def handle(self, event: events.EdgeEvent) -> tuple[list[Command], list[str]]:
         """Apply a change of edges; return commands, and readers as described above."""
         match event:
-            case OutputsClosed(node=node, outputs=outputs):
+            case events.OutputsClosed(node=node, outputs=outputs):
                 return [AnnounceClosed(node, outputs)], self.close(node, outputs)
-            case SourceClosed(node=node, output=output):
+            case events.SourceClosed(node=node, output=output):
                 return [], self.close(node, (output,))
-            case SourceLost(node=node, output=output):
+            case events.SourceLost(node=node, output=output):
                 readers = self.close(node, (output,))
                 return [AnnounceClosed(node, (output,))] if readers else [], readers
-            case SourceReopened(node=node, output=output):
+            case events.SourceReopened(node=node, output=output):
                 self.reopen(node, (output,))
                 return [], []
-            case EdgeAdded(edge=edge):
+            case events.EdgeAdded(edge=edge):
                 inputs = self._inputs[edge.target]
                 inputs.edges[edge.input] = edge
                 inputs.closed.discard(edge.input)
                 return [], []
-            case EdgeRemoved(edge=edge):
+            case events.EdgeRemoved(edge=edge):
                 inputs = self._inputs[edge.target]
                 if inputs.edges.get(edge.input) == edge:
                     del inputs.edges[edge.input]

@@ -22,9 +22,9 @@ from dora_node_api.protocol.messages import (
     Go,
     Hello,
     NodeConfig,
-    ParamUpdate,
     Refused,
-    Stop,
+    SetParam,
+    StopNode,
     Welcome,
 )
 from dora_node_api.transport.shared.errors import BoardFull
@@ -60,8 +60,6 @@ class NodeHandshake:
         self._staged: dict[int, NodeConnection | None] = {}
         self._areas: dict[str, int] = {}
         """A node's area on the status board."""
-
-    # ----------------------------------------------------------------------------- Hello
 
     def hello(self, connection: NodeConnection, hello: Hello) -> None:
         """Refuse a process, or submit it to the state machine."""
@@ -122,8 +120,6 @@ class NodeHandshake:
         if node is not None and self._pending.get(node) is connection:
             del self._pending[node]
 
-    # ------------------------------------------------------------------------ replacements
-
     def stage(self, incarnation: int) -> None:
         """Expect the Hello of a process that will replace another."""
         self._staged[incarnation] = None
@@ -143,8 +139,6 @@ class NodeHandshake:
             self._pending[connection.node] = connection
             self._emit(NodeConnected(connection.node, incarnation, connection.pid))
 
-    # --------------------------------------------------------------------------- decisions
-
     def admit(self, node: str, incarnation: int, restarts: int) -> NodeConnection | None:
         """Welcome a node: configuration, inputs, routes, parameters. Return None on failure."""
         spec = self._nodes.specs[node]
@@ -152,7 +146,7 @@ class NodeHandshake:
         connection = self._admit(node, incarnation, config, spec)
         if connection is not None:
             for key, value in self._nodes.params.get(node, {}).items():
-                connection.send(ParamUpdate(key, value))
+                connection.send(SetParam(key, value))
         return connection
 
     def admit_link(self, incarnation: int) -> None:
@@ -221,4 +215,4 @@ class NodeHandshake:
 
     def send_stop(self, node: str) -> None:
         """Send STOP to a node."""
-        self._connections.send(node, Stop())
+        self._connections.send(node, StopNode())

@@ -7,7 +7,6 @@ reader goes on with the next incarnation.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -18,12 +17,9 @@ from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.topics import MAX_TOPICS
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.machine.edges import Edge
-from dora_daemon.runner.nodes.local_nodes import LocalNodes
-from dora_daemon.runner.nodes.queues import QueueEntry, QueueRegistry, hold_limit
-from dora_daemon.runner.nodes.routing import QueueRouter
-from dora_daemon.runner.nodes.segments import SegmentTable
+from dora_daemon.runner.nodes.queues import QueueEntry, hold_limit
+from dora_daemon.runner.nodes.services import NodeServices
 from dora_daemon.runner.nodes.socket import NodeConnection, NodeServer
-from dora_node_api.frozen import Frozen
 from dora_node_api.protocol.frames import close_all
 from dora_node_api.protocol.messages import (
     INSPECTOR,
@@ -32,11 +28,12 @@ from dora_node_api.protocol.messages import (
     AddInput,
     Hello,
     InputConfig,
+    Message,
     NodeConfig,
     OpenSegment,
     RecordingSource,
     Refused,
-    Stop,
+    StopNode,
     WatchOutput,
     Welcome,
 )
@@ -60,18 +57,14 @@ class InspectionServer:
         self,
         path: Path,
         plan: RunPlan,
-        nodes: LocalNodes,
-        registry: QueueRegistry,
-        router: QueueRouter,
-        segments: SegmentTable,
-        warn: Callable[[str], None],
+        services: NodeServices,
     ) -> None:
         self._plan = plan
-        self._nodes = nodes
-        self._registry = registry
-        self._router = router
-        self._segments = segments
-        self._warn = warn
+        self._nodes = services.nodes
+        self._registry = services.registry
+        self._router = services.router
+        self._segments = services.segments
+        self._warn = services.logs.warn
         self._queues: dict[NodeConnection, list[QueueEntry]] = {}
         self._recorders_left = anyio.Event()
         self._number = 0
@@ -81,7 +74,7 @@ class InspectionServer:
         self._warn(f"inspection: {message}")
 
     def received(
-        self, connection: NodeConnection, message: Frozen, descriptors: tuple[int, ...]
+        self, connection: NodeConnection, message: Message, descriptors: tuple[int, ...]
     ) -> None:
         """Process one message of an inspector; it has no descriptors to send."""
         close_all(descriptors)
@@ -108,7 +101,7 @@ class InspectionServer:
         """Wait until recorders have read what is queued; called when all nodes have ended."""
         self._recorders_left = anyio.Event()
         for connection in (recorders := self._recorders()):
-            connection.send(Stop())
+            connection.send(StopNode())
         if recorders:
             with anyio.move_on_after(FINISH_SECONDS):
                 await self._recorders_left.wait()

@@ -46,8 +46,6 @@ class LogRouter:
         self.subscriptions: dict[tuple[str, str], LogSource] = {}
         """``dora/logs`` inputs by node and input."""
 
-    # ----------------------------------------------------------------------------- log files
-
     def open_log(self, prepared: PreparedNode) -> NodeLog:
         """Create the log of a node with its file, and log warnings about its program."""
         node = prepared.spec.id
@@ -56,7 +54,7 @@ class LogRouter:
         if self._plan.recovered is not None:
             log.note("warn", f"started again (recovery): {self._plan.recovered}")
         for text in prepared.warnings:
-            self.emit("warn", f'node "{node}": {text}')
+            self.warn(f'node "{node}": {text}')
         return log
 
     def new_log(self, prepared: PreparedNode) -> NodeLog:
@@ -70,10 +68,10 @@ class LogRouter:
             file,
             settings=self._plan.logs,
             upward=self._on_event,
-            as_message=lambda output, text: self._send(f"{spec.id}/{output}", text),
+            send=lambda output, text: self._send(f"{spec.id}/{output}", text),
             to_subscribers=self._to_subscribers,
-            to_message=self._message_text,
-            complain=lambda text: self.emit("warn", text),
+            as_text=self._message_text,
+            warn=self.warn,
             gate=self._gate,
         )
 
@@ -82,8 +80,6 @@ class LogRouter:
         line = self._lifecycle_lines.line(event)
         if line is not None and line.node in self._nodes.logs:
             self._nodes.logs[line.node].note(line.level, line.message)
-
-    # ------------------------------------------------------------------------------- entries
 
     def warn(self, message: str) -> None:
         """Log a warning of the runner."""
@@ -101,7 +97,7 @@ class LogRouter:
     def log(self, entry: LogLine) -> None:
         """Log an entry that no node printed: the runner's, or of a node's library."""
         if entry.node is not None and entry.node in self._nodes.logs:
-            self._nodes.logs[entry.node].say(entry)
+            self._nodes.logs[entry.node].log(entry)
             return
         if passes(entry.level, self._plan.logs.level):
             self._on_event(entry)

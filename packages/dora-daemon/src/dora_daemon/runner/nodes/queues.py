@@ -9,10 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.errors import QueueUnavailable
+from dora_daemon.runner.machine.commands import (
+    AnnounceClosed,
+    AnnounceFailed,
+    Announcement,
+    AnnounceRestarted,
+    RepeatClosed,
+)
 from dora_daemon.runner.machine.edges import Edge
 from dora_daemon.runner.machine.streams import RUNNER_NODE
 from dora_daemon.runner.nodes.segments import SegmentTable
@@ -95,7 +103,6 @@ class QueueRegistry:
         """Messages that closed queues have dropped, by edge."""
         self._numbers = 0
         self._retired: list[RetiredProducer] = []
-        self._closed = False
 
     # ------------------------------------------------------------------------------ queues
 
@@ -185,7 +192,7 @@ class QueueRegistry:
         return [entry for entry in self._queues.values() if entry.writer == writer]
 
     def drop(self, edge: Edge) -> None:
-        """Close a queue; its producer must know already."""
+        """Close a queue, which must have been removed from its producer."""
         entry = self._queues.pop(edge, None)
         if entry is None:
             return
@@ -206,25 +213,24 @@ class QueueRegistry:
 
     # ---------------------------------------------------------------------------- lifecycle
 
-    def announce_closed(self, node: str, outputs: Iterable[str] | None = None) -> None:
-        """Announce the end of these outputs, after their last message."""
-        for entry in self.out_of(node, outputs):
-            entry.keeper.announce_closed()
-
-    def announce_restarted(self, node: str) -> None:
-        for entry in self.out_of(node):
-            entry.keeper.announce_restarted()
-
-    def announce_failed(self, node: str, error: str) -> None:
-        for entry in self.out_of(node):
-            entry.keeper.announce_failed(error)
-
-    def repeat_closed(self, node: str, inputs: Iterable[str]) -> None:
-        """Announce ended inputs to a new process of their reader."""
-        wanted = set(inputs)
-        for entry in self.into(node):
-            if entry.edge.input in wanted:
-                entry.keeper.announce_closed()
+    def announce(self, command: Announcement) -> None:
+        """Announce the end, restart or failure of outputs, after their last message."""
+        match command:
+            case AnnounceClosed(node=node, outputs=outputs):
+                for entry in self.out_of(node, outputs):
+                    entry.keeper.announce_closed()
+            case AnnounceRestarted(node=node):
+                for entry in self.out_of(node):
+                    entry.keeper.announce_restarted()
+            case AnnounceFailed(node=node, error=error):
+                for entry in self.out_of(node):
+                    entry.keeper.announce_failed(error)
+            case RepeatClosed(node=node, inputs=inputs):
+                for entry in self.into(node):
+                    if entry.edge.input in inputs:
+                        entry.keeper.announce_closed()
+            case _ as never:
+                assert_never(never)
 
     def consumer_died(self, node: str) -> None:
         """Free what the reaped process of a reader held."""
@@ -259,10 +265,7 @@ class QueueRegistry:
         self._retired = left
 
     def close(self) -> None:
-        """Close every queue and the board. May be called twice."""
-        if self._closed:
-            return
-        self._closed = True
+        """Close every queue and the board."""
         for entry in self._queues.values():
             entry.keeper.close()
         self._queues.clear()

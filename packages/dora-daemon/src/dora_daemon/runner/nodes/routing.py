@@ -51,8 +51,6 @@ class QueueRouter:
         self.remote_nodes = nodes
         self._on_link_queues = on_link_queues
 
-    # ----------------------------------------------------------------------- inputs of nodes
-
     def create_inputs(self, spec: ResolvedNode) -> None:
         """Create the missing queues of a node's inputs. Raises QueueUnavailable."""
         for name, wanted in spec.inputs.items():
@@ -112,8 +110,6 @@ class QueueRouter:
         for entry in [*self._registry.into(node), *self._registry.out_of(node)]:
             self.drop(entry)
 
-    # ----------------------------------------------------------- streams to other machines
-
     def create_outgoing(self, stream: OutgoingStreamSpec) -> None:
         """Create the missing queue of a stream that leaves this machine."""
         edge = stream.edge
@@ -145,8 +141,6 @@ class QueueRouter:
         self.drop(entry)
         self._connections.send(LINK_NODE, RemoveInput(entry.edge.input))
 
-    # ------------------------------------------------------------------------------- routes
-
     def sent_by_runner(self, source: OutputSource) -> bool:
         """Return whether an output consists of lines that its node prints."""
         spec = self._nodes.specs.get(source.node)
@@ -154,9 +148,8 @@ class QueueRouter:
             return False
         outputs = {spec.send_stdout_as, spec.send_logs_as}
         for operator in spec.operators:
-            for output in (operator.send_stdout_as, operator.send_logs_as):
-                if output is not None:
-                    outputs.add(f"{operator.id}/{output}")
+            own = (operator.send_stdout_as, operator.send_logs_as)
+            outputs |= {f"{operator.id}/{output}" for output in own if output is not None}
         return source.output in outputs
 
     def route(self, entry: QueueEntry, output: str) -> None:

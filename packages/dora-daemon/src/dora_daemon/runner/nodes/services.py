@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from dora_config.protocol.run_plan import RunPlan
@@ -29,85 +28,61 @@ from dora_daemon.runner.nodes.start_up_drops import StartUpDrops
 from dora_node_api.transport.shared.board import Board
 
 
-@dataclass(frozen=True, slots=True)
 class NodeServices:
     """The parts that share the tables of nodes, connections, queues and segments."""
 
-    nodes: LocalNodes
-    connections: Connections
-    segments: SegmentTable
-    registry: QueueRegistry
-    cleanup: QueueCleanup
-    logs: LogRouter
-    router: QueueRouter
-    departures: NodeDepartures
-    handshake: NodeHandshake
-    drops: StartUpDrops
+    def __init__(
+        self,
+        resources: ExitStack,
+        plan: RunPlan,
+        nodes: LocalNodes,
+        *,
+        socket: Path,
+        emit: Callable[[StateEvent], None],
+        on_staged: Callable[[], None],
+        on_event: Callable[[RunnerEvent], None],
+        gate: Gate | None,
+        summary_in_node_log: bool,
+    ) -> None:
+        """``resources`` closes the parts. ``summary_in_node_log``: no terminal shows other logs."""
+        self.nodes = nodes
+        self._summary_in_node_log = summary_in_node_log
+        board = Board.create()
+        self.connections = Connections()
+        self.segments = SegmentTable(self.connections)
+        resources.callback(self.segments.close)
+        outputs = RunnerOutputs(board, self.segments)
+        self.logs = LogRouter(plan, nodes, outputs, on_event=on_event, gate=gate)
+        self.registry = QueueRegistry(board, self.segments, self.logs.warn_about)
+        resources.callback(self.registry.close)
+        resources.callback(outputs.close)
+        self.router = QueueRouter(nodes, self.registry, self.connections, outputs, self.logs)
+        self.cleanup = QueueCleanup(self.registry)
+        resources.callback(self.cleanup.close)
+        self.drops = StartUpDrops(self.registry, self.logs.log, self._summarize)
+        resources.callback(self.drops.close)
+        self.departures = NodeDepartures(nodes, self.connections, self.registry, self.cleanup, emit)
+        resources.callback(self.departures.close)
+        self.handshake = NodeHandshake(
+            plan,
+            nodes,
+            self.connections,
+            self.registry,
+            self.router,
+            emit=emit,
+            warn=self.logs.warn,
+            on_staged=on_staged,
+            cycles=_cycles(plan, nodes),
+        )
+        messages = NodeMessages(
+            self.handshake, self.departures, self.segments, emit=emit, log=self.drops.log
+        )
+        resources.callback(NodeServer(socket, messages).close)
 
-
-def open_node_services(
-    resources: ExitStack,
-    plan: RunPlan,
-    nodes: LocalNodes,
-    *,
-    socket: Path,
-    emit: Callable[[StateEvent], None],
-    on_staged: Callable[[], None],
-    on_event: Callable[[RunnerEvent], None],
-    gate: Gate | None,
-    summary_in_node_log: bool,
-) -> NodeServices:
-    """Create the parts; ``resources`` closes them.
-
-    ``summary_in_node_log``: no terminal shows the runner's own lines.
-    """
-    board = Board.create()
-    connections = Connections()
-    segments = SegmentTable(connections)
-    resources.callback(segments.close)
-    outputs = RunnerOutputs(board, segments)
-    logs = LogRouter(plan, nodes, outputs, on_event=on_event, gate=gate)
-    registry = QueueRegistry(board, segments, logs.warn_about)
-    resources.callback(registry.close)
-    resources.callback(outputs.close)
-    router = QueueRouter(nodes, registry, connections, outputs, logs)
-    cleanup = QueueCleanup(registry)
-    resources.callback(cleanup.close)
-
-    def summarize(message: str, first: LogLine) -> None:
-        node = first.node if summary_in_node_log else None
+    def _summarize(self, message: str, first: LogLine) -> None:
+        node = first.node if self._summary_in_node_log else None
         line = {"ts": now_text(), "node": node, "message": message, "fields": None}
-        logs.log(first.model_copy(update=line))
-
-    drops = StartUpDrops(registry, logs.log, summarize)
-    resources.callback(drops.close)
-    departures = NodeDepartures(nodes, connections, registry, cleanup, emit)
-    resources.callback(departures.close)
-    handshake = NodeHandshake(
-        plan,
-        nodes,
-        connections,
-        registry,
-        router,
-        emit=emit,
-        warn=logs.warn,
-        on_staged=on_staged,
-        cycles=_cycles(plan, nodes),
-    )
-    messages = NodeMessages(handshake, departures, segments, emit=emit, log=drops.log)
-    resources.callback(NodeServer(socket, messages).close)
-    return NodeServices(
-        nodes,
-        connections,
-        segments,
-        registry,
-        cleanup,
-        logs,
-        router,
-        departures,
-        handshake,
-        drops,
-    )
+        self.logs.log(first.model_copy(update=line))
 
 
 def _cycles(plan: RunPlan, nodes: LocalNodes) -> tuple[tuple[str, ...], ...]:

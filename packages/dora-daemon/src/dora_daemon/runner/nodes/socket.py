@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Protocol
 
 from dora_node_api.errors import ControlError
-from dora_node_api.frozen import Frozen
 from dora_node_api.protocol.control_socket import bind_unix, receive_chunk, send_piece
 from dora_node_api.protocol.frames import FrameDecoder, Piece, close_all, encode
+from dora_node_api.protocol.messages import Message
 
 _TOO_MANY_FILES = (errno.EMFILE, errno.ETOOMANYREFS)
 """Errors that a higher limit of this process avoids; ENFILE is a limit of the system."""
@@ -34,7 +34,7 @@ class ConnectionHandler(Protocol):
     """Receiver of the events of connections."""
 
     def received(
-        self, connection: NodeConnection, message: Frozen, descriptors: tuple[int, ...]
+        self, connection: NodeConnection, message: Message, descriptors: tuple[int, ...]
     ) -> None:
         """Process a message; the handler must close the descriptors."""
 
@@ -57,7 +57,7 @@ class NodeConnection:
         self._decoder = FrameDecoder()
         self._waiting: deque[Piece] = deque()
         self._waiting_bytes = 0
-        self._closed = False
+        self.closed = False
         self.pid, self.uid = peer_credentials(sock)
         self.node: str | None = None
         """Set by the handler after Hello."""
@@ -65,13 +65,9 @@ class NodeConnection:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock, self._readable)
 
-    @property
-    def closed(self) -> bool:
-        return self._closed
-
-    def send(self, message: Frozen, descriptors: Sequence[int] = ()) -> None:
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send now, or as soon as the node reads; do nothing if the connection is closed."""
-        if self._closed:
+        if self.closed:
             return
         try:
             self._send(encode(message, descriptors))
@@ -83,7 +79,7 @@ class NodeConnection:
         while pieces and not self._waiting:
             piece = pieces.pop(0)
             taken = self._send_piece(piece)
-            if self._closed:
+            if self.closed:
                 return
             if taken < len(piece.data):
                 rest = piece.descriptors if taken == 0 else ()
@@ -108,7 +104,7 @@ class NodeConnection:
         while self._waiting:
             piece = self._waiting[0]
             taken = self._send_piece(piece)
-            if self._closed:
+            if self.closed:
                 return
             self._waiting_bytes -= taken
             if taken:
@@ -145,7 +141,7 @@ class NodeConnection:
         if not data:
             return self._disconnect()
         self._decoder.feed(data, descriptors)
-        while not self._closed:
+        while not self.closed:
             try:
                 received = self._decoder.next_message()
             except ControlError as error:
@@ -175,7 +171,7 @@ class NodeConnection:
                 return
 
     def _disconnect(self) -> None:
-        if not self._closed:
+        if not self.closed:
             self.close()
             self._handler.disconnected(self)
 
@@ -188,9 +184,9 @@ class NodeConnection:
 
     def close(self) -> None:
         """Close the socket without calling the handler. May be called twice."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         for piece in self._waiting:

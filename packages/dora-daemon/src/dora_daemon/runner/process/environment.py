@@ -7,7 +7,6 @@ warning.
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -94,9 +93,3 @@ def with_packages(variables: Mapping[str, str], folder: str) -> dict[str, str]:
     if _NON_TEMPORAL not in tunables:
         own["GLIBC_TUNABLES"] = f"{tunables}:{_TUNABLES}" if tunables else _TUNABLES
     return {**variables, **own}
-
-
-def shown(path: str, base: str) -> str:
-    """Return a path relative to ``base`` if it is inside of it."""
-    relative = posixpath.relpath(path, base)
-    return path if relative.startswith("..") else relative

@@ -15,8 +15,8 @@ _BINARY_START = (b"\x7fELF", b"MZ", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
 def make_package_folder(folder: Path) -> Path:
     """Create a folder with links to the two packages only, for the front of PYTHONPATH.
 
-    A node's own environment then needs pyarrow only, and a ``dora`` of somebody else that is
-    installed there does not come first.
+    A node's own environment then needs pyarrow only, and another ``dora`` package that is installed
+    there does not come first.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
     for name in PACKAGES:
@@ -62,10 +62,10 @@ def explain(facts: LaunchFacts) -> str | None:
         )
     if facts.script is not None:
         return _shadowed(facts.script)
-    if facts.has_ports and _is_program_of_its_own(Path(facts.argv[0])):
+    if facts.has_ports and _is_binary(Path(facts.argv[0])):
         return (
-            f"{facts.argv[0]} is a program of its own (a frozen application, say), which brings its"
-            " own `dora` or none; run the Python file instead, or build it with this version's"
+            f"{facts.argv[0]} is a binary (such as a frozen application) with its own `dora`"
+            " package or none; run the Python file instead, or build it with this version's"
             " dora-node-api"
         )
     return None
@@ -108,7 +108,7 @@ def _shadowed(script: Path) -> str | None:
     return None
 
 
-def _is_program_of_its_own(program: Path) -> bool:
+def _is_binary(program: Path) -> bool:
     if program.name.startswith("python"):
         return False
     try:

@@ -55,11 +55,11 @@ class Metrics:
                     times = process.cpu_times()
                     cpu += times.user + times.system
                     memory += process.memory_info().rss
-                    read_here, written_here = _io(process)
-            except psutil.Error:
+                    io = process.io_counters()
+            except (psutil.Error, AttributeError):  # some systems have no counters
                 continue
-            read += read_here
-            written += written_here
+            read += io.read_bytes
+            written += io.write_bytes
         before = self._cpu.get(node)
         self._cpu[node] = (pid, cpu, now)
         percent = None

@@ -15,7 +15,7 @@ from dora_daemon.runner.errors import PreparationError, RunnerError
 from dora_daemon.runner.process.environment import merge_environment, with_packages
 from dora_daemon.runner.process.injection import LaunchFacts
 from dora_daemon.runner.process.python_choice import PythonChooser
-from dora_daemon.runner.process.sources import find_program, is_python, require_executable
+from dora_daemon.runner.process.sources import find_program, require_executable
 from dora_daemon.runner.process.spawn import usable_cpus
 
 ALLOW_SHELL = "DORA_ALLOW_SHELL_NODES"
@@ -135,33 +135,27 @@ class Preparer:
             program = find_program(
                 path, working_dir=cwd, variables=variables, managed_python=place.python
             )
-        if is_python(program):
+        if program.suffix == ".py":
             interpreter = self._python.choose(place.python, variables, cwd)
             argv = (*interpreter.words, "-u", str(program), *spec.args)
             return argv, LaunchFacts(argv, program, has_ports=has_ports)
         require_executable(program, path)
         # a program of a managed environment names its interpreter itself
-        run = self._uv_run(variables) if self._plan.uv and place.python is None else ()
+        run: tuple[str, ...] = ()
+        if self._plan.uv and place.python is None:
+            from dora_daemon.build.python_env import find_uv
+
+            uv = find_uv(variables)
+            run = (uv, "run") if uv is not None else ()
         argv = (*run, str(program), *spec.args)
         return argv, LaunchFacts(argv[len(run) :], None, has_ports=has_ports)
 
-    @staticmethod
-    def _uv_run(variables: Mapping[str, str]) -> tuple[str, ...]:
-        from dora_daemon.build.python_env import find_uv
-
-        uv = find_uv(variables)
-        return (uv, "run") if uv is not None else ()
-
     def _shell_command(self, spec: ResolvedNode) -> tuple[tuple[str, ...], LaunchFacts]:
-        allowed = self._plan.allow_shell or self._environ.get(ALLOW_SHELL, "").lower() in (
-            "true",
-            "1",
-        )
-        if not allowed:
+        given = self._environ.get(ALLOW_SHELL, "").lower()
+        if not self._plan.allow_shell and given not in ("true", "1"):
             raise RunnerError(
-                "it is a shell node, and those are not allowed here: whoever writes the dataflow"
-                " file could run any command, which is a security risk. If you trust the file,"
-                f" give --allow-shell-nodes or set {ALLOW_SHELL}=true"
+                "shell nodes are disabled, because a dataflow file with them can run any command;"
+                f" if you trust the file, use --allow-shell-nodes or set {ALLOW_SHELL}=true"
             )
         argv = ("sh", "-c", spec.args[0] if spec.args else "")
         return argv, LaunchFacts(argv, None, shell=True)

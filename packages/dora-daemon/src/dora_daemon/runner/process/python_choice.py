@@ -53,9 +53,20 @@ class PythonChooser:
         Raises PythonUnusable if it is missing or cannot import pyarrow. Only the interpreter that
         runs dora is replaced by a better one on PATH.
         """
+        problems = []
+        for candidate in self._candidates(managed, variables):
+            problem = self._problem(candidate, variables, cwd)
+            if problem is None:
+                return candidate
+            problems.append(problem)
+        raise PythonUnusable(
+            "; ".join(problems) or "no Python interpreter found: `python3` is not on PATH"
+        )
+
+    def _candidates(self, managed: str | None, variables: Mapping[str, str]) -> list[Interpreter]:
+        """Return interpreters, the preferred one first."""
         if managed is not None:
-            chosen = Interpreter((managed,), _MANAGED)
-            return self._checked_or_raise(chosen, variables, cwd)
+            return [Interpreter((managed,), _MANAGED)]
         if self._uv:
             # a slow import, needed for uv only
             from dora_daemon.build.python_env import find_uv
@@ -65,38 +76,15 @@ class PythonChooser:
                 raise PythonUnusable(
                     "--uv was given but `uv` is not on PATH; install uv or leave --uv out"
                 )
-            chosen = Interpreter((uv, "run", "python"), "uv run")
-            return self._checked_or_raise(chosen, variables, cwd)
-        return self._own_or_on_path(variables, cwd)
-
-    def _own_or_on_path(self, variables: Mapping[str, str], cwd: Path) -> Interpreter:
-        complaints = []
+            return [Interpreter((uv, "run", "python"), "uv run")]
+        found = []
         if self._own and not getattr(sys, "frozen", False):
-            own = Interpreter((self._own,), "the interpreter that runs dora")
-            problem = self._problem(own, variables, cwd)
-            if problem is None:
-                return own
-            complaints.append(problem)
+            found.append(Interpreter((self._own,), "the interpreter that runs dora"))
         for name in ("python3", "python"):
-            found = shutil.which(name, path=variables.get("PATH"))
-            if found is None or found == self._own:
-                continue
-            other = Interpreter((found,), "found on PATH")
-            problem = self._problem(other, variables, cwd)
-            if problem is None:
-                return other
-            complaints.append(problem)
-        if not complaints:
-            raise PythonUnusable("there is no Python interpreter: `python3` is not on PATH")
-        raise PythonUnusable("; ".join(complaints))
-
-    def _checked_or_raise(
-        self, chosen: Interpreter, variables: Mapping[str, str], cwd: Path
-    ) -> Interpreter:
-        problem = self._problem(chosen, variables, cwd)
-        if problem is not None:
-            raise PythonUnusable(problem)
-        return chosen
+            path = shutil.which(name, path=variables.get("PATH"))
+            if path is not None and path != self._own:
+                found.append(Interpreter((path,), "found on PATH"))
+        return found
 
     def _problem(
         self, interpreter: Interpreter, variables: Mapping[str, str], cwd: Path

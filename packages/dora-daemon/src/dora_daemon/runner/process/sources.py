@@ -71,11 +71,6 @@ def find_program(
     )
 
 
-def is_python(program: Path) -> bool:
-    """Return whether a file is run by a chosen interpreter."""
-    return program.suffix == ".py"
-
-
 def require_executable(program: Path, path: str) -> None:
     """Raise SourceNotFound if the file cannot be executed on this machine."""
     if not os.access(program, os.X_OK):
@@ -84,13 +79,10 @@ def require_executable(program: Path, path: str) -> None:
             " run it)"
         )
     with suppress(OSError), program.open("rb") as file:  # it may be executable and not readable
-        _require_this_machine(file.read(HEADER), program, path)
-
-
-def _require_this_machine(header: bytes, program: Path, path: str) -> None:
-    made_for = wrong_machine(header, os.uname().machine)
-    if made_for is not None:
-        raise SourceNotFound(
-            f"`{path}` was built for {made_for}, and this machine is {os.uname().machine}:"
-            f" {program}; build it for this machine, or place the node on one of that kind"
-        )
+        here = os.uname().machine
+        made_for = wrong_machine(file.read(HEADER), here)
+        if made_for is not None:
+            raise SourceNotFound(
+                f"`{path}` was built for {made_for}, and this machine is {here}: {program};"
+                " build it for this machine, or place the node on one of that kind"
+            )

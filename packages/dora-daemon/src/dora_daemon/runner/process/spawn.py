@@ -47,7 +47,7 @@ class NodeProcess:
         self.stderr = popen.stderr.fileno()
         os.set_blocking(self.stdout, False)
         os.set_blocking(self.stderr, False)
-        self.exit_fd = _pidfd(popen.pid)
+        self.exit_fd = watch_process(popen.pid)
         """Becomes readable when the process has ended; ``None`` where pidfds do not exist."""
         self.exit: Exit | None = None
 
@@ -65,10 +65,10 @@ class NodeProcess:
             self.exit = _as_exit(self._popen.wait())
         return self.exit
 
-    def wait(self) -> Exit:
+    def wait(self) -> None:
         """Block until the end; call this after SIGKILL."""
         self._popen.wait()
-        return self.reap() or _as_exit(self._popen.returncode)
+        self.reap()
 
     def _has_ended(self) -> bool:
         if self._popen.returncode is not None:
@@ -165,11 +165,7 @@ def raise_open_files() -> tuple[int, int]:
 
 
 def watch_process(pid: int) -> int | None:
-    """Return a descriptor that becomes readable when a process ends that is not a child."""
-    return _pidfd(pid)
-
-
-def _pidfd(pid: int) -> int | None:
+    """Return a descriptor that becomes readable when a process ends; None if unsupported."""
     if not hasattr(os, "pidfd_open"):
         return None
     try:

@@ -10,14 +10,10 @@ from dataclasses import dataclass
 
 from dora_daemon.runner.logs.logs import NodeLog, OutputReader
 from dora_daemon.runner.machine.commands import SpawnNode
-from dora_daemon.runner.machine.events import Exit
+from dora_daemon.runner.machine.events import Exit, NodeSpawned, SpawnFailed, StateEvent
 from dora_daemon.runner.process.memory_kills import MemoryKills
 from dora_daemon.runner.process.prepare import PreparedNode
 from dora_daemon.runner.process.spawn import NodeProcess, SpawnRequest, spawn, why_not
-
-OnSpawned = Callable[[str, int, int], None]
-OnFailed = Callable[[str, int, str], None]
-OnExited = Callable[[str, int, Exit], None]
 
 
 @dataclass(slots=True)
@@ -40,10 +36,9 @@ class Processes:
         logs: Mapping[str, NodeLog],
         config_for: Callable[[str, int], str],
         record: Callable[[int], object],
-        on_spawned: OnSpawned,
-        on_failed: OnFailed,
-        on_exited: OnExited,
-        on_staged_exit: Callable[[str, Exit], None],
+        emit: Callable[[StateEvent], None],
+        on_exited: Callable[[str, int, Exit], None],
+        on_staged_exit: Callable[[], None],
         open_files: tuple[int, int] | None = None,
     ) -> None:
         """``config_for`` returns DORA_NODE_CONFIG; ``record`` records a pid for the reaper."""
@@ -51,8 +46,7 @@ class Processes:
         self._logs = logs
         self._config_for = config_for
         self._record = record
-        self._on_spawned = on_spawned
-        self._on_failed = on_failed
+        self._emit = emit
         self._on_exited = on_exited
         self._on_staged_exit = on_staged_exit
         self._open_files = open_files
@@ -62,7 +56,8 @@ class Processes:
         self.staged: dict[str, RunningProcess] = {}
         """Processes that will replace a node's running one."""
         self._loop = asyncio.get_running_loop()
-        self._has_pidfds: bool | None = None
+        self._watches_children = False
+        """SIGCHLD is handled, because process descriptors do not exist here."""
 
     def spawn(self, command: SpawnNode) -> None:
         """Start a process in a later turn of the loop, so that requests are answered meanwhile."""
@@ -82,28 +77,20 @@ class Processes:
                 self._loop.call_soon(self._spawn_next)
 
     def _spawn(self, command: SpawnNode) -> None:
+        node, number = command.node, command.incarnation
         try:
-            running = self._start(
-                command.node,
-                command.incarnation,
-                self._prepared[command.node],
-                self._logs[command.node],
-            )
-        except (OSError, ValueError) as error:
-            self._on_failed(command.node, command.incarnation, str(error))
+            running = self._start(node, number, self._prepared[node], self._logs[node])
+        except OSError as error:
+            self._emit(SpawnFailed(node, number, str(error)))
             return
-        self.running[command.node] = running
+        self.running[node] = running
         self._watch(running)
-        self._on_spawned(command.node, command.incarnation, running.process.pid)
+        self._emit(NodeSpawned(node, number, running.process.pid))
 
-    def stage(
-        self, node: str, incarnation: int, prepared: PreparedNode, log: NodeLog
-    ) -> RunningProcess:
-        """Start a process beside the running one. Raises OSError and ValueError."""
-        running = self._start(node, incarnation, prepared, log)
-        self.staged[node] = running
+    def stage(self, node: str, incarnation: int, prepared: PreparedNode, log: NodeLog) -> None:
+        """Start a process beside the running one. Raises OSError."""
+        running = self.staged[node] = self._start(node, incarnation, prepared, log)
         self._watch(running)
-        return running
 
     def promote(self, node: str) -> RunningProcess | None:
         """Make the staged process the node's process; return None if it died."""
@@ -149,8 +136,8 @@ class Processes:
         descriptor = running.process.exit_fd
         if descriptor is not None:
             self._loop.add_reader(descriptor, self._exit_of, running)
-        elif self._has_pidfds is None:
-            self._has_pidfds = False
+        elif not self._watches_children:
+            self._watches_children = True
             self._loop.add_signal_handler(signal.SIGCHLD, self._look_at_all)
             self._loop.call_soon(self._look_at_all)
 
@@ -166,7 +153,7 @@ class Processes:
         self._release(running)
         if self.staged.get(running.node) is running:
             del self.staged[running.node]
-            self._on_staged_exit(running.node, status)
+            self._on_staged_exit()
             return
         self._on_exited(running.node, running.incarnation, status)
 
@@ -195,5 +182,5 @@ class Processes:
         for running in left:
             running.process.wait()
             self._release(running)
-        if self._has_pidfds is False:
+        if self._watches_children:
             self._loop.remove_signal_handler(signal.SIGCHLD)

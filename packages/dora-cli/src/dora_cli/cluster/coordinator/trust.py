@@ -1,0 +1,54 @@
+"""Delivers trust over SSH: the coordinator's authority to this account, tokens to machines."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from pathlib import PurePosixPath
+
+from dora_cli.cluster.coordinator import queries
+from dora_cli.cluster.coordinator.service import CoordinatorService
+from dora_cli.cluster.machines.remote_machine import RemoteMachine
+from dora_config.access import read_successor, successor_path, write_successor
+from dora_config.access_token import Successor, Token
+from dora_config.cluster.models import Cluster
+
+AUTHORITY = ".local/state/dora/coordinator/authority/ca.pem"
+"""In the home of the account that the service runs as."""
+
+
+def trust_authority(service: CoordinatorService) -> None:
+    """Wait for the authority of a started service, and store the account's token with its hash."""
+    token = queries.endpoint_of(service.host.cluster).token
+    if token is None:
+        return
+    path = f"{service.facts.home}/{AUTHORITY}"
+    connection = service.host.connection
+    service.wait_until(lambda: connection.read(path) is not None, "has no authority")
+    certificate = (connection.read(path) or b"").decode("ascii")
+    digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate)).digest()
+    remember(service.host.cluster, Token(Token.parse(token).secret, digest))
+
+
+def remember(cluster: Cluster, token: Token) -> None:
+    """Store the token for a cluster's address in this account."""
+    path = successor_path(cluster.coordinator.addr, cluster.coordinator.port)
+    write_successor(path, Successor(token))
+
+
+def deliver_token(remote: RemoteMachine) -> None:
+    """Store the cluster's token in the state directory of a daemon, where its version reads it.
+
+    The file of an earlier version stays as it is, for a rollback.
+    """
+    text = queries.endpoint_of(remote.cluster).token
+    if text is None or Token.parse(text).authority is None:
+        return
+    coordinator = remote.cluster.coordinator
+    successor = Successor(Token.parse(text))
+    successor = successor.following(
+        read_successor(successor_path(coordinator.addr, coordinator.port))
+    )
+    folder = remote.call("daemon.prepare", name=remote.daemon)["folder"]
+    path = f"{PurePosixPath(folder).parent}/token"
+    remote.connection.write(path, f"{successor}\n".encode(), mode=0o600)

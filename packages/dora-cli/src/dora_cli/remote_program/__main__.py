@@ -1,0 +1,37 @@
+"""Runs one request: ``MODULE.FUNCTION`` with its arguments; sends the result or the problem."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+from dora_cli.remote_program.protocol import Problem, decode_request, send_problem, send_result
+
+
+def main() -> int:
+    """Return the exit code: 1 after a problem."""
+    try:
+        command, arguments = decode_request(sys.stdin.buffer.readline())
+        # versions are for all users of the machine, everything else for this one
+        os.umask(0o022 if command.startswith(("archive.", "versions.")) else 0o077)
+        result = run(command, arguments)
+    except Problem as problem:
+        send_problem(str(problem))
+        return 1
+    except OSError as error:
+        named = f"{error.filename}: " if error.filename else ""
+        send_problem(f"{named}{error.strerror or error}")
+        return 1
+    if result is not None:
+        send_result(result)
+    return 0
+
+
+def run(command: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the result of a command; imports only the module that it needs."""
+    module, _, function = command.partition(".")
+    commands = import_module(f"dora_cli.remote_program.{module}").COMMANDS
+    result: dict[str, Any] | None = commands[function](**arguments)
+    return result

@@ -1,0 +1,120 @@
+"""Receives the archive of a version and unpacks it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from dora_cli.remote_program.paths import archive_folder, remove_unused
+from dora_cli.remote_program.platform_facts import own_python
+from dora_cli.remote_program.protocol import Commands, Problem
+from dora_cli.remote_program.versions import (
+    ABANDONED,
+    candidates,
+    content_of,
+    delete,
+    sweep,
+    works,
+)
+
+_NOT_COMPILED = r"/(tests|pip|pygments/(lexers|styles|formatters))/"
+"""Folders of modules that dora rarely imports."""
+
+
+def partial(sha256: str) -> dict[str, Any]:
+    """Create the file of this transfer for an archive, with what earlier transfers have sent."""
+    folder = archive_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        if time.time() - old.stat().st_mtime > ABANDONED:
+            old.unlink(missing_ok=True)
+    begun = sorted(folder.glob(f"{sha256}*.part"), key=lambda one: one.stat().st_size)
+    handle, name = tempfile.mkstemp(".part", f"{sha256}.", folder)
+    with os.fdopen(handle, "wb") as file:
+        if begun:  # a copy: a writer whose connection was lost may still add to the old file
+            with begun[-1].open("rb") as before:
+                shutil.copyfileobj(before, file)
+    for one in begun:
+        one.unlink(missing_ok=True)
+    return {"path": name, "size": Path(name).stat().st_size}
+
+
+def discard(path: str) -> dict[str, Any]:
+    """Remove an archive, and the folders that were created for it."""
+    Path(path).unlink(missing_ok=True)
+    remove_unused(Path(path).parent)
+    return {}
+
+
+def unpack(path: str, sha256: str, prefix: str, name: str) -> dict[str, Any]:
+    """Unpack an archive as the version ``name``, completely or not at all; return its folder."""
+    archive = Path(path)
+    with archive.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        archive.unlink()
+        raise Problem(f"the archive arrived broken (SHA-256 {found}, sent was {sha256}): try again")
+    root = Path(prefix).expanduser()
+    root.mkdir(parents=True, exist_ok=True)
+    sweep(root)
+    fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=root))
+    try:
+        fresh.chmod(0o755)
+        with tarfile.open(archive) as packed:
+            # its hash is right; the first releases of Python 3.11 have no filters
+            filters: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+            packed.extractall(fresh, **filters)
+        _make_runnable(fresh)
+        tree = _place(root, name, fresh)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return {"tree": str(tree)}
+
+
+def _make_runnable(tree: Path) -> None:
+    """Add bin/python and pyvenv.cfg, which limits it to this tree.
+
+    Also byte code if the tree is root's: other users cannot write it later.
+    """
+    python = own_python()
+    python_here = tree / "bin" / "python"
+    python_here.symlink_to(python)
+    version = ".".join(map(str, sys.version_info[:3]))
+    (tree / "pyvenv.cfg").write_text(
+        f"home = {python.parent}\ninclude-system-site-packages = false\nversion = {version}\n"
+    )
+    if os.geteuid() != 0:
+        return
+    subprocess.run(
+        [python_here, "-I", "-m", "compileall", "-q", "-j", "0", "-x", _NOT_COMPILED, tree / "lib"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,  # a file that cannot be compiled is not one that dora imports
+    )
+
+
+def _place(root: Path, name: str, fresh: Path) -> Path:
+    """Give a complete tree its name, or another one if that has other content."""
+    content = content_of(fresh)
+    for candidate in candidates(root, name, content):
+        if candidate.exists():
+            if content_of(candidate) != content:
+                continue
+            if works(candidate):
+                return candidate
+            delete(candidate)  # its Python was removed, so nothing runs from it
+        os.sync()  # complete on disk before it has its name
+        fresh.rename(candidate)
+        return candidate
+    raise Problem(f"{root / name} exists and is not a version of dora; move it aside")
+
+
+COMMANDS: Commands = {"partial": partial, "discard": discard, "unpack": unpack}

@@ -1,0 +1,86 @@
+"""The store of uploaded code, as ``dora_config.file_store`` reads it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tarfile
+from pathlib import Path
+from typing import IO, Any
+
+from dora_cli.remote_program.paths import state_dir
+from dora_cli.remote_program.protocol import Commands, Problem
+
+
+def _store() -> Path:
+    return state_dir() / "code"
+
+
+def missing(digests: list[str]) -> dict[str, Any]:
+    """Return the files that are missing, the free space, and where to append their archive.
+
+    Also returns how much of that archive an earlier transfer has sent. Marks the other files as
+    used.
+    """
+    absent = []
+    for digest in digests:
+        try:
+            os.utime(_store() / digest[:2] / digest)
+        except FileNotFoundError:
+            absent.append(digest)
+    partial = _store() / "partial"
+    partial.mkdir(parents=True, exist_ok=True)
+    path = partial / f"parcel-{hashlib.sha256(''.join(absent).encode()).hexdigest()}"
+    return {
+        "missing": absent,
+        "store": str(_store()),
+        "free": shutil.disk_usage(partial).free,
+        "path": str(path),
+        "size": path.stat().st_size if path.exists() else 0,
+    }
+
+
+def discard(path: str) -> dict[str, Any]:
+    """Remove a partial upload."""
+    Path(path).unlink(missing_ok=True)
+    return {}
+
+
+def take(path: str) -> dict[str, Any]:
+    """Move the files of an archive into the store."""
+    parcel = Path(path)
+    taken = 0
+    try:
+        with tarfile.open(parcel) as archive:
+            for entry in archive:
+                source = archive.extractfile(entry)
+                if source is None or len(entry.name) != 64 or not entry.name.isalnum():
+                    raise Problem(f"unexpected file {entry.name!r} in the archive")
+                content = parcel.with_name(f"{entry.name}.of-parcel")
+                try:
+                    _copy(source, content, entry.name)
+                    final = _store() / entry.name[:2] / entry.name
+                    final.parent.mkdir(exist_ok=True)
+                    content.replace(final)
+                finally:
+                    content.unlink(missing_ok=True)
+                taken += 1
+    except tarfile.TarError as error:
+        raise Problem(f"received archive is corrupt ({error}); try again") from None
+    finally:
+        parcel.unlink()
+    return {"taken": taken}
+
+
+def _copy(source: IO[bytes], content: Path, expected: str) -> None:
+    digest = hashlib.sha256()
+    with content.open("wb") as target:
+        while piece := source.read(1 << 20):
+            digest.update(piece)
+            target.write(piece)
+    if digest.hexdigest() != expected:
+        raise Problem("received data is corrupt; try again")
+
+
+COMMANDS: Commands = {"missing": missing, "take": take, "discard": discard}

@@ -1,0 +1,193 @@
+"""The daemon in the background, and facts about its machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dora_cli.remote_program.paths import (
+    command_line,
+    daemon_folder,
+    daemon_log,
+    daemon_secrets,
+    existing,
+    last_lines,
+    lock_holder,
+    remove_empty,
+    state_dir,
+    user_units,
+)
+from dora_cli.remote_program.protocol import Commands, Problem
+
+_OF_LOGIN = ("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY", "SSH_AUTH_SOCK")
+
+
+def facts(name: str, unit: str, dora: str | None, coordinator: str) -> dict[str, Any]:
+    """Return all facts about this machine that commands need before they change it."""
+    given = _given_environment(name)
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "user": pwd.getpwuid(os.getuid()).pw_name,
+        "uid": os.getuid(),
+        "home": str(Path.home()),
+        "time": time.time(),
+        "free": shutil.disk_usage(existing(state_dir())).free,
+        "memory": _available_memory(),
+        "memory_files": hasattr(os, "memfd_create"),
+        "address": _own_address(coordinator),
+        "systemd": Path("/run/systemd/system").is_dir(),
+        "state": str(state_dir()),
+        "daemon": _running(name),
+        "environment": None if given is None else hashlib.sha256(given).hexdigest(),
+        "service": Path(f"/etc/systemd/system/{unit}.service").exists(),
+        "user_service": (user_units() / f"{unit}.service").exists(),
+        "dora": _version(dora),
+    }
+
+
+def _given_environment(name: str) -> bytes | None:
+    """Return the variables that the daemon was started with; None without a file of them."""
+    with suppress(OSError):
+        return (daemon_secrets(name) / "environment").read_bytes()
+    return None
+
+
+def _version(dora: str | None) -> str | None:
+    """Return the version of a `dora`; None if it does not run."""
+    if dora is None:
+        return None
+    with suppress(OSError, subprocess.TimeoutExpired):
+        done = subprocess.run([dora, "--version"], capture_output=True, text=True, timeout=20)
+        if done.returncode == 0:
+            return done.stdout.strip().removeprefix("dora ")
+    return None
+
+
+def _own_address(other: str) -> str | None:
+    """Return the own address on the route to another machine; sends nothing."""
+    with suppress(OSError):
+        kind = socket.AF_INET6 if ":" in other else socket.AF_INET
+        with socket.socket(kind, socket.SOCK_DGRAM) as probe:
+            probe.connect((other, 9))
+            return str(probe.getsockname()[0])
+    return None
+
+
+def _available_memory() -> int:
+    with suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    return 0
+
+
+def _running(name: str) -> dict[str, Any] | None:
+    """Return the running daemon of that name, which holds a lock until it has ended."""
+    pid = lock_holder(daemon_folder(name) / "lock")
+    if pid is None or not pid.isdigit():
+        return None
+    return {"pid": int(pid), "words": command_line(pid)}
+
+
+def tail(name: str, lines: int) -> dict[str, Any]:
+    """Return the last lines of a background daemon's log; None without a log."""
+    log = daemon_log(name)
+    try:
+        found = last_lines(log, lines)
+    except FileNotFoundError:
+        return {"lines": None, "path": str(log)}
+    return {"lines": found, "path": str(log)}
+
+
+def prepare(name: str) -> dict[str, Any]:
+    """Create the folder for the daemon's token (`dora-token`) and its `environment`."""
+    folder = daemon_secrets(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    return {"folder": str(folder)}
+
+
+def start(name: str, words: list[str]) -> dict[str, Any]:
+    """Start a daemon that outlives this login; its output goes to its log."""
+    log = daemon_log(name)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    inherited = {key: text for key, text in os.environ.items() if key not in _OF_LOGIN}
+    given: dict[str, str] = json.loads(_given_environment(name) or b"{}")
+    with open(log, "wb") as output:
+        try:
+            process = subprocess.Popen(
+                words,
+                cwd=Path.home(),
+                env={**inherited, **given, "CREDENTIALS_DIRECTORY": str(daemon_secrets(name))},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise Problem(f"{words[0]} cannot be started: {error.strerror}") from None
+    with suppress(subprocess.TimeoutExpired):
+        code = process.wait(0.3)
+        lines = "".join(f"\n  {line}" for line in last_lines(log, 20))
+        raise Problem(f"the daemon ended at once with exit code {code}:{lines}")
+    return {"pid": process.pid}
+
+
+def stop(name: str, hand_over: bool, within: float) -> dict[str, Any]:
+    """End a background daemon, with its dataflows or (``hand_over``) without."""
+    found = _running(name)
+    if found is None:
+        return {"stopped": False}
+    os.kill(found["pid"], signal.SIGUSR2 if hand_over else signal.SIGTERM)
+    deadline = time.monotonic() + within
+    while (now := _running(name)) is not None and now["pid"] == found["pid"]:
+        if time.monotonic() > deadline:
+            raise Problem(
+                f"the daemon (process {found['pid']}) did not end within {within:g} s; there: "
+                f"kill -KILL {found['pid']}"
+            )
+        time.sleep(0.05)
+    return {"stopped": True}
+
+
+def clean(name: str, keep_state: bool) -> dict[str, Any]:
+    """Remove the files of a daemon that has ended; with ``keep_state`` only its secrets."""
+    if _running(name) is not None:
+        raise Problem("the daemon still runs, so its files were not removed; stop it first")
+    state, folder, log = state_dir(), daemon_folder(name), daemon_log(name)
+    runs = state / "run"
+    shutil.rmtree(daemon_secrets(name) if keep_state else folder, ignore_errors=True)
+    if not keep_state:
+        log.unlink(missing_ok=True)
+        for path in runs.glob("[0-9]*"):  # of runners
+            if path.name.isdigit() and lock_holder(path / "lock") is None:
+                shutil.rmtree(path, ignore_errors=True)
+        (runs / ".lock").unlink(missing_ok=True)
+        if not any(folder.parent.glob("*")):  # the last daemon
+            for unused in ("code", "authorities"):
+                shutil.rmtree(state / unused, ignore_errors=True)
+    remove_empty(folder.parent, log.parent, runs, state, state.parent, state.parent.parent)
+    return {}
+
+
+COMMANDS: Commands = {
+    "facts": facts,
+    "tail": tail,
+    "prepare": prepare,
+    "start": start,
+    "stop": stop,
+    "clean": clean,
+}

@@ -1,0 +1,109 @@
+"""Measures the network between this machine and others."""
+
+from __future__ import annotations
+
+import select
+import socket
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+from dora_cli.remote_program.protocol import Commands, Problem, send_result
+
+ANSWER_TIMEOUT = 3.0
+PINGS = 5
+
+
+def reach(host: str, port: int) -> dict[str, Any]:
+    """Connect to an address; return how long that took, or why it failed."""
+    begin = time.monotonic()
+    try:
+        socket.create_connection((host, port), ANSWER_TIMEOUT).close()
+    except OSError as error:
+        return {"reached": False, "reason": _why(error)}
+    return {"reached": True, "seconds": time.monotonic() - begin}
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {ANSWER_TIMEOUT:g} s (a firewall?)"
+    return str(error.strerror or error)
+
+
+def answer(ports: list[int], seconds: float) -> dict[str, Any]:
+    """Answer pings of other machines on the first free port for some seconds."""
+    listener = _listen(ports)
+    send_result({"port": listener.getsockname()[1]})
+    deadline = time.monotonic() + seconds
+    events = select.poll()
+    events.register(listener, select.POLLIN)
+    events.register(sys.stdout, 0)  # an error there: the connection was closed
+    with listener:
+        while (left := deadline - time.monotonic()) > 0:
+            ready = dict(events.poll(left * 1000))
+            if sys.stdout.fileno() in ready:
+                break
+            if ready:
+                link, _ = listener.accept()
+                threading.Thread(target=_echo, args=(link,), daemon=True).start()
+    return {}
+
+
+def _listen(ports: list[int]) -> socket.socket:
+    first, last = ports
+    for port in range(first, last + 1):
+        with suppress(OSError, ValueError):  # without IPv6
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        with suppress(OSError):
+            return socket.create_server(("", port), family=socket.AF_INET)
+    raise Problem(f"no port from {first} to {last} is free for data links")
+
+
+def _echo(link: socket.socket) -> None:
+    with link, suppress(OSError):
+        link.settimeout(ANSWER_TIMEOUT)
+        while link.recv(1):
+            link.sendall(f"{time.time():020.6f}".encode())
+
+
+def ping(targets: list[list[Any]]) -> dict[str, Any]:
+    """Return median round trip and clock difference for each (name, host, port), or a reason."""
+    found: dict[str, Any] = {}
+
+    def measure(name: str, host: str, port: int) -> None:
+        try:
+            found[name] = _measure(host, port)
+        except OSError as error:
+            found[name] = {"reason": _why(error)}
+
+    threads = [threading.Thread(target=measure, args=tuple(target)) for target in targets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return {"pings": found}
+
+
+def _measure(host: str, port: int) -> dict[str, float]:
+    with socket.create_connection((host, port), ANSWER_TIMEOUT) as link:
+        link.settimeout(ANSWER_TIMEOUT)
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        trips = []
+        for _ in range(PINGS):
+            before, begin = time.time(), time.monotonic()
+            link.sendall(b".")
+            theirs = b""
+            while len(theirs) < 20:
+                piece = link.recv(20 - len(theirs))
+                if not piece:
+                    raise OSError("the connection was closed")
+                theirs += piece
+            trip = time.monotonic() - begin
+            trips.append((trip, float(theirs) - before - trip / 2))
+    trips.sort()
+    return {"seconds": trips[len(trips) // 2][0], "clock": trips[0][1]}
+
+
+COMMANDS: Commands = {"reach": reach, "answer": answer, "ping": ping}

@@ -1,0 +1,90 @@
+"""Folders of dora on this machine, and locks of its processes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+
+
+def state_dir() -> Path:
+    """Return the user's folder for state, which may not exist."""
+    base = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".local" / "state") / "dora"
+
+
+def daemon_folder(name: str) -> Path:
+    """Return the state folder of a daemon."""
+    return state_dir() / "daemon" / name
+
+
+def daemon_secrets(name: str) -> Path:
+    """Return the folder with the daemon's token (`dora-token`) and its `environment`."""
+    return daemon_folder(name) / "given"
+
+
+def daemon_log(name: str) -> Path:
+    """Return the output file of a background daemon."""
+    return state_dir() / "log" / f"daemon-{name}.log"
+
+
+def user_units() -> Path:
+    """Return the folder with the user's systemd units."""
+    return Path.home() / ".config" / "systemd" / "user"
+
+
+def existing(path: Path) -> Path:
+    """Return ``path`` or the closest folder above it that exists."""
+    return next(one for one in (path, *path.parents) if one.exists())
+
+
+def remove_empty(*folders: Path) -> None:
+    """Remove those folders that are empty, in this order."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def remove_unused(folder: Path) -> None:
+    """Remove a folder and those above it as far as they are empty and below the home."""
+    while Path.home() in folder.parents:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+        folder = folder.parent
+
+
+def archive_folder() -> Path:
+    """Return where archives are received."""
+    return Path.home() / ".cache" / "dora" / "archives"
+
+
+def lock_holder(path: Path) -> str | None:
+    """Return what the holder of a lock file has written into it; None if the lock is free."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(handle, 32, 0).decode(errors="replace").strip()
+    finally:
+        os.close(handle)
+    return None
+
+
+def last_lines(path: Path, count: int) -> list[str]:
+    """Return the last lines of a file."""
+    lines = path.read_text(errors="replace").splitlines()
+    return lines[-count:] if count else []
+
+
+def command_line(pid: int | str | None) -> list[str]:
+    """Return the words that started a process; empty if it does not exist."""
+    with suppress(OSError):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
+        return [os.fsdecode(word) for word in words]
+    return []

@@ -1,0 +1,247 @@
+"""Installed versions and switching between them. Trees lie below one folder, the prefix.
+
+    PREFIX/<version>-py<X.Y>[-<hash>]   a tree; complete once it has this name
+    PREFIX/current, PREFIX/previous     links to the tree in use and the one before; both lead to
+                                        the same tree after a rollback
+    PREFIX/.new-*                       a tree that is being unpacked or removed
+
+The `dora` that users and services call is a link to ``PREFIX/current/bin/dora``. Switching replaces
+one link, so that a complete version exists at any moment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dora_cli.remote_program.paths import archive_folder, command_line, existing, remove_unused
+from dora_cli.remote_program.platform_facts import platform_facts
+from dora_cli.remote_program.protocol import Commands, Problem
+
+ABANDONED = 24 * 3600.0
+"""Seconds after which an unfinished transfer or tree is removed."""
+_TARGET = "/current/bin/dora"
+"""What the link of users and services leads to, below the prefix."""
+
+
+def probe(prefix: str, link: str) -> dict[str, Any]:
+    """Return the platform, the installed versions and the free space."""
+    root, archives = Path(prefix).expanduser(), archive_folder()
+    return {
+        **platform_facts(),
+        "free": shutil.disk_usage(existing(root)).free,
+        "device": existing(root).stat().st_dev,
+        "archives": str(archives),
+        "archives_free": shutil.disk_usage(existing(archives)).free,
+        "archives_device": existing(archives).stat().st_dev,
+        "home": str(Path.home()),
+        "prefix": str(root),
+        "parent": root.parent.is_dir(),
+        "elsewhere": _other_prefix(Path(link).expanduser(), root),
+        "current": _described(root / "current"),
+        "previous": _described(root / "previous"),
+        "trees": [found for tree in _trees(root) if (found := _described(tree)) is not None],
+        "in_use": sorted(_in_use(root)),
+    }
+
+
+def _described(link: Path) -> dict[str, Any] | None:
+    """Return name and bundle.json of the tree behind a link."""
+    try:
+        tree = link.resolve(strict=True)
+        return {"name": tree.name, **json.loads((tree / "bundle.json").read_text())}
+    except (OSError, ValueError):
+        return None
+
+
+def _other_prefix(link: Path, root: Path) -> str | None:
+    """Return the other prefix that a link leads to."""
+    target = os.readlink(link) if link.is_symlink() else ""
+    found = target.removesuffix(_TARGET)
+    return found if target.endswith(_TARGET) and found != str(root) else None
+
+
+def _in_use(root: Path) -> set[str]:
+    """Return the names of trees that a process executes."""
+    base = f"{root.resolve()}/"
+    pids = filter(str.isdigit, os.listdir("/proc"))
+    words = (word for pid in pids for word in command_line(pid)[:6])
+    return {word[len(base) :].split("/")[0] for word in words if word.startswith(base)}
+
+
+def find(prefix: str, name: str, content: str) -> dict[str, Any]:
+    """Return the folder of a version with this content whose Python exists; or None."""
+    for candidate in candidates(Path(prefix).expanduser(), name, content):
+        if content_of(candidate) == content and works(candidate):
+            return {"tree": str(candidate)}
+    return {"tree": None}
+
+
+def candidates(root: Path, name: str, content: str) -> Iterable[Path]:
+    """Return the folders that a version may have; the second if its name has other content."""
+    return root / name, root / f"{name}-{content[:8]}"
+
+
+def content_of(tree: Path) -> str:
+    """Return the hash of the content; empty if ``tree`` is not a version."""
+    try:
+        return str(json.loads((tree / "bundle.json").read_text())["content"])
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def works(tree: Path) -> bool:
+    """Return whether the Python that a tree was unpacked for exists."""
+    return os.access(tree / "bin" / "python", os.X_OK)
+
+
+def switch(prefix: str, link: str, tree: str) -> dict[str, Any]:
+    """Make ``tree`` the current version, and what was current the previous one.
+
+    Returns the names of both as they were, for ``restore``.
+    """
+    root, chosen = Path(prefix).expanduser(), Path(tree)
+    before = {name: _name(root / name) for name in ("current", "previous")}
+    _require_link(link)
+    if before["current"] not in ("", chosen.name):
+        _point(root / "previous", before["current"])
+    _point(root / "current", chosen.name)
+    _point_link(link, root)
+    return before
+
+
+def restore(prefix: str, current: str, previous: str) -> dict[str, Any]:
+    """Undo a switch."""
+    root = Path(prefix).expanduser()
+    for link, name in (("current", current), ("previous", previous)):
+        if name:
+            _point(root / link, name)
+        else:
+            (root / link).unlink(missing_ok=True)
+    return {}
+
+
+def rollback(prefix: str, link: str, name: str) -> dict[str, Any]:
+    """Return to the version ``name``.
+
+    Both links lead to it then, so that the next rollback does not lead forward again; the version
+    that was left stays until the next upgrade.
+    """
+    root = Path(prefix).expanduser()
+    if not (root / name).is_dir():
+        raise Problem(f"version {name} does not exist in {root}")
+    _require_link(link)
+    _point(root / "previous", name)
+    _point(root / "current", name)
+    _point_link(link, root)
+    return {}
+
+
+def drop(prefix: str, tree: str) -> dict[str, Any]:
+    """Remove a tree that does not work, unless it is used."""
+    root, chosen = Path(prefix).expanduser(), Path(tree)
+    if chosen.parent == root and chosen.name not in _kept(root):
+        delete(chosen)
+    return {}
+
+
+def collect(prefix: str) -> dict[str, Any]:
+    """Remove trees that are neither current nor previous and that no process executes."""
+    root = Path(prefix).expanduser()
+    kept = _kept(root)
+    gone = [tree for tree in _trees(root) if tree.name not in kept]
+    for tree in gone:
+        delete(tree)
+    sweep(root)
+    return {"removed": [tree.name for tree in gone]}
+
+
+def remove(prefix: str, link: str) -> dict[str, Any]:
+    """Remove all versions and the link, unless a process executes one."""
+    root, outer = Path(prefix).expanduser(), Path(link).expanduser()
+    used = _in_use(root)
+    if used:
+        raise Problem(f"processes still run from {', '.join(sorted(used))} in {root}")
+    if outer.is_symlink() and os.readlink(outer) == f"{root}{_TARGET}":
+        outer.unlink()
+    for tree in _trees(root):
+        delete(tree)
+    sweep(root, older=0.0)
+    for name in ("current", "previous"):
+        (root / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        root.rmdir()  # unless it contains other files
+    for folder in (root.parent, outer.parent):
+        remove_unused(folder)
+    return {}
+
+
+def _kept(root: Path) -> set[str]:
+    return {_name(root / "current"), _name(root / "previous")} | _in_use(root)
+
+
+def _trees(root: Path) -> list[Path]:
+    """Return all complete versions."""
+    found = sorted(root.iterdir()) if root.is_dir() else []
+    return [path for path in found if not path.is_symlink() and (path / "bundle.json").is_file()]
+
+
+def delete(tree: Path) -> None:
+    """Remove a tree; if this is interrupted, what is left is not a tree any more."""
+    gone = tree.with_name(f".new-{tree.name}.{os.getpid()}")
+    os.utime(tree)  # so that no other process sweeps it meanwhile
+    tree.rename(gone)
+    shutil.rmtree(gone)
+
+
+def sweep(root: Path, older: float = ABANDONED) -> None:
+    """Remove what interrupted operations have left."""
+    for leftover in root.glob(".new-*"):
+        if time.time() - leftover.stat().st_mtime >= older:
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _name(link: Path) -> str:
+    """Return the name of the tree behind a link; empty without one."""
+    tree = link.resolve()
+    return tree.name if link.is_symlink() and tree.is_dir() else ""
+
+
+def _require_link(link: str) -> None:
+    outer = Path(link).expanduser()
+    if outer.exists() and not outer.is_symlink():
+        raise Problem(f"{outer} exists and is not a link of dora; move it aside")
+
+
+def _point_link(link: str, root: Path) -> None:
+    """Make the link of users and services lead to the current version."""
+    outer, target = Path(link).expanduser(), f"{root}{_TARGET}"
+    if not outer.is_symlink() or os.readlink(outer) != target:
+        outer.parent.mkdir(parents=True, exist_ok=True)
+        _point(outer, target)
+
+
+def _point(link: Path, target: str) -> None:
+    """Create or replace a link in one step."""
+    fresh = link.with_name(f".{link.name}.{os.getpid()}")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target)
+    fresh.replace(link)
+
+
+COMMANDS: Commands = {
+    "probe": probe,
+    "find": find,
+    "switch": switch,
+    "restore": restore,
+    "rollback": rollback,
+    "drop": drop,
+    "collect": collect,
+    "remove": remove,
+}

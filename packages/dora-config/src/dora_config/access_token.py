@@ -1,0 +1,95 @@
+"""The token of a cluster: a secret, and the hash of the authority that vouches for the coordinator.
+
+``dora1.HASH.SECRET``: HASH is the SHA-256 of the authority's certificate (DER) in base64url without
+padding. A text without that prefix is the secret alone, as versions without TLS wrote it; it cannot
+verify a coordinator. Pure.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import Final
+
+PREFIX: Final = "dora1."
+REPLACED: Final = 16
+"""Replaced secrets that a successor remembers."""
+_HASH_LENGTH: Final = 43
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    secret: str
+    authority: bytes | None = None
+    """SHA-256 of the certificate of the cluster's authority."""
+
+    @classmethod
+    def parse(cls, text: str) -> Token:
+        digest, dot, secret = text.removeprefix(PREFIX).partition(".")
+        if text.startswith(PREFIX) and dot and secret and len(digest) == _HASH_LENGTH:
+            try:
+                return cls(secret, base64.b64decode(digest + "=", b"-_", validate=True))
+            except binascii.Error:
+                pass
+        return cls(text)
+
+    def __str__(self) -> str:
+        if self.authority is None:
+            return self.secret
+        digest = base64.urlsafe_b64encode(self.authority).rstrip(b"=").decode()
+        return f"{PREFIX}{digest}.{self.secret}"
+
+    def __repr__(self) -> str:
+        return "Token(...)"  # tracebacks and logs must not contain the secret
+
+    @property
+    def digest(self) -> str:
+        """Hash of the secret by which a successor recognizes it."""
+        return hashlib.sha256(b"dora token\0" + self.secret.encode()).hexdigest()
+
+    def has_secret(self, given: str) -> bool:
+        """Compare with the secret of a given token, in constant time."""
+        other = Token.parse(given).secret
+        return hmac.compare_digest(
+            self.secret.encode("utf-8", "surrogateescape"),
+            other.encode("utf-8", "surrogateescape"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Successor:
+    """A token that replaces earlier ones of a process or an account.
+
+    The files that contain the earlier ones stay unchanged: an older version of dora may read them.
+    """
+
+    token: Token
+    replaced: tuple[str, ...] = ()
+    """Digests of the replaced tokens, oldest first."""
+
+    @classmethod
+    def parse(cls, text: str) -> Successor:
+        """Parse the lines that `str` returns."""
+        first, *digests = text.split()
+        return cls(Token.parse(first), tuple(digests))
+
+    def __str__(self) -> str:
+        return "\n".join((str(self.token), *self.replaced))
+
+    def replace(self, token: str | None) -> str:
+        """Return the successor of ``token``; ``token`` itself if it is another one."""
+        if token is None or Token.parse(token).digest in (self.token.digest, *self.replaced):
+            return str(self.token)
+        return token
+
+    def following(self, before: Successor | None) -> Successor:
+        """Return this one, which also replaces what ``before`` replaced, and its token."""
+        if before is None or before.token.digest == self.token.digest:
+            earlier = () if before is None else before.replaced
+        else:
+            earlier = (*before.replaced, before.token.digest)
+        digests = tuple(dict.fromkeys((*earlier, *self.replaced)))
+        return Successor(self.token, digests[-REPLACED:])

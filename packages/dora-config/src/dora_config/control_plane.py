@@ -1,0 +1,215 @@
+"""Connections of the control plane: every client of a coordinator opens them here.
+
+The token names the certificate authority of the cluster by its hash. A connection uses TLS and
+accepts only a coordinator whose certificate that authority has issued; no secret is sent before.
+A token without the hash is used in plain text and only within this machine.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.client
+import os
+import socket
+import ssl
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from dora_config.access import Endpoint, private_dir, state_dir, write_private
+from dora_config.errors import DoraError
+
+SERVER_NAME: Final = "dora-coordinator"
+"""Name in the certificate of every coordinator; certificates of machines do not have it."""
+AUTHORITY_PATH: Final = "/api/ca"
+"""Route of the authority's certificate (PEM); needs no token."""
+
+_FETCH_TIMEOUT: Final = 5.0
+_MAX_CERTIFICATE: Final = 64 * 1024
+_TIME_PROBLEMS: Final = (9, 10)
+"""X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED."""
+_COPY: Final = (
+    "copy the token file of the coordinator's account (~/.config/dora/token, mode 0600) to this "
+    "account, or set DORA_AUTH_TOKEN"
+)
+
+
+class Untrusted(DoraError):
+    """The coordinator could not be verified, so no secret was sent; ``str()`` has the remedy."""
+
+
+class WithoutTls(Untrusted):
+    """The program at the address does not use TLS."""
+
+
+def websocket_options(endpoint: Endpoint, path: str) -> dict[str, Any]:
+    """Return the arguments of ``websockets``' ``connect`` for a route of the coordinator.
+
+    May fetch the authority's certificate. Raises :class:`Untrusted` and OSError.
+    """
+    context = security(endpoint)
+    options: dict[str, Any] = {
+        "uri": endpoint.url(path, scheme="ws" if context is None else "wss"),
+        "additional_headers": endpoint.headers(),
+        "compression": None,
+        "proxy": None,
+    }
+    if context is not None:
+        options |= {"ssl": context, "server_hostname": SERVER_NAME}
+    return options
+
+
+class ControlConnection(http.client.HTTPConnection):
+    """HTTP to the coordinator; connecting raises :class:`Untrusted` and OSError."""
+
+    def __init__(self, endpoint: Endpoint, *, timeout: float) -> None:
+        super().__init__(endpoint.host, endpoint.port, timeout=timeout)
+        self._endpoint = endpoint
+
+    def connect(self) -> None:
+        context = security(self._endpoint)
+        super().connect()
+        if context is None:
+            return
+        try:
+            self.sock = context.wrap_socket(self.sock, server_hostname=SERVER_NAME)
+        except ssl.SSLError as error:
+            self.close()
+            raise explain(self._endpoint, error) or error from error
+
+
+def security(endpoint: Endpoint) -> ssl.SSLContext | None:
+    """Return how a connection is secured; None: plain, because no secret leaves this machine.
+
+    Fetches the authority's certificate unless it is stored. Raises :class:`Untrusted` and OSError.
+    """
+    if endpoint.authority is not None:
+        return _context(authority_certificate(endpoint))
+    if endpoint.token is not None and not is_this_machine(endpoint.host):
+        raise Untrusted(
+            f"this account's token does not contain the hash of the authority of the coordinator "
+            f"at {endpoint}, so the token was not sent; run `dora cluster upgrade` or `dora "
+            f"cluster up` with the cluster file, or {_COPY}"
+        )
+    return None
+
+
+def explain(endpoint: Endpoint, error: ssl.SSLError) -> Untrusted | None:
+    """Return why a handshake failed, with the remedy; None if the connection was lost."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in _TIME_PROBLEMS:
+            return Untrusted(
+                f"the certificate of the coordinator at {endpoint} is not valid at this machine's "
+                "time; check the clocks of both machines, then restart the coordinator, which "
+                "issues a new certificate"
+            )
+        return _changed(endpoint)
+    if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL"):
+        return WithoutTls(
+            f"the program at {endpoint} does not use TLS, so the token was not sent; if it is a "
+            "coordinator of an earlier version, upgrade it with `dora cluster upgrade`, or stop "
+            "it and start this version's"
+        )
+    return None
+
+
+def _changed(endpoint: Endpoint) -> Untrusted:
+    """Return the error for an authority that the token does not name."""
+    if _stored(endpoint) is not None:
+        return Untrusted(
+            f"the authority of the coordinator at {endpoint} has changed since this account "
+            "connected to it, so the token was not sent; if you have replaced the authority or "
+            f"the coordinator's machine, run `dora cluster up` with the cluster file, or {_COPY}; "
+            "otherwise another program may have taken its address"
+        )
+    return Untrusted(
+        f"this account's token is of another cluster than the coordinator at {endpoint}, so it "
+        f"was not sent; choose another coordinator with --coordinator-addr, or {_COPY}"
+    )
+
+
+def is_this_machine(host: str) -> bool:
+    """Return whether connections to ``host`` stay within this machine."""
+    try:
+        found = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)
+        return all(_stays_here(family, place) for family, _, _, _, place in found)
+    except OSError:
+        return False
+
+
+def _stays_here(family: int, place: Any) -> bool:
+    """Return whether the kernel would use the address as its own source address."""
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect(place)  # sends nothing
+        return bool(probe.getsockname()[0] == probe.getpeername()[0])
+
+
+# ------------------------------------------------------------------ the authority
+
+
+def authority_certificate(endpoint: Endpoint) -> bytes:
+    """Return the authority's certificate (DER), which has the hash in the token.
+
+    Raises :class:`Untrusted` and OSError.
+    """
+    if (stored := _stored(endpoint)) is not None:
+        return stored
+    certificate = _fetch(endpoint)
+    if _digest(certificate) != endpoint.authority:
+        raise _changed(endpoint)
+    with suppress(OSError):  # fetched again next time
+        path = _store_path(endpoint)
+        private_dir(path.parent)
+        write_private(path, certificate)
+    return certificate
+
+
+def _store_path(endpoint: Endpoint) -> Path:
+    return state_dir(os.environ) / "authorities" / f"{endpoint}.der"
+
+
+def _stored(endpoint: Endpoint) -> bytes | None:
+    try:
+        certificate = _store_path(endpoint).read_bytes()
+    except OSError:
+        return None
+    return certificate if _digest(certificate) == endpoint.authority else None
+
+
+def _digest(certificate: bytes) -> bytes:
+    return hashlib.sha256(certificate).digest()
+
+
+def _fetch(endpoint: Endpoint) -> bytes:
+    """Return the certificate that the coordinator presents as its authority's, not verified yet."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    connection = http.client.HTTPSConnection(
+        endpoint.host, endpoint.port, timeout=_FETCH_TIMEOUT, context=context
+    )
+    try:
+        connection.request("GET", AUTHORITY_PATH)
+        with connection.getresponse() as answer:
+            if answer.status != 200:
+                raise Untrusted(
+                    f"the program at {endpoint} has no certificate of an authority (HTTP status "
+                    f"{answer.status}); is it a coordinator of this version?"
+                )
+            return ssl.PEM_cert_to_DER_cert(answer.read(_MAX_CERTIFICATE).decode("ascii"))
+    except ssl.SSLError as error:
+        raise explain(endpoint, error) or error from error
+    except (http.client.HTTPException, ValueError) as error:
+        raise OSError(f"no valid answer: {error}") from error
+    finally:
+        connection.close()
+
+
+@functools.lru_cache(maxsize=8)
+def _context(certificate: bytes) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.hostname_checks_common_name = False  # a machine chooses its own name
+    context.load_verify_locations(cadata=certificate)
+    return context

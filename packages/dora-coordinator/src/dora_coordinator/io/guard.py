@@ -1,0 +1,131 @@
+"""Refuses requests without TLS, without the token, above a limit, or in too fast succession."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import anyio
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from dora_config.access import address_text
+from dora_config.control_plane import AUTHORITY_PATH
+from dora_config.protocol.code_http import FILES_PATH
+from dora_coordinator.io.connections import Renewal
+from dora_coordinator.io.limits import ConnectionLimits, Failure, as_ipv4, is_loopback
+from dora_coordinator.io.token_file import TokenFile
+
+HEALTH_ROUTES: Final = ("/health", "/api/health")
+DAEMON_ROUTE: Final = "/api/daemon"
+RENEWAL: Final = "dora.renewal"
+"""Key of the connection's `Renewal` in the scope of an accepted request."""
+_OPEN_ROUTES: Final = (*HEALTH_ROUTES, AUTHORITY_PATH)
+
+logger = logging.getLogger("dora.coordinator")
+
+
+class Guard:
+    """ASGI application in front of another one."""
+
+    def __init__(self, inner: ASGIApp, limits: ConnectionLimits, tokens: TokenFile | None) -> None:
+        """``tokens`` None: no authentication, and plain HTTP from everywhere."""
+        self._inner = inner
+        self._limits = limits
+        self._tokens = tokens
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or scope["path"] in _OPEN_ROUTES:
+            await self._inner(scope, receive, send)
+            return
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await _deny(scope, receive, send, *refusal)
+            return
+        if not self._limits.opened():
+            await _deny(scope, receive, send, 503, "too many connections are open\n")
+            return
+        try:
+            await self._inner(scope, receive, send)
+        finally:
+            self._limits.closed()
+
+    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+        """Return status and text for a request that is refused."""
+        address = as_ipv4(scope["client"][0]) if scope.get("client") else ""
+        if self._tokens is None:
+            too_fast = self._limits.failed(address, anyio.current_time()) is Failure.BLOCKED
+            return (429, "too many connections from your address\n") if too_fast else None
+        is_private = _is_private(scope)
+        if not is_private and not self._is_old_daemon(scope):
+            return 426, _needs_tls(scope)
+        given = _shown_token(scope)
+        accepted = None if given is None else self._tokens.check(given)
+        if accepted is not None:
+            # a client of plain HTTP does not have the hash of the authority yet
+            scope[RENEWAL] = (
+                Renewal.NEVER
+                if not is_private
+                else Renewal.NOW
+                if scope["scheme"] == "ws" or not accepted.current
+                else Renewal.LATER
+            )
+            return None
+        return self._failure(address)
+
+    def _is_old_daemon(self, scope: Scope) -> bool:
+        """Return whether a daemon of a version without TLS may make this request."""
+        assert self._tokens is not None
+        return self._tokens.allows_plain() and (
+            scope["path"] == DAEMON_ROUTE
+            or (scope["path"].startswith(f"{FILES_PATH}/") and scope["method"] in ("GET", "HEAD"))
+        )
+
+    def _failure(self, address: str) -> tuple[int, str]:
+        """Count and log a failed authentication."""
+        failure = self._limits.failed(address, anyio.current_time())
+        if failure is Failure.BLOCKED:
+            return 429, "too many failed authentications from your address; wait a minute\n"
+        logger.warning("refused a connection from %s: missing or wrong token", address)
+        if failure is Failure.LAST:
+            logger.warning(
+                "%s: too many failed authentications; further ones are refused without a line here "
+                "until there have been fewer within a minute",
+                address,
+            )
+        return 401, "missing or wrong token; send the header Authorization: Bearer TOKEN\n"
+
+
+def _shown_token(scope: Scope) -> str | None:
+    given = [value for name, value in scope["headers"] if name == b"authorization"]
+    if len(given) != 1:
+        return None
+    scheme, _, token = given[0].decode("latin-1").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def _is_private(scope: Scope) -> bool:
+    """Return whether the connection uses TLS or stays within this machine."""
+    if scope["scheme"] in ("https", "wss"):
+        return True
+    client, server = (scope[end][0] if scope.get(end) else "" for end in ("client", "server"))
+    return is_loopback(client) or (bool(client) and client == server)
+
+
+def _needs_tls(scope: Scope) -> str:
+    host, port = scope["server"]
+    return (
+        f"use TLS: https://{address_text(as_ipv4(host), port)}{scope['path']}, with the "
+        "certificate that `dora cluster ca` prints\n"
+    )
+
+
+async def _deny(scope: Scope, receive: Receive, send: Send, status: int, message: str) -> None:
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 426: {"Upgrade": "TLS/1.3"}}.get(status)
+    response = PlainTextResponse(message, status, headers)
+    if scope["type"] == "websocket":
+        socket = WebSocket(scope, receive, send)
+        await socket.send_denial_response(response)
+    else:
+        await response(scope, receive, send)

@@ -1,0 +1,121 @@
+"""The coordinator's port: TLS and plain HTTP on the same listening sockets.
+
+The first byte of a connection decides: a TLS handshake starts with 0x16, HTTP with a letter. It is
+only looked at, so that uvicorn's protocol receives all bytes either way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import tempfile
+from asyncio import sslproto
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import anyio
+
+from dora_coordinator.io.authority import Authority
+from dora_coordinator.io.limits import as_ipv4
+
+FIRST_BYTE_TIMEOUT: Final = 10.0
+HANDSHAKE_TIMEOUT: Final = 20.0
+"""Seconds; a thousand daemons may reconnect at once."""
+SHUTDOWN_TIMEOUT: Final = 2.0
+ACCEPT_PAUSE: Final = 0.2
+"""Seconds until accepting is tried again, without a free file descriptor for example."""
+
+_TLS_HANDSHAKE: Final = b"\x16"
+
+# asyncio allocates this for each TLS connection, 256 KiB by default
+sslproto.SSLProtocol.max_size = 32 * 1024
+
+logger = logging.getLogger("dora.coordinator")
+
+ProtocolFactory = Callable[[], asyncio.BaseProtocol]
+
+
+class ServerCertificate:
+    """The coordinator's certificate, issued again for each new address that clients connect to."""
+
+    def __init__(self, authority: Authority) -> None:
+        self._authority = authority
+        self._addresses = {"127.0.0.1", "::1"}
+        self._context = self._issue()
+
+    def context_for(self, address: str) -> ssl.SSLContext:
+        """Return a context whose certificate contains the local address of a connection."""
+        if address not in self._addresses:
+            self._addresses.add(address)
+            self._context = self._issue()
+        return self._context
+
+    def _issue(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.num_tickets = 0  # asyncio's clients cannot resume sessions
+        with tempfile.NamedTemporaryFile(dir=self._authority.directory) as file:  # mode 0600
+            file.write(self._authority.issue_server(sorted(self._addresses)))
+            file.flush()
+            context.load_cert_chain(file.name)
+        return context
+
+
+async def serve(
+    listeners: Sequence[socket.socket], create: ProtocolFactory, certificate: ServerCertificate
+) -> None:
+    """Accept connections for uvicorn's protocols until cancelled."""
+    async with anyio.create_task_group() as tasks:
+
+        async def accept(listener: socket.socket) -> None:
+            listener.setblocking(False)
+            loop = asyncio.get_running_loop()
+            while True:
+                try:
+                    connection, _ = await loop.sock_accept(listener)
+                except OSError as error:
+                    logger.warning("cannot accept a connection: %s", error.strerror)
+                    await anyio.sleep(ACCEPT_PAUSE)
+                    continue
+                tasks.start_soon(_open, connection, create, certificate)
+
+        for listener in listeners:
+            tasks.start_soon(accept, listener)
+
+
+async def _open(
+    connection: socket.socket, create: ProtocolFactory, certificate: ServerCertificate
+) -> None:
+    """Give one connection to a protocol; close it if it sends nothing or is not TLS after all."""
+    loop = asyncio.get_running_loop()
+    given = False
+    try:
+        first = b""
+        with anyio.move_on_after(FIRST_BYTE_TIMEOUT):
+            await anyio.wait_readable(connection)
+            first = connection.recv(1, socket.MSG_PEEK)
+        if first == _TLS_HANDSHAKE:
+            context = certificate.context_for(_local_address(connection))
+            await loop.connect_accepted_socket(
+                create,
+                connection,
+                ssl=context,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
+                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
+            )
+            given = True
+        elif first:
+            await loop.connect_accepted_socket(create, connection)
+            given = True
+    except OSError as error:  # also of the handshake
+        logger.debug("a connection ended before it was open: %s", error)
+    finally:
+        if not given:
+            connection.close()
+
+
+def _local_address(connection: socket.socket) -> str:
+    address: str = connection.getsockname()[0]
+    return as_ipv4(address.partition("%")[0])

@@ -1,0 +1,99 @@
+"""Which tokens a coordinator accepts: the current one, and replaced ones for a while; pure.
+
+Times are Unix times: a grace period continues over restarts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+
+from dora_config.access_token import Successor, Token
+
+
+class RetiredToken(BaseModel):
+    """A replaced token that is still accepted."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    digest: str
+    until: float
+
+
+class TokenRecord(BaseModel):
+    """What a coordinator stores about its tokens; field names are keys of the JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    successor: str
+    """The current token and the digests of those that it replaces, as `Successor` writes it."""
+    retired: tuple[RetiredToken, ...] = ()
+    plain_until: float = 0.0
+    """Until then, daemons of versions without TLS may connect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A token is valid; ``current``: it has not been replaced."""
+
+    current: bool
+
+
+class Tokens:
+    """The tokens of one coordinator. `record` is to be stored after each change."""
+
+    def __init__(self, successor: Successor, record: TokenRecord) -> None:
+        self._successor = successor
+        self.record = record
+
+    @classmethod
+    def load(cls, given: str, authority: bytes, record: TokenRecord | None) -> Tokens:
+        """Start with the token that the coordinator was given.
+
+        A token that a rotation replaced continues as its successor; another one is used as it is.
+        """
+        token = Token(Token.parse(given).secret, authority)
+        if record is None:
+            record = TokenRecord(successor=str(Successor(token)))
+        before = Successor.parse(record.successor)
+        current = Token.parse(before.replace(given))
+        if current.digest != before.token.digest:  # the user has chosen another one
+            before, record = Successor(token), record.model_copy(update={"retired": ()})
+        successor = Successor(Token(current.secret, authority), before.replaced)
+        return cls(successor, record.model_copy(update={"successor": str(successor)}))
+
+    @property
+    def current(self) -> Token:
+        return self._successor.token
+
+    @property
+    def successor(self) -> Successor:
+        """The current token with what it replaces, for the files of clients and daemons."""
+        return self._successor
+
+    def check(self, given: str, now: float) -> Accepted | None:
+        """Return whether a token is valid; None if it is not."""
+        if self.current.has_secret(given):
+            return Accepted(current=True)
+        digest = Token.parse(given).digest
+        if any(one.digest == digest and now < one.until for one in self.record.retired):
+            return Accepted(current=False)
+        return None
+
+    def rotate(self, secret: str, grace: float, now: float) -> None:
+        """Replace the token; the present one and those in their grace period expire with it."""
+        before = self._successor
+        until = now + grace
+        valid = [one for one in self.record.retired if now < one.until]
+        retired = [RetiredToken(digest=one.digest, until=min(one.until, until)) for one in valid]
+        retired.append(RetiredToken(digest=before.token.digest, until=until))
+        self._successor = Successor(Token(secret, before.token.authority)).following(before)
+        self.record = TokenRecord(successor=str(self._successor), retired=tuple(retired))
+
+    def allow_plain(self, until: float) -> None:
+        """Accept daemons of versions without TLS for a while; a rotation ends that."""
+        self.record = self.record.model_copy(update={"plain_until": until})
+
+    def allows_plain(self, now: float) -> bool:
+        return now < self.record.plain_until

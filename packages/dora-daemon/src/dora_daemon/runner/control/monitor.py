@@ -1,0 +1,94 @@
+"""Checks health and input timeouts periodically, if a node has one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from dora_daemon.runner.dispatcher import Dispatcher
+from dora_daemon.runner.machine.events import NodeStalled
+from dora_daemon.runner.machine.health import HealthWatch, InputWatch, ProcessSample
+from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
+from dora_daemon.runner.nodes.services import NodeServices
+
+
+class HealthMonitor:
+    """Takes samples every ``health_check_interval`` seconds."""
+
+    def __init__(self, dispatcher: Dispatcher, services: NodeServices, interval: float) -> None:
+        self._dispatcher = dispatcher
+        self._nodes = services.nodes
+        self._connections = services.connections
+        self._registry = services.registry
+        self._interval = interval
+        self._health = HealthWatch()
+        self.inputs = InputWatch()
+        self._handle: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def schedule(self) -> None:
+        """Schedule the next check if there is something to check."""
+        needed = any(
+            spec.health_check_timeout is not None
+            or any(i.input_timeout is not None for i in spec.inputs.values())
+            for spec in self._nodes.specs.values()
+        )
+        if needed and self._handle is None:
+            self._handle = self._loop.call_later(self._interval, self._check)
+
+    def _check(self) -> None:
+        self._handle = None
+        now = time.monotonic()
+        for node in self._dispatcher.state.nodes():
+            if node.state is NodeState.RUNNING:
+                self._check_health(node, now)
+                self._check_inputs(node.node, now)
+        self.schedule()
+
+    def _check_health(self, node: NodeSnapshot, now: float) -> None:
+        timeout = self._nodes.specs[node.node].health_check_timeout
+        if timeout is None or node.pid is None or (sample := sample_process(node.pid)) is None:
+            return
+        connected_at = self._connections.connected_at[node.node]
+        seconds = self._health.sample(
+            node.node, node.pid, sample, connected_at=connected_at, now=now
+        )
+        if seconds > timeout:
+            self._dispatcher.emit(NodeStalled(node.node, node.incarnation, seconds))
+
+    def _check_inputs(self, node: str, now: float) -> None:
+        closed = self._dispatcher.state.closed_inputs(node)
+        for entry in self._registry.into(node):
+            name = entry.edge.input
+            wanted = self._nodes.specs[node].inputs.get(name)
+            if wanted is None or wanted.input_timeout is None:
+                continue
+            if name in closed:
+                self.inputs.closed(node, name)
+                continue
+            self.inputs.sample(
+                node,
+                name,
+                last_arrival=entry.keeper.statistics().last_arrival_ns / 1e9,
+                timeout=wanted.input_timeout,
+                now=now,
+            )
+
+    def close(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+
+def sample_process(pid: int) -> ProcessSample | None:
+    """Return state and CPU time of a process; None if it has ended."""
+    import psutil  # an import that only dataflows with a health check need
+
+    stalled = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP, psutil.STATUS_DISK_SLEEP)
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            times = process.cpu_times()
+            return ProcessSample(process.status() not in stalled, times.user + times.system)
+    except psutil.Error:
+        return None

@@ -1,0 +1,137 @@
+"""Replaces the program of a running node: the new process starts before the old one stops."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+
+from dora_config.dataflow.resolved import ResolvedNode
+from dora_daemon.runner.control.node_lookup import find_node
+from dora_daemon.runner.dispatcher import Dispatcher
+from dora_daemon.runner.errors import RequestRefused
+from dora_daemon.runner.logs.logs import NodeLog
+from dora_daemon.runner.machine.events import Exit, ReplacementConnected, ReplacementPrepared
+from dora_daemon.runner.machine.snapshot import NodeState
+from dora_daemon.runner.nodes.services import NodeServices
+from dora_daemon.runner.process.prepare import PreparedNode, Preparer
+from dora_daemon.runner.process.supervisor import Processes
+
+if TYPE_CHECKING:
+    from dora_config.protocol.runner import ReplaceNode
+
+CONNECT_SECONDS = 60.0
+
+
+class NodeReplacer:
+    """Holds the new process until the old one has ended."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        services: NodeServices,
+        preparer: Preparer,
+        processes: Processes,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._services = services
+        self._preparer = preparer
+        self._processes = processes
+        self._prepared: dict[str, tuple[PreparedNode, NodeLog]] = {}
+        """By node: the program to be staged."""
+        self._staged: dict[int, tuple[PreparedNode, NodeLog]] = {}
+        self._errors: dict[str, OSError] = {}
+
+    async def replace(self, request: ReplaceNode) -> None:
+        """Replace a node. Raises RequestRefused and PreparationError; then the old one runs on."""
+        spec = self._check(request.node)
+        prepared = await anyio.to_thread.run_sync(self._preparer.prepare, spec, request.place)
+        self._check(spec)
+        log = self._services.logs.new_log(prepared)
+        self._prepared[spec.id] = (prepared, log)
+        self._dispatcher.emit(ReplacementPrepared(spec.id))
+        if (error := self._errors.pop(spec.id, None)) is not None:
+            raise RequestRefused(f'node "{spec.id}" cannot be spawned: {error}') from error
+        number = self._processes.staged[spec.id].incarnation
+        try:
+            await self._until_connected(spec.id, number, log)
+            if find_node(self._dispatcher.state, spec.id).state is not NodeState.RUNNING:
+                raise RequestRefused(f'node "{spec.id}" has ended meanwhile')
+            self._dispatcher.emit(ReplacementConnected(spec, number, request.grace))
+            await self._dispatcher.until(lambda: not self._waits(spec.id, number))
+        finally:
+            if self._staged.pop(number, None) is not None:
+                self._services.handshake.unstage(number)
+                self._processes.drop_staged(spec.id)
+        if find_node(self._dispatcher.state, spec.id).incarnation != number:
+            raise RequestRefused(f'node "{spec.id}" was stopped before it was replaced')
+
+    def _check(self, spec: ResolvedNode) -> ResolvedNode:
+        """Return the new node, if it can replace the one that runs."""
+        current = find_node(self._dispatcher.state, spec.id)
+        old = self._services.nodes.specs[spec.id]
+        if old.is_dynamic or spec.is_dynamic:
+            raise RequestRefused(f'node "{spec.id}" is dynamic and cannot be replaced')
+        if spec.id in self._processes.staged:
+            raise RequestRefused(f'node "{spec.id}" is already being replaced')
+        if current.state is not NodeState.RUNNING:
+            raise RequestRefused(f'node "{spec.id}" does not run (it is {current.state.value})')
+        for kind, have, want in (
+            ("inputs", set(old.inputs), set(spec.inputs)),
+            ("outputs", set(old.outputs), set(spec.outputs)),
+        ):
+            if have != want:
+                raise RequestRefused(
+                    f'the new node "{spec.id}" must have the same {kind} as the old one:'
+                    f" {_listed(have)}; it has {_listed(want)}"
+                )
+        return spec.model_copy(update={"inputs": old.inputs})
+
+    def _waits(self, node: str, number: int) -> bool:
+        """Return whether the old process has not ended yet."""
+        current = find_node(self._dispatcher.state, node)
+        return number in self._staged and current.state is NodeState.STOPPING
+
+    async def _until_connected(self, node: str, number: int, log: NodeLog) -> None:
+        def settled() -> bool:
+            connected = self._services.handshake.is_staged(number)
+            return connected or node not in self._processes.staged
+
+        with anyio.move_on_after(CONNECT_SECONDS):
+            await self._dispatcher.until(settled)
+            if self._services.handshake.is_staged(number):
+                return
+            cause = f": {log.tail[-1]}" if log.tail else ""
+            raise RequestRefused(
+                f'the new process of node "{node}" exited before connecting{cause}'
+            )
+        raise RequestRefused(
+            f'the new process of node "{node}" did not connect within {CONNECT_SECONDS:g} s'
+        )
+
+    def stage(self, node: str, number: int) -> None:
+        """Start the new process beside the old one."""
+        prepared, log = self._prepared.pop(node)
+        try:
+            self._processes.stage(node, number, prepared, log)
+        except OSError as error:
+            self._errors[node] = error
+            return
+        self._services.handshake.stage(number)
+        self._staged[number] = (prepared, log)
+
+    def promote(self, node: str, number: int) -> None:
+        """Make the new process the node's: the old one has ended."""
+        prepared, log = self._staged.pop(number)
+        self._services.nodes.set(prepared, log)
+        if self._processes.promote(node) is None:
+            # it died while it was staged
+            self._services.handshake.unstage(number)
+            self._services.departures.exited(node, number, Exit(code=1))
+        else:
+            self._services.handshake.promote(number)
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names)) or "none"

@@ -1,0 +1,105 @@
+"""The program for other machines, run by the oldest Python that is here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from support.cluster.installation import LocalMachine
+from support.sources import packaged_sources
+
+from dora_cli.ssh import remote_call
+from dora_cli.ssh.remote_call import MachineProblem, call, command_words, program, program_input
+
+OLDEST = min(
+    (found for minor in range(11, 20) if (found := shutil.which(f"python3.{minor}"))),
+    key=lambda path: int(path.rpartition(".")[2]),
+    default=sys.executable,
+)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> LocalMachine:
+    """A machine whose `python3` is the oldest one."""
+    home = tmp_path / "robot"
+    programs = tmp_path / "bin"
+    home.mkdir()
+    programs.mkdir()
+    (programs / "python3").write_text(f'#!/bin/sh\nexec {OLDEST} "$@"\n')
+    (programs / "python3").chmod(0o755)
+    return LocalMachine(home, path=f"{programs}:/usr/bin:/bin")
+
+
+def test_modules_import_the_standard_library_only() -> None:
+    modules = [one for one in packaged_sources() if ".remote_program." in f"{one.module}."]
+    assert len(modules) > 10
+    wrong = [
+        f"{source.name}:{line}: {name}"
+        for source in modules
+        for line, name in source.imports(at_run_time=False)
+        if name.partition(".")[0] not in sys.stdlib_module_names
+        and not name.startswith("dora_cli.remote_program")
+    ]
+    assert not wrong
+
+
+def test_program_is_the_same_each_time() -> None:
+    first = program()
+    program.cache_clear()
+    assert program() == first
+
+
+def test_every_module_runs_on_the_oldest_python(machine: LocalMachine) -> None:
+    home = str(machine.home)
+    facts = call(
+        machine, "daemon.facts", name="r", unit="dora-daemon-r", dora=None, coordinator="127.0.0.1"
+    )
+    assert facts["home"] == home
+    assert call(machine, "versions.probe", prefix="~/versions", link="~/dora")["trees"] == []
+    assert call(machine, "health.health", name="r", unit="r", pid=None)["token"] is None
+    assert call(machine, "network.ping", targets=[]) == {"pings": {}}
+    assert call(machine, "coordinator.copy_store", version="1") == {"copy": None}
+    assert isinstance(call(machine, "occupancy.survey")["daemons"], list)
+    part = call(machine, "archive.partial", sha256="0")["path"]
+    assert part.startswith(f"{home}/.cache/dora/archives/0.")
+    call(machine, "archive.discard", path=part)
+    assert call(machine, "code_store.missing", digests=["0" * 64])["missing"] == ["0" * 64]
+    assert [path for path in machine.home.rglob("*") if not path.is_dir()] == []
+
+
+def test_lock_is_held_until_the_input_ends(machine: LocalMachine) -> None:
+    given = {"name": f"dora-test-{os.getpid()}", "info": {"key": "a"}, "wait": False, "lease": 5.0}
+    done = machine.run(command_words("lock.acquire"), stdin=program_input("lock.acquire", given))
+    assert b'"held": true' in done.stdout.encode()
+    assert done.code == 0
+
+
+def test_problem_is_raised_with_the_name_of_the_machine(machine: LocalMachine) -> None:
+    with pytest.raises(MachineProblem, match=r"^robot \(local\): version 7 does not exist in "):
+        call(machine, "versions.rollback", prefix="~/v", link="~/dora", name="7")
+    with pytest.raises(MachineProblem, match=r"robot .*: `versions\.x` ended with .*KeyError"):
+        call(machine, "versions.x")
+
+
+def test_machine_without_a_python_that_is_new_enough(tmp_path: Path) -> None:
+    script = "#!/bin/sh\n[ $1 = --version ] && echo Python 3.9.2\nexit 97\n"
+    for name in ("python3", "python3.11", "python3.12", "python3.13", "python3.14"):
+        (tmp_path / name).write_text(script)
+        (tmp_path / name).chmod(0o755)
+    machine = LocalMachine(tmp_path, path=f"{tmp_path}:/bin")
+    with pytest.raises(
+        MachineProblem, match=r"needs Python 3\.11 or newer there, found: .*3\.9\.2"
+    ):
+        call(machine, "occupancy.survey")
+
+
+def test_login_shell_that_refuses_commands_is_named(
+    machine: LocalMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_call, "command_words", lambda _command: ["sh", "-c", "exit 1"])
+    monkeypatch.setattr(remote_call, "_TEST", ["sh", "-c", "echo This account is locked."])
+    with pytest.raises(MachineProblem, match=r"login shell .* \(it printed: \"This account is lo"):
+        call(machine, "occupancy.survey")

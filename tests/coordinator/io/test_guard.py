@@ -1,0 +1,147 @@
+"""Requests that the guard of the coordinator's port refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from dora_config.access_token import Token
+from dora_coordinator.io.authority import Authority
+from dora_coordinator.io.connections import Renewal
+from dora_coordinator.io.guard import RENEWAL, Guard
+from dora_coordinator.io.limits import ConnectionLimits
+from dora_coordinator.io.token_file import TokenFile
+
+HERE = "192.0.2.1"
+LIMIT = 3
+
+
+class Guarded:
+    """A guard in front of an application that answers 200."""
+
+    def __init__(self, tokens: TokenFile | None) -> None:
+        self._renewal: Renewal | None = None
+        self._guard = Guard(
+            self._inner, ConnectionLimits(open_at_once=9, untrusted_per_window=LIMIT), tokens
+        )
+
+    async def _inner(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._renewal = scope.get(RENEWAL)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    def renewal(self) -> Renewal | None:
+        """When the client of the last accepted request receives a new token."""
+        return self._renewal
+
+    def get(
+        self,
+        path: str = "/api/control",
+        *,
+        client: str = "192.0.2.9",
+        scheme: str = "https",
+        token: str | None = "secret",
+    ) -> tuple[int, str]:
+        """Status and body of a request; a wrong ``token`` or None fails the authentication."""
+        authorization = [] if token is None else [(b"authorization", f"Bearer {token}".encode())]
+        kind = "websocket" if scheme.startswith("ws") else "http"
+        scope: Scope = {
+            "type": kind,
+            "method": "GET",
+            "path": path,
+            "scheme": scheme,
+            "headers": authorization,
+            "client": (client, 40000),
+            "server": (HERE, 6013),
+            "extensions": {"websocket.http.response": {}},
+        }
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            return {"type": "websocket.connect"}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        anyio.run(self._guard, scope, receive, send)
+        body = b"".join(message.get("body", b"") for message in sent)
+        return sent[0]["status"], body.decode()
+
+
+def tokens(tmp_path: Path, given: str | None = None) -> TokenFile:
+    """``given`` None: a token of this version."""
+    authority = Authority(tmp_path / "authority")
+    text = given or str(Token("secret", authority.sha256))
+    return TokenFile(text, authority, tmp_path / "tokens.json", (HERE,), 6013)
+
+
+def test_plain_requests_from_the_network_need_tls(tmp_path: Path) -> None:
+    guarded = Guarded(tokens(tmp_path))
+    for scheme in ("http", "ws"):
+        assert guarded.get(scheme=scheme) == (
+            426,
+            f"use TLS: https://{HERE}:6013/api/control, with the certificate that "
+            "`dora cluster ca` prints\n",
+        )
+    for scheme in ("https", "wss"):
+        assert guarded.get(scheme=scheme)[0] == 200
+    for path in ("/api/health", "/health", "/api/ca"):
+        assert guarded.get(path, scheme="http", token=None)[0] == 200
+
+
+@pytest.mark.parametrize("client", ["127.0.0.1", "::1", "::ffff:127.0.0.1", HERE])
+def test_plain_requests_within_the_machine_are_served(tmp_path: Path, client: str) -> None:
+    guarded = Guarded(tokens(tmp_path))
+    assert guarded.get(client=client, scheme="http")[0] == 200
+    assert guarded.get(client=client, scheme="http", token="wrong")[0] == 401
+
+
+def test_failed_authentications_are_limited_and_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    guarded = Guarded(tokens(tmp_path))
+    statuses = [guarded.get(token=None)[0] for _ in range(LIMIT + 3)]
+    assert statuses == [401] * LIMIT + [429] * 3
+    assert caplog.text.count("refused a connection from 192.0.2.9: missing or wrong token") == LIMIT
+    assert caplog.text.count("192.0.2.9: too many failed authentications") == 1
+    assert guarded.get()[0] == 200  # others may share the address
+    assert guarded.get(token=None, client="192.0.2.10")[0] == 401
+    assert "secret" not in caplog.text
+
+
+def test_daemons_of_the_version_without_tls_may_connect_after_an_upgrade(tmp_path: Path) -> None:
+    Authority(tmp_path / "authority")  # of that version
+    file = tokens(tmp_path, "secret")
+    guarded = Guarded(file)
+    assert guarded.get("/api/daemon", scheme="ws")[0] == 200
+    assert guarded.renewal() is Renewal.NEVER
+    assert guarded.get("/api/files/0123", scheme="http")[0] == 200
+    assert guarded.get("/api/daemon", scheme="ws", token="wrong")[0] == 401
+    for path in ("/api/control", "/api/files", "/api/artifacts/b/n"):
+        assert guarded.get(path, scheme="http")[0] == 426
+    again = Guarded(tokens(tmp_path, "secret"))
+    assert again.get("/api/daemon", scheme="ws")[0] == 200
+    file.rotate(60.0)
+    assert guarded.get("/api/daemon", scheme="ws")[0] == 426
+
+
+def test_a_new_token_is_for_connections_with_an_earlier_one(tmp_path: Path) -> None:
+    file = tokens(tmp_path)
+    guarded = Guarded(file)
+    assert guarded.get(scheme="wss")[0] == 200
+    assert guarded.renewal() is Renewal.LATER
+    file.rotate(60.0)
+    assert guarded.get(scheme="wss")[0] == 200
+    assert guarded.renewal() is Renewal.NOW
+    assert guarded.get(scheme="wss", token=str(file.current))[0] == 200
+    assert guarded.renewal() is Renewal.LATER
+    assert guarded.get(client="127.0.0.1", scheme="ws", token=str(file.current))[0] == 200
+    assert guarded.renewal() is Renewal.NOW
+
+
+def test_without_authentication_plain_requests_are_served(tmp_path: Path) -> None:
+    guarded = Guarded(None)
+    statuses = [guarded.get(scheme="http", token=None)[0] for _ in range(LIMIT + 1)]
+    assert statuses == [200] * LIMIT + [429]
