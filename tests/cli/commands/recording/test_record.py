@@ -18,7 +18,7 @@ from support.dora import RunningDora, run_dora, running_dora
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_daemon.process_tree.runtime_dir import list_runners, runtime_root
+from dora_daemon.process_tree.runtime_dir import living_runners, runtime_root
 from dora_daemon.recording.reading import Recording
 
 pytestmark = pytest.mark.integration
@@ -79,8 +79,10 @@ def ticking(workspace: Workspace) -> Iterator[tuple[RunningDora, str]]:
     workspace.node("ticker", TICKER)
     path = workspace.dataflow(TICKING)
     with running_dora("run", path, cwd=workspace.path) as running:
-        (runner,) = wait_until(lambda: list_runners(runtime_root()), what="the runner's index")
-        yield running, runner.entry.dataflow_id
+        ((_, entry),) = wait_until(
+            lambda: living_runners(runtime_root()), what="the runner's index"
+        )
+        yield running, entry.dataflow_id
         running.interrupt()
         running.wait().succeeded()
 

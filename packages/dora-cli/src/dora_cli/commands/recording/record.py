@@ -122,8 +122,8 @@ def main(
     if attach is not None:
         from dora_cli.recordings.local_runners import find_runner
 
-        found = find_runner(attach)
-        wanted = request(found.path / INSPECTION_SOCKET, found.entry.dataflow_id)
+        directory, found = find_runner(attach)
+        wanted = request(directory / INSPECTION_SOCKET, found.dataflow_id)
         recorder_process.report(recorder_process.RecorderProcess(wanted).wait())
         return
 
