@@ -14,7 +14,6 @@ import anyio
 from dora_config.dataflow.expand import expand_dataflow
 from dora_config.dataflow.sources import OutputSource
 from dora_config.protocol.run_plan import RunPlan
-from dora_config.protocol.topics import MAX_TOPICS
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.machine.edges import Edge
 from dora_daemon.runner.nodes.queues import QueueEntry, hold_limit
@@ -158,8 +157,7 @@ class InspectionServer:
         name = f"{wanted.node}/{wanted.output}"
         spec = self._nodes.specs.get(wanted.node)
         recording = connection.node == RECORDER
-        full = len(queues) >= MAX_TOPICS and not recording
-        if spec is None or wanted.output not in spec.outputs or full:
+        if spec is None or wanted.output not in spec.outputs:
             connection.send(Refused(f"output {name} does not exist on this machine"))
             return
         source = OutputSource(node=wanted.node, output=wanted.output)
