@@ -20,6 +20,8 @@ _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufe
 MIN_ELEMENT = 4
 """Approximate minimum of JSON bytes per element."""
 MAX_TYPE = 200
+_MOST_UNSPLIT = 65_536
+"""Bytes of values that cannot be shortened; larger ones are left out."""
 
 
 def render(name: str, delivery: Delivery, limit: int) -> str:
@@ -83,12 +85,17 @@ class Cut:
         if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
             return self._one_by_one(array, self._bytes)
         if types.is_primitive(kind) or types.is_null(kind):
-            taken: list[Any] = self._head(array).to_pylist()
-            self._left -= len(taken)
-            return taken
+            return self._converted(array)
         # Unions and other types whose elements cannot be shortened.
-        self.shortened = self.shortened or array.nbytes > 65_536
-        return [] if array.nbytes > 65_536 else list(self._head(array).to_pylist())
+        if array.nbytes > _MOST_UNSPLIT:
+            self.shortened = True
+            return []
+        return self._converted(array)
+
+    def _converted(self, array: Any) -> list[Any]:
+        taken: list[Any] = self._head(array).to_pylist()
+        self._left -= len(taken)
+        return taken
 
     def _head(self, array: Any) -> Any:
         if len(array) <= self._left:
