@@ -50,10 +50,10 @@ from dora_node_api.protocol.control_socket import ControlSocket, bind_unix
 from dora_node_api.protocol.frames import close_all
 from dora_node_api.protocol.messages import (
     AddRoute,
+    AddSegment,
     Hello,
     NodeConfig,
     OpenSegment,
-    Segment,
     SegmentFd,
     SegmentUnknown,
     Welcome,
@@ -250,7 +250,7 @@ class Machine:
                 received = control.receive()
                 assert received is not None
                 match received.message:
-                    case Segment(number, size):
+                    case AddSegment(number, size):
                         self.segments.add(incarnation, number, received.descriptors[0], size)
                     case OpenSegment(request, owner, number):
                         found = self.segments.find(owner, number)

@@ -16,6 +16,7 @@ from dora_daemon.link.protocol.messages import Incoming, PeerChanged, SetIncomin
 from dora_daemon.link.streams.sender import LEAST_WINDOW
 from dora_node_api.data import arrow
 from dora_node_api.transport import RecordKind
+from dora_node_api.transport.shared.layout import FLAG_FLUSH, FLAG_PROTECTED
 
 pytestmark = pytest.mark.integration
 
@@ -65,7 +66,9 @@ def test_every_kind_of_array_and_its_metadata_and_time(make: Make) -> None:
     sender, coming = a.sender(out), deliveries(b.receiver(into))
     metadata = {"text": "ä", "list": [1, 2], "flag": True, "real": 0.5}
     for array in ARRAYS:
-        sender.send("o", arrow.encode(array, metadata), timestamp_ns=1_700_000_000_123_456_000)
+        payload = arrow.encode(array, metadata)
+        payload.timestamp_ns = 1_700_000_000_123_456_000
+        sender.send("o", payload)
         delivery = next(coming)
         assert delivery.value.equals(array)
         assert delivery.value.type == array.type
@@ -178,10 +181,10 @@ def test_protected_messages_are_kept_and_a_flush_empties(make: Make) -> None:
     proven(a, b)
     sender = a.sender(out)
     for number in range(20):
-        sender.send("o", arrow.encode(message(number, 10)), protected=True)
+        sender.send("o", arrow.encode(message(number, 10)), FLAG_PROTECTED)
     for number in range(20, 200):
         sender.send("o", arrow.encode(message(number, 10)))
-    sender.send("o", arrow.encode(message(200, 10)), flush=True)
+    sender.send("o", arrow.encode(message(200, 10)), FLAG_FLUSH)
     coming = deliveries(b.receiver(into))
     wait_until(lambda: b.count("n/o", "messages") >= 21 and out.ends.depth() == 0, what="all")
     wait_until(lambda: a.count("n/o", "waiting") == 0, what="all of it")

@@ -14,7 +14,7 @@ from dora_daemon.link.streams.validation import problem_with
 from dora_node_api.data import arrow
 from dora_node_api.data.metadata import encode_metadata
 from dora_node_api.transport.shared.layout import RecordKind
-from dora_node_api.transport.shared.message_parts import Parts
+from dora_node_api.transport.shared.payload import Payload
 
 NUMBERS = st.integers(0, (1 << 62) - 1)
 HEAD = frames.head(frames.FrameKind.DATA, 7, 9, stream=3, flags=3)
@@ -24,14 +24,14 @@ READERS = (
 )
 
 
-def parts_of(array: pa.Array, metadata: bytes = b"") -> tuple[Parts, bytes]:
+def parts_of(array: pa.Array, metadata: bytes = b"") -> tuple[Payload, bytes]:
     """Return a message and its data area."""
     payload = arrow.encode(array)
     memory = bytearray(payload.total)
     payload.write_into(memory)
-    parts = Parts(
+    parts = Payload(
         payload.descriptor, metadata, payload.layout, payload.length, payload.null_count,
-        payload.nbytes, 1_700_000_000_000_000_000,
+        payload.nbytes, timestamp_ns=1_700_000_000_000_000_000,
     )  # fmt: skip
     return parts, bytes(memory[payload.data_offset :])
 
@@ -44,7 +44,7 @@ def test_a_message_is_read_as_written(
     if previous == sequence:
         previous -= 1
     assume(previous >= 0)
-    parts = Parts(descriptor, metadata, 1, 5, 2, 20, 3)
+    parts = Payload(descriptor, metadata, 1, 5, 2, 20, timestamp_ns=3)
     frame = frames.data_head(HEAD, sequence, previous, sent, parts) + b"0123456789"
     head, data = frames.read_head(frame), frames.read_data(frame)
     assert (head.kind, head.stream, head.sender, head.receiver) == (5, 3, 7, 9)
@@ -83,7 +83,7 @@ def test_images_are_read_as_written(images: list[bytes], acknowledged: int) -> N
 
 
 def test_an_unknown_layout_is_refused() -> None:
-    frame = frames.data_head(HEAD, 5, 4, 1, Parts(b"", b"", 1 << 32, 5, 0, 20, 3))
+    frame = frames.data_head(HEAD, 5, 4, 1, Payload(b"", b"", 1 << 32, 5, 0, 20, timestamp_ns=3))
     with pytest.raises(WireError, match="unknown layout"):
         frames.read_data(frame)
 
@@ -115,7 +115,7 @@ def test_a_frame_with_bytes_changed_is_refused_or_read(data: st.DataObject) -> N
 GOLDEN = {
     "head": (HEAD, "644c050303000000070000000000000009000000" "00000000"),
     "data": (
-        frames.data_head(b"", 5, 4, 3, Parts(b"de", b"m", 1, 2, 0, 16, 6)),
+        frames.data_head(b"", 5, 4, 3, Payload(b"de", b"m", 1, 2, 0, 16, timestamp_ns=6)),
         "05000000000000000400000000000000030000000000000006000000000000000100000000000000"
         "0200000000000000000000000000000010000000000000000200000001000000" "64656d",
     ),

@@ -19,7 +19,7 @@ from dora_daemon.link.protocol.messages import SourceEvent, ToRunner
 from dora_daemon.link.streams.receiver import StreamReceiver
 from dora_node_api.transport import RecordKind
 from dora_node_api.transport.producer.blocks import Hold
-from dora_node_api.transport.producer.image_relay import ImageForwarder
+from dora_node_api.transport.producer.relay import Forwarder
 from dora_node_api.transport.shared.block_image import BlockImage
 
 IMAGE = image_of(pa.array([1, 2, 3]))
@@ -82,7 +82,7 @@ class Stream:
         self.sent: list[ToRunner] = []
         self.notes: list[str] = []
         self.stream = StreamReceiver(
-            "a", "n", "o", self.peer, cast(ImageForwarder, self.forwarder),
+            "a", "n", "o", self.peer, cast(Forwarder, self.forwarder),
             send=self.sent.append, note=self.notes.append,
         )  # fmt: skip
         self.stream.begin_round(

@@ -41,7 +41,7 @@ from typing import Final, NamedTuple
 from dora_daemon.link.errors import WireError
 from dora_node_api.frozen import Frozen
 from dora_node_api.transport.shared.layout import FLAG_FLUSH, FLAG_PROTECTED, RecordKind
-from dora_node_api.transport.shared.message_parts import Parts
+from dora_node_api.transport.shared.payload import Payload
 
 VERSION: Final = 3
 MAGIC: Final = 0x4C64  # "dL"
@@ -100,7 +100,7 @@ class Data:
         previous: int,
         sent_ns: int,
         flags: int,
-        parts: Parts,
+        parts: Payload,
         data: memoryview,
         whole: bool,
     ) -> None:
@@ -149,7 +149,9 @@ def head(kind: int, sender: int, receiver: int, *, stream: int = 0, flags: int =
     return HEAD.pack(MAGIC, kind, flags, stream, sender, receiver)
 
 
-def data_head(head_bytes: bytes, sequence: int, previous: int, sent_ns: int, parts: Parts) -> bytes:
+def data_head(
+    head_bytes: bytes, sequence: int, previous: int, sent_ns: int, parts: Payload
+) -> bytes:
     """Return a DATA frame without its data area."""
     numbers = _DATA.pack(
         sequence, previous, sent_ns, parts.timestamp_ns, parts.layout, parts.length,
@@ -230,8 +232,9 @@ def read_data(frame: bytes) -> Data:
     data = memoryview(frame)[end:]
     if len(data) > nbytes:
         raise WireError(f"{len(data)} bytes for a data area of {nbytes}")
-    parts = Parts(
-        frame[DATA_AT:middle], frame[middle:end], layout, length, nulls, nbytes, timestamp
+    parts = Payload(
+        *(frame[DATA_AT:middle], frame[middle:end], layout, length, nulls, nbytes),
+        timestamp_ns=timestamp,
     )
     return Data(sequence, previous, sent_ns, frame[3] & _FLAGS, parts, data, len(data) == nbytes)
 

@@ -236,8 +236,8 @@ class StreamSender:
         """Add the messages that a killed link process had read to the window."""
         taken = receiver.take_over()
         with self._lock:
-            for delivery, flags in taken:
-                item = Unacknowledged(b"", delivery.sent_ns, flags, delivery)
+            for delivery in taken:
+                item = Unacknowledged(b"", delivery.sent_ns, delivery.flags, delivery)
                 self.window.add(delivery.sequence, delivery.nbytes, item)
             self._taking_over = False
             if self._discard:
@@ -288,13 +288,12 @@ class StreamSender:
     def _take_small(self, delivery: Delivery | ImageDelivery, images: list[bytes]) -> int:
         """Add a small message to the window and to ``images``; return its size."""
         if isinstance(delivery, ImageDelivery):
-            image, flags = delivery.image, delivery.flags
-            item = Unacknowledged(image, delivery.sent_ns, flags, None)
+            image, kept = delivery.image, None
         else:
-            image, flags = image_of_delivery(delivery), self._receiver.flags_of(delivery)
+            image = image_of_delivery(delivery)
             kept = None if self._holding is None else delivery
-            item = Unacknowledged(image, delivery.sent_ns, flags, kept)
-        sequence, size = delivery.sequence, len(image)
+        sequence, size, flags = delivery.sequence, len(image), delivery.flags
+        item = Unacknowledged(image, delivery.sent_ns, flags, kept)
         with self._lock:
             previous = self.window.last
             self.window.add(sequence, size, item)
@@ -302,7 +301,7 @@ class StreamSender:
         return size
 
     def _take_alone(self, delivery: Delivery) -> None:
-        flags = self._receiver.flags_of(delivery)
+        flags = delivery.flags
         item = Unacknowledged(b"", delivery.sent_ns, flags, delivery)
         with self._lock:
             previous = self.window.last
