@@ -198,7 +198,7 @@ class Forwarder(Sender):
 
     def _put(self, route: Route, block: Block, total: int, sent_ns: int, flags: int) -> bool:
         if route.backpressure:
-            return self._push_or_wait(route, block, total, flags)
+            return self._push_or_wait(route, block, total, flags, sent_ns)
         self._check()
         with self._lock, self._integrity:
             self._take_back()
