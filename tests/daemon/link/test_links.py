@@ -13,6 +13,7 @@ from support.queues import message, number_of
 from support.waiting import wait_until
 
 from dora_daemon.link.protocol.messages import Incoming, PeerChanged, SetIncoming
+from dora_daemon.link.protocol.status import other_security
 from dora_daemon.link.streams.sender import LEAST_WINDOW
 from dora_node_api.data import arrow
 from dora_node_api.transport import RecordKind
@@ -301,3 +302,28 @@ def test_each_link_reports_where_the_other_listens(make: Make) -> None:
     for here, there in ((a, b), (b, a)):
         report = here.wait_for(PeerChanged, machine=there.name, state="proven")
         assert (report.endpoint,) == there.endpoints
+
+
+def test_messages_go_through_without_tls(make: Make) -> None:
+    a, b = make("a", plain=True), make("b", plain=True)
+    out = a.outgoing("n/o", "b")
+    into = b.incoming("n/o", "a", "m/i")
+    introduce(a, b)
+    proven(a, b)
+    sender, coming = a.sender(out), deliveries(b.receiver(into))
+    for number, size in enumerate((8, 64 * 1024, 3 << 20)):
+        sender.send("o", arrow.encode(message(number, size)))
+        assert number_of(next(coming).data) == number
+
+
+def test_a_link_with_tls_and_one_without_do_not_connect(make: Make) -> None:
+    a, b = make("a"), make("b", plain=True)
+    a.outgoing("n/o", "b")
+    b.incoming("n/o", "a", "m/i")
+    introduce(a, b)
+    for here, there, theirs, ours in ((a, b, "plain", "tls"), (b, a, "tls", "plain")):
+        report = here.wait_for(
+            PeerChanged, machine=there.name, reason=other_security(there.name, plain=there.plain)
+        )
+        assert report.state == "connecting"
+        assert f"uses links: {theirs}, this machine {ours}" in report.reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import suppress
 
 import pyarrow as pa
@@ -69,17 +70,28 @@ def test_acknowledgements_and_pings(acks: list[tuple[int, int]], now: int) -> No
     assert frames.read_pong(HEAD + frames.pong_body(now, 2, 3)) == frames.Pong(now, 2, 3)
 
 
-@given(st.lists(st.binary(max_size=40), max_size=10), NUMBERS)
-def test_images_are_read_as_written(images: list[bytes], acknowledged: int) -> None:
-    frame = frames.images_head(3, 7, 9, (2, acknowledged))
-    for number, image in enumerate(images):
-        frame += frames.image_head(number + 1, number, 5, 3, len(image)) + image
+@given(st.lists(st.tuples(st.integers(1, 3), st.binary(max_size=40)), max_size=10), NUMBERS)
+def test_images_are_read_as_written(images: list[tuple[int, bytes]], acknowledged: int) -> None:
+    frame = frames.images_head(7, 9, (2, acknowledged))
+    for number, (stream, image) in enumerate(images):
+        frame += frames.image_head(stream, number + 1, number, 5, 3, len(image)) + image
     head = frames.read_head(frame)
-    assert (head.kind, head.stream, head.sender, head.receiver) == (9, 3, 7, 9)
+    assert (head.kind, head.stream, head.sender, head.receiver) == (9, 0, 7, 9)
     assert frames.read_images_ack(frame) == (2, acknowledged)
-    found = list(frames.read_images(frame))
-    assert [frame[start:end] for *_, start, end in found] == images
-    assert [each[:4] for each in found] == [(n + 1, n, 5, 3) for n in range(len(images))]
+    groups = list(frames.read_images(frame))
+    assert all(first[0] != second[0] for first, second in itertools.pairwise(groups))
+    found = [(stream, *image) for stream, group in groups for image in group]
+    assert [(each[0], frame[each[5] : each[6]]) for each in found] == images
+    assert [each[1:5] for each in found] == [(n + 1, n, 5, 3) for n in range(len(images))]
+
+
+def test_images_before_a_malformed_one_are_read() -> None:
+    frame = frames.images_head(7, 9, (0, 0)) + frames.image_head(1, 1, 0, 5, 0, 1) + b"x"
+    reader = frames.read_images(frame + frames.image_head(1, 2, 1, 5, 0, 100))
+    [(stream, [image])] = [next(reader)]
+    assert (stream, image[0]) == (1, 1)
+    with pytest.raises(WireError):
+        next(reader)
 
 
 def test_an_unknown_layout_is_refused() -> None:
@@ -125,9 +137,9 @@ GOLDEN = {
         "050000000000000004000000000000000300000000000000" "78",
     ),
     "images": (
-        frames.images_head(3, 7, 9, (2, 8)) + frames.image_head(5, 4, 6, 1, 2) + b"ab",
-        "644c09000300000007000000000000000900000000000000" "020000000800000000000000"
-        "0500000000000000040000000000000006000000000000000100000002000000" "6162",
+        frames.images_head(7, 9, (2, 8)) + frames.image_head(3, 5, 4, 6, 1, 2) + b"ab",
+        "644c09000000000007000000000000000900000000000000" "020000000800000000000000"
+        "0300000001000000050000000000000004000000000000000600000000000000" "02000000" "6162",
     ),
     "ping": (frames.ping_body(1, [(2, 3)]), "0100000000000000" "020000000300000000000000"),
     "pong": (frames.pong_body(1, 2, 3), "010000000000000002000000000000000300000000000000"),
@@ -138,5 +150,5 @@ GOLDEN = {
 def test_the_bytes_of_a_frame(name: str) -> None:
     """They change only together with `frames.VERSION`."""
     frame, golden = GOLDEN[name]
-    assert frames.VERSION == 3
+    assert frames.VERSION == 4
     assert frame.hex() == golden

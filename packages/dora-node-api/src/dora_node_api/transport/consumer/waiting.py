@@ -41,12 +41,13 @@ _monotonic_ns = time.monotonic_ns
 class Waiter(ForkAware):
     """Waits for any of many inputs and descriptors. One thread at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, polls: bool = True) -> None:
+        """``polls``: whether it may poll. That keeps the GIL, so other threads would wait."""
         super().__init__()
         self._receivers: list[Receiver] = []
         self._by_fd: dict[int, Receiver | int] = {}
         self._others = 0
-        self._polls = usable_cores() >= 2
+        self._polls = polls and usable_cores() >= 2
         self._credit = 0
         self._patience = _LEAST_PATIENCE
         self._soon = 0

@@ -233,9 +233,9 @@ class Forwarder(Sender):
 
 
 def _note(words: memoryview, source: int) -> None:
-    # A kill between the two leaves one message in doubt, see `_last_source`.
-    words[layout.P_SOURCE_SENT] = words[layout.P_SENT]
+    # After a kill between the two the message is in doubt, and `_last_source` finds its record.
     words[layout.P_SOURCE] = max(source, words[layout.P_SOURCE])
+    words[layout.P_SOURCE_SENT] = words[layout.P_SENT]
 
 
 def _last_source(route: Route, run_hash: int) -> int:
