@@ -25,7 +25,10 @@ _MOST_PREFIXES = 1000
 
 
 class RunnerConnection:
-    """Messages from and to the runner. Any thread may send."""
+    """Control messages from and to the runner; data and queues are in `node_client`.
+
+    Any thread may send.
+    """
 
     def __init__(self, carrier: socket.socket) -> None:
         self._socket = carrier

@@ -23,6 +23,7 @@ from dora_node_api.transport.shared.queue import bytes_waiting
 from dora_node_api.transport.shared.queue_keeper import write_lifecycle
 
 _LOOKS = 50
+"""Looks at a pipe for a record that a killed producer may have written."""
 
 
 class Forwarder(Sender):
