@@ -183,7 +183,7 @@ def test_a_closed_output_is_not_called_undeclared(
 
     def is_reported() -> bool:
         a.next(timeout=0.05)
-        return any("published" in log.message for log in runner.messages("a", control.Log))
+        return any("published" in repr(log) for log in runner.messages("a", control.Log))
 
     wait_until(is_reported, what="the refusal of the published message")
 
